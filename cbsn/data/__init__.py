@@ -1,0 +1,1 @@
+"""Records, pictures, noise and the tf.data pipeline."""

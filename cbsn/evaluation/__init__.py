@@ -1,0 +1,1 @@
+"""Measuring a denoiser against clean pictures."""

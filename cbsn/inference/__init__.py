@@ -1,0 +1,1 @@
+"""From a noisy picture to a denoised one."""
