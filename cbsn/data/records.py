@@ -1,0 +1,265 @@
+"""Patch records: the TFRecord files that training reads.
+
+This is the one place that knows their format. A file holds equally large patches, each framed as
+TFRecord does (length, its checksum, data, its checksum) around a `tf.train.Example` with the one
+bytes feature `Noisy`: the patch's values in C order, little-endian. TensorFlow reads and writes
+the same files, but nothing here imports it: its start-up takes longer than preparing a small
+data set, and a reader that needs only numpy serves every Keras backend. So the few protobuf
+bytes around the pixels are written by hand; they are the same for every patch of a file.
+"""
+
+import bisect
+import contextlib
+import functools
+import hashlib
+import itertools
+import operator
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple
+
+import google_crc32c
+import numpy as np
+
+from cbsn.data.manifest import DTYPES, MANIFEST_NAME, Manifest
+from cbsn.errors import DataError
+from cbsn.files import atomic_path
+
+RECORD_SUFFIX = ".tfrecords"
+_BARE_PATCH_SIZE = 256
+"""Patch size of files without a manifest: the authors' SIDD256 and DND256."""
+
+
+class _Frame(NamedTuple):
+    """The bytes around every patch of a file, which depend on the patch's size alone."""
+
+    head: bytes  # of the frame and of the Example, up to the first pixel
+    head_crc: int  # of the Example's part of `head`: where the data checksum goes on from
+    payload: int  # bytes of a patch
+    size: int  # bytes of the whole frame
+
+    def checksum(self, payload: np.ndarray) -> bytes:
+        return _masked(google_crc32c.extend(self.head_crc, payload))
+
+
+@functools.cache
+def _frame(payload: int) -> _Frame:
+    example = b"\x0a" + _varint(payload)  # BytesList.value
+    example = b"\x0a" + _varint(len(example) + payload) + example  # Feature.bytes_list
+    example = b"\x0a\x05Noisy\x12" + _varint(len(example) + payload) + example  # key and value
+    example = b"\x0a" + _varint(len(example) + payload) + example  # Features.feature
+    example = b"\x0a" + _varint(len(example) + payload) + example  # Example.features
+    length = (len(example) + payload).to_bytes(8, "little")
+    head = length + _masked(google_crc32c.value(length)) + example
+    return _Frame(head, google_crc32c.value(example), payload, len(head) + payload + 4)
+
+
+def _varint(value: int) -> bytes:
+    digits = []
+    while value > 0x7F:
+        digits.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*digits, value])
+
+
+def _masked(crc: int) -> bytes:
+    """TFRecord stores checksums rotated and shifted, so that data may hold checksums itself."""
+    rotated = (crc >> 15 | crc << 17) & 0xFFFFFFFF
+    return ((rotated + 0xA282EAD8) & 0xFFFFFFFF).to_bytes(4, "little")
+
+
+class RecordWriter:
+    """Writes equally large patches to a record file.
+
+    The file appears under its name when the `with` block ends without an error, and complete;
+    till then it is a hidden temporary file beside it. Afterwards `records`, `bytes` and `sha256`
+    say what was written.
+
+    Args:
+        path: the file to be. Its folder must exist.
+
+    Example:
+        with RecordWriter("patches.tfrecords") as writer:
+            writer.write(np.zeros((256, 256, 3), np.uint8))
+    """
+
+    def __init__(self, path: str | os.PathLike):
+        self.path = Path(path)
+        self.records = 0
+        self.bytes = 0
+        self._digest = hashlib.sha256()
+        self._cleanup = contextlib.ExitStack()
+        self._layout = None
+
+    @property
+    def sha256(self) -> str:
+        """Hexadecimal digest of the bytes written so far."""
+        return self._digest.hexdigest()
+
+    def __enter__(self) -> "RecordWriter":
+        temporary = self._cleanup.enter_context(atomic_path(self.path))
+        self._file = self._cleanup.enter_context(temporary.open("wb"))
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._cleanup.__exit__(kind, error, trace)
+
+    def write(self, patch: np.ndarray) -> None:
+        """Appends a patch.
+
+        Args:
+            patch: [P, P, 3] uint8, uint16 or float32 (in [0, 1]); P and dtype as of the first.
+
+        Raises:
+            DataError: the patch has another shape or dtype.
+        """
+        layout = self._layout or (patch.shape[:1] * 2 + (3,), patch.dtype)
+        if (patch.shape, patch.dtype) != layout or patch.dtype not in DTYPES.values():
+            raise DataError(
+                f"{self.path.name} holds patches of shape {layout[0]} and dtype {layout[1]}, of "
+                f"{[*DTYPES]}. Received: shape {patch.shape}, dtype {patch.dtype}."
+            )
+        self._layout = layout
+        payload = np.frombuffer(patch.tobytes(), np.uint8)
+        frame = _frame(payload.size)
+        for part in (frame.head, payload, frame.checksum(payload)):
+            self._file.write(part)
+            self._digest.update(part)
+        self.records += 1
+        self.bytes += frame.size
+
+
+class PatchRecords:
+    """Random access to the patches of a data set, from any number of threads.
+
+    `records[i]` takes tens of microseconds: patches are equally large, so that the place of each
+    is known without an index. Every access opens its file anew, reads one patch and verifies its
+    checksum: so a data set may have more shards than a process may open files, and a file that
+    shrinks meanwhile gives an error where a memory map would end the process.
+
+    Args:
+        paths: the record files.
+        patch_size: height and width of the patches.
+        dtype: of the patches, one of `DTYPES`' values.
+
+    Raises:
+        DataError: a file is missing, or does not consist of whole patches of this kind.
+    """
+
+    def __init__(self, paths: list[Path], patch_size: int, dtype: np.dtype):
+        self.paths = tuple(paths)
+        self.patch_size = patch_size
+        self.dtype = np.dtype(dtype)
+        self._frame = _frame(patch_size * patch_size * 3 * self.dtype.itemsize)
+        self._ends = [*itertools.accumulate(map(self._count, self.paths))]
+
+    @classmethod
+    def open(cls, path: str | os.PathLike) -> "PatchRecords":
+        """Opens a data set.
+
+        Args:
+            path: a folder that `prepare_dataset.py` wrote, or a record file of 256×256 patches
+                without a manifest (the authors' `SIDD256.tfrecords`, `DND256.tfrecords`), or a
+                folder of such files.
+
+        Raises:
+            DataError: there is no such data set, or it is incomplete, damaged or empty.
+        """
+        path = Path(path)
+        if (path / MANIFEST_NAME).is_file():
+            manifest = Manifest.read(path)
+            shards = [path / shard.name for shard in manifest.shards]
+            records = cls(shards, manifest.patch_size, DTYPES[manifest.dtype])
+            expected = sum(shard.records for shard in manifest.shards)
+            if len(records) != expected:
+                raise DataError(
+                    f"{path} holds {len(records)} patches, its {MANIFEST_NAME} lists {expected}. "
+                    "Run prepare_dataset.py again."
+                )
+        else:
+            files = [path] if path.is_file() else sorted(path.glob(f"[!.]*{RECORD_SUFFIX}"))
+            if not files:
+                raise DataError(
+                    f"{path} is neither a {RECORD_SUFFIX} file nor a folder with "
+                    f"{MANIFEST_NAME} or such files. Prepare it with prepare_dataset.py."
+                )
+            records = cls(files, _BARE_PATCH_SIZE, _bare_dtype(files[0]))
+        if not len(records):
+            raise DataError(f"{path} holds no patches. Prepare it again with prepare_dataset.py.")
+        return records
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """The patch number `index`: [P, P, 3] of `dtype`, read-only.
+
+        Raises:
+            DataError: the record is damaged; the message names file and record.
+        """
+        index = operator.index(index)
+        if not 0 <= index < len(self):
+            raise IndexError(f"there are {len(self)} patches. Received: index={index}")
+        file_number = bisect.bisect_right(self._ends, index)
+        start = self._ends[file_number - 1] if file_number else 0
+        return self._read(self.paths[file_number], index - start)
+
+    def _read(self, path: Path, number: int) -> np.ndarray:
+        frame = self._frame
+        shift = -len(frame.head) % 16  # puts the first value where arrays are aligned
+        buffer = np.empty(shift + frame.size, np.uint8)
+        try:
+            with path.open("rb", buffering=0) as file:
+                file.seek(number * frame.size)
+                count = file.readinto(buffer[shift:])
+        except OSError as error:
+            raise DataError(f"Record {number} of {path} cannot be read: {error}.") from error
+        buffer.flags.writeable = False  # google_crc32c takes no other
+        first = shift + len(frame.head)
+        payload = buffer[first : first + frame.payload]
+        if (
+            count < frame.size
+            or buffer[shift:first].tobytes() != frame.head
+            or buffer[-4:].tobytes() != frame.checksum(payload)
+        ):
+            raise DataError(
+                f"Record {number} of {path} is damaged: its checksum or length is wrong. "
+                "Make the file again (prepare_dataset.py --force) or copy it again."
+            )
+        return payload.view(self.dtype).reshape(self.patch_size, self.patch_size, 3)
+
+    def _count(self, path: Path) -> int:
+        try:
+            size = path.stat().st_size
+        except OSError as error:
+            raise DataError(
+                f"{path} cannot be read ({error.strerror}). Run prepare_dataset.py again."
+            ) from error
+        records, rest = divmod(size, self._frame.size)
+        if rest:
+            raise DataError(
+                f"Record {records} of {path} is cut off, or the file does not hold "
+                f"{self.patch_size}x{self.patch_size}x3 {self.dtype} patches: {size} bytes are "
+                f"not a multiple of {self._frame.size}. Make or copy the file again."
+            )
+        return records
+
+
+def _bare_dtype(path: Path) -> np.dtype:
+    """The dtype of a file without a manifest, by the length of its first record."""
+    with path.open("rb") as file:
+        start = file.read(64)
+    for dtype in DTYPES.values():
+        if start.startswith(_frame(_BARE_PATCH_SIZE**2 * 3 * dtype.itemsize).head):
+            return dtype
+    raise DataError(
+        f"Record 0 of {path} is not a {_BARE_PATCH_SIZE}x{_BARE_PATCH_SIZE}x3 patch of "
+        f"{', '.join(DTYPES)} in the feature `Noisy`. Without a {MANIFEST_NAME} only such files "
+        "can be read: prepare the pictures with prepare_dataset.py."
+    )
