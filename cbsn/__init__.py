@@ -1,3 +1,33 @@
 """Image denoisers that are trained without clean images."""
 
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from cbsn.inference.denoiser import Denoiser
+
 __version__ = "0.1.0"
+
+
+def load_denoiser(model_path: Any, **options: Any) -> "Denoiser":
+    """Loads a trained model as a function from image to image.
+
+    Args:
+        model_path: whatever `infer.py --modelpath` takes: a run's folder, a saved-model folder,
+            a shipped name, or the prefix of an original TensorFlow 1.15 checkpoint.
+        **options: of `cbsn.inference.denoiser.Denoiser`, such as `tile`.
+
+    Returns:
+        A callable: uint8, uint16 or float ([0, 1]) array [H, W] or [H, W, C] to an array of the
+        same shape and dtype.
+
+    Raises:
+        cbsn.errors.ModelError: if there is no such model, or it cannot be read.
+
+    Example:
+        >>> denoise = cbsn.load_denoiser("checkpoints/my-run")
+        >>> clean = denoise(noisy)
+    """
+    # Imported here, so that `import cbsn` does not wait for TensorFlow.
+    from cbsn.inference.denoiser import Denoiser
+
+    return Denoiser.load(model_path, **options)

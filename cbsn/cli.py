@@ -1,0 +1,85 @@
+"""What the commands share: flags in argparse's forms under absl, errors without tracebacks."""
+
+import argparse
+import contextlib
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+
+from absl import app
+from absl.flags import argparse_flags
+
+from cbsn.errors import CbsnError
+
+USAGE_ERROR = 2
+"""Exit status for unusable flags or inputs; 1 means that some of the work failed."""
+
+
+def make_parser(description: str) -> argparse.ArgumentParser:
+    """Returns a parser whose `--help` shows the defaults."""
+    return argparse_flags.ArgumentParser(
+        description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+
+
+def run(
+    main: Callable[[argparse.Namespace], int | None],
+    parser: argparse.ArgumentParser,
+    *,
+    tensorflow: bool = True,
+) -> None:
+    """Parses the flags, runs `main`, and exits with the status it returns.
+
+    A `CbsnError` is printed as one line, without a traceback, and exits with status 2; Ctrl-C
+    exits with 130.
+
+    Args:
+        main: takes the parsed flags; returns an exit status, None meaning 0.
+        parser: from `make_parser`.
+        tensorflow: whether `main` needs TensorFlow. It is imported after the flags are parsed,
+            so that `--help` and mistakes answer at once.
+    """
+
+    def guarded(flags: argparse.Namespace) -> int:
+        try:
+            if tensorflow:
+                _import_tensorflow()
+            return main(flags) or 0
+        except CbsnError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return USAGE_ERROR
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            return 130
+
+    app.run(guarded, flags_parser=lambda argv: parser.parse_args(argv[1:]))
+
+
+def _import_tensorflow() -> None:
+    """Imports TensorFlow without its start-up chatter, unless a log level was asked for."""
+    quiet = "TF_CPP_MIN_LOG_LEVEL" not in os.environ
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # TensorFlow writes some lines before any log level counts, straight to the descriptor.
+    with _captured_stderr() if quiet else contextlib.nullcontext():
+        import tensorflow as tf
+
+        tf.config.list_physical_devices()
+
+
+@contextlib.contextmanager
+def _captured_stderr() -> Iterator[None]:
+    """Keeps what is written to descriptor 2, and shows it only if the block raises."""
+    sys.stderr.flush()
+    saved = os.dup(2)
+    with tempfile.TemporaryFile() as captured:
+        os.dup2(captured.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            captured.seek(0)
+            os.write(saved, captured.read())
+            raise
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)

@@ -1,0 +1,111 @@
+"""Reads the checkpoints that the authors' TensorFlow 1.15 code writes.
+
+The number of channels and of modules is read from the checkpoint itself.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from cbsn.errors import ModelError
+
+SCOPE = "DBSN"
+
+
+def is_checkpoint(prefix: str | Path) -> bool:
+    """Says whether `prefix` is the prefix of a TensorFlow checkpoint on disk."""
+    return Path(f"{prefix}.index").is_file()
+
+
+def variable_names(num_modules: int) -> list[tuple[str, str]]:
+    """Lists (name in the checkpoint, path in the network) of all weights, in creation order.
+
+    Args:
+        num_modules: int, dilated modules in each branch.
+
+    Returns:
+        Pairs such as ("DBSN/B1/conv1/W1", "branch1/masked/kernel"). The path is that of a
+        weight of `cbsn.networks.ConditionalBlindSpotNetwork`, less the network's own name.
+    """
+    layers = [("conv0", "head")]
+    layers += [
+        (f"B{branch}/{theirs}", f"branch{branch}/{ours}")
+        for branch in (1, 2)
+        for theirs, ours in (("conv1", "masked"), ("conv2", "pointwise1"), ("conv3", "pointwise2"))
+    ]
+    layers += [
+        (f"B{branch}/DCM{module}/{theirs}", f"branch{branch}/module{module}/{ours}")
+        for module in range(num_modules)
+        for branch in (1, 2)
+        for theirs, ours in (("conv1", "spatial"), ("conv2", "pointwise"))
+    ]
+    layers += [(f"B{branch}/conv4", f"branch{branch}/pointwise3") for branch in (1, 2)]
+    layers += [(f"conv{i}", f"tail{i}") for i in range(1, 5)]
+
+    names = []
+    for theirs, ours in layers:
+        kernel, bias = ("W1", "b1") if ours.endswith("masked") else ("kernel", "bias")
+        names.append((f"{SCOPE}/{theirs}/{kernel}", f"{ours}/kernel"))
+        names.append((f"{SCOPE}/{theirs}/{bias}", f"{ours}/bias"))
+    return names
+
+
+class TF1Checkpoint:
+    """An original C-BSN checkpoint on disk.
+
+    Args:
+        prefix: path without `.index` and `.data-…`, such as `pretrained/CBSN_SIDDtrain.ckpt`.
+
+    Attributes:
+        filters: int, number of channels.
+        num_modules: int, dilated modules in each branch.
+
+    Raises:
+        ModelError: if it cannot be read, or is not of this network.
+    """
+
+    def __init__(self, prefix: str | Path):
+        self.prefix = str(prefix)
+        try:
+            self._reader = tf.train.load_checkpoint(self.prefix)
+            shapes = self._reader.get_variable_to_shape_map()
+        except (tf.errors.OpError, ValueError, RuntimeError) as error:
+            raise ModelError(f"{self.prefix}: not a readable checkpoint ({error})") from error
+        head = shapes.get(f"{SCOPE}/conv0/kernel")
+        if head is None or len(head) != 4:
+            raise ModelError(
+                f"{self.prefix}: this checkpoint has no variable {SCOPE}/conv0/kernel, so it is "
+                "not one of the original C-BSN code. Received variables: "
+                + ", ".join(sorted(shapes)[:5])
+            )
+        self.filters = head[-1]
+        modules = {int(m[1]) for m in (re.search(r"/B1/DCM(\d+)/", name) for name in shapes) if m}
+        self.num_modules = len(modules)
+
+    def load_into(self, network: Any) -> None:
+        """Copies the weights into a `ConditionalBlindSpotNetwork` of the same size.
+
+        Raises:
+            ModelError: if a weight is missing, of another shape, or left over.
+        """
+        weights = {_relative_path(weight): weight for weight in network.weights}
+        for theirs, ours in variable_names(self.num_modules):
+            weight = weights.pop(ours, None)
+            if weight is None or not self._reader.has_tensor(theirs):
+                raise ModelError(f"{self.prefix}: no counterpart for {theirs} ({ours})")
+            value = self._reader.get_tensor(theirs)
+            if value.shape != tuple(weight.shape) or not np.all(np.isfinite(value)):
+                raise ModelError(
+                    f"{self.prefix}: {theirs} must be finite and of shape {tuple(weight.shape)}. "
+                    f"Received: shape {value.shape}"
+                )
+            weight.assign(value)
+        if weights:
+            raise ModelError(f"{self.prefix}: the checkpoint lacks {', '.join(weights)}")
+
+
+def _relative_path(weight: Any) -> str:
+    return weight.path.split("/", 1)[1]

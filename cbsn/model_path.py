@@ -1,0 +1,129 @@
+"""Finds and loads the model that a `--modelpath` names, whatever kind it is."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from cbsn.errors import ModelError
+from cbsn.model_folder import is_model_folder
+from cbsn.model_folder import load_model as load_model_folder
+from cbsn.recipes import RECIPES, Recipe
+
+SHIPPED = Path(__file__).resolve().parent.parent / "pretrained"
+"""Where the models that ship with the project lie."""
+
+RUN_MODELS = ("best", "last")
+"""Names of the saved models in a run's folder, the preferred one first."""
+
+
+def load_model(
+    model_path: str | Path,
+    *,
+    channel: int | None = None,
+    num_block: int | None = None,
+    precision: str = "float32",
+) -> tuple[Recipe, Any]:
+    """Loads a recipe and its trained network.
+
+    Args:
+        model_path: a run's folder (its best weights, else its last), a saved-model folder, the
+            name of a shipped model, the prefix of an original TensorFlow 1.15 checkpoint, or
+            bare weights (`*.weights.h5`).
+        channel: int, the network's number of channels. Needed for bare weights that are not of
+            the default size only; elsewhere it is read, and must agree where given.
+        num_block: int, dilated modules in each branch; likewise.
+        precision: Keras dtype policy of the network's layers.
+
+    Returns:
+        The recipe and the network, ready to run.
+
+    Raises:
+        ModelError: if there is no model, or it cannot be read.
+    """
+    path = Path(model_path).expanduser()
+    folder = _model_folder(path)
+    if folder is not None:
+        recipe, network = load_model_folder(folder, precision)
+    elif path.name.endswith(".weights.h5") and path.is_file():
+        return _bare_weights(path, channel, num_block, precision)
+    else:
+        prefix = _checkpoint_prefix(path)
+        if prefix is None:
+            raise ModelError(_not_found(path))
+        recipe, network = _original_checkpoint(prefix, precision)
+    for flag, key, value in (
+        ("channel", "filters", channel),
+        ("num_block", "num_modules", num_block),
+    ):
+        held = recipe.network_config.get(key)
+        if value is not None and held != value:
+            raise ModelError(
+                f"{path} has {key}={held}; leave --{flag} away, it is read from the model. "
+                f"Received: --{flag} {value}"
+            )
+    return recipe, network
+
+
+def _model_folder(path: Path) -> Path | None:
+    """The saved-model folder that `path` means, if any."""
+    candidates = [path, *(path / name for name in RUN_MODELS)]
+    if len(path.parts) == 1:
+        candidates.append(SHIPPED / path)
+    return next((folder for folder in candidates if is_model_folder(folder)), None)
+
+
+def _checkpoint_prefix(path: Path) -> Path | None:
+    """The checkpoint prefix that `path` means; its `.index` or `.data-…` file will do, too."""
+    for prefix in (path, path.with_suffix("")):
+        if prefix.with_name(prefix.name + ".index").is_file():
+            return prefix
+    return None
+
+
+def _original_checkpoint(prefix: Path, precision: str) -> tuple[Recipe, Any]:
+    # Imported only here, as it needs TensorFlow: saved models load on any Keras backend.
+    from cbsn.compat.tf1_checkpoint import TF1Checkpoint
+
+    checkpoint = TF1Checkpoint(prefix)
+    recipe = _sized_recipe(checkpoint.filters, checkpoint.num_modules)
+    network = recipe.build_network(precision)
+    checkpoint.load_into(network)
+    return recipe, network
+
+
+def _bare_weights(
+    path: Path, channel: int | None, num_block: int | None, precision: str
+) -> tuple[Recipe, Any]:
+    recipe = _sized_recipe(channel, num_block)
+    network = recipe.build_network(precision)
+    try:
+        network.load_weights(path)
+    except (ValueError, OSError, KeyError) as error:
+        size = ", ".join(f"{key}={value}" for key, value in recipe.network_config.items())
+        raise ModelError(
+            f"{path}: these weights do not fit a network with {size}; say its size with "
+            f"--channel and --num_block ({error})"
+        ) from error
+    return recipe, network
+
+
+def _sized_recipe(filters: int | None, num_modules: int | None) -> Recipe:
+    recipe = RECIPES["cbsn"]
+    given = {"filters": filters, "num_modules": num_modules}
+    config = {**recipe.network_config, **{k: v for k, v in given.items() if v is not None}}
+    return dataclasses.replace(recipe, network_config=config)
+
+
+def _not_found(path: Path) -> str:
+    shipped = sorted(p.name for p in SHIPPED.glob("*") if is_model_folder(p))
+    message = (
+        f"No model at {path}. It may be a run's folder (with best/ or last/ in it), a saved-model "
+        "folder (with recipe.json), the prefix of an original TensorFlow checkpoint "
+        "(PREFIX.index beside it), or a *.weights.h5 file."
+    )
+    if shipped:
+        message += f" Shipped models: {', '.join(shipped)}."
+    near = sorted(path.parent.glob("*.index")) if path.parent.is_dir() else []
+    if near:
+        message += " Checkpoints there: " + ", ".join(str(p.with_suffix("")) for p in near[:3])
+    return message

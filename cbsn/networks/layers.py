@@ -1,0 +1,199 @@
+"""Layers that blind-spot networks share: masked convolution, dilated module, and branch.
+
+A dilated convolution (dilation d) never mixes pixels whose rows or columns differ modulo d. So
+a run of them is computed in *polyphase form*: the d² phases of the feature map go into the batch
+once, plain 3×3 convolutions work on them, and the phases are put back once. This equals the
+dilated form number for number, and saves the round trip that TensorFlow would make in every
+dilated layer.
+"""
+
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from cbsn.sampling import batch_to_space, space_to_batch
+
+Tensor = Any
+
+
+def pointwise(filters: int, activation: str | None = "relu", **kwargs) -> keras.layers.Conv2D:
+    """Returns a 1×1 convolution, initialised as the paper's code does (He, truncated, fan in)."""
+    return _convolution(filters, 1, activation, **kwargs)
+
+
+def _convolution(filters: int, size: int, activation: str | None, **kwargs) -> keras.layers.Conv2D:
+    return keras.layers.Conv2D(
+        filters,
+        size,
+        padding="same",
+        activation=activation,
+        kernel_initializer=keras.initializers.VarianceScaling(2.0, "fan_in", "truncated_normal"),
+        **kwargs,
+    )
+
+
+@keras.saving.register_keras_serializable(package="cbsn")
+class ConditionalMaskedConv2D(keras.layers.Conv2D):
+    """A convolution whose centre tap can be switched off (C-BSN, arXiv 2304.09507).
+
+    With `blind=True` the kernel's centre is multiplied by 0, so that an output pixel does not
+    depend on the input pixel at its own place; with `blind=False` the same kernel is used whole.
+
+    Args:
+        filters: int, number of output channels.
+        kernel_size: odd int, side of the kernel.
+        **kwargs: of `keras.layers.Conv2D`. Defaults: ReLU, SAME padding, normal initialiser of
+            standard deviation sqrt(2 / fan in).
+
+    Input: [N, H, W, C_in]. Output: [N, H, W, filters].
+    """
+
+    def __init__(self, filters: int, kernel_size: int | tuple[int, int], **kwargs):
+        kwargs.setdefault("padding", "same")
+        kwargs.setdefault("activation", "relu")
+        kwargs.setdefault(
+            "kernel_initializer",
+            keras.initializers.VarianceScaling(2.0, "fan_in", "untruncated_normal"),
+        )
+        super().__init__(filters, kernel_size, **kwargs)
+        if any(size % 2 == 0 for size in self.kernel_size):
+            raise ValueError(
+                f"A masked kernel needs a centre, so its size must be odd. "
+                f"Received: kernel_size={kernel_size}"
+            )
+        mask = np.ones((*self.kernel_size, 1, 1), "float32")
+        mask[self.kernel_size[0] // 2, self.kernel_size[1] // 2] = 0.0
+        self._mask = mask
+
+    def call(self, inputs: Tensor, blind: bool = True) -> Tensor:
+        """Convolves; `blind` is a Python bool, so each setting is a graph of its own."""
+        kernel = self.kernel
+        if blind:
+            kernel = kernel * ops.cast(self._mask, kernel.dtype)
+        outputs = self.convolution_op(inputs, kernel)
+        if self.use_bias:
+            outputs = outputs + ops.cast(self.bias, outputs.dtype)
+        return self.activation(outputs)
+
+
+@keras.saving.register_keras_serializable(package="cbsn")
+class DilatedModule(keras.layers.Layer):
+    """Dilated convolution module (DCM) on phases: x + ReLU(1×1(ReLU(3×3(x)))).
+
+    Args:
+        filters: int, number of channels in and out.
+
+    Input: phases [N, H, W, filters] and, where some of them lie outside the picture, `valid`
+    [N, H, W, 1], 1 inside and 0 outside. Outside, the features stay 0, as the zero padding of a
+    dilated convolution would have it. Output: as the input.
+    """
+
+    def __init__(self, filters: int, **kwargs):
+        super().__init__(**kwargs)
+        self.filters = filters
+        self.spatial = _convolution(filters, 3, "relu", dtype=self.dtype_policy, name="spatial")
+        self.pointwise = pointwise(filters, dtype=self.dtype_policy, name="pointwise")
+
+    def build(self, input_shape, valid_shape=None):  # noqa: D102
+        self.spatial.build(input_shape)
+        self.pointwise.build(input_shape)
+        self.built = True
+
+    def call(self, inputs: Tensor, valid: Tensor | None = None) -> Tensor:
+        """Adds the module's residual to its input."""
+        residual = self.pointwise(self.spatial(inputs))
+        return inputs + (residual if valid is None else residual * valid)
+
+    def get_config(self):  # noqa: D102
+        return {**super().get_config(), "filters": self.filters}
+
+
+@keras.saving.register_keras_serializable(package="cbsn")
+class DilatedBranch(keras.layers.Layer):
+    """One branch of a dilated blind-spot network, in polyphase form.
+
+    A masked convolution, two 1×1, `num_modules` dilated modules, one 1×1; all with ReLU. The
+    modules move by multiples of the dilation d only; so if the masked kernel reaches less than d
+    pixels to each side, no path leads from a pixel back to itself.
+
+    Args:
+        filters: int, number of channels.
+        kernel_size: odd int, side of the masked kernel.
+        dilation: int, dilation of the modules; at least (kernel_size + 1) / 2.
+        num_modules: int, number of dilated modules.
+
+    Input: [N, H, W, C]. Output: [N, H, W, filters].
+    """
+
+    def __init__(self, filters: int, kernel_size: int, dilation: int, num_modules: int, **kwargs):
+        super().__init__(**kwargs)
+        if dilation < (kernel_size + 1) // 2:
+            raise ValueError(
+                "The dilation must be at least (kernel_size + 1) / 2, or the branch is not blind. "
+                f"Received: kernel_size={kernel_size}, dilation={dilation}"
+            )
+        self.filters = filters
+        self.kernel_size = kernel_size
+        self.dilation = dilation
+        self.num_modules = num_modules
+        policy = self.dtype_policy
+        self.masked = ConditionalMaskedConv2D(filters, kernel_size, dtype=policy, name="masked")
+        self.pointwise1 = pointwise(filters, dtype=policy, name="pointwise1")
+        self.pointwise2 = pointwise(filters, dtype=policy, name="pointwise2")
+        self.dilated_modules = [
+            DilatedModule(filters, dtype=policy, name=f"module{i}") for i in range(num_modules)
+        ]
+        self.pointwise3 = pointwise(filters, dtype=policy, name="pointwise3")
+
+    def build(self, input_shape):  # noqa: D102
+        self.masked.build(input_shape)
+        features = (None, None, None, self.filters)
+        for layer in (self.pointwise1, self.pointwise2, *self.dilated_modules, self.pointwise3):
+            layer.build(features)
+        self.built = True
+
+    def call(self, inputs: Tensor, blind: bool = True) -> Tensor:
+        """Runs the branch; `blind` switches the masked convolution."""
+        x = self.pointwise2(self.pointwise1(self.masked(inputs, blind=blind)))
+        height, width = ops.shape(x)[1:3]
+        x, valid = _to_phases(x, self.dilation)
+        for module in self.dilated_modules:
+            x = module(x, valid)
+        x = batch_to_space(self.pointwise3(x), self.dilation)
+        return x[:, :height, :width]
+
+    def compute_output_shape(self, input_shape):  # noqa: D102
+        return (*input_shape[:-1], self.filters)
+
+    def get_config(self):  # noqa: D102
+        return {
+            **super().get_config(),
+            "filters": self.filters,
+            "kernel_size": self.kernel_size,
+            "dilation": self.dilation,
+            "num_modules": self.num_modules,
+        }
+
+
+def _to_phases(x: Tensor, dilation: int) -> tuple[Tensor, Tensor | None]:
+    """Returns the phases of `x` and a mask of those inside it (None where all of them are)."""
+    height, width = ops.shape(x)[1:3]
+    known = isinstance(height, int) and isinstance(width, int)
+    if known and height % dilation == 0 and width % dilation == 0:
+        return space_to_batch(x, dilation), None
+    valid = ops.ones_like(x[:, :, :, :1])
+    return tuple(space_to_batch(_pad_to_multiple(t, dilation), dilation) for t in (x, valid))
+
+
+def _pad_to_multiple(x: Tensor, factor: int) -> Tensor:
+    """Pads [N, H, W, C] with zeros at the bottom and right to multiples of `factor`."""
+    height, width = ops.shape(x)[1:3]
+    # Pad by a fixed number and cut, for sizes that are unknown while a graph is traced.
+    x = ops.pad(x, ((0, 0), (0, factor - 1), (0, factor - 1), (0, 0)))
+    return x[:, : _ceil(height, factor), : _ceil(width, factor)]
+
+
+def _ceil(size: Any, factor: int) -> Any:
+    return (size + factor - 1) // factor * factor

@@ -1,0 +1,90 @@
+"""How pictures are scaled before a network sees them, and back.
+
+Every recipe names one normalisation, and a saved model carries its recipe, so that a network can
+not be run with another one.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+Tensor = Any
+
+BLOCK_BYTES = 32 << 20
+"""How much of a picture is held in float64 at a time while its statistics are taken."""
+
+
+def value_range(dtype: Any) -> float:
+    """Returns what 1.0 is in pictures of this dtype: 255, 65535, or 1 for floats.
+
+    Raises:
+        TypeError: for any other dtype.
+    """
+    dtype = np.dtype(dtype)
+    if dtype in (np.uint8, np.uint16):
+        return float(np.iinfo(dtype).max)
+    if dtype.kind == "f":
+        return 1.0
+    raise TypeError(f"Pictures are uint8, uint16 or float in [0, 1]. Received: dtype={dtype}")
+
+
+class Standardization:
+    """Zero mean and unit deviation per image and channel, as C-BSN has it.
+
+    The standard deviation (of the population) is floored at 1/sqrt(H·W), in units of the value
+    range, so that a flat picture is not divided by nothing.
+    """
+
+    def batch(self, x: Tensor) -> Tensor:
+        """Normalises a batch, each image by its own statistics.
+
+        Args:
+            x: float32 [N, H, W, C] in [0, 1].
+
+        Returns:
+            float32, same shape.
+        """
+        height, width = ops.shape(x)[1:3]
+        centred = x - ops.mean(x, axis=(1, 2), keepdims=True)
+        deviation = ops.sqrt(ops.mean(ops.square(centred), axis=(1, 2), keepdims=True))
+        floor = 1.0 / ops.sqrt(ops.cast(height * width, x.dtype))
+        return centred / ops.maximum(deviation, floor)
+
+    def statistics(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Takes the statistics of a whole picture, in bounded memory.
+
+        Args:
+            image: [H, W, C], uint8, uint16 or float in [0, 1].
+
+        Returns:
+            Mean and (floored) deviation in units of the value range: two float64 arrays [C].
+        """
+        height, width, _ = image.shape
+        count = height * width
+        # Two passes: the mean of squares less the square of the mean would lose the deviation
+        # of a bright flat picture to rounding.
+        mean = sum(block.sum(axis=(0, 1)) for block in _unit_blocks(image)) / count
+        squares = sum(((block - mean) ** 2).sum(axis=(0, 1)) for block in _unit_blocks(image))
+        return mean, np.maximum(np.sqrt(squares / count), 1.0 / np.sqrt(count))
+
+    def apply(self, x: np.ndarray, mean: np.ndarray, deviation: np.ndarray) -> np.ndarray:
+        """Normalises values in [0, 1] by the statistics of their picture; float32 [..., C]."""
+        return ((x - mean) / deviation).astype(np.float32)
+
+    def invert(self, y: np.ndarray, mean: np.ndarray, deviation: np.ndarray) -> np.ndarray:
+        """Undoes `apply`: from what a network returned to values around [0, 1]; float32."""
+        return (y * deviation + mean).astype(np.float32)
+
+
+def _unit_blocks(image: np.ndarray) -> Iterator[np.ndarray]:
+    """Yields blocks of rows as float64 in [0, 1]."""
+    scale = value_range(image.dtype)
+    rows = max(1, BLOCK_BYTES // max(1, image[:1].size * 8))
+    for start in range(0, image.shape[0], rows):
+        yield image[start : start + rows].astype(np.float64) / scale
+
+
+NORMALIZATIONS = {"standardize": Standardization}
+"""Every normalisation that a recipe may name."""

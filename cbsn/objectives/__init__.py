@@ -1,0 +1,6 @@
+"""Objectives: what is minimised, given a network and a noisy batch."""
+
+from cbsn.objectives.downsampled_invariance import DownsampledInvariance
+
+OBJECTIVES = {objective.__name__: objective for objective in (DownsampledInvariance,)}
+"""Every objective that a recipe may name."""

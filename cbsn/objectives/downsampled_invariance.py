@@ -1,0 +1,100 @@
+"""The downsampled invariance loss of C-BSN."""
+
+import math
+from typing import Any
+
+from keras import ops
+
+from cbsn.errors import ConfigError
+from cbsn.sampling import batch_to_space, random_subsample, space_to_batch
+
+Tensor = Any
+
+
+class DownsampledInvariance:
+    """Trains a network whose blindness can be switched, from noisy images alone.
+
+    For a normalised noisy batch x (arXiv 2304.09507, section 3):
+
+        blind      = mean |B2S(f_blind(S2B(x, b)), b) − x|
+        self       = mean |f(x) − x|
+        invariance = mean |RS(f(x), i) − stop_gradient(f_blind(RS(x, i)))|
+        total      = blind + t · (self + λ · invariance),   t = min(step / ramp_steps, 1)
+
+    Downsampling by b breaks the correlation of the noise, which a blind spot alone would see
+    through; the random subsampler RS draws one pixel of each i × i cell, the same for both
+    sides, and ties the non-blind output to the blind one.
+
+    Args:
+        stride_b: int ≥ 1, b: the distance at which the noise is no longer correlated. 5 for
+            photographs in sRGB, 1 for pixel-wise independent noise.
+        stride_i: int ≥ 1, i: side of the cells of the random subsampler.
+        lmbda: float ≥ 0, λ, the weight of the invariance term.
+        ramp_steps: int ≥ 0, steps over which t rises from 0 to 1.
+
+    Raises:
+        ConfigError: if a value is out of its range.
+    """
+
+    TERMS = ("blind", "self", "invariance")
+
+    def __init__(
+        self, stride_b: int = 5, stride_i: int = 2, lmbda: float = 2.0, ramp_steps: int = 200_000
+    ):
+        for name, value in (("stride_b", stride_b), ("stride_i", stride_i)):
+            if value < 1:
+                raise ConfigError(f"{name} must be at least 1. Received: {name}={value}")
+        for name, value in (("lmbda", lmbda), ("ramp_steps", ramp_steps)):
+            if not (value >= 0 and math.isfinite(value)):
+                raise ConfigError(f"{name} must be 0 or above. Received: {name}={value}")
+        self.stride_b = stride_b
+        self.stride_i = stride_i
+        self.lmbda = lmbda
+        self.ramp_steps = ramp_steps
+
+    @property
+    def patch_multiple(self) -> int:
+        """Patch sizes must be multiples of this."""
+        return math.lcm(self.stride_b, self.stride_i)
+
+    def ramp(self, step: Tensor) -> Tensor:
+        """Returns t, a float32 scalar in [0, 1], for an integer `step`."""
+        if self.ramp_steps == 0:
+            return ops.ones((), "float32")
+        t = ops.cast(step, "float32") / ops.cast(self.ramp_steps, "float32")
+        return ops.minimum(t, ops.ones((), "float32"))
+
+    def __call__(self, network: Any, noisy: Tensor, step: Tensor, random: Any) -> dict[str, Tensor]:
+        """Computes the loss of one batch.
+
+        Args:
+            network: called as `network(x, blind=...)`.
+            noisy: float32 [N, H, W, C], normalised; both strides divide H and W.
+            step: integer scalar, number of steps done before this one.
+            random: gives `random.integers(shape, high)`: int32 in [0, high), independent per
+                element, a function of the run's seed, the step and the place in the batch only.
+
+        Returns:
+            float32 scalars `total`, `blind`, `self` and `invariance`; the last three are the
+            bare terms, without their weights.
+        """
+        n, h, w, _ = ops.shape(noisy)
+        i = self.stride_i
+        indices = random.integers((n, h // i, w // i), i * i)
+
+        blind_output = network(space_to_batch(noisy, self.stride_b), blind=True)
+        blind = _mean_absolute(batch_to_space(blind_output, self.stride_b) - noisy)
+
+        output = network(noisy, blind=False)
+        self_term = _mean_absolute(output - noisy)
+
+        target = network(random_subsample(noisy, indices, i), blind=True)
+        invariance = _mean_absolute(
+            random_subsample(output, indices, i) - ops.stop_gradient(target)
+        )
+        total = blind + self.ramp(step) * (self_term + self.lmbda * invariance)
+        return {"total": total, "blind": blind, "self": self_term, "invariance": invariance}
+
+
+def _mean_absolute(difference: Tensor) -> Tensor:
+    return ops.mean(ops.abs(ops.cast(difference, "float32")))

@@ -1,0 +1,121 @@
+"""Sampling operations between an image and its sub-images.
+
+All take and return NHWC tensors of any dtype, are differentiable, and keep every value exactly
+as it is. Heights and widths may be unknown while a graph is traced.
+"""
+
+from typing import Any
+
+from keras import ops
+
+Tensor = Any
+
+
+def space_to_batch(x: Tensor, factor: int) -> Tensor:
+    """Splits each image into its `factor`² sub-images, stacked along the batch (S2B).
+
+    Sub-image (dy, dx) holds the pixels `x[:, dy::factor, dx::factor]`.
+
+    Args:
+        x: [N, H, W, C]; `factor` divides H and W.
+        factor: distance between neighbouring pixels of a sub-image, ≥ 1.
+
+    Returns:
+        [factor²·N, H/factor, W/factor, C]; sub-image (dy, dx) of image n is at index
+        (dy·factor + dx)·N + n.
+    """
+    if factor == 1:
+        return x
+    x = _split_cells(x, factor)
+    _, h, _, w, _, c = ops.shape(x)
+    return ops.reshape(ops.transpose(x, (2, 4, 0, 1, 3, 5)), (-1, h, w, c))
+
+
+def batch_to_space(x: Tensor, factor: int) -> Tensor:
+    """Puts sub-images back together: the inverse of `space_to_batch` (B2S).
+
+    Args:
+        x: [factor²·N, H, W, C].
+        factor: as given to `space_to_batch`.
+
+    Returns:
+        [N, H·factor, W·factor, C].
+    """
+    if factor == 1:
+        return x
+    _, h, w, c = ops.shape(x)
+    x = ops.reshape(x, (factor, factor, -1, h, w, c))
+    return ops.reshape(ops.transpose(x, (2, 3, 0, 4, 1, 5)), (-1, h * factor, w * factor, c))
+
+
+def random_subsample(x: Tensor, indices: Tensor, factor: int) -> Tensor:
+    """Keeps one pixel of each `factor` × `factor` cell: the random subsampler (RS).
+
+    The caller draws the indices, so that two images can be sampled at the same places.
+
+    Args:
+        x: [N, H, W, C]; `factor` divides H and W.
+        indices: integers in [0, factor²), shape [N, H/factor, W/factor] or its row-major
+            flattening; index dy·factor + dx takes the pixel (dy, dx) of its cell.
+        factor: side of a cell, ≥ 1.
+
+    Returns:
+        [N, H/factor, W/factor, C].
+    """
+    if factor == 1:
+        return x
+    x = _split_cells(x, factor)
+    n, h, _, w, _, c = ops.shape(x)
+    cells = ops.reshape(ops.transpose(x, (0, 1, 3, 2, 4, 5)), (n, h, w, factor * factor, c))
+    indices = ops.reshape(indices, (n, h, w, 1, 1))
+    # A selection instead of a gather: its gradient is a selection too, where a gather's is a
+    # scatter, which is slow and, on a GPU, not deterministic.
+    chosen = ops.equal(indices, ops.reshape(ops.arange(factor * factor), (1, 1, 1, -1, 1)))
+    return ops.sum(ops.where(chosen, cells, ops.zeros_like(cells)), axis=3)
+
+
+def pixel_shuffle_down(x: Tensor, factor: int) -> Tensor:
+    """Rearranges each image into a mosaic of its `factor`² sub-images (PD).
+
+    Args:
+        x: [N, H, W, C]; `factor` divides H and W.
+        factor: distance between neighbouring pixels of a sub-image, ≥ 1.
+
+    Returns:
+        [N, H, W, C]; the tile (dy, dx) of the mosaic is `x[:, dy::factor, dx::factor]`.
+    """
+    if factor == 1:
+        return x
+    x = _split_cells(x, factor)
+    _, h, _, w, _, c = ops.shape(x)
+    x = ops.transpose(x, (0, 2, 1, 4, 3, 5))
+    return ops.reshape(x, (-1, h * factor, w * factor, c))
+
+
+def pixel_shuffle_up(x: Tensor, factor: int) -> Tensor:
+    """Puts a mosaic of sub-images back together: the inverse of `pixel_shuffle_down`.
+
+    Args:
+        x: [N, H, W, C]; `factor` divides H and W.
+        factor: as given to `pixel_shuffle_down`.
+
+    Returns:
+        [N, H, W, C].
+    """
+    if factor == 1:
+        return x
+    _, h, w, c = ops.shape(x)
+    x = ops.reshape(x, (-1, factor, h // factor, factor, w // factor, c))
+    return ops.reshape(ops.transpose(x, (0, 2, 1, 4, 3, 5)), (-1, h, w, c))
+
+
+def _split_cells(x: Tensor, factor: int) -> Tensor:
+    """[N, H, W, C] → [N, H/factor, factor, W/factor, factor, C]."""
+    _, h, w, c = ops.shape(x)
+    for name, size in (("height", h), ("width", w)):
+        if isinstance(size, int) and size % factor:
+            raise ValueError(
+                f"The {name} must be a multiple of the factor. "
+                f"Received: {name}={size}, factor={factor}"
+            )
+    return ops.reshape(x, (-1, h // factor, factor, w // factor, factor, c))

@@ -1,0 +1,58 @@
+"""Shared fixtures: golden vectors, from the tree or from the folder beside the checkout."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+GOLDEN = (ROOT / "tests" / "golden", ROOT.parent / "shared" / "golden")
+
+
+@pytest.fixture(scope="session")
+def golden():
+    """Path of a golden file or folder, by its path in the golden set."""
+
+    def find(name: str) -> Path:
+        for folder in GOLDEN:
+            found = [*folder.glob(name), *folder.glob(f"{name}.index")]
+            if found:
+                return folder / name
+        pytest.skip(f"golden vectors {name} are not here (they lie in shared/golden)")
+
+    return find
+
+
+@pytest.fixture(scope="session")
+def small_network(golden):
+    """The golden network: 16 channels, 2 modules, fresh weights of the original code."""
+    from cbsn.model_path import load_model
+
+    return load_model(golden("small/CBSN_small.ckpt"))[1]
+
+
+@pytest.fixture
+def run_command(tmp_path):
+    """Runs one of the commands as a user would, in an empty folder; returns the process."""
+
+    def run(script: str, *flags, timeout: int = 240, **environment):
+        return subprocess.run(
+            [sys.executable, str(ROOT / script), *map(str, flags)],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+        )
+
+    return run
+
+
+@pytest.fixture
+def random():
+    return np.random.default_rng(0)

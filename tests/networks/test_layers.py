@@ -1,0 +1,60 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from cbsn.networks.layers import ConditionalMaskedConv2D, DilatedBranch
+
+
+def _dilated_form(branch, x, blind):
+    """The branch as the paper draws it: every module with dilated convolutions."""
+    x = branch.masked(x, blind=blind)
+    x = branch.pointwise2(branch.pointwise1(x))
+    for module in branch.dilated_modules:
+        spatial = keras.ops.conv(
+            x, module.spatial.kernel, padding="same", dilation_rate=branch.dilation
+        )
+        x = x + module.pointwise(keras.ops.relu(spatial + module.spatial.bias))
+    return branch.pointwise3(x)
+
+
+@pytest.mark.parametrize("dilation", [2, 3])
+@pytest.mark.parametrize("size", [(n, 14 - n) for n in range(1, 14)] + [(24, 24), (60, 60)])
+def test_polyphase_equals_dilated(random, dilation, size):
+    keras.utils.set_random_seed(4)
+    branch = DilatedBranch(4, 2 * dilation - 1, dilation, 2)
+    branch.build((None, None, None, 4))
+    for weight in branch.weights:
+        weight.assign(random.normal(size=weight.shape) * 0.4)
+    x = tf.constant(random.normal(size=(2, *size, 4)).astype("float32"))
+    weigh = random.normal(size=(2, *size, 4)).astype("float32")
+
+    def outputs_and_gradients(function):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = function(x)
+            loss = tf.reduce_sum(y * weigh)
+        return [y, *tape.gradient(loss, [x, *(w.value for w in branch.trainable_weights)])]
+
+    ours = outputs_and_gradients(lambda x: branch(x, blind=True))
+    theirs = outputs_and_gradients(lambda x: _dilated_form(branch, x, True))
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * max(1.0, np.abs(b).max()))
+
+
+def test_masked_convolution_switches_its_centre(random):
+    layer = ConditionalMaskedConv2D(2, 3, activation=None)
+    x = random.normal(size=(1, 5, 5, 2)).astype("float32")
+    whole = layer(x, blind=False)
+    centre = np.einsum("nhwi,io->nhwo", x, layer.kernel.numpy()[1, 1])
+    np.testing.assert_allclose(whole - layer(x, blind=True), centre, atol=1e-5)
+
+
+def test_even_masked_kernels_are_refused():
+    with pytest.raises(ValueError, match="kernel_size=4"):
+        ConditionalMaskedConv2D(2, 4)
+
+
+def test_a_dilation_that_would_leak_is_refused():
+    with pytest.raises(ValueError, match="kernel_size=5, dilation=2"):
+        DilatedBranch(4, 5, 2, 1)

@@ -1,0 +1,57 @@
+import numpy as np
+import pytest
+
+from cbsn import normalization
+from cbsn.normalization import Standardization, value_range
+
+
+@pytest.mark.parametrize("name", ["p120", "low", "const", "mixed", "p60"])
+def test_batch_golden(golden, name):
+    data = np.load(golden("common/normalize.npz"))
+    result = Standardization().batch(data[name][None])[0]
+    tolerance = 2e-4 if name == "low" else 3e-5
+    np.testing.assert_allclose(result, data[f"{name}_tf_normalize"], rtol=0, atol=tolerance)
+
+
+@pytest.mark.parametrize("case", ["np_in", "np_low"])
+def test_statistics_golden(golden, case):
+    data = np.load(golden("common/normalize.npz"))
+    prefix = "np" if case == "np_in" else "np_low"
+    images = data["np_in_f64"] if case == "np_in" else np.stack([data["low"], data["const"]])
+    for i, image in enumerate(images.astype("float64")):
+        mean, deviation = Standardization().statistics(image)
+        np.testing.assert_allclose(mean, data[f"{prefix}_mean_f64"][i, 0, 0], atol=1e-12)
+        np.testing.assert_allclose(deviation, data[f"{prefix}_std_f64"][i, 0, 0], atol=1e-12)
+        normalised = (image - mean) / deviation
+        np.testing.assert_allclose(normalised, data[f"{prefix}_norm_f64"][i], atol=1e-12)
+
+
+def test_training_and_inference_agree(random):
+    image = random.integers(0, 256, (40, 30, 3)).astype("uint8")
+    norm = Standardization()
+    unit = (image / 255).astype("float32")
+    expected = norm.apply(unit, *norm.statistics(image))
+    np.testing.assert_allclose(norm.batch(unit[None])[0], expected, atol=1e-5)
+
+
+def test_blocks_give_the_statistics_of_the_whole(random, monkeypatch):
+    image = random.integers(0, 65536, (101, 37, 3)).astype("uint16")
+    monkeypatch.setattr(normalization, "BLOCK_BYTES", 37 * 3 * 8 * 7)
+    mean, deviation = Standardization().statistics(image)
+    np.testing.assert_allclose(mean, (image / 65535).mean(axis=(0, 1)), rtol=1e-13)
+    np.testing.assert_allclose(deviation, (image / 65535).std(axis=(0, 1)), rtol=1e-13)
+
+
+def test_flat_pictures_are_floored_and_come_back():
+    norm = Standardization()
+    image = np.full((8, 32, 3), 200, "uint8")
+    mean, deviation = norm.statistics(image)
+    np.testing.assert_allclose(deviation, 1 / 16)
+    x = norm.apply(image / 255, mean, deviation)
+    np.testing.assert_allclose(norm.invert(x, mean, deviation), image / 255, rtol=1e-6)
+
+
+def test_value_range():
+    assert [value_range(t) for t in ("uint8", "uint16", "float32")] == [255, 65535, 1]
+    with pytest.raises(TypeError, match="int32"):
+        value_range("int32")
