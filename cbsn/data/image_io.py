@@ -1,68 +1,42 @@
-"""Reading picture files into arrays: PNG, JPEG, TIFF, WebP and BMP, 8 and 16 bits."""
+"""Reading and writing picture files: PNG, JPEG, TIFF, WebP and BMP, 8 and 16 bits.
+
+Whatever goes in comes out: 16 bits stay 16 bits, alpha, colour profile and EXIF orientation stay
+with the pixels. Where a format cannot hold something, `write_picture` says what was lost.
+"""
 
 import contextlib
-import dataclasses
 import glob
 import io
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
 import imagecodecs
 import numpy as np
-import tifffile
 from PIL import Image
 
+from cbsn.data.picture import Picture
+from cbsn.data.tiff import TIFF_MAGICS, decode_tiff, write_tiff
 from cbsn.errors import DataError, ImageError
+from cbsn.files import atomic_path
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp"})
 """Suffixes, in lower case, of the files that a folder is searched for."""
 
+SUFFIX_OF_FORMAT = {
+    "PNG": ".png",
+    "JPEG": ".jpg",
+    "TIFF": ".tif",
+    "WEBP": ".webp",
+    "BMP": ".bmp",
+}
+"""The formats that are read and written, with the suffix of the files of each."""
+
 MAX_PIXELS = 2**30
 """Pictures of more pixels are refused: a small damaged file may claim any size."""
 
-ORIENTATION_TAG = 274
-EXIF_PREFIX = b"Exif\0\0"
-_PILLOW_FORMATS = ("PNG", "JPEG", "WEBP", "BMP")
-_TIFF_MAGICS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Picture:
-    """A decoded picture with what has to travel with it.
-
-    Args:
-        pixels: [H, W, C] uint8, uint16 or float32; C is 1 (gray), 2 (gray and alpha), 3 (RGB) or
-            4 (RGB and alpha). Integers use their full range, floats [0, 1]; alpha is straight,
-            not multiplied into the colour. As stored: the EXIF orientation is not applied.
-        format: the kind of file it came from: `PNG`, `JPEG`, `TIFF`, `WEBP` or `BMP`.
-        icc_profile: the colour profile, or None.
-        exif: the EXIF block without its `Exif` prefix, with the orientation, or None.
-    """
-
-    pixels: np.ndarray
-    format: str
-    icc_profile: bytes | None = None
-    exif: bytes | None = None
-
-    @property
-    def color(self) -> np.ndarray:
-        """The picture without alpha, [H, W, 1] or [H, W, 3]."""
-        return self.pixels[..., : 1 if self.pixels.shape[-1] < 3 else 3]
-
-    @property
-    def alpha(self) -> np.ndarray | None:
-        """The alpha channel, [H, W, 1], or None."""
-        return None if self.pixels.shape[-1] % 2 else self.pixels[..., -1:]
-
-    def with_pixels(self, pixels: np.ndarray) -> "Picture":
-        """The same picture, profile and EXIF, with other pixels [H, W, C]."""
-        return dataclasses.replace(self, pixels=pixels)
-
-    def with_color(self, color: np.ndarray) -> "Picture":
-        """The same picture, alpha, profile and EXIF, with another color [H, W, 1 or 3]."""
-        if self.alpha is None:
-            return self.with_pixels(color)
-        return self.with_pixels(np.concatenate([color, self.alpha], axis=-1))
+_EXIF_PREFIX = b"Exif\0\0"
+_JPEG_EXIF_LIMIT = 65533 - len(_EXIF_PREFIX)
 
 
 def find_images(pattern: str | Path) -> list[Path]:
@@ -115,8 +89,8 @@ def read_picture(path: str | Path) -> Picture:
     """
     try:
         content = Path(path).read_bytes()
-        if content.startswith(_TIFF_MAGICS):
-            return _read_tiff(content)
+        if content.startswith(TIFF_MAGICS):
+            return decode_tiff(content, MAX_PIXELS)
         return _read_with_pillow(content)
     except ImageError as error:
         raise ImageError(f"{path}: {error}") from None
@@ -128,6 +102,48 @@ def read_picture(path: str | Path) -> Picture:
         raise ImageError(
             f"{path}: cannot be read, it may be damaged or cut off ({_reason(error)})."
         ) from error
+
+
+def write_picture(path: str | Path, picture: Picture, format: str | None = None) -> list[str]:
+    """Writes a picture with its colour profile and EXIF data; an unfinished file never shows.
+
+    PNG, TIFF, BMP and WebP are written without loss, JPEG with quality 95 and full colour.
+    TIFF takes of the EXIF data only the orientation.
+
+    Args:
+        path: the file to write or replace; its folder must exist.
+        picture: what to write.
+        format: a key of `SUFFIX_OF_FORMAT`. Default: the one of the path's suffix.
+
+    Returns:
+        What the format could not hold, in words: empty if nothing was lost.
+
+    Raises:
+        ImageError: the format is unknown or the file cannot be written.
+    """
+    path = Path(path)
+    format = format or format_of_suffix(path.suffix)
+    fitted, losses = _fit(picture, format)
+    try:
+        with atomic_path(path) as temporary:
+            if format == "TIFF":
+                write_tiff(temporary, fitted)
+            elif format == "PNG":
+                temporary.write_bytes(_encode_png(fitted))
+            else:
+                _write_with_pillow(temporary, fitted, format)
+    except (OSError, ValueError) as error:
+        raise ImageError(f"{path}: cannot be written as {format} ({_reason(error)}).") from error
+    return losses
+
+
+def format_of_suffix(suffix: str) -> str:
+    """The format, a key of `SUFFIX_OF_FORMAT`, that a file name's suffix (`.jpeg`) stands for."""
+    by_suffix = {suffix: format for format, suffix in SUFFIX_OF_FORMAT.items()}
+    by_suffix |= {".jpeg": "JPEG", ".tiff": "TIFF"}
+    if suffix.lower() not in by_suffix:
+        raise ImageError(f"No picture format has the suffix {suffix!r}; use {sorted(by_suffix)}.")
+    return by_suffix[suffix.lower()]
 
 
 def to_rgb(picture: Picture) -> np.ndarray:
@@ -144,7 +160,7 @@ def _reason(error: Exception) -> str:
 
 @contextlib.contextmanager
 def _without_pillow_size_limit() -> Iterator[None]:
-    """Pillow warns from 89 megapixels on; `_check_size` sets our own limit."""
+    """Pillow warns from 89 megapixels on, which are an ordinary panorama."""
     limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
     try:
         yield
@@ -152,18 +168,10 @@ def _without_pillow_size_limit() -> Iterator[None]:
         Image.MAX_IMAGE_PIXELS = limit
 
 
-def _check_size(width: int, height: int) -> None:
-    if width * height > MAX_PIXELS:
-        raise ImageError(
-            f"claims {width} x {height} pixels, more than the {MAX_PIXELS} that are read. "
-            "Cut it into parts."
-        )
-
-
 def _open_with_pillow(content: bytes) -> Image.Image:
     try:
         with _without_pillow_size_limit():
-            return Image.open(io.BytesIO(content), formats=_PILLOW_FORMATS)
+            return Image.open(io.BytesIO(content), formats=("PNG", "JPEG", "WEBP", "BMP"))
     except Image.UnidentifiedImageError:
         kind = "is empty" if not content else "is not a PNG, JPEG, TIFF, WebP or BMP picture"
         raise ImageError(f"{kind}, or its header is damaged.") from None
@@ -172,7 +180,8 @@ def _open_with_pillow(content: bytes) -> Image.Image:
 def _read_with_pillow(content: bytes) -> Picture:
     _open_with_pillow(content).verify()  # checksums and the end of a PNG, which load() skips
     image = _open_with_pillow(content)
-    _check_size(*image.size)
+    if image.width * image.height > MAX_PIXELS:
+        raise ImageError(f"claims {image.width} x {image.height} pixels; cut it up.")
     # The further frames of an MPO are previews or the other eye's view.
     if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
         raise ImageError(f"is an animation of {image.n_frames} frames; save them one by one.")
@@ -182,7 +191,7 @@ def _read_with_pillow(content: bytes) -> Picture:
         pixels=_pillow_pixels(image, content),
         format="JPEG" if image.format == "MPO" else image.format,
         icc_profile=image.info.get("icc_profile"),
-        exif=exif.removeprefix(EXIF_PREFIX) if exif else None,
+        exif=exif.removeprefix(_EXIF_PREFIX) if exif else None,
     )
 
 
@@ -203,67 +212,62 @@ def _pillow_pixels(image: Image.Image, content: bytes) -> np.ndarray:
     return pixels if pixels.ndim == 3 else pixels[..., None]
 
 
-def _read_tiff(content: bytes) -> Picture:
-    with tifffile.TiffFile(io.BytesIO(content)) as file:
-        # A reduced picture beside the full one is its thumbnail.
-        pages = [page for page in file.pages if not page.is_reduced]
-        if not pages:
-            raise ImageError("has no readable page: the file is damaged or cut off.")
-        if len(pages) > 1:
-            raise ImageError(f"holds {len(pages)} pages; save them one by one.")
-        page = pages[0].aspage()
-        _check_size(page.imagewidth, page.imagelength)
-        ends = map(sum, zip(page.dataoffsets, page.databytecounts, strict=True))
-        if max(ends, default=0) > len(content):
-            raise ImageError("ends before its pixels do: the file is cut off.")
-        orientation = page.tags.valueof(ORIENTATION_TAG, 1)
+def _fit(picture: Picture, format: str) -> tuple[Picture, list[str]]:
+    """What of a picture the format can hold, and in words what it cannot."""
+    losses = []
+    pixels = picture.pixels
+    exif, icc_profile = picture.exif, picture.icc_profile
+    if picture.alpha is not None and format in ("JPEG", "BMP"):
+        pixels = picture.color
+        losses.append(f"{format} holds no alpha channel: dropped")
+    if pixels.dtype == np.float32 and format != "TIFF":
+        pixels = np.rint(np.clip(pixels, 0, 1) * 65535).astype(np.uint16)
+        if format == "PNG":
+            losses.append("PNG holds no floats: reduced to 16 bits")
+    if pixels.dtype == np.uint16 and format not in ("PNG", "TIFF"):
+        pixels = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+        losses.append(f"{format} holds 8 bits: reduced from {picture.pixels.dtype}")
+    if format == "WEBP" and pixels.shape[-1] < 3:
+        pixels = np.concatenate([pixels[..., :1]] * 3 + [pixels[..., 1:]], axis=-1)
+    if format == "BMP" and (exif or icc_profile):
+        exif = icc_profile = None
+        losses.append("BMP holds no EXIF data (orientation) and no colour profile: dropped")
+    if format == "JPEG" and exif and len(exif) > _JPEG_EXIF_LIMIT:
         exif = None
-        if orientation != 1:
-            tags = Image.Exif()
-            tags[ORIENTATION_TAG] = orientation
-            exif = tags.tobytes().removeprefix(EXIF_PREFIX)
-        return Picture(_tiff_pixels(page), "TIFF", page.iccprofile, exif)
+        losses.append("JPEG holds 64 KB of EXIF data: dropped")
+    return Picture(pixels, format, icc_profile, exif), losses
 
 
-def _tiff_pixels(page: tifffile.TiffPage) -> np.ndarray:
-    photometric = page.photometric.name
-    kinds = ("MINISBLACK", "MINISWHITE", "RGB", "PALETTE")
-    jpeg_color = photometric == "YCBCR" and page.compression.name == "JPEG"  # decodes to RGB
-    if photometric not in kinds and not jpeg_color:
-        raise ImageError(f"is a {photometric} picture; convert it to gray or RGB.")
-    depth = (page.dtype, page.bitspersample) if page.dtype is not None else None
-    depths = [(np.dtype(d), np.dtype(d).itemsize * 8) for d in ("uint8", "uint16", "float32")]
-    if depth not in [*depths, (np.dtype(bool), 1)]:
-        raise ImageError(
-            f"stores {page.bitspersample}-bit {page.dtype} samples; "
-            "convert them to 8 or 16 bits, or to 32-bit float."
-        )
-    pixels = page.asarray()
-    if pixels.dtype == bool:
-        pixels = pixels.astype(np.uint8) * 255
-    if photometric == "PALETTE":
-        return (page.colormap[:, pixels].transpose(1, 2, 0) >> 8).astype(np.uint8)
-    if page.axes == "YX":
-        pixels = pixels[..., None]
-    elif page.axes == "SYX":
-        pixels = np.moveaxis(pixels, 0, -1)
-    elif page.axes != "YXS":
-        raise ImageError(f"has the axes {page.axes}; one picture of rows and columns is read.")
-    if pixels.shape[-1] > 4:
-        raise ImageError(f"has {pixels.shape[-1]} channels; at most RGB and alpha are read.")
-    if photometric == "MINISWHITE":
-        pixels = np.iinfo(pixels.dtype).max - pixels
-    if [sample.name for sample in page.extrasamples] == ["ASSOCALPHA"]:
-        pixels = _straight_alpha(pixels)
-    return pixels
+def _write_with_pillow(path: Path, picture: Picture, format: str) -> None:
+    options = {
+        "JPEG": {"quality": 95, "subsampling": "4:4:4"},
+        "WEBP": {"lossless": True, "exact": True},
+        "BMP": {},
+    }[format]
+    if picture.exif:
+        options["exif"] = _EXIF_PREFIX + picture.exif
+    if picture.icc_profile:
+        options["icc_profile"] = picture.icc_profile
+    Image.fromarray(_planes(picture.pixels)).save(path, format, **options)
 
 
-def _straight_alpha(pixels: np.ndarray) -> np.ndarray:
-    """Divides the alpha channel out of the colours it was multiplied into."""
-    white = 1.0 if pixels.dtype.kind == "f" else np.iinfo(pixels.dtype).max
-    color, alpha = pixels[..., :-1], pixels[..., -1:]
-    scale = np.divide(white, alpha, out=np.zeros(alpha.shape), where=alpha > 0)
-    straight = np.minimum(color * scale, white)
-    if pixels.dtype.kind != "f":
-        straight = np.rint(straight)
-    return np.concatenate([straight.astype(pixels.dtype), alpha], axis=-1)
+def _encode_png(picture: Picture) -> bytes:
+    """Pillow writes no 16-bit colour, imagecodecs no metadata: so its chunks are put in here."""
+    png = imagecodecs.png_encode(_planes(picture.pixels))
+    chunks = b""
+    if picture.icc_profile:
+        chunks += _png_chunk(b"iCCP", b"ICC Profile\0\0" + zlib.compress(picture.icc_profile))
+    if picture.exif:
+        chunks += _png_chunk(b"eXIf", picture.exif)
+    header = 33  # the signature and the IHDR chunk, which stands first in every PNG
+    return png[:header] + chunks + png[header:]
+
+
+def _png_chunk(kind: bytes, content: bytes) -> bytes:
+    body = kind + content
+    return len(content).to_bytes(4, "big") + body + zlib.crc32(body).to_bytes(4, "big")
+
+
+def _planes(pixels: np.ndarray) -> np.ndarray:
+    """The pixels as encoders want them: gray is [H, W]."""
+    return pixels[..., 0] if pixels.shape[-1] == 1 else pixels

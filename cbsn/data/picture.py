@@ -1,0 +1,44 @@
+"""What a picture file holds, decoded."""
+
+import dataclasses
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Picture:
+    """A decoded picture with what has to travel with it.
+
+    Args:
+        pixels: [H, W, C] uint8, uint16 or float32; C is 1 (gray), 2 (gray and alpha), 3 (RGB) or
+            4 (RGB and alpha). Integers use their full range, floats [0, 1]; alpha is straight,
+            not multiplied into the colour. As stored: the EXIF orientation is not applied.
+        format: the kind of file: `PNG`, `JPEG`, `TIFF`, `WEBP` or `BMP`.
+        icc_profile: the colour profile, or None.
+        exif: the EXIF block without its `Exif` prefix, with the orientation, or None.
+    """
+
+    pixels: np.ndarray
+    format: str
+    icc_profile: bytes | None = None
+    exif: bytes | None = None
+
+    @property
+    def color(self) -> np.ndarray:
+        """The picture without alpha, [H, W, 1] or [H, W, 3]."""
+        return self.pixels[..., : 1 if self.pixels.shape[-1] < 3 else 3]
+
+    @property
+    def alpha(self) -> np.ndarray | None:
+        """The alpha channel, [H, W, 1], or None."""
+        return None if self.pixels.shape[-1] % 2 else self.pixels[..., -1:]
+
+    def with_pixels(self, pixels: np.ndarray) -> "Picture":
+        """The same picture, profile and EXIF, with other pixels [H, W, C]."""
+        return dataclasses.replace(self, pixels=pixels)
+
+    def with_color(self, color: np.ndarray) -> "Picture":
+        """The same picture, alpha, profile and EXIF, with another color [H, W, 1 or 3]."""
+        if self.alpha is None:
+            return self.with_pixels(color)
+        return self.with_pixels(np.concatenate([color, self.alpha], axis=-1))
