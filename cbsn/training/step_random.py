@@ -1,0 +1,44 @@
+"""The random numbers of one training step."""
+
+from typing import Any
+
+import tensorflow as tf
+
+Tensor = Any
+
+
+class StepRandom:
+    """Random numbers as a function of seed, step, and place in the global batch.
+
+    Numbers are drawn for the whole global batch, and each replica takes its rows; so they do
+    not depend on how many replicas share the work. Nothing is kept between steps.
+
+    Args:
+        seed: int ≥ 0, the run's seed.
+        step: integer scalar tensor, number of steps done.
+        batch_size: int, the global batch.
+        start: integer scalar (tensor), row of the global batch at which this replica's begin.
+    """
+
+    def __init__(self, seed: int, step: Tensor, batch_size: int, start: Tensor = 0):
+        self._seed = seed
+        self._step = tf.cast(step, tf.int64)
+        self._batch_size = batch_size
+        self._start = start
+        self._draws = 0
+
+    def integers(self, shape: tuple[int, ...], high: int) -> Tensor:
+        """Draws independent int32 in [0, high); each call gives new ones.
+
+        Args:
+            shape: the first axis runs over this replica's rows of the batch.
+            high: int, upper bound, itself not drawn.
+        """
+        rows, *rest = shape
+        # One key for each draw of a step; the step is the other half, so that none repeats.
+        key = tf.stack([tf.constant(self._seed * 1000 + self._draws, tf.int64), self._step])
+        self._draws += 1
+        numbers = tf.random.stateless_uniform(
+            (self._batch_size, *rest), key, 0, high, tf.int32, alg="philox"
+        )
+        return numbers[self._start : self._start + rows]

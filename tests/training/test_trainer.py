@@ -1,0 +1,199 @@
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from cbsn.compat.tf1_checkpoint import TF1Checkpoint, variable_names
+from cbsn.errors import ConfigError
+from cbsn.recipes import RECIPES
+from cbsn.training.trainer import Trainer
+
+
+@pytest.fixture
+def recipe():
+    return dataclasses.replace(
+        RECIPES["cbsn"],
+        network_config={"filters": 4, "num_modules": 1},
+        patch_size=20,
+        batch_size=2,
+        learning_rate=1e-3,
+    )
+
+
+@pytest.fixture
+def batch(random):
+    slope = np.linspace(40, 200, 20)[:, None, None]
+    return np.clip(slope + random.normal(0, 20, (2, 20, 20, 3)), 0, 255).astype("uint8")
+
+
+def _weights(trainer):
+    return np.concatenate([w.ravel() for w in trainer.network.get_weights()])
+
+
+class Identity:
+    def batch(self, x):
+        return x
+
+
+class Given:
+    def __init__(self, indices):
+        self.indices = indices
+
+    def integers(self, shape, high):
+        return self.indices
+
+
+def test_five_steps_golden(golden):
+    """Adam's ε, the order of its operations, and the step at which the rate is halved."""
+    data = np.load(golden("small/adam5.npz"))
+    recipe = dataclasses.replace(
+        RECIPES["cbsn"],
+        network_config={"filters": 16, "num_modules": 2},
+        patch_size=60,
+        batch_size=2,
+    )
+    trainer = Trainer(recipe)
+    TF1Checkpoint(golden("small/CBSN_small.ckpt")).load_into(trainer.network)
+    trainer.step.assign(data["start_step"])
+    trainer._normalization = Identity()
+    mask = tf.Variable(data["rand_mask"][0])
+    trainer._random = lambda rows: Given(mask)
+    weights = {w.path.split("/", 1)[1]: w for w in trainer.network.weights}
+    for k in range(5):
+        mask.assign(data["rand_mask"][k])
+        metrics = trainer.train_step(tf.constant(data["x"][k]))
+        names = ("blind", "invariance", "self", "total", "learning_rate")
+        got = [metrics[name].numpy() for name in names]
+        np.testing.assert_allclose(got, data["losses"][k], rtol=2e-5)
+        for theirs, ours in variable_names(2):
+            expected = data[f"after{k + 1}:{theirs}"]
+            np.testing.assert_allclose(
+                weights[ours].numpy(), expected, rtol=0, atol=1e-5, err_msg=f"{ours} after {k + 1}"
+            )
+    assert trainer.step.numpy() == data["start_step"] + 5
+
+
+def test_training_lowers_the_loss(recipe, batch):
+    trainer = Trainer(recipe)
+    losses = [trainer.train_step(batch)["blind"].numpy() for _ in range(30)]
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_a_step_is_a_function_of_seed_and_step(recipe, batch):
+    def run(seed):
+        trainer = Trainer(recipe, seed=seed)
+        trainer.step.assign(50_000)
+        return trainer.train_step(batch)["total"].numpy(), _weights(trainer)
+
+    (loss_a, a), (loss_b, b), (_, c) = run(1), run(1), run(2)
+    assert loss_a == loss_b
+    np.testing.assert_array_equal(a, b)
+    assert not np.array_equal(a, c)
+
+
+def test_dtypes_of_the_batch_are_one_picture(recipe, batch):
+    totals = []
+    for x in (batch, (batch.astype("uint16") * 257), (batch / 255).astype("float32")):
+        totals.append(Trainer(recipe).train_step(x)["total"].numpy())
+    np.testing.assert_allclose(totals, totals[0], rtol=1e-5)
+
+
+def test_a_step_that_is_not_finite_changes_nothing(recipe, batch):
+    trainer = Trainer(recipe, ema=0.9)
+    trainer.train_step(tf.constant(batch / 255, tf.float32))
+    before = [_weights(trainer), *(v.numpy() for v in trainer.optimizer.variables[2:])]
+    average = trainer.average.get_weights()
+    bad = (batch / 255).astype("float32")
+    bad[0, 3, 3] = np.nan
+    assert trainer.train_step(tf.constant(bad))["skipped"].numpy() == 1
+    after = [_weights(trainer), *(v.numpy() for v in trainer.optimizer.variables[2:])]
+    for a, b in zip(before, after, strict=True):
+        np.testing.assert_array_equal(a, b)
+    for a, b in zip(average, trainer.average.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert (trainer.skipped.numpy(), trainer.step.numpy()) == (1, 2)
+    good = trainer.train_step(tf.constant(batch / 255, tf.float32))
+    assert good["skipped"].numpy() == 0
+    assert np.isfinite(good["total"].numpy())
+    assert not np.array_equal(before[0], _weights(trainer))
+
+
+def test_average_follows_the_weights(recipe, batch):
+    trainer = Trainer(recipe, ema=0.5)
+    expected = _weights(trainer)
+    for step in range(4):
+        trainer.train_step(batch)
+        decay = min(0.5, (1 + step) / (10 + step))
+        expected = decay * expected + (1 - decay) * _weights(trainer)
+    got = np.concatenate([w.ravel() for w in trainer.average.get_weights()])
+    np.testing.assert_allclose(got, expected, atol=1e-6)
+    assert trainer.model is trainer.average
+
+
+def test_bfloat16_trains_float32_weights(recipe, batch):
+    trainer = Trainer(recipe, precision="mixed_bfloat16")
+    losses = [trainer.train_step(batch)["blind"].numpy() for _ in range(30)]
+    assert {w.dtype for w in trainer.network.weights} == {"float32"}
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_two_devices_give_the_weights_of_one(recipe, random, run_python):
+    """In a process of its own, as logical devices must be made before TensorFlow starts."""
+    result = run_python(
+        """
+        import dataclasses, numpy as np, tensorflow as tf
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        two = [tf.config.LogicalDeviceConfiguration()] * 2
+        tf.config.set_logical_device_configuration(cpu, two)
+        from cbsn.recipes import RECIPES
+        from cbsn.training.trainer import Trainer
+
+        recipe = dataclasses.replace(
+            RECIPES["cbsn"], network_config={"filters": 4, "num_modules": 1},
+            patch_size=20, batch_size=4, learning_rate=1e-3,
+        )
+        batches = np.random.default_rng(0).integers(0, 256, (6, 4, 20, 20, 3)).astype("uint8")
+        batches = batches.astype("float32") / 255
+        batches[3, 1, 0, 0] = np.nan
+        dataset = tf.data.Dataset.from_tensor_slices(batches)
+        runs = []
+        for strategy in (None, tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])):
+            trainer = Trainer(recipe, strategy=strategy, ema=0.9)
+            trainer.step.assign(200_000)
+            for batch in trainer.distribute(dataset):
+                metrics = trainer.train_step(batch)
+            assert trainer.skipped.numpy() == 1, trainer.skipped
+            runs.append((metrics, trainer.network.get_weights() + trainer.average.get_weights()))
+        (one, weights_one), (two, weights_two) = runs
+        for name in one:
+            np.testing.assert_allclose(one[name], two[name], rtol=1e-5)
+        for a, b in zip(weights_one, weights_two, strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-5)
+        print("equal")
+        """
+    )
+    assert result.stdout.strip().endswith("equal"), result.stderr[-3000:]
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(recipe):
+    class Three:
+        num_replicas_in_sync = 3
+
+    with pytest.raises(ConfigError, match="multiple of 3"):
+        Trainer(recipe, strategy=Three())
+
+
+@pytest.mark.parametrize("ema", [-0.1, 1.0])
+def test_bad_ema_is_refused(recipe, ema):
+    with pytest.raises(ConfigError, match="--ema"):
+        Trainer(recipe, ema=ema)
+
+
+def test_the_default_dtype_policy_does_not_leak_in(recipe):
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        assert Trainer(recipe).network.compute_dtype == "float32"
+    finally:
+        keras.config.set_dtype_policy("float32")
