@@ -1,0 +1,110 @@
+"""The validation blocks of SIDD as two folders of PNG files, noisy and clean."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import scipy.io
+from PIL import Image
+from tqdm import tqdm
+
+from cbsn.errors import DataError
+from cbsn.files import atomic_path, write_json
+
+SIDES = {
+    "noisy": ("ValidationNoisyBlocksSrgb.mat",),
+    "clean": ("ValidationGtBlocksSrgb.mat", "ValidationGTBlocksSrgb.mat"),
+}
+"""The folders written, and the names that their source goes by."""
+
+PAIRS_NAME = "pairs.json"
+"""Written last: what the pairs were made of."""
+
+
+def write_pairs(source: str | Path, out: str | Path, *, force: bool = False) -> str:
+    """Writes block m of picture n as `OUT/noisy/NNNN_MM.png` and `OUT/clean/NNNN_MM.png`.
+
+    Does nothing if the pairs in `out` are complete and made of the same two files.
+
+    Args:
+        source: folder with the two `.mat` files of SIDD's validation data.
+        out: folder to write to, made with its parents.
+        force: write the pairs in any case.
+
+    Returns:
+        A line that says what was done.
+
+    Raises:
+        DataError: a file is missing or broken, or the two do not fit together.
+        OSError: the pairs cannot be written.
+    """
+    source, out = Path(source), Path(out)
+    paths = {side: _find(source, names) for side, names in SIDES.items()}
+    made_of = {
+        path.name: {"size": path.stat().st_size, "mtime_ns": path.stat().st_mtime_ns}
+        for path in paths.values()
+    }
+    if not force and (pairs := _pairs_before(out, made_of)):
+        return f"{out}: {pairs} pairs were already done."
+    blocks = {side: _read(path) for side, path in paths.items()}
+    noisy, clean = blocks.values()
+    if noisy.shape != clean.shape:
+        raise DataError(
+            f"{paths['noisy']} and {paths['clean']} do not belong together: their blocks have "
+            f"the shapes {noisy.shape} and {clean.shape}. Download both again."
+        )
+    out.mkdir(parents=True, exist_ok=True)
+    (out / PAIRS_NAME).unlink(missing_ok=True)
+    for side, values in blocks.items():
+        _write_side(out / side, values)
+    pairs = noisy.shape[0] * noisy.shape[1]
+    write_json(out / PAIRS_NAME, {"pairs": pairs, "sources": made_of})
+    return f"{out}: {pairs} pairs of blocks, in the folders noisy and clean."
+
+
+def _find(source: Path, names: tuple[str, ...]) -> Path:
+    for name in names:
+        if (source / name).is_file():
+            return source / name
+    raise DataError(
+        f"There is no {' or '.join(str(source / name) for name in names)}. Download SIDD's "
+        "validation blocks from https://abdokamel.github.io/sidd and say with --source where "
+        "they lie."
+    )
+
+
+def _pairs_before(out: Path, made_of: dict) -> int:
+    """The number of pairs in `out` if they are complete and made of these files, else 0."""
+    try:
+        state = json.loads((out / PAIRS_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return 0
+    counts = {len(list((out / side).glob("*.png"))) for side in SIDES}
+    return state["pairs"] if state["sources"] == made_of and counts == {state["pairs"]} else 0
+
+
+def _read(path: Path) -> np.ndarray:
+    try:
+        variables = scipy.io.loadmat(path)
+    except Exception as error:  # damaged bytes make the decoder raise almost anything
+        raise DataError(f"{path} cannot be read, it may be damaged: {error}") from error
+    arrays = [value for name, value in variables.items() if not name.startswith("__")]
+    if [(value.ndim, value.shape[-1], value.dtype) for value in arrays] != [(5, 3, np.uint8)]:
+        found = [f"{value.dtype} {value.shape}" for value in arrays]
+        raise DataError(
+            f"{path} should hold one array of blocks, uint8 [pictures, blocks, height, width, 3]. "
+            f"Found: {', '.join(found)}"
+        )
+    return arrays[0]
+
+
+def _write_side(folder: Path, blocks: np.ndarray) -> None:
+    folder.mkdir(exist_ok=True)
+    places = {f"{n:04d}_{m:02d}.png": (n, m) for n, m in np.ndindex(blocks.shape[:2])}
+    for name, place in tqdm(places.items(), desc=f"Writing {folder.name}", unit="block"):
+        with atomic_path(folder / name) as temporary:
+            Image.fromarray(blocks[place]).save(temporary)
+    for path in folder.iterdir():  # blocks of an earlier, larger set are no pairs any more
+        if re.fullmatch(r"\d{4}_\d\d\.png", path.name) and path.name not in places:
+            path.unlink()
