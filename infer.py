@@ -1,0 +1,90 @@
+"""Denoises pictures with a trained model. See `--help`."""
+
+import argparse
+
+from cbsn import cli
+
+
+def main(flags: argparse.Namespace) -> int:
+    """Denoises the pictures; returns 1 if some of them failed."""
+    # TensorFlow comes with these; `--help` shall not wait for it.
+    from cbsn.devices import select_gpus
+    from cbsn.inference.files import denoise_files
+
+    options = vars(flags)
+    select_gpus(options.pop("gpu"))
+    return denoise_files(**options)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Returns the parser of the flags."""
+    parser = cli.make_parser("Denoises pictures with a trained model.")
+    add = parser.add_argument
+    unset = argparse.SUPPRESS
+    add(
+        "--gpu",
+        nargs="?",
+        const="all",
+        help="GPUs to use: alone all of them, with numbers (0 or 0,1) these; without the flag "
+        "whatever there is",
+    )
+    add(
+        "--modelpath",
+        dest="model_path",
+        metavar="MODEL",
+        required=True,
+        default=unset,
+        help="a run's folder, a saved-model folder, the name of a shipped model, the prefix of an "
+        "original TensorFlow 1.15 checkpoint, or a *.weights.h5 file",
+    )
+    add(
+        "--imagepath",
+        dest="image_path",
+        metavar="GLOB",
+        required=True,
+        default=unset,
+        help="a folder, a quoted glob (** is any depth) or one picture",
+    )
+    add(
+        "--savepath",
+        dest="save_path",
+        metavar="DIR",
+        required=True,
+        default=unset,
+        help="folder for the denoised pictures, made if it is not there",
+    )
+    add(
+        "--channel",
+        type=int,
+        metavar="C",
+        help="channels of the network; only a *.weights.h5 file needs it",
+    )
+    add(
+        "--num_block",
+        type=int,
+        metavar="N",
+        help="dilated modules in each branch; only a *.weights.h5 file needs it",
+    )
+    add(
+        "--tile",
+        default="auto",
+        help="how much is denoised at a time: auto, the side of a square in pixels, or 0 for the "
+        "whole picture; the results are equal, smaller takes less memory",
+    )
+    add(
+        "--rounding",
+        choices=("round", "truncate"),
+        default="round",
+        help="to integer pixels; truncate is what the original code does",
+    )
+    add(
+        "--format",
+        choices=("auto", "png", "jpeg", "tiff", "webp", "bmp"),
+        default="auto",
+        help="of the results; auto keeps the source's, but writes PNG where that is JPEG",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    cli.run(main, make_parser())

@@ -1,0 +1,105 @@
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cbsn.data.image_io import Picture, read_picture, write_picture
+
+
+@pytest.fixture
+def infer(golden, run_command):
+    """Runs `infer.py` with the golden model."""
+    model = golden("trained/CBSN_iter201500.ckpt")
+    return lambda *flags: run_command("infer.py", "--modelpath", model, *flags)
+
+
+def test_golden_pictures(golden, infer, tmp_path):
+    pictures = golden("sample_images")
+    run = infer("--imagepath", f"{pictures}/*.png", "--savepath", "new/out", "--rounding=truncate")
+    assert run.returncode == 0, run.stderr
+    assert "2 of 2 pictures denoised" in run.stdout
+    for name in ("samplenoisy1.png", "samplenoisy2.png"):
+        result = read_picture(tmp_path / "new" / "out" / name).pixels
+        expected = read_picture(golden(f"trained/infer/{name}")).pixels
+        off = np.abs(result.astype(int) - expected)
+        assert off.max() <= 1 and (off > 0).mean() <= 1e-4
+
+
+def test_a_mixed_folder(golden, infer, tmp_path):
+    noisy = read_picture(golden("sample_images/samplenoisy1.png")).pixels[:40, :50]
+    source = tmp_path / "in"
+    (source / "sub").mkdir(parents=True)
+    exif = Image.Exif()
+    exif[274] = 6
+    exif = exif.tobytes().removeprefix(b"Exif\0\0")
+    alpha = np.arange(40 * 50, dtype=np.uint16).reshape(40, 50, 1)
+    deep = np.concatenate([noisy.astype(np.uint16) * 257, alpha], axis=-1)
+    write_picture(source / "deep.png", Picture(deep, "PNG", b"profile", exif))
+    write_picture(source / "photo.jpg", Picture(noisy, "JPEG", b"profile", exif))
+    write_picture(source / "gray.tif", Picture(noisy[..., :1], "TIFF"))
+    write_picture(source / "dot.png", Picture(noisy[:1, :1], "PNG"))
+    write_picture(source / "sub" / "dot.png", Picture(noisy[:3, :2], "PNG"))
+    (source / "broken.png").write_bytes((source / "deep.png").read_bytes()[:-100])
+    (source / "text.png").write_text("no picture")
+
+    run = infer("--imagepath", "in/**/*.*", "--savepath", "out", "--tile", "32")
+
+    assert run.returncode == 1, run.stderr
+    assert "5 of 7 pictures denoised" in run.stdout
+    assert "failed: in/broken.png" in run.stderr and "failed: in/text.png" in run.stderr
+    assert "Traceback" not in run.stderr
+    written = {str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*.*")}
+    assert written == {"deep.png", "photo.png", "gray.tif", "dot.png", "sub/dot.png"}
+    result = read_picture(tmp_path / "out" / "deep.png")
+    assert result.pixels.dtype == np.uint16
+    np.testing.assert_array_equal(result.alpha, alpha)
+    assert (result.icc_profile, result.exif) == (b"profile", exif)
+    assert 0 < np.abs(result.color / 257 - noisy).mean() < 30
+    photo = read_picture(tmp_path / "out" / "photo.png")
+    assert (photo.icc_profile, photo.exif) == (b"profile", exif)
+    assert read_picture(tmp_path / "out" / "gray.tif").pixels.shape == (40, 50, 1)
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (["--imagepath", "*.png", "--savepath", "out"], "no file matches"),
+        (["--imagepath", "a.bmp", "--savepath", "."], "would overwrite"),
+        (["--imagepath", "a.bmp", "--savepath", "out", "--tile", "wide"], "tile is auto"),
+        (["--imagepath", "a.bmp", "--savepath", "out", "--gpu", "99"], "--gpu 99"),
+        (["--imagepath", "a.bmp", "--savepath", "out", "--channel", "64"], "--channel"),
+        (["--imagepath", "a.bmp"], "--savepath"),
+        (["--imagepath", "a.bmp", "--savepath", "out", "--format", "gif"], "gif"),
+    ],
+)
+def test_unusable_flags_exit_with_2_before_any_work(infer, tmp_path, flags, words):
+    Image.new("RGB", (9, 9)).save(tmp_path / "a.bmp")
+    run = infer(*flags)
+    assert run.returncode == 2
+    assert words in run.stderr and "Traceback" not in run.stderr
+    assert [p.name for p in tmp_path.iterdir()] == ["a.bmp"]
+
+
+def test_a_missing_model_is_said(run_command, tmp_path):
+    Image.new("RGB", (9, 9)).save(tmp_path / "a.png")
+    run = run_command(
+        "infer.py", "--modelpath", "nowhere", "--imagepath", "a.png", "--savepath", "out"
+    )
+    assert run.returncode == 2
+    assert "error: No model at nowhere" in run.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_format_flag(golden, infer, tmp_path):
+    shutil.copy(golden("sample_images/samplenoisy2.png"), tmp_path / "a.png")
+    run = infer("--imagepath", "a.png", "--savepath", "out", "--format", "jpeg")
+    assert run.returncode == 0, run.stderr
+    with Image.open(tmp_path / "out" / "a.jpg") as result:
+        assert (result.format, result.size) == ("JPEG", (256, 256))
+
+
+def test_help(run_command):
+    run = run_command("infer.py", "--help")
+    assert run.returncode == 0
+    assert "--savepath" in run.stdout

@@ -1,0 +1,167 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+import cbsn
+from cbsn.errors import ConfigError, ImageError, ModelError
+from cbsn.inference.denoiser import Denoiser
+from cbsn.model_path import load_model
+
+
+@pytest.fixture(scope="module")
+def model(golden):
+    return load_model(golden("trained/CBSN_iter201500.ckpt"))
+
+
+@pytest.fixture(scope="module")
+def denoise(model):
+    return Denoiser(*model)
+
+
+@pytest.fixture(scope="module")
+def noisy(golden):
+    return np.array(Image.open(golden("sample_images/samplenoisy1.png")))
+
+
+class Identity:
+    """Stands in for a network; what it is given is what it returns."""
+
+    receptive_field_radius = 8
+    size_multiple = 6
+
+    def __call__(self, x, blind):
+        assert not blind
+        return x
+
+
+@pytest.mark.parametrize("name", ["samplenoisy1.png", "samplenoisy2.png"])
+def test_output_is_the_original_codes(golden, model, name):
+    picture = np.array(Image.open(golden(f"sample_images/{name}")))
+    expected = np.array(Image.open(golden(f"trained/infer/{name}")))
+    result = Denoiser(*model, rounding="truncate")(picture)
+    off = np.abs(result.astype(int) - expected)
+    assert off.max() <= 1
+    assert (off > 0).mean() <= 1e-4
+
+
+@pytest.mark.parametrize("tile", [16, 25, "48", "auto"])
+@pytest.mark.parametrize("size", [(61, 83), (40, 17)])
+def test_tiles_equal_the_whole(model, noisy, size, tile):
+    crop = noisy[: size[0], : size[1]]
+    whole, tiled = Denoiser(*model, tile=0), Denoiser(*model, tile=tile)
+    np.testing.assert_array_equal(tiled(crop), whole(crop))
+    unit = (crop / 255).astype(np.float32)
+    np.testing.assert_allclose(tiled(unit), whole(unit), atol=1e-5)
+
+
+def test_rounding(noisy):
+    from cbsn.recipes import RECIPES
+
+    class Shifted(Identity):
+        def __call__(self, x, blind):
+            return x + 0.6 / 255 / deviation
+
+    crop = noisy[:20, :20]
+    deviation = (crop / 255).std(axis=(0, 1)).astype(np.float32)
+    for rounding, step in (("round", 1), ("truncate", 0)):
+        result = Denoiser(RECIPES["cbsn"], Shifted(), rounding=rounding)(crop)
+        np.testing.assert_array_equal(result, np.minimum(crop.astype(int) + step, 255))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("shape", [(9, 11), (9, 11, 1), (9, 11, 2), (9, 11, 3), (9, 11, 4), (1, 1)])
+def test_shape_dtype_and_alpha_survive(denoise, random, shape, dtype):
+    top = 1 if np.dtype(dtype).kind == "f" else np.iinfo(dtype).max
+    image = (random.random(shape) * top).astype(dtype)
+    before = image.copy()
+    result = denoise(image)
+    assert (result.shape, result.dtype) == (shape, dtype)
+    np.testing.assert_array_equal(image, before)
+    if shape[2:] in ((2,), (4,)):
+        np.testing.assert_array_equal(result[..., -1], image[..., -1])
+    if result.dtype.kind == "f":
+        assert result.min() >= 0 and result.max() <= 1
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3), (1, 7, 3), (7, 1, 3), (2, 2, 3), (300, 1, 3)])
+def test_small_and_narrow_pictures(denoise, random, shape):
+    image = random.integers(0, 256, shape).astype(np.uint8)
+    assert denoise(image).shape == shape
+
+
+def test_flat_pictures_stay_finite(denoise):
+    image = np.full((12, 12, 3), 255, np.uint8)
+    assert np.abs(denoise(image).astype(int) - 255).max() < 30
+
+
+def test_gray_is_three_equal_channels_averaged(denoise, noisy):
+    gray = noisy[:30, :30, 0] / 255
+    rgb = denoise(np.stack([gray] * 3, axis=-1))
+    np.testing.assert_allclose(denoise(gray), rgb.mean(axis=-1), atol=1e-6)
+
+
+def test_16_bits_are_used(denoise, noisy):
+    crop = noisy[:30, :30]
+    deep = denoise(crop.astype(np.uint16) * 257)
+    assert len(np.unique(deep)) > 256
+    assert np.abs(deep / 257 - denoise(crop)).max() < 0.51
+
+
+def test_the_picture_is_denoised(denoise, noisy):
+    def roughness(image):
+        return np.abs(np.diff(image.astype(float), axis=1)).mean()
+
+    assert roughness(denoise(noisy)) < 0.8 * roughness(noisy)
+
+
+def test_every_pixel_is_reported_once(model, random):
+    reported = []
+    image = random.integers(0, 256, (40, 50, 3)).astype(np.uint8)
+    Denoiser(*model, tile=20)(image, reported.append)
+    assert len(reported) == 6
+    assert sum(reported) == 40 * 50
+
+
+@pytest.mark.parametrize(
+    ("image", "words"),
+    [
+        (np.zeros((4, 4), np.int32), "dtype int32"),
+        (np.zeros((4, 4), bool), "dtype bool"),
+        (np.zeros((4, 4, 5), np.uint8), r"\(4, 4, 5\)"),
+        (np.zeros((1, 4, 4, 3), np.uint8), r"\(1, 4, 4, 3\)"),
+        (np.zeros(4, np.uint8), r"\(4,\)"),
+        (np.zeros((0, 4, 3), np.uint8), "at least one pixel"),
+        (np.full((4, 4), 2.0), "from 2 to 2"),
+        (np.full((4, 4), -0.1), "from -0.1"),
+        (np.array([[0.5, np.nan]]), "nan"),
+        (np.array([[0.5, np.inf]]), "inf"),
+    ],
+)
+def test_unusable_pictures_say_what_was_received(denoise, image, words):
+    with pytest.raises(ImageError, match=words):
+        denoise(image)
+
+
+@pytest.mark.parametrize("tile", [-1, "big", "-3"])
+def test_unusable_tiles(model, tile):
+    with pytest.raises(ConfigError, match="tile"):
+        Denoiser(*model, tile=tile)
+
+
+def test_unusable_rounding(model):
+    with pytest.raises(ConfigError, match="round or truncate"):
+        Denoiser(*model, rounding="up")
+
+
+def test_broken_weights_are_an_error(model, random):
+    class Broken(Identity):
+        def __call__(self, x, blind):
+            return x * np.float32("nan")
+
+    with pytest.raises(ModelError, match="not finite"):
+        Denoiser(model[0], Broken())(random.random((5, 5)))
+
+
+def test_load_denoiser(golden, denoise, noisy):
+    loaded = cbsn.load_denoiser(golden("trained/CBSN_iter201500.ckpt"), tile=64)
+    np.testing.assert_array_equal(loaded(noisy[:70, :70]), denoise(noisy[:70, :70]))
