@@ -1,7 +1,6 @@
 """The validation blocks of SIDD as two folders of PNG files, noisy and clean."""
 
 import json
-import re
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +19,8 @@ SIDES = {
 
 PAIRS_NAME = "pairs.json"
 """Written last: what the pairs were made of."""
+
+_BLOCK_NAME = "[0-9][0-9][0-9][0-9]_[0-9][0-9].png"
 
 
 def write_pairs(source: str | Path, out: str | Path, *, force: bool = False) -> str:
@@ -76,12 +77,12 @@ def _find(source: Path, names: tuple[str, ...]) -> Path:
 
 def _pairs_before(out: Path, made_of: dict) -> int:
     """The number of pairs in `out` if they are complete and made of these files, else 0."""
+    noisy, clean = (len(list((out / side).glob(_BLOCK_NAME))) for side in SIDES)
     try:
         state = json.loads((out / PAIRS_NAME).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return 0
-    counts = {len(list((out / side).glob("*.png"))) for side in SIDES}
-    return state["pairs"] if state["sources"] == made_of and counts == {state["pairs"]} else 0
+    return noisy if state == {"pairs": noisy, "sources": made_of} and noisy == clean else 0
 
 
 def _read(path: Path) -> np.ndarray:
@@ -105,6 +106,6 @@ def _write_side(folder: Path, blocks: np.ndarray) -> None:
     for name, place in tqdm(places.items(), desc=f"Writing {folder.name}", unit="block"):
         with atomic_path(folder / name) as temporary:
             Image.fromarray(blocks[place]).save(temporary)
-    for path in folder.iterdir():  # blocks of an earlier, larger set are no pairs any more
-        if re.fullmatch(r"\d{4}_\d\d\.png", path.name) and path.name not in places:
+    for path in folder.glob(_BLOCK_NAME):
+        if path.name not in places:  # a block of an earlier, larger set
             path.unlink()

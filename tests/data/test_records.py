@@ -1,8 +1,5 @@
 import concurrent.futures
 import hashlib
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,10 +8,6 @@ import tensorflow as tf
 from cbsn.data.manifest import DTYPES, Manifest, Shard
 from cbsn.data.records import PatchRecords, RecordWriter
 from cbsn.errors import DataError
-
-REPOSITORY = Path(__file__).parents[2]
-GOLDEN = REPOSITORY / "tests" / "golden" / "records"
-SHARED = REPOSITORY.parent / "shared" / "golden" / "records"
 
 
 def make_patches(count, size=256, dtype="uint8", seed=0):
@@ -79,24 +72,21 @@ def test_we_read_tensorflows_and_write_the_same_bytes(tmp_path, dtype):
     assert ours.read_bytes() == theirs.read_bytes()
 
 
-def test_reads_the_authors_sidd_record():
-    (patch,) = PatchRecords.open(GOLDEN / "SIDD_one.tfrecords")
+def test_reads_the_authors_sidd_record(golden):
+    (patch,) = PatchRecords.open(golden("records/SIDD_one.tfrecords"))
     assert patch.dtype == np.uint8
-    expected = "6b25e77e9200e329"
-    assert hashlib.sha256(patch.tobytes()).hexdigest()[:16] == expected
+    assert hashlib.sha256(patch.tobytes()).hexdigest()[:16] == "6b25e77e9200e329"
 
 
-@pytest.mark.skipif(not SHARED.is_dir(), reason="the shared golden files are not beside the clone")
 @pytest.mark.parametrize(("name", "key"), [("SIDD_one", "sidd_uint8"), ("DND_one", "dnd_float32")])
-def test_reads_and_rewrites_the_authors_files_byte_for_byte(tmp_path, name, key):
-    expected = np.load(SHARED / "one_patches.npz")[key]
-    (patch,) = PatchRecords.open(SHARED / f"{name}.tfrecords")
+def test_reads_and_rewrites_the_authors_files_byte_for_byte(tmp_path, golden, name, key):
+    expected = np.load(golden("records/one_patches.npz"))[key]
+    path = golden(f"records/{name}.tfrecords")
+    (patch,) = PatchRecords.open(path)
     assert patch.dtype == expected.dtype
     np.testing.assert_array_equal(patch, expected)
     write(tmp_path / "again.tfrecords", [patch])
-    assert (tmp_path / "again.tfrecords").read_bytes() == (
-        SHARED / f"{name}.tfrecords"
-    ).read_bytes()
+    assert (tmp_path / "again.tfrecords").read_bytes() == path.read_bytes()
 
 
 def test_writer_says_what_it_wrote(tmp_path):
@@ -253,6 +243,6 @@ def test_many_threads_may_read(tmp_path):
             np.testing.assert_array_equal(record, patches[index])
 
 
-def test_reading_needs_no_tensorflow():
-    code = "import sys, cbsn.data.records; sys.exit('tensorflow' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY).returncode == 0
+def test_reading_needs_no_tensorflow(run_python):
+    done = run_python("import sys, cbsn.data.records; sys.exit('tensorflow' in sys.modules)")
+    assert done.returncode == 0

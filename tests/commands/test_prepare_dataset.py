@@ -1,0 +1,147 @@
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.io
+import tifffile
+from PIL import Image
+
+from cbsn.data.manifest import MANIFEST_NAME, Manifest
+from cbsn.data.records import PatchRecords
+
+SCRIPT = Path(__file__).parents[2] / "prepare_dataset.py"
+
+
+@pytest.fixture
+def photos(tmp_path, random):
+    """Pictures of every kind that is read, some of them small."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    color = random.integers(256, size=(300, 520, 3), dtype=np.uint8)
+    for suffix in ("png", "jpg", "webp", "bmp"):
+        Image.fromarray(color).save(folder / f"color.{suffix}")
+    Image.fromarray(color[..., 0]).save(folder / "gray.png")
+    Image.fromarray(np.dstack([color, color[..., 0]])).save(folder / "alpha.png")
+    Image.fromarray(color[:1, :1]).save(folder / "pixel.png")
+    return folder
+
+
+def test_folder_is_prepared_then_skipped(run_command, photos, tmp_path):
+    flags = ["--dataset", "photos", "--workers", 2]
+    done = run_command("prepare_dataset.py", *flags)
+    assert done.returncode == 0, done.stderr
+    assert "13 patches of 256x256 uint8 from 7 of 7 images" in done.stdout
+    assert "reflect-padded: 1," in done.stdout
+    assert "7/7" in done.stderr
+    assert len(PatchRecords.open(tmp_path / "dataset" / "photos256")) == 13
+    done = run_command("prepare_dataset.py", *flags)
+    assert (done.returncode, "already done: 7" in done.stdout) == (0, True)
+
+
+def test_broken_files_are_named_and_the_rest_is_converted(run_command, photos, tmp_path):
+    tifffile.imwrite(photos / "deep.tif", np.full((256, 256), 1000, np.uint16))
+    (photos / "broken.jpg").write_bytes((photos / "color.jpg").read_bytes()[:3000])
+    (photos / "broken.tif").write_bytes((photos / "deep.tif").read_bytes()[:3000])
+    (photos / "text.png").write_text("not a picture")
+    done = run_command("prepare_dataset.py", "--dataset", photos, "--out", "a/b")
+    assert done.returncode == 1
+    assert "14 patches of 256x256 uint16 from 8 of 11 images" in done.stdout
+    for name in ("broken.jpg", "broken.tif", "text.png"):
+        assert f"\n  {name}: " in done.stdout
+    assert "Traceback" not in done.stderr
+    assert len(PatchRecords.open(tmp_path / "a" / "b")) == 14
+
+
+def test_glob_and_numbers(run_command, photos, tmp_path):
+    flags = ["--dataset", "photos/col*.png", "--out", "out", "--workers", 1]
+    numbers = ["--patchsize", 100, "--stride", 100, "--offset", 20]
+    done = run_command("prepare_dataset.py", *flags, *numbers)
+    assert done.returncode == 0, done.stderr
+    manifest = Manifest.read(tmp_path / "out")
+    assert (manifest.patch_size, manifest.stride, manifest.offset) == (100, 100, 20)
+    assert [(source.path, source.patches) for source in manifest.sources] == [("color.png", 10)]
+
+
+def test_sidd_validation_blocks(run_command, tmp_path):
+    blocks = np.arange(2 * 2 * 4 * 4 * 3, dtype=np.uint8).reshape(2, 2, 4, 4, 3)
+    for name in ("ValidationNoisyBlocksSrgb", "ValidationGtBlocksSrgb"):
+        scipy.io.savemat(tmp_path / f"{name}.mat", {name: blocks})
+    done = run_command("prepare_dataset.py", "--dataset", "sidd_val", "--source", ".")
+    assert done.returncode == 0, done.stderr
+    names = [path.name for path in sorted((tmp_path / "dataset/SIDD_VAL/clean").iterdir())]
+    assert names == ["0000_00.png", "0000_01.png", "0001_00.png", "0001_01.png"]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--dataset", "SIDD"], "error: There is no"),
+        (["--dataset", "DND", "--source", "there"], "error: There is no *.mat file in"),
+        (["--dataset", "SIDD_VAL"], "error: There is no dataset/ValidationNoisyBlocksSrgb.mat"),
+        (["--dataset", "nothing"], "error: no file matches nothing"),
+        (["--dataset", ".", "--stride", "0"], "error: --stride must be at least 1"),
+        (["--dataset", ".", "--stride", "x"], "--stride: invalid int value"),
+        ([], "required: --dataset"),
+    ],
+)
+def test_unusable_flags_give_one_line_and_status_2(run_command, tmp_path, flags, message):
+    done = run_command("prepare_dataset.py", *flags)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_parameters_give_status_2(run_command, photos):
+    flags = ["--dataset", photos, "--out", "out", "--workers", 1]
+    assert run_command("prepare_dataset.py", *flags).returncode == 0
+    done = run_command("prepare_dataset.py", *flags, "--stride", 100)
+    assert done.returncode == 2
+    assert "stride 200 (now 100)" in done.stderr
+    assert run_command("prepare_dataset.py", *flags, "--stride", 100, "--force").returncode == 0
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
+def test_stopped_run_leaves_whole_shards_and_goes_on(run_command, tmp_path, random, sent):
+    photos, out = tmp_path / "photos", tmp_path / "out"
+    photos.mkdir()
+    Image.fromarray(random.integers(256, size=(900, 900, 3), dtype=np.uint8)).save(
+        photos / "00.png"
+    )
+    for number in range(1, 64):  # four chunks of files that take a while
+        os.link(photos / "00.png", photos / f"{number:02d}.png")
+    flags = ["--dataset", photos, "--out", out, "--stride", "9999", "--workers", "2"]
+    process = subprocess.Popen(
+        [sys.executable, SCRIPT, *flags], stderr=subprocess.PIPE, start_new_session=True
+    )
+    while process.poll() is None and not (out / MANIFEST_NAME).exists():
+        time.sleep(0.005)
+    # Ctrl-C reaches the workers, too; a kill only the parent.
+    (os.killpg if sent == signal.SIGINT else os.kill)(process.pid, sent)
+    # Returns when the workers have closed their end as well: none is left behind.
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == (130 if sent == signal.SIGINT else -signal.SIGKILL)
+    assert b"Traceback" not in errors
+    kept = len(PatchRecords.open(out))
+    assert 16 <= kept < 64
+
+    done = run_command("prepare_dataset.py", *flags)
+    assert done.returncode == 0, done.stderr
+    assert f"already done: {kept}," in done.stdout
+    assert len(PatchRecords.open(out)) == 64
+    assert {path.name for path in out.iterdir()} == {
+        MANIFEST_NAME,
+        *(shard.name for shard in Manifest.read(out).shards),
+    }
+
+
+def test_help_needs_no_tensorflow(run_python):
+    done = run_python(
+        "import sys, data_prep.prepare, cbsn.cli; sys.exit('tensorflow' in sys.modules)"
+    )
+    assert done.returncode == 0
