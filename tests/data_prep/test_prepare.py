@@ -98,6 +98,14 @@ def test_result_does_not_depend_on_the_number_of_processes(photos, out, tmp_path
         assert (out / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
+def test_result_does_not_depend_on_which_chunk_ends_first(photos, out, tmp_path, monkeypatch):
+    prepare(photos, out=out, **SIZE)
+    run = module._run
+    monkeypatch.setattr(module, "_run", lambda chunks, workers: run(chunks[::-1], workers))
+    prepare(photos, out=tmp_path / "reversed", **SIZE)
+    assert Manifest.read(tmp_path / "reversed") == Manifest.read(out)
+
+
 def test_added_pictures_cost_their_own_chunk(photos, out):
     prepare(photos, out=out, **SIZE)
     before = shard_times(out)
