@@ -7,7 +7,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator
 
-from absl import app
+from absl import app, flags, logging
 from absl.flags import argparse_flags
 
 from cbsn.errors import CbsnError
@@ -41,11 +41,11 @@ def run(
             so that `--help` and mistakes answer at once.
     """
 
-    def guarded(flags: argparse.Namespace) -> int:
+    def guarded(arguments: argparse.Namespace) -> int:
         try:
             if tensorflow:
                 _import_tensorflow()
-            return main(flags) or 0
+            return main(arguments) or 0
         except CbsnError as error:
             print(f"error: {error}", file=sys.stderr)
             return USAGE_ERROR
@@ -53,6 +53,8 @@ def run(
             print("interrupted", file=sys.stderr)
             return 130
 
+    # TensorFlow logs every checkpoint at the default level; --verbosity brings it back.
+    flags.FLAGS.set_default("verbosity", logging.WARNING)
     app.run(guarded, flags_parser=lambda argv: parser.parse_args(argv[1:]))
 
 

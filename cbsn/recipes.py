@@ -159,3 +159,43 @@ RECIPES = {
     )
 }
 """The recipes that `--recipe` knows."""
+
+
+def customised(name: str, *, max_steps: int | None = None, **changes: Any) -> Recipe:
+    """Returns a recipe with some of its settings changed.
+
+    Args:
+        name: str, a key of `RECIPES`.
+        max_steps: int, number of steps. With fewer than the recipe's own, its schedules shrink
+            in proportion, unless they are among the changes.
+        **changes: settings by name: fields of the recipe, of its network's configuration or of
+            its objective's. None leaves a setting as it is.
+
+    Raises:
+        ConfigError: if the recipe is unknown, has no such setting, or the value does not fit.
+    """
+    if name not in RECIPES:
+        raise ConfigError(
+            f"Unknown recipe. Known are: {', '.join(RECIPES)}. Received: --recipe {name}"
+        )
+    recipe = RECIPES[name]
+    if max_steps is not None:
+        if max_steps < 1:
+            raise ConfigError(f"--maxiter must be at least 1. Received: {max_steps}")
+        recipe = recipe.shortened(max_steps)
+    fields: dict[str, Any] = {}
+    configs = {
+        "network_config": dict(recipe.network_config),
+        "objective_config": dict(recipe.objective_config),
+    }
+    for key, value in changes.items():
+        if value is None:
+            continue
+        homes = [config for config in configs.values() if key in config]
+        if homes:
+            homes[0][key] = value
+        elif hasattr(recipe, key):
+            fields[key] = value
+        else:
+            raise ConfigError(f"The recipe {name!r} has no setting {key}. Received: {key}={value}")
+    return dataclasses.replace(recipe, **fields, **configs)

@@ -33,6 +33,7 @@ CHUNK_BYTES = 2**29
 class Report:
     """What to tell the user at the end: one line, and the files that could not be converted."""
 
+    out: Path
     summary: str
     failed: tuple[Failure, ...] = ()
 
@@ -73,7 +74,7 @@ def prepare(
         force: convert everything, also into a folder that holds another data set.
 
     Returns:
-        A summary and the files that could not be converted.
+        The folder written to, a summary, and the files that could not be converted.
 
     Raises:
         ConfigError: an argument is out of range, or `out` holds another data set.
@@ -86,7 +87,7 @@ def prepare(
     try:
         if str(dataset).upper() == "SIDD_VAL":
             out = Path(out or DATASET_FOLDER / "SIDD_VAL")
-            return Report(sidd_validation.write_pairs(source, out, force=force))
+            return Report(out, sidd_validation.write_pairs(source, out, force=force))
         raw = _find(dataset, source)
         name = raw.root.resolve().name if raw.kind == "folder" else raw.kind
         out = Path(out or DATASET_FOLDER / f"{name}{patch_size}")
@@ -243,6 +244,7 @@ def _report(manifest: Manifest, raw: RawData, skipped: int, out: Path) -> Report
     patches = sum(source.patches for source in manifest.sources)
     padded = sum(source.padded for source in manifest.sources)
     return Report(
+        out,
         f"{out}: {patches} patches of {size}x{size} {manifest.dtype} from "
         f"{len(manifest.sources)} of {len(raw.files)} images (shards: {len(manifest.shards)}, "
         f"images smaller than a patch, reflect-padded: {padded}, already done: {skipped}, "

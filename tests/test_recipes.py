@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from cbsn.errors import ConfigError
-from cbsn.recipes import RECIPES, Recipe
+from cbsn.recipes import RECIPES, Recipe, customised
 
 
 @pytest.fixture
@@ -60,3 +60,30 @@ def test_a_bad_network_config_is_an_error(recipe):
 def test_unknown_fields_are_refused(recipe):
     with pytest.raises(ConfigError, match="colour"):
         Recipe.from_dict({**recipe.to_dict(), "colour": "red"})
+
+
+def test_customised_puts_each_setting_in_its_place(recipe):
+    changed = customised("cbsn", filters=16, stride_b=4, patch_size=60, lmbda=None)
+    assert changed.network_config == {"filters": 16, "num_modules": 9}
+    assert changed.objective_config == {**recipe.objective_config, "stride_b": 4}
+    assert (changed.patch_size, changed.max_steps) == (60, 500_000)
+    assert customised("cbsn") == recipe
+
+
+def test_customised_shrinks_only_what_is_not_given():
+    changed = customised("cbsn", max_steps=5000, lr_decay_steps=3000)
+    assert changed.lr_decay_steps == 3000
+    assert changed.objective_config["ramp_steps"] == 2000
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("dncnn", {}, "Known are: cbsn.*--recipe dncnn"),
+        ("cbsn", {"sigma": 3}, "no setting sigma"),
+        ("cbsn", {"max_steps": 0}, "--maxiter"),
+    ],
+)
+def test_impossible_customs_are_refused(name, changes, message):
+    with pytest.raises(ConfigError, match=message):
+        customised(name, **changes)

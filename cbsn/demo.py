@@ -1,0 +1,75 @@
+"""The demo's pictures and its report; `make demo` runs the commands in between.
+
+`python -m cbsn.demo pictures FOLDER` writes FOLDER/noisy and FOLDER/clean: photographs that
+scikit-image ships, taken anew by a simulated noisy camera. `python -m cbsn.demo report FOLDER`
+compares FOLDER/denoised with them.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import skimage.data
+from PIL import Image
+
+from cbsn.cli import make_parser, run
+from cbsn.data.image_io import find_images, read_picture
+from cbsn.data.noise import neighbour_correlation, simulate_camera
+from cbsn.evaluation.metrics import psnr
+
+PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")
+CROP = 160
+
+
+def write_pictures(folder: Path) -> None:
+    """Writes `noisy` and `clean`, PNG pictures of equal names, into `folder`."""
+    correlations = []
+    for seed, name in enumerate(PHOTOGRAPHS):
+        photograph = getattr(skimage.data, name)()
+        clean = simulate_camera(photograph, shot=0, read=0)
+        noisy = simulate_camera(photograph, seed=seed)
+        correlations.append(neighbour_correlation(noisy.astype(float) - clean))
+        for kind, pixels in (("noisy", noisy), ("clean", clean)):
+            path = folder / kind / f"{name}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(path)
+    lags = " ".join(f"{value:.2f}" for value in np.mean(correlations, axis=0))
+    print(f"{len(PHOTOGRAPHS)} photographs in {folder}; noise correlation at 1 to 5 px: {lags}")
+
+
+def report(folder: Path) -> None:
+    """Prints PSNR before and after, and writes `before_after.png` into `folder`."""
+    rows, before, after = [], [], []
+    print(f"{'PSNR in dB':<12}{'noisy':>8}{'denoised':>10}")
+    for path in find_images(folder / "noisy"):
+        noisy, denoised, clean = (
+            read_picture(folder / kind / path.name).pixels
+            for kind in ("noisy", "denoised", "clean")
+        )
+        before.append(psnr(clean, noisy))
+        after.append(psnr(clean, denoised))
+        print(f"{path.stem:<12}{before[-1]:>8.2f}{after[-1]:>10.2f}")
+        rows.append(np.concatenate([_middle(p) for p in (noisy, denoised, clean)], axis=1))
+    print(f"{'mean':<12}{np.mean(before):>8.2f}{np.mean(after):>10.2f}")
+    half = len(rows) // 2
+    columns = [np.concatenate(rows[:half]), np.concatenate(rows[half:])]
+    picture = folder / "before_after.png"
+    Image.fromarray(np.concatenate(columns, axis=1)).save(picture)
+    print(f"noisy | denoised | noise-free, side by side: {picture}")
+
+
+def _middle(pixels: np.ndarray) -> np.ndarray:
+    top, left = ((size - CROP) // 2 for size in pixels.shape[:2])
+    return pixels[top : top + CROP, left : left + CROP]
+
+
+def main(flags: argparse.Namespace) -> None:
+    """Runs one of the two halves."""
+    {"pictures": write_pictures, "report": report}[flags.what](flags.folder)
+
+
+if __name__ == "__main__":
+    parser = make_parser(__doc__.splitlines()[0])
+    parser.add_argument("what", choices=("pictures", "report"))
+    parser.add_argument("folder", type=Path)
+    run(main, parser, tensorflow=False)

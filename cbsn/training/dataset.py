@@ -1,0 +1,50 @@
+"""Finds the training patches that a `--dataset` names, and makes them where need be."""
+
+import os
+import sys
+from pathlib import Path
+
+from cbsn.data.manifest import MANIFEST_NAME
+from cbsn.data.records import RECORD_SUFFIX, PatchRecords
+from cbsn.errors import DataError
+from data_prep.prepare import prepare
+
+BENCHMARKS = ("SIDD", "DND")
+
+
+def open_records(dataset: str, source: Path) -> PatchRecords:
+    """Opens the patches of a data set.
+
+    Args:
+        dataset: `SIDD` or `DND` (prepared before), a folder that `prepare_dataset.py` wrote, a
+            record file or a folder of them, or pictures: a folder or a glob.
+            Pictures are prepared as `prepare_dataset.py --dataset` would, unless they are.
+        source: folder in which the prepared SIDD and DND lie.
+
+    Raises:
+        DataError: if there is nothing of that name, or it is damaged.
+    """
+    if dataset.upper() in BENCHMARKS:
+        return PatchRecords.open(_benchmark(dataset.upper(), source))
+    path = Path(dataset).expanduser()
+    if (
+        path.suffix == RECORD_SUFFIX
+        or (path / MANIFEST_NAME).exists()
+        or any(path.glob(f"*{RECORD_SUFFIX}"))
+    ):
+        return PatchRecords.open(path)
+    report = prepare(dataset, workers=os.cpu_count() or 1)
+    print(report, file=sys.stderr if report.failed else sys.stdout)
+    return PatchRecords.open(report.out)
+
+
+def _benchmark(name: str, source: Path) -> Path:
+    candidates = (source / f"{name}256", source / f"{name}256{RECORD_SUFFIX}")
+    for candidate in candidates:
+        if candidate.exists():
+            return candidate
+    raise DataError(
+        f"{name} is not prepared: neither {candidates[0]} nor {candidates[1]} is there. Run "
+        f"`python prepare_dataset.py --dataset {name} --source FOLDER_OF_{name}`, or say with "
+        "--source where it lies."
+    )

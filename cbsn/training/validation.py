@@ -1,0 +1,84 @@
+"""Measuring a training on pairs of noisy and clean pictures."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from cbsn.data.image_io import find_images, read_picture, to_rgb
+from cbsn.errors import DataError
+from cbsn.evaluation.metrics import psnr
+from cbsn.inference.denoiser import Denoiser
+
+
+class ValidationPairs:
+    """Noisy and clean pictures with equal names (but for their suffix) in two folders.
+
+    Args:
+        noisy: folder or glob of the noisy pictures.
+        clean: folder or glob of the clean ones; there may be more of them.
+        limit: int, take that many pairs, spread evenly over the list; 0 for all.
+
+    Raises:
+        DataError: if a noisy picture has no clean one, or several have one name.
+    """
+
+    def __init__(self, noisy: str | Path, clean: str | Path, limit: int = 0):
+        noisy_by_name, clean_by_name = _by_name(noisy), _by_name(clean)
+        missing = sorted(noisy_by_name.keys() - clean_by_name.keys())
+        if missing:
+            raise DataError(
+                f"Every noisy picture needs a clean one of its name. {clean} has none for "
+                f"{len(missing)} of {len(noisy_by_name)}, such as {noisy_by_name[missing[0]]}."
+            )
+        names = sorted(noisy_by_name)
+        if 0 < limit < len(names):
+            names = [names[i * len(names) // limit] for i in range(limit)]
+        self._paths = [(noisy_by_name[name], clean_by_name[name]) for name in names]
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yields (noisy, clean), two arrays [H, W, 3] of one dtype.
+
+        Raises:
+            ImageError: if a file is not readable.
+            DataError: if a pair differs in size or depth.
+        """
+        for noisy_path, clean_path in self._paths:
+            noisy, clean = to_rgb(read_picture(noisy_path)), to_rgb(read_picture(clean_path))
+            if noisy.shape != clean.shape or noisy.dtype != clean.dtype:
+                raise DataError(
+                    f"{noisy_path} ({noisy.shape}, {noisy.dtype}) and {clean_path} "
+                    f"({clean.shape}, {clean.dtype}) are not a pair: size or depth differ."
+                )
+            yield noisy, clean
+
+    def measure(
+        self, denoiser: Denoiser, keep: int = 4
+    ) -> tuple[float, list[tuple[np.ndarray, np.ndarray, np.ndarray]]]:
+        """Denoises every noisy picture.
+
+        Args:
+            denoiser: from image to image.
+            keep: how many pictures to return.
+
+        Returns:
+            The mean PSNR in dB, and the first `keep` triples (noisy, denoised, clean).
+        """
+        values, triples = [], []
+        for noisy, clean in self:
+            denoised = denoiser(noisy)
+            values.append(psnr(clean, denoised))
+            if len(triples) < keep:
+                triples.append((noisy, denoised, clean))
+        return float(np.mean(values)), triples
+
+
+def _by_name(pattern: str | Path) -> dict[str, Path]:
+    paths: dict[str, Path] = {}
+    for path in find_images(pattern):
+        if paths.setdefault(path.stem, path) != path:
+            raise DataError(f"{path} and {paths[path.stem]} have one name; keep one of them.")
+    return paths

@@ -1,0 +1,102 @@
+"""Trains a denoiser from noisy pictures: `python train.py --name NAME --dataset PICTURES`."""
+
+import argparse
+import dataclasses
+from pathlib import Path
+
+from cbsn.cli import make_parser, run
+
+
+def parser() -> argparse.ArgumentParser:
+    """Returns the flags; the paper's authors' names and defaults where they have them."""
+    flags = make_parser("Train a denoiser from noisy pictures alone.")
+    what = flags.add_argument_group("what")
+    what.add_argument("--name", default="temp", help="name of the run, and of its folder")
+    what.add_argument(
+        "--dataset",
+        default="SIDD",
+        help="SIDD, DND, a folder that prepare_dataset.py wrote, or pictures: a folder or a glob",
+    )
+    what.add_argument("--source", default="dataset", type=Path, help="folder of SIDD and DND")
+    what.add_argument("--recipe", default="cbsn", help="method, with all its settings")
+    what.add_argument("--channel", type=int, help="channels of the network (cbsn: 128)")
+    what.add_argument("--block", type=int, help="dilated modules in a branch (cbsn: 9)")
+
+    how = flags.add_argument_group("how")
+    how.add_argument("--patchsize", type=int, help="side of the training patches (cbsn: 120)")
+    how.add_argument("--batchsize", type=int, help="patches in a step, over all GPUs (cbsn: 4)")
+    how.add_argument(
+        "--maxiter",
+        type=int,
+        help="training steps (cbsn: 500000); with fewer, the ramp and the steps of the learning "
+        "rate shrink in proportion",
+    )
+    how.add_argument("--epochs", type=int, default=0, help="passes over the patches, instead")
+    how.add_argument("--lr", type=float, help="learning rate at the start (cbsn: 1e-4)")
+    how.add_argument("--lr_steps", type=int, help="halve it every so many steps (cbsn: 100000)")
+    how.add_argument("--lmbda", type=float, help="weight of the invariance term (cbsn: 2)")
+    how.add_argument("--ramp_steps", type=int, help="steps to its full weight (cbsn: 200000)")
+    how.add_argument("--stride_b", type=int, help="downsampling of the blind term (cbsn: 5)")
+    how.add_argument("--stride_i", type=int, help="cells of the random subsampler (cbsn: 2)")
+    how.add_argument("--seed", type=int, default=0, help="of everything random")
+    how.add_argument("--ema", type=float, default=0.0, help="decay of averaged weights; 0: none")
+    how.add_argument("--precision", default="float32", help="float32 or mixed_bfloat16")
+    how.add_argument(
+        "--gpu",
+        nargs="?",
+        const="all",
+        help="alone all GPUs, 0 or 0,1 these; without the flag whatever there is",
+    )
+
+    report = flags.add_argument_group("what is kept and shown")
+    report.add_argument("--checkpoints", default="checkpoints", type=Path, help="folder of runs")
+    report.add_argument(
+        "--resume",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="go on where the run of that name stopped",
+    )
+    report.add_argument("--val_noisy", help="noisy pictures to validate on: a folder or a glob")
+    report.add_argument("--val_clean", help="clean pictures of the same names")
+    report.add_argument("--val_images", type=int, default=0, help="take so many pairs; 0: all")
+    for flag, kind, steps in (
+        ("print", "log lines", 1000),
+        ("val", "validations", 10_000),
+        ("save", "checkpoints", 10_000),
+    ):
+        report.add_argument(
+            f"--{flag}_every",
+            type=int,
+            default=0,
+            help=f"steps between {kind}; 0: {steps} in 500000, in proportion",
+        )
+    return flags
+
+
+def main(flags: argparse.Namespace) -> None:
+    """Trains."""
+    from cbsn.devices import select_gpus
+    from cbsn.training.run import RunOptions, train
+
+    changes = {
+        "max_steps": flags.maxiter,
+        "filters": flags.channel,
+        "num_modules": flags.block,
+        "patch_size": flags.patchsize,
+        "batch_size": flags.batchsize,
+        "learning_rate": flags.lr,
+        "lr_decay_steps": flags.lr_steps,
+        "lmbda": flags.lmbda,
+        "ramp_steps": flags.ramp_steps,
+        "stride_b": flags.stride_b,
+        "stride_i": flags.stride_i,
+    }
+    names = {field.name for field in dataclasses.fields(RunOptions)}
+    options = RunOptions(**{key: value for key, value in vars(flags).items() if key in names})
+    select_gpus(flags.gpu)
+    folder = train(flags.recipe, changes, options)
+    print(f"Denoise with: python infer.py --modelpath {folder} --imagepath PICTURES --savepath out")
+
+
+if __name__ == "__main__":
+    run(main, parser())
