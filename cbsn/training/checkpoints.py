@@ -32,15 +32,17 @@ class Checkpoints:
         self._step = trainer.step
         self.best_psnr = tf.Variable(float("-inf"), dtype=tf.float32, name="best_psnr")
         """Highest validation PSNR so far, in dB."""
+        average = trainer.average.weights if trainer.average is not None else []
+        # Variables one by one: TensorFlow does not find those of layers in a list of a Keras 3
+        # model, and says nothing.
         state = tf.train.Checkpoint(
-            network=trainer.network,
-            optimizer=trainer.optimizer,
+            network=[variable.value for variable in trainer.network.weights],
+            average=[variable.value for variable in average],
+            optimizer=[variable.value for variable in trainer.optimizer.variables],
             step=trainer.step,
             skipped=trainer.skipped,
             best_psnr=self.best_psnr,
         )
-        if trainer.average is not None:
-            state.average = trainer.average
         self._state = state
         self._manager = tf.train.CheckpointManager(state, str(folder / "checkpoints"), KEEP)
 
@@ -48,7 +50,7 @@ class Checkpoints:
         """Goes back to the newest checkpoint, if there is one; returns the step."""
         newest = self._manager.latest_checkpoint
         if newest:
-            self._state.restore(newest).assert_existing_objects_matched()
+            self._state.restore(newest).assert_consumed()
         return int(self._step.numpy())
 
     def save(self) -> None:

@@ -1,6 +1,7 @@
 """The training loop, and all that happens around a step."""
 
 import dataclasses
+import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -168,7 +169,7 @@ class _Run:
         if start >= self._max_steps:
             return
         dataset = self._trainer.distribute(self._pipeline.dataset(start))
-        with tqdm(total=self._max_steps, initial=start, unit="step", smoothing=0.05) as bar:
+        with tqdm(total=self._max_steps, initial=start, unit="step", disable=None) as bar:
             try:
                 batches = self._pipeline.guard(iter(dataset))
                 for step in range(start + 1, self._max_steps + 1):
@@ -177,15 +178,15 @@ class _Run:
                         bar.set_postfix(loss=f"{float(metrics['total']):.4f}", refresh=False)
                     last = step == self._max_steps
                     if step % self._print_every == 0 or last:
-                        self._log(step, metrics, bar)
+                        self._log(step, metrics)
                     if step % self._val_every == 0 or last:
-                        self._validate(step, bar)
+                        self._validate(step)
                     if step % self._save_every == 0 or last:
                         self._save(step)
             except KeyboardInterrupt:
                 step = int(self._trainer.step.numpy())
                 self._save(step)
-                bar.write(f"Stopped and saved at step {step}; the same command goes on from here.")
+                _say(f"Stopped and saved at step {step}; the same command goes on from here.")
                 raise
             finally:
                 self._summaries.flush()
@@ -193,15 +194,14 @@ class _Run:
     def _print_start(self, start: int) -> None:
         records, recipe = self._pipeline.records, self._trainer.recipe
         size = ", ".join(f"{key} {value}" for key, value in recipe.network_config.items())
-        print(
+        _say(
             f"{recipe.name}: {self._trainer.network.count_params():,} parameters ({size}); "
             f"{len(records):,} patches of {records.patch_size} px, {records.dtype}; steps "
-            f"{start:,} to {self._max_steps:,}; {self._folder}",
-            flush=True,
+            f"{start:,} to {self._max_steps:,}; {self._folder}"
         )
         self._clock = (time.monotonic(), start)
 
-    def _log(self, step: int, metrics: dict, bar: tqdm) -> None:
+    def _log(self, step: int, metrics: Mapping[str, Any]) -> None:
         values = {name: float(value) for name, value in metrics.items()}
         now, (then, earlier) = time.monotonic(), self._clock
         speed = (step - earlier) / max(now - then, 1e-9)
@@ -221,9 +221,9 @@ class _Run:
         )
         terms = ", ".join(f"{name} {value:.4f}" for name, value in values.items())
         note = f", {skipped} steps skipped (loss or gradient not finite)" if skipped else ""
-        bar.write(f"step {step}: {terms}, lr {learning_rate:.2e}, {speed:.2f} steps/s{note}")
+        _say(f"step {step}: {terms}, lr {learning_rate:.2e}, {speed:.2f} steps/s{note}")
 
-    def _validate(self, step: int, bar: tqdm) -> None:
+    def _validate(self, step: int) -> None:
         started = time.monotonic()
         if self._validation is None:
             noisy = self._pipeline.crop(step * self._trainer.recipe.batch_size)
@@ -233,7 +233,7 @@ class _Run:
             self._summaries.scalars(step, {"validation/psnr": psnr})
             for i, triple in enumerate(triples):
                 self._summaries.pictures(step, f"validation/{i}", triple)
-            bar.write(f"step {step}: validation PSNR {psnr:.3f} dB")
+            _say(f"step {step}: validation PSNR {psnr:.3f} dB")
             if psnr > float(self._checkpoints.best_psnr):
                 self._checkpoints.best_psnr.assign(psnr)
                 self._save_model("best", step)
@@ -250,3 +250,9 @@ class _Run:
         if np.isfinite(best := float(self._checkpoints.best_psnr)):
             facts["best_validation_psnr"] = round(best, 4)
         save_model(self._folder / name, self._trainer.recipe, self._trainer.model, facts)
+
+
+def _say(line: str) -> None:
+    """Prints above the progress bar, at once even into a file."""
+    tqdm.write(line)
+    sys.stdout.flush()

@@ -1,0 +1,101 @@
+"""train.py as a user runs it, on pictures."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cbsn.data.noise import simulate_camera
+
+TINY = ("--channel", 4, "--block", 1, "--patchsize", 20, "--batchsize", 2, "--lr", "1e-3")
+
+
+@pytest.fixture
+def photos(tmp_path):
+    rows, columns = np.indices((256, 300))
+    for i in range(2):
+        photo = np.stack([rows // 2 + 60, columns // 2 + 40, 0 * rows + 60 * (i + 1)], axis=-1)
+        for kind, noise in (("noisy", {}), ("clean", {"shot": 0, "read": 0})):
+            path = tmp_path / "photos" / kind / f"{i}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            pixels = simulate_camera(photo.astype("uint8"), seed=i, **noise)
+            Image.fromarray(pixels).save(path)
+    return tmp_path / "photos"
+
+
+def test_from_pictures_to_a_model_that_denoises(run_command, photos, tmp_path):
+    flags = (
+        *("--name", "run", "--dataset", photos / "noisy", *TINY, "--maxiter", 40),
+        *("--val_noisy", photos / "noisy", "--val_clean", photos / "clean"),
+        *("--print_every", 10, "--val_every", 20, "--ema", 0.9),
+    )
+    result = run_command("train.py", *flags)
+    assert result.returncode == 0, result.stderr
+    assert "2 patches" not in result.stderr
+    assert result.stdout.count("validation PSNR") == 2
+    assert "step 40: total " in result.stdout
+    run = tmp_path / "checkpoints/run"
+    assert json.loads((run / "best/recipe.json").read_text())["training"]["step"] in (20, 40)
+    events = list((run / "events").glob("events.out.tfevents.*"))
+    assert len(events) == 1
+
+    result = run_command("train.py", *flags)
+    assert (result.returncode, "steps 40 to 40" in result.stdout) == (0, True)
+
+    result = run_command(
+        "infer.py", "--modelpath", run, "--imagepath", photos / "noisy", "--savepath", "out"
+    )
+    assert result.returncode == 0, result.stderr
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["0.png", "1.png"]
+
+
+def test_events_hold_what_a_user_looks_for(run_command, photos, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    result = run_command(
+        "train.py",
+        *("--name", "run", "--dataset", photos / "noisy", *TINY, "--maxiter", 4),
+        *("--val_noisy", photos / "noisy", "--val_clean", photos / "clean", "--print_every", 2),
+    )
+    assert result.returncode == 0, result.stderr
+    events = EventAccumulator(str(tmp_path / "checkpoints/run/events")).Reload()
+    tags = set(events.Tags()["tensors"])
+    assert {f"loss/{term}" for term in ("total", "blind", "self", "invariance")} <= tags
+    assert {"learning_rate", "steps_per_second", "validation/psnr", "validation/0"} <= tags
+    assert [event.step for event in events.Tensors("loss/total")] == [2, 4]
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--patchsize", 121), "take 120 or 130"),
+        (("--stride_b", 0), "stride_b"),
+        (("--gpu", 0), "pip install 'cbsn[gpu]'"),
+        (("--gpu",), "pip install 'cbsn[gpu]'"),
+        (("--gpu", "one"), "--gpu one"),
+        (("--epochs", 1, "--maxiter", 5), "leave one of them away"),
+        (("--val_noisy", "photos"), "--val_clean"),
+        (("--recipe", "magic"), "Known are: cbsn"),
+        (("--name", "a/b"), "--name"),
+        (("--precision", "float8"), "float8"),
+        (("--batchsize", 0), "batch_size=0"),
+        (("--dataset", "nowhere/*.png"), "nowhere/*.png"),
+        ((), "prepare_dataset.py --dataset SIDD"),
+    ],
+)
+def test_bad_flags_fail_before_any_work(run_command, tmp_path, flags, message):
+    result = run_command("train.py", *flags)
+    assert result.returncode == 2
+    assert message in result.stderr
+    assert result.stderr.startswith("error: "), result.stderr
+    assert "Traceback" not in result.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_help_is_instant_and_shows_the_defaults(run_command):
+    result = run_command("train.py", "--help", timeout=20)
+    assert result.returncode == 0
+    for flag in ("--stride_b", "--no-resume", "--ema", "--gpu"):
+        assert flag in result.stdout
+    assert "tensorflow" not in result.stderr.lower()

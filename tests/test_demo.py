@@ -1,0 +1,29 @@
+import shutil
+import subprocess
+import sys
+
+from PIL import Image
+
+
+def _demo(what, folder):
+    return subprocess.run(
+        [sys.executable, "-m", "cbsn.demo", what, str(folder)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+def test_pictures_and_report(tmp_path):
+    result = _demo("pictures", tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "4 photographs" in result.stdout
+    shutil.copytree(tmp_path / "clean", tmp_path / "denoised")
+    result = _demo("report", tmp_path)
+    assert result.returncode == 0, result.stderr
+    mean = result.stdout.splitlines()[-2].split()
+    assert mean[0] == "mean"
+    assert 20 < float(mean[1]) < 26
+    assert mean[2] == "inf"
+    with Image.open(tmp_path / "before_after.png") as picture:
+        assert picture.size == (6 * 160, 2 * 160)

@@ -1,0 +1,54 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from cbsn.data.records import RecordWriter
+from cbsn.errors import DataError
+from cbsn.training.dataset import open_records
+
+
+@pytest.fixture
+def photos(tmp_path, monkeypatch, random):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "photos").mkdir()
+    for i in range(2):
+        pixels = random.integers(0, 256, (256, 456, 3)).astype("uint8")
+        Image.fromarray(pixels).save(tmp_path / f"photos/{i}.png")
+    return tmp_path / "photos"
+
+
+@pytest.mark.parametrize("pattern", ["photos", "photos/*.png"])
+def test_pictures_are_prepared_once(photos, pattern, tmp_path, capsys):
+    assert len(open_records(pattern, tmp_path)) == 4
+    assert "already done: 0" in capsys.readouterr().out
+    assert len(open_records(pattern, tmp_path)) == 4
+    assert "already done: 2" in capsys.readouterr().out
+
+
+def test_broken_pictures_are_named_and_the_rest_is_used(photos, tmp_path, capsys):
+    (photos / "broken.png").write_bytes(b"no picture")
+    assert len(open_records("photos", tmp_path)) == 4
+    assert "broken.png" in capsys.readouterr().err
+
+
+def test_prepared_folder_and_record_file(photos, tmp_path):
+    first = open_records("photos", tmp_path)
+    assert len(open_records(str(tmp_path / "dataset/photos256"), tmp_path)) == 4
+    np.testing.assert_array_equal(open_records("dataset/photos256", tmp_path)[2], first[2])
+
+
+@pytest.mark.parametrize("name", ["SIDD", "dnd"])
+def test_the_authors_files_by_name(tmp_path, name):
+    with RecordWriter(tmp_path / f"{name.upper()}256.tfrecords") as writer:
+        writer.write(np.zeros((256, 256, 3), "uint8"))
+    assert len(open_records(name, tmp_path)) == 1
+
+
+def test_an_unprepared_benchmark_says_how(tmp_path):
+    with pytest.raises(DataError, match=r"prepare_dataset\.py --dataset SIDD --source"):
+        open_records("SIDD", tmp_path)
+
+
+def test_nothing_there_is_an_error(tmp_path):
+    with pytest.raises(DataError, match="nowhere"):
+        open_records(str(tmp_path / "nowhere"), tmp_path)
