@@ -39,11 +39,12 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add(
         "--imagepath",
-        dest="image_path",
+        dest="image_paths",
         metavar="GLOB",
+        nargs="+",
         required=True,
         default=unset,
-        help="a folder, a quoted glob (** is any depth) or one picture",
+        help="pictures, folders or globs; in quotes, ** is any depth",
     )
     add(
         "--savepath",

@@ -4,11 +4,6 @@ import tensorflow as tf
 
 from cbsn.errors import ConfigError
 
-GPU_HELP = (
-    "GPUs to use: alone all of them, with numbers (0 or 0,1) these; without the flag whatever "
-    "there is"
-)
-
 
 def select_gpus(wanted: str | None) -> int:
     """Makes TensorFlow see the GPUs that `--gpu` asks for. Call before anything runs.
@@ -36,6 +31,9 @@ def select_gpus(wanted: str | None) -> int:
         gpus = [gpus[number] for number in numbers]
     elif wanted == "all" and not gpus:
         raise ConfigError(_no_gpu("--gpu", 0))
+    # float32 shall mean it: TensorFlow would multiply in TF32 on recent GPUs, with 10 bits of
+    # mantissa. Who wants speed says --precision mixed_bfloat16.
+    tf.config.experimental.enable_tensor_float_32_execution(False)
     tf.config.set_visible_devices(gpus, "GPU")
     for gpu in gpus:
         tf.config.experimental.set_memory_growth(gpu, True)

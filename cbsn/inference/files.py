@@ -4,6 +4,7 @@ import collections
 import os
 import sys
 import traceback
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -25,19 +26,19 @@ FORMATS = ("auto", *(format.lower() for format in SUFFIX_OF_FORMAT))
 
 def denoise_files(
     model_path: str | Path,
-    image_path: str | Path,
+    image_paths: Iterable[str | Path],
     save_path: str | Path,
     *,
     format: str = "auto",
     **options: Any,
 ) -> int:
-    """Denoises every picture of a folder or glob; a broken one does not stop the others.
+    """Denoises every picture of folders or globs; a broken one does not stop the others.
 
     Shows a progress bar, and at the end names the pictures that failed, with the reasons.
 
     Args:
         model_path: as for `Denoiser.load`.
-        image_path: a folder, a glob or a file, as for `find_images`.
+        image_paths: folders, globs or files, each as for `find_images`.
         save_path: folder for the results, made if it is not there; see `plan_outputs`.
         format: one of `FORMATS`.
         **options: of `Denoiser.load`.
@@ -52,7 +53,8 @@ def denoise_files(
         ModelError: if the model cannot be loaded.
     """
     save_path = Path(save_path).expanduser()
-    outputs = plan_outputs(find_images(image_path), save_path, format)
+    sources = sorted({path for pattern in image_paths for path in find_images(pattern)})
+    outputs = plan_outputs(sources, save_path, format)
     denoiser = Denoiser.load(model_path, **options)
     try:
         save_path.mkdir(parents=True, exist_ok=True)

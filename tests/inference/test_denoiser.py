@@ -1,16 +1,19 @@
 import numpy as np
 import pytest
+import skimage.data
 from PIL import Image
 
 import cbsn
+from cbsn.data.noise import simulate_camera
 from cbsn.errors import ConfigError, ImageError, ModelError
+from cbsn.evaluation.metrics import psnr
 from cbsn.inference.denoiser import Denoiser
 from cbsn.model_path import load_model
 
 
 @pytest.fixture(scope="module")
 def model(golden):
-    return load_model(golden("trained/CBSN_iter201500.ckpt"))
+    return load_model(golden("small/CBSN_small.ckpt"))
 
 
 @pytest.fixture(scope="module")
@@ -19,8 +22,8 @@ def denoise(model):
 
 
 @pytest.fixture(scope="module")
-def noisy(golden):
-    return np.array(Image.open(golden("sample_images/samplenoisy1.png")))
+def noisy():
+    return simulate_camera(skimage.data.chelsea())[:200, 100:300]
 
 
 class Identity:
@@ -35,7 +38,8 @@ class Identity:
 
 
 @pytest.mark.parametrize("name", ["samplenoisy1.png", "samplenoisy2.png"])
-def test_output_is_the_original_codes(golden, model, name):
+def test_output_is_the_original_codes(golden, name):
+    model = load_model(golden("trained/CBSN_iter201500.ckpt"))
     picture = np.array(Image.open(golden(f"sample_images/{name}")))
     expected = np.array(Image.open(golden(f"trained/infer/{name}")))
     result = Denoiser(*model, rounding="truncate")(picture)
@@ -94,7 +98,12 @@ def test_flat_pictures_stay_finite(denoise):
     assert np.abs(denoise(image).astype(int) - 255).max() < 30
 
 
-def test_gray_is_three_equal_channels_averaged(denoise, noisy):
+def test_gray_is_three_equal_channels_averaged(model, noisy):
+    class Tinted(Identity):
+        def __call__(self, x, blind):
+            return x * np.float32([0.9, 0.5, 0.7])
+
+    denoise = Denoiser(model[0], Tinted())
     gray = noisy[:30, :30, 0] / 255
     rgb = denoise(np.stack([gray] * 3, axis=-1))
     np.testing.assert_allclose(denoise(gray), rgb.mean(axis=-1), atol=1e-6)
@@ -105,13 +114,6 @@ def test_16_bits_are_used(denoise, noisy):
     deep = denoise(crop.astype(np.uint16) * 257)
     assert len(np.unique(deep)) > 256
     assert np.abs(deep / 257 - denoise(crop)).max() < 0.51
-
-
-def test_the_picture_is_denoised(denoise, noisy):
-    def roughness(image):
-        return np.abs(np.diff(image.astype(float), axis=1)).mean()
-
-    assert roughness(denoise(noisy)) < 0.8 * roughness(noisy)
 
 
 def test_every_pixel_is_reported_once(model, random):
@@ -163,5 +165,22 @@ def test_broken_weights_are_an_error(model, random):
 
 
 def test_load_denoiser(golden, denoise, noisy):
-    loaded = cbsn.load_denoiser(golden("trained/CBSN_iter201500.ckpt"), tile=64)
+    loaded = cbsn.load_denoiser(golden("small/CBSN_small.ckpt"), tile=64)
     np.testing.assert_array_equal(loaded(noisy[:70, :70]), denoise(noisy[:70, :70]))
+
+
+def test_validation_figure_of_the_original_code(golden):
+    """The last line of the original training's log; it does not pad, and its mean is float32."""
+    recipe, network = load_model(golden("trained/CBSN_iter201500.ckpt"))
+    data = np.load(golden("trained/val_set.npz"))
+    noisy = (data["noisy_uint8"] / 255).astype("float32")
+    mean, deviation = (f(noisy, axis=(1, 2), keepdims=True) for f in (np.mean, np.std))
+    result = np.asarray(network((noisy - mean) / deviation)) * deviation + mean
+    result = np.rint(result.clip(0, 1) * 255).astype("uint8")
+    values = [psnr(clean, r) for clean, r in zip(data["gt_uint8"], result, strict=True)]
+    assert np.mean(values[:4]) == pytest.approx(25.889074124510337, abs=1e-4)
+    assert np.mean(values) == pytest.approx(25.4118, abs=1e-4)
+    # Ours reflects at the edges and takes the mean exactly: as good, not equal.
+    denoise = Denoiser(recipe, network)
+    ours = [psnr(c, denoise(n)) for n, c in zip(data["noisy_uint8"], data["gt_uint8"], strict=True)]
+    assert np.mean(ours) == pytest.approx(25.41, abs=0.2)

@@ -85,7 +85,7 @@ def test_the_good_ones_are_done_and_the_bad_ones_named(tmp_path, inverter, capsy
     save(source / "memory.png", height=13)
     save(source / "bug.png", height=14)
     (source / "broken.png").write_bytes((source / "good.png").read_bytes()[:50])
-    assert denoise_files("model", source, target) == 1
+    assert denoise_files("model", [source], target) == 1
     assert sorted(p.name for p in target.iterdir()) == ["good.png", "last.png"]
     result = read_picture(target / "good.png")
     assert (result.pixels == 248).all() and result.icc_profile == b"profile"
@@ -100,21 +100,21 @@ def test_the_good_ones_are_done_and_the_bad_ones_named(tmp_path, inverter, capsy
 
 def test_what_is_lost_is_said(tmp_path, inverter, capsys):
     save(tmp_path / "deep.png", dtype=np.uint16)
-    assert denoise_files("model", tmp_path / "deep.png", tmp_path / "out", format="webp") == 0
+    assert denoise_files("model", [tmp_path / "deep.png"], tmp_path / "out", format="webp") == 0
     assert "deep.webp: WEBP holds 8 bits" in capsys.readouterr().err
 
 
 def test_nothing_is_done_without_pictures_or_a_folder(tmp_path, inverter):
     with pytest.raises(DataError, match="no file matches"):
-        denoise_files("model", tmp_path / "*.png", tmp_path / "out")
+        denoise_files("model", [tmp_path / "*.png"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
     save(tmp_path / "a.png")
     with pytest.raises(ConfigError, match="No folder can be made"):
-        denoise_files("model", tmp_path / "a.png", tmp_path / "a.png" / "out")
+        denoise_files("model", [tmp_path / "a.png"], tmp_path / "a.png" / "out")
 
 
 def test_the_model_is_not_loaded_when_a_source_would_be_overwritten(tmp_path, monkeypatch):
     save(tmp_path / "a.png")
     monkeypatch.setattr(files.Denoiser, "load", lambda *_, **__: pytest.fail("loaded"))
     with pytest.raises(ConfigError, match="overwrite"):
-        denoise_files("model", tmp_path, tmp_path)
+        denoise_files("model", [tmp_path], tmp_path)
