@@ -12,7 +12,7 @@ demo: $(VENV)/installed
 	$(PY) -m cbsn.demo pictures $(DEMO)
 	$(PY) prepare_dataset.py --dataset $(DEMO)/noisy --out $(DEMO)/patches
 	$(PY) train.py --name model --checkpoints $(DEMO) --dataset $(DEMO)/patches \
-	  --channel 24 --block 3 --maxiter 700 --batchsize 2 --lr 1e-3 --ema 0.99 \
+	  --channel 16 --block 4 --maxiter 1000 --batchsize 2 --lr 2e-3 --ema 0.99 \
 	  --val_noisy $(DEMO)/noisy --val_clean $(DEMO)/clean
 	$(PY) infer.py --modelpath $(DEMO)/model --imagepath '$(DEMO)/noisy/*.png' \
 	  --savepath $(DEMO)/denoised

@@ -1,15 +1,15 @@
-"""Trains a denoiser from noisy pictures: `python train.py --name NAME --dataset PICTURES`."""
+"""Trains a denoiser from noisy pictures alone. See `--help`."""
 
 import argparse
 import dataclasses
 from pathlib import Path
 
-from cbsn.cli import make_parser, run
+from cbsn import cli
 
 
-def parser() -> argparse.ArgumentParser:
+def make_parser() -> argparse.ArgumentParser:
     """Returns the flags; the paper's authors' names and defaults where they have them."""
-    flags = make_parser("Train a denoiser from noisy pictures alone.")
+    flags = cli.make_parser("Train a denoiser from noisy pictures alone.")
     what = flags.add_argument_group("what")
     what.add_argument("--name", default="temp", help="name of the run, and of its folder")
     what.add_argument(
@@ -99,4 +99,4 @@ def main(flags: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    run(main, parser())
+    cli.run(main, make_parser())

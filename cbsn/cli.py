@@ -54,7 +54,7 @@ def run(
             return 130
 
     # TensorFlow logs every checkpoint at the default level; --verbosity brings it back.
-    flags.FLAGS.set_default("verbosity", logging.WARNING)
+    flags.FLAGS.verbosity = logging.WARNING
     app.run(guarded, flags_parser=lambda argv: parser.parse_args(argv[1:]))
 
 

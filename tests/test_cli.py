@@ -58,3 +58,9 @@ def test_tensorflow_starts_silently(run_python, monkeypatch):
     script = SCRIPT.format(body="print('tensorflow' in sys.modules)", arguments="", tensorflow=True)
     result = run_python(script)
     assert (result.stdout, result.stderr) == ("True\n", "")
+
+
+@pytest.mark.parametrize(("arguments", "shown"), [("", False), ("'--verbosity', '0'", True)])
+def test_information_is_logged_on_request(command, arguments, shown):
+    result = command("from absl import logging; logging.info('a detail')", arguments)
+    assert ("a detail" in result.stderr) == shown, result.stderr

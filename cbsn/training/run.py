@@ -77,6 +77,8 @@ class RunOptions:
             raise ConfigError(
                 f"--precision must be one of {', '.join(PRECISIONS)}. Received: {self.precision!r}"
             )
+        if not 0 <= self.ema < 1:
+            raise ConfigError(f"--ema must be 0 or above, and below 1. Received: {self.ema}")
         if (self.val_noisy is None) != (self.val_clean is None):
             given, missing = "--val_noisy", "--val_clean"
             if self.val_noisy is None:

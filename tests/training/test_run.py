@@ -72,6 +72,7 @@ def test_both_lengths_are_refused(options):
         ({"name": "a/b"}, "--name"),
         ({"name": ".."}, "--name"),
         ({"precision": "float64"}, "--precision.*float64"),
+        ({"ema": 1.0}, "--ema"),
         ({"val_noisy": "n"}, "give --val_clean along with --val_noisy"),
         ({"val_clean": "n"}, "give --val_noisy along with --val_clean"),
         ({"seed": -1}, "--seed"),
