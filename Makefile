@@ -34,9 +34,9 @@ clean:
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --upgrade pip
-	$(PY) -m pip install --quiet --editable .
+	$(PY) -m pip install --quiet .
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed
-	$(PY) -m pip install --quiet --editable '.[dev]'
+	$(PY) -m pip install --quiet '.[dev]'
 	touch $@
