@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from cbsn import normalization
-from cbsn.normalization import Standardization, value_range
+from cbsn.normalization import Standardization
+from cbsn.value_range import value_range
 
 
 @pytest.mark.parametrize("name", ["p120", "low", "const", "mixed", "p60"])

@@ -3,7 +3,7 @@
 import numpy as np
 from skimage.metrics import peak_signal_noise_ratio
 
-from cbsn.normalization import value_range
+from cbsn.value_range import value_range
 
 
 def psnr(clean: np.ndarray, denoised: np.ndarray) -> float:

@@ -10,8 +10,8 @@ import numpy as np
 from cbsn.errors import ConfigError, ImageError, ModelError
 from cbsn.inference.tiling import make_tiles
 from cbsn.model_path import load_model
-from cbsn.normalization import value_range
 from cbsn.recipes import Recipe
+from cbsn.value_range import value_range
 
 AUTO_TILE = 512
 """Side of the tiles of `tile="auto"`; the full-size network takes 1.2 GB for one, on a CPU."""

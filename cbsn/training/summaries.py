@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import tensorflow as tf
 
-from cbsn.normalization import value_range
+from cbsn.value_range import value_range
 
 
 class Summaries:

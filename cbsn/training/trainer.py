@@ -7,9 +7,9 @@ import keras
 import tensorflow as tf
 
 from cbsn.errors import ConfigError
-from cbsn.normalization import value_range
 from cbsn.recipes import Recipe
 from cbsn.training.step_random import StepRandom
+from cbsn.value_range import value_range
 
 Tensor = Any
 
