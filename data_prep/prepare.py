@@ -219,6 +219,10 @@ def _run(chunks: list[Chunk], workers: int) -> Iterator[ChunkResult]:
     try:
         for future in as_completed([pool.submit(write_chunk, chunk) for chunk in chunks]):
             yield future.result()
+    except (KeyboardInterrupt, GeneratorExit):
+        for process in multiprocessing.active_children():
+            process.terminate()
+        raise
     except BrokenProcessPool as error:
         raise DataError(
             "A process ended before its work was done, often for lack of memory. Run the same "
@@ -229,13 +233,13 @@ def _run(chunks: list[Chunk], workers: int) -> Iterator[ChunkResult]:
 
 
 def _end_with_parent() -> None:
-    """Lets a worker end silently on Ctrl-C, and not outlive a parent that was killed."""
+    """Leaves Ctrl-C to the parent, and lets no worker outlive one that was killed."""
 
     def watch() -> None:
         multiprocessing.parent_process().join()
         os._exit(1)
 
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=watch, daemon=True).start()
 
 
