@@ -6,7 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from cbsn.networks.layers import DilatedBranch, pointwise
+from cbsn.networks.layers import DilatedBranch, crop, pointwise
 
 Tensor = Any
 
@@ -31,7 +31,10 @@ class ConditionalBlindSpotNetwork(keras.Model):
         **kwargs: of `keras.Model`. With a mixed `dtype` policy the last convolution and the
             output stay float32.
 
-    Input: float [N, H, W, channels], normalised; any H, W ≥ 1. Output: float32, same shape.
+    Input: float [N, H, W, channels], normalised; any H, W ≥ 1. Output: float32, same shape. With
+    `padding="valid"` the output is that of a tile cut out of a larger picture: it has only the
+    pixels whose whole receptive field lies in the input, `receptive_field_radius` less on each
+    side, and its height and width must be multiples of `size_multiple`.
 
     Example:
         >>> network = ConditionalBlindSpotNetwork(filters=16, num_modules=2)
@@ -71,11 +74,11 @@ class ConditionalBlindSpotNetwork(keras.Model):
     @property
     def receptive_field_radius(self) -> int:
         """How many pixels away an input can change an output: 2 + 3 · `num_modules`."""
-        return max(d - 1 + d * self.num_modules for d in self.DILATIONS)
+        return max(branch.radius for branch in self.branches)
 
     @property
     def size_multiple(self) -> int:
-        """Heights and widths that are multiples of this need no padding inside: 6."""
+        """Outputs whose heights and widths are multiples of this need no padding inside: 6."""
         return math.lcm(*self.DILATIONS)
 
     def build(self, input_shape):  # noqa: D102
@@ -88,10 +91,15 @@ class ConditionalBlindSpotNetwork(keras.Model):
             width = layer.filters
         self.built = True
 
-    def call(self, inputs: Tensor, blind: bool = False) -> Tensor:
-        """Denoises a normalised batch; `blind` is a Python bool."""
+    def call(self, inputs: Tensor, blind: bool = False, padding: str = "same") -> Tensor:
+        """Denoises a normalised batch; `blind` is a Python bool, `padding` "same" or "valid"."""
         x = self.head(inputs)
-        x = ops.concatenate([branch(x, blind=blind) for branch in self.branches], axis=-1)
+        features = []
+        for branch in self.branches:
+            # A branch that sees less far gets less to see, so that the outputs are of one size.
+            margin = self.receptive_field_radius - branch.radius if padding == "valid" else 0
+            features.append(branch(crop(x, margin), blind=blind, padding=padding))
+        x = ops.concatenate(features, axis=-1)
         for layer in self.tail:
             x = layer(x)
         return x

@@ -18,16 +18,20 @@ from cbsn.sampling import batch_to_space, space_to_batch
 Tensor = Any
 
 
-def pointwise(filters: int, activation: str | None = "relu", **kwargs) -> keras.layers.Conv2D:
+def crop(x: Tensor, margin: int) -> Tensor:
+    """Cuts `margin` pixels off each side of [N, H, W, C]."""
+    return x[:, margin:-margin, margin:-margin] if margin else x
+
+
+def pointwise(filters: int, activation: str | None = "relu", **kwargs) -> "Convolution":
     """Returns a 1×1 convolution, initialised as the paper's code does (He, truncated, fan in)."""
     return _convolution(filters, 1, activation, **kwargs)
 
 
-def _convolution(filters: int, size: int, activation: str | None, **kwargs) -> keras.layers.Conv2D:
-    return keras.layers.Conv2D(
+def _convolution(filters: int, size: int, activation: str | None, **kwargs) -> "Convolution":
+    return Convolution(
         filters,
         size,
-        padding="same",
         activation=activation,
         kernel_initializer=keras.initializers.VarianceScaling(2.0, "fan_in", "truncated_normal"),
         **kwargs,
@@ -35,7 +39,37 @@ def _convolution(filters: int, size: int, activation: str | None, **kwargs) -> k
 
 
 @keras.saving.register_keras_serializable(package="cbsn")
-class ConditionalMaskedConv2D(keras.layers.Conv2D):
+class Convolution(keras.layers.Conv2D):
+    """A 2-D convolution of stride 1 whose padding is said when it is called.
+
+    With `padding="same"` the output is as large as the input, which is taken to be 0 outside;
+    with `padding="valid"` it loses what the kernel reaches beyond the edge.
+
+    Args:
+        filters: int, number of output channels.
+        kernel_size: odd int, side of the kernel.
+        **kwargs: of `keras.layers.Conv2D`.
+
+    Input: [N, H, W, C_in]. Output: [N, H, W, filters], or smaller.
+    """
+
+    def __init__(self, filters: int, kernel_size: int | tuple[int, int], **kwargs):
+        kwargs.setdefault("padding", "same")
+        super().__init__(filters, kernel_size, **kwargs)
+
+    def call(self, inputs: Tensor, padding: str = "same") -> Tensor:
+        """Convolves."""
+        return self._convolve(inputs, self.kernel, padding)
+
+    def _convolve(self, inputs: Tensor, kernel: Tensor, padding: str) -> Tensor:
+        outputs = ops.conv(inputs, kernel, padding=padding, data_format="channels_last")
+        if self.use_bias:
+            outputs = outputs + ops.cast(self.bias, outputs.dtype)
+        return self.activation(outputs)
+
+
+@keras.saving.register_keras_serializable(package="cbsn")
+class ConditionalMaskedConv2D(Convolution):
     """A convolution whose centre tap can be switched off (C-BSN, arXiv 2304.09507).
 
     With `blind=True` the kernel's centre is multiplied by 0, so that an output pixel does not
@@ -44,14 +78,13 @@ class ConditionalMaskedConv2D(keras.layers.Conv2D):
     Args:
         filters: int, number of output channels.
         kernel_size: odd int, side of the kernel.
-        **kwargs: of `keras.layers.Conv2D`. Defaults: ReLU, SAME padding, normal initialiser of
-            standard deviation sqrt(2 / fan in).
+        **kwargs: of `keras.layers.Conv2D`. Defaults: ReLU, normal initialiser of standard
+            deviation sqrt(2 / fan in).
 
-    Input: [N, H, W, C_in]. Output: [N, H, W, filters].
+    Input: [N, H, W, C_in]. Output: [N, H, W, filters], or smaller (see `Convolution`).
     """
 
     def __init__(self, filters: int, kernel_size: int | tuple[int, int], **kwargs):
-        kwargs.setdefault("padding", "same")
         kwargs.setdefault("activation", "relu")
         kwargs.setdefault(
             "kernel_initializer",
@@ -67,15 +100,12 @@ class ConditionalMaskedConv2D(keras.layers.Conv2D):
         mask[self.kernel_size[0] // 2, self.kernel_size[1] // 2] = 0.0
         self._mask = mask
 
-    def call(self, inputs: Tensor, blind: bool = True) -> Tensor:
+    def call(self, inputs: Tensor, blind: bool = True, padding: str = "same") -> Tensor:
         """Convolves; `blind` is a Python bool, so each setting is a graph of its own."""
         kernel = self.kernel
         if blind:
             kernel = kernel * ops.cast(self._mask, kernel.dtype)
-        outputs = self.convolution_op(inputs, kernel)
-        if self.use_bias:
-            outputs = outputs + ops.cast(self.bias, outputs.dtype)
-        return self.activation(outputs)
+        return self._convolve(inputs, kernel, padding)
 
 
 @keras.saving.register_keras_serializable(package="cbsn")
@@ -85,9 +115,10 @@ class DilatedModule(keras.layers.Layer):
     Args:
         filters: int, number of channels in and out.
 
-    Input: phases [N, H, W, filters] and, where some of them lie outside the picture, `valid`
+    Input: phases [N, H, W, filters] and, where some of them lie outside the picture, `inside`
     [N, H, W, 1], 1 inside and 0 outside. Outside, the features stay 0, as the zero padding of a
-    dilated convolution would have it. Output: as the input.
+    dilated convolution would have it. Output: as the input, or with `padding="valid"` one pixel
+    less on each side.
     """
 
     def __init__(self, filters: int, **kwargs):
@@ -96,15 +127,17 @@ class DilatedModule(keras.layers.Layer):
         self.spatial = _convolution(filters, 3, "relu", dtype=self.dtype_policy, name="spatial")
         self.pointwise = pointwise(filters, dtype=self.dtype_policy, name="pointwise")
 
-    def build(self, input_shape, valid_shape=None):  # noqa: D102
+    def build(self, input_shape, inside_shape=None):  # noqa: D102
         self.spatial.build(input_shape)
         self.pointwise.build(input_shape)
         self.built = True
 
-    def call(self, inputs: Tensor, valid: Tensor | None = None) -> Tensor:
+    def call(self, inputs: Tensor, inside: Tensor | None = None, padding: str = "same") -> Tensor:
         """Adds the module's residual to its input."""
-        residual = self.pointwise(self.spatial(inputs))
-        return inputs + (residual if valid is None else residual * valid)
+        residual = self.pointwise(self.spatial(inputs, padding=padding))
+        if padding == "valid":
+            inputs = crop(inputs, 1)
+        return inputs + (residual if inside is None else residual * inside)
 
     def get_config(self):  # noqa: D102
         return {**super().get_config(), "filters": self.filters}
@@ -124,7 +157,8 @@ class DilatedBranch(keras.layers.Layer):
         dilation: int, dilation of the modules; at least (kernel_size + 1) / 2.
         num_modules: int, number of dilated modules.
 
-    Input: [N, H, W, C]. Output: [N, H, W, filters].
+    Input: [N, H, W, C]. Output: [N, H, W, filters]; with `padding="valid"` `radius` pixels less on
+    each side, and its height and width must be multiples of the dilation.
     """
 
     def __init__(self, filters: int, kernel_size: int, dilation: int, num_modules: int, **kwargs):
@@ -154,13 +188,24 @@ class DilatedBranch(keras.layers.Layer):
             layer.build(features)
         self.built = True
 
-    def call(self, inputs: Tensor, blind: bool = True) -> Tensor:
+    @property
+    def radius(self) -> int:
+        """How many pixels away an input can change an output."""
+        return self.kernel_size // 2 + self.dilation * self.num_modules
+
+    def call(self, inputs: Tensor, blind: bool = True, padding: str = "same") -> Tensor:
         """Runs the branch; `blind` switches the masked convolution."""
-        x = self.pointwise2(self.pointwise1(self.masked(inputs, blind=blind)))
+        x = self.masked(inputs, blind=blind, padding=padding)
+        x = self.pointwise2(self.pointwise1(x))
+        if padding == "valid":
+            x = space_to_batch(x, self.dilation)
+            for module in self.dilated_modules:
+                x = module(x, padding="valid")
+            return batch_to_space(self.pointwise3(x), self.dilation)
         height, width = ops.shape(x)[1:3]
-        x, valid = _to_phases(x, self.dilation)
+        x, inside = _to_phases(x, self.dilation)
         for module in self.dilated_modules:
-            x = module(x, valid)
+            x = module(x, inside)
         x = batch_to_space(self.pointwise3(x), self.dilation)
         return x[:, :height, :width]
 
@@ -183,8 +228,8 @@ def _to_phases(x: Tensor, dilation: int) -> tuple[Tensor, Tensor | None]:
     known = isinstance(height, int) and isinstance(width, int)
     if known and height % dilation == 0 and width % dilation == 0:
         return space_to_batch(x, dilation), None
-    valid = ops.ones_like(x[:, :, :, :1])
-    return tuple(space_to_batch(_pad_to_multiple(t, dilation), dilation) for t in (x, valid))
+    inside = ops.ones_like(x[:, :, :, :1])
+    return tuple(space_to_batch(_pad_to_multiple(t, dilation), dilation) for t in (x, inside))
 
 
 def _pad_to_multiple(x: Tensor, factor: int) -> Tensor:

@@ -76,6 +76,22 @@ def test_any_size_keeps_its_shape(network, random, size):
         assert network(x, blind=blind).shape == x.shape
 
 
+@pytest.mark.parametrize("blind", [True, False])
+@pytest.mark.parametrize("multiples", [(1, 1), (2, 5)])
+def test_valid_padding_is_the_inside_of_same_padding(network, random, blind, multiples):
+    radius = network.receptive_field_radius
+    height, width = (network.size_multiple * m + 2 * radius for m in multiples)
+    x = random.normal(size=(2, height, width, 3)).astype("float32")
+    inside = network(x, blind=blind, padding="same")[:, radius:-radius, radius:-radius]
+    np.testing.assert_allclose(network(x, blind=blind, padding="valid"), inside, atol=1e-5)
+
+
+def test_valid_padding_refuses_sizes_that_do_not_fit(network):
+    side = network.size_multiple + 2 * network.receptive_field_radius + 1
+    with pytest.raises(ValueError, match="must be a multiple of"):
+        network(np.zeros((1, side, side, 3), "float32"), padding="valid")
+
+
 def test_unknown_sizes_in_the_graph_give_the_same(network, random):
     @tf.function(input_signature=[tf.TensorSpec((None, None, None, 3))])
     def graph(x):
