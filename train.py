@@ -40,7 +40,18 @@ def make_parser() -> argparse.ArgumentParser:
     how.add_argument("--stride_i", type=int, help="cells of the random subsampler (cbsn: 2)")
     how.add_argument("--seed", type=int, default=0, help="of everything random")
     how.add_argument("--ema", type=float, default=0.0, help="decay of averaged weights; 0: none")
-    how.add_argument("--precision", default="float32", help="float32 or mixed_bfloat16")
+    how.add_argument(
+        "--precision",
+        default="auto",
+        help="float32, mixed_bfloat16 or mixed_float16; auto: bfloat16 where the hardware has it",
+    )
+    how.add_argument(
+        "--micro_batch",
+        type=int,
+        default=0,
+        help="patches whose gradients are taken at a time: the same steps in less memory; 0: as "
+        "many as need about 1 GiB",
+    )
     how.add_argument(
         "--gpu",
         nargs="?",

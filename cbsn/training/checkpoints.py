@@ -41,6 +41,7 @@ class Checkpoints:
             optimizer=[variable.value for variable in trainer.optimizer.variables],
             step=trainer.step,
             skipped=trainer.skipped,
+            loss_scale=trainer.loss_scale,
             best_psnr=self.best_psnr,
         )
         self._state = state

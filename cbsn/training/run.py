@@ -15,14 +15,13 @@ from cbsn.devices import make_strategy
 from cbsn.errors import ConfigError
 from cbsn.inference.denoiser import Denoiser
 from cbsn.model_folder import save_model
+from cbsn.precision import choose_precision
 from cbsn.recipes import customised
 from cbsn.training.checkpoints import Checkpoints, open_run
 from cbsn.training.dataset import open_records
 from cbsn.training.summaries import Summaries
 from cbsn.training.trainer import Trainer
 from cbsn.training.validation import ValidationPairs
-
-PRECISIONS = ("float32", "mixed_bfloat16")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +36,10 @@ class RunOptions:
         resume: whether to go on where a run of that name stopped.
         epochs: int, train for that many passes over the patches; 0 for the recipe's steps.
         seed: int ≥ 0, seed of everything random.
-        precision: one of `PRECISIONS`, the Keras dtype policy of the layers.
+        precision: "auto" or one of `cbsn.precision.PRECISIONS`, the Keras dtype policy of the
+            layers.
+        micro_batch: int, patches whose gradients are taken at a time on each device; 0 leaves it
+            to the trainer.
         ema: float in [0, 1), decay of the averaged weights; 0 for none.
         val_noisy: folder or glob of noisy pictures to validate on; None for no validation.
         val_clean: the clean ones of the same names.
@@ -58,7 +60,8 @@ class RunOptions:
     resume: bool = True
     epochs: int = 0
     seed: int = 0
-    precision: str = "float32"
+    precision: str = "auto"
+    micro_batch: int = 0
     ema: float = 0.0
     val_noisy: str | None = None
     val_clean: str | None = None
@@ -72,10 +75,6 @@ class RunOptions:
             raise ConfigError(
                 "--name must be a plain folder name; say with --checkpoints where it goes. "
                 f"Received: --name {self.name!r}"
-            )
-        if self.precision not in PRECISIONS:
-            raise ConfigError(
-                f"--precision must be one of {', '.join(PRECISIONS)}. Received: {self.precision!r}"
             )
         if not 0 <= self.ema < 1:
             raise ConfigError(f"--ema must be 0 or above, and below 1. Received: {self.ema}")
@@ -120,6 +119,7 @@ def train(recipe_name: str, changes: Mapping[str, Any], options: RunOptions) -> 
             "--epochs and --maxiter both say how long to train; leave one of them away. "
             f"Received: --epochs {options.epochs} --maxiter {changes['max_steps']}"
         )
+    precision, why = choose_precision(options.precision)
     recipe = customised(recipe_name, **changes)
     validation = None
     if options.val_noisy is not None:
@@ -131,14 +131,16 @@ def train(recipe_name: str, changes: Mapping[str, Any], options: RunOptions) -> 
         recipe = customised(recipe_name, **{**changes, "max_steps": steps})
     trainer = Trainer(
         recipe,
-        precision=options.precision,
+        precision=precision,
         ema=options.ema,
         seed=options.seed,
+        micro_batch=options.micro_batch,
         strategy=make_strategy(),
     )
     folder = options.checkpoints / options.name
     settings = {"average": bool(options.ema), "seed": options.seed, "dataset": options.dataset}
     open_run(folder, recipe, settings, resume=options.resume)
+    _say(f"Computing in {precision}: {why}; gradients of {trainer.micro_batch} patches at a time.")
     _Run(folder, trainer, pipeline, validation, options).loop()
     return folder
 

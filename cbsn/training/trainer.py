@@ -14,6 +14,15 @@ from cbsn.value_range import value_range
 Tensor = Any
 
 
+_FIRST_SCALE = 2.0**15
+_SCALE_INTERVAL = 2000
+"""Scale of the loss in float16 at the start, and the steps from one doubling to the next."""
+
+_FEATURE_BYTES = 1 << 30
+_PASSES = 2
+"""How often an objective runs the network with gradients: blind and not."""
+
+
 class Trainer:
     """Holds all that changes in a training, and changes it step by step.
 
@@ -22,12 +31,17 @@ class Trainer:
 
     Args:
         recipe: what to train and how.
-        precision: Keras dtype policy of the network's layers, "float32" or "mixed_bfloat16".
-            Weights, normalisation, last layer and loss are float32 in any case.
+        precision: Keras dtype policy of the network's layers, one of
+            `cbsn.precision.PRECISIONS`. Weights, normalisation, last layer and loss are float32
+            in any case. With "mixed_float16" the loss is scaled, so that small gradients are
+            not lost: steps that overflow halve the scale, and are skipped.
         ema: float in [0, 1): decay of an exponential moving average of the weights, which then
             takes the weights' place in `model`; 0 for none. The decay rises from 0.1 with the
             first steps, so that short trainings are averaged, too.
         seed: int ≥ 0, seed of the initial weights and of every random number in a step.
+        micro_batch: int, rows of the batch whose gradients are taken at a time on each device,
+            and summed up: the same step in less memory. 0 for all at once on a GPU, and on a
+            CPU, which hardly gains by more, for as many as have 1 GiB of features.
         strategy: of `tf.distribute`; the current one by default.
 
     Attributes:
@@ -35,6 +49,8 @@ class Trainer:
         average: a second one with the averaged weights, or None.
         step: int64 variable, number of steps done, skipped ones included.
         skipped: int64 variable, number of steps that changed nothing.
+        loss_scale: float32 variable, with "mixed_float16" what the loss is multiplied by while
+            its gradients are taken.
 
     Raises:
         ConfigError: if the batch cannot be shared out evenly, or `ema` is out of range.
@@ -47,6 +63,7 @@ class Trainer:
         precision: str = "float32",
         ema: float = 0.0,
         seed: int = 0,
+        micro_batch: int = 0,
         strategy: tf.distribute.Strategy | None = None,
     ):
         self.recipe = recipe
@@ -56,6 +73,12 @@ class Trainer:
             raise ConfigError(
                 f"--batchsize is shared out over {self._replicas} devices, so it must be a "
                 f"multiple of {self._replicas}. Received: batch_size={recipe.batch_size}"
+            )
+        rows = recipe.batch_size // self._replicas
+        if micro_batch < 0 or (micro_batch and rows % micro_batch):
+            raise ConfigError(
+                f"--micro_batch must divide the {rows} patches that a device gets of a batch; 0 "
+                f"leaves it to the program. Received: --micro_batch {micro_batch}"
             )
         if not 0 <= ema < 1:
             raise ConfigError(f"--ema must be in [0, 1). Received: ema={ema}")
@@ -71,6 +94,9 @@ class Trainer:
             self.optimizer.build(self.network.trainable_variables)
             self.step = tf.Variable(0, dtype=tf.int64, name="step")
             self.skipped = tf.Variable(0, dtype=tf.int64, name="skipped")
+            self.loss_scale = tf.Variable(_FIRST_SCALE, name="loss_scale")
+        self._scaled = precision == "mixed_float16"
+        self.micro_batch = micro_batch or self._choose_micro_batch(rows)
         if self.average is not None:
             self.average.set_weights(self.network.get_weights())
         self.train_step: Callable[[Tensor], dict[str, Tensor]] = tf.function(self._train_step)
@@ -104,6 +130,8 @@ class Trainer:
             self._update_average()
         else:
             self.skipped.assign_add(1)
+        if self._scaled:
+            self._update_scale(bad)
         self.step.assign_add(1)
         metrics = {name: self.strategy.reduce("MEAN", t, axis=None) for name, t in terms.items()}
         skipped = tf.cast(bad > 0, tf.float32)
@@ -111,20 +139,71 @@ class Trainer:
 
     def _gradients(self, batch: Tensor) -> tuple[dict[str, Tensor], list[Tensor], Tensor]:
         """On one replica: the loss terms, its share of the gradients, and 1 if not finite."""
-        x = tf.cast(batch, tf.float32) / value_range(batch.dtype.as_numpy_dtype)
-        x = self._normalization.batch(x)
-        with tf.GradientTape() as tape:
-            terms = self._objective(self.network, x, self.step, self._random(x.shape[0]))
-            # The optimizer adds up what the replicas bring.
-            loss = terms["total"] / self._replicas
-        gradients = tape.gradient(loss, [v.value for v in self.network.trainable_variables])
-        finite = [tf.reduce_all(tf.math.is_finite(t)) for t in (loss, *gradients)]
+        rows = batch.shape[0]
+        count = rows // self.micro_batch
+        first = tf.distribute.get_replica_context().replica_id_in_sync_group * rows
+        parts = tf.reshape(batch, (count, self.micro_batch, *batch.shape[1:]))
+        variables = [variable.value for variable in self.network.trainable_variables]
+
+        def accumulate(part: Tensor, terms: dict, gradients: list) -> tuple[Tensor, dict, list]:
+            new_terms, new_gradients = self._backward(
+                parts[part], first + part * self.micro_batch, rows * self._replicas, variables
+            )
+            return (
+                part + 1,
+                {name: term + new_terms[name] / count for name, term in terms.items()},
+                [sum_ + new / count for sum_, new in zip(gradients, new_gradients, strict=True)],
+            )
+
+        terms = {name: tf.zeros(()) for name in ("total", *self._objective.TERMS)}
+        state = (0, terms, [tf.zeros(variable.shape) for variable in variables])
+        if count == 1:
+            _, terms, gradients = accumulate(*state)
+        else:
+            # One after the other, or the memory of all would be taken at once.
+            _, terms, gradients = tf.while_loop(
+                lambda part, *_: part < count, accumulate, state, parallel_iterations=1
+            )
+        finite = [tf.reduce_all(tf.math.is_finite(t)) for t in (terms["total"], *gradients)]
         return terms, gradients, tf.cast(~tf.reduce_all(finite), tf.int32)
 
-    def _random(self, rows: int) -> StepRandom:
-        """The random numbers for this replica's rows of the batch."""
-        replica = tf.distribute.get_replica_context().replica_id_in_sync_group
-        return StepRandom(self._seed, self.step, rows * self._replicas, replica * rows)
+    def _backward(
+        self, batch: Tensor, first: Tensor, batch_size: int, variables: list[tf.Variable]
+    ) -> tuple[dict[str, Tensor], list[Tensor]]:
+        """The loss terms and gradients of some rows, from `first` on, of the global batch."""
+        x = tf.cast(batch, tf.float32) / value_range(batch.dtype.as_numpy_dtype)
+        x = self._normalization.batch(x)
+        random = self._random(first, batch_size)
+        with tf.GradientTape() as tape:
+            terms = self._objective(self.network, x, self.step, random)
+            # The optimizer adds up what the replicas bring.
+            loss = terms["total"] / self._replicas
+            if self._scaled:
+                loss *= self.loss_scale
+        gradients = tape.gradient(loss, variables)
+        if self._scaled:
+            gradients = [gradient / self.loss_scale for gradient in gradients]
+        return terms, gradients
+
+    def _random(self, first: Tensor, batch_size: int) -> StepRandom:
+        """The random numbers of the rows from `first` on of a global batch of that size."""
+        return StepRandom(self._seed, self.step, batch_size, first)
+
+    def _choose_micro_batch(self, rows: int) -> int:
+        if tf.config.get_visible_devices("GPU"):
+            return rows
+        # What a pass keeps for its gradient: the output of each convolution, at every pixel.
+        outputs = sum(v.shape[-1] for v in self.network.trainable_variables if v.ndim == 4)
+        value_bytes = tf.as_dtype(self.network.compute_dtype).size
+        row = _PASSES * outputs * self.recipe.patch_size**2 * value_bytes
+        fit = max(1, _FEATURE_BYTES // row)
+        return max(size for size in range(1, min(rows, fit) + 1) if rows % size == 0)
+
+    def _update_scale(self, bad: Tensor) -> None:
+        """Halves the scale after an overflow, and doubles it now and then, up to the first."""
+        grow = self.step % _SCALE_INTERVAL == _SCALE_INTERVAL - 1
+        factor = tf.where(bad > 0, 0.5, tf.where(grow, 2.0, 1.0))
+        self.loss_scale.assign(tf.clip_by_value(self.loss_scale * factor, 1.0, _FIRST_SCALE))
 
     def _apply(self, gradients: list[Tensor]) -> None:
         self.optimizer.apply(gradients, self.network.trainable_variables)

@@ -28,13 +28,16 @@ def batch(random):
 def _state(trainer):
     models = (trainer.network, trainer.average)
     tensors = [*(w for m in models for w in m.weights), *trainer.optimizer.variables]
-    return [t.numpy() for t in tensors] + [trainer.step.numpy(), trainer.skipped.numpy()]
+    return [t.numpy() for t in tensors] + [
+        v.numpy() for v in (trainer.step, trainer.skipped, trainer.loss_scale)
+    ]
 
 
 def test_everything_that_changes_comes_back(recipe, batch, tmp_path):
     trainer = Trainer(recipe, ema=0.9, seed=1)
     for _ in range(3):
         trainer.train_step(batch)
+    trainer.loss_scale.assign(16.0)
     checkpoints = Checkpoints(tmp_path, trainer)
     checkpoints.best_psnr.assign(31.5)
     checkpoints.save()

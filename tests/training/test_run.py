@@ -66,12 +66,22 @@ def test_both_lengths_are_refused(options):
         train("cbsn", TINY, RunOptions(name="a", epochs=1, **options))
 
 
+def test_unknown_precisions_are_refused(options):
+    with pytest.raises(ConfigError, match="--precision.*float64"):
+        train("cbsn", TINY, RunOptions(name="a", precision="float64", **options))
+
+
+def test_the_log_says_the_precision_and_why(options, capsys):
+    train("cbsn", TINY, RunOptions(name="a", precision="float32", micro_batch=1, **options))
+    line = "Computing in float32: as asked for; gradients of 1 patches at a time."
+    assert line in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         ({"name": "a/b"}, "--name"),
         ({"name": ".."}, "--name"),
-        ({"precision": "float64"}, "--precision.*float64"),
         ({"ema": 1.0}, "--ema"),
         ({"val_noisy": "n"}, "give --val_clean along with --val_noisy"),
         ({"val_clean": "n"}, "give --val_noisy along with --val_clean"),

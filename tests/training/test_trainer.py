@@ -38,14 +38,17 @@ class Identity:
 
 
 class Given:
-    def __init__(self, indices):
+    def __init__(self, indices, first):
         self.indices = indices
+        self.first = first
 
     def integers(self, shape, high):
-        return self.indices
+        rows = tf.reshape(self.indices, (-1, *shape[1:]))
+        return rows[self.first : self.first + shape[0]]
 
 
-def test_five_steps_golden(golden):
+@pytest.mark.parametrize("micro_batch", [2, 1])
+def test_five_steps_golden(golden, micro_batch):
     """Adam's ε, the order of its operations, and the step at which the rate is halved."""
     data = np.load(golden("small/adam5.npz"))
     recipe = dataclasses.replace(
@@ -54,12 +57,12 @@ def test_five_steps_golden(golden):
         patch_size=60,
         batch_size=2,
     )
-    trainer = Trainer(recipe)
+    trainer = Trainer(recipe, micro_batch=micro_batch)
     TF1Checkpoint(golden("small/CBSN_small.ckpt")).load_into(trainer.network)
     trainer.step.assign(data["start_step"])
     trainer._normalization = Identity()
     mask = tf.Variable(data["rand_mask"][0])
-    trainer._random = lambda rows: Given(mask)
+    trainer._random = lambda first, batch_size: Given(mask, first)
     weights = {w.path.split("/", 1)[1]: w for w in trainer.network.weights}
     for k in range(5):
         mask.assign(data["rand_mask"][k])
@@ -137,6 +140,57 @@ def test_bfloat16_trains_float32_weights(recipe, batch):
     losses = [trainer.train_step(batch)["blind"].numpy() for _ in range(30)]
     assert {w.dtype for w in trainer.network.weights} == {"float32"}
     assert losses[-1] < 0.8 * losses[0]
+
+
+def test_float16_scales_the_loss(recipe, batch):
+    trainer = Trainer(recipe, precision="mixed_float16")
+    assert trainer.loss_scale.numpy() == 2**15
+    losses = [trainer.train_step(batch)["blind"].numpy() for _ in range(30)]
+    assert losses[-1] < 0.8 * losses[0]
+    scale, skipped = trainer.loss_scale.numpy(), trainer.skipped.numpy()
+    assert scale == 2.0 ** (15 - skipped)
+
+    trainer.loss_scale.assign(2.0**40)  # far above what float16 holds
+    before = _weights(trainer)
+    assert trainer.train_step(batch)["skipped"].numpy() == 1
+    assert trainer.loss_scale.numpy() < 2.0**40
+    np.testing.assert_array_equal(_weights(trainer), before)
+
+
+def test_float16_gradients_are_those_of_float32(recipe, batch):
+    trainers = [Trainer(recipe, precision=p) for p in ("float32", "mixed_float16")]
+    gradients = (t._gradients(tf.constant(batch))[1] for t in trainers)
+    single, half = (np.concatenate([np.ravel(g) for g in each]) for each in gradients)
+    assert np.linalg.norm(single - half) < 0.02 * np.linalg.norm(single)
+
+
+@pytest.mark.parametrize("micro_batch", [1, 2, 3])
+def test_micro_batches_make_the_same_step(recipe, random, micro_batch):
+    recipe = dataclasses.replace(recipe, batch_size=6)
+    batch = tf.constant(random.integers(0, 256, (6, 20, 20, 3)).astype("uint8"))
+    trainers = [Trainer(recipe, micro_batch=n) for n in (6, micro_batch)]
+    for trainer in trainers:
+        trainer.step.assign(150_000)
+    (terms, whole, _), (terms_parts, parts, _) = (t._gradients(batch) for t in trainers)
+    for name, term in terms.items():
+        assert terms_parts[name].numpy() == pytest.approx(term.numpy(), rel=1e-5)
+    for a, b in zip(whole, parts, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5 * max(1, np.abs(a).max()))
+
+
+@pytest.mark.parametrize(
+    ("size", "patch_size", "expected"), [((32, 5), 120, 8), ((128, 9), 120, 1), ((128, 9), 240, 1)]
+)
+def test_micro_batches_are_chosen_by_memory(recipe, size, patch_size, expected):
+    config = dict(zip(("filters", "num_modules"), size, strict=True))
+    recipe = dataclasses.replace(recipe, network_config=config, batch_size=8, patch_size=patch_size)
+    assert Trainer(recipe).micro_batch == expected
+
+
+@pytest.mark.parametrize("micro_batch", [-1, 4])
+def test_micro_batches_that_do_not_fit_are_refused(recipe, micro_batch):
+    with pytest.raises(ConfigError, match=rf"2 patches.*--micro_batch {micro_batch}"):
+        Trainer(recipe, micro_batch=micro_batch)
 
 
 def test_two_devices_give_the_weights_of_one(recipe, random, run_python):

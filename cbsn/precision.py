@@ -1,0 +1,73 @@
+"""In which precision a network's layers compute, and what `auto` takes."""
+
+import os
+from pathlib import Path
+
+import keras
+
+from cbsn.errors import ConfigError
+
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+"""Keras dtype policies; in any of them weights, last layer, loss and metrics are float32."""
+
+_CPU_FEATURES = ("amx_bf16", "avx512_bf16")
+_AMPERE = (8, 0)
+"""Compute capability of the first NVIDIA GPUs that multiply bfloat16."""
+
+
+def choose_precision(wanted: str) -> tuple[str, str]:
+    """Resolves `--precision`.
+
+    Args:
+        wanted: "auto" or one of `PRECISIONS`. `auto` is mixed_bfloat16 where the hardware
+            multiplies bfloat16 by itself, and float32 everywhere else.
+
+    Returns:
+        One of `PRECISIONS`, and the reason in words.
+
+    Raises:
+        ConfigError: if `wanted` is neither.
+    """
+    if wanted in PRECISIONS:
+        return wanted, "as asked for"
+    if wanted != "auto":
+        raise ConfigError(
+            f"--precision is auto or one of {', '.join(PRECISIONS)}. Received: {wanted!r}"
+        )
+    if keras.backend.backend() != "tensorflow":
+        return "float32", f"auto does not know the hardware of Keras' {keras.backend.backend()}"
+    import tensorflow as tf
+
+    gpus = tf.config.get_visible_devices("GPU")
+    if gpus:
+        lowest = min(_compute_capability(gpu) for gpu in gpus)
+        if lowest >= _AMPERE:
+            return "mixed_bfloat16", f"the GPU multiplies it (compute capability {_dotted(lowest)})"
+        return "float32", f"the GPU has no bfloat16 (compute capability {_dotted(lowest)})"
+    if os.environ.get("TF_ENABLE_ONEDNN_OPTS") == "0":
+        return "float32", "bfloat16 needs oneDNN, which TF_ENABLE_ONEDNN_OPTS=0 switches off"
+    native = [feature for feature in _CPU_FEATURES if feature in cpu_flags()]
+    if native:
+        return "mixed_bfloat16", f"the processor multiplies it ({', '.join(native)})"
+    return "float32", f"the processor has none of {', '.join(_CPU_FEATURES)}"
+
+
+def cpu_flags() -> frozenset[str]:
+    """Returns what the processor can do, as Linux names it; empty on other systems."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return frozenset()
+    found = (line.partition(":")[2] for line in lines if line.startswith("flags"))
+    return frozenset(next(found, "").split())
+
+
+def _compute_capability(gpu: object) -> tuple[int, int]:
+    import tensorflow as tf
+
+    # Not told for GPUs of other makers.
+    return tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0))
+
+
+def _dotted(version: tuple[int, int]) -> str:
+    return ".".join(map(str, version))
