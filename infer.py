@@ -73,6 +73,18 @@ def make_parser() -> argparse.ArgumentParser:
         "whole picture; the results are equal, smaller takes less memory",
     )
     add(
+        "--precision",
+        default="auto",
+        help="float32, mixed_bfloat16 or mixed_float16; auto: bfloat16 where the hardware has it, "
+        "which changes a pixel by a level here and there",
+    )
+    add(
+        "--engine",
+        choices=("auto", "tensorflow", "openvino"),
+        default="auto",
+        help="what computes; openvino: on the CPU, if it is installed",
+    )
+    add(
         "--rounding",
         choices=("round", "truncate"),
         default="round",

@@ -1,15 +1,17 @@
 """A trained network as a function from picture to picture."""
 
-from collections.abc import Callable
+import collections
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import keras
 import numpy as np
 
 from cbsn.errors import ConfigError, ImageError, ModelError
-from cbsn.inference.tiling import make_tiles
+from cbsn.inference.engines import choose_engine, compile_network
+from cbsn.inference.tiling import Tile, make_bands
 from cbsn.model_path import load_model
+from cbsn.precision import choose_precision
 from cbsn.recipes import Recipe
 from cbsn.value_range import value_range
 
@@ -33,6 +35,10 @@ class Denoiser:
             0 or None for the whole picture at once. The halo comes on top. Default `"auto"`.
         rounding: `"round"` to the nearest integer, or `"truncate"` as the original code does.
             Default `"round"`.
+        engine: one of `cbsn.inference.engines.ENGINES`. Default `"tensorflow"`.
+
+    Attributes:
+        choices: precision and engine in words, with the reasons where `load` chose them.
 
     Raises:
         ConfigError: if `tile` or `rounding` is none of these.
@@ -49,15 +55,17 @@ class Denoiser:
         *,
         tile: str | int | None = "auto",
         rounding: str = "round",
+        engine: str = "tensorflow",
     ):
         if rounding not in ROUNDINGS:
             raise ConfigError(f"rounding is {' or '.join(ROUNDINGS)}. Received: {rounding!r}")
         self.recipe = recipe
         self.network = network
+        self.choices = engine
         self._side = _tile_side(tile)
         self._round = ROUNDINGS[rounding]
         self._normalization = recipe.build_normalization()
-        self._run = _compiled(network)
+        self._run = compile_network(recipe, network, engine)
 
     @classmethod
     def load(
@@ -66,6 +74,8 @@ class Denoiser:
         *,
         channel: int | None = None,
         num_block: int | None = None,
+        precision: str = "auto",
+        engine: str = "auto",
         **options: Any,
     ) -> "Denoiser":
         """Loads a trained model.
@@ -75,16 +85,30 @@ class Denoiser:
                 original TensorFlow 1.15 checkpoint.
             channel: channels of the network; only bare weights need to be told.
             num_block: dilated modules in each branch; likewise.
+            precision: as `cbsn.precision.choose_precision` takes it. "float32" gives the
+                original code's numbers; bfloat16 differs by a level here and there.
+            engine: as `cbsn.inference.engines.choose_engine` takes it.
             **options: `tile` and `rounding`.
 
         Raises:
+            ConfigError: if precision or engine is not one that can be had here.
             ModelError: if there is no such model, or it cannot be read.
         """
-        recipe, network = load_model(model_path, channel=channel, num_block=num_block)
-        return cls(recipe, network, **options)
+        precision, why_precision = choose_precision(precision)
+        engine, why_engine = choose_engine(engine, precision)
+        recipe, network = load_model(
+            model_path, channel=channel, num_block=num_block, precision=precision
+        )
+        denoiser = cls(recipe, network, engine=engine, **options)
+        denoiser.choices = f"{precision} ({why_precision}), {engine} ({why_engine})"
+        return denoiser
 
     def __call__(
-        self, image: np.ndarray, on_tile: Callable[[int], None] | None = None
+        self,
+        image: np.ndarray,
+        on_tile: Callable[[int], None] | None = None,
+        *,
+        in_place: bool = False,
     ) -> np.ndarray:
         """Denoises one picture.
 
@@ -93,6 +117,8 @@ class Denoiser:
                 (RGB and alpha); uint8, uint16, or float in [0, 1]; any H, W ≥ 1. Gray runs
                 through the network as three equal channels, whose results are averaged.
             on_tile: called after each tile with the number of pixels it has filled.
+            in_place: whether to write the result over `image`, a writable array, so that a
+                large picture is in memory once only.
 
         Returns:
             The denoised picture, of the same shape and dtype; the alpha channel as it was.
@@ -100,42 +126,63 @@ class Denoiser:
         Raises:
             ImageError: if the image is of another shape or dtype, or its floats are not finite
                 or not in [0, 1].
-            ModelError: if the network returns values that are not finite.
+            ModelError: if the network returns values that are not finite. A picture that was to
+                be denoised in place is lost then.
         """
         image = np.asarray(image)
         _check(image)
-        planes = image[..., None] if image.ndim == 2 else image
-        height, width, channels = planes.shape
-        colors = 3 if channels >= 3 else 1
-        rgb = np.broadcast_to(planes[..., :colors], (height, width, 3))
-        statistics = self._normalization.statistics(rgb)
-        scale = value_range(image.dtype)
-
-        output = planes.copy()
-        tiles = make_tiles(
-            height,
-            width,
+        output = image if in_place else image.copy()
+        planes = output[..., None] if output.ndim == 2 else output
+        colors = planes[..., : 3 if planes.shape[-1] >= 3 else 1]
+        statistics = self._normalization.statistics(colors)
+        bands = make_bands(
+            *colors.shape[:2],
             side=self._side,
             halo=self.network.receptive_field_radius,
             multiple=self.network.size_multiple,
         )
-        for tile in tiles:
-            x = self._normalization.apply(tile.cut(rgb) / scale, *statistics)
-            y = tile.crop(self._run(x[None])[0])
-            if not np.isfinite(y).all():
-                raise ModelError(
-                    "The network returned values that are not finite; its weights may be broken."
-                )
-            y = self._normalization.invert(y, *statistics)
-            if colors == 1:
-                y = y.mean(axis=-1, keepdims=True)
-            y = np.clip(y, 0, 1)
-            if image.dtype.kind == "u":
-                y = self._round(y * scale)
-            output[tile.rows, tile.columns, :colors] = y
-            if on_tile:
-                on_tile(y.shape[0] * y.shape[1])
-        return output.reshape(image.shape)
+        # The first row that is still needed as it was when a band begins, and after the last.
+        needed = [min(tile.source_rows.min() for tile in band) for band in bands]
+        needed = [*np.minimum.accumulate(needed[::-1])[::-1], colors.shape[0]]
+        done: collections.deque[tuple[Tile, np.ndarray]] = collections.deque()
+        for band, needed_next in zip(bands, needed[1:], strict=True):
+            for tile, result in self._denoise(band, colors, statistics):
+                done.append((tile, result))
+                if on_tile:
+                    on_tile(result.shape[0] * result.shape[1])
+            while done and done[0][0].rows.stop <= needed_next:
+                tile, result = done.popleft()
+                colors[tile.rows, tile.columns] = result
+        return output
+
+    def _denoise(
+        self, tiles: Sequence[Tile], colors: np.ndarray, statistics: tuple[np.ndarray, np.ndarray]
+    ) -> Iterator[tuple[Tile, np.ndarray]]:
+        """Yields tiles with their results [h, w, 1 or 3], in the picture's dtype."""
+        source = tiles[0].source_rows.size * tiles[0].source_columns.size
+        batch = max(1, AUTO_TILE**2 // source)  # small tiles go together, as many as fill a large
+        for start in range(0, len(tiles), batch):
+            group = tiles[start : start + batch]
+            x = np.stack([tile.cut(colors) for tile in group]) / value_range(colors.dtype)
+            x = self._normalization.apply(x, *statistics)
+            results = self._run(np.repeat(x, 3 // colors.shape[-1], axis=-1))
+            for tile, y in zip(group, results, strict=True):
+                yield tile, self._finish(tile.crop(y), colors, statistics)
+
+    def _finish(
+        self, y: np.ndarray, colors: np.ndarray, statistics: tuple[np.ndarray, np.ndarray]
+    ) -> np.ndarray:
+        """From what the network returned to pixels like those of `colors`."""
+        if not np.isfinite(y).all():
+            raise ModelError(
+                "The network returned values that are not finite; its weights may be broken."
+            )
+        if colors.shape[-1] == 1:
+            y = y.mean(axis=-1, keepdims=True)
+        y = np.clip(self._normalization.invert(y, *statistics), 0, 1)
+        if colors.dtype.kind == "u":
+            y = self._round(y * value_range(colors.dtype))
+        return y.astype(colors.dtype)
 
 
 def _tile_side(tile: str | int | None) -> int | None:
@@ -173,17 +220,3 @@ def _check(image: np.ndarray) -> None:
                 "A picture of floats is finite and in [0, 1]; scale it first. "
                 f"Received: values from {low:g} to {high:g}"
             )
-
-
-def _compiled(network: Any) -> Callable[[np.ndarray], np.ndarray]:
-    """The network's non-blind pass; under TensorFlow as a graph, which is a fifth faster."""
-
-    def run(x):
-        return network(x, blind=False)
-
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        # Pictures of many sizes share one graph; those of a single size get their own.
-        run = tf.function(run, reduce_retracing=True)
-    return lambda x: keras.ops.convert_to_numpy(run(x))

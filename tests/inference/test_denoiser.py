@@ -9,6 +9,7 @@ from cbsn.errors import ConfigError, ImageError, ModelError
 from cbsn.evaluation.metrics import psnr
 from cbsn.inference.denoiser import Denoiser
 from cbsn.model_path import load_model
+from cbsn.recipes import RECIPES
 
 
 @pytest.fixture(scope="module")
@@ -32,9 +33,10 @@ class Identity:
     receptive_field_radius = 8
     size_multiple = 6
 
-    def __call__(self, x, blind):
+    def __call__(self, x, blind, padding):
         assert not blind
-        return x
+        assert padding == "valid"
+        return x[:, 8:-8, 8:-8]
 
 
 @pytest.mark.parametrize("name", ["samplenoisy1.png", "samplenoisy2.png"])
@@ -58,12 +60,34 @@ def test_tiles_equal_the_whole(model, noisy, size, tile):
     np.testing.assert_allclose(tiled(unit), whole(unit), atol=1e-5)
 
 
-def test_rounding(noisy):
-    from cbsn.recipes import RECIPES
+@pytest.mark.parametrize("tile", [0, 6, 16, 48, "auto"])
+@pytest.mark.parametrize("shape", [(61, 83, 3), (130, 20, 4), (97, 40), (1, 1, 3), (33, 5, 2)])
+def test_in_place_is_the_same(denoise, model, random, shape, tile):
+    image = random.integers(0, 256, shape).astype(np.uint8)
+    expected = denoise(image)
+    result = Denoiser(*model, tile=tile)(image, in_place=True)
+    assert result is image
+    np.testing.assert_array_equal(image, expected)
 
+
+def test_one_graph_serves_pictures_of_all_sizes(random):
+    traces = []
+
+    class Counting(Identity):
+        def __call__(self, x, **options):
+            traces.append(x.shape)  # runs while a graph is traced, and at no other time
+            return super().__call__(x, **options)
+
+    denoise = Denoiser(RECIPES["cbsn"], Counting(), tile=24)
+    for height, width in zip(range(1, 100, 9), range(80, 0, -8), strict=False):
+        denoise(random.random((height, width, 3)))
+    assert len(traces) == 1
+
+
+def test_rounding(noisy):
     class Shifted(Identity):
-        def __call__(self, x, blind):
-            return x + 0.6 / 255 / deviation
+        def __call__(self, x, **options):
+            return super().__call__(x, **options) + 0.6 / 255 / deviation
 
     crop = noisy[:20, :20]
     deviation = (crop / 255).std(axis=(0, 1)).astype(np.float32)
@@ -100,8 +124,8 @@ def test_flat_pictures_stay_finite(denoise):
 
 def test_gray_is_three_equal_channels_averaged(model, noisy):
     class Tinted(Identity):
-        def __call__(self, x, blind):
-            return x * np.float32([0.9, 0.5, 0.7])
+        def __call__(self, x, **options):
+            return super().__call__(x, **options) * np.float32([0.9, 0.5, 0.7])
 
     denoise = Denoiser(model[0], Tinted())
     gray = noisy[:30, :30, 0] / 255
@@ -157,15 +181,15 @@ def test_unusable_rounding(model):
 
 def test_broken_weights_are_an_error(model, random):
     class Broken(Identity):
-        def __call__(self, x, blind):
-            return x * np.float32("nan")
+        def __call__(self, x, **options):
+            return super().__call__(x, **options) * np.float32("nan")
 
     with pytest.raises(ModelError, match="not finite"):
         Denoiser(model[0], Broken())(random.random((5, 5)))
 
 
 def test_load_denoiser(golden, denoise, noisy):
-    loaded = cbsn.load_denoiser(golden("small/CBSN_small.ckpt"), tile=64)
+    loaded = cbsn.load_denoiser(golden("small/CBSN_small.ckpt"), tile=64, precision="float32")
     np.testing.assert_array_equal(loaded(noisy[:70, :70]), denoise(noisy[:70, :70]))
 
 

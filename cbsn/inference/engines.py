@@ -1,0 +1,115 @@
+"""What computes a network's non-blind pass over tiles: TensorFlow, or OpenVINO on a CPU."""
+
+import importlib.util
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+
+from cbsn.errors import ConfigError
+from cbsn.precision import cpu_flags
+from cbsn.recipes import Recipe
+
+ENGINES = ("tensorflow", "openvino")
+
+Run = Callable[[np.ndarray], np.ndarray]
+"""From tiles, float32 [N, h, w, 3], to their results, less the halo on each side."""
+
+_OPENVINO_PRECISIONS = {"float32": "f32", "mixed_bfloat16": "bf16"}
+
+
+def choose_engine(wanted: str, precision: str) -> tuple[str, str]:
+    """Resolves `--engine`.
+
+    Args:
+        wanted: "auto" or one of `ENGINES`. `auto` is OpenVINO where it is installed and was
+            measured to be faster: in bfloat16 on processors with AMX.
+        precision: the network's.
+
+    Returns:
+        One of `ENGINES`, and the reason in words.
+
+    Raises:
+        ConfigError: if `wanted` is neither, not installed, or does not have the precision.
+    """
+    if wanted not in ("auto", *ENGINES):
+        raise ConfigError(f"--engine is auto or one of {', '.join(ENGINES)}. Received: {wanted!r}")
+    installed = importlib.util.find_spec("openvino") is not None
+    if wanted == "openvino":
+        if keras.backend.backend() != "tensorflow":
+            raise ConfigError(
+                "OpenVINO reads the network from TensorFlow. Received: --engine openvino, with "
+                f"KERAS_BACKEND={keras.backend.backend()}"
+            )
+        if not installed:
+            raise ConfigError(
+                "OpenVINO is not installed: pip install 'cbsn[openvino]' (from a clone: "
+                "pip install '.[openvino]'), or leave --engine away. Received: --engine openvino"
+            )
+        if precision not in _OPENVINO_PRECISIONS:
+            raise ConfigError(
+                f"OpenVINO computes in {' or '.join(_OPENVINO_PRECISIONS)}. "
+                f"Received: --engine openvino --precision {precision}"
+            )
+    if wanted != "auto":
+        return wanted, "as asked for"
+    if keras.backend.backend() != "tensorflow":
+        return "tensorflow", f"the network as it is, on Keras' {keras.backend.backend()}"
+    if precision != "mixed_bfloat16" or "amx_bf16" not in cpu_flags() or _has_gpu():
+        return "tensorflow", "faster here: OpenVINO gains with bfloat16 on a processor with AMX"
+    if not installed:
+        return "tensorflow", "OpenVINO, faster on this processor, is not installed"
+    return "openvino", "faster than TensorFlow in bfloat16 on a processor with AMX"
+
+
+def compile_network(recipe: Recipe, network: Any, engine: str) -> Run:
+    """Returns the network's non-blind pass as a function on arrays.
+
+    One graph serves tiles of all sizes.
+
+    Args:
+        recipe: of the network.
+        network: called as `network(x, blind=False, padding="valid")`.
+        engine: one of `ENGINES`. On Keras' other backends "tensorflow" runs the network as it
+            is.
+    """
+    if engine == "openvino":
+        return _openvino(recipe, network)
+    if keras.backend.backend() != "tensorflow":
+        return lambda x: keras.ops.convert_to_numpy(_pass(network, x))
+    graph = _graph(network)
+    return lambda x: graph(x).numpy()
+
+
+def _pass(network: Any, x: Any) -> Any:
+    return network(x, blind=False, padding="valid")
+
+
+def _graph(network: Any) -> Any:
+    import tensorflow as tf
+
+    signature = tf.TensorSpec((None, None, None, 3), tf.float32)
+    return tf.function(lambda x: _pass(network, x), input_signature=[signature])
+
+
+def _openvino(recipe: Recipe, network: Any) -> Run:
+    import openvino
+
+    precision = network.dtype_policy.name
+    if precision != "float32":
+        # OpenVINO reduces a float32 network by itself, without the casts of a mixed one.
+        weights = network.get_weights()
+        network = recipe.build_network("float32")
+        network.set_weights(weights)
+    model = openvino.convert_model(_graph(network).get_concrete_function())
+    # Unless told, it computes in bfloat16 wherever the processor has it.
+    hint = {"INFERENCE_PRECISION_HINT": _OPENVINO_PRECISIONS[precision]}
+    request = openvino.Core().compile_model(model, "CPU", hint).create_infer_request()
+    return lambda x: request.infer([x])[0].copy()
+
+
+def _has_gpu() -> bool:
+    import tensorflow as tf
+
+    return bool(tf.config.get_visible_devices("GPU"))

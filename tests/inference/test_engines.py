@@ -1,0 +1,75 @@
+import importlib.util
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from cbsn.errors import ConfigError
+from cbsn.inference import engines
+from cbsn.inference.denoiser import Denoiser
+from cbsn.inference.engines import choose_engine, compile_network
+from cbsn.model_path import load_model
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """Pretends to be a machine with or without these."""
+
+    def pretend(*, amx=True, installed=True, gpu=False):
+        spec = object() if installed else None
+        monkeypatch.setattr(importlib.util, "find_spec", lambda name: spec)
+        monkeypatch.setattr(engines, "cpu_flags", lambda: {"amx_bf16"} if amx else {"avx2"})
+        monkeypatch.setattr(tf.config, "get_visible_devices", lambda kind: ["GPU:0"] * gpu)
+
+    return pretend
+
+
+@pytest.mark.parametrize(
+    ("there", "precision", "expected"),
+    [
+        ({}, "mixed_bfloat16", "openvino"),
+        ({}, "float32", "tensorflow"),
+        ({"amx": False}, "mixed_bfloat16", "tensorflow"),
+        ({"gpu": True}, "mixed_bfloat16", "tensorflow"),
+        ({"installed": False}, "mixed_bfloat16", "tensorflow"),
+    ],
+)
+def test_auto(machine, there, precision, expected):
+    machine(**there)
+    chosen, why = choose_engine("auto", precision)
+    assert chosen == expected
+    assert "OpenVINO" in why or "TensorFlow" in why
+
+
+def test_what_is_asked_for_is_taken_or_refused(machine):
+    machine(amx=False)
+    assert choose_engine("openvino", "float32") == ("openvino", "as asked for")
+    with pytest.raises(ConfigError, match="--precision mixed_float16"):
+        choose_engine("openvino", "mixed_float16")
+    with pytest.raises(ConfigError, match="auto or one of tensorflow, openvino.*'onnx'"):
+        choose_engine("onnx", "float32")
+    machine(installed=False)
+    with pytest.raises(ConfigError, match=r"pip install '\.\[openvino\]'"):
+        choose_engine("openvino", "float32")
+
+
+def test_openvino_computes_the_same(golden, random):
+    pytest.importorskip("openvino")
+    recipe, network = load_model(golden("small/CBSN_small.ckpt"))
+    ours, theirs = (compile_network(recipe, network, engine) for engine in engines.ENGINES)
+    side = 2 * network.receptive_field_radius
+    for height, width in ((6, 18), (60, 12), (6, 18)):
+        x = random.normal(size=(2, height + side, width + side, 3)).astype("float32")
+        expected = ours(x)
+        assert expected.shape == (2, height, width, 3)
+        np.testing.assert_allclose(theirs(x), expected, atol=1e-4 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+def test_openvino_denoises_to_a_level(golden, random, precision):
+    pytest.importorskip("openvino")
+    slope = np.linspace(60, 180, 50)[:, None, None]
+    picture = np.clip(slope + random.normal(0, 15, (50, 70, 3)), 0, 255).astype("uint8")
+    model = load_model(golden("small/CBSN_small.ckpt"), precision=precision)
+    ours, theirs = (Denoiser(*model, engine=engine, tile=32) for engine in engines.ENGINES)
+    assert np.abs(ours(picture).astype(int) - theirs(picture)).max() <= 1
