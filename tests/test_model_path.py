@@ -1,6 +1,7 @@
 import dataclasses
 import json
 
+import h5py
 import numpy as np
 import pytest
 
@@ -34,6 +35,26 @@ def test_saved_model_folder(recipe, saved, tmp_path):
     assert loaded == recipe
     assert _same(network, saved)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["last"]
+
+
+def test_the_names_in_a_weights_file_stay(saved, tmp_path):
+    """Keras makes them of attributes and, in lists, of classes: renaming breaks saved models."""
+    names = []
+    with h5py.File(tmp_path / "last" / "model.weights.h5") as file:
+        file.visititems(lambda name, item: names.append(name) if item.name[-1].isdigit() else None)
+    branch = ("dilated_modules/dilated_module/pointwise", "dilated_modules/dilated_module/spatial")
+    branch += ("masked", "pointwise1", "pointwise2", "pointwise3")
+    layers = [
+        *(
+            f"branches/{b}/{name}"
+            for b in ("dilated_branch", "dilated_branch_1")
+            for name in branch
+        ),
+        "head",
+        *(f"layers/conv2d_{i}" for i in range(1, 5)),
+    ]
+    expected = [f"{layer}/vars/{i}" for layer in layers for i in (0, 1)]
+    assert [name for name in names if "/vars/" in name] == expected
 
 
 def test_run_folder_prefers_the_best(recipe, saved, tmp_path):

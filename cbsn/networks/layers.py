@@ -23,19 +23,15 @@ def crop(x: Tensor, margin: int) -> Tensor:
     return x[:, margin:-margin, margin:-margin] if margin else x
 
 
-def pointwise(filters: int, activation: str | None = "relu", **kwargs) -> "Convolution":
+def pointwise(filters: int, activation: str | None = "relu", **kwargs) -> keras.layers.Conv2D:
     """Returns a 1×1 convolution, initialised as the paper's code does (He, truncated, fan in)."""
-    return _convolution(filters, 1, activation, **kwargs)
-
-
-def _convolution(filters: int, size: int, activation: str | None, **kwargs) -> "Convolution":
-    return Convolution(
-        filters,
-        size,
-        activation=activation,
-        kernel_initializer=keras.initializers.VarianceScaling(2.0, "fan_in", "truncated_normal"),
-        **kwargs,
+    return keras.layers.Conv2D(
+        filters, 1, activation=activation, kernel_initializer=_initializer(), **kwargs
     )
+
+
+def _initializer(kind: str = "truncated_normal") -> keras.initializers.Initializer:
+    return keras.initializers.VarianceScaling(2.0, "fan_in", kind)
 
 
 @keras.saving.register_keras_serializable(package="cbsn")
@@ -86,10 +82,7 @@ class ConditionalMaskedConv2D(Convolution):
 
     def __init__(self, filters: int, kernel_size: int | tuple[int, int], **kwargs):
         kwargs.setdefault("activation", "relu")
-        kwargs.setdefault(
-            "kernel_initializer",
-            keras.initializers.VarianceScaling(2.0, "fan_in", "untruncated_normal"),
-        )
+        kwargs.setdefault("kernel_initializer", _initializer("untruncated_normal"))
         super().__init__(filters, kernel_size, **kwargs)
         if any(size % 2 == 0 for size in self.kernel_size):
             raise ValueError(
@@ -124,7 +117,14 @@ class DilatedModule(keras.layers.Layer):
     def __init__(self, filters: int, **kwargs):
         super().__init__(**kwargs)
         self.filters = filters
-        self.spatial = _convolution(filters, 3, "relu", dtype=self.dtype_policy, name="spatial")
+        self.spatial = Convolution(
+            filters,
+            3,
+            activation="relu",
+            kernel_initializer=_initializer(),
+            dtype=self.dtype_policy,
+            name="spatial",
+        )
         self.pointwise = pointwise(filters, dtype=self.dtype_policy, name="pointwise")
 
     def build(self, input_shape, inside_shape=None):  # noqa: D102

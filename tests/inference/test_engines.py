@@ -46,7 +46,7 @@ def test_what_is_asked_for_is_taken_or_refused(machine):
     assert choose_engine("openvino", "float32") == ("openvino", "as asked for")
     with pytest.raises(ConfigError, match="--precision mixed_float16"):
         choose_engine("openvino", "mixed_float16")
-    with pytest.raises(ConfigError, match="auto or one of tensorflow, openvino.*'onnx'"):
+    with pytest.raises(ConfigError, match=r"auto or one of tensorflow, openvino.*'onnx'"):
         choose_engine("onnx", "float32")
     machine(installed=False)
     with pytest.raises(ConfigError, match=r"pip install '\.\[openvino\]'"):

@@ -67,7 +67,7 @@ def test_both_lengths_are_refused(options):
 
 
 def test_unknown_precisions_are_refused(options):
-    with pytest.raises(ConfigError, match="--precision.*float64"):
+    with pytest.raises(ConfigError, match=r"--precision.*float64"):
         train("cbsn", TINY, RunOptions(name="a", precision="float64", **options))
 
 
