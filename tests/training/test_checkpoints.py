@@ -5,19 +5,8 @@ import numpy as np
 import pytest
 
 from cbsn.errors import ConfigError
-from cbsn.recipes import RECIPES
 from cbsn.training.checkpoints import KEEP, Checkpoints, open_run
 from cbsn.training.trainer import Trainer
-
-
-@pytest.fixture
-def recipe():
-    return dataclasses.replace(
-        RECIPES["cbsn"],
-        network_config={"filters": 4, "num_modules": 1},
-        patch_size=20,
-        batch_size=2,
-    )
 
 
 @pytest.fixture

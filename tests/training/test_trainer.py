@@ -12,17 +12,6 @@ from cbsn.training.trainer import Trainer
 
 
 @pytest.fixture
-def recipe():
-    return dataclasses.replace(
-        RECIPES["cbsn"],
-        network_config={"filters": 4, "num_modules": 1},
-        patch_size=20,
-        batch_size=2,
-        learning_rate=1e-3,
-    )
-
-
-@pytest.fixture
 def batch(random):
     slope = np.linspace(40, 200, 20)[:, None, None]
     return np.clip(slope + random.normal(0, 20, (2, 20, 20, 3)), 0, 255).astype("uint8")
