@@ -3,6 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
+from cbsn.inference.denoiser import AUTO_TILE
 from cbsn.inference.tiling import make_bands
 
 
@@ -47,5 +48,5 @@ def test_tiles_are_of_even_size():
 
 
 def test_the_default_tile_of_the_full_network_needs_no_rounding():
-    tile = next(_tiles(5000, 5000, side=512, halo=29, multiple=6))
-    assert tile.source_rows.size <= 512 + 2 * 29
+    tile = next(_tiles(5000, 5000, side=AUTO_TILE, halo=29, multiple=6))
+    assert tile.source_rows.size <= AUTO_TILE + 2 * 29
