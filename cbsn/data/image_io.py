@@ -2,21 +2,29 @@
 
 Whatever goes in comes out: 16 bits stay 16 bits, alpha, colour profile and EXIF orientation stay
 with the pixels. Where a format cannot hold something, `write_picture` says what was lost.
+
+A picture may take hundreds of MB, so copies of it are few. TIFF needs none, to read or to write.
+Of the others Pillow keeps one of its own, of 4 bytes per pixel in colour, while it reads or
+writes; a PNG file is in memory as a whole while it is written, or read with 16 bits.
 """
 
 import contextlib
 import glob
 import io
-import zlib
-from collections.abc import Iterator
+from collections.abc import Callable
+from concurrent.futures import CancelledError
 from pathlib import Path
 
-import imagecodecs
 import numpy as np
-from PIL import Image
 
-from cbsn.data.picture import Picture
-from cbsn.data.tiff import TIFF_MAGICS, decode_tiff, write_tiff
+from cbsn.data.picture import EXIF_PREFIX, Picture, row_blocks
+from cbsn.data.pillow_files import (
+    pillow_pixel_bytes,
+    read_with_pillow,
+    write_png,
+    write_with_pillow,
+)
+from cbsn.data.tiff import TIFF_MAGICS, read_tiff, tiff_pixel_bytes, write_tiff
 from cbsn.errors import DataError, ImageError
 from cbsn.files import atomic_path
 
@@ -35,8 +43,7 @@ SUFFIX_OF_FORMAT = {
 MAX_PIXELS = 2**30
 """Pictures of more pixels are refused: a small damaged file may claim any size."""
 
-_EXIF_PREFIX = b"Exif\0\0"
-_JPEG_EXIF_LIMIT = 65533 - len(_EXIF_PREFIX)
+_JPEG_EXIF_LIMIT = 65533 - len(EXIF_PREFIX)
 
 
 def find_images(pattern: str | Path) -> list[Path]:
@@ -81,17 +88,17 @@ def read_picture(path: str | Path) -> Picture:
         path: a PNG, JPEG, TIFF, WebP or BMP file with one picture.
 
     Returns:
-        The decoded picture.
+        The decoded picture; its pixels are writable.
 
     Raises:
         ImageError: the file is missing, broken, cut off, of another kind, or holds what a
             denoiser of gray and RGB pictures has no use for (CMYK, several pages, …).
     """
+    path = Path(path)
     try:
-        content = Path(path).read_bytes()
-        if content.startswith(TIFF_MAGICS):
-            return decode_tiff(content, MAX_PIXELS)
-        return _read_with_pillow(content)
+        if _start(path).startswith(TIFF_MAGICS):
+            return read_tiff(path, MAX_PIXELS)
+        return read_with_pillow(path, MAX_PIXELS)
     except ImageError as error:
         raise ImageError(f"{path}: {error}") from None
     except FileNotFoundError:
@@ -104,7 +111,27 @@ def read_picture(path: str | Path) -> Picture:
         ) from error
 
 
-def write_picture(path: str | Path, picture: Picture, format: str | None = None) -> list[str]:
+def pixel_bytes(path: str | Path) -> int:
+    """How many bytes the pixels of a picture file will take, about, by its header alone.
+
+    Returns:
+        The number; 0 for a file that cannot be read, as `read_picture` will say.
+    """
+    path = Path(path)
+    with contextlib.suppress(Exception):  # damaged headers make decoders raise almost anything
+        if _start(path).startswith(TIFF_MAGICS):
+            return tiff_pixel_bytes(path)
+        return pillow_pixel_bytes(path)
+    return 0
+
+
+def write_picture(
+    path: str | Path,
+    picture: Picture,
+    format: str | None = None,
+    *,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> list[str]:
     """Writes a picture with its colour profile and EXIF data; an unfinished file never shows.
 
     PNG, TIFF, BMP and WebP are written without loss, JPEG with quality 95 and full colour.
@@ -114,24 +141,26 @@ def write_picture(path: str | Path, picture: Picture, format: str | None = None)
         path: the file to write or replace; its folder must exist.
         picture: what to write.
         format: a key of `SUFFIX_OF_FORMAT`. Default: the one of the path's suffix.
+        cancelled: asked before each part of the file; if it says True, the writing ends.
 
     Returns:
         What the format could not hold, in words: empty if nothing was lost.
 
     Raises:
         ImageError: the format is unknown or the file cannot be written.
+        CancelledError: `cancelled` said True; the path is as it was.
     """
     path = Path(path)
     format = format or format_of_suffix(path.suffix)
     fitted, losses = _fit(picture, format)
     try:
-        with atomic_path(path) as temporary:
+        with atomic_path(path) as temporary, _CancellableFile(temporary, cancelled) as file:
             if format == "TIFF":
-                write_tiff(temporary, fitted)
+                write_tiff(file, fitted)
             elif format == "PNG":
-                temporary.write_bytes(_encode_png(fitted))
+                write_png(file, fitted)
             else:
-                _write_with_pillow(temporary, fitted, format)
+                write_with_pillow(file, fitted, format)
     except (OSError, ValueError) as error:
         raise ImageError(f"{path}: cannot be written as {format} ({_reason(error)}).") from error
     return losses
@@ -158,58 +187,26 @@ def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {error}"
 
 
-@contextlib.contextmanager
-def _without_pillow_size_limit() -> Iterator[None]:
-    """Pillow warns from 89 megapixels on, which are an ordinary panorama."""
-    limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-    try:
-        yield
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
+class _CancellableFile(io.BufferedWriter):
+    """A new file; to write to it raises `CancelledError` once `cancelled` says True."""
+
+    def __init__(self, path: Path, cancelled: Callable[[], bool]):
+        super().__init__(io.FileIO(path, "w"))
+        self._cancelled = cancelled
+
+    def write(self, data: bytes | memoryview) -> int:
+        if self._cancelled():
+            raise CancelledError
+        return super().write(data)
+
+    def fileno(self) -> int:
+        raise io.UnsupportedOperation  # Pillow would write to the descriptor directly
 
 
-def _open_with_pillow(content: bytes) -> Image.Image:
-    try:
-        with _without_pillow_size_limit():
-            return Image.open(io.BytesIO(content), formats=("PNG", "JPEG", "WEBP", "BMP"))
-    except Image.UnidentifiedImageError:
-        kind = "is empty" if not content else "is not a PNG, JPEG, TIFF, WebP or BMP picture"
-        raise ImageError(f"{kind}, or its header is damaged.") from None
-
-
-def _read_with_pillow(content: bytes) -> Picture:
-    _open_with_pillow(content).verify()  # checksums and the end of a PNG, which load() skips
-    image = _open_with_pillow(content)
-    if image.width * image.height > MAX_PIXELS:
-        raise ImageError(f"claims {image.width} x {image.height} pixels; cut it up.")
-    # The further frames of an MPO are previews or the other eye's view.
-    if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
-        raise ImageError(f"is an animation of {image.n_frames} frames; save them one by one.")
-    image.load()
-    exif = image.info.get("exif")
-    return Picture(
-        pixels=_pillow_pixels(image, content),
-        format="JPEG" if image.format == "MPO" else image.format,
-        icc_profile=image.info.get("icc_profile"),
-        exif=exif.removeprefix(_EXIF_PREFIX) if exif else None,
-    )
-
-
-def _pillow_pixels(image: Image.Image, content: bytes) -> np.ndarray:
-    if image.format == "PNG" and content[24] == 16:  # the bit depth; Pillow would keep 8 of them
-        pixels = imagecodecs.png_decode(content)
-        return pixels if pixels.ndim == 3 else pixels[..., None]
-    transparent = "transparency" in image.info
-    if image.mode == "P":
-        image = image.convert("RGBA" if transparent else "RGB")
-    elif image.mode == "1" or (image.mode == "L" and transparent):
-        image = image.convert("LA" if transparent else "L")
-    elif image.mode == "RGB" and transparent:
-        image = image.convert("RGBA")
-    if image.mode not in ("L", "LA", "RGB", "RGBA"):
-        raise ImageError(f"is a {image.mode} picture; convert it to gray or RGB.")
-    pixels = np.array(image)
-    return pixels if pixels.ndim == 3 else pixels[..., None]
+def _start(path: Path) -> bytes:
+    """Enough of a file to tell what it is."""
+    with path.open("rb") as file:
+        return file.read(4)
 
 
 def _fit(picture: Picture, format: str) -> tuple[Picture, list[str]]:
@@ -221,11 +218,11 @@ def _fit(picture: Picture, format: str) -> tuple[Picture, list[str]]:
         pixels = picture.color
         losses.append(f"{format} holds no alpha channel: dropped")
     if pixels.dtype == np.float32 and format != "TIFF":
-        pixels = np.rint(np.clip(pixels, 0, 1) * 65535).astype(np.uint16)
+        pixels = _in_blocks(pixels, np.uint16, lambda x: np.rint(np.clip(x, 0, 1) * 65535))
         if format == "PNG":
             losses.append("PNG holds no floats: reduced to 16 bits")
     if pixels.dtype == np.uint16 and format not in ("PNG", "TIFF"):
-        pixels = ((pixels.astype(np.uint32) + 128) // 257).astype(np.uint8)
+        pixels = _in_blocks(pixels, np.uint8, lambda x: (x.astype(np.uint32) + 128) // 257)
         losses.append(f"{format} holds 8 bits: reduced from {picture.pixels.dtype}")
     if format == "WEBP" and pixels.shape[-1] < 3:
         pixels = np.concatenate([pixels[..., :1]] * 3 + [pixels[..., 1:]], axis=-1)
@@ -238,36 +235,10 @@ def _fit(picture: Picture, format: str) -> tuple[Picture, list[str]]:
     return Picture(pixels, format, icc_profile, exif), losses
 
 
-def _write_with_pillow(path: Path, picture: Picture, format: str) -> None:
-    options = {
-        "JPEG": {"quality": 95, "subsampling": "4:4:4"},
-        "WEBP": {"lossless": True, "exact": True},
-        "BMP": {},
-    }[format]
-    if picture.exif:
-        options["exif"] = _EXIF_PREFIX + picture.exif
-    if picture.icc_profile:
-        options["icc_profile"] = picture.icc_profile
-    Image.fromarray(_planes(picture.pixels)).save(path, format, **options)
-
-
-def _encode_png(picture: Picture) -> bytes:
-    """Pillow writes no 16-bit colour, imagecodecs no metadata: so its chunks are put in here."""
-    png = imagecodecs.png_encode(_planes(picture.pixels))
-    chunks = b""
-    if picture.icc_profile:
-        chunks += _png_chunk(b"iCCP", b"ICC Profile\0\0" + zlib.compress(picture.icc_profile))
-    if picture.exif:
-        chunks += _png_chunk(b"eXIf", picture.exif)
-    header = 33  # the signature and the IHDR chunk, which stands first in every PNG
-    return png[:header] + chunks + png[header:]
-
-
-def _png_chunk(kind: bytes, content: bytes) -> bytes:
-    body = kind + content
-    return len(content).to_bytes(4, "big") + body + zlib.crc32(body).to_bytes(4, "big")
-
-
-def _planes(pixels: np.ndarray) -> np.ndarray:
-    """The pixels as encoders want them: gray is [H, W]."""
-    return pixels[..., 0] if pixels.shape[-1] == 1 else pixels
+def _in_blocks(
+    pixels: np.ndarray, dtype: type, convert: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray:
+    output = np.empty(pixels.shape, dtype)
+    for rows in row_blocks(pixels):
+        output[rows] = convert(pixels[rows])
+    return output

@@ -1,8 +1,14 @@
 """What a picture file holds, decoded."""
 
 import dataclasses
+from collections.abc import Iterator
 
 import numpy as np
+
+EXIF_PREFIX = b"Exif\0\0"
+"""What stands before an EXIF block in most files; `Picture.exif` is without."""
+
+_BLOCK_BYTES = 2**22
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -37,8 +43,14 @@ class Picture:
         """The same picture, profile and EXIF, with other pixels [H, W, C]."""
         return dataclasses.replace(self, pixels=pixels)
 
-    def with_color(self, color: np.ndarray) -> "Picture":
-        """The same picture, alpha, profile and EXIF, with another color [H, W, 1 or 3]."""
-        if self.alpha is None:
-            return self.with_pixels(color)
-        return self.with_pixels(np.concatenate([color, self.alpha], axis=-1))
+
+def row_blocks(pixels: np.ndarray) -> Iterator[slice]:
+    """The rows of a picture, a few MB at a time.
+
+    What is computed block by block needs no second array of the size of the picture, which may
+    take hundreds of MB.
+    """
+    height = pixels.shape[0]
+    rows = max(1, _BLOCK_BYTES * height // max(1, pixels.nbytes))
+    for start in range(0, height, rows):
+        yield slice(start, min(start + rows, height))

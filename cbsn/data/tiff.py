@@ -1,27 +1,47 @@
-"""TIFF files from and to pictures; `cbsn.data.image_io` is the door to all kinds of files."""
+"""TIFF files from and to pictures; `cbsn.data.image_io` is the door to all kinds of files.
 
-import io
+Large pictures are decoded and encoded piece by piece: beside the pixels, no second copy of them
+is ever in memory, and of the file only the piece at hand.
+"""
+
 from pathlib import Path
+from typing import BinaryIO
 
+import imagecodecs
 import numpy as np
 import tifffile
 from PIL import Image
 
-from cbsn.data.picture import Picture
+from cbsn.data.picture import EXIF_PREFIX, Picture, row_blocks
 from cbsn.errors import ImageError
 
 ORIENTATION_TAG = 274
 TIFF_MAGICS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
+CLASSIC_BYTES = 2**32 - 2**25
+"""Pictures of more bytes are written as BigTIFF: offsets of 32 bits might not reach their end."""
 
-def decode_tiff(content: bytes, max_pixels: int) -> Picture:
-    """Decodes a TIFF file of one picture; of its tags the orientation and profile are kept.
+_BUFFER_BYTES = 2**24
+"""Of the encoded file at a time; tifffile's own 256 and 512 MB are much beside a picture."""
+
+_LARGE_STRIP_BYTES = 2**25
+_INTO_MEMORY = (  # the codecs that decode into an array which is there already
+    tifffile.COMPRESSION.LZW,
+    tifffile.COMPRESSION.ADOBE_DEFLATE,
+    tifffile.COMPRESSION.DEFLATE,
+    tifffile.COMPRESSION.PACKBITS,
+    tifffile.COMPRESSION.ZSTD,
+)
+
+
+def read_tiff(path: Path, max_pixels: int) -> Picture:
+    """Reads a TIFF file of one picture; of its tags the orientation and profile are kept.
 
     Raises:
         ImageError: the file holds what a `Picture` cannot, or is cut off.
         Exception: of damaged bytes, whatever the decoder raises.
     """
-    with tifffile.TiffFile(io.BytesIO(content)) as file:
+    with tifffile.TiffFile(path) as file:
         # A reduced picture beside the full one is its thumbnail.
         pages = [page for page in file.pages if not page.is_reduced]
         if not pages:
@@ -32,7 +52,7 @@ def decode_tiff(content: bytes, max_pixels: int) -> Picture:
         if page.imagewidth * page.imagelength > max_pixels:
             raise ImageError(f"claims {page.imagewidth} x {page.imagelength} pixels; cut it up.")
         ends = map(sum, zip(page.dataoffsets, page.databytecounts, strict=True))
-        if max(ends, default=0) > len(content):
+        if max(ends, default=0) > file.filehandle.size:
             raise ImageError("ends before its pixels do: the file is cut off.")
         orientation = page.tags.valueof(ORIENTATION_TAG, 1)
         exif = Image.Exif()
@@ -41,19 +61,28 @@ def decode_tiff(content: bytes, max_pixels: int) -> Picture:
             pixels=_pixels(page),
             format="TIFF",
             icc_profile=page.iccprofile,
-            exif=exif.tobytes().removeprefix(b"Exif\0\0") if orientation != 1 else None,
+            exif=exif.tobytes().removeprefix(EXIF_PREFIX) if orientation != 1 else None,
         )
 
 
-def write_tiff(path: Path, picture: Picture) -> None:
+def tiff_pixel_bytes(path: Path) -> int:
+    """How many bytes the pixels of a TIFF file will take, by its header alone."""
+    with tifffile.TiffFile(path) as file:
+        page = next(page for page in file.pages if not page.is_reduced).aspage()
+        return page.nbytes * (3 if page.photometric.name == "PALETTE" else 1)
+
+
+def write_tiff(file: BinaryIO, picture: Picture) -> None:
     """Writes a picture, its profile and its orientation, compressed without loss."""
     exif = Image.Exif()
     exif.load(picture.exif or b"")
     orientation = exif.get(ORIENTATION_TAG, 1)
     tifffile.imwrite(
-        path,
+        file,
         # One plane is [H, W] in TIFF.
         picture.pixels[..., 0] if picture.pixels.shape[-1] == 1 else picture.pixels,
+        # Left to itself, tifffile takes every compressed picture for small.
+        bigtiff=picture.pixels.nbytes > CLASSIC_BYTES,
         photometric="minisblack" if picture.color.shape[-1] == 1 else "rgb",
         planarconfig="contig" if picture.pixels.shape[-1] > 1 else None,
         extrasamples=None if picture.alpha is None else ["unassalpha"],
@@ -63,11 +92,31 @@ def write_tiff(path: Path, picture: Picture) -> None:
         software=False,
         iccprofile=picture.icc_profile,
         extratags=[(ORIENTATION_TAG, "H", 1, orientation, True)],
+        buffersize=_BUFFER_BYTES,
     )
 
 
 def _pixels(page: tifffile.TiffPage) -> np.ndarray:
     photometric = page.photometric.name
+    _check(page, photometric)
+    pixels = _decode(page)
+    if photometric == "PALETTE":
+        return (page.colormap.T >> 8).astype(np.uint8)[pixels]
+    if pixels.dtype == bool:
+        pixels = pixels.view(np.uint8)
+        pixels *= 255
+    if pixels.ndim == 2:
+        pixels = pixels[..., None]
+    if photometric == "MINISWHITE":
+        np.subtract(_white(pixels.dtype), pixels, out=pixels)
+    if [sample.name for sample in page.extrasamples] == ["ASSOCALPHA"]:
+        for rows in row_blocks(pixels):
+            _make_alpha_straight(pixels[rows])
+    return pixels
+
+
+def _check(page: tifffile.TiffPage, photometric: str) -> None:
+    """Raises ImageError unless the page is one that a `Picture` can hold."""
     kinds = ("MINISBLACK", "MINISWHITE", "RGB", "PALETTE")
     jpeg_color = photometric == "YCBCR" and page.compression.name == "JPEG"  # decodes to RGB
     if photometric not in kinds and not jpeg_color:
@@ -82,23 +131,64 @@ def _pixels(page: tifffile.TiffPage) -> np.ndarray:
             f"stores {page.bitspersample}-bit {page.dtype} samples; "
             "convert them to 8 or 16 bits, or to 32-bit float."
         )
-    pixels = page.asarray()
-    if pixels.dtype == bool:
-        pixels = pixels.astype(np.uint8) * 255
-    if photometric == "PALETTE":
-        return (page.colormap[:, pixels].transpose(1, 2, 0) >> 8).astype(np.uint8)
-    if page.axes == "YX":
-        pixels = pixels[..., None]
-    elif page.axes == "SYX":
-        pixels = np.moveaxis(pixels, 0, -1)
-    elif page.axes != "YXS":
+    if page.axes not in (("YX",) if photometric == "PALETTE" else ("YX", "YXS", "SYX")):
         raise ImageError(f"has the axes {page.axes}; one picture of rows and columns is read.")
-    if pixels.shape[-1] > 4:
-        raise ImageError(f"has {pixels.shape[-1]} channels; at most RGB and alpha are read.")
-    if photometric == "MINISWHITE":
-        pixels = _white(pixels.dtype) - pixels
-    if [sample.name for sample in page.extrasamples] == ["ASSOCALPHA"]:
-        pixels = _straight_alpha(pixels)
+    if page.axes != "YX" and page.samplesperpixel > 4:
+        raise ImageError(f"has {page.samplesperpixel} channels; at most RGB and alpha are read.")
+
+
+def _decode(page: tifffile.TiffPage) -> np.ndarray:
+    """The page's samples [H, W] or [H, W, C], in an array of their own and native byte order."""
+    if page.axes == "SYX":
+        return _interleave(page)
+    row_bytes = page.nbytes // page.imagelength
+    if (
+        min(page.rowsperstrip, page.imagelength) * row_bytes > _LARGE_STRIP_BYTES
+        and not page.is_tiled
+        and page.compression in _INTO_MEMORY
+        and page.predictor in (1, 2)
+        and page.fillorder == 1
+        and page.bitspersample > 1
+        and all(page.databytecounts)
+    ):
+        return _decode_large_strips(page)
+    return page.asarray(buffersize=_BUFFER_BYTES)
+
+
+def _interleave(page: tifffile.TiffPage) -> np.ndarray:
+    """Puts a page's separate planes into one array [H, W, C] as they are decoded."""
+    pixels = np.empty((page.imagelength, page.imagewidth, page.samplesperpixel), page.dtype)
+    for piece, (plane, _, top, left, _), (_, height, width, _) in page.segments(
+        buffersize=_BUFFER_BYTES
+    ):
+        target = pixels[top : top + height, left : left + width, plane]
+        height, width = target.shape  # tiles reach beyond the edge
+        target[:] = page.nodata if piece is None else piece[0, :height, :width, 0]
+    return pixels
+
+
+def _decode_large_strips(page: tifffile.TiffPage) -> np.ndarray:
+    """Decodes strips into their place; many programs write the whole picture as one strip.
+
+    tifffile decodes a strip by itself and copies it then, which takes twice the memory.
+    """
+    pixels = np.empty(page.shape, page.dtype)
+    file = page.parent.filehandle
+    decompress = tifffile.TIFF.DECOMPRESSORS[page.compression]
+    native = np.dtype(f"{page.parent.byteorder}u2").isnative
+    strips = zip(page.dataoffsets, page.databytecounts, strict=True)
+    for top, (offset, size) in zip(
+        range(0, page.imagelength, page.rowsperstrip), strips, strict=True
+    ):
+        strip = pixels[top : top + page.rowsperstrip]
+        file.seek(offset)
+        decoded = decompress(file.read(size), out=strip.reshape(-1).view(np.uint8))
+        if decoded.nbytes != strip.nbytes:
+            raise ImageError("holds fewer pixels than it should: the file is damaged.")
+        if not native:
+            strip.byteswap(inplace=True)
+        if page.predictor == 2:
+            imagecodecs.delta_decode(strip, axis=1, out=strip)
     return pixels
 
 
@@ -106,12 +196,10 @@ def _white(dtype: np.dtype) -> np.generic:
     return dtype.type(1 if dtype.kind == "f" else np.iinfo(dtype).max)
 
 
-def _straight_alpha(pixels: np.ndarray) -> np.ndarray:
-    """Divides the alpha channel out of the colours it was multiplied into."""
+def _make_alpha_straight(pixels: np.ndarray) -> None:
+    """Divides the alpha channel out of the colours it was multiplied into, in place."""
     white = _white(pixels.dtype)
     color, alpha = pixels[..., :-1], pixels[..., -1:]
     scale = np.divide(white, alpha, out=np.zeros(alpha.shape), where=alpha > 0)
     straight = np.minimum(color * scale, white)
-    if pixels.dtype.kind != "f":
-        straight = np.rint(straight)
-    return np.concatenate([straight.astype(pixels.dtype), alpha], axis=-1)
+    color[:] = straight if pixels.dtype.kind == "f" else np.rint(straight)

@@ -39,7 +39,7 @@ class Denoiser:
         engine: one of `cbsn.inference.engines.ENGINES`. Default `"tensorflow"`.
 
     Attributes:
-        choices: precision and engine in words, with the reasons where `load` chose them.
+        choices: str, what `load` has chosen, and why.
 
     Raises:
         ConfigError: if `tile` or `rounding` is none of these.
@@ -62,7 +62,7 @@ class Denoiser:
             raise ConfigError(f"rounding is {' or '.join(ROUNDINGS)}. Received: {rounding!r}")
         self.recipe = recipe
         self.network = network
-        self.choices = engine
+        self.choices = f"Engine {engine}."
         self._side = _tile_side(tile)
         self._round = ROUNDINGS[rounding]
         self._normalization = recipe.build_normalization()
@@ -101,7 +101,7 @@ class Denoiser:
             model_path, channel=channel, num_block=num_block, precision=precision
         )
         denoiser = cls(recipe, network, engine=engine, **options)
-        denoiser.choices = f"{precision} ({why_precision}), {engine} ({why_engine})"
+        denoiser.choices = f"Precision {precision}: {why_precision}. Engine {engine}: {why_engine}."
         return denoiser
 
     def __call__(

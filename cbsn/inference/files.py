@@ -4,7 +4,7 @@ import collections
 import os
 import sys
 import traceback
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,14 @@ from cbsn.data.image_io import (
     SUFFIX_OF_FORMAT,
     find_images,
     format_of_suffix,
+    pixel_bytes,
     read_picture,
     write_picture,
 )
+from cbsn.data.picture import Picture
 from cbsn.errors import CbsnError, ConfigError, ImageError
 from cbsn.inference.denoiser import Denoiser
+from cbsn.inference.overlap import overlap
 
 FORMATS = ("auto", *(format.lower() for format in SUFFIX_OF_FORMAT))
 """What `--format` takes. `auto` keeps the source's, but writes PNG where that is JPEG."""
@@ -34,7 +37,9 @@ def denoise_files(
 ) -> int:
     """Denoises every picture of folders or globs; a broken one does not stop the others.
 
-    Shows a progress bar, and at the end names the pictures that failed, with the reasons.
+    Says what it computes with, shows a progress bar, and at the end names the pictures that failed,
+    with the reasons. While one picture is denoised, the next is read and the previous written, as
+    `overlap` says.
 
     Args:
         model_path: as for `Denoiser.load`.
@@ -60,22 +65,33 @@ def denoise_files(
         save_path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"No folder can be made at {save_path}: {error.strerror}.") from error
+    print(denoiser.choices)
     failures = []
-    with tqdm(outputs.items(), unit="image") as progress:
-        for source, target in progress:
-            try:
-                losses = _denoise_file(denoiser, source, target, progress)
-            except CbsnError as error:
-                failures.append(str(error))
-            except (MemoryError, OSError) as error:
-                reason = str(error) or "not enough memory; try a smaller --tile"
-                failures.append(f"{source}: {reason}")
-            except Exception as error:  # not foreseen: show where, and go on with the others
-                progress.write(traceback.format_exc(), file=sys.stderr)
-                failures.append(f"{source}: {type(error).__name__}: {error}")
-            else:
-                for loss in losses:
-                    progress.write(f"{target}: {loss}.", file=sys.stderr)
+    with tqdm(total=len(outputs), unit="image") as progress:
+
+        def compute(source: Path, picture: Picture, pause: Callable[[], None]) -> Picture:
+            return _denoise(denoiser, source, picture, progress, pause)
+
+        def write(source: Path, picture: Picture, cancelled: Callable[[], bool]) -> list[str]:
+            target = outputs[source]
+            target.parent.mkdir(parents=True, exist_ok=True)
+            return write_picture(target, picture, cancelled=cancelled)
+
+        def report(source: Path, losses: list[str] | None, error: Exception | None) -> None:
+            if error is not None:
+                failures.append(_describe(source, error, progress))
+            for loss in losses or ():
+                progress.write(f"{outputs[source]}: {loss}.", file=sys.stderr)
+            progress.update()
+
+        overlap(
+            outputs,
+            size=pixel_bytes,
+            read=read_picture,
+            compute=compute,
+            write=write,
+            report=report,
+        )
     print(f"{len(outputs) - len(failures)} of {len(outputs)} pictures denoised, in {save_path}")
     for failure in failures:
         print(f"failed: {failure}", file=sys.stderr)
@@ -154,9 +170,10 @@ def _check_overwriting(targets: dict[Path, Path]) -> None:
         writers[file] = source
 
 
-def _denoise_file(denoiser: Denoiser, source: Path, target: Path, progress: tqdm) -> list[str]:
-    """Denoises one file; returns what the target's format could not hold."""
-    picture = read_picture(source)
+def _denoise(
+    denoiser: Denoiser, source: Path, picture: Picture, progress: tqdm, pause: Callable[[], None]
+) -> Picture:
+    """Denoises one picture, whose pixels are overwritten: there may be no room for two."""
     total = picture.pixels.shape[0] * picture.pixels.shape[1]
     done = 0
 
@@ -164,10 +181,19 @@ def _denoise_file(denoiser: Denoiser, source: Path, target: Path, progress: tqdm
         nonlocal done
         done += pixels
         progress.set_postfix_str(f"{source.name} {done / total:.0%}")
+        pause()
 
     try:
-        pixels = denoiser(picture.pixels, on_tile)
+        return picture.with_pixels(denoiser(picture.pixels, on_tile, in_place=True))
     except CbsnError as error:
         raise type(error)(f"{source}: {error}") from error
-    target.parent.mkdir(parents=True, exist_ok=True)
-    return write_picture(target, picture.with_pixels(pixels))
+
+
+def _describe(source: Path, error: Exception, progress: tqdm) -> str:
+    """Why a picture failed, in a line; of what was not foreseen, the traceback is shown."""
+    if isinstance(error, CbsnError):
+        return str(error)
+    if isinstance(error, MemoryError | OSError):
+        return f"{source}: {str(error) or 'not enough memory; try a smaller --tile'}"
+    progress.write("".join(traceback.format_exception(error)), file=sys.stderr)
+    return f"{source}: {type(error).__name__}: {error}"

@@ -23,7 +23,7 @@ def test_golden_pictures(golden, run_command, tmp_path):
     model, pictures = golden("trained/CBSN_iter201500.ckpt"), golden("sample_images")
     run = run_command(
         *("infer.py", "--modelpath", model, "--imagepath", f"{pictures}/*.png"),
-        *("--savepath", "new/out", "--rounding=truncate"),
+        *("--savepath", "new/out", "--rounding=truncate", "--precision=float32"),
     )
     assert run.returncode == 0, run.stderr
     assert "2 of 2 pictures denoised" in run.stdout
@@ -32,6 +32,25 @@ def test_golden_pictures(golden, run_command, tmp_path):
         expected = read_picture(golden(f"trained/infer/{name}")).pixels
         off = np.abs(result.astype(int) - expected)
         assert off.max() <= 1 and (off > 0).mean() <= 1e-4
+
+
+@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+def test_engines_and_precisions_agree(infer, noisy, tmp_path, precision):
+    write_picture(tmp_path / "in.png", Picture(noisy, "PNG"))
+    results, where = [], ("--imagepath", "in.png", "--savepath", "out")
+    for engine in ("tensorflow", "openvino"):
+        run = infer(*where, "--engine", engine, "--precision", precision)
+        assert run.returncode == 0, run.stderr
+        assert f"Precision {precision}: as asked for. Engine {engine}: as asked for." in run.stdout
+        results.append(read_picture(tmp_path / "out" / "in.png").pixels.astype(int))
+    assert np.abs(results[0] - results[1]).max() <= 1
+
+
+def test_unusable_engines_are_refused(infer, noisy, tmp_path):
+    write_picture(tmp_path / "in.png", Picture(noisy, "PNG"))
+    flags = ("--engine", "openvino", "--precision", "mixed_float16")
+    run = infer("--imagepath", "in.png", "--savepath", "out", *flags)
+    assert (run.returncode, "--precision mixed_float16" in run.stderr) == (2, True)
 
 
 def test_a_mixed_folder(infer, noisy, tmp_path):

@@ -1,5 +1,6 @@
 import io
 import warnings
+from concurrent.futures import CancelledError
 
 import imagecodecs
 import numpy as np
@@ -11,6 +12,7 @@ from cbsn.data.image_io import (
     Picture,
     find_images,
     format_of_suffix,
+    pixel_bytes,
     read_picture,
     to_rgb,
     write_picture,
@@ -135,6 +137,21 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
     too_wide = np.zeros((1, 20_000, 3), np.uint8)
     with pytest.raises(ImageError, match=r"p\.webp: cannot be written as WEBP"):
         write_picture(path, Picture(too_wide, "PNG"))
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".webp", ".bmp"])
+def test_a_cancelled_write_leaves_the_old_file(tmp_path, suffix):
+    path = tmp_path / f"p{suffix}"
+    path.write_bytes(b"old")
+    answers = iter([] if suffix == ".webp" else [False])  # WebP comes as one part
+    with pytest.raises(CancelledError):
+        write_picture(
+            path,
+            Picture(random_pixels(3, size=(400, 500)), "PNG"),
+            cancelled=lambda: next(answers, True),
+        )
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 
@@ -302,12 +319,21 @@ def test_damaged_png_is_an_error(tmp_path, kind):
         read_picture(tmp_path / "p.png")
 
 
+@pytest.mark.parametrize("kind", TRUNCATABLE)
+def test_pixel_bytes_are_those_that_are_read(tmp_path, kind):
+    path = tmp_path / "p"
+    path.write_bytes(TRUNCATABLE[kind]())
+    assert pixel_bytes(path) == read_picture(path).pixels.nbytes
+    path.write_bytes(b"broken")
+    assert pixel_bytes(path) == pixel_bytes(tmp_path / "gone") == 0
+
+
 def test_picture_parts():
     rgba = Picture(random_pixels(4), "PNG", PROFILE)
     assert rgba.color.shape[-1] == 3 and rgba.alpha.shape[-1] == 1
-    inverted = rgba.with_color(255 - rgba.color)
-    np.testing.assert_array_equal(inverted.pixels[..., 3:], rgba.alpha)
-    np.testing.assert_array_equal(inverted.color, 255 - rgba.color)
+    np.testing.assert_array_equal(rgba.pixels, np.concatenate([rgba.color, rgba.alpha], axis=-1))
+    inverted = rgba.with_pixels(255 - rgba.pixels)
+    np.testing.assert_array_equal(inverted.pixels, 255 - rgba.pixels)
     assert inverted.icc_profile == PROFILE
     gray = Picture(random_pixels(1), "PNG")
     assert gray.alpha is None

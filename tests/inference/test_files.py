@@ -1,3 +1,7 @@
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -5,8 +9,10 @@ import pytest
 
 from cbsn.data.image_io import Picture, read_picture, write_picture
 from cbsn.errors import ConfigError, DataError
-from cbsn.inference import files
+from cbsn.inference import files, overlap
 from cbsn.inference.files import denoise_files, plan_outputs
+
+INFER = Path(__file__).resolve().parents[2] / "infer.py"
 
 
 def planned(names, format="auto"):
@@ -59,13 +65,16 @@ def test_unknown_format():
 class Inverter:
     """Stands in for a denoiser."""
 
-    def __call__(self, image, on_tile):
+    choices = "Inverts."
+
+    def __call__(self, image, on_tile, *, in_place):
+        assert in_place and image.flags.writeable
         on_tile(image.shape[0] * image.shape[1])
         if image.shape[0] == 13:
             raise MemoryError
         if image.shape[0] == 14:
             raise KeyError("a bug")
-        return np.iinfo(image.dtype).max - image
+        return np.subtract(np.iinfo(image.dtype).max, image, out=image)
 
 
 @pytest.fixture
@@ -102,6 +111,59 @@ def test_what_is_lost_is_said(tmp_path, inverter, capsys):
     save(tmp_path / "deep.png", dtype=np.uint16)
     assert denoise_files("model", [tmp_path / "deep.png"], tmp_path / "out", format="webp") == 0
     assert "deep.webp: WEBP holds 8 bits" in capsys.readouterr().err
+
+
+def test_a_result_that_cannot_be_written_does_not_stop_the_others(tmp_path, inverter, capsys):
+    for name in ("a.png", "b.png", "c.png"):
+        save(tmp_path / "in" / name)
+    (tmp_path / "out" / "b.png").mkdir(parents=True)
+    assert denoise_files("model", [tmp_path / "in"], tmp_path / "out") == 1
+    assert "b.png: cannot be written as PNG (Is a directory)" in capsys.readouterr().err
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.png", "b.png", "c.png"]
+    assert (read_picture(tmp_path / "out" / "c.png").pixels == 248).all()
+
+
+def test_reading_ahead_changes_no_result_and_no_message(tmp_path, inverter, capsys, monkeypatch):
+    for number in range(9):
+        dtype = np.uint16 if number % 3 == 0 else np.uint8
+        save(tmp_path / "in" / f"{number}.png", height=9 + number, dtype=dtype)  # 13 and 14 fail
+    (tmp_path / "in" / "2.png").write_bytes(b"broken")
+    runs = []
+    for budget in (0, 3 * 8 * 25, 2**29):
+        monkeypatch.setattr(overlap, "BUDGET", budget)
+        assert denoise_files("model", [tmp_path / "in"], tmp_path / "out", format="webp") == 1
+        output, errors = capsys.readouterr()
+        names = [str(tmp_path), "failed: "]
+        messages = [line for line in errors.splitlines() if line.startswith(tuple(names))]
+        files = {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+        runs.append((output, messages, files))
+    assert runs[0] == runs[1] == runs[2]
+    assert [name[0] for name in sorted(runs[0][2])] == list("013678")
+    assert [message.split(":")[0][-6:] for message in runs[0][1]].count("0.webp") == 1
+    assert sum(message.startswith("failed: ") for message in runs[0][1]) == 3
+
+
+def test_ctrl_c_leaves_whole_files_only(tmp_path, golden, random):
+    """At any moment: while one picture is read, another denoised, and another written."""
+    (tmp_path / "in").mkdir()
+    picture = Picture(random.integers(256, size=(400, 500, 3), dtype=np.uint8), "TIFF")
+    for number in range(60):
+        write_picture(tmp_path / "in" / f"{number:02d}.tif", picture)
+    flags = ["--modelpath", golden("small/CBSN_small.ckpt"), "--imagepath", "in", "--savepath=out"]
+    process = subprocess.Popen(
+        [sys.executable, INFER, *flags], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    )
+    while process.poll() is None and not list(tmp_path.glob("out/[0-9]*.tif")):
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert "interrupted" in errors and "Traceback" not in errors
+    results = list((tmp_path / "out").iterdir())
+    assert 0 < len(results) < 60
+    for result in results:
+        assert result.suffix == ".tif" and not result.name.startswith(".")
+        assert read_picture(result).pixels.shape == (400, 500, 3)
 
 
 def test_nothing_is_done_without_pictures_or_a_folder(tmp_path, inverter):
