@@ -1,0 +1,82 @@
+"""Measures speed and memory; the sides of a comparison alternate. See `--help`."""
+
+import argparse
+import importlib
+import sys
+from pathlib import Path
+
+from benchmarks.settings import SIZES, SUITES, Settings, parse_list
+from cbsn import cli
+from cbsn.errors import ConfigError
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Returns the flags."""
+    flags = cli.make_parser(
+        "Measure speed and memory, the sides of a comparison alternating. Everything takes hours "
+        "on 2 cores; --repeats, --sizes and --pictures make it shorter."
+    )
+    flags.prog = "python -m benchmarks"
+    # No `choices`: argparse would refuse the empty list that stands for all of them.
+    flags.add_argument("suites", nargs="*", help=f"of {', '.join(SUITES)}; none: all")
+    flags.add_argument("--quick", action="store_true", help="a tiny network: about a minute")
+    flags.add_argument("--repeats", type=int, help="measurements of each side (5; quick: 3)")
+    flags.add_argument("--sizes", help=f"networks, of {','.join(SIZES)} (full,small; quick: tiny)")
+    flags.add_argument("--batches", help="batch sizes of the training step (1,4; quick: 1)")
+    flags.add_argument("--pictures", help="HEIGHTxWIDTH,... (256x256,1024x1024; quick: 64x64)")
+    flags.add_argument("--sides", help="only these sides of step and inference: float32,bfloat16,…")
+    flags.add_argument(
+        "--huge", action="store_true", help="a picture of 4000x3000 too: minutes for each side"
+    )
+    flags.add_argument(
+        "--memory",
+        action=argparse.BooleanOptionalAction,
+        help="measure peak memory, in a process for each side (on; quick: off)",
+    )
+    flags.add_argument("--markdown", action="store_true", help="print Markdown tables")
+    flags.add_argument("--json", type=Path, help="write the results to this file, too")
+    return flags
+
+
+def main(flags: argparse.Namespace) -> None:
+    """Runs the suites one by one; what is done is written before the next one starts."""
+    import tensorflow as tf
+
+    from benchmarks import report
+    from benchmarks.machine import describe
+    from cbsn.files import write_json
+
+    for name in flags.suites:
+        if name not in SUITES:
+            raise ConfigError(f"The suites are {', '.join(SUITES)}. Received: {name}")
+    if flags.json and not flags.json.parent.is_dir():
+        raise ConfigError(f"--json needs a folder that exists. Received: {flags.json}")
+    settings = Settings.make(
+        quick=flags.quick,
+        huge=flags.huge,
+        repeats=flags.repeats,
+        memory=flags.memory,
+        sizes=parse_list("--sizes", flags.sizes),
+        batches=parse_list("--batches", flags.batches),
+        pictures=parse_list("--pictures", flags.pictures),
+        sides=parse_list("--sides", flags.sides),
+    )
+    # It warns of the many graphs that are traced, which here is as it should be.
+    tf.get_logger().setLevel("ERROR")
+    layout = report.MARKDOWN if flags.markdown else report.TEXT
+    results = {"machine": describe(), "settings": settings.to_dict(), "suites": {}}
+    print(report.header(results["machine"], layout), flush=True)
+    for name in flags.suites or SUITES:
+        suite = importlib.import_module(f"benchmarks.{name}")
+        cases = []
+        for case in suite.run(settings):
+            cases.append(case)
+            print(f"{name}: {case['case']} done", file=sys.stderr)
+        results["suites"][name] = cases
+        print("\n" + report.table(suite.TITLE, suite.COLUMNS, cases, layout), flush=True)
+        if flags.json:
+            write_json(flags.json, results)
+
+
+if __name__ == "__main__":
+    cli.run(main, make_parser())

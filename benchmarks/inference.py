@@ -1,0 +1,106 @@
+"""Denoising pictures: seconds per megapixel and peak memory."""
+
+import functools
+import importlib.util
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from benchmarks.harness import Sample, Side, compare, timed
+from benchmarks.memory import measure_memory
+from benchmarks.report import Column
+from benchmarks.settings import Settings
+from benchmarks.step import OURS, STOCK, describe
+from cbsn.inference.denoiser import Denoiser
+from cbsn.recipes import customised
+
+TITLE = "Inference"
+COLUMNS = (
+    Column("seconds_per_megapixel", "s per MP"),
+    Column("seconds", "median s"),
+    Column("seconds_min", "min s"),
+    Column("ratio", "times as fast", ".2f"),
+    Column("peak_gib", "peak GiB", ".2f"),
+)
+
+_WARM_UP_PIXELS = 2**21
+"""Above it a picture takes minutes, of which tracing is seconds: so it is not warmed up."""
+
+
+def denoiser(
+    filters: int, num_modules: int, *, network: str, precision: str, **options: Any
+) -> Denoiser:
+    """Returns a denoiser with fresh weights; `options` are those of `Denoiser`."""
+    recipe = customised("cbsn", network=network, filters=filters, num_modules=num_modules)
+    return Denoiser(recipe, recipe.build_network(precision), **options)
+
+
+class _Way(NamedTuple):
+    """A way to denoise: makes a denoiser of a size, for pictures up to a number of pixels."""
+
+    make: Callable[[int, int], Denoiser]
+    max_pixels: float = float("inf")
+    requires: str = "tensorflow"  # a module; where it is missing, the side is left out
+
+
+_ours = functools.partial(denoiser, network=OURS)
+_stock = functools.partial(denoiser, network=STOCK, tile=None)
+_openvino = functools.partial(_ours, engine="openvino")
+SIDES = {
+    name: _Way(functools.partial(make, precision=precision), *limits)
+    for name, make, precision, *limits in (
+        ("float32", _ours, "float32"),
+        ("bfloat16", _ours, "mixed_bfloat16"),
+        ("openvino float32", _openvino, "float32", float("inf"), "openvino"),
+        ("openvino bfloat16", _openvino, "mixed_bfloat16", float("inf"), "openvino"),
+        ("stock float32, whole", _stock, "float32", 2**16),
+        ("stock bfloat16, whole", _stock, "mixed_bfloat16", 2**16),
+    )
+}
+"""The sides, by name. The stock form takes the picture whole, and so small ones only."""
+_BASES = ("stock float32, whole", "float32")
+"""What the others are compared with: the first one that takes part."""
+
+
+def picture(height: int, width: int) -> np.ndarray:
+    """Returns a picture of noise."""
+    return np.random.default_rng(0).integers(0, 256, (height, width, 3), "uint8")
+
+
+def make(spec: Mapping[str, Any]) -> Callable[[], Sample]:
+    """Returns a measurement: `spec` says side, filters, num_modules, height and width."""
+    denoise = SIDES[spec["side"]].make(spec["filters"], spec["num_modules"])
+    image = picture(spec["height"], spec["width"])
+    clock = timed(lambda: denoise(image))
+
+    def measure() -> Sample:
+        seconds = clock()["seconds"]
+        megapixels = spec["height"] * spec["width"] / 1e6
+        return {"seconds": seconds, "seconds_per_megapixel": seconds / megapixels}
+
+    return measure
+
+
+def run(settings: Settings) -> Iterator[dict[str, Any]]:
+    """Measures, and yields each case's results."""
+    for size in settings.sizes:
+        for height, width in settings.pictures:
+            names = settings.select(
+                name
+                for name, way in SIDES.items()
+                if height * width <= way.max_pixels and importlib.util.find_spec(way.requires)
+            )
+            base = next((name for name in _BASES if name in names), names[0])
+            sides = []
+            for name in names:
+                spec = {"side": name, "filters": size.filters, "num_modules": size.num_modules}
+                spec |= {"height": height, "width": width}
+                facts = measure_memory("inference", spec) if settings.memory else {}
+                sides.append(Side(name, make(spec), base=base, facts=facts))
+            yield compare(
+                f"{describe(size)}, {height}x{width}",
+                sides,
+                settings.repeats,
+                warm_up=height * width <= _WARM_UP_PIXELS,
+            )

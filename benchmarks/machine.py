@@ -1,0 +1,54 @@
+"""What a measurement was taken on."""
+
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+_BFLOAT16_FLAGS = ("amx_bf16", "avx512_bf16")
+"""Of /proc/cpuinfo: without one of them, bfloat16 is computed in float32 and saves no time."""
+
+
+def describe() -> dict[str, Any]:
+    """Returns the machine and the libraries, by name; fit for JSON."""
+    cpu = _cpu_info()
+    flags = cpu.get("flags", "").split()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {
+        "CPU": cpu.get("model name") or platform.processor() or platform.machine(),
+        "cores": cores,
+        "memory": _memory(),
+        **{flag: "yes" if flag in flags else "no" for flag in _BFLOAT16_FLAGS},
+        "GPU": ", ".join(_gpus()) or "none",
+        "load before": f"{os.getloadavg()[0]:.2f}" if hasattr(os, "getloadavg") else "unknown",
+        "Python": platform.python_version(),
+        "TensorFlow": tf.__version__,
+        "Keras": keras.__version__,
+    }
+
+
+def _cpu_info() -> dict[str, str]:
+    """The first processor's entries of /proc/cpuinfo; empty where there is none."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return {}
+    lines = text.split("\n\n")[0].splitlines()
+    pairs = (line.split(":", 1) for line in lines if ":" in line)
+    return {key.strip(): value.strip() for key, value in pairs}
+
+
+def _memory() -> str:
+    try:
+        size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, OSError, ValueError):
+        return "unknown"
+    return f"{size / 2**30:.1f} GiB"
+
+
+def _gpus() -> list[str]:
+    details = map(tf.config.experimental.get_device_details, tf.config.list_physical_devices("GPU"))
+    return [detail.get("device_name", "unknown") for detail in details]

@@ -1,0 +1,156 @@
+"""What is measured: sizes of networks, batches and pictures, and how often."""
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from cbsn.errors import ConfigError
+
+SUITES = ("step", "roofline", "inference", "pipeline")
+"""The suites; each is a module of this package with `TITLE`, `COLUMNS` and `run(settings)`."""
+
+
+class Size(NamedTuple):
+    """A size of the network: channels, and dilated modules in each branch."""
+
+    name: str
+    filters: int
+    num_modules: int
+
+
+SIZES = {size.name: size for size in (Size("full", 128, 9), Size("small", 32, 5))}
+SIZES["tiny"] = Size("tiny", 8, 2)
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What is measured.
+
+    Args:
+        sizes: networks of `step`, `roofline` and `inference`.
+        batches: patches in a training step.
+        patch_size: side of a training patch.
+        pictures: (height, width) of the pictures that are denoised.
+        tile: side of the picture, one tile, whose convolutions are the roofline of inference.
+        records: patches in the data set of `pipeline`.
+        crops: crops that are taken from it in one measurement.
+        repeats: measurements of each side, after a warm-up.
+        memory: whether peak memory is measured, which takes a process for each side.
+        sides: names of the sides of `step` and `inference` that take part; empty for all.
+
+    Raises:
+        ConfigError: if a number is too low.
+    """
+
+    sizes: tuple[Size, ...] = (SIZES["full"], SIZES["small"])
+    batches: tuple[int, ...] = (1, 4)
+    patch_size: int = 120
+    pictures: tuple[tuple[int, int], ...] = ((256, 256), (1024, 1024))
+    tile: int = 512
+    records: int = 512
+    crops: int = 4096
+    repeats: int = 5
+    memory: bool = True
+    sides: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        if self.repeats < 1:
+            raise ConfigError(f"--repeats must be at least 1. Received: {self.repeats}")
+        if any(batch < 1 for batch in self.batches):
+            raise ConfigError(f"--batches must be at least 1. Received: {self.batches}")
+
+    @classmethod
+    def make(
+        cls,
+        *,
+        quick: bool,
+        huge: bool,
+        repeats: int | None,
+        memory: bool | None,
+        sizes: Sequence[str] | None,
+        batches: Sequence[str] | None,
+        pictures: Sequence[str] | None,
+        sides: Sequence[str] | None,
+    ) -> "Settings":
+        """Makes settings of flags; None leaves the default, which depends on `quick`.
+
+        Raises:
+            ConfigError: if a flag's value is unknown or cannot be read.
+        """
+        settings = _QUICK if quick else cls()
+        changes: dict[str, Any] = {"repeats": repeats, "memory": memory}
+        if sizes is not None:
+            changes["sizes"] = tuple(_size(name) for name in sizes)
+        if batches is not None:
+            changes["batches"] = tuple(_integer("--batches", value) for value in batches)
+        if pictures is not None:
+            changes["pictures"] = tuple(_picture(value) for value in pictures)
+        changes["sides"] = None if sides is None else tuple(sides)
+        changes = {key: value for key, value in changes.items() if value is not None}
+        settings = dataclasses.replace(settings, **changes)
+        if huge:
+            settings = dataclasses.replace(settings, pictures=(*settings.pictures, (3000, 4000)))
+        return settings
+
+    def select(self, names: Iterable[str]) -> list[str]:
+        """Returns those of a suite's sides that take part.
+
+        Raises:
+            ConfigError: if none of them does.
+        """
+        names = [*names]
+        chosen = [name for name in names if not self.sides or name in self.sides]
+        if not chosen:
+            raise ConfigError(f"--sides are of {', '.join(names)}. Received: {self.sides}")
+        return chosen
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain values, fit for JSON."""
+        return {**dataclasses.asdict(self), "sizes": [size._asdict() for size in self.sizes]}
+
+
+_QUICK = Settings(
+    sizes=(SIZES["tiny"],),
+    batches=(1,),
+    patch_size=60,
+    pictures=((64, 64),),
+    tile=64,
+    records=32,
+    crops=512,
+    repeats=3,
+    memory=False,
+)
+
+
+def parse_list(flag: str, value: str | None) -> list[str] | None:
+    """Splits a flag's value at its commas.
+
+    Raises:
+        ConfigError: if a part is empty.
+    """
+    if value is None:
+        return None
+    parts = [part.strip() for part in value.split(",")]
+    if not all(parts):
+        raise ConfigError(f"{flag} takes values with commas between them. Received: {value!r}")
+    return parts
+
+
+def _size(name: str) -> Size:
+    if name not in SIZES:
+        raise ConfigError(f"--sizes are of {', '.join(SIZES)}. Received: {name}")
+    return SIZES[name]
+
+
+def _integer(flag: str, value: str) -> int:
+    try:
+        return int(value)
+    except ValueError:
+        raise ConfigError(f"{flag} takes whole numbers. Received: {value}") from None
+
+
+def _picture(value: str) -> tuple[int, int]:
+    parts = [_integer("--pictures", part) for part in value.split("x")]
+    if len(parts) != 2 or min(parts) < 1:
+        raise ConfigError(f"--pictures takes HEIGHTxWIDTH. Received: {value}")
+    return parts[0], parts[1]
