@@ -15,6 +15,9 @@ from cbsn.data.augment import NUM_ORIENTATIONS, orient
 from cbsn.data.records import PatchRecords
 from cbsn.errors import ConfigError, DataError
 
+_AT_ONCE = 32
+"""Crops that tf.data asks Python for in one call, as a call alone takes as long as two crops."""
+
 
 class PatchPipeline:
     """An endless stream of training batches.
@@ -60,29 +63,29 @@ class PatchPipeline:
         Raises:
             DataError: if the record is damaged.
         """
-        epoch, place = divmod(position, len(self.records))
-        patch = self.records[int(self._order(epoch)[place])]
-        random = np.random.Generator(np.random.Philox(key=(self.seed << 64) + position))
-        room = self.records.patch_size - self.patch_size + 1
-        top, left, orientation = random.integers(0, (room, room, NUM_ORIENTATIONS))
-        patch = patch[top : top + self.patch_size, left : left + self.patch_size]
-        return orient(patch, orientation)
+        return self._crops(range(position, position + 1))[0]
 
     def batch(self, step: int) -> np.ndarray:
         """Returns the batch of a step: [batch_size, patch_size, patch_size, 3]."""
         start = step * self.batch_size
-        return np.stack([self.crop(start + i) for i in range(self.batch_size)])
+        return self._crops(range(start, start + self.batch_size))
 
     def dataset(self, start: int = 0) -> tf.data.Dataset:
-        """Returns the batches from step `start` on, as an endless dataset."""
-        shape = (self.batch_size, self.patch_size, self.patch_size, 3)
+        """Returns the batches from step `start` on, as an endless dataset.
+
+        It reads ahead: a damaged record may end it some batches before the one with its crop.
+        """
+        size = self.patch_size
         dtype = tf.as_dtype(self.records.dtype)
 
-        def load(step: tf.Tensor) -> tf.Tensor:
-            return tf.ensure_shape(tf.numpy_function(self._load, [step], dtype), shape)
+        def load(position: tf.Tensor) -> tf.Tensor:
+            crops = tf.numpy_function(self._load, [position], dtype)
+            return tf.ensure_shape(crops, (_AT_ONCE, size, size, 3))
 
-        steps = tf.data.Dataset.range(start, np.iinfo(np.int64).max)
-        return steps.map(load, num_parallel_calls=2, deterministic=True).prefetch(tf.data.AUTOTUNE)
+        positions = tf.data.Dataset.range(start * self.batch_size, np.iinfo(np.int64).max, _AT_ONCE)
+        crops = positions.map(load, num_parallel_calls=2, deterministic=True)
+        batches = crops.rebatch(self.batch_size, drop_remainder=True)
+        return batches.prefetch(tf.data.AUTOTUNE)
 
     def guard(self, batches: Iterator[tf.Tensor]) -> Iterator[tf.Tensor]:
         """Passes batches on; turns what tf.data makes of a `DataError` back into one."""
@@ -91,12 +94,33 @@ class PatchPipeline:
         except tf.errors.OpError as error:
             raise self._error or error from None
 
-    def _load(self, step: np.int64) -> np.ndarray:
+    def _load(self, position: np.int64) -> np.ndarray:
         try:
-            return self.batch(int(step))
+            return self._crops(range(position, position + _AT_ONCE))
         except DataError as error:
             self._error = error
             raise
+
+    def _crops(self, positions: range) -> np.ndarray:
+        size = self.patch_size
+        room = self.records.patch_size - size + 1
+        crops = np.empty((len(positions), size, size, 3), self.records.dtype)
+        bits = np.random.Philox(key=0)
+        random, state = np.random.Generator(bits), bits.state
+        for crop, position in zip(crops, positions, strict=True):
+            epoch, place = divmod(position, len(self.records))
+            patch = self.records[self._order(epoch)[place]]
+            # As `Philox(key=(seed << 64) + position)`, which would take several times longer:
+            # it asks the system for entropy that it does not use.
+            state["state"]["key"] = position, self.seed
+            bits.state = state
+            top, left, orientation = random.integers(0, (room, room, NUM_ORIENTATIONS))
+            patch = orient(patch[top : top + size, left : left + size], orientation)
+            # Channel by channel: NumPy would copy a turned patch in runs of one pixel's three
+            # values, several times slower.
+            for channel in range(3):
+                crop[..., channel] = patch[..., channel]
+        return crops
 
     def _permutation(self, epoch: int) -> np.ndarray:
         return np.random.default_rng((self.seed, epoch)).permutation(len(self.records))

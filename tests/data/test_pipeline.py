@@ -1,8 +1,11 @@
 import collections
+import hashlib
 
 import numpy as np
 import pytest
 
+from cbsn.data.augment import orient
+from cbsn.data.manifest import DTYPES
 from cbsn.data.pipeline import PatchPipeline
 from cbsn.data.records import PatchRecords, RecordWriter
 from cbsn.errors import ConfigError, DataError
@@ -48,16 +51,61 @@ def test_crops_are_cut_anywhere_and_turned_every_way(records):
     assert min(turns.values()) > 40
 
 
+@pytest.fixture
+def noise(tmp_path):
+    """A function (dtype) → records of random values, in two files."""
+
+    def make(dtype):
+        values = np.random.default_rng(1).integers(0, 256, (5, 256, 256, 3), np.uint8)
+        for name, patches in (("a", values[:2]), ("b", values[2:])):
+            with RecordWriter(tmp_path / f"{name}.tfrecords") as writer:
+                for patch in patches:
+                    writer.write(patch.astype(DTYPES[dtype]))
+        return PatchRecords.open(tmp_path)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("seed", "start", "digest"),
+    [(0, 0, "07903b2d1fcdd21b"), (2**40 + 3, 10**12, "a382c8fa92e5b4cb")],
+)
+def test_a_seed_gives_the_stream_it_always_gave(noise, seed, start, digest):
+    batches = _take(PatchPipeline(noise("uint8"), 120, 4, seed), 20, start)
+    assert hashlib.sha256(np.stack(batches).tobytes()).hexdigest()[:16] == digest
+
+
+@pytest.mark.parametrize("dtype", [*DTYPES])
+@pytest.mark.parametrize("size", [119, 256])
+def test_what_is_sampled_depends_on_seed_and_position_alone(noise, dtype, size):
+    records = noise(dtype)
+    pipeline = PatchPipeline(records, size, 1, seed=5)
+    for position in (*range(12), 2**40 + 1):
+        epoch, place = divmod(position, len(records))
+        patch = records[np.random.default_rng((5, epoch)).permutation(len(records))[place]]
+        random = np.random.Generator(np.random.Philox(key=(5 << 64) + position))
+        top, left, orientation = random.integers(0, (257 - size, 257 - size, 8))
+        expected = orient(patch[top : top + size, left : left + size], orientation)
+        crop = pipeline.crop(position)
+        np.testing.assert_array_equal(crop, expected)
+        assert crop.dtype == records.dtype
+
+
 def test_a_stream_started_later_goes_on_the_same(records):
     pipeline = PatchPipeline(records, 24, 3, seed=5)
-    whole = _take(pipeline, 9)
-    np.testing.assert_array_equal(whole[4:], _take(PatchPipeline(records, 24, 3, seed=5), 5, 4))
-    assert not np.array_equal(whole, _take(PatchPipeline(records, 24, 3, seed=6), 9))
+    whole = _take(pipeline, 30)
+    np.testing.assert_array_equal(whole[4:], _take(PatchPipeline(records, 24, 3, seed=5), 26, 4))
+    assert not np.array_equal(whole, _take(PatchPipeline(records, 24, 3, seed=6), 30))
 
 
-def test_batches_are_the_stream_in_pieces(records):
-    two, six = (np.concatenate(_take(PatchPipeline(records, 24, n), 6 // n)) for n in (2, 6))
-    np.testing.assert_array_equal(two, six)
+@pytest.mark.parametrize("batch_size", [1, 5, 32, 70])
+def test_dataset_batches_and_crops_are_one_stream(records, batch_size):
+    pipeline = PatchPipeline(records, 24, batch_size)
+    steps = range(3, 3 + -(-100 // batch_size))
+    crops = [pipeline.crop(i) for i in range(3 * batch_size, steps.stop * batch_size)]
+    stream = np.reshape(crops, (len(steps), batch_size, 24, 24, 3))
+    np.testing.assert_array_equal(_take(pipeline, len(steps), 3), stream)
+    np.testing.assert_array_equal([pipeline.batch(step) for step in steps], stream)
 
 
 def test_shape_and_dtype_are_known_to_the_graph(records):
