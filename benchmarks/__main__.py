@@ -39,7 +39,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(flags: argparse.Namespace) -> None:
-    """Runs the suites one by one; what is done is written before the next one starts."""
+    """Runs the suites one by one; each case is written when it is done."""
     import tensorflow as tf
 
     from benchmarks import report
@@ -68,14 +68,13 @@ def main(flags: argparse.Namespace) -> None:
     print(report.header(results["machine"], layout), flush=True)
     for name in flags.suites or SUITES:
         suite = importlib.import_module(f"benchmarks.{name}")
-        cases = []
+        cases = results["suites"][name] = []
         for case in suite.run(settings):
             cases.append(case)
             print(f"{name}: {case['case']} done", file=sys.stderr)
-        results["suites"][name] = cases
+            if flags.json:
+                write_json(flags.json, results)
         print("\n" + report.table(suite.TITLE, suite.COLUMNS, cases, layout), flush=True)
-        if flags.json:
-            write_json(flags.json, results)
 
 
 if __name__ == "__main__":

@@ -77,27 +77,45 @@ class Replay:
     """
 
     def __init__(self, convolutions: Counter[Convolution]):
-        tensors: dict[tuple, tf.Tensor] = {}
+        self._noise = _noise(convolutions)
         self._runs = []
         for convolution, count in convolutions.items():
-            operands = []
-            for place, shape in enumerate(convolution.operands()):
-                # Shared where they agree, for memory, but never both operands of one operation.
-                key = (place, shape, convolution.dtype)
-                if key not in tensors:
-                    tensors[key] = tf.cast(tf.random.normal(shape), convolution.dtype)
-                operands.append(tensors[key])
+            operands = self._operands(convolution)
             seconds = _time(_repeated(convolution, 1, operands), operands)
             calls = min(_ENOUGH_CALLS, math.ceil(_ENOUGH_SECONDS / seconds))
-            function = _repeated(convolution, calls, operands)
-            self._runs.append((convolution.kind, count / calls, function, operands))
+            self._runs.append((convolution, count / calls, _repeated(convolution, calls, operands)))
 
     def __call__(self) -> dict[str, float]:
         """Returns the `seconds` they take together, and those of each kind by its name."""
         seconds = dict.fromkeys(KINDS, 0.0)
-        for kind, weight, function, operands in self._runs:
-            seconds[kind] += weight * _time(function, operands)
+        for convolution, weight, function in self._runs:
+            operands = self._operands(convolution)
+            seconds[convolution.kind] += weight * _time(function, operands)
         return {"seconds": sum(seconds.values()), **seconds}
+
+    def _operands(self, convolution: Convolution) -> list[tf.Tensor]:
+        return [
+            tf.reshape(noise[: math.prod(shape)], shape)
+            for noise, shape in zip(
+                self._noise[convolution.dtype], convolution.operands(), strict=True
+            )
+        ]
+
+
+def _noise(convolutions: Counter[Convolution]) -> dict[str, list[tf.Tensor]]:
+    """Returns, for each dtype, two tensors of which those of any convolution are the beginnings.
+
+    Two, for the operands of one must not be the same memory; and not some for each convolution:
+    the tiles of inference shrink from layer to layer, so that hardly two of them agree in shape.
+    """
+    sizes: dict[str, list[int]] = {}
+    for convolution in convolutions:
+        own = [math.prod(shape) for shape in convolution.operands()]
+        sizes[convolution.dtype] = [*map(max, own, sizes.get(convolution.dtype, own))]
+    return {
+        dtype: [tf.cast(tf.random.normal([size]), dtype) for size in pair]
+        for dtype, pair in sizes.items()
+    }
 
 
 def _repeated(convolution: Convolution, calls: int, operands: list[tf.Tensor]) -> Any:

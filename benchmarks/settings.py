@@ -46,7 +46,7 @@ class Settings:
     batches: tuple[int, ...] = (1, 4)
     patch_size: int = 120
     pictures: tuple[tuple[int, int], ...] = ((256, 256), (1024, 1024))
-    tile: int = 512
+    tile: int = 342
     records: int = 512
     crops: int = 4096
     repeats: int = 5
