@@ -15,8 +15,8 @@ from cbsn.data.augment import NUM_ORIENTATIONS, orient
 from cbsn.data.records import PatchRecords
 from cbsn.errors import ConfigError, DataError
 
-_AT_ONCE = 32
-"""Crops that tf.data asks Python for in one call, as a call alone takes as long as two crops."""
+_CROPS_AT_ONCE, _BYTES_AT_ONCE = 128, 2**23
+"""Crops that tf.data asks Python for in one call at most, as every call has its price."""
 
 
 class PatchPipeline:
@@ -77,13 +77,16 @@ class PatchPipeline:
         """
         size = self.patch_size
         dtype = tf.as_dtype(self.records.dtype)
+        fit = _BYTES_AT_ONCE // (size * size * 3 * dtype.size)
+        count = max(1, min(_CROPS_AT_ONCE, fit))
 
         def load(position: tf.Tensor) -> tf.Tensor:
-            crops = tf.numpy_function(self._load, [position], dtype)
-            return tf.ensure_shape(crops, (_AT_ONCE, size, size, 3))
+            crops = tf.numpy_function(self._load, [position, count], dtype)
+            return tf.ensure_shape(crops, (count, size, size, 3))
 
-        positions = tf.data.Dataset.range(start * self.batch_size, np.iinfo(np.int64).max, _AT_ONCE)
-        crops = positions.map(load, num_parallel_calls=2, deterministic=True)
+        positions = tf.data.Dataset.range(start * self.batch_size, np.iinfo(np.int64).max, count)
+        # One call at a time: two would wait for each other, at Python's lock, at twice the cost.
+        crops = positions.map(load, num_parallel_calls=1, deterministic=True)
         batches = crops.rebatch(self.batch_size, drop_remainder=True)
         return batches.prefetch(tf.data.AUTOTUNE)
 
@@ -94,9 +97,9 @@ class PatchPipeline:
         except tf.errors.OpError as error:
             raise self._error or error from None
 
-    def _load(self, position: np.int64) -> np.ndarray:
+    def _load(self, position: np.int64, count: np.int64) -> np.ndarray:
         try:
-            return self._crops(range(position, position + _AT_ONCE))
+            return self._crops(range(position, position + count))
         except DataError as error:
             self._error = error
             raise

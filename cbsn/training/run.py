@@ -1,5 +1,6 @@
 """The training loop, and all that happens around a step."""
 
+import contextlib
 import dataclasses
 import sys
 import time
@@ -173,9 +174,12 @@ class _Run:
         if start >= self._max_steps:
             return
         dataset = self._trainer.distribute(self._pipeline.dataset(start))
-        with tqdm(total=self._max_steps, initial=start, unit="step", disable=None) as bar:
+        with (
+            # Closed in any case: a process may hang at its end while tf.data reads on.
+            contextlib.closing(self._pipeline.guard(iter(dataset))) as batches,
+            tqdm(total=self._max_steps, initial=start, unit="step", disable=None) as bar,
+        ):
             try:
-                batches = self._pipeline.guard(iter(dataset))
                 for step in range(start + 1, self._max_steps + 1):
                     metrics = self._trainer.train_step(next(batches))
                     if bar.update():

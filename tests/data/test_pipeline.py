@@ -23,6 +23,12 @@ def records(tmp_path, random):
     return PatchRecords.open(tmp_path)
 
 
+@pytest.fixture(autouse=True)
+def short_calls(monkeypatch):
+    """So that a test's few batches come of several calls."""
+    monkeypatch.setattr("cbsn.data.pipeline._CROPS_AT_ONCE", 16)
+
+
 def _take(pipeline, count, start=0):
     return list(pipeline.guard(iter(pipeline.dataset(start).take(count).as_numpy_iterator())))
 
