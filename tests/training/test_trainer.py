@@ -202,18 +202,20 @@ def test_two_devices_give_the_weights_of_one(recipe, random, run_python):
         batches[3, 1, 0, 0] = np.nan
         dataset = tf.data.Dataset.from_tensor_slices(batches)
         runs = []
-        for strategy in (None, tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])):
-            trainer = Trainer(recipe, strategy=strategy, ema=0.9)
+        two = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+        for strategy, micro_batch in ((None, 4), (two, 2), (two, 1)):
+            trainer = Trainer(recipe, strategy=strategy, micro_batch=micro_batch, ema=0.9)
             trainer.step.assign(200_000)
             for batch in trainer.distribute(dataset):
                 metrics = trainer.train_step(batch)
             assert trainer.skipped.numpy() == 1, trainer.skipped
             runs.append((metrics, trainer.network.get_weights() + trainer.average.get_weights()))
-        (one, weights_one), (two, weights_two) = runs
-        for name in one:
-            np.testing.assert_allclose(one[name], two[name], rtol=1e-5)
-        for a, b in zip(weights_one, weights_two, strict=True):
-            np.testing.assert_allclose(a, b, atol=1e-5)
+        (one, weights_one), *others = runs
+        for two, weights_two in others:
+            for name in one:
+                np.testing.assert_allclose(one[name], two[name], rtol=1e-5)
+            for a, b in zip(weights_one, weights_two, strict=True):
+                np.testing.assert_allclose(a, b, atol=1e-5)
         print("equal")
         """
     )
