@@ -1,5 +1,7 @@
 """The README's commands are real: their flags exist, and the files they name are there."""
 
+import importlib
+import importlib.util
 import re
 import shlex
 import sys
@@ -14,12 +16,11 @@ COMMANDS = [
     for block in re.findall(r"```sh\n(.*?)```", README, re.DOTALL)
     for line in block.splitlines()
 ]
-SCRIPTS = [command for command in COMMANDS if command.startswith("python ")]
+SCRIPTS = [command for command in COMMANDS if re.match(r"python \w+\.py", command)]
+MODULES = [command for command in COMMANDS if command.startswith("python -m ")]
 
 
 def _parser(script):
-    import importlib.util
-
     spec = importlib.util.spec_from_file_location(script.removesuffix(".py"), ROOT / script)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -31,6 +32,12 @@ def test_every_command_parses(command, monkeypatch):
     _, script, *flags = shlex.split(command)
     monkeypatch.setattr(sys, "argv", [script])
     assert _parser(script).parse_args(flags)
+
+
+@pytest.mark.parametrize("command", MODULES)
+def test_every_module_parses(command):
+    module, *flags = shlex.split(command)[2:]
+    assert importlib.import_module(f"{module}.__main__").make_parser().parse_args(flags)
 
 
 def test_every_script_has_a_command():

@@ -49,11 +49,13 @@ class Trainer:
         average: a second one with the averaged weights, or None.
         step: int64 variable, number of steps done, skipped ones included.
         skipped: int64 variable, number of steps that changed nothing.
+        micro_batch: int, as given or chosen.
         loss_scale: float32 variable, with "mixed_float16" what the loss is multiplied by while
             its gradients are taken.
 
     Raises:
-        ConfigError: if the batch cannot be shared out evenly, or `ema` is out of range.
+        ConfigError: if the batch cannot be shared out evenly, `micro_batch` does not divide a
+            device's share of it, or `ema` is out of range.
     """
 
     def __init__(
