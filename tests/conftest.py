@@ -1,6 +1,7 @@
 """Shared fixtures: golden vectors, from the tree or from the folder beside the checkout."""
 
 import os
+import signal
 import subprocess
 import sys
 import textwrap
@@ -10,6 +11,11 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
 import numpy as np
 import pytest
+
+# A shell starts what it puts into the background with Ctrl-C ignored, and the commands that are
+# interrupted here would inherit that.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = (ROOT / "tests" / "golden", ROOT.parent / "shared" / "golden")

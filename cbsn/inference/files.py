@@ -65,7 +65,7 @@ def denoise_files(
         save_path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"No folder can be made at {save_path}: {error.strerror}.") from error
-    print(denoiser.choices)
+    print(denoiser.choices, flush=True)
     failures = []
     with tqdm(total=len(outputs), unit="image") as progress:
 
