@@ -200,23 +200,6 @@ def test_tiff_kinds(tmp_path):
     np.testing.assert_array_equal(read_picture(path).pixels, 255 - rgb[..., :1])
 
 
-def test_multiplied_alpha_becomes_straight(tmp_path):
-    straight = np.array([[[200, 100, 50, 255], [200, 100, 50, 51], [0, 0, 0, 0]]], np.uint8)
-    multiplied = straight.copy()
-    multiplied[..., :3] = np.rint(straight[..., :3] * (straight[..., 3:] / 255))
-    path = tmp_path / "p.tif"
-    tifffile.imwrite(path, multiplied, photometric="rgb", extrasamples=["assocalpha"])
-    np.testing.assert_array_equal(read_picture(path).pixels, straight)
-
-
-def test_a_second_reduced_page_is_a_thumbnail(tmp_path):
-    rgb = random_pixels(3)
-    with tifffile.TiffWriter(tmp_path / "p.tif") as file:
-        file.write(rgb, photometric="rgb")
-        file.write(rgb[::4, ::4], photometric="rgb", subfiletype=1)
-    np.testing.assert_array_equal(read_picture(tmp_path / "p.tif").pixels, rgb)
-
-
 def encoded(image, format, **options):
     buffer = io.BytesIO()
     image.save(buffer, format, **options)

@@ -102,3 +102,19 @@ def test_size_by_the_header(tmp_path, pixels):
     assert pixel_bytes(path) == read_picture(path).pixels.nbytes
     path.write_bytes(path.read_bytes()[:30])
     assert pixel_bytes(path) == 0
+
+
+def test_multiplied_alpha_becomes_straight(tmp_path):
+    straight = np.array([[[200, 100, 50, 255], [200, 100, 50, 51], [0, 0, 0, 0]]], np.uint8)
+    multiplied = straight.copy()
+    multiplied[..., :3] = np.rint(straight[..., :3] * (straight[..., 3:] / 255))
+    path = tmp_path / "p.tif"
+    tifffile.imwrite(path, multiplied, photometric="rgb", extrasamples=["assocalpha"])
+    np.testing.assert_array_equal(read_picture(path).pixels, straight)
+
+
+def test_a_second_reduced_page_is_a_thumbnail(tmp_path, pixels):
+    with tifffile.TiffWriter(tmp_path / "p.tif") as file:
+        file.write(pixels, photometric="rgb")
+        file.write(pixels[::4, ::4], photometric="rgb", subfiletype=1)
+    np.testing.assert_array_equal(read_picture(tmp_path / "p.tif").pixels, pixels)
