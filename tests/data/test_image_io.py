@@ -14,7 +14,6 @@ from cbsn.data.image_io import (
     format_of_suffix,
     pixel_bytes,
     read_picture,
-    to_rgb,
     write_picture,
 )
 from cbsn.errors import DataError, ImageError
@@ -309,20 +308,6 @@ def test_pixel_bytes_are_those_that_are_read(tmp_path, kind):
     assert pixel_bytes(path) == read_picture(path).pixels.nbytes
     path.write_bytes(b"broken")
     assert pixel_bytes(path) == pixel_bytes(tmp_path / "gone") == 0
-
-
-def test_picture_parts():
-    rgba = Picture(random_pixels(4), "PNG", PROFILE)
-    assert rgba.color.shape[-1] == 3 and rgba.alpha.shape[-1] == 1
-    np.testing.assert_array_equal(rgba.pixels, np.concatenate([rgba.color, rgba.alpha], axis=-1))
-    inverted = rgba.with_pixels(255 - rgba.pixels)
-    np.testing.assert_array_equal(inverted.pixels, 255 - rgba.pixels)
-    assert inverted.icc_profile == PROFILE
-    gray = Picture(random_pixels(1), "PNG")
-    assert gray.alpha is None
-    rgb = to_rgb(gray)
-    assert rgb.shape == (19, 26, 3)
-    np.testing.assert_array_equal(rgb[..., 2], gray.pixels[..., 0])
 
 
 def test_find_images(tmp_path, monkeypatch):
