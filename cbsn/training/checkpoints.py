@@ -48,10 +48,21 @@ class Checkpoints:
         self._manager = tf.train.CheckpointManager(state, str(folder / "checkpoints"), KEEP)
 
     def restore(self) -> int:
-        """Goes back to the newest checkpoint, if there is one; returns the step."""
+        """Goes back to the newest checkpoint, if there is one; returns the step.
+
+        Raises:
+            ConfigError: if it does not hold what this training keeps.
+        """
         newest = self._manager.latest_checkpoint
         if newest:
-            self._state.restore(newest).assert_consumed()
+            try:
+                self._state.restore(newest).assert_consumed()
+            except AssertionError as error:
+                raise ConfigError(
+                    f"{newest} was written by another version, or for another training: it does "
+                    "not hold what this one keeps. Take another --name, or start over with "
+                    "--no-resume, which sets the earlier run aside."
+                ) from error
         return int(self._step.numpy())
 
     def save(self) -> None:

@@ -3,6 +3,7 @@ import json
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from cbsn.errors import ConfigError
 from cbsn.training.checkpoints import KEEP, Checkpoints, open_run
@@ -80,3 +81,10 @@ def test_starting_over_deletes_nothing(recipe, tmp_path, capsys):
         (tmp_path / "a" / "mark").write_text(str(number))
     assert [(tmp_path / name / "mark").read_text() for name in ("a.1", "a.2", "a")] == [*"012"]
     assert "kept as" in capsys.readouterr().err
+
+
+def test_a_checkpoint_of_another_version_is_refused(recipe, tmp_path):
+    older = tf.train.Checkpoint(step=tf.Variable(5, dtype=tf.int64))
+    tf.train.CheckpointManager(older, str(tmp_path / "checkpoints"), KEEP).save(5)
+    with pytest.raises(ConfigError, match=r"ckpt-5 was written by another version.*--no-resume"):
+        Checkpoints(tmp_path, Trainer(recipe)).restore()
