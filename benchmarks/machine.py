@@ -8,20 +8,19 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-_BFLOAT16_FLAGS = ("amx_bf16", "avx512_bf16")
-"""Of /proc/cpuinfo: without one of them, bfloat16 is computed in float32 and saves no time."""
+from cbsn.precision import CPU_FEATURES, cpu_flags
 
 
 def describe() -> dict[str, Any]:
     """Returns the machine and the libraries, by name; fit for JSON."""
     cpu = _cpu_info()
-    flags = cpu.get("flags", "").split()
+    flags = cpu_flags()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "CPU": cpu.get("model name") or platform.processor() or platform.machine(),
         "cores": cores,
         "memory": _memory(),
-        **{flag: "yes" if flag in flags else "no" for flag in _BFLOAT16_FLAGS},
+        **{flag: "yes" if flag in flags else "no" for flag in CPU_FEATURES},
         "GPU": ", ".join(_gpus()) or "none",
         "load before": f"{os.getloadavg()[0]:.2f}" if hasattr(os, "getloadavg") else "unknown",
         "Python": platform.python_version(),

@@ -10,7 +10,9 @@ from cbsn.errors import ConfigError
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 """Keras dtype policies; in any of them weights, last layer, loss and metrics are float32."""
 
-_CPU_FEATURES = ("amx_bf16", "avx512_bf16")
+CPU_FEATURES = ("amx_bf16", "avx512_bf16")
+"""What a processor has, in Linux' words, if it multiplies bfloat16 by itself."""
+
 _AMPERE = (8, 0)
 """Compute capability of the first NVIDIA GPUs that multiply bfloat16."""
 
@@ -46,10 +48,10 @@ def choose_precision(wanted: str) -> tuple[str, str]:
         return "float32", f"the GPU has no bfloat16 (compute capability {_dotted(lowest)})"
     if os.environ.get("TF_ENABLE_ONEDNN_OPTS") == "0":
         return "float32", "bfloat16 needs oneDNN, which TF_ENABLE_ONEDNN_OPTS=0 switches off"
-    native = [feature for feature in _CPU_FEATURES if feature in cpu_flags()]
+    native = [feature for feature in CPU_FEATURES if feature in cpu_flags()]
     if native:
         return "mixed_bfloat16", f"the processor multiplies it ({', '.join(native)})"
-    return "float32", f"the processor has none of {', '.join(_CPU_FEATURES)}"
+    return "float32", f"the processor has none of {', '.join(CPU_FEATURES)}"
 
 
 def cpu_flags() -> frozenset[str]:
