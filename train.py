@@ -49,8 +49,8 @@ def make_parser() -> argparse.ArgumentParser:
         "--micro_batch",
         type=int,
         default=0,
-        help="patches whose gradients are taken at a time: the same steps in less memory; 0: as "
-        "many as need about 1 GiB",
+        help="patches whose gradients are taken at a time: the same steps in less memory; 0: on a "
+        "CPU as many as need about 1 GiB, on a GPU all",
     )
     how.add_argument(
         "--gpu",

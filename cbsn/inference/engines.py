@@ -23,8 +23,8 @@ def choose_engine(wanted: str, precision: str) -> tuple[str, str]:
     """Resolves `--engine`.
 
     Args:
-        wanted: "auto" or one of `ENGINES`. `auto` is OpenVINO where it is installed and was
-            measured to be faster: in bfloat16 on processors with AMX.
+        wanted: "auto" or one of `ENGINES`. `auto` is OpenVINO where it is installed and
+            known to be faster: in bfloat16 on processors with AMX.
         precision: the network's.
 
     Returns:
@@ -57,7 +57,7 @@ def choose_engine(wanted: str, precision: str) -> tuple[str, str]:
     if keras.backend.backend() != "tensorflow":
         return "tensorflow", f"the network as it is, on Keras' {keras.backend.backend()}"
     if precision != "mixed_bfloat16" or "amx_bf16" not in cpu_flags() or _has_gpu():
-        return "tensorflow", "faster here: OpenVINO gains with bfloat16 on a processor with AMX"
+        return "tensorflow", "OpenVINO gains only with bfloat16 on a processor with AMX"
     if not installed:
         return "tensorflow", "OpenVINO, faster on this processor, is not installed"
     return "openvino", "faster than TensorFlow in bfloat16 on a processor with AMX"

@@ -36,7 +36,7 @@ def _initializer(kind: str = "truncated_normal") -> keras.initializers.Initializ
 
 @keras.saving.register_keras_serializable(package="cbsn")
 class Convolution(keras.layers.Conv2D):
-    """A 2-D convolution of stride 1 whose padding is said when it is called.
+    """A 2-D convolution whose padding is said when it is called.
 
     With `padding="same"` the output is as large as the input, which is taken to be 0 outside;
     with `padding="valid"` it loses what the kernel reaches beyond the edge.
@@ -58,7 +58,14 @@ class Convolution(keras.layers.Conv2D):
         return self._convolve(inputs, self.kernel, padding)
 
     def _convolve(self, inputs: Tensor, kernel: Tensor, padding: str) -> Tensor:
-        outputs = ops.conv(inputs, kernel, padding=padding, data_format="channels_last")
+        outputs = ops.conv(
+            inputs,
+            kernel,
+            strides=self.strides,
+            padding=padding,
+            data_format="channels_last",
+            dilation_rate=self.dilation_rate,
+        )
         if self.use_bias:
             outputs = outputs + ops.cast(self.bias, outputs.dtype)
         return self.activation(outputs)

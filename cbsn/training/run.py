@@ -141,7 +141,7 @@ def train(recipe_name: str, changes: Mapping[str, Any], options: RunOptions) -> 
     folder = options.checkpoints / options.name
     settings = {"average": bool(options.ema), "seed": options.seed, "dataset": options.dataset}
     open_run(folder, recipe, settings, resume=options.resume)
-    _say(f"Computing in {precision}: {why}; gradients of {trainer.micro_batch} patches at a time.")
+    _say(f"Precision {precision}: {why}. Micro-batches of {trainer.micro_batch}.")
     _Run(folder, trainer, pipeline, validation, options).loop()
     return folder
 

@@ -13,6 +13,7 @@ from benchmarks.convolutions import KINDS
 from benchmarks.memory import measure_memory
 from benchmarks.settings import SUITES, Settings, Size
 from cbsn.errors import CbsnError
+from cbsn.inference.denoiser import AUTO_TILE
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALLEST = Settings(
@@ -83,6 +84,10 @@ def test_mistakes_are_one_line(flags, message, capsys):
     with pytest.raises(CbsnError, match=message.replace("(", r"\(")):
         main(make_parser().parse_args(flags))
     assert capsys.readouterr().out == ""
+
+
+def test_the_tile_is_the_denoiser_s():
+    assert Settings().tile == AUTO_TILE
 
 
 def test_step():

@@ -73,7 +73,7 @@ def test_unknown_precisions_are_refused(options):
 
 def test_the_log_says_the_precision_and_why(options, capsys):
     train("cbsn", TINY, RunOptions(name="a", precision="float32", micro_batch=1, **options))
-    line = "Computing in float32: as asked for; gradients of 1 patches at a time."
+    line = "Precision float32: as asked for. Micro-batches of 1."
     assert line in capsys.readouterr().out
 
 
