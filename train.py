@@ -46,11 +46,11 @@ def make_parser() -> argparse.ArgumentParser:
         help="float32, mixed_bfloat16 or mixed_float16; auto: bfloat16 where the hardware has it",
     )
     how.add_argument(
-        "--micro_batch",
+        "--accumulate",
         type=int,
         default=0,
-        help="patches whose gradients are taken at a time: the same steps in less memory; 0: on a "
-        "CPU as many as need about 1 GiB, on a GPU all",
+        help="take the gradients of a batch in so many parts, one after the other: the same steps "
+        "in less memory; 0: on a CPU parts that need about 1 GiB, on a GPU one",
     )
     how.add_argument(
         "--gpu",

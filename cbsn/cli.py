@@ -10,10 +10,7 @@ from collections.abc import Callable, Iterator
 from absl import app, flags, logging
 from absl.flags import argparse_flags
 
-from cbsn.errors import CbsnError
-
-USAGE_ERROR = 2
-"""Exit status for unusable flags or inputs; 1 means that some of the work failed."""
+from cbsn.errors import CbsnError, TrainingStopped
 
 
 def make_parser(description: str) -> argparse.ArgumentParser:
@@ -31,8 +28,8 @@ def run(
 ) -> None:
     """Parses the flags, runs `main`, and exits with the status it returns.
 
-    A `CbsnError` is printed as one line, without a traceback, and exits with status 2; Ctrl-C
-    exits with 130.
+    A `CbsnError` is printed as one line, without a traceback, and exits with its status: 2 for
+    unusable flags or inputs, 1 where some of the work failed. Ctrl-C exits with 130.
 
     Args:
         main: takes the parsed flags; returns an exit status, None meaning 0.
@@ -46,9 +43,12 @@ def run(
             if tensorflow:
                 _import_tensorflow()
             return main(arguments) or 0
+        except TrainingStopped as stopped:
+            print(stopped)
+            return stopped.status
         except CbsnError as error:
             print(f"error: {error}", file=sys.stderr)
-            return USAGE_ERROR
+            return error.status
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             return 130

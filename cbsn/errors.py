@@ -2,7 +2,13 @@
 
 
 class CbsnError(Exception):
-    """Base of all errors that the commands print without a traceback."""
+    """Base of all errors that the commands print without a traceback.
+
+    Attributes:
+        status: exit status of a command that ends with it.
+    """
+
+    status = 2
 
 
 class ConfigError(CbsnError, ValueError):
@@ -19,3 +25,18 @@ class ImageError(CbsnError, ValueError):
 
 class ModelError(CbsnError, ValueError):
     """A model path, saved-model folder or checkpoint that cannot be used."""
+
+
+class TrainingError(CbsnError, RuntimeError):
+    """A training under way that cannot go on: what it saved before is intact."""
+
+    status = 1
+
+
+class TrainingStopped(CbsnError):  # noqa: N818, as it is no error
+    """Not a failure: a training that was asked to stop has saved itself, and can go on.
+
+    Its exit status is `EX_TEMPFAIL` of sysexits.h: try again.
+    """
+
+    status = 75

@@ -33,6 +33,8 @@ class Recipe:
         learning_rate: float, of Adam (β 0.9 and 0.999, ε 1e-8), at the start.
         lr_decay: float in (0, 1], factor of the learning rate every `lr_decay_steps`.
         lr_decay_steps: int, steps from one learning rate to the next.
+        clip_norm: float ≥ 0, longest that the gradient of all weights together may be; it is
+            scaled down to that. 0 for no limit, as in the papers.
 
     Raises:
         ConfigError: if a value is out of range, unknown, or does not fit another one.
@@ -50,6 +52,7 @@ class Recipe:
     learning_rate: float = 1e-4
     lr_decay: float = 0.5
     lr_decay_steps: int = 100_000
+    clip_norm: float = 0.0
 
     def __post_init__(self):
         for field, known in (
@@ -74,6 +77,10 @@ class Recipe:
         if not 0 < self.lr_decay <= 1:
             raise ConfigError(
                 f"lr_decay must be above 0 and at most 1. Received: lr_decay={self.lr_decay}"
+            )
+        if not (self.clip_norm >= 0 and math.isfinite(self.clip_norm)):
+            raise ConfigError(
+                f"clip_norm must be 0 (no limit) or above. Received: clip_norm={self.clip_norm}"
             )
         multiple = self.build_objective().patch_multiple
         if self.patch_size % multiple:

@@ -19,10 +19,12 @@ from cbsn.data.manifest import MANIFEST_NAME, Failure, Manifest
 from cbsn.errors import ConfigError, DataError
 from data_prep import dnd, folder, sidd, sidd_validation
 from data_prep.raw import RawData
-from data_prep.shards import SEED, Chunk, ChunkResult, shard_files, write_chunk
+from data_prep.shards import Chunk, ChunkResult, shard_files, write_chunk
 
 DATASET_FOLDER = Path("dataset")
 """Where raw data sets are looked for and prepared ones written, unless told otherwise."""
+
+_SEED = 0
 
 CHUNK_FILES = 16
 CHUNK_BYTES = 2**29
@@ -181,7 +183,7 @@ def _convert_rest(done: Manifest, raw: RawData, out: Path, workers: int) -> Mani
 def _split(raw: RawData) -> Iterator[RawData]:
     """Groups the files, shuffled, so that the shards of a chunk mix pictures from everywhere."""
     part, size = [], 0
-    for index in np.random.default_rng(SEED).permutation(len(raw.files)):
+    for index in np.random.default_rng(_SEED).permutation(len(raw.files)):
         path = raw.files[index]
         part.append(path)
         size += path.stat().st_size

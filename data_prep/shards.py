@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from cbsn.data.manifest import DTYPES, Failure, Shard, Source
+from cbsn.data.manifest import DTYPES, Failure, Shard, Source, patch_order
 from cbsn.data.records import RECORD_SUFFIX, RecordWriter
 from cbsn.errors import ImageError
 from data_prep.patches import convert, cut, is_smaller
@@ -16,8 +16,6 @@ from data_prep.raw import RawData
 
 SHARD_BYTES = 128 * 2**20
 """About how large a shard may become."""
-
-SEED = 0
 
 _OWN_NAME = re.compile(rf"\.?patches-(\d+)-\d+\b.*{re.escape(RECORD_SUFFIX)}")
 
@@ -93,7 +91,7 @@ def _write_shards(spool: BinaryIO, patches: int, chunk: Chunk) -> tuple[Shard, .
         return ()
     shape = (patches, chunk.patch_size, chunk.patch_size, 3)
     pool = np.memmap(spool, DTYPES[chunk.raw.dtype], mode="r", shape=shape)
-    order = np.random.default_rng((SEED, chunk.number)).permutation(patches)
+    order = patch_order(chunk.number, patches)
     shards = []
     for part, indices in enumerate(np.array_split(order, -(-pool.nbytes // SHARD_BYTES))):
         path = chunk.out / f"patches-{chunk.number:05d}-{part:02d}{RECORD_SUFFIX}"

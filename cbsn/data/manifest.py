@@ -17,6 +17,22 @@ DTYPES = {"uint8": np.dtype("u1"), "uint16": np.dtype("<u2"), "float32": np.dtyp
 _FORMAT = {"format": "cbsn-patches", "version": 1}
 
 
+_SEED = 0
+
+
+def patch_order(chunk: int, patches: int) -> np.ndarray:
+    """Returns in which order the patches of a chunk's pictures, one after the other, are stored.
+
+    Args:
+        chunk: int, the chunk's number.
+        patches: int, how many patches its pictures give.
+
+    Returns:
+        [patches] integers: a permutation, the same whenever a data set is made.
+    """
+    return np.random.default_rng((_SEED, chunk)).permutation(patches)
+
+
 @dataclasses.dataclass(frozen=True)
 class Source:
     """A picture file whose patches are in the data set.
@@ -106,6 +122,29 @@ class Manifest:
                 f"{path} cannot be used as the manifest of a prepared data set ({error}). "
                 "Make the data set again: prepare_dataset.py --force."
             ) from error
+
+    def picture_of(self, shard: str, record: int) -> str:
+        """Returns the path of the picture that a patch was cut from.
+
+        Args:
+            shard: name of a shard.
+            record: number of the patch in it.
+
+        Raises:
+            DataError: if the manifest does not list such a patch.
+        """
+        chunk = next((entry.chunk for entry in self.shards if entry.name == shard), None)
+        sources = [source for source in self.sources if source.chunk == chunk]
+        ends = np.cumsum([source.patches for source in sources], dtype=int)
+        for entry in (entry for entry in self.shards if entry.chunk == chunk):
+            if entry.name == shard:
+                break
+            record += entry.records
+        if not len(ends) or not 0 <= record < ends[-1]:
+            raise DataError(f"The manifest lists no patch {record} of {shard}.")
+        patch = patch_order(chunk, ends[-1])[record]
+        path = sources[int(np.searchsorted(ends, patch, side="right"))].path
+        return path if Path(path).is_absolute() else f"{self.root}/{path}"
 
     def write(self, folder: str | os.PathLike) -> None:
         """Writes the manifest into `folder`, atomically."""

@@ -5,13 +5,13 @@ any step gets what it would have got had it come there by itself, without a shuf
 save; and every epoch is a full permutation, however the patches lie in the files.
 """
 
-import functools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 import tensorflow as tf
 
 from cbsn.data.augment import NUM_ORIENTATIONS, orient
+from cbsn.data.order import RecordOrder
 from cbsn.data.records import PatchRecords
 from cbsn.errors import ConfigError, DataError
 
@@ -25,25 +25,52 @@ class PatchPipeline:
     Args:
         records: the patches of the data set.
         patch_size: int, side of the crops in pixels; at most that of the records.
-        batch_size: int, crops in a batch.
+        batch_size: int, crops in a batch, over all workers.
         seed: int ≥ 0, seed of order, crops and orientations.
+        worker: int, number of this process among the workers, who share each batch; this one
+            gets `batch_size / workers` rows of it. See `RecordOrder` for who reads what.
+        workers: int ≥ 1, a divisor of `batch_size`.
+        skip_bad_records: whether to take the next record of the epoch in place of a damaged one.
+
+    Attributes:
+        bad_records: dict, what is wrong with each damaged record that was skipped, by its index.
 
     Raises:
-        ConfigError: if the crops are larger than the recorded patches.
+        ConfigError: if the crops are larger than the recorded patches, or the batch cannot be
+            shared out evenly.
     """
 
-    def __init__(self, records: PatchRecords, patch_size: int, batch_size: int, seed: int = 0):
+    def __init__(
+        self,
+        records: PatchRecords,
+        patch_size: int,
+        batch_size: int,
+        seed: int = 0,
+        *,
+        worker: int = 0,
+        workers: int = 1,
+        skip_bad_records: bool = False,
+    ):
         if patch_size > records.patch_size:
             raise ConfigError(
                 f"The data set holds patches of {records.patch_size} pixels: take --patchsize "
                 f"{records.patch_size} or less, or prepare larger ones (prepare_dataset.py "
                 f"--patchsize). Received: patch_size={patch_size}"
             )
+        if batch_size % workers:
+            raise ConfigError(
+                f"--batchsize is shared out over {workers} workers, so it must be a multiple of "
+                f"{workers}. Received: batch_size={batch_size}"
+            )
         self.records = records
         self.patch_size = patch_size
         self.batch_size = batch_size
         self.seed = seed
-        self._order = functools.lru_cache(maxsize=2)(self._permutation)
+        self.bad_records: dict[int, str] = {}
+        self._rows = batch_size // workers
+        self._first_row = worker * self._rows
+        self._order = RecordOrder(records.counts, batch_size, workers, seed)
+        self._skip_bad_records = skip_bad_records
         self._error: DataError | None = None
 
     @property
@@ -55,7 +82,7 @@ class PatchPipeline:
         """Returns the crop at a position of the stream.
 
         Args:
-            position: int ≥ 0; epoch `position // len(records)` sees each record once.
+            position: int ≥ 0, row `position % batch_size` of batch `position // batch_size`.
 
         Returns:
             [patch_size, patch_size, 3] in the records' dtype.
@@ -63,15 +90,15 @@ class PatchPipeline:
         Raises:
             DataError: if the record is damaged.
         """
-        return self._crops(range(position, position + 1))[0]
+        return self._crops([position])[0]
 
     def batch(self, step: int) -> np.ndarray:
-        """Returns the batch of a step: [batch_size, patch_size, patch_size, 3]."""
-        start = step * self.batch_size
-        return self._crops(range(start, start + self.batch_size))
+        """Returns this worker's rows of a batch: [rows, patch_size, patch_size, 3]."""
+        start = step * self._rows
+        return self._crops(self._positions(range(start, start + self._rows)))
 
     def dataset(self, start: int = 0) -> tf.data.Dataset:
-        """Returns the batches from step `start` on, as an endless dataset.
+        """Returns this worker's rows of the batches from step `start` on, as an endless dataset.
 
         It reads ahead: a damaged record may end it some batches before the one with its crop.
         """
@@ -80,14 +107,16 @@ class PatchPipeline:
         fit = _BYTES_AT_ONCE // (size * size * 3 * dtype.size)
         count = max(1, min(_CROPS_AT_ONCE, fit))
 
-        def load(position: tf.Tensor) -> tf.Tensor:
-            crops = tf.numpy_function(self._load, [position, count], dtype)
+        def load(place: tf.Tensor) -> tf.Tensor:
+            crops = tf.numpy_function(self._load, [place, count], dtype)
             return tf.ensure_shape(crops, (count, size, size, 3))
 
-        positions = tf.data.Dataset.range(start * self.batch_size, np.iinfo(np.int64).max, count)
+        # Repeated, though none lives to see it: several workers would else ask each other at
+        # every step whether the data has ended.
+        places = tf.data.Dataset.range(start * self._rows, np.iinfo(np.int64).max, count).repeat()
         # One call at a time: two would wait for each other, at Python's lock, at twice the cost.
-        crops = positions.map(load, num_parallel_calls=1, deterministic=True)
-        batches = crops.rebatch(self.batch_size, drop_remainder=True)
+        crops = places.map(load, num_parallel_calls=1, deterministic=True)
+        batches = crops.rebatch(self._rows, drop_remainder=True)
         return batches.prefetch(tf.data.AUTOTUNE)
 
     def guard(self, batches: Iterator[tf.Tensor]) -> Iterator[tf.Tensor]:
@@ -97,22 +126,42 @@ class PatchPipeline:
         except tf.errors.OpError as error:
             raise self._error or error from None
 
-    def _load(self, position: np.int64, count: np.int64) -> np.ndarray:
+    def sources(self, step: int) -> list[str]:
+        """Says where each row of a step's batch, of all workers, comes from.
+
+        Returns:
+            A line for each row. If any of them hold values that are not finite, only those.
+        """
+        first = step * self.batch_size
+        found = [self._find(first + row) for row in range(self.batch_size)]
+        bad = [index for index, patch in found if not np.isfinite(patch).all()]
+        if bad:
+            note = ", which holds values that are not finite"
+            return [self.records.describe(index) + note for index in bad]
+        return [self.records.describe(index) for index, _ in found]
+
+    def _positions(self, places: range) -> Iterable[int]:
+        """Positions in the stream of all workers, by places in this worker's."""
+        for place in places:
+            step, row = divmod(place, self._rows)
+            yield step * self.batch_size + self._first_row + row
+
+    def _load(self, place: np.int64, count: np.int64) -> np.ndarray:
         try:
-            return self._crops(range(position, position + count))
+            return self._crops(self._positions(range(place, place + count)))
         except DataError as error:
             self._error = error
             raise
 
-    def _crops(self, positions: range) -> np.ndarray:
+    def _crops(self, positions: Iterable[int]) -> np.ndarray:
+        positions = list(positions)
         size = self.patch_size
         room = self.records.patch_size - size + 1
         crops = np.empty((len(positions), size, size, 3), self.records.dtype)
         bits = np.random.Philox(key=0)
         random, state = np.random.Generator(bits), bits.state
         for crop, position in zip(crops, positions, strict=True):
-            epoch, place = divmod(position, len(self.records))
-            patch = self.records[self._order(epoch)[place]]
+            _, patch = self._find(position)
             # As `Philox(key=(seed << 64) + position)`, which would take several times longer:
             # it asks the system for entropy that it does not use.
             state["state"]["key"] = position, self.seed
@@ -125,5 +174,19 @@ class PatchPipeline:
                 crop[..., channel] = patch[..., channel]
         return crops
 
-    def _permutation(self, epoch: int) -> np.ndarray:
-        return np.random.default_rng((self.seed, epoch)).permutation(len(self.records))
+    def _find(self, position: int) -> tuple[int, np.ndarray]:
+        """Index and patch at a position, or the next good ones where damaged ones are skipped."""
+        for ahead in range(self._order.group_size(position)):
+            index = self._order.record(position, ahead)
+            if index in self.bad_records:
+                continue
+            try:
+                return index, self.records[index]
+            except DataError as error:
+                if not self._skip_bad_records:
+                    raise
+                self.bad_records[index] = str(error)
+        raise DataError(
+            f"All {len(self.bad_records)} records are damaged. The last one: "
+            f"{[*self.bad_records.values()][-1]}"
+        )

@@ -197,18 +197,34 @@ class PatchRecords:
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
 
+    @property
+    def counts(self) -> list[int]:
+        """How many patches each file holds."""
+        return [end - start for start, end in itertools.pairwise([0, *self._ends])]
+
+    def describe(self, index: int) -> str:
+        """Says where a patch lies, and of which picture it is where a manifest tells."""
+        path, number = self._locate(index)
+        picture = ""
+        with contextlib.suppress(DataError):
+            picture = f" ({Manifest.read(path.parent).picture_of(path.name, number)})"
+        return f"record {number} of {path}{picture}"
+
     def __getitem__(self, index: int) -> np.ndarray:
         """The patch number `index`: [P, P, 3] of `dtype`, read-only.
 
         Raises:
             DataError: the record is damaged; the message names file and record.
         """
+        return self._read(*self._locate(index))
+
+    def _locate(self, index: int) -> tuple[Path, int]:
         index = operator.index(index)
         if not 0 <= index < len(self):
             raise IndexError(f"there are {len(self)} patches. Received: index={index}")
         file_number = bisect.bisect_right(self._ends, index)
         start = self._ends[file_number - 1] if file_number else 0
-        return self._read(self.paths[file_number], index - start)
+        return self.paths[file_number], index - start
 
     def _read(self, path: Path, number: int) -> np.ndarray:
         frame = self._frame

@@ -39,8 +39,8 @@ class RunOptions:
         seed: int ≥ 0, seed of everything random.
         precision: "auto" or one of `cbsn.precision.PRECISIONS`, the Keras dtype policy of the
             layers.
-        micro_batch: int, patches whose gradients are taken at a time on each device; 0 leaves it
-            to the trainer.
+        accumulate: int, parts of a batch whose gradients are taken one after the other on each
+            device; 0 leaves it to the trainer.
         ema: float in [0, 1), decay of the averaged weights; 0 for none.
         val_noisy: folder or glob of noisy pictures to validate on; None for no validation.
         val_clean: the clean ones of the same names.
@@ -62,7 +62,7 @@ class RunOptions:
     epochs: int = 0
     seed: int = 0
     precision: str = "auto"
-    micro_batch: int = 0
+    accumulate: int = 0
     ema: float = 0.0
     val_noisy: str | None = None
     val_clean: str | None = None
@@ -135,13 +135,13 @@ def train(recipe_name: str, changes: Mapping[str, Any], options: RunOptions) -> 
         precision=precision,
         ema=options.ema,
         seed=options.seed,
-        micro_batch=options.micro_batch,
+        accumulate=options.accumulate,
         strategy=make_strategy(),
     )
     folder = options.checkpoints / options.name
     settings = {"average": bool(options.ema), "seed": options.seed, "dataset": options.dataset}
     open_run(folder, recipe, settings, resume=options.resume)
-    _say(f"Precision {precision}: {why}. Micro-batches of {trainer.micro_batch}.")
+    _say(f"Precision {precision}: {why}. Gradients in {trainer.accumulate} parts.")
     _Run(folder, trainer, pipeline, validation, options).loop()
     return folder
 

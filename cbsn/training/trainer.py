@@ -39,9 +39,9 @@ class Trainer:
             takes the weights' place in `model`; 0 for none. The decay rises from 0.1 with the
             first steps, so that short trainings are averaged, too.
         seed: int ≥ 0, seed of the initial weights and of every random number in a step.
-        micro_batch: int, rows of the batch whose gradients are taken at a time on each device,
-            and summed up: the same step in less memory. 0 for all at once on a GPU, and on a
-            CPU, which hardly gains by more, for as many as have 1 GiB of features.
+        accumulate: int, parts of each device's share of the batch whose gradients are taken one
+            after the other, and summed up: the same step in less memory. 0 for all at once on a
+            GPU, and on a CPU, which hardly gains by more, for parts of about 1 GiB of features.
         strategy: of `tf.distribute`; the current one by default.
 
     Attributes:
@@ -49,12 +49,13 @@ class Trainer:
         average: a second one with the averaged weights, or None.
         step: int64 variable, number of steps done, skipped ones included.
         skipped: int64 variable, number of steps that changed nothing.
-        micro_batch: int, as given or chosen.
+        skipped_in_row: int64 variable, number of such steps since the last good one.
+        accumulate: int, as given or chosen.
         loss_scale: float32 variable, with "mixed_float16" what the loss is multiplied by while
             its gradients are taken.
 
     Raises:
-        ConfigError: if the batch cannot be shared out evenly, `micro_batch` does not divide a
+        ConfigError: if the batch cannot be shared out evenly, `accumulate` does not divide a
             device's share of it, or `ema` is out of range.
     """
 
@@ -65,7 +66,7 @@ class Trainer:
         precision: str = "float32",
         ema: float = 0.0,
         seed: int = 0,
-        micro_batch: int = 0,
+        accumulate: int = 0,
         strategy: tf.distribute.Strategy | None = None,
     ):
         self.recipe = recipe
@@ -77,10 +78,10 @@ class Trainer:
                 f"multiple of {self._replicas}. Received: batch_size={recipe.batch_size}"
             )
         rows = recipe.batch_size // self._replicas
-        if micro_batch < 0 or (micro_batch and rows % micro_batch):
+        if accumulate < 0 or (accumulate and rows % accumulate):
             raise ConfigError(
-                f"--micro_batch must divide the {rows} patches that a device gets of a batch; 0 "
-                f"leaves it to the program. Received: --micro_batch {micro_batch}"
+                f"--accumulate must divide the {rows} patches that a device gets of a batch; 0 "
+                f"leaves it to the program. Received: --accumulate {accumulate}"
             )
         if not 0 <= ema < 1:
             raise ConfigError(f"--ema must be in [0, 1). Received: ema={ema}")
@@ -96,16 +97,20 @@ class Trainer:
             self.optimizer.build(self.network.trainable_variables)
             self.step = tf.Variable(0, dtype=tf.int64, name="step")
             self.skipped = tf.Variable(0, dtype=tf.int64, name="skipped")
+            self.skipped_in_row = tf.Variable(0, dtype=tf.int64, name="skipped_in_row")
             self.loss_scale = tf.Variable(_FIRST_SCALE, name="loss_scale")
         self._scaled = precision == "mixed_float16"
-        self.micro_batch = micro_batch or self._choose_micro_batch(rows)
+        self.accumulate = accumulate or self._choose_parts(rows)
         if self.average is not None:
             self.average.set_weights(self.network.get_weights())
-        self.train_step: Callable[[Tensor], dict[str, Tensor]] = tf.function(self._train_step)
-        """Takes one step on a batch: uint8, uint16 or float in [0, 1], [N, P, P, C].
+        self.train_step: Callable[..., dict[str, Tensor]] = tf.function(self._train_step)
+        """Takes one step: `train_step(batch, stop)`.
 
-        Returns float32 scalars: the terms of the loss (`total` among them), `learning_rate`,
-        and `skipped`, 1 if the step changed nothing.
+        `batch` is uint8, uint16 or float in [0, 1], [N, P, P, C], or what iterating over
+        `distribute` gives; `stop`, a boolean scalar tensor, says whether this process was asked
+        to stop. Returns float32 scalars: the terms of the loss (`total` among them),
+        `learning_rate`, `skipped`, 1 if the step changed nothing, and `stop`, 1 if any process
+        was asked to stop.
         """
 
     @property
@@ -114,42 +119,57 @@ class Trainer:
         return self.average if self.average is not None else self.network
 
     def distribute(self, dataset: tf.data.Dataset) -> Any:
-        """Shares the batches of a dataset out over the devices."""
+        """Shares batches out over the devices.
+
+        Args:
+            dataset: batches [N, P, P, C], where N is this process' share of the global batch.
+        """
         if self._replicas == 1:
             return dataset
-        options = tf.data.Options()
-        options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
-        return self.strategy.experimental_distribute_dataset(dataset.with_options(options))
+        rows = self.recipe.batch_size // self._replicas
+        parts = dataset.rebatch(rows, drop_remainder=True)
+        return self.strategy.distribute_datasets_from_function(lambda _: parts)
 
-    def _train_step(self, batch: Tensor) -> dict[str, Tensor]:
+    def _train_step(self, batch: Tensor, stop: Tensor = False) -> dict[str, Tensor]:
         learning_rate = self.recipe.learning_rate_at(self.step)
         self.optimizer.learning_rate = learning_rate
-        terms, gradients, bad = self.strategy.run(self._gradients, args=(batch,))
-        bad = self.strategy.reduce("SUM", bad, axis=None)
+        terms, gradients, flags = self.strategy.run(self._gradients, args=(batch, stop))
+        bad, stop = tf.unstack(self.strategy.reduce("SUM", flags, axis=None))
         # Decided for all devices together, and outside of them: a device cannot know alone.
         if bad == 0:
             self.strategy.run(self._apply, args=(gradients,))
             self._update_average()
+            self.skipped_in_row.assign(0)
         else:
             self.skipped.assign_add(1)
+            self.skipped_in_row.assign_add(1)
         if self._scaled:
             self._update_scale(bad)
         self.step.assign_add(1)
-        metrics = {name: self.strategy.reduce("MEAN", t, axis=None) for name, t in terms.items()}
-        skipped = tf.cast(bad > 0, tf.float32)
-        return {**metrics, "learning_rate": learning_rate, "skipped": skipped}
+        return {
+            **{name: self.strategy.reduce("MEAN", term, axis=None) for name, term in terms.items()},
+            "learning_rate": learning_rate,
+            "skipped": tf.cast(bad > 0, tf.float32),
+            "stop": tf.cast(stop > 0, tf.float32),
+        }
 
-    def _gradients(self, batch: Tensor) -> tuple[dict[str, Tensor], list[Tensor], Tensor]:
-        """On one replica: the loss terms, its share of the gradients, and 1 if not finite."""
+    def _gradients(
+        self, batch: Tensor, stop: Tensor = False
+    ) -> tuple[dict[str, Tensor], list[Tensor], Tensor]:
+        """On one replica: the loss terms, its share of the gradients, and two flags.
+
+        The flags are int32: whether loss or gradients are not finite, and `stop`.
+        """
         rows = batch.shape[0]
-        count = rows // self.micro_batch
+        count = self.accumulate
+        part_rows = rows // count
         first = tf.distribute.get_replica_context().replica_id_in_sync_group * rows
-        parts = tf.reshape(batch, (count, self.micro_batch, *batch.shape[1:]))
+        parts = tf.reshape(batch, (count, part_rows, *batch.shape[1:]))
         variables = [variable.value for variable in self.network.trainable_variables]
 
         def accumulate(part: Tensor, terms: dict, gradients: list) -> tuple[Tensor, dict, list]:
             new_terms, new_gradients = self._backward(
-                parts[part], first + part * self.micro_batch, rows * self._replicas, variables
+                parts[part], first + part * part_rows, rows * self._replicas, variables
             )
             return (
                 part + 1,
@@ -167,7 +187,19 @@ class Trainer:
                 lambda part, *_: part < count, accumulate, state, parallel_iterations=1
             )
         finite = [tf.reduce_all(tf.math.is_finite(t)) for t in (terms["total"], *gradients)]
-        return terms, gradients, tf.cast(~tf.reduce_all(finite), tf.int32)
+        flags = tf.stack([~tf.reduce_all(finite), tf.cast(stop, tf.bool)])
+        if self.recipe.clip_norm:
+            gradients = self._clip(gradients)
+        return terms, gradients, tf.cast(flags, tf.int32)
+
+    def _clip(self, gradients: list[Tensor]) -> list[Tensor]:
+        """Scales this replica's share, so that the sum of all shares is no longer than allowed."""
+        total = gradients
+        if self._replicas > 1:
+            total = tf.distribute.get_replica_context().all_reduce("SUM", gradients)
+        longest = self.recipe.clip_norm
+        scale = longest / tf.maximum(tf.linalg.global_norm(total), longest)
+        return [gradient * scale for gradient in gradients]
 
     def _backward(
         self, batch: Tensor, first: Tensor, batch_size: int, variables: list[tf.Variable]
@@ -191,15 +223,15 @@ class Trainer:
         """The random numbers of the rows from `first` on of a global batch of that size."""
         return StepRandom(self._seed, self.step, batch_size, first)
 
-    def _choose_micro_batch(self, rows: int) -> int:
+    def _choose_parts(self, rows: int) -> int:
         if tf.config.get_visible_devices("GPU"):
-            return rows
+            return 1
         # What a pass keeps for its gradient: the output of each convolution, at every pixel.
         outputs = sum(v.shape[-1] for v in self.network.trainable_variables if v.ndim == 4)
         value_bytes = tf.as_dtype(self.network.compute_dtype).size
-        row = _PASSES * outputs * self.recipe.patch_size**2 * value_bytes
-        fit = max(1, _FEATURE_BYTES // row)
-        return max(size for size in range(1, min(rows, fit) + 1) if rows % size == 0)
+        row_bytes = _PASSES * outputs * self.recipe.patch_size**2 * value_bytes
+        fit = max(1, _FEATURE_BYTES // row_bytes)
+        return next(n for n in range(1, rows + 1) if rows % n == 0 and rows // n <= fit)
 
     def _update_scale(self, bad: Tensor) -> None:
         """Halves the scale after an overflow, and doubles it now and then, up to the first."""

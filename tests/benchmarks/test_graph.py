@@ -40,13 +40,13 @@ def test_the_count_of_a_training_step_is_the_analytic_one(precision):
     assert {c.dtype for c in found if c.kernel == (1, 1, 64, 3)} == {"float32"}
 
 
-def test_micro_batches_count_one_by_one():
+def test_accumulated_parts_count_one_by_one():
     spec = StepSpec(OURS, "float32", filters=4, num_modules=1, batch_size=3, patch_size=30)
     whole, parts = (
         find_convolutions(
-            Trainer(spec.recipe(), micro_batch=rows).train_step.get_concrete_function(spec.batch())
+            Trainer(spec.recipe(), accumulate=n).train_step.get_concrete_function(spec.batch())
         )
-        for rows in (3, 1)
+        for n in (1, 3)
     )
     assert whole.total() == parts.total() / 3
     for kind in KINDS:

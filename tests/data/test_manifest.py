@@ -61,3 +61,9 @@ def test_damaged_json_is_refused(tmp_path, text):
 def test_missing_manifest_is_named(tmp_path):
     with pytest.raises(DataError, match=r"manifest\.json.*No such file"):
         Manifest.read(tmp_path)
+
+
+def test_a_patch_that_is_not_listed_is_an_error():
+    for shard, record in (("patches-00000-00.tfrecords", 4), ("other.tfrecords", 0)):
+        with pytest.raises(DataError, match=rf"no patch {record} of {shard}"):
+            MANIFEST.picture_of(shard, record)

@@ -135,3 +135,84 @@ def test_a_damaged_record_is_named(records):
     path.write_bytes(data)
     with pytest.raises(DataError, match=r"Record 3 of .*some\.tfrecords"):
         _take(PatchPipeline(PatchRecords.open(path.parent), 24, COUNT), 1)
+
+
+def _damage(path, number):
+    data = bytearray(path.read_bytes())
+    size = len(data) // COUNT
+    data[number * size + size // 2] ^= 4
+    path.write_bytes(data)
+
+
+def test_damaged_records_are_skipped_and_counted(records):
+    path = records.paths[0]
+    _damage(path, 3)
+    pipeline = PatchPipeline(PatchRecords.open(path.parent), 24, COUNT, skip_bad_records=True)
+    whole = PatchPipeline(records, 24, COUNT)
+    for step, batch in enumerate(_take(pipeline, 3)):
+        numbers = [int(crop[0, 0, 0]) for crop in batch]
+        wanted = [whole._order.record(step * COUNT + row) for row in range(COUNT)]
+        replacement = wanted[(wanted.index(3) + 1) % COUNT]
+        assert numbers == [replacement if number == 3 else number for number in wanted]
+    assert [*pipeline.bad_records] == [3]
+    assert "Record 3 of" in pipeline.bad_records[3]
+
+
+def test_nothing_but_damaged_records_is_an_error(records):
+    for number in range(COUNT):
+        _damage(records.paths[0], number)
+    pipeline = PatchPipeline(records, 24, COUNT, skip_bad_records=True)
+    with pytest.raises(DataError, match="All 7 records are damaged"):
+        _take(pipeline, 1)
+
+
+@pytest.mark.parametrize("workers", [2, 3])
+def test_workers_without_files_of_their_own_share_the_stream_of_one(records, workers):
+    pipelines = [
+        PatchPipeline(records, 24, 6, seed=2, worker=worker, workers=workers)
+        for worker in range(workers)
+    ]
+    parts = [_take(pipeline, 9, 4) for pipeline in pipelines]
+    np.testing.assert_array_equal(
+        np.concatenate(parts, axis=1), _take(PatchPipeline(records, 24, 6, seed=2), 9, 4)
+    )
+    for step, batch in enumerate(parts[1], 4):
+        np.testing.assert_array_equal(pipelines[1].batch(step), batch)
+
+
+def test_workers_read_files_of_their_own(tmp_path):
+    for name, numbers in (("a", range(4)), ("b", range(4, 6)), ("c", range(6, 8))):
+        with RecordWriter(tmp_path / f"{name}.tfrecords") as writer:
+            for number in numbers:
+                writer.write(np.full((256, 256, 3), number, "uint8"))
+    records = PatchRecords.open(tmp_path)
+    seen = []
+    for worker in range(2):
+        batches = _take(PatchPipeline(records, 24, 4, worker=worker, workers=2), 6)
+        numbers = np.stack(batches)[:, :, 0, 0, 0]
+        assert numbers.shape == (6, 2)
+        epochs = [*numbers.reshape(3, 4)]
+        assert len({tuple(sorted(epoch)) for epoch in epochs}) == 1
+        seen.append(sorted(epochs[0]))
+    assert seen == [[0, 1, 2, 3], [4, 5, 6, 7]]
+
+
+def test_batches_that_cannot_be_shared_out_are_refused(records):
+    with pytest.raises(ConfigError, match=r"--batchsize.*2 workers.*batch_size=5"):
+        PatchPipeline(records, 24, 5, workers=2)
+
+
+def test_sources_name_every_row_of_a_batch(records):
+    pipeline = PatchPipeline(records, 24, 3)
+    lines = pipeline.sources(5)
+    for line, crop in zip(lines, pipeline.batch(5), strict=True):
+        assert line == f"record {crop[0, 0, 0]} of {records.paths[0]}"
+
+
+def test_sources_name_those_that_are_not_finite(tmp_path):
+    with RecordWriter(tmp_path / "some.tfrecords") as writer:
+        for number in range(3):
+            writer.write(np.full((256, 256, 3), np.nan if number == 1 else 0, "float32"))
+    (line,) = PatchPipeline(PatchRecords.open(tmp_path), 24, 3).sources(0)
+    assert line.startswith("record 1 of ")
+    assert line.endswith("not finite")

@@ -72,8 +72,8 @@ def test_unknown_precisions_are_refused(options):
 
 
 def test_the_log_says_the_precision_and_why(options, capsys):
-    train("cbsn", TINY, RunOptions(name="a", precision="float32", micro_batch=1, **options))
-    line = "Precision float32: as asked for. Micro-batches of 1."
+    train("cbsn", TINY, RunOptions(name="a", precision="float32", accumulate=2, **options))
+    line = "Precision float32: as asked for. Gradients in 2 parts."
     assert line in capsys.readouterr().out
 
 

@@ -36,8 +36,8 @@ class Given:
         return rows[self.first : self.first + shape[0]]
 
 
-@pytest.mark.parametrize("micro_batch", [2, 1])
-def test_five_steps_golden(golden, micro_batch):
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_five_steps_golden(golden, accumulate):
     """Adam's ε, the order of its operations, and the step at which the rate is halved."""
     data = np.load(golden("small/adam5.npz"))
     recipe = dataclasses.replace(
@@ -46,7 +46,7 @@ def test_five_steps_golden(golden, micro_batch):
         patch_size=60,
         batch_size=2,
     )
-    trainer = Trainer(recipe, micro_batch=micro_batch)
+    trainer = Trainer(recipe, accumulate=accumulate)
     TF1Checkpoint(golden("small/CBSN_small.ckpt")).load_into(trainer.network)
     trainer.step.assign(data["start_step"])
     trainer._normalization = Identity()
@@ -153,11 +153,11 @@ def test_float16_gradients_are_those_of_float32(recipe, batch):
     assert np.linalg.norm(single - half) < 0.02 * np.linalg.norm(single)
 
 
-@pytest.mark.parametrize("micro_batch", [1, 2, 3])
-def test_micro_batches_make_the_same_step(recipe, random, micro_batch):
+@pytest.mark.parametrize("accumulate", [2, 3, 6])
+def test_accumulated_parts_make_the_same_step(recipe, random, accumulate):
     recipe = dataclasses.replace(recipe, batch_size=6)
     batch = tf.constant(random.integers(0, 256, (6, 20, 20, 3)).astype("uint8"))
-    trainers = [Trainer(recipe, micro_batch=n) for n in (6, micro_batch)]
+    trainers = [Trainer(recipe, accumulate=n) for n in (1, accumulate)]
     for trainer in trainers:
         trainer.step.assign(150_000)
     (terms, whole, _), (terms_parts, parts, _) = (t._gradients(batch) for t in trainers)
@@ -167,19 +167,56 @@ def test_micro_batches_make_the_same_step(recipe, random, micro_batch):
         np.testing.assert_allclose(a, b, atol=1e-5 * max(1, np.abs(a).max()))
 
 
+def test_accumulating_trains_the_weights_of_the_large_batch(recipe, random):
+    recipe = dataclasses.replace(recipe, batch_size=4, learning_rate=1e-4)
+    trainers = [Trainer(recipe, accumulate=n) for n in (1, 2, 4)]
+    for _ in range(20):
+        batch = tf.constant(random.integers(0, 256, (4, 20, 20, 3)).astype("uint8"))
+        for trainer in trainers:
+            trainer.train_step(batch)
+    for trainer in trainers[1:]:
+        np.testing.assert_allclose(_weights(trainer), _weights(trainers[0]), atol=1e-5)
+
+
 @pytest.mark.parametrize(
-    ("size", "patch_size", "expected"), [((32, 5), 120, 8), ((128, 9), 120, 1), ((128, 9), 240, 1)]
+    ("size", "patch_size", "expected"), [((32, 5), 120, 1), ((128, 9), 120, 8), ((64, 9), 120, 4)]
 )
-def test_micro_batches_are_chosen_by_memory(recipe, size, patch_size, expected):
+def test_parts_are_chosen_by_memory(recipe, size, patch_size, expected):
     config = dict(zip(("filters", "num_modules"), size, strict=True))
     recipe = dataclasses.replace(recipe, network_config=config, batch_size=8, patch_size=patch_size)
-    assert Trainer(recipe).micro_batch == expected
+    assert Trainer(recipe).accumulate == expected
 
 
-@pytest.mark.parametrize("micro_batch", [-1, 4])
-def test_micro_batches_that_do_not_fit_are_refused(recipe, micro_batch):
-    with pytest.raises(ConfigError, match=rf"2 patches.*--micro_batch {micro_batch}"):
-        Trainer(recipe, micro_batch=micro_batch)
+@pytest.mark.parametrize("accumulate", [-1, 4])
+def test_parts_that_do_not_fit_are_refused(recipe, accumulate):
+    with pytest.raises(ConfigError, match=rf"2 patches.*--accumulate {accumulate}"):
+        Trainer(recipe, accumulate=accumulate)
+
+
+def test_gradients_are_clipped_by_their_global_norm(recipe, batch):
+    _, free, _ = Trainer(recipe)._gradients(tf.constant(batch))
+    norm = tf.linalg.global_norm(free).numpy()
+    for longest, scale in ((norm / 3, 1 / 3), (norm * 2, 1)):
+        clipped_recipe = dataclasses.replace(recipe, clip_norm=float(longest))
+        _, clipped, _ = Trainer(clipped_recipe)._gradients(tf.constant(batch))
+        for a, b in zip(free, clipped, strict=True):
+            np.testing.assert_allclose(a * scale, b, rtol=1e-5, atol=1e-7)
+
+
+def test_steps_that_change_nothing_are_counted_in_a_row(recipe, batch):
+    trainer = Trainer(recipe)
+    good = tf.constant(batch / 255, tf.float32)
+    for x, expected in ((good, 0), (good * np.nan, 1), (good * np.inf, 2), (good, 0)):
+        trainer.train_step(x)
+        assert trainer.skipped_in_row.numpy() == expected
+    assert trainer.skipped.numpy() == 2
+
+
+def test_a_step_tells_who_was_asked_to_stop(recipe, batch):
+    trainer = Trainer(recipe)
+    for stop in (False, True):
+        metrics = trainer.train_step(tf.constant(batch), tf.constant(stop))
+        assert bool(metrics["stop"]) == stop
 
 
 def test_two_devices_give_the_weights_of_one(recipe, random, run_python):
@@ -195,7 +232,7 @@ def test_two_devices_give_the_weights_of_one(recipe, random, run_python):
 
         recipe = dataclasses.replace(
             RECIPES["cbsn"], network_config={"filters": 4, "num_modules": 1},
-            patch_size=20, batch_size=4, learning_rate=1e-3,
+            patch_size=20, batch_size=4, learning_rate=1e-3, clip_norm=0.5,
         )
         batches = np.random.default_rng(0).integers(0, 256, (6, 4, 20, 20, 3)).astype("uint8")
         batches = batches.astype("float32") / 255
@@ -203,8 +240,8 @@ def test_two_devices_give_the_weights_of_one(recipe, random, run_python):
         dataset = tf.data.Dataset.from_tensor_slices(batches)
         runs = []
         two = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-        for strategy, micro_batch in ((None, 4), (two, 2), (two, 1)):
-            trainer = Trainer(recipe, strategy=strategy, micro_batch=micro_batch, ema=0.9)
+        for strategy, parts in ((None, 1), (two, 1), (two, 2)):
+            trainer = Trainer(recipe, strategy=strategy, accumulate=parts, ema=0.9)
             trainer.step.assign(200_000)
             for batch in trainer.distribute(dataset):
                 metrics = trainer.train_step(batch)
