@@ -53,6 +53,28 @@ def make_parser() -> argparse.ArgumentParser:
         "in less memory; 0: on a CPU parts that need about 1 GiB, on a GPU one",
     )
     how.add_argument(
+        "--clip_norm", type=float, help="longest gradient of all weights together (cbsn: 0, any)"
+    )
+    how.add_argument(
+        "--deterministic",
+        action="store_true",
+        help="the same bits on every run, also on GPUs, where that is slower",
+    )
+    how.add_argument(
+        "--max_bad_steps",
+        type=int,
+        default=20,
+        help="stop after so many steps in a row whose loss or gradients are not finite",
+    )
+    how.add_argument(
+        "--skip_bad_records",
+        action="store_true",
+        help="go on without damaged records, and count them, instead of stopping at the first",
+    )
+    how.add_argument(
+        "--cpu_devices", type=int, default=1, help="logical devices to split the CPU into"
+    )
+    how.add_argument(
         "--gpu",
         nargs="?",
         const="all",
@@ -87,7 +109,8 @@ def make_parser() -> argparse.ArgumentParser:
 def main(flags: argparse.Namespace) -> None:
     """Trains."""
     from cbsn.devices import select_gpus
-    from cbsn.training.run import RunOptions, train
+    from cbsn.training.options import RunOptions
+    from cbsn.training.run import train
 
     changes = {
         "max_steps": flags.maxiter,
@@ -101,12 +124,12 @@ def main(flags: argparse.Namespace) -> None:
         "ramp_steps": flags.ramp_steps,
         "stride_b": flags.stride_b,
         "stride_i": flags.stride_i,
+        "clip_norm": flags.clip_norm,
     }
     names = {field.name for field in dataclasses.fields(RunOptions)}
     options = RunOptions(**{key: value for key, value in vars(flags).items() if key in names})
     select_gpus(flags.gpu)
-    folder = train(flags.recipe, changes, options)
-    print(f"Denoise with: python infer.py --modelpath {folder} --imagepath PICTURES --savepath out")
+    train(flags.recipe, changes, options)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,6 @@ prints what memory the process had before and at most.
 import argparse
 import importlib
 import json
-import resource
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -18,6 +17,7 @@ from typing import Any
 
 from cbsn import cli
 from cbsn.errors import CbsnError
+from cbsn.memory import peak_memory
 
 _LONG = 60.0
 _ROOT = Path(__file__).resolve().parent.parent
@@ -56,18 +56,6 @@ def _main(flags: argparse.Namespace) -> None:
     if measure()["seconds"] < _LONG:
         measure()
     print(json.dumps({"start_gib": start, "peak_gib": peak_memory()}))
-
-
-def peak_memory() -> float:
-    """The largest resident memory of this process so far, in GiB."""
-    try:
-        # ru_maxrss will not do on Linux: a process inherits that of the one that started it.
-        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-        kibibytes = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
-    except (OSError, StopIteration):
-        usage = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-        kibibytes = usage / 1024 if sys.platform == "darwin" else usage
-    return kibibytes / 2**20
 
 
 if __name__ == "__main__":

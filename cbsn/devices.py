@@ -2,6 +2,7 @@
 
 import tensorflow as tf
 
+from cbsn.cluster import Cluster
 from cbsn.errors import ConfigError
 
 
@@ -40,10 +41,45 @@ def select_gpus(wanted: str | None) -> int:
     return len(gpus)
 
 
-def make_strategy() -> tf.distribute.Strategy:
-    """Returns the strategy for the visible devices: mirrored over several GPUs, else none."""
-    if len(tf.config.get_visible_devices("GPU")) > 1:
+def make_strategy(cluster: Cluster | None = None, cpu_devices: int = 1) -> tf.distribute.Strategy:
+    """Returns the strategy for the visible devices. Call before anything runs.
+
+    Args:
+        cluster: processes that share the work, from `Cluster.read`; it returns when all of them
+            have called it. None for this process alone.
+        cpu_devices: int ≥ 1, without GPUs: logical devices to split the CPU into.
+
+    Returns:
+        `MultiWorkerMirroredStrategy` for several processes, `MirroredStrategy` for several GPUs or
+        logical CPU devices, and else TensorFlow's default.
+
+    Raises:
+        ConfigError: if the settings do not fit each other, or this process cannot take part.
+    """
+    gpus = tf.config.get_visible_devices("GPU")
+    if cpu_devices < 1 or (cpu_devices > 1 and (gpus or cluster)):
+        raise ConfigError(
+            "--cpu_devices must be at least 1, and 1 with GPUs or several workers. "
+            f"Received: --cpu_devices {cpu_devices}, {len(gpus)} GPUs, "
+            f"{len(cluster.addresses) if cluster else 1} workers"
+        )
+    if cluster:
+        try:
+            return tf.distribute.MultiWorkerMirroredStrategy()
+        except tf.errors.OpError as error:
+            raise ConfigError(
+                f"Worker {cluster.index} cannot take part at {cluster.addresses[cluster.index]}: "
+                f"{error.message}. Check the addresses in TF_CONFIG, and that no other process "
+                "has this one."
+            ) from error
+    if len(gpus) > 1:
         return tf.distribute.MirroredStrategy()
+    if cpu_devices > 1:
+        tf.config.set_logical_device_configuration(
+            tf.config.list_physical_devices("CPU")[0],
+            [tf.config.LogicalDeviceConfiguration()] * cpu_devices,
+        )
+        return tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(cpu_devices)])
     return tf.distribute.get_strategy()
 
 

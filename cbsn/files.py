@@ -1,12 +1,17 @@
-"""Writing files so that a reader never sees half of one."""
+"""Writing files and folders so that a reader never sees half of one."""
 
 import contextlib
 import json
 import os
+import re
+import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+_TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{8}(\.\w+)?")
+_OLD = ".old"
 
 
 @contextlib.contextmanager
@@ -27,11 +32,77 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}{path.suffix}")
     try:
         yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
+        _flush(temporary)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Gives a temporary folder beside `path`; renames it to `path` if the block succeeds.
+
+    As `atomic_path`, for a folder of files. One that is there already is replaced. A folder cannot
+    be renamed onto another one, so the old one is set aside for a moment; `tidy` brings it back
+    if the process is killed just then.
+
+    Args:
+        path: where the finished folder shall stand. Its parent must exist.
+
+    Yields:
+        The temporary folder, to be filled by the caller.
+    """
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    temporary.mkdir()
+    try:
+        yield temporary
+        for file in temporary.iterdir():
+            _flush(file)
+        _flush(temporary)
+        if path.exists():
+            aside = temporary.with_name(temporary.name + _OLD)
+            path.rename(aside)
+            temporary.rename(path)
+            shutil.rmtree(aside)
+        else:
+            temporary.rename(path)
+        _flush(path.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def remove_folder(path: Path) -> None:
+    """Deletes a folder; killed meanwhile, the process leaves no half of one under its name."""
+    doomed = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    path.rename(doomed)
+    shutil.rmtree(doomed)
+
+
+def tidy(folder: Path) -> None:
+    """Cleans a folder of what a killed process left half done in it.
+
+    Nobody else may be writing there.
+    """
+    for path in [*folder.iterdir()]:
+        match = _TEMPORARY.fullmatch(path.name)
+        if not match:
+            continue
+        original = folder / match[1]
+        if match[2] == _OLD and not original.exists():
+            path.rename(original)
+        elif path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def _flush(path: Path) -> None:
+    """Waits until a file, or a folder's list of files, is on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:

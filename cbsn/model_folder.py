@@ -3,20 +3,17 @@
 The architecture is rebuilt from the recipe; nothing pickled is ever loaded.
 """
 
-import hashlib
 import json
-import shutil
-import uuid
 from pathlib import Path
 from typing import Any
 
+from cbsn.checksums import verify_checksums, write_checksums
 from cbsn.errors import CbsnError, ModelError
-from cbsn.files import write_json, write_text
+from cbsn.files import atomic_folder, write_json
 from cbsn.recipes import Recipe
 
 RECIPE = "recipe.json"
 WEIGHTS = "model.weights.h5"
-CHECKSUMS = "SHA256SUMS"
 FORMAT = 1
 
 
@@ -33,27 +30,17 @@ def save_model(folder: Path, recipe: Recipe, network: Any, training: dict[str, A
         recipe: the recipe, whose network `network` is.
         network: a Keras model; its weights are saved.
         training: facts for a reader, such as `{"step": 1000, "val_psnr": 36.2}`.
+
+    Raises:
+        OSError: it cannot be written; an earlier one is intact.
     """
-    temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
-    temporary.mkdir()
-    try:
+    with atomic_folder(folder) as temporary:
         network.save_weights(temporary / WEIGHTS)
         write_json(
             temporary / RECIPE,
             {"format": FORMAT, "recipe": recipe.to_dict(), "training": training},
         )
-        lines = [f"{_sha256(temporary / name)}  {name}\n" for name in (RECIPE, WEIGHTS)]
-        write_text(temporary / CHECKSUMS, "".join(lines))
-        if folder.exists():
-            # A folder cannot be renamed onto another one: set the old one aside first.
-            aside = folder.with_name(f"{temporary.name}.old")
-            folder.rename(aside)
-            temporary.rename(folder)
-            shutil.rmtree(aside)
-        else:
-            temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+        write_checksums(temporary)
 
 
 def load_model(folder: Path, precision: str = "float32") -> tuple[Recipe, Any]:
@@ -69,7 +56,7 @@ def load_model(folder: Path, precision: str = "float32") -> tuple[Recipe, Any]:
     Raises:
         ModelError: if a file is missing, altered, or not understood.
     """
-    _verify(folder)
+    verify_checksums(folder, (RECIPE, WEIGHTS))
     try:
         content = json.loads((folder / RECIPE).read_text(encoding="utf-8"))
         if content["format"] != FORMAT:
@@ -86,31 +73,3 @@ def load_model(folder: Path, precision: str = "float32") -> tuple[Recipe, Any]:
         reason = str(error) if isinstance(error, CbsnError) else repr(error)
         raise ModelError(f"{folder}: not a usable saved model ({reason})") from error
     return recipe, network
-
-
-def _verify(folder: Path) -> None:
-    """Compares the files with their checksums."""
-    try:
-        lines = (folder / CHECKSUMS).read_text(encoding="utf-8").splitlines()
-        for line in lines:
-            expected, name = line.split(maxsplit=1)
-            if _sha256(folder / name) != expected:
-                raise ModelError(
-                    f"{folder / name} is not the file that was saved (its SHA-256 differs from "
-                    f"{CHECKSUMS}). Copy the folder again."
-                )
-        missing = {RECIPE, WEIGHTS} - {line.split(maxsplit=1)[1] for line in lines}
-    except (OSError, ValueError) as error:
-        if isinstance(error, ModelError):
-            raise
-        raise ModelError(f"{folder}: incomplete saved model ({error})") from error
-    if missing:
-        raise ModelError(f"{folder}: {CHECKSUMS} does not name {', '.join(sorted(missing))}")
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

@@ -114,8 +114,9 @@ class PatchPipeline:
         # Repeated, though none lives to see it: several workers would else ask each other at
         # every step whether the data has ended.
         places = tf.data.Dataset.range(start * self._rows, np.iinfo(np.int64).max, count).repeat()
-        # One call at a time: two would wait for each other, at Python's lock, at twice the cost.
-        crops = places.map(load, num_parallel_calls=1, deterministic=True)
+        # Not several calls at a time: they would wait for each other, at Python's lock, at twice
+        # the cost.
+        crops = places.map(load)
         batches = crops.rebatch(self._rows, drop_remainder=True)
         return batches.prefetch(tf.data.AUTOTUNE)
 

@@ -1,111 +1,147 @@
 """What a run keeps on disk so that it can go on: `DIR/NAME/checkpoints`."""
 
-import json
 import sys
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
-from cbsn.errors import ConfigError
-from cbsn.files import write_json
-from cbsn.recipes import Recipe
+from cbsn.checksums import verify_checksums, write_checksums
+from cbsn.errors import ConfigError, ModelError, TrainingError
+from cbsn.files import atomic_folder, remove_folder, tidy
 from cbsn.training.trainer import Trainer
 
-RUN_FILE = "run.json"
 KEEP = 3
 """Checkpoints kept of a run; older ones are deleted."""
+
+_STATE = "state"
+_FILES = (f"{_STATE}.index", f"{_STATE}.data-00000-of-00001")
 
 
 class Checkpoints:
     """Saves and restores all that a training changes: weights, averages, slots, and the step.
 
     The step is also the place in the data and the state of the random numbers, as both are
-    functions of it.
+    functions of it. Each checkpoint is a folder `step-N` with checksums, which is renamed to that
+    name when it is complete; what a killed process, a crash or a bad disk has left of one is
+    recognised, and the one before it is used.
 
     Args:
-        folder: the run's folder; it must exist.
+        folder: the run's folder.
         trainer: whose state it is.
+
+    Attributes:
+        best_psnr: float32 variable, highest validation PSNR so far, in dB.
+        validated: int64 variable, step of the last validation.
     """
 
     def __init__(self, folder: Path, trainer: Trainer):
+        self._folder = folder / "checkpoints"
         self._step = trainer.step
+        self._saved: tuple[int, int] | None = None
         self.best_psnr = tf.Variable(float("-inf"), dtype=tf.float32, name="best_psnr")
-        """Highest validation PSNR so far, in dB."""
+        self.validated = tf.Variable(0, dtype=tf.int64, name="validated")
         average = trainer.average.weights if trainer.average is not None else []
         # Variables one by one: TensorFlow does not find those of layers in a list of a Keras 3
         # model, and says nothing.
-        state = tf.train.Checkpoint(
-            network=[variable.value for variable in trainer.network.weights],
-            average=[variable.value for variable in average],
-            optimizer=[variable.value for variable in trainer.optimizer.variables],
+        self._values = {
+            "network": [variable.value for variable in trainer.network.weights],
+            "average": [variable.value for variable in average],
+            "optimizer": [variable.value for variable in trainer.optimizer.variables],
+        }
+        self._state = tf.train.Checkpoint(
+            **self._values,
             step=trainer.step,
             skipped=trainer.skipped,
+            skipped_in_row=trainer.skipped_in_row,
             loss_scale=trainer.loss_scale,
             best_psnr=self.best_psnr,
+            validated=self.validated,
         )
-        self._state = state
-        self._manager = tf.train.CheckpointManager(state, str(folder / "checkpoints"), KEEP)
 
     def restore(self) -> int:
-        """Goes back to the newest checkpoint, if there is one; returns the step.
+        """Goes back to the newest checkpoint that is whole, if there are any; returns the step.
 
         Raises:
             ConfigError: if it does not hold what this training keeps.
+            ModelError: if there are checkpoints, but all are damaged.
         """
-        newest = self._manager.latest_checkpoint
-        if newest:
+        steps = self._steps()
+        for step in reversed(steps):
+            path = self._path(step)
             try:
-                self._state.restore(newest).assert_consumed()
-            except AssertionError as error:
-                raise ConfigError(
-                    f"{newest} was written by another version, or for another training: it does "
-                    "not hold what this one keeps. Take another --name, or start over with "
-                    "--no-resume, which sets the earlier run aside."
-                ) from error
-        return int(self._step.numpy())
+                verify_checksums(path, _FILES)
+                self._read(path)
+            except ModelError as error:
+                print(f"The checkpoint of step {step} is damaged: {error}", file=sys.stderr)
+                continue
+            self._saved = self._now()
+            return step
+        if steps:
+            raise ModelError(
+                f"No checkpoint in {self._folder} is whole. Copy the folder again, or start over "
+                "with --no-resume, which sets the run aside."
+            )
+        return 0
 
     def save(self) -> None:
-        """Writes a checkpoint of the current step, unless there is one already."""
-        if not (self._manager.latest_checkpoint or "").endswith(f"-{int(self._step)}"):
-            self._manager.save(checkpoint_number=int(self._step))
+        """Writes a checkpoint, unless there is one of this step and its validation already.
 
+        Raises:
+            TrainingError: if a value is not finite; nothing is written.
+            OSError, tf.errors.OpError: if it cannot be written; earlier ones are intact.
+        """
+        if self._now() == self._saved:
+            return
+        step, _ = self._now()
+        self._check_finite(step)
+        self._folder.mkdir(exist_ok=True)
+        with atomic_folder(self._path(step)) as temporary:
+            self._state.write(str(temporary / _STATE))
+            write_checksums(temporary)
+        self._saved = self._now()
+        for old in self._steps()[:-KEEP]:
+            remove_folder(self._path(old))
 
-def open_run(
-    folder: Path, recipe: Recipe, settings: dict[str, Any], *, resume: bool = True
-) -> None:
-    """Makes the folder of a run, or checks that an earlier run in it can go on.
+    def newest(self) -> str:
+        """Says what there is to go on from, for messages."""
+        if self._saved is None:
+            return "There is no checkpoint yet"
+        return f"The newest checkpoint is of step {self._saved[0]}"
 
-    Args:
-        folder: `DIR/NAME`. With `resume=False` an earlier run there is set aside under a new
-            name; nothing is deleted.
-        recipe: what is to be trained. The network must be the earlier run's; other differences
-            are allowed, and printed.
-        settings: further facts for `run.json` that change what is trained.
-        resume: whether to go on where an earlier run of this name stopped.
+    def tidy(self) -> None:
+        """Clears away what a killed process left; only for who alone writes here."""
+        if self._folder.exists():
+            tidy(self._folder)
 
-    Raises:
-        ConfigError: if the earlier run is one of another network, or of another average.
-    """
-    if folder.exists() and not resume:
-        number = 1
-        while (aside := folder.with_name(f"{folder.name}.{number}")).exists():
-            number += 1
-        folder.rename(aside)
-        print(f"The earlier run {folder.name} is kept as {aside}.", file=sys.stderr)
-    folder.mkdir(parents=True, exist_ok=True)
-    now = {**recipe.to_dict(), **settings}
-    path = folder / RUN_FILE
-    if path.exists():
-        before = json.loads(path.read_text(encoding="utf-8"))
-        for key in ("network", "network_config", "average"):
-            if before.get(key) != now[key]:
-                raise ConfigError(
-                    f"The run {folder} was started with {key}={before.get(key)}. Take another "
-                    "--name, give the same flags, or start over with --no-resume. "
-                    f"Received: {key}={now[key]}"
-                )
-        for key in now:
-            if before.get(key) != now[key]:
-                print(f"Going on with another {key}: {before.get(key)} → {now[key]}")
-    write_json(path, now)
+    def _now(self) -> tuple[int, int]:
+        return int(self._step.numpy()), int(self.validated.numpy())
+
+    def _read(self, path: Path) -> None:
+        try:
+            self._state.read(str(path / _STATE)).assert_consumed()
+        except AssertionError as error:
+            raise ConfigError(
+                f"{path} was written by another version, or for another training: it does "
+                "not hold what this one keeps. Take another --name, or start over with "
+                "--no-resume, which sets the earlier run aside."
+            ) from error
+        except tf.errors.OpError as error:
+            raise ModelError(f"{path} cannot be read ({error.message})") from error
+
+    def _check_finite(self, step: int) -> None:
+        for kind, variables in self._values.items():
+            for variable in variables:
+                if not np.isfinite(variable.numpy()).all():
+                    raise TrainingError(
+                        f"After step {step} the {kind} holds values that are not finite "
+                        f"({variable.name}); nothing was saved of it. {self.newest()}. Start "
+                        "again with a smaller --lr, with --clip_norm, or with --precision float32."
+                    )
+
+    def _path(self, step: int) -> Path:
+        return self._folder / f"step-{step}"
+
+    def _steps(self) -> list[int]:
+        names = (path.name.removeprefix("step-") for path in self._folder.glob("step-*"))
+        return sorted(int(name) for name in names if name.isdigit())

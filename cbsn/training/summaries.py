@@ -1,5 +1,6 @@
 """TensorBoard events of a run."""
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -40,3 +41,8 @@ class Summaries:
     def flush(self) -> None:
         """Writes out what is still in memory."""
         self._writer.flush()
+
+    def close(self) -> None:
+        """Writes out the rest, if it can: the log is not worth an error after all else."""
+        with contextlib.suppress(tf.errors.OpError):
+            self._writer.close()

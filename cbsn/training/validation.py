@@ -1,6 +1,6 @@
 """Measuring a training on pairs of noisy and clean pictures."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -56,19 +56,23 @@ class ValidationPairs:
             yield noisy, clean
 
     def measure(
-        self, denoiser: Denoiser, keep: int = 4
-    ) -> tuple[float, list[tuple[np.ndarray, np.ndarray, np.ndarray]]]:
+        self, denoiser: Denoiser, keep: int = 4, stop: Callable[[], bool] = lambda: False
+    ) -> tuple[float, list[tuple[np.ndarray, np.ndarray, np.ndarray]]] | None:
         """Denoises every noisy picture.
 
         Args:
             denoiser: from image to image.
             keep: how many pictures to return.
+            stop: asked before each picture whether to give up.
 
         Returns:
-            The mean PSNR in dB, and the first `keep` triples (noisy, denoised, clean).
+            The mean PSNR in dB, and the first `keep` triples (noisy, denoised, clean); None if
+            it gave up.
         """
         values, triples = [], []
         for noisy, clean in self:
+            if stop():
+                return None
             denoised = denoiser(noisy)
             values.append(psnr(clean, denoised))
             if len(triples) < keep:

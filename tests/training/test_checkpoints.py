@@ -1,12 +1,12 @@
-import dataclasses
-import json
+import errno
 
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from cbsn.errors import ConfigError
-from cbsn.training.checkpoints import KEEP, Checkpoints, open_run
+from cbsn.checksums import write_checksums
+from cbsn.errors import ConfigError, ModelError, TrainingError
+from cbsn.training.checkpoints import KEEP, Checkpoints
 from cbsn.training.trainer import Trainer
 
 
@@ -19,7 +19,8 @@ def _state(trainer):
     models = (trainer.network, trainer.average)
     tensors = [*(w for m in models for w in m.weights), *trainer.optimizer.variables]
     return [t.numpy() for t in tensors] + [
-        v.numpy() for v in (trainer.step, trainer.skipped, trainer.loss_scale)
+        v.numpy()
+        for v in (trainer.step, trainer.skipped, trainer.skipped_in_row, trainer.loss_scale)
     ]
 
 
@@ -30,12 +31,15 @@ def test_everything_that_changes_comes_back(recipe, batch, tmp_path):
     trainer.loss_scale.assign(16.0)
     checkpoints = Checkpoints(tmp_path, trainer)
     checkpoints.best_psnr.assign(31.5)
+    checkpoints.validated.assign(2)
+    trainer.skipped_in_row.assign(1)
     checkpoints.save()
 
     again = Trainer(recipe, ema=0.9, seed=2)
     restored = Checkpoints(tmp_path, again)
     assert restored.restore() == 3
     assert restored.best_psnr.numpy() == np.float32(31.5)
+    assert restored.validated.numpy() == 2
     for a, b in zip(_state(trainer), _state(again), strict=True):
         np.testing.assert_array_equal(a, b)
 
@@ -51,40 +55,96 @@ def test_only_the_newest_are_kept(recipe, tmp_path):
         trainer.step.assign(step)
         checkpoints.save()
         checkpoints.save()
-    kept = sorted(path.name for path in (tmp_path / "checkpoints").glob("*.index"))
-    assert kept == [f"ckpt-{step}.index" for step in range(3, KEEP + 3)]
+    kept = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
+    assert kept == [f"step-{step}" for step in range(3, KEEP + 3)]
 
 
-def test_a_run_is_opened_again(recipe, tmp_path, capsys):
-    open_run(tmp_path / "a", recipe, {"average": False})
-    open_run(tmp_path / "a", recipe, {"average": False})
-    assert capsys.readouterr().out == ""
-    open_run(tmp_path / "a", recipe.shortened(10), {"average": False})
-    assert "another max_steps: 500000 → 10" in capsys.readouterr().out
-    assert json.loads((tmp_path / "a/run.json").read_text())["max_steps"] == 10
+@pytest.fixture
+def two_saved(recipe, batch, tmp_path):
+    """The folder of a run with checkpoints of steps 9 and 10."""
+    trainer = Trainer(recipe)
+    checkpoints = Checkpoints(tmp_path, trainer)
+    for step in (9, 10):
+        trainer.step.assign(step)
+        checkpoints.save()
+    return tmp_path
 
 
-@pytest.mark.parametrize("change", ["network_config", "average"])
-def test_another_network_cannot_go_on(recipe, tmp_path, change):
-    open_run(tmp_path / "a", recipe, {"average": False})
-    other = dataclasses.replace(recipe, network_config={"filters": 8, "num_modules": 1})
-    with pytest.raises(ConfigError, match=rf"started with {change}=.*--no-resume"):
-        if change == "average":
-            open_run(tmp_path / "a", recipe, {"average": True})
-        else:
-            open_run(tmp_path / "a", other, {"average": False})
+def _cut(path):
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
 
 
-def test_starting_over_deletes_nothing(recipe, tmp_path, capsys):
-    for number in range(3):
-        open_run(tmp_path / "a", recipe, {"average": False}, resume=False)
-        (tmp_path / "a" / "mark").write_text(str(number))
-    assert [(tmp_path / name / "mark").read_text() for name in ("a.1", "a.2", "a")] == [*"012"]
-    assert "kept as" in capsys.readouterr().err
+def _flip(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("damage", [_cut, _flip, lambda path: path.unlink()])
+@pytest.mark.parametrize("name", ["state.index", "state.data-00000-of-00001", "SHA256SUMS"])
+def test_a_damaged_checkpoint_is_told_and_the_one_before_it_used(
+    recipe, two_saved, damage, name, capsys
+):
+    damage(two_saved / "checkpoints/step-10" / name)
+    trainer = Trainer(recipe)
+    checkpoints = Checkpoints(two_saved, trainer)
+    assert checkpoints.restore() == trainer.step.numpy() == 9
+    assert "The checkpoint of step 10 is damaged: " in capsys.readouterr().err
+    # When the run comes there again, the damaged one is replaced.
+    trainer.step.assign(10)
+    checkpoints.save()
+    assert Checkpoints(two_saved, Trainer(recipe)).restore() == 10
+
+
+def test_damaged_checkpoints_do_not_start_a_run_anew(recipe, two_saved):
+    for step in (9, 10):
+        _cut(two_saved / f"checkpoints/step-{step}/state.index")
+    with pytest.raises(ModelError, match=r"No checkpoint in .* is whole.*--no-resume"):
+        Checkpoints(two_saved, Trainer(recipe)).restore()
+
+
+def test_what_a_killed_process_left_does_not_count(recipe, two_saved):
+    half = two_saved / "checkpoints/.step-11.0a1b2c3d"
+    half.mkdir()
+    (half / "state.index").write_bytes(b"half")
+    checkpoints = Checkpoints(two_saved, Trainer(recipe))
+    checkpoints.tidy()
+    assert not half.exists()
+    assert checkpoints.restore() == 10
+
+
+def test_a_failed_save_leaves_the_earlier_ones(recipe, two_saved, monkeypatch):
+    trainer = Trainer(recipe)
+    checkpoints = Checkpoints(two_saved, trainer)
+    trainer.step.assign(11)
+
+    def full(folder):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("cbsn.training.checkpoints.write_checksums", full)
+    with pytest.raises(OSError, match="No space"):
+        checkpoints.save()
+    assert sorted(path.name for path in (two_saved / "checkpoints").iterdir()) == [
+        "step-10",
+        "step-9",
+    ]
+
+
+@pytest.mark.parametrize("kind", ["network", "average", "optimizer"])
+def test_values_that_are_not_finite_are_never_saved(recipe, batch, tmp_path, kind):
+    trainer = Trainer(recipe, ema=0.9)
+    trainer.train_step(batch)
+    variables = getattr(trainer, kind).variables
+    variables[-1].assign(variables[-1] * np.nan)
+    with pytest.raises(TrainingError, match=rf"After step 1 the {kind}.*no checkpoint yet.*--lr"):
+        Checkpoints(tmp_path, trainer).save()
+    assert not (tmp_path / "checkpoints").exists()
 
 
 def test_a_checkpoint_of_another_version_is_refused(recipe, tmp_path):
     older = tf.train.Checkpoint(step=tf.Variable(5, dtype=tf.int64))
-    tf.train.CheckpointManager(older, str(tmp_path / "checkpoints"), KEEP).save(5)
-    with pytest.raises(ConfigError, match=r"ckpt-5 was written by another version.*--no-resume"):
+    older.write(str(tmp_path / "checkpoints/step-5/state"))
+    write_checksums(tmp_path / "checkpoints/step-5")
+    with pytest.raises(ConfigError, match=r"step-5 was written by another version.*--no-resume"):
         Checkpoints(tmp_path, Trainer(recipe)).restore()

@@ -1,10 +1,19 @@
+import json
+import os
+import shutil
+import signal
+from pathlib import Path
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from cbsn.data.records import RecordWriter
-from cbsn.errors import ConfigError
+from cbsn.errors import ConfigError, DataError, TrainingError, TrainingStopped
 from cbsn.model_path import load_model
-from cbsn.training.run import RunOptions, train
+from cbsn.training.options import RunOptions
+from cbsn.training.run import train
+from cbsn.training.validation import ValidationPairs
 
 TINY = {"filters": 4, "num_modules": 1, "patch_size": 20, "batch_size": 2, "max_steps": 6}
 
@@ -22,27 +31,139 @@ def _weights(folder):
     return load_model(folder / "last")[1].get_weights()
 
 
-@pytest.mark.parametrize("ema", [0.0, 0.9])
-def test_interrupted_and_resumed_equals_uninterrupted(options, ema, monkeypatch, capsys):
-    whole = train("cbsn", TINY, RunOptions(name="whole", ema=ema, **options))
-
+def _signal_at(monkeypatch, step, number):
+    """Sends this process a signal while a step is being prepared."""
     calls = []
 
-    def next_until_the_fourth(batches):
+    def next_with_signal(batches):
         calls.append(None)
-        if len(calls) == 4:
-            raise KeyboardInterrupt
+        if len(calls) == step:
+            os.kill(os.getpid(), number)
         return batches.__next__()
 
-    monkeypatch.setattr("cbsn.training.run.next", next_until_the_fourth, raising=False)
-    with pytest.raises(KeyboardInterrupt):
+    monkeypatch.setattr("cbsn.training.loop.next", next_with_signal, raising=False)
+
+
+@pytest.mark.parametrize(("ema", "number"), [(0.0, signal.SIGINT), (0.9, signal.SIGTERM)])
+def test_interrupted_and_resumed_equals_uninterrupted(options, ema, number, monkeypatch, capsys):
+    whole = train("cbsn", TINY, RunOptions(name="whole", ema=ema, **options))
+    handlers = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
+    _signal_at(monkeypatch, 4, number)
+    with pytest.raises(TrainingStopped, match=rf"{number.name} stopped the run.*at step 4"):
         train("cbsn", TINY, RunOptions(name="parts", ema=ema, **options))
-    assert "saved at step 3" in capsys.readouterr().out
     monkeypatch.undo()
+    assert handlers == [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
     parts = train("cbsn", TINY, RunOptions(name="parts", ema=ema, **options))
-    assert "steps 3 to 6" in capsys.readouterr().out
+    assert "steps 4 to 6" in capsys.readouterr().out
     for a, b in zip(_weights(whole), _weights(parts), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_a_signal_in_the_last_step_does_not_matter(options, monkeypatch):
+    _signal_at(monkeypatch, 6, signal.SIGTERM)
+    train("cbsn", TINY, RunOptions(name="a", **options))
+
+
+@pytest.fixture
+def pairs(tmp_path, random):
+    """Flags for three pairs to validate on."""
+    for kind in ("noisy", "clean"):
+        (tmp_path / kind).mkdir()
+        for i in range(3):
+            pixels = random.integers(0, 256, (30, 30, 3)).astype("uint8")
+            Image.fromarray(pixels).save(tmp_path / kind / f"{i}.png")
+    return {"val_noisy": str(tmp_path / "noisy"), "val_clean": str(tmp_path / "clean")}
+
+
+@pytest.mark.parametrize("step", [2, 6])
+def test_a_validation_cut_short_is_made_up_for(options, pairs, step, monkeypatch):
+    every = {"val_every": 2, "save_every": 1, **pairs, **options}
+    whole = train("cbsn", TINY, RunOptions(name="whole", **every))
+
+    read = ValidationPairs.__iter__
+    calls = []
+
+    def read_until_told(self):
+        calls.append(None)
+        for i, pair in enumerate(read(self)):
+            if len(calls) == step // 2 and i == 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield pair
+
+    monkeypatch.setattr(ValidationPairs, "__iter__", read_until_told)
+    with pytest.raises(TrainingStopped, match=f"at step {step}"):
+        train("cbsn", TINY, RunOptions(name="parts", **every))
+    parts = train("cbsn", TINY, RunOptions(name="parts", **every))
+    assert len(calls) == 4
+    train("cbsn", TINY, RunOptions(name="parts", **every))
+    assert len(calls) == 4
+    for name in ("best", "last"):
+        facts = [json.loads((f / name / "recipe.json").read_text()) for f in (whole, parts)]
+        assert facts[0]["training"] == facts[1]["training"]
+
+
+def test_metrics_go_on_as_if_the_run_had_never_stopped(options, pairs, monkeypatch):
+    flags = {"print_every": 2, "val_every": 4, "save_every": 3, **pairs, **options}
+    _signal_at(monkeypatch, 5, signal.SIGTERM)
+    with pytest.raises(TrainingStopped):
+        train("cbsn", TINY, RunOptions(name="a", **flags))
+    monkeypatch.undo()
+    shutil.rmtree(options["checkpoints"] / "a/checkpoints/step-5")
+    folder = train("cbsn", TINY, RunOptions(name="a", **flags))
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [2, 4, 6]
+    assert ["validation_psnr" in line for line in lines] == [False, True, True]
+    names = ("total", "blind", "self", "invariance", "learning_rate", "steps_per_second")
+    for name in (*names, "skipped_steps", "bad_records", "peak_memory_gib"):
+        assert all(np.isfinite(line[name]) for line in lines), name
+
+
+@pytest.fixture
+def poisoned(tmp_path, random):
+    """Patches of which every second one is not finite."""
+    path = tmp_path / "poisoned.tfrecords"
+    with RecordWriter(path) as writer:
+        for i in range(4):
+            writer.write(np.full((256, 256, 3), np.nan if i % 2 else 0.5, "float32"))
+    return {"dataset": str(path), "checkpoints": tmp_path / "runs"}
+
+
+def test_bad_steps_change_nothing_and_are_counted(poisoned, capsys):
+    one = {**TINY, "batch_size": 1, "max_steps": 8}
+    folder = train("cbsn", one, RunOptions(name="a", print_every=1, **poisoned))
+    assert capsys.readouterr().out.count("not finite, nothing changed") == 4
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert lines[-1]["skipped_steps"] == 4
+    assert [line["total"] for line in lines].count(None) == 4
+    assert all(np.isfinite(weight).all() for weight in _weights(folder))
+
+
+def test_too_many_bad_steps_in_a_row_end_the_run(poisoned):
+    all_four = {**TINY, "batch_size": 4}
+    options = RunOptions(name="a", max_bad_steps=3, **poisoned)
+    with pytest.raises(TrainingError) as error:
+        train("cbsn", all_four, options)
+    message = str(error.value)
+    assert "In 3 steps in a row, up to step 3" in message
+    for number in (1, 3):
+        assert f"record {number} of {poisoned['dataset']}, which holds" in message
+    assert f"record 0 of {poisoned['dataset']}" not in message
+    assert "There is no checkpoint yet" in message
+
+
+def test_a_damaged_record_ends_the_run_or_is_skipped_and_told(options, capsys):
+    path = Path(options["dataset"])
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=r"Record 2 of .*patches\.tfrecords is damaged"):
+        train("cbsn", TINY, RunOptions(name="a", **options))
+    folder = train("cbsn", TINY, RunOptions(name="b", skip_bad_records=True, **options))
+    errors = capsys.readouterr().err
+    assert "skipped: Record 2 of" in errors
+    assert "1 damaged records skipped so far" in errors
+    line = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
+    assert line["bad_records"] == 1
 
 
 def test_a_finished_run_is_left_alone(options, capsys):
@@ -73,7 +194,7 @@ def test_unknown_precisions_are_refused(options):
 
 def test_the_log_says_the_precision_and_why(options, capsys):
     train("cbsn", TINY, RunOptions(name="a", precision="float32", accumulate=2, **options))
-    line = "Precision float32: as asked for. Gradients in 2 parts."
+    line = "Precision float32: as asked for. Workers: 1, devices: 1, parts of a batch on each: 2."
     assert line in capsys.readouterr().out
 
 
@@ -86,6 +207,7 @@ def test_the_log_says_the_precision_and_why(options, capsys):
         ({"val_noisy": "n"}, "give --val_clean along with --val_noisy"),
         ({"val_clean": "n"}, "give --val_noisy along with --val_clean"),
         ({"seed": -1}, "--seed"),
+        ({"max_bad_steps": 0}, "--max_bad_steps"),
         ({"save_every": -5}, "--save_every"),
     ],
 )

@@ -1,0 +1,278 @@
+"""The training loop, and all that happens around a step."""
+
+import contextlib
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import tensorflow as tf
+from tqdm import tqdm
+
+from cbsn.data.pipeline import PatchPipeline
+from cbsn.errors import CbsnError, TrainingError, TrainingStopped
+from cbsn.inference.denoiser import Denoiser
+from cbsn.memory import peak_memory
+from cbsn.model_folder import save_model
+from cbsn.training.checkpoints import Checkpoints
+from cbsn.training.metrics_log import MetricsLog
+from cbsn.training.options import RunOptions
+from cbsn.training.stop_signals import StopSignals
+from cbsn.training.summaries import Summaries
+from cbsn.training.trainer import Trainer
+from cbsn.training.validation import ValidationPairs
+from cbsn.training.workers import Workers
+
+_SAVE_SECONDS = 900
+"""A checkpoint is written at the latest so long after the one before."""
+
+_SOURCES_SHOWN = 8
+
+
+class TrainingLoop:
+    """Trains to the last step, and writes what there is to see and to go on from.
+
+    Args:
+        folder: of the run; it must exist.
+        trainer: what is trained.
+        pipeline: the batches.
+        validation: pairs to measure on, or None.
+        options: how often to do what.
+        workers: the processes that take part. Only the chief writes.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        trainer: Trainer,
+        pipeline: PatchPipeline,
+        validation: ValidationPairs | None,
+        options: RunOptions,
+        workers: Workers,
+    ):
+        self._folder = folder
+        self._trainer = trainer
+        self._pipeline = pipeline
+        self._validation = validation
+        self._workers = workers
+        self._max_steps = trainer.recipe.max_steps
+        self._max_bad_steps = options.max_bad_steps
+        self._print_every, self._val_every, self._save_every = options.intervals(self._max_steps)
+        self._denoiser = Denoiser(trainer.recipe, trainer.model)
+        self._checkpoints = Checkpoints(folder, trainer)
+        self._signals = StopSignals()
+        self._bad_records_told = 0
+        self._psnr: float | None = None
+
+    def run(self) -> None:
+        """Trains from the newest checkpoint on.
+
+        Raises:
+            TrainingError: if it cannot go on; earlier checkpoints are intact.
+            TrainingStopped: if it was asked to stop; it has saved itself.
+        """
+        if self._workers.is_chief:
+            self._checkpoints.tidy()
+        start = self._checkpoints.restore()
+        self._workers.agree(start, "newest checkpoint")
+        if self._workers.is_chief:
+            self._summaries = Summaries(self._folder / "events")
+            self._metrics_log = MetricsLog(self._folder / "metrics.jsonl", start)
+        self._print_start(start)
+        self._saved_at = time.monotonic()
+        with self._signals:
+            try:
+                if start and self._is_due(start, self._val_every) and self._unvalidated(start):
+                    # The run was stopped in the middle of it.
+                    self._validate(start)
+                    self._save(start)
+                if start < self._max_steps:
+                    self._steps(start)
+            finally:
+                if self._workers.is_chief:
+                    self._summaries.close()
+        # The chief may still have been writing, and needs the others till then.
+        self._workers.wait()
+        step = int(self._trainer.step.numpy())
+        if step < self._max_steps or (self._signals.received and self._unvalidated(step)):
+            raise TrainingStopped(
+                f"{self._signals.received or 'Another worker'} stopped the run; it is saved at "
+                f"step {step}. The same command goes on from here."
+            )
+
+    def _steps(self, start: int) -> None:
+        dataset = self._trainer.distribute(self._pipeline.dataset(start))
+        quiet = None if self._workers.is_chief else True
+        with (
+            # Closed in any case: a process may hang at its end while tf.data reads on.
+            contextlib.closing(self._pipeline.guard(iter(dataset))) as batches,
+            tqdm(total=self._max_steps, initial=start, unit="step", disable=quiet) as bar,
+        ):
+            for step in range(start + 1, self._max_steps + 1):
+                stop = tf.constant(bool(self._signals.received))
+                metrics = self._trainer.train_step(next(batches), stop)
+                if bar.update():
+                    bar.set_postfix(loss=f"{float(metrics['total']):.4f}", refresh=False)
+                if metrics["skipped"]:
+                    self._check_bad_steps(step)
+                if self._is_due(step, self._val_every):
+                    self._validate(step)
+                if self._is_due(step, self._print_every):
+                    self._log(step, metrics)
+                # All workers stop at the same step: the one at which one of them has told.
+                stopping = metrics["stop"] or (self._workers.count == 1 and self._signals.received)
+                late = time.monotonic() - self._saved_at > _SAVE_SECONDS
+                if stopping or late or self._is_due(step, self._save_every):
+                    self._save(step)
+                if stopping:
+                    return
+
+    def _is_due(self, step: int, every: int) -> bool:
+        return step % every == 0 or step == self._max_steps
+
+    def _unvalidated(self, step: int) -> bool:
+        return self._workers.is_chief and int(self._checkpoints.validated.numpy()) < step
+
+    def _print_start(self, start: int) -> None:
+        records, recipe = self._pipeline.records, self._trainer.recipe
+        size = ", ".join(f"{key} {value}" for key, value in recipe.network_config.items())
+        self._say(
+            f"{recipe.name}: {self._trainer.network.count_params():,} parameters ({size}); "
+            f"{len(records):,} patches of {records.patch_size} px, {records.dtype}; steps "
+            f"{start:,} to {self._max_steps:,}; {self._folder}"
+        )
+        self._clock = (time.monotonic(), start)
+
+    def _check_bad_steps(self, step: int) -> None:
+        """Tells of a step that changed nothing; ends the run if there were too many in a row."""
+        self._say(f"step {step}: loss or gradient not finite, nothing changed")
+        in_row = int(self._trainer.skipped_in_row.numpy())
+        if in_row < self._max_bad_steps:
+            return
+        sources = self._pipeline.sources(step - 1)
+        if len(sources) > _SOURCES_SHOWN:
+            sources[_SOURCES_SHOWN:] = [f"and {len(sources) - _SOURCES_SHOWN} more"]
+        batch = "\n  ".join(sources)
+        raise TrainingError(
+            f"In {in_row} steps in a row, up to step {step}, the loss or a gradient was not "
+            f"finite; they changed nothing. The batch of step {step} was:\n  {batch}\n"
+            f"{self._checkpoints.newest()}. Mend the data, or start again with a smaller --lr, "
+            "with --clip_norm, or with --precision float32; --max_bad_steps allows more."
+        )
+
+    def _log(self, step: int, metrics: Mapping[str, tf.Tensor]) -> None:
+        self._tell_bad_records()
+        if not self._workers.is_chief:
+            return
+        values = {name: float(value) for name, value in metrics.items()}
+        now, (then, earlier) = time.monotonic(), self._clock
+        speed = (step - earlier) / max(now - then, 1e-9)
+        self._clock = (now, step)
+        skipped = int(self._trainer.skipped.numpy())
+        learning_rate = values.pop("learning_rate")
+        for flag in ("skipped", "stop"):
+            values.pop(flag)
+        others = {
+            "learning_rate": learning_rate,
+            "steps_per_second": speed,
+            "patches_per_second": speed * self._trainer.recipe.batch_size,
+            "skipped_steps": skipped,
+            "bad_records": len(self._pipeline.bad_records),
+            "peak_memory_gib": peak_memory(),
+            **_gpu_memory(),
+        }
+        validated = {} if self._psnr is None else {"validation_psnr": self._psnr}
+        self._psnr = None
+        with self._writing(step):
+            terms = {f"loss/{name}": value for name, value in values.items()}
+            self._summaries.scalars(step, {**terms, **others})
+            self._metrics_log.write({"step": step, **values, **others, **validated})
+        terms = ", ".join(f"{name} {value:.4f}" for name, value in values.items())
+        note = f", {skipped} steps skipped (loss or gradient not finite)" if skipped else ""
+        self._say(f"step {step}: {terms}, lr {learning_rate:.2e}, {speed:.2f} steps/s{note}")
+
+    def _tell_bad_records(self) -> None:
+        """Names the damaged records that were skipped since it was called last."""
+        errors = [*self._pipeline.bad_records.values()]
+        for error in errors[self._bad_records_told :]:
+            tqdm.write(f"skipped: {error}", file=sys.stderr)
+        if len(errors) > self._bad_records_told:
+            tqdm.write(f"{len(errors)} damaged records skipped so far.", file=sys.stderr)
+        self._bad_records_told = len(errors)
+
+    def _validate(self, step: int) -> None:
+        if not self._workers.is_chief:
+            return
+        started = time.monotonic()
+        with self._writing(step):
+            if self._validation is None:
+                noisy = self._pipeline.crop(step * self._trainer.recipe.batch_size)
+                self._summaries.pictures(step, "training", (noisy, self._denoiser(noisy)))
+            elif not self._measure(step):
+                return
+        self._checkpoints.validated.assign(step)
+        # Not to be counted as training time in the next line.
+        then, earlier = self._clock
+        self._clock = (then + time.monotonic() - started, earlier)
+
+    def _measure(self, step: int) -> bool:
+        """Validates on pairs; returns whether it came to the end before the run had to stop."""
+        # With several workers the next step is where the others learn of it.
+        alone = self._workers.count == 1
+        result = self._validation.measure(
+            self._denoiser, stop=lambda: alone and bool(self._signals.received)
+        )
+        if result is None:
+            return False
+        self._psnr, triples = result
+        self._summaries.scalars(step, {"validation/psnr": self._psnr})
+        for i, triple in enumerate(triples):
+            self._summaries.pictures(step, f"validation/{i}", triple)
+        self._say(f"step {step}: validation PSNR {self._psnr:.3f} dB")
+        if self._psnr > float(self._checkpoints.best_psnr):
+            self._checkpoints.best_psnr.assign(self._psnr)
+            self._save_model("best", step)
+        return True
+
+    def _save(self, step: int) -> None:
+        self._saved_at = time.monotonic()
+        if self._workers.is_chief:
+            with self._writing(step):
+                self._checkpoints.save()
+                self._save_model("last", step)
+                self._summaries.flush()
+
+    def _save_model(self, name: str, step: int) -> None:
+        facts = {"step": step}
+        if np.isfinite(best := float(self._checkpoints.best_psnr)):
+            facts["best_validation_psnr"] = round(best, 4)
+        save_model(self._folder / name, self._trainer.recipe, self._trainer.model, facts)
+
+    @contextlib.contextmanager
+    def _writing(self, step: int) -> Iterator[None]:
+        """Turns what a full disk or a lost folder raises, in whatever library, into one error."""
+        try:
+            yield
+        except CbsnError:
+            raise
+        except (OSError, RuntimeError, tf.errors.OpError) as error:
+            raise TrainingError(
+                f"What belongs to step {step} cannot be written in {self._folder}: {error}. "
+                f"{self._checkpoints.newest()}, and intact. Make room, or see what is wrong with "
+                "the disk; then the same command goes on from there."
+            ) from error
+
+    def _say(self, line: str) -> None:
+        """Prints above the progress bar, at once even into a file."""
+        if self._workers.is_chief:
+            tqdm.write(line)
+            sys.stdout.flush()
+
+
+def _gpu_memory() -> dict[str, float]:
+    gpus = tf.config.list_logical_devices("GPU")
+    if not gpus:
+        return {}
+    peaks = [tf.config.experimental.get_memory_info(gpu.name)["peak"] for gpu in gpus]
+    return {"peak_gpu_memory_gib": max(peaks) / 2**30}

@@ -1,0 +1,90 @@
+"""What the user of a run decides, beside its recipe."""
+
+import dataclasses
+from pathlib import Path
+
+from cbsn.errors import ConfigError
+
+
+@dataclasses.dataclass(frozen=True)
+class RunOptions:
+    """Everything about a run that is not its recipe.
+
+    Args:
+        name: str, the run lives in `checkpoints / name`.
+        dataset: str, as `cbsn.training.dataset.open_records` takes it.
+        source: folder of the prepared SIDD and DND.
+        checkpoints: folder of all runs.
+        resume: whether to go on where a run of that name stopped.
+        epochs: int, train for that many passes over the patches; 0 for the recipe's steps.
+        seed: int ≥ 0, seed of everything random.
+        precision: "auto" or one of `cbsn.precision.PRECISIONS`, the Keras dtype policy of the
+            layers.
+        deterministic: whether TensorFlow may use operations only that give the same bits each
+            time; slower on GPUs.
+        cpu_devices: int ≥ 1, logical devices to split the CPU into, where there is no GPU.
+        accumulate: int, parts of a batch whose gradients are taken one after the other on each
+            device; 0 leaves it to the trainer.
+        ema: float in [0, 1), decay of the averaged weights; 0 for none.
+        max_bad_steps: int ≥ 1, stop after so many steps in a row whose loss or gradients are not
+            finite.
+        skip_bad_records: whether to go on without damaged records.
+        val_noisy: folder or glob of noisy pictures to validate on; None for no validation.
+        val_clean: the clean ones of the same names.
+        val_images: int, how many of them to take; 0 for all.
+        print_every: int, steps between log lines and scalars; 0 for 1/500 of the training, but
+            at least 20.
+        val_every: int, steps between validations; 0 for 1/50 of the training, but at least 200.
+        save_every: int, steps between checkpoints; likewise.
+
+    Raises:
+        ConfigError: if a value is out of range or does not go with another one.
+    """
+
+    name: str
+    dataset: str
+    source: Path = Path("dataset")
+    checkpoints: Path = Path("checkpoints")
+    resume: bool = True
+    epochs: int = 0
+    seed: int = 0
+    precision: str = "auto"
+    deterministic: bool = False
+    cpu_devices: int = 1
+    accumulate: int = 0
+    ema: float = 0.0
+    max_bad_steps: int = 20
+    skip_bad_records: bool = False
+    val_noisy: str | None = None
+    val_clean: str | None = None
+    val_images: int = 0
+    print_every: int = 0
+    val_every: int = 0
+    save_every: int = 0
+
+    def __post_init__(self):
+        if not self.name or Path(self.name).name != self.name or self.name.startswith("."):
+            raise ConfigError(
+                "--name must be a plain folder name; say with --checkpoints where it goes. "
+                f"Received: --name {self.name!r}"
+            )
+        if not 0 <= self.ema < 1:
+            raise ConfigError(f"--ema must be 0 or above, and below 1. Received: {self.ema}")
+        if (self.val_noisy is None) != (self.val_clean is None):
+            given, missing = "--val_noisy", "--val_clean"
+            if self.val_noisy is None:
+                given, missing = missing, given
+            raise ConfigError(f"Validation needs pairs: give {missing} along with {given}.")
+        if self.max_bad_steps < 1:
+            raise ConfigError(f"--max_bad_steps must be at least 1. Received: {self.max_bad_steps}")
+        for flag in ("epochs", "seed", "val_images", "print_every", "val_every", "save_every"):
+            if getattr(self, flag) < 0:
+                raise ConfigError(f"--{flag} must be 0 or above. Received: {getattr(self, flag)}")
+
+    def intervals(self, max_steps: int) -> tuple[int, int, int]:
+        """Steps between log lines, validations and checkpoints in a training of that length."""
+        return (
+            self.print_every or max(20, max_steps // 500),
+            self.val_every or max(200, max_steps // 50),
+            self.save_every or max(200, max_steps // 50),
+        )

@@ -1,0 +1,103 @@
+"""The folder of a run: who may write in it, and what was trained there before."""
+
+import contextlib
+import json
+import os
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from cbsn.errors import ConfigError
+from cbsn.files import tidy, write_json, write_text
+from cbsn.recipes import Recipe
+
+RUN_FILE = "run.json"
+
+
+@contextlib.contextmanager
+def lock_run(folder: Path) -> Iterator[None]:
+    """Keeps every other process from training the run in `folder` until the block ends.
+
+    The lock is the operating system's: it goes with the process that holds it, however that ends.
+
+    Args:
+        folder: `DIR/NAME`; `DIR` is made if need be.
+
+    Raises:
+        ConfigError: if another process holds it.
+    """
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    # Beside the folder, which --no-resume renames.
+    path = folder.with_name(f".{folder.name}.lock")
+    owner_path = path.with_suffix(".owner")
+    lock = filelock.FileLock(path)
+    try:
+        lock.acquire(blocking=False)
+    except filelock.Timeout:
+        with contextlib.suppress(OSError):
+            raise ConfigError(
+                f"The run {folder} is being trained by {owner_path.read_text(encoding='utf-8')}. "
+                "Wait for it, stop it, or take another --name."
+            ) from None
+        raise ConfigError(
+            f"The run {folder} is being trained by another process. Take another --name."
+        ) from None
+    try:
+        write_text(owner_path, f"process {os.getpid()} on {socket.gethostname()}")
+        yield
+    finally:
+        owner_path.unlink(missing_ok=True)
+        lock.release()
+
+
+def open_run(
+    folder: Path, recipe: Recipe, settings: dict[str, Any], *, resume: bool = True
+) -> None:
+    """Makes the folder of a run, or checks that an earlier run in it can go on.
+
+    What a killed process left half written in it is cleared away.
+
+    Args:
+        folder: `DIR/NAME`. With `resume=False` an earlier run there is set aside under a new
+            name; nothing is deleted.
+        recipe: what is to be trained. The network must be the earlier run's; other differences
+            are allowed, and printed.
+        settings: further facts for `run.json` that change what is trained.
+        resume: whether to go on where an earlier run of this name stopped.
+
+    Raises:
+        ConfigError: if the earlier run is one of another network, or of another average.
+    """
+    if folder.exists() and not resume:
+        number = 1
+        while (aside := folder.with_name(f"{folder.name}.{number}")).exists():
+            number += 1
+        folder.rename(aside)
+        print(f"The earlier run {folder.name} is kept as {aside}.", file=sys.stderr)
+    folder.mkdir(parents=True, exist_ok=True)
+    tidy(folder)
+    now = {**recipe.to_dict(), **settings}
+    path = folder / RUN_FILE
+    if path.exists():
+        try:
+            before = dict(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError) as error:
+            raise ConfigError(
+                f"{path} cannot be read ({error}). Delete it to go on from the run's checkpoints "
+                "with these flags, or start over with --no-resume."
+            ) from error
+        for key in ("network", "network_config", "average"):
+            if before.get(key) != now[key]:
+                raise ConfigError(
+                    f"The run {folder} was started with {key}={before.get(key)}. Take another "
+                    "--name, give the same flags, or start over with --no-resume. "
+                    f"Received: {key}={now[key]}"
+                )
+        for key in now:
+            if before.get(key) != now[key]:
+                print(f"Going on with another {key}: {before.get(key)} → {now[key]}")
+    write_json(path, now)
