@@ -3,7 +3,7 @@
 import tensorflow as tf
 
 from cbsn.cluster import Cluster
-from cbsn.errors import ConfigError
+from cbsn.errors import ConfigError, plain_reason
 
 
 def select_gpus(wanted: str | None) -> int:
@@ -69,8 +69,8 @@ def make_strategy(cluster: Cluster | None = None, cpu_devices: int = 1) -> tf.di
         except tf.errors.OpError as error:
             raise ConfigError(
                 f"Worker {cluster.index} cannot take part at {cluster.addresses[cluster.index]}: "
-                f"{error.message}. Check the addresses in TF_CONFIG, and that no other process "
-                "has this one."
+                f"{plain_reason(error)}. Check the addresses in TF_CONFIG, and that this one is "
+                "free."
             ) from error
     if len(gpus) > 1:
         return tf.distribute.MirroredStrategy()

@@ -1,5 +1,7 @@
 """The errors a user can meet; each message says what was received and what to do."""
 
+import re
+
 
 class CbsnError(Exception):
     """Base of all errors that the commands print without a traceback.
@@ -40,3 +42,14 @@ class TrainingStopped(CbsnError):  # noqa: N818, as it is no error
     """
 
     status = 75
+
+
+def plain_reason(error: Exception) -> str:
+    """Returns what a library's error says, in one line, without the nodes of TensorFlow's graphs.
+
+    Args:
+        error: of any kind.
+    """
+    text = getattr(error, "message", None) or str(error)
+    text = re.sub(r"\{\{.*?\}\}|\[Op:\w*\]|\[\[.*?\]\]", "", text)
+    return " ".join(text.split())

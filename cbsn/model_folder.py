@@ -3,6 +3,7 @@
 The architecture is rebuilt from the recipe; nothing pickled is ever loaded.
 """
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,13 @@ from cbsn.recipes import Recipe
 RECIPE = "recipe.json"
 WEIGHTS = "model.weights.h5"
 FORMAT = 1
+
+
+class _WeightsFile(io.BytesIO):
+    """A file in memory with the name that Keras wants."""
+
+    def __str__(self) -> str:
+        return WEIGHTS
 
 
 def is_model_folder(folder: Path) -> bool:
@@ -35,7 +43,10 @@ def save_model(folder: Path, recipe: Recipe, network: Any, training: dict[str, A
         OSError: it cannot be written; an earlier one is intact.
     """
     with atomic_folder(folder) as temporary:
-        network.save_weights(temporary / WEIGHTS)
+        # In memory first, for HDF5 crashes the process when the disk is full.
+        weights = _WeightsFile()
+        network.save_weights(weights)
+        (temporary / WEIGHTS).write_bytes(weights.getbuffer())
         write_json(
             temporary / RECIPE,
             {"format": FORMAT, "recipe": recipe.to_dict(), "training": training},

@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 from cbsn.checksums import verify_checksums, write_checksums
-from cbsn.errors import ConfigError, ModelError, TrainingError
+from cbsn.errors import ConfigError, ModelError, TrainingError, plain_reason
 from cbsn.files import atomic_folder, remove_folder, tidy
 from cbsn.training.trainer import Trainer
 
@@ -127,7 +127,7 @@ class Checkpoints:
                 "--no-resume, which sets the earlier run aside."
             ) from error
         except tf.errors.OpError as error:
-            raise ModelError(f"{path} cannot be read ({error.message})") from error
+            raise ModelError(f"{path} cannot be read ({plain_reason(error)})") from error
 
     def _check_finite(self, step: int) -> None:
         for kind, variables in self._values.items():

@@ -49,6 +49,9 @@ def launch(command: list[str], workers: int) -> int:
         for index in range(workers)
     ]
 
+    for index, process in enumerate(processes):
+        print(f"Worker {index} at {addresses[index]}: process {process.pid}", flush=True)
+
     def pass_on(number: int, frame: object) -> None:
         for process in processes:
             process.send_signal(number)

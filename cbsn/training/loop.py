@@ -11,7 +11,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from cbsn.data.pipeline import PatchPipeline
-from cbsn.errors import CbsnError, TrainingError, TrainingStopped
+from cbsn.errors import CbsnError, TrainingError, TrainingStopped, plain_reason
 from cbsn.inference.denoiser import Denoiser
 from cbsn.memory import peak_memory
 from cbsn.model_folder import save_model
@@ -77,8 +77,9 @@ class TrainingLoop:
         start = self._checkpoints.restore()
         self._workers.agree(start, "newest checkpoint")
         if self._workers.is_chief:
-            self._summaries = Summaries(self._folder / "events")
-            self._metrics_log = MetricsLog(self._folder / "metrics.jsonl", start)
+            with self._writing(start):
+                self._summaries = Summaries(self._folder / "events")
+                self._metrics_log = MetricsLog(self._folder / "metrics.jsonl", start)
         self._print_start(start)
         self._saved_at = time.monotonic()
         with self._signals:
@@ -258,9 +259,10 @@ class TrainingLoop:
             raise
         except (OSError, RuntimeError, tf.errors.OpError) as error:
             raise TrainingError(
-                f"What belongs to step {step} cannot be written in {self._folder}: {error}. "
-                f"{self._checkpoints.newest()}, and intact. Make room, or see what is wrong with "
-                "the disk; then the same command goes on from there."
+                f"What belongs to step {step} cannot be written in {self._folder}: "
+                f"{plain_reason(error)}. {self._checkpoints.newest()}; nothing else is lost. Make "
+                "room, or see what is wrong with the disk; then the same command goes on from "
+                "there."
             ) from error
 
     def _say(self, line: str) -> None:

@@ -57,7 +57,7 @@ def train(recipe_name: str, changes: Mapping[str, Any], options: RunOptions) -> 
     recipe = customised(recipe_name, **changes)
     cluster = Cluster.read()
     if cluster:
-        print(f"Worker {cluster.index} waits for {', '.join(cluster.addresses)} …", flush=True)
+        print(f"Worker {cluster.index} waits for all of {cluster.addresses}.", flush=True)
     strategy = make_strategy(cluster, options.cpu_devices)
     if options.deterministic:
         tf.config.experimental.enable_op_determinism()

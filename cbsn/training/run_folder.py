@@ -47,7 +47,9 @@ def lock_run(folder: Path) -> Iterator[None]:
             f"The run {folder} is being trained by another process. Take another --name."
         ) from None
     try:
-        write_text(owner_path, f"process {os.getpid()} on {socket.gethostname()}")
+        # Only for the message above: a full disk shall not keep a run from its own errors.
+        with contextlib.suppress(OSError):
+            write_text(owner_path, f"process {os.getpid()} on {socket.gethostname()}")
         yield
     finally:
         owner_path.unlink(missing_ok=True)
@@ -70,8 +72,19 @@ def open_run(
         resume: whether to go on where an earlier run of this name stopped.
 
     Raises:
-        ConfigError: if the earlier run is one of another network, or of another average.
+        ConfigError: if the earlier run is one of another network, or of another average, or the
+            folder cannot be written.
     """
+    try:
+        _open(folder, {**recipe.to_dict(), **settings}, resume)
+    except OSError as error:
+        raise ConfigError(
+            f"The folder of the run cannot be written: {error}. Make room, or say with "
+            "--checkpoints where else runs are to go (an earlier one can be moved there)."
+        ) from error
+
+
+def _open(folder: Path, now: dict[str, Any], resume: bool) -> None:
     if folder.exists() and not resume:
         number = 1
         while (aside := folder.with_name(f"{folder.name}.{number}")).exists():
@@ -80,7 +93,6 @@ def open_run(
         print(f"The earlier run {folder.name} is kept as {aside}.", file=sys.stderr)
     folder.mkdir(parents=True, exist_ok=True)
     tidy(folder)
-    now = {**recipe.to_dict(), **settings}
     path = folder / RUN_FILE
     if path.exists():
         try:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import tensorflow as tf
 
 from cbsn.cluster import Cluster
-from cbsn.errors import ConfigError, TrainingError
+from cbsn.errors import ConfigError, TrainingError, plain_reason
 
 _LOST = (
     tf.errors.UnavailableError,
@@ -79,7 +79,7 @@ class Workers:
             raise TrainingError(
                 f"A worker is gone, and number {self.index} cannot go on without it. See what the "
                 "others said last, and start all of them again: they go on from the newest "
-                f"checkpoint. (TensorFlow: {_reason(error)})"
+                f"checkpoint. (TensorFlow: {_last_part(error)})"
             ) from error
 
     def _sum(self, value: int) -> int:
@@ -90,7 +90,7 @@ class Workers:
         return total * self.count // self._strategy.num_replicas_in_sync
 
 
-def _reason(error: tf.errors.OpError) -> str:
-    """The line of TensorFlow's message that says what happened."""
-    lines = [line.strip() for line in error.message.splitlines() if line.strip()]
-    return next((line for line in lines if "aborted" in line.lower()), lines[-1] if lines else "")
+def _last_part(error: tf.errors.OpError) -> str:
+    """What is gone; before it stands where in the graph that was noticed."""
+    reason = plain_reason(error)
+    return reason[max(0, reason.find("Collective ops is aborted")) :]

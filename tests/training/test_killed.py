@@ -1,0 +1,146 @@
+"""What is left of a training that is killed, stopped, or runs out of disk."""
+
+import os
+import random
+import re
+import resource
+import signal
+import subprocess
+import time
+
+import numpy as np
+import pytest
+
+DETERMINISTIC = ("--maxiter", 150, "--print_every", 10, "--save_every", 2)
+"""Saves so often that kills hit the saving as well as the steps."""
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(start):
+    process = start(start.train, "--name", "uninterrupted", *DETERMINISTIC)
+    output = process.communicate(timeout=240)[0]
+    assert process.returncode == 0, output
+    return start.runs / "uninterrupted"
+
+
+@pytest.mark.parametrize("kills", [3, pytest.param(25, marks=pytest.mark.long)])
+def test_killed_at_random_moments_it_ends_with_the_same_bits(
+    uninterrupted, start, read_state, kills
+):
+    name = f"killed{kills}"
+    moments = random.Random(kills)
+    starts = []
+    for _ in range(kills):
+        process = start(start.train, "--name", name, *DETERMINISTIC)
+        for line in process.stdout:
+            if match := re.search(r"steps (\d+) to 150;", line):
+                starts.append(int(match[1]))
+                break
+        # From the first moments of tracing to the last of the steps.
+        time.sleep(moments.uniform(0, 5))
+        process.kill()
+        assert "Traceback" not in process.communicate()[0]
+    process = start(start.train, "--name", name, *DETERMINISTIC)
+    output = process.communicate(timeout=240)[0]
+    assert process.returncode == 0, output
+    starts.append(int(re.search(r"steps (\d+) to 150;", output)[1]))
+    print(f"killed {kills} times; steps at which it went on: {starts}")
+    assert starts == sorted(starts)
+    whole, parts = (read_state(start.runs / run) for run in ("uninterrupted", name))
+    assert whole.keys() == parts.keys()
+    for key, value in whole.items():
+        np.testing.assert_array_equal(value, parts[key], err_msg=key)
+    a, b = ((start.runs / run / "metrics.jsonl").read_text() for run in ("uninterrupted", name))
+    terms = r'"step": \d+, "total": [^,]*, "blind": [^,]*, "self": [^,]*, "invariance": [^,]*'
+    assert re.findall(terms, a) == re.findall(terms, b)
+    assert not list((start.runs / name).rglob(".*"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_signals_save_and_exit_with_a_status_of_their_own(start, read_state, number):
+    flags = ("--name", number.name, "--maxiter", 20_000, "--print_every", 1, "--save_every", 20_000)
+    process = start(start.train, *flags)
+    for line in process.stdout:
+        if line.startswith("step 3:"):
+            break
+    process.send_signal(number)
+    rest = process.communicate(timeout=60)[0]
+    assert process.returncode == 75, rest
+    step = int(re.search(rf"{number.name} stopped the run; it is saved at step (\d+)", rest)[1])
+    state = read_state(start.runs / number.name)
+    assert int(state["step/.ATTRIBUTES/VARIABLE_VALUE"]) == step >= 3
+    assert (start.runs / number.name / "last/model.weights.h5").exists()
+
+
+def test_a_second_run_of_one_name_is_refused(start):
+    first = start(start.train, "--name", "twice", "--maxiter", 20_000, "--print_every", 1)
+    for line in first.stdout:
+        if line.startswith("step 1:"):
+            break
+    second = start(start.train, "--name", "twice")
+    output = second.communicate(timeout=60)[0]
+    assert second.returncode == 2
+    assert f"runs/twice is being trained by process {first.pid} on " in output
+    first.kill()
+    first.communicate()
+    third = start(start.train, "--name", "twice", "--maxiter", 2)
+    output = third.communicate(timeout=60)[0]
+    assert third.returncode == 0, output
+
+
+def _assert_resumable_after(start, name, output, checkpoints):
+    """A run that could not write says so, has its checkpoints, and goes on when it can."""
+    assert "cannot be written in" in output
+    assert "Make room" in output
+    assert "Traceback" not in output
+    kept = {path.name for path in (checkpoints / name / "checkpoints").iterdir()}
+    assert all(re.fullmatch(r"step-\d+", path) for path in kept), kept
+    again = start(start.train, "--name", name, "--checkpoints", checkpoints)
+    rest = again.communicate(timeout=240)[0]
+    assert again.returncode == 0, rest
+    newest = max((int(path[5:]) for path in kept), default=0)
+    assert f"steps {newest} to 20;" in rest
+
+
+def test_files_that_may_not_grow(start):
+    limit = 100_000  # bytes; a checkpoint takes 110,797
+
+    def restrict():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    process = start(start.train, "--name", "limited", preexec_fn=restrict)
+    output = process.communicate(timeout=240)[0]
+    assert process.returncode == 1, output
+    _assert_resumable_after(start, "limited", output, start.runs)
+
+
+def test_a_full_disk(start, tmp_path):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ("mount", "-t", "tmpfs", "-o", "size=400k", "none", str(disk))
+    if os.getuid() or subprocess.run(mount, check=False, capture_output=True).returncode:
+        pytest.skip("needs to mount a small tmpfs, which takes root")
+    try:
+        process = start(start.train, "--name", "full", "--checkpoints", disk)
+        output = process.communicate(timeout=240)[0]
+        assert process.returncode == 1, output
+        assert "No space left on device" in output
+        assert "The newest checkpoint is of step" in output
+        subprocess.run(("mount", "-o", "remount,size=4m", str(disk)), check=True)
+        _assert_resumable_after(start, "full", output, disk)
+    finally:
+        subprocess.run(("umount", str(disk)), check=True)
+
+
+def test_a_truncated_checkpoint(start, read_state):
+    for steps in (10, 15):
+        process = start(start.train, "--name", "truncated", "--maxiter", steps)
+        assert process.communicate(timeout=240)[0].count("Denoise with") == 1
+    data = start.runs / "truncated/checkpoints/step-15/state.data-00000-of-00001"
+    data.write_bytes(data.read_bytes()[:1000])
+    process = start(start.train, "--name", "truncated", "--maxiter", 15)
+    output = process.communicate(timeout=240)[0]
+    assert process.returncode == 0, output
+    assert "The checkpoint of step 15 is damaged: " in output
+    assert "steps 10 to 15;" in output
+    assert int(read_state(start.runs / "truncated")["step/.ATTRIBUTES/VARIABLE_VALUE"]) == 15

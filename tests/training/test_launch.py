@@ -1,0 +1,114 @@
+"""Several workers, as processes that find each other over loopback."""
+
+import os
+import re
+import signal
+
+import numpy as np
+import pytest
+
+WORKERS = ("-m", "cbsn.training.launch", "--workers", "2", "--")
+
+
+@pytest.fixture(scope="module")
+def trained(start):
+    """Three runs of 20 steps, side by side: of one device, two logical ones, and two workers."""
+    processes = {
+        "one": start(start.train, "--name", "one"),
+        "devices": start(start.train, "--name", "devices", "--cpu_devices", 2),
+        "workers": start(WORKERS, "--name", "workers"),
+    }
+    outputs = {name: process.communicate(timeout=240)[0] for name, process in processes.items()}
+    for name, process in processes.items():
+        assert process.returncode == 0, outputs[name]
+    return outputs
+
+
+@pytest.mark.parametrize("name", ["devices", "workers"])
+def test_two_of_them_give_the_weights_of_one(trained, start, read_state, name):
+    one, other = (read_state(start.runs / run) for run in ("one", name))
+    assert one.keys() == other.keys()
+    assert int(one["step/.ATTRIBUTES/VARIABLE_VALUE"]) == 20
+    for key, value in one.items():
+        np.testing.assert_allclose(value, other[key], atol=1e-5, err_msg=key)
+    assert "devices: 2" in trained[name]
+
+
+def test_only_the_chief_writes_and_speaks(trained, start):
+    assert trained["workers"].count("step 20: total") == 1
+    assert trained["workers"].count("Denoise with") == 1
+    assert "Workers: 2, devices: 2" in trained["workers"]
+    assert "Traceback" not in trained["workers"]
+    assert len(list((start.runs / "workers/events").iterdir())) == 1
+    lines = (start.runs / "workers/metrics.jsonl").read_text().splitlines()
+    assert [re.search(r'"step": (\d+)', line)[1] for line in lines] == ["5", "10", "15", "20"]
+
+
+LONGER = ("--maxiter", 120, "--print_every", 20)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(start):
+    process = start(WORKERS, "--name", "uninterrupted", *LONGER)
+    output = process.communicate(timeout=240)[0]
+    assert process.returncode == 0, output
+    return start.runs / "uninterrupted"
+
+
+def _signal_worker(process, worker, number):
+    """Sends a signal to one worker when step 20 is done; returns what is printed after that."""
+    workers = {}
+    for line in process.stdout:
+        if match := re.match(r"Worker (\d+) at .*: process (\d+)", line):
+            workers[int(match[1])] = int(match[2])
+        if line.startswith("step 20:"):
+            break
+    os.kill(workers[worker], number)
+    return process.communicate(timeout=240)[0]
+
+
+@pytest.mark.parametrize("victim", [pytest.param(0, marks=pytest.mark.long), 1])
+def test_a_killed_worker_ends_the_run_and_all_go_on(uninterrupted, start, read_state, victim):
+    name = f"killed{victim}"
+    process = start(WORKERS, "--name", name, *LONGER)
+    rest = _signal_worker(process, victim, signal.SIGKILL)
+    assert process.returncode not in (0, 75), rest
+    assert "A worker is gone" in rest
+    assert "start all of them again" in rest
+    assert "Traceback" not in rest
+
+    again = start(WORKERS, "--name", name, *LONGER)
+    output = again.communicate(timeout=240)[0]
+    assert again.returncode == 0, output
+    assert 20 <= int(re.search(r"steps (\d+) to 120;", output)[1]) < 120
+    whole, parts = (read_state(start.runs / run) for run in ("uninterrupted", name))
+    assert whole.keys() == parts.keys()
+    for key, value in whole.items():
+        np.testing.assert_array_equal(value, parts[key], err_msg=key)
+
+
+def test_one_worker_that_is_asked_to_stop_stops_all(start, read_state):
+    process = start(WORKERS, "--name", "stopped", *LONGER)
+    rest = _signal_worker(process, 1, signal.SIGTERM)
+    assert process.returncode == 75, rest
+    (step,) = set(re.findall(r"it is saved at step (\d+)", rest))
+    assert "Another worker stopped the run" in rest
+    assert "SIGTERM stopped the run" in rest
+    assert int(read_state(start.runs / "stopped")["step/.ATTRIBUTES/VARIABLE_VALUE"]) == int(step)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (("--cpu_devices", 2), "--cpu_devices 2"),
+        (("--batchsize", 7), "--batchsize is shared out over 2 workers"),
+        (("--dataset", "nowhere"), "nowhere"),
+    ],
+)
+def test_mistakes_end_all_workers(start, flags, message):
+    process = start(WORKERS, "--name", "mistake", *flags)
+    output = process.communicate(timeout=240)[0]
+    assert process.returncode in (1, 2)
+    assert message in output
+    assert "Traceback" not in output
+    assert not (start.runs / "mistake").exists()
