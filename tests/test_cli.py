@@ -40,6 +40,17 @@ def test_errors_are_one_line(command):
     assert (result.returncode, result.stderr) == (2, "error: no such thing\n")
 
 
+@pytest.mark.parametrize(
+    ("error", "status", "stream"),
+    [("TrainingError", 1, "stderr"), ("TrainingStopped", 75, "stdout"), ("DataError", 2, "stderr")],
+)
+def test_errors_have_a_status(command, error, status, stream):
+    result = command(f"from cbsn import errors; raise errors.{error}('told')")
+    assert result.returncode == status
+    assert "told" in getattr(result, stream)
+    assert "Traceback" not in result.stderr
+
+
 def test_bugs_keep_their_traceback(command):
     result = command("raise RuntimeError('a bug')")
     assert result.returncode == 1

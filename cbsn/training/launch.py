@@ -88,6 +88,14 @@ def _free_addresses(count: int) -> tuple[str, ...]:
         return tuple(f"127.0.0.1:{each.getsockname()[1]}" for each in found)
 
 
+def make_parser() -> argparse.ArgumentParser:
+    """Returns the flags."""
+    flags = cli.make_parser("Start several workers of one training on this machine.")
+    flags.add_argument("--workers", type=int, default=2, help="how many")
+    flags.add_argument("train_flags", nargs="*", metavar="-- FLAGS", help="flags of train.py")
+    return flags
+
+
 def _main(flags: argparse.Namespace) -> int:
     if flags.workers < 1:
         raise ConfigError(f"--workers must be at least 1. Received: {flags.workers}")
@@ -95,7 +103,4 @@ def _main(flags: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    parser = cli.make_parser("Start several workers of one training on this machine.")
-    parser.add_argument("--workers", type=int, default=2, help="how many")
-    parser.add_argument("train_flags", nargs="*", metavar="-- FLAGS", help="flags of train.py")
-    cli.run(_main, parser, tensorflow=False)
+    cli.run(_main, make_parser(), tensorflow=False)

@@ -260,9 +260,9 @@ class TrainingLoop:
         except (OSError, RuntimeError, tf.errors.OpError) as error:
             raise TrainingError(
                 f"What belongs to step {step} cannot be written in {self._folder}: "
-                f"{plain_reason(error)}. {self._checkpoints.newest()}; nothing else is lost. Make "
-                "room, or see what is wrong with the disk; then the same command goes on from "
-                "there."
+                f"{plain_reason(error)}. {self._checkpoints.newest()}; what was there before is "
+                "intact. Make room, or see what is wrong with the disk; then the same command goes "
+                "on from there."
             ) from error
 
     def _say(self, line: str) -> None:

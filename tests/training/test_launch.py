@@ -7,6 +7,9 @@ import signal
 import numpy as np
 import pytest
 
+# Its tests share runs, so one process of pytest-xdist is to take them all.
+pytestmark = pytest.mark.xdist_group("launch")
+
 WORKERS = ("-m", "cbsn.training.launch", "--workers", "2", "--")
 
 
@@ -44,7 +47,7 @@ def test_only_the_chief_writes_and_speaks(trained, start):
     assert [re.search(r'"step": (\d+)', line)[1] for line in lines] == ["5", "10", "15", "20"]
 
 
-LONGER = ("--maxiter", 120, "--print_every", 20)
+LONGER = ("--maxiter", 80, "--print_every", 20)
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +83,7 @@ def test_a_killed_worker_ends_the_run_and_all_go_on(uninterrupted, start, read_s
     again = start(WORKERS, "--name", name, *LONGER)
     output = again.communicate(timeout=240)[0]
     assert again.returncode == 0, output
-    assert 20 <= int(re.search(r"steps (\d+) to 120;", output)[1]) < 120
+    assert 20 <= int(re.search(r"steps (\d+) to 80;", output)[1]) < 80
     whole, parts = (read_state(start.runs / run) for run in ("uninterrupted", name))
     assert whole.keys() == parts.keys()
     for key, value in whole.items():
