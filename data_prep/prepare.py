@@ -91,8 +91,7 @@ def prepare(
             out = Path(out or DATASET_FOLDER / "SIDD_VAL")
             return Report(out, sidd_validation.write_pairs(source, out, force=force))
         raw = _find(dataset, source)
-        name = raw.root.resolve().name if raw.kind == "folder" else raw.kind
-        out = Path(out or DATASET_FOLDER / f"{name}{patch_size}")
+        out = Path(out or _default_out(raw, patch_size))
         out.mkdir(parents=True, exist_ok=True)
         wanted = Manifest(
             kind=raw.kind,
@@ -107,6 +106,24 @@ def prepare(
     except OSError as error:
         raise DataError(f"The data set cannot be prepared: {error}") from error
     return _report(manifest, raw, skipped=len(done.sources), out=out)
+
+
+def prepared_folder(dataset: str | Path, patch_size: int = 256) -> Path:
+    """Says where `prepare` puts the patches of pictures, unless told otherwise.
+
+    Args:
+        dataset: a folder or glob of pictures.
+        patch_size: as given to `prepare`.
+
+    Raises:
+        DataError: there are no pictures.
+    """
+    return _default_out(_find(dataset, DATASET_FOLDER), patch_size)
+
+
+def _default_out(raw: RawData, patch_size: int) -> Path:
+    name = raw.root.resolve().name if raw.kind == "folder" else raw.kind
+    return DATASET_FOLDER / f"{name}{patch_size}"
 
 
 def _find(dataset: str | Path, source: str | Path) -> RawData:

@@ -63,7 +63,7 @@ def write_chunk(chunk: Chunk) -> ChunkResult:
     Raises:
         OSError: the shards cannot be written.
     """
-    sources, failed = [], []
+    sources, failed, total = [], [], 0
     with tempfile.TemporaryFile(dir=chunk.out) as spool:
         for path in chunk.raw.files:
             name = chunk.raw.name(path)
@@ -79,10 +79,11 @@ def write_chunk(chunk: Chunk) -> ChunkResult:
                 count += 1
             padded = is_smaller(image, chunk.patch_size)
             sources.append(
-                Source(name, stat.st_size, stat.st_mtime_ns, count, padded, chunk.number)
+                Source(name, stat.st_size, stat.st_mtime_ns, count, padded, chunk.number, total)
             )
+            total += count
         spool.flush()
-        shards = _write_shards(spool, sum(source.patches for source in sources), chunk)
+        shards = _write_shards(spool, total, chunk)
     return ChunkResult(tuple(sources), shards, tuple(failed))
 
 

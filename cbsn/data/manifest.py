@@ -44,6 +44,8 @@ class Source:
         patches: how many were cut from it.
         padded: whether it was smaller than a patch and was reflect-padded.
         chunk: number of the group of files that share shards.
+        first: number of its first patch among those of its chunk, before they are shuffled; -1
+            in data sets of versions that did not tell.
     """
 
     path: str
@@ -52,6 +54,7 @@ class Source:
     patches: int
     padded: bool
     chunk: int
+    first: int = -1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,20 +134,17 @@ class Manifest:
             record: number of the patch in it.
 
         Raises:
-            DataError: if the manifest does not list such a patch.
+            DataError: if the manifest does not tell.
         """
         chunk = next((entry.chunk for entry in self.shards if entry.name == shard), None)
-        sources = [source for source in self.sources if source.chunk == chunk]
-        ends = np.cumsum([source.patches for source in sources], dtype=int)
-        for entry in (entry for entry in self.shards if entry.chunk == chunk):
-            if entry.name == shard:
-                break
-            record += entry.records
-        if not len(ends) or not 0 <= record < ends[-1]:
-            raise DataError(f"The manifest lists no patch {record} of {shard}.")
-        patch = patch_order(chunk, ends[-1])[record]
-        path = sources[int(np.searchsorted(ends, patch, side="right"))].path
-        return path if Path(path).is_absolute() else f"{self.root}/{path}"
+        shards = [entry for entry in self.shards if entry.chunk == chunk]
+        number = record + sum(entry.records for entry in shards if entry.name < shard)
+        total = sum(entry.records for entry in shards)
+        patch = int(patch_order(chunk, total)[number]) if 0 <= number < total else -1
+        for source in self.sources:
+            if source.chunk == chunk and 0 <= source.first <= patch < source.first + source.patches:
+                return str(Path(self.root, source.path))
+        raise DataError(f"The manifest does not tell the picture of patch {record} of {shard}.")
 
     def write(self, folder: str | os.PathLike) -> None:
         """Writes the manifest into `folder`, atomically."""

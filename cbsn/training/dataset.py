@@ -7,12 +7,12 @@ from pathlib import Path
 from cbsn.data.manifest import MANIFEST_NAME
 from cbsn.data.records import RECORD_SUFFIX, PatchRecords
 from cbsn.errors import DataError
-from data_prep.prepare import prepare
+from data_prep.prepare import prepare, prepared_folder
 
 BENCHMARKS = ("SIDD", "DND")
 
 
-def open_records(dataset: str, source: Path) -> PatchRecords:
+def open_records(dataset: str, source: Path, *, convert: bool = True) -> PatchRecords:
     """Opens the patches of a data set.
 
     Args:
@@ -20,6 +20,7 @@ def open_records(dataset: str, source: Path) -> PatchRecords:
             record file or a folder of them, or pictures: a folder or a glob.
             Pictures are prepared as `prepare_dataset.py --dataset` would, unless they are.
         source: folder in which the prepared SIDD and DND lie.
+        convert: whether to prepare pictures; if not, another process has just done it.
 
     Raises:
         DataError: if there is nothing of that name, or it is damaged.
@@ -33,6 +34,8 @@ def open_records(dataset: str, source: Path) -> PatchRecords:
         or any(path.glob(f"*{RECORD_SUFFIX}"))
     ):
         return PatchRecords.open(path)
+    if not convert:
+        return PatchRecords.open(prepared_folder(dataset))
     report = prepare(dataset, workers=os.cpu_count() or 1)
     print(report, file=sys.stderr if report.failed else sys.stdout)
     return PatchRecords.open(report.out)

@@ -66,7 +66,7 @@ def train(recipe_name: str, changes: Mapping[str, Any], options: RunOptions) -> 
     if options.val_noisy is not None and workers.is_chief:
         validation = ValidationPairs(options.val_noisy, options.val_clean, options.val_images)
     with workers.chief_first():
-        records = open_records(options.dataset, options.source)
+        records = open_records(options.dataset, options.source, convert=workers.is_chief)
     pipeline = PatchPipeline(
         records,
         recipe.patch_size,

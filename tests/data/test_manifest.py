@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import pytest
@@ -12,7 +13,7 @@ MANIFEST = Manifest(
     stride=200,
     offset=0,
     dtype="uint16",
-    sources=(Source("a/b.png", 1234, 1_700_000_000_123_456_789, 4, False, 0),),
+    sources=(Source("a/b.png", 1234, 1_700_000_000_123_456_789, 4, False, 0, 0),),
     shards=(Shard("patches-00000-00.tfrecords", 4, 1_572_000, "ab" * 32, 0),),
     failed=(Failure("c.png", "is empty"),),
 )
@@ -63,7 +64,30 @@ def test_missing_manifest_is_named(tmp_path):
         Manifest.read(tmp_path)
 
 
-def test_a_patch_that_is_not_listed_is_an_error():
-    for shard, record in (("patches-00000-00.tfrecords", 4), ("other.tfrecords", 0)):
-        with pytest.raises(DataError, match=rf"no patch {record} of {shard}"):
-            MANIFEST.picture_of(shard, record)
+SHARD = MANIFEST.shards[0].name
+
+
+def test_a_patch_has_a_picture():
+    assert [MANIFEST.picture_of(SHARD, record) for record in range(4)] == ["photos/a/b.png"] * 4
+
+
+def test_an_untold_picture_is_an_error():
+    old = dataclasses.replace(MANIFEST.sources[0], first=-1)
+    older = dataclasses.replace(MANIFEST, sources=(old,))
+    for manifest, shard, record in (
+        (MANIFEST, SHARD, 4),
+        (MANIFEST, SHARD, -1),
+        (MANIFEST, "other.tfrecords", 0),
+        (older, SHARD, 0),
+    ):
+        with pytest.raises(DataError, match=rf"not tell the picture of patch {record} of {shard}"):
+            manifest.picture_of(shard, record)
+
+
+def test_manifests_of_the_first_version_are_read(tmp_path):
+    MANIFEST.write(tmp_path)
+    path = tmp_path / MANIFEST_NAME
+    content = json.loads(path.read_text())
+    del content["sources"][0]["first"]
+    path.write_text(json.dumps(content))
+    assert Manifest.read(tmp_path).sources[0].first == -1

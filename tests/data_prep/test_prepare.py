@@ -12,9 +12,9 @@ from PIL import Image
 from cbsn.data.manifest import MANIFEST_NAME, Manifest
 from cbsn.data.records import PatchRecords
 from cbsn.errors import ConfigError, DataError
-from data_prep import folder
+from data_prep import folder, shards
 from data_prep import prepare as module
-from data_prep.prepare import prepare
+from data_prep.prepare import prepare, prepared_folder
 
 SIZE = {"patch_size": 16, "stride": 16}
 
@@ -319,3 +319,24 @@ def die_at_chunk_2(chunk):
     while not (chunk.out / MANIFEST_NAME).exists():  # written when the first chunk is done
         time.sleep(0.01)
     os._exit(9)
+
+
+def test_the_picture_of_every_patch_is_known(photos, out, monkeypatch):
+    """Also after some were added, in shards of several to a chunk."""
+    monkeypatch.setattr(shards, "SHARD_BYTES", 2 * 16 * 16 * 3)
+    prepare(photos, out=out, **SIZE)
+    save(photos / "05.png", 7, (16, 48))
+    save(photos / "9.png", 9, (48, 48))
+    prepare(photos, out=out, **SIZE)
+    records = PatchRecords.open(out)
+    assert len({path.name for path in records.paths}) > 4
+    for index, patch in enumerate(records):
+        value = int(patch[0, 0, 0])
+        name = "05.png" if value == 7 else f"{value}.png"
+        assert f"({photos / name})" in records.describe(index)
+
+
+def test_where_patches_will_be_is_known_before(photos, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for dataset in ("photos", "photos/*.png"):
+        assert prepare(dataset, **SIZE).out == prepared_folder(dataset, SIZE["patch_size"])

@@ -3,12 +3,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cbsn.data.manifest import Manifest
 from cbsn.data.records import PatchRecords
 from cbsn.errors import ImageError
 from data_prep import shards
 from data_prep.raw import RawData
-from data_prep.shards import Chunk, ChunkResult, shard_files, write_chunk
+from data_prep.shards import Chunk, shard_files, write_chunk
 
 
 def read(path):
@@ -102,14 +101,3 @@ def test_own_shards_are_told_from_other_files(tmp_path):
         Path(tmp_path / own[0]): 3,
         Path(tmp_path / own[1]): 12,
     }
-
-
-def test_the_manifest_tells_the_picture_of_each_patch(chunk, monkeypatch):
-    monkeypatch.setattr(shards, "SHARD_BYTES", 12 * 48)
-    result = write_chunk(chunk)
-    manifest = Manifest(
-        *("folder", "root", 4, 4, 0, "uint8"), sources=result.sources, shards=result.shards
-    )
-    for shard in result.shards:
-        for record, value in enumerate(values(chunk.out, ChunkResult((), (shard,), ()))):
-            assert manifest.picture_of(shard.name, record) == f"root/{value}.txt"

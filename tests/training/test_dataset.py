@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -52,3 +54,14 @@ def test_an_unprepared_benchmark_says_how(tmp_path):
 def test_nothing_there_is_an_error(tmp_path):
     with pytest.raises(DataError, match="nowhere"):
         open_records(str(tmp_path / "nowhere"), tmp_path)
+
+
+def test_another_process_only_reads(photos, tmp_path, capsys):
+    with pytest.raises(DataError, match="photos256"):
+        open_records("photos", tmp_path, convert=False)
+    first = open_records("photos", tmp_path)
+    before = {path: path.stat().st_mtime_ns for path in Path("dataset/photos256").iterdir()}
+    capsys.readouterr()
+    np.testing.assert_array_equal(open_records("photos", tmp_path, convert=False)[3], first[3])
+    assert {p: p.stat().st_mtime_ns for p in Path("dataset/photos256").iterdir()} == before
+    assert capsys.readouterr().out == ""
