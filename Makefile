@@ -19,7 +19,7 @@ demo: $(VENV)/installed
 	$(PY) -m cbsn.demo report $(DEMO)
 
 test: $(VENV)/installed-dev
-	$(PY) -m pytest -n auto --dist loadgroup -m 'not long'
+	$(PY) -m pytest -n auto -m 'not long'
 
 test-long: $(VENV)/installed-dev
 	$(PY) -m pytest -m long

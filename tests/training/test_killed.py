@@ -133,14 +133,13 @@ def test_a_full_disk(start, tmp_path):
 
 
 def test_a_truncated_checkpoint(start, read_state):
-    for steps in (10, 15):
-        process = start(start.train, "--name", "truncated", "--maxiter", steps)
-        assert process.communicate(timeout=240)[0].count("Denoise with") == 1
-    data = start.runs / "truncated/checkpoints/step-15/state.data-00000-of-00001"
+    process = start(start.train, "--name", "truncated", "--maxiter", 10)
+    assert process.communicate(timeout=240)[0].count("Denoise with") == 1
+    data = start.runs / "truncated/checkpoints/step-10/state.data-00000-of-00001"
     data.write_bytes(data.read_bytes()[:1000])
-    process = start(start.train, "--name", "truncated", "--maxiter", 15)
+    process = start(start.train, "--name", "truncated", "--maxiter", 10)
     output = process.communicate(timeout=240)[0]
     assert process.returncode == 0, output
-    assert "The checkpoint of step 15 is damaged: " in output
-    assert "steps 10 to 15;" in output
-    assert int(read_state(start.runs / "truncated")["step/.ATTRIBUTES/VARIABLE_VALUE"]) == 15
+    assert "The checkpoint of step 10 is damaged: " in output
+    assert "steps 5 to 10;" in output
+    assert int(read_state(start.runs / "truncated")["step/.ATTRIBUTES/VARIABLE_VALUE"]) == 10

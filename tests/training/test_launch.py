@@ -7,15 +7,10 @@ import signal
 import numpy as np
 import pytest
 
-# Its tests share runs, so one process of pytest-xdist is to take them all.
-pytestmark = pytest.mark.xdist_group("launch")
-
 WORKERS = ("-m", "cbsn.training.launch", "--workers", "2", "--")
 
 
-@pytest.fixture(scope="module")
-def trained(start):
-    """Three runs of 20 steps, side by side: of one device, two logical ones, and two workers."""
+def test_two_devices_and_two_workers_give_the_weights_of_one(start, read_state):
     processes = {
         "one": start(start.train, "--name", "one"),
         "devices": start(start.train, "--name", "devices", "--cpu_devices", 2),
@@ -24,24 +19,20 @@ def trained(start):
     outputs = {name: process.communicate(timeout=240)[0] for name, process in processes.items()}
     for name, process in processes.items():
         assert process.returncode == 0, outputs[name]
-    return outputs
-
-
-@pytest.mark.parametrize("name", ["devices", "workers"])
-def test_two_of_them_give_the_weights_of_one(trained, start, read_state, name):
-    one, other = (read_state(start.runs / run) for run in ("one", name))
-    assert one.keys() == other.keys()
+        assert "Traceback" not in outputs[name]
+    one = read_state(start.runs / "one")
     assert int(one["step/.ATTRIBUTES/VARIABLE_VALUE"]) == 20
-    for key, value in one.items():
-        np.testing.assert_allclose(value, other[key], atol=1e-5, err_msg=key)
-    assert "devices: 2" in trained[name]
+    for name in ("devices", "workers"):
+        assert "devices: 2" in outputs[name]
+        other = read_state(start.runs / name)
+        assert one.keys() == other.keys()
+        for key, value in one.items():
+            np.testing.assert_allclose(value, other[key], atol=1e-5, err_msg=f"{name}: {key}")
 
-
-def test_only_the_chief_writes_and_speaks(trained, start):
-    assert trained["workers"].count("step 20: total") == 1
-    assert trained["workers"].count("Denoise with") == 1
-    assert "Workers: 2, devices: 2" in trained["workers"]
-    assert "Traceback" not in trained["workers"]
+    # Only the chief writes and speaks.
+    assert "Workers: 2, devices: 2" in outputs["workers"]
+    assert outputs["workers"].count("step 20: total") == 1
+    assert outputs["workers"].count("Denoise with") == 1
     assert len(list((start.runs / "workers/events").iterdir())) == 1
     lines = (start.runs / "workers/metrics.jsonl").read_text().splitlines()
     assert [re.search(r'"step": (\d+)', line)[1] for line in lines] == ["5", "10", "15", "20"]
