@@ -18,6 +18,8 @@ from cbsn.errors import ConfigError, DataError
 _CROPS_AT_ONCE, _BYTES_AT_ONCE = 128, 2**23
 """Crops that tf.data asks Python for in one call at most, as every call has its price."""
 
+_BATCHES_AHEAD = 4
+
 
 class PatchPipeline:
     """An endless stream of training batches.
@@ -111,14 +113,15 @@ class PatchPipeline:
             crops = tf.numpy_function(self._load, [place, count], dtype)
             return tf.ensure_shape(crops, (count, size, size, 3))
 
-        # Repeated, though none lives to see it: several workers would else ask each other at
-        # every step whether the data has ended.
-        places = tf.data.Dataset.range(start * self._rows, np.iinfo(np.int64).max, count).repeat()
+        places = tf.data.Dataset.range(start * self._rows, np.iinfo(np.int64).max, count)
         # Not several calls at a time: they would wait for each other, at Python's lock, at twice
         # the cost.
         crops = places.map(load)
-        batches = crops.rebatch(self._rows, drop_remainder=True)
-        return batches.prefetch(tf.data.AUTOTUNE)
+        batches = crops.rebatch(self._rows, drop_remainder=True).prefetch(_BATCHES_AHEAD)
+        # There is nothing to tune, and to end an iterator may take 10 s while its tuner sleeps.
+        options = tf.data.Options()
+        options.autotune.enabled = False
+        return batches.with_options(options)
 
     def guard(self, batches: Iterator[tf.Tensor]) -> Iterator[tf.Tensor]:
         """Passes batches on; turns what tf.data makes of a `DataError` back into one."""

@@ -103,16 +103,17 @@ class TrainingLoop:
             )
 
     def _steps(self, start: int) -> None:
-        dataset = self._trainer.distribute(self._pipeline.dataset(start))
+        dataset = self._pipeline.dataset(start)
         quiet = None if self._workers.is_chief else True
         with (
             # Closed in any case: a process may hang at its end while tf.data reads on.
             contextlib.closing(self._pipeline.guard(iter(dataset))) as batches,
             tqdm(total=self._max_steps, initial=start, unit="step", disable=quiet) as bar,
         ):
+            shares = self._trainer.distribute(batches)
             for step in range(start + 1, self._max_steps + 1):
                 stop = tf.constant(bool(self._signals.received))
-                metrics = self._trainer.train_step(next(batches), stop)
+                metrics = self._trainer.train_step(next(shares), stop)
                 if bar.update():
                     bar.set_postfix(loss=f"{float(metrics['total']):.4f}", refresh=False)
                 if metrics["skipped"]:

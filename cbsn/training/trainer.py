@@ -1,6 +1,6 @@
 """The training step: a recipe's loss, applied under `tf.distribute`."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import keras
@@ -118,17 +118,24 @@ class Trainer:
         """The network to denoise with: the averaged one, where there is one."""
         return self.average if self.average is not None else self.network
 
-    def distribute(self, dataset: tf.data.Dataset) -> Any:
-        """Shares batches out over the devices.
+    def distribute(self, batches: Iterable[Tensor]) -> Iterator[Any]:
+        """Shares batches out over the devices of this process.
 
         Args:
-            dataset: batches [N, P, P, C], where N is this process' share of the global batch.
+            batches: [N, P, P, C] each, this process' share of the global batches.
         """
-        if self._replicas == 1:
-            return dataset
+        return map(self._share, batches) if self._replicas > 1 else iter(batches)
+
+    def _share(self, batch: Tensor) -> Any:
         rows = self.recipe.batch_size // self._replicas
-        parts = dataset.rebatch(rows, drop_remainder=True)
-        return self.strategy.distribute_datasets_from_function(lambda _: parts)
+
+        def part(context: tf.distribute.experimental.ValueContext) -> Tensor:
+            first = context.replica_id_in_sync_group * rows % batch.shape[0]
+            return batch[first : first + rows]
+
+        # Not one of the strategy's own datasets, as they tune their buffers: to end one may take
+        # 10 s, while the thread that does so sleeps.
+        return self.strategy.experimental_distribute_values_from_function(part)
 
     def _train_step(self, batch: Tensor, stop: Tensor = False) -> dict[str, Tensor]:
         learning_rate = self.recipe.learning_rate_at(self.step)
