@@ -3,7 +3,7 @@
 import dataclasses
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from cbsn.errors import ConfigError
 
@@ -63,7 +63,5 @@ class Cluster:
 
     def to_json(self) -> str:
         """Returns what `TF_CONFIG` is to be for this process."""
-        workers: Sequence[str] = self.addresses
-        return json.dumps(
-            {"cluster": {"worker": workers}, "task": {"type": "worker", "index": self.index}}
-        )
+        task = {"type": "worker", "index": self.index}
+        return json.dumps({"cluster": {"worker": self.addresses}, "task": task})

@@ -63,7 +63,8 @@ class Checkpoints:
         """Goes back to the newest checkpoint that is whole, if there are any; returns the step.
 
         Raises:
-            ConfigError: if it does not hold what this training keeps.
+            ConfigError: if it does not hold what this training keeps, or an earlier version has
+                written it.
             ModelError: if there are checkpoints, but all are damaged.
         """
         steps = self._steps()
@@ -82,6 +83,12 @@ class Checkpoints:
                 f"No checkpoint in {self._folder} is whole. Copy the folder again, or start over "
                 "with --no-resume, which sets the run aside."
             )
+        if (self._folder / "checkpoint").exists():
+            raise ConfigError(
+                f"{self._folder} was written by an earlier version, whose checkpoints this one "
+                "does not read. Take another --name, or start over with --no-resume, which sets "
+                "the earlier run aside. Its models can still be used."
+            )
         return 0
 
     def save(self) -> None:
@@ -94,7 +101,7 @@ class Checkpoints:
         if self._now() == self._saved:
             return
         step, _ = self._now()
-        self._check_finite(step)
+        self.check_finite()
         self._folder.mkdir(exist_ok=True)
         with atomic_folder(self._path(step)) as temporary:
             self._state.write(str(temporary / _STATE))
@@ -102,6 +109,21 @@ class Checkpoints:
         self._saved = self._now()
         for old in self._steps()[:-KEEP]:
             remove_folder(self._path(old))
+
+    def check_finite(self) -> None:
+        """Checks weights, averages and slots.
+
+        Raises:
+            TrainingError: if a value is not finite.
+        """
+        for kind, variables in self._values.items():
+            for variable in variables:
+                if not np.isfinite(variable.numpy()).all():
+                    raise TrainingError(
+                        f"After step {self._now()[0]} the {kind} holds values that are not finite "
+                        f"({variable.name}); nothing was saved of it. {self.newest()}. Start "
+                        "again with a smaller --lr, with --clip_norm, or with --precision float32."
+                    )
 
     def newest(self) -> str:
         """Says what there is to go on from, for messages."""
@@ -128,16 +150,6 @@ class Checkpoints:
             ) from error
         except tf.errors.OpError as error:
             raise ModelError(f"{path} cannot be read ({plain_reason(error)})") from error
-
-    def _check_finite(self, step: int) -> None:
-        for kind, variables in self._values.items():
-            for variable in variables:
-                if not np.isfinite(variable.numpy()).all():
-                    raise TrainingError(
-                        f"After step {step} the {kind} holds values that are not finite "
-                        f"({variable.name}); nothing was saved of it. {self.newest()}. Start "
-                        "again with a smaller --lr, with --clip_norm, or with --precision float32."
-                    )
 
     def _path(self, step: int) -> Path:
         return self._folder / f"step-{step}"

@@ -13,13 +13,11 @@ from tqdm import tqdm
 from cbsn.data.pipeline import PatchPipeline
 from cbsn.errors import CbsnError, TrainingError, TrainingStopped, plain_reason
 from cbsn.inference.denoiser import Denoiser
-from cbsn.memory import peak_memory
 from cbsn.model_folder import save_model
 from cbsn.training.checkpoints import Checkpoints
-from cbsn.training.metrics_log import MetricsLog
 from cbsn.training.options import RunOptions
+from cbsn.training.reporter import Reporter, say
 from cbsn.training.stop_signals import StopSignals
-from cbsn.training.summaries import Summaries
 from cbsn.training.trainer import Trainer
 from cbsn.training.validation import ValidationPairs
 from cbsn.training.workers import Workers
@@ -63,7 +61,6 @@ class TrainingLoop:
         self._checkpoints = Checkpoints(folder, trainer)
         self._signals = StopSignals()
         self._bad_records_told = 0
-        self._psnr: float | None = None
 
     def run(self) -> None:
         """Trains from the newest checkpoint on.
@@ -77,10 +74,9 @@ class TrainingLoop:
         start = self._checkpoints.restore()
         self._workers.agree(start, "newest checkpoint")
         if self._workers.is_chief:
+            self._print_start(start)
             with self._writing(start):
-                self._summaries = Summaries(self._folder / "events")
-                self._metrics_log = MetricsLog(self._folder / "metrics.jsonl", start)
-        self._print_start(start)
+                self._reporter = Reporter(self._folder, start, self._trainer.recipe.batch_size)
         self._saved_at = time.monotonic()
         with self._signals:
             try:
@@ -88,11 +84,11 @@ class TrainingLoop:
                     # The run was stopped in the middle of it.
                     self._validate(start)
                     self._save(start)
-                if start < self._max_steps:
+                if start < self._max_steps and not self._must_stop():
                     self._steps(start)
             finally:
                 if self._workers.is_chief:
-                    self._summaries.close()
+                    self._reporter.close()
         # The chief may still have been writing, and needs the others till then.
         self._workers.wait()
         step = int(self._trainer.step.numpy())
@@ -122,13 +118,16 @@ class TrainingLoop:
                     self._validate(step)
                 if self._is_due(step, self._print_every):
                     self._log(step, metrics)
-                # All workers stop at the same step: the one at which one of them has told.
-                stopping = metrics["stop"] or (self._workers.count == 1 and self._signals.received)
+                stopping = metrics["stop"] or self._must_stop()
                 late = time.monotonic() - self._saved_at > _SAVE_SECONDS
                 if stopping or late or self._is_due(step, self._save_every):
                     self._save(step)
                 if stopping:
                     return
+
+    def _must_stop(self) -> bool:
+        """Whether to stop at once. Several workers stop together, after a step that tells all."""
+        return self._workers.count == 1 and bool(self._signals.received)
 
     def _is_due(self, step: int, every: int) -> bool:
         return step % every == 0 or step == self._max_steps
@@ -139,16 +138,16 @@ class TrainingLoop:
     def _print_start(self, start: int) -> None:
         records, recipe = self._pipeline.records, self._trainer.recipe
         size = ", ".join(f"{key} {value}" for key, value in recipe.network_config.items())
-        self._say(
+        say(
             f"{recipe.name}: {self._trainer.network.count_params():,} parameters ({size}); "
             f"{len(records):,} patches of {records.patch_size} px, {records.dtype}; steps "
             f"{start:,} to {self._max_steps:,}; {self._folder}"
         )
-        self._clock = (time.monotonic(), start)
 
     def _check_bad_steps(self, step: int) -> None:
         """Tells of a step that changed nothing; ends the run if there were too many in a row."""
-        self._say(f"step {step}: loss or gradient not finite, nothing changed")
+        if self._workers.is_chief:
+            say(f"step {step}: loss or gradient not finite, nothing changed")
         in_row = int(self._trainer.skipped_in_row.numpy())
         if in_row < self._max_bad_steps:
             return
@@ -165,34 +164,11 @@ class TrainingLoop:
 
     def _log(self, step: int, metrics: Mapping[str, tf.Tensor]) -> None:
         self._tell_bad_records()
-        if not self._workers.is_chief:
-            return
-        values = {name: float(value) for name, value in metrics.items()}
-        now, (then, earlier) = time.monotonic(), self._clock
-        speed = (step - earlier) / max(now - then, 1e-9)
-        self._clock = (now, step)
-        skipped = int(self._trainer.skipped.numpy())
-        learning_rate = values.pop("learning_rate")
-        for flag in ("skipped", "stop"):
-            values.pop(flag)
-        others = {
-            "learning_rate": learning_rate,
-            "steps_per_second": speed,
-            "patches_per_second": speed * self._trainer.recipe.batch_size,
-            "skipped_steps": skipped,
-            "bad_records": len(self._pipeline.bad_records),
-            "peak_memory_gib": peak_memory(),
-            **_gpu_memory(),
-        }
-        validated = {} if self._psnr is None else {"validation_psnr": self._psnr}
-        self._psnr = None
-        with self._writing(step):
-            terms = {f"loss/{name}": value for name, value in values.items()}
-            self._summaries.scalars(step, {**terms, **others})
-            self._metrics_log.write({"step": step, **values, **others, **validated})
-        terms = ", ".join(f"{name} {value:.4f}" for name, value in values.items())
-        note = f", {skipped} steps skipped (loss or gradient not finite)" if skipped else ""
-        self._say(f"step {step}: {terms}, lr {learning_rate:.2e}, {speed:.2f} steps/s{note}")
+        if self._workers.is_chief:
+            skipped = int(self._trainer.skipped.numpy())
+            bad_records = len(self._pipeline.bad_records)
+            with self._writing(step):
+                self._reporter.log(step, metrics, skipped=skipped, bad_records=bad_records)
 
     def _tell_bad_records(self) -> None:
         """Names the damaged records that were skipped since it was called last."""
@@ -200,42 +176,34 @@ class TrainingLoop:
         for error in errors[self._bad_records_told :]:
             tqdm.write(f"skipped: {error}", file=sys.stderr)
         if len(errors) > self._bad_records_told:
-            tqdm.write(f"{len(errors)} damaged records skipped so far.", file=sys.stderr)
+            tqdm.write(f"Damaged records skipped so far: {len(errors)}.", file=sys.stderr)
         self._bad_records_told = len(errors)
 
     def _validate(self, step: int) -> None:
+        """Measures on the pairs; without any, shows a patch of the training."""
         if not self._workers.is_chief:
             return
-        started = time.monotonic()
-        with self._writing(step):
+        with self._reporter.pause():
             if self._validation is None:
                 noisy = self._pipeline.crop(step * self._trainer.recipe.batch_size)
-                self._summaries.pictures(step, "training", (noisy, self._denoiser(noisy)))
-            elif not self._measure(step):
-                return
+                denoised = self._denoiser(noisy)
+                with self._writing(step):
+                    self._reporter.pictures(step, (noisy, denoised))
+            else:
+                result = self._validation.measure(self._denoiser, stop=self._must_stop)
+                if result is None:
+                    return
+                psnr, triples = result
+                with self._writing(step):
+                    self._reporter.validation(step, psnr, triples)
+                    self._keep_best(step, psnr)
         self._checkpoints.validated.assign(step)
-        # Not to be counted as training time in the next line.
-        then, earlier = self._clock
-        self._clock = (then + time.monotonic() - started, earlier)
 
-    def _measure(self, step: int) -> bool:
-        """Validates on pairs; returns whether it came to the end before the run had to stop."""
-        # With several workers the next step is where the others learn of it.
-        alone = self._workers.count == 1
-        result = self._validation.measure(
-            self._denoiser, stop=lambda: alone and bool(self._signals.received)
-        )
-        if result is None:
-            return False
-        self._psnr, triples = result
-        self._summaries.scalars(step, {"validation/psnr": self._psnr})
-        for i, triple in enumerate(triples):
-            self._summaries.pictures(step, f"validation/{i}", triple)
-        self._say(f"step {step}: validation PSNR {self._psnr:.3f} dB")
-        if self._psnr > float(self._checkpoints.best_psnr):
-            self._checkpoints.best_psnr.assign(self._psnr)
+    def _keep_best(self, step: int, psnr: float) -> None:
+        if psnr > float(self._checkpoints.best_psnr):
+            self._checkpoints.check_finite()
+            self._checkpoints.best_psnr.assign(psnr)
             self._save_model("best", step)
-        return True
 
     def _save(self, step: int) -> None:
         self._saved_at = time.monotonic()
@@ -243,7 +211,7 @@ class TrainingLoop:
             with self._writing(step):
                 self._checkpoints.save()
                 self._save_model("last", step)
-                self._summaries.flush()
+                self._reporter.flush()
 
     def _save_model(self, name: str, step: int) -> None:
         facts = {"step": step}
@@ -265,17 +233,3 @@ class TrainingLoop:
                 "intact. Make room, or see what is wrong with the disk; then the same command goes "
                 "on from there."
             ) from error
-
-    def _say(self, line: str) -> None:
-        """Prints above the progress bar, at once even into a file."""
-        if self._workers.is_chief:
-            tqdm.write(line)
-            sys.stdout.flush()
-
-
-def _gpu_memory() -> dict[str, float]:
-    gpus = tf.config.list_logical_devices("GPU")
-    if not gpus:
-        return {}
-    peaks = [tf.config.experimental.get_memory_info(gpu.name)["peak"] for gpu in gpus]
-    return {"peak_gpu_memory_gib": max(peaks) / 2**30}

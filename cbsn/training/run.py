@@ -79,8 +79,9 @@ def train(recipe_name: str, changes: Mapping[str, Any], options: RunOptions) -> 
     if options.epochs:
         steps = options.epochs * pipeline.steps_per_epoch
         recipe = customised(recipe_name, **{**changes, "max_steps": steps})
-    facts = [recipe.to_dict(), precision, options.ema, options.seed, records.counts]
-    workers.agree(zlib.crc32(json.dumps(facts).encode()), "flags, precision and data")
+    gpus = len(tf.config.get_visible_devices("GPU"))
+    facts = [recipe.to_dict(), precision, options.ema, options.seed, records.counts, gpus]
+    workers.agree(zlib.crc32(json.dumps(facts).encode()), "flags, precision, data and GPUs")
     trainer = Trainer(
         recipe,
         precision=precision,

@@ -28,24 +28,27 @@ def lock_run(folder: Path) -> Iterator[None]:
         folder: `DIR/NAME`; `DIR` is made if need be.
 
     Raises:
-        ConfigError: if another process holds it.
+        ConfigError: if another process holds it, or files cannot be locked there.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
     # Beside the folder, which --no-resume renames.
     path = folder.with_name(f".{folder.name}.lock")
     owner_path = path.with_suffix(".owner")
     lock = filelock.FileLock(path)
     try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(blocking=False)
     except filelock.Timeout:
+        owner = "another process"
         with contextlib.suppress(OSError):
-            raise ConfigError(
-                f"The run {folder} is being trained by {owner_path.read_text(encoding='utf-8')}. "
-                "Wait for it, stop it, or take another --name."
-            ) from None
+            owner = owner_path.read_text(encoding="utf-8")
         raise ConfigError(
-            f"The run {folder} is being trained by another process. Take another --name."
+            f"The run {folder} is being trained by {owner}. Wait for it, stop it, or take another "
+            "--name."
         ) from None
+    except (OSError, NotImplementedError) as error:
+        raise ConfigError(
+            f"{path} cannot be locked: {error}. Say with --checkpoints where else runs are to go."
+        ) from error
     try:
         # Only for the message above: a full disk shall not keep a run from its own errors.
         with contextlib.suppress(OSError):

@@ -148,3 +148,10 @@ def test_a_checkpoint_of_another_version_is_refused(recipe, tmp_path):
     write_checksums(tmp_path / "checkpoints/step-5")
     with pytest.raises(ConfigError, match=r"step-5 was written by another version.*--no-resume"):
         Checkpoints(tmp_path, Trainer(recipe)).restore()
+
+
+def test_a_run_of_an_earlier_version_is_not_started_anew(recipe, tmp_path):
+    older = tf.train.Checkpoint(step=tf.Variable(5, dtype=tf.int64))
+    tf.train.CheckpointManager(older, str(tmp_path / "checkpoints"), 3).save(5)
+    with pytest.raises(ConfigError, match=r"by an earlier version.*--no-resume"):
+        Checkpoints(tmp_path, Trainer(recipe)).restore()

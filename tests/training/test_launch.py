@@ -3,9 +3,12 @@
 import os
 import re
 import signal
+import sys
 
 import numpy as np
 import pytest
+
+from cbsn.training.launch import launch
 
 WORKERS = ("-m", "cbsn.training.launch", "--workers", "2", "--")
 
@@ -106,3 +109,22 @@ def test_mistakes_end_all_workers(start, flags, message):
     assert message in output
     assert "Traceback" not in output
     assert not (start.runs / "mistake").exists()
+
+
+@pytest.mark.parametrize(("statuses", "expected"), [((0, 0), 0), ((0, 3), 3), ((75, 75), 75)])
+def test_the_status_is_that_of_the_first_failure(statuses, expected):
+    code = (
+        "import json, os, sys; config = json.loads(os.environ['TF_CONFIG']);"
+        f"sys.exit({statuses}[config['task']['index']])"
+    )
+    assert launch([sys.executable, "-c", code], 2) == expected
+
+
+def test_workers_that_do_not_end_are_killed(monkeypatch, capsys):
+    monkeypatch.setattr("cbsn.training.launch.PATIENCE", 0.5)
+    code = (
+        "import os, sys, time;"
+        "sys.exit(4) if '\"index\": 0' in os.environ['TF_CONFIG'] else time.sleep(600)"
+    )
+    assert launch([sys.executable, "-c", code], 2) == 4
+    assert "killing them" in capsys.readouterr().err

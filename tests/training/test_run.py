@@ -64,6 +64,16 @@ def test_a_signal_in_the_last_step_does_not_matter(options, monkeypatch):
     train("cbsn", TINY, RunOptions(name="a", **options))
 
 
+def test_a_checkpoint_is_never_old(options, monkeypatch):
+    monkeypatch.setattr("cbsn.training.loop._SAVE_SECONDS", -1.0)
+    folder = train("cbsn", TINY, RunOptions(name="a", **options))
+    assert {path.name for path in (folder / "checkpoints").iterdir()} == {
+        "step-4",
+        "step-5",
+        "step-6",
+    }
+
+
 @pytest.fixture
 def pairs(tmp_path, random):
     """Flags for three pairs to validate on."""
@@ -161,7 +171,7 @@ def test_a_damaged_record_ends_the_run_or_is_skipped_and_told(options, capsys):
     folder = train("cbsn", TINY, RunOptions(name="b", skip_bad_records=True, **options))
     errors = capsys.readouterr().err
     assert "skipped: Record 2 of" in errors
-    assert "1 damaged records skipped so far" in errors
+    assert "Damaged records skipped so far: 1." in errors
     line = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
     assert line["bad_records"] == 1
 

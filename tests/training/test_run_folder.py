@@ -75,3 +75,12 @@ def test_a_dead_process_holds_no_lock(tmp_path, run_python):
     assert killed.returncode == -9
     with lock_run(tmp_path / "runs/a"):
         pass
+
+
+def test_a_folder_that_cannot_be_made_is_an_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(ConfigError, match=r"cannot be locked.*--checkpoints"),
+        lock_run(tmp_path / "file/a"),
+    ):
+        pass

@@ -1,0 +1,58 @@
+import json
+import time
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from cbsn.training.reporter import Reporter
+
+METRICS = {
+    name: tf.constant(value)
+    for name, value in {
+        "total": 1.5,
+        "blind": float("nan"),
+        "learning_rate": 1e-3,
+        "skipped": 1.0,
+        "stop": 0.0,
+    }.items()
+}
+
+
+def _lines(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_step_is_printed_and_written(tmp_path, capsys):
+    reporter = Reporter(tmp_path, 0, batch_size=4)
+    reporter.log(10, METRICS, skipped=2, bad_records=3)
+    reporter.close()
+    printed = capsys.readouterr().out
+    assert "step 10: total 1.5000, blind nan, lr 1.00e-03" in printed
+    assert "2 steps skipped" in printed
+    (line,) = _lines(tmp_path)
+    expected = {"step": 10, "total": 1.5, "blind": None, "skipped_steps": 2, "bad_records": 3}
+    assert {key: line[key] for key in expected} == expected
+    assert line["learning_rate"] == pytest.approx(1e-3)
+    assert line["patches_per_second"] == pytest.approx(4 * line["steps_per_second"])
+    assert line["peak_memory_gib"] > 0
+    assert "stop" not in line
+
+
+def test_a_validation_is_in_the_next_line_only(tmp_path):
+    reporter = Reporter(tmp_path, 0, batch_size=4)
+    picture = np.zeros((8, 8, 3), np.uint8)
+    reporter.validation(10, 31.5, [(picture, picture, picture)])
+    for step in (10, 20):
+        reporter.log(step, METRICS, skipped=0, bad_records=0)
+    assert [line.get("validation_psnr") for line in _lines(tmp_path)] == [31.5, None]
+
+
+def test_pauses_do_not_count(tmp_path):
+    reporter = Reporter(tmp_path, 0, batch_size=1)
+    started = time.monotonic()
+    with reporter.pause():
+        time.sleep(0.5)
+    reporter.log(1000, METRICS, skipped=0, bad_records=0)
+    elapsed = time.monotonic() - started
+    assert _lines(tmp_path)[0]["steps_per_second"] >= 1000 / (elapsed - 0.5)
