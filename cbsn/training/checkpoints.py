@@ -8,11 +8,14 @@ import tensorflow as tf
 
 from cbsn.checksums import verify_checksums, write_checksums
 from cbsn.errors import ConfigError, ModelError, TrainingError, plain_reason
-from cbsn.files import atomic_folder, remove_folder, tidy
+from cbsn.files import atomic_folder, remove_folder
 from cbsn.training.trainer import Trainer
 
 KEEP = 3
 """Checkpoints kept of a run; older ones are deleted."""
+
+CHECKPOINTS = "checkpoints"
+"""The folder in a run's folder where they are."""
 
 _STATE = "state"
 _FILES = (f"{_STATE}.index", f"{_STATE}.data-00000-of-00001")
@@ -36,7 +39,7 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path, trainer: Trainer):
-        self._folder = folder / "checkpoints"
+        self._folder = folder / CHECKPOINTS
         self._step = trainer.step
         self._saved: tuple[int, int] | None = None
         self.best_psnr = tf.Variable(float("-inf"), dtype=tf.float32, name="best_psnr")
@@ -130,11 +133,6 @@ class Checkpoints:
         if self._saved is None:
             return "There is no checkpoint yet"
         return f"The newest checkpoint is of step {self._saved[0]}"
-
-    def tidy(self) -> None:
-        """Clears away what a killed process left; only for who alone writes here."""
-        if self._folder.exists():
-            tidy(self._folder)
 
     def _now(self) -> tuple[int, int]:
         return int(self._step.numpy()), int(self.validated.numpy())

@@ -99,6 +99,8 @@ def make_parser() -> argparse.ArgumentParser:
 def _main(flags: argparse.Namespace) -> int:
     if flags.workers < 1:
         raise ConfigError(f"--workers must be at least 1. Received: {flags.workers}")
+    if not TRAIN.exists():
+        raise ConfigError(f"{TRAIN} is not there: run this in a clone, in the folder of train.py.")
     return launch([sys.executable, str(TRAIN), *flags.train_flags], flags.workers)
 
 

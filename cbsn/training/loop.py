@@ -69,8 +69,6 @@ class TrainingLoop:
             TrainingError: if it cannot go on; earlier checkpoints are intact.
             TrainingStopped: if it was asked to stop; it has saved itself.
         """
-        if self._workers.is_chief:
-            self._checkpoints.tidy()
         start = self._checkpoints.restore()
         self._workers.agree(start, "newest checkpoint")
         if self._workers.is_chief:

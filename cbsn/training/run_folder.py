@@ -14,6 +14,7 @@ import filelock
 from cbsn.errors import ConfigError
 from cbsn.files import tidy, write_json, write_text
 from cbsn.recipes import Recipe
+from cbsn.training.checkpoints import CHECKPOINTS
 
 RUN_FILE = "run.json"
 
@@ -95,7 +96,9 @@ def _open(folder: Path, now: dict[str, Any], resume: bool) -> None:
         folder.rename(aside)
         print(f"The earlier run {folder.name} is kept as {aside}.", file=sys.stderr)
     folder.mkdir(parents=True, exist_ok=True)
-    tidy(folder)
+    for each in (folder, folder / CHECKPOINTS):
+        if each.exists():
+            tidy(each)
     path = folder / RUN_FILE
     if path.exists():
         try:

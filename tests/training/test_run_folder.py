@@ -43,6 +43,17 @@ def test_a_damaged_run_file_is_named(recipe, tmp_path):
         open_run(tmp_path / "a", recipe, {"average": False})
 
 
+def test_what_a_killed_process_left_is_cleared_away(recipe, tmp_path):
+    run = tmp_path / "a"
+    for name in (".last", "checkpoints/.step-7"):
+        (run / f"{name}.0a1b2c3d").mkdir(parents=True)
+    # Killed between the two renames that replace a folder.
+    (run / "checkpoints/.step-5.0a1b2c3d.old").mkdir()
+    open_run(run, recipe, {"average": False})
+    left = {str(path.relative_to(run)) for path in run.rglob("*")}
+    assert left == {"run.json", "checkpoints", "checkpoints/step-5"}
+
+
 def test_a_run_is_locked_by_one_process_at_a_time(tmp_path, run_python):
     take = """
         from pathlib import Path
