@@ -95,7 +95,7 @@ def make_parser() -> argparse.ArgumentParser:
     for flag, kind, steps in (
         ("print", "log lines", 1000),
         ("val", "validations", 10_000),
-        ("save", "checkpoints", 10_000),
+        ("save", "checkpoints (there is one every 15 minutes, too)", 10_000),
     ):
         report.add_argument(
             f"--{flag}_every",

@@ -13,11 +13,16 @@ from absl.flags import argparse_flags
 from cbsn.errors import CbsnError, TrainingStopped
 
 
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows the defaults, but not those that say nothing."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default is None else super()._get_help_string(action)
+
+
 def make_parser(description: str) -> argparse.ArgumentParser:
     """Returns a parser whose `--help` shows the defaults."""
-    return argparse_flags.ArgumentParser(
-        description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
-    )
+    return argparse_flags.ArgumentParser(description=description, formatter_class=_HelpFormatter)
 
 
 def run(

@@ -58,6 +58,12 @@ def test_bugs_keep_their_traceback(command):
     assert "a bug" in result.stderr
 
 
+def test_help_shows_defaults_that_say_something(command):
+    shown = command("pass", "'--help'").stdout
+    assert "--gpu" in shown
+    assert "default: None" not in shown
+
+
 def test_unknown_flags_are_refused(command):
     result = command("pass", "'--colour'")
     assert result.returncode == 2

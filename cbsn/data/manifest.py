@@ -16,8 +16,7 @@ DTYPES = {"uint8": np.dtype("u1"), "uint16": np.dtype("<u2"), "float32": np.dtyp
 
 _FORMAT = {"format": "cbsn-patches", "version": 1}
 
-
-_SEED = 0
+_SHUFFLE_SEED = 0
 
 
 def patch_order(chunk: int, patches: int) -> np.ndarray:
@@ -30,7 +29,7 @@ def patch_order(chunk: int, patches: int) -> np.ndarray:
     Returns:
         [patches] integers: a permutation, the same whenever a data set is made.
     """
-    return np.random.default_rng((_SEED, chunk)).permutation(patches)
+    return np.random.default_rng((_SHUFFLE_SEED, chunk)).permutation(patches)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,7 +17,7 @@ class RecordOrder:
     every batch, worker 0 the first ones:
 
     - where the files can be dealt out to the workers evenly, each worker draws its rows from files
-      of its own, which no other worker reads;
+      of its own, which no other worker reads, in epochs of its own length;
     - where they cannot, the stream is that of a single worker, cut up; so the weights are those of
       a single worker, too.
 

@@ -147,13 +147,21 @@ class PatchRecords:
         paths: the record files.
         patch_size: height and width of the patches.
         dtype: of the patches, one of `DTYPES`' values.
+        manifest: of the data set, where there is one; it tells whose patches they are.
 
     Raises:
         DataError: a file is missing, or does not consist of whole patches of this kind.
     """
 
-    def __init__(self, paths: list[Path], patch_size: int, dtype: np.dtype):
+    def __init__(
+        self,
+        paths: list[Path],
+        patch_size: int,
+        dtype: np.dtype,
+        manifest: Manifest | None = None,
+    ):
         self.paths = tuple(paths)
+        self._manifest = manifest
         self.patch_size = patch_size
         self.dtype = np.dtype(dtype)
         self._frame = _frame(patch_size * patch_size * 3 * self.dtype.itemsize)
@@ -175,7 +183,7 @@ class PatchRecords:
         if (path / MANIFEST_NAME).is_file():
             manifest = Manifest.read(path)
             shards = [path / shard.name for shard in manifest.shards]
-            records = cls(shards, manifest.patch_size, DTYPES[manifest.dtype])
+            records = cls(shards, manifest.patch_size, DTYPES[manifest.dtype], manifest)
             expected = sum(shard.records for shard in manifest.shards)
             if len(records) != expected:
                 raise DataError(
@@ -205,10 +213,11 @@ class PatchRecords:
     def describe(self, index: int) -> str:
         """Says where a patch lies, and of which picture it is where a manifest tells."""
         path, number = self._locate(index)
-        picture = ""
-        with contextlib.suppress(DataError):
-            picture = f" ({Manifest.read(path.parent).picture_of(path.name, number)})"
-        return f"record {number} of {path}{picture}"
+        text = f"record {number} of {path}"
+        if self._manifest:
+            with contextlib.suppress(DataError):
+                text += f" ({self._manifest.picture_of(path.name, number)})"
+        return text
 
     def __getitem__(self, index: int) -> np.ndarray:
         """The patch number `index`: [P, P, 3] of `dtype`, read-only.

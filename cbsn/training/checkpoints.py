@@ -42,6 +42,7 @@ class Checkpoints:
         self._folder = folder / CHECKPOINTS
         self._step = trainer.step
         self._saved: tuple[int, int] | None = None
+        self._damaged: list[int] = []
         self.best_psnr = tf.Variable(float("-inf"), dtype=tf.float32, name="best_psnr")
         self.validated = tf.Variable(0, dtype=tf.int64, name="validated")
         average = trainer.average.weights if trainer.average is not None else []
@@ -77,7 +78,11 @@ class Checkpoints:
                 verify_checksums(path, _FILES)
                 self._read(path)
             except ModelError as error:
-                print(f"The checkpoint of step {step} is damaged: {error}", file=sys.stderr)
+                self._damaged.append(step)
+                print(
+                    f"The checkpoint of step {step} is damaged, taking the one before it: {error}",
+                    file=sys.stderr,
+                )
                 continue
             self._saved = self._now()
             return step
@@ -110,7 +115,11 @@ class Checkpoints:
             self._state.write(str(temporary / _STATE))
             write_checksums(temporary)
         self._saved = self._now()
-        for old in self._steps()[:-KEEP]:
+        # Damaged ones would be counted as the newest; now there is a whole one in their place.
+        useless = {each for each in self._damaged if each != step}
+        self._damaged.clear()
+        whole = [each for each in self._steps() if each not in useless]
+        for old in useless.union(whole[:-KEEP]):
             remove_folder(self._path(old))
 
     def check_finite(self) -> None:

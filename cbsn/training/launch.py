@@ -39,18 +39,7 @@ def launch(command: list[str], workers: int) -> int:
         0 if all succeeded, else the exit status of the first that did not.
     """
     addresses = _free_addresses(workers)
-    processes = [
-        subprocess.Popen(
-            command,
-            env={**os.environ, VARIABLE: Cluster(addresses, index).to_json()},
-            # Else Ctrl-C would reach them twice: from the terminal, and from here.
-            start_new_session=True,
-        )
-        for index in range(workers)
-    ]
-
-    for index, process in enumerate(processes):
-        print(f"Worker {index} at {addresses[index]}: process {process.pid}", flush=True)
+    processes: list[subprocess.Popen] = []
 
     def pass_on(number: int, frame: object) -> None:
         for process in processes:
@@ -58,6 +47,15 @@ def launch(command: list[str], workers: int) -> int:
 
     before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
+        for index, address in enumerate(addresses):
+            process = subprocess.Popen(
+                command,
+                env={**os.environ, VARIABLE: Cluster(addresses, index).to_json()},
+                # Else Ctrl-C would reach them twice: from the terminal, and from here.
+                start_new_session=True,
+            )
+            processes.append(process)
+            print(f"Worker {index} at {address}: process {process.pid}", flush=True)
         return _wait(processes)
     finally:
         for process in processes:

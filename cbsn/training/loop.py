@@ -11,7 +11,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from cbsn.data.pipeline import PatchPipeline
-from cbsn.errors import CbsnError, TrainingError, TrainingStopped, plain_reason
+from cbsn.errors import DataError, TrainingError, TrainingStopped, plain_reason
 from cbsn.inference.denoiser import Denoiser
 from cbsn.model_folder import save_model
 from cbsn.training.checkpoints import Checkpoints
@@ -84,6 +84,11 @@ class TrainingLoop:
                     self._save(start)
                 if start < self._max_steps and not self._must_stop():
                     self._steps(start)
+            except DataError:
+                # A damaged record; the steps before it are good.
+                if (step := int(self._trainer.step.numpy())) > start:
+                    self._save(step)
+                raise
             finally:
                 if self._workers.is_chief:
                     self._reporter.close()
@@ -219,12 +224,10 @@ class TrainingLoop:
 
     @contextlib.contextmanager
     def _writing(self, step: int) -> Iterator[None]:
-        """Turns what a full disk or a lost folder raises, in whatever library, into one error."""
+        """Turns what a full disk or a lost folder raises into a `TrainingError`."""
         try:
             yield
-        except CbsnError:
-            raise
-        except (OSError, RuntimeError, tf.errors.OpError) as error:
+        except (OSError, tf.errors.OpError) as error:
             raise TrainingError(
                 f"What belongs to step {step} cannot be written in {self._folder}: "
                 f"{plain_reason(error)}. {self._checkpoints.newest()}; what was there before is "

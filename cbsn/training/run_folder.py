@@ -46,6 +46,8 @@ def lock_run(folder: Path) -> Iterator[None]:
             f"The run {folder} is being trained by {owner}. Wait for it, stop it, or take another "
             "--name."
         ) from None
+    # The second is what older versions of filelock raise where the file system has no locks; newer
+    # ones take a file with the owner's process instead.
     except (OSError, NotImplementedError) as error:
         raise ConfigError(
             f"{path} cannot be locked: {error}. Say with --checkpoints where else runs are to go."

@@ -90,11 +90,30 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_it_used(
     trainer = Trainer(recipe)
     checkpoints = Checkpoints(two_saved, trainer)
     assert checkpoints.restore() == trainer.step.numpy() == 9
-    assert "The checkpoint of step 10 is damaged: " in capsys.readouterr().err
+    assert "The checkpoint of step 10 is damaged, taking the one before" in capsys.readouterr().err
     # When the run comes there again, the damaged one is replaced.
     trainer.step.assign(10)
     checkpoints.save()
     assert Checkpoints(two_saved, Trainer(recipe)).restore() == 10
+
+
+def test_damaged_checkpoints_make_way_for_whole_ones(recipe, two_saved):
+    trainer = Trainer(recipe)
+    checkpoints = Checkpoints(two_saved, trainer)
+    for step in (11, 12):
+        trainer.step.assign(step)
+        checkpoints.save()
+    for step in (11, 12):
+        _cut(two_saved / f"checkpoints/step-{step}/state.index")
+    again = Trainer(recipe)
+    checkpoints = Checkpoints(two_saved, again)
+    assert checkpoints.restore() == 10
+    # The run saves at other steps this time.
+    for step, expected in ((101, [10, 101]), (102, [10, 101, 102]), (103, [101, 102, 103])):
+        again.step.assign(step)
+        checkpoints.save()
+        kept = sorted(int(path.name[5:]) for path in (two_saved / "checkpoints").iterdir())
+        assert kept == expected
 
 
 def test_damaged_checkpoints_do_not_start_a_run_anew(recipe, two_saved):

@@ -140,6 +140,6 @@ def test_a_truncated_checkpoint(start, read_state):
     process = start(start.train, "--name", "truncated", "--maxiter", 10)
     output = process.communicate(timeout=240)[0]
     assert process.returncode == 0, output
-    assert "The checkpoint of step 10 is damaged: " in output
+    assert "The checkpoint of step 10 is damaged, taking the one before it: " in output
     assert "steps 5 to 10;" in output
     assert int(read_state(start.runs / "truncated")["step/.ATTRIBUTES/VARIABLE_VALUE"]) == 10

@@ -161,6 +161,20 @@ def test_too_many_bad_steps_in_a_row_end_the_run(poisoned):
     assert "There is no checkpoint yet" in message
 
 
+def test_what_was_trained_before_a_damaged_record_is_saved(options, monkeypatch):
+    def next_until_the_fourth(batches, calls=[]):  # noqa: B006, as it is to be kept
+        calls.append(None)
+        if len(calls) == 4:
+            raise DataError("Record 2 is damaged.")
+        return batches.__next__()
+
+    monkeypatch.setattr("cbsn.training.loop.next", next_until_the_fourth, raising=False)
+    with pytest.raises(DataError, match="Record 2"):
+        train("cbsn", TINY, RunOptions(name="a", **options))
+    checkpoints = options["checkpoints"] / "a/checkpoints"
+    assert [path.name for path in checkpoints.iterdir()] == ["step-3"]
+
+
 def test_a_damaged_record_ends_the_run_or_is_skipped_and_told(options, capsys):
     path = Path(options["dataset"])
     data = bytearray(path.read_bytes())
@@ -168,6 +182,7 @@ def test_a_damaged_record_ends_the_run_or_is_skipped_and_told(options, capsys):
     path.write_bytes(data)
     with pytest.raises(DataError, match=r"Record 2 of .*patches\.tfrecords is damaged"):
         train("cbsn", TINY, RunOptions(name="a", **options))
+    assert not (options["checkpoints"] / "a/checkpoints").exists()
     folder = train("cbsn", TINY, RunOptions(name="b", skip_bad_records=True, **options))
     errors = capsys.readouterr().err
     assert "skipped: Record 2 of" in errors
