@@ -24,7 +24,9 @@ def make_parser() -> argparse.ArgumentParser:
 
     how = flags.add_argument_group("how")
     how.add_argument("--patchsize", type=int, help="side of the training patches (cbsn: 120)")
-    how.add_argument("--batchsize", type=int, help="patches in a step, over all GPUs (cbsn: 4)")
+    how.add_argument(
+        "--batchsize", type=int, help="patches in a step, over all devices and machines (cbsn: 4)"
+    )
     how.add_argument(
         "--maxiter",
         type=int,

@@ -55,8 +55,9 @@ class Cluster:
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             example = cls(("10.0.0.1:12345", "10.0.0.2:12345"), 0).to_json()
             raise ConfigError(
-                f"{VARIABLE} must list the workers, and say which this one is ({error!r}), such as "
-                f"{VARIABLE}='{example}'; without it this machine trains alone. "
+                f"{VARIABLE} must list the workers, and say which this one is "
+                f"({type(error).__name__}: {error}), such as {VARIABLE}='{example}'; without it "
+                "this machine trains alone. "
                 f"Received: {VARIABLE}={text!r}"
             ) from error
         return cls(addresses, ranked.index((task, number))) if len(addresses) > 1 else None
