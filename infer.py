@@ -55,6 +55,24 @@ def make_parser() -> argparse.ArgumentParser:
         help="folder for the denoised pictures, made if it is not there",
     )
     add(
+        "--r3",
+        action=argparse.BooleanOptionalAction,
+        help="refine by random replacement (R3): eight more passes of the blind network; without "
+        "the flag as the recipe has it (apbsn, ssbsn: yes; cbsn: no)",
+    )
+    add(
+        "--self_ensemble",
+        action="store_true",
+        help="denoise each picture in its eight orientations and average: eight times as long",
+    )
+    add("--seed", type=int, default=0, help="of the random choices of --r3")
+    add(
+        "--recipe",
+        dest="recipe_name",
+        metavar="NAME",
+        help="method that the network was trained by (cbsn); only a *.weights.h5 file needs it",
+    )
+    add(
         "--channel",
         type=int,
         metavar="C",
@@ -70,7 +88,8 @@ def make_parser() -> argparse.ArgumentParser:
         "--tile",
         default="auto",
         help="how much is denoised at a time: auto, the side of a square in pixels, or 0 for the "
-        "whole picture; the results are equal, smaller takes less memory",
+        "whole picture; smaller takes less memory. The results are equal, but for ssbsn, whose "
+        "attention sees no further than the tile and its rim",
     )
     add(
         "--precision",

@@ -18,14 +18,23 @@ def make_parser() -> argparse.ArgumentParser:
         help="SIDD, DND, a folder that prepare_dataset.py wrote, or pictures: a folder or a glob",
     )
     what.add_argument("--source", default="dataset", type=Path, help="folder of SIDD and DND")
-    what.add_argument("--recipe", default="cbsn", help="method, with all its settings")
-    what.add_argument("--channel", type=int, help="channels of the network (cbsn: 128)")
-    what.add_argument("--block", type=int, help="dilated modules in a branch (cbsn: 9)")
+    what.add_argument(
+        "--recipe", default="cbsn", help="method, with all its settings: cbsn, apbsn or ssbsn"
+    )
+    what.add_argument("--channel", type=int, help="channels of the network (the recipes': 128)")
+    what.add_argument("--block", type=int, help="dilated modules in a branch (the recipes': 9)")
+    what.add_argument(
+        "--attention", type=int, help="how many of them, the last ones, have it (ssbsn: 3)"
+    )
 
     how = flags.add_argument_group("how")
-    how.add_argument("--patchsize", type=int, help="side of the training patches (cbsn: 120)")
     how.add_argument(
-        "--batchsize", type=int, help="patches in a step, over all devices and machines (cbsn: 4)"
+        "--patchsize", type=int, help="side of the training patches (the recipes': 120)"
+    )
+    how.add_argument(
+        "--batchsize",
+        type=int,
+        help="patches in a step, over all devices and machines (cbsn, ssbsn: 4, apbsn: 8)",
     )
     how.add_argument(
         "--maxiter",
@@ -33,13 +42,30 @@ def make_parser() -> argparse.ArgumentParser:
         help="training steps (cbsn: 500000); with fewer, the ramp and the steps of the learning "
         "rate shrink in proportion",
     )
-    how.add_argument("--epochs", type=int, default=0, help="passes over the patches, instead")
-    how.add_argument("--lr", type=float, help="learning rate at the start (cbsn: 1e-4)")
-    how.add_argument("--lr_steps", type=int, help="halve it every so many steps (cbsn: 100000)")
+    how.add_argument(
+        "--epochs", type=int, default=0, help="passes over the patches, instead (apbsn, ssbsn: 20)"
+    )
+    how.add_argument("--lr", type=float, help="learning rate at the start (the recipes': 1e-4)")
+    how.add_argument(
+        "--lr_steps",
+        type=int,
+        help="it falls every so many steps (cbsn: to 1/2 every 100000; apbsn: to 1/10 every 8 "
+        "epochs; ssbsn: every 16)",
+    )
     how.add_argument("--lmbda", type=float, help="weight of the invariance term (cbsn: 2)")
     how.add_argument("--ramp_steps", type=int, help="steps to its full weight (cbsn: 200000)")
-    how.add_argument("--stride_b", type=int, help="downsampling of the blind term (cbsn: 5)")
+    how.add_argument(
+        "--stride_b",
+        type=int,
+        help="downsampling of the blind term: distance at which the noise is no longer correlated "
+        "(the recipes': 5)",
+    )
     how.add_argument("--stride_i", type=int, help="cells of the random subsampler (cbsn: 2)")
+    how.add_argument(
+        "--denoise_stride",
+        type=int,
+        help="downsampling to denoise with; kept with the model (cbsn: 1, apbsn, ssbsn: 2)",
+    )
     how.add_argument("--seed", type=int, default=0, help="of everything random")
     how.add_argument("--ema", type=float, default=0.0, help="decay of averaged weights; 0: none")
     how.add_argument(
@@ -55,7 +81,7 @@ def make_parser() -> argparse.ArgumentParser:
         "in less memory; 0: on a CPU parts that need about 1 GiB, on a GPU one",
     )
     how.add_argument(
-        "--clip_norm", type=float, help="longest gradient of all weights together (cbsn: 0, any)"
+        "--clip_norm", type=float, help="longest gradient of all weights together; 0: any"
     )
     how.add_argument(
         "--deterministic",
@@ -118,6 +144,7 @@ def main(flags: argparse.Namespace) -> None:
         "max_steps": flags.maxiter,
         "filters": flags.channel,
         "num_modules": flags.block,
+        "num_attention": flags.attention,
         "patch_size": flags.patchsize,
         "batch_size": flags.batchsize,
         "learning_rate": flags.lr,
@@ -126,6 +153,7 @@ def main(flags: argparse.Namespace) -> None:
         "ramp_steps": flags.ramp_steps,
         "stride_b": flags.stride_b,
         "stride_i": flags.stride_i,
+        "denoise_stride": flags.denoise_stride,
         "clip_norm": flags.clip_norm,
     }
     names = {field.name for field in dataclasses.fields(RunOptions)}

@@ -30,6 +30,8 @@ class StockNetwork(keras.Model):
     """
 
     DILATIONS = ConditionalBlindSpotNetwork.DILATIONS
+    always_blind = False
+    is_local = True
 
     def __init__(self, filters: int = 128, num_modules: int = 9, channels: int = 3, **kwargs):
         super().__init__(**kwargs)

@@ -1,13 +1,12 @@
 """Finds and loads the model that a `--modelpath` names, whatever kind it is."""
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
 from cbsn.errors import ModelError
 from cbsn.model_folder import is_model_folder
 from cbsn.model_folder import load_model as load_model_folder
-from cbsn.recipes import RECIPES, Recipe
+from cbsn.recipes import Recipe, customised
 
 SHIPPED = Path(__file__).resolve().parent.parent / "pretrained"
 """Where the models that ship with the project lie."""
@@ -19,6 +18,7 @@ RUN_MODELS = ("best", "last")
 def load_model(
     model_path: str | Path,
     *,
+    recipe_name: str | None = None,
     channel: int | None = None,
     num_block: int | None = None,
     precision: str = "float32",
@@ -29,8 +29,10 @@ def load_model(
         model_path: a run's folder (its best weights, else its last), a saved-model folder, the
             name of a shipped model, the prefix of an original TensorFlow 1.15 checkpoint, or
             bare weights (`*.weights.h5`).
+        recipe_name: str, name of the recipe. Needed for bare weights of another one than `cbsn`
+            only; elsewhere it is read, and must agree where given.
         channel: int, the network's number of channels. Needed for bare weights that are not of
-            the default size only; elsewhere it is read, and must agree where given.
+            the default size only; likewise.
         num_block: int, dilated modules in each branch; likewise.
         precision: Keras dtype policy of the network's layers.
 
@@ -45,17 +47,19 @@ def load_model(
     if folder is not None:
         recipe, network = load_model_folder(folder, precision)
     elif path.name.endswith(".weights.h5") and path.is_file():
-        return _bare_weights(path, channel, num_block, precision)
+        return _bare_weights(path, recipe_name or "cbsn", channel, num_block, precision)
     else:
         prefix = _checkpoint_prefix(path)
         if prefix is None:
             raise ModelError(_not_found(path))
         recipe, network = _original_checkpoint(prefix, precision)
+    facts = {"recipe": recipe.name, **recipe.network_config}
     for flag, key, value in (
+        ("recipe", "recipe", recipe_name),
         ("channel", "filters", channel),
         ("num_block", "num_modules", num_block),
     ):
-        held = recipe.network_config.get(key)
+        held = facts.get(key)
         if value is not None and held != value:
             raise ModelError(
                 f"{path} has {key}={held}; leave --{flag} away, it is read from the model. "
@@ -85,33 +89,26 @@ def _original_checkpoint(prefix: Path, precision: str) -> tuple[Recipe, Any]:
     from cbsn.compat.tf1_checkpoint import TF1Checkpoint
 
     checkpoint = TF1Checkpoint(prefix)
-    recipe = _sized_recipe(checkpoint.filters, checkpoint.num_modules)
+    recipe = customised("cbsn", filters=checkpoint.filters, num_modules=checkpoint.num_modules)
     network = recipe.build_network(precision)
     checkpoint.load_into(network)
     return recipe, network
 
 
 def _bare_weights(
-    path: Path, channel: int | None, num_block: int | None, precision: str
+    path: Path, recipe_name: str, channel: int | None, num_block: int | None, precision: str
 ) -> tuple[Recipe, Any]:
-    recipe = _sized_recipe(channel, num_block)
+    recipe = customised(recipe_name, filters=channel, num_modules=num_block)
     network = recipe.build_network(precision)
     try:
         network.load_weights(path)
     except (ValueError, OSError, KeyError) as error:
         size = ", ".join(f"{key}={value}" for key, value in recipe.network_config.items())
         raise ModelError(
-            f"{path}: these weights do not fit a network with {size}; say its size with "
-            f"--channel and --num_block ({error})"
+            f"{path}: these weights do not fit the network of recipe {recipe_name!r} with {size}; "
+            f"say which it is with --recipe, --channel and --num_block ({error})"
         ) from error
     return recipe, network
-
-
-def _sized_recipe(filters: int | None, num_modules: int | None) -> Recipe:
-    recipe = RECIPES["cbsn"]
-    given = {"filters": filters, "num_modules": num_modules}
-    config = {**recipe.network_config, **{k: v for k, v in given.items() if v is not None}}
-    return dataclasses.replace(recipe, network_config=config)
 
 
 def _not_found(path: Path) -> str:

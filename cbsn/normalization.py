@@ -18,7 +18,19 @@ BLOCK_BYTES = 32 << 20
 """How much of a picture is held in float64 at a time while its statistics are taken."""
 
 
-class Standardization:
+class Normalization:
+    """What all normalisations have in common: each is a mean and a deviation per channel."""
+
+    def apply(self, x: np.ndarray, mean: np.ndarray, deviation: np.ndarray) -> np.ndarray:
+        """Normalises values in [0, 1] by the statistics of their picture; float32 [..., C]."""
+        return ((x - mean) / deviation).astype(np.float32)
+
+    def invert(self, y: np.ndarray, mean: np.ndarray, deviation: np.ndarray) -> np.ndarray:
+        """Undoes `apply`: from what a network returned to values around [0, 1]; float32."""
+        return (y * deviation + mean).astype(np.float32)
+
+
+class Standardization(Normalization):
     """Zero mean and unit deviation per image and channel, as C-BSN has it.
 
     The standard deviation (of the population) is floored at 1/sqrt(H·W), in units of the value
@@ -57,13 +69,18 @@ class Standardization:
         squares = sum(((block - mean) ** 2).sum(axis=(0, 1)) for block in _unit_blocks(image))
         return mean, np.maximum(np.sqrt(squares / count), 1.0 / np.sqrt(count))
 
-    def apply(self, x: np.ndarray, mean: np.ndarray, deviation: np.ndarray) -> np.ndarray:
-        """Normalises values in [0, 1] by the statistics of their picture; float32 [..., C]."""
-        return ((x - mean) / deviation).astype(np.float32)
 
-    def invert(self, y: np.ndarray, mean: np.ndarray, deviation: np.ndarray) -> np.ndarray:
-        """Undoes `apply`: from what a network returned to values around [0, 1]; float32."""
-        return (y * deviation + mean).astype(np.float32)
+class EightBitRange(Normalization):
+    """Values from 0 to 255, whatever the picture, as AP-BSN and SS-BSN have it."""
+
+    def batch(self, x: Tensor) -> Tensor:
+        """From float32 [N, H, W, C] in [0, 1] to [0, 255]."""
+        return x * 255.0
+
+    def statistics(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns a mean of 0 and a deviation of 1/255 for each channel of [H, W, C]."""
+        channels = image.shape[-1]
+        return np.zeros(channels), np.full(channels, 1 / 255)
 
 
 def _unit_blocks(image: np.ndarray) -> Iterator[np.ndarray]:
@@ -74,5 +91,5 @@ def _unit_blocks(image: np.ndarray) -> Iterator[np.ndarray]:
         yield image[start : start + rows].astype(np.float64) / scale
 
 
-NORMALIZATIONS = {"standardize": Standardization}
+NORMALIZATIONS = {"standardize": Standardization, "0-255": EightBitRange}
 """Every normalisation that a recipe may name."""

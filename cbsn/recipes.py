@@ -10,10 +10,13 @@ from keras import ops
 
 from cbsn.errors import ConfigError
 from cbsn.networks import NETWORKS
-from cbsn.normalization import NORMALIZATIONS, Standardization
+from cbsn.normalization import NORMALIZATIONS, Normalization
 from cbsn.objectives import OBJECTIVES
 
 Tensor = Any
+
+BORDERS = ("reflect", "zeros")
+"""What may be beyond the edge of a picture: the picture reflected, or features that are 0."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +36,14 @@ class Recipe:
         learning_rate: float, of Adam (β 0.9 and 0.999, ε 1e-8), at the start.
         lr_decay: float in (0, 1], factor of the learning rate every `lr_decay_steps`.
         lr_decay_steps: int, steps from one learning rate to the next.
+        epochs: int, passes over the patches that `max_steps` stands for: `train.py` takes as many
+            steps as they are, whatever the data set. 0 for a training that is counted in steps.
+        border: str, one of `BORDERS`: what the network is given beyond the edge of a picture that
+            is denoised. Networks that are not local need "zeros".
+        denoise_stride: int ≥ 1, into so many² sub-images a picture is split to be denoised (PD);
+            1 for none.
+        denoise_pad: int ≥ 0, zeros around each of them.
+        r3: bool, whether random-replacing refinement follows, unless told otherwise.
         clip_norm: float ≥ 0, longest that the gradient of all weights together may be; it is
             scaled down to that. 0 for no limit, as in the papers.
 
@@ -52,6 +63,11 @@ class Recipe:
     learning_rate: float = 1e-4
     lr_decay: float = 0.5
     lr_decay_steps: int = 100_000
+    epochs: int = 0
+    border: str = "reflect"
+    denoise_stride: int = 1
+    denoise_pad: int = 0
+    r3: bool = False
     clip_norm: float = 0.0
 
     def __post_init__(self):
@@ -59,17 +75,21 @@ class Recipe:
             ("network", NETWORKS),
             ("objective", OBJECTIVES),
             ("normalization", NORMALIZATIONS),
+            ("border", BORDERS),
         ):
             if getattr(self, field) not in known:
                 raise ConfigError(
                     f"Unknown {field}. Known are: {', '.join(known)}. "
                     f"Received: {field}={getattr(self, field)!r}"
                 )
-        for field in ("patch_size", "batch_size", "max_steps", "lr_decay_steps"):
-            if getattr(self, field) < 1:
-                raise ConfigError(
-                    f"{field} must be at least 1. Received: {field}={getattr(self, field)}"
-                )
+        counts = ("patch_size", "batch_size", "max_steps", "lr_decay_steps", "denoise_stride")
+        for lowest, fields in ((1, counts), (0, ("epochs", "denoise_pad"))):
+            for field in fields:
+                if getattr(self, field) < lowest:
+                    raise ConfigError(
+                        f"{field} must be at least {lowest}. "
+                        f"Received: {field}={getattr(self, field)}"
+                    )
         if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
             raise ConfigError(
                 f"learning_rate must be above 0. Received: learning_rate={self.learning_rate}"
@@ -106,31 +126,37 @@ class Recipe:
         except TypeError as error:
             raise ConfigError(f"The objective of recipe {self.name!r}: {error}") from error
 
-    def build_normalization(self) -> Standardization:
+    def build_normalization(self) -> Normalization:
         """Builds the normalisation."""
         return NORMALIZATIONS[self.normalization]()
 
     def learning_rate_at(self, step: Tensor) -> Tensor:
         """Returns the learning rate, a float32 scalar, for a number of steps done."""
-        halvings = ops.cast(ops.floor_divide(step, self.lr_decay_steps), "float32")
+        decays = ops.cast(ops.floor_divide(step, self.lr_decay_steps), "float32")
         return ops.cast(self.learning_rate, "float32") * ops.power(
-            ops.cast(self.lr_decay, "float32"), halvings
+            ops.cast(self.lr_decay, "float32"), decays
         )
 
-    def shortened(self, max_steps: int) -> "Recipe":
-        """Returns the recipe for fewer steps, its schedules shrunk in proportion.
+    def lasting(self, max_steps: int) -> "Recipe":
+        """Returns the recipe for another number of steps, its schedules in proportion.
 
         Args:
-            max_steps: int. Schedules stay as they are where it is not below the recipe's own.
+            max_steps: int. Where the recipe is counted in steps, and this is not below its own,
+                schedules stay as they are.
         """
-        share = min(1.0, max_steps / self.max_steps)
+        steps = max_steps if self.epochs else min(max_steps, self.max_steps)
+
+        def scaled(schedule: int) -> int:
+            return -(-schedule * steps // self.max_steps)  # rounded up, without floats
+
         objective_config = dict(self.objective_config)
         if "ramp_steps" in objective_config:
-            objective_config["ramp_steps"] = math.ceil(objective_config["ramp_steps"] * share)
+            objective_config["ramp_steps"] = scaled(objective_config["ramp_steps"])
         return dataclasses.replace(
             self,
             max_steps=max_steps,
-            lr_decay_steps=max(1, math.ceil(self.lr_decay_steps * share)),
+            lr_decay_steps=scaled(self.lr_decay_steps),
+            epochs=0,
             objective_config=objective_config,
         )
 
@@ -151,6 +177,15 @@ class Recipe:
             raise ConfigError(f"Not a recipe: {error}. Received: {values!r}") from error
 
 
+_PIXEL_SHUFFLE = {
+    "normalization": "0-255",
+    "border": "zeros",
+    "denoise_stride": 2,
+    "denoise_pad": 2,
+    "r3": True,
+}
+"""How AP-BSN and SS-BSN denoise."""
+
 RECIPES = {
     recipe.name: recipe
     for recipe in (
@@ -163,6 +198,36 @@ RECIPES = {
             objective="DownsampledInvariance",
             objective_config={"stride_b": 5, "stride_i": 2, "lmbda": 2.0, "ramp_steps": 200_000},
         ),
+        # python train.py --recipe apbsn --dataset SIDD
+        # The paper's settings. The steps stand for 20 epochs of 80,000 patches; the learning rate
+        # falls after 8 and after 16.
+        Recipe(
+            name="apbsn",
+            network="DilatedBlindSpotNetwork",
+            network_config={"filters": 128, "num_modules": 9},
+            objective="AsymmetricPixelShuffle",
+            objective_config={"stride_b": 5, "pad": 2},
+            batch_size=8,
+            epochs=20,
+            max_steps=200_000,
+            lr_decay=0.1,
+            lr_decay_steps=80_000,
+            **_PIXEL_SHUFFLE,
+        ),
+        # python train.py --recipe ssbsn --dataset SIDD
+        # The paper's settings. As above, in batches of 4; the learning rate falls after 16 epochs.
+        Recipe(
+            name="ssbsn",
+            network="SelfSimilarityBlindSpotNetwork",
+            network_config={"filters": 128, "num_modules": 9, "num_attention": 3, "scale": 2},
+            objective="AsymmetricPixelShuffle",
+            objective_config={"stride_b": 5, "pad": 2},
+            epochs=20,
+            max_steps=400_000,
+            lr_decay=0.1,
+            lr_decay_steps=320_000,
+            **_PIXEL_SHUFFLE,
+        ),
     )
 }
 """The recipes that `--recipe` knows."""
@@ -173,8 +238,8 @@ def customised(name: str, *, max_steps: int | None = None, **changes: Any) -> Re
 
     Args:
         name: str, a key of `RECIPES`.
-        max_steps: int, number of steps. With fewer than the recipe's own, its schedules shrink
-            in proportion, unless they are among the changes.
+        max_steps: int, number of steps. The recipe's schedules change in proportion, as
+            `Recipe.lasting` has it, unless they are among the changes.
         **changes: settings by name: fields of the recipe, of its network's configuration or of
             its objective's. None leaves a setting as it is.
 
@@ -189,7 +254,7 @@ def customised(name: str, *, max_steps: int | None = None, **changes: Any) -> Re
     if max_steps is not None:
         if max_steps < 1:
             raise ConfigError(f"--maxiter must be at least 1. Received: {max_steps}")
-        recipe = recipe.shortened(max_steps)
+        recipe = recipe.lasting(max_steps)
     fields: dict[str, Any] = {}
     configs = {
         "network_config": dict(recipe.network_config),

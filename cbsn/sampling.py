@@ -74,39 +74,43 @@ def random_subsample(x: Tensor, indices: Tensor, factor: int) -> Tensor:
     return ops.sum(ops.where(chosen, cells, ops.zeros_like(cells)), axis=3)
 
 
-def pixel_shuffle_down(x: Tensor, factor: int) -> Tensor:
+def pixel_shuffle_down(x: Tensor, factor: int, pad: int = 0, pad_value: float = 0.0) -> Tensor:
     """Rearranges each image into a mosaic of its `factor`² sub-images (PD).
 
     Args:
         x: [N, H, W, C]; `factor` divides H and W.
         factor: distance between neighbouring pixels of a sub-image, ≥ 1.
+        pad: rows and columns that are added on each side of every sub-image, ≥ 0.
+        pad_value: what they are filled with.
 
     Returns:
-        [N, H, W, C]; the tile (dy, dx) of the mosaic is `x[:, dy::factor, dx::factor]`.
+        [N, H + 2·pad·factor, W + 2·pad·factor, C]; the tile (dy, dx) of the mosaic is
+        `x[:, dy::factor, dx::factor]`, padded.
     """
-    if factor == 1:
-        return x
     x = _split_cells(x, factor)
+    margins = ((0, 0), (pad, pad), (0, 0), (pad, pad), (0, 0), (0, 0))
+    x = ops.pad(x, margins, constant_values=pad_value)
     _, h, _, w, _, c = ops.shape(x)
     x = ops.transpose(x, (0, 2, 1, 4, 3, 5))
     return ops.reshape(x, (-1, h * factor, w * factor, c))
 
 
-def pixel_shuffle_up(x: Tensor, factor: int) -> Tensor:
+def pixel_shuffle_up(x: Tensor, factor: int, pad: int = 0) -> Tensor:
     """Puts a mosaic of sub-images back together: the inverse of `pixel_shuffle_down`.
 
     Args:
         x: [N, H, W, C]; `factor` divides H and W.
         factor: as given to `pixel_shuffle_down`.
+        pad: likewise; what is cut off each sub-image.
 
     Returns:
-        [N, H, W, C].
+        [N, H - 2·pad·factor, W - 2·pad·factor, C].
     """
-    if factor == 1:
-        return x
     _, h, w, c = ops.shape(x)
-    x = ops.reshape(x, (-1, factor, h // factor, factor, w // factor, c))
-    return ops.reshape(ops.transpose(x, (0, 2, 1, 4, 3, 5)), (-1, h, w, c))
+    h, w = h // factor, w // factor
+    x = ops.reshape(x, (-1, factor, h, factor, w, c))[:, :, pad : h - pad, :, pad : w - pad]
+    h, w = h - 2 * pad, w - 2 * pad
+    return ops.reshape(ops.transpose(x, (0, 2, 1, 4, 3, 5)), (-1, h * factor, w * factor, c))
 
 
 def _split_cells(x: Tensor, factor: int) -> Tensor:

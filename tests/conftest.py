@@ -43,6 +43,28 @@ def small_network(golden):
     return load_model(golden("small/CBSN_small.ckpt"))[1]
 
 
+@pytest.fixture(scope="session")
+def torch_model(golden):
+    """Makes AP-BSN's or SS-BSN's golden model: its recipe, and the network with its weights."""
+    from cbsn.recipes import customised
+
+    sizes = {
+        "apbsn": {"filters": 16, "num_modules": 2},
+        "ssbsn": {"filters": 16, "num_modules": 3, "num_attention": 2},
+    }
+
+    def make(name: str, file: str = "wrapper_train.npz"):
+        recipe = customised(name, **sizes[name])
+        network = recipe.build_network()
+        data = np.load(golden(f"{name}/{file}"))
+        # The variables lie in the order in which PyTorch names them.
+        weights = [data[key] for key in data.files if key.startswith("w/")]
+        network.set_weights(weights)
+        return recipe, network
+
+    return make
+
+
 @pytest.fixture
 def run_command(tmp_path):
     """Runs one of the commands as a user would, in an empty folder; returns the process."""

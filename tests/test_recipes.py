@@ -27,12 +27,31 @@ def test_learning_rate_golden(golden, recipe):
         np.testing.assert_allclose(objective.ramp(step), ramp, rtol=1e-7)
 
 
-def test_shortened_keeps_the_proportions(recipe):
-    short = recipe.shortened(5000)
+def test_lasting_keeps_the_proportions(recipe):
+    short = recipe.lasting(5000)
     assert (short.max_steps, short.lr_decay_steps) == (5000, 1000)
     assert short.objective_config["ramp_steps"] == 2000
-    assert recipe.shortened(900_000).lr_decay_steps == 100_000
-    assert recipe.shortened(1).lr_decay_steps == 1
+    assert recipe.lasting(900_000).lr_decay_steps == 100_000
+    assert recipe.lasting(1).lr_decay_steps == 1
+
+
+@pytest.mark.parametrize(("name", "decay_epochs"), [("apbsn", (8, 16)), ("ssbsn", (16,))])
+@pytest.mark.parametrize("steps_per_epoch", [1, 7, 12_345])
+def test_epochs_are_of_any_length(name, decay_epochs, steps_per_epoch):
+    recipe = RECIPES[name]
+    assert recipe.epochs == 20
+    lasting = recipe.lasting(20 * steps_per_epoch)
+    assert lasting.epochs == 0
+    falls = [
+        epoch
+        for epoch in range(1, 20)
+        if lasting.learning_rate_at(epoch * steps_per_epoch)
+        < 0.5 * lasting.learning_rate_at(epoch * steps_per_epoch - 1)
+    ]
+    assert tuple(falls) == decay_epochs
+    np.testing.assert_allclose(lasting.learning_rate_at(0), 1e-4, rtol=1e-6)
+    last = lasting.learning_rate_at(20 * steps_per_epoch - 1)
+    np.testing.assert_allclose(last, 1e-4 * 0.1 ** len(decay_epochs), rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -43,6 +62,10 @@ def test_shortened_keeps_the_proportions(recipe):
         ({"batch_size": 0}, "batch_size"),
         ({"learning_rate": 0.0}, "learning_rate"),
         ({"lr_decay": 2.0}, "lr_decay"),
+        ({"epochs": -1}, "epochs=-1"),
+        ({"denoise_stride": 0}, "denoise_stride=0"),
+        ({"denoise_pad": -2}, "denoise_pad=-2"),
+        ({"border": "wrap"}, "reflect, zeros.*border='wrap'"),
         ({"network": "Lambda"}, "network='Lambda'"),
         ({"objective_config": {"stride": 2}}, "stride"),
     ],
@@ -79,8 +102,9 @@ def test_customised_shrinks_only_what_is_not_given():
 @pytest.mark.parametrize(
     ("name", "changes", "message"),
     [
-        ("dncnn", {}, "Known are: cbsn.*--recipe dncnn"),
+        ("dncnn", {}, "Known are: cbsn, apbsn, ssbsn.*--recipe dncnn"),
         ("cbsn", {"sigma": 3}, "no setting sigma"),
+        ("apbsn", {"lmbda": 1.0}, "'apbsn' has no setting lmbda"),
         ("cbsn", {"max_steps": 0}, "--maxiter"),
     ],
 )

@@ -37,6 +37,23 @@ def test_pixel_shuffle_golden(golden, factor):
     )
 
 
+@pytest.mark.parametrize("pad", [0, 2])
+@pytest.mark.parametrize("factor", [2, 5])
+def test_padded_pixel_shuffle_golden(golden, factor, pad):
+    data = np.load(golden("apbsn/pd.npz"))
+    case = f"f{factor}_pad{pad}"
+    down = sampling.pixel_shuffle_down(data["x"], factor, pad)
+    np.testing.assert_array_equal(down, data[f"down_{case}"])
+    up = sampling.pixel_shuffle_up(data[f"upin_{case}"], factor, pad)
+    np.testing.assert_array_equal(up, data[f"up_{case}"])
+
+
+def test_padding_with_another_value_golden(golden):
+    data = np.load(golden("apbsn/pd.npz"))
+    down = sampling.pixel_shuffle_down(data["x"], 2, 2, pad_value=7)
+    np.testing.assert_array_equal(down, data["down_f2_pad2_value7"])
+
+
 @pytest.mark.parametrize("factor", [1, 2, 3, 4])
 def test_round_trips(random, factor):
     x = random.normal(size=(2, 12, 24, 3)).astype("float32")
@@ -48,6 +65,9 @@ def test_round_trips(random, factor):
         mosaic[:, : 12 // factor, : 24 // factor], x[:, ::factor, ::factor]
     )
     np.testing.assert_array_equal(sampling.pixel_shuffle_up(mosaic, factor), x)
+    padded = sampling.pixel_shuffle_down(x, factor, 3)
+    assert padded.shape == (2, 12 + 6 * factor, 24 + 6 * factor, 3)
+    np.testing.assert_array_equal(sampling.pixel_shuffle_up(padded, factor, 3), x)
 
 
 def test_random_subsample_takes_the_named_pixel(random):

@@ -1,48 +1,66 @@
 """A trained network as a function from picture to picture."""
 
-import collections
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from cbsn.data.augment import NUM_ORIENTATIONS
 from cbsn.errors import ConfigError, ImageError, ModelError
 from cbsn.inference.engines import choose_engine, compile_network
-from cbsn.inference.tiling import Tile, make_bands
+from cbsn.inference.layout import Layout
+from cbsn.inference.refinement import RandomReplacement, self_ensemble
+from cbsn.inference.tiled_pass import AUTO_TILE, TiledPass
+from cbsn.inference.tiling import Tile
 from cbsn.model_path import load_model
 from cbsn.precision import choose_precision
 from cbsn.recipes import Recipe
 from cbsn.value_range import value_range
 
-AUTO_TILE = 342
-"""Side of the tiles of `tile="auto"`: the full-size network takes 0.7 GB for one in float32, on a
-CPU; larger ones gain little, as only their rims are computed twice."""
-
 ROUNDINGS = {"round": np.rint, "truncate": np.floor}
 """How integer pixels are made; the original C-BSN code truncates."""
+
+
+_R3_MARGIN = 2
+"""What a picture is reflected by before the passes of R3, where its border is of zeros."""
+
+_ROWS_AT_ONCE = 256
+"""Of a self-ensemble's sum, when it is made into pixels."""
+
+Statistics = tuple[np.ndarray, np.ndarray]
 
 
 class Denoiser:
     """Denoises pictures of any size, gray or RGB, tile by tile.
 
+    The recipe says how: in one pass, or by its sub-images (pixel-shuffle downsampling, PD), with or
+    without random-replacing refinement (R3) after it.
+
     Mean and deviation are those of the whole picture and the tiles overlap by the network's
-    receptive field, so the result does not depend on the tiling.
+    receptive field, so the result does not depend on the tiling. SS-BSN's attention is the
+    exception: it sees the tile that a pixel is in, the overlap included, and no more.
 
     Args:
-        recipe: how the network was trained; says the normalisation.
+        recipe: how the network was trained, and how it denoises.
         network: the trained network.
         tile: `"auto"` (at most 342 × 342 pixels at a time), the side of the tiles in pixels, or
             0 or None for the whole picture at once. The halo comes on top. Default `"auto"`.
         rounding: `"round"` to the nearest integer, or `"truncate"` as the original code does.
             Default `"round"`.
+        r3: whether to refine by R3: eight more passes of the blind network. Default None, as the
+            recipe has it.
+        self_ensemble: whether to denoise the picture in its eight orientations and average.
+            Default False.
+        seed: int ≥ 0, seed of R3's random choices. Default 0.
         engine: one of `cbsn.inference.engines.ENGINES`. Default `"tensorflow"`.
 
     Attributes:
         choices: str, what `load` has chosen, and why.
 
     Raises:
-        ConfigError: if `tile` or `rounding` is none of these.
+        ConfigError: if `tile`, `rounding` or `seed` is none of these, or the network needs another
+            border than the recipe's.
 
     Example:
         >>> denoise = Denoiser.load("checkpoints/my-run")
@@ -56,23 +74,51 @@ class Denoiser:
         *,
         tile: str | int | None = "auto",
         rounding: str = "round",
+        r3: bool | None = None,
+        self_ensemble: bool = False,
+        seed: int = 0,
         engine: str = "tensorflow",
     ):
         if rounding not in ROUNDINGS:
             raise ConfigError(f"rounding is {' or '.join(ROUNDINGS)}. Received: {rounding!r}")
+        if not 0 <= seed < 2**64:
+            raise ConfigError(f"seed must be 0 or above, and below 2^64. Received: {seed}")
+        if recipe.border == "reflect" and not network.is_local:
+            raise ConfigError(
+                f"{recipe.network} sees all of its input, so its recipe needs border='zeros'. "
+                f"Received: border={recipe.border!r}"
+            )
         self.recipe = recipe
         self.network = network
         self.choices = f"Engine {engine}."
-        self._side = _tile_side(tile)
         self._round = ROUNDINGS[rounding]
+        self._r3 = recipe.r3 if r3 is None else r3
+        self._self_ensemble = self_ensemble
+        self._seed = seed
         self._normalization = recipe.build_normalization()
-        self._run = compile_network(recipe, network, engine)
+        self._side = _tile_side(tile)
+        self._pass = self._tiled_pass(engine, blind=network.always_blind)
+        self._blind_pass = self._pass
+        if self._r3 and not network.always_blind:
+            self._blind_pass = self._tiled_pass(engine, blind=True)
+
+    def _tiled_pass(self, engine: str, *, blind: bool) -> TiledPass:
+        border = self.recipe.border
+        padding = "valid" if border == "reflect" else "same"
+        return TiledPass(
+            compile_network(self.recipe, self.network, engine, blind=blind, padding=padding),
+            halo=self.network.receptive_field_radius,
+            multiple=self.network.size_multiple,
+            border=border,
+            side=self._side,
+        )
 
     @classmethod
     def load(
         cls,
         model_path: str | Path,
         *,
+        recipe_name: str | None = None,
         channel: int | None = None,
         num_block: int | None = None,
         precision: str = "auto",
@@ -84,12 +130,13 @@ class Denoiser:
         Args:
             model_path: a run's folder, a saved-model folder, a shipped name, or the prefix of an
                 original TensorFlow 1.15 checkpoint.
-            channel: channels of the network; only bare weights need to be told.
+            recipe_name: str, name of the recipe; only bare weights need to be told.
+            channel: channels of the network; likewise.
             num_block: dilated modules in each branch; likewise.
             precision: as `cbsn.precision.choose_precision` takes it. "float32" gives the
                 original code's numbers; bfloat16 differs by a level here and there.
             engine: as `cbsn.inference.engines.choose_engine` takes it.
-            **options: `tile` and `rounding`.
+            **options: `tile`, `rounding`, `r3`, `self_ensemble` and `seed`.
 
         Raises:
             ConfigError: if precision or engine is not one that can be had here.
@@ -98,7 +145,11 @@ class Denoiser:
         precision, why_precision = choose_precision(precision)
         engine, why_engine = choose_engine(engine, precision)
         recipe, network = load_model(
-            model_path, channel=channel, num_block=num_block, precision=precision
+            model_path,
+            recipe_name=recipe_name,
+            channel=channel,
+            num_block=num_block,
+            precision=precision,
         )
         denoiser = cls(recipe, network, engine=engine, **options)
         denoiser.choices = f"Precision {precision}: {why_precision}. Engine {engine}: {why_engine}."
@@ -107,7 +158,7 @@ class Denoiser:
     def __call__(
         self,
         image: np.ndarray,
-        on_tile: Callable[[int], None] | None = None,
+        on_tile: Callable[[float], None] = lambda share: None,
         *,
         in_place: bool = False,
     ) -> np.ndarray:
@@ -117,7 +168,7 @@ class Denoiser:
             image: [H, W] gray, or [H, W, C] with C of 1 (gray), 2 (gray and alpha), 3 (RGB) or 4
                 (RGB and alpha); uint8, uint16, or float in [0, 1]; any H, W ≥ 1. Gray runs
                 through the network as three equal channels, whose results are averaged.
-            on_tile: called after each tile with the number of pixels it has filled.
+            on_tile: called after each tile with its share of the whole work; they add up to 1.
             in_place: whether to write the result over `image`, a writable array, so that a
                 large picture is in memory once only.
 
@@ -136,54 +187,100 @@ class Denoiser:
         planes = output[..., None] if output.ndim == 2 else output
         colors = planes[..., : 3 if planes.shape[-1] >= 3 else 1]
         statistics = self._normalization.statistics(colors)
-        bands = make_bands(
-            *colors.shape[:2],
-            side=self._side,
-            halo=self.network.receptive_field_radius,
-            multiple=self.network.size_multiple,
-        )
-        # The first row that is still needed as it was when a band begins, and after the last.
-        needed = [min(tile.source_rows.min() for tile in band) for band in bands]
-        needed = [*np.minimum.accumulate(needed[::-1])[::-1], colors.shape[0]]
-        done: collections.deque[tuple[Tile, np.ndarray]] = collections.deque()
-        for band, needed_next in zip(bands, needed[1:], strict=True):
-            for tile, result in self._denoise(band, colors, statistics):
-                done.append((tile, result))
-                if on_tile:
-                    on_tile(result.shape[0] * result.shape[1])
-            while done and done[0][0].rows.stop <= needed_next:
-                tile, result = done.popleft()
-                colors[tile.rows, tile.columns] = result
+        if self._self_ensemble:
+            self._ensemble(colors, statistics, on_tile)
+        else:
+
+            def write(where: tuple[np.ndarray, ...], result: np.ndarray) -> None:
+                colors[where] = self._finish(result, statistics, colors.dtype)
+
+            self._denoise(colors, statistics, write, on_tile)
         return output
 
-    def _denoise(
-        self, tiles: Sequence[Tile], colors: np.ndarray, statistics: tuple[np.ndarray, np.ndarray]
-    ) -> Iterator[tuple[Tile, np.ndarray]]:
-        """Yields tiles with their results [h, w, 1 or 3], in the picture's dtype."""
-        source = tiles[0].source_rows.size * tiles[0].source_columns.size
-        batch = max(1, AUTO_TILE**2 // source)  # small tiles go together, as many as fill a large
-        for start in range(0, len(tiles), batch):
-            group = tiles[start : start + batch]
-            x = np.stack([tile.cut(colors) for tile in group]) / value_range(colors.dtype)
-            x = self._normalization.apply(x, *statistics)
-            results = self._run(np.repeat(x, 3 // colors.shape[-1], axis=-1))
-            for tile, y in zip(group, results, strict=True):
-                yield tile, self._finish(tile.crop(y), colors, statistics)
+    def _ensemble(
+        self, colors: np.ndarray, statistics: Statistics, on_tile: Callable[[float], None]
+    ) -> None:
+        """Overwrites a picture with the mean of what comes of its eight orientations."""
 
-    def _finish(
-        self, y: np.ndarray, colors: np.ndarray, statistics: tuple[np.ndarray, np.ndarray]
-    ) -> np.ndarray:
-        """From what the network returned to pixels like those of `colors`."""
+        def denoise(orientation: int, turned: np.ndarray, total: np.ndarray) -> None:
+            def write(where: tuple[np.ndarray, ...], result: np.ndarray) -> None:
+                total[where] += result
+
+            def report(share: float) -> None:
+                on_tile(share / NUM_ORIENTATIONS)
+
+            self._denoise(turned, statistics, write, report, orientation)
+
+        mean = self_ensemble(denoise, colors)
+        for start in range(0, len(mean), _ROWS_AT_ONCE):
+            rows = slice(start, start + _ROWS_AT_ONCE)
+            colors[rows] = self._finish(mean[rows], statistics, colors.dtype)
+
+    def _denoise(
+        self,
+        colors: np.ndarray,
+        statistics: Statistics,
+        write: Callable[[tuple[np.ndarray, ...], np.ndarray], None],
+        on_tile: Callable[[float], None],
+        orientation: int = 0,
+    ) -> None:
+        """Denoises a picture in one orientation.
+
+        Args:
+            colors: [H, W, 1 or 3].
+            statistics: for the normalisation.
+            write: gets the index of some pixels, and float32 [h, w, 1 or 3], what the network
+                makes of them. It may overwrite `colors` there.
+            on_tile: gets the share of the work that a tile was.
+            orientation: int, number of the orientation in a self-ensemble.
+        """
+        height, width, channels = colors.shape
+        stride = self.recipe.denoise_stride
+        padded = [-(-size // stride) * stride for size in (height, width)]
+        samples = RandomReplacement.TIMES if self._r3 else 0
+
+        def normalise(values: np.ndarray) -> np.ndarray:
+            return self._normalization.apply(values / value_range(colors.dtype), *statistics)
+
+        def read(tile: Tile) -> np.ndarray:
+            return tile.cut(colors, normalise)
+
+        def finish(tile: Tile, result: np.ndarray) -> None:
+            piece, where = tile.crop(result, height, width)
+            write(where, piece)
+            on_tile(piece.shape[0] * piece.shape[1] / (height * width) * last_share)
+
+        layouts = [Layout.mosaic(size, stride, self.recipe.denoise_pad) for size in padded]
+        if not self._r3:
+            last_share = 1.0
+            self._pass(*layouts, lambda tile: read(tile)[None], finish)
+            return
+        last_share = samples / (samples + 1)
+        first = np.empty((*padded, channels), np.float32)
+
+        def keep(tile: Tile, result: np.ndarray) -> None:
+            piece, where = tile.crop(result, *padded)
+            first[where] = piece
+            on_tile(piece.shape[0] * piece.shape[1] / (padded[0] * padded[1]) * (1 - last_share))
+
+        self._pass(*layouts, lambda tile: read(tile)[None], keep)
+        replacement = RandomReplacement(self._seed, orientation, padded[1], channels)
+        margin = _R3_MARGIN if self.recipe.border == "zeros" else 0
+        layouts = [Layout.reflected(size, margin) for size in padded]
+        self._blind_pass(
+            *layouts, lambda tile: replacement.mix(tile, read(tile), first), finish, samples
+        )
+
+    def _finish(self, y: np.ndarray, statistics: Statistics, dtype: np.dtype) -> np.ndarray:
+        """From what the network returned to pixels of a dtype."""
         if not np.isfinite(y).all():
             raise ModelError(
                 "The network returned values that are not finite; its weights may be broken."
             )
-        if colors.shape[-1] == 1:
-            y = y.mean(axis=-1, keepdims=True)
         y = np.clip(self._normalization.invert(y, *statistics), 0, 1)
-        if colors.dtype.kind == "u":
-            y = self._round(y * value_range(colors.dtype))
-        return y.astype(colors.dtype)
+        if dtype.kind == "u":
+            y = self._round(y * value_range(dtype))
+        return y.astype(dtype)
 
 
 def _tile_side(tile: str | int | None) -> int | None:

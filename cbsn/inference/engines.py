@@ -1,4 +1,4 @@
-"""What computes a network's non-blind pass over tiles: TensorFlow, or OpenVINO on a CPU."""
+"""What computes a network's pass over tiles: TensorFlow, or OpenVINO on a CPU."""
 
 import importlib.util
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from cbsn.recipes import Recipe
 ENGINES = ("tensorflow", "openvino")
 
 Run = Callable[[np.ndarray], np.ndarray]
-"""From tiles, float32 [N, h, w, 3], to their results, less the halo on each side."""
+"""From tiles, float32 [N, h, w, 3], to their results."""
 
 _OPENVINO_PRECISIONS = {"float32": "f32", "mixed_bfloat16": "bf16"}
 
@@ -63,37 +63,36 @@ def choose_engine(wanted: str, precision: str) -> tuple[str, str]:
     return "openvino", "faster than TensorFlow in bfloat16 on a processor with AMX"
 
 
-def compile_network(recipe: Recipe, network: Any, engine: str) -> Run:
-    """Returns the network's non-blind pass as a function on arrays.
+def compile_network(recipe: Recipe, network: Any, engine: str, *, blind: bool, padding: str) -> Run:
+    """Returns a network's pass as a function on arrays.
 
     One graph serves tiles of all sizes.
 
     Args:
         recipe: of the network.
-        network: called as `network(x, blind=False, padding="valid")`.
+        network: called as `network(x, blind=…, padding=…)`.
         engine: one of `ENGINES`. On Keras' other backends "tensorflow" runs the network as it
             is.
+        blind: whether the network is to be blind.
+        padding: "same", or "valid" for results that are less the halo on each side.
     """
+    options = {"blind": blind, "padding": padding}
     if engine == "openvino":
-        return _openvino(recipe, network)
+        return _openvino(recipe, network, options)
     if keras.backend.backend() != "tensorflow":
-        return lambda x: keras.ops.convert_to_numpy(_pass(network, x))
-    graph = _graph(network)
+        return lambda x: keras.ops.convert_to_numpy(network(x, **options))
+    graph = _graph(network, options)
     return lambda x: graph(x).numpy()
 
 
-def _pass(network: Any, x: Any) -> Any:
-    return network(x, blind=False, padding="valid")
-
-
-def _graph(network: Any) -> Any:
+def _graph(network: Any, options: dict[str, Any]) -> Any:
     import tensorflow as tf
 
     signature = tf.TensorSpec((None, None, None, 3), tf.float32)
-    return tf.function(lambda x: _pass(network, x), input_signature=[signature])
+    return tf.function(lambda x: network(x, **options), input_signature=[signature])
 
 
-def _openvino(recipe: Recipe, network: Any) -> Run:
+def _openvino(recipe: Recipe, network: Any, options: dict[str, Any]) -> Run:
     import openvino
 
     precision = network.dtype_policy.name
@@ -102,7 +101,7 @@ def _openvino(recipe: Recipe, network: Any) -> Run:
         weights = network.get_weights()
         network = recipe.build_network("float32")
         network.set_weights(weights)
-    model = openvino.convert_model(_graph(network).get_concrete_function())
+    model = openvino.convert_model(_graph(network, options).get_concrete_function())
     # Unless told, it computes in bfloat16 wherever the processor has it.
     hint = {"INFERENCE_PRECISION_HINT": _OPENVINO_PRECISIONS[precision]}
     request = openvino.Core().compile_model(model, "CPU", hint).create_infer_request()

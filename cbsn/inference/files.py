@@ -174,13 +174,12 @@ def _denoise(
     denoiser: Denoiser, source: Path, picture: Picture, progress: tqdm, pause: Callable[[], None]
 ) -> Picture:
     """Denoises one picture, whose pixels are overwritten: there may be no room for two."""
-    total = picture.pixels.shape[0] * picture.pixels.shape[1]
-    done = 0
+    done = 0.0
 
-    def on_tile(pixels: int) -> None:
+    def on_tile(share: float) -> None:
         nonlocal done
-        done += pixels
-        progress.set_postfix_str(f"{source.name} {done / total:.0%}")
+        done += share
+        progress.set_postfix_str(f"{source.name} {done:.0%}")
         pause()
 
     try:

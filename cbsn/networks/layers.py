@@ -7,6 +7,8 @@ dilated form number for number, and saves the round trip that TensorFlow would m
 dilated layer.
 """
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -23,18 +25,26 @@ def crop(x: Tensor, margin: int) -> Tensor:
     return x[:, margin:-margin, margin:-margin] if margin else x
 
 
+def _scaled(scale: float, distribution: str) -> dict[str, Any]:
+    # Not an initialiser, but what Keras makes one of: layers that shared one would start equal.
+    config = {"scale": scale, "mode": "fan_in", "distribution": distribution}
+    return {"class_name": "VarianceScaling", "config": config}
+
+
+HE = _scaled(2.0, "truncated_normal")
+HE_UNTRUNCATED = _scaled(2.0, "untruncated_normal")
+"""C-BSN's initialisers: normal, of standard deviation sqrt(2 / fan in)."""
+
+FAN_IN_UNIFORM = _scaled(1 / 3, "uniform")
+"""That of PyTorch's convolutions: uniform in ±1 / sqrt(fan in)."""
+
+
 def pointwise(filters: int, activation: str | None = "relu", **kwargs) -> keras.layers.Conv2D:
-    """Returns a 1×1 convolution, initialised as the paper's code does (He, truncated, fan in)."""
-    return keras.layers.Conv2D(
-        filters, 1, activation=activation, kernel_initializer=_initializer(), **kwargs
-    )
+    """Returns a 1×1 convolution; initialised with `HE`, unless told."""
+    kwargs = {"kernel_initializer": HE, **kwargs}
+    return keras.layers.Conv2D(filters, 1, activation=activation, **kwargs)
 
 
-def _initializer(kind: str = "truncated_normal") -> keras.initializers.Initializer:
-    return keras.initializers.VarianceScaling(2.0, "fan_in", kind)
-
-
-@keras.saving.register_keras_serializable(package="cbsn")
 class Convolution(keras.layers.Conv2D):
     """A 2-D convolution whose padding is said when it is called.
 
@@ -71,7 +81,6 @@ class Convolution(keras.layers.Conv2D):
         return self.activation(outputs)
 
 
-@keras.saving.register_keras_serializable(package="cbsn")
 class ConditionalMaskedConv2D(Convolution):
     """A convolution whose centre tap can be switched off (C-BSN, arXiv 2304.09507).
 
@@ -89,7 +98,7 @@ class ConditionalMaskedConv2D(Convolution):
 
     def __init__(self, filters: int, kernel_size: int | tuple[int, int], **kwargs):
         kwargs.setdefault("activation", "relu")
-        kwargs.setdefault("kernel_initializer", _initializer("untruncated_normal"))
+        kwargs.setdefault("kernel_initializer", HE_UNTRUNCATED)
         super().__init__(filters, kernel_size, **kwargs)
         if any(size % 2 == 0 for size in self.kernel_size):
             raise ValueError(
@@ -108,31 +117,37 @@ class ConditionalMaskedConv2D(Convolution):
         return self._convolve(inputs, kernel, padding)
 
 
-@keras.saving.register_keras_serializable(package="cbsn")
 class DilatedModule(keras.layers.Layer):
-    """Dilated convolution module (DCM) on phases: x + ReLU(1×1(ReLU(3×3(x)))).
+    """Dilated convolution module (DCM) on phases: x + 1×1(ReLU(3×3(x))).
 
     Args:
         filters: int, number of channels in and out.
+        activation: of the residual; C-BSN's is "relu", AP-BSN's None.
+        kernel_initializer: of both convolutions, as Keras takes it. Default `HE`.
 
     Input: phases [N, H, W, filters] and, where some of them lie outside the picture, `inside`
     [N, H, W, 1], 1 inside and 0 outside. Outside, the features stay 0, as the zero padding of a
-    dilated convolution would have it. Output: as the input, or with `padding="valid"` one pixel
-    less on each side.
+    dilated convolution would have it. Output: as the input, or with `padding="valid"` `reach`
+    pixels less on each side.
     """
 
-    def __init__(self, filters: int, **kwargs):
+    reach = 1
+    """How many pixels of its phase away an input can change an output."""
+
+    size_multiple = 1
+    """Heights and widths of the phases must be multiples of this."""
+
+    def __init__(
+        self,
+        filters: int,
+        activation: str | None = "relu",
+        kernel_initializer: Any = HE,
+        **kwargs,
+    ):
         super().__init__(**kwargs)
-        self.filters = filters
-        self.spatial = Convolution(
-            filters,
-            3,
-            activation="relu",
-            kernel_initializer=_initializer(),
-            dtype=self.dtype_policy,
-            name="spatial",
-        )
-        self.pointwise = pointwise(filters, dtype=self.dtype_policy, name="pointwise")
+        common = {"kernel_initializer": kernel_initializer, "dtype": self.dtype_policy}
+        self.spatial = Convolution(filters, 3, activation="relu", name="spatial", **common)
+        self.pointwise = pointwise(filters, activation, name="pointwise", **common)
 
     def build(self, input_shape, inside_shape=None):  # noqa: D102
         self.spatial.build(input_shape)
@@ -143,32 +158,37 @@ class DilatedModule(keras.layers.Layer):
         """Adds the module's residual to its input."""
         residual = self.pointwise(self.spatial(inputs, padding=padding))
         if padding == "valid":
-            inputs = crop(inputs, 1)
+            inputs = crop(inputs, self.reach)
         return inputs + (residual if inside is None else residual * inside)
 
-    def get_config(self):  # noqa: D102
-        return {**super().get_config(), "filters": self.filters}
 
-
-@keras.saving.register_keras_serializable(package="cbsn")
 class DilatedBranch(keras.layers.Layer):
     """One branch of a dilated blind-spot network, in polyphase form.
 
-    A masked convolution, two 1×1, `num_modules` dilated modules, one 1×1; all with ReLU. The
-    modules move by multiples of the dilation d only; so if the masked kernel reaches less than d
-    pixels to each side, no path leads from a pixel back to itself.
+    A masked convolution, two 1×1, the dilated modules, one 1×1; all but the modules with ReLU.
+    The modules move by multiples of the dilation d only; so if the masked kernel reaches less than
+    d pixels to each side, no path leads from a pixel back to itself.
 
     Args:
         filters: int, number of channels.
         kernel_size: odd int, side of the masked kernel.
         dilation: int, dilation of the modules; at least (kernel_size + 1) / 2.
-        num_modules: int, number of dilated modules.
+        modules: layers like `DilatedModule`.
+        initializers: of the masked convolution, and of the 1×1 ones. Default C-BSN's.
 
     Input: [N, H, W, C]. Output: [N, H, W, filters]; with `padding="valid"` `radius` pixels less on
-    each side, and its height and width must be multiples of the dilation.
+    each side, and its height and width must be multiples of `size_multiple`.
     """
 
-    def __init__(self, filters: int, kernel_size: int, dilation: int, num_modules: int, **kwargs):
+    def __init__(
+        self,
+        filters: int,
+        kernel_size: int,
+        dilation: int,
+        modules: Sequence[keras.layers.Layer],
+        initializers: tuple[Any, Any] = (HE_UNTRUNCATED, HE),
+        **kwargs,
+    ):
         super().__init__(**kwargs)
         if dilation < (kernel_size + 1) // 2:
             raise ValueError(
@@ -178,15 +198,16 @@ class DilatedBranch(keras.layers.Layer):
         self.filters = filters
         self.kernel_size = kernel_size
         self.dilation = dilation
-        self.num_modules = num_modules
+        of_masked, of_pointwise = initializers
         policy = self.dtype_policy
-        self.masked = ConditionalMaskedConv2D(filters, kernel_size, dtype=policy, name="masked")
-        self.pointwise1 = pointwise(filters, dtype=policy, name="pointwise1")
-        self.pointwise2 = pointwise(filters, dtype=policy, name="pointwise2")
-        self.dilated_modules = [
-            DilatedModule(filters, dtype=policy, name=f"module{i}") for i in range(num_modules)
-        ]
-        self.pointwise3 = pointwise(filters, dtype=policy, name="pointwise3")
+        self.masked = ConditionalMaskedConv2D(
+            filters, kernel_size, kernel_initializer=of_masked, dtype=policy, name="masked"
+        )
+        common = {"kernel_initializer": of_pointwise, "dtype": policy}
+        self.pointwise1 = pointwise(filters, name="pointwise1", **common)
+        self.pointwise2 = pointwise(filters, name="pointwise2", **common)
+        self.dilated_modules = list(modules)
+        self.pointwise3 = pointwise(filters, name="pointwise3", **common)
 
     def build(self, input_shape):  # noqa: D102
         self.masked.build(input_shape)
@@ -197,8 +218,14 @@ class DilatedBranch(keras.layers.Layer):
 
     @property
     def radius(self) -> int:
-        """How many pixels away an input can change an output."""
-        return self.kernel_size // 2 + self.dilation * self.num_modules
+        """How many pixels away an input can change an output, but for attention."""
+        reach = sum(module.reach for module in self.dilated_modules)
+        return self.kernel_size // 2 + self.dilation * reach
+
+    @property
+    def size_multiple(self) -> int:
+        """What heights and widths are padded to multiples of."""
+        return self.dilation * math.lcm(*(module.size_multiple for module in self.dilated_modules))
 
     def call(self, inputs: Tensor, blind: bool = True, padding: str = "same") -> Tensor:
         """Runs the branch; `blind` switches the masked convolution."""
@@ -210,7 +237,7 @@ class DilatedBranch(keras.layers.Layer):
                 x = module(x, padding="valid")
             return batch_to_space(self.pointwise3(x), self.dilation)
         height, width = ops.shape(x)[1:3]
-        x, inside = _to_phases(x, self.dilation)
+        x, inside = to_phases(x, self.dilation, self.size_multiple)
         for module in self.dilated_modules:
             x = module(x, inside)
         x = batch_to_space(self.pointwise3(x), self.dilation)
@@ -219,24 +246,25 @@ class DilatedBranch(keras.layers.Layer):
     def compute_output_shape(self, input_shape):  # noqa: D102
         return (*input_shape[:-1], self.filters)
 
-    def get_config(self):  # noqa: D102
-        return {
-            **super().get_config(),
-            "filters": self.filters,
-            "kernel_size": self.kernel_size,
-            "dilation": self.dilation,
-            "num_modules": self.num_modules,
-        }
 
+def to_phases(x: Tensor, dilation: int, multiple: int) -> tuple[Tensor, Tensor | None]:
+    """Splits a feature map into the phases that a dilated convolution keeps apart.
 
-def _to_phases(x: Tensor, dilation: int) -> tuple[Tensor, Tensor | None]:
-    """Returns the phases of `x` and a mask of those inside it (None where all of them are)."""
+    Args:
+        x: [N, H, W, C].
+        dilation: int, d.
+        multiple: int, a multiple of d; `x` is padded with zeros to multiples of it.
+
+    Returns:
+        The phases [d²·N, H/d, W/d, C], and a mask [d²·N, H/d, W/d, 1] that is 1 inside `x` and 0
+        in the padding; None where nothing is padded.
+    """
     height, width = ops.shape(x)[1:3]
     known = isinstance(height, int) and isinstance(width, int)
-    if known and height % dilation == 0 and width % dilation == 0:
+    if known and height % multiple == 0 and width % multiple == 0:
         return space_to_batch(x, dilation), None
     inside = ops.ones_like(x[:, :, :, :1])
-    return tuple(space_to_batch(_pad_to_multiple(t, dilation), dilation) for t in (x, inside))
+    return tuple(space_to_batch(_pad_to_multiple(t, multiple), dilation) for t in (x, inside))
 
 
 def _pad_to_multiple(x: Tensor, factor: int) -> Tensor:

@@ -57,7 +57,8 @@ class TrainingLoop:
         self._max_steps = trainer.recipe.max_steps
         self._max_bad_steps = options.max_bad_steps
         self._print_every, self._val_every, self._save_every = options.intervals(self._max_steps)
-        self._denoiser = Denoiser(trainer.recipe, trainer.model)
+        # Refinement would take eight times as long again, and changes no order.
+        self._denoiser = Denoiser(trainer.recipe, trainer.model, r3=False)
         self._checkpoints = Checkpoints(folder, trainer)
         self._signals = StopSignals()
         self._bad_records_told = 0

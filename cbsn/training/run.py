@@ -76,8 +76,9 @@ def train(recipe_name: str, changes: Mapping[str, Any], options: RunOptions) -> 
         workers=workers.count,
         skip_bad_records=options.skip_bad_records,
     )
-    if options.epochs:
-        steps = options.epochs * pipeline.steps_per_epoch
+    epochs = options.epochs or (0 if changes.get("max_steps") else recipe.epochs)
+    if epochs:
+        steps = epochs * pipeline.steps_per_epoch
         recipe = customised(recipe_name, **{**changes, "max_steps": steps})
     gpus = len(tf.config.get_visible_devices("GPU"))
     facts = [recipe.to_dict(), precision, options.ema, options.seed, records.counts, gpus]

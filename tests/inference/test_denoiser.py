@@ -32,6 +32,8 @@ class Identity:
 
     receptive_field_radius = 8
     size_multiple = 6
+    always_blind = False
+    is_local = True
 
     def __call__(self, x, blind, padding):
         assert not blind
@@ -140,12 +142,15 @@ def test_16_bits_are_used(denoise, noisy):
     assert np.abs(deep / 257 - denoise(crop)).max() < 0.51
 
 
-def test_every_pixel_is_reported_once(model, random):
+@pytest.mark.parametrize(("options", "tiles"), [({}, 6), ({"r3": True}, 12)])
+@pytest.mark.parametrize("self_ensemble", [False, True])
+def test_shares_of_the_work_add_up(model, random, options, tiles, self_ensemble):
     reported = []
     image = random.integers(0, 256, (40, 50, 3)).astype(np.uint8)
-    Denoiser(*model, tile=20)(image, reported.append)
-    assert len(reported) == 6
-    assert sum(reported) == 40 * 50
+    denoise = Denoiser(*model, tile=20, self_ensemble=self_ensemble, **options)
+    denoise(image, reported.append)
+    assert len(reported) == tiles * (8 if self_ensemble else 1)
+    assert sum(reported) == pytest.approx(1)
 
 
 @pytest.mark.parametrize(

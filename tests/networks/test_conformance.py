@@ -1,13 +1,19 @@
 """What every network that a recipe may name must do; a new one is tested by being registered."""
 
+import contextlib
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from cbsn.networks import NETWORKS
+from cbsn.networks import NETWORKS, attention
 
-SMALL = {"ConditionalBlindSpotNetwork": {"filters": 6, "num_modules": 2}}
+SMALL = {
+    "ConditionalBlindSpotNetwork": {"filters": 6, "num_modules": 2},
+    "DilatedBlindSpotNetwork": {"filters": 6, "num_modules": 2},
+    "SelfSimilarityBlindSpotNetwork": {"filters": 6, "num_modules": 2, "num_attention": 1},
+}
 
 
 # The benchmarks register a network of their own, which is not for users.
@@ -24,6 +30,18 @@ def network_class(request):
 def network(network_class):
     keras.utils.set_random_seed(1)
     network = network_class(**SMALL[network_class.__name__])
+    _randomise_biases(network)
+    return network
+
+
+@pytest.fixture
+def local_network(network):
+    """The network without what makes it see everything."""
+    if network.is_local:
+        return network
+    config = {**SMALL[type(network).__name__], "num_attention": 0}
+    network = type(network)(**config)
+    assert network.is_local
     _randomise_biases(network)
     return network
 
@@ -51,10 +69,15 @@ def _gradient_of_own_input(network, x, blind):
 
 
 @pytest.mark.parametrize("size", [(9, 7), (6, 6)])
-def test_blind_by_gradient(network, random, size):
+def test_blind_by_gradient(network, random, size, monkeypatch):
+    # SS-BSN's layer normalisation takes the mean and variance of all features, by which a trace of
+    # each pixel comes back to it (see test_ssbsn.py); but for them it is blind.
+    moment = attention.moment
+    monkeypatch.setattr(attention, "moment", lambda *a: keras.ops.stop_gradient(moment(*a)))
     x = random.normal(size=(1, *size, 3)).astype("float32")
     assert np.all(_gradient_of_own_input(network, x, blind=True) == 0)
-    assert np.any(_gradient_of_own_input(network, x, blind=False) != 0)
+    sees_itself = np.any(_gradient_of_own_input(network, x, blind=False) != 0)
+    assert sees_itself == (not network.always_blind)
 
 
 def test_config_round_trip(network, random):
@@ -82,7 +105,8 @@ def test_any_size_keeps_its_shape(network, random, size):
 
 @pytest.mark.parametrize("blind", [True, False])
 @pytest.mark.parametrize("multiples", [(1, 1), (2, 5)])
-def test_valid_padding_is_the_inside_of_same_padding(network, random, blind, multiples):
+def test_valid_padding_is_the_inside_of_same_padding(local_network, random, blind, multiples):
+    network = local_network
     radius = network.receptive_field_radius
     height, width = (network.size_multiple * m + 2 * radius for m in multiples)
     x = random.normal(size=(2, height, width, 3)).astype("float32")
@@ -90,7 +114,8 @@ def test_valid_padding_is_the_inside_of_same_padding(network, random, blind, mul
     np.testing.assert_allclose(network(x, blind=blind, padding="valid"), inside, atol=1e-5)
 
 
-def test_valid_padding_refuses_sizes_that_do_not_fit(network):
+def test_valid_padding_refuses_sizes_that_do_not_fit(local_network):
+    network = local_network
     side = network.size_multiple + 2 * network.receptive_field_radius + 1
     with pytest.raises(ValueError, match="must be a multiple of"):
         network(np.zeros((1, side, side, 3), "float32"), padding="valid")
@@ -117,7 +142,29 @@ def test_bfloat16_computes_in_it_and_returns_float32(network, random):
     assert 1e-6 < difference < 0.05
 
 
-def test_receptive_field_radius_is_exact(network):
+def test_valid_padding_is_refused_where_there_is_no_inside(network_class):
+    network = network_class(**SMALL[network_class.__name__])
+    side = network.size_multiple + 2 * network.receptive_field_radius
+    x = np.zeros((1, side, side, 3), "float32")
+    with (
+        contextlib.nullcontext() if network.is_local else pytest.raises(ValueError, match="'valid'")
+    ):
+        assert network(x, padding="valid").shape[1] == network.size_multiple
+
+
+def test_what_is_not_local_is_seen_from_everywhere(network):
+    x = tf.random.stateless_normal((1, 60, 60, 3), (1, 2))
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = tf.reduce_sum(network(x, blind=False)[0, 30, 30])
+    seen = np.abs(tape.gradient(y, x).numpy()).sum(axis=(0, 3)) > 0
+    far = np.abs(np.arange(60) - 30) > network.receptive_field_radius
+    assert far.any()
+    assert seen[far].any() == seen[:, far].any() == (not network.is_local)
+
+
+def test_receptive_field_radius_is_exact(local_network):
+    network = local_network
     r = network.receptive_field_radius
     size = 2 * r + 5
     x = tf.random.stateless_normal((1, size, size, 3), (1, 2))

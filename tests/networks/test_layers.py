@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cbsn.networks.layers import ConditionalMaskedConv2D, DilatedBranch
+from cbsn.networks.layers import ConditionalMaskedConv2D, DilatedBranch, DilatedModule
 
 
 def _dilated_form(branch, x, blind):
@@ -22,7 +22,7 @@ def _dilated_form(branch, x, blind):
 @pytest.mark.parametrize("size", [(n, 14 - n) for n in range(1, 14)] + [(24, 24), (60, 60)])
 def test_polyphase_equals_dilated(random, dilation, size):
     keras.utils.set_random_seed(4)
-    branch = DilatedBranch(4, 2 * dilation - 1, dilation, 2)
+    branch = DilatedBranch(4, 2 * dilation - 1, dilation, [DilatedModule(4) for _ in range(2)])
     branch.build((None, None, None, 4))
     for weight in branch.weights:
         weight.assign(random.normal(size=weight.shape) * 0.4)
@@ -57,4 +57,4 @@ def test_even_masked_kernels_are_refused():
 
 def test_a_dilation_that_would_leak_is_refused():
     with pytest.raises(ValueError, match="kernel_size=5, dilation=2"):
-        DilatedBranch(4, 5, 2, 1)
+        DilatedBranch(4, 5, 2, [])

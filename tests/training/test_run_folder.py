@@ -12,7 +12,7 @@ def test_a_run_is_opened_again(recipe, tmp_path, capsys):
     open_run(tmp_path / "a", recipe, {"average": False})
     open_run(tmp_path / "a", recipe, {"average": False})
     assert capsys.readouterr().out == ""
-    open_run(tmp_path / "a", recipe.shortened(10), {"average": False})
+    open_run(tmp_path / "a", recipe.lasting(10), {"average": False})
     assert "another max_steps: 500000 → 10" in capsys.readouterr().out
     assert json.loads((tmp_path / "a/run.json").read_text())["max_steps"] == 10
 

@@ -1,0 +1,141 @@
+"""What the networks of C-BSN, AP-BSN and SS-BSN have in common."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+from keras import ops
+
+from cbsn.networks.layers import HE, HE_UNTRUNCATED, DilatedBranch, crop, pointwise
+
+Tensor = Any
+
+
+class TwoBranchNetwork(keras.Model):
+    """A 1×1 convolution, two dilated blind-spot branches, and 1×1 convolutions on both.
+
+    The branches have a masked kernel of 3×3 and dilation 2, and one of 5×5 and dilation 3. The last
+    of the 1×1 convolutions is linear; all others end in ReLU.
+
+    Args:
+        filters: int, number of channels C.
+        num_modules: int, dilated modules in each branch.
+        channels: int, channels of the picture.
+        make_module: called as `make_module(dilation, index, **kwargs)`; returns a layer like
+            `cbsn.networks.layers.DilatedModule`.
+        tail_filters: ints, channels between the last convolutions.
+        initializers: of the masked convolutions and of the 1×1 ones, as Keras takes them.
+        **kwargs: of `keras.Model`. With a mixed `dtype` policy the last convolution and the
+            output stay float32.
+
+    Input: float [N, H, W, channels], normalised; any H, W ≥ 1. Output: float32, same shape. With
+    `padding="valid"` the output is that of a tile cut out of a larger picture: it has only the
+    pixels whose whole receptive field lies in the input, `receptive_field_radius` less on each
+    side, and its height and width must be multiples of `size_multiple`.
+
+    Raises:
+        ValueError: if `filters` or `channels` is below 1, or `num_modules` below 0.
+    """
+
+    DILATIONS = (2, 3)
+
+    always_blind = True
+    """Whether the network is blind also when it is called with `blind=False`."""
+
+    is_local = True
+    """Whether an input further away than `receptive_field_radius` cannot change an output."""
+
+    def __init__(
+        self,
+        filters: int,
+        num_modules: int,
+        channels: int,
+        *,
+        make_module: Callable[..., keras.layers.Layer],
+        tail_filters: Sequence[int],
+        initializers: tuple[Any, Any] = (HE_UNTRUNCATED, HE),
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if filters < 1 or num_modules < 0 or channels < 1:
+            raise ValueError(
+                "filters and channels must be at least 1, num_modules at least 0. "
+                f"Received: filters={filters}, num_modules={num_modules}, channels={channels}"
+            )
+        self.filters = filters
+        self.num_modules = num_modules
+        self.channels = channels
+        policy = self.dtype_policy
+        common = {"kernel_initializer": initializers[1], "dtype": policy}
+        self.head = pointwise(filters, name="head", **common)
+        self.branches = [
+            DilatedBranch(
+                filters,
+                2 * d - 1,
+                d,
+                [make_module(d, i, dtype=policy, name=f"module{i}") for i in range(num_modules)],
+                initializers,
+                dtype=policy,
+                name=f"branch{number}",
+            )
+            for number, d in enumerate(self.DILATIONS, 1)
+        ]
+        self.tail = [
+            pointwise(width, name=f"tail{number}", **common)
+            for number, width in enumerate(tail_filters, 1)
+        ]
+        common["dtype"] = "float32"
+        self.tail.append(pointwise(channels, None, name=f"tail{len(self.tail) + 1}", **common))
+        self.build((None, None, None, channels))
+
+    @property
+    def receptive_field_radius(self) -> int:
+        """How many pixels away an input can change an output, but for attention."""
+        return max(branch.radius for branch in self.branches)
+
+    @property
+    def size_multiple(self) -> int:
+        """Outputs whose heights and widths are multiples of this need no padding inside."""
+        return math.lcm(*(branch.size_multiple for branch in self.branches))
+
+    def build(self, input_shape):  # noqa: D102
+        self.head.build(input_shape)
+        for branch in self.branches:
+            branch.build((None, None, None, self.filters))
+        width = self.filters * len(self.branches)
+        for layer in self.tail:
+            layer.build((None, None, None, width))
+            width = layer.filters
+        self.built = True
+
+    def call(self, inputs: Tensor, blind: bool = False, padding: str = "same") -> Tensor:
+        """Denoises a normalised batch; `blind` is a Python bool, `padding` "same" or "valid"."""
+        if padding == "valid" and not self.is_local:
+            raise ValueError(
+                "Every output of this network depends on all of the input, so that no tile has an "
+                f"inside. Received: padding={padding!r}"
+            )
+        x = self.head(inputs)
+        features = []
+        for branch in self.branches:
+            # A branch that sees less far gets less to see, so that the outputs are of one size.
+            margin = self.receptive_field_radius - branch.radius if padding == "valid" else 0
+            features.append(
+                branch(crop(x, margin), blind=blind or self.always_blind, padding=padding)
+            )
+        x = ops.concatenate(features, axis=-1)
+        for layer in self.tail:
+            x = layer(x)
+        return x
+
+    def compute_output_shape(self, input_shape):  # noqa: D102
+        return tuple(input_shape)
+
+    def get_config(self):  # noqa: D102
+        return {
+            **super().get_config(),
+            "filters": self.filters,
+            "num_modules": self.num_modules,
+            "channels": self.channels,
+        }

@@ -1,0 +1,65 @@
+"""The objective of AP-BSN and SS-BSN."""
+
+from typing import Any
+
+from keras import ops
+
+from cbsn.errors import ConfigError
+from cbsn.sampling import pixel_shuffle_down, pixel_shuffle_up
+
+Tensor = Any
+
+
+class AsymmetricPixelShuffle:
+    """Trains a blind network on sub-images so far apart that their noise is not correlated.
+
+    For a noisy batch x (Lee et al., AP-BSN, CVPR 2022, arXiv 2203.11799, section 4):
+
+        total = blind = mean |PD⁻¹(f(PD(x, b)), b) − x|
+
+    PD lays the b² sub-images of a picture out in a mosaic. It is asymmetric as denoising uses a
+    smaller stride (a recipe's `denoise_stride`), which keeps more of the picture's detail.
+
+    Args:
+        stride_b: int ≥ 1, b: the distance at which the noise is no longer correlated. 5 for
+            photographs in sRGB, 1 for pixel-wise independent noise.
+        pad: int ≥ 0, zeros around each sub-image in the mosaic, in pixels.
+
+    Raises:
+        ConfigError: if a value is out of its range.
+    """
+
+    TERMS = ("blind",)
+
+    def __init__(self, stride_b: int = 5, pad: int = 2):
+        if stride_b < 1 or pad < 0:
+            raise ConfigError(
+                "stride_b must be at least 1 and pad at least 0. "
+                f"Received: stride_b={stride_b}, pad={pad}"
+            )
+        self.stride_b = stride_b
+        self.pad = pad
+
+    @property
+    def patch_multiple(self) -> int:
+        """Patch sizes must be multiples of this."""
+        return self.stride_b
+
+    def __call__(
+        self, network: Any, noisy: Tensor, step: Tensor = 0, random: Any = None
+    ) -> dict[str, Tensor]:
+        """Computes the loss of one batch.
+
+        Args:
+            network: called as `network(x, blind=True)`.
+            noisy: float32 [N, H, W, C]; the stride divides H and W.
+            step: of no influence.
+            random: likewise; there is nothing random in it.
+
+        Returns:
+            float32 scalars `total` and `blind`, which are one.
+        """
+        mosaic = pixel_shuffle_down(noisy, self.stride_b, self.pad)
+        output = pixel_shuffle_up(network(mosaic, blind=True), self.stride_b, self.pad)
+        blind = ops.mean(ops.abs(ops.cast(output, "float32") - noisy))
+        return {"total": blind, "blind": blind}
