@@ -8,10 +8,10 @@ import numpy as np
 
 from cbsn.data.augment import NUM_ORIENTATIONS
 from cbsn.errors import ConfigError, ImageError, ModelError
-from cbsn.inference.engines import choose_engine, compile_network
-from cbsn.inference.layout import Layout
-from cbsn.inference.refinement import RandomReplacement, self_ensemble
-from cbsn.inference.tiled_pass import AUTO_TILE, TiledPass
+from cbsn.inference.engines import choose_engine
+from cbsn.inference.passes import Index, Passes
+from cbsn.inference.refinement import self_ensemble
+from cbsn.inference.tiled_pass import AUTO_TILE
 from cbsn.inference.tiling import Tile
 from cbsn.model_path import load_model
 from cbsn.precision import choose_precision
@@ -21,9 +21,6 @@ from cbsn.value_range import value_range
 ROUNDINGS = {"round": np.rint, "truncate": np.floor}
 """How integer pixels are made; the original C-BSN code truncates."""
 
-
-_R3_MARGIN = 2
-"""What a picture is reflected by before the passes of R3, where its border is of zeros."""
 
 _ROWS_AT_ONCE = 256
 """Of a self-ensemble's sum, when it is made into pixels."""
@@ -81,37 +78,13 @@ class Denoiser:
     ):
         if rounding not in ROUNDINGS:
             raise ConfigError(f"rounding is {' or '.join(ROUNDINGS)}. Received: {rounding!r}")
-        if not 0 <= seed < 2**64:
-            raise ConfigError(f"seed must be 0 or above, and below 2^64. Received: {seed}")
-        if recipe.border == "reflect" and not network.is_local:
-            raise ConfigError(
-                f"{recipe.network} sees all of its input, so its recipe needs border='zeros'. "
-                f"Received: border={recipe.border!r}"
-            )
         self.recipe = recipe
         self.network = network
         self.choices = f"Engine {engine}."
         self._round = ROUNDINGS[rounding]
-        self._r3 = recipe.r3 if r3 is None else r3
-        self._self_ensemble = self_ensemble
-        self._seed = seed
         self._normalization = recipe.build_normalization()
-        self._side = _tile_side(tile)
-        self._pass = self._tiled_pass(engine, blind=network.always_blind)
-        self._blind_pass = self._pass
-        if self._r3 and not network.always_blind:
-            self._blind_pass = self._tiled_pass(engine, blind=True)
-
-    def _tiled_pass(self, engine: str, *, blind: bool) -> TiledPass:
-        border = self.recipe.border
-        padding = "valid" if border == "reflect" else "same"
-        return TiledPass(
-            compile_network(self.recipe, self.network, engine, blind=blind, padding=padding),
-            halo=self.network.receptive_field_radius,
-            multiple=self.network.size_multiple,
-            border=border,
-            side=self._side,
-        )
+        self._self_ensemble = self_ensemble
+        self._passes = Passes(recipe, network, engine, side=_tile_side(tile), r3=r3, seed=seed)
 
     @classmethod
     def load(
@@ -191,10 +164,10 @@ class Denoiser:
             self._ensemble(colors, statistics, on_tile)
         else:
 
-            def write(where: tuple[np.ndarray, ...], result: np.ndarray) -> None:
+            def write(where: Index, result: np.ndarray) -> None:
                 colors[where] = self._finish(result, statistics, colors.dtype)
 
-            self._denoise(colors, statistics, write, on_tile)
+            self._passes(colors.shape, self._reader(colors, statistics), write, on_tile)
         return output
 
     def _ensemble(
@@ -203,73 +176,28 @@ class Denoiser:
         """Overwrites a picture with the mean of what comes of its eight orientations."""
 
         def denoise(orientation: int, turned: np.ndarray, total: np.ndarray) -> None:
-            def write(where: tuple[np.ndarray, ...], result: np.ndarray) -> None:
+            def add(where: Index, result: np.ndarray) -> None:
                 total[where] += result
 
             def report(share: float) -> None:
                 on_tile(share / NUM_ORIENTATIONS)
 
-            self._denoise(turned, statistics, write, report, orientation)
+            read = self._reader(turned, statistics)
+            self._passes(turned.shape, read, add, report, orientation)
 
         mean = self_ensemble(denoise, colors)
         for start in range(0, len(mean), _ROWS_AT_ONCE):
             rows = slice(start, start + _ROWS_AT_ONCE)
             colors[rows] = self._finish(mean[rows], statistics, colors.dtype)
 
-    def _denoise(
-        self,
-        colors: np.ndarray,
-        statistics: Statistics,
-        write: Callable[[tuple[np.ndarray, ...], np.ndarray], None],
-        on_tile: Callable[[float], None],
-        orientation: int = 0,
-    ) -> None:
-        """Denoises a picture in one orientation.
-
-        Args:
-            colors: [H, W, 1 or 3].
-            statistics: for the normalisation.
-            write: gets the index of some pixels, and float32 [h, w, 1 or 3], what the network
-                makes of them. It may overwrite `colors` there.
-            on_tile: gets the share of the work that a tile was.
-            orientation: int, number of the orientation in a self-ensemble.
-        """
-        height, width, channels = colors.shape
-        stride = self.recipe.denoise_stride
-        padded = [-(-size // stride) * stride for size in (height, width)]
-        samples = RandomReplacement.TIMES if self._r3 else 0
+    def _reader(self, colors: np.ndarray, statistics: Statistics) -> Callable[[Tile], np.ndarray]:
+        """Returns what reads a tile's noisy values, normalised."""
+        scale = value_range(colors.dtype)
 
         def normalise(values: np.ndarray) -> np.ndarray:
-            return self._normalization.apply(values / value_range(colors.dtype), *statistics)
+            return self._normalization.apply(values / scale, *statistics)
 
-        def read(tile: Tile) -> np.ndarray:
-            return tile.cut(colors, normalise)
-
-        def finish(tile: Tile, result: np.ndarray) -> None:
-            piece, where = tile.crop(result, height, width)
-            write(where, piece)
-            on_tile(piece.shape[0] * piece.shape[1] / (height * width) * last_share)
-
-        layouts = [Layout.mosaic(size, stride, self.recipe.denoise_pad) for size in padded]
-        if not self._r3:
-            last_share = 1.0
-            self._pass(*layouts, lambda tile: read(tile)[None], finish)
-            return
-        last_share = samples / (samples + 1)
-        first = np.empty((*padded, channels), np.float32)
-
-        def keep(tile: Tile, result: np.ndarray) -> None:
-            piece, where = tile.crop(result, *padded)
-            first[where] = piece
-            on_tile(piece.shape[0] * piece.shape[1] / (padded[0] * padded[1]) * (1 - last_share))
-
-        self._pass(*layouts, lambda tile: read(tile)[None], keep)
-        replacement = RandomReplacement(self._seed, orientation, padded[1], channels)
-        margin = _R3_MARGIN if self.recipe.border == "zeros" else 0
-        layouts = [Layout.reflected(size, margin) for size in padded]
-        self._blind_pass(
-            *layouts, lambda tile: replacement.mix(tile, read(tile), first), finish, samples
-        )
+        return lambda tile: tile.cut(colors, normalise)
 
     def _finish(self, y: np.ndarray, statistics: Statistics, dtype: np.dtype) -> np.ndarray:
         """From what the network returned to pixels of a dtype."""

@@ -1,3 +1,4 @@
+import keras
 import numpy as np
 import pytest
 import skimage.data
@@ -9,7 +10,7 @@ from cbsn.errors import ConfigError, ImageError, ModelError
 from cbsn.evaluation.metrics import psnr
 from cbsn.inference.denoiser import Denoiser
 from cbsn.model_path import load_model
-from cbsn.recipes import RECIPES
+from cbsn.recipes import RECIPES, customised
 
 
 @pytest.fixture(scope="module")
@@ -60,6 +61,56 @@ def test_tiles_equal_the_whole(model, noisy, size, tile):
     np.testing.assert_array_equal(tiled(crop), whole(crop))
     unit = (crop / 255).astype(np.float32)
     np.testing.assert_allclose(tiled(unit), whole(unit), atol=1e-5)
+
+
+LOCAL = {
+    "cbsn": {"filters": 4, "num_modules": 2},
+    "apbsn": {"filters": 4, "num_modules": 2},
+    "ssbsn": {"filters": 4, "num_modules": 1, "num_attention": 0},
+}
+
+
+def _small_model(name):
+    """A recipe and its network, with weights that make a picture of a picture."""
+    keras.utils.set_random_seed(1)
+    recipe = customised(name, **LOCAL[name])
+    network = recipe.build_network()
+    if recipe.normalization == "0-255":
+        for weight in network.weights:
+            weight.assign(weight * 2)
+        # As bright as a picture, with a contrast of about 20.
+        x = np.random.default_rng(0).uniform(0, 255, (1, 60, 60, 3)).astype("float32")
+        y = np.asarray(network(x))
+        last = network.tail[-1]
+        last.kernel.assign(last.kernel * 20 / y.std())
+        last.bias.assign([128, 110, 140] - y.mean(axis=(0, 1, 2)) * 20 / y.std())
+    return recipe, network
+
+
+@pytest.mark.parametrize("options", [{}, {"r3": True, "seed": 3}, {"self_ensemble": True}])
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_every_recipe_denoises_by_tiles_and_in_place(noisy, name, options):
+    recipe, network = _small_model(name)
+    for crop in (noisy[:61, :83], noisy[:20, :51, 0]):
+        expected = Denoiser(recipe, network, tile=0, **options)(crop)
+        assert expected.shape == crop.shape
+        assert 2 < expected.std() < 90
+        picture = crop.copy()
+        result = Denoiser(recipe, network, tile=16, **options)(picture, in_place=True)
+        assert result is picture
+        assert np.abs(result.astype(int) - expected).max() <= 1  # where it rounds the other way
+        assert (result != expected).mean() < 0.01
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_refinement_is_the_recipes_choice_unless_told(noisy, name):
+    recipe, network = _small_model(name)
+    crop = noisy[:40, :40]
+    default, with_r3, without = (
+        Denoiser(recipe, network, **options)(crop) for options in ({}, {"r3": True}, {"r3": False})
+    )
+    np.testing.assert_array_equal(default, with_r3 if name in ("apbsn", "ssbsn") else without)
+    assert (with_r3 != without).any()
 
 
 @pytest.mark.parametrize("tile", [0, 6, 16, 48, "auto"])

@@ -72,7 +72,9 @@ def test_sources_are_windows(height, width, side, layout):
             if border == "reflect":
                 source = source[halo:-halo, halo:-halo]
             else:
-                end = [start - halo + n for start, n in zip((top, left), source.shape, strict=False)]
+                end = [
+                    start - halo + n for start, n in zip((top, left), source.shape, strict=False)
+                ]
                 assert end[0] <= shape[0] and end[1] <= shape[1]
             piece, where = tile.crop(source, height, width)
             np.testing.assert_array_equal(piece, image[where])

@@ -53,8 +53,8 @@ def test_module_golden(golden, stride):
     np.testing.assert_allclose(y, data[f"y_f{f}_21x27"], rtol=0, atol=1e-4)
     np.testing.assert_allclose(loss, data[f"gradloss_stride{stride}"], rtol=0, atol=1e-4)
     of_x, *of_weights = tape.gradient(loss, [x, *(w.value for w in module.trainable_weights)])
-    expected = [data[f"g_stride{stride}/{name}"] for name in names]
-    for result, wanted in zip([of_x, *of_weights], [data[f"gx_stride{stride}"], *expected]):
+    expected = [data[f"gx_stride{stride}"], *(data[f"g_stride{stride}/{name}"] for name in names)]
+    for result, wanted in zip([of_x, *of_weights], expected, strict=True):
         assert np.linalg.norm(result - wanted) <= 1e-3 * np.linalg.norm(wanted)
 
 

@@ -8,7 +8,6 @@ from cbsn.errors import ConfigError
 from cbsn.objectives import AsymmetricPixelShuffle
 from cbsn.training.trainer import Trainer
 
-
 MASKED = ("bsn.branch1.body.0.weight", "bsn.branch2.body.0.weight")
 
 

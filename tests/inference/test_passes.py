@@ -1,0 +1,97 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from cbsn.data.augment import NUM_ORIENTATIONS, orient
+from cbsn.errors import ConfigError
+from cbsn.inference.passes import Passes
+from cbsn.inference.refinement import RandomReplacement, self_ensemble
+
+
+def _denoise(model, x, *, orientation=0, tile=None, **options):
+    passes = Passes(*model, "tensorflow", side=tile, **options)
+    return _run(passes, x, orientation)
+
+
+def _run(passes, x, orientation=0):
+    """Runs the passes on float32 [H, W, C] in the network's units."""
+    result = np.full(x.shape, np.nan, np.float32)
+    passes(x.shape, lambda tile: tile.cut(x), result.__setitem__, lambda share: None, orientation)
+    return result
+
+
+@pytest.fixture(params=["apbsn", "ssbsn"])
+def name(request):
+    return request.param
+
+
+@pytest.mark.parametrize("size", ["even", "odd"])
+def test_sub_images_golden(golden, torch_model, name, size):
+    data = np.load(golden(f"{name}/wrapper_denoise.npz"))
+    result = _denoise(torch_model(name), data[f"x_{size}"][0], r3=False)
+    np.testing.assert_allclose(result, data[f"y_{size}_noR3"][0], rtol=0, atol=5e-3)
+
+
+@pytest.mark.parametrize("size", ["even", "odd"])
+def test_refinement_golden(golden, torch_model, name, size, monkeypatch):
+    data = np.load(golden(f"{name}/wrapper_denoise.npz"))
+    masks, x = data[f"masks_{size}"], data[f"x_{size}"][0]
+    monkeypatch.setattr(
+        RandomReplacement, "masks", lambda self, rows, columns: masks[:, rows[:, None], columns]
+    )
+    # The original forgets to cut off what it has padded.
+    expected = data[f"y_{size}_R3"][0, : x.shape[0], : x.shape[1]]
+    result = _denoise(torch_model(name), x)
+    np.testing.assert_allclose(result, expected, rtol=0, atol=5e-3)
+    if name == "apbsn":
+        tiled = _denoise(torch_model(name), x, tile=20)
+        np.testing.assert_allclose(tiled, expected, rtol=0, atol=5e-3)
+
+
+@pytest.mark.parametrize(
+    ("stride", "case", "width"), [(1, "y_even_pd1", 48), (5, "y_even_pd5on60x45", 45)]
+)
+def test_other_strides_golden(golden, torch_model, name, stride, case, width):
+    data = np.load(golden(f"{name}/wrapper_denoise.npz"))
+    recipe, network = torch_model(name)
+    model = dataclasses.replace(recipe, denoise_stride=stride), network
+    expected = data[case][0]
+    result = _denoise(model, data["x_even"][0, : len(expected), :width], r3=False)
+    np.testing.assert_allclose(result, expected, rtol=0, atol=5e-3)
+
+
+def test_self_ensemble_golden(golden, torch_model, name):
+    data = np.load(golden(f"{name}/ensemble_crop.npz"))
+    passes, x = Passes(*torch_model(name), "tensorflow", side=None, r3=False), data["x"][0]
+
+    def denoise(orientation, turned, total):
+        total += _run(passes, turned, orientation)
+
+    expected = data["y_self_ensemble"][0]
+    np.testing.assert_allclose(self_ensemble(denoise, x), expected, rtol=0, atol=5e-3)
+    # In another order, they are the same eight.
+    ours = {orient(x, number).tobytes() for number in range(NUM_ORIENTATIONS)}
+    theirs = {data[f"ensemble_in_{number}"][0].tobytes() for number in range(NUM_ORIENTATIONS)}
+    assert ours == theirs
+
+
+def test_refinement_does_not_depend_on_tiles_but_on_seed_and_orientation(torch_model, random):
+    model = torch_model("apbsn")
+    x = random.uniform(0, 255, (41, 33, 3)).astype(np.float32)
+    whole = _denoise(model, x, seed=5)
+    np.testing.assert_allclose(_denoise(model, x, tile=16, seed=5), whole, rtol=0, atol=1e-3)
+    for options in ({"seed": 6}, {"seed": 5, "orientation": 1}):
+        assert np.abs(_denoise(model, x, **options) - whole).max() > 1
+
+
+def test_networks_that_see_everything_need_a_border_of_zeros(torch_model):
+    recipe, network = torch_model("ssbsn")
+    with pytest.raises(ConfigError, match="border='reflect'"):
+        Passes(dataclasses.replace(recipe, border="reflect"), network, "tensorflow", side=None)
+
+
+@pytest.mark.parametrize("seed", [-1, 2**64])
+def test_seeds_out_of_range(torch_model, seed):
+    with pytest.raises(ConfigError, match=f"--seed.*{seed}"):
+        Passes(*torch_model("apbsn"), "tensorflow", side=None, seed=seed)

@@ -1,0 +1,44 @@
+import numpy as np
+import pytest
+
+from cbsn.inference.refinement import RandomReplacement
+
+
+def _masks(rows, columns, *, seed=3, orientation=0, **options):
+    replacement = RandomReplacement(seed, orientation, width=50, channels=3, **options)
+    return replacement.masks(np.asarray(rows), np.asarray(columns))
+
+
+def test_each_value_is_replaced_with_the_probability():
+    masks = _masks(range(400), range(50))
+    assert masks.shape == (8, 400, 50, 3)
+    assert masks.mean() == pytest.approx(0.16, abs=0.002)
+    for axes in ((1, 2, 3), (0, 2, 3), (0, 1, 3), (0, 1, 2)):
+        np.testing.assert_allclose(masks.mean(axis=axes), 0.16, atol=0.05)
+    # Independent from value to value: neighbours in any direction, copies included.
+    centred = masks - masks.mean()
+    for axis in range(4):
+        pairs = np.delete(centred, 0, axis) * np.delete(centred, -1, axis)
+        assert abs(pairs.mean() / centred.var()) < 0.02
+
+
+def test_other_numbers_can_be_had():
+    masks = _masks(range(40), range(50), times=2, probability=0.5)
+    assert masks.shape == (2, 40, 50, 3)
+    assert masks.mean() == pytest.approx(0.5, abs=0.03)
+
+
+def test_masks_are_functions_of_the_place():
+    whole = _masks(range(40), range(50))
+    rows, columns = [7, 6, 7, 30], [49, 0, 3]  # reflected, and not in order
+    np.testing.assert_array_equal(_masks(rows, columns), whole[:, rows][:, :, columns])
+    for key in ({"seed": 4}, {"orientation": 2}):
+        assert (_masks(range(40), range(50), **key) != whole).mean() > 0.2
+
+
+def test_one_object_serves_all_bands():
+    replacement = RandomReplacement(3, 0, width=50, channels=3)
+    columns = np.arange(20)
+    for rows in (np.arange(5), np.arange(5), np.arange(3, 9), np.arange(5)):
+        result = replacement.masks(rows, columns)
+        np.testing.assert_array_equal(result, _masks(rows, columns))
