@@ -9,7 +9,7 @@ from cbsn import model_path
 from cbsn.errors import ModelError
 from cbsn.model_folder import save_model
 from cbsn.model_path import load_model
-from cbsn.recipes import RECIPES
+from cbsn.recipes import RECIPES, customised
 
 
 @pytest.fixture
@@ -102,6 +102,23 @@ def test_bare_weights_need_their_size(saved, tmp_path):
     assert _same(load_model(weights, channel=4, num_block=1)[1], saved)
     with pytest.raises(ModelError, match="--channel and --num_block"):
         load_model(weights, channel=8, num_block=1)
+
+
+def test_bare_weights_of_another_recipe(tmp_path):
+    network = customised("apbsn", filters=4, num_modules=1).build_network()
+    network.save_weights(tmp_path / "some.weights.h5")
+    size = {"channel": 4, "num_block": 1}
+    recipe, loaded = load_model(tmp_path / "some.weights.h5", recipe_name="apbsn", **size)
+    assert recipe.name == "apbsn"
+    assert _same(loaded, network)
+    with pytest.raises(ModelError, match=r"recipe 'cbsn'.*--recipe"):
+        load_model(tmp_path / "some.weights.h5", **size)
+
+
+def test_another_recipe_than_the_models_is_refused(saved, tmp_path):
+    assert load_model(tmp_path, recipe_name="cbsn")
+    with pytest.raises(ModelError, match=r"recipe=cbsn.*--recipe apbsn"):
+        load_model(tmp_path, recipe_name="apbsn")
 
 
 def test_an_altered_file_is_refused(saved, tmp_path):

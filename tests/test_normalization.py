@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from cbsn import normalization
-from cbsn.normalization import Standardization
+from cbsn.normalization import NORMALIZATIONS, EightBitRange, Standardization
 from cbsn.value_range import value_range
 
 
@@ -27,12 +27,24 @@ def test_statistics_golden(golden, case):
         np.testing.assert_allclose(normalised, data[f"{prefix}_norm_f64"][i], atol=1e-12)
 
 
-def test_training_and_inference_agree(random):
+@pytest.mark.parametrize("name", NORMALIZATIONS)
+def test_training_and_inference_agree(random, name):
     image = random.integers(0, 256, (40, 30, 3)).astype("uint8")
-    norm = Standardization()
+    norm = NORMALIZATIONS[name]()
     unit = (image / 255).astype("float32")
     expected = norm.apply(unit, *norm.statistics(image))
     np.testing.assert_allclose(norm.batch(unit[None])[0], expected, atol=1e-5)
+
+
+def test_eight_bit_values_stay_what_they_are(random):
+    image = random.integers(0, 256, (9, 7, 3)).astype("uint8")
+    norm = EightBitRange()
+    statistics = norm.statistics(image)
+    np.testing.assert_array_equal(norm.apply(image / 255, *statistics), image.astype("float32"))
+    deep = (image * np.uint16(257)).astype("uint16")
+    np.testing.assert_array_equal(norm.apply(deep / 65535, *norm.statistics(deep)), image)
+    unit = norm.invert(image.astype("float32"), *statistics)
+    np.testing.assert_allclose(unit, image / 255, rtol=1e-6)
 
 
 def test_blocks_give_the_statistics_of_the_whole(random, monkeypatch):

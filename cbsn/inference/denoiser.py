@@ -116,7 +116,6 @@ class Denoiser:
             ModelError: if there is no such model, or it cannot be read.
         """
         precision, why_precision = choose_precision(precision)
-        engine, why_engine = choose_engine(engine, precision)
         recipe, network = load_model(
             model_path,
             recipe_name=recipe_name,
@@ -124,6 +123,7 @@ class Denoiser:
             num_block=num_block,
             precision=precision,
         )
+        engine, why_engine = choose_engine(engine, precision, is_local=network.is_local)
         denoiser = cls(recipe, network, engine=engine, **options)
         denoiser.choices = f"Precision {precision}: {why_precision}. Engine {engine}: {why_engine}."
         return denoiser

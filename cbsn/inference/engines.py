@@ -19,19 +19,21 @@ Run = Callable[[np.ndarray], np.ndarray]
 _OPENVINO_PRECISIONS = {"float32": "f32", "mixed_bfloat16": "bf16"}
 
 
-def choose_engine(wanted: str, precision: str) -> tuple[str, str]:
+def choose_engine(wanted: str, precision: str, *, is_local: bool = True) -> tuple[str, str]:
     """Resolves `--engine`.
 
     Args:
         wanted: "auto" or one of `ENGINES`. `auto` is OpenVINO where it is installed and
             known to be faster: in bfloat16 on processors with AMX.
         precision: the network's.
+        is_local: whether the network is; OpenVINO lacks the loop over attention's chunks.
 
     Returns:
         One of `ENGINES`, and the reason in words.
 
     Raises:
-        ConfigError: if `wanted` is neither, not installed, or does not have the precision.
+        ConfigError: if `wanted` is neither, not installed, or cannot compute the network or in
+            the precision.
     """
     if wanted not in ("auto", *ENGINES):
         raise ConfigError(f"--engine is auto or one of {', '.join(ENGINES)}. Received: {wanted!r}")
@@ -47,6 +49,11 @@ def choose_engine(wanted: str, precision: str) -> tuple[str, str]:
                 "OpenVINO is not installed: pip install 'cbsn[openvino]' (from a clone: "
                 "pip install '.[openvino]'), or leave --engine away. Received: --engine openvino"
             )
+        if not is_local:
+            raise ConfigError(
+                "OpenVINO cannot compute self-similarity attention: leave --engine away. "
+                "Received: --engine openvino, with a network of SS-BSN's"
+            )
         if precision not in _OPENVINO_PRECISIONS:
             raise ConfigError(
                 f"OpenVINO computes in {' or '.join(_OPENVINO_PRECISIONS)}. "
@@ -58,6 +65,8 @@ def choose_engine(wanted: str, precision: str) -> tuple[str, str]:
         return "tensorflow", f"the network as it is, on Keras' {keras.backend.backend()}"
     if precision != "mixed_bfloat16" or "amx_bf16" not in cpu_flags() or _has_gpu():
         return "tensorflow", "OpenVINO gains only with bfloat16 on a processor with AMX"
+    if not is_local:
+        return "tensorflow", "OpenVINO cannot compute self-similarity attention"
     if not installed:
         return "tensorflow", "OpenVINO, faster on this processor, is not installed"
     return "openvino", "faster than TensorFlow in bfloat16 on a processor with AMX"

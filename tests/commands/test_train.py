@@ -50,6 +50,28 @@ def test_from_pictures_to_a_model_that_denoises(run_command, photos, tmp_path):
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["0.png", "1.png"]
 
 
+def test_self_similarity_from_pictures_to_a_denoised_one(run_command, photos, tmp_path):
+    result = run_command(
+        "train.py",
+        *("--recipe", "ssbsn", "--name", "run", "--dataset", photos / "noisy", *TINY),
+        *("--attention", 1, "--channel", 16, "--lr", "1e-2", "--maxiter", 60),
+        *("--val_noisy", photos / "noisy", "--val_clean", photos / "clean", "--val_images", 1),
+    )
+    assert result.returncode == 0, result.stderr
+    assert "num_attention 1" in result.stdout
+    assert "step 60: total " in result.stdout
+    pictures = []
+    for flags in (("--no-r3",), ("--seed", 1, "--self_ensemble")):
+        result = run_command(
+            *("infer.py", "--modelpath", "checkpoints/run", "--tile", 128, *flags),
+            *("--imagepath", photos / "noisy/0.png", "--savepath", "out"),
+        )
+        assert result.returncode == 0, result.stderr
+        pictures.append(np.asarray(Image.open(tmp_path / "out/0.png")).astype(int))
+        assert pictures[-1].std() > 1
+    assert (pictures[0] != pictures[1]).any()
+
+
 def test_events_hold_what_a_user_looks_for(run_command, photos, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -76,7 +98,8 @@ def test_events_hold_what_a_user_looks_for(run_command, photos, tmp_path):
         (("--gpu", "one"), "--gpu one"),
         (("--epochs", 1, "--maxiter", 5), "leave one of them away"),
         (("--val_noisy", "photos"), "--val_clean"),
-        (("--recipe", "magic"), "Known are: cbsn"),
+        (("--recipe", "magic"), "Known are: cbsn, apbsn, ssbsn"),
+        (("--recipe", "apbsn", "--lmbda", 2), "'apbsn' has no setting lmbda"),
         (("--name", "a/b"), "--name"),
         (("--precision", "float8"), "float8"),
         (("--batchsize", 0), "batch_size=0"),

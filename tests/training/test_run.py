@@ -207,6 +207,18 @@ def test_epochs_are_passes_over_the_patches(options, capsys):
     assert "steps 0 to 6" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize("given", [{"epochs": 1}, {}])
+def test_recipes_may_be_counted_in_epochs(options, capsys, given):
+    small = {key: TINY[key] for key in ("filters", "num_modules", "patch_size", "batch_size")}
+    folder = train("apbsn", small, RunOptions(name="a", **given, **options))
+    epochs = given.get("epochs", 20)
+    assert f"steps 0 to {3 * epochs}" in capsys.readouterr().out
+    recipe = json.loads((folder / "last/recipe.json").read_text())["recipe"]
+    # 8 of 20 epochs, rounded up.
+    assert recipe["lr_decay_steps"] == -(-3 * epochs * 8 // 20)
+    assert recipe["denoise_stride"] == 2
+
+
 def test_both_lengths_are_refused(options):
     with pytest.raises(ConfigError, match="--epochs 1 --maxiter 6"):
         train("cbsn", TINY, RunOptions(name="a", epochs=1, **options))
