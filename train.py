@@ -21,15 +21,15 @@ def make_parser() -> argparse.ArgumentParser:
     what.add_argument(
         "--recipe", default="cbsn", help="method, with all its settings: cbsn, apbsn or ssbsn"
     )
-    what.add_argument("--channel", type=int, help="channels of the network (the recipes': 128)")
-    what.add_argument("--block", type=int, help="dilated modules in a branch (the recipes': 9)")
+    what.add_argument("--channel", type=int, help="channels of the network (all recipes: 128)")
+    what.add_argument("--block", type=int, help="dilated modules in a branch (all recipes: 9)")
     what.add_argument(
         "--attention", type=int, help="how many of them, the last ones, have it (ssbsn: 3)"
     )
 
     how = flags.add_argument_group("how")
     how.add_argument(
-        "--patchsize", type=int, help="side of the training patches (the recipes': 120)"
+        "--patchsize", type=int, help="side of the training patches (all recipes: 120)"
     )
     how.add_argument(
         "--batchsize",
@@ -43,9 +43,12 @@ def make_parser() -> argparse.ArgumentParser:
         "rate shrink in proportion",
     )
     how.add_argument(
-        "--epochs", type=int, default=0, help="passes over the patches, instead (apbsn, ssbsn: 20)"
+        "--epochs",
+        type=int,
+        default=0,
+        help="passes over the patches, instead; 0: as the recipe has it (apbsn, ssbsn: 20)",
     )
-    how.add_argument("--lr", type=float, help="learning rate at the start (the recipes': 1e-4)")
+    how.add_argument("--lr", type=float, help="learning rate at the start (all recipes: 1e-4)")
     how.add_argument(
         "--lr_steps",
         type=int,
@@ -58,7 +61,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--stride_b",
         type=int,
         help="downsampling of the blind term: distance at which the noise is no longer correlated "
-        "(the recipes': 5)",
+        "(all recipes: 5)",
     )
     how.add_argument("--stride_i", type=int, help="cells of the random subsampler (cbsn: 2)")
     how.add_argument(

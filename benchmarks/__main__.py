@@ -24,7 +24,7 @@ def make_parser() -> argparse.ArgumentParser:
     flags.add_argument("--sizes", help=f"networks, of {','.join(SIZES)} (full,small; quick: tiny)")
     flags.add_argument("--batches", help="batch sizes of the training step (1,4; quick: 1)")
     flags.add_argument("--pictures", help="HEIGHTxWIDTH,... (256x256,1024x1024; quick: 64x64)")
-    flags.add_argument("--sides", help="only these sides of step and inference: float32,bfloat16,…")
+    flags.add_argument("--sides", help="only these sides: float32,bfloat16,… or cbsn,apbsn,…")
     flags.add_argument(
         "--huge", action="store_true", help="a picture of 4000x3000 too: minutes for each side"
     )

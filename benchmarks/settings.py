@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from cbsn.errors import ConfigError
 
-SUITES = ("step", "roofline", "inference", "pipeline")
+SUITES = ("step", "roofline", "inference", "recipes", "pipeline")
 """The suites; each is a module of this package with `TITLE`, `COLUMNS` and `run(settings)`."""
 
 
@@ -27,7 +27,7 @@ class Settings:
     """What is measured.
 
     Args:
-        sizes: networks of `step`, `roofline` and `inference`.
+        sizes: networks of all suites but `pipeline`.
         batches: patches in a training step.
         patch_size: side of a training patch.
         pictures: (height, width) of the pictures that are denoised.
@@ -36,7 +36,8 @@ class Settings:
         crops: crops that are taken from it in one measurement.
         repeats: measurements of each side, after a warm-up.
         memory: whether peak memory is measured, which takes a process for each side.
-        sides: names of the sides of `step` and `inference` that take part; empty for all.
+        sides: names of the sides of `step`, `inference` and `recipes` that take part; empty for
+            all.
 
     Raises:
         ConfigError: if a number is too low.

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import roofline, step
+from benchmarks import recipes, roofline, step
 from benchmarks.convolutions import KINDS
 from benchmarks.memory import measure_memory
 from benchmarks.settings import SUITES, Settings, Size
@@ -96,6 +96,19 @@ def test_step():
     assert case["case"] == "smallest (2, 1), batch 1"
     assert [side["side"] for side in case["sides"]] == ["bfloat16", step.BASE]
     assert all(side["base"] == step.BASE for side in case["sides"])
+
+
+def test_recipes():
+    settings = dataclasses.replace(SMALLEST, pictures=((20, 30),))
+    cases = recipes.run(dataclasses.replace(settings, sides=("cbsn", "ssbsn", "ssbsn, R3")))
+    training, picture = cases
+    assert training["case"] == "step, smallest (2, 1), batch 1"
+    assert [side["side"] for side in training["sides"]] == ["cbsn", "ssbsn"]
+    assert picture["case"] == "smallest (2, 1), 20x30"
+    assert [side["side"] for side in picture["sides"]] == ["cbsn", "ssbsn", "ssbsn, R3"]
+    for side in picture["sides"]:
+        assert side["base"] == "cbsn"
+        assert side["seconds_per_megapixel"] == pytest.approx(side["seconds"] / 600e-6)
 
 
 def test_unknown_sides_are_refused():
