@@ -101,8 +101,10 @@ def moment(values: Tensor, count: Tensor, axes: tuple[int, ...]) -> Tensor:
 
 def unit_length(x: Tensor) -> Tensor:
     """Scales vectors, the last axis, to length 1; short ones stay shorter."""
-    length = ops.sqrt(ops.sum(ops.square(ops.cast(x, "float32")), axis=-1, keepdims=True))
-    return x / ops.cast(length + 1e-8, x.dtype)
+    vectors = ops.cast(x, "float32")  # in float16 the square may be too large, and 1e-8 is 0
+    square = ops.sum(ops.square(vectors), axis=-1, keepdims=True)
+    # The root of 0, as of what is padded, would have no gradient.
+    return ops.cast(vectors / (ops.sqrt(ops.maximum(square, 1e-30)) + 1e-8), x.dtype)
 
 
 def attend(queries: Tensor, values: Tensor) -> Tensor:

@@ -118,6 +118,6 @@ def _open(folder: Path, now: dict[str, Any], resume: bool) -> None:
                     f"Received: {key}={now[key]}"
                 )
         for key in now:
-            if before.get(key) != now[key]:
-                print(f"Going on with another {key}: {before.get(key)} → {now[key]}")
+            if key in before and before[key] != now[key]:
+                print(f"Going on with another {key}: {before[key]} → {now[key]}")
     write_json(path, now)

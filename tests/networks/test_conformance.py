@@ -131,11 +131,12 @@ def test_unknown_sizes_in_the_graph_give_the_same(network, random):
         np.testing.assert_allclose(graph(x), network(x, blind=False), atol=1e-4)
 
 
-def test_bfloat16_computes_in_it_and_returns_float32(network, random):
-    half = type(network)(**SMALL[type(network).__name__], dtype="mixed_bfloat16")
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_half_precision_computes_in_it_and_returns_float32(network, random, precision):
+    half = type(network)(**SMALL[type(network).__name__], dtype=precision)
     half.set_weights(network.get_weights())
     assert {weight.dtype for weight in half.weights} == {"float32"}
-    x = random.normal(size=(1, 24, 24, 3)).astype("float32")
+    x = random.normal(size=(1, 23, 26, 3)).astype("float32")
     expected, result = network(x).numpy(), half(x).numpy()
     assert result.dtype == np.float32
     difference = np.abs(result - expected).max() / np.abs(expected).max()
