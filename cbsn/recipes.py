@@ -199,8 +199,8 @@ RECIPES = {
             objective_config={"stride_b": 5, "stride_i": 2, "lmbda": 2.0, "ramp_steps": 200_000},
         ),
         # python train.py --recipe apbsn --dataset SIDD
-        # The paper's settings. The steps stand for 20 epochs of 80,000 patches; the learning rate
-        # falls after 8 and after 16.
+        # The paper's settings: with R3 35.97 dB on the SIDD benchmark, 38.09 dB on DND. The steps
+        # stand for 20 epochs of 80,000 patches; the learning rate falls after 8 and after 16.
         Recipe(
             name="apbsn",
             network="DilatedBlindSpotNetwork",
@@ -215,7 +215,8 @@ RECIPES = {
             **_PIXEL_SHUFFLE,
         ),
         # python train.py --recipe ssbsn --dataset SIDD
-        # The paper's settings. As above, in batches of 4; the learning rate falls after 16 epochs.
+        # The paper's settings: self-ensembled 37.42 dB on the SIDD benchmark, 38.46 dB on DND. As
+        # above, in batches of 4; the learning rate falls after 16 epochs.
         Recipe(
             name="ssbsn",
             network="SelfSimilarityBlindSpotNetwork",

@@ -57,17 +57,18 @@ class Passes:
             )
         self._recipe = recipe
         self._seed = seed
-        self._padding = "valid" if recipe.border == "reflect" else "same"
+        padding = "valid" if recipe.border == "reflect" else "same"
 
         def tiled_pass(blind: bool) -> TiledPass:
             return TiledPass(
-                compile_network(recipe, network, engine, blind=blind, padding=self._padding),
+                compile_network(recipe, network, engine, blind=blind, padding=padding),
                 halo=network.receptive_field_radius,
                 multiple=network.size_multiple,
                 border=recipe.border,
                 side=side,
             )
 
+        # A network that cannot but be blind has one graph for both.
         self._first = tiled_pass(blind=network.always_blind)
         self._refine = None
         if recipe.r3 if r3 is None else r3:

@@ -30,7 +30,7 @@ class SelfSimilarityAttention(keras.layers.Layer):
 
     (Han & Yu, "SS-BSN: Attentive Blind-Spot Network for Self-Supervised Denoising with Nonlocal
     Self-Similarity", IJCAI 2023, arXiv 2305.09890, section 3.) The weights of all pairs of pixels
-    are never held at once, neither here nor for the gradient.
+    are not held at once where they are many, neither here nor for the gradient.
 
     Args:
         filters: int, number of channels C.
