@@ -34,7 +34,9 @@ def test_golden_pictures(golden, run_command, tmp_path):
         assert off.max() <= 1 and (off > 0).mean() <= 1e-4
 
 
-@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize(
+    "precision", [pytest.param("float32", marks=pytest.mark.long), "mixed_bfloat16"]
+)
 def test_engines_and_precisions_agree(infer, noisy, tmp_path, precision):
     write_picture(tmp_path / "in.png", Picture(noisy, "PNG"))
     results, where = [], ("--imagepath", "in.png", "--savepath", "out")

@@ -87,14 +87,15 @@ def _small_model(name):
     return recipe, network
 
 
-@pytest.mark.parametrize("options", [{}, {"r3": True, "seed": 3}, {"self_ensemble": True}])
+@pytest.mark.parametrize("options", [{"r3": False}, {"r3": True, "seed": 3}])
 @pytest.mark.parametrize("name", sorted(RECIPES))
 def test_every_recipe_denoises_by_tiles_and_in_place(noisy, name, options):
     recipe, network = _small_model(name)
-    for crop in (noisy[:61, :83], noisy[:20, :51, 0]):
+    for crop, self_ensemble in ((noisy[:61, :83], False), (noisy[:20, :31, 0], True)):
+        options = {**options, "self_ensemble": self_ensemble}
         expected = Denoiser(recipe, network, tile=0, **options)(crop)
         assert expected.shape == crop.shape
-        assert 2 < expected.std() < 90
+        assert 1 < expected.std() < 90
         picture = crop.copy()
         result = Denoiser(recipe, network, tile=16, **options)(picture, in_place=True)
         assert result is picture

@@ -98,8 +98,10 @@ def test_one_worker_that_is_asked_to_stop_stops_all(start, read_state):
     ("flags", "message"),
     [
         (("--cpu_devices", 2), "--cpu_devices 2"),
-        (("--batchsize", 7), "--batchsize is shared out over 2 workers"),
-        (("--dataset", "nowhere"), "nowhere"),
+        pytest.param(
+            ("--batchsize", 7), "--batchsize is shared out over 2 workers", marks=pytest.mark.long
+        ),
+        pytest.param(("--dataset", "nowhere"), "nowhere", marks=pytest.mark.long),
     ],
 )
 def test_mistakes_end_all_workers(start, flags, message):

@@ -67,7 +67,7 @@ def test_five_steps_golden(golden, accumulate):
     assert trainer.step.numpy() == data["start_step"] + 5
 
 
-@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16", "mixed_float16"])
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
 def test_training_lowers_the_loss(any_recipe, batch, precision):
     trainer = Trainer(dataclasses.replace(any_recipe, learning_rate=1e-2), precision=precision)
     losses = [trainer.train_step(batch)["blind"].numpy() for _ in range(30)]
@@ -88,9 +88,11 @@ def test_a_step_is_a_function_of_seed_and_step(recipe, batch):
 
 
 def test_dtypes_of_the_batch_are_one_picture(recipe, batch):
+    trainer = Trainer(recipe)
     totals = []
     for x in (batch, (batch.astype("uint16") * 257), (batch / 255).astype("float32")):
-        totals.append(Trainer(recipe).train_step(x)["total"].numpy())
+        terms, _, _ = trainer._gradients(tf.constant(x))
+        totals.append(terms["total"].numpy())
     np.testing.assert_allclose(totals, totals[0], rtol=1e-5)
 
 
@@ -164,13 +166,12 @@ def test_accumulated_parts_make_the_same_step(recipe, random, accumulate):
 
 def test_accumulating_trains_the_weights_of_the_large_batch(any_recipe, random):
     recipe = dataclasses.replace(any_recipe, batch_size=4, learning_rate=1e-4)
-    trainers = [Trainer(recipe, accumulate=n) for n in (1, 2, 4)]
+    trainers = [Trainer(recipe, accumulate=n) for n in (1, 4)]
     for _ in range(20):
         batch = tf.constant(random.integers(0, 256, (4, 20, 20, 3)).astype("uint8"))
         for trainer in trainers:
             trainer.train_step(batch)
-    for trainer in trainers[1:]:
-        np.testing.assert_allclose(_weights(trainer), _weights(trainers[0]), atol=1e-5)
+    np.testing.assert_allclose(*(_weights(trainer) for trainer in trainers), atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -214,7 +215,7 @@ def test_a_step_tells_who_was_asked_to_stop(recipe, batch):
         assert bool(metrics["stop"]) == stop
 
 
-@pytest.mark.parametrize("name", ["cbsn", "ssbsn"])
+@pytest.mark.parametrize("name", ["cbsn", pytest.param("ssbsn", marks=pytest.mark.long)])
 def test_two_devices_give_the_weights_of_one(name, run_python):
     """In a process of its own, as logical devices must be made before TensorFlow starts."""
     result = run_python(
@@ -240,19 +241,18 @@ def test_two_devices_give_the_weights_of_one(name, run_python):
         dataset = tf.data.Dataset.from_tensor_slices(batches)
         runs = []
         two = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
-        for strategy, parts in ((None, 1), (two, 1), (two, 2)):
+        for strategy, parts in ((None, 1), (two, 2)):
             trainer = Trainer(recipe, strategy=strategy, accumulate=parts, ema=0.9)
             trainer.step.assign(200_000)
             for batch in trainer.distribute(dataset):
                 metrics = trainer.train_step(batch)
             assert trainer.skipped.numpy() == 1, trainer.skipped
             runs.append((metrics, trainer.network.get_weights() + trainer.average.get_weights()))
-        (one, weights_one), *others = runs
-        for two, weights_two in others:
-            for name in one:
-                np.testing.assert_allclose(one[name], two[name], rtol=1e-5)
-            for a, b in zip(weights_one, weights_two, strict=True):
-                np.testing.assert_allclose(a, b, atol=1e-5)
+        (one, weights_one), (two, weights_two) = runs
+        for name in one:
+            np.testing.assert_allclose(one[name], two[name], rtol=1e-5)
+        for a, b in zip(weights_one, weights_two, strict=True):
+            np.testing.assert_allclose(a, b, atol=1e-5)
         print("equal")
         """.replace("NAME", name)
     )
