@@ -21,7 +21,6 @@ from cbsn.value_range import value_range
 ROUNDINGS = {"round": np.rint, "truncate": np.floor}
 """How integer pixels are made; the original C-BSN code truncates."""
 
-
 _ROWS_AT_ONCE = 256
 """Of a self-ensemble's sum, when it is made into pixels."""
 

@@ -81,14 +81,13 @@ def normalise(x: Tensor, inside: Tensor | None, phases: int) -> Tensor:
     """
     _, height, width, channels = ops.shape(x)
     samples = ops.cast(ops.reshape(x, (phases, -1, height, width, channels)), "float32")
+    axes = (0, 2, 3, 4)
     if inside is None:
-        weights = ops.ones((1, 1, height, width, 1), "float32") * phases
-        inside = ops.ones((1, 1, 1, 1, 1), "float32")
+        inside = 1.0
+        count = ops.cast(phases * height * width * channels, "float32")
     else:
         inside = ops.cast(ops.reshape(inside, (phases, -1, height, width, 1)), "float32")
-        weights = inside
-    axes = (0, 2, 3, 4)
-    count = ops.sum(weights, axis=axes, keepdims=True) * channels
+        count = ops.sum(inside, axis=axes, keepdims=True) * channels
     centred = (samples - moment(samples, count, axes)) * inside
     variance = moment(ops.square(centred), count, axes)
     return ops.cast(ops.reshape(centred * ops.rsqrt(variance + 1e-5), ops.shape(x)), x.dtype)
