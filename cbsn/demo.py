@@ -13,8 +13,9 @@ import skimage.data
 from PIL import Image
 
 from cbsn.cli import make_parser, run
+from cbsn.data.camera import simulate_camera
 from cbsn.data.image_io import find_images, read_picture
-from cbsn.data.noise import neighbour_correlation, simulate_camera
+from cbsn.data.noise import neighbour_correlation
 from cbsn.evaluation.metrics import psnr
 
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")

@@ -1,70 +1,170 @@
-"""Simulated camera noise, for pictures whose clean side is known."""
+"""Synthetic noise, for pictures whose clean side is known, and what noise is like."""
+
+import dataclasses
+import hashlib
 
 import numpy as np
-from scipy.ndimage import convolve
 
-BAYER = ((0, 1), (1, 2))
-"""Colour that each pixel of a 2 × 2 cell of the sensor sees: RGGB."""
+from cbsn.data.camera import expose
+from cbsn.errors import ConfigError
+from cbsn.value_range import value_range
 
-_QUARTERS = np.array([[1, 2, 1], [2, 4, 2], [1, 2, 1]]) / 4  # red and blue: every fourth pixel
-_HALVES = np.array([[0, 1, 0], [1, 4, 1], [0, 1, 0]]) / 4  # green: every second
+NOISES = ("gaussian", "poisson", "poisson-gaussian", "camera")
+
+_DEFAULTS = {
+    "gaussian": {"sigma": "25"},
+    "poisson": {"peak": "30"},
+    "poisson-gaussian": {"peak": "30", "sigma": "5"},
+    "camera": {"peak": "100", "sigma": "5.1"},
+}
+"""The settings that each kind has, as its flags would give them."""
+
+_ACCEPTED = {
+    "sigma": "8-bit levels (of 255), 0 to 1e9, such as 25, or their range, such as 5-50",
+    "peak": "photons of a white pixel, above 0, to 1e9, such as 30, or their range, such as 10-100",
+}
+_MOST = 1e9  # NumPy draws no Poisson noise of much brighter light
 
 
-def simulate_camera(
-    image: np.ndarray,
-    *,
-    shot: float = 0.01,
-    read: float = 0.02,
-    white_balance: tuple[float, float, float] = (2.0, 1.0, 1.6),
-    seed: int = 0,
-) -> np.ndarray:
-    """Photographs a picture anew, with a noisy camera.
+@dataclasses.dataclass(frozen=True)
+class Noise:
+    """Synthetic noise, added to clean pictures in float, before any rounding or clipping.
 
-    The picture is made linear, seen through a Bayer mosaic, given Poisson-Gaussian noise,
-    demosaiced (bilinearly), white-balanced, given the sRGB curve and stored in 8 bits. The
-    demosaicing smears the noise, so that it is correlated between neighbours like that of a
-    real sRGB photograph, and its strength depends on the brightness.
+    `gaussian` noise is the same everywhere; `poisson` noise is that of the photons alone;
+    `poisson-gaussian` noise is both. These are independent from pixel to pixel and channel to
+    channel. `camera` noise is both on the sensor, correlated by what `expose` makes of it. For each
+    picture the settings are drawn anew, uniformly between their lowest and highest value.
 
     Args:
-        image: uint8 [H, W, 3], sRGB, noise-free; H, W ≥ 2.
-        shot: float ≥ 0, variance of the shot noise of a pixel that the light just saturates,
-            in units of saturation (the reciprocal of its electrons).
-        read: float ≥ 0, standard deviation of the read noise, in units of saturation.
-        white_balance: gains of red, green and blue, ≥ 1.
-        seed: int ≥ 0; the same seed gives the same noise.
-
-    Returns:
-        uint8, same shape. With `shot=0, read=0` the picture that the camera would take without
-        noise: the one to compare with.
-
-    Raises:
-        ValueError: if the image is not of that kind, or a value out of its range.
+        kind: one of `NOISES`.
+        sigma: standard deviation of the Gaussian noise (the camera's read noise), in 8-bit levels
+            (of 255), lowest and highest ≥ 0; None where the kind has no such noise.
+        peak: photons of a white pixel (electrons, in the camera), lowest and highest > 0;
+            likewise.
     """
-    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or min(image.shape) < 2:
-        raise ValueError(
-            "The camera takes uint8 [H, W, 3] with sides of 2 or more. "
-            f"Received: {image.dtype} {image.shape}"
-        )
-    if shot < 0 or read < 0 or min(white_balance) < 1:
-        raise ValueError(
-            "shot and read must be 0 or above, gains 1 or above. "
-            f"Received: shot={shot}, read={read}, white_balance={white_balance}"
-        )
-    random = np.random.default_rng(seed)
-    light = _linear(image / 255.0) / white_balance
-    seen = _sensor_masks(image.shape[:2])
-    signal = (light * seen).sum(axis=-1)
-    if shot > 0:
-        signal = random.poisson(signal / shot) * shot
-    signal = signal + random.normal(0.0, 1.0, signal.shape) * read
-    mosaic = signal[..., None] * seen
-    planes = [
-        # "mirror" keeps the mosaic's parity beyond the edge.
-        convolve(mosaic[..., c], _HALVES if c == 1 else _QUARTERS, mode="mirror")
-        for c in range(3)
-    ]
-    colour = np.clip(np.stack(planes, axis=-1) * white_balance, 0.0, 1.0)
-    return np.rint(_srgb(colour) * 255).astype(np.uint8)
+
+    kind: str
+    sigma: tuple[float, float] | None = None
+    peak: tuple[float, float] | None = None
+
+    @classmethod
+    def parse(cls, kind: str | None, sigma: str | None, peak: str | None) -> "Noise | None":
+        """Returns the noise that the flags --noise, --noise_sigma and --noise_peak ask for.
+
+        Args:
+            kind: one of `NOISES`, or None for the one that has just the settings given.
+            sigma: a number or a range, such as `25` or `5-50`, or None for the kind's default.
+            peak: likewise.
+
+        Returns:
+            The noise, or None if all are None.
+
+        Raises:
+            ConfigError: for anything else, or a setting that the kind has no use for.
+        """
+        given = {"sigma": sigma, "peak": peak}
+        given = {name: text for name, text in given.items() if text is not None}
+        if kind is None:
+            if not given:
+                return None
+            kind = next(k for k in NOISES if _DEFAULTS[k].keys() == given.keys())
+        if kind not in NOISES:
+            raise ConfigError(
+                f"--noise must be one of {', '.join(NOISES)}. Received: --noise {kind}"
+            )
+        for name in given.keys() - _DEFAULTS[kind].keys():
+            raise ConfigError(
+                f"--noise {kind} has no use for --noise_{name}: leave it away, or take --noise "
+                f"poisson-gaussian, which has both. Received: --noise_{name} {given[name]}"
+            )
+        settings = {**_DEFAULTS[kind], **given}
+        return cls(kind, **{name: _parse_range(name, text) for name, text in settings.items()})
+
+    def __call__(self, image: np.ndarray, random: np.random.Generator) -> np.ndarray:
+        """Returns a picture with noise.
+
+        Args:
+            image: [H, W, C], noise-free, uint8, uint16 or float in [0, 1]; C is 1 or 3, for the
+                camera 3.
+            random: draws the peak, σ, the Poisson noise and the Gaussian noise, in this order,
+                each where the kind has it.
+
+        Returns:
+            float32, same shape, in units of [0, 1], not rounded; nor clipped, but by the camera.
+
+        Raises:
+            ConfigError: camera noise for a gray picture.
+        """
+        noisy = self._unit(image)
+        peak = random.uniform(*self.peak) if self.peak else None
+        sigma = random.uniform(*self.sigma) / 255 if self.sigma else None
+        if self.kind == "camera":
+            return expose(noisy, shot=1 / peak, read=sigma, random=random).astype(np.float32)
+        if peak is not None:
+            # Float pictures may lie a little below black, where there is no light.
+            light = peak * np.maximum(noisy, 0)
+            noisy = (random.poisson(light) / peak).astype(np.float32)
+        if sigma is not None:
+            normal = random.standard_normal(noisy.shape, dtype=np.float32)
+            noisy = noisy + np.float32(sigma) * normal
+        return noisy
+
+    def clean(self, image: np.ndarray) -> np.ndarray:
+        """Returns what the noisy picture is to be compared with: the same without noise.
+
+        Args:
+            image: as for `__call__`.
+
+        Returns:
+            float32, same shape, in [0, 1]: the picture itself, or the camera's photograph of it.
+
+        Raises:
+            ConfigError: likewise.
+        """
+        image = self._unit(image)
+        if self.kind == "camera":
+            return expose(image, shot=0, read=0).astype(np.float32)
+        return image
+
+    def fixed(self, image: np.ndarray, seed: int, name: str) -> np.ndarray:
+        """Returns a picture with noise that is a function of the seed and the name alone.
+
+        This makes the fixed-seed noisy test set: which other pictures there are, and in which
+        order they come, does not matter.
+
+        Args:
+            image: as for `__call__`.
+            seed: int in [0, 2⁶⁴).
+            name: of the picture; pictures of equal names get the same noise.
+
+        Returns:
+            As `__call__`.
+
+        Raises:
+            ConfigError: likewise.
+        """
+        # Philox takes 128 bits of key: the seed in one half, the name in the other.
+        digest = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little")
+        bits = np.random.Philox(key=(seed << 64) + digest)
+        return self(image, np.random.Generator(bits))
+
+    def __str__(self) -> str:
+        settings = (("peak", self.peak), ("σ", self.sigma))
+        shown = [
+            f"{name} {'-'.join(f'{value:g}' for value in dict.fromkeys(bounds))}"
+            for name, bounds in settings
+            if bounds
+        ]
+        return ", ".join([f"{self.kind} noise", *shown])
+
+    def _unit(self, image: np.ndarray) -> np.ndarray:
+        """The picture in float32, 1.0 being white; refuses what the kind cannot be added to."""
+        if self.kind == "camera" and image.shape[-1] != 3:
+            raise ConfigError(
+                "--noise camera needs pictures in colour; take another noise for gray ones. "
+                f"Received: {image.shape[-1]} channels"
+            )
+        return image.astype(np.float32) / np.float32(value_range(image.dtype))
 
 
 def neighbour_correlation(noise: np.ndarray, lags: int = 5) -> np.ndarray:
@@ -85,17 +185,15 @@ def neighbour_correlation(noise: np.ndarray, lags: int = 5) -> np.ndarray:
     )
 
 
-def _sensor_masks(size: tuple[int, int]) -> np.ndarray:
-    """[H, W, 3], 1 where a pixel of the sensor sees that colour."""
-    rows, columns = np.indices(size) % 2
-    return np.eye(3)[np.array(BAYER)[rows, columns]]
-
-
-def _linear(srgb: np.ndarray) -> np.ndarray:
-    """The sRGB curve (IEC 61966-2-1) undone; values in [0, 1]."""
-    return np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
-
-
-def _srgb(linear: np.ndarray) -> np.ndarray:
-    """The sRGB curve (IEC 61966-2-1); values in [0, 1]."""
-    return np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055)
+def _parse_range(name: str, text: str) -> tuple[float, float]:
+    """Two equal numbers for a single one."""
+    try:
+        numbers = [float(part) for part in text.split("-")]
+        low, high = numbers * 2 if len(numbers) == 1 else numbers
+    except ValueError:
+        low = high = float("nan")
+    if not 0 <= low <= high <= _MOST or (name == "peak" and low == 0):
+        raise ConfigError(
+            f"--noise_{name} takes {_ACCEPTED[name]}. Received: --noise_{name} {text}"
+        )
+    return low, high

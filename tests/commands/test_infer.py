@@ -3,8 +3,8 @@ import pytest
 import skimage.data
 from PIL import Image
 
+from cbsn.data.camera import simulate_camera
 from cbsn.data.image_io import Picture, read_picture, write_picture
-from cbsn.data.noise import simulate_camera
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import skimage.data
 from PIL import Image
 
 import cbsn
-from cbsn.data.noise import simulate_camera
+from cbsn.data.camera import simulate_camera
 from cbsn.errors import ConfigError, ImageError, ModelError
 from cbsn.evaluation.metrics import psnr
 from cbsn.inference.denoiser import Denoiser
@@ -33,8 +33,10 @@ class Identity:
 
     receptive_field_radius = 8
     size_multiple = 6
-    always_blind = False
+    blindness = "switched"
     is_local = True
+    grid = 1
+    channels = 3
 
     def __call__(self, x, blind, padding):
         assert not blind
@@ -67,7 +69,13 @@ LOCAL = {
     "cbsn": {"filters": 4, "num_modules": 2},
     "apbsn": {"filters": 4, "num_modules": 2},
     "ssbsn": {"filters": 4, "num_modules": 1, "num_attention": 0},
+    "n2v-unet": {"filters": 8, "depth": 2},
+    "dil-unet": {"filters": 8, "depth": 2},
+    "n2n-resunet": {"filters": 8, "depth": 2, "reduction": 0},
 }
+"""Sizes at which tiles make the whole: without attention or excitation."""
+
+CAN_REFINE = ("apbsn", "cbsn", "ssbsn")
 
 
 def _small_model(name):
@@ -87,10 +95,15 @@ def _small_model(name):
     return recipe, network
 
 
-@pytest.mark.parametrize("options", [{"r3": False}, {"r3": True, "seed": 3}])
+@pytest.mark.parametrize("r3", [False, True])
 @pytest.mark.parametrize("name", sorted(RECIPES))
-def test_every_recipe_denoises_by_tiles_and_in_place(noisy, name, options):
+def test_every_recipe_denoises_by_tiles_and_in_place(noisy, name, r3):
     recipe, network = _small_model(name)
+    options = {"r3": r3, "seed": 3}
+    if r3 and name not in CAN_REFINE:
+        with pytest.raises(ConfigError, match="leave --r3 away"):
+            Denoiser(recipe, network, **options)
+        return
     for crop, self_ensemble in ((noisy[:61, :83], False), (noisy[:20, :31, 0], True)):
         options = {**options, "self_ensemble": self_ensemble}
         expected = Denoiser(recipe, network, tile=0, **options)(crop)
@@ -103,7 +116,7 @@ def test_every_recipe_denoises_by_tiles_and_in_place(noisy, name, options):
         assert (result != expected).mean() < 0.01
 
 
-@pytest.mark.parametrize("name", sorted(RECIPES))
+@pytest.mark.parametrize("name", CAN_REFINE)
 def test_refinement_is_the_recipes_choice_unless_told(noisy, name):
     recipe, network = _small_model(name)
     crop = noisy[:40, :40]
@@ -112,6 +125,31 @@ def test_refinement_is_the_recipes_choice_unless_told(noisy, name):
     )
     np.testing.assert_array_equal(default, with_r3 if name in ("apbsn", "ssbsn") else without)
     assert (with_r3 != without).any()
+
+
+@pytest.mark.parametrize("name", ["cbsn", "dil-unet"])
+def test_a_network_for_gray_takes_colours_one_by_one(noisy, name):
+    recipe = customised(name, **LOCAL[name], channels=1)
+    network = recipe.build_network()
+    crop = noisy[:41, :60]
+    for tile in (0, 16):
+        denoise = Denoiser(recipe, network, tile=tile)
+        result = denoise(crop)
+        for channel in range(3):
+            np.testing.assert_array_equal(denoise(crop[..., channel]), result[..., channel])
+
+
+def test_noise_beyond_the_range_is_taken_where_allowed(noisy):
+    denoise = Denoiser(*_small_model("dil-unet"))
+    crop = (noisy[:32, :32] / 64 - 1).astype("float32")
+    with pytest.raises(ImageError, match="values from"):
+        denoise(crop)
+    result = denoise(crop, any_range=True)
+    assert (crop.min() < 0, crop.max() > 1) == (True, True)
+    assert (result.min() >= 0, result.max() <= 1) == (True, True)
+    crop[3, 4] = np.nan
+    with pytest.raises(ImageError, match="finite"):
+        denoise(crop, any_range=True)
 
 
 @pytest.mark.parametrize("tile", [0, 6, 16, 48, "auto"])
