@@ -30,11 +30,14 @@ class StockNetwork(keras.Model):
     """
 
     DILATIONS = ConditionalBlindSpotNetwork.DILATIONS
-    always_blind = False
+    blindness = "switched"
     is_local = True
+    has_loop = False
+    grid = 1
 
     def __init__(self, filters: int = 128, num_modules: int = 9, channels: int = 3, **kwargs):
         super().__init__(**kwargs)
+        self.channels = channels
         self.num_modules = num_modules
         policy = self.dtype_policy
         self.head = _convolution(filters, dtype=policy)

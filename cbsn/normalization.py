@@ -21,6 +21,9 @@ BLOCK_BYTES = 32 << 20
 class Normalization:
     """What all normalisations have in common: each is a mean and a deviation per channel."""
 
+    of_picture = True
+    """Whether these depend on the picture."""
+
     def apply(self, x: np.ndarray, mean: np.ndarray, deviation: np.ndarray) -> np.ndarray:
         """Normalises values in [0, 1] by the statistics of their picture; float32 [..., C]."""
         return ((x - mean) / deviation).astype(np.float32)
@@ -70,17 +73,27 @@ class Standardization(Normalization):
         return mean, np.maximum(np.sqrt(squares / count), 1.0 / np.sqrt(count))
 
 
-class EightBitRange(Normalization):
-    """Values from 0 to 255, whatever the picture, as AP-BSN and SS-BSN have it."""
+class UnitRange(Normalization):
+    """Values from 0 to 1, whatever the picture."""
+
+    RANGE = 1.0
+
+    of_picture = False
 
     def batch(self, x: Tensor) -> Tensor:
-        """From float32 [N, H, W, C] in [0, 1] to [0, 255]."""
-        return x * 255.0
+        """From float32 [N, H, W, C] in [0, 1] to [0, RANGE]."""
+        return x * self.RANGE
 
     def statistics(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Returns a mean of 0 and a deviation of 1/255 for each channel of [H, W, C]."""
+        """Returns a mean of 0 and a deviation of 1/RANGE for each channel of [H, W, C]."""
         channels = image.shape[-1]
-        return np.zeros(channels), np.full(channels, 1 / 255)
+        return np.zeros(channels), np.full(channels, 1 / self.RANGE)
+
+
+class EightBitRange(UnitRange):
+    """Values from 0 to 255, whatever the picture, as AP-BSN and SS-BSN have it."""
+
+    RANGE = 255.0
 
 
 def _unit_blocks(image: np.ndarray) -> Iterator[np.ndarray]:
@@ -91,5 +104,5 @@ def _unit_blocks(image: np.ndarray) -> Iterator[np.ndarray]:
         yield image[start : start + rows].astype(np.float64) / scale
 
 
-NORMALIZATIONS = {"standardize": Standardization, "0-255": EightBitRange}
+NORMALIZATIONS = {"standardize": Standardization, "0-1": UnitRange, "0-255": EightBitRange}
 """Every normalisation that a recipe may name."""

@@ -102,7 +102,18 @@ class Recipe:
             raise ConfigError(
                 f"clip_norm must be 0 (no limit) or above. Received: clip_norm={self.clip_norm}"
             )
-        multiple = self.build_objective().patch_multiple
+        objective = self.build_objective()
+        if objective.NEEDS_BLINDNESS and NETWORKS[self.network].blindness == "none":
+            raise ConfigError(
+                f"{self.objective} needs a network that can be blind. "
+                f"Received: network={self.network!r}"
+            )
+        if objective.SHOTS > 1 and NORMALIZATIONS[self.normalization].of_picture:
+            raise ConfigError(
+                f"{self.objective} compares two shots, so they need one normalisation, whatever "
+                f"the picture. Received: normalization={self.normalization!r}"
+            )
+        multiple = objective.patch_multiple
         if self.patch_size % multiple:
             below = self.patch_size // multiple * multiple
             near = " or ".join(str(s) for s in (below, below + multiple) if s)
@@ -186,6 +197,20 @@ _PIXEL_SHUFFLE = {
 }
 """How AP-BSN and SS-BSN denoise."""
 
+_UNET_TRAINING = {
+    "patch_size": 64,
+    "batch_size": 16,
+    "max_steps": 100_000,
+    "learning_rate": 1e-3,
+    "lr_decay_steps": 20_000,
+    "border": "zeros",
+}
+_BLIND_UNET = {
+    "network": "BlindSpotUNet",
+    "network_config": {"filters": 32, "depth": 3, "mask_cell": 4, "channels": 3},
+    **_UNET_TRAINING,
+}
+
 RECIPES = {
     recipe.name: recipe
     for recipe in (
@@ -194,7 +219,7 @@ RECIPES = {
         Recipe(
             name="cbsn",
             network="ConditionalBlindSpotNetwork",
-            network_config={"filters": 128, "num_modules": 9},
+            network_config={"filters": 128, "num_modules": 9, "channels": 3},
             objective="DownsampledInvariance",
             objective_config={"stride_b": 5, "stride_i": 2, "lmbda": 2.0, "ramp_steps": 200_000},
         ),
@@ -204,7 +229,7 @@ RECIPES = {
         Recipe(
             name="apbsn",
             network="DilatedBlindSpotNetwork",
-            network_config={"filters": 128, "num_modules": 9},
+            network_config={"filters": 128, "num_modules": 9, "channels": 3},
             objective="AsymmetricPixelShuffle",
             objective_config={"stride_b": 5, "pad": 2},
             batch_size=8,
@@ -220,7 +245,13 @@ RECIPES = {
         Recipe(
             name="ssbsn",
             network="SelfSimilarityBlindSpotNetwork",
-            network_config={"filters": 128, "num_modules": 9, "num_attention": 3, "scale": 2},
+            network_config={
+                "filters": 128,
+                "num_modules": 9,
+                "num_attention": 3,
+                "scale": 2,
+                "channels": 3,
+            },
             objective="AsymmetricPixelShuffle",
             objective_config={"stride_b": 5, "pad": 2},
             epochs=20,
@@ -228,6 +259,27 @@ RECIPES = {
             lr_decay=0.1,
             lr_decay_steps=320_000,
             **_PIXEL_SHUFFLE,
+        ),
+        # python train.py --recipe n2v-unet --dataset photos
+        # For noise that is independent from pixel to pixel.
+        Recipe(name="n2v-unet", objective="Noise2Void", **_BLIND_UNET),
+        # python train.py --recipe dil-unet --dataset photos
+        # Likewise; the network that denoises sees every pixel in training, too.
+        Recipe(
+            name="dil-unet",
+            objective="DownsampledInvariance",
+            objective_config={"stride_b": 1, "stride_i": 1, "lmbda": 2.0, "ramp_steps": 20_000},
+            **_BLIND_UNET,
+        ),
+        # python train.py --recipe n2n-resunet --dataset shots/first --second_shots shots/second
+        Recipe(
+            name="n2n-resunet",
+            network="ResidualAttentionUNet",
+            network_config={"filters": 32, "depth": 3, "reduction": 8, "channels": 3},
+            objective="Noise2Noise",
+            objective_config={"lmbda": 0.0},
+            normalization="0-1",
+            **_UNET_TRAINING,
         ),
     )
 }

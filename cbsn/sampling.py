@@ -64,14 +64,55 @@ def random_subsample(x: Tensor, indices: Tensor, factor: int) -> Tensor:
     """
     if factor == 1:
         return x
-    x = _split_cells(x, factor)
-    n, h, _, w, _, c = ops.shape(x)
-    cells = ops.reshape(ops.transpose(x, (0, 1, 3, 2, 4, 5)), (n, h, w, factor * factor, c))
-    indices = ops.reshape(indices, (n, h, w, 1, 1))
-    # A selection instead of a gather: its gradient is a selection too, where a gather's is a
-    # scatter, which is slow and, on a GPU, not deterministic.
-    chosen = ops.equal(indices, ops.reshape(ops.arange(factor * factor), (1, 1, 1, -1, 1)))
-    return ops.sum(ops.where(chosen, cells, ops.zeros_like(cells)), axis=3)
+    cells = _cells(x, factor)
+    n, h, w, _, c = ops.shape(cells)
+    return ops.reshape(_select(cells, _chosen(indices, cells)), (n, h, w, c))
+
+
+def mask_pixels(x: Tensor, masked: Tensor, sources: Tensor, cell: int) -> tuple[Tensor, Tensor]:
+    """Hides one pixel of each `cell` × `cell` cell behind another one of the same cell.
+
+    (The blind-spot masking of Noise2Void, arXiv 1811.10980, section 3.3, stratified by the cells.)
+    No pixel that is hidden stands in for another one, so that nothing of its value is left. Rows
+    and columns that do not fill a cell stay as they are.
+
+    Args:
+        x: [N, H, W, C].
+        masked: integers in [0, cell²), [N, H // cell, W // cell]: which pixel of each cell is
+            hidden, dy·cell + dx.
+        sources: likewise, which one takes its place; never the same one.
+        cell: side of a cell, ≥ 2.
+
+    Returns:
+        The masked images [N, H, W, C], and a mask [N, H, W, 1] of `x`'s dtype, 1 where a pixel is
+        hidden, else 0.
+    """
+    _, height, width, _ = ops.shape(x)
+    below, right = height % cell, width % cell
+    cells = _cells(x[:, : height - below, : width - right], cell)
+    hidden = _chosen(masked, cells)
+    replaced = ops.where(hidden, _select(cells, _chosen(sources, cells)), cells)
+    margins = ((0, 0), (0, below), (0, right), (0, 0))
+    mask = ops.pad(_from_cells(ops.cast(hidden, x.dtype), cell), margins)
+    replaced = ops.pad(_from_cells(replaced, cell), margins)
+    return ops.where(ops.cast(mask, "bool"), replaced, x), mask
+
+
+def depth_to_space(x: Tensor, factor: int) -> Tensor:
+    """Makes of the channels of each pixel a cell of pixels: sub-pixel upsampling (PixelShuffle).
+
+    (Shi et al., CVPR 2016, arXiv 1609.05158.)
+
+    Args:
+        x: [N, H, W, factor²·C].
+        factor: side of a cell, ≥ 1.
+
+    Returns:
+        [N, H·factor, W·factor, C]; pixel (dy, dx) of a cell has the channels from
+        (dy·factor + dx)·C on.
+    """
+    _, h, w, c = ops.shape(x)
+    return _from_cells(ops.reshape(x, (-1, h, w, factor * factor, c // factor**2)), factor)
 
 
 def pixel_shuffle_down(x: Tensor, factor: int, pad: int = 0, pad_value: float = 0.0) -> Tensor:
@@ -111,6 +152,34 @@ def pixel_shuffle_up(x: Tensor, factor: int, pad: int = 0) -> Tensor:
     x = ops.reshape(x, (-1, factor, h, factor, w, c))[:, :, pad : h - pad, :, pad : w - pad]
     h, w = h - 2 * pad, w - 2 * pad
     return ops.reshape(ops.transpose(x, (0, 2, 1, 4, 3, 5)), (-1, h * factor, w * factor, c))
+
+
+def _cells(x: Tensor, factor: int) -> Tensor:
+    """[N, H, W, C] → [N, H/factor, W/factor, factor², C]."""
+    x = _split_cells(x, factor)
+    _, h, _, w, _, c = ops.shape(x)
+    return ops.reshape(ops.transpose(x, (0, 1, 3, 2, 4, 5)), (-1, h, w, factor * factor, c))
+
+
+def _from_cells(cells: Tensor, factor: int) -> Tensor:
+    """The inverse of `_cells`."""
+    _, h, w, _, c = ops.shape(cells)
+    x = ops.transpose(ops.reshape(cells, (-1, h, w, factor, factor, c)), (0, 1, 3, 2, 4, 5))
+    return ops.reshape(x, (-1, h * factor, w * factor, c))
+
+
+def _chosen(indices: Tensor, cells: Tensor) -> Tensor:
+    """Bool [N, h, w, factor², 1], true at one pixel of each cell."""
+    _, h, w, count, _ = ops.shape(cells)
+    indices = ops.reshape(indices, (-1, h, w, 1, 1))
+    return ops.equal(indices, ops.reshape(ops.arange(count), (1, 1, 1, -1, 1)))
+
+
+def _select(cells: Tensor, chosen: Tensor) -> Tensor:
+    """[N, h, w, 1, C], the chosen pixel of each cell."""
+    # A selection instead of a gather: its gradient is a selection too, where a gather's is a
+    # scatter, which is slow and, on a GPU, not deterministic.
+    return ops.sum(ops.where(chosen, cells, ops.zeros_like(cells)), axis=3, keepdims=True)
 
 
 def _split_cells(x: Tensor, factor: int) -> Tensor:

@@ -67,6 +67,8 @@ def test_epochs_are_of_any_length(name, decay_epochs, steps_per_epoch):
         ({"denoise_pad": -2}, "denoise_pad=-2"),
         ({"border": "wrap"}, "reflect, zeros.*border='wrap'"),
         ({"network": "Lambda"}, "network='Lambda'"),
+        ({"network": "ResidualAttentionUNet"}, "needs a network that can be blind"),
+        ({"objective": "Noise2Noise", "objective_config": {}}, "one normalisation"),
         ({"objective_config": {"stride": 2}}, "stride"),
     ],
 )
@@ -87,7 +89,7 @@ def test_unknown_fields_are_refused(recipe):
 
 def test_customised_puts_each_setting_in_its_place(recipe):
     changed = customised("cbsn", filters=16, stride_b=4, patch_size=60, lmbda=None)
-    assert changed.network_config == {"filters": 16, "num_modules": 9}
+    assert changed.network_config == {"filters": 16, "num_modules": 9, "channels": 3}
     assert changed.objective_config == {**recipe.objective_config, "stride_b": 4}
     assert (changed.patch_size, changed.max_steps) == (60, 500_000)
     assert customised("cbsn") == recipe

@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from cbsn import sampling
 
@@ -52,6 +53,47 @@ def test_padding_with_another_value_golden(golden):
     data = np.load(golden("apbsn/pd.npz"))
     down = sampling.pixel_shuffle_down(data["x"], 2, 2, pad_value=7)
     np.testing.assert_array_equal(down, data["down_f2_pad2_value7"])
+
+
+def _masks(random, shape, cell):
+    masked = random.integers(0, cell**2, shape)
+    return masked, (masked + random.integers(1, cell**2, shape)) % cell**2
+
+
+@pytest.mark.parametrize(("size", "cell"), [((12, 8), 4), ((11, 14), 4), ((6, 6), 2), ((9, 10), 3)])
+def test_masked_pixels_leave_no_trace(random, size, cell):
+    """Every pixel is another number, so that each can be told wherever it turns up."""
+    height, width = size
+    x = np.arange(2 * height * width, dtype="float32").reshape(2, height, width, 1)
+    masks = _masks(random, (2, height // cell, width // cell), cell)
+    result, mask = (np.asarray(each) for each in sampling.mask_pixels(x, *masks, cell))
+    hidden = mask[..., 0] == 1
+    assert not np.isin(x[hidden], result).any()
+    np.testing.assert_array_equal(result[~hidden], x[~hidden])
+    # One in each cell, and what stands in for it is of that cell.
+    inner = hidden[:, : height // cell * cell, : width // cell * cell]
+    cells = inner.reshape(2, height // cell, cell, width // cell, cell)
+    np.testing.assert_array_equal(cells.sum(axis=(2, 4)), 1)
+    assert hidden.sum() == inner.sum()
+    image, row, column = np.nonzero(hidden)
+    sources = result[hidden][:, 0].astype(int)
+    np.testing.assert_array_equal(sources // (height * width), image)
+    np.testing.assert_array_equal(sources % (height * width) // width // cell, row // cell)
+    np.testing.assert_array_equal(sources % width // cell, column // cell)
+
+
+def test_masks_are_those_that_were_drawn():
+    x = np.arange(8, dtype="float32").reshape(1, 2, 4, 1)
+    result, mask = sampling.mask_pixels(x, np.array([[[0, 3]]]), np.array([[[1, 2]]]), 2)
+    np.testing.assert_array_equal(np.asarray(result)[0, :, :, 0], [[1, 1, 2, 3], [4, 5, 6, 6]])
+    np.testing.assert_array_equal(np.asarray(mask)[0, :, :, 0], [[1, 0, 0, 0], [0, 0, 0, 1]])
+
+
+@pytest.mark.parametrize("factor", [1, 2, 3])
+def test_depth_to_space_is_tensorflows(random, factor):
+    x = random.normal(size=(2, 3, 5, 2 * factor**2)).astype("float32")
+    expected = tf.nn.depth_to_space(x, factor) if factor > 1 else x
+    np.testing.assert_array_equal(sampling.depth_to_space(x, factor), expected)
 
 
 @pytest.mark.parametrize("factor", [1, 2, 3, 4])

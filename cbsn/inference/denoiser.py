@@ -21,6 +21,11 @@ from cbsn.value_range import value_range
 ROUNDINGS = {"round": np.rint, "truncate": np.floor}
 """How integer pixels are made; the original C-BSN code truncates."""
 
+_LARGEST = np.finfo(np.float32).max
+
+_RIMS = 8
+"""Tiles are at least as large as so many receptive-field radii, unless told otherwise."""
+
 _ROWS_AT_ONCE = 256
 """Of a self-ensemble's sum, when it is made into pixels."""
 
@@ -40,8 +45,9 @@ class Denoiser:
     Args:
         recipe: how the network was trained, and how it denoises.
         network: the trained network.
-        tile: `"auto"` (at most 342 × 342 pixels at a time), the side of the tiles in pixels, or
-            0 or None for the whole picture at once. The halo comes on top. Default `"auto"`.
+        tile: `"auto"` (at most 342 × 342 pixels at a time; for U-Nets, which see further, about
+            500 × 500), the side of the tiles in pixels, or 0 or None for the whole picture at once.
+            The halo comes on top. Default `"auto"`.
         rounding: `"round"` to the nearest integer, or `"truncate"` as the original code does.
             Default `"round"`.
         r3: whether to refine by R3: eight more passes of the blind network. Default None, as the
@@ -83,7 +89,8 @@ class Denoiser:
         self._round = ROUNDINGS[rounding]
         self._normalization = recipe.build_normalization()
         self._self_ensemble = self_ensemble
-        self._passes = Passes(recipe, network, engine, side=_tile_side(tile), r3=r3, seed=seed)
+        side = _tile_side(tile, network)
+        self._passes = Passes(recipe, network, engine, side=side, r3=r3, seed=seed)
 
     @classmethod
     def load(
@@ -122,7 +129,7 @@ class Denoiser:
             num_block=num_block,
             precision=precision,
         )
-        engine, why_engine = choose_engine(engine, precision, is_local=network.is_local)
+        engine, why_engine = choose_engine(engine, precision, has_loop=network.has_loop)
         denoiser = cls(recipe, network, engine=engine, **options)
         denoiser.choices = f"Precision {precision}: {why_precision}. Engine {engine}: {why_engine}."
         return denoiser
@@ -133,16 +140,20 @@ class Denoiser:
         on_tile: Callable[[float], None] = lambda share: None,
         *,
         in_place: bool = False,
+        any_range: bool = False,
     ) -> np.ndarray:
         """Denoises one picture.
 
         Args:
             image: [H, W] gray, or [H, W, C] with C of 1 (gray), 2 (gray and alpha), 3 (RGB) or 4
                 (RGB and alpha); uint8, uint16, or float in [0, 1]; any H, W ≥ 1. Gray runs
-                through the network as three equal channels, whose results are averaged.
+                through a network for RGB as three equal channels, whose results are averaged; RGB
+                through one for gray channel by channel.
             on_tile: called after each tile with its share of the whole work; they add up to 1.
             in_place: whether to write the result over `image`, a writable array, so that a
                 large picture is in memory once only.
+            any_range: whether floats may lie beyond [0, 1], where synthetic noise that is not
+                clipped takes them. The result lies in [0, 1] all the same.
 
         Returns:
             The denoised picture, of the same shape and dtype; the alpha channel as it was.
@@ -154,7 +165,7 @@ class Denoiser:
                 be denoised in place is lost then.
         """
         image = np.asarray(image)
-        _check(image)
+        _check(image, any_range)
         output = image if in_place else image.copy()
         planes = output[..., None] if output.ndim == 2 else output
         colors = planes[..., : 3 if planes.shape[-1] >= 3 else 1]
@@ -210,9 +221,10 @@ class Denoiser:
         return y.astype(dtype)
 
 
-def _tile_side(tile: str | int | None) -> int | None:
+def _tile_side(tile: str | int | None, network: Any) -> int | None:
     if tile == "auto":
-        return AUTO_TILE
+        # So large that the rim around a tile is not most of the work.
+        return max(AUTO_TILE, _RIMS * network.receptive_field_radius)
     try:
         side = int(tile or 0)
     except ValueError:
@@ -225,7 +237,7 @@ def _tile_side(tile: str | int | None) -> int | None:
     return side or None
 
 
-def _check(image: np.ndarray) -> None:
+def _check(image: np.ndarray, any_range: bool) -> None:
     """Raises ImageError unless the image is one that can be denoised."""
     if image.dtype not in (np.uint8, np.uint16) and image.dtype.kind != "f":
         raise ImageError(
@@ -240,7 +252,8 @@ def _check(image: np.ndarray) -> None:
         raise ImageError(f"A picture has at least one pixel. Received: shape {image.shape}")
     if image.dtype.kind == "f":
         low, high = image.min(), image.max()
-        if not (low >= 0 and high <= 1):  # so NaN is caught, too
+        lowest, highest = (-_LARGEST, _LARGEST) if any_range else (0, 1)
+        if not (low >= lowest and high <= highest):  # so NaN is caught, too
             raise ImageError(
                 "A picture of floats is finite and in [0, 1]; scale it first. "
                 f"Received: values from {low:g} to {high:g}"

@@ -14,19 +14,19 @@ from cbsn.recipes import Recipe
 ENGINES = ("tensorflow", "openvino")
 
 Run = Callable[[np.ndarray], np.ndarray]
-"""From tiles, float32 [N, h, w, 3], to their results."""
+"""From tiles, float32 [N, h, w, C], to their results."""
 
 _OPENVINO_PRECISIONS = {"float32": "f32", "mixed_bfloat16": "bf16"}
 
 
-def choose_engine(wanted: str, precision: str, *, is_local: bool = True) -> tuple[str, str]:
+def choose_engine(wanted: str, precision: str, *, has_loop: bool = False) -> tuple[str, str]:
     """Resolves `--engine`.
 
     Args:
         wanted: "auto" or one of `ENGINES`. `auto` is OpenVINO where it is installed and
             known to be faster: in bfloat16 on processors with AMX.
         precision: the network's.
-        is_local: whether the network is; OpenVINO lacks the loop over attention's chunks.
+        has_loop: whether the network's graph has a loop, such as that over attention's chunks.
 
     Returns:
         One of `ENGINES`, and the reason in words.
@@ -49,7 +49,7 @@ def choose_engine(wanted: str, precision: str, *, is_local: bool = True) -> tupl
                 "OpenVINO is not installed: pip install 'cbsn[openvino]' (from a clone: "
                 "pip install '.[openvino]'), or leave --engine away. Received: --engine openvino"
             )
-        if not is_local:
+        if has_loop:
             raise ConfigError(
                 "OpenVINO cannot compute self-similarity attention: leave --engine away. "
                 "Received: --engine openvino, with a network of SS-BSN's"
@@ -65,7 +65,7 @@ def choose_engine(wanted: str, precision: str, *, is_local: bool = True) -> tupl
         return "tensorflow", f"the network as it is, on Keras' {keras.backend.backend()}"
     if precision != "mixed_bfloat16" or "amx_bf16" not in cpu_flags() or _has_gpu():
         return "tensorflow", "OpenVINO gains only with bfloat16 on a processor with AMX"
-    if not is_local:
+    if has_loop:
         return "tensorflow", "OpenVINO cannot compute self-similarity attention"
     if not installed:
         return "tensorflow", "OpenVINO, faster on this processor, is not installed"
@@ -97,7 +97,7 @@ def compile_network(recipe: Recipe, network: Any, engine: str, *, blind: bool, p
 def _graph(network: Any, options: dict[str, Any]) -> Any:
     import tensorflow as tf
 
-    signature = tf.TensorSpec((None, None, None, 3), tf.float32)
+    signature = tf.TensorSpec((None, None, None, network.channels), tf.float32)
     return tf.function(lambda x: network(x, **options), input_signature=[signature])
 
 

@@ -35,7 +35,8 @@ class Passes:
         seed: int ≥ 0, of R3's random choices.
 
     Raises:
-        ConfigError: if the seed is out of range, or the network cannot have the recipe's border.
+        ConfigError: if the seed is out of range, or the network cannot have the recipe's border,
+            or not be blind for R3.
     """
 
     def __init__(
@@ -62,17 +63,24 @@ class Passes:
         def tiled_pass(blind: bool) -> TiledPass:
             return TiledPass(
                 compile_network(recipe, network, engine, blind=blind, padding=padding),
-                halo=network.receptive_field_radius,
+                halo=-(-network.receptive_field_radius // network.grid) * network.grid,
                 multiple=network.size_multiple,
+                channels=network.channels,
                 border=recipe.border,
                 side=side,
             )
 
         # A network that cannot but be blind has one graph for both.
-        self._first = tiled_pass(blind=network.always_blind)
+        always_blind = network.blindness == "always"
+        self._first = tiled_pass(blind=always_blind)
         self._refine = None
         if recipe.r3 if r3 is None else r3:
-            self._refine = self._first if network.always_blind else tiled_pass(blind=True)
+            if network.blindness not in ("always", "switched"):
+                raise ConfigError(
+                    f"R3 needs a network that can be blind, which {recipe.network} cannot: leave "
+                    f"--r3 away. Received: recipe={recipe.name!r}, r3={r3}"
+                )
+            self._refine = self._first if always_blind else tiled_pass(blind=True)
 
     def __call__(
         self,

@@ -24,10 +24,21 @@ class TiledPass:
         multiple: int, its `size_multiple`.
         border: one of `cbsn.recipes.BORDERS`. With "reflect" `run` must leave the halo away.
         side: int, the side of the tiles in pixels; None for the whole picture at once.
+        channels: int, of the pictures that the network takes, 1 or 3.
     """
 
-    def __init__(self, run: Run, *, halo: int, multiple: int, border: str, side: int | None):
+    def __init__(
+        self,
+        run: Run,
+        *,
+        halo: int,
+        multiple: int,
+        border: str,
+        side: int | None,
+        channels: int = 3,
+    ):
         self._run = run
+        self._channels = channels
         self._options = {"halo": halo, "multiple": multiple, "border": border, "side": side}
 
     def __call__(
@@ -44,7 +55,8 @@ class TiledPass:
             rows: how the picture's rows are given to the network.
             columns: likewise its columns.
             read: returns what the network is to see in place of a tile, float32
-                [samples, h, w, 1 or 3]. One channel is seen three times, the results averaged.
+                [samples, h, w, 1 or 3]. Where the network takes three, one channel is seen three
+                times, and the results are averaged; where it takes one, three are seen one by one.
             write: gets a tile and the mean result of its samples, float32 [h, w, 1 or 3]; not
                 before all tiles that see pixels of it are read.
             samples: int, as above.
@@ -68,10 +80,18 @@ class TiledPass:
             tiles = list(tiles)
             for start in range(0, len(tiles), max(1, batch // samples)):
                 group = tiles[start : start + max(1, batch // samples)]
-                x = np.concatenate([read(tile) for tile in group])
-                gray = x.shape[-1] == 1
-                if gray:
-                    x = np.repeat(x, 3, axis=-1)
-                y = np.concatenate([self._run(x[i : i + batch]) for i in range(0, len(x), batch)])
+                y = self._run_colors(np.concatenate([read(tile) for tile in group]), batch)
                 y = y.reshape(len(group), samples, *y.shape[1:]).mean(axis=1)
-                yield from zip(group, y.mean(axis=-1, keepdims=True) if gray else y, strict=True)
+                yield from zip(group, y, strict=True)
+
+    def _run_colors(self, x: np.ndarray, batch: int) -> np.ndarray:
+        """Runs the network over [n, h, w, 1 or 3], `batch` at a time."""
+        count, channels = len(x), x.shape[-1]
+        if channels < self._channels:
+            x = np.repeat(x, self._channels, axis=-1)
+        elif channels > self._channels:
+            x = np.concatenate(np.split(x, channels, axis=-1))
+        y = np.concatenate([self._run(x[i : i + batch]) for i in range(0, len(x), batch)])
+        if channels < self._channels:
+            return y.mean(axis=-1, keepdims=True)
+        return np.concatenate(np.split(y, len(y) // count), axis=-1)

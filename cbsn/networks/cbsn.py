@@ -35,7 +35,7 @@ class ConditionalBlindSpotNetwork(TwoBranchNetwork):
         ValueError: if `filters` or `channels` is below 1, or `num_modules` below 0.
     """
 
-    always_blind = False
+    blindness = "switched"
 
     def __init__(self, filters: int = 128, num_modules: int = 9, channels: int = 3, **kwargs):
         super().__init__(

@@ -40,11 +40,17 @@ class TwoBranchNetwork(keras.Model):
 
     DILATIONS = (2, 3)
 
-    always_blind = True
-    """Whether the network is blind also when it is called with `blind=False`."""
+    blindness = "always"
+    """One of "always", "switched", "masked" and "none"; see `cbsn.networks`."""
 
     is_local = True
     """Whether an input further away than `receptive_field_radius` cannot change an output."""
+
+    has_loop = False
+    """Whether its graph has a loop."""
+
+    grid = 1
+    """Tiles of a picture may start at multiples of this."""
 
     def __init__(
         self,
@@ -116,18 +122,21 @@ class TwoBranchNetwork(keras.Model):
                 "Every output of this network depends on all of the input, so that no tile has an "
                 f"inside. Received: padding={padding!r}"
             )
+        blind = blind or self.blindness == "always"
         x = self.head(inputs)
         features = []
         for branch in self.branches:
             # A branch that sees less far gets less to see, so that the outputs are of one size.
             margin = self.receptive_field_radius - branch.radius if padding == "valid" else 0
-            features.append(
-                branch(crop(x, margin), blind=blind or self.always_blind, padding=padding)
-            )
+            features.append(branch(crop(x, margin), blind=blind, padding=padding))
         x = ops.concatenate(features, axis=-1)
         for layer in self.tail:
             x = layer(x)
         return x
+
+    def blind_pass(self, inputs: Tensor, random: Any) -> tuple[Tensor, None]:
+        """Runs the network blind; None says that it is so at every pixel. Nothing is random."""
+        return self(inputs, blind=True), None
 
     def compute_output_shape(self, input_shape):  # noqa: D102
         return tuple(input_shape)

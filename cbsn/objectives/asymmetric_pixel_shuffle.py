@@ -5,12 +5,13 @@ from typing import Any
 from keras import ops
 
 from cbsn.errors import ConfigError
+from cbsn.objectives.objective import Objective, mean_where
 from cbsn.sampling import pixel_shuffle_down, pixel_shuffle_up
 
 Tensor = Any
 
 
-class AsymmetricPixelShuffle:
+class AsymmetricPixelShuffle(Objective):
     """Trains a blind network on sub-images so far apart that their noise is not correlated.
 
     For a noisy batch x (Lee et al., AP-BSN, CVPR 2022, arXiv 2203.11799, section 4):
@@ -48,18 +49,11 @@ class AsymmetricPixelShuffle:
     def __call__(
         self, network: Any, noisy: Tensor, step: Tensor = 0, random: Any = None
     ) -> dict[str, Tensor]:
-        """Computes the loss of one batch.
-
-        Args:
-            network: called as `network(x, blind=True)`.
-            noisy: float32 [N, H, W, C]; the stride divides H and W.
-            step: of no influence.
-            random: likewise; there is nothing random in it.
-
-        Returns:
-            float32 scalars `total` and `blind`, which are one.
-        """
+        """Computes the loss of one batch, as `Objective` says; `step` is of no influence."""
         mosaic = pixel_shuffle_down(noisy, self.stride_b, self.pad)
-        output = pixel_shuffle_up(network(mosaic, blind=True), self.stride_b, self.pad)
-        blind = ops.mean(ops.abs(ops.cast(output, "float32") - noisy))
+        output, valid = (
+            image if image is None else pixel_shuffle_up(image, self.stride_b, self.pad)
+            for image in network.blind_pass(mosaic, random)
+        )
+        blind = mean_where(ops.abs(ops.cast(output, "float32") - noisy), valid)
         return {"total": blind, "blind": blind}

@@ -6,13 +6,14 @@ from typing import Any
 from keras import ops
 
 from cbsn.errors import ConfigError
-from cbsn.sampling import batch_to_space, random_subsample, space_to_batch
+from cbsn.objectives.objective import Objective, mean_where
+from cbsn.sampling import random_subsample, space_to_batch
 
 Tensor = Any
 
 
-class DownsampledInvariance:
-    """Trains a network whose blindness can be switched, from noisy images alone.
+class DownsampledInvariance(Objective):
+    """Trains a network with and without its blindness, from noisy images alone.
 
     For a normalised noisy batch x (arXiv 2304.09507, section 3):
 
@@ -23,7 +24,8 @@ class DownsampledInvariance:
 
     Downsampling by b breaks the correlation of the noise, which a blind spot alone would see
     through; the random subsampler RS draws one pixel of each i × i cell, the same for both
-    sides, and ties the non-blind output to the blind one.
+    sides, and ties the non-blind output to the blind one. Of a network that is blind by masked
+    input, `blind` and `invariance` are means over the pixels that are masked.
 
     Args:
         stride_b: int ≥ 1, b: the distance at which the noise is no longer correlated. 5 for
@@ -65,36 +67,24 @@ class DownsampledInvariance:
         return ops.minimum(t, ops.ones((), "float32"))
 
     def __call__(self, network: Any, noisy: Tensor, step: Tensor, random: Any) -> dict[str, Tensor]:
-        """Computes the loss of one batch.
-
-        Args:
-            network: called as `network(x, blind=...)`.
-            noisy: float32 [N, H, W, C], normalised; both strides divide H and W.
-            step: integer scalar, number of steps done before this one.
-            random: gives `random.integers(shape, high)`: int32 in [0, high), independent per
-                element, a function of the run's seed, the step and the place in the batch only.
-
-        Returns:
-            float32 scalars `total`, `blind`, `self` and `invariance`; the last three are the
-            bare terms, without their weights.
-        """
+        """Computes the loss of one batch, as `Objective` says."""
         n, h, w, _ = ops.shape(noisy)
         i = self.stride_i
         indices = random.integers((n, h // i, w // i), i * i)
 
-        blind_output = network(space_to_batch(noisy, self.stride_b), blind=True)
-        blind = _mean_absolute(batch_to_space(blind_output, self.stride_b) - noisy)
+        # The mean is the same with or without B2S.
+        phases = space_to_batch(noisy, self.stride_b)
+        blind_output, valid = network.blind_pass(phases, random)
+        blind = mean_where(ops.abs(blind_output - phases), valid)
 
         output = network(noisy, blind=False)
-        self_term = _mean_absolute(output - noisy)
+        self_term = mean_where(ops.abs(output - noisy), None)
 
-        target = network(random_subsample(noisy, indices, i), blind=True)
-        invariance = _mean_absolute(
-            random_subsample(output, indices, i) - ops.stop_gradient(target)
-        )
+        if self.stride_b == i == 1:
+            target = blind_output  # of the same pictures
+        else:
+            target, valid = network.blind_pass(random_subsample(noisy, indices, i), random)
+        difference = random_subsample(output, indices, i) - ops.stop_gradient(target)
+        invariance = mean_where(ops.abs(difference), valid)
         total = blind + self.ramp(step) * (self_term + self.lmbda * invariance)
         return {"total": total, "blind": blind, "self": self_term, "invariance": invariance}
-
-
-def _mean_absolute(difference: Tensor) -> Tensor:
-    return ops.mean(ops.abs(ops.cast(difference, "float32")))

@@ -18,27 +18,38 @@ class StepRandom:
         step: integer scalar tensor, number of steps done.
         batch_size: int, the global batch.
         start: integer scalar (tensor), row of the global batch at which this replica's begin.
+        rows: int, how many these are. Default: all of the batch.
     """
 
-    def __init__(self, seed: int, step: Tensor, batch_size: int, start: Tensor = 0):
+    def __init__(
+        self,
+        seed: int,
+        step: Tensor,
+        batch_size: int,
+        start: Tensor = 0,
+        rows: int | None = None,
+    ):
         self._seed = seed
         self._step = tf.cast(step, tf.int64)
         self._batch_size = batch_size
         self._start = start
+        self._rows = batch_size if rows is None else rows
         self._draws = 0
 
     def integers(self, shape: tuple[int, ...], high: int) -> Tensor:
         """Draws independent int32 in [0, high); each call gives new ones.
 
         Args:
-            shape: the first axis runs over this replica's rows of the batch.
+            shape: the first axis runs over this replica's rows of the batch, once or, as
+                `cbsn.sampling.space_to_batch` has it, several times.
             high: int, upper bound, itself not drawn.
         """
-        rows, *rest = shape
+        length, *rest = shape
+        times = length // self._rows
         # One key for each draw of a step; the step is the other half, so that none repeats.
         key = tf.stack([tf.constant(self._seed * 1000 + self._draws, tf.int64), self._step])
         self._draws += 1
         numbers = tf.random.stateless_uniform(
-            (self._batch_size, *rest), key, 0, high, tf.int32, alg="philox"
+            (times, self._batch_size, *rest), key, 0, high, tf.int32, alg="philox"
         )
-        return numbers[self._start : self._start + rows]
+        return tf.reshape(numbers[:, self._start : self._start + self._rows], shape)

@@ -1,6 +1,7 @@
 """The training step: a recipe's loss, applied under `tf.distribute`."""
 
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -43,6 +44,8 @@ class Trainer:
             after the other, and summed up: the same step in less memory. 0 for all at once on a
             GPU, and on a CPU, which hardly gains by more, for parts of about 1 GiB of features.
         strategy: of `tf.distribute`; the current one by default.
+        perceptual_weights: file of VGG-16's weights, for objectives with a perceptual term; by
+            default they are those that Keras fetches.
 
     Attributes:
         network: the Keras model that is trained.
@@ -56,7 +59,7 @@ class Trainer:
 
     Raises:
         ConfigError: if the batch cannot be shared out evenly, `accumulate` does not divide a
-            device's share of it, or `ema` is out of range.
+            device's share of it, or `ema` is out of range, or the perceptual weights cannot be had.
     """
 
     def __init__(
@@ -68,6 +71,7 @@ class Trainer:
         seed: int = 0,
         accumulate: int = 0,
         strategy: tf.distribute.Strategy | None = None,
+        perceptual_weights: Path | None = None,
     ):
         self.recipe = recipe
         self.strategy = strategy or tf.distribute.get_strategy()
@@ -91,6 +95,7 @@ class Trainer:
         self._objective = recipe.build_objective()
         keras.utils.set_random_seed(seed)
         with self.strategy.scope():
+            self._objective.prepare(perceptual_weights)
             self.network = recipe.build_network(precision)
             self.average = recipe.build_network(precision) if ema else None
             self.optimizer = keras.optimizers.Adam(recipe.learning_rate, epsilon=1e-8)
@@ -106,7 +111,7 @@ class Trainer:
         self.train_step: Callable[..., dict[str, Tensor]] = tf.function(self._train_step)
         """Takes one step: `train_step(batch, stop)`.
 
-        `batch` is uint8, uint16 or float in [0, 1], [N, P, P, C], or what iterating over
+        `batch` is uint8, uint16 or float in [0, 1], [N, P, P, SHOTS·C], or what iterating over
         `distribute` gives; `stop`, a boolean scalar tensor, says whether this process was asked
         to stop. Returns float32 scalars: the terms of the loss (`total` among them),
         `learning_rate`, `skipped`, 1 if the step changed nothing, and `stop`, 1 if any process
@@ -214,7 +219,7 @@ class Trainer:
         """The loss terms and gradients of some rows, from `first` on, of the global batch."""
         x = tf.cast(batch, tf.float32) / value_range(batch.dtype.as_numpy_dtype)
         x = self._normalization.batch(x)
-        random = self._random(first, batch_size)
+        random = self._random(first, batch.shape[0], batch_size)
         with tf.GradientTape() as tape:
             terms = self._objective(self.network, x, self.step, random)
             # The optimizer adds up what the replicas bring.
@@ -226,9 +231,9 @@ class Trainer:
             gradients = [gradient / self.loss_scale for gradient in gradients]
         return terms, gradients
 
-    def _random(self, first: Tensor, batch_size: int) -> StepRandom:
-        """The random numbers of the rows from `first` on of a global batch of that size."""
-        return StepRandom(self._seed, self.step, batch_size, first)
+    def _random(self, first: Tensor, rows: int, batch_size: int) -> StepRandom:
+        """The random numbers of some rows, from `first` on, of a global batch of that size."""
+        return StepRandom(self._seed, self.step, batch_size, first, rows)
 
     def _choose_parts(self, rows: int) -> int:
         if tf.config.get_visible_devices("GPU"):

@@ -32,13 +32,13 @@ def machine(monkeypatch):
         ({"amx": False}, "mixed_bfloat16", "tensorflow"),
         ({"gpu": True}, "mixed_bfloat16", "tensorflow"),
         ({"installed": False}, "mixed_bfloat16", "tensorflow"),
-        ({"is_local": False}, "mixed_bfloat16", "tensorflow"),
+        ({"has_loop": True}, "mixed_bfloat16", "tensorflow"),
     ],
 )
 def test_auto(machine, there, precision, expected):
-    is_local = there.pop("is_local", True)
+    has_loop = there.pop("has_loop", False)
     machine(**there)
-    chosen, why = choose_engine("auto", precision, is_local=is_local)
+    chosen, why = choose_engine("auto", precision, has_loop=has_loop)
     assert chosen == expected
     assert "OpenVINO" in why or "TensorFlow" in why
 
@@ -49,7 +49,7 @@ def test_what_is_asked_for_is_taken_or_refused(machine):
     with pytest.raises(ConfigError, match="--precision mixed_float16"):
         choose_engine("openvino", "mixed_float16")
     with pytest.raises(ConfigError, match="self-similarity attention"):
-        choose_engine("openvino", "float32", is_local=False)
+        choose_engine("openvino", "float32", has_loop=True)
     with pytest.raises(ConfigError, match=r"auto or one of tensorflow, openvino.*'onnx'"):
         choose_engine("onnx", "float32")
     machine(installed=False)

@@ -10,10 +10,18 @@ import tensorflow as tf
 from cbsn.networks import NETWORKS, attention
 
 SMALL = {
+    "BlindSpotUNet": {"filters": 8, "depth": 2},
     "ConditionalBlindSpotNetwork": {"filters": 6, "num_modules": 2},
     "DilatedBlindSpotNetwork": {"filters": 6, "num_modules": 2},
+    "ResidualAttentionUNet": {"filters": 8, "depth": 2, "reduction": 2},
     "SelfSimilarityBlindSpotNetwork": {"filters": 6, "num_modules": 2, "num_attention": 1},
 }
+
+LOCAL = {
+    "ResidualAttentionUNet": {"reduction": 0},
+    "SelfSimilarityBlindSpotNetwork": {"num_attention": 0},
+}
+"""What makes networks local that are not."""
 
 
 # The benchmarks register a network of their own, which is not for users.
@@ -39,11 +47,15 @@ def local_network(network):
     """The network without what makes it see everything."""
     if network.is_local:
         return network
-    config = {**SMALL[type(network).__name__], "num_attention": 0}
-    network = type(network)(**config)
+    name = type(network).__name__
+    network = type(network)(**{**SMALL[name], **LOCAL[name]})
     assert network.is_local
     _randomise_biases(network)
     return network
+
+
+def _switches(network):
+    return (True, False) if network.blindness in ("always", "switched") else (False,)
 
 
 def _randomise_biases(network):
@@ -54,12 +66,22 @@ def _randomise_biases(network):
             weight.assign(generator.normal(size=weight.shape))
 
 
-def _gradient_of_own_input(network, x, blind):
+class Draws:
+    """Draws as an objective is given them."""
+
+    def __init__(self, seed):
+        self._random = np.random.default_rng(seed)
+
+    def integers(self, shape, high):
+        return tf.constant(self._random.integers(0, high, shape), "int32")
+
+
+def _gradient_of_own_input(run, x):
     """d output[i, j] / d input[i, j] for all pixels and channel pairs: [pixels, C, C]."""
     x = tf.constant(x)
     with tf.GradientTape() as tape:
         tape.watch(x)
-        y = network(x, blind=blind)
+        y = run(x)
         flat = tf.reshape(y, (-1,))
     jacobian = tape.jacobian(flat, x)
     channels = x.shape[-1]
@@ -68,23 +90,49 @@ def _gradient_of_own_input(network, x, blind):
     return np.stack([jacobian[i, :, i] for i in range(pixels)])
 
 
-@pytest.mark.parametrize("size", [(9, 7), (6, 6)])
+@pytest.mark.parametrize("size", [(9, 7), (8, 8)])
 def test_blind_by_gradient(network, random, size, monkeypatch):
     # SS-BSN's layer normalisation takes the mean and variance of all features, by which a trace of
     # each pixel comes back to it (see test_ssbsn.py); but for them it is blind.
     moment = attention.moment
     monkeypatch.setattr(attention, "moment", lambda *a: keras.ops.stop_gradient(moment(*a)))
     x = random.normal(size=(1, *size, 3)).astype("float32")
-    assert np.all(_gradient_of_own_input(network, x, blind=True) == 0)
-    sees_itself = np.any(_gradient_of_own_input(network, x, blind=False) != 0)
-    assert sees_itself == (not network.always_blind)
+    sees_itself = _gradient_of_own_input(lambda x: network(x, blind=False), x) != 0
+    assert sees_itself.any() == (network.blindness != "always")
+    if network.blindness == "none":
+        return
+    seen_with_eyes_shut = np.zeros(size, bool)
+    for seed in range(2 if network.blindness == "masked" else 1):
+        _, valid = network.blind_pass(tf.constant(x), Draws(seed))
+        valid = np.ones(size) if valid is None else valid.numpy()[0, :, :, 0]
+        assert valid.any()
+        assert set(np.unique(valid)) <= {0.0, 1.0}
+        gradient = _gradient_of_own_input(
+            lambda x, seed=seed: network.blind_pass(x, Draws(seed))[0], x
+        )
+        sees_itself = np.any(gradient != 0, axis=(1, 2)).reshape(size)
+        assert not (sees_itself & (valid == 1)).any()
+        seen_with_eyes_shut |= sees_itself
+    # Elsewhere it is not blind, or masks would be larger than they need be.
+    assert seen_with_eyes_shut.any() == (network.blindness == "masked")
+
+
+def test_blindness_says_what_a_call_does(network):
+    x = np.zeros((1, 12, 12, 3), "float32")
+    assert network.blindness in ("always", "switched", "masked", "none")
+    if network.blindness in ("always", "switched"):
+        network(x, blind=True)
+    else:
+        with pytest.raises(ValueError, match="not blind"):
+            network(x, blind=True)
+    assert hasattr(network, "blind_pass") == (network.blindness != "none")
 
 
 def test_config_round_trip(network, random):
     x = random.normal(size=(1, 11, 8, 3)).astype("float32")
     again = type(network).from_config(network.get_config())
     again.set_weights(network.get_weights())
-    for blind in (True, False):
+    for blind in _switches(network):
         np.testing.assert_array_equal(again(x, blind=blind), network(x, blind=blind))
 
 
@@ -96,22 +144,25 @@ def test_weights_round_trip(network, random, tmp_path):
     np.testing.assert_array_equal(again(x), network(x))
 
 
+@pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("size", [(1, 1), (2, 5), (13, 12), (60, 24)])
-def test_any_size_keeps_its_shape(network, random, size):
-    x = random.normal(size=(2, *size, 3)).astype("float32")
-    for blind in (True, False):
+def test_any_size_keeps_its_shape(network_class, random, size, channels):
+    network = network_class(**SMALL[network_class.__name__], channels=channels)
+    assert network.channels == channels
+    x = random.normal(size=(2, *size, channels)).astype("float32")
+    for blind in _switches(network):
         assert network(x, blind=blind).shape == x.shape
 
 
-@pytest.mark.parametrize("blind", [True, False])
 @pytest.mark.parametrize("multiples", [(1, 1), (2, 5)])
-def test_valid_padding_is_the_inside_of_same_padding(local_network, random, blind, multiples):
+def test_valid_padding_is_the_inside_of_same_padding(local_network, random, multiples):
     network = local_network
     radius = network.receptive_field_radius
     height, width = (network.size_multiple * m + 2 * radius for m in multiples)
     x = random.normal(size=(2, height, width, 3)).astype("float32")
-    inside = network(x, blind=blind, padding="same")[:, radius:-radius, radius:-radius]
-    np.testing.assert_allclose(network(x, blind=blind, padding="valid"), inside, atol=1e-5)
+    for blind in _switches(network):
+        inside = network(x, blind=blind, padding="same")[:, radius:-radius, radius:-radius]
+        np.testing.assert_allclose(network(x, blind=blind, padding="valid"), inside, atol=1e-5)
 
 
 def test_valid_padding_refuses_sizes_that_do_not_fit(local_network):
@@ -166,14 +217,16 @@ def test_what_is_not_local_is_seen_from_everywhere(network):
 
 def test_receptive_field_radius_is_exact(local_network):
     network = local_network
-    r = network.receptive_field_radius
-    size = 2 * r + 5
+    r, grid = network.receptive_field_radius, network.grid
+    size = 2 * r + 5 + grid
     x = tf.random.stateless_normal((1, size, size, 3), (1, 2))
-    with tf.GradientTape() as tape:
-        tape.watch(x)
-        y = tf.reduce_sum(network(x, blind=False)[0, r + 2, r + 2])
-    rows = np.flatnonzero(np.abs(tape.gradient(y, x).numpy()).sum(axis=(0, 2, 3)))
-    assert rows.min() >= 2
-    assert rows.max() <= 2 * r + 2
+    reach = 0
+    for place in range(r + 2, r + 2 + grid):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = tf.reduce_sum(network(x, blind=False)[0, place, place])
+        rows = np.flatnonzero(np.abs(tape.gradient(y, x).numpy()).sum(axis=(0, 2, 3)))
+        reach = max(reach, place - rows.min(), rows.max() - place)
+    assert reach <= r
     # The bound is reached, or tiles would be larger than they need be.
-    assert rows.max() - rows.min() >= 2 * r - 1
+    assert reach >= r - (network.blindness in ("always", "switched"))

@@ -57,15 +57,43 @@ def test_the_target_of_the_invariance_term_gets_no_gradient():
     """With f the identity when not blind and w·x when blind, only the blind term moves w."""
     w = tf.Variable(0.5)
 
-    def network(x, blind):
-        return x * w if blind else x
+    class Network:
+        def __call__(self, x, blind):
+            assert not blind
+            return x
+
+        def blind_pass(self, x, random):
+            return x * w, None
 
     x = tf.ones((1, 10, 10, 1))
     random = Given(np.tile(np.arange(4), 7)[:25])
     with tf.GradientTape() as tape:
-        terms = DownsampledInvariance(5, 2, 2.0, ramp_steps=0)(network, x, 0, random)
+        terms = DownsampledInvariance(5, 2, 2.0, ramp_steps=0)(Network(), x, 0, random)
     assert terms["invariance"].numpy() == pytest.approx(0.5)
     assert tape.gradient(terms["total"], w).numpy() == pytest.approx(-1.0)
+
+
+def test_only_pixels_that_were_blind_count():
+    """Of a network that doubles what it is given, and is blind in the left half only."""
+
+    class Network:
+        def __call__(self, x, blind):
+            return 2 * x
+
+        def blind_pass(self, x, random):
+            width = x.shape[2]
+            valid = np.zeros((*x.shape[:3], 1), "float32")
+            valid[:, :, : width // 2] = 1
+            return 3 * x, tf.constant(valid)
+
+    # Pixels of 1 in the left half, of 100 in the right one.
+    x = np.where(np.arange(8)[None, None, :, None] < 4, 1.0, 100.0) * np.ones((2, 8, 8, 3))
+    terms = DownsampledInvariance(1, 2, 2.0, ramp_steps=0)(
+        Network(), tf.constant(x, "float32"), 0, Given(np.tile(np.arange(4), 8))
+    )
+    assert terms["blind"].numpy() == pytest.approx(2)
+    assert terms["self"].numpy() == pytest.approx(50.5)
+    assert terms["invariance"].numpy() == pytest.approx(1)
 
 
 @pytest.mark.parametrize("strides", [(1, 1), (1, 2), (3, 1), (4, 6)])

@@ -17,10 +17,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def _small(name):
     config = dict(RECIPES[name].network_config)
-    # The tails of the other two are half as wide: with 4 channels they are easily dead.
-    config.update(filters=4 if name == "cbsn" else 8, num_modules=1)
-    if "num_attention" in config:
-        config.update(num_attention=1)
+    # The tails of the others are half as wide: with 4 channels they are easily dead.
+    config["filters"] = 4 if name == "cbsn" else 8
+    smallest = {"num_modules": 1, "num_attention": 1, "depth": 2}
+    config.update({key: value for key, value in smallest.items() if key in config})
     return dataclasses.replace(
         RECIPES[name], network_config=config, patch_size=20, batch_size=2, learning_rate=1e-3
     )

@@ -51,7 +51,7 @@ def test_five_steps_golden(golden, accumulate):
     trainer.step.assign(data["start_step"])
     trainer._normalization = Identity()
     mask = tf.Variable(data["rand_mask"][0])
-    trainer._random = lambda first, batch_size: Given(mask, first)
+    trainer._random = lambda first, rows, batch_size: Given(mask, first)
     weights = {w.path.split("/", 1)[1]: w for w in trainer.network.weights}
     for k in range(5):
         mask.assign(data["rand_mask"][k])
@@ -70,7 +70,12 @@ def test_five_steps_golden(golden, accumulate):
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
 def test_training_lowers_the_loss(any_recipe, batch, precision):
     trainer = Trainer(dataclasses.replace(any_recipe, learning_rate=1e-2), precision=precision)
-    losses = [trainer.train_step(batch)["blind"].numpy() for _ in range(30)]
+    objective = any_recipe.build_objective()
+    if objective.SHOTS == 2:
+        # The same shot a little darker: that can be learnt in a few steps.
+        batch = np.concatenate([batch, batch // 2], axis=-1)
+    term = objective.TERMS[0]
+    losses = [trainer.train_step(batch)[term].numpy() for _ in range(30)]
     assert {w.dtype for w in trainer.network.weights} == {"float32"}
     assert losses[-1] < 0.8 * losses[0]
 
@@ -166,9 +171,10 @@ def test_accumulated_parts_make_the_same_step(recipe, random, accumulate):
 
 def test_accumulating_trains_the_weights_of_the_large_batch(any_recipe, random):
     recipe = dataclasses.replace(any_recipe, batch_size=4, learning_rate=1e-4)
+    channels = 3 * recipe.build_objective().SHOTS
     trainers = [Trainer(recipe, accumulate=n) for n in (1, 4)]
     for _ in range(20):
-        batch = tf.constant(random.integers(0, 256, (4, 20, 20, 3)).astype("uint8"))
+        batch = tf.constant(random.integers(0, 256, (4, 20, 20, channels)).astype("uint8"))
         for trainer in trainers:
             trainer.train_step(batch)
     np.testing.assert_allclose(*(_weights(trainer) for trainer in trainers), atol=1e-5)

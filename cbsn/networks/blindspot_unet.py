@@ -1,0 +1,151 @@
+"""The blind-spot U-Net of Noise2Void."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from cbsn.networks.encoder_decoder import EncoderDecoder
+from cbsn.networks.layers import HE, Convolution, pointwise
+from cbsn.sampling import mask_pixels
+
+Tensor = Any
+
+
+@keras.saving.register_keras_serializable(package="cbsn")
+class BlindSpotUNet(EncoderDecoder):
+    """A U-Net that is blind where its input is masked.
+
+    (Krull et al., "Noise2Void", CVPR 2019, arXiv 1811.10980; U-Net: Ronneberger et al., MICCAI
+    2015, arXiv 1505.04597.) Two 3×3 convolutions at each resolution, max-pooling between; on the
+    way up a 3×3 convolution, nearest-neighbour doubling, and the skip. All but the last
+    convolution, 1×1, end in ReLU.
+
+    Called, it sees every pixel. A blind pass hides one pixel of each cell behind another one of
+    that cell, and only there is its output blind.
+
+    Args:
+        filters: int, number of channels at full resolution. Default 32.
+        depth: int, number of halvings. Default 3. With both defaults the network has 36 variables
+            and 2,140,065 parameters for gray pictures.
+        mask_cell: int, c ≥ 2: side of the cells of a blind pass, which masks 1/c² of the pixels.
+            Default 4.
+        channels: int, channels of the picture. Default 3.
+        **kwargs: of `keras.Model`. With a mixed `dtype` policy the last convolution and the
+            output stay float32.
+
+    Input and output: as `EncoderDecoder` has them.
+
+    Example:
+        >>> network = BlindSpotUNet(channels=1)
+        >>> network(keras.ops.zeros((1, 64, 64, 1))).shape
+        (1, 64, 64, 1)
+
+    Raises:
+        ValueError: if `filters`, `depth` or `channels` is below 1, or `mask_cell` below 2.
+    """
+
+    blindness = "masked"
+
+    def __init__(
+        self,
+        filters: int = 32,
+        depth: int = 3,
+        mask_cell: int = 4,
+        channels: int = 3,
+        **kwargs,
+    ):
+        super().__init__(filters, depth, channels, **kwargs)
+        if mask_cell < 2:
+            raise ValueError(f"mask_cell must be at least 2. Received: mask_cell={mask_cell}")
+        self.mask_cell = mask_cell
+
+        def block(width: int, name: str) -> list[Convolution]:
+            return [self._convolution(width, f"{name}_{number}") for number in (1, 2)]
+
+        *widths, bottom = self.widths
+        self.encoder = [block(width, f"encoder{level}") for level, width in enumerate(widths)]
+        self.bottom = block(bottom, "bottom")
+        self.doublings = [
+            self._convolution(width, f"up{level}") for level, width in enumerate(widths)
+        ]
+        self.decoder = [block(width, f"decoder{level}") for level, width in enumerate(widths)]
+        self.head = pointwise(channels, None, name="head", dtype="float32")
+        self.build((None, None, None, channels))
+
+    def _convolution(self, width: int, name: str) -> Convolution:
+        return Convolution(
+            width,
+            3,
+            activation="relu",
+            kernel_initializer=HE,
+            dtype=self.dtype_policy,
+            name=name,
+        )
+
+    def build(self, input_shape):  # noqa: D102
+        *widths, bottom = self.widths
+        seen = self.channels
+        for width, layers in zip(self.widths, [*self.encoder, self.bottom], strict=True):
+            _build(layers, seen, width)
+            seen = width
+        below = bottom
+        for level in reversed(range(self.depth)):
+            width = widths[level]
+            _build([self.doublings[level]], below, width)
+            _build(self.decoder[level], 2 * width, width)
+            below = width
+        _build([self.head], self.filters, self.channels)
+        self.built = True
+
+    def reaches(self) -> tuple[int, int, int]:  # noqa: D102
+        return 2, 2, 1
+
+    def transform(self, inputs: Tensor) -> Tensor:  # noqa: D102
+        x, skips = inputs, []
+        for layers in self.encoder:
+            for layer in layers:
+                x = layer(x)
+            skips.append(x)
+            x = ops.max_pool(x, 2, data_format="channels_last")
+        for layer in self.bottom:
+            x = layer(x)
+        for level in reversed(range(self.depth)):
+            # Convolved before it is doubled: a quarter of the work.
+            x = _double(self.doublings[level](x))
+            x = ops.concatenate([skips[level], x], axis=-1)
+            for layer in self.decoder[level]:
+                x = layer(x)
+        return self.head(x)
+
+    def blind_pass(self, inputs: Tensor, random: Any) -> tuple[Tensor, Tensor]:
+        """Runs the network on masked pictures.
+
+        Args:
+            inputs: float32 [N, H, W, channels], normalised.
+            random: gives `random.integers(shape, high)`: int32 in [0, high).
+
+        Returns:
+            Its output, and where that is blind: float32 [N, H, W, 1], 1 at masked pixels, else 0.
+        """
+        cell = self.mask_cell
+        n, height, width, _ = ops.shape(inputs)
+        shape, count = (n, height // cell, width // cell), cell * cell
+        masked = random.integers(shape, count)
+        sources = (masked + 1 + random.integers(shape, count - 1)) % count
+        inputs, mask = mask_pixels(inputs, masked, sources, cell)
+        return self(inputs), mask
+
+    def get_config(self):  # noqa: D102
+        return {**super().get_config(), "mask_cell": self.mask_cell}
+
+
+def _build(layers: list[keras.layers.Layer], width: int, next_width: int) -> None:
+    for layer in layers:
+        layer.build((None, None, None, width))
+        width = next_width
+
+
+def _double(x: Tensor) -> Tensor:
+    """[N, H, W, C] → [N, 2·H, 2·W, C], every pixel four times."""
+    return ops.repeat(ops.repeat(x, 2, axis=1), 2, axis=2)

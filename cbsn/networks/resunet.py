@@ -1,0 +1,213 @@
+"""The residual attention U-Net for Noise2Noise."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+from cbsn.networks.encoder_decoder import EncoderDecoder
+from cbsn.networks.layers import HE, Convolution, pointwise
+from cbsn.sampling import depth_to_space
+
+Tensor = Any
+
+_FIRST_NOISE = {
+    "class_name": "VarianceScaling",
+    "config": {"scale": 0.01, "mode": "fan_in", "distribution": "truncated_normal"},
+}
+"""So that a fresh network returns nearly what it is given."""
+
+
+@keras.saving.register_keras_serializable(package="cbsn")
+class ResidualAttentionUNet(EncoderDecoder):
+    """A U-Net that predicts the noise, and takes it off the picture.
+
+    (Residual learning: Zhang et al., DnCNN, arXiv 1608.03981. Squeeze-and-excitation: Hu et al.,
+    arXiv 1709.01507. Attention gates: Oktay et al., Attention U-Net, arXiv 1804.03999. Sub-pixel
+    upsampling: Shi et al., arXiv 1609.05158, free of checkerboards at the start: Aitken et al.,
+    arXiv 1707.02937.) A residual block at each resolution, max-pooling between; on the way up a
+    sub-pixel convolution, and the skip behind an attention gate.
+
+    Args:
+        filters: int, number of channels at full resolution. Default 32.
+        depth: int, number of halvings. Default 3. With both defaults the network has 96 variables
+            and 2,062,476 parameters for gray pictures.
+        reduction: int, the hidden layer of a squeeze-and-excitation has that many times fewer
+            channels than the features; 0 for no squeeze-and-excitation, which makes the network
+            local. Default 8.
+        channels: int, channels of the picture. Default 3.
+        **kwargs: of `keras.Model`. With a mixed `dtype` policy the last convolution and the
+            output stay float32.
+
+    Input and output: as `EncoderDecoder` has them.
+
+    Example:
+        >>> network = ResidualAttentionUNet(channels=1)
+        >>> network(keras.ops.zeros((1, 64, 64, 1))).shape
+        (1, 64, 64, 1)
+
+    Raises:
+        ValueError: if `filters`, `depth` or `channels` is below 1, or `reduction` below 0.
+    """
+
+    def __init__(
+        self,
+        filters: int = 32,
+        depth: int = 3,
+        reduction: int = 8,
+        channels: int = 3,
+        **kwargs,
+    ):
+        super().__init__(filters, depth, channels, **kwargs)
+        if reduction < 0:
+            raise ValueError(f"reduction must be at least 0. Received: reduction={reduction}")
+        self.reduction = reduction
+        common = {"dtype": self.dtype_policy}
+
+        def block(width: int, name: str) -> _ResidualBlock:
+            return _ResidualBlock(width, reduction, name=name, **common)
+
+        *widths, bottom = self.widths
+        levels = list(enumerate(widths))
+        self.encoder = [block(width, f"encoder{level}") for level, width in levels]
+        self.bottom = block(bottom, "bottom")
+        self.doublings = [_SubPixel(width, name=f"up{level}", **common) for level, width in levels]
+        self.gates = [
+            _AttentionGate(max(1, width // 2), name=f"gate{level}", **common)
+            for level, width in levels
+        ]
+        self.decoder = [block(width, f"decoder{level}") for level, width in levels]
+        self.head = Convolution(
+            channels, 3, kernel_initializer=_FIRST_NOISE, dtype="float32", name="head"
+        )
+        self.build((None, None, None, channels))
+
+    @property
+    def is_local(self) -> bool:
+        """Whether there is no squeeze-and-excitation, which takes means of all of the input."""
+        return self.reduction == 0
+
+    def build(self, input_shape):  # noqa: D102
+        features = (None, None, None)
+        below = self.channels
+        for width, layer in zip(self.widths, [*self.encoder, self.bottom], strict=True):
+            layer.build((*features, below))
+            below = width
+        for level in reversed(range(self.depth)):
+            width = self.widths[level]
+            self.doublings[level].build((*features, below))
+            self.gates[level].build((*features, width))
+            self.decoder[level].build((*features, 2 * width))
+            below = width
+        self.head.build((*features, self.filters))
+        self.built = True
+
+    def reaches(self) -> tuple[int, int, int]:  # noqa: D102
+        return 2, 2, 0
+
+    @property
+    def receptive_field_radius(self) -> int:
+        """How many pixels away an input can change an output, but for the means."""
+        return super().receptive_field_radius + 1  # the head's
+
+    def transform(self, inputs: Tensor) -> Tensor:  # noqa: D102
+        x, skips = inputs, []
+        for block in self.encoder:
+            x = block(x)
+            skips.append(x)
+            x = ops.max_pool(x, 2, data_format="channels_last")
+        x = self.bottom(x)
+        for level in reversed(range(self.depth)):
+            x = self.doublings[level](x)
+            x = ops.concatenate([self.gates[level](skips[level], x), x], axis=-1)
+            x = self.decoder[level](x)
+        return ops.cast(inputs, "float32") - self.head(x)
+
+    def get_config(self):  # noqa: D102
+        return {**super().get_config(), "reduction": self.reduction}
+
+
+class _ResidualBlock(keras.layers.Layer):
+    """ReLU(shortcut(x) + SE(3×3(ReLU(3×3(x))))); the shortcut is 1×1 where the width changes."""
+
+    def __init__(self, filters: int, reduction: int, **kwargs):
+        super().__init__(**kwargs)
+        common = {"kernel_initializer": HE, "dtype": self.dtype_policy}
+        self.first = Convolution(filters, 3, activation="relu", name="first", **common)
+        self.second = Convolution(filters, 3, name="second", **common)
+        self.shortcut = pointwise(filters, None, name="shortcut", dtype=self.dtype_policy)
+        self.squeeze = self.excite = None
+        if reduction:
+            common = {"dtype": self.dtype_policy}
+            hidden = max(1, filters // reduction)
+            self.squeeze = keras.layers.Dense(hidden, "relu", name="squeeze", **common)
+            self.excite = keras.layers.Dense(filters, "sigmoid", name="excite", **common)
+
+    def build(self, input_shape):
+        features = (*input_shape[:-1], self.first.filters)
+        self.first.build(input_shape)
+        self.second.build(features)
+        if input_shape[-1] == features[-1]:
+            self.shortcut = None
+        else:
+            self.shortcut.build(input_shape)
+        if self.squeeze:
+            self.squeeze.build((None, features[-1]))
+            self.excite.build((None, self.squeeze.units))
+        self.built = True
+
+    def call(self, inputs: Tensor) -> Tensor:
+        x = self.second(self.first(inputs))
+        if self.squeeze:
+            # Half precision would lose much of a mean of many values.
+            means = ops.mean(ops.cast(x, "float32"), axis=(1, 2))
+            weights = self.excite(self.squeeze(means))
+            x = x * weights[:, None, None]
+        return ops.relu(x + (self.shortcut(inputs) if self.shortcut else inputs))
+
+
+class _AttentionGate(keras.layers.Layer):
+    """Weights each pixel of a skip by what is known from below: x · σ(ψ(ReLU(W_x·x + W_g·g)))."""
+
+    def __init__(self, filters: int, **kwargs):
+        super().__init__(**kwargs)
+        common = {"dtype": self.dtype_policy}
+        self.skip = pointwise(filters, None, name="skip", **common)
+        self.signal = pointwise(filters, None, name="signal", **common)
+        self.weight = pointwise(1, "sigmoid", name="weight", **common)
+
+    def build(self, input_shape, signal_shape=None):
+        self.skip.build(input_shape)
+        self.signal.build(input_shape)
+        self.weight.build((*input_shape[:-1], self.skip.filters))
+        self.built = True
+
+    def call(self, inputs: Tensor, signal: Tensor) -> Tensor:
+        return inputs * self.weight(ops.relu(self.skip(inputs) + self.signal(signal)))
+
+
+class _SubPixel(keras.layers.Layer):
+    """A 1×1 convolution to four times the channels, which become 2×2 pixels, and ReLU.
+
+    The four start equal, so that at first pixels are doubled, not scattered.
+    """
+
+    def __init__(self, filters: int, **kwargs):
+        super().__init__(**kwargs)
+        self.convolution = pointwise(
+            4 * filters, name="convolution", kernel_initializer=_equal, dtype=self.dtype_policy
+        )
+
+    def build(self, input_shape):
+        self.convolution.build(input_shape)
+        self.built = True
+
+    def call(self, inputs: Tensor) -> Tensor:
+        return depth_to_space(self.convolution(inputs), 2)
+
+
+def _equal(shape: tuple[int, ...], dtype: Any = None) -> Tensor:
+    """A kernel with `HE` values, the same for each pixel of a 2×2 cell."""
+    *rest, filters = shape
+    kernel = keras.initializers.get(HE)((*rest, filters // 4), dtype)
+    return ops.tile(kernel, (*[1] * len(rest), 4))

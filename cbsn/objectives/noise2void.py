@@ -1,0 +1,28 @@
+"""The objective of Noise2Void."""
+
+from typing import Any
+
+from keras import ops
+
+from cbsn.objectives.objective import Objective, mean_where
+
+Tensor = Any
+
+
+class Noise2Void(Objective):
+    """Trains a network to predict noisy pixels from others, for pixel-wise independent noise.
+
+    For a noisy batch x (Krull et al., CVPR 2019, arXiv 1811.10980, equation 9):
+
+        total = blind = mean (f_blind(x) − x)²  over the pixels where f is blind
+
+    Any network that can be blind will do; one that is by masked input is trained at masked pixels.
+    """
+
+    TERMS = ("blind",)
+
+    def __call__(self, network: Any, noisy: Tensor, step: Tensor, random: Any) -> dict[str, Tensor]:
+        """Computes the loss of one batch, as `Objective` says; `step` is of no influence."""
+        output, valid = network.blind_pass(noisy, random)
+        blind = mean_where(ops.square(ops.cast(output, "float32") - noisy), valid)
+        return {"total": blind, "blind": blind}
