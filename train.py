@@ -1,4 +1,4 @@
-"""Trains a denoiser from noisy pictures alone. See `--help`."""
+"""Trains a denoiser from noisy pictures. See `--help`."""
 
 import argparse
 import dataclasses
@@ -9,7 +9,7 @@ from cbsn import cli
 
 def make_parser() -> argparse.ArgumentParser:
     """Returns the flags; the paper's authors' names and defaults where they have them."""
-    flags = cli.make_parser("Train a denoiser from noisy pictures alone.")
+    flags = cli.make_parser("Train a denoiser from noisy pictures.")
     what = flags.add_argument_group("what")
     what.add_argument("--name", default="temp", help="name of the run, and of its folder")
     what.add_argument(
@@ -19,28 +19,66 @@ def make_parser() -> argparse.ArgumentParser:
     )
     what.add_argument("--source", default="dataset", type=Path, help="folder of SIDD and DND")
     what.add_argument(
-        "--recipe", default="cbsn", help="method, with all its settings: cbsn, apbsn or ssbsn"
+        "--second_shots",
+        help="another noisy shot of each picture of --dataset, by equal names (n2n-resunet)",
     )
-    what.add_argument("--channel", type=int, help="channels of the network (all recipes: 128)")
-    what.add_argument("--block", type=int, help="dilated modules in a branch (all recipes: 9)")
+    what.add_argument(
+        "--noise",
+        help="noise to add to pictures that are clean: gaussian, poisson, poisson-gaussian or "
+        "camera",
+    )
+    what.add_argument(
+        "--noise_sigma",
+        help="standard deviation of the Gaussian noise, or of the camera's read noise, in 8-bit "
+        "levels: 25, or a range such as 5-50 (gaussian: 25, poisson-gaussian: 5, camera: 5.1)",
+    )
+    what.add_argument(
+        "--noise_peak",
+        help="photons of a white pixel: 30, or a range such as 10-100 (poisson, "
+        "poisson-gaussian: 30, camera: 100)",
+    )
+    what.add_argument(
+        "--recipe",
+        default="cbsn",
+        help="method, with all its settings: cbsn, apbsn, ssbsn, n2v-unet, dil-unet or n2n-resunet",
+    )
+    what.add_argument(
+        "--gray",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="a network for gray pictures, which takes those with colours channel by channel; "
+        "without the flag as the pictures of --dataset are",
+    )
+    what.add_argument(
+        "--channel", type=int, help="channels of the network (C-BSN and its like: 128, U-Nets: 32)"
+    )
+    what.add_argument(
+        "--block", type=int, help="dilated modules in a branch (C-BSN and its like: 9)"
+    )
+    what.add_argument("--depth", type=int, help="how often a U-Net halves the picture (U-Nets: 3)")
     what.add_argument(
         "--attention", type=int, help="how many of them, the last ones, have it (ssbsn: 3)"
     )
 
     how = flags.add_argument_group("how")
     how.add_argument(
-        "--patchsize", type=int, help="side of the training patches (all recipes: 120)"
+        "--patchsize",
+        "--patch_size",
+        type=int,
+        help="side of the training patches (C-BSN and its like: 120, U-Nets: 64)",
     )
     how.add_argument(
         "--batchsize",
+        "--batch_size",
         type=int,
-        help="patches in a step, over all devices and machines (cbsn, ssbsn: 4, apbsn: 8)",
+        help="patches in a step, over all devices and machines (cbsn, ssbsn: 4, apbsn: 8, U-Nets: "
+        "16)",
     )
     how.add_argument(
         "--maxiter",
         type=int,
-        help="training steps (cbsn: 500000); with fewer, the ramp and the steps of the learning "
-        "rate shrink in proportion",
+        help="training steps (cbsn: 500000, U-Nets: 100000); with fewer, the ramp and the steps of "
+        "the learning rate shrink in proportion",
     )
     how.add_argument(
         "--epochs",
@@ -48,26 +86,52 @@ def make_parser() -> argparse.ArgumentParser:
         default=0,
         help="passes over the patches, instead; 0: as the recipe has it (apbsn, ssbsn: 20)",
     )
-    how.add_argument("--lr", type=float, help="learning rate at the start (all recipes: 1e-4)")
+    how.add_argument(
+        "--lr",
+        "--learning_rate",
+        type=float,
+        help="learning rate at the start (C-BSN and its like: 1e-4, U-Nets: 1e-3)",
+    )
     how.add_argument(
         "--lr_steps",
         type=int,
-        help="it falls every so many steps (cbsn: to 1/2 every 100000; apbsn: to 1/10 every 8 "
-        "epochs; ssbsn: every 16)",
+        help="it falls every so many steps (cbsn: to 1/2 every 100000; U-Nets: every 20000; apbsn: "
+        "to 1/10 every 8 epochs; ssbsn: every 16)",
     )
-    how.add_argument("--lmbda", type=float, help="weight of the invariance term (cbsn: 2)")
-    how.add_argument("--ramp_steps", type=int, help="steps to its full weight (cbsn: 200000)")
+    how.add_argument(
+        "--lmbda",
+        type=float,
+        help="weight of the invariance term (cbsn, dil-unet: 2), or of the perceptual term "
+        "(n2n-resunet: 0)",
+    )
+    how.add_argument(
+        "--ramp_steps",
+        type=int,
+        help="steps to the full weight of the invariance term (cbsn: 200000, dil-unet: 20000)",
+    )
+    how.add_argument(
+        "--perceptual_weights",
+        type=Path,
+        help="file of VGG-16's weights for the perceptual term; without it Keras fetches them",
+    )
+    how.add_argument(
+        "--mask_cell",
+        type=int,
+        help="one pixel of each cell of so many is masked, squared (n2v-unet, dil-unet: 4)",
+    )
     how.add_argument(
         "--stride_b",
         type=int,
         help="downsampling of the blind term: distance at which the noise is no longer correlated "
-        "(all recipes: 5)",
+        "(cbsn, apbsn, ssbsn: 5, dil-unet: 1)",
     )
-    how.add_argument("--stride_i", type=int, help="cells of the random subsampler (cbsn: 2)")
+    how.add_argument(
+        "--stride_i", type=int, help="cells of the random subsampler (cbsn, dil-unet: 2)"
+    )
     how.add_argument(
         "--denoise_stride",
         type=int,
-        help="downsampling to denoise with; kept with the model (cbsn: 1, apbsn, ssbsn: 2)",
+        help="downsampling to denoise with; kept with the model (apbsn, ssbsn: 2, all others: 1)",
     )
     how.add_argument("--seed", type=int, default=0, help="of everything random")
     how.add_argument("--ema", type=float, default=0.0, help="decay of averaged weights; 0: none")
@@ -115,13 +179,20 @@ def make_parser() -> argparse.ArgumentParser:
     report = flags.add_argument_group("what is kept and shown")
     report.add_argument("--checkpoints", default="checkpoints", type=Path, help="folder of runs")
     report.add_argument(
+        "--save_path", type=Path, help="folder of the run, instead of --checkpoints and --name"
+    )
+    report.add_argument(
         "--resume",
         action=argparse.BooleanOptionalAction,
         default=True,
         help="go on where the run of that name stopped",
     )
     report.add_argument("--val_noisy", help="noisy pictures to validate on: a folder or a glob")
-    report.add_argument("--val_clean", help="clean pictures of the same names")
+    report.add_argument(
+        "--val_clean",
+        help="clean pictures of the same names; with --noise… they are enough: they get that "
+        "noise, always the same",
+    )
     report.add_argument("--val_images", type=int, default=0, help="take so many pairs; 0: all")
     for flag, kind, steps in (
         ("print", "log lines", 1000),
@@ -139,7 +210,9 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(flags: argparse.Namespace) -> None:
     """Trains."""
+    from cbsn.data.noise import Noise
     from cbsn.devices import select_gpus
+    from cbsn.errors import ConfigError
     from cbsn.training.options import RunOptions
     from cbsn.training.run import train
 
@@ -148,6 +221,8 @@ def main(flags: argparse.Namespace) -> None:
         "filters": flags.channel,
         "num_modules": flags.block,
         "num_attention": flags.attention,
+        "depth": flags.depth,
+        "mask_cell": flags.mask_cell,
         "patch_size": flags.patchsize,
         "batch_size": flags.batchsize,
         "learning_rate": flags.lr,
@@ -160,7 +235,16 @@ def main(flags: argparse.Namespace) -> None:
         "clip_norm": flags.clip_norm,
     }
     names = {field.name for field in dataclasses.fields(RunOptions)}
-    options = RunOptions(**{key: value for key, value in vars(flags).items() if key in names})
+    given = {key: value for key, value in vars(flags).items() if key in names}
+    given["noise"] = Noise.parse(flags.noise, flags.noise_sigma, flags.noise_peak)
+    if flags.save_path:
+        if (flags.checkpoints, flags.name) != (Path("checkpoints"), "temp"):
+            raise ConfigError(
+                "--save_path says what --checkpoints and --name say: leave them away. "
+                f"Received: --save_path {flags.save_path}"
+            )
+        given.update(checkpoints=flags.save_path.parent, name=flags.save_path.name)
+    options = RunOptions(**given)
     select_gpus(flags.gpu)
     train(flags.recipe, changes, options)
 

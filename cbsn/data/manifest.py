@@ -135,15 +135,45 @@ class Manifest:
         Raises:
             DataError: if the manifest does not tell.
         """
+        patches = self.patches_of(shard)
+        if not 0 <= record < len(patches):
+            raise DataError(f"The manifest does not tell the picture of patch {record} of {shard}.")
+        return str(Path(self.root, patches[record][0]))
+
+    def patches_of(self, shard: str) -> list[tuple[str, int]]:
+        """Says of every patch of a shard whose it is.
+
+        Args:
+            shard: its name.
+
+        Returns:
+            For each patch the path of its picture below the root, and its number in that picture.
+
+        Raises:
+            DataError: if the manifest does not tell.
+        """
         chunk = next((entry.chunk for entry in self.shards if entry.name == shard), None)
-        shards = [entry for entry in self.shards if entry.chunk == chunk]
-        number = record + sum(entry.records for entry in shards if entry.name < shard)
+        shards = sorted(
+            (entry for entry in self.shards if entry.chunk == chunk), key=lambda each: each.name
+        )
+        # In the order in which they were cut.
+        cut = [
+            (source.path, number)
+            for source in sorted(self.sources, key=lambda each: each.first)
+            if source.chunk == chunk
+            for number in range(source.patches)
+            if source.first >= 0
+        ]
         total = sum(entry.records for entry in shards)
-        patch = int(patch_order(chunk, total)[number]) if 0 <= number < total else -1
-        for source in self.sources:
-            if source.chunk == chunk and 0 <= source.first <= patch < source.first + source.patches:
-                return str(Path(self.root, source.path))
-        raise DataError(f"The manifest does not tell the picture of patch {record} of {shard}.")
+        if not shards or len(cut) != total:
+            raise DataError(
+                f"The manifest does not tell whose patches {shard} holds. Make the data set again: "
+                "prepare_dataset.py --force."
+            )
+        order = patch_order(chunk, total)
+        start = sum(entry.records for entry in shards if entry.name < shard)
+        count = next(entry.records for entry in shards if entry.name == shard)
+        return [cut[patch] for patch in order[start : start + count]]
 
     def write(self, folder: str | os.PathLike) -> None:
         """Writes the manifest into `folder`, atomically."""

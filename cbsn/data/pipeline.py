@@ -5,13 +5,16 @@ any step gets what it would have got had it come there by itself, without a shuf
 save; and every epoch is a full permutation, however the patches lie in the files.
 """
 
+import math
 from collections.abc import Iterable, Iterator
 
 import numpy as np
 import tensorflow as tf
 
 from cbsn.data.augment import NUM_ORIENTATIONS, orient
+from cbsn.data.noise import Noise
 from cbsn.data.order import RecordOrder
+from cbsn.data.paired_records import PairedRecords
 from cbsn.data.records import PatchRecords
 from cbsn.errors import ConfigError, DataError
 
@@ -25,7 +28,7 @@ class PatchPipeline:
     """An endless stream of training batches.
 
     Args:
-        records: the patches of the data set.
+        records: the patches of the data set: `PatchRecords`, or `PairedRecords` for two shots.
         patch_size: int, side of the crops in pixels; at most that of the records.
         batch_size: int, crops in a batch, over all workers.
         seed: int ≥ 0, seed of order, crops and orientations.
@@ -33,6 +36,11 @@ class PatchPipeline:
             gets `batch_size / workers` rows of it. See `RecordOrder` for who reads what.
         workers: int ≥ 1, a divisor of `batch_size`.
         skip_bad_records: whether to take the next record of the epoch in place of a damaged one.
+        channels: int, 3 (RGB), or 1: gray, the luma (Rec. 601) of what has colours.
+        noise: what is added to the crops, which are clean then; None for nothing. It is drawn anew
+            each time, a function of seed and position.
+        shots: int, noisy shots of each crop, one after the other in the channels. Two come of
+            `PairedRecords`, or of noise drawn twice.
 
     Attributes:
         bad_records: dict, what is wrong with each damaged record that was skipped, by its index.
@@ -44,7 +52,7 @@ class PatchPipeline:
 
     def __init__(
         self,
-        records: PatchRecords,
+        records: PatchRecords | PairedRecords,
         patch_size: int,
         batch_size: int,
         seed: int = 0,
@@ -52,6 +60,9 @@ class PatchPipeline:
         worker: int = 0,
         workers: int = 1,
         skip_bad_records: bool = False,
+        channels: int = 3,
+        noise: Noise | None = None,
+        shots: int = 1,
     ):
         if patch_size > records.patch_size:
             raise ConfigError(
@@ -73,6 +84,9 @@ class PatchPipeline:
         self._first_row = worker * self._rows
         self._order = RecordOrder(records.counts, batch_size, workers, seed)
         self._skip_bad_records = skip_bad_records
+        self._channels = channels
+        self._noise = noise
+        self._shots = shots
         self._error: DataError | None = None
 
     @property
@@ -87,7 +101,8 @@ class PatchPipeline:
             position: int ≥ 0, row `position % batch_size` of batch `position // batch_size`.
 
         Returns:
-            [patch_size, patch_size, 3] in the records' dtype.
+            [patch_size, patch_size, shots·channels] in the records' dtype; with noise float32 in
+            units of [0, 1], not clipped.
 
         Raises:
             DataError: if the record is damaged.
@@ -95,7 +110,7 @@ class PatchPipeline:
         return self._crops([position])[0]
 
     def batch(self, step: int) -> np.ndarray:
-        """Returns this worker's rows of a batch: [rows, patch_size, patch_size, 3]."""
+        """Returns this worker's rows of a batch, as `crop` has them, stacked."""
         start = step * self._rows
         return self._crops(self._positions(range(start, start + self._rows)))
 
@@ -104,14 +119,14 @@ class PatchPipeline:
 
         It reads ahead: a damaged record may end it some batches before the one with its crop.
         """
-        size = self.patch_size
-        dtype = tf.as_dtype(self.records.dtype)
-        fit = _BYTES_AT_ONCE // (size * size * 3 * dtype.size)
+        shape = self._crop_shape
+        dtype = tf.as_dtype(np.float32 if self._noise else self.records.dtype)
+        fit = _BYTES_AT_ONCE // (math.prod(shape) * dtype.size)
         count = max(1, min(_CROPS_AT_ONCE, fit))
 
         def load(place: tf.Tensor) -> tf.Tensor:
             crops = tf.numpy_function(self._load, [place, count], dtype)
-            return tf.ensure_shape(crops, (count, size, size, 3))
+            return tf.ensure_shape(crops, (count, *shape))
 
         places = tf.data.Dataset.range(start * self._rows, np.iinfo(np.int64).max, count)
         # Not several calls at a time: they would wait for each other, at Python's lock, at twice
@@ -157,11 +172,16 @@ class PatchPipeline:
             self._error = error
             raise
 
+    @property
+    def _crop_shape(self) -> tuple[int, int, int]:
+        return self.patch_size, self.patch_size, self._shots * self._channels
+
     def _crops(self, positions: Iterable[int]) -> np.ndarray:
         positions = list(positions)
         size = self.patch_size
         room = self.records.patch_size - size + 1
-        crops = np.empty((len(positions), size, size, 3), self.records.dtype)
+        dtype = np.float32 if self._noise else self.records.dtype
+        crops = np.empty((len(positions), *self._crop_shape), dtype)
         bits = np.random.Philox(key=0)
         random, state = np.random.Generator(bits), bits.state
         for crop, position in zip(crops, positions, strict=True):
@@ -172,9 +192,15 @@ class PatchPipeline:
             bits.state = state
             top, left, orientation = random.integers(0, (room, room, NUM_ORIENTATIONS))
             patch = orient(patch[top : top + size, left : left + size], orientation)
+            if self._channels == 1:
+                patch = _luma(patch)
+            if self._noise:
+                patch = np.concatenate(
+                    [self._noise(patch, random) for _ in range(self._shots)], axis=-1
+                )
             # Channel by channel: NumPy would copy a turned patch in runs of one pixel's three
             # values, several times slower.
-            for channel in range(3):
+            for channel in range(crop.shape[-1]):
                 crop[..., channel] = patch[..., channel]
         return crops
 
@@ -194,3 +220,10 @@ class PatchPipeline:
             f"All {len(self.bad_records)} records are damaged. The last one: "
             f"{[*self.bad_records.values()][-1]}"
         )
+
+
+def _luma(patch: np.ndarray) -> np.ndarray:
+    """From [H, W, 3·n] to [H, W, n] of the same dtype, by Rec. 601; gray stays what it is."""
+    red, green, blue = (patch[..., channel::3].astype(np.float64) for channel in range(3))
+    luma = 0.299 * red + 0.587 * green + 0.114 * blue
+    return (np.rint(luma) if patch.dtype.kind == "u" else luma).astype(patch.dtype)

@@ -219,6 +219,19 @@ class PatchRecords:
                 text += f" ({self._manifest.picture_of(path.name, number)})"
         return text
 
+    def patches(self) -> list[tuple[str, int]]:
+        """Of every patch, its picture's path below the root, and its number in that picture.
+
+        Raises:
+            DataError: no manifest tells.
+        """
+        if not self._manifest:
+            raise DataError(
+                f"{self.paths[0].parent} has no {MANIFEST_NAME} that tells whose patches it holds. "
+                "Prepare the pictures with prepare_dataset.py."
+            )
+        return [patch for path in self.paths for patch in self._manifest.patches_of(path.name)]
+
     def __getitem__(self, index: int) -> np.ndarray:
         """The patch number `index`: [P, P, 3] of `dtype`, read-only.
 

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from cbsn.data.manifest import MANIFEST_NAME
+from cbsn.data.paired_records import PairedRecords
 from cbsn.data.records import RECORD_SUFFIX, PatchRecords
 from cbsn.errors import DataError
 from data_prep.prepare import prepare, prepared_folder
@@ -12,7 +13,12 @@ from data_prep.prepare import prepare, prepared_folder
 BENCHMARKS = ("SIDD", "DND")
 
 
-def open_records(dataset: str, source: Path, *, convert: bool = True) -> PatchRecords:
+_LOOKED_AT = 64
+
+
+def open_records(
+    dataset: str, source: Path, *, second_shots: str | None = None, convert: bool = True
+) -> PatchRecords | PairedRecords:
     """Opens the patches of a data set.
 
     Args:
@@ -20,11 +26,24 @@ def open_records(dataset: str, source: Path, *, convert: bool = True) -> PatchRe
             record file or a folder of them, or pictures: a folder or a glob.
             Pictures are prepared as `prepare_dataset.py --dataset` would, unless they are.
         source: folder in which the prepared SIDD and DND lie.
+        second_shots: as `dataset`, a second shot of each of its pictures, or None.
         convert: whether to prepare pictures; if not, another process has just done it.
 
     Raises:
-        DataError: if there is nothing of that name, or it is damaged.
+        DataError: if there is nothing of that name, or it is damaged, or two shots do not fit.
     """
+    first = _open(dataset, source, convert)
+    return PairedRecords(first, _open(second_shots, source, convert)) if second_shots else first
+
+
+def is_gray(records: PatchRecords | PairedRecords) -> bool:
+    """Says whether pictures are gray, by some of their patches."""
+    step = -(-len(records) // _LOOKED_AT)
+    patches = (records[index] for index in range(0, len(records), step))
+    return all((patch == patch[..., :1]).all() for patch in patches)
+
+
+def _open(dataset: str, source: Path, convert: bool) -> PatchRecords:
     if dataset.upper() in BENCHMARKS:
         return PatchRecords.open(_benchmark(dataset.upper(), source))
     path = Path(dataset).expanduser()

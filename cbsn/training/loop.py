@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from cbsn.data.pipeline import PatchPipeline
 from cbsn.errors import DataError, TrainingError, TrainingStopped, plain_reason
+from cbsn.evaluation.picture_pairs import PicturePairs
 from cbsn.inference.denoiser import Denoiser
 from cbsn.model_folder import save_model
 from cbsn.training.checkpoints import Checkpoints
@@ -19,7 +20,6 @@ from cbsn.training.options import RunOptions
 from cbsn.training.reporter import Reporter, say
 from cbsn.training.stop_signals import StopSignals
 from cbsn.training.trainer import Trainer
-from cbsn.training.validation import ValidationPairs
 from cbsn.training.workers import Workers
 
 _SAVE_SECONDS = 900
@@ -45,7 +45,7 @@ class TrainingLoop:
         folder: Path,
         trainer: Trainer,
         pipeline: PatchPipeline,
-        validation: ValidationPairs | None,
+        validation: PicturePairs | None,
         options: RunOptions,
         workers: Workers,
     ):
@@ -189,8 +189,9 @@ class TrainingLoop:
             return
         with self._reporter.pause():
             if self._validation is None:
-                noisy = self._pipeline.crop(step * self._trainer.recipe.batch_size)
-                denoised = self._denoiser(noisy)
+                shots = self._pipeline.crop(step * self._trainer.recipe.batch_size)
+                noisy = shots[..., : self._trainer.network.channels]
+                denoised = self._denoiser(noisy, any_range=True)
                 with self._writing(step):
                     self._reporter.pictures(step, (noisy, denoised))
             else:

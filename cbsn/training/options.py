@@ -3,6 +3,7 @@
 import dataclasses
 from pathlib import Path
 
+from cbsn.data.noise import Noise
 from cbsn.errors import ConfigError
 
 
@@ -14,6 +15,10 @@ class RunOptions:
         name: str, the run lives in `checkpoints / name`.
         dataset: str, as `cbsn.training.dataset.open_records` takes it.
         source: folder of the prepared SIDD and DND.
+        second_shots: likewise, a second noisy shot of each picture of `dataset`, by equal names;
+            for objectives that take two.
+        noise: what is added to the pictures, which are clean then; None for noisy pictures.
+        gray: whether to train a network for gray pictures; None if the pictures are gray.
         checkpoints: folder of all runs.
         resume: whether to go on where a run of that name stopped.
         epochs: int, train for that many passes over the patches; 0 for the recipe's steps.
@@ -26,10 +31,12 @@ class RunOptions:
         accumulate: int, parts of a batch whose gradients are taken one after the other on each
             device; 0 leaves it to the trainer.
         ema: float in [0, 1), decay of the averaged weights; 0 for none.
+        perceptual_weights: file of VGG-16's weights; None for those that Keras fetches.
         max_bad_steps: int ≥ 1, stop after so many steps in a row whose loss or gradients are not
             finite.
         skip_bad_records: whether to go on without damaged records.
-        val_noisy: folder or glob of noisy pictures to validate on; None for no validation.
+        val_noisy: folder or glob of noisy pictures to validate on; None for no validation or, with
+            `noise`, for clean ones with noise of a fixed seed.
         val_clean: the clean ones of the same names.
         val_images: int, how many of them to take; 0 for all.
         print_every: int, steps between log lines and scalars; 0 for 1/500 of the training, but
@@ -44,6 +51,9 @@ class RunOptions:
     name: str
     dataset: str
     source: Path = Path("dataset")
+    second_shots: str | None = None
+    noise: Noise | None = None
+    gray: bool | None = None
     checkpoints: Path = Path("checkpoints")
     resume: bool = True
     epochs: int = 0
@@ -53,6 +63,7 @@ class RunOptions:
     cpu_devices: int = 1
     accumulate: int = 0
     ema: float = 0.0
+    perceptual_weights: Path | None = None
     max_bad_steps: int = 20
     skip_bad_records: bool = False
     val_noisy: str | None = None
@@ -70,7 +81,13 @@ class RunOptions:
             )
         if not 0 <= self.ema < 1:
             raise ConfigError(f"--ema must be 0 or above, and below 1. Received: {self.ema}")
-        if (self.val_noisy is None) != (self.val_clean is None):
+        if self.noise and self.second_shots:
+            raise ConfigError(
+                "Noise is added to clean pictures, which need no second shots: leave either away. "
+                f"Received: {self.noise}, --second_shots {self.second_shots}"
+            )
+        made = self.noise is not None and self.val_noisy is None
+        if (self.val_noisy is None) != (self.val_clean is None) and not made:
             given, missing = "--val_noisy", "--val_clean"
             if self.val_noisy is None:
                 given, missing = missing, given

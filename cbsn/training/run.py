@@ -13,14 +13,14 @@ from cbsn.cluster import Cluster
 from cbsn.data.pipeline import PatchPipeline
 from cbsn.devices import make_strategy
 from cbsn.errors import ConfigError
+from cbsn.evaluation.picture_pairs import PicturePairs
 from cbsn.precision import choose_precision
 from cbsn.recipes import customised
-from cbsn.training.dataset import open_records
+from cbsn.training.dataset import is_gray, open_records
 from cbsn.training.loop import TrainingLoop
 from cbsn.training.options import RunOptions
 from cbsn.training.run_folder import lock_run, open_run
 from cbsn.training.trainer import Trainer
-from cbsn.training.validation import ValidationPairs
 from cbsn.training.workers import Workers
 
 
@@ -55,6 +55,17 @@ def train(recipe_name: str, changes: Mapping[str, Any], options: RunOptions) -> 
         )
     precision, why = choose_precision(options.precision)
     recipe = customised(recipe_name, **changes)
+    shots = recipe.build_objective().SHOTS
+    if shots == 1 and options.second_shots:
+        raise ConfigError(
+            f"The recipe {recipe_name!r} takes one shot of each picture: leave --second_shots away."
+            f" Received: --second_shots {options.second_shots}"
+        )
+    if shots == 2 and not (options.second_shots or options.noise):
+        raise ConfigError(
+            f"The recipe {recipe_name!r} takes two noisy shots of each picture. Give the second "
+            "ones with --second_shots FOLDER; or give clean pictures, and --noise_sigma 25."
+        )
     cluster = Cluster.read()
     if cluster:
         print(f"Worker {cluster.index} waits for all of {cluster.addresses}.", flush=True)
@@ -63,10 +74,19 @@ def train(recipe_name: str, changes: Mapping[str, Any], options: RunOptions) -> 
         tf.config.experimental.enable_op_determinism()
     workers = Workers(strategy, cluster)
     validation = None
-    if options.val_noisy is not None and workers.is_chief:
-        validation = ValidationPairs(options.val_noisy, options.val_clean, options.val_images)
+    if options.val_clean is not None and workers.is_chief:
+        noisy = options.val_noisy or options.noise
+        validation = PicturePairs(noisy, options.val_clean, options.val_images)
     with workers.chief_first():
-        records = open_records(options.dataset, options.source, convert=workers.is_chief)
+        records = open_records(
+            options.dataset,
+            options.source,
+            second_shots=options.second_shots,
+            convert=workers.is_chief,
+        )
+    if options.gray or (options.gray is None and is_gray(records)):
+        changes = {**changes, "channels": 1}
+        recipe = customised(recipe_name, **changes)
     pipeline = PatchPipeline(
         records,
         recipe.patch_size,
@@ -75,13 +95,17 @@ def train(recipe_name: str, changes: Mapping[str, Any], options: RunOptions) -> 
         worker=workers.index,
         workers=workers.count,
         skip_bad_records=options.skip_bad_records,
+        channels=recipe.network_config["channels"],
+        noise=options.noise,
+        shots=shots,
     )
     epochs = options.epochs or (0 if changes.get("max_steps") else recipe.epochs)
     if epochs:
         steps = epochs * pipeline.steps_per_epoch
         recipe = customised(recipe_name, **{**changes, "max_steps": steps})
     gpus = len(tf.config.get_visible_devices("GPU"))
-    facts = [recipe.to_dict(), precision, options.ema, options.seed, records.counts, gpus]
+    noise = str(options.noise) if options.noise else None
+    facts = [recipe.to_dict(), precision, options.ema, options.seed, records.counts, gpus, noise]
     workers.agree(zlib.crc32(json.dumps(facts).encode()), "flags, precision, data and GPUs")
     trainer = Trainer(
         recipe,
@@ -90,9 +114,16 @@ def train(recipe_name: str, changes: Mapping[str, Any], options: RunOptions) -> 
         seed=options.seed,
         accumulate=options.accumulate,
         strategy=strategy,
+        perceptual_weights=options.perceptual_weights,
     )
     folder = options.checkpoints / options.name
-    settings = {"average": bool(options.ema), "seed": options.seed, "dataset": options.dataset}
+    settings = {
+        "average": bool(options.ema),
+        "seed": options.seed,
+        "dataset": options.dataset,
+        "second_shots": options.second_shots,
+        "noise": noise,
+    }
     with contextlib.ExitStack() as lock, workers.watch():
         with workers.chief_first():
             if workers.is_chief:

@@ -32,9 +32,10 @@ class Summaries:
         Args:
             step: of the training.
             name: such as "validation/0".
-            pictures: each [H, W, C] of one size; uint8, uint16 or float in [0, 1].
+            pictures: each [H, W, C] of one size; uint8, uint16 or float in [0, 1], which is
+                clipped to that.
         """
-        rows = [p.astype(np.float32) / value_range(p.dtype) for p in pictures]
+        rows = [np.clip(p.astype(np.float32) / value_range(p.dtype), 0, 1) for p in pictures]
         with self._writer.as_default(step):
             tf.summary.image(name, np.concatenate(rows, axis=1)[None])
 

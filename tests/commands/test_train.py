@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cbsn.data.noise import simulate_camera
+from cbsn.data.camera import simulate_camera
 
 TINY = ("--channel", 4, "--block", 1, "--patchsize", 20, "--batchsize", 2, "--lr", "1e-3")
 
@@ -74,6 +74,31 @@ def test_self_similarity_from_pictures_to_a_denoised_one(run_command, photos, tm
     assert (pictures[0] != pictures[1]).any()
 
 
+def test_clean_gray_pictures_with_noise(run_command, photos, tmp_path):
+    """By the names that other programs have for the flags; validation adds noise by itself."""
+    for kind in ("train", "valid"):
+        (tmp_path / "data" / kind).mkdir(parents=True)
+        for path in (photos / "clean").iterdir():
+            Image.open(path).convert("L").save(tmp_path / "data" / kind / path.name)
+    flags = (
+        *("--recipe", "dil-unet", "--dataset", "data/train", "--noise_sigma", 25, "--epochs", 150),
+        *("--batch_size", 2, "--patch_size", 64, "--learning_rate", "1e-2", "--channel", 8),
+        *("--depth", 2, "--val_clean", "data/valid", "--save_path", "results/gray"),
+    )
+    result = run_command("train.py", *flags)
+    assert result.returncode == 0, result.stderr
+    assert "channels 1" in result.stdout
+    assert "step 150: validation PSNR" in result.stdout
+    model = tmp_path / "results/gray"
+    scores = ("--clean", "data/valid", "--noise_sigma", 25, "--json", "scores.json")
+    result = run_command("evaluate.py", "--modelpath", model, *scores)
+    assert result.returncode == 0, result.stderr
+    methods = json.loads((tmp_path / "scores.json").read_text())["methods"]
+    noisy, denoised = (method["psnr"] for method in methods)
+    assert noisy == pytest.approx(20.17, abs=0.1)
+    assert denoised > noisy + 1
+
+
 def test_events_hold_what_a_user_looks_for(run_command, photos, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -100,9 +125,14 @@ def test_events_hold_what_a_user_looks_for(run_command, photos, tmp_path):
         (("--gpu", "one"), "--gpu one"),
         (("--epochs", 1, "--maxiter", 5), "leave one of them away"),
         (("--val_noisy", "photos"), "--val_clean"),
-        (("--recipe", "magic"), "Known are: cbsn, apbsn, ssbsn"),
+        (("--recipe", "magic"), "Known are: cbsn, apbsn, ssbsn, n2v-unet, dil-unet, n2n-resunet"),
         (("--recipe", "apbsn", "--lmbda", 2), "'apbsn' has no setting lmbda"),
         (("--name", "a/b"), "--name"),
+        (("--name", "a", "--save_path", "b"), "--save_path b"),
+        (("--noise_sigma", "50-5"), "--noise_sigma 50-5"),
+        (("--noise", "poisson", "--noise_sigma", 5), "has no use for --noise_sigma"),
+        (("--recipe", "n2n-resunet"), "--second_shots FOLDER"),
+        (("--recipe", "n2v-unet", "--block", 3), "'n2v-unet' has no setting num_modules"),
         (("--precision", "float8"), "float8"),
         (("--batchsize", 0), "batch_size=0"),
         (("--dataset", "nowhere/*.png"), "nowhere/*.png"),

@@ -6,6 +6,7 @@ import pytest
 
 from cbsn.data.augment import orient
 from cbsn.data.manifest import DTYPES
+from cbsn.data.noise import Noise
 from cbsn.data.pipeline import PatchPipeline
 from cbsn.data.records import PatchRecords, RecordWriter
 from cbsn.errors import ConfigError, DataError
@@ -216,3 +217,66 @@ def test_sources_name_those_that_are_not_finite(tmp_path):
     (line,) = PatchPipeline(PatchRecords.open(tmp_path), 24, 3).sources(0)
     assert line.startswith("record 1 of ")
     assert line.endswith("not finite")
+
+
+def test_noise_is_added_in_float_and_is_new_at_every_position(noise):
+    records = noise("uint8")
+    clean = PatchPipeline(records, 64, 4, seed=2)
+    noisy = PatchPipeline(records, 64, 4, seed=2, noise=Noise.parse("gaussian", "20", None))
+    again = PatchPipeline(records, 64, 4, seed=2, noise=Noise.parse("gaussian", "20", None))
+    differences = []
+    for step in range(3):
+        batch = noisy.batch(step)
+        assert batch.dtype == np.float32
+        np.testing.assert_array_equal(batch, again.batch(step))
+        differences.append(batch - clean.batch(step) / np.float32(255))
+    differences = np.concatenate(differences)
+    np.testing.assert_allclose(differences.std(axis=(1, 2, 3)), 20 / 255, rtol=0.05)
+    assert noisy.batch(0).min() < -0.1  # not clipped
+    flat = differences.reshape(12, -1)
+    correlations = np.corrcoef(flat)[~np.eye(12, dtype=bool)]
+    assert np.abs(correlations).max() < 0.05
+    for a, b in zip(_take(noisy, 2, 1), (noisy.batch(1), noisy.batch(2)), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_workers_share_the_noise_of_one(noise):
+    options = {"seed": 2, "noise": Noise.parse(None, "5-50", None)}
+    whole = PatchPipeline(noise("uint8"), 40, 4, **options)
+    parts = [
+        PatchPipeline(noise("uint8"), 40, 4, **options, worker=worker, workers=2)
+        for worker in range(2)
+    ]
+    np.testing.assert_array_equal(np.concatenate([part.batch(7) for part in parts]), whole.batch(7))
+
+
+def test_two_shots_differ_in_their_noise_only(noise):
+    records = noise("uint8")
+    pipeline = PatchPipeline(records, 64, 2, noise=Noise.parse(None, "10", None), shots=2)
+    clean = PatchPipeline(records, 64, 2).batch(3) / np.float32(255)
+    batch = pipeline.batch(3)
+    assert batch.shape == (2, 64, 64, 6)
+    first, second = batch[..., :3] - clean, batch[..., 3:] - clean
+    for shot in (first, second):
+        assert shot.std() == pytest.approx(10 / 255, rel=0.05)
+    assert abs(np.corrcoef(first.ravel(), second.ravel())[0, 1]) < 0.05
+    assert _take(pipeline, 1)[0].shape == (2, 64, 64, 6)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_gray_is_the_luma(noise, dtype):
+    records = noise(dtype)
+    color = PatchPipeline(records, 50, 2).batch(1)
+    gray = PatchPipeline(records, 50, 2, channels=1).batch(1)
+    assert (gray.shape, gray.dtype) == ((2, 50, 50, 1), color.dtype)
+    luma = color.astype(float) @ [0.299, 0.587, 0.114]
+    np.testing.assert_allclose(gray[..., 0], luma, atol=0.51 if dtype == "uint8" else 1e-3)
+
+
+def test_gray_pictures_stay_as_they_are(tmp_path):
+    ramp = np.broadcast_to(np.arange(256, dtype="uint8")[:, None, None], (256, 256, 3))
+    with RecordWriter(tmp_path / "ramp.tfrecords") as writer:
+        writer.write(ramp)
+    pipeline = PatchPipeline(PatchRecords.open(tmp_path), 256, 1, channels=1)
+    assert set(np.unique(pipeline.batch(0))) == set(range(256))
+    assert np.abs(np.diff(pipeline.batch(0)[0, :, :, 0].astype(int))).max() <= 1

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
+from skimage.metrics import structural_similarity
 
-from cbsn.evaluation.metrics import psnr
+from cbsn.evaluation.metrics import psnr, ssim
 
 
 def test_psnr_golden(golden):
@@ -26,3 +27,26 @@ def test_equal_pictures_are_infinitely_close():
 def test_only_equals_are_compared():
     with pytest.raises(ValueError, match="uint16"):
         psnr(np.ones((2, 2, 3), "uint8"), np.ones((2, 2, 3), "uint16"))
+
+
+@pytest.mark.parametrize(("dtype", "peak"), [("uint8", 255), ("uint16", 65535), ("float32", 1)])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_ssim_is_that_of_scikit_image(random, dtype, peak, channels):
+    clean, noisy = (random.random((2, 20, 24, channels)) * peak).astype(dtype)
+    planes = [
+        structural_similarity(clean[..., c], noisy[..., c], data_range=peak)
+        for c in range(channels)
+    ]
+    assert ssim(clean, noisy) == pytest.approx(np.mean(planes), abs=1e-6)
+    assert ssim(clean, clean) == pytest.approx(1)
+
+
+def test_ssim_compares_only_equals():
+    with pytest.raises(ValueError, match=r"SSIM.*uint16"):
+        ssim(np.ones((8, 8, 3), "uint8"), np.ones((8, 8, 3), "uint16"))
+
+
+def test_ssim_needs_room_for_a_window():
+    assert ssim(np.ones((7, 7, 1)), np.ones((7, 7, 1))) == 1
+    with pytest.raises(ValueError, match=r"at least 7 px.*\(6, 9, 3\)"):
+        ssim(np.ones((6, 9, 3)), np.ones((6, 9, 3)))

@@ -6,7 +6,7 @@ from PIL import Image
 
 from cbsn.data.records import RecordWriter
 from cbsn.errors import DataError
-from cbsn.training.dataset import open_records
+from cbsn.training.dataset import is_gray, open_records
 
 
 @pytest.fixture
@@ -65,3 +65,22 @@ def test_another_process_only_reads(photos, tmp_path, capsys):
     np.testing.assert_array_equal(open_records("photos", tmp_path, convert=False)[3], first[3])
     assert {p: p.stat().st_mtime_ns for p in Path("dataset/photos256").iterdir()} == before
     assert capsys.readouterr().out == ""
+
+
+def test_gray_is_told_by_the_patches(photos, tmp_path):
+    assert not is_gray(open_records("photos", tmp_path))
+    for i, path in enumerate(sorted(photos.iterdir())):
+        Image.open(path).convert("L").save(tmp_path / f"{i}.gray.png")
+    gray = open_records(str(tmp_path / "*.gray.png"), tmp_path)
+    assert is_gray(gray)
+    assert is_gray(open_records("photos", tmp_path)) is False
+
+
+def test_second_shots_are_prepared_and_paired(photos, tmp_path):
+    second = tmp_path / "second"
+    second.mkdir()
+    for path in photos.iterdir():
+        Image.fromarray(255 - np.asarray(Image.open(path))).save(second / path.name)
+    records = open_records("photos", tmp_path, second_shots="second")
+    assert len(records) == 4
+    assert (records[0].astype(int).reshape(256, 256, 2, 3).sum(axis=2) == 255).all()

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cbsn.data.noise import Noise
 from cbsn.data.records import RecordWriter
 from cbsn.errors import ConfigError, DataError, TrainingError, TrainingStopped
+from cbsn.evaluation.picture_pairs import PicturePairs
+from cbsn.inference.denoiser import Denoiser
 from cbsn.model_path import load_model
 from cbsn.training.options import RunOptions
 from cbsn.training.run import train
-from cbsn.training.validation import ValidationPairs
 
 TINY = {"filters": 4, "num_modules": 1, "patch_size": 20, "batch_size": 2, "max_steps": 6}
 
@@ -90,7 +92,7 @@ def test_a_validation_cut_short_is_made_up_for(options, pairs, step, monkeypatch
     every = {"val_every": 2, "save_every": 1, **pairs, **options}
     whole = train("cbsn", TINY, RunOptions(name="whole", **every))
 
-    read = ValidationPairs.__iter__
+    read = PicturePairs.__iter__
     calls = []
 
     def read_until_told(self):
@@ -100,7 +102,7 @@ def test_a_validation_cut_short_is_made_up_for(options, pairs, step, monkeypatch
                 os.kill(os.getpid(), signal.SIGTERM)
             yield pair
 
-    monkeypatch.setattr(ValidationPairs, "__iter__", read_until_told)
+    monkeypatch.setattr(PicturePairs, "__iter__", read_until_told)
     with pytest.raises(TrainingStopped, match=f"at step {step}"):
         train("cbsn", TINY, RunOptions(name="parts", **every))
     parts = train("cbsn", TINY, RunOptions(name="parts", **every))
@@ -243,6 +245,7 @@ def test_the_log_says_the_precision_and_why(options, capsys):
         ({"ema": 1.0}, "--ema"),
         ({"val_noisy": "n"}, "give --val_clean along with --val_noisy"),
         ({"val_clean": "n"}, "give --val_noisy along with --val_clean"),
+        ({"noise": Noise("gaussian", (5, 5)), "second_shots": "s"}, "--second_shots s"),
         ({"seed": -1}, "--seed"),
         ({"max_bad_steps": 0}, "--max_bad_steps"),
         ({"save_every": -5}, "--save_every"),
@@ -251,6 +254,65 @@ def test_the_log_says_the_precision_and_why(options, capsys):
 def test_bad_options_name_the_flag(change, message):
     with pytest.raises(ConfigError, match=message):
         RunOptions(**{"name": "a", "dataset": "d", **change})
+
+
+def test_validation_with_noise_needs_clean_pictures_only(options, pairs, capsys):
+    """The clean side of the pairs; the same figures each time."""
+    lines = []
+    for name in ("a", "b"):
+        chosen = {
+            **options,
+            "noise": Noise.parse(None, "25", None),
+            "val_clean": pairs["val_clean"],
+        }
+        folder = train("cbsn", TINY, RunOptions(name=name, val_every=3, **chosen))
+        lines.append([x for x in capsys.readouterr().out.splitlines() if "validation PSNR" in x])
+    assert len(lines[0]) == 2
+    assert lines[0] == lines[1]
+    assert json.loads((folder / "run.json").read_text())["noise"] == "gaussian noise, σ 25"
+
+
+def test_gray_pictures_get_a_gray_network(tmp_path, random, capsys):
+    with RecordWriter(tmp_path / "gray.tfrecords") as writer:
+        for _ in range(3):
+            gray = random.integers(0, 256, (256, 256, 1)).astype("uint8")
+            writer.write(np.repeat(gray, 3, axis=-1))
+    options = {"dataset": str(tmp_path / "gray.tfrecords"), "checkpoints": tmp_path / "runs"}
+    for gray, channels in ((None, 1), (False, 3)):
+        folder = train("cbsn", TINY, RunOptions(name=f"run{channels}", gray=gray, **options))
+        assert f"channels {channels}" in capsys.readouterr().out
+        assert load_model(folder)[1].channels == channels
+
+
+@pytest.mark.parametrize(
+    ("recipe", "change", "message"),
+    [
+        ("n2n-resunet", {}, "two noisy shots.*--second_shots FOLDER.*--noise_sigma"),
+        ("dil-unet", {"second_shots": "b"}, "takes one shot.*--second_shots b"),
+    ],
+)
+def test_shots_must_be_as_many_as_the_recipe_takes(options, recipe, change, message):
+    with pytest.raises(ConfigError, match=message):
+        train(recipe, {"max_steps": 2}, RunOptions(name="a", **{**options, **change}))
+
+
+def test_two_shots_of_real_scenes(tmp_path, monkeypatch):
+    """Noisy and clean photographs stand in for two shots: what is common to both is learnt."""
+    shots = Path(__file__).resolve().parents[3] / "shared/data/cc15"
+    if not shots.is_dir():
+        pytest.skip("the photographs of shared/data/cc15 are not here")
+    monkeypatch.chdir(tmp_path)
+    for kind in ("noisy", "clean"):
+        Path(kind).mkdir()
+        for path in sorted((shots / kind).iterdir())[:2]:
+            Path(kind, path.name).symlink_to(path)
+    changes = {"filters": 8, "depth": 2, "patch_size": 32, "batch_size": 4, "max_steps": 200}
+    options = RunOptions(name="a", dataset="noisy", second_shots="clean", precision="float32")
+    folder = train("n2n-resunet", {**changes, "learning_rate": 2e-3}, options)
+    pairs = PicturePairs("noisy", "clean")
+    before, _ = pairs.measure(lambda noisy, any_range: noisy)
+    after, _ = pairs.measure(Denoiser.load(folder))
+    assert after > before + 0.05
 
 
 def test_intervals_are_the_authors_in_proportion():
