@@ -87,8 +87,8 @@ def make_parser() -> argparse.ArgumentParser:
         "--tile",
         default="auto",
         help="how much is denoised at a time: auto, the side of a square in pixels, or 0 for the "
-        "whole picture; smaller takes less memory. The results are equal, but for ssbsn, whose "
-        "attention sees no further than the tile and its rim",
+        "whole picture; smaller takes less memory. The results are equal, but for ssbsn and "
+        "n2n-resunet, parts of which see the tile and its rim, and no more",
     )
     add(
         "--precision",

@@ -58,7 +58,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--r3",
         action=argparse.BooleanOptionalAction,
         help="refine by random replacement (R3): eight more passes of the blind network; without "
-        "the flag as the recipe has it (apbsn, ssbsn: yes; cbsn: no)",
+        "the flag as the recipe has it (apbsn, ssbsn: yes; cbsn: no; U-Nets cannot)",
     )
     add(
         "--self_ensemble",
@@ -88,8 +88,8 @@ def make_parser() -> argparse.ArgumentParser:
         "--tile",
         default="auto",
         help="how much is denoised at a time: auto, the side of a square in pixels, or 0 for the "
-        "whole picture; smaller takes less memory. The results are equal, but for ssbsn, whose "
-        "attention sees no further than the tile and its rim",
+        "whole picture; smaller takes less memory. The results are equal, but for ssbsn and "
+        "n2n-resunet, parts of which see the tile and its rim, and no more",
     )
     add(
         "--precision",

@@ -33,7 +33,8 @@ def make(spec: Mapping[str, Any]) -> Callable[[], Sample]:
     recipe = _recipe(spec)
     precision, _ = choose_precision("auto")
     if "batch_size" in spec:
-        shape = (spec["batch_size"], recipe.patch_size, recipe.patch_size, 3)
+        channels = 3 * recipe.build_objective().SHOTS
+        shape = (spec["batch_size"], recipe.patch_size, recipe.patch_size, channels)
         batch = tf.constant(np.random.default_rng(0).integers(0, 256, shape, "uint8"))
         return timed(step_of(Trainer(recipe, precision=precision), batch))
     height, width = spec["height"], spec["width"]
@@ -49,12 +50,12 @@ def make(spec: Mapping[str, Any]) -> Callable[[], Sample]:
 
 
 def _recipe(spec: Mapping[str, Any]) -> Recipe:
-    changes = {
-        key: spec[key]
-        for key in ("filters", "num_modules", "batch_size", "patch_size")
-        if key in spec
-    }
-    if "num_attention" in RECIPES[spec["recipe"]].network_config:
+    changes = {key: spec[key] for key in ("batch_size", "patch_size") if key in spec}
+    config = RECIPES[spec["recipe"]].network_config
+    if "num_modules" in config:
+        changes.update(filters=spec["filters"], num_modules=spec["num_modules"])
+    # The U-Nets have one size, the recipe's.
+    if "num_attention" in config:
         changes["num_attention"] = min(3, spec["num_modules"])
     return customised(spec["recipe"], **changes)
 

@@ -39,8 +39,9 @@ class Denoiser:
     without random-replacing refinement (R3) after it.
 
     Mean and deviation are those of the whole picture and the tiles overlap by the network's
-    receptive field, so the result does not depend on the tiling. SS-BSN's attention is the
-    exception: it sees the tile that a pixel is in, the overlap included, and no more.
+    receptive field, so the result does not depend on the tiling. Networks that are not local are
+    the exception: SS-BSN's attention, and the means of the residual attention U-Net, are of the
+    tile that a pixel is in, the overlap included, and no more.
 
     Args:
         recipe: how the network was trained, and how it denoises.

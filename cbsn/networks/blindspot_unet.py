@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from cbsn.networks.encoder_decoder import EncoderDecoder
+from cbsn.networks.encoder_decoder import EncoderDecoder, halve
 from cbsn.networks.layers import HE, Convolution, pointwise
 from cbsn.sampling import mask_pixels
 
@@ -107,7 +107,7 @@ class BlindSpotUNet(EncoderDecoder):
             for layer in layers:
                 x = layer(x)
             skips.append(x)
-            x = ops.max_pool(x, 2, data_format="channels_last")
+            x = halve(x)
         for layer in self.bottom:
             x = layer(x)
         for level in reversed(range(self.depth)):

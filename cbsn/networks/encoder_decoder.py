@@ -133,6 +133,12 @@ class EncoderDecoder(keras.Model):
         }
 
 
+def halve(x: Tensor) -> Tensor:
+    """The largest of each 2×2 pixels: [N, H, W, C] → [N, H/2, W/2, C]."""
+    # With its strides, which Keras on JAX gets wrong by itself.
+    return ops.max_pool(x, 2, 2, data_format="channels_last")
+
+
 def _reflect_to_multiple(x: Tensor, multiple: int) -> Tensor:
     """Reflects [N, H, W, C] at the bottom and right up to multiples of `multiple`.
 

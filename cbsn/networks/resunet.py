@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from cbsn.networks.encoder_decoder import EncoderDecoder
+from cbsn.networks.encoder_decoder import EncoderDecoder, halve
 from cbsn.networks.layers import HE, Convolution, pointwise
 from cbsn.sampling import depth_to_space
 
@@ -115,7 +115,7 @@ class ResidualAttentionUNet(EncoderDecoder):
         for block in self.encoder:
             x = block(x)
             skips.append(x)
-            x = ops.max_pool(x, 2, data_format="channels_last")
+            x = halve(x)
         x = self.bottom(x)
         for level in reversed(range(self.depth)):
             x = self.doublings[level](x)
