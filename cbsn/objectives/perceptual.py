@@ -1,6 +1,7 @@
 """The perceptual loss: how far apart two pictures' features in VGG-16 are."""
 
 import os
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -38,8 +39,9 @@ class PerceptualLoss:
 
     def __init__(self, weights: str | os.PathLike | None = None):
         vgg = keras.applications.VGG16(weights=None, include_top=False)
-        path = _fetch() if weights is None else weights
+        path = Path(_fetch() if weights is None else weights)
         try:
+            path.stat()  # HDF5's own words for a missing file are many
             vgg.load_weights(path)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ConfigError(

@@ -39,8 +39,12 @@ def open_records(
 def is_gray(records: PatchRecords | PairedRecords) -> bool:
     """Says whether pictures are gray, by some of their patches."""
     step = -(-len(records) // _LOOKED_AT)
-    patches = (records[index] for index in range(0, len(records), step))
-    return all((patch == patch[..., :1]).all() for patch in patches)
+    for index in range(0, len(records), step):
+        patch = records[index]
+        shots = patch.reshape(*patch.shape[:-1], -1, 3)
+        if (shots != shots[..., :1]).any():
+            return False
+    return True
 
 
 def _open(dataset: str, source: Path, convert: bool) -> PatchRecords:

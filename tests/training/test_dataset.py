@@ -73,7 +73,12 @@ def test_gray_is_told_by_the_patches(photos, tmp_path):
         Image.open(path).convert("L").save(tmp_path / f"{i}.gray.png")
     gray = open_records(str(tmp_path / "*.gray.png"), tmp_path)
     assert is_gray(gray)
-    assert is_gray(open_records("photos", tmp_path)) is False
+    (tmp_path / "negative").mkdir()
+    for path in tmp_path.glob("*.gray.png"):
+        Image.fromarray(255 - np.asarray(Image.open(path))).save(tmp_path / "negative" / path.name)
+    shots = open_records(str(tmp_path / "*.gray.png"), tmp_path, second_shots="negative")
+    assert (shots[0][..., 0] != shots[0][..., 3]).any()
+    assert is_gray(shots)
 
 
 def test_second_shots_are_prepared_and_paired(photos, tmp_path):
