@@ -25,13 +25,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = cli.make_parser("Scores denoisers on pairs of noisy and clean pictures.")
     add = parser.add_argument
     unset = argparse.SUPPRESS
-    add(
-        "--gpu",
-        nargs="?",
-        const="all",
-        help="GPUs to use: alone all of them, with numbers (0 or 0,1) these; without the flag "
-        "whatever there is",
-    )
+    cli.add_gpu(parser)
     add(
         "--modelpath",
         dest="model_paths",
@@ -49,21 +43,7 @@ def make_parser() -> argparse.ArgumentParser:
         help="clean pictures: a folder or a glob",
     )
     add("--noisy", metavar="GLOB", help="noisy pictures of the same names: a folder or a glob")
-    add(
-        "--noise",
-        help="instead of --noisy, noise for the clean pictures, always the same: gaussian, "
-        "poisson, poisson-gaussian or camera",
-    )
-    add(
-        "--noise_sigma",
-        help="standard deviation of the Gaussian noise, or of the camera's read noise, in 8-bit "
-        "levels: 25, or a range such as 5-50 (gaussian: 25, poisson-gaussian: 5, camera: 5.1)",
-    )
-    add(
-        "--noise_peak",
-        help="photons of a white pixel: 30, or a range such as 10-100 (poisson, "
-        "poisson-gaussian: 30, camera: 100)",
-    )
+    cli.add_noise(parser, "instead of --noisy, noise for the clean pictures, always the same")
     add("--seed", type=int, default=0, help="of that noise")
     add(
         "--baselines",
@@ -83,19 +63,7 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="the weights of LPIPS (an .npz); without the flag those in the cache",
     )
-    add(
-        "--tile",
-        default="auto",
-        help="how much is denoised at a time: auto, the side of a square in pixels, or 0 for the "
-        "whole picture; smaller takes less memory. The results are equal, but for ssbsn and "
-        "n2n-resunet, parts of which see the tile and its rim, and no more",
-    )
-    add(
-        "--precision",
-        default="auto",
-        help="float32, mixed_bfloat16 or mixed_float16; auto: bfloat16 where the hardware has it, "
-        "which changes a pixel by a level here and there",
-    )
+    cli.add_denoising(parser)
     add(
         "--json",
         dest="json_path",

@@ -21,13 +21,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = cli.make_parser("Denoises pictures with a trained model.")
     add = parser.add_argument
     unset = argparse.SUPPRESS
-    add(
-        "--gpu",
-        nargs="?",
-        const="all",
-        help="GPUs to use: alone all of them, with numbers (0 or 0,1) these; without the flag "
-        "whatever there is",
-    )
+    cli.add_gpu(parser)
     add(
         "--modelpath",
         dest="model_path",
@@ -84,19 +78,7 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="dilated modules in each branch; only a *.weights.h5 file needs it",
     )
-    add(
-        "--tile",
-        default="auto",
-        help="how much is denoised at a time: auto, the side of a square in pixels, or 0 for the "
-        "whole picture; smaller takes less memory. The results are equal, but for ssbsn and "
-        "n2n-resunet, parts of which see the tile and its rim, and no more",
-    )
-    add(
-        "--precision",
-        default="auto",
-        help="float32, mixed_bfloat16 or mixed_float16; auto: bfloat16 where the hardware has it, "
-        "which changes a pixel by a level here and there",
-    )
+    cli.add_denoising(parser)
     add(
         "--engine",
         choices=("auto", "tensorflow", "openvino"),

@@ -22,21 +22,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--second_shots",
         help="another noisy shot of each picture of --dataset, by equal names (n2n-resunet)",
     )
-    what.add_argument(
-        "--noise",
-        help="noise to add to pictures that are clean: gaussian, poisson, poisson-gaussian or "
-        "camera",
-    )
-    what.add_argument(
-        "--noise_sigma",
-        help="standard deviation of the Gaussian noise, or of the camera's read noise, in 8-bit "
-        "levels: 25, or a range such as 5-50 (gaussian: 25, poisson-gaussian: 5, camera: 5.1)",
-    )
-    what.add_argument(
-        "--noise_peak",
-        help="photons of a white pixel: 30, or a range such as 10-100 (poisson, "
-        "poisson-gaussian: 30, camera: 100)",
-    )
+    cli.add_noise(what, "noise to add to pictures that are clean")
     what.add_argument(
         "--recipe",
         default="cbsn",
@@ -55,10 +41,10 @@ def make_parser() -> argparse.ArgumentParser:
     what.add_argument(
         "--block", type=int, help="dilated modules in a branch (C-BSN and its like: 9)"
     )
-    what.add_argument("--depth", type=int, help="how often a U-Net halves the picture (U-Nets: 3)")
     what.add_argument(
         "--attention", type=int, help="how many of them, the last ones, have it (ssbsn: 3)"
     )
+    what.add_argument("--depth", type=int, help="how often a U-Net halves the picture (U-Nets: 3)")
 
     how = flags.add_argument_group("how")
     how.add_argument(
@@ -169,12 +155,7 @@ def make_parser() -> argparse.ArgumentParser:
     how.add_argument(
         "--cpu_devices", type=int, default=1, help="logical devices to split the CPU into"
     )
-    how.add_argument(
-        "--gpu",
-        nargs="?",
-        const="all",
-        help="alone all GPUs, 0 or 0,1 these; without the flag whatever there is",
-    )
+    cli.add_gpu(how)
 
     report = flags.add_argument_group("what is kept and shown")
     report.add_argument("--checkpoints", default="checkpoints", type=Path, help="folder of runs")

@@ -25,6 +25,55 @@ def make_parser(description: str) -> argparse.ArgumentParser:
     return argparse_flags.ArgumentParser(description=description, formatter_class=_HelpFormatter)
 
 
+def add_gpu(parser: argparse._ActionsContainer) -> None:
+    """Adds `--gpu`, as `cbsn.devices.select_gpus` takes it, to a parser or a group of it."""
+    parser.add_argument(
+        "--gpu",
+        nargs="?",
+        const="all",
+        help="GPUs to use: alone all of them, with numbers (0 or 0,1) these; without the flag "
+        "whatever there is",
+    )
+
+
+def add_denoising(parser: argparse.ArgumentParser) -> None:
+    """Adds `--tile` and `--precision`, as `cbsn.inference.denoiser.Denoiser` takes them."""
+    parser.add_argument(
+        "--tile",
+        default="auto",
+        help="how much is denoised at a time: auto, the side of a square in pixels, or 0 for the "
+        "whole picture; smaller takes less memory. The results are equal, but for ssbsn and "
+        "n2n-resunet, parts of which see the tile and its rim, and no more",
+    )
+    parser.add_argument(
+        "--precision",
+        default="auto",
+        help="float32, mixed_bfloat16 or mixed_float16; auto: bfloat16 where the hardware has it, "
+        "which changes a pixel by a level here and there",
+    )
+
+
+def add_noise(parser: argparse._ActionsContainer, what: str) -> None:
+    """Adds `--noise`, `--noise_sigma` and `--noise_peak`, as `Noise.parse` takes them.
+
+    Args:
+        parser: or a group of it.
+        what: help on the first, what it is for.
+    """
+    kinds = "gaussian, poisson, poisson-gaussian or camera"
+    parser.add_argument("--noise", help=f"{what}: {kinds}")
+    parser.add_argument(
+        "--noise_sigma",
+        help="standard deviation of the Gaussian noise, or of the camera's read noise, in 8-bit "
+        "levels: 25, or a range such as 5-50 (gaussian: 25, poisson-gaussian: 5, camera: 5.1)",
+    )
+    parser.add_argument(
+        "--noise_peak",
+        help="photons of a white pixel: 30, or a range such as 10-100 (poisson, "
+        "poisson-gaussian: 30, camera: 100)",
+    )
+
+
 def run(
     main: Callable[[argparse.Namespace], int | None],
     parser: argparse.ArgumentParser,

@@ -81,7 +81,7 @@ def test_shipped_name(recipe, saved, tmp_path, monkeypatch):
 
 def test_original_checkpoint(golden):
     recipe, network = load_model(golden("small/CBSN_small.ckpt"))
-    assert recipe.network_config == {"filters": 16, "num_modules": 2}
+    assert recipe.network_config == {"filters": 16, "num_modules": 2, "channels": 3}
     assert network.count_params() == 26_771
 
 

@@ -2,15 +2,15 @@
 
 from typing import Any
 
-import keras
 from keras import ops
 
+from cbsn.networks.denoising_network import DenoisingNetwork
 from cbsn.networks.layers import crop
 
 Tensor = Any
 
 
-class EncoderDecoder(keras.Model):
+class EncoderDecoder(DenoisingNetwork):
     """A network that halves the picture `depth` times, and doubles it as often.
 
     A subclass makes its layers, then calls `self.build((None, None, None, channels))`, and
@@ -31,25 +31,14 @@ class EncoderDecoder(keras.Model):
         ValueError: if `filters` or `channels` is below 1, or `depth` below 1.
     """
 
-    blindness = "none"
-    """One of "always", "switched", "masked" and "none"; see `cbsn.networks`."""
-
-    is_local = True
-    """Whether an input further away than `receptive_field_radius` cannot change an output."""
-
-    has_loop = False
-    """Whether its graph has a loop."""
-
     def __init__(self, filters: int, depth: int, channels: int, **kwargs):
-        super().__init__(**kwargs)
+        super().__init__(filters, channels, **kwargs)
         if filters < 1 or depth < 1 or channels < 1:
             raise ValueError(
                 "filters, depth and channels must be at least 1. "
                 f"Received: filters={filters}, depth={depth}, channels={channels}"
             )
-        self.filters = filters
         self.depth = depth
-        self.channels = channels
 
     @property
     def widths(self) -> list[int]:
@@ -58,17 +47,17 @@ class EncoderDecoder(keras.Model):
 
     @property
     def grid(self) -> int:
-        """Tiles of a picture must start at multiples of this, so that they are halved as it is."""
+        """As `DenoisingNetwork` has it: so tiles are halved as the whole picture is."""
         return 2**self.depth
 
     @property
     def size_multiple(self) -> int:
-        """Pictures whose heights and widths are multiples of this need no padding inside."""
+        """As `DenoisingNetwork` has it."""
         return self.grid
 
     @property
     def receptive_field_radius(self) -> int:
-        """How many pixels away an input can change an output."""
+        """As `DenoisingNetwork` has it."""
         at_ends, at_bottom, between = self.reaches()
         radius = 0
         for place in range(self.grid):
@@ -102,11 +91,7 @@ class EncoderDecoder(keras.Model):
                 f"{type(self).__name__} sees every pixel that it is given, so it is not blind "
                 f"unless its input is masked. Received: blind={blind}"
             )
-        if padding == "valid" and not self.is_local:
-            raise ValueError(
-                "Every output of this network depends on all of the input, so that no tile has an "
-                f"inside. Received: padding={padding!r}"
-            )
+        self.check_padding(padding)
         height, width = ops.shape(inputs)[1:3]
         x = _reflect_to_multiple(inputs, self.grid)
         x = self.transform(x)[:, :height, :width]
@@ -121,16 +106,8 @@ class EncoderDecoder(keras.Model):
                 )
         return x
 
-    def compute_output_shape(self, input_shape):  # noqa: D102
-        return tuple(input_shape)
-
     def get_config(self):  # noqa: D102
-        return {
-            **super().get_config(),
-            "filters": self.filters,
-            "depth": self.depth,
-            "channels": self.channels,
-        }
+        return {**super().get_config(), "depth": self.depth}
 
 
 def halve(x: Tensor) -> Tensor:

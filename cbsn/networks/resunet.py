@@ -107,7 +107,7 @@ class ResidualAttentionUNet(EncoderDecoder):
 
     @property
     def receptive_field_radius(self) -> int:
-        """How many pixels away an input can change an output, but for the means."""
+        """As `DenoisingNetwork` has it, but for the means."""
         return super().receptive_field_radius + 1  # the head's
 
     def transform(self, inputs: Tensor) -> Tensor:  # noqa: D102

@@ -7,12 +7,13 @@ from typing import Any
 import keras
 from keras import ops
 
+from cbsn.networks.denoising_network import DenoisingNetwork
 from cbsn.networks.layers import HE, HE_UNTRUNCATED, DilatedBranch, crop, pointwise
 
 Tensor = Any
 
 
-class TwoBranchNetwork(keras.Model):
+class TwoBranchNetwork(DenoisingNetwork):
     """A 1×1 convolution, two dilated blind-spot branches, and 1×1 convolutions on both.
 
     The branches have a masked kernel of 3×3 and dilation 2, and one of 5×5 and dilation 3. The last
@@ -41,16 +42,6 @@ class TwoBranchNetwork(keras.Model):
     DILATIONS = (2, 3)
 
     blindness = "always"
-    """One of "always", "switched", "masked" and "none"; see `cbsn.networks`."""
-
-    is_local = True
-    """Whether an input further away than `receptive_field_radius` cannot change an output."""
-
-    has_loop = False
-    """Whether its graph has a loop."""
-
-    grid = 1
-    """Tiles of a picture may start at multiples of this."""
 
     def __init__(
         self,
@@ -63,15 +54,13 @@ class TwoBranchNetwork(keras.Model):
         initializers: tuple[Any, Any] = (HE_UNTRUNCATED, HE),
         **kwargs,
     ):
-        super().__init__(**kwargs)
+        super().__init__(filters, channels, **kwargs)
         if filters < 1 or num_modules < 0 or channels < 1:
             raise ValueError(
                 "filters and channels must be at least 1, num_modules at least 0. "
                 f"Received: filters={filters}, num_modules={num_modules}, channels={channels}"
             )
-        self.filters = filters
         self.num_modules = num_modules
-        self.channels = channels
         policy = self.dtype_policy
         common = {"kernel_initializer": initializers[1], "dtype": policy}
         self.head = pointwise(filters, name="head", **common)
@@ -97,12 +86,12 @@ class TwoBranchNetwork(keras.Model):
 
     @property
     def receptive_field_radius(self) -> int:
-        """How many pixels away an input can change an output, but for attention."""
+        """As `DenoisingNetwork` has it, but for attention."""
         return max(branch.radius for branch in self.branches)
 
     @property
     def size_multiple(self) -> int:
-        """Outputs whose heights and widths are multiples of this need no padding inside."""
+        """As `DenoisingNetwork` has it."""
         return math.lcm(*(branch.size_multiple for branch in self.branches))
 
     def build(self, input_shape):  # noqa: D102
@@ -117,11 +106,7 @@ class TwoBranchNetwork(keras.Model):
 
     def call(self, inputs: Tensor, blind: bool = False, padding: str = "same") -> Tensor:
         """Denoises a normalised batch; `blind` is a Python bool, `padding` "same" or "valid"."""
-        if padding == "valid" and not self.is_local:
-            raise ValueError(
-                "Every output of this network depends on all of the input, so that no tile has an "
-                f"inside. Received: padding={padding!r}"
-            )
+        self.check_padding(padding)
         blind = blind or self.blindness == "always"
         x = self.head(inputs)
         features = []
@@ -138,13 +123,5 @@ class TwoBranchNetwork(keras.Model):
         """Runs the network blind; None says that it is so at every pixel. Nothing is random."""
         return self(inputs, blind=True), None
 
-    def compute_output_shape(self, input_shape):  # noqa: D102
-        return tuple(input_shape)
-
     def get_config(self):  # noqa: D102
-        return {
-            **super().get_config(),
-            "filters": self.filters,
-            "num_modules": self.num_modules,
-            "channels": self.channels,
-        }
+        return {**super().get_config(), "num_modules": self.num_modules}

@@ -41,7 +41,7 @@ class Objective:
         """Computes the loss of one batch.
 
         Args:
-            network: as `cbsn.networks` says.
+            network: a `DenoisingNetwork`, or what is called like one.
             noisy: float32 [N, H, W, SHOTS·C], normalised; H and W multiples of `patch_multiple`.
             step: integer scalar, number of steps done before this one.
             random: gives `random.integers(shape, high)`: int32 in [0, high), independent per
