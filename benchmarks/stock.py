@@ -93,6 +93,10 @@ class StockNetwork(keras.Model):
         radius = self.receptive_field_radius
         return x[:, radius:-radius, radius:-radius] if padding == "valid" else x
 
+    def blind_pass(self, inputs: Tensor, random: Any) -> tuple[Tensor, None]:
+        """As `TwoBranchNetwork` has it."""
+        return self(inputs, blind=True), None
+
 
 def _run(branch: list[keras.layers.Layer], x: Tensor, blind: bool) -> Tensor:
     masked, first, second, *modules, last = branch

@@ -1,5 +1,6 @@
 """Finds the training patches that a `--dataset` names, and makes them where need be."""
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -37,13 +38,14 @@ def open_records(
 
 
 def is_gray(records: PatchRecords | PairedRecords) -> bool:
-    """Says whether pictures are gray, by some of their patches."""
+    """Says whether pictures are gray, by some of their patches; damaged ones do not count."""
     step = -(-len(records) // _LOOKED_AT)
     for index in range(0, len(records), step):
-        patch = records[index]
-        shots = patch.reshape(*patch.shape[:-1], -1, 3)
-        if (shots != shots[..., :1]).any():
-            return False
+        with contextlib.suppress(DataError):
+            patch = records[index]
+            shots = patch.reshape(*patch.shape[:-1], -1, 3)
+            if (shots != shots[..., :1]).any():
+                return False
     return True
 
 

@@ -134,6 +134,8 @@ def train(recipe_name: str, changes: Mapping[str, Any], options: RunOptions) -> 
                     f"{strategy.num_replicas_in_sync}, parts of a batch on each: "
                     f"{trainer.accumulate}."
                 )
+                if noise:
+                    print(f"The pictures are taken to be clean; added to them: {noise}.")
         TrainingLoop(folder, trainer, pipeline, validation, options, workers).run()
     if workers.is_chief:
         infer = f"python infer.py --modelpath {folder} --imagepath PICTURES --savepath out"

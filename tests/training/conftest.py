@@ -32,7 +32,16 @@ def recipe():
     return _small("cbsn")
 
 
-@pytest.fixture(params=sorted(RECIPES))
+_SPECIAL = ("cbsn", "dil-unet", "n2n-resunet", "ssbsn")
+"""Between them, these have all that is special in a recipe."""
+
+
+@pytest.fixture(
+    params=[
+        name if name in _SPECIAL else pytest.param(name, marks=pytest.mark.long)
+        for name in sorted(RECIPES)
+    ]
+)
 def any_recipe(request):
     """Each recipe in turn, as small."""
     return _small(request.param)
