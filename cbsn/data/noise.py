@@ -157,13 +157,21 @@ class Noise:
         ]
         return ", ".join([f"{self.kind} noise", *shown])
 
-    def _unit(self, image: np.ndarray) -> np.ndarray:
-        """The picture in float32, 1.0 being white; refuses what the kind cannot be added to."""
-        if self.kind == "camera" and image.shape[-1] != 3:
+    def check(self, channels: int) -> None:
+        """Refuses pictures that the kind cannot be added to.
+
+        Raises:
+            ConfigError: camera noise for pictures of other than 3 channels.
+        """
+        if self.kind == "camera" and channels != 3:
             raise ConfigError(
                 "--noise camera needs pictures in colour; take another noise for gray ones. "
-                f"Received: {image.shape[-1]} channels"
+                f"Received: {channels} channels"
             )
+
+    def _unit(self, image: np.ndarray) -> np.ndarray:
+        """The picture in float32, 1.0 being white."""
+        self.check(image.shape[-1])
         return image.astype(np.float32) / np.float32(value_range(image.dtype))
 
 

@@ -46,8 +46,8 @@ class PatchPipeline:
         bad_records: dict, what is wrong with each damaged record that was skipped, by its index.
 
     Raises:
-        ConfigError: if the crops are larger than the recorded patches, or the batch cannot be
-            shared out evenly.
+        ConfigError: if the crops are larger than the recorded patches, the batch cannot be shared
+            out evenly, or the noise is not for so many channels.
     """
 
     def __init__(
@@ -75,6 +75,8 @@ class PatchPipeline:
                 f"--batchsize is shared out over {workers} workers, so it must be a multiple of "
                 f"{workers}. Received: batch_size={batch_size}"
             )
+        if noise:
+            noise.check(channels)
         self.records = records
         self.patch_size = patch_size
         self.batch_size = batch_size

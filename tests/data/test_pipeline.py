@@ -280,3 +280,8 @@ def test_gray_pictures_stay_as_they_are(tmp_path):
     pipeline = PatchPipeline(PatchRecords.open(tmp_path), 256, 1, channels=1)
     assert set(np.unique(pipeline.batch(0))) == set(range(256))
     assert np.abs(np.diff(pipeline.batch(0)[0, :, :, 0].astype(int))).max() <= 1
+
+
+def test_camera_noise_for_gray_is_refused_at_once(records):
+    with pytest.raises(ConfigError, match="needs pictures in colour"):
+        PatchPipeline(records, 20, 1, channels=1, noise=Noise.parse("camera", None, None))
