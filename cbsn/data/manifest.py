@@ -1,5 +1,6 @@
 """The manifest of a prepared data set: what it was made of and what it consists of."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -135,10 +136,11 @@ class Manifest:
         Raises:
             DataError: if the manifest does not tell.
         """
-        patches = self.patches_of(shard)
-        if not 0 <= record < len(patches):
-            raise DataError(f"The manifest does not tell the picture of patch {record} of {shard}.")
-        return str(Path(self.root, patches[record][0]))
+        with contextlib.suppress(DataError):
+            patches = self.patches_of(shard)
+            if 0 <= record < len(patches):
+                return str(Path(self.root, patches[record][0]))
+        raise DataError(f"The manifest does not tell the picture of patch {record} of {shard}.")
 
     def patches_of(self, shard: str) -> list[tuple[str, int]]:
         """Says of every patch of a shard whose it is.

@@ -31,6 +31,12 @@ class DenoisingNetwork(keras.Model):
     has_loop = False
     """Whether there is a loop in its graph."""
 
+    receptive_field_radius: int
+    """How many pixels away an input can change an output, in a network that is local."""
+
+    size_multiple: int
+    """Outputs whose heights and widths are multiples of this need no padding inside."""
+
     grid = 1
     """Tiles must start at multiples of this, for them to come out as the whole picture."""
 
@@ -38,16 +44,6 @@ class DenoisingNetwork(keras.Model):
         super().__init__(**kwargs)
         self.filters = filters
         self.channels = channels
-
-    @property
-    def receptive_field_radius(self) -> int:
-        """How many pixels away an input can change an output, in a network that is local."""
-        raise NotImplementedError
-
-    @property
-    def size_multiple(self) -> int:
-        """Outputs whose heights and widths are multiples of this need no padding inside."""
-        raise NotImplementedError
 
     def check_padding(self, padding: str) -> None:
         """Refuses "valid" padding of a network that is not local.

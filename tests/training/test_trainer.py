@@ -175,7 +175,7 @@ def test_accumulating_trains_the_weights_of_the_large_batch(any_recipe, random):
     recipe = dataclasses.replace(any_recipe, batch_size=4, learning_rate=1e-4)
     channels = 3 * recipe.build_objective().SHOTS
     trainers = [Trainer(recipe, accumulate=n) for n in (1, 4)]
-    for _ in range(10):
+    for _ in range(20):
         batch = tf.constant(random.integers(0, 256, (4, 20, 20, channels)).astype("uint8"))
         for trainer in trainers:
             trainer.train_step(batch)
