@@ -1,0 +1,145 @@
+"""The submission to the SIDD benchmark, sRGB."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from cbsn.data.image_io import read_picture
+from cbsn.errors import ConfigError, DataError
+from cbsn.evaluation.submit.matlab import read_mat
+from cbsn.evaluation.submit.sidd_layouts import LAYOUTS, Extras
+from cbsn.evaluation.submit.submission import Submission
+from cbsn.files import atomic_path
+
+VARIABLE = "BenchmarkNoisyBlocksSrgb"
+FILE = f"{VARIABLE}.mat"
+
+SHAPE = (40, 32, 256, 256, 3)
+"""Images, blocks, height, width and colours of the real benchmark."""
+
+OPTIONAL_DATA = ("MethodName", "Authors", "PaperTitle", "Venue", "MachineSpecs")
+"""Fields of the kit's `OptionalData`."""
+
+
+class SiddSubmission(Submission):
+    """The blocks of SIDD, denoised one by one to `OUT/blocks/NNNN_DN.png`.
+
+    Block NNNN is block NNNN % 32 of image NNNN // 32. When all are there, they are written in the
+    layouts asked for: `OUT/SubmitSrgb.mat` (`blocks`), `OUT/SubmitSrgb.csv` (`csv`) or
+    `OUT/kit/SubmitSrgb.mat` (`kit`).
+
+    Args:
+        source: `BenchmarkNoisyBlocksSrgb.mat`, or the folder that holds it. The blocks are uint8
+            [40, 32, 256, 256, 3]; other numbers bring a warning.
+        out: folder to write.
+        layouts: str, keys of `LAYOUTS` with commas between them. Default `"blocks"`.
+        texts: values of `OPTIONAL_DATA` for the layout `kit`; those not given are empty.
+        resume: whether to go on with the submission in `out`. Default False.
+
+    Raises:
+        ConfigError: if there is no such layout, or `out` holds a submission and `resume` is False.
+        DataError: if the file is missing or broken.
+
+    Example:
+        >>> submission = SiddSubmission("BenchmarkNoisyBlocksSrgb.mat", "out")
+        >>> submission.run(Denoiser.load("checkpoints/my-run"))
+    """
+
+    BENCHMARK = "sidd"
+    PART = "block"
+    SUFFIX = "_DN.png"
+    DTYPE = np.uint8
+    BUNDLES = tuple(layout.path for layout in LAYOUTS.values())
+
+    def __init__(
+        self,
+        source: str | Path,
+        out: str | Path,
+        *,
+        layouts: str = "blocks",
+        texts: dict[str, str | None] | None = None,
+        resume: bool = False,
+    ):
+        self._layouts = _parse_layouts(layouts)
+        self._texts = {key: (texts or {}).get(key) or "" for key in OPTIONAL_DATA}
+        path = _find(Path(source).expanduser())
+        self._blocks = _read(path)
+        images, blocks, *shape = self._blocks.shape
+        warning = ""
+        if self._blocks.shape != SHAPE:
+            warning = f"{path} is {_times(self._blocks.shape)}, and SIDD's is {_times(SHAPE)}"
+        super().__init__(
+            source=path.parent,
+            files=[path],
+            shapes={f"{n:04d}": tuple(shape) for n in range(images * blocks)},
+            warning=warning,
+            out=out,
+            resume=resume,
+        )
+
+    def read(self, name: str) -> np.ndarray:
+        """Returns a noisy block, uint8 [H, W, 3]."""
+        return np.ascontiguousarray(self._blocks[divmod(int(name), self._blocks.shape[1])])
+
+    def save(self, path: Path, denoised: np.ndarray) -> None:
+        """Writes a PNG file."""
+        with atomic_path(path) as temporary:
+            # A higher level takes longer than a GPU takes for the block, and saves a tenth.
+            Image.fromarray(denoised).save(temporary, compress_level=1)
+
+    def load_file(self, path: Path) -> np.ndarray:
+        """Reads a PNG file."""
+        return read_picture(path).pixels
+
+    def bundle(self, load: Callable[[str], np.ndarray], seconds: float | None) -> list[Path]:
+        """Writes the layouts."""
+        denoised = np.empty(self._blocks.shape, np.uint8)
+        for name in self.shapes:
+            denoised[divmod(int(name), denoised.shape[1])] = load(name)
+        paths = []
+        for layout in self._layouts:
+            paths.append(self.progress.out / LAYOUTS[layout].path)
+            LAYOUTS[layout].write(denoised, paths[-1], Extras(seconds, self._texts))
+        return paths
+
+
+def _parse_layouts(names: str) -> list[str]:
+    wanted = [*dict.fromkeys(name.strip() for name in names.split(",") if name.strip())]
+    if not wanted or not {*wanted} <= {*LAYOUTS}:
+        raise ConfigError(
+            f"--layout takes {', '.join(LAYOUTS)}, with commas between them. "
+            f"Received: --layout {names!r}"
+        )
+    return wanted
+
+
+def _find(source: Path) -> Path:
+    path = source / FILE if source.is_dir() else source
+    if path.is_file():
+        return path
+    raise DataError(
+        f"There is no file {path}. Download SIDD's benchmark data, {FILE}, from "
+        "https://abdokamel.github.io/sidd and say with --source where it lies."
+    )
+
+
+def _read(path: Path) -> np.ndarray:
+    try:
+        blocks = read_mat(path, VARIABLE)
+    except DataError as error:
+        raise DataError(
+            f"{error} Download {FILE} (again) from https://abdokamel.github.io/sidd, and give it "
+            "as --source."
+        ) from error
+    if blocks.ndim != 5 or blocks.shape[-1] != 3 or blocks.dtype != np.uint8 or not blocks.size:
+        raise DataError(
+            f"{path}: {VARIABLE} should be uint8 [images, blocks, height, width, 3]. Found: "
+            f"{blocks.dtype} {blocks.shape}. Give the sRGB file of SIDD's benchmark as --source."
+        )
+    return blocks
+
+
+def _times(shape: tuple[int, ...]) -> str:
+    return " × ".join(map(str, shape))
