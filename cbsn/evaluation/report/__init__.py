@@ -1,0 +1,1 @@
+"""Showing what denoisers do: a page of HTML, and a sheet of pictures for a paper."""

@@ -1,0 +1,128 @@
+"""A sheet that shows pictures side by side, for a paper."""
+
+import dataclasses
+import os
+import re
+from collections.abc import Sequence
+
+from PIL import Image, ImageDraw, ImageFont
+
+from cbsn.evaluation.report.picture import ReportPicture
+from cbsn.evaluation.report.pixels import to_image
+from cbsn.evaluation.report.places import find_places
+from cbsn.files import atomic_path
+
+TILE = 256
+"""Height and width in px of what is shown of a larger picture."""
+
+_SMALLEST = 128
+_MARGIN = 20
+_GAP = 12
+_LINE = 19
+_FONT = ImageFont.load_default(size=14)
+_BLACK, _GRAY = "#000000", "#606060"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Row:
+    """A picture's row: by label, its tiles and the lines beneath them."""
+
+    name: str
+    tiles: dict[str, Image.Image]
+    captions: dict[str, list[str]]
+
+    @property
+    def tile_height(self) -> int:
+        return max(tile.height for tile in self.tiles.values())
+
+    @property
+    def height(self) -> int:
+        lines = 1 + max(map(len, self.captions.values()))
+        return _GAP + lines * _LINE + self.tile_height
+
+
+def write_contact_sheet(path: str | os.PathLike, pictures: Sequence[ReportPicture]) -> None:
+    """Writes a PNG with a row for each picture: noisy, each method, clean.
+
+    Pictures larger than `TILE` are cut, not reduced, as their noise is to be seen: at the place
+    that is the worst for the first method. Very small ones are enlarged.
+
+    Args:
+        path: of the file; its folder must exist.
+        pictures: at least one. A method that a picture lacks leaves a gap in its row.
+
+    Raises:
+        OSError: if the file cannot be written.
+        TypeError: if a picture is neither uint8, uint16 nor float.
+        ValueError: if there is no picture.
+    """
+    if not pictures:
+        raise ValueError("A contact sheet needs a picture. Received: none")
+    labels = list(dict.fromkeys(label for picture in pictures for label, _ in picture.sides))
+    if "clean" in labels:
+        labels.append(labels.pop(labels.index("clean")))
+    tiles = [_tiles(picture) for picture in pictures]
+    column = max(_SMALLEST, *(tile.width for row in tiles for tile in row.values()))
+    rows = [
+        _Row(
+            picture.name,
+            tiles_of_it,
+            {label: _wrapped(picture.captions.get(label, ""), column) for label in labels},
+        )
+        for picture, tiles_of_it in zip(pictures, tiles, strict=True)
+    ]
+    heads = {label: _wrapped(label, column) for label in labels}
+    top = _MARGIN + max(map(len, heads.values())) * _LINE
+    sheet = Image.new(
+        "RGB",
+        (
+            2 * _MARGIN + len(labels) * (column + _GAP) - _GAP,
+            top + sum(row.height for row in rows) + _MARGIN,
+        ),
+        "white",
+    )
+    draw = ImageDraw.Draw(sheet)
+    lefts = {label: _MARGIN + i * (column + _GAP) for i, label in enumerate(labels)}
+    for label, lines in heads.items():
+        # The last line of each stands right above the pictures.
+        _write(draw, lefts[label], top - len(lines) * _LINE, lines, _BLACK)
+    for row in rows:
+        y = top + _GAP // 2
+        _write(draw, _MARGIN, y, _wrapped(row.name, sheet.width - 2 * _MARGIN)[:1], _GRAY)
+        y += _LINE
+        for label, tile in row.tiles.items():
+            sheet.paste(tile, (lefts[label], y))
+        for label, lines in row.captions.items():
+            _write(draw, lefts[label], y + row.tile_height + 2, lines, _GRAY)
+        top += row.height
+    with atomic_path(path) as temporary:
+        sheet.save(temporary, "PNG")
+
+
+def _tiles(picture: ReportPicture) -> dict[str, Image.Image]:
+    rows, columns = find_places(picture, TILE, count=1)[0]
+    tiles = {}
+    for label, pixels in picture.sides:
+        tile = to_image(pixels[rows, columns])
+        zoom = max(1, _SMALLEST // max(tile.size))
+        size = (tile.width * zoom, tile.height * zoom)
+        tiles[label] = tile.resize(size, Image.Resampling.NEAREST)
+    return tiles
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    """Breaks a text into lines of at most `width` px: after a space or a slash, if it can."""
+    lines = [""]
+    for piece in re.findall("[^ /]*[ /]?", " ".join(text.split())):
+        if _FONT.getlength(lines[-1] + piece.rstrip()) > width and lines[-1]:
+            lines.append("")
+        for character in piece:
+            if _FONT.getlength(lines[-1] + character.rstrip()) > width and lines[-1]:
+                lines.append("")
+            lines[-1] += character
+    return lines
+
+
+def _write(draw: ImageDraw.ImageDraw, x: int, y: int, lines: Sequence[str], color: str) -> None:
+    for i, line in enumerate(lines):
+        draw.text((x, y + i * _LINE), line, color, _FONT)

@@ -1,0 +1,157 @@
+import base64
+import html.parser
+import io
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cbsn.evaluation.report import html as report_html
+from cbsn.evaluation.report.html import write_report
+from cbsn.evaluation.report.picture import ReportPicture
+from cbsn.evaluation.report.pixels import LONGEST
+
+HOSTILE = """</script><script>alert("1")</script> & 'ünï' <b onclick="x">"""
+
+
+class _Page(html.parser.HTMLParser):
+    """What a browser would find: the tags, and the text outside of scripts and styles."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.text, self._raw = [], "", False
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        self._raw = tag in ("script", "style")
+
+    def handle_endtag(self, tag):
+        self._raw = False
+
+    def handle_data(self, data):
+        self.text += "" if self._raw else data
+
+    def images(self):
+        """By alternative text, the pixels of every image."""
+        found = {}
+        for tag, attributes in self.tags:
+            if tag == "img":
+                kind, _, data = attributes["src"].partition(",")
+                assert kind == "data:image/webp;base64"
+                image = Image.open(io.BytesIO(base64.b64decode(data)))
+                found.setdefault(attributes["alt"], []).append(np.asarray(image))
+        return found
+
+
+@pytest.fixture
+def page(tmp_path):
+    def write(content):
+        write_report(tmp_path / "report.html", content)
+        return _Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+
+    return write
+
+
+def test_all_parts_are_there(page, make_content, make_picture, tmp_path):
+    log = tmp_path / "metrics.jsonl"
+    log.write_text('{"step": 1, "blind": 2, "validation_psnr": 30}\n{"step": 2, "blind": 1}\n{"st')
+    picture = make_picture((96, 80))
+    found = page(make_content(picture, curves={"first": log, "second": tmp_path / "none"}))
+    for text in ("Two denoisers", "1 picture of a ramp", "It is white.", "96", "32.04 dB, SSIM .9"):
+        assert text in found.text
+    assert f"{tmp_path}/none: No such file" in found.text
+    classes = [attributes.get("class", "") for _, attributes in found.tags]
+    assert classes.count("number best") == 2
+    assert [tag for tag, _ in found.tags].count("polyline") == 1
+    assert [tag for tag, _ in found.tags].count("circle") == 1
+    images = found.images()
+    np.testing.assert_array_equal(images["noisy"][0], picture.noisy)
+    np.testing.assert_array_equal(images["clean"][0], picture.clean)
+    assert {len(images[f"{side}, detail"]) for side in ("noisy", "first", "second", "clean")} == {1}
+    assert images["first, detail"][0].shape == (64, 64, 3)
+    assert all(
+        f"{kind} of {m}" in images for kind in ("error", "residual") for m in picture.denoised
+    )
+
+
+def test_without_a_clean_picture_there_are_residuals_alone(page, make_content, make_picture):
+    found = page(make_content(make_picture(clean=False)))
+    assert "clean" not in found.images() and "error of first" not in found.images()
+    assert "residual of first" in found.images()
+    assert "took away the most structure" in found.text
+
+
+def test_it_needs_nothing_else_and_holds_each_image_once(tmp_path, make_content, make_picture):
+    write_report(tmp_path / "report.html", make_content(make_picture(), make_picture((70, 90))))
+    text = (tmp_path / "report.html").read_text()
+    assert not re.search(r"https?:|//[a-z]+\.[a-z]|@import|\burl\(|<link|src=\"(?!data:)", text)
+    images = re.findall(r"data:image/[^\"')\s]+", text)
+    assert len(images) == 2 * (4 + 4 + 4) == len(set(images))
+
+
+def test_hostile_names_stay_text(page, make_content, make_picture, tmp_path):
+    pixels = make_picture().noisy
+    picture = ReportPicture(HOSTILE, pixels, {HOSTILE: pixels}, pixels, {HOSTILE: HOSTILE})
+    found = page(
+        make_content(
+            picture,
+            picture,
+            title=HOSTILE,
+            facts=[HOSTILE],
+            table=[{HOSTILE: HOSTILE, "PSNR": HOSTILE}] * 2,
+            notes={HOSTILE: [HOSTILE]},
+            curves={HOSTILE: tmp_path / "none"},
+        )
+    )
+    assert [tag for tag, _ in found.tags].count("script") == 1
+    assert not [tag for tag, attributes in found.tags if tag == "b" or "onclick" in attributes]
+    # Title twice, fact, heading, three cells, note and its heading, run, and in each of the two
+    # pictures: link, name, three choices and chips, caption and so on.
+    assert found.text.count(HOSTILE) > 20
+    assert HOSTILE in found.images()
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("size", [(1, 1), (8, 8)])
+def test_small_gray_and_deep_pictures(page, make_content, make_picture, size, channels, dtype):
+    picture = make_picture(size, channels, dtype)
+    images = page(make_content(picture)).images()
+    assert len(images) == 4 + 4 + 4
+    for found in images.values():
+        assert found[0].shape[:2] == size and found[0].dtype == np.uint8
+
+
+def test_large_pictures_are_reduced_but_for_the_details(page, make_content, make_picture):
+    picture = make_picture((20, LONGEST + 100), channels=1)
+    found = page(make_content(picture))
+    assert f"{LONGEST + 100} × 20 px; shown reduced to {LONGEST} × 18 px" in found.text
+    images = found.images()
+    assert {images[name][0].shape for name in ("noisy", "error of first", "residual of first")} == {
+        (18, LONGEST)
+    }
+    assert images["noisy, detail"][0].shape == (20, 64)
+    assert "reduced" not in page(make_content(make_picture((20, LONGEST)))).text
+
+
+def test_an_empty_report(page, make_content):
+    found = page(make_content(facts=[], table=[], notes={}))
+    assert [tag for tag, _ in found.tags].count("h1") == 1
+    assert not found.images() and "Pictures" not in found.text and "Scores" not in found.text
+
+
+def test_a_report_is_whole_or_not_there(tmp_path, make_content, make_picture, monkeypatch):
+    path = tmp_path / "report.html"
+    path.write_text("old")
+
+    def fail(picture):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(report_html, "error_maps", fail)
+    with pytest.raises(OSError, match="No space"):
+        write_report(path, make_content(make_picture()))
+    assert path.read_text() == "old" and [*tmp_path.iterdir()] == [path]
+    with pytest.raises(OSError, match="No such file"):
+        write_report(tmp_path / "none" / "report.html", make_content())
