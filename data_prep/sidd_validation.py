@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 
 import numpy as np
-import scipy.io
 from PIL import Image
 from tqdm import tqdm
 
+from cbsn.data.sidd_blocks import block_places, read_blocks
 from cbsn.errors import DataError
 from cbsn.files import atomic_path, write_json
 
@@ -48,7 +48,7 @@ def write_pairs(source: str | Path, out: str | Path, *, force: bool = False) -> 
     }
     if not force and (pairs := _pairs_before(out, made_of)):
         return f"{out}: {pairs} pairs were already done."
-    blocks = {side: _read(path) for side, path in paths.items()}
+    blocks = {side: read_blocks(path) for side, path in paths.items()}
     noisy, clean = blocks.values()
     if noisy.shape != clean.shape:
         raise DataError(
@@ -85,24 +85,9 @@ def _pairs_before(out: Path, made_of: dict) -> int:
     return noisy if state == {"pairs": noisy, "sources": made_of} and noisy == clean else 0
 
 
-def _read(path: Path) -> np.ndarray:
-    try:
-        variables = scipy.io.loadmat(path)
-    except Exception as error:  # damaged bytes make the decoder raise almost anything
-        raise DataError(f"{path} cannot be read, it may be damaged: {error}") from error
-    arrays = [value for name, value in variables.items() if not name.startswith("__")]
-    if [(value.ndim, value.shape[-1], value.dtype) for value in arrays] != [(5, 3, np.uint8)]:
-        found = [f"{value.dtype} {value.shape}" for value in arrays]
-        raise DataError(
-            f"{path} should hold one array of blocks, uint8 [pictures, blocks, height, width, 3]. "
-            f"Found: {', '.join(found)}"
-        )
-    return arrays[0]
-
-
 def _write_side(folder: Path, blocks: np.ndarray) -> None:
     folder.mkdir(exist_ok=True)
-    places = {f"{n:04d}_{m:02d}.png": (n, m) for n, m in np.ndindex(blocks.shape[:2])}
+    places = {f"{name}.png": place for name, place in block_places(blocks).items()}
     for name, place in tqdm(places.items(), desc=f"Writing {folder.name}", unit="block"):
         with atomic_path(folder / name) as temporary:
             Image.fromarray(blocks[place]).save(temporary)

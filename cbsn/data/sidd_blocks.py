@@ -1,0 +1,36 @@
+"""SIDD's files of blocks: 40 pictures with 32 blocks of 256 × 256 pixels each, in one array."""
+
+from pathlib import Path
+
+import numpy as np
+import scipy.io
+
+from cbsn.errors import DataError
+
+
+def read_blocks(path: Path) -> np.ndarray:
+    """Reads a `.mat` file of blocks, noisy or clean, of the validation or the benchmark.
+
+    Returns:
+        uint8 [pictures, blocks, height, width, 3].
+
+    Raises:
+        DataError: it cannot be read, or does not hold just such an array.
+    """
+    try:
+        variables = scipy.io.loadmat(path)
+    except Exception as error:  # damaged bytes make the decoder raise almost anything
+        raise DataError(f"{path} cannot be read, it may be damaged: {error}") from error
+    arrays = [value for name, value in variables.items() if not name.startswith("__")]
+    if [(value.ndim, value.shape[-1], value.dtype) for value in arrays] != [(5, 3, np.uint8)]:
+        found = [f"{value.dtype} {value.shape}" for value in arrays]
+        raise DataError(
+            f"{path} should hold one array of blocks, uint8 [pictures, blocks, height, width, 3]. "
+            f"Found: {', '.join(found)}"
+        )
+    return arrays[0]
+
+
+def block_places(blocks: np.ndarray) -> dict[str, tuple[int, int]]:
+    """Returns the place [n, m] of each block by its name `NNNN_MM`, in their order."""
+    return {f"{n:04d}_{m:02d}": (n, m) for n, m in np.ndindex(blocks.shape[:2])}
