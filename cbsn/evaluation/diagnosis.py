@@ -1,0 +1,322 @@
+"""Whether a denoised picture is to be trusted, where there is no clean one to compare with."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from cbsn.evaluation.metrics import check_comparable
+from cbsn.evaluation.residual_statistics import (
+    TONES,
+    grid_power,
+    smooth_place_sums,
+    structure_sums,
+    tone_sums,
+)
+from cbsn.value_range import value_range
+
+SMALLEST = 16
+"""Sides in pixels of what can be diagnosed at all."""
+
+# A little from the first on, clearly from the second. Clean pictures taken for denoised ones stay
+# below the first, with noise of all kinds. Structure: a blur of 0.5 px takes 0.04 to 0.08, of
+# 0.7 px 0.10 to 0.15, of 1 px 0.17 to 0.25. Checkerboard: at 1 level it is seen in flat places.
+_STRUCTURE = (0.08, 0.2)
+_NOISE_LEFT = (0.3, 0.45)
+_SHIFT = (0.8, 3.0)
+_CHECKERBOARD = (0.4, 0.8)
+
+_UNSURE = 0.1  # standard error from which structure is not told
+_LEAST_BLOCKS = 8
+_LEAST_CELLS = 32
+_MOST_CLIPPED = 0.03
+_NOTHING = 0.05  # levels
+
+
+@dataclasses.dataclass(frozen=True)
+class Diagnosis:
+    """What a denoiser did, told by its noisy input and its output alone.
+
+    Made by `diagnose`, and pooled over pictures by `mean_of`. Levels are 8-bit ones, of 255,
+    whatever the dtype. What can't be told is None.
+
+    Attributes:
+        removed: float, standard deviation of the residual (noisy less denoised), in levels.
+        structure: float, share of the contrast of the denoised picture's edges that was removed;
+            0 for an ideal denoiser, whatever the noise; towards 1 with blurring, a little below 0
+            where noise was left or edges were sharpened. It is that of the mean of the channels;
+            texture that was removed entirely is not in it.
+        structure_error: float, its standard error.
+        noise_left: float, roughness of the denoised picture as a share of the noisy one's (root
+            mean square, within 8 × 8 px), in the smoothest places: 1 where nothing was removed. In
+            pictures with texture everywhere, where the noise is weak, it is that texture.
+        shift: float, by how many levels the denoised picture is brighter than the noisy one is on
+            average, in flat places of that channel and tone where this is most certain. Only what
+            neither clipping nor skewed noise explains; 0 where they explain all.
+        shift_error: float, its standard error, in levels.
+        shift_channel: `"red"`, `"green"`, `"blue"` or `"gray"`.
+        shift_tone: float, the denoised picture's brightness there, in levels.
+        mean_shift: for each channel, the mean of such shifts over all tones, in levels.
+        checkerboard: by stride, in pixels: root mean square in levels of a pattern of that period
+            that is in the mean of the denoised channels, and not in that of the noisy ones.
+    """
+
+    removed: float
+    structure: float | None
+    structure_error: float | None
+    noise_left: float | None
+    shift: float | None
+    shift_error: float | None
+    shift_channel: str | None
+    shift_tone: float | None
+    mean_shift: tuple[float | None, ...]
+    checkerboard: Mapping[int, float | None]
+    _sums: Mapping[str, np.ndarray] = dataclasses.field(repr=False, compare=False)
+
+    @classmethod
+    def mean_of(cls, diagnoses: Sequence["Diagnosis"]) -> "Diagnosis":
+        """Returns the diagnosis of several pictures together, by the sums behind the figures.
+
+        What no single picture is large enough to tell may be told by many. Gray pictures count in
+        each channel where others are in colour.
+
+        Args:
+            diagnoses: at least one, all for the same strides.
+
+        Raises:
+            ValueError: otherwise.
+        """
+        strides = {tuple(each.checkerboard) for each in diagnoses}
+        if len(strides) != 1:
+            raise ValueError(
+                "Diagnoses of one set of strides, at least one, can be pooled. "
+                f"Received: {len(diagnoses)} diagnoses, strides={sorted(strides)}"
+            )
+        sums = [each._sums for each in diagnoses]
+        channels = max(len(each["tones"]) for each in sums)
+        pooled = {name: sum(each[name] for each in sums) for name in sums[0] if name != "tones"}
+        pooled["tones"] = sum(
+            np.broadcast_to(each["tones"], (channels, *each["tones"].shape[1:])) for each in sums
+        )
+        return cls._from_sums(pooled, *strides)
+
+    @classmethod
+    def _from_sums(cls, sums: Mapping[str, np.ndarray], strides: Sequence[int]) -> "Diagnosis":
+        """The figures, from sums over the pictures."""
+        pixels, power = sums["residual"]
+        structure, structure_error = _structure(sums["structure"])
+        smooth, rough = sums["smooth"]
+        names = ("gray",) if len(sums["tones"]) == 1 else ("red", "green", "blue")
+        shifts = [_shifts(tones) for tones in sums["tones"]]
+        found = [
+            (abs(shift) - 3 * error, shift, error, name, (tone + 0.5) * 256 / TONES)
+            for name, channel in zip(names, shifts, strict=True)
+            for tone, shift, error, _ in channel
+        ]
+        shift, shift_error, shift_channel, shift_tone = max(found)[1:] if found else (None,) * 4
+        return cls(
+            removed=float(np.sqrt(power / pixels)),
+            structure=structure,
+            structure_error=structure_error,
+            noise_left=float(np.sqrt(smooth / rough)) if rough else None,
+            shift=shift,
+            shift_error=shift_error,
+            shift_channel=shift_channel,
+            shift_tone=shift_tone,
+            mean_shift=tuple(
+                float(np.average([c[1] for c in channel], weights=[c[3] for c in channel]))
+                if channel
+                else None
+                for channel in shifts
+            ),
+            checkerboard={
+                stride: float(np.sqrt(power / pixels)) if pixels else None
+                for stride, (pixels, power) in zip(strides, sums["grid"], strict=True)
+            },
+            _sums=sums,
+        )
+
+    def lines(self) -> list[str]:
+        """Returns each figure in plain words, with a verdict."""
+        return [words for _, words in self._findings()]
+
+    def warnings(self) -> list[str]:
+        """Returns those of the lines that say what is amiss: none for an ideal denoiser."""
+        return [words for degree, words in self._findings() if degree]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the figures as plain values, fit for JSON, rounded."""
+        return {
+            "removed": _rounded(self.removed, 2),
+            "structure": _rounded(self.structure, 3),
+            "structure_error": _rounded(self.structure_error, 3),
+            "noise_left": _rounded(self.noise_left, 3),
+            "shift": _rounded(self.shift, 2),
+            "shift_error": _rounded(self.shift_error, 2),
+            "shift_channel": self.shift_channel,
+            "shift_tone": self.shift_tone,
+            "mean_shift": [_rounded(each, 2) for each in self.mean_shift],
+            "checkerboard": {
+                str(stride): _rounded(each, 2) for stride, each in self.checkerboard.items()
+            },
+        }
+
+    def _findings(self) -> list[tuple[int, str]]:
+        """Of each figure: 0 for fine, 1 for a little, 2 for clearly amiss; and the words."""
+        return [
+            self._removed_finding(),
+            self._structure_finding(),
+            self._noise_finding(),
+            self._shift_finding(),
+            self._checkerboard_finding(),
+        ]
+
+    def _removed_finding(self) -> tuple[int, str]:
+        if self.removed < _NOTHING:
+            return 2, "Removed: nothing; the denoised picture is the noisy one."
+        figure = f"{self.removed:.1f} levels of 255"
+        return 0, f"Removed: {figure} (standard deviation of the residual, noisy less denoised)."
+
+    def _structure_finding(self) -> tuple[int, str]:
+        if self.structure is None:
+            return 0, "Structure in what was removed: there are too few edges to tell."
+        degree = _degree(self.structure - 2 * self.structure_error, _STRUCTURE)
+        words = (
+            f" (none to speak of: not surely above {_STRUCTURE[0]})",
+            ": the picture was smoothed a little",
+            ": the picture was smoothed; edges can be seen in the residual. Train longer, or a "
+            "larger network",
+        )[degree]
+        figure = f"{self.structure:.2f} ± {self.structure_error:.2f}"
+        return degree, f"Structure in what was removed: {figure} of the edges' contrast{words}."
+
+    def _noise_finding(self) -> tuple[int, str]:
+        if self.noise_left is None:
+            return 0, "Noise left: the picture is too small, or has no noise, to tell."
+        degree = _degree(self.noise_left, _NOISE_LEFT)
+        words = (
+            f" (none to speak of: below {_NOISE_LEFT[0]})",
+            ": a little is left; or fine texture, where the noise is weak",
+            ": noise was left, unless the picture is fine texture all over. Blind spots see "
+            "through noise that is correlated: train with a larger --stride_b",
+        )[degree]
+        return degree, f"Noise left: {self.noise_left:.2f} of it, in the smoothest places{words}."
+
+    def _shift_finding(self) -> tuple[int, str]:
+        if self.shift is None:
+            return 0, "Brightness and colour: too few flat places that are not clipped to tell."
+        degree = _degree(abs(self.shift) - 3 * self.shift_error, _SHIFT)
+        figure = f"{abs(self.shift):.1f} ± {self.shift_error:.1f} levels of 255"
+        if not degree:
+            words = f"off by {figure} at most (fine: not surely above {_SHIFT[0]})"
+        else:
+            place = "it is" if self.shift_channel == "gray" else f"{self.shift_channel} is"
+            words = (
+                f"where {place} around {self.shift_tone:.0f}, {figure} too "
+                f"{'bright' if self.shift > 0 else 'dark'}: "
+                f"{('slightly shifted', 'shifted')[degree - 1]}"
+            )
+        return degree, f"Brightness and colour: {words}."
+
+    def _checkerboard_finding(self) -> tuple[int, str]:
+        told = {stride: each for stride, each in self.checkerboard.items() if each is not None}
+        if not told:
+            return 0, "Checkerboard: the picture is too small to tell."
+        degree = _degree(max(told.values()), _CHECKERBOARD)
+        figures = ", ".join(f"{each:.1f} at a period of {stride}" for stride, each in told.items())
+        words = (
+            f" (none to speak of: below {_CHECKERBOARD[0]})",
+            ": faint",
+            ": it can be seen in flat places. Denoise with --r3, or train longer",
+        )[degree]
+        return degree, f"Checkerboard: {figures} px, in levels of 255{words}."
+
+
+def diagnose(noisy: np.ndarray, denoised: np.ndarray, strides: Sequence[int] = (2, 5)) -> Diagnosis:
+    """Returns what a denoiser did to a picture, without knowing the clean one.
+
+    Args:
+        noisy: [H, W, 1 or 3], uint8, uint16 or float in units of [0, 1], which noise may exceed;
+            H and W at least 16. Below about 150 a side some figures are None; pooling many
+            such pictures helps with structure and shift.
+        denoised: same shape and dtype.
+        strides: periods in pixels, 2 or more, at which a checkerboard is looked for: those of
+            pixel-shuffle downsampling.
+
+    Raises:
+        ValueError: for other pictures or strides, or floats that are not finite.
+    """
+    check_comparable("The diagnosis", noisy, denoised)
+    if noisy.dtype not in (np.uint8, np.uint16) and noisy.dtype.kind != "f":
+        raise ValueError(
+            "The diagnosis takes uint8, uint16 or float pictures. "
+            f"Received: {noisy.dtype} {noisy.shape}"
+        )
+    if noisy.ndim != 3 or noisy.shape[2] not in (1, 3) or min(noisy.shape[:2]) < SMALLEST:
+        raise ValueError(
+            f"The diagnosis takes pictures [H, W, 1 or 3] of {SMALLEST} px a side or more. "
+            f"Received: {noisy.shape}"
+        )
+    if not strides or any(stride != int(stride) or stride < 2 for stride in strides):
+        raise ValueError(
+            f"Strides are whole numbers, 2 or more, at least one. Received: strides={strides}"
+        )
+    if not (np.isfinite(noisy).all() and np.isfinite(denoised).all()):
+        raise ValueError("The diagnosis takes finite values. Received: NaN or infinity")
+    scale = np.float32(255 / value_range(noisy.dtype))
+    noisy, denoised = (
+        [picture[..., c].astype(np.float32) * scale for c in range(picture.shape[2])]
+        for picture in (noisy, denoised)
+    )
+    channels = list(zip(noisy, denoised, strict=True))
+    means = [np.mean(planes, axis=0) for planes in (noisy, denoised)]
+    sums = {
+        "residual": sum(n.size * np.array([1.0, (n - d).var(dtype=float)]) for n, d in channels),
+        "structure": structure_sums(*means),
+        "smooth": sum(smooth_place_sums(n, d) for n, d in channels),
+        "tones": np.stack([tone_sums(n, d) for n, d in channels]),
+        "grid": np.stack([grid_power(*means, int(stride)) for stride in strides]),
+    }
+    return Diagnosis._from_sums(sums, [int(stride) for stride in strides])
+
+
+def _structure(sums: np.ndarray) -> tuple[float, float] | tuple[None, None]:
+    """The share Σ a / Σ b, and its standard error over the blocks."""
+    blocks, a, b, aa, ab, bb = sums
+    if blocks < _LEAST_BLOCKS or b <= 0:
+        return None, None
+    share = a / b
+    spread = max(aa - 2 * share * ab + share**2 * bb, 0) * blocks / (blocks - 1)
+    error = np.sqrt(spread) / b
+    return (None, None) if error > _UNSURE else (float(share), float(error))
+
+
+def _shifts(tones: np.ndarray) -> list[tuple[int, float, float, float]]:
+    """Of each tone of a channel that can tell: its number, shift, standard error, cells.
+
+    A camera's tone curve moves the mean of its noise, and Poisson noise the median; clipping moves
+    the mean. In all of these mean and median differ by about skewness · deviation / 6 (Cornish &
+    Fisher), and the true value is one of them: so only what lies beyond both is a shift.
+    """
+    shifts = []
+    for tone, (cells, total, squares, second, third, clipped) in enumerate(tones):
+        if cells < _LEAST_CELLS or clipped > _MOST_CLIPPED * cells:
+            continue
+        mean, second, third = total / cells, second / cells, third / cells
+        variance = second - mean**2
+        skewed = third - 3 * mean * second + 2 * mean**3
+        median = mean - skewed / (6 * variance) if variance > 0 else mean
+        nearest = min(mean, median, key=abs) if mean * median > 0 else 0.0
+        error = np.sqrt(max(squares / cells - mean**2, 0) / (cells - 1))
+        shifts.append((tone, float(0.0 - nearest), float(error), float(cells)))
+    return shifts
+
+
+def _degree(value: float, limits: tuple[float, float]) -> int:
+    """How many of the limits are reached."""
+    return sum(value >= limit for limit in limits)
+
+
+def _rounded(value: float | None, decimals: int) -> float | None:
+    return None if value is None else round(value, decimals)

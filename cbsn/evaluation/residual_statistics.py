@@ -1,0 +1,239 @@
+"""What the residual of a denoised picture is like: sums that can be pooled over pictures.
+
+The residual is the noisy picture less the denoised one. All planes are float32 [H, W], in 8-bit
+levels (of 255).
+"""
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from scipy.ndimage import gaussian_filter, map_coordinates
+
+CELL = 8
+"""Side in pixels of the cells whose means and roughness are taken."""
+
+TONES = 16
+"""Bins of the denoised brightness, equally wide."""
+
+_EDGES = 0.15
+"""The share of the pixels, those of the strongest gradients, that counts as edges."""
+
+_ALONG = (-5, -4, 4, 5)
+"""Pixels along the edge from where an edge is measured to where its neighbours are."""
+
+_BLOCK = 32
+"""Side in pixels of the blocks that are taken as independent of each other."""
+
+_SMOOTHEST = 0.05
+"""The share of the picture in which the noise that is left is looked for."""
+
+_LEAST_PLACES = 64
+_LEAST_TILES = 8
+_MANY_TILES = 256
+
+
+def structure_sums(noisy: np.ndarray, denoised: np.ndarray) -> np.ndarray:
+    """Returns how much of the edges that the denoised picture shows is in the residual.
+
+    Detail is what lies between Gaussian blurs of 1 and 2 px. At the edges of the denoised picture
+    its detail f some pixels further *along* the edge foretells the detail at the edge itself. With
+    r and n the detail of the residual and of the noisy picture there, Σ r·f / Σ n·f is the share of
+    the edges' contrast that was removed. Noise of any strength adds nothing on average to either
+    sum, as it is zero on average whatever f is; nor does noise that was left in the denoised
+    picture, as it does not reach as far as f.
+
+    Args:
+        noisy: [H, W], 16 px a side at least.
+        denoised: same shape.
+
+    Returns:
+        float64 [6]: over blocks of the picture with edges, with a = Σ r·f and b = Σ n·f of a block:
+        the number of blocks, Σ a, Σ b, Σ a², Σ ab, Σ b².
+    """
+    wide = gaussian_filter(denoised, 2)
+    shown = gaussian_filter(denoised, 1) - wide
+    residual = noisy - denoised
+    removed = gaussian_filter(residual, 1) - gaussian_filter(residual, 2)
+    dy, dx = np.gradient(wide)
+    steep = np.hypot(dy, dx)
+    # "greater": where nothing is steep, there is no edge.
+    y, x = np.nonzero(steep > np.quantile(steep, 1 - _EDGES))
+    length = steep[y, x]
+    along_y, along_x = -dx[y, x] / length, dy[y, x] / length
+    foretold = sum(
+        map_coordinates(shown, (y + far * along_y, x + far * along_x), order=1, mode="nearest")
+        for far in _ALONG
+    )
+    block = y // _BLOCK * (noisy.shape[1] // _BLOCK + 1) + x // _BLOCK
+    a = np.bincount(block, removed[y, x] * foretold)
+    b = np.bincount(block, (removed[y, x] + shown[y, x]) * foretold)
+    return np.array(
+        [len(np.unique(block)), a.sum(), b.sum(), (a * a).sum(), (a * b).sum(), (b * b).sum()]
+    )
+
+
+def smooth_place_sums(noisy: np.ndarray, denoised: np.ndarray) -> np.ndarray:
+    """Returns the roughness of the smoothest places, denoised and noisy.
+
+    The roughness of a cell is what is left of it less its mean and its slope, squared. A place is
+    2 × 2 cells; the smoothest are those where it has fallen most. Elsewhere the roughness of
+    the denoised picture may be its texture; so it may be everywhere in a small picture.
+
+    Args:
+        noisy: [H, W], 16 px a side at least.
+        denoised: same shape.
+
+    Returns:
+        float64 [2]: Σ of the denoised picture's, Σ of the noisy picture's; both 0 where there are
+        fewer than 64 places with noise.
+    """
+    smooth, rough = (_places(_roughness(plane)) for plane in (denoised, noisy))
+    # Clipped to black or white there is no noise to remove.
+    noise = rough > 0.1 * np.median(rough)
+    smooth, rough = smooth[noise], rough[noise]
+    if len(rough) < _LEAST_PLACES:
+        return np.zeros(2)
+    order = np.argsort(smooth / rough)[: int(np.ceil(_SMOOTHEST * len(rough)))]
+    return np.array([smooth[order].sum(), rough[order].sum()], np.float64)
+
+
+def tone_sums(noisy: np.ndarray, denoised: np.ndarray) -> np.ndarray:
+    """Returns the residual's moments by the denoised picture's brightness.
+
+    They are taken of cells, of the half of them in the flattest places: where brightness changes,
+    smoothing moves it from cell to cell, which is no shift.
+
+    Args:
+        noisy: [H, W], 16 px a side at least.
+        denoised: same shape.
+
+    Returns:
+        float64 [TONES, 6]: over the cells of each tone, with r the residual and m its mean in a
+        cell: their number, Σ m, Σ m², Σ of the mean of r², Σ of the mean of r³, Σ of the share of
+        noisy pixels that are clipped.
+    """
+    tone = _cell_means(denoised)
+    residual = noisy - denoised
+    clipped = np.zeros(noisy.shape, np.float32)
+    # Noise that was added in floats and never clipped goes beyond both ends.
+    if noisy.min() >= 0:
+        clipped += noisy <= 0
+    if noisy.max() <= 255:
+        clipped += noisy >= 255
+    around = sliding_window_view(np.pad(tone, 1, mode="edge"), (3, 3))
+    contrast = around.max((2, 3)) - around.min((2, 3))
+    flat = contrast <= np.median(contrast)
+    mean, square, cube, clipped = (
+        _cell_means(plane)[flat] for plane in (residual, residual**2, residual**3, clipped)
+    )
+    bins = np.clip(tone[flat] * (TONES / 256), 0, TONES - 1).astype(int)
+    kept = (np.ones_like(mean), mean, mean**2, square, cube, clipped)
+    return np.stack([np.bincount(bins, each, TONES) for each in kept], axis=-1)
+
+
+def grid_power(noisy: np.ndarray, denoised: np.ndarray, stride: int) -> np.ndarray:
+    """Returns the power of a grid pattern in the denoised picture that is not in the noisy one.
+
+    It is measured at the frequencies of a grid, the multiples of 1/stride cycles per pixel, in the
+    flattest half of the picture's tiles, of 8 × stride pixels a side. A pattern is found in one of
+    two ways: as power above that of the neighbouring frequencies, horizontally and vertically (a
+    grid that comes and goes; the same of the noisy picture is subtracted where it is beyond
+    chance); or, much weaker, as what is left of the mean over the tiles (a grid that is the same
+    everywhere). The latter is compared with the residual: a pattern that the denoiser has made is
+    there with the opposite sign, one of the picture itself is not.
+
+    Args:
+        noisy: [H, W].
+        denoised: same shape.
+        stride: period of the grid in pixels, 2 or more.
+
+    Returns:
+        float64 [2]: the number of pixels, and it times the power (the pattern's mean square, in
+        8-bit levels squared); both 0 if the picture is too small to tell, below about 20 × stride
+        a side.
+    """
+    side = 8 * stride
+    if min(noisy.shape) < side:
+        return np.zeros(2)
+    many = np.prod(np.array(noisy.shape) // side) >= _MANY_TILES
+    hop = side if many else side // 2
+    tiles = [
+        sliding_window_view(plane, (side, side))[::hop, ::hop].reshape(-1, side, side)
+        for plane in (denoised, noisy)
+    ]
+    order = np.argsort(tiles[0].var((1, 2)))[: max(1, len(tiles[0]) // 2)]
+    if len(order) < _LEAST_TILES:
+        return np.zeros(2)
+    window = np.hanning(side + 1)[:-1].astype(np.float32)
+    window = np.outer(window, window)
+    shown, seen = (
+        np.fft.fft2((each[order] - each[order].mean((1, 2), keepdims=True)) * window)
+        for each in tiles
+    )
+    scale = side**2 * (window**2).sum()
+    shown_power, seen_power = np.abs(shown) ** 2 / scale, np.abs(seen) ** 2 / scale
+    frequencies = [(8 * i, 8 * j) for i in range(stride) for j in range(stride) if i or j]
+    local, steady, opposite, total = [], [], 0.0, 0.0
+    for y, x in frequencies:
+        power, error = _peak(shown_power, y, x)
+        before, doubt = _peak(seen_power, y, x)
+        local.append(power - max(0, before - 2 * doubt) if power > 3 * error else 0.0)
+        at = shown[:, y, x] / window.sum()
+        mean, chance = at.mean(), at.var() / len(at)
+        # By chance alone it exceeds 7 times its expectation once in a thousand.
+        found = abs(mean) ** 2 > 7 * chance
+        steady.append(abs(mean) ** 2 - chance if found else 0.0)
+        if found:
+            residual = seen[:, y, x].mean() / window.sum() - mean
+            opposite -= (mean.conj() * residual).real
+            total += abs(mean) ** 2
+    made = np.clip(opposite / total, 0, 1) if total else 0.0
+    local, steady = np.array(local), np.array(steady)
+    power = np.maximum(np.maximum(local - steady * (1 - made), steady * made), 0).sum()
+    return noisy.size * np.array([1.0, power])
+
+
+def _cell_means(plane: np.ndarray) -> np.ndarray:
+    """Mean of each whole cell, [H // CELL, W // CELL]."""
+    return _in_cells(plane).mean((1, 3))
+
+
+def _roughness(plane: np.ndarray) -> np.ndarray:
+    """What is left of each whole cell less mean and slope, squared and summed."""
+    cells = _in_cells(plane)
+    cells = cells - cells.mean((1, 3), keepdims=True)
+    slope = np.arange(CELL, dtype=np.float32) - (CELL - 1) / 2
+    slope /= np.sqrt(CELL * (slope**2).sum())
+    down = np.einsum("hiw,i->hw", cells.sum(3), slope)
+    right = cells.sum(1) @ slope
+    return np.square(cells).sum((1, 3)) - down**2 - right**2
+
+
+def _in_cells(plane: np.ndarray) -> np.ndarray:
+    """[H // CELL, CELL, W // CELL, CELL], without what is left at the far edges."""
+    height, width = (side // CELL for side in plane.shape)
+    return plane[: height * CELL, : width * CELL].reshape(height, CELL, width, CELL)
+
+
+def _places(cells: np.ndarray) -> np.ndarray:
+    """Sums over 2 × 2 cells, [places]."""
+    height, width = (side // 2 for side in cells.shape)
+    cells = cells[: 2 * height, : 2 * width].reshape(height, 2, width, 2)
+    return np.maximum(cells.sum((1, 3)), 0).ravel()
+
+
+def _peak(power: np.ndarray, y: int, x: int) -> tuple[float, float]:
+    """Power around a frequency above that of its neighbours, and its standard error.
+
+    Of `power` [tiles, side, side], with a Hann window, a pattern fills 3 × 3 frequencies.
+    """
+
+    def around(rows, columns):
+        side = power.shape[1]
+        rows, columns = (np.array(rows) + y) % side, (np.array(columns) + x) % side
+        return 9 * power[:, rows[:, None], columns].mean((1, 2))
+
+    near, beside = (-1, 0, 1), (-2, 2)
+    # Of both directions: the edges of a picture lie on the axes of its spectrum.
+    neighbours = max(around(beside, near), around(near, beside), key=np.mean)
+    above = around(near, near) - neighbours
+    return above.mean(), above.std() / len(above) ** 0.5
