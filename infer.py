@@ -48,17 +48,6 @@ def make_parser() -> argparse.ArgumentParser:
         default=unset,
         help="folder for the denoised pictures, made if it is not there",
     )
-    add(
-        "--r3",
-        action=argparse.BooleanOptionalAction,
-        help="refine by random replacement (R3): eight more passes of the blind network; without "
-        "the flag as the recipe has it (apbsn, ssbsn: yes; cbsn: no; U-Nets cannot)",
-    )
-    add(
-        "--self_ensemble",
-        action="store_true",
-        help="denoise each picture in its eight orientations and average: eight times as long",
-    )
     add("--seed", type=int, default=0, help="of the random choices of --r3")
     add(
         "--recipe",
@@ -79,12 +68,6 @@ def make_parser() -> argparse.ArgumentParser:
         help="dilated modules in each branch; only a *.weights.h5 file needs it",
     )
     cli.add_denoising(parser)
-    add(
-        "--engine",
-        choices=("auto", "tensorflow", "openvino"),
-        default="auto",
-        help="what computes; openvino: on the CPU, if it is installed",
-    )
     add(
         "--rounding",
         choices=("round", "truncate"),

@@ -36,8 +36,23 @@ def add_gpu(parser: argparse._ActionsContainer) -> None:
     )
 
 
-def add_denoising(parser: argparse.ArgumentParser) -> None:
-    """Adds `--tile` and `--precision`, as `cbsn.inference.denoiser.Denoiser` takes them."""
+def add_denoising(parser: argparse._ActionsContainer) -> None:
+    """Adds how to denoise, as `cbsn.inference.denoiser.Denoiser.load` takes it.
+
+    These are `--r3`, `--self_ensemble`, `--tile`, `--precision` and `--engine`.
+    """
+    parser.add_argument(
+        "--r3",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="refine by random replacement (R3): eight more passes of the blind network; without "
+        "the flag as the recipe has it (apbsn, ssbsn: yes; cbsn: no; U-Nets cannot)",
+    )
+    parser.add_argument(
+        "--self_ensemble",
+        action="store_true",
+        help="denoise each picture in its eight orientations and average: eight times as long",
+    )
     parser.add_argument(
         "--tile",
         default="auto",
@@ -50,6 +65,12 @@ def add_denoising(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="float32, mixed_bfloat16 or mixed_float16; auto: bfloat16 where the hardware has it, "
         "which changes a pixel by a level here and there",
+    )
+    parser.add_argument(
+        "--engine",
+        choices=("auto", "tensorflow", "openvino"),
+        default="auto",
+        help="what computes; openvino: on the CPU, if it is installed",
     )
 
 

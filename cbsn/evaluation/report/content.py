@@ -15,7 +15,7 @@ class ReportContent:
         title: str.
         facts: lines that say what was compared, and how.
         table: rows of the scores, text by heading; all have the same headings. May be empty.
-        notes: lines of plain words, by heading.
+        notes: lines of plain words, by heading; one with line breaks, a table, is shown as it is.
         pictures: may be empty.
         curves: by method, the `metrics.jsonl` of the run that trained it.
     """

@@ -152,25 +152,8 @@ def _add_shared(parser: argparse.ArgumentParser, source: str) -> None:
         action="store_true",
         help="go on with the submission in --out: what is there and whole is kept",
     )
-    add(
-        "--r3",
-        action=argparse.BooleanOptionalAction,
-        help="refine by random replacement (R3): eight more passes of the blind network; without "
-        "the flag as the recipe has it (apbsn, ssbsn: yes; cbsn: no; U-Nets cannot)",
-    )
-    add(
-        "--self_ensemble",
-        action="store_true",
-        help="denoise each part in its eight orientations and average: eight times as long",
-    )
     add("--seed", type=int, default=0, help="of the random choices of --r3")
     cli.add_denoising(parser)
-    add(
-        "--engine",
-        choices=("auto", "tensorflow", "openvino"),
-        default="auto",
-        help="what computes; openvino: on the CPU, if it is installed",
-    )
 
 
 if __name__ == "__main__":

@@ -124,6 +124,12 @@ def test_small_gray_and_deep_pictures(page, make_content, make_picture, size, ch
         assert found[0].shape[:2] == size and found[0].dtype == np.uint8
 
 
+def test_lines_with_breaks_are_tables(page, make_content):
+    found = page(make_content(notes={"noise": ["a  b\n1  2", "words"]}))
+    assert "a  b\n1  2" in found.text
+    assert [tag for tag, _ in found.tags].count("pre") == 1
+
+
 def test_large_pictures_are_reduced_but_for_the_details(page, make_content, make_picture):
     picture = make_picture((20, LONGEST + 100), channels=1)
     found = page(make_content(picture))
