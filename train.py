@@ -107,9 +107,10 @@ def make_parser() -> argparse.ArgumentParser:
     )
     how.add_argument(
         "--stride_b",
-        type=int,
-        help="downsampling of the blind term: distance at which the noise is no longer correlated "
-        "(cbsn, apbsn, ssbsn: 5, dil-unet: 1)",
+        type=_stride,
+        metavar="S",
+        help="downsampling of the blind term: distance at which the noise is no longer correlated; "
+        "auto: as the patches show it, and --stride_i with it (cbsn, apbsn, ssbsn: 5, dil-unet: 1)",
     )
     how.add_argument(
         "--stride_i", type=int, help="cells of the random subsampler (cbsn, dil-unet: 2)"
@@ -187,6 +188,16 @@ def make_parser() -> argparse.ArgumentParser:
             help=f"steps between {kind}; 0: {steps} in 500000, in proportion",
         )
     return flags
+
+
+def _stride(text: str) -> int | str:
+    if text == "auto":
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        message = f"a stride is a whole number, or auto. Received: {text}"
+        raise argparse.ArgumentTypeError(message) from None
 
 
 def main(flags: argparse.Namespace) -> None:

@@ -1,4 +1,8 @@
-from cbsn.memory import peak_memory
+from pathlib import Path
+
+import pytest
+
+from cbsn.memory import peak_memory, reset_peak_memory
 
 
 def test_the_peak_grows_with_what_is_used():
@@ -7,3 +11,13 @@ def test_the_peak_grows_with_what_is_used():
     assert peak_memory() >= before + 0.2
     del block
     assert peak_memory() >= before + 0.2
+
+
+def test_the_peak_can_be_forgotten():
+    block = bytearray(b"x") * 2**28
+    before = peak_memory()
+    del block
+    reset_peak_memory()
+    if not Path("/proc/self/clear_refs").exists():
+        pytest.skip("only Linux can forget it")
+    assert peak_memory() <= before - 0.2

@@ -1,63 +1,74 @@
-"""Scoring denoisers on pairs of noisy and clean pictures."""
+"""Scoring denoisers on noisy pictures, with clean ones or without."""
 
-import functools
-import time
-from collections.abc import Callable, Iterable
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from cbsn.data.noise import Noise
-from cbsn.errors import CbsnError, ConfigError, DataError
-from cbsn.evaluation.baselines import BASELINES, Denoise
-from cbsn.evaluation.lpips import LPIPS
-from cbsn.evaluation.lpips_weights import cached_weights
-from cbsn.evaluation.metrics import psnr, ssim
+from cbsn.errors import ConfigError, DataError
+from cbsn.evaluation.baselines import BEST
+from cbsn.evaluation.conventions import Conventions
+from cbsn.evaluation.methods import find_denoised, load_models, make_baselines
+from cbsn.evaluation.named_pictures import spread
+from cbsn.evaluation.noise.advice import advise
+from cbsn.evaluation.noise.measure import estimate_noise
 from cbsn.evaluation.picture_pairs import PicturePairs
+from cbsn.evaluation.report.content import ReportContent
+from cbsn.evaluation.report.picture import ReportPicture
+from cbsn.evaluation.results import make_folder, write_results
 from cbsn.evaluation.scores import Scores, format_table
-from cbsn.files import write_json
-from cbsn.inference.denoiser import Denoiser
-
-Metric = Callable[[np.ndarray, np.ndarray], float | None]
+from cbsn.evaluation.scoring import choose_lpips, score, unrounded
 
 _SEEDS = 1 << 64
 
 
 def evaluate(
-    clean: str | Path,
+    clean: str | Path | None = None,
     model_paths: Iterable[str | Path] = (),
     *,
     noisy: str | Path | None = None,
     noise: Noise | None = None,
     seed: int = 0,
-    baselines: str = "noisy",
+    denoised: Iterable[str | Path] = (),
+    baselines: str | None = None,
+    baseline_sigma: str | None = None,
     images: int = 0,
+    conventions: Conventions | None = None,
     lpips: bool | None = None,
     lpips_weights: Path | None = None,
-    json_path: Path | None = None,
-    **options: str,
+    out: Path | None = None,
+    report_images: int = 12,
+    **options: Any,
 ) -> list[Scores]:
-    """Scores baselines and models on pairs of pictures, and prints a table.
+    """Scores models, denoised pictures and baselines on pairs of pictures, and prints a table.
 
-    Everything is in the dtype of the pictures. PSNR and SSIM of the noisy pictures are of their
-    values as they are, which synthetic noise may take beyond [0, 1]; LPIPS is of the clipped ones.
+    Without clean pictures there are no metrics, but the time, the diagnosis and the report.
 
     Args:
-        clean: folder or glob of the clean pictures.
+        clean: clean pictures, as for `PicturePairs`; None where there are none.
         model_paths: each as for `Denoiser.load`.
-        noisy: folder or glob of noisy ones with the same names; or else
+        noisy: noisy pictures with the same names; or else
         noise: noise for the clean ones, the same on every run.
         seed: int in [0, 2⁶⁴), of that noise.
-        baselines: keys of `BASELINES`, with commas between them.
+        denoised: folders of pictures denoised before, with the same names. They need no noisy ones.
+        baselines: of `cbsn.evaluation.baselines.BASELINES`, with commas between them. Default
+            `"noisy"`, where there are noisy and clean ones.
+        baseline_sigma: as for `Baseline`.
         images: int ≥ 0, take that many pairs, spread evenly over the list; 0 for all.
+        conventions: how they are compared. Default as `Conventions.choose` has it.
         lpips: whether to take LPIPS, and to fetch its weights if need be. None to take it of
             pictures in colour, if the weights are given or in the cache.
         lpips_weights: as for `LPIPS.load`.
-        json_path: file for the scores; its folder is made if it is not there.
-        **options: `precision` and `tile`, as for `Denoiser.load`.
+        out: folder for the results, as for `write_results`; made if it is not there.
+        report_images: int ≥ 0, pictures in the report, spread evenly; 0 for no report.
+        **options: as for `Denoiser.load`.
 
     Returns:
-        The baselines' scores, then the models', in the order in which they were given.
+        The baselines' scores, then those of the denoised folders and of the models, each in the
+        order in which they were given.
 
     Raises:
         ConfigError: if the arguments do not fit each other, or bm3d is not installed.
@@ -65,123 +76,127 @@ def evaluate(
         ImageError: if a picture cannot be read or denoised.
         ModelError: if a model cannot be loaded, or LPIPS's weights neither.
     """
-    if (noisy is None) == (noise is None):
+    model_paths, denoised = [*model_paths], [*denoised]
+    source = _choose_source(clean, noisy, noise)
+    _check_numbers(seed, images=images, report_images=report_images)
+    if baselines is None:
+        baselines = "noisy" if source is not None and clean is not None else ""
+    if source is None and (model_paths or baselines):
         raise ConfigError(
-            "Give the noisy pictures by --noisy, or noise for the clean ones by --noise: the one "
-            f"or the other. Received: {'neither' if noise is None else f'--noisy {noisy}, {noise}'}"
+            "Models and baselines need noisy pictures: give --noisy, or --noise_sigma 25 to add "
+            "noise to the clean ones. Only --denoised goes without."
         )
-    if not 0 <= seed < _SEEDS:
-        raise ConfigError(f"--seed must be 0 or above, and below 2**64. Received: --seed {seed}")
-    if images < 0:
-        raise ConfigError(f"--images must be 0 (all) or above. Received: --images {images}")
-    model_paths, denoisers = [*model_paths], _make_baselines(baselines, noise)
-    if not model_paths and not denoisers:
-        raise ConfigError("There is nothing to score: give a --modelpath, or --baselines noisy.")
-    pairs = PicturePairs(noisy if noise is None else noise, clean, images, seed)
-    if json_path is not None:
-        json_path = _writable(json_path)
-    parameters: dict[str, int] = {}
+    if baseline_sigma == BEST and clean is None:
+        raise ConfigError("--baseline_sigma best needs the clean pictures: give --clean.")
+    classic = make_baselines(baselines, noise, baseline_sigma)
+    if not (classic or model_paths or denoised):
+        raise ConfigError(
+            "There is nothing to score: give a --modelpath, --denoised, or --baselines noisy."
+        )
+    conventions = conventions or Conventions.choose(noise is not None)
+    pairs = PicturePairs(source, clean, images, seed)
+    methods = find_denoised(denoised, pairs.names)
+    if out is not None:
+        out = make_folder(out)
     # All are loaded before the first is scored, so that a wrong path is told at once.
-    for path in model_paths:
-        model = Denoiser.load(path, **options)
-        name = f"{model.recipe.name} ({path})"
-        print(f"{name}: {model.choices}", flush=True)
-        denoisers[name] = functools.partial(model, any_range=pairs.any_range)
-        parameters[name] = model.network.count_params()
-    perceptual = _choose_lpips(lpips, lpips_weights)
+    methods += load_models(model_paths, pairs.any_range, **options)
+    lpips_metric = None if clean is None else choose_lpips(lpips, lpips_weights)
 
-    what = f"noisy pictures of {noisy}" if noise is None else f"{noise}, seed {seed}"
-    print(f"{len(pairs)} pictures of {clean}, {what}", flush=True)
-    scores = []
-    for name, denoise in denoisers.items():
-        scores.append(_score(name, denoise, parameters.get(name), pairs, perceptual))
-        cells = [f"{head} {text}" for head, text in scores[-1].cells().items() if head != "method"]
-        print(f"{name}: {', '.join(cells)}", flush=True)
-    print(f"\n{format_table(scores)}")
-    if json_path is not None:
+    made = f"{noise}, seed {seed}" if noise else None
+    facts = [f"{len(pairs)} pictures: noisy {made or noisy or 'none'}, clean {clean or 'none'}"]
+    if clean is not None:
+        facts.append(f"Conventions: {conventions}.")
+    print("\n".join(facts), flush=True)
+    with_report = out is not None and report_images > 0 and source is not None
+    shown = spread(range(len(pairs)), report_images) if with_report else []
+    scores, kept = [], {}
+    for method in (*classic, *methods):
+        result, kept[method.name] = score(method, pairs, conventions, lpips_metric, shown)
+        scores.append(result)
+        cells = [f"{head} {text}" for head, text in result.cells().items() if head != "method"]
+        print(f"{method.name}: {', '.join(cells)}", flush=True)
+    table = [each.cells() for each in scores]
+    print(f"\n{format_table(table)}")
+    notes = {
+        f"What {each.method} did, judged without clean pictures": each.diagnosis.lines()
+        for each in scores
+        if each.diagnosis
+    }
+    for heading, lines in notes.items():
+        print("\n".join(["", heading, *(f"  {line}" for line in lines)]))
+    if out is not None:
+        content = ReportContent(
+            title=f"Denoising {clean if noisy is None else noisy}",
+            facts=facts,
+            table=table,
+            notes={**_noise_notes(pairs), **notes} if shown else notes,
+            # What the reader is to look at comes first, the classics after it.
+            pictures=_report_pictures(
+                pairs, shown, conventions, scores, {m.name: kept[m.name] for m in methods + classic}
+            ),
+            curves={method.name: method.log for method in methods if method.log},
+        )
         compared = {
-            "clean": str(clean),
+            "clean": None if clean is None else str(clean),
             "noisy": None if noisy is None else str(noisy),
             "noise": None if noise is None else str(noise),
             "seed": None if noise is None else seed,
-            "names": pairs.names,
+            "conventions": dataclasses.asdict(conventions),
         }
-        _write(json_path, {**compared, "methods": [each.to_dict() for each in scores]})
+        paths = write_results(out, compared, scores, content if report_images else None)
+        print(f"\nWritten: {', '.join(map(str, paths))}")
     return scores
 
 
-def _make_baselines(names: str, noise: Noise | None) -> dict[str, Denoise]:
-    wanted = dict.fromkeys(name.strip() for name in names.split(",") if name.strip())
-    for name in wanted:
-        if name not in BASELINES:
-            raise ConfigError(
-                f"--baselines takes {' and '.join(BASELINES)}, with commas between them. "
-                f"Received: {name}"
-            )
-    return {name: BASELINES[name](noise) for name in wanted}
+def _check_numbers(seed: int, **counts: int) -> None:
+    for flag, value in counts.items():
+        if value < 0:
+            raise ConfigError(f"--{flag} must be 0 or above. Received: --{flag} {value}")
+    if not 0 <= seed < _SEEDS:
+        raise ConfigError(f"--seed must be 0 or above, and below 2**64. Received: --seed {seed}")
 
 
-def _choose_lpips(wanted: bool | None, weights: Path | None) -> Metric | None:
-    """Returns what takes LPIPS of a pair, or None for a gray one that has none; or no metric."""
-    if wanted is False or (wanted is None and weights is None and not cached_weights().exists()):
-        return None
-    metric = LPIPS.load(None if weights is None else weights.expanduser())
+def _choose_source(
+    clean: str | Path | None, noisy: str | Path | None, noise: Noise | None
+) -> str | Path | Noise | None:
+    """Returns where the noisy pictures come from, if there are any."""
+    if noisy is not None and noise is not None:
+        raise ConfigError(
+            "Give the noisy pictures by --noisy, or noise for the clean ones by --noise: the one "
+            f"or the other. Received: --noisy {noisy}, {noise}"
+        )
+    if clean is None and noisy is None:
+        raise ConfigError(
+            "Give pictures: noisy ones by --noisy, the clean ones of the same names by --clean "
+            "where there are any, or clean ones alone and noise for them by --noise_sigma 25."
+        )
+    return noisy if noise is None else noise
 
-    def measure(clean: np.ndarray, denoised: np.ndarray) -> float | None:
-        if clean.shape[-1] == 1 and not wanted:
-            return None
-        if denoised.dtype.kind == "f":
-            denoised = np.clip(denoised, 0, 1)
-        return metric(clean, denoised)
 
-    return measure
+def _noise_notes(pairs: PicturePairs) -> dict[str, Sequence[str]]:
+    heading = "The noise, judged without clean pictures"
+    try:
+        estimate = estimate_noise(noisy for noisy, _ in pairs)
+    except DataError as error:
+        return {heading: [str(error)]}
+    return {heading: ["\n".join(estimate.lines()), *advise(estimate).lines()]}
 
 
-def _score(
-    name: str,
-    denoise: Denoise,
-    parameters: int | None,
+def _report_pictures(
     pairs: PicturePairs,
-    perceptual: Metric | None,
-) -> Scores:
-    metrics: dict[str, Metric] = {"psnr": psnr, "ssim": ssim, "lpips": perceptual or _no_metric}
-    figures: dict[str, list] = {key: [] for key in (*metrics, "seconds")}
-    for picture, (noisy, clean) in zip(pairs.names, pairs, strict=True):
-        try:
-            if not figures["seconds"]:
-                denoise(noisy)  # the first time is slow, as graphs are built
-            started = time.perf_counter()
-            denoised = denoise(noisy)
-            figures["seconds"].append(time.perf_counter() - started)
-        except CbsnError as error:
-            raise type(error)(f"{picture}, by {name}: {error}") from error
-        for key, metric in metrics.items():
-            try:
-                figures[key].append(metric(clean, denoised))
-            except ValueError as error:
-                way_out = "Take it away" + (", or say --no-lpips" if key == "lpips" else "")
-                raise DataError(f"{picture}: {error}. {way_out}.") from error
-    return Scores(name, parameters, **figures)
-
-
-def _no_metric(clean: np.ndarray, denoised: np.ndarray) -> None:
-    return None
-
-
-def _writable(path: Path) -> Path:
-    """Makes the folder of the results before the work, rather than finding it amiss after it."""
-    path = path.expanduser()
-    if path.is_dir():
-        raise ConfigError(f"--json takes a file, and this is a folder. Received: --json {path}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"No folder can be made at {path.parent}: {error.strerror}.") from error
-    return path
-
-
-def _write(path: Path, content: dict) -> None:
-    try:
-        write_json(path, content)
-    except OSError as error:
-        raise ConfigError(f"{path} cannot be written: {error.strerror}.") from error
+    shown: Sequence[int],
+    conventions: Conventions,
+    scores: Sequence[Scores],
+    kept: Mapping[str, Mapping[int, np.ndarray]],
+) -> list[ReportPicture]:
+    pictures = []
+    for index, (name, (noisy, clean)) in enumerate(zip(pairs.names, pairs, strict=True)):
+        if index not in shown:
+            continue
+        denoised = {method: results[index] for method, results in kept.items()}
+        denoised.pop("noisy", None)
+        if denoised:
+            captions = {each.method: each.caption(index) for each in scores}
+            noisy, clean = unrounded(noisy, conventions), unrounded(clean, conventions)
+            pictures.append(ReportPicture(name, noisy, denoised, clean, captions))
+    return pictures

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import numpy as np
 
-from cbsn.data.image_io import find_images, read_picture, to_rgb
+from cbsn.data.image_io import to_rgb
 from cbsn.data.noise import Noise
 from cbsn.errors import DataError
 from cbsn.evaluation.metrics import psnr
+from cbsn.evaluation.named_pictures import NamedPicture, find_named_pictures, spread
 from cbsn.inference.denoiser import Denoiser
 
 
@@ -16,9 +17,10 @@ class PicturePairs:
     """Noisy and clean pictures with equal names (but for their suffix) in two folders.
 
     Args:
-        noisy: folder or glob of the noisy pictures; or the noise that the clean ones are given,
-            which is a function of each one's name and of `seed`, and is not clipped.
-        clean: folder or glob of the clean ones; there may be more of them.
+        noisy: the noisy pictures, as for `find_named_pictures`; or the noise that the clean ones
+            are given, which is a function of each one's name and of `seed`, and is not clipped;
+            or None, if there are only clean ones.
+        clean: the clean ones, of which there may be more; None if there are only noisy ones.
         limit: int, take that many pairs, spread evenly over the list; 0 for all.
         seed: int ≥ 0, of the noise.
 
@@ -30,49 +32,50 @@ class PicturePairs:
         DataError: if a noisy picture has no clean one, or several have one name.
     """
 
-    def __init__(self, noisy: str | Path | Noise, clean: str | Path, limit: int = 0, seed: int = 0):
+    def __init__(
+        self,
+        noisy: str | Path | Noise | None,
+        clean: str | Path | None,
+        limit: int = 0,
+        seed: int = 0,
+    ):
         self._noise = noisy if isinstance(noisy, Noise) else None
         self._seed = seed
-        clean_by_name = _by_name(clean)
-        noisy_by_name = clean_by_name if self._noise else _by_name(noisy)
-        missing = sorted(noisy_by_name.keys() - clean_by_name.keys())
+        self._clean = None if clean is None else find_named_pictures(clean)
+        self._noisy = None
+        if noisy is not None and self._noise is None:
+            self._noisy = find_named_pictures(noisy)
+        named = self._clean if self._noisy is None else self._noisy
+        missing = [name for name in named if self._clean is not None and name not in self._clean]
         if missing:
             raise DataError(
                 f"Every noisy picture needs a clean one of its name. {clean} has none for "
-                f"{len(missing)} of {len(noisy_by_name)}, such as {noisy_by_name[missing[0]]}."
+                f"{len(missing)} of {len(named)}, such as {named[missing[0]].place}."
             )
-        names = sorted(noisy_by_name)
-        if 0 < limit < len(names):
-            names = [names[i * len(names) // limit] for i in range(limit)]
-        self.names = names
+        self.names = spread([*named], limit)
         self.any_range = self._noise is not None
-        self._paths = [(noisy_by_name[name], clean_by_name[name]) for name in names]
 
     def __len__(self) -> int:
-        return len(self._paths)
+        return len(self.names)
 
-    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def __iter__(self) -> Iterator[tuple[np.ndarray | None, np.ndarray | None]]:
         """Yields (noisy, clean), two arrays of one dtype: [H, W, 3], or [H, W, 1] if both are gray.
+
+        The one that there is none of is None.
 
         Raises:
             ImageError: if a file is not readable.
             DataError: if a pair differs in size or depth.
         """
-        for noisy_path, clean_path in self._paths:
+        for name in self.names:
             if self._noise:
-                color = read_picture(clean_path).color
-                noisy = self._noise.fixed(color, self._seed, clean_path.stem)
-                yield noisy, self._noise.clean(color)
-                continue
-            pictures = read_picture(noisy_path), read_picture(clean_path)
-            gray = all(picture.color.shape[-1] == 1 for picture in pictures)
-            noisy, clean = (each.color if gray else to_rgb(each) for each in pictures)
-            if noisy.shape != clean.shape or noisy.dtype != clean.dtype:
-                raise DataError(
-                    f"{noisy_path} ({noisy.shape}, {noisy.dtype}) and {clean_path} "
-                    f"({clean.shape}, {clean.dtype}) are not a pair: size or depth differ."
-                )
-            yield noisy, clean
+                color = self._clean[name].read().color
+                yield self._noise.fixed(color, self._seed, name), self._noise.clean(color)
+            elif self._noisy is None or self._clean is None:
+                color = (self._noisy or self._clean)[name].read().color
+                yield (color, None) if self._clean is None else (None, color)
+            else:
+                yield _read_pair(self._noisy[name], self._clean[name])
 
     def measure(
         self, denoiser: Denoiser, keep: int = 4, stop: Callable[[], bool] = lambda: False
@@ -99,9 +102,13 @@ class PicturePairs:
         return float(np.mean(values)), triples
 
 
-def _by_name(pattern: str | Path) -> dict[str, Path]:
-    paths: dict[str, Path] = {}
-    for path in find_images(pattern):
-        if paths.setdefault(path.stem, path) != path:
-            raise DataError(f"{path} and {paths[path.stem]} have one name; keep one of them.")
-    return paths
+def _read_pair(noisy: NamedPicture, clean: NamedPicture) -> tuple[np.ndarray, np.ndarray]:
+    pictures = noisy.read(), clean.read()
+    gray = all(picture.color.shape[-1] == 1 for picture in pictures)
+    first, second = (each.color if gray else to_rgb(each) for each in pictures)
+    if first.shape != second.shape or first.dtype != second.dtype:
+        raise DataError(
+            f"{noisy.place} ({first.shape}, {first.dtype}) and {clean.place} "
+            f"({second.shape}, {second.dtype}) are not a pair: size or depth differ."
+        )
+    return first, second

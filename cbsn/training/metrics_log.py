@@ -7,6 +7,8 @@ from pathlib import Path
 
 from cbsn.files import write_text
 
+METRICS_FILE = "metrics.jsonl"
+
 
 class MetricsLog:
     """Appends a line of JSON for each logged step.

@@ -11,7 +11,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from cbsn.memory import peak_memory
-from cbsn.training.metrics_log import MetricsLog
+from cbsn.training.metrics_log import METRICS_FILE, MetricsLog
 from cbsn.training.summaries import Summaries
 
 
@@ -32,7 +32,7 @@ class Reporter:
 
     def __init__(self, folder: Path, start: int, batch_size: int):
         self._summaries = Summaries(folder / "events")
-        self._metrics_log = MetricsLog(folder / "metrics.jsonl", start)
+        self._metrics_log = MetricsLog(folder / METRICS_FILE, start)
         self._batch_size = batch_size
         self._clock = (time.monotonic(), start)
         self._psnr: float | None = None

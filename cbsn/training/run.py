@@ -20,6 +20,7 @@ from cbsn.training.dataset import is_gray, open_records
 from cbsn.training.loop import TrainingLoop
 from cbsn.training.options import RunOptions
 from cbsn.training.run_folder import lock_run, open_run
+from cbsn.training.strides import AUTO, choose_strides, without_auto
 from cbsn.training.trainer import Trainer
 from cbsn.training.workers import Workers
 
@@ -33,7 +34,8 @@ def train(recipe_name: str, changes: Mapping[str, Any], options: RunOptions) -> 
 
     Args:
         recipe_name: str, what to train.
-        changes: settings of the recipe to change, as `cbsn.recipes.customised` takes them.
+        changes: settings of the recipe to change, as `cbsn.recipes.customised` takes them;
+            `stride_b` may be `"auto"`, to be chosen by the noise in the patches.
         options: all that is not the recipe's.
 
     Returns:
@@ -54,7 +56,7 @@ def train(recipe_name: str, changes: Mapping[str, Any], options: RunOptions) -> 
             f"Received: --epochs {options.epochs} --maxiter {changes['max_steps']}"
         )
     precision, why = choose_precision(options.precision)
-    recipe = customised(recipe_name, **changes)
+    recipe = customised(recipe_name, **without_auto(recipe_name, changes))
     shots = recipe.build_objective().SHOTS
     if shots == 1 and options.second_shots:
         raise ConfigError(
@@ -84,9 +86,15 @@ def train(recipe_name: str, changes: Mapping[str, Any], options: RunOptions) -> 
             second_shots=options.second_shots,
             convert=workers.is_chief,
         )
-    if options.gray or (options.gray is None and is_gray(records)):
+    gray = is_gray(records)
+    if options.gray or (options.gray is None and gray):
         changes = {**changes, "channels": 1}
-        recipe = customised(recipe_name, **changes)
+    why_strides = []
+    if changes.get("stride_b") == AUTO:
+        changes, why_strides = choose_strides(
+            recipe_name, changes, records, noise=options.noise, gray=gray
+        )
+    recipe = customised(recipe_name, **changes)
     pipeline = PatchPipeline(
         records,
         recipe.patch_size,
@@ -134,6 +142,8 @@ def train(recipe_name: str, changes: Mapping[str, Any], options: RunOptions) -> 
                     f"{strategy.num_replicas_in_sync}, parts of a batch on each: "
                     f"{trainer.accumulate}."
                 )
+                for line in why_strides:
+                    print(line)
                 if noise:
                     print(f"The pictures are taken to be clean; added to them: {noise}.")
         TrainingLoop(folder, trainer, pipeline, validation, options, workers).run()

@@ -1,19 +1,23 @@
+import csv
 import json
 import sys
 import types
 
 import numpy as np
 import pytest
+import scipy.io
 from PIL import Image
 
 from cbsn.data.noise import Noise
 from cbsn.errors import ConfigError, DataError, ImageError, ModelError
-from cbsn.evaluation.baselines import BASELINES
+from cbsn.evaluation.baselines import Baseline
+from cbsn.evaluation.conventions import Conventions
 from cbsn.evaluation.evaluate import evaluate
 from cbsn.evaluation.lpips_weights import SHAPES
 from cbsn.evaluation.metrics import psnr
 from cbsn.evaluation.scores import Scores, format_table
 from cbsn.inference.denoiser import Denoiser
+from cbsn.recipes import RECIPES
 
 GAUSSIAN = Noise("gaussian", sigma=(25, 25))
 
@@ -84,13 +88,13 @@ def fake_models(monkeypatch):
         choices = "Precision any."
 
         def __init__(self, path):
-            self.recipe = types.SimpleNamespace(name="cbsn")
+            self.recipe = RECIPES["cbsn"]
             self.network = types.SimpleNamespace(count_params=lambda: 1234)
             self._path = path
 
         def __call__(self, noisy, *, any_range):
             given.append((self._path, noisy.shape, noisy.dtype, any_range))
-            return noisy
+            return noisy.copy()
 
     def load(path, **options):
         if path == "nowhere":
@@ -115,13 +119,19 @@ def test_models_get_the_noisy_floats_and_warm_up_once(clean, fake_models):
     assert fake_models == [("a", shape, np.float32, True) for shape in shapes]
 
 
+def test_models_get_floats_where_results_are_not_rounded(clean, noisy, fake_models):
+    for rounding in ("floor", "none"):
+        fake_models.clear()
+        evaluate(clean, ["a"], noisy=noisy, conventions=Conventions(rounding))
+        assert [each[2:] for each in fake_models] == [(np.float32, False)] * 3
+
+
 def test_real_pairs_stay_in_their_dtype(clean, noisy, fake_models, tmp_path):
-    file = tmp_path / "scores.json"
-    scores = evaluate(clean, ["a"], noisy=noisy, json_path=file)
+    scores = evaluate(clean, ["a"], noisy=noisy, out=tmp_path / "out")
     assert [each[2:] for each in fake_models] == [(np.uint8, False)] * 3
     for each in scores:
         assert each.psnr == [pytest.approx(20 * np.log10(255 / 16))] * 2
-    content = json.loads(file.read_text())
+    content = json.loads((tmp_path / "out/results.json").read_text())
     assert (content["noisy"], content["noise"], content["seed"]) == (str(noisy), None, None)
 
 
@@ -137,9 +147,9 @@ def test_noisy_is_scored_unclipped(clean):
 
 
 def test_equal_pictures_are_infinitely_good(clean, tmp_path):
-    (scores,) = evaluate(clean, noisy=clean, json_path=tmp_path / "scores.json")
+    (scores,) = evaluate(clean, noisy=clean, out=tmp_path)
     assert scores.mean("psnr") == np.inf and scores.mean("ssim") == 1
-    (method,) = json.loads((tmp_path / "scores.json").read_text())["methods"]
+    (method,) = json.loads((tmp_path / "results.json").read_text())["methods"]
     assert method["psnr"] is None and method["ssim"] == 1
 
 
@@ -179,7 +189,7 @@ def test_bm3d_denoises(clean):
     noisy, bm3d = evaluate(clean, noise=GAUSSIAN, baselines="noisy,bm3d")
     assert bm3d.mean("psnr") > noisy.mean("psnr") + 8
     picture = np.asarray(Image.open(clean / "color.png"))
-    denoised = BASELINES["bm3d"](None)(picture)
+    denoised = Baseline("bm3d")(picture)
     assert (denoised.shape, denoised.dtype) == (picture.shape, np.uint8)
     assert psnr(picture, denoised) > 35
 
@@ -193,21 +203,31 @@ def test_bm3d_that_is_not_there(clean, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "Received: neither"),
         ({"noisy": "x", "noise": GAUSSIAN}, "Received: --noisy x, gaussian noise, σ 25"),
-        ({"noise": GAUSSIAN, "baselines": "noisy,median"}, "noisy and bm3d.*Received: median"),
+        ({"noise": GAUSSIAN, "baselines": "noisy,median"}, "noisy, bm3d, nlm,.*Received: median"),
         ({"noise": GAUSSIAN, "baselines": ""}, "nothing to score"),
         ({"noise": GAUSSIAN, "images": -1}, "--images -1"),
         ({"noise": GAUSSIAN, "seed": -1}, "--seed -1"),
-        ({"noise": GAUSSIAN, "json_path": "."}, "this is a folder"),
+        ({"noise": GAUSSIAN, "report_images": -1}, "--report_images -1"),
+        ({"noise": GAUSSIAN, "out": "file"}, "No folder can be made"),
+        ({"baselines": "noisy"}, "need noisy pictures"),
+        ({}, "nothing to score"),
         ({"noise": Noise.parse(None, "5-50", None), "baselines": "bm3d"}, "σ 5-50"),
     ],
 )
 def test_refuses_options(clean, fake_bm3d, options, message, tmp_path):
-    if "json_path" in options:
-        options = {**options, "json_path": tmp_path}
+    if "out" in options:
+        (tmp_path / "file").write_text("")
+        options = {**options, "out": tmp_path / "file"}
     with pytest.raises(ConfigError, match=message):
         evaluate(clean, **options)
+
+
+def test_needs_pictures(noisy):
+    with pytest.raises(ConfigError, match="Give pictures: noisy ones by --noisy"):
+        evaluate()
+    with pytest.raises(ConfigError, match="best needs the clean"):
+        evaluate(noisy=noisy, baselines="nlm", baseline_sigma="best")
 
 
 def test_a_wrong_path_is_told_before_any_work(clean, fake_models):
@@ -222,18 +242,140 @@ def test_pictures_too_small_are_named(tmp_path, weights, fake_bm3d):
         DataError, match=r"^dot: SSIM needs .* 7 px.*\(30, 6, 3\)\. Take it away\.$"
     ):
         evaluate(path, noise=GAUSSIAN)
-    with pytest.raises(ImageError, match=r"^dot, by bm3d: BM3D needs .* 9 px"):
+    with pytest.raises(ImageError, match=r"^dot, by bm3d: bm3d needs .* 9 px"):
         evaluate(path, noise=GAUSSIAN, baselines="bm3d")
     _write(path, np.full((30, 40, 3), 99, "uint8"))
     with pytest.raises(DataError, match=r"^dot: LPIPS needs .* 31 px.*--no-lpips"):
         evaluate(path, noise=GAUSSIAN, lpips_weights=weights)
 
 
-def test_table_says_what_lpips_is_of():
-    first = Scores("noisy", None, [20, 21], [0.5, 0.7], [0.25, None], [1, 3])
-    second = Scores("cbsn (a)", 12345, [30, 31.5], [0.9, 0.9], [0.125, None], [0.5, 0.5])
-    assert format_table([first, second]).splitlines() == [
-        "method     PSNR    SSIM  LPIPS (1 of 2)  parameters  s/image",
-        "noisy     20.50  0.6000          0.2500           –    2.000",
-        "cbsn (a)  30.75  0.9000          0.1250      12,345    0.500",
+def test_denoised_folders_need_no_noisy_pictures(clean, noisy, tmp_path, capsys):
+    (scores,) = evaluate(clean, denoised=[noisy, noisy], out=tmp_path / "out")
+    assert scores.method == f"denoised ({noisy})"
+    assert scores.psnr == [pytest.approx(20 * np.log10(255 / 16))] * 2
+    assert (scores.seconds, scores.peak_gib, scores.diagnosis) == ([], None, None)
+    assert "noisy none" in capsys.readouterr().out
+    assert "–" in (tmp_path / "out/results.md").read_text()
+
+
+def test_denoised_folders_are_checked(clean, noisy):
+    _write(noisy / "gray.png", np.zeros((40, 41), "uint8"))
+    with pytest.raises(DataError, match=r"gray\.png is no denoised picture.*41.*40"):
+        evaluate(clean, denoised=[noisy])
+    (noisy / "gray.png").unlink()
+    with pytest.raises(DataError, match="for 1 of 2 names, such as gray"):
+        evaluate(clean, denoised=[noisy])
+
+
+def test_without_clean_pictures_there_is_time_and_diagnosis(noisy, fake_models, capsys):
+    (scores,) = evaluate(None, ["a"], noisy=noisy)
+    assert (scores.psnr, scores.ssim, scores.lpips) == ([], [], [])
+    assert len(scores.seconds) == 2 and scores.diagnosis is not None
+    printed = capsys.readouterr().out
+    assert "PSNR" not in printed and "judged without clean pictures" in printed
+
+
+def test_conventions_are_used_and_told(clean, noisy, capsys):
+    (scores,) = evaluate(clean, noisy=noisy, conventions=Conventions(data_range="16"))
+    assert scores.psnr == [pytest.approx(0)] * 2
+    assert "data range 16" in capsys.readouterr().out
+
+
+def test_sidd_blocks(tmp_path, random):
+    clean = random.integers(0, 256, (2, 2, 16, 16, 3), "uint8")
+    for name, blocks in (
+        ("ValidationNoisyBlocksSrgb", clean ^ 8),
+        ("ValidationGtBlocksSrgb", clean),
+    ):
+        scipy.io.savemat(tmp_path / f"{name}.mat", {name: blocks})
+    pair = (tmp_path / "ValidationGtBlocksSrgb.mat", tmp_path / "ValidationNoisyBlocksSrgb.mat")
+    (scores,) = evaluate(pair[0], noisy=pair[1])
+    assert scores.names == ["0000_00", "0000_01", "0001_00", "0001_01"]
+    assert scores.psnr == [pytest.approx(20 * np.log10(255 / 8))] * 4
+    pair[0].write_bytes(b"no mat")
+    with pytest.raises(DataError, match=r"GtBlocksSrgb\.mat cannot be read"):
+        evaluate(pair[0], noisy=pair[1])
+
+
+def test_results_of_every_picture(clean, noisy, fake_models, tmp_path):
+    evaluate(clean, ["a|b"], noisy=noisy, out=tmp_path / "out", baselines="noisy,nlm")
+    content = json.loads((tmp_path / "out/results.json").read_text())
+    rows = [*csv.DictReader((tmp_path / "out/results.csv").open(encoding="utf-8"))]
+    assert [row["method"] for row in rows] == [
+        m for m in ("noisy", "nlm", "cbsn (a|b)") for _ in "12"
     ]
+    images = [image for method in content["methods"] for image in method["images"]]
+    for row, image in zip(rows, images, strict=True):
+        assert row["image"] == image["image"] and row["image"] in ("color", "gray")
+        for name in ("psnr", "ssim", "lpips", "seconds", "pixels"):
+            assert row[name] == ("" if image[name] is None else str(image[name]))
+    table = (tmp_path / "out/results.md").read_text().splitlines()
+    assert table[0].startswith("| method | PSNR | SSIM |") and len(table) == 5
+    assert r"| cbsn (a\|b) |" in table[4]
+    assert (tmp_path / "out/report.html").exists() and (tmp_path / "out/contact_sheet.png").exists()
+    evaluate(clean, noisy=noisy, out=tmp_path / "plain", report_images=0)
+    assert sorted(path.suffix for path in (tmp_path / "plain").iterdir()) == [
+        ".csv",
+        ".json",
+        ".md",
+    ]
+
+
+def test_the_report_takes_pictures_that_are_spread(clean, noisy, monkeypatch, tmp_path):
+    contents = []
+    monkeypatch.setattr("cbsn.evaluation.results.write_report", lambda _, c: contents.append(c))
+    for count, names in ((1, ["color"]), (2, ["color", "gray"]), (9, ["color", "gray"])):
+        evaluate(clean, noisy=noisy, baselines="nlm", out=tmp_path / "out", report_images=count)
+        (content,) = contents
+        assert [picture.name for picture in content.pictures] == names
+        assert content.pictures[0].captions["nlm"].startswith("PSNR ")
+        contents.clear()
+
+
+def test_nlm_denoises(clean):
+    noisy, nlm = evaluate(clean, noise=GAUSSIAN, baselines="noisy,nlm")
+    assert nlm.mean("psnr") > noisy.mean("psnr") + 5
+    picture = np.asarray(Image.open(clean / "color.png"))
+    for dtype, factor in (("uint8", 1), ("uint16", 257), ("float32", 1 / 255)):
+        denoised = Baseline("nlm", sigma="5")((picture * np.float64(factor)).astype(dtype))
+        assert (denoised.shape, denoised.dtype) == (picture.shape, dtype)
+        assert psnr(picture, np.rint(denoised / factor).astype("uint8")) > 35
+
+
+def test_best_sigma_is_the_best_of_some(clean, fake_bm3d, monkeypatch):
+    noise = Noise.parse("poisson-gaussian", "25", "1e6")
+    (scores,) = evaluate(clean, noise=noise, baselines="bm3d", baseline_sigma="best")
+    told = [sigma * 255 / 25 for kind, _, sigma in fake_bm3d if kind == "gray"]
+    assert told == pytest.approx([1, 1.5, 2, 3], rel=0.05)
+    assert scores.method == "bm3d (sigma best)"
+
+    def denoise(noisy, sigma):  # right with twice the true σ
+        return truth + (sigma * 255 / 25 - 2) / 10
+
+    truth = np.full((40, 40), 0.5)
+    fake = types.SimpleNamespace(bm3d=denoise)
+    monkeypatch.setitem(sys.modules, "bm3d", fake)
+    noisy = truth[..., None] + np.where(np.indices((40, 40, 1)).sum(0) % 2, 25, -25) / 255
+    best = Baseline("bm3d", sigma="best")(noisy, truth[..., None])
+    np.testing.assert_allclose(best[..., 0], truth)
+
+
+@pytest.mark.parametrize("sigma", ["0", "-1", "256", "nan", "much"])
+def test_refuses_a_sigma(sigma):
+    with pytest.raises(ConfigError, match=f"Received: --baseline_sigma {sigma}"):
+        Baseline("nlm", sigma=sigma)
+
+
+def test_table_says_what_lpips_is_of():
+    names, pixels = ["a", "b"], [500_000, 1_500_000]
+    first = Scores("noisy", None, names, [20, 21], [0.5, 0.7], [0.25, None], [], pixels)
+    second = Scores(
+        "cbsn (a)", 12345, names, [30, 31.5], [0.9, 0.9], [0.125, None], [0.5, 1.5], pixels, 0.75
+    )
+    assert format_table([first.cells(), second.cells()]).splitlines() == [
+        "method     PSNR    SSIM  LPIPS (1 of 2)  parameters  s/image  MP/s  peak GiB",
+        "noisy     20.50  0.6000          0.2500           –        –     –         –",
+        "cbsn (a)  30.75  0.9000          0.1250      12,345    1.000     1      0.75",
+    ]
+    assert second.caption(0) == "PSNR 30.00, SSIM 0.9000, LPIPS 0.1250"
+    assert second.caption(1) == "PSNR 31.50, SSIM 0.9000"

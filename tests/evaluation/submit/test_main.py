@@ -11,7 +11,8 @@ import pytest
 import scipy.io
 from PIL import Image
 
-from cbsn.evaluation.submit.__main__ import make_parser
+from cbsn.errors import CbsnError
+from cbsn.evaluation.submit.__main__ import main, make_parser
 from cbsn.evaluation.submit.sidd import VARIABLE
 from cbsn.inference.denoiser import Denoiser
 from cbsn.model_folder import save_model
@@ -144,10 +145,17 @@ def test_dnd_killed_and_resumed(start, submit, model, dnd_source, tmp_path):
         (("sidd", "--source", "SIDD", "--out", "old"), "old holds a submission already"),
     ],
 )
-def test_mistakes_are_one_line(submit, sidd_source, tmp_path, flags, words):
+def test_mistakes_are_told_before_any_work(sidd_source, tmp_path, monkeypatch, flags, words):
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "SIDD").symlink_to(sidd_source.parent)
     (tmp_path / "old" / "blocks").mkdir(parents=True)
-    code, output, errors = submit(*flags, "--modelpath", "nothing")
-    assert (code, output, len(errors.splitlines())) == (2, "", 1)
-    assert errors.startswith("error: ") and words in errors
+    with pytest.raises(CbsnError, match=words):
+        main(make_parser().parse_args([*flags, "--modelpath", "nothing"]))
     assert not (tmp_path / "out").exists()
+
+
+def test_mistakes_are_one_line(submit):
+    flags = ("--source", "nowhere", "--out", "out", "--modelpath", "nothing")
+    code, output, errors = submit("sidd", *flags)
+    assert (code, output, len(errors.splitlines())) == (2, "", 1)
+    assert errors.startswith("error: There is no file nowhere. Download")

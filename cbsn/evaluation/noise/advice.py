@@ -1,0 +1,158 @@
+"""What to train with, by the noise that was found."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from cbsn.evaluation.noise.estimate import LAGS, NoiseEstimate
+
+NEXT_MATTERS = 0.05
+"""Correlation of next neighbours from which on it counts.
+
+Four neighbours with less than that foretell less than 1 % of a pixel's noise. The grain that any
+photograph has under added white noise of σ 5 makes for 0.02.
+"""
+
+FAR_MATTERS = 0.01
+"""Correlation of pixels further apart from which on it counts, in the mean of both directions.
+
+SIDD's noise, for which the paper's stride is 5, has 0.017 and 0.014 at 4 pixels, and no more
+than 0.006 further away. Where next neighbours do not count, as much as for them is needed.
+"""
+
+_LEFT_OVER = 0.001
+"""What is left of content and bias, measured on noise that was added, of the sum of all ρ."""
+
+_ALONE = 2  # times as much, where it is in one direction only
+_SURE = 4  # standard errors, as the largest of many is to be no chance
+_LIKELY = 2
+_PHOTOGRAPHS = 5  # the stride of the paper
+_LONG = 6  # strides above that leave little of a picture
+_MANY_CLIPPED = 0.05
+
+
+@dataclasses.dataclass(frozen=True)
+class Advice:
+    """What to train with.
+
+    Args:
+        stride_b: int in [1, LAGS], distance in pixels from which on the noise is not correlated.
+        stride_i: int, stride of the invariance term that goes with it.
+        recipe: str, a key of `cbsn.recipes.RECIPES`.
+        reasons: list of str, why, in whole sentences.
+    """
+
+    stride_b: int
+    stride_i: int
+    recipe: str
+    reasons: list[str]
+
+    def lines(self) -> list[str]:
+        """Returns the flags of `train.py`, and the reasons."""
+        # Noise2Void has no strides.
+        strides = f" --stride_b {self.stride_b} --stride_i {self.stride_i}"
+        flags = f"--recipe {self.recipe}" + ("" if self.recipe == "n2v-unet" else strides)
+        return [f"Train with {flags}", *(f"- {reason}" for reason in self.reasons)]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns plain values, fit for JSON, by the names of the attributes."""
+        return dataclasses.asdict(self)
+
+
+def advise(estimate: NoiseEstimate) -> Advice:
+    """Says what to train with on pictures of such noise."""
+    rho = _strength(estimate)
+    furthest = _furthest(estimate)
+    blurred = float(_SURE * np.median(_error(estimate)))
+    reasons = []
+    if furthest == 0:
+        stride, recipe = 1, "n2v-unet"
+        reasons.append(
+            f"The noise is white: its correlation is {rho[0]:.3f} between neighbours, where "
+            f"{NEXT_MATTERS} would count, and at most {rho[1:].max():.3f} further away."
+        )
+        reasons.append("For white noise this is the best of the self-supervised recipes.")
+    else:
+        stride, recipe = min(furthest + 1, LAGS), "cbsn"
+        reasons.append(
+            f"The noise is correlated: {rho[0]:.3f} between neighbours, {rho[furthest - 1]:.3f} "
+            f"still at {furthest} px. Recipes for white noise would keep it."
+        )
+        if furthest == LAGS:
+            reasons.append(
+                f"The correlation is not gone within {LAGS} px, so no stride fits: JPEG "
+                "compression or enlarging are likely. Take the original files, or scale the "
+                "pictures down to a half, which halves the distances, and look again."
+            )
+        elif stride > _LONG:
+            reasons.append(
+                f"Sub-images of every {stride}th pixel hold little of a picture. So far noise "
+                "reaches after JPEG compression or enlarging: take the original files, or scale "
+                "the pictures down to a half, which halves the distances, and look again."
+            )
+        if blurred > FAR_MATTERS and stride < _PHOTOGRAPHS:
+            reasons.append(
+                f"Beyond {furthest} px, correlations below {blurred:.3f} would not be seen, for "
+                f"lack of flat blocks. {_PHOTOGRAPHS}, as for photographs, is on the safe side."
+            )
+            stride = _PHOTOGRAPHS
+    if blurred > FAR_MATTERS:
+        reasons.append(
+            f"This is uncertain, as it comes from {estimate.blocks} blocks only: more or larger "
+            "pictures would tell more."
+        )
+    share = estimate.clipped.max()
+    if share > _MANY_CLIPPED:
+        channel, end = np.unravel_index(estimate.clipped.argmax(), estimate.clipped.shape)
+        reasons.append(
+            f"{share:.0%} of the values of {estimate.channels[channel]} are at "
+            f"{('0', 'full scale')[end]}: their noise is cut off, and what is denoised there "
+            f"comes out too {('bright', 'dark')[end]}."
+        )
+    return Advice(stride, 1 if furthest == 0 else 2, recipe, reasons)
+
+
+def limits(estimate: NoiseEstimate) -> np.ndarray:
+    """Returns from which value on a correlation counts: it matters, and is more than chance.
+
+    Returns:
+        [LAGS], for the mean of both directions. In one direction only, twice as much counts.
+    """
+    return np.maximum(_matters(estimate), _SURE * _error(estimate))
+
+
+def _furthest(estimate: NoiseEstimate) -> int:
+    """The largest distance at which the correlation counts, 0 if none.
+
+    Of either sign: blind spots see through negative correlation as well. Right behind distances
+    that count, fewer standard errors are enough.
+    """
+    mean, error = abs(estimate.correlation[:2].mean(axis=0)), _error(estimate)
+    matters = _matters(estimate)
+    alone = np.append(matters[0], _ALONE * matters[1:])
+    alone = np.maximum(alone, _SURE * estimate.deviation[:2])
+    counts = (mean > limits(estimate)) | (abs(estimate.correlation[:2]) > alone).any(axis=0)
+    furthest = int(np.max(np.flatnonzero(counts) + 1, initial=0))
+    goes_on = mean > np.maximum(matters, _LIKELY * error)
+    while furthest < LAGS and goes_on[furthest]:
+        furthest += 1
+    return furthest
+
+
+def _matters(estimate: NoiseEstimate) -> np.ndarray:
+    matters = np.full(LAGS, NEXT_MATTERS)
+    if _strength(estimate)[0] > NEXT_MATTERS:
+        near = estimate.correlation_map[7:-7, 7:-7]
+        matters[1:] = max(FAR_MATTERS, _LEFT_OVER * near.sum())
+    return matters
+
+
+def _strength(estimate: NoiseEstimate) -> np.ndarray:
+    """[LAGS], the larger one of both directions."""
+    return abs(estimate.correlation[:2]).max(axis=0)
+
+
+def _error(estimate: NoiseEstimate) -> np.ndarray:
+    """[LAGS], standard error of the mean of both directions."""
+    return np.hypot(*estimate.deviation[:2]) / 2

@@ -1,0 +1,81 @@
+"""The pictures that the command is given."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from cbsn.data.image_io import find_images, read_picture
+from cbsn.errors import CbsnError, ConfigError, DataError
+from cbsn.evaluation.named_pictures import spread
+
+
+def find_pictures(patterns: Iterable[str], images: int = 0) -> list[Path]:
+    """Returns the files that folders, globs and names stand for, each once.
+
+    Args:
+        patterns: as for `find_images`.
+        images: int, take that many, spread evenly over all; 0 for all.
+
+    Raises:
+        ConfigError: if `images` is below 0.
+        DataError: if a pattern finds nothing.
+    """
+    if images < 0:
+        raise ConfigError(f"--images must be 0 (all) or above. Received: --images {images}")
+    paths = [*dict.fromkeys(path for pattern in patterns for path in find_images(pattern))]
+    return spread(paths, images)
+
+
+def read_pictures(paths: Sequence[Path]) -> Iterator[np.ndarray]:
+    """Yields the pictures [H, W, 1] or [H, W, 3] one by one.
+
+    Raises:
+        ImageError: if one cannot be read.
+    """
+    for path in paths:
+        yield read_picture(path).color
+
+
+def read_pairs(paths: Sequence[Path], folder: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields each picture with the one of its name, but for the suffix, in a folder.
+
+    Raises:
+        DataError: if one is not there, or of another size or depth.
+        ImageError: if one cannot be read.
+    """
+    denoised = {path.stem: path for path in find_images(folder)}
+    for path in paths:
+        if path.stem not in denoised:
+            raise DataError(
+                f"Every picture needs a denoised one of its name. --denoised {folder} has none "
+                f"for {path}."
+            )
+    for path in paths:
+        yield read_picture(path).color, read_picture(denoised[path.stem]).color
+
+
+def denoise_pictures(
+    paths: Sequence[Path], model_path: str, **options: str
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields each picture with what a model makes of it.
+
+    Args:
+        paths: the pictures.
+        model_path: as for `Denoiser.load`.
+        **options: likewise.
+
+    Raises:
+        ModelError: if the model cannot be loaded.
+        ImageError: if a picture cannot be read or denoised.
+    """
+    # TensorFlow comes with it, and nothing else here needs that.
+    from cbsn.inference.denoiser import Denoiser
+
+    denoise = Denoiser.load(model_path, **options)
+    print(f"{denoise.recipe.name} ({model_path}): {denoise.choices}", flush=True)
+    for path, picture in zip(paths, read_pictures(paths), strict=True):
+        try:
+            yield picture, denoise(picture, any_range=True)
+        except CbsnError as error:
+            raise type(error)(f"{path}: {error}") from error

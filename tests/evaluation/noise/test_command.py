@@ -1,0 +1,119 @@
+"""python -m cbsn.evaluation.noise, as a user would run it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cbsn.errors import CbsnError
+from cbsn.evaluation.noise.__main__ import main, make_parser
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Runs the command in a folder of its own; returns the process."""
+
+    # The command itself is to keep TensorFlow quiet.
+    environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
+
+    def run(*flags):
+        return subprocess.run(
+            [sys.executable, "-m", "cbsn.evaluation.noise", *map(str, flags)],
+            cwd=tmp_path,
+            env={**environment, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
+    return run
+
+
+@pytest.fixture
+def pictures(tmp_path, walls, random):
+    """Folders `noisy`, with white noise of σ 12, and `clean`."""
+    for number, wall in enumerate(walls):
+        noisy = np.clip(np.rint(wall + 12 * random.normal(size=wall.shape)), 0, 255)
+        for kind, pixels in (("noisy", noisy), ("clean", wall)):
+            (tmp_path / kind).mkdir(exist_ok=True)
+            path = tmp_path / kind / f"{number}.png"
+            Image.fromarray(pixels[..., 0].astype("uint8")).save(path)
+    return tmp_path / "noisy"
+
+
+def test_tables_json_and_figure(run, pictures, tmp_path):
+    pytest.importorskip("matplotlib")
+    process = run(pictures, "--json", "noise.json", "--figure", "noise.png")
+    assert process.returncode == 0, process.stderr
+    assert process.stderr == ""
+    lines = process.stdout.splitlines()
+    assert lines[0].startswith("Noise of 6 pictures, seen in flat blocks: ")
+    assert "Train with --recipe n2v-unet" in lines
+    found = json.loads((tmp_path / "noise.json").read_text())
+    assert found["names"] == [str(pictures / f"{number}.png") for number in range(6)]
+    assert found["noise"]["level"] == [pytest.approx(12, rel=0.03)]
+    assert np.shape(found["noise"]["correlation"]) == (4, 12)
+    assert found["advice"]["stride_b"] == found["advice"]["stride_i"] == 1
+    assert found["advice"]["recipe"] == "n2v-unet"
+    assert (tmp_path / "noise.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_denoised_pictures(run, pictures, tmp_path):
+    more = ("--json", "noise.json")
+    process = run(pictures / "*.png", "--denoised", tmp_path / "clean", "--images", 3, *more)
+    assert process.returncode == 0, process.stderr
+    first = process.stdout.splitlines()[0]
+    assert first.startswith("Noise of 3 pictures, seen in what the denoiser took away: 675 of 675")
+    assert "The denoised pictures:\nRemoved: 12.0 levels" in process.stdout
+    assert "none to speak of" in process.stdout
+    found = json.loads((tmp_path / "noise.json").read_text())
+    assert found["diagnosis"]["removed"] == pytest.approx(12, rel=0.03)
+
+
+def test_too_few_flat_blocks(run, pictures, tmp_path):
+    process = run(tmp_path / "clean")
+    assert process.returncode == 2
+    assert process.stdout == ""
+    assert process.stderr.startswith("error: There are too few flat blocks")
+    assert process.stderr.count("\n") == 1
+    assert "--modelpath" in process.stderr
+    assert "Received: 6 pictures" in process.stderr
+
+
+def test_no_model(run, pictures):
+    process = run(pictures, "--modelpath", "nowhere")
+    assert process.returncode == 2
+    assert process.stderr.startswith("error: ")
+    assert process.stderr.count("\n") == 1
+    assert "nowhere" in process.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["nowhere"], "no file matches nowhere"),
+        (["broken.png"], "broken.png: "),
+        (["noisy", "--images", "-3"], "Received: --images -3"),
+        (["noisy", "--modelpath", "a", "--denoised", "b"], "Received: --modelpath a --denoised b$"),
+        (["noisy", "--denoised", "empty"], "in the folder empty"),
+        (["noisy", "--json", "no/file.json"], "--json takes .* Received: no/file.json$"),
+        (["noisy", "--json", "empty"], "--json takes .* Received: empty$"),
+        (["noisy", "--figure", "no/file.png"], "--figure takes .* Received: no/file.png$"),
+        (["noisy", "--figure", "noise.doc"], "Received: --figure noise.doc$"),
+    ],
+)
+def test_mistakes(flags, message, pictures, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "broken.png").write_bytes(b"nothing")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CbsnError, match=message) as raised:
+        main(make_parser().parse_args(flags))
+    assert raised.value.status == 2
+    assert "\n" not in str(raised.value)

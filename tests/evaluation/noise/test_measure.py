@@ -1,0 +1,228 @@
+import json
+
+import numpy as np
+import pytest
+from scipy.ndimage import gaussian_filter, uniform_filter
+
+from cbsn.data.camera import simulate_camera
+from cbsn.data.noise import Noise
+from cbsn.errors import DataError
+from cbsn.evaluation.noise import advise, estimate_noise, estimate_noise_of_residuals
+
+FOUR_ERRORS = 4
+
+
+@pytest.mark.parametrize("sigma", [5, 25])
+def test_white_noise(sigma, photographs, add_noise, random):
+    estimate = estimate_noise(add_noise(photographs, sigma, random))
+    np.testing.assert_allclose(estimate.level, sigma, rtol=0.03)
+    np.testing.assert_allclose(estimate.spread, sigma, rtol=0.08)
+    assert (estimate.misfit < 0.03).all()
+    assert abs(estimate.correlation[:, 1:]).max() < 0.02
+    assert abs(estimate.correlation[:, 0]).max() < 0.03
+    assert estimate.deviation.max() < 0.01
+    advice = advise(estimate)
+    assert (advice.recipe, advice.stride_b, advice.stride_i) == ("n2v-unet", 1, 1)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float64"])
+def test_levels_are_of_8_bits_for_all_depths(dtype, walls, add_noise, random):
+    scale = {"uint8": 255, "uint16": 65535}.get(dtype)
+    pictures = add_noise(walls, 12, random)
+    if scale:
+        pictures = [np.rint(np.clip(p, 0, 1) * scale).astype(dtype) for p in pictures]
+    else:
+        pictures = [picture.astype(dtype) for picture in pictures]
+    estimate = estimate_noise(pictures)
+    assert estimate.channels == ("gray",)
+    np.testing.assert_allclose(estimate.level, 12, rtol=0.03)
+    assert all(60 < intensity < 250 for intensity in estimate.points[0][:, 0])
+
+
+def _box(size):
+    return lambda noise: uniform_filter(noise, (*size, 0))
+
+
+@pytest.mark.parametrize(
+    ("smooth", "correlations", "stride"),
+    [
+        (_box((2, 2)), ([0.5, 0, 0], [0.5, 0, 0]), 2),
+        (_box((3, 3)), ([2 / 3, 1 / 3, 0], [2 / 3, 1 / 3, 0]), 3),
+        (_box((1, 3)), ([2 / 3, 1 / 3, 0], [0, 0, 0]), 3),
+        (_box((4, 1)), ([0, 0, 0], [3 / 4, 2 / 4, 1 / 4]), 4),
+        (
+            lambda noise: gaussian_filter(noise, (0.8, 0.8, 0)),
+            (np.exp(-np.array([1, 4, 9, 16]) / 4 / 0.8**2),) * 2,
+            4,
+        ),
+    ],
+)
+def test_blurred_noise(smooth, correlations, stride, photographs, walls, add_noise, random):
+    """Against the autocorrelation of the kernel."""
+    gray = [np.repeat(wall, 3, axis=2) for wall in walls]
+    estimate = estimate_noise(add_noise([*photographs, *gray], 20, random, smooth))
+    for found, error, expected in zip(
+        estimate.correlation, estimate.deviation, correlations, strict=False
+    ):
+        size = len(expected)
+        assert error.max() < 0.008
+        # What content adds on top is no more than 0.01.
+        np.testing.assert_array_less(
+            abs(found[:size] - expected), FOUR_ERRORS * error[:size] + 0.01
+        )
+    for channel in estimate.channel_correlation:
+        np.testing.assert_allclose(channel, estimate.correlation, atol=0.03)
+    np.testing.assert_allclose(estimate.level, 20, rtol=0.06)
+    assert advise(estimate).stride_b == stride
+    assert advise(estimate).recipe == "cbsn"
+
+
+def test_map_agrees_with_the_directions(walls, add_noise, random):
+    smooth = lambda noise: uniform_filter(noise, (1, 3, 0))  # noqa: E731
+    estimate = estimate_noise(add_noise(walls, 20, random, smooth))
+    middle = 14
+    assert estimate.correlation_map.shape == (29, 29)
+    turned = estimate.correlation_map[::-1, ::-1]
+    np.testing.assert_allclose(estimate.correlation_map, turned, atol=1e-6)
+    for lag in (1, 2, 5, 12):
+        values = [
+            estimate.correlation_map[middle + down * lag, middle + right * lag]
+            for down, right in ((0, 1), (1, 0), (1, 1), (1, -1))
+        ]
+        np.testing.assert_array_equal(values, estimate.correlation[:, lag - 1])
+
+
+def test_simulated_camera(photographs):
+    """Bilinear demosaicing smears over two pixels."""
+    pictures = [simulate_camera(photograph) for photograph in photographs]
+    clean = [simulate_camera(photograph, shot=0, read=0) for photograph in photographs]
+    estimate = estimate_noise(pictures)
+    truth = estimate_noise_of_residuals(zip(pictures, clean, strict=True))
+    np.testing.assert_allclose(estimate.correlation[:2], truth.correlation[:2], atol=0.035)
+    np.testing.assert_allclose(truth.correlation[:2, 2:], 0, atol=0.012)
+    assert advise(truth).stride_b == 3
+    assert advise(truth).recipe == advise(estimate).recipe == "cbsn"
+
+
+def test_poisson_gaussian_noise(photographs, random):
+    noise = Noise("poisson-gaussian", sigma=(8, 8), peak=(50, 50))
+    estimate = estimate_noise([noise(photograph, random) for photograph in photographs])
+    for slope, floor, points in zip(estimate.slope, estimate.floor, estimate.points, strict=True):
+        assert slope == pytest.approx(255 / 50, rel=0.1)
+        assert floor == pytest.approx(64, abs=40)
+        np.testing.assert_allclose(points[:, 1] ** 2, 255 / 50 * points[:, 0] + 64, 0.1, 30)
+        assert (np.diff(points[:, 0]) >= 0).all()
+    assert (estimate.misfit < 0.05).all()
+    assert advise(estimate).stride_b == 1
+
+
+def test_pictures_of_different_strength(walls, random):
+    noisy = [
+        (wall + sigma * random.normal(size=wall.shape)).astype("float32") / 255
+        for sigma, wall in zip((4, 5, 6, 12, 14, 16), walls, strict=True)
+    ]
+    estimate = estimate_noise(noisy)
+    assert estimate.level[0] == pytest.approx(9, abs=1)
+    np.testing.assert_allclose(estimate.spread, [[4.5, 15]], rtol=0.1)
+
+
+def test_clipping_and_histogram(random):
+    picture = 100 + 5 * random.normal(size=(256, 256, 3))
+    picture[:128, :, 0] = 0
+    picture[:64, :, 2] = 300
+    picture = np.clip(np.rint(picture), 0, 255).astype("uint8")
+    estimate = estimate_noise([picture, picture])
+    np.testing.assert_allclose(estimate.clipped, [[0.5, 0], [0, 0], [0, 0.25]])
+    assert estimate.histogram.shape == (3, 64)
+    np.testing.assert_allclose(estimate.histogram.sum(axis=1), 1)
+    assert estimate.histogram[0, 0] == 0.5
+    np.testing.assert_allclose(estimate.level, 5, rtol=0.05)
+
+
+def test_floats_beyond_the_range_are_not_clipped(walls, add_noise, random):
+    dark = [np.zeros_like(wall) for wall in walls]
+    estimate = estimate_noise(add_noise(dark, 10, random))
+    assert not estimate.clipped.any()
+    assert estimate.level[0] == pytest.approx(10, rel=0.02)
+    cut = [np.clip(picture, 0, 1) for picture in add_noise(dark, 10, random)]
+    with pytest.raises(DataError, match="1350 are clipped"):
+        estimate_noise(cut)
+
+
+def test_residual_with_the_clean_pictures_is_the_truth(photographs, random):
+    """Also where there is hardly anything flat."""
+    pairs = []
+    for photograph in photographs:
+        noise = 3 * uniform_filter(15 * random.normal(size=photograph.shape), (3, 3, 0))
+        pairs.append(((photograph + noise) / 255, photograph / 255))
+    estimate = estimate_noise_of_residuals(pairs)
+    np.testing.assert_allclose(estimate.level, 15, rtol=0.02)
+    np.testing.assert_allclose(estimate.correlation[:2, :2], [[2 / 3, 1 / 3]] * 2, atol=0.01)
+    np.testing.assert_allclose(estimate.correlation[:2, 2:], 0, atol=0.01)
+    assert estimate.source == "what the denoiser took away"
+
+
+def test_unsigned_residuals_do_not_wrap_around(walls, random):
+    noisy = [np.clip(w + 9 * random.normal(size=w.shape), 0, 255).astype("uint8") for w in walls]
+    estimate = estimate_noise_of_residuals(zip(noisy, walls, strict=True))
+    assert estimate.level[0] == pytest.approx(9, rel=0.03)
+
+
+def test_order_and_number_of_pictures_do_not_matter(walls, add_noise, random):
+    noisy = add_noise(walls, 10, random)
+    first, second = estimate_noise(noisy), estimate_noise(iter(noisy[::-1]))
+    np.testing.assert_allclose(first.correlation, second.correlation, atol=1e-6)
+    assert first.pictures == second.pictures == 6
+    assert first.of_blocks == 6 * 15**2
+    assert 8 <= first.blocks <= first.of_blocks
+
+
+def test_small_pictures_are_counted_but_not_needed(walls, add_noise, random):
+    noisy = add_noise(walls, 10, random)
+    small = [noisy[0][:31]]
+    estimate = estimate_noise([*noisy, *small])
+    assert estimate.pictures == 7
+    with pytest.raises(DataError, match=r"32 × 32 pixels: .* Received: 1 pictures"):
+        estimate_noise(small)
+
+
+def test_nothing_flat(photographs):
+    with pytest.raises(DataError, match=r"too few flat blocks.*--denoised.*Received: 1 pictures"):
+        estimate_noise([photographs[1][100:200, 100:200]])
+
+
+def test_no_pictures():
+    with pytest.raises(DataError, match="Received: 0 pictures"):
+        estimate_noise([])
+
+
+def test_gray_and_colour_together(photographs, walls):
+    with pytest.raises(DataError, match="one of 1 channels after others of 3"):
+        estimate_noise([photographs[0], walls[0]])
+
+
+@pytest.mark.parametrize("change", [lambda p: p[1:], lambda p: p.astype("uint16")])
+def test_pairs_that_do_not_fit(change, walls):
+    with pytest.raises(DataError, match="of equal size and depth"):
+        estimate_noise_of_residuals([(walls[0], change(walls[0]))])
+
+
+def test_to_json(walls, add_noise, random):
+    estimate = estimate_noise(add_noise(walls, 10, random))
+    found = json.loads(json.dumps(estimate.to_dict()))
+    assert found["level"] == pytest.approx(estimate.level, abs=1e-4)
+    assert np.shape(found["correlation"]) == (4, 12)
+    assert np.shape(found["points"])[0] == 1
+    assert (found["pictures"], found["source"]) == (6, "flat blocks")
+
+
+def test_lines(walls, photographs, add_noise, random):
+    for pictures, names in ((walls, "gray"), (photographs, "red")):
+        estimate = estimate_noise(add_noise(pictures, 10, random))
+        lines = estimate.lines()
+        assert lines[0].startswith(f"Noise of {len(pictures)} pictures, seen in flat blocks: ")
+        assert names in lines[2]
+        assert f"{estimate.level[0]:.2f}" in lines[3]
+        assert any(line.startswith("horizontal") for line in lines)
+        assert max(map(len, lines)) <= 102
+        assert "-0.000" not in "".join(lines)
