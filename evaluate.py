@@ -33,8 +33,7 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="MODEL",
         nargs="*",
         default=argparse.SUPPRESS,
-        help="models, each a run's folder, a saved-model folder, the name of a shipped model, or "
-        "the prefix of an original TensorFlow 1.15 checkpoint",
+        help=f"models, each {cli.MODEL}",
     )
     what.add_argument(
         "--denoised",

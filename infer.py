@@ -28,8 +28,7 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="MODEL",
         required=True,
         default=unset,
-        help="a run's folder, a saved-model folder, the name of a shipped model, the prefix of an "
-        "original TensorFlow 1.15 checkpoint, or a *.weights.h5 file",
+        help=f"{cli.MODEL}; or a *.weights.h5 file",
     )
     add(
         "--imagepath",

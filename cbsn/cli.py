@@ -12,6 +12,12 @@ from absl.flags import argparse_flags
 
 from cbsn.errors import CbsnError, TrainingStopped
 
+MODEL = (
+    "a run's folder, a saved-model folder, the name of a shipped model, or the prefix of an "
+    "original TensorFlow 1.15 checkpoint"
+)
+"""What `--modelpath` takes."""
+
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
     """Shows the defaults, but not those that say nothing."""

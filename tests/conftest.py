@@ -66,6 +66,17 @@ def torch_model(golden):
 
 
 @pytest.fixture
+def model(tmp_path):
+    """A tiny saved model of fresh weights; returns its path in the folder of the command."""
+    from cbsn.model_folder import save_model
+    from cbsn.recipes import customised
+
+    recipe = customised("cbsn", filters=4, num_modules=1)
+    save_model(tmp_path / "model", recipe, recipe.build_network(), {})
+    return "model"
+
+
+@pytest.fixture
 def run_command(tmp_path):
     """Runs one of the commands as a user would, in an empty folder; returns the process."""
     # The commands themselves are to keep TensorFlow quiet.

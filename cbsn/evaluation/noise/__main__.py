@@ -88,8 +88,8 @@ def make_parser() -> argparse.ArgumentParser:
     add(
         "--modelpath",
         metavar="MODEL",
-        help="a trained model: the noise is seen in what it takes away, and not in the flat parts "
-        "of the pictures",
+        help=f"a trained model, {cli.MODEL}: the noise is seen in what it takes away, and not in "
+        "the flat parts of the pictures",
     )
     add(
         "--denoised",

@@ -15,8 +15,8 @@ _DEGREE = 4
 _LINEAR = 3  # polynomials of degree 0 and 1: no block is free of brightness and shading
 _FFT = 48  # BLOCK + REACH at least, so that nothing wraps around
 
-_FAR = 8
-"""From this distance on the correlation is taken to be gone, where the bias is estimated."""
+FAR = 8
+"""From this distance in pixels on, correlation is taken for bias or chance where they are told."""
 
 
 @functools.cache
@@ -82,7 +82,7 @@ def without_bias(covariance: np.ndarray) -> np.ndarray:
     Returns:
         float64, same shape.
     """
-    far = distances() >= _FAR
+    far = distances() >= FAR
     lowered = _lowered()
     power = -(covariance[..., far] @ lowered[far]) / np.sum(lowered[far] ** 2)
     return covariance + power[..., None, None] * lowered
@@ -94,7 +94,7 @@ def smooth_energy(covariance: np.ndarray) -> float:
     Args:
         covariance: [REACH + 1, 2·REACH + 1], from `without_bias`.
     """
-    counted = np.where(distances() < _FAR, 2.0, 0.0)
+    counted = np.where(distances() < FAR, 2.0, 0.0)
     counted[0, :REACH] = 0  # of the first row each way is there twice
     counted[0, REACH] = 1
     return float(np.sum(covariance * counted * _energies()))

@@ -87,13 +87,9 @@ def _draw_levels(axes: Any, estimate: NoiseEstimate) -> None:
         intensity, sigma = points.T
         axes.plot(intensity, sigma, "o", color=_COLORS[name], markersize=4.5, alpha=0.8)
         along = np.linspace(intensity.min(), intensity.max(), 100)
-        axes.plot(
-            along,
-            np.sqrt(np.maximum(slope * along + floor, 0)),
-            color=_COLORS[name],
-            linewidth=1.4,
-            label=f"{name}: σ² = {slope:.2f}·I {'−' if floor < 0 else '+'} {abs(floor):.1f}",
-        )
+        fitted = np.sqrt(np.maximum(slope * along + floor, 0))
+        line = f"σ² = {slope:.2f}·I + {floor:.1f}".replace("+ -", "− ").replace("-", "−")
+        axes.plot(along, fitted, color=_COLORS[name], linewidth=1.4, label=f"{name}: {line}")
     axes.set(xlim=(0, 255), xlabel="intensity I, of 255", ylabel="σ, of 255")
     axes.set_ylim(0, 1.25 * max(points[:, 1].max() for points in estimate.points))
     axes.set_title("Strength by intensity")

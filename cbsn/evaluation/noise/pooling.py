@@ -2,15 +2,13 @@
 
 import numpy as np
 
-from cbsn.evaluation.noise.autocovariance import REACH, distances, without_bias
+from cbsn.evaluation.noise.autocovariance import FAR, REACH, distances, without_bias
 from cbsn.evaluation.noise.blocks import STEP, Blocks
 
 _PICTURES = 16
 """With blocks of so many pictures, each picture is a group; with fewer, each place in them."""
 
 _PLACE = 4  # steps, from place to place
-
-_FAR = 8  # pixels, where correlations are all chance
 
 _ERROR = 1.1
 """Standard error of the mean of the middle half of normal values, in units of that of all."""
@@ -38,7 +36,7 @@ def sample_size(blocks: Blocks) -> float:
         for right in (0, 1)
     ]
     pixels = STEP**2 * len(np.unique(np.concatenate(quarters), axis=0))
-    far = (blocks.covariance / blocks.quiet[:, :, None, None])[..., distances() >= _FAR]
+    far = (blocks.covariance / blocks.quiet[:, :, None, None])[..., distances() >= FAR]
     return pixels * float(np.mean(far**2) / np.mean(far.mean(axis=1) ** 2))
 
 
@@ -47,8 +45,8 @@ def typical_correlation(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Returns the correlation in the middle half of the groups, and its standard error.
 
-    The error is told by how much the groups differ, but is no smaller than it is for
-    a sample of Gaussian noise of this correlation, √(Σρ² / size) (Bartlett 1946).
+    The error is told by how much the groups differ, but is no smaller than for a sample of
+    Gaussian noise of this correlation, √(Σρ² / size) (Bartlett 1946).
 
     Args:
         covariance: [n, REACH + 1, 2·REACH + 1], from `autocovariance`, in any units.

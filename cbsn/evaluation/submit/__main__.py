@@ -136,8 +136,7 @@ def _add_shared(parser: argparse.ArgumentParser, source: str) -> None:
         metavar="MODEL",
         required=True,
         default=unset,
-        help="a run's folder, a saved-model folder, the name of a shipped model, or the prefix of "
-        "an original TensorFlow 1.15 checkpoint",
+        help=cli.MODEL,
     )
     add("--source", metavar="PATH", required=True, default=unset, help=source)
     add(

@@ -87,18 +87,11 @@ def test_too_few_flat_blocks(run, pictures, tmp_path):
     assert "Received: 6 pictures" in process.stderr
 
 
-def test_no_model(run, pictures):
-    process = run(pictures, "--modelpath", "nowhere")
-    assert process.returncode == 2
-    assert process.stderr.startswith("error: ")
-    assert process.stderr.count("\n") == 1
-    assert "nowhere" in process.stderr
-
-
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
         (["nowhere"], "no file matches nowhere"),
+        (["noisy", "--modelpath", "nowhere"], "No model at nowhere"),
         (["broken.png"], "broken.png: "),
         (["noisy", "--images", "-3"], "Received: --images -3"),
         (["noisy", "--modelpath", "a", "--denoised", "b"], "Received: --modelpath a --denoised b$"),

@@ -15,18 +15,8 @@ from cbsn.errors import CbsnError
 from cbsn.evaluation.submit.__main__ import main, make_parser
 from cbsn.evaluation.submit.sidd import VARIABLE
 from cbsn.inference.denoiser import Denoiser
-from cbsn.model_folder import save_model
-from cbsn.recipes import customised
 
 ROOT = Path(__file__).resolve().parents[3]
-
-
-@pytest.fixture
-def model(tmp_path):
-    """A saved model of fresh weights; returns its path in the folder of the command."""
-    recipe = customised("cbsn", filters=4, num_modules=1)
-    save_model(tmp_path / "model", recipe, recipe.build_network(), {})
-    return "model"
 
 
 @pytest.fixture
@@ -152,10 +142,3 @@ def test_mistakes_are_told_before_any_work(sidd_source, tmp_path, monkeypatch, f
     with pytest.raises(CbsnError, match=words):
         main(make_parser().parse_args([*flags, "--modelpath", "nothing"]))
     assert not (tmp_path / "out").exists()
-
-
-def test_mistakes_are_one_line(submit):
-    flags = ("--source", "nowhere", "--out", "out", "--modelpath", "nothing")
-    code, output, errors = submit("sidd", *flags)
-    assert (code, output, len(errors.splitlines())) == (2, "", 1)
-    assert errors.startswith("error: There is no file nowhere. Download")
