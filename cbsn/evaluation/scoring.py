@@ -89,7 +89,7 @@ def score(
                 figures[key].append(value)
         # Nothing can be said of what was left as it was, nor of what is too small.
         if noisy is not None and denoised is not given and min(noisy.shape[:2]) >= SMALLEST:
-            diagnoses.append(diagnose(given, denoised, method.strides))
+            diagnoses.append(_diagnose(name, noisy, denoised, method))
     scores = Scores(
         method.name,
         method.parameters,
@@ -105,7 +105,20 @@ def unrounded(picture: np.ndarray | None, conventions: Conventions) -> np.ndarra
     """Returns a picture in floats, unless its results are to be rounded as files are."""
     if picture is None or picture.dtype.kind == "f" or conventions.rounding == "round":
         return picture
+    return _to_unit(picture)
+
+
+def _to_unit(picture: np.ndarray) -> np.ndarray:
     return (picture / value_range(picture.dtype)).astype(np.float32)
+
+
+def _diagnose(name: str, noisy: np.ndarray, denoised: np.ndarray, method: Method) -> Diagnosis:
+    if noisy.dtype != denoised.dtype:
+        noisy, denoised = _to_unit(noisy), _to_unit(denoised)
+    try:
+        return diagnose(noisy, denoised, method.strides)
+    except ValueError as error:
+        raise DataError(f"{name}, by {method.name}: {error}. Take it away.") from error
 
 
 def _measure(

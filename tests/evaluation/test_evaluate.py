@@ -6,6 +6,7 @@ import types
 import numpy as np
 import pytest
 import scipy.io
+import tifffile
 from PIL import Image
 
 from cbsn.data.noise import Noise
@@ -256,6 +257,26 @@ def test_denoised_folders_need_no_noisy_pictures(clean, noisy, tmp_path, capsys)
     assert (scores.seconds, scores.peak_gib, scores.diagnosis) == ([], None, None)
     assert "noisy none" in capsys.readouterr().out
     assert "–" in (tmp_path / "out/results.md").read_text()
+
+
+@pytest.mark.parametrize("rounding", ["round", "none"])
+def test_denoised_folders_of_another_depth(clean, noisy, tmp_path, rounding):
+    """Floats are compared with 8 bits, and integers are left as they are."""
+    for path in clean.iterdir():
+        (tmp_path / "float").mkdir(exist_ok=True)
+        unit = np.asarray(Image.open(path)).astype("float32") / 255
+        kind = "rgb" if unit.ndim == 3 else "minisblack"
+        tifffile.imwrite(tmp_path / "float" / f"{path.stem}.tif", unit, photometric=kind)
+    conventions = Conventions(rounding)
+    folders = [clean, tmp_path / "float"]
+    options = {"noisy": noisy, "conventions": conventions, "baselines": "", "out": tmp_path / "out"}
+    same, floats = evaluate(clean, denoised=folders, **options)
+    assert min(same.psnr) == np.inf and min(floats.psnr) > 100
+    assert same.diagnosis.removed == pytest.approx(16, abs=0.5)
+    assert floats.diagnosis.removed == pytest.approx(same.diagnosis.removed, abs=1e-3)
+    tifffile.imwrite(tmp_path / "float" / "gray.tif", np.full((40, 40), np.nan, "float32"))
+    with pytest.raises((DataError, ImageError), match="gray"):
+        evaluate(None, denoised=folders[1:], noisy=noisy)
 
 
 def test_denoised_folders_are_checked(clean, noisy):
