@@ -4,7 +4,6 @@ import pytest
 
 from cbsn.memory import peak_memory, reset_peak_memory
 
-
 CAN_FORGET = Path("/proc/self/clear_refs").exists()
 
 
