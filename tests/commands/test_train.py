@@ -96,7 +96,7 @@ def test_clean_gray_pictures_with_noise(run_command, photos, tmp_path):
     assert "channels 1" in result.stdout
     assert "step 150: validation PSNR" in result.stdout
     model = tmp_path / "results/gray"
-    scores = ("--clean", "data/valid", "--noise_sigma", 25, "--out", "scores")
+    scores = ("--clean", "data/valid", "--noise_sigma", 25, "--out", "scores", "--report_images", 0)
     result = run_command("evaluate.py", "--modelpath", model, *scores)
     assert result.returncode == 0, result.stderr
     methods = json.loads((tmp_path / "scores/results.json").read_text())["methods"]
