@@ -98,7 +98,6 @@ def test_step():
     assert all(side["base"] == step.BASE for side in case["sides"])
 
 
-@pytest.mark.long
 def test_recipes():
     settings = dataclasses.replace(SMALLEST, pictures=((20, 30),))
     sides = ("cbsn", "ssbsn, R3", "n2n-resunet")
@@ -118,7 +117,6 @@ def test_unknown_sides_are_refused():
         next(step.run(dataclasses.replace(SMALLEST, sides=("float64",))))
 
 
-@pytest.mark.long
 def test_roofline(monkeypatch):
     monkeypatch.setattr(roofline, "PRECISIONS", ("bfloat16",))
     training, inference = roofline.run(SMALLEST)

@@ -11,11 +11,9 @@ from PIL import Image
 
 from cbsn.data.noise import Noise
 from cbsn.errors import ConfigError, DataError, ImageError, ModelError
-from cbsn.evaluation.baselines import Baseline
 from cbsn.evaluation.conventions import Conventions
 from cbsn.evaluation.evaluate import evaluate
 from cbsn.evaluation.lpips_weights import SHAPES
-from cbsn.evaluation.metrics import psnr
 from cbsn.evaluation.scores import Scores, format_table
 from cbsn.inference.denoiser import Denoiser
 from cbsn.recipes import RECIPES
@@ -38,46 +36,11 @@ def cache(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def clean(tmp_path):
-    """A smooth gray picture and a smooth one in colour."""
-    ramp = np.linspace(40, 200, 40, dtype="uint8")
-    gray = np.add.outer(ramp // 2, ramp // 2)
-    _write(tmp_path / "clean" / "gray.png", gray)
-    _write(tmp_path / "clean" / "color.png", np.stack([gray, gray.T, 255 - gray], axis=-1))
-    return tmp_path / "clean"
-
-
-@pytest.fixture
-def noisy(clean, tmp_path):
-    """16 of 255 away from the clean ones."""
-    for path in clean.iterdir():
-        _write(tmp_path / "noisy" / path.name, np.asarray(Image.open(path)) ^ 16)
-    return tmp_path / "noisy"
-
-
-@pytest.fixture
 def weights(tmp_path):
     random = np.random.default_rng(1)
     arrays = {k: np.abs(random.normal(size=s)).astype("float32") for k, s in SHAPES.items()}
     np.savez(tmp_path / "weights.npz", **arrays)
     return tmp_path / "weights.npz"
-
-
-@pytest.fixture
-def fake_bm3d(monkeypatch):
-    """A BM3D that returns 1.5 everywhere; returns the list of its calls."""
-    calls = []
-
-    def make(kind):
-        def denoise(noisy, sigma):
-            calls.append((kind, noisy.shape, float(sigma)))
-            return np.full(noisy.shape, 1.5)
-
-        return denoise
-
-    module = types.SimpleNamespace(bm3d=make("gray"), bm3d_rgb=make("color"))
-    monkeypatch.setitem(sys.modules, "bm3d", module)
-    return calls
 
 
 @pytest.fixture
@@ -168,37 +131,6 @@ def test_lpips_is_of_colour_if_the_weights_are_there(clean, weights, cache):
     weights.rename(cache / "lpips_alex.npz")
     assert lpips() == [True, False]
     assert lpips(lpips=False) == [False, False]
-
-
-def test_bm3d_is_told_the_sigma(clean, fake_bm3d):
-    evaluate(clean, noise=GAUSSIAN, baselines="bm3d")
-    assert fake_bm3d[1:] == [("color", (40, 40, 3), 25 / 255), ("gray", (40, 40), 25 / 255)]
-
-
-def test_bm3d_of_other_noise_gets_an_estimate(clean, noisy, fake_bm3d):
-    evaluate(clean, noise=Noise.parse("poisson-gaussian", "25", "1e6"), baselines="bm3d")
-    assert all(sigma == pytest.approx(25 / 255, rel=0.15) for _, _, sigma in fake_bm3d)
-    (scores,) = evaluate(clean, noisy=noisy, baselines="bm3d")
-    # Its 1.5 was clipped to 255, in uint8.
-    white = np.full((40, 40, 1), 255, "uint8")
-    gray = np.asarray(Image.open(clean / "gray.png"))[..., None]
-    assert scores.psnr[1] == pytest.approx(psnr(gray, white))
-
-
-def test_bm3d_denoises(clean):
-    pytest.importorskip("bm3d")
-    noisy, bm3d = evaluate(clean, noise=GAUSSIAN, baselines="noisy,bm3d")
-    assert bm3d.mean("psnr") > noisy.mean("psnr") + 8
-    picture = np.asarray(Image.open(clean / "color.png"))
-    denoised = Baseline("bm3d")(picture)
-    assert (denoised.shape, denoised.dtype) == (picture.shape, np.uint8)
-    assert psnr(picture, denoised) > 35
-
-
-def test_bm3d_that_is_not_there(clean, monkeypatch):
-    monkeypatch.setitem(sys.modules, "bm3d", None)
-    with pytest.raises(ConfigError, match=r"pip install 'cbsn\[bm3d\]'"):
-        evaluate(clean, noise=GAUSSIAN, baselines="bm3d")
 
 
 @pytest.mark.parametrize(
@@ -351,40 +283,6 @@ def test_the_report_takes_pictures_that_are_spread(clean, noisy, monkeypatch, tm
         assert [picture.name for picture in content.pictures] == names
         assert content.pictures[0].captions["nlm"].startswith("PSNR ")
         contents.clear()
-
-
-def test_nlm_denoises(clean):
-    noisy, nlm = evaluate(clean, noise=GAUSSIAN, baselines="noisy,nlm")
-    assert nlm.mean("psnr") > noisy.mean("psnr") + 5
-    picture = np.asarray(Image.open(clean / "color.png"))
-    for dtype, factor in (("uint8", 1), ("uint16", 257), ("float32", 1 / 255)):
-        denoised = Baseline("nlm", sigma="5")((picture * np.float64(factor)).astype(dtype))
-        assert (denoised.shape, denoised.dtype) == (picture.shape, dtype)
-        assert psnr(picture, np.rint(denoised / factor).astype("uint8")) > 35
-
-
-def test_best_sigma_is_the_best_of_some(clean, fake_bm3d, monkeypatch):
-    noise = Noise.parse("poisson-gaussian", "25", "1e6")
-    (scores,) = evaluate(clean, noise=noise, baselines="bm3d", baseline_sigma="best")
-    told = [sigma * 255 / 25 for kind, _, sigma in fake_bm3d if kind == "gray"]
-    assert told == pytest.approx([1, 1.5, 2, 3], rel=0.05)
-    assert scores.method == "bm3d (sigma best)"
-
-    def denoise(noisy, sigma):  # right with twice the true σ
-        return truth + (sigma * 255 / 25 - 2) / 10
-
-    truth = np.full((40, 40), 0.5)
-    fake = types.SimpleNamespace(bm3d=denoise)
-    monkeypatch.setitem(sys.modules, "bm3d", fake)
-    noisy = truth[..., None] + np.where(np.indices((40, 40, 1)).sum(0) % 2, 25, -25) / 255
-    best = Baseline("bm3d", sigma="best")(noisy, truth[..., None])
-    np.testing.assert_allclose(best[..., 0], truth)
-
-
-@pytest.mark.parametrize("sigma", ["0", "-1", "256", "nan", "much"])
-def test_refuses_a_sigma(sigma):
-    with pytest.raises(ConfigError, match=f"Received: --baseline_sigma {sigma}"):
-        Baseline("nlm", sigma=sigma)
 
 
 def test_table_says_what_lpips_is_of():
