@@ -4,7 +4,7 @@ Every recipe names one normalisation, and a saved model carries its recipe, so t
 not be run with another one.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,11 @@ Tensor = Any
 
 BLOCK_BYTES = 32 << 20
 """How much of a picture is held in float64 at a time while its statistics are taken."""
+
+
+def _mean(x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+    """The mean over height and width of a function of a batch, [N, 1, 1, C]."""
+    return ops.mean(function(x), axis=(1, 2), keepdims=True)
 
 
 class Normalization:
@@ -49,11 +54,27 @@ class Standardization(Normalization):
         Returns:
             float32, same shape.
         """
+        mean, deviation = self.moments(x)
+        return (x - mean) / deviation
+
+    def moments(
+        self, x: Tensor, mean: Callable[[Tensor, Callable[[Tensor], Tensor]], Tensor] = _mean
+    ) -> tuple[Tensor, Tensor]:
+        """Takes the statistics of a batch, each image's own.
+
+        Args:
+            x: [N, H, W, C].
+            mean: called with `x` and a function; returns the mean over height and width of that
+                function of `x`'s values in [0, 1], float [N, 1, 1, C].
+
+        Returns:
+            Mean and (floored) deviation, [N, 1, 1, C].
+        """
         height, width = ops.shape(x)[1:3]
-        centred = x - ops.mean(x, axis=(1, 2), keepdims=True)
-        deviation = ops.sqrt(ops.mean(ops.square(centred), axis=(1, 2), keepdims=True))
-        floor = 1.0 / ops.sqrt(ops.cast(height * width, x.dtype))
-        return centred / ops.maximum(deviation, floor)
+        average = mean(x, lambda values: values)
+        variance = mean(x, lambda values: ops.square(values - average))
+        floor = 1.0 / ops.sqrt(ops.cast(height * width, average.dtype))
+        return average, ops.maximum(ops.sqrt(variance), floor)
 
     def statistics(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Takes the statistics of a whole picture, in bounded memory.
@@ -83,6 +104,10 @@ class UnitRange(Normalization):
     def batch(self, x: Tensor) -> Tensor:
         """From float32 [N, H, W, C] in [0, 1] to [0, RANGE]."""
         return x * self.RANGE
+
+    def moments(self, x: Tensor, mean: Any = None) -> tuple[float, float]:
+        """Returns a mean of 0 and a deviation of 1/RANGE, whatever the batch."""
+        return 0.0, 1 / self.RANGE
 
     def statistics(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns a mean of 0 and a deviation of 1/RANGE for each channel of [H, W, C]."""

@@ -60,6 +60,8 @@ class Denoiser:
 
     Attributes:
         choices: str, what `load` has chosen, and why.
+        side: int, the side of the tiles in pixels; None for the whole picture at once.
+        recipe, network, rounding, r3, self_ensemble, seed: as given; `r3` a bool.
 
     Raises:
         ConfigError: if `tile`, `rounding` or `seed` is none of these, or the network needs another
@@ -87,11 +89,13 @@ class Denoiser:
         self.recipe = recipe
         self.network = network
         self.choices = f"Engine {engine}."
-        self._round = ROUNDINGS[rounding]
+        self.rounding = rounding
+        self.self_ensemble = self_ensemble
+        self.seed = seed
+        self.side = _tile_side(tile, network)
         self._normalization = recipe.build_normalization()
-        self._self_ensemble = self_ensemble
-        side = _tile_side(tile, network)
-        self._passes = Passes(recipe, network, engine, side=side, r3=r3, seed=seed)
+        self._passes = Passes(recipe, network, engine, side=self.side, r3=r3, seed=seed)
+        self.r3 = self._passes.r3
 
     @classmethod
     def load(
@@ -171,7 +175,7 @@ class Denoiser:
         planes = output[..., None] if output.ndim == 2 else output
         colors = planes[..., : 3 if planes.shape[-1] >= 3 else 1]
         statistics = self._normalization.statistics(colors)
-        if self._self_ensemble:
+        if self.self_ensemble:
             self._ensemble(colors, statistics, on_tile)
         else:
 
@@ -218,7 +222,7 @@ class Denoiser:
             )
         y = np.clip(self._normalization.invert(y, *statistics), 0, 1)
         if dtype.kind == "u":
-            y = self._round(y * value_range(dtype))
+            y = ROUNDINGS[self.rounding](y * value_range(dtype))
         return y.astype(dtype)
 
 

@@ -90,11 +90,17 @@ def compile_network(recipe: Recipe, network: Any, engine: str, *, blind: bool, p
         return _openvino(recipe, network, options)
     if keras.backend.backend() != "tensorflow":
         return lambda x: keras.ops.convert_to_numpy(network(x, **options))
-    graph = _graph(network, options)
+    graph = make_graph(network, blind=blind, padding=padding)
     return lambda x: graph(x).numpy()
 
 
-def _graph(network: Any, options: dict[str, Any]) -> Any:
+def make_graph(network: Any, **options: Any) -> Any:
+    """Returns a network's pass as a `tf.function` of tiles, float32 [N, h, w, C] of any size.
+
+    Args:
+        network: as for `compile_network`.
+        **options: `blind` and `padding`, likewise.
+    """
     import tensorflow as tf
 
     signature = tf.TensorSpec((None, None, None, network.channels), tf.float32)
@@ -110,7 +116,7 @@ def _openvino(recipe: Recipe, network: Any, options: dict[str, Any]) -> Run:
         weights = network.get_weights()
         network = recipe.build_network("float32")
         network.set_weights(weights)
-    model = openvino.convert_model(_graph(network, options).get_concrete_function())
+    model = openvino.convert_model(make_graph(network, **options).get_concrete_function())
     # Unless told, it computes in bfloat16 wherever the processor has it.
     hint = {"INFERENCE_PRECISION_HINT": _OPENVINO_PRECISIONS[precision]}
     request = openvino.Core().compile_model(model, "CPU", hint).create_infer_request()

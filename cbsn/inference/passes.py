@@ -34,6 +34,9 @@ class Passes:
         r3: whether to refine by R3; None as the recipe has it.
         seed: int ≥ 0, of R3's random choices.
 
+    Attributes:
+        r3: bool, whether to refine.
+
     Raises:
         ConfigError: if the seed is out of range, or the network cannot have the recipe's border,
             or not be blind for R3.
@@ -63,7 +66,7 @@ class Passes:
         def tiled_pass(blind: bool) -> TiledPass:
             return TiledPass(
                 compile_network(recipe, network, engine, blind=blind, padding=padding),
-                halo=-(-network.receptive_field_radius // network.grid) * network.grid,
+                halo=network.halo,
                 multiple=network.size_multiple,
                 channels=network.channels,
                 border=recipe.border,
@@ -74,7 +77,8 @@ class Passes:
         always_blind = network.blindness == "always"
         self._first = tiled_pass(blind=always_blind)
         self._refine = None
-        if recipe.r3 if r3 is None else r3:
+        self.r3 = recipe.r3 if r3 is None else r3
+        if self.r3:
             if network.blindness not in ("always", "switched"):
                 raise ConfigError(
                     f"R3 needs a network that can be blind, which {recipe.network} cannot: leave "
@@ -124,7 +128,7 @@ class Passes:
         first = np.empty((*padded, channels), np.float32)
         self._first(*layouts, read_one, writing(first.__setitem__, padded, 1 / (1 + times)))
 
-        replacement = RandomReplacement(self._seed, orientation, padded[1], channels)
+        replacement = RandomReplacement(self._seed, orientation)
         margin = _R3_MARGIN if self._recipe.border == "zeros" else 0
         self._refine(
             *(Layout.reflected(size, margin) for size in padded),

@@ -17,56 +17,44 @@ class RandomReplacement:
     cannot see through. (Lee et al., CVPR 2022, arXiv 2203.11799, section 4.3.)
 
     Which values are replaced is a function of the seed, the orientation and the place only: not of
-    the tiles, nor of the order in which they are taken.
+    the tiles, nor of the order in which they are taken. It repeats every `PERIOD` pixels, so that
+    an exported graph can have it as a table.
 
     Args:
-        seed: int ≥ 0.
+        seed: int ≥ 0, below 2^64.
         orientation: int ≥ 0, number of the picture's orientation in a self-ensemble.
-        width: int, columns of the picture.
-        channels: int, of the picture.
         times: int, number of copies T.
         probability: float, p.
+
+    Attributes:
+        table: bool [times, PERIOD, PERIOD, 3], True where a value is replaced.
     """
 
     TIMES = 8
     PROBABILITY = 0.16
+    PERIOD = 256
 
     def __init__(
-        self,
-        seed: int,
-        orientation: int,
-        width: int,
-        channels: int,
-        times: int = TIMES,
-        probability: float = PROBABILITY,
+        self, seed: int, orientation: int, times: int = TIMES, probability: float = PROBABILITY
     ):
-        self._key = (orientation, seed)
-        self._shape = (times, width, channels)
-        self._probability = probability
-        self._rows = np.empty(0, int)
-        self._masks = np.empty((0, *self._shape), bool)
+        # Philox takes 128 bits of key.
+        random = np.random.Generator(np.random.Philox(key=(seed << 64) + orientation))
+        shape = (times, self.PERIOD, self.PERIOD, 3)
+        self.table = random.random(shape, np.float32) < probability
 
-    def masks(self, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    def masks(self, rows: np.ndarray, columns: np.ndarray, channels: int) -> np.ndarray:
         """Says which values are to be replaced.
 
         Args:
             rows: int [h], rows of the picture.
             columns: int [w], columns of it.
+            channels: int, its channels, at most 3.
 
         Returns:
             bool [times, h, w, channels].
         """
-        if not np.array_equal(rows, self._rows):  # the tiles of a band have one set of rows
-            wanted, where = np.unique(rows, return_inverse=True)
-            self._rows, self._masks = rows, np.stack([self._draw(row) for row in wanted])[where]
-        return np.moveaxis(self._masks[:, :, columns], 0, 1)
-
-    def _draw(self, row: int) -> np.ndarray:
-        orientation, seed = self._key
-        # Philox takes 128 bits of key: the row and the orientation in one half, the seed in the
-        # other.
-        bits = np.random.Philox(key=(seed << 64) + (orientation << 32) + int(row))
-        return np.random.Generator(bits).random(self._shape, np.float32) < self._probability
+        rows, columns = rows % self.PERIOD, columns % self.PERIOD
+        return self.table[:, rows[:, None], columns, :channels]
 
     def mix(self, tile: Tile, noisy: np.ndarray, denoised: np.ndarray) -> np.ndarray:
         """Returns the copies for a tile, float32 [times, h, w, C].
@@ -76,7 +64,8 @@ class RandomReplacement:
             noisy: the tile's noisy values [h, w, C].
             denoised: the whole denoised picture [H, W, C].
         """
-        return np.where(self.masks(tile.rows.reads, tile.columns.reads), noisy, tile.cut(denoised))
+        masks = self.masks(tile.rows.reads, tile.columns.reads, noisy.shape[-1])
+        return np.where(masks, noisy, tile.cut(denoised))
 
 
 def self_ensemble(

@@ -45,6 +45,11 @@ class DenoisingNetwork(keras.Model):
         self.filters = filters
         self.channels = channels
 
+    @property
+    def halo(self) -> int:
+        """What a tile is given on each side beyond what is wanted of it."""
+        return -(-self.receptive_field_radius // self.grid) * self.grid
+
     def check_padding(self, padding: str) -> None:
         """Refuses "valid" padding of a network that is not local.
 

@@ -38,7 +38,9 @@ def test_refinement_golden(golden, torch_model, name, size, monkeypatch):
     data = np.load(golden(f"{name}/wrapper_denoise.npz"))
     masks, x = data[f"masks_{size}"], data[f"x_{size}"][0]
     monkeypatch.setattr(
-        RandomReplacement, "masks", lambda self, rows, columns: masks[:, rows[:, None], columns]
+        RandomReplacement,
+        "masks",
+        lambda self, rows, columns, channels: masks[:, rows[:, None], columns],
     )
     # The original forgets to cut off what it has padded.
     expected = data[f"y_{size}_R3"][0, : x.shape[0], : x.shape[1]]

@@ -5,8 +5,8 @@ from cbsn.inference.refinement import RandomReplacement
 
 
 def _masks(rows, columns, *, seed=3, orientation=0, **options):
-    replacement = RandomReplacement(seed, orientation, width=50, channels=3, **options)
-    return replacement.masks(np.asarray(rows), np.asarray(columns))
+    replacement = RandomReplacement(seed, orientation, **options)
+    return replacement.masks(np.asarray(rows), np.asarray(columns), 3)
 
 
 def test_each_value_is_replaced_with_the_probability():
@@ -36,9 +36,21 @@ def test_masks_are_functions_of_the_place():
         assert (_masks(range(40), range(50), **key) != whole).mean() > 0.2
 
 
+def test_masks_repeat_after_the_table():
+    masks = _masks(range(600), range(300))
+    np.testing.assert_array_equal(masks[:, 256:512], masks[:, :256])
+    np.testing.assert_array_equal(masks[:, :, 256:], masks[:, :, :44])
+
+
+def test_gray_has_the_masks_of_the_first_channel():
+    replacement = RandomReplacement(3, 0)
+    rows, columns = np.arange(5), np.arange(7)
+    gray = replacement.masks(rows, columns, 1)
+    np.testing.assert_array_equal(gray, replacement.masks(rows, columns, 3)[..., :1])
+
+
 def test_one_object_serves_all_bands():
-    replacement = RandomReplacement(3, 0, width=50, channels=3)
+    replacement = RandomReplacement(3, 0)
     columns = np.arange(20)
     for rows in (np.arange(5), np.arange(5), np.arange(3, 9), np.arange(5)):
-        result = replacement.masks(rows, columns)
-        np.testing.assert_array_equal(result, _masks(rows, columns))
+        np.testing.assert_array_equal(replacement.masks(rows, columns, 3), _masks(rows, columns))
