@@ -13,7 +13,7 @@ from cbsn.inference.tiled_pass import TiledPass
 from cbsn.inference.tiling import Tile
 from cbsn.recipes import Recipe
 
-_R3_MARGIN = 2
+R3_MARGIN = 2
 """What a picture is reflected by for R3, where beyond its border there are zeros."""
 
 Index = tuple[np.ndarray, ...]
@@ -129,7 +129,7 @@ class Passes:
         self._first(*layouts, read_one, writing(first.__setitem__, padded, 1 / (1 + times)))
 
         replacement = RandomReplacement(self._seed, orientation)
-        margin = _R3_MARGIN if self._recipe.border == "zeros" else 0
+        margin = R3_MARGIN if self._recipe.border == "zeros" else 0
         self._refine(
             *(Layout.reflected(size, margin) for size in padded),
             lambda tile: replacement.mix(tile, read(tile), first),

@@ -1,0 +1,103 @@
+"""`cbsn.inference.layout` and `cbsn.inference.tiling` in a graph, for sizes unknown before."""
+
+import dataclasses
+
+import tensorflow as tf
+
+
+@dataclasses.dataclass(frozen=True)
+class GraphLayout:
+    """One axis of what a network is given.
+
+    Args:
+        reads: int32 [n], the row (or column) of the picture at each place; -1 for zeros.
+        places: int32 [size], the place whose result fills each row; None if they are in order.
+    """
+
+    reads: tf.Tensor
+    places: tf.Tensor | None
+
+    @classmethod
+    def mosaic(cls, size: tf.Tensor, stride: int, pad: int) -> "GraphLayout":
+        """As `Layout.mosaic`."""
+        rows = tf.range(size)
+        if stride == 1 and pad == 0:
+            return cls(rows, None)
+        cells = size // stride
+        phases = tf.transpose(tf.reshape(rows, (cells, stride)))
+        reads = tf.reshape(tf.pad(phases, ((0, 0), (pad, pad)), constant_values=-1), (-1,))
+        return cls(reads, rows % stride * (cells + 2 * pad) + pad + rows // stride)
+
+    @classmethod
+    def reflected(cls, size: tf.Tensor, margin: int) -> "GraphLayout":
+        """As `Layout.reflected`."""
+        return cls(reflect(tf.range(-margin, size + margin), size), margin + tf.range(size))
+
+    def take(self, result: tf.Tensor, size: tf.Tensor, axis: int) -> tf.Tensor:
+        """Takes the picture's first `size` rows from the result of all places."""
+        places = tf.range(size) if self.places is None else self.places[:size]
+        return tf.gather(result, places, axis=axis)
+
+
+class GraphSpans:
+    """An axis in tiles, as `cbsn.inference.tiling.make_bands` has them.
+
+    Args:
+        layout: the axis.
+        border: one of `cbsn.recipes.BORDERS`.
+        side: int, of the tiles; None for one tile.
+        halo: int, what a source has more on each side.
+        multiple: int, what tiles are multiples of.
+
+    Attributes:
+        step: int32 scalar, from one tile to the next.
+        count: int32 scalar, number of tiles.
+    """
+
+    def __init__(
+        self, layout: GraphLayout, *, border: str, side: int | None, halo: int, multiple: int
+    ):
+        self._layout = layout
+        self._border = border
+        self._halo = halo
+        self._size = tf.size(layout.reads)
+        step = self._size if side is None else _divide(self._size, _divide(self._size, side))
+        self.step = _divide(step, multiple) * multiple
+        self.count = 1 if side is None else _divide(self._size, self.step)
+
+    @property
+    def source_size(self) -> tf.Tensor:
+        """Rows that the network is given for a tile, at most."""
+        return self.step + 2 * self._halo
+
+    def source(self, index: tf.Tensor) -> tf.Tensor:
+        """Returns the rows of the picture that a tile's source has, int32 [n]; -1 for zeros."""
+        start = index * self.step
+        first, stop = start - self._halo, start + self.step + self._halo
+        if self._border == "reflect":
+            return tf.gather(self._layout.reads, reflect(tf.range(first, stop), self._size))
+        return self._layout.reads[tf.maximum(first, 0) : tf.minimum(stop, self._size)]
+
+    def crop(self, index: tf.Tensor, result: tf.Tensor, axis: int) -> tf.Tensor:
+        """Cuts the tile out of the network's result, and fills it up to `step`."""
+        if self._border == "reflect":  # then the network has cut it
+            return result
+        start = index * self.step
+        margin = tf.minimum(start, self._halo)
+        size = tf.minimum(self.step, self._size - start)
+        result = tf.gather(result, tf.range(margin, margin + size), axis=axis)
+        paddings = tf.scatter_nd([[axis, 1]], [self.step - size], (len(result.shape), 2))
+        return tf.pad(result, paddings)
+
+
+def reflect(places: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+    """Reflects places beyond 0 and `size` - 1 at these, again and again, as `numpy.pad` does."""
+    period = tf.maximum(2 * (size - 1), 1)
+    # Reflected at 0, of which ONNX's remainder of a negative number would know nothing.
+    places = tf.abs(places) % period
+    return tf.minimum(places, period - places)
+
+
+def _divide(number: tf.Tensor, divisor: tf.Tensor | int) -> tf.Tensor:
+    """Divides, rounding up."""
+    return (number + divisor - 1) // divisor

@@ -1,0 +1,110 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from cbsn.export.graph_denoiser import GraphDenoiser
+from cbsn.memory import peak_memory, reset_peak_memory
+
+SMALL = {
+    "cbsn": {"filters": 4, "num_modules": 1},
+    "apbsn": {"filters": 4, "num_modules": 1},
+    "ssbsn": {"filters": 4, "num_modules": 2, "num_attention": 1},
+    "n2v-unet": {"filters": 4, "depth": 2},
+    "n2n-resunet": {"filters": 8, "depth": 2},
+}
+"""A recipe of every network."""
+
+SIZES = ((1, 1, 1, 3), (2, 13, 29, 3), (1, 50, 37, 1), (1, 2, 60, 4), (3, 5, 4, 2))
+
+
+def _graph(denoiser, dtype, **options):
+    spec = tf.TensorSpec((None, None, None, None), dtype)
+    return tf.function(GraphDenoiser(denoiser, **options), input_signature=[spec])
+
+
+def _assert_equal(graph, denoiser, pictures, atol):
+    expected = np.stack([denoiser(picture) for picture in pictures])
+    result = graph(pictures).numpy()
+    assert result.dtype == expected.dtype
+    np.testing.assert_allclose(result.astype(float), expected.astype(float), rtol=0, atol=atol)
+    return expected
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_equals_the_denoiser(make_denoiser, random, name):
+    denoiser = make_denoiser(name, SMALL[name], tile=24, seed=3)
+    graph = _graph(denoiser, tf.float32)
+    for shape in SIZES:
+        pictures = random.random(shape, np.float32)
+        expected = _assert_equal(graph, denoiser, pictures, 1e-4)
+        if pictures[..., 0].size > 100:
+            assert 0.01 < expected[..., 0].std() < 0.5  # so it is neither flat nor clipped
+
+
+@pytest.mark.parametrize("dtype", [tf.uint8, tf.uint16])
+def test_integers_equal_to_a_level(denoiser, random, dtype):
+    graph = _graph(denoiser, dtype)
+    highest = dtype.max
+    for shape in SIZES:
+        pictures = random.integers(0, highest, shape, dtype.as_numpy_dtype, endpoint=True)
+        _assert_equal(graph, denoiser, pictures, 1)
+
+
+def test_a_network_for_gray_takes_colours_one_by_one(make_denoiser, random):
+    denoiser = make_denoiser("cbsn", {**SMALL["cbsn"], "channels": 1}, tile=24)
+    graph = _graph(denoiser, tf.float32)
+    for shape in SIZES:
+        _assert_equal(graph, denoiser, random.random(shape, np.float32), 1e-4)
+
+
+def test_self_ensemble_rounding_and_the_whole_in_one_piece(make_denoiser, random):
+    options = {"tile": 0, "self_ensemble": True, "rounding": "truncate"}
+    denoiser = make_denoiser("cbsn", SMALL["cbsn"], **options)
+    pictures = random.integers(0, 255, (2, 21, 34, 3), np.uint8)
+    _assert_equal(_graph(denoiser, tf.uint8), denoiser, pictures, 1)
+
+
+def test_the_authors_vectors(golden, torch_model, random):
+    """AP-BSN's, whose R3 draws other numbers: so the pass before it is compared."""
+    from cbsn.inference.denoiser import Denoiser
+
+    data = np.load(golden("apbsn/wrapper_denoise.npz"))
+    recipe, network = torch_model("apbsn")
+    graph = _graph(Denoiser(recipe, network, r3=False, tile=20), tf.float32)
+    for size in ("even", "odd"):
+        expected = np.clip(data[f"y_{size}_noR3"] / 255, 0, 1)
+        result = graph((data[f"x_{size}"] / 255).astype("float32"))
+        np.testing.assert_allclose(result, expected, rtol=0, atol=5e-3 / 255)
+
+
+def test_statistics_do_not_lose_a_flat_picture_to_rounding(denoiser):
+    """A deviation of a thousandth around a mean of 1, in a picture of several blocks."""
+    picture = np.full((1, 1200, 1300, 3), 0.999, np.float32)
+    picture[:, ::2] += 1e-3
+    graph = GraphDenoiser(denoiser)
+    mean, deviation = graph._statistics(tf.constant(picture))
+    expected = denoiser.recipe.build_normalization().statistics(picture[0])
+    np.testing.assert_allclose(np.squeeze(mean), expected[0], rtol=1e-6)
+    np.testing.assert_allclose(np.squeeze(deviation), expected[1], rtol=1e-5)
+
+
+def test_weights_that_are_broken_are_told(make_denoiser):
+    denoiser = make_denoiser("cbsn", SMALL["cbsn"])
+    denoiser.network.set_weights([weight * np.nan for weight in denoiser.network.get_weights()])
+    with pytest.raises(tf.errors.InvalidArgumentError, match="weights may be broken"):
+        GraphDenoiser(denoiser)(tf.zeros((1, 5, 5, 3)))
+
+
+def test_memory_is_bounded_by_the_tile(make_denoiser):
+    """What the whole takes at once, a graph of tiles does not."""
+    picture = tf.fill((1, 1000, 1000, 3), tf.constant(99, tf.uint8))
+    peaks = {}
+    for tile in (200, 0):
+        denoiser = make_denoiser("cbsn", {"filters": 16, "num_modules": 1}, tile=tile)
+        graph = _graph(denoiser, tf.uint8)
+        graph(picture[:, :20, :20])  # so that the graph itself is in memory
+        reset_peak_memory()
+        before = peak_memory()
+        graph(picture)
+        peaks[tile] = peak_memory() - before
+    assert peaks[200] < 0.1 < 0.3 < peaks[0]
