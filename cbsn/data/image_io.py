@@ -40,9 +40,6 @@ SUFFIX_OF_FORMAT = {
 }
 """The formats that are read and written, with the suffix of the files of each."""
 
-MAX_PIXELS = 2**30
-"""Pictures of more pixels are refused: a small damaged file may claim any size."""
-
 _JPEG_EXIF_LIMIT = 65533 - len(EXIF_PREFIX)
 
 
@@ -92,13 +89,14 @@ def read_picture(path: str | Path) -> Picture:
 
     Raises:
         ImageError: the file is missing, broken, cut off, of another kind, or holds what a
-            denoiser of gray and RGB pictures has no use for (CMYK, several pages, …).
+            denoiser of gray and RGB pictures has no use for (CMYK, several pages, …), or is a
+            decompression bomb.
     """
     path = Path(path)
     try:
         if _start(path).startswith(TIFF_MAGICS):
-            return read_tiff(path, MAX_PIXELS)
-        return read_with_pillow(path, MAX_PIXELS)
+            return read_tiff(path)
+        return read_with_pillow(path)
     except ImageError as error:
         raise ImageError(f"{path}: {error}") from None
     except FileNotFoundError:

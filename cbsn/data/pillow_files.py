@@ -11,13 +11,14 @@ import imagecodecs
 import numpy as np
 from PIL import Image
 
+from cbsn.data.claims import refuse_claim
 from cbsn.data.picture import EXIF_PREFIX, Picture, row_blocks
 from cbsn.errors import ImageError
 
 _size_limit = threading.Lock()
 
 
-def read_with_pillow(path: Path, max_pixels: int) -> Picture:
+def read_with_pillow(path: Path) -> Picture:
     """Reads a picture with all that travels with it.
 
     Raises:
@@ -26,7 +27,7 @@ def read_with_pillow(path: Path, max_pixels: int) -> Picture:
     """
     with _open(path) as image:
         image.verify()  # checksums and the end of a PNG, which load() skips
-    picture = _load(path, max_pixels)
+    picture = _load(path)
     if _is_deep_png(path):  # of the 16 bits Pillow has kept 8; they have made room by now
         picture = picture.with_pixels(_with_channels(imagecodecs.png_decode(path.read_bytes())))
     return picture
@@ -35,8 +36,7 @@ def read_with_pillow(path: Path, max_pixels: int) -> Picture:
 def pillow_pixel_bytes(path: Path) -> int:
     """How many bytes the pixels of a file will take, by its header alone."""
     with _open(path) as image:
-        channels = 4 if image.mode == "P" else len(image.getbands())
-        return image.width * image.height * channels * (2 if _is_deep_png(path) else 1)
+        return _pixel_bytes(path, image)
 
 
 def write_with_pillow(file: BinaryIO, picture: Picture, format: str) -> None:
@@ -90,17 +90,21 @@ def _open(path: Path) -> Image.Image:
         raise ImageError(f"{kind}, or its header is damaged.") from None
 
 
+def _pixel_bytes(path: Path, image: Image.Image) -> int:
+    channels = 4 if image.mode == "P" else len(image.getbands())
+    return image.width * image.height * channels * (2 if _is_deep_png(path) else 1)
+
+
 def _is_deep_png(path: Path) -> bool:
     with path.open("rb") as file:
         start = file.read(25)
     return start.startswith(b"\x89PNG") and start[24:] == b"\x10"  # the bit depth
 
 
-def _load(path: Path, max_pixels: int) -> Picture:
+def _load(path: Path) -> Picture:
     """The picture as Pillow has it; of a PNG file of 16 bits without the pixels."""
     with _open(path) as image:
-        if image.width * image.height > max_pixels:
-            raise ImageError(f"claims {image.width} x {image.height} pixels; cut it up.")
+        refuse_claim(path, image.width, image.height, _pixel_bytes(path, image))
         # The further frames of an MPO are previews or the other eye's view.
         if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
             raise ImageError(f"is an animation of {image.n_frames} frames; save them one by one.")

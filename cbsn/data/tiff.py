@@ -12,6 +12,7 @@ import numpy as np
 import tifffile
 from PIL import Image
 
+from cbsn.data.claims import refuse_claim
 from cbsn.data.picture import EXIF_PREFIX, Picture, row_blocks
 from cbsn.errors import ImageError
 
@@ -34,7 +35,7 @@ _INTO_MEMORY = (  # the codecs that decode into an array which is there already
 )
 
 
-def read_tiff(path: Path, max_pixels: int) -> Picture:
+def read_tiff(path: Path) -> Picture:
     """Reads a TIFF file of one picture; of its tags the orientation and profile are kept.
 
     Raises:
@@ -49,8 +50,7 @@ def read_tiff(path: Path, max_pixels: int) -> Picture:
         if len(pages) > 1:
             raise ImageError(f"holds {len(pages)} pages; save them one by one.")
         page = pages[0].aspage()
-        if page.imagewidth * page.imagelength > max_pixels:
-            raise ImageError(f"claims {page.imagewidth} x {page.imagelength} pixels; cut it up.")
+        refuse_claim(path, page.imagewidth, page.imagelength, _pixel_bytes(page))
         ends = map(sum, zip(page.dataoffsets, page.databytecounts, strict=True))
         if max(ends, default=0) > file.filehandle.size:
             raise ImageError("ends before its pixels do: the file is cut off.")
@@ -68,8 +68,11 @@ def read_tiff(path: Path, max_pixels: int) -> Picture:
 def tiff_pixel_bytes(path: Path) -> int:
     """How many bytes the pixels of a TIFF file will take, by its header alone."""
     with tifffile.TiffFile(path) as file:
-        page = next(page for page in file.pages if not page.is_reduced).aspage()
-        return page.nbytes * (3 if page.photometric.name == "PALETTE" else 1)
+        return _pixel_bytes(next(page for page in file.pages if not page.is_reduced).aspage())
+
+
+def _pixel_bytes(page: tifffile.TiffPage) -> int:
+    return page.nbytes * (3 if page.photometric.name == "PALETTE" else 1)
 
 
 def write_tiff(file: BinaryIO, picture: Picture) -> None:

@@ -17,6 +17,7 @@ from cbsn.data.image_io import (
     write_picture,
 )
 from cbsn.errors import DataError, ImageError
+from cbsn.memory import peak_memory, reset_peak_memory
 
 PROFILE = bytes(range(256)) * 3
 
@@ -244,6 +245,17 @@ def test_unsupported_files_say_why(tmp_path, kind):
 def test_missing_file_is_an_image_error(tmp_path):
     with pytest.raises(ImageError, match="no such file"):
         read_picture(tmp_path / "gone.png")
+
+
+def test_a_decompression_bomb_is_refused_unread(tmp_path):
+    """A good picture of 400 MB in a file of 400 KB."""
+    path = tmp_path / "bomb.png"
+    Image.new("1", (20_000, 20_000)).save(path)
+    reset_peak_memory()
+    before = peak_memory()
+    with pytest.raises(ImageError, match=r"bomb.png: claims 20000 x 20000 pixels in \S+ bytes"):
+        read_picture(path)
+    assert peak_memory() < before + 0.05
 
 
 def test_a_header_that_claims_too_much_is_refused_unread(tmp_path):
