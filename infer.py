@@ -48,24 +48,7 @@ def make_parser() -> argparse.ArgumentParser:
         help="folder for the denoised pictures, made if it is not there",
     )
     add("--seed", type=int, default=0, help="of the random choices of --r3")
-    add(
-        "--recipe",
-        dest="recipe_name",
-        metavar="NAME",
-        help="method that the network was trained by (cbsn); only a *.weights.h5 file needs it",
-    )
-    add(
-        "--channel",
-        type=int,
-        metavar="C",
-        help="channels of the network; only a *.weights.h5 file needs it",
-    )
-    add(
-        "--num_block",
-        type=int,
-        metavar="N",
-        help="dilated modules in each branch; only a *.weights.h5 file needs it",
-    )
+    cli.add_bare_weights(parser)
     cli.add_denoising(parser)
     add(
         "--rounding",

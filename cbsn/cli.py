@@ -42,10 +42,37 @@ def add_gpu(parser: argparse._ActionsContainer) -> None:
     )
 
 
-def add_denoising(parser: argparse._ActionsContainer) -> None:
+def add_bare_weights(parser: argparse._ActionsContainer) -> None:
+    """Adds what a `*.weights.h5` file does not say: `--recipe`, `--channel` and `--num_block`."""
+    parser.add_argument(
+        "--recipe",
+        dest="recipe_name",
+        metavar="NAME",
+        help="method that the network was trained by (cbsn); only a *.weights.h5 file needs it",
+    )
+    parser.add_argument(
+        "--channel",
+        type=int,
+        metavar="C",
+        help="channels of the network; only a *.weights.h5 file needs it",
+    )
+    parser.add_argument(
+        "--num_block",
+        type=int,
+        metavar="N",
+        help="dilated modules in each branch; only a *.weights.h5 file needs it",
+    )
+
+
+def add_denoising(parser: argparse._ActionsContainer, *, here: bool = True) -> None:
     """Adds how to denoise, as `cbsn.inference.denoiser.Denoiser.load` takes it.
 
     These are `--r3`, `--self_ensemble`, `--tile`, `--precision` and `--engine`.
+
+    Args:
+        parser: or a group of it.
+        here: whether it is this machine that denoises. If not, there is no `--engine`, and
+            `--precision` is not left to the hardware. Default True.
     """
     parser.add_argument(
         "--r3",
@@ -66,11 +93,21 @@ def add_denoising(parser: argparse._ActionsContainer) -> None:
         "whole picture; smaller takes less memory. The results are equal, but for ssbsn and "
         "n2n-resunet, parts of which see the tile and its rim, and no more",
     )
+    precisions = "float32, mixed_bfloat16 or mixed_float16"
+    if not here:
+        parser.add_argument(
+            "--precision",
+            choices=("float32", "mixed_bfloat16", "mixed_float16"),
+            default="float32",
+            metavar="P",
+            help=f"{precisions}: as the hardware has it that will denoise",
+        )
+        return
     parser.add_argument(
         "--precision",
         default="auto",
-        help="float32, mixed_bfloat16 or mixed_float16; auto: bfloat16 where the hardware has it, "
-        "which changes a pixel by a level here and there",
+        help=f"{precisions}; auto: bfloat16 where the hardware has it, which changes a pixel by a "
+        "level here and there",
     )
     parser.add_argument(
         "--engine",

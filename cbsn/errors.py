@@ -35,6 +35,12 @@ class TrainingError(CbsnError, RuntimeError):
     status = 1
 
 
+class PipelineError(CbsnError, RuntimeError):
+    """A Beam pipeline that could not be run to its end: what it has written is whole."""
+
+    status = 1
+
+
 class TrainingStopped(CbsnError):  # noqa: N818, as it is no error
     """Not a failure: a training that was asked to stop has saved itself, and can go on.
 

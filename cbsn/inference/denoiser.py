@@ -1,5 +1,7 @@
 """A trained network as a function from picture to picture."""
 
+import hashlib
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -184,6 +186,14 @@ class Denoiser:
 
             self._passes(colors.shape, self._reader(colors, statistics), write, on_tile)
         return output
+
+    def sha256(self) -> str:
+        """Of the recipe and the weights: the same for a model that was moved or copied."""
+        recipe = json.dumps(self.recipe.to_dict(), sort_keys=True)
+        digest = hashlib.sha256(recipe.encode())
+        for weights in self.network.get_weights():
+            digest.update(weights.tobytes())
+        return digest.hexdigest()
 
     def _ensemble(
         self, colors: np.ndarray, statistics: Statistics, on_tile: Callable[[float], None]

@@ -104,7 +104,9 @@ def make_graph(network: Any, **options: Any) -> Any:
     import tensorflow as tf
 
     signature = tf.TensorSpec((None, None, None, network.channels), tf.float32)
-    return tf.function(lambda x: network(x, **options), input_signature=[signature])
+    return tf.function(
+        lambda x: network(x, **options), input_signature=[signature], autograph=False
+    )
 
 
 def _openvino(recipe: Recipe, network: Any, options: dict[str, Any]) -> Run:

@@ -1,8 +1,6 @@
 """Denoises a benchmark's noisy pictures and writes what its site takes. See `--help`."""
 
 import argparse
-import hashlib
-import json
 from typing import Any
 
 from cbsn import cli
@@ -26,7 +24,7 @@ def main(flags: argparse.Namespace) -> None:
     rounding = _ROUNDINGS[options.get("rounding", "round")]
     denoiser = Denoiser.load(model_path, **{**options, "rounding": rounding})
     print(denoiser.choices, flush=True)
-    model = {"path": model_path, "sha256": _sha256(denoiser)}
+    model = {"path": model_path, "sha256": denoiser.sha256()}
     submission.run(denoiser, settings=_settings(options, denoiser), model=model)
 
 
@@ -63,15 +61,6 @@ def _settings(options: dict[str, Any], denoiser: Any) -> dict[str, Any]:
     engine, _ = choose_engine(options["engine"], precision, has_loop=network.has_loop)
     r3 = denoiser.recipe.r3 if options["r3"] is None else options["r3"]
     return {**options, "precision": precision, "engine": engine, "r3": r3}
-
-
-def _sha256(denoiser: Any) -> str:
-    """Of the recipe and the weights: the same for a model that was moved or copied."""
-    recipe = json.dumps(denoiser.recipe.to_dict(), sort_keys=True)
-    digest = hashlib.sha256(recipe.encode())
-    for weights in denoiser.network.get_weights():
-        digest.update(weights.tobytes())
-    return digest.hexdigest()
 
 
 def make_parser() -> argparse.ArgumentParser:

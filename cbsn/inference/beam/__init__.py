@@ -1,0 +1,1 @@
+"""Denoising in an Apache Beam pipeline; `python -m cbsn.inference.beam` runs it."""

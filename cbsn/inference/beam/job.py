@@ -1,0 +1,177 @@
+"""What there is to denoise with Beam, and what came of it."""
+
+import math
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from apache_beam.io.filesystems import FileSystems
+
+from cbsn.errors import ConfigError, DataError
+from cbsn.inference.beam.locations import find_pictures, has_wildcard, is_url, list_files
+from cbsn.inference.beam.model_handler import DenoisingModelHandler, Work
+from cbsn.inference.beam.options import is_local, parse_beam_flags
+from cbsn.inference.beam.pipeline import FAILED, run_pipeline
+from cbsn.inference.beam.record import RECORD, check_record, write_record
+from cbsn.inference.denoiser import Denoiser
+from cbsn.inference.outputs import plan_outputs
+
+PIXEL_BYTES = 3
+"""Of 8-bit RGB, in which `max_megapixels` is counted."""
+
+_SETTINGS = ("format", "rounding", "r3", "seed", "self_ensemble", "precision", "engine")
+
+
+def denoise_with_beam(
+    model_path: str,
+    inputs: Sequence[str],
+    output: str,
+    *,
+    format: str = "auto",
+    max_megapixels: float = 100,
+    beam_flags: Sequence[str] = (),
+    **options: Any,
+) -> int:
+    """Denoises every picture of folders or globs that is not denoised yet.
+
+    A picture is done if its result is there, and not older than itself. Those that failed before
+    are tried again. Prints at the end how many there were of each.
+
+    Args:
+        model_path: as for `DenoisingModelHandler`.
+        inputs: folders, globs or files, local or URLs, each as for `find_pictures`.
+        output: folder for the results, local or a URL, made if it is not there; see
+            `plan_outputs`. It belongs to these inputs, this model and these options: `run.json`
+            in it tells them.
+        format: one of `cbsn.inference.outputs.FORMATS`.
+        max_megapixels: pictures that would take more memory than so many megapixels of 8-bit RGB
+            are not decoded, and fail. 100 take 2 GB in all; R3 and the self-ensemble take 1.2 GB
+            more each, so that one of them fits into a worker of 4 GB.
+        beam_flags: Beam's own flags.
+        **options: of `Denoiser.load`.
+
+    Returns:
+        Exit status: 0, or 1 if a picture failed.
+
+    Raises:
+        ConfigError: if a flag is not one that can be had, two results would overwrite each other,
+            or those in `output` are of another kind; nothing has been done then.
+        DataError: if there is no picture, or none outside `output`.
+        ModelError: if the model cannot be loaded.
+        PipelineError: if the pipeline failed as a whole.
+    """
+    beam_options = parse_beam_flags(beam_flags)
+    FileSystems.set_options(beam_options)
+    output = _folder(output)
+    if not 0 < max_megapixels < math.inf:
+        raise ConfigError(f"--max_megapixels is a number above 0. Received: {max_megapixels}")
+    sources = _find_sources(inputs, output)
+    targets = _plan(sorted(sources), output, format)
+    handler = DenoisingModelHandler(
+        model_path, max_bytes=int(max_megapixels * 1e6 * PIXEL_BYTES), **options
+    )
+    # Loaded here, too, so that what is wrong with it is said before there is a pipeline.
+    denoiser = handler.load_model()
+
+    there = list_files(output)
+    record = _record(model_path, denoiser, inputs, {"format": format, **options})
+    _begin(output, record, there, targets.values())
+    works = [
+        Work(source, target)
+        for source, target in targets.items()
+        if target not in there or there[target] < sources[source]
+    ]
+    done = len(targets) - len(works)
+    if not works:
+        print(f"0 denoised, {done} were there, 0 failed, in {output}")
+        return 0
+    if is_local(beam_options):
+        print(denoiser.choices, flush=True)
+    print(f"{len(works)} pictures to denoise, {done} are there", flush=True)
+    counts = run_pipeline(beam_options, works, handler, output)
+    if counts is None:
+        print(f"The pipeline was started. Results go to {output}, failures to {output}/{FAILED}")
+        return 0
+    denoised, failed = counts
+    print(f"{denoised} denoised, {done} were there, {failed} failed, in {output}")
+    if failed:
+        print(f"Why they failed is in {output}/{FAILED}")
+    return 1 if failed else 0
+
+
+def _folder(output: str) -> str:
+    """The folder of the results, as it is put in front of their names."""
+    if has_wildcard(output):
+        raise ConfigError(
+            f"Beam takes a folder with *, ? or [ in its name for a glob: give another --output. "
+            f"Received: --output {output}"
+        )
+    return output.rstrip("/") if is_url(output) else str(Path(output).expanduser())
+
+
+def _find_sources(inputs: Iterable[str], output: str) -> dict[str, float]:
+    """The pictures, but for the results of earlier runs; and when each was last changed."""
+    found = {file: time for pattern in inputs for file, time in find_pictures(pattern).items()}
+    sources = {file: time for file, time in found.items() if not _lies_in(file, output)}
+    results = f"{len(found) - len(sources)} of {len(found)} pictures of --input lie in {output}"
+    if not sources:
+        raise DataError(f"{results}, where the results go. Give another --output.")
+    if len(sources) < len(found):
+        print(f"{results}: they are taken for results", flush=True)
+    return sources
+
+
+def _lies_in(file: str, folder: str) -> bool:
+    if is_url(file) or is_url(folder):
+        return file.startswith(f"{folder}/")
+    return Path(file).resolve().is_relative_to(Path(folder).resolve())
+
+
+def _plan(sources: Iterable[str], output: str, format: str) -> dict[str, str]:
+    """Where the result of each picture goes."""
+    # A URL is no path, but its folders and its name are found as if it were one.
+    by_path: dict[Path, str] = {}
+    for source in sources:
+        other = by_path.setdefault(Path(source), source)
+        if other != source:
+            raise ConfigError(f"{other} and {source} differ by their slashes only: rename one.")
+    targets = plan_outputs([*by_path], Path(output), format)
+    return {
+        by_path[path]: f"{output}/{target.relative_to(output).as_posix()}"
+        for path, target in targets.items()
+    }
+
+
+def _record(
+    model_path: str, denoiser: Denoiser, inputs: Iterable[str], options: dict[str, Any]
+) -> dict[str, Any]:
+    """What the results are made with; what `auto` means is up to the workers."""
+    # The tiles change nothing in a network that is local, and less memory may be wanted.
+    names = _SETTINGS if denoiser.network.is_local else (*_SETTINGS, "tile")
+    settings = {name: options[name] for name in names if name in options}
+    if settings.get("r3") is None:
+        settings["r3"] = denoiser.recipe.r3
+    where = [path if is_url(path) else str(Path(path).expanduser().absolute()) for path in inputs]
+    model = {"path": model_path, "sha256": denoiser.sha256()}
+    return {"model": model, "input": sorted(where), **settings}
+
+
+def _begin(
+    output: str, record: dict[str, Any], there: Iterable[str], targets: Iterable[str]
+) -> None:
+    """Makes the folder of the results ready, if those in it are of the same kind."""
+    if f"{output}/{RECORD}" in there:
+        check_record(output, record)
+    elif foreign := sorted({*there}.intersection(targets)):
+        raise ConfigError(
+            f"{output} has no {RECORD}, so nobody knows how {foreign[0]} was made. Give another "
+            "--output."
+        )
+    write_record(output, record)
+    # What failed will be tried again; Beam's temporary files are of a run that was stopped.
+    old = (f"{output}/{FAILED}/failed-", f"{output}/{FAILED}/beam-temp-")
+    FileSystems.delete([file for file in there if file.startswith(old)])
+    if not is_url(output):
+        for folder in Path(output, FAILED).glob("beam-temp-*"):
+            shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,213 @@
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from cbsn.data.image_io import read_picture
+from cbsn.errors import ConfigError, DataError, ModelError
+from cbsn.inference.beam.job import denoise_with_beam
+from cbsn.inference.files import denoise_files
+from cbsn.model_folder import save_model
+from cbsn.recipes import customised
+from tests.inference.beam.samples import GOOD, PROFILE, REASONS
+
+OPTIONS = {"precision": "float32", "tile": "16", "rounding": "truncate"}
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory, tiny_model, pictures):
+    """What infer.py makes of the good pictures, by name."""
+    folder = tmp_path_factory.mktemp("expected")
+    sources = [pictures / name for name in GOOD]
+    assert denoise_files(tiny_model, sources, folder, **OPTIONS) == 0
+    return contents(folder)
+
+
+def contents(folder):
+    """The pictures in a folder, by name."""
+    suffixes = (".png", ".tif", ".jpg")
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*.*")
+        if path.suffix in suffixes
+    }
+
+
+def failures(folder):
+    """What is said of each picture that failed, by its source."""
+    lines = [
+        json.loads(line)
+        for path in sorted(folder.glob("failed/failed-*.jsonl"))
+        for line in path.read_text(encoding="utf-8").splitlines()
+    ]
+    assert all(line.keys() == {"source", "reason"} for line in lines)
+    reasons = {line["source"]: line["reason"] for line in lines}
+    assert len(reasons) == len(lines)
+    return reasons
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory, tiny_model, pictures):
+    """A folder of copies of the pictures, and of their results; and the exit status."""
+    folder = tmp_path_factory.mktemp("ran")
+    shutil.copytree(pictures, folder / "in")
+    status = denoise(folder, tiny_model)
+    return folder, status
+
+
+def denoise(folder, model, output="out", **options):
+    pattern = str(folder / "in" / "**" / "*.*")
+    return denoise_with_beam(str(model), [pattern], str(folder / output), **{**OPTIONS, **options})
+
+
+def test_the_good_ones_come_out_as_of_infer_py_and_the_bad_ones_are_named(ran, expected):
+    folder, status = ran
+    assert status == 1
+    assert contents(folder / "out") == expected
+    assert {"photo.png", "gray.tif", "rgb.png", "sub/rgb.png"} < expected.keys()
+    deep = read_picture(folder / "out" / "deep.png")
+    assert (deep.pixels.dtype, deep.icc_profile) == ("uint16", PROFILE)
+    reasons = failures(folder / "out")
+    assert reasons.keys() == {str(folder / "in" / name) for name in REASONS}
+    for name, reason in REASONS.items():
+        assert reasons[str(folder / "in" / name)].startswith(reason)
+
+
+def test_a_second_run_does_what_is_missing(ran, tiny_model, expected, capsys, tmp_path):
+    shutil.copytree(ran[0], tmp_path, dirs_exist_ok=True)
+    # The record tells where the pictures were.
+    record = tmp_path / "out" / "run.json"
+    record.write_text(record.read_text().replace(str(ran[0]), str(tmp_path)))
+    (tmp_path / "out" / "gray.tif").unlink()
+    (tmp_path / "out" / "sub" / "rgb.png").write_bytes(b"older than its source")
+    os.utime(tmp_path / "out" / "sub" / "rgb.png", (1, 1))
+    (tmp_path / "out" / "deep.png").write_bytes(b"as new as its source")
+    (tmp_path / "in" / "empty.png").write_bytes((tmp_path / "in" / "rgb.png").read_bytes())
+    for name in ("cut.png", "bomb.png"):
+        (tmp_path / "in" / name).unlink()
+
+    assert denoise(tmp_path, tiny_model) == 1
+    assert "3 denoised, 4 were there, 3 failed" in capsys.readouterr().out
+    results = contents(tmp_path / "out")
+    assert results.pop("deep.png") == b"as new as its source"
+    assert results.pop("empty.png") == expected["rgb.png"]
+    assert results == {name: expected[name] for name in results}
+    assert len(results) == len(expected) - 1
+    names = {Path(source).name for source in failures(tmp_path / "out")}
+    assert names == {"cmyk.jpg", "nan.tif", "text.png"}
+
+    for name in names:
+        (tmp_path / "in" / name).unlink()
+    assert denoise(tmp_path, tiny_model) == 0
+    assert "0 denoised, 7 were there, 0 failed" in capsys.readouterr().out
+    assert not failures(tmp_path / "out")
+
+
+def test_results_of_another_kind_are_not_mixed(ran, tiny_model, tmp_path):
+    folder, _ = ran
+    before = contents(folder / "out"), failures(folder / "out")
+    shutil.copytree(tiny_model, tmp_path / "model")
+    with pytest.raises(ConfigError, match=r"otherwise: rounding truncate \(now round\)\. Give"):
+        denoise(folder, tmp_path / "model", rounding="round")
+    with pytest.raises(ConfigError, match=r"self_ensemble None \(now True\)"):
+        denoise(folder, tmp_path / "model", self_ensemble=True)
+    with pytest.raises(ConfigError, match=r"otherwise: input \[.*in/\*\*/.*\(now .*rgb\.png"):
+        denoise_with_beam(
+            str(tiny_model), [str(folder / "in" / "rgb.png")], str(folder / "out"), **OPTIONS
+        )
+    assert (contents(folder / "out"), failures(folder / "out")) == before
+    (tmp_path / "in").mkdir()
+    shutil.copy(folder / "in" / "rgb.png", tmp_path / "in")
+    (tmp_path / "out").mkdir()
+    shutil.copy(folder / "in" / "rgb.png", tmp_path / "out")
+    with pytest.raises(ConfigError, match=r"no run\.json, so nobody knows how .*out/rgb\.png"):
+        denoise(tmp_path, tiny_model)
+    (tmp_path / "out" / "run.json").write_text("{")
+    with pytest.raises(ConfigError, match=r"run\.json cannot be read"):
+        denoise(tmp_path, tiny_model)
+
+
+def test_another_model_is_refused(ran, tmp_path):
+    recipe = customised("cbsn", filters=4, num_modules=2)
+    save_model(tmp_path / "other", recipe, recipe.build_network(), {})
+    with pytest.raises(ConfigError, match=r"model .*tiny, SHA-256 \w{12} \(now .*other, SHA-256"):
+        denoise(ran[0], tmp_path / "other")
+
+
+def test_urls(memory, tiny_model, pictures, expected, capsys):
+    for path in tiny_model.iterdir():
+        memory.put(f"memory://models/run/best/{path.name}", path.read_bytes())
+    for path in pictures.rglob("*.*"):
+        memory.put(f"memory://photos/in/{path.relative_to(pictures)}", path.read_bytes())
+
+    def run():
+        memory.log.clear()
+        where = "memory://models/run/", ["memory://photos/in/**"], "memory://photos/out/"
+        assert denoise_with_beam(*where, **OPTIONS) == 1
+        results = memory.below("memory://photos/out/")
+        assert b"memory://models/run/" in results.pop("run.json")
+        lines = results.pop("failed/failed-00000-of-00001.jsonl").decode().splitlines()
+        assert results == expected  # so there are no temporary files either
+        assert memory.log.count(("list", "memory://photos/out/")) == 1
+        return {line["source"]: line["reason"] for line in map(json.loads, lines)}
+
+    reasons = run()
+    assert "6 denoised, 0 were there, 6 failed" in capsys.readouterr().out
+    for name, reason in REASONS.items():
+        assert reasons.pop(f"memory://photos/in/{name}").startswith(reason)
+    assert not reasons
+
+    del memory.files["memory://photos/out/photo.png"]
+    rgb = memory.files["memory://photos/in/rgb.png"][0]
+    memory.put("memory://photos/in/rgb.png", rgb)  # newer than its result, which is replaced
+    memory.put("memory://photos/in/text.png", b"is still no picture")
+    run()
+    assert "2 denoised, 4 were there, 6 failed" in capsys.readouterr().out
+
+
+def test_what_cannot_be_written_is_named(tiny_model, pictures, tmp_path):
+    (tmp_path / "in").mkdir()
+    for name in ("rgb.png", "photo.jpg"):
+        shutil.copy(pictures / name, tmp_path / "in")
+    (tmp_path / "out" / "rgb.png" / "folder").mkdir(parents=True)
+    assert denoise(tmp_path, tiny_model) == 1
+    assert failures(tmp_path / "out") == {
+        str(tmp_path / "in" / "rgb.png"): "cannot be written as PNG (Is a directory)."
+    }
+    assert (tmp_path / "out" / "photo.png").is_file()
+
+
+def test_results_are_not_denoised(tiny_model, pictures, tmp_path, capsys):
+    (tmp_path / "out").mkdir()
+    shutil.copy(pictures / "rgb.png", tmp_path / "out" / "result.png")
+    with pytest.raises(DataError, match=r"1 of 1 pictures of --input lie in .*out, where"):
+        denoise_with_beam(str(tiny_model), [f"{tmp_path}/out/*"], str(tmp_path / "out"))
+    shutil.copy(pictures / "gray.tif", tmp_path)
+    where = [str(tmp_path / "**" / "*.*")], str(tmp_path / "out")
+    assert denoise_with_beam(str(tiny_model), *where, **OPTIONS) == 0
+    assert "1 denoised, 0 were there, 0 failed" in capsys.readouterr().out
+
+
+def test_nothing_is_begun_with_what_cannot_be(tiny_model, pictures, tmp_path, memory):
+    output = tmp_path / "out"
+
+    def refuse(error, match, model=tiny_model, input=pictures, output=output, **options):
+        with pytest.raises(error, match=match):
+            denoise_with_beam(str(model), [str(input)], str(output), **options)
+
+    refuse(DataError, "no file matches", input=pictures / "*.gif")
+    refuse(DataError, "no picture at memory://in", input="memory://in")
+    refuse(ConfigError, r"gs://in/\* cannot be listed: .*apache-beam\[gcp\]", input="gs://in")
+    refuse(ModelError, "No model at /nowhere", model="/nowhere")
+    refuse(ModelError, "No model at memory://run. A URL names", model="memory://run")
+    refuse(ConfigError, "tile is auto", tile="x")
+    refuse(ConfigError, "format is one of", format="gif")
+    refuse(ConfigError, "max_megapixels is a number above 0. Received: 0", max_megapixels=0)
+    refuse(ConfigError, r"takes a folder with .* for a glob", output=tmp_path / "out[1]")
+    refuse(ConfigError, "cannot be written", output=pictures / "text.png")
+    memory.put("memory://in/a.png", b"")
+    memory.put("memory://in//a.png", b"")
+    refuse(ConfigError, "differ by their slashes only", input="memory://in/**")
+    assert not output.exists() and not (tmp_path / "out[1]").exists()

@@ -1,0 +1,71 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from cbsn.data.image_io import Picture, read_picture, write_picture
+from cbsn.errors import ConfigError
+from cbsn.inference.beam import __main__ as command
+
+ROOT = Path(__file__).resolve().parents[3]
+NUMBER = 40
+
+
+@pytest.fixture
+def start(tmp_path):
+    """Starts the command as a user would, in an empty folder; returns the process."""
+    environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
+
+    def run(*flags):
+        return subprocess.Popen(
+            [sys.executable, "-m", "cbsn.inference.beam", *map(str, flags)],
+            cwd=tmp_path,
+            env={**environment, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    return run
+
+
+def test_ctrl_c_leaves_whole_files_and_the_same_command_goes_on(start, tiny_model, tmp_path):
+    pixels = np.random.default_rng(0).integers(256, size=(300, 400, 3), dtype=np.uint8)
+    (tmp_path / "in").mkdir()
+    for number in range(NUMBER):
+        write_picture(tmp_path / "in" / f"{number:02d}.tif", Picture(pixels, "TIFF"))
+    (tmp_path / "in" / "text.png").write_text("no picture")
+    flags = ("--modelpath", tiny_model, "--input", "in", "--output", "out", "--tile", "128")
+
+    process = start(*flags)
+    while process.poll() is None and not list(tmp_path.glob("out/[0-9]*.tif")):
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=120)
+    assert (process.returncode, errors) == (130, "interrupted\n")
+    done = list(tmp_path.glob("out/*.tif"))
+    assert 0 < len(done) < NUMBER
+    for result in done:
+        assert read_picture(result).pixels.shape == (300, 400, 3)
+
+    process = start(*flags, "--direct_num_workers", "1")
+    output, errors = process.communicate(timeout=120)
+    assert (process.returncode, errors) == (1, "")
+    assert f"{NUMBER + 1 - len(done)} pictures to denoise, {len(done)} are there" in output
+    assert f"{NUMBER - len(done)} denoised, {len(done)} were there, 1 failed, in out" in output
+    assert "Why they failed is in out/failed" in output
+    assert len(list(tmp_path.glob("out/*.tif"))) == NUMBER
+    [shard] = (tmp_path / "out" / "failed").iterdir()
+    assert json.loads(shard.read_text())["source"] == "in/text.png"
+
+
+def test_beam_is_an_extra(monkeypatch):
+    monkeypatch.setattr(command.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"pip install 'cbsn\[beam\]'"):
+        command.main(None)
