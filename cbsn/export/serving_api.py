@@ -15,7 +15,7 @@ try:
 except ImportError as error:
     raise ConfigError(
         "TensorFlow Serving's API is not installed: pip install 'cbsn[serving]' (from a clone: "
-        f"pip install '.[serving]'). Only the client with --rest does without. Received: {error}"
+        f"pip install '.[serving]'). The client needs none with --rest. Received: {error}"
     ) from error
 
 __all__ = [

@@ -6,13 +6,16 @@ import tensorflow as tf
 
 from cbsn.export.codec import check, decode_and_encode
 from cbsn.export.graph_denoiser import GraphDenoiser
+from cbsn.export.names import (
+    BYTES,
+    DENOISED,
+    DENOISED_BYTES,
+    FILES,
+    FLOATS,
+    IMAGE_BYTES,
+    IMAGES,
+)
 from cbsn.inference.denoiser import Denoiser
-
-IMAGES, DENOISED = "images", "denoised"
-"""Input and output of the signatures for arrays."""
-
-IMAGE_BYTES, DENOISED_BYTES = "image_bytes", "denoised_bytes"
-"""Those of the signature for files; TensorFlow Serving's REST encodes what ends in `_bytes`."""
 
 MAX_PIXELS = 2**27
 """Of an encoded picture, which may be small and yet claim any size; 134 megapixels."""
@@ -43,16 +46,16 @@ class ServedDenoiser(tf.Module):
         self._weights = [variable.value for variable in denoiser.network.variables]
         graph = GraphDenoiser(denoiser)
         self.functions = {
-            "serving_default": _of_arrays(graph, tf.float32),
-            "uint8": _of_arrays(graph, tf.uint8),
-            "encoded": _of_files(graph, max_pixels),
+            FLOATS: _of_arrays(graph, tf.float32),
+            BYTES: _of_arrays(graph, tf.uint8),
+            FILES: _of_files(graph, max_pixels),
         }
 
 
 def _of_arrays(graph: GraphDenoiser, dtype: tf.DType) -> Callable:
     images = tf.TensorSpec((None, None, None, None), dtype, name=IMAGES)
 
-    @tf.function(input_signature=[images])
+    @tf.function(input_signature=[images], autograph=False)
     def serve(images: tf.Tensor) -> dict[str, tf.Tensor]:
         with tf.control_dependencies(_checks(images)):
             return {DENOISED: graph(tf.identity(images))}
@@ -61,7 +64,9 @@ def _of_arrays(graph: GraphDenoiser, dtype: tf.DType) -> Callable:
 
 
 def _of_files(graph: GraphDenoiser, max_pixels: int) -> Callable:
-    @tf.function(input_signature=[tf.TensorSpec((None,), tf.string, name=IMAGE_BYTES)])
+    files = tf.TensorSpec((None,), tf.string, name=IMAGE_BYTES)
+
+    @tf.function(input_signature=[files], autograph=False)
     def serve(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         def denoise(data: tf.Tensor) -> tf.Tensor:
             return decode_and_encode(data, lambda image: graph(image[None])[0], max_pixels)

@@ -6,10 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from cbsn.errors import ConfigError
-from cbsn.export.signatures import IMAGE_BYTES, IMAGES
-
-WARMUP = "assets.extra/tf_serving_warmup_requests"
-"""Where the server looks for them, in the model's folder."""
+from cbsn.export.names import BYTES, FILES, FLOATS, IMAGE_BYTES, IMAGES, WARMUP
 
 _SIDE = 64
 
@@ -34,9 +31,9 @@ def write_warmup(folder: Path, model_name: str) -> None:
     picture = np.full((1, _SIDE, _SIDE, 3), 128, np.uint8)
     files = [tf.io.encode_png(picture[0]).numpy()]
     inputs = {
-        "serving_default": {IMAGES: tf.make_tensor_proto(picture / np.float32(255))},
-        "uint8": {IMAGES: tf.make_tensor_proto(picture)},
-        "encoded": {IMAGE_BYTES: tf.make_tensor_proto(files)},
+        FLOATS: {IMAGES: tf.make_tensor_proto(picture / np.float32(255))},
+        BYTES: {IMAGES: tf.make_tensor_proto(picture)},
+        FILES: {IMAGE_BYTES: tf.make_tensor_proto(files)},
     }
     path = folder / WARMUP
     path.parent.mkdir(exist_ok=True)

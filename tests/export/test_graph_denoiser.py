@@ -19,7 +19,7 @@ SIZES = ((1, 1, 1, 3), (2, 13, 29, 3), (1, 50, 37, 1), (1, 2, 60, 4), (3, 5, 4, 
 
 def _graph(denoiser, dtype, **options):
     spec = tf.TensorSpec((None, None, None, None), dtype)
-    return tf.function(GraphDenoiser(denoiser, **options), input_signature=[spec])
+    return tf.function(GraphDenoiser(denoiser, **options), input_signature=[spec], autograph=False)
 
 
 def _assert_equal(graph, denoiser, pictures, atol):

@@ -6,7 +6,7 @@ import tensorflow as tf
 
 from cbsn.export import saved_model as module
 from cbsn.export.saved_model import write_saved_model
-from cbsn.export.warmup import WARMUP
+from cbsn.export.names import WARMUP
 
 
 def test_a_process_without_this_package_runs_it(saved_model, denoiser, random, run_python):

@@ -1,0 +1,101 @@
+"""Denoises pictures on a server of an exported model. See `--help`."""
+
+import argparse
+import sys
+
+from cbsn import cli
+
+
+def main(flags: argparse.Namespace) -> int:
+    """Sends the pictures and writes the results; returns 1 if some of them failed."""
+    # `--help` shall not wait for these, nor `--rest` for TensorFlow.
+    from cbsn.export.remote import denoise_remotely
+    from cbsn.inference.each_picture import Denoise, denoise_each
+
+    if flags.transport == "rest":
+        from cbsn.export.rest_transport import RestTransport as Transport
+    else:
+        from cbsn.export.grpc_transport import GrpcTransport as Transport
+
+    def start() -> Denoise:
+        transport.check()
+
+        def denoise(picture, on_share):
+            denoised = denoise_remotely(transport, picture)
+            on_share(1.0)
+            return denoised
+
+        return denoise
+
+    options = {"model": flags.model, "version": flags.version, "timeout": flags.timeout}
+    with Transport(flags.url, **options) as transport:
+        return denoise_each(flags.image_paths, flags.save_path, start, format=flags.format)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Returns the parser of the flags."""
+    parser = cli.make_parser(
+        "Denoises pictures on a server that has a model of export.py, TensorFlow Serving or one "
+        "that speaks as it does, and writes what infer.py would have written."
+    )
+    parser.prog = "python -m cbsn.export.client"
+    add = parser.add_argument
+    unset = argparse.SUPPRESS
+    add(
+        "image_paths",
+        metavar="IMAGES",
+        nargs="+",
+        default=unset,
+        help="pictures, folders or globs; in quotes, ** is any depth",
+    )
+    add(
+        "--url",
+        metavar="HOST:PORT",
+        required=True,
+        default=unset,
+        help="of the server; usually its port is 8500 for gRPC, 8501 for REST",
+    )
+    transports = parser.add_mutually_exclusive_group()
+    transports.add_argument(
+        "--grpc",
+        dest="transport",
+        action="store_const",
+        const="grpc",
+        help="ask by gRPC, as without the flag; it needs the extra cbsn[serving]",
+    )
+    transports.add_argument(
+        "--rest",
+        dest="transport",
+        action="store_const",
+        const="rest",
+        help="ask by REST, in JSON; slower for pictures of floats",
+    )
+    add("--model", metavar="NAME", default="cbsn", help="name of the model on the server")
+    add("--version", type=int, metavar="N", help="of the model; without the flag the newest")
+    add(
+        "--timeout",
+        type=float,
+        metavar="S",
+        default=600,
+        help="seconds to wait for each picture",
+    )
+    add(
+        "--savepath",
+        dest="save_path",
+        metavar="DIR",
+        required=True,
+        default=unset,
+        help="folder for the denoised pictures, made if it is not there",
+    )
+    add(
+        "--format",
+        choices=("auto", "png", "jpeg", "tiff", "webp", "bmp"),
+        default="auto",
+        help="of the results; auto keeps the source's, but writes PNG where that is JPEG",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    # gRPC's messages come with TensorFlow; REST does without.
+    cli.run(main, make_parser(), tensorflow="--rest" not in sys.argv)

@@ -1,0 +1,109 @@
+"""Asking a server by REST, with nothing but the standard library and NumPy."""
+
+import base64
+import http.client
+import json
+import urllib.error
+import urllib.parse
+import urllib.request
+from typing import Any
+
+import numpy as np
+
+from cbsn.export.transport import ServerError, Transport
+
+_CODES = {
+    400: "INVALID_ARGUMENT",
+    404: "NOT_FOUND",
+    503: "UNAVAILABLE",
+    504: "DEADLINE_EXCEEDED",
+}
+
+
+class RestTransport(Transport):
+    """A `Transport` by REST, in JSON.
+
+    Files travel as base64, floats as decimal numbers, which take five times their bytes: for large
+    pictures of floats take gRPC.
+    """
+
+    def __init__(self, url: str, **options: Any):
+        super().__init__(url, **options)
+        self._model_url = f"http://{url}/v1/models/{urllib.parse.quote(self.model, safe='')}"
+        if self.version is not None:
+            self._model_url += f"/versions/{self.version}"
+
+    def close(self) -> None:
+        """Does nothing: each request has a connection of its own."""
+
+    def _signatures(self, timeout: float) -> dict[str, tuple[set[str], set[str]]]:
+        answer = self._ask("/metadata", timeout)
+        try:
+            signatures = answer["metadata"]["signature_def"]["signature_def"]
+            return {
+                name: ({*signature["inputs"]}, {*signature["outputs"]})
+                for name, signature in signatures.items()
+            }
+        except (AttributeError, KeyError, TypeError) as error:
+            raise _unexpected(answer) from error
+
+    def _predict(self, signature: str, value: np.ndarray | bytes) -> np.ndarray | bytes:
+        is_file = isinstance(value, bytes)
+        instance = {"b64": base64.b64encode(value).decode()} if is_file else value.tolist()
+        request = {"signature_name": signature, "instances": [instance]}
+        answer = self._ask(":predict", self.timeout, request)
+        try:
+            (result,) = answer["predictions"]
+            if is_file:
+                return base64.b64decode(result["b64"], validate=True)
+            return np.array(result, np.float32)
+        except (KeyError, TypeError, ValueError) as error:
+            raise _unexpected(answer) from error
+
+    def _ask(self, path: str, timeout: float, request: dict[str, Any] | None = None) -> Any:
+        body = None if request is None else json.dumps(request).encode()
+        headers = {"Content-Type": "application/json"}
+        question = urllib.request.Request(self._model_url + path, body, headers)
+        try:
+            status, answer = _exchange(question, timeout)
+        except TimeoutError as error:
+            raise ServerError("DEADLINE_EXCEEDED", str(error)) from error
+        except http.client.HTTPException as error:
+            kind = type(error).__name__
+            raise ServerError("UNAVAILABLE", f"no answer in HTTP ({kind})") from error
+        except (OSError, UnicodeError) as error:
+            raise ServerError("UNAVAILABLE", str(error)) from error
+        if status != http.client.OK:
+            code = _CODES.get(status, f"HTTP status {status}")
+            raise ServerError(code, _message(answer))
+        try:
+            return json.loads(answer)
+        except ValueError as error:
+            raise _unexpected(answer) from error
+
+
+def _exchange(question: urllib.request.Request, timeout: float) -> tuple[int, bytes]:
+    """The status and the body of the answer."""
+    try:
+        response = urllib.request.urlopen(question, timeout=timeout)
+    except urllib.error.HTTPError as error:
+        response = error  # an answer as well
+    except urllib.error.URLError as error:
+        raise error.reason from None  # the exception of the connection
+    with response:
+        return response.status, response.read()
+
+
+def _message(body: bytes) -> str:
+    """The message in the body of an error, or the whole of it.
+
+    TensorFlow Serving escapes messages in the manner of C, so not all of them are JSON.
+    """
+    try:
+        return str(json.loads(body)["error"])
+    except (KeyError, TypeError, ValueError):
+        return body.decode("utf-8", "replace")
+
+
+def _unexpected(answer: Any) -> ServerError:
+    return ServerError("UNIMPLEMENTED", f"an answer of another kind, {str(answer)[:100]}")

@@ -1,0 +1,164 @@
+"""What the two ways to a server of an exported model have in common."""
+
+import abc
+import re
+from typing import Any
+
+import numpy as np
+
+from cbsn.errors import CbsnError, ConfigError, ImageError, ModelError, plain_reason
+from cbsn.export.names import DENOISED, DENOISED_BYTES, FILES, FLOATS, IMAGE_BYTES, IMAGES
+
+SIGNATURES = {FILES: (IMAGE_BYTES, DENOISED_BYTES), FLOATS: (IMAGES, DENOISED)}
+"""The signatures that the client asks, with the names of their input and output."""
+
+_ADDRESS = re.compile(r"(?:\[[^\]\s]+\]|[^\s/:]+):(\d+)")
+_LARGEST_PORT = 65535
+_LONGEST_TIMEOUT = 86400
+_CHECK_TIMEOUT = 30
+"""Seconds; what is asked before the pictures are sent needs no computing."""
+
+_LONGEST_REASON = 500
+"""Characters of a server's message: TensorFlow Serving quotes the whole request it cannot read."""
+
+
+class ServerError(Exception):
+    """What a server, or the way to it, has answered instead of a result.
+
+    Args:
+        code: the name of a gRPC status, such as `INVALID_ARGUMENT`.
+        message: the server's own.
+    """
+
+    def __init__(self, code: str, message: str):
+        super().__init__(message)
+        self.code = code
+
+    @property
+    def reason(self) -> str:
+        """The message in one line that is not too long; the code where there is no message."""
+        reason = plain_reason(self)
+        if len(reason) > _LONGEST_REASON:
+            reason = reason[:_LONGEST_REASON] + "…"
+        return reason or self.code
+
+
+class Transport(abc.ABC):
+    """A way to ask a server that speaks TensorFlow Serving's protocol to denoise.
+
+    Args:
+        url: "HOST:PORT".
+        model: name of the model there. Default "cbsn".
+        version: of the model. Default None, the newest.
+        timeout: seconds to wait for each picture, at most 86400. Default 600.
+
+    Raises:
+        ConfigError: if one of these cannot be.
+    """
+
+    def __init__(
+        self, url: str, *, model: str = "cbsn", version: int | None = None, timeout: float = 600
+    ):
+        address = _ADDRESS.fullmatch(url)
+        if not address or int(address[1]) > _LARGEST_PORT:
+            raise ConfigError(f"--url is HOST:PORT, such as localhost:8500. Received: {url!r}")
+        if not model:
+            raise ConfigError("--model is the name of a model. Received: ''")
+        if version is not None and version < 0:
+            raise ConfigError(f"--version is a number ≥ 0. Received: {version}")
+        if not 0 < timeout <= _LONGEST_TIMEOUT:
+            raise ConfigError(
+                f"--timeout is more than 0 and at most {_LONGEST_TIMEOUT} seconds. "
+                f"Received: {timeout:g}"
+            )
+        self.url = url
+        self.model = model
+        self.version = version
+        self.timeout = timeout
+
+    def check(self) -> None:
+        """Asks whether the server is there, and has a model that takes what the client sends.
+
+        Raises:
+            ConfigError: if no server of the kind answers.
+            ModelError: if it has no such model, or one that `export.py` has not written.
+        """
+        try:
+            signatures = self._signatures(min(self.timeout, _CHECK_TIMEOUT))
+        except ServerError as error:
+            raise self._no_model(error) from error
+        for signature, (sent, returned) in SIGNATURES.items():
+            if signatures.get(signature) != ({sent}, {returned}):
+                raise ModelError(
+                    f"{self._named_model()} at {self.url} is none that export.py wrote: it has no "
+                    f"signature {signature!r} from {sent!r} to {returned!r}. "
+                    f"Received: the signatures {', '.join(sorted(signatures)) or 'none'}"
+                )
+
+    def predict(self, signature: str, value: np.ndarray | bytes) -> np.ndarray | bytes:
+        """Lets the server denoise one picture.
+
+        Args:
+            signature: "encoded" or "serving_default", a key of `SIGNATURES`.
+            value: for "encoded" the bytes of a PNG or JPEG file; for "serving_default" float32
+                [H, W, C] in [0, 1].
+
+        Returns:
+            The bytes of a PNG file, or float32 [H, W, C].
+
+        Raises:
+            ImageError: if the server refuses the picture, fails, or does not answer in time.
+        """
+        try:
+            return self._predict(signature, value)
+        except ServerError as error:
+            if error.code == "INVALID_ARGUMENT":
+                said = f"the server refuses it: {error.reason}"
+            elif error.code == "DEADLINE_EXCEEDED":
+                said = f"no answer within {self.timeout:g} seconds; give a longer --timeout."
+            else:
+                said = f"the server at {self.url} failed: {error.code}: {error.reason}"
+            raise ImageError(said) from error
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Ends the connection."""
+
+    @abc.abstractmethod
+    def _signatures(self, timeout: float) -> dict[str, tuple[set[str], set[str]]]:
+        """Of each signature of the model the names of its inputs and of its outputs.
+
+        Raises:
+            ServerError: if the server does not say them.
+        """
+
+    @abc.abstractmethod
+    def _predict(self, signature: str, value: np.ndarray | bytes) -> np.ndarray | bytes:
+        """As `predict`, but raises ServerError."""
+
+    def _named_model(self) -> str:
+        version = "" if self.version is None else f" version {self.version}"
+        return f"The model {self.model!r}{version}"
+
+    def _no_model(self, error: ServerError) -> CbsnError:
+        """Why there is no model to ask, in the words of the flags."""
+        if error.code in ("UNAVAILABLE", "DEADLINE_EXCEEDED"):
+            return ConfigError(
+                f"No server answers as asked at {self.url}; --url is its HOST:PORT, where 8500 is "
+                f"the usual port for --grpc, 8501 for --rest. Received: {error.reason}"
+            )
+        if error.code == "NOT_FOUND":
+            return ModelError(
+                f"{self._named_model()} is not at {self.url}; --model and --version say which. "
+                f"Received: {error.reason}"
+            )
+        return ConfigError(
+            f"What answers at {self.url} does not describe its models as TensorFlow Serving does. "
+            f"Received: {error.code}: {error.reason}"
+        )
+
+    def __enter__(self) -> "Transport":
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self.close()

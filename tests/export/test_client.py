@@ -1,0 +1,285 @@
+import base64
+import http.server
+import json
+import socket
+import sys
+import threading
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from cbsn.data.image_io import read_picture, write_picture
+from cbsn.data.picture import Picture
+from cbsn.errors import ConfigError, DataError, ImageError, ModelError
+from cbsn.export import client
+from cbsn.export.grpc_transport import GrpcTransport
+from cbsn.export.remote import denoise_remotely
+from cbsn.export.rest_transport import RestTransport
+from cbsn.export.server import StandInServer
+from tests.export import toy_model
+
+TRANSPORTS = {"--grpc": GrpcTransport, "--rest": RestTransport}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_proxy():
+    """Whatever proxy there is shall not be asked for this machine."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("no_proxy", "127.0.0.1")
+        yield
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    with StandInServer(toy_model.save(tmp_path_factory.mktemp("toy"))) as server:
+        yield server
+
+
+@pytest.fixture(params=TRANSPORTS)
+def way(request):
+    return request.param
+
+
+@pytest.fixture
+def url(server, way):
+    return address(server, way)
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, way, url):
+    """Runs the client in the test's folder; returns its exit status."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*flags):
+        flags = client.make_parser().parse_args([way, "--url", url, "--savepath", "out", *flags])
+        return client.main(flags)
+
+    return run
+
+
+def address(server, way):
+    return f"127.0.0.1:{server.port if way == '--grpc' else server.rest_api_port}"
+
+
+def orientation():
+    exif = Image.Exif()
+    exif[274] = 6
+    return exif.tobytes().removeprefix(b"Exif\0\0")
+
+
+def test_pictures_of_all_kinds_come_back_with_all_they_hold(run, random, tmp_path, capsys):
+    def integers(dtype, *shape):
+        return random.integers(np.iinfo(dtype).max, size=shape, dtype=dtype, endpoint=True)
+
+    floats = random.random((20, 30, 3), np.float32)
+    sources = {
+        "rgb.png": Picture(integers(np.uint8, 20, 30, 3), "PNG"),
+        "deep.png": Picture(integers(np.uint16, 20, 30, 4), "PNG", b"profile", orientation()),
+        "alpha.webp": Picture(integers(np.uint8, 20, 30, 4), "WEBP", b"profile"),
+        "pair.png": Picture(integers(np.uint8, 20, 30, 2), "PNG"),
+        "gray.tif": Picture(integers(np.uint16, 20, 30, 1), "TIFF"),
+        "float.tif": Picture(floats, "TIFF", b"profile", orientation()),
+        "grayfloat.tif": Picture(floats[..., :1], "TIFF"),
+        "dot.bmp": Picture(integers(np.uint8, 1, 1, 3), "BMP"),
+        "photo.jpg": Picture(integers(np.uint8, 20, 30, 3), "JPEG", b"profile", orientation()),
+        "sub/rgb.png": Picture(integers(np.uint8, 3, 2, 1), "PNG"),
+    }
+    for name, picture in sources.items():
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        write_picture(tmp_path / "in" / name, picture)
+    (tmp_path / "in" / "broken.png").write_bytes((tmp_path / "in" / "rgb.png").read_bytes()[:90])
+    write_picture(tmp_path / "in" / "bright.tif", Picture(floats + 1, "TIFF"))
+
+    assert run("in/**/*.*", "in") == 1
+
+    output, errors = capsys.readouterr()
+    assert "10 of 12 pictures denoised, in out" in output and "Traceback" not in errors
+    failed = [line for line in errors.splitlines() if line.startswith("failed: ")]
+    assert len(failed) == 2 and failed[1].startswith("failed: in/broken.png: ")
+    assert failed[0].startswith("failed: in/bright.tif: the server refuses it: ")
+    assert failed[0].endswith("[images are finite and in [0, 1]]")
+    targets = {name: name.replace("jpg", "png") for name in sources}
+    written = {str(p.relative_to(tmp_path / "out")) for p in (tmp_path / "out").rglob("*.*")}
+    assert written == {*targets.values()}
+    for name, target in targets.items():
+        source = read_picture(tmp_path / "in" / name)
+        result = read_picture(tmp_path / "out" / target)
+        half = source.pixels / 2 if name.endswith("float.tif") else source.pixels // 2
+        np.testing.assert_array_equal(result.pixels, half, err_msg=name, strict=True)
+        assert (result.icc_profile, result.exif) == (source.icc_profile, source.exif), name
+
+
+def test_a_picture_of_many_megabytes(run, random, tmp_path):
+    pixels = random.integers(256, size=(1300, 1300, 3), dtype=np.uint8)  # more than gRPC's 4 MB
+    write_picture(tmp_path / "large.bmp", Picture(pixels, "BMP"))
+    assert run("large.bmp", "--format", "tiff", "--version", "1") == 0
+    result = read_picture(tmp_path / "out" / "large.tif").pixels
+    np.testing.assert_array_equal(result, pixels // 2)
+
+
+def test_nothing_is_written_where_there_is_nothing_to_ask(run, way, server, tmp_path):
+    write_picture(tmp_path / "a.png", Picture(np.zeros((3, 3, 3), np.uint8), "PNG"))
+    other_port = address(server, "--rest" if way == "--grpc" else "--grpc")
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent_url = f"127.0.0.1:{silent.getsockname()[1]}"
+        cases = [
+            (["--url", other_port], ConfigError, f"No server answers as asked at {other_port}"),
+            (["--url", "127.0.0.1:1"], ConfigError, "(?i)connection refused"),
+            (["--url", silent_url, "--timeout", "0.2"], ConfigError, "No server answers"),
+            (["--url", "http://localhost:8500"], ConfigError, "Received: 'http://localhost:8500'"),
+            (["--url", "localhost"], ConfigError, "such as localhost:8500"),
+            (["--url", "localhost:99999"], ConfigError, "such as localhost:8500"),
+            (["--model", "other"], ModelError, "'other' is not at .*Received: Servable not found"),
+            (["--model", "of/her"], ModelError, "'of/her' is not at"),
+            (["--model", ""], ConfigError, "--model is the name of a model"),
+            (["--version", "7"], ModelError, "'cbsn' version 7 is not at"),
+            (["--version", "-1"], ConfigError, "Received: -1"),
+            (["--timeout", "0"], ConfigError, "Received: 0"),
+            (["--timeout", "nan"], ConfigError, "Received: nan"),
+        ]
+        for flags, kind, words in cases:
+            with pytest.raises(kind, match=words):
+                run("a.png", *flags)
+    with pytest.raises(DataError, match="no file matches"):
+        run("b.png")
+    with pytest.raises(ConfigError, match="would overwrite"):
+        run("a.png", "--savepath", ".")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_a_model_of_another_kind_is_refused(way, tmp_path):
+    class Other(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec([None], tf.float32, "images")])
+        def __call__(self, images):
+            return {"denoised": images}
+
+    tf.saved_model.save(Other(), str(tmp_path / "1"), Other().__call__)
+    with StandInServer(tmp_path) as server, TRANSPORTS[way](address(server, way)) as transport:
+        words = "none that export.py wrote.*'encoded'.*Received: the signatures serving_default"
+        with pytest.raises(ModelError, match=words):
+            transport.check()
+
+
+def test_a_server_that_goes_away_fails_the_picture(way, server):
+    pixels = np.zeros((3, 3, 3), np.float32)
+    with StandInServer(server.model.folder) as leaving:
+        transport = TRANSPORTS[way](address(leaving, way))
+        transport.check()
+        assert transport.predict("serving_default", pixels).shape == (3, 3, 3)
+    words = r"the server at 127\.0\.0\.1:\d+ failed: UNAVAILABLE"
+    with transport, pytest.raises(ImageError, match=words):
+        transport.predict("serving_default", pixels)
+
+
+def test_a_picture_that_takes_too_long(way):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"127.0.0.1:{silent.getsockname()[1]}"
+        with (
+            TRANSPORTS[way](url, timeout=0.2) as transport,
+            pytest.raises(ImageError, match=r"no answer within 0\.2 seconds; .*--timeout"),
+        ):
+            transport.predict("encoded", b"")
+
+
+@pytest.fixture
+def answering():
+    """A server that gives one answer, whatever it is asked; and a way to it."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            status, body = self.server.answer
+            self.send_response(status)
+            self.end_headers()
+            self.wfile.write(body)
+
+        def do_GET(self):
+            self.do_POST()
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.HTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+
+        def answering(status, answer):
+            is_json = not isinstance(answer, bytes)
+            server.answer = status, json.dumps(answer).encode() if is_json else answer
+            return RestTransport(f"127.0.0.1:{server.server_port}")
+
+        yield answering
+        server.shutdown()
+
+
+def test_odd_answers(answering):
+    deep = tf.io.encode_png(np.zeros((2, 3, 3), np.uint16)).numpy()
+    cases = [
+        (200, b"<html>", "UNIMPLEMENTED: an answer of another kind, b'<html>'"),
+        (200, {"predictions": []}, "UNIMPLEMENTED"),
+        (200, {"predictions": [{"b64": "?"}]}, "UNIMPLEMENTED"),
+        (200, {"predictions": [{"b64": "AAAA"}]}, r"no PNG file\. Received: 3 bytes"),
+        (
+            200,
+            {"predictions": [{"b64": base64.b64encode(deep).decode()}]},
+            r"Received: uint16 \(2, 3, 3\)",
+        ),
+        # As TensorFlow Serving writes an error with quotes.
+        (400, b'{ "error": "it\\\'s bad" }', "refuses it: .*it.*s bad"),
+        (400, {"error": "x" * 9999}, "refuses it: x{500}…$"),
+        (503, {"error": "too busy"}, "failed: UNAVAILABLE: too busy"),
+        (504, b"", "no answer within 600 seconds"),
+        (502, b"bad\ngateway", "failed: HTTP status 502: bad gateway"),
+    ]
+    picture = Picture(np.zeros((2, 3, 3), np.uint8), "PNG")
+    for status, answer, words in cases:
+        with pytest.raises(ImageError, match=words):
+            denoise_remotely(answering(status, answer), picture)
+
+
+def test_a_server_of_another_kind(answering):
+    for status, answer in ((200, b"hello"), (200, {"metadata": 5}), (401, b"who are you?")):
+        with pytest.raises(ConfigError, match="does not describe its models as TensorFlow Serving"):
+            answering(status, answer).check()
+
+
+def test_without_tensorflow_serving_s_api(monkeypatch):
+    for module in ("serving_api", "grpc_transport"):
+        monkeypatch.delitem(sys.modules, f"cbsn.export.{module}")
+    monkeypatch.setitem(sys.modules, "tensorflow_serving.apis", None)
+    flags = ["a.png", "--savepath", "out", "--url", "localhost:8500"]
+    with pytest.raises(ConfigError, match=r"pip install 'cbsn\[serving\]' .*--rest"):
+        client.main(client.make_parser().parse_args(flags))
+
+
+def test_the_command_by_grpc(server, run_python, tmp_path):
+    write_picture(tmp_path / "a.png", Picture(np.full((3, 3, 3), 9, np.uint8), "PNG"))
+    (tmp_path / "b.png").write_text("no picture")
+    run = run_python(f"""
+        import os, runpy, sys
+        os.environ.pop("TF_CPP_MIN_LOG_LEVEL", None)  # TensorFlow is to be quiet by itself
+        sys.argv = ["client", "--url", "127.0.0.1:{server.port}", ".", "--savepath", "out"]
+        runpy.run_module("cbsn.export.client", run_name="__main__")
+    """)
+    assert run.returncode == 1, run.stderr
+    assert run.stdout == "1 of 2 pictures denoised, in out\n"
+    assert (read_picture(tmp_path / "out" / "a.png").pixels == 4).all()
+    assert "failed: b.png: " in run.stderr
+    assert "oneDNN" not in run.stderr and "Traceback" not in run.stderr
+
+
+def test_the_command_by_rest_does_without_tensorflow(server, run_python, tmp_path):
+    write_picture(tmp_path / "a.png", Picture(np.full((3, 3, 3), 9, np.uint8), "PNG"))
+    run = run_python(f"""
+        import runpy, sys
+        sys.argv = ["client", "--rest", "--url", "127.0.0.1:{server.rest_api_port}"]
+        sys.argv += ["--savepath", "out", "a.png"]
+        try:
+            runpy.run_module("cbsn.export.client", run_name="__main__")
+        finally:
+            print({{"tensorflow", "keras", "grpc"}} & {{*sys.modules}})
+    """)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout == "1 of 1 pictures denoised, in out\nset()\n"
+    assert (read_picture(tmp_path / "out" / "a.png").pixels == 4).all()
