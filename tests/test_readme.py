@@ -44,7 +44,8 @@ def test_every_module_parses(command):
 
 def test_every_script_has_a_command():
     scripts = {shlex.split(command)[1] for command in SCRIPTS}
-    assert scripts == {"prepare_dataset.py", "train.py", "infer.py", "evaluate.py"}
+    expected = {"prepare_dataset.py", "train.py", "infer.py", "evaluate.py", "export.py"}
+    assert scripts == expected
 
 
 def test_make_targets_exist():
