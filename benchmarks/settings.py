@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from cbsn.errors import ConfigError
 
-SUITES = ("step", "roofline", "inference", "recipes", "pipeline")
+SUITES = ("step", "roofline", "inference", "exports", "recipes", "pipeline")
 """The suites; each is a module of this package with `TITLE`, `COLUMNS` and `run(settings)`."""
 
 

@@ -148,4 +148,7 @@ def _build(layers: list[keras.layers.Layer], width: int, next_width: int) -> Non
 
 def _double(x: Tensor) -> Tensor:
     """[N, H, W, C] → [N, 2·H, 2·W, C], every pixel four times."""
-    return ops.repeat(ops.repeat(x, 2, axis=1), 2, axis=2)
+    _, height, width, channels = ops.shape(x)
+    x = ops.repeat(ops.repeat(x, 2, axis=1), 2, axis=2)
+    # Without being told, a converter would not know the channels.
+    return ops.reshape(x, (-1, 2 * height, 2 * width, channels))

@@ -5,8 +5,8 @@ import pytest
 import tensorflow as tf
 
 from cbsn.export import saved_model as module
-from cbsn.export.saved_model import write_saved_model
 from cbsn.export.names import WARMUP
+from cbsn.export.saved_model import write_saved_model
 
 
 def test_a_process_without_this_package_runs_it(saved_model, denoiser, random, run_python):

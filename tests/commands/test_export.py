@@ -1,0 +1,72 @@
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+
+from cbsn.export.saved_model import FACTS
+from cbsn.inference.denoiser import Denoiser
+
+
+def test_all_formats_and_the_next_version(model, run_command, random, tmp_path):
+    flags = ("--modelpath", model, "--out", "served/holiday")
+    run = run_command("export.py", *flags, "--format", "saved_model, litert,onnx")
+    assert (run.returncode, run.stderr) == (0, "")
+    out = tmp_path / "served/holiday"
+    written = ["1", "model-1-float16.tflite", "model-1.onnx", "model-1.tflite"]
+    assert sorted(path.name for path in out.iterdir()) == written
+    assert sorted(run.stdout.split()) == [str(out / name) for name in written]
+
+    denoise = Denoiser.load(tmp_path / model, precision="float32", engine="tensorflow")
+    pictures = random.integers(0, 255, (2, 40, 33, 3), np.uint8)
+    loaded = tf.saved_model.load(str(out / "1"))
+    result = loaded.signatures["uint8"](images=tf.constant(pictures))["denoised"].numpy()
+    for found, picture in zip(result, pictures, strict=True):
+        assert np.abs(found.astype(int) - denoise(picture)).max() <= 1
+
+
+def test_settings_go_into_the_model(model, run_here, tmp_path):
+    flags = ("--modelpath", model, "--out", "served")
+    (tmp_path / "served/7").mkdir(parents=True)
+    (tmp_path / "served/notes").mkdir()
+    settings = ("--tile=40", "--rounding=truncate", "--self_ensemble", "--max_megapixels=0.001")
+    run = run_here("export.py", *flags, *settings, "--precision=mixed_bfloat16", "--no-warmup")
+    assert run.returncode == 0, run.stderr
+    out = tmp_path / "served/8"
+    facts = json.loads((out / FACTS).read_text())
+    assert facts["recipe"]["name"] == "cbsn"
+    assert (facts["tile"], facts["rounding"]) == (40, "truncate")
+    assert (facts["self_ensemble"], facts["precision"]) == (True, "mixed_bfloat16")
+    assert [path.name for path in (out / FACTS).parent.iterdir()] == ["cbsn.json"]
+    Image.new("RGB", (50, 40)).save(tmp_path / "large.png")
+    serve = tf.saved_model.load(str(out)).signatures["encoded"]
+    with pytest.raises(tf.errors.InvalidArgumentError, match="at most 1000 pixels"):
+        serve(image_bytes=tf.constant([(tmp_path / "large.png").read_bytes()]))
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--format", "saved_model,tflite"], "Received: 'saved_model,tflite'"),
+        (["--format", ""], "saved_model, litert, onnx"),
+        (["--version", "0"], "--version must be at least 1. Received: 0"),
+        (["--version", "3"], "served/3 is there already"),
+        (["--version", "4", "--format", "saved_model,onnx"], "model-4.onnx is there already"),
+        (["--max_megapixels", "0"], "must be above 0. Received: 0"),
+        (["--precision", "auto"], "invalid choice: 'auto'"),
+        (["--tile", "big"], "Received: 'big'"),
+        (["--modelpath", "nowhere"], "No model at nowhere"),
+        (["--out", "file"], "file: the model cannot be written"),
+    ],
+)
+def test_what_cannot_be_exported_is_refused(model, run_here, tmp_path, flags, message):
+    (tmp_path / "served/3").mkdir(parents=True)
+    (tmp_path / "served/model-4.onnx").touch()
+    (tmp_path / "file").touch()
+    before = sorted(tmp_path.rglob("*"))
+    run = run_here("export.py", "--modelpath", model, "--out", "served", *flags)
+    assert run.returncode == 2
+    assert message in run.stderr
+    assert "Traceback" not in run.stderr
+    assert sorted(tmp_path.rglob("*")) == before

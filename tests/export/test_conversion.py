@@ -1,0 +1,233 @@
+"""LiteRT and ONNX, each run by its own runtime, against the `Denoiser`."""
+
+import functools
+import importlib.util
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from skimage import data
+
+from cbsn.data.image_io import read_picture
+from cbsn.errors import ConfigError, ModelError
+from cbsn.export.graph_denoiser import GraphDenoiser
+from cbsn.export.litert import write_litert
+from cbsn.export.onnx import OPSET, write_onnx
+from cbsn.inference.denoiser import Denoiser
+from cbsn.networks.denoising_network import DenoisingNetwork
+from cbsn.recipes import customised
+
+onnx = pytest.importorskip("onnx")
+onnxruntime = pytest.importorskip("onnxruntime")
+interpreter = pytest.importorskip("ai_edge_litert.interpreter")
+pytest.importorskip("tf2onnx")
+
+SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
+
+SMALL = {
+    "cbsn": {"filters": 4, "num_modules": 1},
+    "apbsn": {"filters": 4, "num_modules": 1},
+    "n2v-unet": {"filters": 4, "depth": 2},
+    "n2n-resunet": {"filters": 8, "depth": 2},
+}
+"""A recipe of every network that can be converted."""
+
+WRITERS = {
+    "tflite": functools.partial(write_litert, float16=False),
+    "float16.tflite": functools.partial(write_litert, float16=True),
+    "onnx": write_onnx,
+}
+FORMATS = ("tflite", "onnx")
+"""Those that compute what TensorFlow does."""
+
+SIZES = ((1, 1, 1), (1, 1, 5), (1, 30, 17), (2, 61, 47))
+
+
+@pytest.fixture(scope="module")
+def write(tmp_path_factory):
+    """Writes a denoiser to a file of a format."""
+
+    def write(denoiser, format):
+        path = tmp_path_factory.mktemp("converted") / f"model.{format}"
+        WRITERS[format](path, denoiser)
+        assert [*path.parent.iterdir()] == [path]
+        return path
+
+    return write
+
+
+@pytest.fixture(scope="module")
+def convert(make_denoiser, write):
+    """A small denoiser of a recipe, and the file it was written to."""
+
+    @functools.cache
+    def convert(name, format, **options):
+        denoiser = make_denoiser(name, SMALL[name], seed=3, **options)
+        return denoiser, write(denoiser, format)
+
+    return convert
+
+
+def _load(path):
+    """Loads a converted model as a function of pictures of any size."""
+    if path.suffix == ".onnx":
+        session = onnxruntime.InferenceSession(path)
+        return lambda pictures: session.run(["denoised"], {"images": pictures})[0]
+    denoise = interpreter.Interpreter(str(path)).get_signature_runner("serving_default")
+    return lambda pictures: denoise(images=pictures)["denoised"]
+
+
+def _differences(denoiser, path, pictures):
+    expected = np.stack([denoiser(picture) for picture in pictures])
+    result = _load(path)(pictures)
+    assert (result.shape, result.dtype) == (pictures.shape, np.float32)
+    if pictures[..., 0].size > 100:
+        assert 0.01 < expected.std() < 0.5  # so it is neither flat nor clipped
+    return np.abs(result - expected)
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("name", SMALL)
+def test_every_network_in_its_runtime(convert, random, name, format):
+    """AP-BSN's with sub-images and R3, as its recipe has it."""
+    for size in SIZES:
+        pictures = random.random((*size, 3), np.float32)
+        assert _differences(*convert(name, format), pictures).max() < 1e-4
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_photographs(convert, format):
+    pictures = data.chelsea()[None, 60:220, 120:260].astype(np.float32) / 255
+    assert _differences(*convert("cbsn", format), pictures).max() < 1e-4
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_noisy_photographs(convert, format):
+    path = SHARED / "dnd_crops" / "0001_1.png"
+    if not path.exists():
+        pytest.skip("the photographs of shared/data/dnd_crops are not here")
+    pictures = read_picture(path).pixels[None, :160, :140].astype(np.float32) / 255
+    for name in ("cbsn", "apbsn"):
+        assert _differences(*convert(name, format), pictures).max() < 1e-4
+
+
+@pytest.mark.parametrize("format", ["tflite", pytest.param("onnx", marks=pytest.mark.long)])
+def test_gray(make_denoiser, write, random, format):
+    denoiser = make_denoiser("cbsn", {**SMALL["cbsn"], "channels": 1})
+    pictures = random.random((2, 20, 31, 1), np.float32)
+    assert _differences(denoiser, write(denoiser, format), pictures).max() < 1e-4
+
+
+def test_weights_of_16_bits(make_denoiser, write, capfd):
+    """Half the file, and pixels that differ by less than a level."""
+    denoiser = make_denoiser("cbsn", {"filters": 32, "num_modules": 2})
+    whole, half = (write(denoiser, format) for format in ("tflite", "float16.tflite"))
+    assert capfd.readouterr() == ("", "")
+    assert half.stat().st_size < 0.7 * whole.stat().st_size
+    pictures = data.chelsea()[None, 60:220, 120:260].astype(np.float32) / 255
+    assert 0 < _differences(denoiser, half, pictures).max() < 1 / 255
+
+
+def test_what_an_onnx_model_says_of_itself(make_denoiser, write, capfd):
+    path = write(make_denoiser("cbsn", SMALL["cbsn"]), "onnx")
+    assert capfd.readouterr() == ("", "")
+    session = onnxruntime.InferenceSession(path)
+    shape = ["N", "H", "W", 3]
+    values = [*session.get_inputs(), *session.get_outputs()]
+    assert [(each.name, each.shape) for each in values] == [("images", shape), ("denoised", shape)]
+    facts = session.get_modelmeta().custom_metadata_map
+    assert (facts["recipe"], facts["r3"]) == ("cbsn", "False")
+    model = onnx.load(path)
+    assert ("", OPSET) in [(each.domain, each.version) for each in model.opset_import]
+    # ONNX Runtime has none that are dilated and padded.
+    convolutions = [node for node in model.graph.node if node.op_type == "Conv"]
+    assert len(convolutions) > 10
+    for node in convolutions:
+        for attribute in node.attribute:
+            assert attribute.name != "dilations" or [*attribute.ints] == [1, 1]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("format", FORMATS)
+def test_weights_are_stored_once(make_denoiser, write, random, format):
+    """With the self-ensemble the network is there eight times."""
+    sizes, pictures = [], random.random((1, 13, 20, 3), np.float32)
+    for ensemble in (False, True):
+        config = {"filters": 128, "num_modules": 1}
+        denoiser = make_denoiser("apbsn", config, r3=False, self_ensemble=ensemble)
+        path = write(denoiser, format)
+        sizes.append(path.stat().st_size)
+        assert _differences(denoiser, path, pictures).max() < 1e-4
+    assert sizes[1] < 1.5 * sizes[0]
+
+
+@pytest.mark.long  # in ONNX a matter of minutes
+def test_self_ensemble_with_r3_of_a_network_that_is_not_always_blind(convert, random):
+    denoiser, path = convert("cbsn", "tflite", self_ensemble=True, r3=True)
+    for size in SIZES:
+        pictures = random.random((*size, 3), np.float32)
+        assert _differences(denoiser, path, pictures).max() < 1e-4
+
+
+@pytest.mark.long
+def test_attention_in_onnx(make_denoiser, write, random):
+    config = {"filters": 4, "num_modules": 3, "num_attention": 2}
+    denoiser = make_denoiser("ssbsn", config, tile=0)
+    path = write(denoiser, "onnx")
+    for size in SIZES:
+        pictures = random.random((*size, 3), np.float32)
+        assert _differences(denoiser, path, pictures).max() < 1e-4
+
+
+def test_attention_in_litert_is_refused(make_denoiser, tmp_path):
+    denoiser = make_denoiser("ssbsn", {"filters": 4, "num_modules": 1, "num_attention": 1})
+    with pytest.raises(ConfigError, match=r"leave litert out of --format.*with recipe ssbsn"):
+        write_litert(tmp_path / "model.tflite", denoiser, float16=False)
+    assert not [*tmp_path.iterdir()]
+
+
+def test_means_of_large_pictures_are_not_lost_to_rounding(denoiser, random):
+    """One float32 sum of so many values would be off by 5 %."""
+    pictures = random.normal(0.3, 0.01, (1, 2500, 2500, 3)).astype(np.float32)
+    mean, deviation = GraphDenoiser(denoiser, loops=False)._statistics(tf.constant(pictures))
+    np.testing.assert_allclose(np.squeeze(mean), pictures.mean((0, 1, 2), float), rtol=1e-5)
+    np.testing.assert_allclose(np.squeeze(deviation), pictures.std((0, 1, 2), float), rtol=1e-4)
+
+
+@pytest.mark.parametrize("format", WRITERS)
+def test_what_is_not_float32_is_refused(format, tmp_path):
+    recipe = customised("cbsn", **SMALL["cbsn"])
+    denoiser = Denoiser(recipe, recipe.build_network("mixed_bfloat16"))
+    with pytest.raises(ConfigError, match=r"precision='float32'\. Received: mixed_bfloat16"):
+        WRITERS[format](tmp_path / "model", denoiser)
+    assert not [*tmp_path.iterdir()]
+
+
+class Unusual(DenoisingNetwork):
+    """A network with an operation that neither format has."""
+
+    receptive_field_radius = 0
+    size_multiple = 1
+
+    def call(self, x, blind=False, padding="same"):
+        return tf.math.igamma(tf.abs(x) + 1.0, tf.ones_like(x))
+
+
+@pytest.mark.parametrize("format", WRITERS)
+def test_a_converter_that_fails_is_told_in_a_line(format, tmp_path, capfd):
+    denoiser = Denoiser(customised("cbsn"), Unusual(filters=1, channels=3))
+    with pytest.raises(ModelError, match=r"--format saved_model.*Received: .*Igamma") as told:
+        WRITERS[format](tmp_path / "model", denoiser)
+    assert len(str(told.value).splitlines()) == 1
+    assert capfd.readouterr() == ("", "")
+    assert not [*tmp_path.iterdir()]
+
+
+def test_without_tf2onnx(denoiser, tmp_path, monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == "tf2onnx" else find(name)
+    )
+    with pytest.raises(ConfigError, match=r"pip install 'cbsn\[onnx\]'.*Received: --format onnx"):
+        write_onnx(tmp_path / "model.onnx", denoiser)
