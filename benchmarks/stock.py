@@ -69,6 +69,11 @@ class StockNetwork(keras.Model):
         return max(d - 1 + d * self.num_modules for d in self.DILATIONS)
 
     @property
+    def halo(self) -> int:
+        """As `DenoisingNetwork` has it."""
+        return self.receptive_field_radius
+
+    @property
     def size_multiple(self) -> int:
         """As the other network's, so that both are given the same tiles."""
         return 6

@@ -1,6 +1,7 @@
 """Shared fixtures: golden vectors, from the tree or from the folder beside the checkout."""
 
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -91,6 +92,28 @@ def run_command(tmp_path):
             text=True,
             timeout=timeout,
         )
+
+    return run
+
+
+@pytest.fixture
+def run_here(tmp_path, monkeypatch, capfd):
+    """Runs a script, or a module as `python -m` does, in this process; returns what happened.
+
+    TensorFlow need not start again, which takes most of a command's time. It is for the many uses
+    of a command of which some are tried in a process of their own.
+    """
+
+    def run(command: str, *flags, folder: Path = tmp_path):
+        monkeypatch.chdir(folder)
+        monkeypatch.setattr(sys, "argv", [command, *map(str, flags)])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            if command.endswith(".py"):
+                runpy.run_path(str(ROOT / command), run_name="__main__")
+            else:
+                runpy.run_module(command, run_name="__main__", alter_sys=True)
+        return subprocess.CompletedProcess(sys.argv, ended.value.code, *capfd.readouterr())
 
     return run
 

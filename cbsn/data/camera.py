@@ -1,7 +1,7 @@
 """A simulated noisy camera, for pictures whose clean side is known."""
 
 import numpy as np
-from scipy.ndimage import convolve
+import scipy
 
 BAYER = ((0, 1), (1, 2))
 """Colour that each pixel of a 2 × 2 cell of the sensor sees: RGGB."""
@@ -64,7 +64,7 @@ def expose(
     mosaic = signal[..., None] * seen
     planes = [
         # "mirror" keeps the mosaic's parity beyond the edge.
-        convolve(mosaic[..., c], _HALVES if c == 1 else _QUARTERS, mode="mirror")
+        scipy.ndimage.convolve(mosaic[..., c], _HALVES if c == 1 else _QUARTERS, mode="mirror")
         for c in range(3)
     ]
     return _srgb(np.clip(np.stack(planes, axis=-1) * white_balance, 0.0, 1.0))

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 
 import numpy as np
-from skimage.restoration import denoise_nl_means, estimate_sigma
+import skimage
 
 from cbsn.data.noise import Noise
 from cbsn.errors import ConfigError, ImageError
@@ -79,7 +79,9 @@ class Baseline:
         if not self._best:
             sigma = self._sigma
             if sigma is None:
-                sigma = float(estimate_sigma(unit, average_sigmas=True, channel_axis=-1))
+                sigma = float(
+                    skimage.restoration.estimate_sigma(unit, average_sigmas=True, channel_axis=-1)
+                )
             return _to_dtype(self._denoise(unit, sigma), noisy.dtype)
         reference = _unit(clean)
         true = float(np.std(unit - reference))
@@ -120,7 +122,7 @@ def _load_bm3d() -> Denoise:
 
 def _non_local_means(unit: Unit, sigma: float) -> Unit:
     # Patches of 5 × 5 in windows of 13 × 13; h as scikit-image advises for the fast way.
-    denoised = denoise_nl_means(
+    denoised = skimage.restoration.denoise_nl_means(
         unit, patch_size=5, patch_distance=6, h=0.8 * sigma, sigma=sigma, channel_axis=-1
     )
     return denoised.reshape(unit.shape)  # a single channel comes back without its axis

@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any
 
 import numpy as np
-from skimage.color import rgb2ycbcr
+import skimage
 
 from cbsn.errors import ConfigError
 from cbsn.evaluation.metrics import SSIMS, check_comparable, psnr, ssim
@@ -151,5 +151,5 @@ class Conventions:
     def _seen(self, picture: np.ndarray, peak: float) -> np.ndarray:
         picture = self.cut(picture)
         if self.color == "luma" and picture.shape[-1] == 3:
-            picture = rgb2ycbcr(picture / peak)[..., :1] * (peak / 255)
+            picture = skimage.color.rgb2ycbcr(picture / peak)[..., :1] * (peak / 255)
         return picture

@@ -3,8 +3,11 @@
 from typing import Any
 
 import numpy as np
-from scipy.ndimage import uniform_filter
-from skimage.metrics import peak_signal_noise_ratio, structural_similarity
+
+# Their parts are imported when they are used: some take a second, and not all who import this
+# measure something.
+import scipy
+import skimage
 
 from cbsn.value_range import value_range
 
@@ -43,7 +46,7 @@ def psnr(clean: np.ndarray, denoised: np.ndarray, data_range: float | None = Non
     check_comparable("PSNR", clean, denoised)
     peak = data_range or value_range(clean.dtype)
     with np.errstate(divide="ignore"):
-        return float(peak_signal_noise_ratio(clean, denoised, data_range=peak))
+        return float(skimage.metrics.peak_signal_noise_ratio(clean, denoised, data_range=peak))
 
 
 def ssim(
@@ -75,9 +78,8 @@ def ssim(
         raise ValueError(
             f"SSIM needs pictures of at least {window} px a side. Received: {clean.shape}"
         )
-    return float(
-        structural_similarity(clean, denoised, data_range=peak, channel_axis=-1, **settings)
-    )
+    similarity = skimage.metrics.structural_similarity
+    return float(similarity(clean, denoised, data_range=peak, channel_axis=-1, **settings))
 
 
 def check_comparable(metric: str, clean: np.ndarray, denoised: np.ndarray) -> None:
@@ -105,7 +107,7 @@ def _made_smaller(picture: np.ndarray) -> np.ndarray:
         return picture
     # MATLAB's filters of an even side reach one pixel less to the left, SciPy's to the right.
     origin = -1 if factor % 2 == 0 else 0
-    averaged = uniform_filter(
+    averaged = scipy.ndimage.uniform_filter(
         picture.astype(np.float64), (factor, factor, 1), mode="reflect", origin=(origin, origin, 0)
     )
     return averaged[::factor, ::factor]

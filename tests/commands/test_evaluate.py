@@ -17,11 +17,11 @@ def clean(tmp_path):
     return "clean"
 
 
-def test_scores(run_command, model, clean, tmp_path):
+def test_scores(run_command, run_here, model, clean, tmp_path):
     flags = ("--modelpath", model, "--clean", clean, "--noise_sigma", 25, "--precision", "float32")
     results = []
-    for folder in ("first", "new/second"):
-        run = run_command("evaluate.py", *flags, "--no-lpips", "--out", folder)
+    for folder, run in (("first", run_command), ("new/second", run_here)):
+        run = run("evaluate.py", *flags, "--no-lpips", "--out", folder)
         assert run.returncode == 0, run.stderr
         results.append(json.loads((tmp_path / folder / "results.json").read_text()))
         files = {"results.json", "results.csv", "results.md", "report.html", "contact_sheet.png"}
@@ -57,10 +57,10 @@ def test_scores(run_command, model, clean, tmp_path):
         assert first == second
 
 
-def test_conventions_are_flags(run_command, model, clean, tmp_path):
+def test_conventions_are_flags(run_here, clean, tmp_path):
     flags = ("--denoised", clean, "--clean", clean, "--rounding", "floor", "--no-clip")
     more = ("--data_range", "clean", "--color", "luma", "--ssim", "gaussian", "--border", "3")
-    run = run_command("evaluate.py", *flags, *more, "--no-lpips", "--out", "out")
+    run = run_here("evaluate.py", *flags, *more, "--no-lpips", "--out", "out")
     assert run.returncode == 0, run.stderr
     conventions = json.loads((tmp_path / "out/results.json").read_text())["conventions"]
     assert conventions == {
@@ -75,8 +75,8 @@ def test_conventions_are_flags(run_command, model, clean, tmp_path):
     assert said in run.stdout
 
 
-def test_mistakes_are_one_line(run_command, clean):
-    run = run_command("evaluate.py", "--clean", clean, "--noisy", clean, "--noise", "gaussian")
+def test_mistakes_are_one_line(run_here, clean):
+    run = run_here("evaluate.py", "--clean", clean, "--noisy", clean, "--noise", "gaussian")
     assert (run.returncode, run.stdout) == (2, "")
     assert run.stderr.startswith("error: Give the noisy pictures by --noisy, or noise")
     assert len(run.stderr.splitlines()) == 1

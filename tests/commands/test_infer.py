@@ -8,10 +8,15 @@ from cbsn.data.image_io import Picture, read_picture, write_picture
 
 
 @pytest.fixture
-def infer(golden, run_command):
-    """Runs `infer.py` with the small golden model, which does not denoise."""
-    model = golden("small/CBSN_small.ckpt")
-    return lambda *flags: run_command("infer.py", "--modelpath", model, *flags)
+def flags_of_model(golden):
+    """Those of the small golden model, which does not denoise."""
+    return ("--modelpath", golden("small/CBSN_small.ckpt"))
+
+
+@pytest.fixture
+def infer(flags_of_model, run_here):
+    """Runs `infer.py` with that model, in this process."""
+    return lambda *flags: run_here("infer.py", *flags_of_model, *flags)
 
 
 @pytest.fixture
@@ -55,7 +60,7 @@ def test_unusable_engines_are_refused(infer, noisy, tmp_path):
     assert (run.returncode, "--precision mixed_float16" in run.stderr) == (2, True)
 
 
-def test_a_mixed_folder(infer, noisy, tmp_path):
+def test_a_mixed_folder(flags_of_model, run_command, noisy, tmp_path):
     source = tmp_path / "in"
     (source / "sub").mkdir(parents=True)
     exif = Image.Exif()
@@ -71,7 +76,8 @@ def test_a_mixed_folder(infer, noisy, tmp_path):
     (source / "broken.png").write_bytes((source / "deep.png").read_bytes()[:-100])
     (source / "text.png").write_text("no picture")
 
-    run = infer("--imagepath", "in/**/*.*", "--savepath", "out", "--tile", "32")
+    flags = ("--imagepath", "in/**/*.*", "--savepath", "out", "--tile", "32")
+    run = run_command("infer.py", *flags_of_model, *flags)
 
     assert run.returncode == 1, run.stderr
     assert "5 of 7 pictures denoised" in run.stdout

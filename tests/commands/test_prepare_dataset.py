@@ -89,8 +89,8 @@ def test_sidd_validation_blocks(run_command, tmp_path):
         ([], "required: --dataset"),
     ],
 )
-def test_unusable_flags_give_one_line_and_status_2(run_command, tmp_path, flags, message):
-    done = run_command("prepare_dataset.py", *flags)
+def test_unusable_flags_give_one_line_and_status_2(run_here, tmp_path, flags, message):
+    done = run_here("prepare_dataset.py", *flags)
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
@@ -113,7 +113,7 @@ def test_stopped_run_leaves_whole_shards_and_goes_on(run_command, tmp_path, rand
     Image.fromarray(random.integers(256, size=(900, 900, 3), dtype=np.uint8)).save(
         photos / "00.png"
     )
-    for number in range(1, 320):  # twenty chunks of files that take a while
+    for number in range(1, 160):  # ten chunks of files that take a while
         os.link(photos / "00.png", photos / f"{number:02d}.png")
     flags = ["--dataset", photos, "--out", out, "--stride", "9999", "--workers", "2"]
     process = subprocess.Popen(
@@ -128,12 +128,12 @@ def test_stopped_run_leaves_whole_shards_and_goes_on(run_command, tmp_path, rand
     assert process.returncode == (130 if sent == signal.SIGINT else -signal.SIGKILL)
     assert b"Traceback" not in errors
     kept = len(PatchRecords.open(out))
-    assert 16 <= kept < 320
+    assert 16 <= kept < 160
 
     done = run_command("prepare_dataset.py", *flags)
     assert done.returncode == 0, done.stderr
     assert f"already done: {kept}," in done.stdout
-    assert len(PatchRecords.open(out)) == 320
+    assert len(PatchRecords.open(out)) == 160
     assert {path.name for path in out.iterdir()} == {
         MANIFEST_NAME,
         *(shard.name for shard in Manifest.read(out).shards),

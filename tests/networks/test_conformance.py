@@ -28,13 +28,14 @@ LOCAL = {
 OWN = sorted(name for name, network in NETWORKS.items() if network.__module__.startswith("cbsn."))
 
 
-@pytest.fixture(params=OWN)
+@pytest.fixture(scope="module", params=OWN)
 def network_class(request):
     assert request.param in SMALL, f"give {request.param} a small configuration here"
     return NETWORKS[request.param]
 
 
-@pytest.fixture
+# Networks are made once: no test changes one.
+@pytest.fixture(scope="module")
 def network(network_class):
     keras.utils.set_random_seed(1)
     network = network_class(**SMALL[network_class.__name__])
@@ -42,7 +43,7 @@ def network(network_class):
     return network
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def local_network(network):
     """The network without what makes it see everything."""
     if network.is_local:

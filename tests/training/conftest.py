@@ -19,14 +19,14 @@ def _small(name):
     config = dict(RECIPES[name].network_config)
     # The tails of the others are half as wide: with 4 channels they are easily dead.
     config["filters"] = 4 if name == "cbsn" else 8
-    smallest = {"num_modules": 1, "num_attention": 1, "depth": 2}
+    smallest = {"num_modules": 1, "num_attention": 1, "depth": 1}
     config.update({key: value for key, value in smallest.items() if key in config})
     return dataclasses.replace(
         RECIPES[name], network_config=config, patch_size=20, batch_size=2, learning_rate=1e-3
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def recipe():
     """A training small enough for a test."""
     return _small("cbsn")
@@ -52,7 +52,7 @@ def start(tmp_path_factory):
     """Starts a process in a folder with patches; returns it, its output coming through a pipe.
 
     Its arguments are a script or `-m` and a module, and flags. Those of a small training are
-    added; a flag given twice counts as given last.
+    added, and `--deterministic`; a flag given twice counts as given last.
     """
     folder = tmp_path_factory.mktemp("processes")
     random = np.random.default_rng(0)
@@ -64,14 +64,14 @@ def start(tmp_path_factory):
     small = (
         *("--dataset", "patches.tfrecords", "--channel", 4, "--block", 1, "--patchsize", 20),
         *("--batchsize", 8, "--maxiter", 20, "--ema", 0.9, "--precision", "float32"),
-        *("--print_every", 5, "--save_every", 5, "--deterministic"),
+        *("--print_every", 5, "--save_every", 5, "--checkpoints", "runs"),
     )
     processes = []
 
     def begin(command, *flags, **options):
         (folder / "runs").mkdir(exist_ok=True)
         process = subprocess.Popen(
-            [sys.executable, *command, *map(str, (*small, "--checkpoints", "runs", *flags))],
+            [sys.executable, *command, *map(str, (*small, "--deterministic", *flags))],
             cwd=folder,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             stdout=subprocess.PIPE,
@@ -86,10 +86,25 @@ def start(tmp_path_factory):
     begin.folder = folder
     begin.runs = folder / "runs"
     begin.train = (str(ROOT / "train.py"),)
+    begin.small = small
     yield begin
     for process in processes:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def train_here(start, run_here):
+    """Trains in the same folder, but in this process, which is to stay as it is.
+
+    So it is not deterministic. Returns the status and the output.
+    """
+
+    def run(*flags):
+        process = run_here("train.py", *start.small, *flags, folder=start.folder)
+        return process.returncode, process.stdout + process.stderr
+
+    return run
 
 
 @pytest.fixture

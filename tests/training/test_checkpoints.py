@@ -1,4 +1,5 @@
 import errno
+import shutil
 
 import numpy as np
 import pytest
@@ -10,24 +11,38 @@ from cbsn.training.checkpoints import KEEP, Checkpoints
 from cbsn.training.trainer import Trainer
 
 
-@pytest.fixture
-def batch(random):
-    return random.integers(0, 256, (2, 20, 20, 3)).astype("uint8")
+def _variables(trainer):
+    models = (trainer.network, trainer.average)
+    tensors = [*(w for m in models for w in m.weights), *trainer.optimizer.variables]
+    scalars = (trainer.step, trainer.skipped, trainer.skipped_in_row, trainer.loss_scale)
+    return [*tensors, *scalars]
 
 
 def _state(trainer):
-    models = (trainer.network, trainer.average)
-    tensors = [*(w for m in models for w in m.weights), *trainer.optimizer.variables]
-    return [t.numpy() for t in tensors] + [
-        v.numpy()
-        for v in (trainer.step, trainer.skipped, trainer.skipped_in_row, trainer.loss_scale)
-    ]
+    return [variable.numpy() for variable in _variables(trainer)]
 
 
-def test_everything_that_changes_comes_back(recipe, batch, tmp_path):
+@pytest.fixture(scope="module")
+def after_three_steps(recipe):
+    """A trainer, and its state."""
     trainer = Trainer(recipe, ema=0.9, seed=1)
+    batch = np.random.default_rng(0).integers(0, 256, (2, 20, 20, 3)).astype("uint8")
     for _ in range(3):
         trainer.train_step(batch)
+    return trainer, _state(trainer)
+
+
+@pytest.fixture
+def trained(after_three_steps):
+    """That trainer; tests may change it."""
+    trainer, state = after_three_steps
+    yield trainer
+    for variable, value in zip(_variables(trainer), state, strict=True):
+        variable.assign(value)
+
+
+def test_everything_that_changes_comes_back(recipe, trained, tmp_path):
+    trainer = trained
     trainer.loss_scale.assign(16.0)
     checkpoints = Checkpoints(tmp_path, trainer)
     checkpoints.best_psnr.assign(31.5)
@@ -59,15 +74,21 @@ def test_only_the_newest_are_kept(recipe, tmp_path):
     assert kept == [f"step-{step}" for step in range(3, KEEP + 3)]
 
 
-@pytest.fixture
-def two_saved(recipe, batch, tmp_path):
-    """The folder of a run with checkpoints of steps 9 and 10."""
+@pytest.fixture(scope="module")
+def two_saved_once(recipe, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("run")
     trainer = Trainer(recipe)
-    checkpoints = Checkpoints(tmp_path, trainer)
+    checkpoints = Checkpoints(folder, trainer)
     for step in (9, 10):
         trainer.step.assign(step)
         checkpoints.save()
-    return tmp_path
+    return folder
+
+
+@pytest.fixture
+def two_saved(two_saved_once, tmp_path):
+    """The folder of a run with checkpoints of steps 9 and 10."""
+    return shutil.copytree(two_saved_once, tmp_path / "run")
 
 
 def _cut(path):
@@ -148,13 +169,11 @@ def test_a_failed_save_leaves_the_earlier_ones(recipe, two_saved, monkeypatch):
 
 
 @pytest.mark.parametrize("kind", ["network", "average", "optimizer"])
-def test_values_that_are_not_finite_are_never_saved(recipe, batch, tmp_path, kind):
-    trainer = Trainer(recipe, ema=0.9)
-    trainer.train_step(batch)
-    variables = getattr(trainer, kind).variables
+def test_values_that_are_not_finite_are_never_saved(trained, tmp_path, kind):
+    variables = getattr(trained, kind).variables
     variables[-1].assign(variables[-1] * np.nan)
-    with pytest.raises(TrainingError, match=rf"After step 1 the {kind}.*no checkpoint yet.*--lr"):
-        Checkpoints(tmp_path, trainer).save()
+    with pytest.raises(TrainingError, match=rf"After step 3 the {kind}.*no checkpoint yet.*--lr"):
+        Checkpoints(tmp_path, trained).save()
     assert not (tmp_path / "checkpoints").exists()
 
 

@@ -11,49 +11,45 @@ import time
 import numpy as np
 import pytest
 
-DETERMINISTIC = ("--maxiter", 150, "--print_every", 10, "--save_every", 2)
-"""Saves so often that kills hit the saving as well as the steps."""
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(start):
-    process = start(start.train, "--name", "uninterrupted", *DETERMINISTIC)
-    output = process.communicate(timeout=240)[0]
-    assert process.returncode == 0, output
-    return start.runs / "uninterrupted"
-
 
 @pytest.mark.parametrize("kills", [3, pytest.param(25, marks=pytest.mark.long)])
-def test_killed_at_random_moments_it_ends_with_the_same_bits(
-    uninterrupted, start, read_state, kills
-):
-    name = f"killed{kills}"
-    moments = random.Random(kills)
-    starts = []
-    for _ in range(kills):
-        process = start(start.train, "--name", name, *DETERMINISTIC)
-        for line in process.stdout:
-            if match := re.search(r"steps (\d+) to 150;", line):
-                starts.append(int(match[1]))
-                break
-        # From the first moments of tracing to the last of the steps.
-        time.sleep(moments.uniform(0, 5))
-        process.kill()
-        assert "Traceback" not in process.communicate()[0]
-    process = start(start.train, "--name", name, *DETERMINISTIC)
+def test_killed_at_random_moments_it_ends_with_the_same_bits(start, read_state, kills):
+    whole, parts = f"whole{kills}", f"parts{kills}"
+    steps = 12 * kills
+    # Saves so often that kills hit the saving as well as the steps.
+    flags = ("--maxiter", steps, "--print_every", 5, "--save_every", 2)
+    process = start(start.train, "--name", whole, *flags)
     output = process.communicate(timeout=240)[0]
     assert process.returncode == 0, output
-    starts.append(int(re.search(r"steps (\d+) to 150;", output)[1]))
+
+    moments = random.Random(kills)
+    starts = []
+    for i in range(kills):
+        process = start(start.train, "--name", parts, *flags)
+        for line in process.stdout:
+            if match := re.search(rf"steps (\d+) to {steps};", line):
+                starts.append(int(match[1]))
+            # Every second kill is among the steps, the others hit the tracing before them.
+            if line.startswith("step ") or (match and i % 2):
+                break
+        time.sleep(moments.uniform(0, 2 if i % 2 else 0.5))
+        process.kill()
+        assert "Traceback" not in process.communicate()[0]
+    process = start(start.train, "--name", parts, *flags)
+    output = process.communicate(timeout=240)[0]
+    assert process.returncode == 0, output
+    starts.append(int(re.search(rf"steps (\d+) to {steps};", output)[1]))
     print(f"killed {kills} times; steps at which it went on: {starts}")
     assert starts == sorted(starts)
-    whole, parts = (read_state(start.runs / run) for run in ("uninterrupted", name))
-    assert whole.keys() == parts.keys()
-    for key, value in whole.items():
-        np.testing.assert_array_equal(value, parts[key], err_msg=key)
-    a, b = ((start.runs / run / "metrics.jsonl").read_text() for run in ("uninterrupted", name))
+    assert starts[1] >= 4
+    states = [read_state(start.runs / run) for run in (whole, parts)]
+    assert states[0].keys() == states[1].keys()
+    for key, value in states[0].items():
+        np.testing.assert_array_equal(value, states[1][key], err_msg=key)
+    a, b = ((start.runs / run / "metrics.jsonl").read_text() for run in (whole, parts))
     terms = r'"step": \d+, "total": [^,]*, "blind": [^,]*, "self": [^,]*, "invariance": [^,]*'
     assert re.findall(terms, a) == re.findall(terms, b)
-    assert not list((start.runs / name).rglob(".*"))
+    assert not list((start.runs / parts).rglob(".*"))
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -72,37 +68,34 @@ def test_signals_save_and_exit_with_a_status_of_their_own(start, read_state, num
     assert (start.runs / number.name / "last/model.weights.h5").exists()
 
 
-def test_a_second_run_of_one_name_is_refused(start):
+def test_a_second_run_of_one_name_is_refused(start, train_here):
     first = start(start.train, "--name", "twice", "--maxiter", 20_000, "--print_every", 1)
     for line in first.stdout:
         if line.startswith("step 1:"):
             break
-    second = start(start.train, "--name", "twice")
-    output = second.communicate(timeout=60)[0]
-    assert second.returncode == 2
+    status, output = train_here("--name", "twice")
+    assert status == 2
     assert f"runs/twice is being trained by process {first.pid} on " in output
     first.kill()
     first.communicate()
-    third = start(start.train, "--name", "twice", "--maxiter", 2)
-    output = third.communicate(timeout=60)[0]
-    assert third.returncode == 0, output
+    status, output = train_here("--name", "twice", "--maxiter", 2)
+    assert status == 0, output
 
 
-def _assert_resumable_after(start, name, output, checkpoints):
+def _assert_resumable_after(train_here, name, output, checkpoints):
     """A run that could not write says so, has its checkpoints, and goes on when it can."""
     assert "cannot be written in" in output
     assert "Make room" in output
     assert "Traceback" not in output
     kept = {path.name for path in (checkpoints / name / "checkpoints").iterdir()}
     assert all(re.fullmatch(r"step-\d+", path) for path in kept), kept
-    again = start(start.train, "--name", name, "--checkpoints", checkpoints)
-    rest = again.communicate(timeout=240)[0]
-    assert again.returncode == 0, rest
+    status, rest = train_here("--name", name, "--checkpoints", checkpoints)
+    assert status == 0, rest
     newest = max((int(path[5:]) for path in kept), default=0)
     assert f"steps {newest} to 20;" in rest
 
 
-def test_files_that_may_not_grow(start):
+def test_files_that_may_not_grow(start, train_here):
     limit = 100_000  # bytes; a checkpoint takes 110,797
 
     def restrict():
@@ -111,10 +104,10 @@ def test_files_that_may_not_grow(start):
     process = start(start.train, "--name", "limited", preexec_fn=restrict)
     output = process.communicate(timeout=240)[0]
     assert process.returncode == 1, output
-    _assert_resumable_after(start, "limited", output, start.runs)
+    _assert_resumable_after(train_here, "limited", output, start.runs)
 
 
-def test_a_full_disk(start, tmp_path):
+def test_a_full_disk(start, train_here, tmp_path):
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = ("mount", "-t", "tmpfs", "-o", "size=400k", "none", str(disk))
@@ -127,14 +120,14 @@ def test_a_full_disk(start, tmp_path):
         assert "No space left on device" in output
         assert "The newest checkpoint is of step" in output
         subprocess.run(("mount", "-o", "remount,size=4m", str(disk)), check=True)
-        _assert_resumable_after(start, "full", output, disk)
+        _assert_resumable_after(train_here, "full", output, disk)
     finally:
         subprocess.run(("umount", str(disk)), check=True)
 
 
-def test_a_truncated_checkpoint(start, read_state):
-    process = start(start.train, "--name", "truncated", "--maxiter", 10)
-    assert process.communicate(timeout=240)[0].count("Denoise with") == 1
+def test_a_truncated_checkpoint(start, train_here, read_state):
+    status, output = train_here("--name", "truncated", "--maxiter", 10)
+    assert (status, output.count("Denoise with")) == (0, 1)
     data = start.runs / "truncated/checkpoints/step-10/state.data-00000-of-00001"
     data.write_bytes(data.read_bytes()[:1000])
     process = start(start.train, "--name", "truncated", "--maxiter", 10)

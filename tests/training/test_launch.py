@@ -11,20 +11,29 @@ import pytest
 from cbsn.training.launch import launch
 
 WORKERS = ("-m", "cbsn.training.launch", "--workers", "2", "--")
+LONGER = ("--maxiter", 80, "--print_every", 20)
 
 
-def test_two_devices_and_two_workers_give_the_weights_of_one(start, read_state):
-    processes = {
-        "one": start(start.train, "--name", "one"),
-        "devices": start(start.train, "--name", "devices", "--cpu_devices", 2),
-        "workers": start(WORKERS, "--name", "workers"),
-    }
-    outputs = {name: process.communicate(timeout=240)[0] for name, process in processes.items()}
-    for name, process in processes.items():
-        assert process.returncode == 0, outputs[name]
-        assert "Traceback" not in outputs[name]
+@pytest.fixture(scope="module")
+def uninterrupted(start):
+    """The output of two workers' run, which lies in the folder `workers`."""
+    process = start(WORKERS, "--name", "workers", *LONGER)
+    output = process.communicate(timeout=240)[0]
+    assert process.returncode == 0, output
+    return output
+
+
+def test_two_devices_and_two_workers_give_the_weights_of_one(
+    uninterrupted, start, train_here, read_state
+):
+    process = start(start.train, "--name", "devices", "--cpu_devices", 2, *LONGER)
+    outputs = {"workers": uninterrupted, "devices": process.communicate(timeout=240)[0]}
+    status, outputs["one"] = train_here("--name", "one", *LONGER)
+    assert (process.returncode, status) == (0, 0), outputs
+    for output in outputs.values():
+        assert "Traceback" not in output
     one = read_state(start.runs / "one")
-    assert int(one["step/.ATTRIBUTES/VARIABLE_VALUE"]) == 20
+    assert int(one["step/.ATTRIBUTES/VARIABLE_VALUE"]) == 80
     for name in ("devices", "workers"):
         assert "devices: 2" in outputs[name]
         other = read_state(start.runs / name)
@@ -34,22 +43,11 @@ def test_two_devices_and_two_workers_give_the_weights_of_one(start, read_state):
 
     # Only the chief writes and speaks.
     assert "Workers: 2, devices: 2" in outputs["workers"]
-    assert outputs["workers"].count("step 20: total") == 1
+    assert outputs["workers"].count("step 80: total") == 1
     assert outputs["workers"].count("Denoise with") == 1
     assert len(list((start.runs / "workers/events").iterdir())) == 1
     lines = (start.runs / "workers/metrics.jsonl").read_text().splitlines()
-    assert [re.search(r'"step": (\d+)', line)[1] for line in lines] == ["5", "10", "15", "20"]
-
-
-LONGER = ("--maxiter", 80, "--print_every", 20)
-
-
-@pytest.fixture(scope="module")
-def uninterrupted(start):
-    process = start(WORKERS, "--name", "uninterrupted", *LONGER)
-    output = process.communicate(timeout=240)[0]
-    assert process.returncode == 0, output
-    return start.runs / "uninterrupted"
+    assert [re.search(r'"step": (\d+)', line)[1] for line in lines] == ["20", "40", "60", "80"]
 
 
 def _signal_worker(process, worker, number):
@@ -78,7 +76,7 @@ def test_a_killed_worker_ends_the_run_and_all_go_on(uninterrupted, start, read_s
     output = again.communicate(timeout=240)[0]
     assert again.returncode == 0, output
     assert 15 <= int(re.search(r"steps (\d+) to 80;", output)[1]) < 80
-    whole, parts = (read_state(start.runs / run) for run in ("uninterrupted", name))
+    whole, parts = (read_state(start.runs / run) for run in ("workers", name))
     assert whole.keys() == parts.keys()
     for key, value in whole.items():
         np.testing.assert_array_equal(value, parts[key], err_msg=key)

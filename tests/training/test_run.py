@@ -18,15 +18,30 @@ from cbsn.training.options import RunOptions
 from cbsn.training.run import train
 
 TINY = {"filters": 4, "num_modules": 1, "patch_size": 20, "batch_size": 2, "max_steps": 6}
+UNET = {"filters": 4, "depth": 1, "patch_size": 20, "batch_size": 2, "max_steps": 6}
+"""Settings of `dil-unet`, for what is the same with any network: traced in half the time."""
+
+
+@pytest.fixture(scope="module")
+def patches(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "patches.tfrecords"
+    random = np.random.default_rng(0)
+    with RecordWriter(path) as writer:
+        for _ in range(5):
+            writer.write(random.integers(0, 256, (256, 256, 3)).astype("uint8"))
+    return path
 
 
 @pytest.fixture
-def options(tmp_path, random):
-    patches = tmp_path / "patches.tfrecords"
-    with RecordWriter(patches) as writer:
-        for _ in range(5):
-            writer.write(random.integers(0, 256, (256, 256, 3)).astype("uint8"))
+def options(patches, tmp_path):
     return {"dataset": str(patches), "checkpoints": tmp_path / "runs"}
+
+
+@pytest.fixture(scope="module")
+def finished(patches, tmp_path_factory):
+    """The folder of a run that came to its end; not to be changed."""
+    runs = tmp_path_factory.mktemp("runs")
+    return train("cbsn", TINY, RunOptions(name="a", dataset=str(patches), checkpoints=runs))
 
 
 def _weights(folder):
@@ -47,8 +62,10 @@ def _signal_at(monkeypatch, step, number):
 
 
 @pytest.mark.parametrize(("ema", "number"), [(0.0, signal.SIGINT), (0.9, signal.SIGTERM)])
-def test_interrupted_and_resumed_equals_uninterrupted(options, ema, number, monkeypatch, capsys):
-    whole = train("cbsn", TINY, RunOptions(name="whole", ema=ema, **options))
+def test_interrupted_and_resumed_equals_uninterrupted(
+    finished, options, ema, number, monkeypatch, capsys
+):
+    whole = train("cbsn", TINY, RunOptions(name="whole", ema=ema, **options)) if ema else finished
     handlers = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
     _signal_at(monkeypatch, 4, number)
     with pytest.raises(TrainingStopped, match=rf"{number.name} stopped the run.*at step 4"):
@@ -63,12 +80,12 @@ def test_interrupted_and_resumed_equals_uninterrupted(options, ema, number, monk
 
 def test_a_signal_in_the_last_step_does_not_matter(options, monkeypatch):
     _signal_at(monkeypatch, 6, signal.SIGTERM)
-    train("cbsn", TINY, RunOptions(name="a", **options))
+    train("dil-unet", UNET, RunOptions(name="a", **options))
 
 
 def test_a_checkpoint_is_never_old(options, monkeypatch):
     monkeypatch.setattr("cbsn.training.loop._SAVE_SECONDS", -1.0)
-    folder = train("cbsn", TINY, RunOptions(name="a", **options))
+    folder = train("dil-unet", UNET, RunOptions(name="a", **options))
     assert {path.name for path in (folder / "checkpoints").iterdir()} == {
         "step-4",
         "step-5",
@@ -90,7 +107,7 @@ def pairs(tmp_path, random):
 @pytest.mark.parametrize("step", [2, pytest.param(6, marks=pytest.mark.long)])
 def test_a_validation_cut_short_is_made_up_for(options, pairs, step, monkeypatch):
     every = {"val_every": 2, "save_every": 1, **pairs, **options}
-    whole = train("cbsn", TINY, RunOptions(name="whole", **every))
+    whole = train("dil-unet", UNET, RunOptions(name="whole", **every))
 
     read = PicturePairs.__iter__
     calls = []
@@ -104,10 +121,10 @@ def test_a_validation_cut_short_is_made_up_for(options, pairs, step, monkeypatch
 
     monkeypatch.setattr(PicturePairs, "__iter__", read_until_told)
     with pytest.raises(TrainingStopped, match=f"at step {step}"):
-        train("cbsn", TINY, RunOptions(name="parts", **every))
-    parts = train("cbsn", TINY, RunOptions(name="parts", **every))
+        train("dil-unet", UNET, RunOptions(name="parts", **every))
+    parts = train("dil-unet", UNET, RunOptions(name="parts", **every))
     assert len(calls) == 4
-    train("cbsn", TINY, RunOptions(name="parts", **every))
+    train("dil-unet", UNET, RunOptions(name="parts", **every))
     assert len(calls) == 4
     for name in ("best", "last"):
         facts = [json.loads((f / name / "recipe.json").read_text()) for f in (whole, parts)]
@@ -118,10 +135,10 @@ def test_metrics_go_on_as_if_the_run_had_never_stopped(options, pairs, monkeypat
     flags = {"print_every": 2, "val_every": 4, "save_every": 3, **pairs, **options}
     _signal_at(monkeypatch, 5, signal.SIGTERM)
     with pytest.raises(TrainingStopped):
-        train("cbsn", TINY, RunOptions(name="a", **flags))
+        train("dil-unet", UNET, RunOptions(name="a", **flags))
     monkeypatch.undo()
     shutil.rmtree(options["checkpoints"] / "a/checkpoints/step-5")
-    folder = train("cbsn", TINY, RunOptions(name="a", **flags))
+    folder = train("dil-unet", UNET, RunOptions(name="a", **flags))
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [2, 4, 6]
     assert ["validation_psnr" in line for line in lines] == [False, True, True]
@@ -141,8 +158,8 @@ def poisoned(tmp_path, random):
 
 
 def test_bad_steps_change_nothing_and_are_counted(poisoned, capsys):
-    one = {**TINY, "batch_size": 1, "max_steps": 8}
-    folder = train("cbsn", one, RunOptions(name="a", print_every=1, **poisoned))
+    one = {**UNET, "batch_size": 1, "max_steps": 8}
+    folder = train("dil-unet", one, RunOptions(name="a", print_every=1, **poisoned))
     assert capsys.readouterr().out.count("not finite, nothing changed") == 4
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert lines[-1]["skipped_steps"] == 4
@@ -151,10 +168,10 @@ def test_bad_steps_change_nothing_and_are_counted(poisoned, capsys):
 
 
 def test_too_many_bad_steps_in_a_row_end_the_run(poisoned):
-    all_four = {**TINY, "batch_size": 4}
+    all_four = {**UNET, "batch_size": 4}
     options = RunOptions(name="a", max_bad_steps=3, **poisoned)
     with pytest.raises(TrainingError) as error:
-        train("cbsn", all_four, options)
+        train("dil-unet", all_four, options)
     message = str(error.value)
     assert "In 3 steps in a row, up to step 3" in message
     for number in (1, 3):
@@ -172,20 +189,20 @@ def test_what_was_trained_before_a_damaged_record_is_saved(options, monkeypatch)
 
     monkeypatch.setattr("cbsn.training.loop.next", next_until_the_fourth, raising=False)
     with pytest.raises(DataError, match="Record 2"):
-        train("cbsn", TINY, RunOptions(name="a", **options))
+        train("dil-unet", UNET, RunOptions(name="a", **options))
     checkpoints = options["checkpoints"] / "a/checkpoints"
     assert [path.name for path in checkpoints.iterdir()] == ["step-3"]
 
 
-def test_a_damaged_record_ends_the_run_or_is_skipped_and_told(options, capsys):
-    path = Path(options["dataset"])
-    data = bytearray(path.read_bytes())
+def test_a_damaged_record_ends_the_run_or_is_skipped_and_told(options, tmp_path, capsys):
+    data = bytearray(Path(options["dataset"]).read_bytes())
     data[len(data) // 2] ^= 1
-    path.write_bytes(data)
+    (tmp_path / "patches.tfrecords").write_bytes(data)
+    options["dataset"] = str(tmp_path / "patches.tfrecords")
     with pytest.raises(DataError, match=r"Record 2 of .*patches\.tfrecords is damaged"):
-        train("cbsn", TINY, RunOptions(name="a", **options))
+        train("dil-unet", UNET, RunOptions(name="a", **options))
     assert not (options["checkpoints"] / "a/checkpoints").exists()
-    folder = train("cbsn", TINY, RunOptions(name="b", skip_bad_records=True, **options))
+    folder = train("dil-unet", UNET, RunOptions(name="b", skip_bad_records=True, **options))
     errors = capsys.readouterr().err
     assert "skipped: Record 2 of" in errors
     assert "Damaged records skipped so far: 1." in errors
@@ -193,18 +210,17 @@ def test_a_damaged_record_ends_the_run_or_is_skipped_and_told(options, capsys):
     assert line["bad_records"] == 1
 
 
-def test_a_finished_run_is_left_alone(options, capsys):
+def test_a_finished_run_is_left_alone(finished, options, capsys):
+    shutil.copytree(finished, options["checkpoints"] / "a")
     folder = train("cbsn", TINY, RunOptions(name="a", **options))
-    before = _weights(folder)
-    train("cbsn", TINY, RunOptions(name="a", **options))
     assert "steps 6 to 6" in capsys.readouterr().out
-    for a, b in zip(before, _weights(folder), strict=True):
+    for a, b in zip(_weights(finished), _weights(folder), strict=True):
         np.testing.assert_array_equal(a, b)
 
 
 def test_epochs_are_passes_over_the_patches(options, capsys):
-    changes = {key: value for key, value in TINY.items() if key != "max_steps"}
-    train("cbsn", changes, RunOptions(name="a", epochs=2, **options))
+    changes = {key: value for key, value in UNET.items() if key != "max_steps"}
+    train("dil-unet", changes, RunOptions(name="a", epochs=2, **options))
     # 5 patches in batches of 2 are 3 steps.
     assert "steps 0 to 6" in capsys.readouterr().out
 
@@ -232,7 +248,7 @@ def test_unknown_precisions_are_refused(options):
 
 
 def test_the_log_says_the_precision_and_why(options, capsys):
-    train("cbsn", TINY, RunOptions(name="a", precision="float32", accumulate=2, **options))
+    train("dil-unet", UNET, RunOptions(name="a", precision="float32", accumulate=2, **options))
     line = "Precision float32: as asked for. Workers: 1, devices: 1, parts of a batch on each: 2."
     assert line in capsys.readouterr().out
 
@@ -265,7 +281,7 @@ def test_validation_with_noise_needs_clean_pictures_only(options, pairs, capsys)
             "noise": Noise.parse(None, "25", None),
             "val_clean": pairs["val_clean"],
         }
-        folder = train("cbsn", TINY, RunOptions(name=name, val_every=3, **chosen))
+        folder = train("dil-unet", UNET, RunOptions(name=name, val_every=3, **chosen))
         lines.append([x for x in capsys.readouterr().out.splitlines() if "validation PSNR" in x])
     assert len(lines[0]) == 2
     assert lines[0] == lines[1]

@@ -3,7 +3,7 @@
 import functools
 
 import numpy as np
-from scipy import fft
+import scipy
 
 BLOCK = 32
 """Side of a block in pixels."""
@@ -62,8 +62,8 @@ def autocovariance(blocks: np.ndarray) -> np.ndarray:
         other half is equal by symmetry.
     """
     blocks = blocks.reshape(*blocks.shape[:-1], BLOCK, BLOCK)
-    power = np.abs(fft.rfft2(blocks, s=(_FFT, _FFT))) ** 2
-    products = fft.irfft2(power, s=(_FFT, _FFT))[..., : REACH + 1, _offsets()[1][0]]
+    power = np.abs(scipy.fft.rfft2(blocks, s=(_FFT, _FFT))) ** 2
+    products = scipy.fft.irfft2(power, s=(_FFT, _FFT))[..., : REACH + 1, _offsets()[1][0]]
     return products / pairs()
 
 

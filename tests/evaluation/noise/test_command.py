@@ -65,9 +65,9 @@ def test_tables_json_and_figure(run, pictures, tmp_path):
     assert (tmp_path / "noise.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_denoised_pictures(run, pictures, tmp_path):
-    more = ("--json", "noise.json")
-    process = run(pictures / "*.png", "--denoised", tmp_path / "clean", "--images", 3, *more)
+def test_denoised_pictures(run_here, pictures, tmp_path):
+    flags = ("--denoised", tmp_path / "clean", "--images", 3, "--json", "noise.json")
+    process = run_here("cbsn.evaluation.noise", pictures / "*.png", *flags)
     assert process.returncode == 0, process.stderr
     first = process.stdout.splitlines()[0]
     assert first.startswith("Noise of 3 pictures, seen in what the denoiser took away: 675 of 675")
@@ -77,8 +77,8 @@ def test_denoised_pictures(run, pictures, tmp_path):
     assert found["diagnosis"]["removed"] == pytest.approx(12, rel=0.03)
 
 
-def test_too_few_flat_blocks(run, pictures, tmp_path):
-    process = run(tmp_path / "clean")
+def test_too_few_flat_blocks(run_here, pictures, tmp_path):
+    process = run_here("cbsn.evaluation.noise", tmp_path / "clean")
     assert process.returncode == 2
     assert process.stdout == ""
     assert process.stderr.startswith("error: There are too few flat blocks")

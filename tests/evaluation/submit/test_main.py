@@ -38,13 +38,12 @@ def start(tmp_path):
 
 
 @pytest.fixture
-def submit(start):
-    """Runs the command; returns its status and what it printed, and printed as errors."""
+def submit(run_here):
+    """Runs the command in this process; returns its status, and what it printed."""
 
     def run(*flags):
-        process = start(*flags)
-        output, errors = process.communicate(timeout=240)
-        return process.returncode, output, errors
+        process = run_here("cbsn.evaluation.submit", *flags)
+        return process.returncode, process.stdout, process.stderr
 
     return run
 
@@ -64,11 +63,12 @@ def test_flags(benchmark):
     assert flags.rounding == {"sidd": "round", "dnd": "none"}[benchmark]
 
 
-def test_sidd(submit, model, sidd_source, tmp_path):
+def test_sidd(start, submit, model, sidd_source, tmp_path):
     flags = ("--modelpath", model, "--source", sidd_source, "--precision", "float32")
     layouts = ("--layout", "kit,blocks", "--venue", "Nowhere 2026")
-    code, output, errors = submit("sidd", *flags, "--out", "a/b", "--rounding", "floor", *layouts)
-    assert code == 0, errors
+    process = start("sidd", *flags, "--out", "a/b", "--rounding", "floor", *layouts)
+    output, errors = process.communicate(timeout=240)
+    assert process.returncode == 0, errors
     out = tmp_path / "a" / "b"
     denoiser = Denoiser.load(tmp_path / model, precision="float32", rounding="truncate")
     noisy = scipy.io.loadmat(sidd_source)[VARIABLE]
