@@ -54,15 +54,9 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="number of this export, 1 or above; without the flag one more than the last in DIR",
     )
-    add("--seed", type=int, default=0, help="of the random choices of --r3")
     cli.add_bare_weights(parser)
     cli.add_denoising(parser, here=False)
-    add(
-        "--rounding",
-        choices=("round", "truncate"),
-        default="round",
-        help="to integer pixels; truncate is what the original code does",
-    )
+    cli.add_rounding(parser)
     add(
         "--max_megapixels",
         type=float,

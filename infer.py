@@ -39,29 +39,11 @@ def make_parser() -> argparse.ArgumentParser:
         default=unset,
         help="pictures, folders or globs; in quotes, ** is any depth",
     )
-    add(
-        "--savepath",
-        dest="save_path",
-        metavar="DIR",
-        required=True,
-        default=unset,
-        help="folder for the denoised pictures, made if it is not there",
-    )
-    add("--seed", type=int, default=0, help="of the random choices of --r3")
+    cli.add_save_path(parser)
     cli.add_bare_weights(parser)
     cli.add_denoising(parser)
-    add(
-        "--rounding",
-        choices=("round", "truncate"),
-        default="round",
-        help="to integer pixels; truncate is what the original code does",
-    )
-    add(
-        "--format",
-        choices=("auto", "png", "jpeg", "tiff", "webp", "bmp"),
-        default="auto",
-        help="of the results; auto keeps the source's, but writes PNG where that is JPEG",
-    )
+    cli.add_rounding(parser)
+    cli.add_format(parser)
     return parser
 
 

@@ -117,6 +117,39 @@ def add_denoising(parser: argparse._ActionsContainer, *, here: bool = True) -> N
     )
 
 
+def add_rounding(parser: argparse._ActionsContainer) -> None:
+    """Adds `--rounding` and `--seed`, as `Denoiser.load` takes them."""
+    parser.add_argument(
+        "--rounding",
+        choices=("round", "truncate"),
+        default="round",
+        help="to integer pixels; truncate is what the original code does",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of the random choices of --r3")
+
+
+def add_save_path(parser: argparse._ActionsContainer) -> None:
+    """Adds `--savepath`, where the results go."""
+    parser.add_argument(
+        "--savepath",
+        dest="save_path",
+        metavar="DIR",
+        required=True,
+        default=argparse.SUPPRESS,
+        help="folder for the denoised pictures, made if it is not there",
+    )
+
+
+def add_format(parser: argparse._ActionsContainer) -> None:
+    """Adds `--format`, one of `cbsn.inference.outputs.FORMATS`."""
+    parser.add_argument(
+        "--format",
+        choices=("auto", "png", "jpeg", "tiff", "webp", "bmp"),
+        default="auto",
+        help="of the results; auto keeps the source's, but writes PNG where that is JPEG",
+    )
+
+
 def add_noise(parser: argparse._ActionsContainer, what: str) -> None:
     """Adds `--noise`, `--noise_sigma` and `--noise_peak`, as `Noise.parse` takes them.
 

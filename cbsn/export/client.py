@@ -79,20 +79,8 @@ def make_parser() -> argparse.ArgumentParser:
         default=600,
         help="seconds to wait for each picture",
     )
-    add(
-        "--savepath",
-        dest="save_path",
-        metavar="DIR",
-        required=True,
-        default=unset,
-        help="folder for the denoised pictures, made if it is not there",
-    )
-    add(
-        "--format",
-        choices=("auto", "png", "jpeg", "tiff", "webp", "bmp"),
-        default="auto",
-        help="of the results; auto keeps the source's, but writes PNG where that is JPEG",
-    )
+    cli.add_save_path(parser)
+    cli.add_format(parser)
     return parser
 
 

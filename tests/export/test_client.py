@@ -23,14 +23,6 @@ from tests.export import toy_model
 TRANSPORTS = {"--grpc": GrpcTransport, "--rest": RestTransport}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def no_proxy():
-    """Whatever proxy there is shall not be asked for this machine."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("no_proxy", "127.0.0.1")
-        yield
-
-
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
     with StandInServer(toy_model.save(tmp_path_factory.mktemp("toy"))) as server:

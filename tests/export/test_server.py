@@ -33,14 +33,6 @@ GRAY = [[[0.5], [1.0]]]
 PNG = tf.io.encode_png(np.full((2, 3, 3), 9, np.uint8)).numpy()
 
 
-@pytest.fixture(scope="module", autouse=True)
-def no_proxy():
-    """Whatever proxy there is shall not be asked for this machine."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("no_proxy", "127.0.0.1")
-        yield
-
-
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory):
     """A folder with the version 2, and a newer version 10."""

@@ -108,21 +108,10 @@ def make_parser() -> argparse.ArgumentParser:
         "decoded, but fail; 16 bits count twice, gray a third. 100 suit workers of 4 GB, but not "
         "--r3 and --self_ensemble together",
     )
-    add("--seed", type=int, default=0, help="of the random choices of --r3")
     cli.add_bare_weights(parser)
     cli.add_denoising(parser)
-    add(
-        "--rounding",
-        choices=("round", "truncate"),
-        default="round",
-        help="to integer pixels; truncate is what the original code does",
-    )
-    add(
-        "--format",
-        choices=("auto", "png", "jpeg", "tiff", "webp", "bmp"),
-        default="auto",
-        help="of the results; auto keeps the source's, but writes PNG where that is JPEG",
-    )
+    cli.add_rounding(parser)
+    cli.add_format(parser)
     return parser
 
 
