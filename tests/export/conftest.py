@@ -1,5 +1,6 @@
 """A small denoiser, and the SavedModel of it."""
 
+import keras
 import numpy as np
 import pytest
 
@@ -21,6 +22,7 @@ def make_denoiser():
 
     def make(name, network_config=None, **options):
         recipe = customised(name, **(network_config or {}))
+        keras.utils.set_random_seed(1)
         network = recipe.build_network()
         random = np.random.default_rng(1)
         for variable in network.trainable_variables:

@@ -31,7 +31,7 @@ def noisy():
 class Identity:
     """Stands in for a network; what it is given is what it returns."""
 
-    receptive_field_radius = 8
+    receptive_field_radius = halo = 8
     size_multiple = 6
     blindness = "switched"
     is_local = True

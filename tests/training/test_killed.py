@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 
 
-@pytest.mark.parametrize("kills", [3, pytest.param(25, marks=pytest.mark.long)])
-def test_killed_at_random_moments_it_ends_with_the_same_bits(start, read_state, kills):
+@pytest.mark.parametrize(
+    ("kills", "steps"), [(3, 36), pytest.param(25, 100, marks=pytest.mark.long)]
+)
+def test_killed_at_random_moments_it_ends_with_the_same_bits(start, read_state, kills, steps):
     whole, parts = f"whole{kills}", f"parts{kills}"
-    steps = 12 * kills
     # Saves so often that kills hit the saving as well as the steps.
     flags = ("--maxiter", steps, "--print_every", 5, "--save_every", 2)
     process = start(start.train, "--name", whole, *flags)
