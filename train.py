@@ -22,11 +22,25 @@ def make_parser() -> argparse.ArgumentParser:
         "--second_shots",
         help="another noisy shot of each picture of --dataset, by equal names (n2n-resunet)",
     )
-    cli.add_noise(what, "noise to add to pictures that are clean")
+    what.add_argument(
+        "--teacher",
+        metavar="MODEL",
+        nargs="+",
+        default=(),
+        help="trained models to learn from, from the mean of their pictures (distill): each "
+        f"{cli.MODEL}",
+    )
+    what.add_argument(
+        "--init",
+        metavar="MODEL",
+        help=f"start with the weights of a trained model: {cli.MODEL}",
+    )
+    cli.add_noise(what, "noise to add to pictures that are clean, or to the teacher's")
     what.add_argument(
         "--recipe",
         default="cbsn",
-        help="method, with all its settings: cbsn, apbsn, ssbsn, n2v-unet, dil-unet or n2n-resunet",
+        help="method, with all its settings: cbsn, apbsn, ssbsn, n2v-unet, dil-unet, n2n-resunet "
+        "or distill",
     )
     what.add_argument(
         "--gray",
@@ -94,6 +108,12 @@ def make_parser() -> argparse.ArgumentParser:
         "--ramp_steps",
         type=int,
         help="steps to the full weight of the invariance term (cbsn: 200000, dil-unet: 20000)",
+    )
+    how.add_argument(
+        "--amplify",
+        type=float,
+        help="how often at most the noise is in the pictures that a student sees; 1: as it is "
+        "(distill: 4)",
     )
     how.add_argument(
         "--perceptual_weights",
@@ -220,6 +240,7 @@ def main(flags: argparse.Namespace) -> None:
         "learning_rate": flags.lr,
         "lr_decay_steps": flags.lr_steps,
         "lmbda": flags.lmbda,
+        "amplify": flags.amplify,
         "ramp_steps": flags.ramp_steps,
         "stride_b": flags.stride_b,
         "stride_i": flags.stride_i,

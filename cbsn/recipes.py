@@ -281,6 +281,18 @@ RECIPES = {
             normalization="0-1",
             **_UNET_TRAINING,
         ),
+        # python train.py --recipe distill --dataset photos --teacher cbsn
+        # A small network learns what a trained one does. Without squeeze-and-excitation it is
+        # local, so that tiles are exact.
+        Recipe(
+            name="distill",
+            network="ResidualAttentionUNet",
+            network_config={"filters": 24, "depth": 3, "reduction": 0, "channels": 3},
+            objective="Distillation",
+            objective_config={"amplify": 4.0},
+            normalization="0-1",
+            **_UNET_TRAINING,
+        ),
     )
 }
 """The recipes that `--recipe` knows."""

@@ -1,6 +1,7 @@
 """Patches of two noisy shots of the same scenes."""
 
 import collections
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,8 @@ class PairedRecords:
     Args:
         first: the first shots.
         second: the second ones, of any order.
+        partners: of each patch of the first, the second's index; None to find them by the names
+            of the pictures.
 
     Attributes:
         paths, patch_size, dtype, counts: as `PatchRecords` has them, of the first shots.
@@ -26,7 +29,9 @@ class PairedRecords:
         DataError: if they do not fit together.
     """
 
-    def __init__(self, first: PatchRecords, second: PatchRecords):
+    def __init__(
+        self, first: PatchRecords, second: PatchRecords, partners: Sequence[int] | None = None
+    ):
         for name in ("patch_size", "dtype"):
             if getattr(first, name) != getattr(second, name):
                 raise DataError(
@@ -39,7 +44,7 @@ class PairedRecords:
         self.patch_size = first.patch_size
         self.dtype = first.dtype
         self.counts = first.counts
-        self._partners = _find_partners(first, second)
+        self._partners = _find_partners(first, second) if partners is None else partners
 
     def __len__(self) -> int:
         return len(self._first)

@@ -17,11 +17,16 @@ from cbsn.data.order import RecordOrder
 from cbsn.data.paired_records import PairedRecords
 from cbsn.data.records import PatchRecords
 from cbsn.errors import ConfigError, DataError
+from cbsn.value_range import value_range
 
 _CROPS_AT_ONCE, _BYTES_AT_ONCE = 128, 2**23
 """Crops that tf.data asks Python for in one call at most, as every call has its price."""
 
 _BATCHES_AHEAD = 4
+
+_REAL, _SMALLEST = 0.4, 3
+"""Where pairs get synthetic noise, the share that stays as it is; and how often the others are made
+smaller at most."""
 
 
 class PatchPipeline:
@@ -38,7 +43,9 @@ class PatchPipeline:
         skip_bad_records: whether to take the next record of the epoch in place of a damaged one.
         channels: int, 3 (RGB), or 1: gray, the luma (Rec. 601) of what has colours.
         noise: what is added to the crops, which are clean then; None for nothing. It is drawn anew
-            each time, a function of seed and position.
+            each time, a function of seed and position. Of pairs, 2 of 5 stay as they are. The
+            others become pictures that their camera has not taken: the second, which is the clean
+            one, made 1, 2 or 3 times smaller, which makes it sharp, and the first that with noise.
         shots: int, noisy shots of each crop, one after the other in the channels. Two come of
             `PairedRecords`, or of noise drawn twice.
 
@@ -181,7 +188,6 @@ class PatchPipeline:
     def _crops(self, positions: Iterable[int]) -> np.ndarray:
         positions = list(positions)
         size = self.patch_size
-        room = self.records.patch_size - size + 1
         dtype = np.float32 if self._noise else self.records.dtype
         crops = np.empty((len(positions), *self._crop_shape), dtype)
         bits = np.random.Philox(key=0)
@@ -192,19 +198,36 @@ class PatchPipeline:
             # it asks the system for entropy that it does not use.
             state["state"]["key"] = position, self.seed
             bits.state = state
+            shrink = self._shrink(patch, random)
+            side = size * max(1, shrink)
+            room = self.records.patch_size - side + 1
             top, left, orientation = random.integers(0, (room, room, NUM_ORIENTATIONS))
-            patch = orient(patch[top : top + size, left : left + size], orientation)
+            patch = orient(patch[top : top + side, left : left + side], orientation)
             if self._channels == 1:
                 patch = _luma(patch)
             if self._noise:
-                patch = np.concatenate(
-                    [self._noise(patch, random) for _ in range(self._shots)], axis=-1
-                )
+                patch = self._with_noise(patch, shrink, random)
             # Channel by channel: NumPy would copy a turned patch in runs of one pixel's three
             # values, several times slower.
             for channel in range(crop.shape[-1]):
                 crop[..., channel] = patch[..., channel]
         return crops
+
+    def _shrink(self, patch: np.ndarray, random: np.random.Generator) -> int:
+        """How often smaller a pair becomes; 0 where it stays as it is, or there is no pair."""
+        if not self._noise or patch.shape[-1] == 3 or random.random() < _REAL:
+            return 0
+        return int(random.integers(min(_SMALLEST, len(patch) // self.patch_size))) + 1
+
+    def _with_noise(
+        self, patch: np.ndarray, shrink: int, random: np.random.Generator
+    ) -> np.ndarray:
+        if shrink:
+            clean = _shrunk(patch[..., self._channels :], shrink)
+            return np.concatenate([self._noise(clean, random), self._noise.clean(clean)], axis=-1)
+        if patch.shape[-1] > self._channels:
+            return patch / np.float32(value_range(patch.dtype))
+        return np.concatenate([self._noise(patch, random) for _ in range(self._shots)], axis=-1)
 
     def _find(self, position: int) -> tuple[int, np.ndarray]:
         """Index and patch at a position, or the next good ones where damaged ones are skipped."""
@@ -229,3 +252,10 @@ def _luma(patch: np.ndarray) -> np.ndarray:
     red, green, blue = (patch[..., channel::3].astype(np.float64) for channel in range(3))
     luma = 0.299 * red + 0.587 * green + 0.114 * blue
     return (np.rint(luma) if patch.dtype.kind == "u" else luma).astype(patch.dtype)
+
+
+def _shrunk(image: np.ndarray, times: int) -> np.ndarray:
+    """The means of cells of `times` × `times` pixels, float32 in units of [0, 1]."""
+    height, width, channels = image.shape
+    cells = image.reshape(height // times, times, width // times, times, channels)
+    return cells.mean(axis=(1, 3), dtype=np.float32) / np.float32(value_range(image.dtype))

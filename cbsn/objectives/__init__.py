@@ -1,12 +1,19 @@
 """Objectives: what is minimised, given a network and a noisy batch."""
 
 from cbsn.objectives.asymmetric_pixel_shuffle import AsymmetricPixelShuffle
+from cbsn.objectives.distillation import Distillation
 from cbsn.objectives.downsampled_invariance import DownsampledInvariance
 from cbsn.objectives.noise2noise import Noise2Noise
 from cbsn.objectives.noise2void import Noise2Void
 
 OBJECTIVES = {
     objective.__name__: objective
-    for objective in (AsymmetricPixelShuffle, DownsampledInvariance, Noise2Noise, Noise2Void)
+    for objective in (
+        AsymmetricPixelShuffle,
+        Distillation,
+        DownsampledInvariance,
+        Noise2Noise,
+        Noise2Void,
+    )
 }
 """Every objective that a recipe may name."""

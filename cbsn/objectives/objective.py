@@ -20,6 +20,9 @@ class Objective:
     SHOTS = 1
     """Noisy shots of each scene that it takes, one after the other in the channels."""
 
+    TAUGHT = False
+    """Whether the second of two is a teacher's picture of the first."""
+
     NEEDS_BLINDNESS = True
     """Whether it asks the network for a blind pass."""
 

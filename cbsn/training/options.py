@@ -1,6 +1,7 @@
 """What the user of a run decides, beside its recipe."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 from cbsn.data.noise import Noise
@@ -17,7 +18,12 @@ class RunOptions:
         source: folder of the prepared SIDD and DND.
         second_shots: likewise, a second noisy shot of each picture of `dataset`, by equal names;
             for objectives that take two.
-        noise: what is added to the pictures, which are clean then; None for noisy pictures.
+        teacher: models whose pictures of the dataset's are learned from, each as `--modelpath`
+            takes it; for objectives that are taught.
+        init: model whose weights the training starts with, as `--modelpath` takes it; None for
+            fresh ones.
+        noise: what is added to the pictures, which are clean then; with a teacher, to half of its
+            pictures; None for noisy pictures.
         gray: whether to train a network for gray pictures; None if the pictures are gray.
         checkpoints: folder of all runs.
         resume: whether to go on where a run of that name stopped.
@@ -52,6 +58,8 @@ class RunOptions:
     dataset: str
     source: Path = Path("dataset")
     second_shots: str | None = None
+    teacher: Sequence[str] = ()
+    init: str | None = None
     noise: Noise | None = None
     gray: bool | None = None
     checkpoints: Path = Path("checkpoints")
@@ -81,6 +89,12 @@ class RunOptions:
             )
         if not 0 <= self.ema < 1:
             raise ConfigError(f"--ema must be 0 or above, and below 1. Received: {self.ema}")
+        if self.teacher and self.second_shots:
+            raise ConfigError(
+                "What is learned from comes from --teacher, or from --second_shots: leave either "
+                f"away. Received: --teacher {' '.join(self.teacher)} --second_shots "
+                f"{self.second_shots}"
+            )
         if self.noise and self.second_shots:
             raise ConfigError(
                 "Noise is added to clean pictures, which need no second shots: leave either away. "

@@ -15,12 +15,14 @@ from cbsn.devices import make_strategy
 from cbsn.errors import ConfigError
 from cbsn.evaluation.picture_pairs import PicturePairs
 from cbsn.precision import choose_precision
-from cbsn.recipes import customised
+from cbsn.recipes import Recipe, customised
 from cbsn.training.dataset import is_gray, open_records
+from cbsn.training.initial import read_initial
 from cbsn.training.loop import TrainingLoop
 from cbsn.training.options import RunOptions
 from cbsn.training.run_folder import lock_run, open_run
 from cbsn.training.strides import AUTO, choose_strides, without_auto
+from cbsn.training.teaching import TARGETS, teach
 from cbsn.training.trainer import Trainer
 from cbsn.training.workers import Workers
 
@@ -56,18 +58,13 @@ def train(recipe_name: str, changes: Mapping[str, Any], options: RunOptions) -> 
             f"Received: --epochs {options.epochs} --maxiter {changes['max_steps']}"
         )
     precision, why = choose_precision(options.precision)
+    initial = None
+    if options.init:
+        if options.gray is not None:
+            changes = {**changes, "channels": 1 if options.gray else 3}
+        changes, initial = read_initial(options.init, recipe_name, changes)
     recipe = customised(recipe_name, **without_auto(recipe_name, changes))
-    shots = recipe.build_objective().SHOTS
-    if shots == 1 and options.second_shots:
-        raise ConfigError(
-            f"The recipe {recipe_name!r} takes one shot of each picture: leave --second_shots away."
-            f" Received: --second_shots {options.second_shots}"
-        )
-    if shots == 2 and not (options.second_shots or options.noise):
-        raise ConfigError(
-            f"The recipe {recipe_name!r} takes two noisy shots of each picture. Give the second "
-            "ones with --second_shots FOLDER; or give clean pictures, and --noise_sigma 25."
-        )
+    shots = _check_shots(recipe, options)
     cluster = Cluster.read()
     if cluster:
         print(f"Worker {cluster.index} waits for all of {cluster.addresses}.", flush=True)
@@ -87,7 +84,7 @@ def train(recipe_name: str, changes: Mapping[str, Any], options: RunOptions) -> 
             convert=workers.is_chief,
         )
     gray = is_gray(records)
-    if options.gray or (options.gray is None and gray):
+    if options.gray or (options.gray is None and gray and initial is None):
         changes = {**changes, "channels": 1}
     why_strides = []
     if changes.get("stride_b") == AUTO:
@@ -124,6 +121,8 @@ def train(recipe_name: str, changes: Mapping[str, Any], options: RunOptions) -> 
         strategy=strategy,
         perceptual_weights=options.perceptual_weights,
     )
+    if initial is not None:
+        trainer.initialize(initial)
     folder = options.checkpoints / options.name
     settings = {
         "average": bool(options.ema),
@@ -131,6 +130,8 @@ def train(recipe_name: str, changes: Mapping[str, Any], options: RunOptions) -> 
         "dataset": options.dataset,
         "second_shots": options.second_shots,
         "noise": noise,
+        "init": options.init,
+        "teacher": options.teacher,
     }
     with contextlib.ExitStack() as lock, workers.watch():
         with workers.chief_first():
@@ -144,10 +145,53 @@ def train(recipe_name: str, changes: Mapping[str, Any], options: RunOptions) -> 
                 )
                 for line in why_strides:
                     print(line)
-                if noise:
+                if noise and options.teacher:
+                    print(f"Half of the crops are the teacher's, with {noise}.")
+                elif noise:
                     print(f"The pictures are taken to be clean; added to them: {noise}.")
+            if options.teacher:
+                pipeline.records = teach(
+                    records,
+                    options.teacher,
+                    folder / TARGETS,
+                    precision=options.precision,
+                    write=workers.is_chief,
+                )
         TrainingLoop(folder, trainer, pipeline, validation, options, workers).run()
     if workers.is_chief:
         infer = f"python infer.py --modelpath {folder} --imagepath PICTURES --savepath out"
         print(f"Denoise with: {infer}")
     return folder
+
+
+def _check_shots(recipe: Recipe, options: RunOptions) -> int:
+    """Returns how many pictures of each scene the objective takes, if they are there."""
+    objective = recipe.build_objective()
+    flags = {
+        "--second_shots": options.second_shots,
+        "--teacher": options.teacher,
+        "--noise": options.noise,
+    }
+    given = {flag for flag, value in flags.items() if value}
+    if objective.SHOTS == 1:
+        takes, what = set(), "takes one shot of each picture"
+        missing = ""
+    elif objective.TAUGHT:
+        takes, what = {"--second_shots", "--teacher"}, "learns what a teacher makes of pictures"
+        missing = (
+            "Give a trained model, such as --teacher teacher; or what one has made of the same "
+            "pictures, with --second_shots FOLDER."
+        )
+    else:
+        takes, what = {"--second_shots", "--noise"}, "takes two noisy shots of each picture"
+        missing = (
+            "Give the second ones with --second_shots FOLDER; or give clean pictures, and "
+            "--noise_sigma 25."
+        )
+    for flag in sorted(given - takes - {"--noise"}):
+        raise ConfigError(
+            f"The recipe {recipe.name!r} {what}: leave {flag} away. Received: {flag} {flags[flag]}"
+        )
+    if missing and not given & takes:
+        raise ConfigError(f"The recipe {recipe.name!r} {what}. {missing}")
+    return objective.SHOTS

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from cbsn.errors import ConfigError
@@ -122,6 +123,12 @@ class Trainer:
     def model(self) -> keras.Model:
         """The network to denoise with: the averaged one, where there is one."""
         return self.average if self.average is not None else self.network
+
+    def initialize(self, weights: list[np.ndarray]) -> None:
+        """Starts with these weights, as `network.get_weights()` has them, instead of fresh ones."""
+        self.network.set_weights(weights)
+        if self.average is not None:
+            self.average.set_weights(weights)
 
     def distribute(self, batches: Iterable[Tensor]) -> Iterator[Any]:
         """Shares batches out over the devices of this process.

@@ -7,6 +7,7 @@ import pytest
 from cbsn.data.augment import orient
 from cbsn.data.manifest import DTYPES
 from cbsn.data.noise import Noise
+from cbsn.data.paired_records import PairedRecords
 from cbsn.data.pipeline import PatchPipeline
 from cbsn.data.records import PatchRecords, RecordWriter
 from cbsn.errors import ConfigError, DataError
@@ -285,3 +286,31 @@ def test_gray_pictures_stay_as_they_are(tmp_path):
 def test_camera_noise_for_gray_is_refused_at_once(records):
     with pytest.raises(ConfigError, match="needs pictures in colour"):
         PatchPipeline(records, 20, 1, channels=1, noise=Noise.parse("camera", None, None))
+
+
+@pytest.mark.parametrize(("channels", "kind"), [(3, "camera"), (1, "gaussian")])
+def test_most_pairs_are_made_anew_from_what_is_clean(tmp_path, random, channels, kind):
+    """Their second picture is a slope, which tells how much smaller it has become."""
+    slope = 30 + 8 * np.indices((24, 24))[0]
+    pixels = np.repeat(slope[..., None], 3, axis=-1).astype("uint8")
+    records = []
+    for name, value in (("noisy", 255 - pixels), ("denoised", pixels)):
+        with RecordWriter(tmp_path / f"{name}.tfrecords") as writer:
+            for _ in range(20):
+                writer.write(value)
+        records.append(PatchRecords([tmp_path / f"{name}.tfrecords"], 24, np.uint8))
+    pairs = PairedRecords(*records, range(20))
+    noise = Noise.parse(kind, "2", None)
+    pipeline = PatchPipeline(pairs, 8, 200, 4, channels=channels, shots=2, noise=noise)
+    crops = pipeline.batch(3)
+    assert crops.dtype == np.float32
+    noisy, clean = np.split(crops, 2, axis=-1)
+    real = (np.abs(noisy + clean - 1) < 1e-6).all(axis=(1, 2, 3))
+    assert real.sum() == pytest.approx(0.4 * 200, abs=25)
+    assert not np.allclose(noisy[~real], clean[~real])
+    assert np.abs(noisy - clean)[~real].mean() < 0.15
+    if kind == "gaussian":
+        assert (noisy - clean)[~real].std() == pytest.approx(2 / 255, rel=0.05)
+        down, right = (np.abs(np.diff(clean[~real], axis=axis)).max((1, 2, 3)) for axis in (1, 2))
+        assert [*np.unique(np.rint(255 * np.maximum(down, right)))] == [8, 16, 24]
+    np.testing.assert_array_equal(pipeline.crop(601), crops[1])

@@ -14,6 +14,7 @@ from cbsn.errors import ConfigError, DataError, TrainingError, TrainingStopped
 from cbsn.evaluation.picture_pairs import PicturePairs
 from cbsn.inference.denoiser import Denoiser
 from cbsn.model_path import load_model
+from cbsn.training.low_frequencies import with_low_frequencies
 from cbsn.training.options import RunOptions
 from cbsn.training.run import train
 
@@ -262,6 +263,7 @@ def test_the_log_says_the_precision_and_why(options, capsys):
         ({"val_noisy": "n"}, "give --val_clean along with --val_noisy"),
         ({"val_clean": "n"}, "give --val_noisy along with --val_clean"),
         ({"noise": Noise("gaussian", (5, 5)), "second_shots": "s"}, "--second_shots s"),
+        ({"teacher": ["a", "b"], "second_shots": "s"}, "--teacher a b --second_shots s"),
         ({"seed": -1}, "--seed"),
         ({"max_bad_steps": 0}, "--max_bad_steps"),
         ({"save_every": -5}, "--save_every"),
@@ -304,12 +306,46 @@ def test_gray_pictures_get_a_gray_network(tmp_path, random, capsys):
     ("recipe", "change", "message"),
     [
         ("n2n-resunet", {}, "two noisy shots.*--second_shots FOLDER.*--noise_sigma"),
-        ("dil-unet", {"second_shots": "b"}, "takes one shot.*--second_shots b"),
+        ("n2n-resunet", {"teacher": ["cbsn"]}, "two noisy shots.*leave --teacher away"),
+        ("dil-unet", {"second_shots": "b"}, "takes one shot.*leave --second_shots away"),
+        ("dil-unet", {"teacher": ["cbsn"]}, "takes one shot.*leave --teacher away"),
+        ("distill", {}, "--teacher teacher.*--second_shots FOLDER"),
+        ("distill", {"noise": Noise("gaussian", (5, 5))}, "--teacher teacher.*--second_shots"),
     ],
 )
 def test_shots_must_be_as_many_as_the_recipe_takes(options, recipe, change, message):
     with pytest.raises(ConfigError, match=message):
         train(recipe, {"max_steps": 2}, RunOptions(name="a", **{**options, **change}))
+
+
+def test_a_student_learns_what_its_teacher_does(options, finished, tmp_path, capsys):
+    changes = {"filters": 8, "depth": 1, "patch_size": 32, "batch_size": 4, "learning_rate": 3e-3}
+    changes["amplify"] = 1.0
+    options = {**options, "precision": "float32", "teacher": [str(finished)]}
+    folders = [
+        train("distill", {**changes, "max_steps": steps}, RunOptions(name=f"s{steps}", **options))
+        for steps in (1, 150)
+    ]
+    # The second run's teacher had nothing to do with the first's.
+    assert (folders[1] / "targets" / "00000.tfrecords").is_file()
+    noisy = np.random.default_rng(1).integers(0, 256, (64, 64, 3)).astype("uint8")
+    taught = Denoiser.load(finished, precision="float32", self_ensemble=True)(noisy)
+    taught = with_low_frequencies(noisy / 255, taught / 255) * 255
+    errors = [
+        np.abs(Denoiser.load(folder, precision="float32")(noisy) - taught).mean()
+        for folder in folders
+    ]
+    assert errors[1] < 0.7 * errors[0]
+    capsys.readouterr()
+    # Which goes on from there on other terms, and does not forget what it knows.
+    again = train(
+        "distill",
+        {"patch_size": 32, "batch_size": 4, "learning_rate": 1e-5, "max_steps": 1},
+        RunOptions(name="again", init=str(folders[1]), **options),
+    )
+    assert "filters 8, depth 1" in capsys.readouterr().out
+    for ours, theirs in zip(_weights(again), _weights(folders[1]), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
 
 def test_two_shots_of_real_scenes(tmp_path, monkeypatch):

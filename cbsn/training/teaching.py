@@ -1,0 +1,113 @@
+"""What teachers make of the patches of a data set, for a student to learn from."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from cbsn.data.paired_records import PairedRecords
+from cbsn.data.records import RECORD_SUFFIX, PatchRecords, RecordWriter
+from cbsn.errors import TrainingError, plain_reason
+from cbsn.files import tidy, write_json
+from cbsn.inference.denoiser import Denoiser
+from cbsn.training.low_frequencies import with_low_frequencies
+from cbsn.value_range import value_range
+
+TARGETS = "targets"
+"""The folder in a run's folder where they are."""
+
+_FACTS = "teachers.json"
+
+
+def teach(
+    records: PatchRecords,
+    teachers: Sequence[str | Path],
+    folder: Path,
+    *,
+    precision: str = "auto",
+    write: bool = True,
+) -> PairedRecords:
+    """Pairs the patches of a data set with what trained models make of them.
+
+    Each teacher denoises each patch in its eight orientations; of all the mean is taken, as
+    mistakes that the passes do not have in common cancel out, and the low frequencies are the noisy
+    patch's own (`with_low_frequencies`). Record files that are there already
+    are kept, so that a run that was killed goes on; with other teachers or data they are made anew.
+
+    Args:
+        records: the noisy patches.
+        teachers: of each, as `Denoiser.load` takes it.
+        folder: where the targets go, a record file for each of the data set's.
+        precision: as for `Denoiser.load`.
+        write: whether to make them; if not, another process has just done it.
+
+    Raises:
+        ModelError: if a teacher cannot be loaded.
+        DataError: if a record is damaged.
+        TrainingError: if the targets cannot be written; those that are there are intact.
+    """
+    paths = [folder / f"{number:05d}{RECORD_SUFFIX}" for number in range(len(records.paths))]
+    if write:
+        try:
+            _write(records, teachers, folder, paths, precision)
+        except OSError as error:
+            raise TrainingError(
+                f"The teacher's pictures cannot be written in {folder}: {plain_reason(error)}. "
+                "Make room; then the same command goes on from here."
+            ) from error
+    targets = PatchRecords(paths, records.patch_size, records.dtype)
+    return PairedRecords(records, targets, range(len(records)))
+
+
+def _write(
+    records: PatchRecords,
+    teachers: Sequence[str | Path],
+    folder: Path,
+    paths: list[Path],
+    precision: str,
+) -> None:
+    denoisers = [
+        Denoiser.load(teacher, self_ensemble=True, precision=precision) for teacher in teachers
+    ]
+    facts = {
+        "teachers": [denoiser.sha256() for denoiser in denoisers],
+        "data": [
+            [path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in records.paths
+        ],
+    }
+    _prepare_folder(folder, facts)
+    start = 0
+    with tqdm(total=len(records), unit="patch", desc="teacher") as bar:
+        for path, count in zip(paths, records.counts, strict=True):
+            if not path.exists():
+                with RecordWriter(path) as writer:
+                    for index in range(start, start + count):
+                        writer.write(_target(records[index], denoisers))
+                        bar.update()
+            start += count
+            bar.update(start - bar.n)
+
+
+def _target(patch: np.ndarray, denoisers: Sequence[Denoiser]) -> np.ndarray:
+    """What is to be learned of it, in its dtype."""
+    full = value_range(patch.dtype)
+    unit = patch.astype(np.float32) / np.float32(full)
+    mean = np.mean([denoiser(unit) for denoiser in denoisers], axis=0)
+    target = with_low_frequencies(unit, mean)
+    return target if patch.dtype.kind == "f" else np.rint(target * full).astype(patch.dtype)
+
+
+def _prepare_folder(folder: Path, facts: dict) -> None:
+    """Makes the folder, without targets of other teachers or data."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tidy(folder)
+    try:
+        same = json.loads((folder / _FACTS).read_text(encoding="utf-8")) == facts
+    except (OSError, ValueError):
+        same = False
+    if not same:
+        for path in folder.glob(f"*{RECORD_SUFFIX}"):
+            path.unlink()
+        write_json(folder / _FACTS, facts)
