@@ -30,7 +30,14 @@ def is_model_folder(folder: Path) -> bool:
     return (folder / RECIPE).is_file()
 
 
-def save_model(folder: Path, recipe: Recipe, network: Any, training: dict[str, Any]) -> None:
+def save_model(
+    folder: Path,
+    recipe: Recipe,
+    network: Any,
+    training: dict[str, Any],
+    *,
+    float16: bool = False,
+) -> None:
     """Writes a model, replacing an earlier one of that name only when it is complete.
 
     Args:
@@ -38,10 +45,16 @@ def save_model(folder: Path, recipe: Recipe, network: Any, training: dict[str, A
         recipe: the recipe, whose network `network` is.
         network: a Keras model; its weights are saved.
         training: facts for a reader, such as `{"step": 1000, "val_psnr": 36.2}`.
+        float16: whether weights are rounded to 11 bits, which takes half the room. Those of
+            layers that compute in float32 whatever the policy is, such as the last one, are not.
 
     Raises:
         OSError: it cannot be written; an earlier one is intact.
     """
+    if float16:
+        values = network.get_weights()
+        network = recipe.build_network("float16")
+        network.set_weights(values)
     with atomic_folder(folder) as temporary:
         # In memory first, for HDF5 crashes the process when the disk is full.
         weights = _WeightsFile()
