@@ -1,4 +1,4 @@
-"""Denoises pictures with a trained model. See `--help`."""
+"""Denoises pictures, with the model that ships or another one. See `--help`."""
 
 import argparse
 
@@ -8,17 +8,19 @@ from cbsn import cli
 def main(flags: argparse.Namespace) -> int:
     """Denoises the pictures; returns 1 if some of them failed."""
     # TensorFlow comes with these; `--help` shall not wait for it.
+    from cbsn.denoising import denoise
     from cbsn.devices import select_gpus
-    from cbsn.inference.files import denoise_files
 
     options = vars(flags)
     select_gpus(options.pop("gpu"))
-    return denoise_files(**options)
+    return denoise(**options)
 
 
 def make_parser() -> argparse.ArgumentParser:
     """Returns the parser of the flags."""
-    parser = cli.make_parser("Denoises pictures with a trained model.")
+    parser = cli.make_parser(
+        "Denoises pictures: with the model that ships, or with one that train.py has trained."
+    )
     add = parser.add_argument
     unset = argparse.SUPPRESS
     cli.add_gpu(parser)
@@ -26,9 +28,25 @@ def make_parser() -> argparse.ArgumentParser:
         "--modelpath",
         dest="model_path",
         metavar="MODEL",
-        required=True,
-        default=unset,
-        help=f"{cli.MODEL}; or a *.weights.h5 file",
+        help=f"{cli.MODEL}; or a *.weights.h5 file; without the flag one that ships, by --quality",
+    )
+    add(
+        "--quality",
+        choices=("fast", "best"),
+        help="fast (default): a small network, the student; best: its teacher, in the eight "
+        "orientations of each picture",
+    )
+    add(
+        "--adapt",
+        type=float,
+        metavar="MINUTES",
+        help="train the model on these very pictures first, for so many minutes; what makes it "
+        "no better by its own loss is left",
+    )
+    add(
+        "--adapt_save",
+        metavar="DIR",
+        help="folder to keep the adapted model in, for --modelpath",
     )
     add(
         "--imagepath",

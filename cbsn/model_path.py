@@ -8,8 +8,9 @@ from cbsn.model_folder import is_model_folder
 from cbsn.model_folder import load_model as load_model_folder
 from cbsn.recipes import Recipe, customised
 
-SHIPPED = Path(__file__).resolve().parent.parent / "pretrained"
-"""Where the models that ship with the project lie."""
+_HERE = Path(__file__).resolve().parent
+SHIPPED = _HERE / "pretrained" if (_HERE / "pretrained").is_dir() else _HERE.parent / "pretrained"
+"""Where the models that ship lie: in an installed package, or beside it in a clone."""
 
 RUN_MODELS = ("best", "last")
 """Names of the saved models in a run's folder, the preferred one first."""

@@ -1,0 +1,83 @@
+"""What `infer.py` does: chooses a model, adapts it if asked to, and denoises pictures."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from cbsn.errors import ConfigError
+from cbsn.model_path import SHIPPED
+
+STUDENT = SHIPPED / "student"
+TEACHER = SHIPPED / "teacher"
+"""The models that ship: a small network, and the blind-spot network that it has learned from."""
+
+QUALITIES = ("fast", "best")
+
+
+def denoise(
+    image_paths: Iterable[str | Path],
+    save_path: str | Path,
+    *,
+    model_path: str | Path | None = None,
+    quality: str | None = None,
+    adapt: float | None = None,
+    adapt_save: str | Path | None = None,
+    self_ensemble: bool = False,
+    **options: Any,
+) -> int:
+    """Denoises pictures, by default with the model that ships.
+
+    Args:
+        image_paths: folders, globs or files.
+        save_path: folder for the results.
+        model_path: as for `Denoiser.load`; None for a model that ships.
+        quality: which one: "fast", the default, the student; "best" the teacher, self-ensembled.
+            None where there is a `model_path`.
+        adapt: float > 0, minutes to adapt the model to the pictures first, as
+            `cbsn.adaptation.adapt.adapt` does; a student is adapted through its teacher. None for
+            not at all.
+        adapt_save: folder to keep the adapted model in; None for not at all.
+        self_ensemble: as for `Denoiser`.
+        **options: of `cbsn.inference.files.denoise_files`.
+
+    Returns:
+        Exit status: 0, or 1 if a picture failed.
+
+    Raises:
+        ConfigError: if options do not go together.
+        CbsnError: as `denoise_files` and `adapt` do.
+    """
+    if model_path is not None and quality is not None:
+        raise ConfigError(
+            "--quality chooses among the models that ship: leave it or --modelpath away. "
+            f"Received: --modelpath {model_path} --quality {quality}"
+        )
+    if adapt is None and adapt_save is not None:
+        raise ConfigError(
+            "--adapt_save keeps what --adapt MINUTES makes: give that, too. "
+            f"Received: --adapt_save {adapt_save}"
+        )
+    student_path = None
+    if quality == "best":
+        model_path, self_ensemble = TEACHER, True
+    elif model_path is None:
+        model_path = STUDENT
+        if adapt is not None:
+            model_path, student_path = TEACHER, STUDENT
+    options["self_ensemble"] = self_ensemble
+    if adapt is None:
+        from cbsn.inference.files import denoise_files
+
+        return denoise_files(model_path, image_paths, save_path, **options)
+    # It imports all that training needs.
+    from cbsn.adaptation.files import adapt_and_denoise_files
+
+    return adapt_and_denoise_files(
+        model_path,
+        image_paths,
+        save_path,
+        minutes=adapt,
+        student_path=student_path,
+        adapt_save=adapt_save,
+        **options,
+    )

@@ -1,0 +1,239 @@
+import json
+import signal
+
+import keras
+import numpy as np
+import pytest
+import skimage.data
+
+from cbsn.adaptation import tuning
+from cbsn.adaptation.adapt import adapt
+from cbsn.adaptation.files import adapt_and_denoise_files
+from cbsn.adaptation.tuning import Tuned
+from cbsn.data.camera import simulate_camera
+from cbsn.data.image_io import Picture, read_picture, write_picture
+from cbsn.errors import ConfigError, DataError, ModelError
+from cbsn.inference.denoiser import Denoiser
+from cbsn.model_folder import save_model
+from cbsn.model_path import load_model
+from cbsn.recipes import customised
+
+MINUTES = 5
+"""More than the few steps take."""
+
+
+@pytest.fixture
+def noisy(tmp_path):
+    """A folder of four noisy photographs."""
+    folder = tmp_path / "noisy"
+    folder.mkdir()
+    photograph = skimage.data.astronaut()
+    for number in range(4):
+        clean = photograph[100 * number : 100 * number + 64, 150:230]
+        pixels = simulate_camera(np.ascontiguousarray(clean), seed=number)
+        write_picture(folder / f"{number}.png", Picture(pixels, "PNG"))
+    return folder
+
+
+@pytest.fixture
+def save(tmp_path):
+    """Saves a tiny model of fresh weights; returns its folder."""
+
+    def write(recipe_name, **changes):
+        keras.utils.set_random_seed(1)
+        recipe = customised(recipe_name, filters=4, patch_size=20, **changes)
+        save_model(tmp_path / recipe_name, recipe, recipe.build_network(), {})
+        return tmp_path / recipe_name
+
+    return write
+
+
+@pytest.fixture
+def cbsn(save):
+    return save("cbsn", num_modules=1)
+
+
+@pytest.fixture
+def teacher(save):
+    """One that is traced faster."""
+    return save("n2v-unet", depth=1)
+
+
+@pytest.fixture
+def student(save):
+    return save("distill", depth=1)
+
+
+def _facts(folder):
+    return json.loads((folder / "recipe.json").read_text())["training"]
+
+
+def _equal(folder, other):
+    weights = [load_model(each)[1].get_weights() for each in (folder, other)]
+    return all((a == b).all() for a, b in zip(*weights, strict=True))
+
+
+def test_a_model_becomes_better_by_its_own_loss(tmp_path, noisy, cbsn, capsys):
+    folder = tmp_path / "made" / "new"
+    adapt([noisy], folder, MINUTES, cbsn, max_steps=20, learning_rate=1e-2)
+    facts = _facts(folder)
+    assert facts["adapted"] is True and facts["step"] == 20 and facts["minutes"] == MINUTES
+    assert facts["held_out_loss_after"] < facts["held_out_loss_before"]
+    recipe, _ = load_model(folder)
+    assert recipe.objective_config["ramp_steps"] == 0 and recipe.patch_size == 20
+    assert not _equal(folder, cbsn)
+    assert [*folder.parent.iterdir()] == [folder]
+    output = capsys.readouterr().out
+    assert "4 patches of 64 px of 4 pictures, for 5 minutes: cbsn, in crops of 20 px" in output
+    assert "1 patches held out" in output and "The adapted weights are taken." in output
+
+
+def test_a_model_that_becomes_worse_stays_and_so_does_its_student(
+    tmp_path, noisy, teacher, student, capsys
+):
+    folder = tmp_path / "new"
+    adapt([noisy], folder, MINUTES, teacher, student, max_steps=3, learning_rate=100.0)
+    facts = _facts(folder / "teacher")
+    assert facts["adapted"] is False and facts["step"] == 3
+    # So large a learning rate leaves no number.
+    assert facts["held_out_loss_before"] > 0 and facts["held_out_loss_after"] is None
+    assert _equal(folder / "teacher", teacher) and _equal(folder, student)
+    assert load_model(folder / "teacher")[0] == load_model(teacher)[0]
+    assert _facts(folder)["adapted"] is False
+    output = capsys.readouterr().out
+    assert "no better: the weights stay as they were" in output
+    assert "Its student stays as it was, too." in output
+
+
+def test_a_model_that_cannot_become_better_stays(tmp_path, noisy, teacher):
+    """What is black all over is predicted without an error."""
+    for path in noisy.iterdir():
+        write_picture(path, Picture(np.zeros((30, 30, 3), np.uint8), "PNG"))
+    recipe, network = load_model(teacher)
+    network.set_weights([np.zeros_like(weights) for weights in network.get_weights()])
+    save_model(teacher, recipe, network, {})
+    adapt([noisy], tmp_path / "new", MINUTES, teacher, max_steps=1)
+    facts = _facts(tmp_path / "new")
+    assert facts["adapted"] is False and facts["held_out_loss_before"] == 0.0
+    assert _equal(tmp_path / "new", teacher)
+
+
+@pytest.mark.parametrize("after", [1.0, 1.5, float("nan"), float("inf")])
+def test_no_better_is_what_is_not_less(after):
+    assert not Tuned(None, None, 1, 1.0, after).is_better
+    assert not Tuned(None, None, 1, float("nan"), after).is_better
+
+
+def test_a_u_net_has_no_strides_and_a_seed_tells_all(tmp_path, noisy, teacher, capsys):
+    results = [tmp_path / name for name in ("a", "b")]
+    for folder in results:
+        adapt([noisy], folder, MINUTES, teacher, max_steps=10, learning_rate=1e-2, seed=3)
+    assert _facts(results[0])["adapted"] is True
+    assert _equal(*results)
+    assert "stride" not in capsys.readouterr().out
+
+
+def test_strides_are_those_of_the_noise(tmp_path, cbsn, random, capsys):
+    y, x = np.mgrid[0:256, 0:256] / 256
+    for number in range(4):
+        ramp = 100 + 40 * (x * np.cos(number) + y * np.sin(number))
+        pixels = np.stack([ramp, ramp[::-1], ramp[:, ::-1]], axis=-1)
+        pixels += random.normal(0, 20, pixels.shape)
+        pixels = np.clip(np.rint(pixels), 0, 255).astype("uint8")
+        write_picture(tmp_path / f"{number}.png", Picture(pixels, "PNG"))
+    (tmp_path / "empty").mkdir()
+    adapt([tmp_path / "*.png"], tmp_path / "empty", 1e-6, cbsn)
+    output = capsys.readouterr().out
+    assert "The noise is white" in output and "stride_b 1, stride_i 1" in output
+    assert _facts(tmp_path / "empty")["step"] == 1  # which there is, however short the time
+
+
+def test_strides_stay_where_no_noise_is_seen(tmp_path, noisy, save, capsys):
+    gray = save("cbsn", num_modules=1, channels=1)
+    for path in noisy.iterdir():
+        pixels = read_picture(path).pixels[:13, :17, :1]  # as small as the strides can be used
+        write_picture(path, Picture(pixels.copy(), "PNG"))
+    adapt([noisy], tmp_path / "new", MINUTES, gray, max_steps=2)
+    output = capsys.readouterr().out
+    assert "the model's strides stay" in output
+    assert "in crops of 10 px, stride_b 5, stride_i 2" in output
+    assert _facts(tmp_path / "new")["step"] == 2
+    for path in noisy.iterdir():
+        write_picture(path, Picture(read_picture(path).pixels[:9], "PNG"))
+    with pytest.raises(DataError, match="must be 10 px large"):
+        adapt([noisy], tmp_path / "new", MINUTES, gray)
+
+
+def test_a_student_learns_from_the_adapted_teacher(tmp_path, noisy, teacher, student, capsys):
+    folder = tmp_path / "new"
+    adapt([noisy], folder, MINUTES, teacher, student, max_steps=20, learning_rate=1e-2)
+    assert load_model(folder)[0].name == "distill" and not _equal(folder, student)
+    assert load_model(folder / "teacher")[0].name == "n2v-unet"
+    facts = _facts(folder)
+    assert facts["adapted"] is True
+    assert facts["held_out_loss_after"] < facts["held_out_loss_before"]
+    assert "The student's difference from its teacher on 1 patches" in capsys.readouterr().out
+
+
+def test_ctrl_c_writes_nothing(tmp_path, noisy, teacher, monkeypatch):
+    class Interrupted(tuning.tqdm):
+        def update(self, n=1):
+            signal.raise_signal(signal.SIGINT)
+
+    save_model(tmp_path / "new", *load_model(teacher), {"adapted": True})
+    before = {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")}
+    monkeypatch.setattr(tuning, "tqdm", Interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        adapt([noisy], tmp_path / "new", MINUTES, teacher)
+    assert before == {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")}
+
+
+def test_what_cannot_be_adapted(tmp_path, noisy, teacher, student, save):
+    for minutes in (0, -1, float("nan")):
+        with pytest.raises(ConfigError, match="--adapt takes minutes"):
+            adapt([noisy], tmp_path / "new", minutes, teacher)
+    with pytest.raises(ConfigError, match="'n2n-resunet' cannot learn from noisy pictures alone"):
+        adapt([noisy], tmp_path / "new", 1, save("n2n-resunet", depth=1))
+    with pytest.raises(ConfigError, match="A student is of the recipe distill"):
+        adapt([noisy], tmp_path / "new", 1, teacher, teacher)
+    with pytest.raises(DataError):
+        adapt([tmp_path / "nowhere"], tmp_path / "new", 1, teacher)
+    with pytest.raises(ModelError):
+        adapt([noisy], tmp_path / "new", 1, tmp_path / "nowhere")
+
+
+def test_only_an_earlier_result_is_replaced(tmp_path, noisy, teacher):
+    files = sorted(tmp_path.rglob("*"))
+    for folder in (noisy, teacher, noisy / "0.png"):
+        with pytest.raises(ConfigError, match="something else is there"):
+            adapt([noisy], folder, 1, teacher)
+    with pytest.raises(ConfigError, match="No folder can be made"):
+        adapt([noisy], noisy / "0.png" / "new", 1, teacher)
+    assert sorted(tmp_path.rglob("*")) == files
+
+
+def test_pictures_are_denoised_with_the_result(tmp_path, noisy, teacher, capsys):
+    (noisy / "broken.png").write_bytes(b"\x89PNG\r\n")
+    status = adapt_and_denoise_files(
+        teacher,
+        [noisy],
+        tmp_path / "out",
+        minutes=0.05,
+        adapt_save=tmp_path / "kept",
+        engine="tensorflow",
+    )
+    assert status == 1
+    assert len([*(tmp_path / "out").iterdir()]) == 4
+    output, errors = capsys.readouterr()
+    assert "4 of 5 pictures denoised" in output and "broken.png" in errors
+    denoise = Denoiser.load(tmp_path / "kept", engine="tensorflow")
+    expected = denoise(read_picture(noisy / "0.png").pixels)
+    np.testing.assert_array_equal(read_picture(tmp_path / "out" / "0.png").pixels, expected)
+
+
+def test_mistakes_are_told_before_the_minutes(tmp_path, noisy, teacher):
+    (tmp_path / "file").touch()
+    for mistake in ({"tile": "x"}, {"save_path": noisy}, {"save_path": tmp_path / "file"}):
+        options = {"save_path": tmp_path / "out", "minutes": 1000, **mistake}
+        with pytest.raises(ConfigError):
+            adapt_and_denoise_files(teacher, [noisy], **options)
