@@ -1,5 +1,14 @@
-"""Lets tools that still call setup.py work; everything is said in pyproject.toml."""
+"""Says what pyproject.toml cannot: the models that ship go into the package."""
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
-setup()
+setup(
+    packages=[
+        *find_packages(include=["cbsn", "cbsn.*", "data_prep", "data_prep.*"]),
+        "cbsn.pretrained",
+        "cbsn.pretrained.student",
+        "cbsn.pretrained.teacher",
+    ],
+    # In a clone they lie in a folder of their own.
+    package_dir={"cbsn.pretrained": "pretrained"},
+)

@@ -25,6 +25,7 @@ from cbsn.precision import choose_precision
 from cbsn.recipes import RECIPES, Recipe
 from cbsn.training.dataset import is_gray
 from cbsn.training.strides import AUTO, choose_strides
+from cbsn.training.teaching import make_target
 
 TEACHER = "teacher"
 """Name of the teacher's folder in that of its student."""
@@ -239,12 +240,12 @@ def _fit(recipe: Recipe, patches: PicturePatches, crop: int) -> Recipe:
 def _denoised(
     teacher: _Model, patches: PicturePatches, precision: str, deadline: float
 ) -> list[np.ndarray]:
-    """What the teacher makes of the first patches, self-ensembled: at least one."""
+    """What is to be learned of the first patches, one at least."""
     engine, _ = choose_engine("auto", precision, has_loop=teacher.network.has_loop)
     denoise = Denoiser(teacher.recipe, teacher.network, engine=engine, self_ensemble=True)
     denoised = []
     for index in tqdm(range(len(patches)), unit="patch", desc="its pictures"):
-        denoised.append(denoise(patches[index]))
+        denoised.append(make_target(patches[index], [denoise]))
         if time.monotonic() >= deadline:
             break
     return denoised

@@ -53,7 +53,7 @@ def expose(
             "shot and read must be 0 or above, gains 1 or above. "
             f"Received: shot={shot}, read={read}, white_balance={white_balance}"
         )
-    light = _linear(image) / white_balance
+    light = to_linear(image) / white_balance
     seen = _sensor_masks(image.shape[:2])
     signal = (light * seen).sum(axis=-1)
     if shot > 0:
@@ -67,7 +67,7 @@ def expose(
         scipy.ndimage.convolve(mosaic[..., c], _HALVES if c == 1 else _QUARTERS, mode="mirror")
         for c in range(3)
     ]
-    return _srgb(np.clip(np.stack(planes, axis=-1) * white_balance, 0.0, 1.0))
+    return to_srgb(np.clip(np.stack(planes, axis=-1) * white_balance, 0.0, 1.0))
 
 
 def simulate_camera(
@@ -111,11 +111,11 @@ def _sensor_masks(size: tuple[int, int]) -> np.ndarray:
     return np.eye(3)[np.array(BAYER)[rows, columns]]
 
 
-def _linear(srgb: np.ndarray) -> np.ndarray:
-    """The sRGB curve (IEC 61966-2-1) undone; values in [0, 1]."""
+def to_linear(srgb: np.ndarray) -> np.ndarray:
+    """Undoes the sRGB curve (IEC 61966-2-1); any shape, values in [0, 1]."""
     return np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
 
 
-def _srgb(linear: np.ndarray) -> np.ndarray:
-    """The sRGB curve (IEC 61966-2-1); values in [0, 1]."""
+def to_srgb(linear: np.ndarray) -> np.ndarray:
+    """Applies the sRGB curve (IEC 61966-2-1); any shape, values in [0, 1]."""
     return np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055)

@@ -33,7 +33,8 @@ class Noise:
     `gaussian` noise is the same everywhere; `poisson` noise is that of the photons alone;
     `poisson-gaussian` noise is both. These are independent from pixel to pixel and channel to
     channel. `camera` noise is both on the sensor, correlated by what `expose` makes of it. For each
-    picture the settings are drawn anew, uniformly between their lowest and highest value.
+    picture the settings are drawn anew between their lowest and highest value: σ uniformly, the
+    peak uniformly in its logarithm, as a camera's sensitivity is set.
 
     Args:
         kind: one of `NOISES`.
@@ -96,7 +97,10 @@ class Noise:
             ConfigError: camera noise for a gray picture.
         """
         noisy = self._unit(image)
-        peak = random.uniform(*self.peak) if self.peak else None
+        peak = None
+        if self.peak:
+            low, high = self.peak
+            peak = low * (high / low) ** random.random()
         sigma = random.uniform(*self.sigma) / 255 if self.sigma else None
         if self.kind == "camera":
             return expose(noisy, shot=1 / peak, read=sigma, random=random).astype(np.float32)

@@ -61,6 +61,23 @@ def teach(
     return PairedRecords(records, targets, range(len(records)))
 
 
+def make_target(patch: np.ndarray, teachers: Sequence[Denoiser]) -> np.ndarray:
+    """Returns what is to be learned of a noisy patch.
+
+    Args:
+        patch: [H, W, 3] uint8, uint16 or float in [0, 1].
+        teachers: of whose pictures the mean is taken.
+
+    Returns:
+        The same shape and dtype.
+    """
+    full = np.float32(value_range(patch.dtype))
+    unit = patch.astype(np.float32) / full
+    mean = np.mean([teacher(unit) for teacher in teachers], axis=0)
+    target = with_low_frequencies(unit, mean)
+    return target if patch.dtype.kind == "f" else np.rint(target * full).astype(patch.dtype)
+
+
 def _write(
     records: PatchRecords,
     teachers: Sequence[str | Path],
@@ -84,19 +101,10 @@ def _write(
             if not path.exists():
                 with RecordWriter(path) as writer:
                     for index in range(start, start + count):
-                        writer.write(_target(records[index], denoisers))
+                        writer.write(make_target(records[index], denoisers))
                         bar.update()
             start += count
             bar.update(start - bar.n)
-
-
-def _target(patch: np.ndarray, denoisers: Sequence[Denoiser]) -> np.ndarray:
-    """What is to be learned of it, in its dtype."""
-    full = value_range(patch.dtype)
-    unit = patch.astype(np.float32) / np.float32(full)
-    mean = np.mean([denoiser(unit) for denoiser in denoisers], axis=0)
-    target = with_low_frequencies(unit, mean)
-    return target if patch.dtype.kind == "f" else np.rint(target * full).astype(patch.dtype)
 
 
 def _prepare_folder(folder: Path, facts: dict) -> None:

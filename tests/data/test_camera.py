@@ -38,11 +38,11 @@ def test_noise_is_correlated_like_a_photographs(photograph, clean):
 
 def test_noise_has_the_variance_asked_for():
     """On linear values: Poisson-Gaussian, a·x + b², behind known demosaicing weights."""
-    from cbsn.data.camera import _linear
+    from cbsn.data.camera import to_linear
 
     gray = np.full((400, 400, 3), 150, "uint8")
-    x = _linear(150 / 255)
-    result = _linear(simulate_camera(gray, shot=0.002, read=0.01, white_balance=(1, 1, 1)) / 255)
+    x = to_linear(150 / 255)
+    result = to_linear(simulate_camera(gray, shot=0.002, read=0.01, white_balance=(1, 1, 1)) / 255)
     # Where green was measured its variance is that of the sensor.
     measured = result[0::2, 1::2, 1]
     assert measured.var() == pytest.approx(0.002 * x + 0.01**2, rel=0.05)
