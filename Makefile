@@ -7,15 +7,13 @@ DEMO := demo
 
 .PHONY: demo test test-long lint clean
 
-# Noisy pictures in, denoised ones out, with the commands that a user would type.
+# Noisy pictures in, denoised ones out: by the model that ships, and by the same after it has had
+# two minutes to get used to these pictures.
 demo: $(VENV)/installed
 	$(PY) -m cbsn.demo pictures $(DEMO)
-	$(PY) prepare_dataset.py --dataset $(DEMO)/noisy --out $(DEMO)/patches
-	$(PY) train.py --name model --checkpoints $(DEMO) --dataset $(DEMO)/patches \
-	  --channel 16 --block 4 --maxiter 1000 --batchsize 2 --lr 2e-3 --ema 0.99 \
-	  --val_noisy $(DEMO)/noisy --val_clean $(DEMO)/clean
-	$(PY) infer.py --modelpath $(DEMO)/model --imagepath '$(DEMO)/noisy/*.png' \
-	  --savepath $(DEMO)/denoised
+	$(PY) infer.py --imagepath '$(DEMO)/noisy/*.png' --savepath $(DEMO)/denoised
+	$(PY) infer.py --imagepath '$(DEMO)/noisy/*.png' --savepath $(DEMO)/adapted \
+	  --adapt 2 --adapt_save $(DEMO)/model
 	$(PY) -m cbsn.demo report $(DEMO)
 
 test: $(VENV)/installed-dev

@@ -2,10 +2,11 @@
 
 `python -m cbsn.demo pictures FOLDER` writes FOLDER/noisy and FOLDER/clean: photographs that
 scikit-image ships, taken anew by a simulated noisy camera. `python -m cbsn.demo report FOLDER`
-compares FOLDER/denoised with them.
+compares FOLDER/denoised and FOLDER/adapted with them.
 """
 
 import argparse
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from cbsn.data.noise import neighbour_correlation
 from cbsn.evaluation.metrics import psnr
 
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")
+RESULTS = ("denoised", "adapted")
 CROP = 160
 
 
@@ -40,23 +42,25 @@ def write_pictures(folder: Path) -> None:
 
 def report(folder: Path) -> None:
     """Prints PSNR before and after, and writes `before_after.png` into `folder`."""
-    rows, before, after = [], [], []
-    print(f"{'PSNR in dB':<12}{'noisy':>8}{'denoised':>10}")
+    kinds = [kind for kind in ("noisy", *RESULTS) if (folder / kind).is_dir()]
+    rows, scores = [], []
+    print(f"{'PSNR in dB':<12}" + "".join(f"{kind:>10}" for kind in kinds))
     for path in find_images(folder / "noisy"):
-        noisy, denoised, clean = (
-            read_picture(folder / kind / path.name).pixels
-            for kind in ("noisy", "denoised", "clean")
-        )
-        before.append(psnr(clean, noisy))
-        after.append(psnr(clean, denoised))
-        print(f"{path.stem:<12}{before[-1]:>8.2f}{after[-1]:>10.2f}")
-        rows.append(np.concatenate([_middle(p) for p in (noisy, denoised, clean)], axis=1))
-    print(f"{'mean':<12}{np.mean(before):>8.2f}{np.mean(after):>10.2f}")
+        clean = read_picture(folder / "clean" / path.name).pixels
+        pictures = [read_picture(folder / kind / path.name).pixels for kind in kinds]
+        scores.append([psnr(clean, picture) for picture in pictures])
+        print(_line(path.stem, scores[-1]))
+        rows.append(np.concatenate([_middle(p) for p in (*pictures, clean)], axis=1))
+    print(_line("mean", np.mean(scores, axis=0)))
     half = len(rows) // 2
     columns = [np.concatenate(rows[:half]), np.concatenate(rows[half:])]
     picture = folder / "before_after.png"
     Image.fromarray(np.concatenate(columns, axis=1)).save(picture)
-    print(f"noisy | denoised | noise-free, side by side: {picture}")
+    print(f"{' | '.join(kinds)} | noise-free, side by side: {picture}")
+
+
+def _line(name: str, values: Iterable[float]) -> str:
+    return f"{name:<12}" + "".join(f"{value:>10.2f}" for value in values)
 
 
 def _middle(pixels: np.ndarray) -> np.ndarray:

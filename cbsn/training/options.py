@@ -22,7 +22,7 @@ class RunOptions:
             takes it; for objectives that are taught.
         init: model whose weights the training starts with, as `--modelpath` takes it; None for
             fresh ones.
-        noise: what is added to the pictures, which are clean then; with a teacher, to half of its
+        noise: what is added to the pictures, which are clean then; with a teacher, to most of its
             pictures; None for noisy pictures.
         gray: whether to train a network for gray pictures; None if the pictures are gray.
         checkpoints: folder of all runs.

@@ -131,7 +131,7 @@ def train(recipe_name: str, changes: Mapping[str, Any], options: RunOptions) -> 
         "second_shots": options.second_shots,
         "noise": noise,
         "init": options.init,
-        "teacher": options.teacher,
+        "teacher": [*options.teacher],
     }
     with contextlib.ExitStack() as lock, workers.watch():
         with workers.chief_first():
@@ -146,7 +146,7 @@ def train(recipe_name: str, changes: Mapping[str, Any], options: RunOptions) -> 
                 for line in why_strides:
                     print(line)
                 if noise and options.teacher:
-                    print(f"Half of the crops are the teacher's, with {noise}.")
+                    print(f"Of five crops three are the teacher's pictures, with {noise}.")
                 elif noise:
                     print(f"The pictures are taken to be clean; added to them: {noise}.")
             if options.teacher:
@@ -155,6 +155,7 @@ def train(recipe_name: str, changes: Mapping[str, Any], options: RunOptions) -> 
                     options.teacher,
                     folder / TARGETS,
                     precision=options.precision,
+                    skip_bad_records=options.skip_bad_records,
                     write=workers.is_chief,
                 )
         TrainingLoop(folder, trainer, pipeline, validation, options, workers).run()

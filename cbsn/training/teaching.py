@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from cbsn.data.paired_records import PairedRecords
 from cbsn.data.records import RECORD_SUFFIX, PatchRecords, RecordWriter
-from cbsn.errors import TrainingError, plain_reason
+from cbsn.errors import DataError, ImageError, TrainingError, plain_reason
 from cbsn.files import tidy, write_json
 from cbsn.inference.denoiser import Denoiser
 from cbsn.training.low_frequencies import with_low_frequencies
@@ -27,31 +27,33 @@ def teach(
     folder: Path,
     *,
     precision: str = "auto",
+    skip_bad_records: bool = False,
     write: bool = True,
 ) -> PairedRecords:
     """Pairs the patches of a data set with what trained models make of them.
 
     Each teacher denoises each patch in its eight orientations; of all the mean is taken, as
     mistakes that the passes do not have in common cancel out, and the low frequencies are the noisy
-    patch's own (`with_low_frequencies`). Record files that are there already
-    are kept, so that a run that was killed goes on; with other teachers or data they are made anew.
+    patch's own (`with_low_frequencies`). Record files that are there already are kept, so that a
+    run that was killed goes on; with other teachers or data they are made anew.
 
     Args:
         records: the noisy patches.
         teachers: of each, as `Denoiser.load` takes it.
         folder: where the targets go, a record file for each of the data set's.
         precision: as for `Denoiser.load`.
+        skip_bad_records: whether damaged records, which training will skip, get black targets.
         write: whether to make them; if not, another process has just done it.
 
     Raises:
         ModelError: if a teacher cannot be loaded.
-        DataError: if a record is damaged.
+        DataError: if a record is damaged, and may not be.
         TrainingError: if the targets cannot be written; those that are there are intact.
     """
     paths = [folder / f"{number:05d}{RECORD_SUFFIX}" for number in range(len(records.paths))]
     if write:
         try:
-            _write(records, teachers, folder, paths, precision)
+            _write(records, teachers, folder, paths, precision, skip_bad_records)
         except OSError as error:
             raise TrainingError(
                 f"The teacher's pictures cannot be written in {folder}: {plain_reason(error)}. "
@@ -84,6 +86,7 @@ def _write(
     folder: Path,
     paths: list[Path],
     precision: str,
+    skip_bad_records: bool,
 ) -> None:
     denoisers = [
         Denoiser.load(teacher, self_ensemble=True, precision=precision) for teacher in teachers
@@ -95,13 +98,19 @@ def _write(
         ],
     }
     _prepare_folder(folder, facts)
-    start = 0
+    start, shape = 0, (records.patch_size, records.patch_size, 3)
     with tqdm(total=len(records), unit="patch", desc="teacher") as bar:
         for path, count in zip(paths, records.counts, strict=True):
             if not path.exists():
                 with RecordWriter(path) as writer:
                     for index in range(start, start + count):
-                        writer.write(make_target(records[index], denoisers))
+                        try:
+                            target = make_target(records[index], denoisers)
+                        except (DataError, ImageError) as error:
+                            if not skip_bad_records:
+                                raise DataError(f"{records.describe(index)}: {error}") from error
+                            target = np.zeros(shape, records.dtype)
+                        writer.write(target)
                         bar.update()
             start += count
             bar.update(start - bar.n)

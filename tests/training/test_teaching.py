@@ -97,6 +97,9 @@ def test_what_cannot_be_taught_is_said(records, tmp_path, model):
     with pytest.raises(DataError, match=r"b\.tfrecords"):
         _teach(records, tmp_path, tmp_path / model)
     assert [path.name for path in (tmp_path / "targets").glob("*.tfrecords")] == ["00000.tfrecords"]
+    pairs = _teach(records, tmp_path, tmp_path / model, skip_bad_records=True)
+    assert len(pairs) == 5
+    assert (pairs[4][..., 3:] > 0).any()
     (tmp_path / "file").write_text("")
     with pytest.raises(TrainingError, match="file"):
         teach(records, [tmp_path / model], tmp_path / "file" / "targets", precision="float32")
