@@ -31,8 +31,8 @@ def denoise(
         image_paths: folders, globs or files.
         save_path: folder for the results.
         model_path: as for `Denoiser.load`; None for a model that ships.
-        quality: which one: "fast", the default, the student; "best" the teacher, self-ensembled.
-            None where there is a `model_path`.
+        quality: what of it: "fast", the default, the student; "best" both, self-ensembled. None
+            where there is a `model_path`.
         adapt: float > 0, minutes to adapt the model to the pictures first, as
             `cbsn.adaptation.adapt.adapt` does; a student is adapted through its teacher. None for
             not at all.
@@ -57,27 +57,28 @@ def denoise(
             "--adapt_save keeps what --adapt MINUTES makes: give that, too. "
             f"Received: --adapt_save {adapt_save}"
         )
-    student_path = None
-    if quality == "best":
-        model_path, self_ensemble = TEACHER, True
-    elif model_path is None:
-        model_path = STUDENT
-        if adapt is not None:
-            model_path, student_path = TEACHER, STUDENT
-    options["self_ensemble"] = self_ensemble
+    options["self_ensemble"] = self_ensemble or quality == "best"
+    ships = model_path is None
     if adapt is None:
         from cbsn.inference.files import denoise_files
 
-        return denoise_files(model_path, image_paths, save_path, **options)
+        return denoise_files(
+            STUDENT if ships else model_path,
+            image_paths,
+            save_path,
+            teacher_path=TEACHER if quality == "best" else None,
+            **options,
+        )
     # It imports all that training needs.
     from cbsn.adaptation.files import adapt_and_denoise_files
 
     return adapt_and_denoise_files(
-        model_path,
+        TEACHER if ships else model_path,
         image_paths,
         save_path,
         minutes=adapt,
-        student_path=student_path,
+        student_path=STUDENT if ships else None,
+        jointly=quality == "best",
         adapt_save=adapt_save,
         **options,
     )

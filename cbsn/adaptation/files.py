@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from cbsn.adaptation.adapt import adapt
+from cbsn.adaptation.adapt import TEACHER, adapt
 from cbsn.data.image_io import find_images
 from cbsn.errors import ConfigError
 from cbsn.inference.denoiser import Denoiser
@@ -20,6 +20,7 @@ def adapt_and_denoise_files(
     *,
     minutes: float,
     student_path: str | Path | None = None,
+    jointly: bool = False,
     adapt_save: str | Path | None = None,
     format: str = "auto",
     recipe_name: str | None = None,
@@ -39,6 +40,7 @@ def adapt_and_denoise_files(
         save_path: folder for the results.
         minutes: float > 0, how long to adapt.
         student_path: the model that denoises, if it is another one, which learns from the first.
+        jointly: whether both of them denoise.
         adapt_save: folder to keep the adapted model in, as `adapt` has it. Default None: it goes.
         format: as for `denoise_files`.
         recipe_name: as for `Denoiser.load`, of the model.
@@ -76,4 +78,11 @@ def adapt_and_denoise_files(
             seed=seed,
             **bare,
         )
-        return denoise_files(folder, image_paths, save_path, format=format, **options)
+        return denoise_files(
+            folder,
+            image_paths,
+            save_path,
+            teacher_path=folder / TEACHER if jointly else None,
+            format=format,
+            **options,
+        )

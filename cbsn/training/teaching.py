@@ -12,7 +12,7 @@ from cbsn.data.records import RECORD_SUFFIX, PatchRecords, RecordWriter
 from cbsn.errors import DataError, ImageError, TrainingError, plain_reason
 from cbsn.files import tidy, write_json
 from cbsn.inference.denoiser import Denoiser
-from cbsn.training.low_frequencies import with_low_frequencies
+from cbsn.inference.low_frequencies import with_low_frequencies
 from cbsn.value_range import value_range
 
 TARGETS = "targets"

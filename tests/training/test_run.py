@@ -13,8 +13,8 @@ from cbsn.data.records import RecordWriter
 from cbsn.errors import ConfigError, DataError, TrainingError, TrainingStopped
 from cbsn.evaluation.picture_pairs import PicturePairs
 from cbsn.inference.denoiser import Denoiser
+from cbsn.inference.low_frequencies import with_low_frequencies
 from cbsn.model_path import load_model
-from cbsn.training.low_frequencies import with_low_frequencies
 from cbsn.training.options import RunOptions
 from cbsn.training.run import train
 

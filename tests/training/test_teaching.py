@@ -4,9 +4,9 @@ import pytest
 from cbsn.data.records import PatchRecords, RecordWriter
 from cbsn.errors import DataError, ModelError, TrainingError
 from cbsn.inference.denoiser import Denoiser
+from cbsn.inference.low_frequencies import with_low_frequencies
 from cbsn.model_folder import save_model
 from cbsn.recipes import customised
-from cbsn.training.low_frequencies import with_low_frequencies
 from cbsn.training.teaching import teach
 
 SIZE = 24

@@ -3,7 +3,7 @@ import pytest
 import scipy
 
 from cbsn.data.camera import to_srgb
-from cbsn.training.low_frequencies import with_low_frequencies
+from cbsn.inference.low_frequencies import with_low_frequencies
 
 
 @pytest.fixture
