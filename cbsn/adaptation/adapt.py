@@ -14,6 +14,7 @@ from tqdm import tqdm
 from cbsn.adaptation.picture_patches import PicturePatches
 from cbsn.adaptation.tuning import LEARNING_RATE, Tuned, tune
 from cbsn.checksums import CHECKSUMS
+from cbsn.data.noise import Noise
 from cbsn.errors import ConfigError, DataError, TrainingError
 from cbsn.evaluation.noise.estimate import LAGS
 from cbsn.inference.denoiser import Denoiser
@@ -31,6 +32,9 @@ TEACHER = "teacher"
 """Name of the teacher's folder in that of its student."""
 
 _ADAPTED = "adapted"
+
+_CAMERA = Noise("camera", sigma=(0.3, 8.0), peak=(30.0, 3000.0))
+"""What the student that ships has been trained with: it would forget that."""
 
 _TEACHER_DONE, _TARGETS_DONE = 2 / 3, 5 / 6
 """Parts of the time after which the teacher, and what a student learns from, are there."""
@@ -158,6 +162,7 @@ def adapt(
             held_out,
             measured=Distillation(amplify=1.0),
             deadline=time_at(1),
+            noise=_CAMERA if student.network.channels == 3 else None,
             title="its student",
             **options,
         )

@@ -12,6 +12,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from cbsn.adaptation.picture_patches import PicturePatches
+from cbsn.data.noise import Noise
 from cbsn.data.pipeline import PatchPipeline
 from cbsn.objectives.objective import Objective
 from cbsn.recipes import Recipe
@@ -64,6 +65,7 @@ def tune(
     *,
     measured: Objective,
     deadline: float,
+    noise: Noise | None = None,
     max_steps: int | None = None,
     learning_rate: float = LEARNING_RATE,
     precision: str = "float32",
@@ -83,6 +85,7 @@ def tune(
         held_out: what to measure on.
         measured: the objective whose first term tells.
         deadline: when to be done, by `time.monotonic()`.
+        noise: what most pairs of patches are made anew with, as `PatchPipeline` has it.
         max_steps: int, number of steps after which to end in any case. Default None.
         learning_rate: float > 0.
         precision: Keras dtype policy of the network's layers.
@@ -108,19 +111,30 @@ def tune(
     # The second measurement takes as long.
     deadline -= time.monotonic() - started
     steps = _train(
-        trainer, _pipeline(recipe, trainer.model, training, seed), deadline, max_steps, title
+        trainer,
+        _pipeline(recipe, trainer.model, training, seed, noise),
+        deadline,
+        max_steps,
+        title,
     )
     recipe = dataclasses.replace(recipe, max_steps=steps)
     return Tuned(recipe, trainer.model, steps, before, measure())
 
 
-def _pipeline(recipe: Recipe, network: Any, patches: PicturePatches, seed: int) -> PatchPipeline:
+def _pipeline(
+    recipe: Recipe,
+    network: Any,
+    patches: PicturePatches,
+    seed: int,
+    noise: Noise | None = None,
+) -> PatchPipeline:
     return PatchPipeline(
         patches,
         recipe.patch_size,
         recipe.batch_size,
         seed,
         channels=network.channels,
+        noise=noise,
         shots=recipe.build_objective().SHOTS,
     )
 

@@ -16,6 +16,7 @@ from cbsn.data.noise import Noise
 from cbsn.data.order import RecordOrder
 from cbsn.data.paired_records import PairedRecords
 from cbsn.data.records import PatchRecords
+from cbsn.data.retake import Retake
 from cbsn.errors import ConfigError, DataError
 from cbsn.value_range import value_range
 
@@ -24,9 +25,8 @@ _CROPS_AT_ONCE, _BYTES_AT_ONCE = 128, 2**23
 
 _BATCHES_AHEAD = 4
 
-_REAL, _SMALLEST = 0.4, 3
-"""Where pairs get synthetic noise, the share that stays as it is; and how often the others are made
-smaller at most."""
+_REAL = 0.3
+"""Share of pairs that stay as they are where others are taken anew."""
 
 
 class PatchPipeline:
@@ -43,9 +43,8 @@ class PatchPipeline:
         skip_bad_records: whether to take the next record of the epoch in place of a damaged one.
         channels: int, 3 (RGB), or 1: gray, the luma (Rec. 601) of what has colours.
         noise: what is added to the crops, which are clean then; None for nothing. It is drawn anew
-            each time, a function of seed and position. Of pairs, 2 of 5 stay as they are. The
-            others become pictures that their camera has not taken: the second, which is the clean
-            one, made 1, 2 or 3 times smaller, which makes it sharp, and the first that with noise.
+            each time, a function of seed and position. Of pairs, 3 of 10 stay as they are; the
+            others are `Retake`s, with that noise, of the second picture.
         shots: int, noisy shots of each crop, one after the other in the channels. Two come of
             `PairedRecords`, or of noise drawn twice.
 
@@ -95,6 +94,7 @@ class PatchPipeline:
         self._skip_bad_records = skip_bad_records
         self._channels = channels
         self._noise = noise
+        self._retake = Retake(noise, patch_size) if noise else None
         self._shots = shots
         self._error: DataError | None = None
 
@@ -187,7 +187,6 @@ class PatchPipeline:
 
     def _crops(self, positions: Iterable[int]) -> np.ndarray:
         positions = list(positions)
-        size = self.patch_size
         dtype = np.float32 if self._noise else self.records.dtype
         crops = np.empty((len(positions), *self._crop_shape), dtype)
         bits = np.random.Philox(key=0)
@@ -198,34 +197,27 @@ class PatchPipeline:
             # it asks the system for entropy that it does not use.
             state["state"]["key"] = position, self.seed
             bits.state = state
-            shrink = self._shrink(patch, random)
-            side = size * max(1, shrink)
-            room = self.records.patch_size - side + 1
-            top, left, orientation = random.integers(0, (room, room, NUM_ORIENTATIONS))
-            patch = orient(patch[top : top + side, left : left + side], orientation)
-            if self._channels == 1:
-                patch = _luma(patch)
-            if self._noise:
-                patch = self._with_noise(patch, shrink, random)
+            patch = self._cut(patch, random)
             # Channel by channel: NumPy would copy a turned patch in runs of one pixel's three
             # values, several times slower.
             for channel in range(crop.shape[-1]):
                 crop[..., channel] = patch[..., channel]
         return crops
 
-    def _shrink(self, patch: np.ndarray, random: np.random.Generator) -> int:
-        """How often smaller a pair becomes; 0 where it stays as it is, or there is no pair."""
-        if not self._noise or patch.shape[-1] == 3 or random.random() < _REAL:
-            return 0
-        return int(random.integers(min(_SMALLEST, len(patch) // self.patch_size))) + 1
-
-    def _with_noise(
-        self, patch: np.ndarray, shrink: int, random: np.random.Generator
-    ) -> np.ndarray:
-        if shrink:
-            clean = _shrunk(patch[..., self._channels :], shrink)
-            return np.concatenate([self._noise(clean, random), self._noise.clean(clean)], axis=-1)
-        if patch.shape[-1] > self._channels:
+    def _cut(self, patch: np.ndarray, random: np.random.Generator) -> np.ndarray:
+        """A crop of a patch, or of a pair of them, turned, with noise."""
+        pair = patch.shape[-1] > 3
+        if pair and self._noise and random.random() >= _REAL:
+            second = patch[..., 3:]
+            return self._retake(_luma(second) if self._channels == 1 else second, random)
+        size, room = self.patch_size, len(patch) - self.patch_size + 1
+        top, left, orientation = random.integers(0, (room, room, NUM_ORIENTATIONS))
+        patch = orient(patch[top : top + size, left : left + size], orientation)
+        if self._channels == 1:
+            patch = _luma(patch)
+        if not self._noise:
+            return patch
+        if pair:
             return patch / np.float32(value_range(patch.dtype))
         return np.concatenate([self._noise(patch, random) for _ in range(self._shots)], axis=-1)
 
@@ -252,10 +244,3 @@ def _luma(patch: np.ndarray) -> np.ndarray:
     red, green, blue = (patch[..., channel::3].astype(np.float64) for channel in range(3))
     luma = 0.299 * red + 0.587 * green + 0.114 * blue
     return (np.rint(luma) if patch.dtype.kind == "u" else luma).astype(patch.dtype)
-
-
-def _shrunk(image: np.ndarray, times: int) -> np.ndarray:
-    """The means of cells of `times` × `times` pixels, float32 in units of [0, 1]."""
-    height, width, channels = image.shape
-    cells = image.reshape(height // times, times, width // times, times, channels)
-    return cells.mean(axis=(1, 3), dtype=np.float32) / np.float32(value_range(image.dtype))

@@ -290,27 +290,21 @@ def test_camera_noise_for_gray_is_refused_at_once(records):
 
 @pytest.mark.parametrize(("channels", "kind"), [(3, "camera"), (1, "gaussian")])
 def test_most_pairs_are_made_anew_from_what_is_clean(tmp_path, random, channels, kind):
-    """Their second picture is a slope, which tells how much smaller it has become."""
-    slope = 30 + 8 * np.indices((24, 24))[0]
-    pixels = np.repeat(slope[..., None], 3, axis=-1).astype("uint8")
     records = []
-    for name, value in (("noisy", 255 - pixels), ("denoised", pixels)):
+    for name, value in (("noisy", 30), ("denoised", 200)):
         with RecordWriter(tmp_path / f"{name}.tfrecords") as writer:
             for _ in range(20):
-                writer.write(value)
+                writer.write(np.full((24, 24, 3), value, np.uint8))
         records.append(PatchRecords([tmp_path / f"{name}.tfrecords"], 24, np.uint8))
     pairs = PairedRecords(*records, range(20))
     noise = Noise.parse(kind, "2", None)
     pipeline = PatchPipeline(pairs, 8, 200, 4, channels=channels, shots=2, noise=noise)
     crops = pipeline.batch(3)
-    assert crops.dtype == np.float32
+    assert crops.dtype == np.float32 and crops.shape == (200, 8, 8, 2 * channels)
     noisy, clean = np.split(crops, 2, axis=-1)
-    real = (np.abs(noisy + clean - 1) < 1e-6).all(axis=(1, 2, 3))
-    assert real.sum() == pytest.approx(0.4 * 200, abs=25)
-    assert not np.allclose(noisy[~real], clean[~real])
+    real = (noisy == np.float32(30 / 255)).all(axis=(1, 2, 3))
+    assert real.sum() == pytest.approx(0.3 * 200, abs=25)
+    assert (clean[real] == np.float32(200 / 255)).all()
     assert np.abs(noisy - clean)[~real].mean() < 0.15
-    if kind == "gaussian":
-        assert (noisy - clean)[~real].std() == pytest.approx(2 / 255, rel=0.05)
-        down, right = (np.abs(np.diff(clean[~real], axis=axis)).max((1, 2, 3)) for axis in (1, 2))
-        assert [*np.unique(np.rint(255 * np.maximum(down, right)))] == [8, 16, 24]
+    assert (noisy[~real] != clean[~real]).any(axis=(1, 2, 3)).all()
     np.testing.assert_array_equal(pipeline.crop(601), crops[1])
