@@ -100,8 +100,7 @@ def adapt(
         >>> denoise = Denoiser.load("adapted")
     """
     started = time.monotonic()
-    if not (minutes > 0 and math.isfinite(minutes)):
-        raise ConfigError(f"--adapt takes minutes, above 0. Received: --adapt {minutes:g}")
+    check_minutes(minutes)
     folder = Path(folder).expanduser()
     _check_folder(folder)
     precision, _ = choose_precision(precision)
@@ -170,6 +169,16 @@ def adapt(
     elif student:
         print("Its student stays as it was, too.", flush=True)
     _save(folder, student or teacher, teacher if student else None)
+
+
+def check_minutes(minutes: float) -> None:
+    """Refuses what is no time.
+
+    Raises:
+        ConfigError: if it is not above 0.
+    """
+    if not (minutes > 0 and math.isfinite(minutes)):
+        raise ConfigError(f"--adapt takes minutes, above 0. Received: --adapt {minutes:g}")
 
 
 def _check_folder(folder: Path) -> None:

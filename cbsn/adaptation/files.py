@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from cbsn.adaptation.adapt import TEACHER, adapt
+from cbsn.adaptation.adapt import TEACHER, adapt, check_minutes
 from cbsn.data.image_io import find_images
 from cbsn.errors import ConfigError
 from cbsn.inference.denoiser import Denoiser
@@ -56,6 +56,7 @@ def adapt_and_denoise_files(
     Raises:
         CbsnError: as `adapt` and `denoise_files` do.
     """
+    check_minutes(minutes)
     image_paths = [*image_paths]
     save_path = Path(save_path).expanduser()
     bare = {"recipe_name": recipe_name, "channel": channel, "num_block": num_block}

@@ -5,6 +5,7 @@ from PIL import Image
 
 from cbsn.data.camera import simulate_camera
 from cbsn.data.image_io import Picture, read_picture, write_picture
+from cbsn.evaluation.metrics import psnr
 
 
 @pytest.fixture
@@ -37,6 +38,15 @@ def test_golden_pictures(golden, run_command, tmp_path):
         expected = read_picture(golden(f"trained/infer/{name}")).pixels
         off = np.abs(result.astype(int) - expected)
         assert off.max() <= 1 and (off > 0).mean() <= 1e-4
+
+
+def test_a_stranger_needs_no_model(run_command, tmp_path):
+    clean = simulate_camera(skimage.data.chelsea(), shot=0, read=0)[:96, 100:200]
+    noisy = simulate_camera(skimage.data.chelsea())[:96, 100:200]
+    write_picture(tmp_path / "in.png", Picture(noisy, "PNG"))
+    run = run_command("infer.py", "--imagepath", "*.png", "--savepath", "out")
+    assert run.returncode == 0, run.stderr
+    assert psnr(clean, read_picture(tmp_path / "out" / "in.png").pixels) > psnr(clean, noisy) + 3
 
 
 @pytest.mark.parametrize(
@@ -103,6 +113,9 @@ def test_a_mixed_folder(flags_of_model, run_command, noisy, tmp_path):
         (["--imagepath", "a.bmp", "--savepath", "out", "--tile", "wide"], "tile is auto"),
         (["--imagepath", "a.bmp", "--savepath", "out", "--gpu", "99"], "--gpu 99"),
         (["--imagepath", "a.bmp", "--savepath", "out", "--channel", "64"], "--channel"),
+        (["--imagepath", "a.bmp", "--savepath", "out", "--quality", "best"], "--quality best"),
+        (["--imagepath", "a.bmp", "--savepath", "out", "--adapt", "0"], "--adapt 0"),
+        (["--imagepath", "a.bmp", "--savepath", "out", "--adapt_save", "b"], "--adapt_save b"),
         (["--imagepath", "a.bmp"], "--savepath"),
         (["--imagepath", "a.bmp", "--savepath", "out", "--format", "gif"], "gif"),
     ],
