@@ -7,16 +7,17 @@ from cbsn.data.noise import Noise
 from cbsn.value_range import value_range
 
 _SHRINKS = (2, 3, 4)
-_DARK, _DARKEST = 0.5, 0.3
-"""The share that is made darker, and how much of the light is left at least."""
+_OTHER_LIGHT, _DARKEST, _TINT = 0.5, 0.3, 0.6
+"""The share that is taken in another light; how much of that is left at least, and how much of each
+colour, beside, as lamps differ."""
 
 
 class Retake:
     """Takes a picture anew, with noise.
 
     A denoised photograph is soft, and still has faults. Made 2, 3 or 4 times smaller it is sharp,
-    and next to free of them: as clean as any. Half of the time it is made darker, and then given
-    noise.
+    and next to free of them: as clean as any. Half of the time it is put into another light, less
+    of it and of another colour; and then it is given noise.
 
     Args:
         noise: what is added.
@@ -52,6 +53,7 @@ class Retake:
         window = orient(picture[top : top + side, left : left + side], orientation)
         cells = window.reshape(self._size, times, self._size, times, -1)
         clean = cells.mean(axis=(1, 3), dtype=np.float32) / np.float32(value_range(picture.dtype))
-        if random.random() < _DARK:
-            clean = clean * np.float32(random.uniform(_DARKEST, 1))
+        if random.random() < _OTHER_LIGHT:
+            light = random.uniform(_DARKEST, 1) * random.uniform(_TINT, 1, clean.shape[-1])
+            clean = clean * light.astype(np.float32)
         return np.concatenate([self._noise(clean, random), self._noise.clean(clean)], axis=-1)

@@ -43,7 +43,7 @@ def test_a_number_tells_all():
 
 def test_pictures_become_sharp(monkeypatch):
     """Of a slope of one level a pixel 2, 3 and 4 are left."""
-    monkeypatch.setattr(module, "_DARK", 0)
+    monkeypatch.setattr(module, "_OTHER_LIGHT", 0)
     slope = np.arange(256, dtype="uint8")[:, None, None] * np.ones((1, 256, 3), "uint8")
     for size, expected in ((32, [2, 3, 4]), (100, [2]), (200, [1])):
         steps = set()
@@ -52,9 +52,13 @@ def test_pictures_become_sharp(monkeypatch):
         assert sorted(steps) == expected
 
 
-def test_some_are_darker(monkeypatch):
+def test_some_are_in_another_light():
     picture = np.full((64, 64, 3), 200, np.uint8)
-    means = [clean.mean() for _, clean in _many(Noise("gaussian", sigma=(0, 0)), picture)]
-    as_it_was = np.isclose(means, 200 / 255)
+    cleans = _many(Noise("gaussian", sigma=(0, 0)), picture)
+    colors = np.array([clean.mean(axis=(0, 1)) for _, clean in cleans]) / (200 / 255)
+    as_it_was = np.isclose(colors, 1, atol=1e-3).all(axis=1)
     assert 0.25 < as_it_was.mean() < 0.75
-    assert 0.3 * 200 / 255 < min(means) < 0.4 * 200 / 255
+    others = colors[~as_it_was]
+    assert 0.3 * 0.6 < others.min() < 0.4 and 0.8 < others.max() < 1
+    tints = others.max(axis=1) / others.min(axis=1)
+    assert 1.3 < tints.max() < 1 / 0.6
