@@ -34,7 +34,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--quality",
         choices=("fast", "best"),
         help="fast (default): a small network, the student; best: the mean of it and its teacher, "
-        "in the eight orientations of each picture, some fifty times as long",
+        "in the eight orientations of each picture, some twenty times as long",
     )
     add(
         "--adapt",

@@ -72,6 +72,7 @@ LOCAL = {
     "n2v-unet": {"filters": 8, "depth": 2},
     "dil-unet": {"filters": 8, "depth": 2},
     "n2n-resunet": {"filters": 8, "depth": 2, "reduction": 0},
+    "distill": {"filters": 8, "depth": 2},
 }
 """Sizes at which tiles make the whole: without attention or excitation."""
 
