@@ -281,7 +281,7 @@ RECIPES = {
             normalization="0-1",
             **_UNET_TRAINING,
         ),
-        # python train.py --recipe distill --dataset photos --teacher cbsn
+        # python train.py --recipe distill --dataset photos --teacher teacher
         # A small network learns what a trained one does. Without squeeze-and-excitation it is
         # local, so that tiles are exact.
         Recipe(

@@ -146,9 +146,7 @@ def train(recipe_name: str, changes: Mapping[str, Any], options: RunOptions) -> 
                 for line in why_strides:
                     print(line)
                 if noise and options.teacher:
-                    print(
-                        f"Seven of ten crops are the teacher's pictures, taken anew with {noise}."
-                    )
+                    print(f"Most crops are the teacher's pictures, taken anew with {noise}.")
                 elif noise:
                     print(f"The pictures are taken to be clean; added to them: {noise}.")
             if options.teacher:

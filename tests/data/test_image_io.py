@@ -329,9 +329,8 @@ def test_find_images(tmp_path, monkeypatch):
     assert [p.name for p in find_images(tmp_path)] == ["a.jpg", "b.PNG"]
     assert [p.name for p in find_images(f"{tmp_path}/*")] == ["a.jpg", "b.PNG", "notes.txt"]
     assert [p.name for p in find_images(f"{tmp_path}/**/*.tiff")] == ["c.tiff"]
-    assert find_images(tmp_path / "a.jpg") == [tmp_path / "a.jpg"]
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert find_images("~/a.jpg") == [tmp_path / "a.jpg"]
+    assert find_images("~/a.jpg") == find_images(tmp_path / "a.jpg") == [tmp_path / "a.jpg"]
 
 
 def test_a_name_with_brackets_is_a_name_first(tmp_path):

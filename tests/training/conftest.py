@@ -118,3 +118,18 @@ def read_state():
         return {name: reader.get_tensor(name) for name in names}
 
     return read
+
+
+@pytest.fixture(scope="module")
+def patches(tmp_path_factory):
+    path = tmp_path_factory.mktemp("data") / "patches.tfrecords"
+    random = np.random.default_rng(0)
+    with RecordWriter(path) as writer:
+        for _ in range(5):
+            writer.write(random.integers(0, 256, (256, 256, 3)).astype("uint8"))
+    return path
+
+
+@pytest.fixture
+def options(patches, tmp_path):
+    return {"dataset": str(patches), "checkpoints": tmp_path / "runs"}
