@@ -33,8 +33,8 @@ def make_parser() -> argparse.ArgumentParser:
     add(
         "--quality",
         choices=("fast", "best"),
-        help="fast (default): a small network, the student; best: the mean of it and its teacher, "
-        "in the eight orientations of each picture, some twenty times as long",
+        help="of the model that ships: fast (default), or best: in the eight orientations of each "
+        "picture, eight times as long",
     )
     add(
         "--adapt",

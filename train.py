@@ -37,6 +37,12 @@ def make_parser() -> argparse.ArgumentParser:
     )
     cli.add_noise(what, "noise to add to pictures that are clean, or to the teacher's")
     what.add_argument(
+        "--own_noise",
+        metavar="GAIN",
+        help="learn from the teacher's pictures with noise like that of --dataset, as measured, so "
+        "many times as strong: 1, or a range such as 0.4-2.5",
+    )
+    what.add_argument(
         "--recipe",
         default="cbsn",
         help="method, with all its settings: cbsn, apbsn, ssbsn, n2v-unet, dil-unet, n2n-resunet "
@@ -108,12 +114,6 @@ def make_parser() -> argparse.ArgumentParser:
         "--ramp_steps",
         type=int,
         help="steps to the full weight of the invariance term (cbsn: 200000, dil-unet: 20000)",
-    )
-    how.add_argument(
-        "--amplify",
-        type=float,
-        help="how often at most the noise is in the pictures that a student sees; 1: as it is "
-        "(distill: 4)",
     )
     how.add_argument(
         "--perceptual_weights",
@@ -222,7 +222,7 @@ def _stride(text: str) -> int | str:
 
 def main(flags: argparse.Namespace) -> None:
     """Trains."""
-    from cbsn.data.noise import Noise
+    from cbsn.data.noise import Noise, parse_range
     from cbsn.devices import select_gpus
     from cbsn.errors import ConfigError
     from cbsn.training.options import RunOptions
@@ -240,7 +240,6 @@ def main(flags: argparse.Namespace) -> None:
         "learning_rate": flags.lr,
         "lr_decay_steps": flags.lr_steps,
         "lmbda": flags.lmbda,
-        "amplify": flags.amplify,
         "ramp_steps": flags.ramp_steps,
         "stride_b": flags.stride_b,
         "stride_i": flags.stride_i,
@@ -250,6 +249,9 @@ def main(flags: argparse.Namespace) -> None:
     names = {field.name for field in dataclasses.fields(RunOptions)}
     given = {key: value for key, value in vars(flags).items() if key in names}
     given["noise"] = Noise.parse(flags.noise, flags.noise_sigma, flags.noise_peak)
+    if flags.own_noise is not None:
+        accepted = "times, above 0, to 1e9, such as 1, or their range, such as 0.4-2.5"
+        given["own_noise"] = parse_range("--own_noise", flags.own_noise, accepted, positive=True)
     if flags.save_path:
         if (flags.checkpoints, flags.name) != (Path("checkpoints"), "temp"):
             raise ConfigError(

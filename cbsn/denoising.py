@@ -8,8 +8,7 @@ from cbsn.errors import ConfigError
 from cbsn.model_path import SHIPPED
 
 STUDENT = SHIPPED / "student"
-TEACHER = SHIPPED / "teacher"
-"""The models that ship: a small network, and the blind-spot network that it has learned from."""
+"""The model that ships for use: a small network."""
 
 QUALITIES = ("fast", "best")
 
@@ -31,11 +30,10 @@ def denoise(
         image_paths: folders, globs or files.
         save_path: folder for the results.
         model_path: as for `Denoiser.load`; None for a model that ships.
-        quality: what of it: "fast", the default, the student; "best" both, self-ensembled. None
-            where there is a `model_path`.
+        quality: "fast", the default, or "best", self-ensembled. None where there is a
+            `model_path`.
         adapt: float > 0, minutes to adapt the model to the pictures first, as
-            `cbsn.adaptation.adapt.adapt` does; a student is adapted through its teacher. None for
-            not at all.
+            `cbsn.adaptation.adapt.adapt` does. None for not at all.
         adapt_save: folder to keep the adapted model in; None for not at all.
         self_ensemble: as for `Denoiser`.
         **options: of `cbsn.inference.files.denoise_files`.
@@ -58,27 +56,15 @@ def denoise(
             f"Received: --adapt_save {adapt_save}"
         )
     options["self_ensemble"] = self_ensemble or quality == "best"
-    ships = model_path is None
+    if model_path is None:
+        model_path = STUDENT
     if adapt is None:
         from cbsn.inference.files import denoise_files
 
-        return denoise_files(
-            STUDENT if ships else model_path,
-            image_paths,
-            save_path,
-            teacher_path=TEACHER if quality == "best" else None,
-            **options,
-        )
+        return denoise_files(model_path, image_paths, save_path, **options)
     # It imports all that training needs.
     from cbsn.adaptation.files import adapt_and_denoise_files
 
     return adapt_and_denoise_files(
-        TEACHER if ships else model_path,
-        image_paths,
-        save_path,
-        minutes=adapt,
-        student_path=STUDENT if ships else None,
-        jointly=quality == "best",
-        adapt_save=adapt_save,
-        **options,
+        model_path, image_paths, save_path, minutes=adapt, adapt_save=adapt_save, **options
     )

@@ -289,7 +289,7 @@ RECIPES = {
             network="ResidualAttentionUNet",
             network_config={"filters": 24, "depth": 3, "reduction": 0, "channels": 3},
             objective="Distillation",
-            objective_config={"amplify": 4.0},
+            objective_config={},
             normalization="0-1",
             **_UNET_TRAINING,
         ),

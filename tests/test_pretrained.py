@@ -5,10 +5,12 @@ import pytest
 import skimage.data
 
 from cbsn.data.camera import simulate_camera
-from cbsn.denoising import STUDENT, TEACHER
+from cbsn.denoising import STUDENT
 from cbsn.evaluation.metrics import psnr
 from cbsn.inference.denoiser import Denoiser
 from cbsn.model_path import SHIPPED, load_model
+
+TEACHER = SHIPPED / "teacher"
 
 CROP = (slice(50, 210), slice(150, 310))
 

@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from cbsn.adaptation.adapt import TEACHER, adapt, check_minutes
+from cbsn.adaptation.adapt import adapt, check_minutes
 from cbsn.data.image_io import find_images
 from cbsn.errors import ConfigError
 from cbsn.inference.denoiser import Denoiser
@@ -19,8 +19,6 @@ def adapt_and_denoise_files(
     save_path: str | Path,
     *,
     minutes: float,
-    student_path: str | Path | None = None,
-    jointly: bool = False,
     adapt_save: str | Path | None = None,
     format: str = "auto",
     recipe_name: str | None = None,
@@ -32,21 +30,19 @@ def adapt_and_denoise_files(
 ) -> int:
     """Adapts a model to pictures, as `adapt` does, and denoises these, as `denoise_files` does.
 
-    What is wrong with the flags, the models or the folders is said before the minutes begin.
+    What is wrong with the flags, the model or the folders is said before the minutes begin.
 
     Args:
         model_path: the model to adapt.
         image_paths: the pictures: folders, globs or files.
         save_path: folder for the results.
         minutes: float > 0, how long to adapt.
-        student_path: the model that denoises, if it is another one, which learns from the first.
-        jointly: whether both of them denoise.
         adapt_save: folder to keep the adapted model in, as `adapt` has it. Default None: it goes.
         format: as for `denoise_files`.
-        recipe_name: as for `Denoiser.load`, of the model.
+        recipe_name: as for `Denoiser.load`.
         channel: likewise.
         num_block: likewise.
-        precision: likewise, for both.
+        precision: likewise.
         seed: int ≥ 0, of the adaptation, and of R3.
         **options: of `Denoiser.load`.
 
@@ -62,7 +58,7 @@ def adapt_and_denoise_files(
     bare = {"recipe_name": recipe_name, "channel": channel, "num_block": num_block}
     options = {"precision": precision, "seed": seed, **options}
     plan_outputs(sorted({p for each in image_paths for p in find_images(each)}), save_path, format)
-    Denoiser.load(student_path or model_path, **({} if student_path else bare), **options)
+    Denoiser.load(model_path, **bare, **options)
     try:
         save_path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -74,16 +70,8 @@ def adapt_and_denoise_files(
             folder,
             minutes,
             model_path,
-            student_path,
             precision=precision,
             seed=seed,
             **bare,
         )
-        return denoise_files(
-            folder,
-            image_paths,
-            save_path,
-            teacher_path=folder / TEACHER if jointly else None,
-            format=format,
-            **options,
-        )
+        return denoise_files(folder, image_paths, save_path, format=format, **options)

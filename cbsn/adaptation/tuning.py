@@ -12,19 +12,13 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from cbsn.adaptation.picture_patches import PicturePatches
-from cbsn.data.noise import Noise
+from cbsn.data.picture_noise import PictureNoise
 from cbsn.data.pipeline import PatchPipeline
-from cbsn.objectives.objective import Objective
 from cbsn.recipes import Recipe
 from cbsn.training.step_random import StepRandom
 from cbsn.training.trainer import Trainer
 from cbsn.value_range import value_range
 
-LEARNING_RATE = 1e-4
-"""With more, the losses fall as well, but the brightness of flat pictures comes to waver: on SIDD
-and cc15, PSNR fell by as much as 1 dB in the first 100 steps at 3e-4, where it rose at 1e-4."""
-
-_BATCH_SIZE = 4
 _EMA = 0.998
 
 _CHECKED = 32
@@ -63,11 +57,10 @@ def tune(
     training: PicturePatches,
     held_out: PicturePatches,
     *,
-    measured: Objective,
     deadline: float,
-    noise: Noise | None = None,
+    learning_rate: float,
+    noise: PictureNoise | None = None,
     max_steps: int | None = None,
-    learning_rate: float = LEARNING_RATE,
     precision: str = "float32",
     seed: int = 0,
     title: str = "adapting",
@@ -75,19 +68,19 @@ def tune(
     """Trains a network from given weights on, till the time is over.
 
     The learning rate is constant, the loss what it is at the end of the recipe's training. The loss
-    that tells, before and after, is the first term of an objective on the same crops with the same
-    random numbers; its time counts. There is at least one step. A progress bar counts seconds.
+    that tells, before and after, is the first term of the recipe's objective on the same crops with
+    the same random numbers; its time counts. There is at least one step. A progress bar counts
+    seconds.
 
     Args:
         recipe: of the network; its patch size must fit the patches.
         weights: as `network.get_weights()` has them.
         training: what to train on.
         held_out: what to measure on.
-        measured: the objective whose first term tells.
         deadline: when to be done, by `time.monotonic()`.
-        noise: what most pairs of patches are made anew with, as `PatchPipeline` has it.
-        max_steps: int, number of steps after which to end in any case. Default None.
         learning_rate: float > 0.
+        noise: what the second picture of a pair is taken anew with, as `PatchPipeline` has it.
+        max_steps: int, number of steps after which to end in any case. Default None.
         precision: Keras dtype policy of the network's layers.
         seed: int ≥ 0, of crops, order, and the random numbers of the objective.
         title: what the progress bar says.
@@ -98,14 +91,13 @@ def tune(
     recipe = dataclasses.replace(
         recipe,
         objective_config=objective_config,
-        batch_size=_BATCH_SIZE,
         learning_rate=learning_rate,
         lr_decay=1.0,
         epochs=0,
     )
     trainer = Trainer(recipe, precision=precision, ema=_EMA, seed=seed)
     trainer.initialize(weights)
-    measure = _measure(recipe, trainer.model, measured, held_out, seed)
+    measure = _measure(recipe, trainer.model, held_out, seed, noise)
     started = time.monotonic()
     before = measure()
     # The second measurement takes as long.
@@ -126,7 +118,7 @@ def _pipeline(
     network: Any,
     patches: PicturePatches,
     seed: int,
-    noise: Noise | None = None,
+    noise: PictureNoise | None,
 ) -> PatchPipeline:
     return PatchPipeline(
         patches,
@@ -165,10 +157,11 @@ def _train(
 
 
 def _measure(
-    recipe: Recipe, network: Any, objective: Objective, patches: PicturePatches, seed: int
+    recipe: Recipe, network: Any, patches: PicturePatches, seed: int, noise: PictureNoise | None
 ) -> Callable[[], float]:
     """Returns what measures the network, as its weights are then, on always the same crops."""
-    pipeline = _pipeline(recipe, network, patches, seed)
+    pipeline = _pipeline(recipe, network, patches, seed, noise)
+    objective = recipe.build_objective()
     crops = max(_CHECKED, len(patches))
     batches = [pipeline.batch(number) for number in range(-(-crops // recipe.batch_size))]
     normalization = recipe.build_normalization()

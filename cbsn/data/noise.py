@@ -79,7 +79,11 @@ class Noise:
                 f"poisson-gaussian, which has both. Received: --noise_{name} {given[name]}"
             )
         settings = {**_DEFAULTS[kind], **given}
-        return cls(kind, **{name: _parse_range(name, text) for name, text in settings.items()})
+        ranges = {
+            name: parse_range(f"--noise_{name}", text, _ACCEPTED[name], positive=name == "peak")
+            for name, text in settings.items()
+        }
+        return cls(kind, **ranges)
 
     def __call__(self, image: np.ndarray, random: np.random.Generator) -> np.ndarray:
         """Returns a picture with noise.
@@ -197,15 +201,25 @@ def neighbour_correlation(noise: np.ndarray, lags: int = 5) -> np.ndarray:
     )
 
 
-def _parse_range(name: str, text: str) -> tuple[float, float]:
-    """Two equal numbers for a single one."""
+def parse_range(
+    flag: str, text: str, accepted: str, *, positive: bool = False
+) -> tuple[float, float]:
+    """Returns the lowest and the highest value that a flag gives.
+
+    Args:
+        flag: its name, for the error.
+        text: a number, or two with `-` in between, of 0 to 1e9.
+        accepted: what it takes, for the error.
+        positive: whether 0 is none of it.
+
+    Raises:
+        ConfigError: for anything else.
+    """
     try:
         numbers = [float(part) for part in text.split("-")]
         low, high = numbers * 2 if len(numbers) == 1 else numbers
     except ValueError:
         low = high = float("nan")
-    if not 0 <= low <= high <= _MOST or (name == "peak" and low == 0):
-        raise ConfigError(
-            f"--noise_{name} takes {_ACCEPTED[name]}. Received: --noise_{name} {text}"
-        )
+    if not 0 <= low <= high <= _MOST or (positive and low == 0):
+        raise ConfigError(f"{flag} takes {accepted}. Received: {flag} {text}")
     return low, high

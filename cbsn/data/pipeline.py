@@ -12,21 +12,17 @@ import numpy as np
 import tensorflow as tf
 
 from cbsn.data.augment import NUM_ORIENTATIONS, orient
-from cbsn.data.noise import Noise
 from cbsn.data.order import RecordOrder
 from cbsn.data.paired_records import PairedRecords
+from cbsn.data.picture_noise import PictureNoise
 from cbsn.data.records import PatchRecords
 from cbsn.data.retake import Retake
 from cbsn.errors import ConfigError, DataError
-from cbsn.value_range import value_range
 
 _CROPS_AT_ONCE, _BYTES_AT_ONCE = 128, 2**23
 """Crops that tf.data asks Python for in one call at most, as every call has its price."""
 
 _BATCHES_AHEAD = 4
-
-_REAL = 0.3
-"""Share of pairs that stay as they are where others are taken anew."""
 
 
 class PatchPipeline:
@@ -43,8 +39,8 @@ class PatchPipeline:
         skip_bad_records: whether to take the next record of the epoch in place of a damaged one.
         channels: int, 3 (RGB), or 1: gray, the luma (Rec. 601) of what has colours.
         noise: what is added to the crops, which are clean then; None for nothing. It is drawn anew
-            each time, a function of seed and position. Of pairs, 3 of 10 stay as they are; the
-            others are `Retake`s, with that noise, of the second picture.
+            each time, a function of seed and position. Of pairs the second pictures are taken, and
+            made into `Retake`s with that noise.
         shots: int, noisy shots of each crop, one after the other in the channels. Two come of
             `PairedRecords`, or of noise drawn twice.
 
@@ -67,7 +63,7 @@ class PatchPipeline:
         workers: int = 1,
         skip_bad_records: bool = False,
         channels: int = 3,
-        noise: Noise | None = None,
+        noise: PictureNoise | None = None,
         shots: int = 1,
     ):
         if patch_size > records.patch_size:
@@ -206,19 +202,16 @@ class PatchPipeline:
 
     def _cut(self, patch: np.ndarray, random: np.random.Generator) -> np.ndarray:
         """A crop of a patch, or of a pair of them, turned, with noise."""
-        pair = patch.shape[-1] > 3
-        if pair and self._noise and random.random() >= _REAL:
+        if self._retake and patch.shape[-1] > 3:
             second = patch[..., 3:]
-            return self._retake(_luma(second) if self._channels == 1 else second, random)
+            return self._retake(luma(second) if self._channels == 1 else second, random)
         size, room = self.patch_size, len(patch) - self.patch_size + 1
         top, left, orientation = random.integers(0, (room, room, NUM_ORIENTATIONS))
         patch = orient(patch[top : top + size, left : left + size], orientation)
         if self._channels == 1:
-            patch = _luma(patch)
+            patch = luma(patch)
         if not self._noise:
             return patch
-        if pair:
-            return patch / np.float32(value_range(patch.dtype))
         return np.concatenate([self._noise(patch, random) for _ in range(self._shots)], axis=-1)
 
     def _find(self, position: int) -> tuple[int, np.ndarray]:
@@ -239,8 +232,15 @@ class PatchPipeline:
         )
 
 
-def _luma(patch: np.ndarray) -> np.ndarray:
-    """From [H, W, 3·n] to [H, W, n] of the same dtype, by Rec. 601; gray stays what it is."""
+def luma(patch: np.ndarray) -> np.ndarray:
+    """Returns the luma of colours.
+
+    Args:
+        patch: [H, W, 3·n], uint8, uint16 or float: red, green and blue of n shots.
+
+    Returns:
+        [H, W, n] of the same dtype, by Rec. 601; gray stays what it is.
+    """
     red, green, blue = (patch[..., channel::3].astype(np.float64) for channel in range(3))
     luma = 0.299 * red + 0.587 * green + 0.114 * blue
     return (np.rint(luma) if patch.dtype.kind == "u" else luma).astype(patch.dtype)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from cbsn.data.augment import NUM_ORIENTATIONS, orient
-from cbsn.data.noise import Noise
+from cbsn.data.picture_noise import PictureNoise
 from cbsn.value_range import value_range
 
 _SHRINKS = (2, 3, 4)
@@ -28,7 +28,7 @@ class Retake:
         >>> noisy, clean = np.split(retake(picture, np.random.default_rng(0)), 2, axis=-1)
     """
 
-    def __init__(self, noise: Noise, size: int):
+    def __init__(self, noise: PictureNoise, size: int):
         self._noise = noise
         self._size = size
 
@@ -44,7 +44,7 @@ class Retake:
             float32 [size, size, 2·C] in units of [0, 1], the noisy picture's channels first.
 
         Raises:
-            ConfigError: as `Noise` does.
+            ConfigError: as the noise does.
         """
         times = min(int(random.choice(_SHRINKS)), len(picture) // self._size)
         side = self._size * times
@@ -52,7 +52,11 @@ class Retake:
         top, left, orientation = random.integers(0, (room, room, NUM_ORIENTATIONS))
         window = orient(picture[top : top + side, left : left + side], orientation)
         cells = window.reshape(self._size, times, self._size, times, -1)
-        clean = cells.mean(axis=(1, 3), dtype=np.float32) / np.float32(value_range(picture.dtype))
+        # Addend by addend: NumPy's mean over so few pixels takes five times as long.
+        clean = sum(
+            cells[:, i, :, j].astype(np.float32) for i in range(times) for j in range(times)
+        )
+        clean /= np.float32(times**2 * value_range(picture.dtype))
         if random.random() < _OTHER_LIGHT:
             light = random.uniform(_DARKEST, 1) * random.uniform(_TINT, 1, clean.shape[-1])
             clean = clean * light.astype(np.float32)

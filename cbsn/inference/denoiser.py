@@ -172,7 +172,7 @@ class Denoiser:
                 be denoised in place is lost then.
         """
         image = np.asarray(image)
-        check_picture(image, any_range)
+        _check(image, any_range)
         output = image if in_place else image.copy()
         planes = output[..., None] if output.ndim == 2 else output
         colors = planes[..., : 3 if planes.shape[-1] >= 3 else 1]
@@ -252,8 +252,8 @@ def _tile_side(tile: str | int | None, network: Any) -> int | None:
     return side or None
 
 
-def check_picture(image: np.ndarray, any_range: bool = False) -> None:
-    """Raises ImageError unless the image is one that `Denoiser` takes."""
+def _check(image: np.ndarray, any_range: bool) -> None:
+    """Raises ImageError unless the image is one that can be denoised."""
     if image.dtype not in (np.uint8, np.uint16) and image.dtype.kind != "f":
         raise ImageError(
             f"A picture is uint8, uint16, or float in [0, 1]. Received: dtype {image.dtype}"

@@ -7,7 +7,6 @@ from typing import Any
 from cbsn.data.picture import Picture
 from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.each_picture import Denoise, denoise_each
-from cbsn.inference.joint_denoiser import JointDenoiser
 
 
 def denoise_files(
@@ -15,11 +14,10 @@ def denoise_files(
     image_paths: Iterable[str | Path],
     save_path: str | Path,
     *,
-    teacher_path: str | Path | None = None,
     format: str = "auto",
     **options: Any,
 ) -> int:
-    """Denoises every picture of folders or globs, as `denoise_each` does, with one model or two.
+    """Denoises every picture of folders or globs, as `denoise_each` does, with one model.
 
     Says first what it computes with.
 
@@ -28,8 +26,6 @@ def denoise_files(
         image_paths: folders, globs or files, each as for `find_images`.
         save_path: folder for the results, made if it is not there; see
             `cbsn.inference.outputs.plan_outputs`.
-        teacher_path: likewise, the teacher of that model, for the mean of both, as
-            `JointDenoiser` has it. Default None.
         format: one of `cbsn.inference.outputs.FORMATS`.
         **options: of `Denoiser.load`.
 
@@ -44,10 +40,7 @@ def denoise_files(
     """
 
     def load() -> Denoise:
-        if teacher_path is None:
-            denoiser = Denoiser.load(model_path, **options)
-        else:
-            denoiser = JointDenoiser.load(model_path, teacher_path, **options)
+        denoiser = Denoiser.load(model_path, **options)
         print(denoiser.choices, flush=True)
 
         def denoise(picture: Picture, on_tile: Callable[[float], None]) -> Picture:

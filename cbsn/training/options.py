@@ -22,8 +22,10 @@ class RunOptions:
             takes it; for objectives that are taught.
         init: model whose weights the training starts with, as `--modelpath` takes it; None for
             fresh ones.
-        noise: what is added to the pictures, which are clean then; with a teacher, to most of its
+        noise: what is added to the pictures, which are clean then; with a teacher, to its
             pictures; None for noisy pictures.
+        own_noise: lowest and highest > 0, how many times as strong as in the pictures the noise is
+            that is added to the teacher's: `MeasuredNoise`; None for none.
         gray: whether to train a network for gray pictures; None if the pictures are gray.
         checkpoints: folder of all runs.
         resume: whether to go on where a run of that name stopped.
@@ -61,6 +63,7 @@ class RunOptions:
     teacher: Sequence[str] = ()
     init: str | None = None
     noise: Noise | None = None
+    own_noise: tuple[float, float] | None = None
     gray: bool | None = None
     checkpoints: Path = Path("checkpoints")
     resume: bool = True
@@ -99,6 +102,12 @@ class RunOptions:
             raise ConfigError(
                 "Noise is added to clean pictures, which need no second shots: leave either away. "
                 f"Received: {self.noise}, --second_shots {self.second_shots}"
+            )
+        if self.own_noise and (self.noise or not self.teacher):
+            given = f"--noise: {self.noise}" if self.noise else "no --teacher"
+            raise ConfigError(
+                "--own_noise is added to the pictures of a --teacher, in place of any other. "
+                f"Received: {given}"
             )
         made = self.noise is not None and self.val_noisy is None
         if (self.val_noisy is None) != (self.val_clean is None) and not made:

@@ -13,6 +13,7 @@ from cbsn.cluster import Cluster
 from cbsn.data.pipeline import PatchPipeline
 from cbsn.devices import make_strategy
 from cbsn.errors import ConfigError
+from cbsn.evaluation.noise.measured_noise import MeasuredNoise
 from cbsn.evaluation.picture_pairs import PicturePairs
 from cbsn.precision import choose_precision
 from cbsn.recipes import Recipe, customised
@@ -21,7 +22,7 @@ from cbsn.training.initial import read_initial
 from cbsn.training.loop import TrainingLoop
 from cbsn.training.options import RunOptions
 from cbsn.training.run_folder import lock_run, open_run
-from cbsn.training.strides import AUTO, choose_strides, without_auto
+from cbsn.training.strides import AUTO, choose_strides, some_patches, without_auto
 from cbsn.training.teaching import TARGETS, teach
 from cbsn.training.trainer import Trainer
 from cbsn.training.workers import Workers
@@ -92,6 +93,9 @@ def train(recipe_name: str, changes: Mapping[str, Any], options: RunOptions) -> 
             recipe_name, changes, records, noise=options.noise, gray=gray
         )
     recipe = customised(recipe_name, **changes)
+    noise = options.noise
+    if options.own_noise:
+        noise = MeasuredNoise(some_patches(records, gray=gray), options.own_noise)
     pipeline = PatchPipeline(
         records,
         recipe.patch_size,
@@ -101,7 +105,7 @@ def train(recipe_name: str, changes: Mapping[str, Any], options: RunOptions) -> 
         workers=workers.count,
         skip_bad_records=options.skip_bad_records,
         channels=recipe.network_config["channels"],
-        noise=options.noise,
+        noise=noise,
         shots=shots,
     )
     epochs = options.epochs or (0 if changes.get("max_steps") else recipe.epochs)
@@ -109,7 +113,7 @@ def train(recipe_name: str, changes: Mapping[str, Any], options: RunOptions) -> 
         steps = epochs * pipeline.steps_per_epoch
         recipe = customised(recipe_name, **{**changes, "max_steps": steps})
     gpus = len(tf.config.get_visible_devices("GPU"))
-    noise = str(options.noise) if options.noise else None
+    noise = str(noise) if noise else None
     facts = [recipe.to_dict(), precision, options.ema, options.seed, records.counts, gpus, noise]
     workers.agree(zlib.crc32(json.dumps(facts).encode()), "flags, precision, data and GPUs")
     trainer = Trainer(
@@ -146,7 +150,7 @@ def train(recipe_name: str, changes: Mapping[str, Any], options: RunOptions) -> 
                 for line in why_strides:
                     print(line)
                 if noise and options.teacher:
-                    print(f"Most crops are the teacher's pictures, taken anew with {noise}.")
+                    print(f"The student sees the teacher's pictures with {noise}.")
                 elif noise:
                     print(f"The pictures are taken to be clean; added to them: {noise}.")
             if options.teacher:

@@ -67,7 +67,7 @@ def choose_strides(
         ConfigError: if no stride fits the patch size.
     """
     try:
-        estimate = estimate_noise(_some(records, noise, gray))
+        estimate = estimate_noise(some_patches(records, noise, gray=gray))
     except DataError as error:
         raise DataError(f"{error}. Or say the stride, such as --stride_b 5.") from error
     advice = advise(estimate)
@@ -90,9 +90,16 @@ def choose_strides(
     return changes, lines
 
 
-def _some(
-    records: PatchRecords | PairedRecords, noise: Noise | None, gray: bool
+def some_patches(
+    records: PatchRecords | PairedRecords, noise: Noise | None = None, *, gray: bool
 ) -> Iterator[np.ndarray]:
+    """Yields patches to see the noise in, [P, P, 1] if they are gray, or [P, P, 3].
+
+    Args:
+        records: the patches.
+        noise: what is added to them, or None.
+        gray: whether their channels are equal.
+    """
     step = -(-len(records) // _LOOKED_AT)
     for index in range(0, len(records), step):
         with contextlib.suppress(DataError):  # a damaged record; training will say so

@@ -289,7 +289,7 @@ def test_camera_noise_for_gray_is_refused_at_once(records):
 
 
 @pytest.mark.parametrize(("channels", "kind"), [(3, "camera"), (1, "gaussian")])
-def test_most_pairs_are_made_anew_from_what_is_clean(tmp_path, random, channels, kind):
+def test_pairs_are_made_anew_from_what_is_clean(tmp_path, random, channels, kind):
     records = []
     for name, value in (("noisy", 30), ("denoised", 200)):
         with RecordWriter(tmp_path / f"{name}.tfrecords") as writer:
@@ -302,9 +302,7 @@ def test_most_pairs_are_made_anew_from_what_is_clean(tmp_path, random, channels,
     crops = pipeline.batch(3)
     assert crops.dtype == np.float32 and crops.shape == (200, 8, 8, 2 * channels)
     noisy, clean = np.split(crops, 2, axis=-1)
-    real = (noisy == np.float32(30 / 255)).all(axis=(1, 2, 3))
-    assert real.sum() == pytest.approx(0.3 * 200, abs=25)
-    assert (clean[real] == np.float32(200 / 255)).all()
-    assert np.abs(noisy - clean)[~real].mean() < 0.15
-    assert (noisy[~real] != clean[~real]).any(axis=(1, 2, 3)).all()
+    assert 0.5 < clean.max() * 255 / 200 < 1.01  # whatever its light
+    assert np.abs(noisy - clean).mean() < 0.15
+    assert (noisy != clean).any(axis=(1, 2, 3)).all()
     np.testing.assert_array_equal(pipeline.crop(601), crops[1])

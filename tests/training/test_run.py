@@ -247,6 +247,11 @@ def test_the_log_says_the_precision_and_why(options, capsys):
         ({"val_clean": "n"}, "give --val_noisy along with --val_clean"),
         ({"noise": Noise("gaussian", (5, 5)), "second_shots": "s"}, "--second_shots s"),
         ({"teacher": ["a", "b"], "second_shots": "s"}, "--teacher a b --second_shots s"),
+        ({"own_noise": (1, 1)}, "of a --teacher.*Received: no --teacher"),
+        (
+            {"own_noise": (1, 1), "teacher": ["a"], "noise": Noise("gaussian", (5, 5))},
+            "in place of any other. Received: --noise: gaussian noise, σ 5",
+        ),
         ({"seed": -1}, "--seed"),
         ({"max_bad_steps": 0}, "--max_bad_steps"),
         ({"save_every": -5}, "--save_every"),

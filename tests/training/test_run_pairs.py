@@ -1,5 +1,6 @@
 """Trainings that take two pictures of each scene: two shots, or a teacher's."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from cbsn.evaluation.picture_pairs import PicturePairs
 from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.low_frequencies import with_low_frequencies
 from cbsn.model_path import load_model
+from cbsn.training import run
 from cbsn.training.options import RunOptions
 from cbsn.training.run import train
 
@@ -38,7 +40,6 @@ def test_shots_must_be_as_many_as_the_recipe_takes(options, recipe, change, mess
 def test_a_student_learns_what_its_teacher_does(options, tmp_path, model, capsys):
     teacher = tmp_path / model
     changes = {"filters": 8, "depth": 1, "patch_size": 32, "batch_size": 4, "learning_rate": 3e-3}
-    changes["amplify"] = 1.0
     options = {**options, "precision": "float32", "teacher": [str(teacher)]}
     folders = [
         train("distill", {**changes, "max_steps": steps}, RunOptions(name=f"s{steps}", **options))
@@ -64,6 +65,38 @@ def test_a_student_learns_what_its_teacher_does(options, tmp_path, model, capsys
     assert "filters 8, depth 1" in capsys.readouterr().out
     for ours, theirs in zip(_weights(again), _weights(folders[1]), strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-4)
+
+
+def test_a_student_sees_its_teachers_pictures_with_their_own_noise(
+    options, tmp_path, model, monkeypatch, capsys
+):
+    monkeypatch.setattr(run, "MeasuredNoise", lambda patches, gain: _Bright(len([*patches]), gain))
+    changes = {"filters": 4, "depth": 1, "patch_size": 32, "batch_size": 4, "max_steps": 2}
+    chosen = {**options, "teacher": [str(tmp_path / model)], "own_noise": (0.5, 2.0)}
+    folder = train("distill", changes, RunOptions(name="a", **chosen))
+    facts = json.loads((folder / "run.json").read_text())
+    assert facts["noise"].startswith("light") and facts["noise"].endswith("0.5 to 2.0")
+    assert f"sees the teacher's pictures with {facts['noise']}" in capsys.readouterr().out
+
+
+class _Bright:
+    """Noise that is but light, and knows of how many patches."""
+
+    def __init__(self, patches, gain):
+        assert patches > 0
+        self._name = "light of {} patches, {} to {}".format(patches, *gain)
+
+    def __call__(self, image, random):
+        return self.clean(image) / 2 + 0.5
+
+    def clean(self, image):
+        return image.astype(np.float32)
+
+    def check(self, channels):
+        assert channels == 3
+
+    def __str__(self):
+        return self._name
 
 
 def test_two_shots_of_real_scenes(tmp_path, monkeypatch):

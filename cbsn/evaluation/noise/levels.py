@@ -30,7 +30,7 @@ def noise_levels(
     Returns:
         `level`, `spread`, `slope`, `floor`, `misfit` and `points` of `NoiseEstimate`.
     """
-    points = [_points(v, b) for v, b in zip(variance.T, brightness.T, strict=True)]
+    points = [points_of(v, b) for v, b in zip(variance.T, brightness.T, strict=True)]
 
     def foretold(bright: np.ndarray) -> np.ndarray:
         curves = zip(bright.T, points, strict=True)
@@ -56,8 +56,17 @@ def noise_levels(
     }
 
 
-def _points(variance: np.ndarray, brightness: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Brightness, σ and number of blocks of bins with about as many blocks each."""
+def points_of(variance: np.ndarray, brightness: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Returns the strength of the noise by the brightness, for one channel.
+
+    Args:
+        variance: [n] of the noise in flat blocks.
+        brightness: [n], theirs.
+
+    Returns:
+        Brightness, σ and number of blocks, [m] each, of bins with about as many blocks each, by
+        increasing brightness.
+    """
     bins = np.array_split(np.argsort(brightness), np.clip(len(variance) // _IN_BIN, 1, _BINS))
     # Medians, as texture here and there is not to count.
     typical = [(np.median(brightness[i]), np.median(variance[i]) ** 0.5, len(i)) for i in bins]

@@ -12,8 +12,8 @@ from cbsn.evaluation.noise.levels import noise_levels
 from cbsn.evaluation.noise.pooling import groups, sample_size, typical_correlation
 from cbsn.evaluation.noise.survey import Survey
 
-_FEWEST = 8
-"""Blocks that an estimate takes."""
+FEWEST = 8
+"""Blocks that an estimate takes at least."""
 
 _FIRST = 16
 """Blocks to begin with."""
@@ -42,7 +42,7 @@ def estimate_noise(pictures: Iterable[np.ndarray]) -> NoiseEstimate:
     survey = Survey()
     for picture in pictures:
         survey.add(picture, None)
-    return _estimate(survey, survey.blocks and _flattest(survey.blocks), "flat blocks")
+    return _estimate(survey, survey.blocks and flattest(survey.blocks), "flat blocks")
 
 
 def estimate_noise_of_residuals(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> NoiseEstimate:
@@ -67,8 +67,8 @@ def estimate_noise_of_residuals(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) 
 
 
 def _estimate(survey: Survey, blocks: Blocks | None, source: str) -> NoiseEstimate:
-    if blocks is None or len(blocks) < _FEWEST:
-        raise DataError(_too_few(survey))
+    if blocks is None or len(blocks) < FEWEST:
+        raise DataError(too_few(survey))
     scaled = blocks.covariance / blocks.quiet[:, :, None, None]
     group, size = groups(blocks), sample_size(blocks)
     correlation, deviation = typical_correlation(scaled.mean(axis=1), group, size)
@@ -90,8 +90,8 @@ def _estimate(survey: Survey, blocks: Blocks | None, source: str) -> NoiseEstima
     )
 
 
-def _flattest(blocks: Blocks) -> Blocks:
-    """The blocks without content.
+def flattest(blocks: Blocks) -> Blocks:
+    """Returns the blocks without content.
 
     Blocks are taken in the order of their content, as long as that is not more than noise of the
     correlation that they have would have. Of these, the loudest and the quietest are left out:
@@ -124,7 +124,8 @@ def _along(values: np.ndarray) -> np.ndarray:
     return values[down, REACH + right]
 
 
-def _too_few(survey: Survey) -> str:
+def too_few(survey: Survey) -> str:
+    """Says that there are too few flat blocks, what there is, and what to do."""
     pictures, counts = len(survey.brightness), survey.counts
     size = f"{BLOCK} × {BLOCK} pixels"
     if not counts["all"]:
