@@ -14,8 +14,9 @@ from cbsn.value_range import value_range
 class CorrelatedNoise:
     """Gaussian noise with correlated pixels and channels, as strong as the brightness has it.
 
-    It is added in linear light, and clipped there, as in a camera: so the mean of noisy dark pixels
-    is not their clean value.
+    Cameras have their noise in linear light, and the sRGB curve bends it: noisy pixels are darker in
+    the mean than clean ones. Where what a camera does next has undone that, it is noise in sRGB
+    values.
 
     Args:
         levels: of each of C channels float [n, 2], n ≥ 1 intensities, increasing, and the standard
@@ -23,11 +24,15 @@ class CorrelatedNoise:
         covariance: float [C, C, R + 1, 2·R + 1], of noise of standard deviation 1, between one
             channel's pixel and another's that is 0 to R pixels further down and −R to R to the
             right; 0 beyond. The other half is taken to be equal by symmetry.
+        linear: whether it is added, and clipped, in linear light, or else in sRGB values.
     """
 
-    def __init__(self, levels: Sequence[np.ndarray], covariance: np.ndarray):
+    def __init__(
+        self, levels: Sequence[np.ndarray], covariance: np.ndarray, *, linear: bool = True
+    ):
         self._levels = [*levels]
         self._covariance = covariance
+        self._linear = linear
         self._root = functools.cache(self._make_root)
 
     def __call__(
@@ -48,6 +53,8 @@ class CorrelatedNoise:
         """
         clean = self.clean(image)
         noise = self._sigma(clean) * self._normal(clean.shape, random) * np.float32(gain)
+        if not self._linear:
+            return np.clip(clean + noise, 0, 1)
         light = to_linear(clean)
         # The slope of the sRGB curve, as the noise was measured behind it.
         slope = np.where(clean <= 0.04045, 1 / 12.92, 2.4 * light / (clean + 0.055))

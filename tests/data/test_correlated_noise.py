@@ -58,6 +58,15 @@ def test_it_is_added_in_linear_light_and_clipped(random):
     assert noisy.mean() < 0.2
 
 
+def test_or_in_srgb_values(random):
+    noise = CorrelatedNoise(_levels(40, 40, 40), _smooth(MIX), linear=False)
+    noisy = np.stack([noise(_gray(0.5), random) for _ in range(10)])
+    assert noisy.mean() == pytest.approx(0.5, abs=0.005)
+    assert noisy.std() * 255 == pytest.approx(40, rel=0.03)
+    dark = noise(_gray(0.1), random)
+    assert dark.dtype == np.float32 and dark.min() == 0
+
+
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
 def test_kinds_of_pictures(dtype):
     full = 1 if dtype == "float32" else np.iinfo(dtype).max

@@ -30,7 +30,7 @@ class MeasuredNoise:
     """Noise of the strength, and the correlation of pixels and channels, that pictures have.
 
     Pictures that follow each other are taken together, until they have enough flat blocks: so there
-    are several models, as of several cameras and exposures. Each picture to be made noisy gets
+    may be several models, as of several cameras and exposures. Each picture to be made noisy gets
     noise by one of them, more or less of it.
 
     Args:
@@ -53,19 +53,18 @@ class MeasuredNoise:
     def __init__(self, pictures: Iterable[np.ndarray], gain: tuple[float, float] = (1.0, 1.0)):
         self._gain = gain
         self.models = []
-        survey, group = Survey(), []
+        survey, group, blocks = Survey(), [], None
         for picture in pictures:
             survey.add(picture, None)
             group.append(picture)
             blocks = survey.blocks and flattest(survey.blocks)
             if blocks and len(blocks) >= _ENOUGH:
                 self.models.append(_model(blocks, group))
-                survey, group = Survey(), []
-        if not self.models:
-            blocks = survey.blocks and flattest(survey.blocks)
-            if not blocks or len(blocks) < FEWEST:
-                raise DataError(too_few(survey))
+                survey, group, blocks = Survey(), [], None
+        if blocks and len(blocks) >= FEWEST:
             self.models.append(_model(blocks, group))
+        if not self.models:
+            raise DataError(too_few(survey))
 
     def __call__(self, image: np.ndarray, random: np.random.Generator) -> np.ndarray:
         """Returns a picture with noise.
@@ -126,7 +125,26 @@ def _model(blocks: Blocks, pictures: list[np.ndarray]) -> CorrelatedNoise:
     ]
     down, right = np.mgrid[: REACH + 1, -REACH : REACH + 1]
     fade = np.clip((_FAR - np.hypot(down, right)) / (_FAR - _NEAR), 0, 1)
-    return CorrelatedNoise(levels, without_bias(np.array(covariance)) * fade)
+    return CorrelatedNoise(
+        levels,
+        without_bias(np.array(covariance)) * fade,
+        linear=_is_linear(rests, np.stack(foretold, axis=-1), blocks.brightness),
+    )
+
+
+def _is_linear(rests: np.ndarray, sigma: np.ndarray, brightness: np.ndarray) -> bool:
+    """Tells by its skewness whether the noise was bent by the sRGB curve.
+
+    Where the curve is s(l), Gaussian noise in linear light l gets a skewness of about 3·σ·s″ / s′²,
+    as the second term of the Taylor series has it.
+
+    Args:
+        rests: [n, C, BLOCK²], noise of standard deviation 1.
+        sigma: [n, C], what it was, in 8-bit levels.
+        brightness: [n, C], likewise.
+    """
+    bent = -3 * 1.4 * sigma / (brightness + 0.055 * 255)
+    return bool(np.sum(rests**3 * bent[..., None]) > np.sum(bent**2) * rests.shape[-1] / 2)
 
 
 def _mean(rests: np.ndarray) -> np.ndarray:

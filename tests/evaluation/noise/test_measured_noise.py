@@ -2,8 +2,10 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from cbsn.data.correlated_noise import CorrelatedNoise
 from cbsn.data.noise import Noise, neighbour_correlation
 from cbsn.errors import ConfigError, DataError
+from cbsn.evaluation.noise import measured_noise
 from cbsn.evaluation.noise.measured_noise import MeasuredNoise
 
 
@@ -40,6 +42,16 @@ def test_channels_have_in_common_what_they_had(walls, random):
         np.testing.assert_allclose(*rho, atol=0.06)
 
 
+@pytest.mark.parametrize("linear", [True, False])
+def test_the_mean_is_shifted_as_in_the_pictures(walls, random, linear):
+    """Noise in linear light makes dark pixels darker, but not noise in sRGB values."""
+    model = CorrelatedNoise([np.array([[0, 12.0]])], np.ones((1, 1, 1, 1)), linear=linear)
+    found = _sample(MeasuredNoise([model(wall, random) for wall in walls]), 60, channels=1)
+    expected = _sample(model, 60, channels=1)
+    assert found.mean() == pytest.approx(expected.mean(), abs=0.3)
+    assert (expected.mean() < -1) == linear
+
+
 def test_each_camera_has_a_model(walls, add_noise, random):
     noise = MeasuredNoise([*add_noise(walls, 3, random), *add_noise(walls, 12, random)])
     assert len(noise.models) > 1
@@ -48,6 +60,15 @@ def test_each_camera_has_a_model(walls, add_noise, random):
     drawn = [_sample(noise, 120, channels=1, count=1).std() for _ in range(2)]
     assert drawn[0] == drawn[1]  # a generator tells all
     assert str(noise) == f"noise measured in {len(noise.models)} places, 1 times as strong"
+
+
+def test_what_is_left_at_the_end_counts_too(walls, add_noise, random, monkeypatch):
+    """The last pictures are a group of their own, however few their blocks are."""
+    noisy = add_noise(walls[:3], 6, random)
+    every = [len(MeasuredNoise(noisy[:count]).models) for count in (1, 3)]
+    assert every == [1, 3]
+    monkeypatch.setattr(measured_noise, "_ENOUGH", 10**6)
+    assert len(MeasuredNoise(noisy).models) == 1
 
 
 def test_there_is_more_or_less_of_it(walls, add_noise, random):
