@@ -14,8 +14,8 @@ from cbsn.value_range import value_range
 class CorrelatedNoise:
     """Gaussian noise with correlated pixels and channels, as strong as the brightness has it.
 
-    Cameras have their noise in linear light, and the sRGB curve bends it: noisy pixels are darker in
-    the mean than clean ones. Where what a camera does next has undone that, it is noise in sRGB
+    Cameras have their noise in linear light, and the sRGB curve bends it: noisy pixels are darker
+    in the mean than clean ones. Where what a camera does next has undone that, it is noise in sRGB
     values.
 
     Args:
