@@ -212,9 +212,8 @@ def _load(model_path: str | Path, facts: dict[str, Any], **loading: Any) -> _Mod
 
 def _noise(patches: PicturePatches, channels: int) -> PictureNoise:
     """Noise like that of the patches, if one sees it, for networks of so many channels."""
-    seen = (luma(patch) if channels == 1 else patch for patch in patches)
     try:
-        noise: PictureNoise = MeasuredNoise(seen, _GAIN)
+        noise: PictureNoise = MeasuredNoise(map(luma, patches) if channels == 1 else patches, _GAIN)
     except DataError:
         noise = _UNSEEN[channels]
         print(f"The noise report sees no noise in these pictures: it is taken for {noise}.")

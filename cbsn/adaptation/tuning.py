@@ -63,7 +63,6 @@ def tune(
     max_steps: int | None = None,
     precision: str = "float32",
     seed: int = 0,
-    title: str = "adapting",
 ) -> Tuned:
     """Trains a network from given weights on, till the time is over.
 
@@ -83,7 +82,6 @@ def tune(
         max_steps: int, number of steps after which to end in any case. Default None.
         precision: Keras dtype policy of the network's layers.
         seed: int ≥ 0, of crops, order, and the random numbers of the objective.
-        title: what the progress bar says.
     """
     objective_config = dict(recipe.objective_config)
     if "ramp_steps" in objective_config:
@@ -107,7 +105,6 @@ def tune(
         _pipeline(recipe, trainer.model, training, seed, noise),
         deadline,
         max_steps,
-        title,
     )
     recipe = dataclasses.replace(recipe, max_steps=steps)
     return Tuned(recipe, trainer.model, steps, before, measure())
@@ -136,7 +133,6 @@ def _train(
     pipeline: PatchPipeline,
     deadline: float,
     max_steps: int | None,
-    title: str,
 ) -> int:
     """Takes steps; returns how many."""
     started = time.monotonic()
@@ -144,7 +140,7 @@ def _train(
     with (
         # Closed in any case: a process may hang at its end while tf.data reads on.
         contextlib.closing(pipeline.guard(iter(pipeline.dataset()))) as batches,
-        tqdm(total=seconds, desc=title, bar_format=_BAR) as bar,
+        tqdm(total=seconds, desc="adapting", bar_format=_BAR) as bar,
     ):
         for steps, batch in enumerate(batches, 1):
             metrics = trainer.train_step(batch)

@@ -13,7 +13,6 @@ from cbsn.cluster import Cluster
 from cbsn.data.pipeline import PatchPipeline
 from cbsn.devices import make_strategy
 from cbsn.errors import ConfigError
-from cbsn.evaluation.noise.measured_noise import MeasuredNoise
 from cbsn.evaluation.picture_pairs import PicturePairs
 from cbsn.precision import choose_precision
 from cbsn.recipes import Recipe, customised
@@ -22,8 +21,8 @@ from cbsn.training.initial import read_initial
 from cbsn.training.loop import TrainingLoop
 from cbsn.training.options import RunOptions
 from cbsn.training.run_folder import lock_run, open_run
-from cbsn.training.strides import AUTO, choose_strides, some_patches, without_auto
-from cbsn.training.teaching import TARGETS, teach
+from cbsn.training.strides import AUTO, choose_strides, without_auto
+from cbsn.training.teaching import TARGETS, measure_own, teach
 from cbsn.training.trainer import Trainer
 from cbsn.training.workers import Workers
 
@@ -95,7 +94,7 @@ def train(recipe_name: str, changes: Mapping[str, Any], options: RunOptions) -> 
     recipe = customised(recipe_name, **changes)
     noise = options.noise
     if options.own_noise:
-        noise = MeasuredNoise(some_patches(records, gray=gray), options.own_noise)
+        noise = measure_own(records, recipe.network_config["channels"], options.own_noise)
     pipeline = PatchPipeline(
         records,
         recipe.patch_size,

@@ -8,11 +8,14 @@ import numpy as np
 from tqdm import tqdm
 
 from cbsn.data.paired_records import PairedRecords
+from cbsn.data.pipeline import luma
 from cbsn.data.records import RECORD_SUFFIX, PatchRecords, RecordWriter
 from cbsn.errors import DataError, ImageError, TrainingError, plain_reason
+from cbsn.evaluation.noise.measured_noise import MeasuredNoise
 from cbsn.files import tidy, write_json
 from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.low_frequencies import with_low_frequencies
+from cbsn.training.strides import some_patches
 from cbsn.value_range import value_range
 
 TARGETS = "targets"
@@ -61,6 +64,24 @@ def teach(
             ) from error
     targets = PatchRecords(paths, records.patch_size, records.dtype)
     return PairedRecords(records, targets, range(len(records)))
+
+
+def measure_own(records: PatchRecords, channels: int, gain: tuple[float, float]) -> MeasuredNoise:
+    """Measures the noise of a data set, for a student to see it.
+
+    Args:
+        records: the noisy patches.
+        channels: int, 3 or 1, of the student.
+        gain: as for `MeasuredNoise`.
+
+    Raises:
+        DataError: if the patches do not show their noise.
+    """
+    patches = some_patches(records, gray=False)
+    try:
+        return MeasuredNoise(map(luma, patches) if channels == 1 else patches, gain)
+    except DataError as error:
+        raise DataError(f"{error}. Or take --noise camera in place of --own_noise.") from error
 
 
 def make_target(patch: np.ndarray, teachers: Sequence[Denoiser]) -> np.ndarray:

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from cbsn.data.noise import Noise
-from cbsn.errors import ConfigError
+from cbsn.errors import ConfigError, DataError
 from cbsn.evaluation.picture_pairs import PicturePairs
 from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.low_frequencies import with_low_frequencies
 from cbsn.model_path import load_model
-from cbsn.training import run
+from cbsn.training import teaching
 from cbsn.training.options import RunOptions
 from cbsn.training.run import train
 
@@ -70,9 +70,11 @@ def test_a_student_learns_what_its_teacher_does(options, tmp_path, model, capsys
 def test_a_student_sees_its_teachers_pictures_with_their_own_noise(
     options, tmp_path, model, monkeypatch, capsys
 ):
-    monkeypatch.setattr(run, "MeasuredNoise", lambda patches, gain: _Bright(len([*patches]), gain))
     changes = {"filters": 4, "depth": 1, "patch_size": 32, "batch_size": 4, "max_steps": 2}
     chosen = {**options, "teacher": [str(tmp_path / model)], "own_noise": (0.5, 2.0)}
+    with pytest.raises(DataError, match=r"too few flat blocks.*take --noise camera"):
+        train("distill", changes, RunOptions(name="a", **chosen))
+    monkeypatch.setattr(teaching, "MeasuredNoise", lambda seen, gain: _Bright(len([*seen]), gain))
     folder = train("distill", changes, RunOptions(name="a", **chosen))
     facts = json.loads((folder / "run.json").read_text())
     assert facts["noise"].startswith("light") and facts["noise"].endswith("0.5 to 2.0")

@@ -7,7 +7,7 @@ from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.low_frequencies import with_low_frequencies
 from cbsn.model_folder import save_model
 from cbsn.recipes import customised
-from cbsn.training.teaching import teach
+from cbsn.training.teaching import measure_own, teach
 
 SIZE = 24
 
@@ -103,3 +103,15 @@ def test_what_cannot_be_taught_is_said(records, tmp_path, model):
     (tmp_path / "file").write_text("")
     with pytest.raises(TrainingError, match="file"):
         teach(records, [tmp_path / model], tmp_path / "file" / "targets", precision="float32")
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_noise_of_a_data_set_is_measured(tmp_path, random, channels):
+    """For a network for gray pictures, that of their luma."""
+    patches = np.clip(random.normal(120, 10, (2, 96, 96, 3)), 0, 255).astype("uint8")
+    _write(tmp_path / "a.tfrecords", patches)
+    noise = measure_own(PatchRecords([tmp_path / "a.tfrecords"], 96, np.uint8), channels, (2, 2))
+    gray = np.full((96, 96, channels), 0.5, np.float32)
+    weights = np.array([0.299, 0.587, 0.114])
+    expected = 20 * (np.sqrt(np.sum(weights**2)) if channels == 1 else 1)
+    assert noise(gray, random).std() * 255 == pytest.approx(expected, rel=0.1)
