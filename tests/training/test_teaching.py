@@ -115,3 +115,10 @@ def test_the_noise_of_a_data_set_is_measured(tmp_path, random, channels):
     weights = np.array([0.299, 0.587, 0.114])
     expected = 20 * (np.sqrt(np.sum(weights**2)) if channels == 1 else 1)
     assert noise(gray, random).std() * 255 == pytest.approx(expected, rel=0.1)
+
+
+def test_noise_that_cannot_be_seen_is_refused(tmp_path):
+    _write(tmp_path / "a.tfrecords", np.full((2, 64, 64, 3), 99, np.uint8))
+    records = PatchRecords([tmp_path / "a.tfrecords"], 64, np.uint8)
+    with pytest.raises(DataError, match=r"too few flat blocks.*take --noise camera"):
+        measure_own(records, 3, (1, 1))
