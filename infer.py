@@ -28,13 +28,13 @@ def make_parser() -> argparse.ArgumentParser:
         "--modelpath",
         dest="model_path",
         metavar="MODEL",
-        help=f"{cli.MODEL}; or a *.weights.h5 file; without the flag one that ships, by --quality",
+        help=f"{cli.MODEL}; or a *.weights.h5 file; without the flag the student that ships",
     )
     add(
         "--quality",
         choices=("fast", "best"),
-        help="of the model that ships: fast (default), or best: in the eight orientations of each "
-        "picture, eight times as long",
+        help="of the student that ships: fast (default), or best: each picture in its eight "
+        "orientations, eight times as long",
     )
     add(
         "--adapt",

@@ -26,7 +26,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--teacher",
         metavar="MODEL",
         nargs="+",
-        default=(),
+        default=argparse.SUPPRESS,
         help="trained models to learn from, from the mean of their pictures (distill): each "
         f"{cli.MODEL}",
     )
