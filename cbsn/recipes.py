@@ -289,7 +289,6 @@ RECIPES = {
             network="ResidualAttentionUNet",
             network_config={"filters": 24, "depth": 3, "reduction": 0, "channels": 3},
             objective="Distillation",
-            objective_config={},
             normalization="0-1",
             **_UNET_TRAINING,
         ),
