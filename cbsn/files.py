@@ -10,8 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-_TEMPORARY = re.compile(r"\.(.+)\.[0-9a-f]{8}(\.\w+)?")
+_TEMPORARY = re.compile(r"\..*\.[0-9a-f]{8}(\.[^.]+)?", re.DOTALL)
 _OLD = ".old"
+_LONGEST = 255
+"""Bytes of a file's name that Linux, macOS and Windows take at least."""
 
 
 @contextlib.contextmanager
@@ -29,7 +31,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
         caller.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.stem}.{uuid.uuid4().hex[:8]}{path.suffix}")
+    temporary = _temporary(path, path.stem, path.suffix)
     try:
         yield temporary
         _flush(temporary)
@@ -52,7 +54,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
     Yields:
         The temporary folder, to be filled by the caller.
     """
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    temporary = _temporary(path, path.name)
     temporary.mkdir()
     try:
         yield temporary
@@ -60,8 +62,10 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             _flush(file)
         _flush(temporary)
         if path.exists():
-            aside = temporary.with_name(temporary.name + _OLD)
-            path.rename(aside)
+            # In a folder, where it has its own name: that may be too long for one more suffix.
+            aside = _temporary(path, path.name, _OLD)
+            aside.mkdir()
+            path.rename(aside / path.name)
             temporary.rename(path)
             shutil.rmtree(aside)
         else:
@@ -73,7 +77,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 def remove_folder(path: Path) -> None:
     """Deletes a folder; killed meanwhile, the process leaves no half of one under its name."""
-    doomed = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    doomed = _temporary(path, path.name)
     path.rename(doomed)
     shutil.rmtree(doomed)
 
@@ -87,13 +91,22 @@ def tidy(folder: Path) -> None:
         match = _TEMPORARY.fullmatch(path.name)
         if not match:
             continue
-        original = folder / match[1]
-        if match[2] == _OLD and not original.exists():
-            path.rename(original)
-        elif path.is_dir():
+        if path.is_dir():
+            for old in path.iterdir() if match[1] == _OLD else ():
+                if not (folder / old.name).exists():
+                    old.rename(folder / old.name)
             shutil.rmtree(path)
         else:
             path.unlink()
+
+
+def _temporary(path: Path, name: str, suffix: str = "") -> Path:
+    """A name beside `path` that `tidy` knows: of `name` as much as fits into a file's name."""
+    # No program knows a format by a suffix of that length.
+    ending = f".{uuid.uuid4().hex[:8]}{suffix if len(suffix) < _LONGEST // 8 else ''}"
+    while name and len(os.fsencode(f".{name}{ending}")) > _LONGEST:
+        name = name[:-1]
+    return path.with_name(f".{name}{ending}")
 
 
 def _flush(path: Path) -> None:
@@ -106,9 +119,13 @@ def _flush(path: Path) -> None:
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
-    """Writes `text` (UTF-8) to `path` atomically."""
+    r"""Writes `text` (UTF-8) to `path` atomically.
+
+    Names of files may be of any bytes, and Python has those that are no UTF-8 as surrogates: they
+    are written as `\udcff`, so that whoever reads the file can.
+    """
     with atomic_path(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: str | os.PathLike, value: Any) -> None:

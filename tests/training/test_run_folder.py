@@ -48,7 +48,7 @@ def test_what_a_killed_process_left_is_cleared_away(recipe, tmp_path):
     for name in (".last", "checkpoints/.step-7"):
         (run / f"{name}.0a1b2c3d").mkdir(parents=True)
     # Killed between the two renames that replace a folder.
-    (run / "checkpoints/.step-5.0a1b2c3d.old").mkdir()
+    (run / "checkpoints/.step-5.0a1b2c3d.old/step-5").mkdir(parents=True)
     open_run(run, recipe, {"average": False})
     left = {str(path.relative_to(run)) for path in run.rglob("*")}
     assert left == {"run.json", "checkpoints", "checkpoints/step-5"}
