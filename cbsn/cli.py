@@ -150,6 +150,18 @@ def add_format(parser: argparse._ActionsContainer) -> None:
     )
 
 
+def add_white(parser: argparse._ActionsContainer) -> None:
+    """Adds `--white`, as `cbsn.data.image_io.read_picture` takes it."""
+    parser.add_argument(
+        "--white",
+        type=float,
+        metavar="N",
+        help="value of white in the files, such as 4095 for 12 bits; without the flag as the "
+        "values of each picture show it: the fewest of 2, 4, … 16 bits that hold them in 16-bit "
+        "files; 255 in 8-bit files; 1 for floats in [0, 1], else their highest value",
+    )
+
+
 def add_noise(parser: argparse._ActionsContainer, what: str) -> None:
     """Adds `--noise`, `--noise_sigma` and `--noise_peak`, as `Noise.parse` takes them.
 

@@ -1,12 +1,25 @@
-"""What the values of a picture mean."""
+"""What the values of a picture mean: which is black, and which is white."""
 
+import dataclasses
+import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
+from cbsn.errors import ConfigError, ImageError
+
+ROUNDING_ERROR = 1e-5
+"""Floats that are off [0, 1] by no more have been rounded, as 255/254.9999 in float32 is."""
+
+_BLOCK_BYTES = 2**22
+
+_DARK = 1 / 4
+"""Floats in [0, 1] that reach no further are scaled: two bits of their range are unused."""
+
 
 def value_range(dtype: Any) -> float:
-    """Returns what 1.0 is in pictures of this dtype: 255, 65535, or 1 for floats.
+    """Returns the white level of pictures of a dtype: 255, 65535, or 1 for floats.
 
     Raises:
         TypeError: for any other dtype.
@@ -17,3 +30,144 @@ def value_range(dtype: Any) -> float:
     if dtype.kind == "f":
         return 1.0
     raise TypeError(f"Pictures are uint8, uint16 or float in [0, 1]. Received: dtype={dtype}")
+
+
+def check_white(white: float | None) -> None:
+    """Refuses a `--white` that no picture can have.
+
+    Raises:
+        ConfigError: if it is neither None nor a number above 0.
+    """
+    if white is not None and not 0 < white < math.inf:
+        raise ConfigError(
+            "--white takes the value of white in the files, above 0, such as 4095. "
+            f"Received: --white {white:g}"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class ValueRange:
+    """The values of a picture that are black and white.
+
+    Networks see the range as [0, 1]. Cameras and microscopes store 10, 12 or 14 bits in files of
+    16, and floats in any unit; so the range is not that of the dtype alone.
+
+    Args:
+        black: float, the value that a network sees as 0.
+        white: float, above `black`, the value that it sees as 1.
+        source: how it is known: `"dtype"`, `"values"`, `"file"` or `"user"`.
+
+    Example:
+        >>> pixels = np.array([[[0], [4000]]], np.uint16)
+        >>> ValueRange.of(pixels)
+        ValueRange(black=0.0, white=4095.0, source='values')
+    """
+
+    black: float
+    white: float
+    source: str = "dtype"
+
+    @classmethod
+    def of(
+        cls, pixels: np.ndarray, *, white: float | None = None, stated: float | None = None
+    ) -> "ValueRange":
+        """Returns the range of a picture.
+
+        That of uint8 is 0 to 255. That of uint16 is 0 to the largest value of 2, 4, … 14 or 16
+        bits, the fewest that hold all its values. That of floats is [0, 1] if they lie in it and
+        reach beyond 1/4; else from 0, or their lowest value if that is negative, to their highest.
+
+        Args:
+            pixels: [H, W, C] uint8, uint16 or float: the colours, without alpha.
+            white: float > 0, what the user says that white is. Default None: as above.
+            stated: float, what the file says that white is, which counts if no value is above it.
+                Default None.
+
+        Raises:
+            ImageError: the values are not finite, or `white` does not fit them.
+        """
+        low, high = float(pixels.min()), float(pixels.max())
+        if not np.isfinite([low, high]).all():
+            raise ImageError("holds values that are not finite (NaN or infinity).")
+        full = value_range(pixels.dtype)
+        is_float = pixels.dtype.kind == "f"
+        if white is not None:
+            if not is_float and not high <= white <= full:
+                raise ImageError(
+                    f"has values of {pixels.dtype} up to {high:g}, so white is between {high:g} "
+                    f"and {full:g}. Received: --white {white:g}"
+                )
+            return cls(0.0, float(white), "user")
+        if stated is not None and max(high, 0) <= stated <= (np.inf if is_float else full):
+            if stated > 0 and low >= 0:
+                return cls(0.0, float(stated), "dtype" if stated == full else "file")
+        if is_float:
+            if -ROUNDING_ERROR <= low and _DARK < high <= 1 + ROUNDING_ERROR or low == high == 0:
+                return cls(0.0, 1.0)
+            black = min(low, 0.0)
+            return cls(black, high if high > black else black + 1, "values")
+        if pixels.dtype == np.uint16 and high > 0:
+            bits = int(high).bit_length()
+            white = 2 ** (bits + bits % 2) - 1
+            return cls(0.0, float(white), "dtype" if white == full else "values")
+        return cls(0.0, full)
+
+    def is_of(self, dtype: Any) -> bool:
+        """Whether it is the whole range of a dtype."""
+        return (self.black, self.white) == (0.0, value_range(dtype))
+
+    def stretch(self, pixels: np.ndarray) -> None:
+        """Scales values to the whole range of their dtype (floats: [0, 1]), in place.
+
+        Args:
+            pixels: [H, W, C] uint8, uint16 or float, writable. Integers are at most `white`.
+        """
+        if self.is_of(pixels.dtype):
+            return
+        if pixels.dtype.kind == "u":
+            _apply(pixels, self._table(pixels.dtype, value_range(pixels.dtype) / self.white))
+            return
+        for rows in row_blocks(pixels):
+            block = pixels[rows].astype(np.float64)
+            pixels[rows] = (block - self.black) / (self.white - self.black)
+
+    def unstretch(self, pixels: np.ndarray) -> None:
+        """Undoes `stretch`, in place; integers come back as they were."""
+        if self.is_of(pixels.dtype):
+            return
+        if pixels.dtype.kind == "u":
+            _apply(pixels, self._table(pixels.dtype, self.white / value_range(pixels.dtype)))
+            return
+        for rows in row_blocks(pixels):
+            block = pixels[rows].astype(np.float64)
+            pixels[rows] = block * (self.white - self.black) + self.black
+
+    def __str__(self) -> str:
+        if self.black == 0 and self.source == "values" and self.white in _BITS:
+            return f"{_BITS[self.white]} bits, white is {self.white:g}"
+        return f"black is {self.black:g}, white is {self.white:g}"
+
+    @staticmethod
+    def _table(dtype: np.dtype, scale: float) -> np.ndarray:
+        full = np.iinfo(dtype).max
+        return np.rint(np.clip(np.arange(full + 1) * scale, 0, full)).astype(dtype)
+
+
+def row_blocks(pixels: np.ndarray) -> Iterator[slice]:
+    """The rows of a picture, a few MB at a time.
+
+    What is computed block by block needs no second array of the size of the picture, which may
+    take hundreds of MB.
+    """
+    height = pixels.shape[0]
+    rows = max(1, _BLOCK_BYTES * height // max(1, pixels.nbytes))
+    for start in range(0, height, rows):
+        yield slice(start, min(start + rows, height))
+
+
+_BITS = {float(2**bits - 1): bits for bits in range(2, 16, 2)}
+
+
+def _apply(pixels: np.ndarray, table: np.ndarray) -> None:
+    for rows in row_blocks(pixels):
+        pixels[rows] = table[pixels[rows]]

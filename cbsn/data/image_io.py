@@ -9,6 +9,7 @@ writes; a PNG file is in memory as a whole while it is written, or read with 16 
 """
 
 import contextlib
+import dataclasses
 import glob
 import io
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cbsn.data.picture import EXIF_PREFIX, Picture, row_blocks
+from cbsn.data.picture import EXIF_PREFIX, Picture
 from cbsn.data.pillow_files import (
     pillow_pixel_bytes,
     read_with_pillow,
@@ -27,6 +28,7 @@ from cbsn.data.pillow_files import (
 from cbsn.data.tiff import TIFF_MAGICS, read_tiff, tiff_pixel_bytes, write_tiff
 from cbsn.errors import DataError, ImageError
 from cbsn.files import atomic_path
+from cbsn.value_range import ValueRange, row_blocks
 
 IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp"})
 """Suffixes, in lower case, of the files that a folder is searched for."""
@@ -75,7 +77,7 @@ def find_images(pattern: str | Path) -> list[Path]:
     return sorted(found)
 
 
-def read_picture(path: str | Path) -> Picture:
+def read_picture(path: str | Path, *, white: float | None = None) -> Picture:
     """Reads a picture file; what it is, is told by its content, not its name.
 
     Palette and 1-bit pictures become RGB or gray; a transparent colour becomes an alpha channel.
@@ -83,9 +85,11 @@ def read_picture(path: str | Path) -> Picture:
 
     Args:
         path: a PNG, JPEG, TIFF, WebP or BMP file with one picture.
+        white: float > 0, the value that is white in the file. Default None: as the file or its
+            values show it, see `ValueRange.of`.
 
     Returns:
-        The decoded picture; its pixels are writable.
+        The decoded picture; its pixels are writable, and use the whole range of their dtype.
 
     Raises:
         ImageError: the file is missing, broken, cut off, of another kind, or holds what a
@@ -94,9 +98,8 @@ def read_picture(path: str | Path) -> Picture:
     """
     path = Path(path)
     try:
-        if _start(path).startswith(TIFF_MAGICS):
-            return read_tiff(path)
-        return read_with_pillow(path)
+        is_tiff = _start(path).startswith(TIFF_MAGICS)
+        return _stretched(read_tiff(path) if is_tiff else read_with_pillow(path), white)
     except ImageError as error:
         raise ImageError(f"{path}: {error}") from None
     except FileNotFoundError:
@@ -201,6 +204,17 @@ class _CancellableFile(io.BufferedWriter):
         raise io.UnsupportedOperation  # Pillow would write to the descriptor directly
 
 
+def _stretched(picture: Picture, white: float | None) -> Picture:
+    """The picture with its colours over the whole range of their dtype, and their own range."""
+    stated = picture.value_range and picture.value_range.white
+    if not picture.pixels.size:
+        raise ImageError("has no pixels: the file is damaged.")
+    found = ValueRange.of(picture.color, white=white, stated=stated)
+    found.stretch(picture.color)  # a view: in place
+    is_whole = found.is_of(picture.pixels.dtype)
+    return dataclasses.replace(picture, value_range=None if is_whole else found)
+
+
 def _start(path: Path) -> bytes:
     """Enough of a file to tell what it is."""
     with path.open("rb") as file:
@@ -211,9 +225,13 @@ def _fit(picture: Picture, format: str) -> tuple[Picture, list[str]]:
     """What of a picture the format can hold, and in words what it cannot."""
     losses = []
     pixels = picture.pixels
+    holds_dtype = format == "TIFF" or (format == "PNG" and pixels.dtype != np.float32)
+    if picture.value_range and (holds_dtype or pixels.dtype == np.uint8):
+        pixels = pixels.copy()
+        picture.value_range.unstretch(pixels[..., : picture.color.shape[-1]])
     exif, icc_profile = picture.exif, picture.icc_profile
     if picture.alpha is not None and format in ("JPEG", "BMP"):
-        pixels = picture.color
+        pixels = pixels[..., : picture.color.shape[-1]]
         losses.append(f"{format} holds no alpha channel: dropped")
     if pixels.dtype == np.float32 and format != "TIFF":
         pixels = _in_blocks(pixels, np.uint16, lambda x: np.rint(np.clip(x, 0, 1) * 65535))

@@ -12,8 +12,9 @@ import numpy as np
 from PIL import Image
 
 from cbsn.data.claims import refuse_claim
-from cbsn.data.picture import EXIF_PREFIX, Picture, row_blocks
+from cbsn.data.picture import EXIF_PREFIX, Picture
 from cbsn.errors import ImageError
+from cbsn.value_range import row_blocks
 
 _size_limit = threading.Lock()
 

@@ -13,8 +13,9 @@ import tifffile
 from PIL import Image
 
 from cbsn.data.claims import refuse_claim
-from cbsn.data.picture import EXIF_PREFIX, Picture, row_blocks
+from cbsn.data.picture import EXIF_PREFIX, Picture
 from cbsn.errors import ImageError
+from cbsn.value_range import row_blocks
 
 ORIENTATION_TAG = 274
 TIFF_MAGICS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
