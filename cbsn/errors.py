@@ -41,6 +41,13 @@ class PipelineError(CbsnError, RuntimeError):
     status = 1
 
 
+class CbsnWarning(UserWarning):
+    """Something that the user should know, though the work goes on: a file that was skipped.
+
+    The commands print each message once, as a line that begins with `note:`.
+    """
+
+
 class TrainingStopped(CbsnError):  # noqa: N818, as it is no error
     """Not a failure: a training that was asked to stop has saved itself, and can go on.
 
