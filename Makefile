@@ -5,7 +5,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 DEMO := demo
 
-.PHONY: demo test test-long lint clean
+.PHONY: demo test test-slow lint clean
 
 # Noisy pictures in, denoised ones out: by the model that ships, and by the same after it has had
 # two minutes to get used to these pictures.
@@ -17,10 +17,10 @@ demo: $(VENV)/installed
 	$(PY) -m cbsn.demo report $(DEMO)
 
 test: $(VENV)/installed-dev
-	$(PY) -m pytest -n auto -m 'not long'
+	$(PY) -m pytest -n auto -m 'not slow'
 
-test-long: $(VENV)/installed-dev
-	$(PY) -m pytest -m long
+test-slow: $(VENV)/installed-dev
+	$(PY) -m pytest -m slow
 
 lint: $(VENV)/installed-dev
 	$(PY) -m ruff check .

@@ -50,7 +50,7 @@ def test_a_stranger_needs_no_model(run_command, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "precision", [pytest.param("float32", marks=pytest.mark.long), "mixed_bfloat16"]
+    "precision", [pytest.param("float32", marks=pytest.mark.slow), "mixed_bfloat16"]
 )
 def test_engines_and_precisions_agree(infer, noisy, tmp_path, precision):
     write_picture(tmp_path / "in.png", Picture(noisy, "PNG"))

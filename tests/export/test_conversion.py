@@ -112,7 +112,7 @@ def test_noisy_photographs(convert, format):
         assert _differences(*convert(name, format), pictures).max() < 1e-4
 
 
-@pytest.mark.parametrize("format", ["tflite", pytest.param("onnx", marks=pytest.mark.long)])
+@pytest.mark.parametrize("format", ["tflite", pytest.param("onnx", marks=pytest.mark.slow)])
 def test_gray(make_denoiser, write, random, format):
     denoiser = make_denoiser("cbsn", {**SMALL["cbsn"], "channels": 1})
     pictures = random.random((2, 20, 31, 1), np.float32)
@@ -148,7 +148,7 @@ def test_what_an_onnx_model_says_of_itself(make_denoiser, write, capfd):
             assert attribute.name != "dilations" or [*attribute.ints] == [1, 1]
 
 
-@pytest.mark.long
+@pytest.mark.slow
 @pytest.mark.parametrize("format", FORMATS)
 def test_weights_are_stored_once(make_denoiser, write, random, format):
     """With the self-ensemble the network is there eight times."""
@@ -162,7 +162,7 @@ def test_weights_are_stored_once(make_denoiser, write, random, format):
     assert sizes[1] < 1.5 * sizes[0]
 
 
-@pytest.mark.long  # in ONNX a matter of minutes
+@pytest.mark.slow  # in ONNX a matter of minutes
 def test_self_ensemble_with_r3_of_a_network_that_is_not_always_blind(convert, random):
     denoiser, path = convert("cbsn", "tflite", self_ensemble=True, r3=True)
     for size in SIZES:
@@ -170,7 +170,7 @@ def test_self_ensemble_with_r3_of_a_network_that_is_not_always_blind(convert, ra
         assert _differences(denoiser, path, pictures).max() < 1e-4
 
 
-@pytest.mark.long
+@pytest.mark.slow
 def test_attention_in_onnx(make_denoiser, write, random):
     config = {"filters": 4, "num_modules": 3, "num_attention": 2}
     denoiser = make_denoiser("ssbsn", config, tile=0)

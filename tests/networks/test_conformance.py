@@ -91,7 +91,7 @@ def _gradient_of_own_input(run, x):
     return np.stack([jacobian[i, :, i] for i in range(pixels)])
 
 
-@pytest.mark.parametrize("size", [(9, 7), pytest.param((8, 8), marks=pytest.mark.long)])
+@pytest.mark.parametrize("size", [(9, 7), pytest.param((8, 8), marks=pytest.mark.slow)])
 def test_blind_by_gradient(network, random, size, monkeypatch):
     # SS-BSN's layer normalisation takes the mean and variance of all features, by which a trace of
     # each pixel comes back to it (see test_ssbsn.py); but for them it is blind.

@@ -38,7 +38,7 @@ _SPECIAL = ("cbsn", "dil-unet", "n2n-resunet", "ssbsn")
 
 @pytest.fixture(
     params=[
-        name if name in _SPECIAL else pytest.param(name, marks=pytest.mark.long)
+        name if name in _SPECIAL else pytest.param(name, marks=pytest.mark.slow)
         for name in sorted(RECIPES)
     ]
 )

@@ -13,7 +13,7 @@ import pytest
 
 
 @pytest.mark.parametrize(
-    ("kills", "steps"), [(3, 36), pytest.param(25, 100, marks=pytest.mark.long)]
+    ("kills", "steps"), [(3, 36), pytest.param(25, 100, marks=pytest.mark.slow)]
 )
 def test_killed_at_random_moments_it_ends_with_the_same_bits(start, read_state, kills, steps):
     whole, parts = f"whole{kills}", f"parts{kills}"

@@ -62,7 +62,7 @@ def _signal_worker(process, worker, number):
     return process.communicate(timeout=240)[0]
 
 
-@pytest.mark.parametrize("victim", [pytest.param(0, marks=pytest.mark.long), 1])
+@pytest.mark.parametrize("victim", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_a_killed_worker_ends_the_run_and_all_go_on(uninterrupted, start, read_state, victim):
     name = f"killed{victim}"
     process = start(WORKERS, "--name", name, *LONGER)
@@ -97,9 +97,9 @@ def test_one_worker_that_is_asked_to_stop_stops_all(start, read_state):
     [
         (("--cpu_devices", 2), "--cpu_devices 2"),
         pytest.param(
-            ("--batchsize", 7), "--batchsize is shared out over 2 workers", marks=pytest.mark.long
+            ("--batchsize", 7), "--batchsize is shared out over 2 workers", marks=pytest.mark.slow
         ),
-        pytest.param(("--dataset", "nowhere"), "nowhere", marks=pytest.mark.long),
+        pytest.param(("--dataset", "nowhere"), "nowhere", marks=pytest.mark.slow),
     ],
 )
 def test_mistakes_end_all_workers(start, flags, message):

@@ -88,7 +88,7 @@ def pairs(tmp_path, random):
     return {"val_noisy": str(tmp_path / "noisy"), "val_clean": str(tmp_path / "clean")}
 
 
-@pytest.mark.parametrize("step", [2, pytest.param(6, marks=pytest.mark.long)])
+@pytest.mark.parametrize("step", [2, pytest.param(6, marks=pytest.mark.slow)])
 def test_a_validation_cut_short_is_made_up_for(options, pairs, step, monkeypatch):
     every = {"val_every": 2, "save_every": 1, **pairs, **options}
     whole = train("dil-unet", UNET, RunOptions(name="whole", **every))

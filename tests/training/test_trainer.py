@@ -68,7 +68,7 @@ def test_five_steps_golden(golden, accumulate):
 
 
 @pytest.mark.parametrize(
-    "precision", ["mixed_bfloat16", pytest.param("mixed_float16", marks=pytest.mark.long)]
+    "precision", ["mixed_bfloat16", pytest.param("mixed_float16", marks=pytest.mark.slow)]
 )
 def test_training_lowers_the_loss(any_recipe, batch, precision):
     trainer = Trainer(dataclasses.replace(any_recipe, learning_rate=1e-2), precision=precision)
@@ -223,7 +223,7 @@ def test_a_step_tells_who_was_asked_to_stop(recipe, batch):
         assert bool(metrics["stop"]) == stop
 
 
-@pytest.mark.parametrize("name", ["cbsn", pytest.param("ssbsn", marks=pytest.mark.long)])
+@pytest.mark.parametrize("name", ["cbsn", pytest.param("ssbsn", marks=pytest.mark.slow)])
 def test_two_devices_give_the_weights_of_one(name, run_python):
     """In a process of its own, as logical devices must be made before TensorFlow starts."""
     result = run_python(
