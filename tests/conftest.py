@@ -13,10 +13,27 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import numpy as np
 import pytest
 
-# A shell starts what it puts into the background with Ctrl-C ignored, and the commands that are
-# interrupted here would inherit that.
-if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+
+def _take_signals():
+    """Ctrl-C raises KeyboardInterrupt and SIGTERM ends, here and in the commands started from here.
+
+    A shell starts what it puts into the background with Ctrl-C ignored, and all processes inherit
+    what their parents ignore or block; what a parent handles is the default again in a child.
+    """
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
+
+
+# Fixtures of a wider scope start processes, too.
+_take_signals()
+
+
+@pytest.fixture(autouse=True)
+def signals_as_in_the_foreground():
+    """Each test finds the signals so, whatever has started the tests and whatever ran before."""
+    _take_signals()
+
 
 ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = (ROOT / "tests" / "golden", ROOT.parent / "shared" / "golden")
