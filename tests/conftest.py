@@ -157,5 +157,20 @@ def run_python(tmp_path):
 
 
 @pytest.fixture
+def needs_engine():
+    """Skips the test where an engine cannot compute in a precision."""
+
+    def check(engine: str, precision: str):
+        if engine != "openvino":
+            return
+        pytest.importorskip("openvino")
+        if precision == "mixed_bfloat16" and "ONEDNN_MAX_CPU_ISA" in os.environ:
+            # It looks at the processor itself, and then has no kernel for what it has found.
+            pytest.skip("ONEDNN_MAX_CPU_ISA takes bfloat16 from OpenVINO")
+
+    return check
+
+
+@pytest.fixture
 def random():
     return np.random.default_rng(0)

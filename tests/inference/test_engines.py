@@ -69,14 +69,46 @@ def test_openvino_computes_the_same(golden, random):
         x = random.normal(size=(2, height + side, width + side, 3)).astype("float32")
         expected = ours(x)
         assert expected.shape == (2, height, width, 3)
+        # Kernels sum up to 144 products in orders of their own, by which each of 12 layers is off
+        # by 144 2⁻²⁴ of its values at most: 1.03e-4.
         np.testing.assert_allclose(theirs(x), expected, atol=1e-4 * np.abs(expected).max())
 
 
-@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
-def test_openvino_denoises_to_a_level(golden, random, precision):
+@pytest.mark.parametrize("engine", engines.ENGINES)
+def test_bfloat16_is_off_by_its_rounding_at_most(golden, random, needs_engine, engine):
+    """On any processor: what is multiplied, emulated, or (by OpenVINO, without AVX-512) float32.
+
+    A convolution rounds its kernel, its sums, and the sums with their bias, each by 2⁻⁸ of the
+    value at most; sums are taken in float32. Fresh He weights pass on an error as they do a value,
+    so that n roundings, independent of each other, add up to √n 2⁻⁸ of the output's size, and to
+    n 2⁻⁸ of its largest value if all of them go the same way. A path leads through part of the
+    convolutions only, so three roundings for each are more than there are.
+    """
+    needs_engine(engine, "mixed_bfloat16")
+    path = golden("small/CBSN_small.ckpt")
+    recipe, single = load_model(path, precision="float32")
+    _, half = load_model(path, precision="mixed_bfloat16")
+    side = 2 * single.receptive_field_radius
+    x = random.normal(size=(2, 60 + side, 48 + side, 3)).astype("float32")
+    options = {"blind": False, "padding": "valid"}
+    expected = compile_network(recipe, single, "tensorflow", **options)(x)
+    difference = np.abs(compile_network(recipe, half, engine, **options)(x) - expected)
+    roundings = 3 * sum(weight.path.endswith("kernel") for weight in single.weights)
+    assert _rms(difference) <= np.sqrt(roundings) * 2**-8 * _rms(expected)
+    assert difference.max() <= roundings * 2**-8 * np.abs(expected).max()
+    if engine == "tensorflow":
+        assert _rms(difference) > 2**-10 * _rms(expected)  # so it is not float32
+
+
+def _rms(x):
+    return np.sqrt(np.mean(np.square(x)))
+
+
+def test_openvino_denoises_to_a_level(golden, random):
     pytest.importorskip("openvino")
     slope = np.linspace(60, 180, 50)[:, None, None]
     picture = np.clip(slope + random.normal(0, 15, (50, 70, 3)), 0, 255).astype("uint8")
-    model = load_model(golden("small/CBSN_small.ckpt"), precision=precision)
+    model = load_model(golden("small/CBSN_small.ckpt"), precision="float32")
     ours, theirs = (Denoiser(*model, engine=engine, tile=32) for engine in engines.ENGINES)
+    # Off by one where the kernels' sums fall on two sides of a half.
     assert np.abs(ours(picture).astype(int) - theirs(picture)).max() <= 1
