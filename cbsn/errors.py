@@ -1,6 +1,13 @@
 """The errors a user can meet; each message says what was received and what to do."""
 
 import re
+import textwrap
+
+LARGEST = 2**31 - 1
+"""Of the numbers that flags take, unless something else limits them: one that any library takes."""
+
+_LONGEST_REASON = 400
+"""Characters."""
 
 
 class CbsnError(Exception):
@@ -57,12 +64,44 @@ class TrainingStopped(CbsnError):  # noqa: N818, as it is no error
     status = 75
 
 
+def check_number(
+    flag: str, value: float, least: float, most: float = LARGEST, *, above: bool = False
+) -> None:
+    """Checks the number that a flag was given.
+
+    Args:
+        flag: str, with its dashes.
+        value: int or float; one that is not a number is refused, as are infinite ones.
+        least: the smallest that there may be.
+        most: the largest.
+        above: whether it must be above `least`.
+
+    Raises:
+        ConfigError: if it is beyond them.
+    """
+    if value > most:
+        raise ConfigError(f"{flag} must be at most {most}. Received: {flag} {value}")
+    if not (value > least if above else value >= least):
+        limit = f"above {least}" if above else f"{least} or above"
+        raise ConfigError(f"{flag} must be {limit}. Received: {flag} {value}")
+
+
 def plain_reason(error: Exception) -> str:
     """Returns what a library's error says, in one line, without the nodes of TensorFlow's graphs.
+
+    What is long is cut off: some list all layers of a network.
 
     Args:
         error: of any kind.
     """
     text = getattr(error, "message", None) or str(error)
     text = re.sub(r"\{\{.*?\}\}|\[Op:\w*\]|\[\[.*?\]\]", "", text)
-    return " ".join(text.split())
+    return textwrap.shorten(text, _LONGEST_REASON, placeholder=" …") or type(error).__name__
+
+
+def in_one_line(text: str) -> str:
+    r"""Returns a text without line breaks, which names of files may have: they become `\n`.
+
+    So does all else that cannot be printed.
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
