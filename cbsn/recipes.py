@@ -1,14 +1,17 @@
 """Recipes: a network, an objective, and everything else that makes a training what it is."""
 
 import dataclasses
+import inspect
 import json
 import math
+import numbers
+import reprlib
 from collections.abc import Mapping
 from typing import Any
 
 from keras import ops
 
-from cbsn.errors import ConfigError
+from cbsn.errors import LARGEST, ConfigError
 from cbsn.networks import NETWORKS
 from cbsn.normalization import NORMALIZATIONS, Normalization
 from cbsn.objectives import OBJECTIVES
@@ -17,6 +20,34 @@ Tensor = Any
 
 BORDERS = ("reflect", "zeros")
 """What may be beyond the edge of a picture: the picture reflected, or features that are 0."""
+
+_KINDS = {
+    str: (str, "text"),
+    bool: (bool, "true or false"),
+    int: (numbers.Integral, "a whole number"),
+    float: (numbers.Real, "a number"),
+}
+"""By annotation: what a value must be, and how to say so."""
+
+_LARGEST_SETTINGS = {
+    "filters": 4096,
+    "num_modules": 256,
+    "depth": 12,
+    "channels": 256,
+    "mask_cell": 256,
+    "scale": 256,
+    "stride_b": 256,
+    "stride_i": 256,
+    "pad": 256,
+    "denoise_stride": 256,
+    "denoise_pad": 256,
+    "patch_size": 1 << 16,
+    "batch_size": 1 << 20,
+}
+"""Far beyond anything of use; above them, memory and time end before a library says why."""
+
+_LARGEST_NETWORK = 40_000_000
+"""As `least_weights` counts them; such networks have about 10⁹."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +102,9 @@ class Recipe:
     clip_norm: float = 0.0
 
     def __post_init__(self):
+        _check_kinds(vars(self), {each.name: each.type for each in dataclasses.fields(self)})
+        if not (self.name and self.name.isprintable()):
+            raise ConfigError(f"A recipe's name must be printable. Received: {self.name!r}")
         for field, known in (
             ("network", NETWORKS),
             ("objective", OBJECTIVES),
@@ -102,6 +136,7 @@ class Recipe:
             raise ConfigError(
                 f"clip_norm must be 0 (no limit) or above. Received: clip_norm={self.clip_norm}"
             )
+        _check_kinds(self.objective_config, _settings(OBJECTIVES[self.objective]))
         objective = self.build_objective()
         if objective.NEEDS_BLINDNESS and NETWORKS[self.network].blindness == "none":
             raise ConfigError(
@@ -122,6 +157,21 @@ class Recipe:
                 f" take {near}, or other strides. Received: patch_size={self.patch_size}, "
                 + ", ".join(f"{k}={v}" for k, v in self.objective_config.items() if "stride" in k)
             )
+
+        _check_kinds(self.network_config, _settings(NETWORKS[self.network]))
+        if self.least_weights > _LARGEST_NETWORK:
+            raise ConfigError(
+                "That network is too large: it would have billions of weights. Take fewer channels "
+                f"or modules. Received: network={self.network!r}, "
+                + ", ".join(f"{key}={value}" for key, value in self.network_config.items())
+            )
+
+    @property
+    def least_weights(self) -> int:
+        """How many weights the network has at least: those of one 1×1 convolution of a module."""
+        config = self.network_config
+        modules = max(1, config.get("num_modules", 1))
+        return (config.get("filters", 1) << max(0, config.get("depth", 0))) ** 2 * modules
 
     def build_network(self, precision: str = "float32") -> Any:
         """Builds the network with fresh weights; `precision` is a Keras dtype policy."""
@@ -185,7 +235,37 @@ class Recipe:
         try:
             return cls(**values)
         except TypeError as error:
-            raise ConfigError(f"Not a recipe: {error}. Received: {values!r}") from error
+            received = reprlib.repr(values)
+            raise ConfigError(f"Not a recipe: {error}. Received: {received}") from error
+
+
+def _settings(network_or_objective: type) -> dict[str, Any]:
+    """Names and annotations of what it is made with."""
+    parameters = inspect.signature(network_or_objective).parameters.values()
+    return {each.name: each.annotation for each in parameters if each.kind != each.VAR_KEYWORD}
+
+
+def _check_kinds(values: Mapping[str, Any], kinds: Mapping[str, Any]) -> None:
+    """Checks what a recipe is made of, which a file may hold: anything that JSON has.
+
+    Raises:
+        ConfigError: a name is unknown, or a value is of another kind, or out of all proportion.
+    """
+    for name, value in values.items():
+        if name not in kinds:
+            raise ConfigError(
+                f"There are the settings {', '.join(kinds) or 'none'}. "
+                f"Received: {reprlib.repr(name)}"
+            )
+        kind, words = _KINDS.get(kinds[name], (Mapping, "settings by name"))
+        number = kinds[name] in (int, float)
+        if not isinstance(value, kind) or (number and isinstance(value, bool)):
+            raise ConfigError(f"{name} must be {words}. Received: {name}={reprlib.repr(value)}")
+        most = _LARGEST_SETTINGS.get(name, LARGEST)
+        if number and value > most:
+            raise ConfigError(
+                f"{name} must be at most {most}. Received: {name}={reprlib.repr(value)}"
+            )
 
 
 _PIXEL_SHUFFLE = {

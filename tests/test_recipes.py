@@ -1,4 +1,5 @@
 import dataclasses
+import math
 
 import numpy as np
 import pytest
@@ -70,6 +71,22 @@ def test_epochs_are_of_any_length(name, decay_epochs, steps_per_epoch):
         ({"network": "ResidualAttentionUNet"}, "needs a network that can be blind"),
         ({"objective": "Noise2Noise", "objective_config": {}}, "one normalisation"),
         ({"objective_config": {"stride": 2}}, "stride"),
+        ({"patch_size": math.nan}, "patch_size must be a whole number.*=nan"),
+        ({"max_steps": 10**30}, "max_steps must be at most"),
+        ({"batch_size": True}, "batch_size must be a whole number.*=True"),
+        ({"learning_rate": "fast"}, "learning_rate must be a number.*='fast'"),
+        ({"r3": 1}, "r3 must be true or false"),
+        ({"network": ["a"]}, "network must be text"),
+        ({"network_config": 7}, "network_config must be settings by name"),
+        ({"network_config": {"filters": 10**9}}, "filters must be at most"),
+        ({"network_config": {"filters": 4096, "num_modules": 256}}, "too large.*filters=4096"),
+        ({"network_config": {"filters": 2.5}}, "filters must be a whole number"),
+        ({"network_config": {"trainable": False}}, "settings filters, .*: 'trainable'"),
+        ({"objective_config": {"stride_b": "5"}}, "stride_b must be a whole number"),
+        ({"objective_config": {"lmbda": math.inf}}, "lmbda must be at most"),
+        ({"objective_config": {"lmbda": math.nan}}, "lmbda=nan"),
+        ({"name": "a\nb"}, "name must be printable"),
+        ({"name": "\ud800"}, "name must be printable"),
     ],
 )
 def test_bad_recipes_say_what_to_change(recipe, change, message):
