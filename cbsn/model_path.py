@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from cbsn.errors import ModelError
-from cbsn.model_folder import is_model_folder
+from cbsn.errors import ConfigError, ModelError, plain_reason
+from cbsn.model_folder import WEIGHTS, is_model_folder, load_weights
 from cbsn.model_folder import load_model as load_model_folder
 from cbsn.recipes import Recipe, customised
 
@@ -29,7 +29,7 @@ def load_model(
     Args:
         model_path: a run's folder (its best weights, else its last), a saved-model folder, the
             name of a shipped model, the prefix of an original TensorFlow 1.15 checkpoint, or
-            bare weights (`*.weights.h5`).
+            weights (`*.weights.h5`): those in a saved-model folder stand for it, others are bare.
         recipe_name: str, name of the recipe. Needed for bare weights of another one than `cbsn`
             only; elsewhere it is read, and must agree where given.
         channel: int, the network's number of channels. Needed for bare weights that are not of
@@ -43,16 +43,21 @@ def load_model(
     Raises:
         ModelError: if there is no model, or it cannot be read.
     """
-    path = Path(model_path).expanduser()
-    folder = _model_folder(path)
+    try:
+        path = Path(model_path).expanduser()
+        folder, bare, prefix = _model_folder(path), _is_bare(path), _checkpoint_prefix(path)
+        if folder is None and not bare and prefix is None:
+            raise ModelError(_not_found(path))
+    except (OSError, RuntimeError) as error:  # no permission, too long a name, no home
+        raise ModelError(
+            f"{model_path}: no model can be looked for there ({plain_reason(error)}). Give a path "
+            "that you may read."
+        ) from error
     if folder is not None:
         recipe, network = load_model_folder(folder, precision)
-    elif path.name.endswith(".weights.h5") and path.is_file():
+    elif bare:
         return _bare_weights(path, recipe_name or "cbsn", channel, num_block, precision)
     else:
-        prefix = _checkpoint_prefix(path)
-        if prefix is None:
-            raise ModelError(_not_found(path))
         recipe, network = _original_checkpoint(prefix, precision)
     facts = {"recipe": recipe.name, **recipe.network_config}
     for flag, key, value in (
@@ -72,13 +77,21 @@ def load_model(
 def _model_folder(path: Path) -> Path | None:
     """The saved-model folder that `path` means, if any."""
     candidates = [path, *(path / name for name in RUN_MODELS)]
+    if path.name == WEIGHTS:
+        candidates.append(path.parent)
     if len(path.parts) == 1:
         candidates.append(SHIPPED / path)
     return next((folder for folder in candidates if is_model_folder(folder)), None)
 
 
+def _is_bare(path: Path) -> bool:
+    return path.name.endswith(".weights.h5") and path.is_file()
+
+
 def _checkpoint_prefix(path: Path) -> Path | None:
     """The checkpoint prefix that `path` means; its `.index` or `.data-…` file will do, too."""
+    if not path.name:  # such as /
+        return None
     for prefix in (path, path.with_suffix("")):
         if prefix.with_name(prefix.name + ".index").is_file():
             return prefix
@@ -90,8 +103,13 @@ def _original_checkpoint(prefix: Path, precision: str) -> tuple[Recipe, Any]:
     from cbsn.compat.tf1_checkpoint import TF1Checkpoint
 
     checkpoint = TF1Checkpoint(prefix)
-    recipe = customised("cbsn", filters=checkpoint.filters, num_modules=checkpoint.num_modules)
-    network = recipe.build_network(precision)
+    try:
+        recipe = customised("cbsn", filters=checkpoint.filters, num_modules=checkpoint.num_modules)
+        network = recipe.build_network(precision)
+    except ConfigError as error:
+        raise ModelError(
+            f"{prefix}: damaged, or not of the original C-BSN code ({error})"
+        ) from error
     checkpoint.load_into(network)
     return recipe, network
 
@@ -100,16 +118,11 @@ def _bare_weights(
     path: Path, recipe_name: str, channel: int | None, num_block: int | None, precision: str
 ) -> tuple[Recipe, Any]:
     recipe = customised(recipe_name, filters=channel, num_modules=num_block)
-    network = recipe.build_network(precision)
-    try:
-        network.load_weights(path)
-    except (ValueError, OSError, KeyError) as error:
-        size = ", ".join(f"{key}={value}" for key, value in recipe.network_config.items())
-        raise ModelError(
-            f"{path}: these weights do not fit the network of recipe {recipe_name!r} with {size}; "
-            f"say which it is with --recipe, --channel and --num_block ({error})"
-        ) from error
-    return recipe, network
+    advice = (
+        "Keep the file in its folder, beside its recipe.json; or say what network it is of: "
+        "infer.py and export.py take --recipe, --channel and --num_block."
+    )
+    return recipe, load_weights(recipe, path, precision, advice)
 
 
 def _not_found(path: Path) -> str:

@@ -1,3 +1,4 @@
+import os
 import subprocess
 
 import pytest
@@ -43,3 +44,28 @@ def test_files_without_a_checksum_are_named(folder):
     verify_checksums(folder, ("a",))
     with pytest.raises(ModelError, match="does not name b"):
         verify_checksums(folder, ("a", "b"))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"\xff\xfe", b"a", b"a  b  c\n\n", b"0  \0\n", b"0 " * 1_000_000, b"0  " + b"a" * 300 + b"\n"],
+)
+def test_sums_of_any_bytes_are_a_model_error(folder, content):
+    (folder / "SHA256SUMS").write_bytes(content)
+    with pytest.raises(ModelError, match="Copy the folder again"):
+        verify_checksums(folder, ("a", "b"))
+
+
+@pytest.mark.parametrize("name", ["../a", "/dev/zero", "sub/a", "./a", ".."])
+def test_only_files_of_the_folder_are_looked_at(folder, name):
+    (folder / "SHA256SUMS").write_text(f"{'0' * 64}  {name}\n")
+    with pytest.raises(ModelError, match=r"no file of this folder|incomplete"):
+        verify_checksums(folder)
+
+
+@pytest.mark.parametrize("name", ["a", "SHA256SUMS"])
+def test_what_is_no_file_is_not_waited_for(folder, name):
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    with pytest.raises(ModelError, match=f"incomplete.*{name}"):
+        verify_checksums(folder)

@@ -1,15 +1,21 @@
+import contextlib
 import dataclasses
+import errno
 import json
+import math
+import shutil
+from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
 
 from cbsn import model_path
-from cbsn.errors import ModelError
+from cbsn.checksums import write_checksums
+from cbsn.errors import ConfigError, ModelError
 from cbsn.model_folder import save_model
 from cbsn.model_path import load_model
-from cbsn.recipes import RECIPES, customised
+from cbsn.recipes import RECIPES, Recipe, customised
 
 
 @pytest.fixture
@@ -97,8 +103,26 @@ def test_a_wrong_size_flag_is_refused(golden):
         load_model(prefix, channel=128)
 
 
-def test_bare_weights_need_their_size(saved, tmp_path):
+def test_weights_beside_their_recipe_are_those_of_the_folder(recipe, saved, tmp_path):
     weights = tmp_path / "last/model.weights.h5"
+    loaded, network = load_model(weights)
+    assert loaded == recipe
+    assert _same(network, saved)
+    with pytest.raises(ModelError, match="--channel away"):
+        load_model(weights, channel=8)
+    (tmp_path / "last/SHA256SUMS").write_text("")
+    with pytest.raises(ModelError, match="SHA256SUMS does not name"):
+        load_model(weights)
+
+
+@pytest.fixture
+def bare(saved, tmp_path):
+    """A file of weights without the rest of their folder."""
+    return shutil.copy(tmp_path / "last/model.weights.h5", tmp_path / "some.weights.h5")
+
+
+def test_bare_weights_need_their_size(saved, bare):
+    weights = bare
     assert _same(load_model(weights, channel=4, num_block=1)[1], saved)
     with pytest.raises(ModelError, match="--channel and --num_block"):
         load_model(weights, channel=8, num_block=1)
@@ -135,6 +159,121 @@ def test_a_missing_file_is_an_error(saved, tmp_path, name):
     (tmp_path / "last" / name).unlink()
     with pytest.raises(ModelError):
         load_model(tmp_path / "last")
+
+
+DAMAGED_RECIPES = {
+    "no UTF-8": b'{"format": 1, "recipe": "\xff"}',
+    "no JSON": b"{",
+    "empty": b"",
+    "a list": b"[1]",
+    "a number": b"1e999",
+    "deeply nested": b"[" * 100_000,
+    "too long a number": b'{"format": ' + b"9" * 10_000 + b"}",
+    "another format": b'{"format": 1000000000000000000000000000000}',
+    "huge": b'{"format": 1, "recipe": {' + b" " * 2_000_000 + b"}}",
+}
+
+
+@pytest.mark.parametrize("content", DAMAGED_RECIPES.values(), ids=DAMAGED_RECIPES)
+def test_a_recipe_of_any_content_is_a_model_error(saved, tmp_path, content):
+    (tmp_path / "last/recipe.json").write_bytes(content)
+    (tmp_path / "last/SHA256SUMS").unlink()
+    write_checksums(tmp_path / "last")
+    with pytest.raises(ModelError, match=r"last: .*[.\d]$") as caught:
+        load_model(tmp_path / "last")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("recipe", sorted(RECIPES))
+@pytest.mark.parametrize("value", [None, math.nan, math.inf, 10**9, 10**400, -1, "7", [7], {}])
+def test_a_recipe_of_any_values_is_used_or_refused(tmp_path, recipe, value, monkeypatch):
+    """No network is built of them, which could take all memory, but for that of the defaults."""
+
+    def build(recipe, *_):
+        assert recipe.network_config == {}
+        raise ConfigError("not here")
+
+    monkeypatch.setattr(Recipe, "build_network", build)
+    whole = RECIPES[recipe].to_dict()
+    damaged = [{**whole, key: value} for key in whole]
+    for config in ("network_config", "objective_config"):
+        damaged += [{**whole, config: {**whole[config], key: value}} for key in whole[config]]
+    tmp_path.joinpath("model.weights.h5").write_bytes(b"no HDF5")
+    for content in damaged:
+        path = tmp_path / "recipe.json"
+        path.write_text(json.dumps({"format": 1, "recipe": content, "training": {}}))
+        tmp_path.joinpath("SHA256SUMS").unlink(missing_ok=True)
+        write_checksums(tmp_path)
+        with pytest.raises(ModelError) as caught:
+            load_model(tmp_path)
+        assert "\n" not in str(caught.value)
+        assert len(str(caught.value)) < 1000
+
+
+def test_weights_with_the_right_checksum_and_damaged_hdf5_are_a_model_error(saved, tmp_path):
+    weights = tmp_path / "last/model.weights.h5"
+    whole = weights.read_bytes()
+    heap = whole.index(b"HEAP")
+    damages = {"heap": (heap + 16, b"\xff" * 8), "tree": (whole.index(b"TREE") + 6, b"\xff\xff")}
+    for place, junk in damages.values():
+        weights.write_bytes(whole[:place] + junk + whole[place + len(junk) :])
+        (tmp_path / "last/SHA256SUMS").unlink()
+        write_checksums(tmp_path / "last")
+        with pytest.raises(ModelError, match=r"model\.weights\.h5 cannot be read.*Copy the folder"):
+            load_model(tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["flip", "cut", "junk", "zero"])
+def test_bare_weights_of_any_bytes_are_used_or_refused(bare, kind):
+    whole = bare.read_bytes()
+    generator = np.random.default_rng(0)
+    for _ in range(12):
+        data, place = bytearray(whole), int(generator.integers(len(whole)))
+        if kind == "flip":
+            data[place] ^= 1 << int(generator.integers(8))
+        elif kind == "cut":
+            del data[place:]
+        else:
+            data[place : place + 200] = bytes(200) if kind == "zero" else generator.bytes(200)
+        bare.write_bytes(data)
+        with contextlib.suppress(ModelError):
+            load_model(bare, channel=4, num_block=1)
+
+
+def test_weights_that_are_not_finite_are_refused(recipe, tmp_path):
+    network = recipe.build_network()
+    network.weights[3].assign(network.weights[3] * np.nan)
+    save_model(tmp_path / "last", recipe, network, {})
+    with pytest.raises(ModelError, match=r"values that are not finite.*Take another model"):
+        load_model(tmp_path)
+
+
+def test_memory_that_ran_out_is_no_damage(saved, tmp_path, monkeypatch):
+    def run_out(*_):
+        raise MemoryError
+
+    monkeypatch.setattr("keras.Model.load_weights", run_out)
+    with pytest.raises(MemoryError):
+        load_model(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "path", ["", ".", "..", "/", "a" * 300, "a\0b", "~nobody-of-that-name/a", "\n"]
+)
+def test_no_path_ends_in_anything_but_a_model_error(tmp_path, monkeypatch, path):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ModelError):
+        load_model(path)
+
+
+def test_a_folder_without_permission_is_told(tmp_path, monkeypatch):
+    # Root may read everything.
+    def denied(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_file", denied)
+    with pytest.raises(ModelError, match=r"locked/model: .*Permission denied.*that you may read"):
+        load_model(tmp_path / "locked/model")
 
 
 def test_nothing_there_says_what_could_be(tmp_path):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from cbsn.errors import ModelError
+from cbsn.errors import ModelError, plain_reason
 
 SCOPE = "DBSN"
 
@@ -71,15 +71,17 @@ class TF1Checkpoint:
         self.prefix = str(prefix)
         try:
             self._reader = tf.train.load_checkpoint(self.prefix)
-            shapes = self._reader.get_variable_to_shape_map()
-        except (tf.errors.OpError, ValueError, RuntimeError) as error:
-            raise ModelError(f"{self.prefix}: not a readable checkpoint ({error})") from error
+            shapes = self._shapes = self._reader.get_variable_to_shape_map()
+        except MemoryError:
+            raise
+        except Exception as error:  # damaged bytes make TensorFlow raise almost anything
+            raise self._unreadable(error) from error
         head = shapes.get(f"{SCOPE}/conv0/kernel")
         if head is None or len(head) != 4:
             raise ModelError(
                 f"{self.prefix}: this checkpoint has no variable {SCOPE}/conv0/kernel, so it is "
                 "not one of the original C-BSN code. Received variables: "
-                + ", ".join(sorted(shapes)[:5])
+                + ", ".join(name[:100] for name in sorted(shapes)[:5])
             )
         self.filters = head[-1]
         modules = {int(m[1]) for m in (re.search(r"/B1/DCM(\d+)/", name) for name in shapes) if m}
@@ -96,15 +98,32 @@ class TF1Checkpoint:
             weight = weights.pop(ours, None)
             if weight is None or not self._reader.has_tensor(theirs):
                 raise ModelError(f"{self.prefix}: no counterpart for {theirs} ({ours})")
-            value = self._reader.get_tensor(theirs)
-            if value.shape != tuple(weight.shape) or not np.all(np.isfinite(value)):
+            # Before it is read: a damaged shape may be of any size.
+            if tuple(self._shapes[theirs]) != tuple(weight.shape):
                 raise ModelError(
-                    f"{self.prefix}: {theirs} must be finite and of shape {tuple(weight.shape)}. "
-                    f"Received: shape {value.shape}"
+                    f"{self.prefix}: {theirs} must be of shape {tuple(weight.shape)}. "
+                    f"Received: shape {tuple(self._shapes[theirs])}"
+                )
+            try:
+                value = self._reader.get_tensor(theirs)
+            except MemoryError:
+                raise
+            except Exception as error:  # here, too: a checksum, the end of the file, …
+                raise self._unreadable(error) from error
+            if value.dtype.kind != "f" or not np.all(np.isfinite(value)):
+                raise ModelError(
+                    f"{self.prefix}: {theirs} must hold finite floats, so this checkpoint is "
+                    "broken. Take another one."
                 )
             weight.assign(value)
         if weights:
             raise ModelError(f"{self.prefix}: the checkpoint lacks {', '.join(weights)}")
+
+    def _unreadable(self, error: Exception) -> ModelError:
+        return ModelError(
+            f"{self.prefix}: not a readable checkpoint, as a file of it is missing, damaged or cut "
+            f"off ({plain_reason(error)}). Copy its .index and .data-00000-of-00001 again."
+        )
 
 
 def _relative_path(weight: Any) -> str:

@@ -1,5 +1,6 @@
 """What a run keeps on disk so that it can go on: `DIR/NAME/checkpoints`."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -17,6 +18,7 @@ KEEP = 3
 CHECKPOINTS = "checkpoints"
 """The folder in a run's folder where they are."""
 
+_STEP = re.compile(r"step-([0-9]+)")
 _STATE = "state"
 _FILES = (f"{_STATE}.index", f"{_STATE}.data-00000-of-00001")
 
@@ -69,7 +71,7 @@ class Checkpoints:
         Raises:
             ConfigError: if it does not hold what this training keeps, or an earlier version has
                 written it.
-            ModelError: if there are checkpoints, but all are damaged.
+            ModelError: if there are checkpoints, but all are damaged, or the folder cannot be read.
         """
         steps = self._steps()
         for step in reversed(steps):
@@ -155,12 +157,23 @@ class Checkpoints:
                 "not hold what this one keeps. Take another --name, or start over with "
                 "--no-resume, which sets the earlier run aside."
             ) from error
-        except tf.errors.OpError as error:
+        except MemoryError:
+            raise
+        except Exception as error:  # damaged bytes make TensorFlow raise almost anything
             raise ModelError(f"{path} cannot be read ({plain_reason(error)})") from error
 
     def _path(self, step: int) -> Path:
         return self._folder / f"step-{step}"
 
     def _steps(self) -> list[int]:
-        names = (path.name.removeprefix("step-") for path in self._folder.glob("step-*"))
-        return sorted(int(name) for name in names if name.isdigit())
+        try:
+            # `glob` would find nothing in a folder that may not be read, and a run start anew.
+            names = [path.name for path in self._folder.iterdir()]
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise ModelError(
+                f"{self._folder} cannot be read ({plain_reason(error)}). Make it readable, or "
+                "start over with --no-resume, which sets the run aside."
+            ) from error
+        return sorted(int(match[1]) for match in map(_STEP.fullmatch, names) if match)

@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -6,6 +7,7 @@ import tensorflow as tf
 
 from cbsn.compat.tf1_checkpoint import TF1Checkpoint, variable_names
 from cbsn.errors import ModelError
+from cbsn.model_path import load_model
 from cbsn.networks import ConditionalBlindSpotNetwork
 
 
@@ -47,3 +49,70 @@ def test_a_broken_checkpoint_is_an_error(tmp_path):
     (tmp_path / "bad.index").write_bytes(b"nonsense")
     with pytest.raises(ModelError, match="not a readable checkpoint"):
         TF1Checkpoint(tmp_path / "bad")
+
+
+@pytest.fixture
+def copy(golden, tmp_path):
+    """The prefix of a copy that may be damaged."""
+    for file in golden("small/CBSN_small.ckpt").parent.glob("CBSN_small.ckpt.*"):
+        shutil.copy(file, tmp_path)
+    return tmp_path / "CBSN_small.ckpt"
+
+
+def _flip(data):
+    data[len(data) // 2] ^= 1
+
+
+def _cut(data):
+    del data[len(data) // 2 :]
+
+
+@pytest.mark.parametrize("damage", [_flip, _cut, bytearray.clear])
+@pytest.mark.parametrize("suffix", [".index", ".data-00000-of-00001"])
+def test_a_damaged_file_is_a_model_error(copy, suffix, damage):
+    path = copy.with_name(copy.name + suffix)
+    data = bytearray(path.read_bytes())
+    damage(data)
+    path.write_bytes(data)
+    with pytest.raises(ModelError, match=r"not a readable checkpoint.*Copy its \.index") as caught:
+        load_model(copy)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_data_file_is_a_model_error(copy):
+    copy.with_name(copy.name + ".data-00000-of-00001").unlink()
+    with pytest.raises(ModelError, match="not a readable checkpoint"):
+        load_model(copy)
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 3, 10**6), (1, 1, 3, 0), (1, 1, 3, 4), ()])
+def test_a_checkpoint_of_any_size_is_a_model_error(tmp_path, shape):
+    """What the index says of shapes is known before memory is taken for a network."""
+    path = str(tmp_path / "any")
+    with tf.Graph().as_default(), tf.compat.v1.Session() as session:
+        head = tf.compat.v1.get_variable("DBSN/conv0/kernel", initializer=tf.zeros(shape))
+        session.run(head.initializer)
+        tf.compat.v1.train.Saver([head]).save(session, path)
+    with pytest.raises(ModelError):
+        load_model(path)
+
+
+def test_values_that_are_not_finite_are_refused(copy, monkeypatch):
+    checkpoint = TF1Checkpoint(copy)
+    monkeypatch.setattr(
+        checkpoint, "_reader", _Reader(checkpoint._reader, "DBSN/conv0/bias", np.float32("nan"))
+    )
+    with pytest.raises(ModelError, match="conv0/bias must hold finite floats"):
+        checkpoint.load_into(ConditionalBlindSpotNetwork(16, 2))
+
+
+class _Reader:
+    """One whose variable of a name is full of a value."""
+
+    def __init__(self, reader, name, value):
+        self._reader, self._name, self._value = reader, name, value
+        self.has_tensor = reader.has_tensor
+
+    def get_tensor(self, name):
+        tensor = self._reader.get_tensor(name)
+        return np.full_like(tensor, self._value) if name == self._name else tensor

@@ -144,6 +144,34 @@ def test_damaged_checkpoints_do_not_start_a_run_anew(recipe, two_saved):
         Checkpoints(two_saved, Trainer(recipe)).restore()
 
 
+@pytest.mark.parametrize("damage", [_cut, _flip])
+@pytest.mark.parametrize("name", ["state.index", "state.data-00000-of-00001"])
+def test_damage_with_the_right_checksum_is_told_too(recipe, two_saved, damage, name, capsys):
+    folder = two_saved / "checkpoints/step-10"
+    damage(folder / name)
+    (folder / "SHA256SUMS").unlink()
+    write_checksums(folder)
+    assert Checkpoints(two_saved, Trainer(recipe)).restore() == 9
+    assert "The checkpoint of step 10 is damaged" in capsys.readouterr().err
+
+
+def test_checkpoints_that_may_not_be_read_do_not_start_a_run_anew(recipe, two_saved, monkeypatch):
+    trainer = Trainer(recipe)
+
+    def denied(folder):
+        raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+
+    monkeypatch.setattr("pathlib.Path.iterdir", denied)  # root may read everything
+    with pytest.raises(ModelError, match=r"cannot be read.*Permission denied.*--no-resume"):
+        Checkpoints(two_saved, trainer).restore()
+
+
+@pytest.mark.parametrize("name", ["step-²", "step-", "step-x", "step--1"])
+def test_other_names_are_no_checkpoints(recipe, two_saved, name):
+    (two_saved / "checkpoints" / name).mkdir()
+    assert Checkpoints(two_saved, Trainer(recipe)).restore() == 10
+
+
 def test_what_a_killed_process_left_does_not_count(recipe, two_saved):
     half = two_saved / "checkpoints/.step-11.0a1b2c3d"
     half.mkdir()
