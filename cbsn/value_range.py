@@ -98,11 +98,12 @@ class ValueRange:
                     f"and {full:g}. Received: --white {white:g}"
                 )
             return cls(0.0, float(white), "user")
-        if stated is not None and max(high, 0) <= stated <= (np.inf if is_float else full):
-            if stated > 0 and low >= 0:
-                return cls(0.0, float(stated), "dtype" if stated == full else "file")
+        most = np.inf if is_float else full
+        if stated is not None and low >= 0 and max(high, 0) <= stated <= most and stated > 0:
+            return cls(0.0, float(stated), "dtype" if stated == full else "file")
         if is_float:
-            if -ROUNDING_ERROR <= low and _DARK < high <= 1 + ROUNDING_ERROR or low == high == 0:
+            in_unit = low >= -ROUNDING_ERROR and high <= 1 + ROUNDING_ERROR
+            if (in_unit and high > _DARK) or low == high == 0:
                 return cls(0.0, 1.0)
             black = min(low, 0.0)
             return cls(black, high if high > black else black + 1, "values")
@@ -111,6 +112,15 @@ class ValueRange:
             white = 2 ** (bits + bits % 2) - 1
             return cls(0.0, float(white), "dtype" if white == full else "values")
         return cls(0.0, full)
+
+    @classmethod
+    def common(cls, first: "ValueRange", second: "ValueRange") -> "ValueRange":
+        """Returns the narrowest range that holds two, for pictures that are to be compared."""
+        black, white = min(first.black, second.black), max(first.white, second.white)
+        for each in (first, second):
+            if (each.black, each.white) == (black, white):
+                return each
+        return cls(black, white, first.source)
 
     def is_of(self, dtype: Any) -> bool:
         """Whether it is the whole range of a dtype."""

@@ -99,7 +99,7 @@ def evaluate(
     if out is not None:
         out = make_folder(out)
     # All are loaded before the first is scored, so that a wrong path is told at once.
-    methods += load_models(model_paths, pairs.any_range, **options)
+    methods += load_models(model_paths, **options)
     lpips_metric = None if clean is None else choose_lpips(lpips, lpips_weights)
 
     made = f"{noise}, seed {seed}" if noise else None

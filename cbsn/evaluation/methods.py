@@ -14,6 +14,7 @@ from cbsn.evaluation.baselines import BASELINES, Baseline
 from cbsn.evaluation.named_pictures import find_named_pictures
 from cbsn.inference.denoiser import Denoiser
 from cbsn.training.metrics_log import METRICS_FILE
+from cbsn.value_range import value_range
 
 Denoise = Callable[[str, np.ndarray | None, np.ndarray | None], np.ndarray]
 
@@ -40,12 +41,11 @@ class Method:
     log: Path | None = None
 
 
-def load_models(paths: Iterable[str | Path], any_range: bool, **options: Any) -> list[Method]:
+def load_models(paths: Iterable[str | Path], **options: Any) -> list[Method]:
     """Loads models, and says what they compute with.
 
     Args:
         paths: each as for `Denoiser.load`.
-        any_range: whether noisy values may lie beyond [0, 1].
         **options: of `Denoiser.load`.
 
     Raises:
@@ -61,7 +61,7 @@ def load_models(paths: Iterable[str | Path], any_range: bool, **options: Any) ->
         methods.append(
             Method(
                 name,
-                lambda _, noisy, clean, model=model: model(noisy, any_range=any_range),
+                lambda _, noisy, clean, model=model: model(noisy, white=value_range(noisy.dtype)),
                 parameters=model.network.count_params(),
                 strides=sorted({2, 5, *used} - {1}),
                 log=_log_of(Path(path).expanduser()),

@@ -11,6 +11,7 @@ from cbsn.errors import DataError
 from cbsn.evaluation.metrics import psnr
 from cbsn.evaluation.named_pictures import NamedPicture, find_named_pictures, spread
 from cbsn.inference.denoiser import Denoiser
+from cbsn.value_range import value_range
 
 
 class PicturePairs:
@@ -26,7 +27,6 @@ class PicturePairs:
 
     Attributes:
         names: of the pairs, in their order.
-        any_range: whether noisy values may lie beyond [0, 1], as noise that is not clipped has it.
 
     Raises:
         DataError: if a noisy picture has no clean one, or several have one name.
@@ -53,7 +53,6 @@ class PicturePairs:
                 f"{len(missing)} of {len(named)}, such as {named[missing[0]].place}."
             )
         self.names = spread([*named], limit)
-        self.any_range = self._noise is not None
 
     def __len__(self) -> int:
         return len(self.names)
@@ -95,7 +94,7 @@ class PicturePairs:
         for noisy, clean in self:
             if stop():
                 return None
-            denoised = denoiser(noisy, any_range=self.any_range)
+            denoised = denoiser(noisy, white=value_range(noisy.dtype))
             values.append(psnr(clean, denoised))
             if len(triples) < keep:
                 triples.append((noisy, denoised, clean))

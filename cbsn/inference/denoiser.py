@@ -11,6 +11,7 @@ import numpy as np
 from cbsn.data.augment import NUM_ORIENTATIONS
 from cbsn.errors import ConfigError, ImageError, ModelError
 from cbsn.inference.engines import choose_engine
+from cbsn.inference.hidden_pixels import HiddenPixels
 from cbsn.inference.passes import Index, Passes
 from cbsn.inference.refinement import self_ensemble
 from cbsn.inference.tiled_pass import AUTO_TILE
@@ -18,12 +19,10 @@ from cbsn.inference.tiling import Tile
 from cbsn.model_path import load_model
 from cbsn.precision import choose_precision
 from cbsn.recipes import Recipe
-from cbsn.value_range import value_range
+from cbsn.value_range import ValueRange, value_range
 
 ROUNDINGS = {"round": np.rint, "truncate": np.floor}
 """How integer pixels are made; the original C-BSN code truncates."""
-
-_LARGEST = np.finfo(np.float32).max
 
 _RIMS = 8
 """Tiles are at least as large as so many receptive-field radii, unless told otherwise."""
@@ -147,35 +146,60 @@ class Denoiser:
         on_tile: Callable[[float], None] = lambda share: None,
         *,
         in_place: bool = False,
-        any_range: bool = False,
+        white: float | None = None,
     ) -> np.ndarray:
         """Denoises one picture.
 
         Args:
             image: [H, W] gray, or [H, W, C] with C of 1 (gray), 2 (gray and alpha), 3 (RGB) or 4
-                (RGB and alpha); uint8, uint16, or float in [0, 1]; any H, W ≥ 1. Gray runs
-                through a network for RGB as three equal channels, whose results are averaged; RGB
-                through one for gray channel by channel.
+                (RGB and alpha); uint8, uint16, or float; any H, W ≥ 1. Gray runs through a network
+                for RGB as three equal channels, whose results are averaged; RGB through one for
+                gray channel by channel. Colours under an alpha of 0 do not count.
             on_tile: called after each tile with its share of the whole work; they add up to 1.
             in_place: whether to write the result over `image`, a writable array, so that a
                 large picture is in memory once only.
-            any_range: whether floats may lie beyond [0, 1], where synthetic noise that is not
-                clipped takes them. The result lies in [0, 1] all the same.
+            white: float > 0, the value of white. The result lies between 0 and that, even where
+                noise takes floats beyond. Default None: as `ValueRange.of` sees it in the
+                picture, such as 4095 for values of 12 bits, or 1 for floats in [0, 1].
 
         Returns:
-            The denoised picture, of the same shape and dtype; the alpha channel as it was.
+            The denoised picture, of the same shape and dtype; alpha, and colours under an alpha
+            of 0, as they were.
 
         Raises:
-            ImageError: if the image is of another shape or dtype, or its floats are not finite
-                or not in [0, 1].
+            ImageError: if the image is of another shape or dtype, its values are not finite, or
+                integers are above `white`.
             ModelError: if the network returns values that are not finite. A picture that was to
                 be denoised in place is lost then.
         """
         image = np.asarray(image)
-        _check(image, any_range)
+        _check(image)
+        if not image.dtype.isnative:
+            output = image if in_place else np.empty_like(image)
+            native = image.astype(image.dtype.newbyteorder("="))
+            output[...] = self(native, on_tile, in_place=True, white=white)
+            return output
         output = image if in_place else image.copy()
         planes = output[..., None] if output.ndim == 2 else output
         colors = planes[..., : 3 if planes.shape[-1] >= 3 else 1]
+        try:
+            found = ValueRange.of(colors, white=white)
+        except ImageError as error:
+            raise ImageError(f"The picture {error}") from None
+        if planes.shape[-1] % 2:
+            self._denoise(colors, found, on_tile)
+            return output
+        hidden = HiddenPixels(colors, planes[..., -1])
+        if not hidden.all:
+            self._denoise(colors, found, on_tile)
+            hidden.restore()
+        return output
+
+    def _denoise(
+        self, colors: np.ndarray, found: ValueRange, on_tile: Callable[[float], None]
+    ) -> None:
+        """Denoises the colours of a picture, [H, W, 1 or 3], in place."""
+        found.stretch(colors)
         statistics = self._normalization.statistics(colors)
         if self.self_ensemble:
             self._ensemble(colors, statistics, on_tile)
@@ -185,7 +209,7 @@ class Denoiser:
                 colors[where] = self._finish(result, statistics, colors.dtype)
 
             self._passes(colors.shape, self._reader(colors, statistics), write, on_tile)
-        return output
+        found.unstretch(colors)
 
     def sha256(self) -> str:
         """Of the recipe and the weights: the same for a model that was moved or copied."""
@@ -252,12 +276,10 @@ def _tile_side(tile: str | int | None, network: Any) -> int | None:
     return side or None
 
 
-def _check(image: np.ndarray, any_range: bool) -> None:
+def _check(image: np.ndarray) -> None:
     """Raises ImageError unless the image is one that can be denoised."""
-    if image.dtype not in (np.uint8, np.uint16) and image.dtype.kind != "f":
-        raise ImageError(
-            f"A picture is uint8, uint16, or float in [0, 1]. Received: dtype {image.dtype}"
-        )
+    if image.dtype.kind != "f" and image.dtype.newbyteorder("=") not in (np.uint8, np.uint16):
+        raise ImageError(f"A picture is uint8, uint16, or float. Received: dtype {image.dtype}")
     if image.ndim not in (2, 3) or (image.ndim == 3 and not 1 <= image.shape[2] <= 4):
         raise ImageError(
             "A picture is [H, W] or [H, W, C] with 1 to 4 channels; give several one by one. "
@@ -265,11 +287,3 @@ def _check(image: np.ndarray, any_range: bool) -> None:
         )
     if image.size == 0:
         raise ImageError(f"A picture has at least one pixel. Received: shape {image.shape}")
-    if image.dtype.kind == "f":
-        low, high = image.min(), image.max()
-        lowest, highest = (-_LARGEST, _LARGEST) if any_range else (0, 1)
-        if not (low >= lowest and high <= highest):  # so NaN is caught, too
-            raise ImageError(
-                "A picture of floats is finite and in [0, 1]; scale it first. "
-                f"Received: values from {low:g} to {high:g}"
-            )

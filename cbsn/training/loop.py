@@ -21,6 +21,7 @@ from cbsn.training.reporter import Reporter, say
 from cbsn.training.stop_signals import StopSignals
 from cbsn.training.trainer import Trainer
 from cbsn.training.workers import Workers
+from cbsn.value_range import value_range
 
 _SAVE_SECONDS = 900
 """A checkpoint is written at the latest so long after the one before."""
@@ -191,7 +192,7 @@ class TrainingLoop:
             if self._validation is None:
                 shots = self._pipeline.crop(step * self._trainer.recipe.batch_size)
                 noisy = shots[..., : self._trainer.network.channels]
-                denoised = self._denoiser(noisy, any_range=True)
+                denoised = self._denoiser(noisy, white=value_range(noisy.dtype))
                 with self._writing(step):
                     self._reporter.pictures(step, (noisy, denoised))
             else:

@@ -96,7 +96,7 @@ def make_target(patch: np.ndarray, teachers: Sequence[Denoiser]) -> np.ndarray:
     """
     full = np.float32(value_range(patch.dtype))
     unit = patch.astype(np.float32) / full
-    mean = np.mean([teacher(unit) for teacher in teachers], axis=0)
+    mean = np.mean([teacher(unit, white=1.0) for teacher in teachers], axis=0)
     target = with_low_frequencies(unit, mean)
     return target if patch.dtype.kind == "f" else np.rint(target * full).astype(patch.dtype)
 

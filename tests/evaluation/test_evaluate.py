@@ -56,8 +56,8 @@ def fake_models(monkeypatch):
             self.network = types.SimpleNamespace(count_params=lambda: 1234)
             self._path = path
 
-        def __call__(self, noisy, *, any_range):
-            given.append((self._path, noisy.shape, noisy.dtype, any_range))
+        def __call__(self, noisy, *, white):
+            given.append((self._path, noisy.shape, noisy.dtype, white))
             return noisy.copy()
 
     def load(path, **options):
@@ -80,19 +80,19 @@ def test_baselines_come_first_in_the_order_given(clean, fake_bm3d, fake_models, 
 def test_models_get_the_noisy_floats_and_warm_up_once(clean, fake_models):
     evaluate(clean, ["a"], noise=GAUSSIAN)
     shapes = [(40, 40, 3), (40, 40, 3), (40, 40, 1)]
-    assert fake_models == [("a", shape, np.float32, True) for shape in shapes]
+    assert fake_models == [("a", shape, np.float32, 1.0) for shape in shapes]
 
 
 def test_models_get_floats_where_results_are_not_rounded(clean, noisy, fake_models):
     for rounding in ("floor", "none"):
         fake_models.clear()
         evaluate(clean, ["a"], noisy=noisy, conventions=Conventions(rounding))
-        assert [each[2:] for each in fake_models] == [(np.float32, False)] * 3
+        assert [each[2:] for each in fake_models] == [(np.float32, 1.0)] * 3
 
 
 def test_real_pairs_stay_in_their_dtype(clean, noisy, fake_models, tmp_path):
     scores = evaluate(clean, ["a"], noisy=noisy, out=tmp_path / "out")
-    assert [each[2:] for each in fake_models] == [(np.uint8, False)] * 3
+    assert [each[2:] for each in fake_models] == [(np.uint8, 255.0)] * 3
     for each in scores:
         assert each.psnr == [pytest.approx(20 * np.log10(255 / 16))] * 2
     content = json.loads((tmp_path / "out/results.json").read_text())

@@ -140,17 +140,17 @@ def test_a_network_for_gray_takes_colours_one_by_one(noisy, name):
             np.testing.assert_array_equal(denoise(crop[..., channel]), result[..., channel])
 
 
-def test_noise_beyond_the_range_is_taken_where_allowed(noisy):
+def test_noise_beyond_the_range_is_taken_where_white_is_given(noisy):
     denoise = Denoiser(*_small_model("dil-unet"))
     crop = (noisy[:32, :32] / 64 - 1).astype("float32")
-    with pytest.raises(ImageError, match="values from"):
-        denoise(crop)
-    result = denoise(crop, any_range=True)
+    result = denoise(crop, white=1)
     assert (crop.min() < 0, crop.max() > 1) == (True, True)
     assert (result.min() >= 0, result.max() <= 1) == (True, True)
     crop[3, 4] = np.nan
     with pytest.raises(ImageError, match="finite"):
-        denoise(crop, any_range=True)
+        denoise(crop)
+    with pytest.raises(ImageError, match="finite"):
+        denoise(crop, white=1)
 
 
 @pytest.mark.parametrize("tile", [0, 6, 16, 48, "auto"])
@@ -253,10 +253,8 @@ def test_shares_of_the_work_add_up(model, random, options, tiles, self_ensemble)
         (np.zeros((1, 4, 4, 3), np.uint8), r"\(1, 4, 4, 3\)"),
         (np.zeros(4, np.uint8), r"\(4,\)"),
         (np.zeros((0, 4, 3), np.uint8), "at least one pixel"),
-        (np.full((4, 4), 2.0), "from 2 to 2"),
-        (np.full((4, 4), -0.1), "from -0.1"),
-        (np.array([[0.5, np.nan]]), "nan"),
-        (np.array([[0.5, np.inf]]), "inf"),
+        (np.array([[0.5, np.nan]]), "NaN"),
+        (np.array([[0.5, np.inf]]), "infinity"),
     ],
 )
 def test_unusable_pictures_say_what_was_received(denoise, image, words):
@@ -304,3 +302,67 @@ def test_validation_figure_of_the_original_code(golden):
     denoise = Denoiser(recipe, network)
     ours = [psnr(c, denoise(n)) for n, c in zip(data["noisy_uint8"], data["gt_uint8"], strict=True)]
     assert np.mean(ours) == pytest.approx(25.41, abs=0.2)
+
+
+@pytest.mark.parametrize(
+    ("white", "dtype"),
+    [(w, np.uint16) for w in (255, 1023, 4095, 16383)]
+    + [(w, np.float32) for w in (1 / 64, 255, 70_000)],
+)
+def test_values_of_any_range_come_out_in_it(denoise, noisy, white, dtype):
+    unit = noisy[:40, :50].astype(np.float64) / noisy[:40, :50].max()
+    values = unit * white
+    image = (np.rint(values) if dtype is np.uint16 else values).astype(dtype)
+    expected = denoise((image / white).astype(np.float32), white=1)
+    result = denoise(image)
+    assert result.dtype == dtype
+    # The result is rounded to a level of its own, by half of one. What the network is given is
+    # rounded to one of 65,535, and it makes at most some tens of that.
+    tolerance = 0.5 / white + 32 * 0.5 / 65535 if dtype is np.uint16 else 1e-5
+    np.testing.assert_allclose(result / white, expected, atol=tolerance)
+    stated = denoise(image, white=white)
+    np.testing.assert_allclose(stated / white, result / white, atol=1e-5)
+
+
+def test_a_range_below_zero_comes_out_in_it(denoise, noisy):
+    unit = noisy[:40, :50].astype(np.float64) / 255
+    unit = (unit - unit.min()) / (unit.max() - unit.min())
+    result = denoise((unit * 50 - 20).astype(np.float32))
+    expected = denoise(unit.astype(np.float32), white=1)
+    np.testing.assert_allclose((result + 20) / 50, expected, atol=1e-5)
+
+
+def test_integers_above_white_are_refused(denoise):
+    with pytest.raises(ImageError, match="up to 5000.*--white 4095"):
+        denoise(np.full((3, 3), 5000, np.uint16), white=4095)
+
+
+@pytest.mark.parametrize("dtype", [">u2", ">f4", ">f8"])
+def test_byte_order_does_not_matter(denoise, random, dtype):
+    image = random.random((20, 30, 3)) if "f" in dtype else random.integers(0, 65536, (20, 30, 3))
+    native = image.astype(np.dtype(dtype).newbyteorder("="))
+    foreign = native.astype(dtype)
+    result = denoise(foreign)
+    assert result.dtype == np.dtype(dtype)
+    np.testing.assert_array_equal(result, denoise(native))
+    np.testing.assert_array_equal(denoise(foreign, in_place=True), result)
+    np.testing.assert_array_equal(foreign, result)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_what_is_under_full_transparency_does_not_matter(model, random, channels):
+    colors = random.integers(0, 256, (60, 70, channels)).astype(np.uint8)
+    y, x = np.mgrid[:60, :70]
+    inside = np.hypot(y - 30, x - 35) < 20
+    alpha = np.where(inside, 255, 0).astype(np.uint8)
+    denoise = Denoiser(*model, tile=24)
+    results = []
+    for hidden in (0, 255, random.integers(0, 256, colors.shape)):
+        image = np.where(inside[..., None], colors, hidden).astype(np.uint8)
+        image = np.concatenate([image, alpha[..., None]], axis=-1)
+        results.append(denoise(image))
+        np.testing.assert_array_equal(results[-1][..., -1], alpha)
+        np.testing.assert_array_equal(results[-1][~inside], image[~inside])  # as they were
+    for result in results[1:]:
+        np.testing.assert_array_equal(result[inside], results[0][inside])
+    assert (results[0][inside][:, :channels] != colors[inside]).any()

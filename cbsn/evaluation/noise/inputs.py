@@ -8,6 +8,7 @@ import numpy as np
 from cbsn.data.image_io import find_images, read_picture
 from cbsn.errors import CbsnError, ConfigError, DataError
 from cbsn.evaluation.named_pictures import spread
+from cbsn.value_range import value_range
 
 
 def find_pictures(patterns: Iterable[str], images: int = 0) -> list[Path]:
@@ -76,6 +77,6 @@ def denoise_pictures(
     print(f"{denoise.recipe.name} ({model_path}): {denoise.choices}", flush=True)
     for path, picture in zip(paths, read_pictures(paths), strict=True):
         try:
-            yield picture, denoise(picture, any_range=True)
+            yield picture, denoise(picture, white=value_range(picture.dtype))
         except CbsnError as error:
             raise type(error)(f"{path}: {error}") from error

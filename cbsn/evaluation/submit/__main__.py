@@ -1,6 +1,7 @@
 """Denoises a benchmark's noisy pictures and writes what its site takes. See `--help`."""
 
 import argparse
+import functools
 from typing import Any
 
 from cbsn import cli
@@ -14,6 +15,7 @@ def main(flags: argparse.Namespace) -> None:
     # TensorFlow comes with these; `--help` shall not wait for it.
     from cbsn.devices import select_gpus
     from cbsn.inference.denoiser import Denoiser
+    from cbsn.value_range import value_range
 
     options = vars(flags)
     select_gpus(options.pop("gpu"))
@@ -25,7 +27,9 @@ def main(flags: argparse.Namespace) -> None:
     denoiser = Denoiser.load(model_path, **{**options, "rounding": rounding})
     print(denoiser.choices, flush=True)
     model = {"path": model_path, "sha256": denoiser.sha256()}
-    submission.run(denoiser, settings=_settings(options, denoiser), model=model)
+    # A dark part is not to be taken for one of another value range.
+    denoise = functools.partial(denoiser, white=value_range(submission.DTYPE))
+    submission.run(denoise, settings=_settings(options, denoiser), model=model)
 
 
 def _make_sidd(options: dict[str, Any], model_path: str) -> Any:

@@ -18,6 +18,7 @@ from cbsn.inference.beam.locations import is_url, local_copies, local_copy
 from cbsn.inference.denoiser import Denoiser
 from cbsn.model_folder import RECIPE, WEIGHTS
 from cbsn.model_path import RUN_MODELS
+from cbsn.value_range import value_range
 
 
 class Work(NamedTuple):
@@ -129,7 +130,8 @@ class DenoisingModelHandler(ModelHandler[Work, PredictionResult, Denoiser]):
             with local_copy(source) as path:
                 self._check_size(path)
                 picture = read_picture(path)
-            return picture.with_pixels(denoiser(picture.pixels, in_place=True))
+            white = value_range(picture.pixels.dtype)
+            return picture.with_pixels(denoiser(picture.pixels, in_place=True, white=white))
         except Exception as error:
             return Failure.of(error, source)
 

@@ -65,8 +65,8 @@ def test_a_model_denoises(folder, monkeypatch, capsys):
         recipe = type("Recipe", (), {"name": "half"})
         choices = "As it likes."
 
-        def __call__(self, picture, *, any_range):
-            assert any_range
+        def __call__(self, picture, *, white):
+            assert white == 255
             return picture // 2
 
     def load(path, **options):
@@ -85,7 +85,7 @@ def test_a_model_denoises(folder, monkeypatch, capsys):
 
 def test_what_fails_is_named(folder, monkeypatch):
     def broken(path, **options):
-        def denoise(picture, *, any_range):
+        def denoise(picture, *, white):
             raise ImageError("It is too noisy.")
 
         denoise.recipe, denoise.choices = type("Recipe", (), {"name": "none"}), ""
