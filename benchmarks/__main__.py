@@ -46,9 +46,6 @@ def main(flags: argparse.Namespace) -> None:
     from benchmarks.machine import describe
     from cbsn.files import write_json
 
-    for name in flags.suites:
-        if name not in SUITES:
-            raise ConfigError(f"The suites are {', '.join(SUITES)}. Received: {name}")
     if flags.json and not flags.json.parent.is_dir():
         raise ConfigError(f"--json needs a folder that exists. Received: {flags.json}")
     settings = Settings.make(
@@ -61,6 +58,9 @@ def main(flags: argparse.Namespace) -> None:
         pictures=parse_list("--pictures", flags.pictures),
         sides=parse_list("--sides", flags.sides),
     )
+    for name in flags.suites:
+        if name not in SUITES:
+            raise ConfigError(f"The suites are {', '.join(SUITES)}. Received: {name}")
     # It warns of the many graphs that are traced, which here is as it should be.
     tf.get_logger().setLevel("ERROR")
     layout = report.MARKDOWN if flags.markdown else report.TEXT

@@ -4,10 +4,15 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from cbsn.errors import ConfigError
+from cbsn.errors import ConfigError, check_number
 
 SUITES = ("step", "roofline", "inference", "exports", "recipes", "pipeline")
 """The suites; each is a module of this package with `TITLE`, `COLUMNS` and `run(settings)`."""
+
+
+_LARGEST_BATCH = 4096
+_LARGEST_SIDE = 1 << 16
+"""Far beyond what a machine has memory for."""
 
 
 class Size(NamedTuple):
@@ -40,7 +45,7 @@ class Settings:
             all.
 
     Raises:
-        ConfigError: if a number is too low.
+        ConfigError: if a number is too low or too high.
     """
 
     sizes: tuple[Size, ...] = (SIZES["full"], SIZES["small"])
@@ -55,10 +60,12 @@ class Settings:
     sides: tuple[str, ...] = ()
 
     def __post_init__(self):
-        if self.repeats < 1:
-            raise ConfigError(f"--repeats must be at least 1. Received: {self.repeats}")
-        if any(batch < 1 for batch in self.batches):
-            raise ConfigError(f"--batches must be at least 1. Received: {self.batches}")
+        check_number("--repeats", self.repeats, 1)
+        for batch in self.batches:
+            check_number("--batches", batch, 1, _LARGEST_BATCH)
+        for picture in self.pictures:
+            for side in picture:
+                check_number("--pictures", side, 1, _LARGEST_SIDE)
 
     @classmethod
     def make(
@@ -152,6 +159,6 @@ def _integer(flag: str, value: str) -> int:
 
 def _picture(value: str) -> tuple[int, int]:
     parts = [_integer("--pictures", part) for part in value.split("x")]
-    if len(parts) != 2 or min(parts) < 1:
+    if len(parts) != 2:
         raise ConfigError(f"--pictures takes HEIGHTxWIDTH. Received: {value}")
     return parts[0], parts[1]

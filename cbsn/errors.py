@@ -1,13 +1,12 @@
 """The errors a user can meet; each message says what was received and what to do."""
 
 import re
-import textwrap
 
 LARGEST = 2**31 - 1
 """Of the numbers that flags take, unless something else limits them: one that any library takes."""
 
-_LONGEST_REASON = 400
-"""Characters."""
+_LONGEST_REASON = 500
+"""Characters: some list all layers of a network, or quote all that they cannot read."""
 
 
 class CbsnError(Exception):
@@ -82,21 +81,24 @@ def check_number(
     if value > most:
         raise ConfigError(f"{flag} must be at most {most}. Received: {flag} {value}")
     if not (value > least if above else value >= least):
-        limit = f"above {least}" if above else f"{least} or above"
+        limit = f"above {least}" if above else f"at least {least}"
         raise ConfigError(f"{flag} must be {limit}. Received: {flag} {value}")
 
 
 def plain_reason(error: Exception) -> str:
     """Returns what a library's error says, in one line, without the nodes of TensorFlow's graphs.
 
-    What is long is cut off: some list all layers of a network.
+    What is long is cut off; where nothing is said, it is the name of the error's class.
 
     Args:
         error: of any kind.
     """
     text = getattr(error, "message", None) or str(error)
     text = re.sub(r"\{\{.*?\}\}|\[Op:\w*\]|\[\[.*?\]\]", "", text)
-    return textwrap.shorten(text, _LONGEST_REASON, placeholder=" …") or type(error).__name__
+    text = " ".join(text.split())
+    if len(text) > _LONGEST_REASON:
+        text = text[:_LONGEST_REASON] + "…"
+    return text or type(error).__name__
 
 
 def in_one_line(text: str) -> str:

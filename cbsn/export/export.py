@@ -7,13 +7,19 @@ from typing import Any
 import tensorflow as tf
 
 import cbsn
-from cbsn.errors import ConfigError, ModelError, plain_reason
+from cbsn.errors import ConfigError, ModelError, check_number, plain_reason
 from cbsn.export.litert import check_supported, write_litert
 from cbsn.export.onnx import check_installed, write_onnx
 from cbsn.export.saved_model import write_saved_model
 from cbsn.inference.denoiser import Denoiser
 
 FORMATS = ("saved_model", "litert", "onnx")
+
+_LARGEST_VERSION = 2**63 - 1
+"""That TensorFlow Serving knows."""
+
+_LARGEST_PICTURE = 2147
+"""Megapixels that a SavedModel can count."""
 
 _VERSIONED = re.compile(r"(?:model-)?(\d+)(?:-float16)?(?:\.tflite|\.onnx)?")
 """Names of what is exported."""
@@ -54,10 +60,9 @@ def export(
     unknown = [name for name in names if name not in FORMATS]
     if unknown:
         raise ConfigError(f"--format is some of {', '.join(FORMATS)}. Received: {formats!r}")
-    if version is not None and version < 1:
-        raise ConfigError(f"--version must be at least 1. Received: {version}")
-    if not max_megapixels > 0:
-        raise ConfigError(f"--max_megapixels must be above 0. Received: {max_megapixels:g}")
+    if version is not None:
+        check_number("--version", version, 1, _LARGEST_VERSION)
+    check_number("--max_megapixels", max_megapixels, 0, _LARGEST_PICTURE, above=True)
     out = Path(out).expanduser().absolute()
     if version is None:
         version = max(_versions(out), default=0) + 1

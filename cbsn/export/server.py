@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cbsn import cli
-from cbsn.errors import ConfigError
+from cbsn.errors import ConfigError, check_number
 
 _GRPC_THREADS = 4
 _LARGEST_PORT = 65535
@@ -58,10 +58,7 @@ class StandInServer:
         from cbsn.export.serving_api import UNLIMITED, grpc
 
         for flag, number in (("--port", port), ("--rest_api_port", rest_api_port)):
-            if not 0 <= number <= _LARGEST_PORT:
-                raise ConfigError(
-                    f"{flag} is a number from 0, for any, to {_LARGEST_PORT}. Received: {number}"
-                )
+            check_number(flag, number, 0, _LARGEST_PORT)
         self.model = ServedModel(model_base_path, model_name)
         service = GrpcService(self.model)
         service.warm_up()

@@ -6,20 +6,25 @@ from typing import Any
 
 import numpy as np
 
-from cbsn.errors import CbsnError, ConfigError, ImageError, ModelError, plain_reason
+from cbsn.errors import (
+    CbsnError,
+    ConfigError,
+    ImageError,
+    ModelError,
+    check_number,
+    plain_reason,
+)
 from cbsn.export.names import DENOISED, DENOISED_BYTES, FILES, FLOATS, IMAGE_BYTES, IMAGES
 
 SIGNATURES = {FILES: (IMAGE_BYTES, DENOISED_BYTES), FLOATS: (IMAGES, DENOISED)}
 """The signatures that the client asks, with the names of their input and output."""
 
-_ADDRESS = re.compile(r"(?:\[[^\]\s]+\]|[^\s/:]+):(\d+)")
+_ADDRESS = re.compile(r"(?:\[[^\]\s]+\]|[^\s/:]+):([0-9]{1,5})")
 _LARGEST_PORT = 65535
+_LARGEST_VERSION = 2**63 - 1
 _LONGEST_TIMEOUT = 86400
 _CHECK_TIMEOUT = 30
 """Seconds; what is asked before the pictures are sent needs no computing."""
-
-_LONGEST_REASON = 500
-"""Characters of a server's message: TensorFlow Serving quotes the whole request it cannot read."""
 
 
 class ServerError(Exception):
@@ -37,10 +42,7 @@ class ServerError(Exception):
     @property
     def reason(self) -> str:
         """The message in one line that is not too long; the code where there is no message."""
-        reason = plain_reason(self)
-        if len(reason) > _LONGEST_REASON:
-            reason = reason[:_LONGEST_REASON] + "…"
-        return reason or self.code
+        return plain_reason(self) if str(self).strip() else self.code
 
 
 class Transport(abc.ABC):
@@ -64,13 +66,9 @@ class Transport(abc.ABC):
             raise ConfigError(f"--url is HOST:PORT, such as localhost:8500. Received: {url!r}")
         if not model:
             raise ConfigError("--model is the name of a model. Received: ''")
-        if version is not None and version < 0:
-            raise ConfigError(f"--version is a number ≥ 0. Received: {version}")
-        if not 0 < timeout <= _LONGEST_TIMEOUT:
-            raise ConfigError(
-                f"--timeout is more than 0 and at most {_LONGEST_TIMEOUT} seconds. "
-                f"Received: {timeout:g}"
-            )
+        if version is not None:
+            check_number("--version", version, 0, _LARGEST_VERSION)
+        check_number("--timeout", timeout, 0, _LONGEST_TIMEOUT, above=True)
         self.url = url
         self.model = model
         self.version = version

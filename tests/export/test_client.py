@@ -127,9 +127,9 @@ def test_nothing_is_written_where_there_is_nothing_to_ask(run, way, server, tmp_
             (["--model", "of/her"], ModelError, "'of/her' is not at"),
             (["--model", ""], ConfigError, "--model is the name of a model"),
             (["--version", "7"], ModelError, "'cbsn' version 7 is not at"),
-            (["--version", "-1"], ConfigError, "Received: -1"),
-            (["--timeout", "0"], ConfigError, "Received: 0"),
-            (["--timeout", "nan"], ConfigError, "Received: nan"),
+            (["--version", "-1"], ConfigError, "Received: --version -1"),
+            (["--timeout", "0"], ConfigError, "Received: --timeout 0"),
+            (["--timeout", "nan"], ConfigError, "Received: --timeout nan"),
         ]
         for flags, kind, words in cases:
             with pytest.raises(kind, match=words):

@@ -1,6 +1,5 @@
 """What there is to denoise with Beam, and what came of it."""
 
-import math
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any
 
 from apache_beam.io.filesystems import FileSystems
 
-from cbsn.errors import ConfigError, DataError
+from cbsn.errors import ConfigError, DataError, check_number
 from cbsn.inference.beam.locations import find_pictures, has_wildcard, is_url, list_files
 from cbsn.inference.beam.model_handler import DenoisingModelHandler, Work
 from cbsn.inference.beam.options import is_local, parse_beam_flags
@@ -64,8 +63,7 @@ def denoise_with_beam(
     beam_options = parse_beam_flags(beam_flags)
     FileSystems.set_options(beam_options)
     output = _folder(output)
-    if not 0 < max_megapixels < math.inf:
-        raise ConfigError(f"--max_megapixels is a number above 0. Received: {max_megapixels}")
+    check_number("--max_megapixels", max_megapixels, 0, above=True)
     sources = _find_sources(inputs, output)
     targets = _plan(sorted(sources), output, format)
     handler = DenoisingModelHandler(

@@ -204,7 +204,7 @@ def test_nothing_is_begun_with_what_cannot_be(tiny_model, pictures, tmp_path, me
     refuse(ModelError, "No model at memory://run. A URL names", model="memory://run")
     refuse(ConfigError, "tile is auto", tile="x")
     refuse(ConfigError, "format is one of", format="gif")
-    refuse(ConfigError, "max_megapixels is a number above 0. Received: 0", max_megapixels=0)
+    refuse(ConfigError, "max_megapixels must be above 0.*Received: --max_megapixels 0", max_megapixels=0)
     refuse(ConfigError, r"takes a folder with .* for a glob", output=tmp_path / "out[1]")
     refuse(ConfigError, "cannot be written", output=pictures / "text.png")
     memory.put("memory://in/a.png", b"")
