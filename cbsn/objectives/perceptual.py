@@ -43,7 +43,9 @@ class PerceptualLoss:
         try:
             path.stat()  # HDF5's own words for a missing file are many
             vgg.load_weights(path)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except MemoryError:
+            raise
+        except Exception as error:  # damaged bytes make HDF5 and Keras raise almost anything
             raise ConfigError(
                 f"{path} cannot be used as VGG-16's weights ({plain_reason(error)}). What "
                 f"--perceptual_weights needs is {WEIGHTS} from {URL}"
