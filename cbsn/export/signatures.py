@@ -16,6 +16,7 @@ from cbsn.export.names import (
     IMAGES,
 )
 from cbsn.inference.denoiser import Denoiser
+from cbsn.value_range import ROUNDING_ERROR
 
 MAX_PIXELS = 2**27
 """Of an encoded picture, which may be small and yet claim any size; 134 megapixels."""
@@ -57,6 +58,7 @@ def _of_arrays(graph: GraphDenoiser, dtype: tf.DType) -> Callable:
 
     @tf.function(input_signature=[images], autograph=False)
     def serve(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        images = _of_rank(images, f"{IMAGES} is [N, H, W, C], pictures of one size")
         with tf.control_dependencies(_checks(images)):
             return {DENOISED: graph(tf.identity(images))}
 
@@ -71,12 +73,24 @@ def _of_files(graph: GraphDenoiser, max_pixels: int) -> Callable:
         def denoise(data: tf.Tensor) -> tf.Tensor:
             return decode_and_encode(data, lambda image: graph(image[None])[0], max_pixels)
 
+        image_bytes = _of_rank(image_bytes, f"{IMAGE_BYTES} is [N], each a PNG or JPEG file")
         results = tf.map_fn(
             denoise, image_bytes, fn_output_signature=tf.string, parallel_iterations=1
         )
         return {DENOISED_BYTES: results}
 
     return serve
+
+
+def _of_rank(x: tf.Tensor, what: str) -> tf.Tensor:
+    """An input whose rank is checked, which a server does not do, as the graph runs."""
+    rank = x.shape.rank
+    # Otherwise the rank that is declared would be taken for the one that there is.
+    given = tf.raw_ops.PlaceholderWithDefault(input=x, shape=tf.TensorShape(None))
+    shape = tf.shape(given)
+    right = check(tf.size(shape) == rank, f"{what}. Received: shape {{}}", shape)
+    with tf.control_dependencies([right]):
+        return tf.ensure_shape(given, [None] * rank)
 
 
 def _checks(images: tf.Tensor) -> list[tf.Operation]:
@@ -99,7 +113,7 @@ def _checks(images: tf.Tensor) -> list[tf.Operation]:
         finite = tf.reduce_all(tf.math.is_finite(images))
         checks.append(
             check(
-                finite & (low >= 0) & (high <= 1),
+                finite & (low >= -ROUNDING_ERROR) & (high <= 1 + ROUNDING_ERROR),
                 "A picture of floats is finite and in [0, 1]; scale it first. "
                 "Received: values from {} to {}",
                 (low, high),

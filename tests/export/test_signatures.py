@@ -7,8 +7,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
+from tensorflow.core.protobuf.config_pb2 import CallableOptions
 
-from cbsn.data.image_io import read_picture
+from cbsn.data.image_io import read_picture, write_picture
+from cbsn.errors import ImageError
+
+DTYPES = {"serving_default": np.float32, "uint8": np.uint8}
 
 
 @pytest.fixture(scope="module")
@@ -30,20 +34,48 @@ def _jpeg(random, **options):
     return _encoded(np.asarray(Image.fromarray(pixels).resize((60, 45))), "JPEG", **options)
 
 
-def _bomb(width, height):
-    """A small PNG file that claims any size."""
+def _png(width, height, bits, color, rows, *chunks):
+    """A PNG file by its parts; colour 0 is gray, 2 RGB, 3 a palette."""
 
     def chunk(kind, content):
         body = kind + content
         return struct.pack(">I", len(content)) + body + struct.pack(">I", zlib.crc32(body))
 
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0))
-    content = chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + header + content
+    header = struct.pack(">IIBBBBB", width, height, bits, color, 0, 0, 0)
+    chunks = ((b"IHDR", header), *chunks, (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*each) for each in chunks)
+
+
+def _bomb(width, height):
+    """A small PNG file that claims any size."""
+    return _png(width, height, 8, 2, b"\0" * 100)
+
+
+def _of_bits(bits, values, *chunks, color=0):
+    """A PNG file of values [H, W] of less than 16 bits, and these further chunks."""
+    places = np.arange(bits)[::-1]
+    rows = np.packbits((values[..., None] >> places & 1).reshape(len(values), -1), axis=1)
+    rows = np.pad(rows, ((0, 0), (1, 0))).tobytes()  # in front of each row its filter: none
+    return _png(values.shape[1], values.shape[0], bits, color, rows, *chunks)
+
+
+def _transparent(*values):
+    return b"tRNS", struct.pack(f">{len(values)}H", *values)
+
+
+def _interlaced(bits, value):
+    """A PNG file of 8 × 8 equal gray values, in seven passes."""
+    sizes = ((1, 1), (1, 1), (2, 1), (2, 2), (4, 2), (4, 4), (8, 4))
+    dot = value.to_bytes(bits // 8, "big")
+    rows = b"".join((b"\0" + dot * width) * height for width, height in sizes)
+    png = bytearray(_png(8, 8, bits, 0, rows))
+    png[28] = 1
+    png[29:33] = struct.pack(">I", zlib.crc32(png[12:29]))
+    return bytes(png)
 
 
 def test_names_shapes_and_types(signatures):
-    for name, dtype in (("serving_default", tf.float32), ("uint8", tf.uint8)):
+    for name, dtype in DTYPES.items():
         [images] = signatures[name].structured_input_signature[1].values()
         assert images.name == "images"
         assert images.shape.as_list() == [None] * 4
@@ -67,37 +99,149 @@ def test_arrays_are_denoised_as_by_infer(signatures, denoiser, random, shape):
     assert np.abs(result.astype(int) - expected).max() <= 1
 
 
-def test_files_are_denoised_as_by_infer(signatures, denoiser, random, tmp_path):
+def _kinds_of_files(random):
     pixels = random.integers(0, 255, (41, 32, 4), np.uint8)
     deep = random.integers(0, 65535, (12, 30, 3), np.uint16)
-    image = Image.fromarray(pixels[..., :3])
+    image, gray = Image.fromarray(pixels[..., :3]), Image.fromarray(pixels[..., 0])
     files = {
-        "RGB": _encoded(pixels[..., :3]),
+        "RGB": _encoded(image),
         "RGBA": _encoded(pixels),
-        "gray": _encoded(pixels[..., 0]),
+        "gray": _encoded(gray),
         "gray and alpha": imagecodecs.png_encode(pixels[..., :2].copy()),
-        "16 bits": imagecodecs.png_encode(deep),
-        "16 bits, gray": imagecodecs.png_encode(deep[..., 0].copy()),
+        "gray, a transparent one": _encoded(gray, transparency=int(pixels[0, 0, 0])),
+        "gray, a transparent one that is not there": _encoded(
+            Image.fromarray(pixels[..., 0] // 2), transparency=200
+        ),
+        "RGB, a transparent one": _encoded(image, transparency=tuple(map(int, pixels[0, 0, :3]))),
         "palette": _encoded(image.quantize()),
         "palette with a transparent colour": _encoded(image.quantize(), transparency=3),
+        "palette with alpha": _encoded(image.quantize(), transparency=bytes(range(0, 250, 5))),
+        "palette of 2 bits, with alpha": _of_bits(
+            2, pixels[..., 0] % 4, (b"PLTE", bytes(range(99, 111))), (b"tRNS", b"\x70"), color=3
+        ),
         "1 bit": _encoded(image.convert("1")),
+        "1 bit, a transparent one": _of_bits(1, pixels[..., 0] % 2, _transparent(1)),
+        "2 bits": _of_bits(2, pixels[..., 0] % 4),
+        "2 bits, a transparent one": _of_bits(2, pixels[..., 0] % 4, _transparent(0)),
+        "4 bits": _of_bits(4, pixels[..., 0] % 16),
+        "4 bits, a transparent one": _of_bits(4, pixels[..., 0] % 16, _transparent(0)),
+        "interlaced": _interlaced(8, 77),
+        "interlaced, 16 bits": _interlaced(16, 30000),
+        "an animation of one frame": _encoded(image, save_all=True, default_image=False),
+        "an animation of no frames": _of_bits(2, pixels[..., 0] % 4, (b"acTL", bytes(8))),
         "JPEG": _jpeg(random),
         "JPEG, progressive": _jpeg(random, progressive=True, quality=60),
+        "JPEG, gray": _encoded(gray.resize((60, 45)), "JPEG"),
+        "16 bits": imagecodecs.png_encode(deep),
+        "16 bits, gray": imagecodecs.png_encode(deep[..., 0].copy()),
+        "16 bits, black": imagecodecs.png_encode(deep * 0),
     }
+    gray = np.ascontiguousarray(deep[..., 0])
+    rows = np.pad(gray.byteswap().view(np.uint8), ((0, 0), (1, 0))).tobytes()
+    files["16 bits, gray, a transparent one"] = _png(
+        30, 12, 16, 0, rows, _transparent(int(gray[0, 0]))
+    )
+    for bits in range(1, 17):
+        files[f"{bits} bits in 16"] = imagecodecs.png_encode(deep >> 16 - bits)
+    # What is above white in alpha does not count.
+    few = np.concatenate([deep >> 4, deep[..., :1]], axis=-1)
+    files["12 bits in 16, and alpha"] = imagecodecs.png_encode(few)
+    return files
+
+
+def test_files_are_denoised_as_by_infer(signatures, denoiser, random, tmp_path):
+    path = tmp_path / "picture.png"
+    files = _kinds_of_files(random)
     results = signatures["encoded"](image_bytes=tf.constant([*files.values()]))
     for (name, data), result in zip(files.items(), results["denoised_bytes"].numpy(), strict=True):
-        path = tmp_path / "picture"
         path.write_bytes(data)
-        expected = denoiser(read_picture(path).pixels)
-        path.write_bytes(result)
-        found = read_picture(path).pixels
+        picture = read_picture(path)
+        white = 255 if picture.pixels.dtype == np.uint8 else 65535
+        pixels = picture.pixels.copy()
+        pixels[..., : picture.color.shape[-1]] = denoiser(picture.color, white=white)
+        write_picture(path, picture.with_pixels(pixels))
+        expected = imagecodecs.png_decode(path.read_bytes())
+        found = imagecodecs.png_decode(result)
         assert (found.shape, found.dtype) == (expected.shape, expected.dtype), name
         assert np.abs(found.astype(int) - expected).max() <= 1, name
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+def test_a_transparent_gray_of_few_bits(signatures, bits):
+    values = np.arange(2**bits, dtype=np.uint8).reshape(2, -1)
+    data = _of_bits(bits, values, _transparent(2))
+    [result] = signatures["encoded"](image_bytes=tf.constant([data]))["denoised_bytes"].numpy()
+    alpha = imagecodecs.png_decode(result)[..., 1]
+    np.testing.assert_array_equal(alpha, np.where(values == 2, 0, 255))
+
+
+def test_values_of_twelve_bits_are_denoised_as_those_of_eight(signatures, random):
+    pixels = random.integers(100, 156, (30, 40, 3), np.uint8)
+    pixels[0, 0] = 255
+    scale = 4095 / 255
+    pictures = pixels, np.rint(pixels * scale).astype(np.uint16)
+    files = [imagecodecs.png_encode(picture) for picture in pictures]
+    results = signatures["encoded"](image_bytes=tf.constant(files))["denoised_bytes"].numpy()
+    eight, twelve = (imagecodecs.png_decode(result).astype(int) for result in results)
+    assert np.abs(twelve / scale - eight).max() <= 0.6
 
 
 def test_no_files_give_none(signatures):
     results = signatures["encoded"](image_bytes=tf.constant([], tf.string))
     assert results["denoised_bytes"].shape == (0,)
+
+
+def test_floats_that_are_off_by_rounding_are_in_range(signatures, random):
+    floats = random.random((1, 20, 20, 3), np.float32)
+    floats[0, 0, :2] = [[-4e-7], [1.0000004]]
+    serve = signatures["serving_default"]
+    found = serve(images=tf.constant(floats))["denoised"]
+    expected = serve(images=tf.constant(floats.clip(0, 1)))["denoised"]
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
+    assert 0 <= found.numpy().min() <= found.numpy().max() <= 1
+
+
+SHAPES = [(), (3,), (4, 4), (4, 4, 3), (1, 1, 4, 4, 3), (0,), (1,) * 9]
+WRONG_RANKS = [
+    *[(name, np.zeros(shape, dtype)) for name, dtype in DTYPES.items() for shape in SHAPES],
+    *[("encoded", np.full(shape, b"text", object)) for shape in [(), (1, 1), (0, 3)]],
+]
+
+
+@pytest.fixture(scope="module")
+def serve_as_tensorflow_serving(saved_model):
+    """Calls a signature by the loader and the session that TensorFlow Serving has, too.
+
+    They do not check the shapes of what they are given.
+    """
+    session = tf.compat.v1.Session(graph=tf.Graph())
+    with session.graph.as_default():
+        loaded = tf.compat.v1.saved_model.load(session, ["serve"], str(saved_model))
+
+    def serve(name, value):
+        signature = loaded.signature_def[name]
+        [output], [given] = signature.outputs.values(), signature.inputs.values()
+        # What is public of a session checks them, too.
+        options = CallableOptions(feed=[given.name], fetch=[output.name])
+        return session._make_callable_from_options(options)(value)
+
+    yield serve
+    session.close()
+
+
+@pytest.mark.parametrize(("name", "value"), WRONG_RANKS)
+def test_a_wrong_rank_is_told(signatures, serve_as_tensorflow_serving, name, value):
+    shape = " ".join(map(str, value.shape))
+    what = r"images is \[N, H, W, C\], pictures of one size"
+    argument, dtype = "images", value.dtype
+    if name == "encoded":
+        what = r"image_bytes is \[N\], each a PNG or JPEG file"
+        argument, dtype = "image_bytes", tf.string
+    message = rf"{what}\. Received: shape \[{shape}\]"
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+        signatures[name](**{argument: tf.constant(value, dtype)})
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+        serve_as_tensorflow_serving(name, value)
 
 
 @pytest.mark.parametrize(
@@ -139,9 +283,25 @@ def test_wrong_files_are_refused_and_the_next_is_served(signatures, random):
         _bomb(2**31 - 1, 2**31 - 1): "at most 100000 pixels",
         _bomb(2**32 - 1, 2): "at most 100000 pixels; .*Received: 4294967295 x 2",
         _bomb(0, 5): "at least one pixel. Received: 0 x 5",
+        _png(1, 1, 8, 0, bytes(2), *[(b"teXt", b"")] * 1001): "more than 1000 chunks before",
     }
     serve = signatures["encoded"]
     for data, message in cases.items():
         with pytest.raises(tf.errors.InvalidArgumentError, match=message):
             serve(image_bytes=tf.constant([png, data]))
         assert serve(image_bytes=tf.constant([png]))["denoised_bytes"].shape == (1,)
+
+
+def test_animations_are_refused_as_by_infer(signatures, random, tmp_path):
+    frames = [Image.fromarray(random.integers(0, 255, (20, 30, 3), np.uint8)) for _ in range(3)]
+    cases = {
+        2: _encoded(frames[0], save_all=True, append_images=frames[1:2]),
+        3: _encoded(frames[0], save_all=True, append_images=frames[1:], default_image=True),
+    }
+    for number, data in cases.items():
+        (tmp_path / "picture").write_bytes(data)
+        message = f"an animation of {number} frames; save them one by one"
+        with pytest.raises(ImageError, match=message):
+            read_picture(tmp_path / "picture")
+        with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+            signatures["encoded"](image_bytes=tf.constant([data]))
