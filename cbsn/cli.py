@@ -1,22 +1,30 @@
 """What the commands share: flags in argparse's forms under absl, errors without tracebacks."""
 
 import argparse
+import codecs
 import contextlib
 import os
 import sys
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
+from typing import NoReturn
 
 from absl import app, flags, logging
 from absl.flags import argparse_flags
 
-from cbsn.errors import CbsnError, TrainingStopped
+from cbsn.errors import LARGEST, CbsnError, CbsnWarning, TrainingStopped, in_one_line
 
 MODEL = (
     "a run's folder, a saved-model folder, the name of a shipped model, or the prefix of an "
     "original TensorFlow 1.15 checkpoint"
 )
 """What `--modelpath` takes."""
+
+_LARGEST_SEED = 2**64 - 1
+
+_READABLE = {"σ": "sigma", "×": "x", "→": "->", "…": "...", "–": "-", "−": "-", "≥": ">="}
+"""What is written in place of characters that the terminal, or the file, does not have."""
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -26,9 +34,16 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
         return action.help if action.default is None else super()._get_help_string(action)
 
 
+class _Parser(argparse_flags.ArgumentParser):
+    """Says what is wrong with the flags in one line, as `run` does with any error."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message.rstrip('.')}. See {self.prog} --help\n")
+
+
 def make_parser(description: str) -> argparse.ArgumentParser:
     """Returns a parser whose `--help` shows the defaults."""
-    return argparse_flags.ArgumentParser(description=description, formatter_class=_HelpFormatter)
+    return _Parser(description=description, formatter_class=_HelpFormatter)
 
 
 def add_gpu(parser: argparse._ActionsContainer) -> None:
@@ -52,13 +67,13 @@ def add_bare_weights(parser: argparse._ActionsContainer) -> None:
     )
     parser.add_argument(
         "--channel",
-        type=int,
+        type=_whole_number(1),
         metavar="C",
         help="channels of the network; only a *.weights.h5 file needs it",
     )
     parser.add_argument(
         "--num_block",
-        type=int,
+        type=_whole_number(1),
         metavar="N",
         help="dilated modules in each branch; only a *.weights.h5 file needs it",
     )
@@ -88,6 +103,7 @@ def add_denoising(parser: argparse._ActionsContainer, *, here: bool = True) -> N
     )
     parser.add_argument(
         "--tile",
+        type=_tile,
         default="auto",
         help="how much is denoised at a time: auto, the side of a square in pixels, or 0 for the "
         "whole picture; smaller takes less memory. The results are equal, but for ssbsn and "
@@ -125,7 +141,12 @@ def add_rounding(parser: argparse._ActionsContainer) -> None:
         default="round",
         help="to integer pixels; truncate is what the original code does",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of the random choices of --r3")
+    parser.add_argument(
+        "--seed",
+        type=_whole_number(0, _LARGEST_SEED),
+        default=0,
+        help="of the random choices of --r3",
+    )
 
 
 def add_save_path(parser: argparse._ActionsContainer) -> None:
@@ -183,6 +204,33 @@ def add_noise(parser: argparse._ActionsContainer, what: str) -> None:
     )
 
 
+def _whole_number(least: int, most: int = LARGEST) -> Callable[[str], int]:
+    """Returns what argparse makes an int of a flag's text with."""
+
+    def parse(text: str) -> int:
+        with contextlib.suppress(ValueError):
+            if least <= int(text) <= most:
+                return int(text)
+        raise argparse.ArgumentTypeError(
+            f"takes a whole number from {least} to {most}. Received: {text}"
+        )
+
+    return parse
+
+
+def _tile(text: str) -> str:
+    """Checks `--tile` for argparse."""
+    try:
+        if text != "auto":
+            _whole_number(0)(text)
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(
+            "tile is auto, the side of the tiles in pixels, or 0 for the whole picture at once. "
+            f"Received: {text}"
+        ) from None
+    return text
+
+
 def run(
     main: Callable[[argparse.Namespace], int | None],
     parser: argparse.ArgumentParser,
@@ -192,7 +240,9 @@ def run(
     """Parses the flags, runs `main`, and exits with the status it returns.
 
     A `CbsnError` is printed as one line, without a traceback, and exits with its status: 2 for
-    unusable flags or inputs, 1 where some of the work failed. Ctrl-C exits with 130.
+    unusable flags or inputs, 1 where some of the work failed; so is what the system refuses, such
+    as files without permission (2). Ctrl-C exits with 130. Each `CbsnWarning` is printed once, as a
+    line that begins with `note:`. Output never fails for its encoding.
 
     Args:
         main: takes the parsed flags; returns an exit status, None meaning 0.
@@ -205,20 +255,75 @@ def run(
         try:
             if tensorflow:
                 _import_tensorflow()
-            return main(arguments) or 0
+            with _shown_notes():
+                return main(arguments) or 0
         except TrainingStopped as stopped:
             print(stopped)
             return stopped.status
         except CbsnError as error:
-            print(f"error: {error}", file=sys.stderr)
+            lines = map(in_one_line, str(error).split("\n"))  # of a few errors there are several
+            print("error:", "\n".join(lines), file=sys.stderr)
             return error.status
+        except OSError as error:
+            if error.errno is None:  # not the system's, but a library's that has met a bug
+                raise
+            print(f"error: {in_one_line(_describe(error))}", file=sys.stderr)
+            return 2
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             return 130
 
+    _make_output_encodable()
     # TensorFlow logs every checkpoint at the default level; --verbosity brings it back.
     flags.FLAGS.verbosity = logging.WARNING
     app.run(guarded, flags_parser=lambda argv: parser.parse_args(argv[1:]))
+
+
+def _describe(error: OSError) -> str:
+    """Of what file the system refused what."""
+    names = [os.fsdecode(name) for name in (error.filename, error.filename2) if name is not None]
+    return ": ".join([*names, error.strerror or str(error)])
+
+
+def _make_output_encodable() -> None:
+    """Makes stdout and stderr write what they cannot encode in other characters.
+
+    On Windows, output into a file or a pipe is not UTF-8; and file names may be of any bytes, some
+    of which Python has as surrogates, which no encoding can write.
+    """
+    codecs.register_error("readable", _readable)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # others, as of notebooks, take any text
+            stream.reconfigure(errors="readable")
+
+
+def _readable(error: UnicodeError) -> tuple[str, int]:
+    """Replaces one character that cannot be encoded."""
+    character = error.object[error.start]
+    escaped = character.encode("ascii", "backslashreplace").decode()
+    return _READABLE.get(character, escaped), error.start + 1
+
+
+@contextlib.contextmanager
+def _shown_notes() -> Iterator[None]:
+    """Shows each `CbsnWarning` of the block once, as one line."""
+    shown = set()
+    with warnings.catch_warnings():
+        others = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *rest, **options) -> None:
+            if not issubclass(category, CbsnWarning):
+                others(message, category, *rest, **options)
+            elif str(message) not in shown:
+                from tqdm import tqdm
+
+                shown.add(str(message))
+                # Not print, which would go through a progress bar.
+                tqdm.write(f"note: {in_one_line(str(message))}", file=sys.stderr)
+
+        warnings.showwarning = show
+        warnings.filterwarnings("always", category=CbsnWarning)
+        yield
 
 
 def _import_tensorflow() -> None:

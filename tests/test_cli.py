@@ -64,10 +64,84 @@ def test_help_shows_defaults_that_say_something(command):
     assert "default: None" not in shown
 
 
-def test_unknown_flags_are_refused(command):
+def test_unknown_flags_are_refused_in_one_line(command):
     result = command("pass", "'--colour'")
     assert result.returncode == 2
-    assert "--colour" in result.stderr
+    assert result.stderr == "error: unrecognized arguments: --colour. See command --help\n"
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        ("PermissionError(13, 'Permission denied', 'locked/a')", "locked/a: Permission denied"),
+        ("FileExistsError(17, 'File exists', b'a', None, b'b')", "a: b: File exists"),
+        ("OSError(28, 'No space left on device')", "No space left on device"),
+        ("OSError(36, 'File name too long', 'a\\nb')", r"a\nb: File name too long"),
+    ],
+)
+def test_what_the_system_refuses_is_one_line(command, error, line):
+    result = command(f"raise {error}")
+    assert (result.returncode, result.stderr) == (2, f"error: {line}\n")
+
+
+def test_what_a_library_raises_as_if_it_was_the_system_is_a_bug(command):
+    result = command("raise OSError('HDF5 lost its way')")
+    assert result.returncode == 1 and "Traceback" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("encoding", "shown"),
+    [
+        ("ascii", r"sigma \u753b \udcff"),
+        ("cp1252", r"sigma \u753b \udcff"),
+        ("utf-8", r"σ 画 \udcff"),
+    ],
+)
+@pytest.mark.parametrize("tensorflow", [False, True])
+def test_output_never_fails_for_its_encoding(command, monkeypatch, encoding, shown, tensorflow):
+    monkeypatch.setenv("PYTHONIOENCODING", encoding)
+    body = """text = chr(0x3c3) + " " + chr(0x753b) + " " + chr(0xdcff)
+        print(text); parser.description = text; parser.print_help(); raise ConfigError(text)"""
+    result = command(body, tensorflow=tensorflow)
+    assert result.returncode == 2, result.stderr
+    assert result.stdout.splitlines()[0] == shown and shown in result.stdout.partition("usage")[2]
+    # In an error, names that cannot be printed are written in other characters in any case.
+    assert result.stderr.endswith(f"error: {shown}\n")
+
+
+def test_notes_are_shown_once_each(command):
+    body = """import warnings; from cbsn.errors import CbsnWarning; from tqdm import tqdm
+        for step in tqdm(range(3), mininterval=0, ncols=40):
+            for text in ("skipped: a\\nb.png", f"step {step // 2}"):
+                warnings.warn(text, CbsnWarning)"""
+    result = command(body)
+    assert result.returncode == 0
+    notes = [part for part in result.stderr.replace("\r", "\n").split("\n") if "note:" in part]
+    assert notes == [r"note: skipped: a\nb.png", "note: step 0", "note: step 1"]
+
+
+def test_other_warnings_stay_as_they_are(command):
+    result = command("import warnings; warnings.warn('mind the gap')")
+    assert "UserWarning: mind the gap" in result.stderr and "note:" not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "line"),
+    [
+        ("'--seed', '-1'", "argument --seed: takes a whole number from 0 to"),
+        ("'--seed', '1e3'", "argument --seed: takes a whole number from 0 to"),
+        ("'--channel', '0'", "argument --channel: takes a whole number from 1 to 2147483647"),
+        ("'--num_block', '9999999999'", "argument --num_block: takes a whole number from 1 to"),
+        ("'--tile', '-1'", "argument --tile: tile is auto, the side"),
+        ("'--tile', 'nan'", "argument --tile: tile is auto, the side"),
+        ("'--r'", "ambiguous option: --r could match"),
+    ],
+)
+def test_numbers_have_ranges(command, flags, line):
+    extra = "cli.add_bare_weights(parser); cli.add_denoising(parser); cli.add_rounding(parser)"
+    result = command(f"pass\n\n    {extra}", flags)
+    assert result.returncode == 2 and result.stderr.startswith(f"error: {line}"), result.stderr
+    assert result.stderr.count("\n") == 1
 
 
 def test_tensorflow_starts_silently(run_python, monkeypatch):
