@@ -55,12 +55,23 @@ def test_output_is_the_original_codes(golden, name):
     assert (off > 0).mean() <= 1e-4
 
 
+def _assert_equal_but_for_rounding(result, expected):
+    """Of 8 bits: kernels for tiles of another size, or more of them at once, sum up otherwise.
+
+    Floats then differ by 1e-5 at most, which is 0.0026 levels. So what lies that near to a half, on
+    either side, may be rounded the other way: 0.5 % of values that lie anywhere.
+    """
+    off = np.abs(result.astype(int) - expected)
+    assert off.max() <= 1
+    assert np.count_nonzero(off) <= max(2, 0.01 * off.size)
+
+
 @pytest.mark.parametrize("tile", [16, 25, "48", "auto"])
 @pytest.mark.parametrize("size", [(61, 83), (40, 17)])
 def test_tiles_equal_the_whole(model, noisy, size, tile):
     crop = noisy[: size[0], : size[1]]
     whole, tiled = Denoiser(*model, tile=0), Denoiser(*model, tile=tile)
-    np.testing.assert_array_equal(tiled(crop), whole(crop))
+    _assert_equal_but_for_rounding(tiled(crop), whole(crop))
     unit = (crop / 255).astype(np.float32)
     np.testing.assert_allclose(tiled(unit), whole(unit), atol=1e-5)
 
@@ -113,8 +124,7 @@ def test_every_recipe_denoises_by_tiles_and_in_place(noisy, name, r3):
         picture = crop.copy()
         result = Denoiser(recipe, network, tile=16, **options)(picture, in_place=True)
         assert result is picture
-        assert np.abs(result.astype(int) - expected).max() <= 1  # where it rounds the other way
-        assert (result != expected).mean() < 0.01
+        _assert_equal_but_for_rounding(result, expected)
 
 
 @pytest.mark.parametrize("name", CAN_REFINE)
@@ -137,7 +147,7 @@ def test_a_network_for_gray_takes_colours_one_by_one(noisy, name):
         denoise = Denoiser(recipe, network, tile=tile)
         result = denoise(crop)
         for channel in range(3):
-            np.testing.assert_array_equal(denoise(crop[..., channel]), result[..., channel])
+            _assert_equal_but_for_rounding(denoise(crop[..., channel]), result[..., channel])
 
 
 def test_noise_beyond_the_range_is_taken_where_white_is_given(noisy):
@@ -160,7 +170,7 @@ def test_in_place_is_the_same(denoise, model, random, shape, tile):
     expected = denoise(image)
     result = Denoiser(*model, tile=tile)(image, in_place=True)
     assert result is image
-    np.testing.assert_array_equal(image, expected)
+    _assert_equal_but_for_rounding(image, expected)
 
 
 def test_one_graph_serves_pictures_of_all_sizes(random):
@@ -284,7 +294,7 @@ def test_broken_weights_are_an_error(model, random):
 
 def test_load_denoiser(golden, denoise, noisy):
     loaded = cbsn.load_denoiser(golden("small/CBSN_small.ckpt"), tile=64, precision="float32")
-    np.testing.assert_array_equal(loaded(noisy[:70, :70]), denoise(noisy[:70, :70]))
+    _assert_equal_but_for_rounding(loaded(noisy[:70, :70]), denoise(noisy[:70, :70]))
 
 
 def test_validation_figure_of_the_original_code(golden):
@@ -333,7 +343,7 @@ def test_a_range_below_zero_comes_out_in_it(denoise, noisy):
 
 
 def test_integers_above_white_are_refused(denoise):
-    with pytest.raises(ImageError, match="up to 5000.*--white 4095"):
+    with pytest.raises(ImageError, match=r"up to 5000.*--white 4095"):
         denoise(np.full((3, 3), 5000, np.uint16), white=4095)
 
 
