@@ -10,7 +10,7 @@ def _demo(what, folder):
         [sys.executable, "-m", "cbsn.demo", what, str(folder)],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
     )
 
 

@@ -1,4 +1,5 @@
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from PIL import Image
 
 from cbsn.data.manifest import MANIFEST_NAME, Manifest
 from cbsn.data.records import PatchRecords
+from data_prep.prepare import LOCK_NAME
 
 SCRIPT = Path(__file__).parents[2] / "prepare_dataset.py"
 
@@ -84,7 +86,10 @@ def test_sidd_validation_blocks(run_command, tmp_path):
         (["--dataset", "DND", "--source", "there"], "error: There is no *.mat file in"),
         (["--dataset", "SIDD_VAL"], "error: There is no dataset/ValidationNoisyBlocksSrgb.mat"),
         (["--dataset", "nothing"], "error: no file matches nothing"),
-        (["--dataset", ".", "--stride", "0"], "error: --stride must be at least 1"),
+        (["--dataset", ".", "--stride", "0"], "error: --stride must be 1 or above"),
+        (["--dataset", ".", "--white", "nan"], "error: --white takes"),
+        (["--dataset", "SIDD", "--white", "5"], "error: What white is in SIDD is known"),
+        (["--dataset", ".", "--patchsize", str(10**30)], "error: --patchsize must be at most"),
         (["--dataset", ".", "--stride", "x"], "--stride: invalid int value"),
         ([], "required: --dataset"),
     ],
@@ -124,7 +129,7 @@ def test_stopped_run_leaves_whole_shards_and_goes_on(run_command, tmp_path, rand
     # Ctrl-C reaches the workers, too; a kill only the parent.
     (os.killpg if sent == signal.SIGINT else os.kill)(process.pid, sent)
     # Returns when the workers have closed their end as well: none is left behind.
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=240)
     assert process.returncode == (130 if sent == signal.SIGINT else -signal.SIGKILL)
     assert b"Traceback" not in errors
     kept = len(PatchRecords.open(out))
@@ -135,9 +140,43 @@ def test_stopped_run_leaves_whole_shards_and_goes_on(run_command, tmp_path, rand
     assert f"already done: {kept}," in done.stdout
     assert len(PatchRecords.open(out)) == 160
     assert {path.name for path in out.iterdir()} == {
+        LOCK_NAME,
         MANIFEST_NAME,
         *(shard.name for shard in Manifest.read(out).shards),
     }
+
+
+def test_a_folder_without_permission_gives_one_line_and_status_2(photos, tmp_path):
+    if os.geteuid() == 0 and not shutil.which("setpriv"):
+        pytest.skip("root may read everything, and there is no setpriv")
+    powers = "-dac_override,-dac_read_search"
+    drop = ["setpriv", f"--bounding-set={powers}", "--inh-caps=-all"] if os.geteuid() == 0 else []
+    photos.chmod(0)
+    try:
+        for flags in (
+            ["--dataset", "photos"],
+            ["--dataset", "photos/*.png"],
+            ["--dataset", "photos/gray.png"],
+            ["--dataset", "SIDD", "--source", "photos"],
+            ["--dataset", "DND", "--source", "photos"],
+            ["--dataset", "SIDD_VAL", "--source", "photos"],
+            ["--dataset", "gray.png", "--out", "photos"],
+            ["--dataset", "gray.png", "--out", "photos/out"],
+        ):
+            Image.new("L", (9, 9)).save(tmp_path / "gray.png")
+            command = [*drop, sys.executable, str(SCRIPT), *flags]
+            done = subprocess.run(
+                command,
+                cwd=tmp_path,
+                env={**os.environ, "PYTHONPATH": str(SCRIPT.parent)},
+                capture_output=True,
+                text=True,
+            )
+            assert done.returncode == 2, done
+            assert done.stderr.startswith("error: "), done.stderr
+            assert done.stderr.count("\n") == 1
+    finally:
+        photos.chmod(0o755)
 
 
 def test_help_needs_no_tensorflow(run_python):

@@ -328,7 +328,7 @@ def test_the_command(toy):
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/models/cbsn") as response:
                 assert json.load(response)["model_version_status"][0]["version"] == "10"
             process.send_signal(signal.SIGINT)
-            _, errors = process.communicate(timeout=60)
+            _, errors = process.communicate(timeout=240)
         finally:
             process.kill()
     assert said.startswith("Serving cbsn version 10 from ")

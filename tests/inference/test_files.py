@@ -109,7 +109,7 @@ def test_ctrl_c_leaves_whole_files_only(tmp_path, golden, random):
     while process.poll() is None and not list(tmp_path.glob("out/[0-9]*.tif")):
         time.sleep(0.005)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=60)
+    _, errors = process.communicate(timeout=240)
     assert process.returncode == 130, errors
     assert "interrupted" in errors and "Traceback" not in errors
     results = list((tmp_path / "out").iterdir())

@@ -10,7 +10,7 @@ import pytest
 from cbsn.inference import overlap as module
 from cbsn.inference.overlap import overlap
 
-WAIT = 30  # seconds until a test fails that waits for what does not happen
+WAIT = 240  # seconds until a test fails that waits for what does not happen
 
 
 class Work:

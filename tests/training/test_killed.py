@@ -61,7 +61,7 @@ def test_signals_save_and_exit_with_a_status_of_their_own(start, read_state, num
         if line.startswith("step 3:"):
             break
     process.send_signal(number)
-    rest = process.communicate(timeout=60)[0]
+    rest = process.communicate(timeout=240)[0]
     assert process.returncode == 75, rest
     step = int(re.search(rf"{number.name} stopped the run; it is saved at step (\d+)", rest)[1])
     state = read_state(start.runs / number.name)

@@ -1,5 +1,5 @@
 import json
-import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -48,11 +48,13 @@ def test_a_validation_is_in_the_next_line_only(tmp_path):
     assert [line.get("validation_psnr") for line in _lines(tmp_path)] == [31.5, None]
 
 
-def test_pauses_do_not_count(tmp_path):
-    reporter = Reporter(tmp_path, 0, batch_size=1)
-    started = time.monotonic()
+def test_pauses_do_not_count(tmp_path, monkeypatch):
+    now = 100.0
+    monkeypatch.setattr("cbsn.training.reporter.time", SimpleNamespace(monotonic=lambda: now))
+    reporter = Reporter(tmp_path, 0, batch_size=4)
+    now += 3
     with reporter.pause():
-        time.sleep(0.5)
-    reporter.log(1000, METRICS, skipped=0, bad_records=0)
-    elapsed = time.monotonic() - started
-    assert _lines(tmp_path)[0]["steps_per_second"] >= 1000 / (elapsed - 0.5)
+        now += 1000
+    now += 2
+    reporter.log(10, METRICS, skipped=0, bad_records=0)
+    assert _lines(tmp_path)[0]["steps_per_second"] == pytest.approx(10 / 5)

@@ -30,7 +30,7 @@ def run(tmp_path):
             env={**environment, "PYTHONPATH": str(ROOT)},
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=240,
         )
 
     return run
@@ -110,3 +110,17 @@ def test_mistakes(flags, message, pictures, tmp_path, monkeypatch):
         main(make_parser().parse_args(flags))
     assert raised.value.status == 2
     assert "\n" not in str(raised.value)
+
+
+def test_names_may_be_of_any_bytes(run, pictures, tmp_path):
+    names = [os.fsdecode(b"\xff\n'.png"), "-a.png", "a" * 251 + ".png"]
+    for name, path in zip(names, sorted(pictures.iterdir()), strict=False):
+        path.rename(pictures / name)
+        (tmp_path / "clean" / path.name).rename(tmp_path / "clean" / name)
+    files = [os.fsdecode(b"\xff\n") + name for name in ("noise.json", "noise.svg")]
+    for flags in ((), ("--denoised", "clean")):
+        process = run("noisy", *flags, "--json", files[0], "--figure", files[1])
+        assert (process.returncode, process.stderr) == (0, "")
+        found = json.loads((tmp_path / files[0]).read_text("utf-8"))["names"]
+        assert {f"noisy/{name}" for name in names} <= {*found}
+        assert (tmp_path / files[1]).is_file()

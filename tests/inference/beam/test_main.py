@@ -47,7 +47,7 @@ def test_ctrl_c_leaves_whole_files_and_the_same_command_goes_on(start, tiny_mode
     while process.poll() is None and not list(tmp_path.glob("out/[0-9]*.tif")):
         time.sleep(0.005)
     process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=120)
+    _, errors = process.communicate(timeout=240)
     assert (process.returncode, errors) == (130, "interrupted\n")
     done = list(tmp_path.glob("out/*.tif"))
     assert 0 < len(done) < NUMBER
@@ -55,7 +55,7 @@ def test_ctrl_c_leaves_whole_files_and_the_same_command_goes_on(start, tiny_mode
         assert read_picture(result).pixels.shape == (300, 400, 3)
 
     process = start(*flags, "--direct_num_workers", "1")
-    output, errors = process.communicate(timeout=120)
+    output, errors = process.communicate(timeout=240)
     assert (process.returncode, errors) == (1, "")
     assert f"{NUMBER + 1 - len(done)} pictures to denoise, {len(done)} are there" in output
     assert f"{NUMBER - len(done)} denoised, {len(done)} were there, 1 failed, in out" in output
