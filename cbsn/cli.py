@@ -34,7 +34,7 @@ class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
         return action.help if action.default is None else super()._get_help_string(action)
 
 
-class _Parser(argparse_flags.ArgumentParser):
+class Parser(argparse_flags.ArgumentParser):
     """Says what is wrong with the flags in one line, as `run` does with any error."""
 
     def error(self, message: str) -> NoReturn:
@@ -43,7 +43,7 @@ class _Parser(argparse_flags.ArgumentParser):
 
 def make_parser(description: str) -> argparse.ArgumentParser:
     """Returns a parser whose `--help` shows the defaults."""
-    return _Parser(description=description, formatter_class=_HelpFormatter)
+    return Parser(description=description, formatter_class=_HelpFormatter)
 
 
 def add_gpu(parser: argparse._ActionsContainer) -> None:

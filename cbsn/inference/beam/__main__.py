@@ -5,8 +5,6 @@ import importlib.util
 import logging
 import signal
 
-from absl.flags import argparse_flags
-
 from cbsn import cli
 from cbsn.errors import ConfigError
 
@@ -47,7 +45,7 @@ def _stop(signum: int, frame: object) -> None:
     raise KeyboardInterrupt
 
 
-class _Parser(argparse_flags.ArgumentParser):
+class _Parser(cli.Parser):
     """Keeps the flags that it does not know, for Beam."""
 
     def parse_args(self, args=None, namespace=None):
