@@ -10,10 +10,26 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from cbsn.errors import ConfigError
+
 _TEMPORARY = re.compile(r"\..*\.[0-9a-f]{8}(\.[^.]+)?", re.DOTALL)
 _OLD = ".old"
 _LONGEST = 255
 """Bytes of a file's name that Linux, macOS and Windows take at least."""
+
+
+def expanded(path: str | os.PathLike) -> Path:
+    """Returns a path whose `~` or `~user` at the start is the home folder.
+
+    Raises:
+        ConfigError: there is no such user.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise ConfigError(
+            f"{path}: there is no such user's home folder. Write ./~ for a name that begins with ~."
+        ) from error
 
 
 @contextlib.contextmanager

@@ -22,11 +22,12 @@ def ship(model_path: str | Path, out: str | Path) -> None:
     Raises:
         ModelError: if the model cannot be loaded, or cannot be written.
     """
+    from cbsn.files import expanded
     from cbsn.model_folder import save_model
     from cbsn.model_path import load_model
 
     recipe, network = load_model(model_path)
-    out = Path(out).expanduser()
+    out = expanded(out)
     try:
         save_model(out, recipe, network, {"weights": "rounded to float16"}, float16=True)
     except OSError as error:

@@ -11,6 +11,7 @@ from cbsn.errors import ConfigError, ModelError, check_number, plain_reason
 from cbsn.export.litert import check_supported, write_litert
 from cbsn.export.onnx import check_installed, write_onnx
 from cbsn.export.saved_model import write_saved_model
+from cbsn.files import expanded
 from cbsn.inference.denoiser import Denoiser
 
 FORMATS = ("saved_model", "litert", "onnx")
@@ -63,7 +64,7 @@ def export(
     if version is not None:
         check_number("--version", version, 1, _LARGEST_VERSION)
     check_number("--max_megapixels", max_megapixels, 0, _LARGEST_PICTURE, above=True)
-    out = Path(out).expanduser().absolute()
+    out = expanded(out).absolute()
     if version is None:
         version = max(_versions(out), default=0) + 1
     paths = _plan(out, names, version)
