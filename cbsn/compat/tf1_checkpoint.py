@@ -70,6 +70,12 @@ class TF1Checkpoint:
     def __init__(self, prefix: str | Path):
         self.prefix = str(prefix)
         try:
+            self.prefix.encode()
+        except UnicodeEncodeError as error:
+            raise ModelError(
+                f"{self.prefix}: TensorFlow opens no path that is not UTF-8; rename it."
+            ) from error
+        try:
             self._reader = tf.train.load_checkpoint(self.prefix)
             shapes = self._shapes = self._reader.get_variable_to_shape_map()
         except MemoryError:

@@ -152,7 +152,9 @@ class Noise:
             ConfigError: likewise.
         """
         # Philox takes 128 bits of key: the seed in one half, the name in the other.
-        digest = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little")
+        digest = int.from_bytes(
+            hashlib.sha256(name.encode(errors="surrogatepass")).digest()[:8], "little"
+        )
         bits = np.random.Philox(key=(seed << 64) + digest)
         return self(image, np.random.Generator(bits))
 

@@ -9,9 +9,10 @@ import numpy as np
 
 from cbsn.data.image_io import to_rgb
 from cbsn.data.noise import Noise
-from cbsn.errors import ConfigError, DataError
+from cbsn.errors import ConfigError, DataError, in_one_line
 from cbsn.evaluation.baselines import BASELINES, Baseline
 from cbsn.evaluation.named_pictures import find_named_pictures
+from cbsn.files import expanded
 from cbsn.inference.denoiser import Denoiser
 from cbsn.training.metrics_log import METRICS_FILE
 from cbsn.value_range import value_range
@@ -55,7 +56,7 @@ def load_models(paths: Iterable[str | Path], **options: Any) -> list[Method]:
     methods = []
     for path in dict.fromkeys(map(str, paths)):
         model = Denoiser.load(path, **options)
-        name = f"{model.recipe.name} ({path})"
+        name = f"{model.recipe.name} ({in_one_line(path)})"
         print(f"{name}: {model.choices}", flush=True)
         used = (model.recipe.denoise_stride, model.recipe.objective_config.get("stride_b", 1))
         methods.append(
@@ -64,7 +65,7 @@ def load_models(paths: Iterable[str | Path], **options: Any) -> list[Method]:
                 lambda _, noisy, clean, model=model: model(noisy, white=value_range(noisy.dtype)),
                 parameters=model.network.count_params(),
                 strides=sorted({2, 5, *used} - {1}),
-                log=_log_of(Path(path).expanduser()),
+                log=_log_of(expanded(path)),
             )
         )
     return methods
@@ -132,7 +133,7 @@ def find_denoised(folders: Iterable[str | Path], names: Sequence[str]) -> list[M
                 )
             return pixels
 
-        methods.append(Method(f"denoised ({folder})", read, computes=False))
+        methods.append(Method(f"denoised ({in_one_line(folder)})", read, computes=False))
     return methods
 
 

@@ -10,6 +10,7 @@ from cbsn.data.image_io import find_images, read_picture
 from cbsn.data.picture import Picture
 from cbsn.data.sidd_blocks import block_places, read_blocks
 from cbsn.errors import DataError
+from cbsn.files import expanded
 
 Item = TypeVar("Item")
 
@@ -32,12 +33,13 @@ class NamedPicture:
     read: Callable[[], Picture]
 
 
-def find_named_pictures(pattern: str | Path) -> dict[str, NamedPicture]:
+def find_named_pictures(pattern: str | Path, white: float | None = None) -> dict[str, NamedPicture]:
     """Finds pictures.
 
     Args:
         pattern: a folder, a glob or a file, as for `find_images`; or a `.mat` file of SIDD's
             blocks, which are named as `prepare_dataset.py` names them.
+        white: what white is in the files, as for `read_picture`.
 
     Returns:
         By their names, sorted; at least one.
@@ -46,10 +48,11 @@ def find_named_pictures(pattern: str | Path) -> dict[str, NamedPicture]:
         DataError: there are none, or two of one name, or the `.mat` file cannot be used.
     """
     if str(pattern).lower().endswith(BLOCKS_SUFFIX):
-        return _blocks(Path(pattern).expanduser())
+        return _blocks(expanded(pattern))
     found: dict[str, NamedPicture] = {}
     for path in find_images(pattern):
-        picture = NamedPicture(path.stem, str(path), functools.partial(read_picture, path))
+        read = functools.partial(read_picture, path, white=white)
+        picture = NamedPicture(path.stem, str(path), read)
         if found.setdefault(path.stem, picture) is not picture:
             raise DataError(f"{path} and {found[path.stem].place} have one name; keep one of them.")
     return dict(sorted(found.items()))

@@ -11,7 +11,7 @@ from cbsn.evaluation.report.contact_sheet import write_contact_sheet
 from cbsn.evaluation.report.content import ReportContent
 from cbsn.evaluation.report.html import write_report
 from cbsn.evaluation.scores import Scores, markdown_table
-from cbsn.files import write_json, write_text
+from cbsn.files import expanded, write_json, write_text
 
 
 def make_folder(path: Path) -> Path:
@@ -20,7 +20,7 @@ def make_folder(path: Path) -> Path:
     Raises:
         ConfigError: if it cannot be made.
     """
-    path = path.expanduser()
+    path = expanded(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:

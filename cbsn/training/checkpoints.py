@@ -35,6 +35,9 @@ class Checkpoints:
         folder: the run's folder.
         trainer: whose state it is.
 
+    Raises:
+        ConfigError: TensorFlow cannot write there.
+
     Attributes:
         best_psnr: float32 variable, highest validation PSNR so far, in dB.
         validated: int64 variable, step of the last validation.
@@ -42,6 +45,12 @@ class Checkpoints:
 
     def __init__(self, folder: Path, trainer: Trainer):
         self._folder = folder / CHECKPOINTS
+        try:
+            str(self._folder).encode()
+        except UnicodeEncodeError as error:
+            raise ConfigError(
+                f"{folder}: TensorFlow writes to no path that is not UTF-8. Take another folder."
+            ) from error
         self._step = trainer.step
         self._saved: tuple[int, int] | None = None
         self._damaged: list[int] = []

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
+from cbsn.errors import in_one_line
 from cbsn.evaluation.report.picture import ReportPicture
 from cbsn.evaluation.report.pixels import to_image
 from cbsn.evaluation.report.places import find_places
@@ -113,7 +114,7 @@ def _tiles(picture: ReportPicture) -> dict[str, Image.Image]:
 def _wrapped(text: str, width: int) -> list[str]:
     """Breaks a text into lines of at most `width` px: after a space or a slash, if it can."""
     lines = [""]
-    for piece in re.findall("[^ /]*[ /]?", " ".join(text.split())):
+    for piece in re.findall("[^ /]*[ /]?", in_one_line(" ".join(text.split()))):
         if _FONT.getlength(lines[-1] + piece.rstrip()) > width and lines[-1]:
             lines.append("")
         for character in piece:

@@ -38,7 +38,7 @@ def read_curves(path: Path) -> dict[str, list[tuple[float, float]]]:
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             values = json.loads(line, parse_int=float)
-        except ValueError:
+        except (ValueError, RecursionError):
             continue
         if not isinstance(values, dict) or not _is_number(values.get("step")):
             continue

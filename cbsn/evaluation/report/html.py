@@ -51,7 +51,10 @@ def write_report(path: str | os.PathLike, content: ReportContent) -> None:
         heat=HEAT,
         chart=Chart,
     )
-    with atomic_path(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+    with (
+        atomic_path(path) as temporary,
+        temporary.open("w", encoding="utf-8", errors="backslashreplace") as file,
+    ):
         stream.dump(file)
 
 

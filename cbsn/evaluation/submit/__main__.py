@@ -5,6 +5,9 @@ import functools
 from typing import Any
 
 from cbsn import cli
+from cbsn.errors import check_number
+
+_LARGEST_SEED = 2**64 - 1
 
 _ROUNDINGS = {"round": "round", "floor": "truncate"}
 """SIDD's, in the words of `Denoiser`; DND's crops are rounded after it."""
@@ -18,6 +21,7 @@ def main(flags: argparse.Namespace) -> None:
     from cbsn.value_range import value_range
 
     options = vars(flags)
+    check_number("--seed", options["seed"], 0, _LARGEST_SEED)
     select_gpus(options.pop("gpu"))
     model_path = options.pop("model_path")
     # The benchmark's files are looked at before the model is loaded.

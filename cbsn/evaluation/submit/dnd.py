@@ -10,7 +10,7 @@ import numpy as np
 from cbsn.errors import ConfigError, DataError, plain_reason
 from cbsn.evaluation.submit.matlab import read_mat, write_mat
 from cbsn.evaluation.submit.submission import Submission
-from cbsn.files import atomic_folder
+from cbsn.files import atomic_folder, expanded
 
 FOLDERS = ("dnd_2017", "dnd2017")
 """Names that its folder goes by."""
@@ -72,7 +72,7 @@ class DndSubmission(Submission):
     ):
         if rounding not in ROUNDINGS:
             raise ConfigError(f"rounding is one of {', '.join(ROUNDINGS)}. Received: {rounding!r}")
-        folder = _find(Path(source).expanduser())
+        folder = _find(expanded(source))
         boxes = _read_boxes(folder / "info.mat")
         self._names = [
             [f"{i:04d}_{b:02d}" for b in range(1, len(each) + 1)] for i, each in enumerate(boxes, 1)

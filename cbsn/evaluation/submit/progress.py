@@ -64,7 +64,14 @@ class Progress:
         if path.exists():
             try:
                 changes = _differences(json.loads(path.read_text(encoding="utf-8")), record)
-            except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            except (
+                OSError,
+                ValueError,
+                KeyError,
+                TypeError,
+                AttributeError,
+                RecursionError,
+            ) as error:
                 raise ConfigError(
                     f"{path} cannot be read, so nobody knows how this submission was begun. Give "
                     f"another --out. ({error!r})"

@@ -11,7 +11,7 @@ from cbsn.errors import ConfigError, DataError
 from cbsn.evaluation.submit.matlab import read_mat
 from cbsn.evaluation.submit.sidd_layouts import LAYOUTS, Extras
 from cbsn.evaluation.submit.submission import Submission
-from cbsn.files import atomic_path
+from cbsn.files import atomic_path, expanded
 
 VARIABLE = "BenchmarkNoisyBlocksSrgb"
 FILE = f"{VARIABLE}.mat"
@@ -63,8 +63,10 @@ class SiddSubmission(Submission):
         resume: bool = False,
     ):
         self._layouts = _parse_layouts(layouts)
-        self._texts = {key: (texts or {}).get(key) or "" for key in OPTIONAL_DATA}
-        path = _find(Path(source).expanduser())
+        # A path, as a method's name may be, can have bytes that MATLAB has no characters for.
+        given = {key: (texts or {}).get(key) or "" for key in OPTIONAL_DATA}
+        self._texts = {k: v.encode(errors="backslashreplace").decode() for k, v in given.items()}
+        path = _find(expanded(source))
         self._blocks = _read(path)
         images, blocks, *shape = self._blocks.shape
         warning = ""

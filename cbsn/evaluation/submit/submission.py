@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from cbsn.errors import CbsnError, DataError, ImageError
 from cbsn.evaluation.submit.progress import Progress
+from cbsn.files import expanded
 
 Denoise = Callable[[np.ndarray], np.ndarray]
 """From a noisy picture to a denoised one of the same shape and dtype, such as a `Denoiser`."""
@@ -59,8 +60,7 @@ class Submission(abc.ABC):
         self.settings: dict[str, Any] = {}
         self._source = {"path": str(source), "files": {path.name: _state(path) for path in files}}
         self._warning = warning
-        out = Path(out).expanduser()
-        self.progress = Progress(out, f"{self.PART}s", self.BUNDLES, resume=resume)
+        self.progress = Progress(expanded(out), f"{self.PART}s", self.BUNDLES, resume=resume)
 
     def run(
         self,

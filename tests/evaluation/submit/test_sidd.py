@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 
 import numpy as np
@@ -51,6 +52,28 @@ def test_kit_layout(golden, sidd_source, tmp_path, counting):
     assert not any(kit["OptionalData"][key].size for key in empty)
     record = json.loads((tmp_path / "submission.json").read_text())
     assert kit["TimeMPSrgb"] == record["seconds_per_megapixel"] > 0
+
+
+def test_texts_may_be_of_any_bytes(sidd_source, tmp_path, counting):
+    """As a model's path may be, which is the name of the method unless there is another."""
+    texts = {"MethodName": os.fsdecode(b"\xff\nmodel")}
+    submission = SiddSubmission(sidd_source, tmp_path, layouts="kit", texts=texts)
+    (path,) = submission.run(counting(), model={"path": texts["MethodName"], "sha256": ""})
+    kit = scipy.io.loadmat(path, simplify_cells=True)
+    assert kit["OptionalData"]["MethodName"] == "\\udcff\nmodel"
+    assert (
+        json.loads((tmp_path / "submission.json").read_text())["model"]["path"]
+        == texts["MethodName"]
+    )
+
+
+def test_source_and_folder_may_have_any_names(sidd_source, tmp_path, counting):
+    source = tmp_path / os.fsdecode(b"\xff '\n.mat")
+    shutil.copy(sidd_source, source)
+    out = tmp_path / os.fsdecode(b"\xfe\nout")
+    SiddSubmission(source, out, layouts="blocks,csv,kit").run(counting())
+    SiddSubmission(source, out, layouts="blocks,csv,kit", resume=True).run(counting())
+    assert (out / "kit/SubmitSrgb.mat").is_file()
 
 
 def test_another_layout_of_a_finished_submission(sidd_source, tmp_path, counting):

@@ -132,7 +132,7 @@ def test_another_benchmark_is_refused(sidd_source, dnd_source, counting, tmp_pat
         dnd.DndSubmission(dnd_source, tmp_path, resume=True).run(counting())
 
 
-@pytest.mark.parametrize("content", [None, "", "[]", "{}", '{"model": {}}'])
+@pytest.mark.parametrize("content", [None, "", "[]", "{}", '{"model": {}}', "[" * 100_000])
 def test_without_a_record_nothing_is_gone_on_with(begin, counting, tmp_path, content):
     begin().run(counting())
     path = tmp_path / "out" / "submission.json"
