@@ -83,7 +83,7 @@ def ssim(
 
 
 def check_comparable(metric: str, clean: np.ndarray, denoised: np.ndarray) -> None:
-    """Checks that two pictures have one shape and dtype.
+    """Checks that two pictures have one shape and dtype, and finite values.
 
     Args:
         metric: its name, for the message.
@@ -98,6 +98,8 @@ def check_comparable(metric: str, clean: np.ndarray, denoised: np.ndarray) -> No
             f"{metric} compares pictures of one shape and dtype. Received: "
             f"{clean.shape} {clean.dtype} and {denoised.shape} {denoised.dtype}"
         )
+    if not (np.isfinite(clean).all() and np.isfinite(denoised).all()):
+        raise ValueError(f"{metric} compares finite values. Received: NaN or infinity")
 
 
 def _made_smaller(picture: np.ndarray) -> np.ndarray:

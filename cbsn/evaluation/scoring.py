@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cbsn.errors import CbsnError, DataError
+from cbsn.errors import CbsnError, DataError, ImageError
 from cbsn.evaluation.conventions import Conventions
 from cbsn.evaluation.diagnosis import SMALLEST, Diagnosis, diagnose
 from cbsn.evaluation.lpips import LPIPS
@@ -14,6 +14,7 @@ from cbsn.evaluation.lpips_weights import cached_weights
 from cbsn.evaluation.methods import Method
 from cbsn.evaluation.picture_pairs import PicturePairs
 from cbsn.evaluation.scores import Scores
+from cbsn.files import expanded
 from cbsn.memory import peak_memory, reset_peak_memory
 from cbsn.value_range import value_range
 
@@ -32,7 +33,7 @@ def choose_lpips(wanted: bool | None, weights: Path | None) -> Metric | None:
     """
     if wanted is False or (wanted is None and weights is None and not cached_weights().exists()):
         return None
-    metric = LPIPS.load(None if weights is None else weights.expanduser())
+    metric = LPIPS.load(None if weights is None else expanded(weights))
 
     def measure(clean: np.ndarray, denoised: np.ndarray) -> float | None:
         return None if clean.shape[-1] == 1 and not wanted else metric(clean, denoised)
@@ -77,6 +78,8 @@ def score(
             denoised = method.denoise(name, given, clean)
             seconds = time.perf_counter() - started
             peak = max(peak, peak_memory())
+            if not np.isfinite(denoised).all():
+                raise ImageError("The result holds values that are not finite.")
         except CbsnError as error:
             raise type(error)(f"{name}, by {method.name}: {error}") from error
         if method.computes:

@@ -29,6 +29,17 @@ def test_only_equals_are_compared():
         psnr(np.ones((2, 2, 3), "uint8"), np.ones((2, 2, 3), "uint16"))
 
 
+@pytest.mark.parametrize("metric", [psnr, ssim])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_only_finite_values_are_compared(metric, value):
+    good = np.zeros((16, 16, 3), "float32")
+    bad = good.copy()
+    bad[0, 0, 0] = value
+    for pair in ((good, bad), (bad, good), (bad, bad)):
+        with pytest.raises(ValueError, match="compares finite values"):
+            metric(*pair)
+
+
 @pytest.mark.parametrize(("dtype", "peak"), [("uint8", 255), ("uint16", 65535), ("float32", 1)])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_ssim_is_that_of_scikit_image(random, dtype, peak, channels):

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from cbsn.data.image_io import find_images, read_picture
-from cbsn.errors import CbsnError, ConfigError, DataError
+from cbsn.errors import CbsnError, DataError, check_number
 from cbsn.evaluation.named_pictures import spread
 from cbsn.value_range import value_range
 
@@ -19,11 +19,10 @@ def find_pictures(patterns: Iterable[str], images: int = 0) -> list[Path]:
         images: int, take that many, spread evenly over all; 0 for all.
 
     Raises:
-        ConfigError: if `images` is below 0.
+        ConfigError: if `images` is below 0, or more than there can be.
         DataError: if a pattern finds nothing.
     """
-    if images < 0:
-        raise ConfigError(f"--images must be 0 (all) or above. Received: --images {images}")
+    check_number("--images", images, 0)
     paths = [*dict.fromkeys(path for pattern in patterns for path in find_images(pattern))]
     return spread(paths, images)
 

@@ -39,8 +39,8 @@ class Survey:
             denoised: likewise, or None.
 
         Raises:
-            DataError: if the two differ in shape or dtype, or this picture and others in
-                channels.
+            DataError: if values are not finite, the two differ in shape or dtype, or this picture
+                and others in channels.
         """
         self._check(noisy, denoised)
         clipped = self.values.add(noisy)
@@ -63,6 +63,11 @@ class Survey:
         self.counts.update(counts)
 
     def _check(self, noisy: np.ndarray, denoised: np.ndarray | None) -> None:
+        if not all(np.isfinite(each).all() for each in (noisy, denoised) if each is not None):
+            raise DataError(
+                "No noise can be seen in values that are not finite: take that picture away. "
+                f"Received: NaN or infinity in picture {len(self.brightness) + 1}"
+            )
         if self.brightness and noisy.shape[2] != self.brightness[0].shape[1]:
             raise DataError(
                 "Give pictures that are all gray, or all in colour. Received: one of "

@@ -226,3 +226,15 @@ def test_lines(walls, photographs, add_noise, random):
         assert any(line.startswith("horizontal") for line in lines)
         assert max(map(len, lines)) <= 102
         assert "-0.000" not in "".join(lines)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_values_that_are_not_finite_are_refused(value):
+    good = np.full((64, 64, 3), 0.5, np.float32)
+    bad = good.copy()
+    bad[5, 6, 0] = value
+    with pytest.raises(DataError, match=r"not finite.*in picture 2"):
+        estimate_noise([good, bad])
+    for pair in ((good, bad), (bad, good)):
+        with pytest.raises(DataError, match=r"not finite.*in picture 1"):
+            estimate_noise_of_residuals([pair])
