@@ -47,7 +47,7 @@ class Baseline:
         self._name = name
         self._denoise = {"bm3d": _load_bm3d, "nlm": lambda: _non_local_means}[name]()
         self._best = sigma == BEST
-        self._sigma = None if self._best or sigma is None else _parse_sigma(sigma)
+        self._sigma = None if self._best or sigma is None else parse_sigma(sigma)
         if sigma is None and noise and noise.kind == "gaussian":
             if noise.sigma[0] != noise.sigma[1]:
                 raise ConfigError(
@@ -90,7 +90,12 @@ class Baseline:
         return _to_dtype(best, noisy.dtype)
 
 
-def _parse_sigma(text: str) -> float:
+def parse_sigma(text: str) -> float:
+    """Returns what `--baseline_sigma` says, in units of [0, 1].
+
+    Raises:
+        ConfigError: if it is no number in range.
+    """
     try:
         sigma = float(text)
     except ValueError:

@@ -6,12 +6,15 @@ from typing import Any
 import numpy as np
 import skimage
 
-from cbsn.errors import ConfigError
+from cbsn.errors import ConfigError, check_number
 from cbsn.evaluation.metrics import SSIMS, check_comparable, psnr, ssim
 from cbsn.value_range import value_range
 
 ROUNDINGS = {"round": np.rint, "floor": np.floor, "none": None}
 COLORS = ("rgb", "luma")
+
+_LARGEST_RANGE = 1e9
+"""Beyond all that files hold."""
 
 _FLOAT_STEPS = 255.0
 """Pictures of floats are rounded to so many steps, as if they were saved in 8 bits."""
@@ -54,14 +57,13 @@ class Conventions:
                     f"--{field} takes {', '.join(known)}. "
                     f"Received: --{field} {getattr(self, field)}"
                 )
-        if self.border < 0:
-            raise ConfigError(f"--border must be 0 or above. Received: --border {self.border}")
+        check_number("--border", self.border, 0)
         if self.data_range not in ("dtype", "clean"):
             try:
                 peak = float(self.data_range)
             except ValueError:
                 peak = np.nan
-            if not 0 < peak < np.inf:
+            if not 0 < peak <= _LARGEST_RANGE:
                 raise ConfigError(
                     "--data_range takes dtype, clean, or a number above 0 in the units of the "
                     f"pictures, such as 255. Received: --data_range {self.data_range}"

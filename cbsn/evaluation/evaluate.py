@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from cbsn.data.noise import Noise
-from cbsn.errors import ConfigError, DataError
-from cbsn.evaluation.baselines import BEST
+from cbsn.errors import ConfigError, DataError, check_number
+from cbsn.evaluation.baselines import BEST, parse_sigma
 from cbsn.evaluation.conventions import Conventions
 from cbsn.evaluation.methods import find_denoised, load_models, make_baselines
 from cbsn.evaluation.named_pictures import spread
@@ -22,7 +22,7 @@ from cbsn.evaluation.results import make_folder, write_results
 from cbsn.evaluation.scores import Scores, format_table
 from cbsn.evaluation.scoring import choose_lpips, score, unrounded
 
-_SEEDS = 1 << 64
+_LARGEST_SEED = 2**64 - 1
 
 
 def evaluate(
@@ -86,6 +86,8 @@ def evaluate(
             "Models and baselines need noisy pictures: give --noisy, or --noise_sigma 25 to add "
             "noise to the clean ones. Only --denoised goes without."
         )
+    if baseline_sigma not in (None, BEST):
+        parse_sigma(baseline_sigma)  # even if no baseline is told it
     if baseline_sigma == BEST and clean is None:
         raise ConfigError("--baseline_sigma best needs the clean pictures: give --clean.")
     classic = make_baselines(baselines, noise, baseline_sigma)
@@ -150,10 +152,8 @@ def evaluate(
 
 def _check_numbers(seed: int, **counts: int) -> None:
     for flag, value in counts.items():
-        if value < 0:
-            raise ConfigError(f"--{flag} must be 0 or above. Received: --{flag} {value}")
-    if not 0 <= seed < _SEEDS:
-        raise ConfigError(f"--seed must be 0 or above, and below 2**64. Received: --seed {seed}")
+        check_number(f"--{flag}", value, 0)
+    check_number("--seed", seed, 0, _LARGEST_SEED)
 
 
 def _choose_source(

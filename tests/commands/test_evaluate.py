@@ -1,8 +1,14 @@
+import csv
+import errno
 import json
+import os
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 import skimage.data
+import tifffile
 from PIL import Image
 
 from cbsn.recipes import customised
@@ -80,3 +86,105 @@ def test_mistakes_are_one_line(run_here, clean):
     assert (run.returncode, run.stdout) == (2, "")
     assert run.stderr.startswith("error: Give the noisy pictures by --noisy, or noise")
     assert len(run.stderr.splitlines()) == 1
+
+
+ODD_NAMES = [
+    os.fsdecode(b"\xff\xe9\n'\"<b>&|,.png"),
+    "-a.png",
+    "é" * 125 + ".tiff",
+    "a" * 251 + ".png",
+]
+
+
+def test_names_may_be_of_any_bytes(run_command, model, clean, tmp_path):
+    folder = tmp_path / os.fsdecode(b"\xff\nclean")
+    (tmp_path / clean).rename(folder)
+    for name, path in zip(ODD_NAMES[:2], sorted(folder.iterdir()), strict=True):
+        path.rename(folder / name)
+    for name in ODD_NAMES[2:]:
+        shutil.copy(folder / ODD_NAMES[0], folder / name)
+    (tmp_path / model).rename(tmp_path / os.fsdecode(b"\xfe\nmodel"))
+    common = ("--clean", folder.name, "--no-lpips", "--out", "out")
+    for flags in (
+        ("--modelpath", os.fsdecode(b"\xfe\nmodel"), "--noise_sigma", 25, "--precision", "float32"),
+        ("--denoised", folder.name, "--noisy", folder.name),
+    ):
+        run = run_command("evaluate.py", *common, *flags)
+        assert (run.returncode, run.stderr) == (0, "")
+        _check_results(tmp_path / "out")
+
+
+def _check_results(out):
+    content = json.loads((out / "results.json").read_text("utf-8"))
+    names = sorted(Path(name).stem for name in ODD_NAMES)
+    assert [image["image"] for image in content["methods"][0]["images"]] == names
+    methods = [each["method"] for each in content["methods"]]
+    assert methods in (
+        ["noisy", r"denoised (\udcff\nclean)"],
+        ["noisy", r"cbsn (\udcfe\nmodel)"],
+    )
+    with (out / "results.csv").open(encoding="utf-8", newline="") as file:
+        rows = [*csv.DictReader(file)]
+    readable = {name.encode(errors="backslashreplace").decode() for name in names}
+    assert {row["image"] for row in rows} == readable
+    table = (out / "results.md").read_text("utf-8").splitlines()
+    assert len(table) == 2 + len(methods)
+    html = (out / "report.html").read_text("utf-8")
+    assert "<b>&" not in html
+    assert (out / "contact_sheet.png").is_file()
+
+
+@pytest.mark.parametrize("flag", ["--clean", "--noisy", "--denoised"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_pictures_that_are_not_finite_are_refused(run_here, tmp_path, flag, value):
+    """Also one that is scored against itself."""
+    for name in ("--clean", "--noisy", "--denoised"):
+        pixels = np.full((48, 48, 3), 0.5, np.float32)
+        pixels[::2] = 0.25
+        if name == flag:
+            pixels[3, 4, 1] = value
+        (tmp_path / name[2:]).mkdir()
+        tifffile.imwrite(tmp_path / name[2:] / "a.tif", pixels, photometric="rgb")
+    bad = flag[2:]
+    for flags in (
+        ("--clean", "clean", "--noisy", "noisy", "--denoised", "denoised"),
+        ("--clean", bad, "--noisy", bad),
+        ("--clean", bad, "--denoised", bad),
+        ("--noisy", bad, "--denoised", "denoised"),
+        ("--clean", bad, "--noise_sigma", 5),
+    ):
+        run = run_here("evaluate.py", *flags, "--no-lpips", "--out", "out")
+        assert run.returncode == 2, run.stdout
+        assert "not finite" in run.stderr
+        assert len(run.stderr.splitlines()) == 1
+        assert "nan" not in run.stdout.lower()
+
+
+@pytest.mark.parametrize("command", ["evaluate.py", "noise", "sidd", "dnd"])
+@pytest.mark.parametrize("call", ["iterdir", "is_file", "stat"])
+def test_folders_without_permission_are_one_line(run_here, tmp_path, monkeypatch, command, call):
+    """Root may read everything, so the system is made to refuse it."""
+    locked = tmp_path / "locked"
+    locked.mkdir()
+    refused = getattr(Path, call)
+
+    def refuse(path, *rest, **options):
+        if locked.name in path.parts:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return refused(path, *rest, **options)
+
+    monkeypatch.setattr(Path, call, refuse)
+    submit = ("--modelpath", "student", "--source", "locked", "--out", "out")
+    flags = {
+        "evaluate.py": ("--modelpath", "student", "--noisy", "locked"),
+        "noise": ("locked",),
+        "sidd": ("sidd", *submit),
+        "dnd": ("dnd", *submit),
+    }[command]
+    modules = {"noise": "cbsn.evaluation.noise"}
+    module = command if command.endswith(".py") else modules.get(command, "cbsn.evaluation.submit")
+    run = run_here(module, *flags)
+    assert run.returncode == 2
+    assert len(run.stderr.splitlines()) == 1, run.stderr
+    assert run.stderr.startswith("error: ")
+    assert not (tmp_path / "out").exists()

@@ -298,3 +298,18 @@ def test_table_says_what_lpips_is_of():
     ]
     assert second.caption(0) == "PSNR 30.00, SSIM 0.9000, LPIPS 0.1250"
     assert second.caption(1) == "PSNR 31.50, SSIM 0.9000"
+
+
+def test_results_that_are_not_finite_are_refused(noisy, monkeypatch):
+    def broken(noisy, clean):
+        return np.full(noisy.shape, np.nan, np.float32)
+
+    monkeypatch.setattr("cbsn.evaluation.methods.Baseline", lambda *_: broken)
+    with pytest.raises(ImageError, match="by nlm: The result holds values that are not finite"):
+        evaluate(noisy=noisy, baselines="nlm")
+
+
+@pytest.mark.parametrize("sigma", ["nan", "0", "-1", "1e30", "much"])
+def test_a_sigma_that_nobody_is_told_is_checked_too(clean, sigma):
+    with pytest.raises(ConfigError, match=f"Received: --baseline_sigma {sigma}"):
+        evaluate(clean, noise=GAUSSIAN, baseline_sigma=sigma)

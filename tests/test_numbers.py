@@ -1,0 +1,91 @@
+"""Every number that a command takes is checked before any work is done."""
+
+import argparse
+import importlib
+import runpy
+from pathlib import Path
+
+import pytest
+import tensorflow as tf
+
+tf.config.list_physical_devices()  # what is said when it starts is not the commands'
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# What is named here is not there, which would be the next that is said.
+COMMANDS = {
+    "evaluate.py": ["--modelpath", "nowhere", "--noisy", "nowhere", "--clean", "nowhere"],
+    "export.py": ["--modelpath", "nowhere", "--out", "out"],
+    "infer.py": ["--modelpath", "nowhere", "--imagepath", "nowhere", "--savepath", "out"],
+    "cbsn.evaluation.noise": ["nowhere"],
+    "cbsn.evaluation.submit": [
+        *("sidd", "--modelpath", "nowhere", "--source", "nowhere", "--out", "out")
+    ],
+    "cbsn.export.client": ["nowhere", "--rest", "--url", "localhost:1", "--savepath", "out"],
+    "cbsn.export.server": ["--model_base_path", "nowhere"],
+    "cbsn.inference.beam": ["--modelpath", "nowhere", "--input", "nowhere", "--output", "out"],
+    "benchmarks": ["nowhere"],
+}
+
+TEXTS = {
+    "--tile": ["auto"],
+    "--data_range": ["dtype"],
+    "--baseline_sigma": ["best"],
+    "--noise_sigma": [],
+    "--noise_peak": [],
+    "--batches": [],
+    "--pictures": [],
+    "--adapt": [],
+}
+"""Flags that are numbers, but also take other things: argparse has no type for them."""
+
+NO_NUMBERS = ["nan", "inf", "-inf", "-1", "1" + "0" * 30, "9" * 5000, "", "x"]
+
+
+def _flags(command):
+    """The flags of a command that take numbers."""
+    if command.endswith(".py"):
+        parser = runpy.run_path(str(ROOT / command))["make_parser"]()
+    else:
+        parser = importlib.import_module(f"{command}.__main__" if _is_folder(command) else command)
+        parser = parser.make_parser()
+    parsers = [parser]
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            parsers.append(action.choices[COMMANDS[command][0]])
+    return sorted(
+        {
+            action.option_strings[-1]
+            for parser in parsers
+            for action in parser._actions
+            if action.option_strings
+            and (
+                action.option_strings[-1] in TEXTS
+                or (action.type and action.type not in (Path, str))
+            )
+        }
+    )
+
+
+def _is_folder(command):
+    return (ROOT / command.replace(".", "/")).is_dir()
+
+
+CASES = [(command, flag) for command in COMMANDS for flag in _flags(command)]
+
+
+def test_there_are_such_flags():
+    found = {flag for _, flag in CASES}
+    assert {"--images", "--version", "--port", "--repeats", "--seed", *TEXTS} <= found
+
+
+@pytest.mark.parametrize(("command", "flag"), CASES, ids=lambda value: value)
+@pytest.mark.parametrize("value", NO_NUMBERS, ids=lambda value: repr(value[:6]))
+def test_what_is_no_number_in_range_is_one_line(run_here, tmp_path, command, flag, value):
+    run = run_here(command, *COMMANDS[command], f"{flag}={value}")
+    error = run.stderr.splitlines()
+    assert (run.returncode, len(error)) == (2, 1), run.stderr
+    assert error[0].startswith("error: ")
+    assert flag.lstrip("-") in error[0]
+    assert "nowhere" not in error[0].replace(" ".join(COMMANDS[command]), "")
+    assert [*tmp_path.iterdir()] == []
