@@ -34,7 +34,7 @@ def test_each_file_once(folder):
 def test_nothing_to_find(folder):
     with pytest.raises(DataError, match=r"no file matches .*\*\.tif"):
         find_pictures([str(folder), str(folder / "*.tif")])
-    with pytest.raises(ConfigError, match="--images must be at least 0. Received: --images -1"):
+    with pytest.raises(ConfigError, match=r"--images must be at least 0\. Received: --images -1"):
         find_pictures([str(folder)], images=-1)
 
 
