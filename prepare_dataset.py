@@ -31,7 +31,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--out",
         default=unset,
         help="folder to write (default: ./dataset/SIDD256, ./dataset/DND256, ./dataset/SIDD_VAL "
-        "or ./dataset/FOLDER256, by kind and patch size)",
+        "or ./dataset/FOLDER256, by kind and patch size; with a number where other pictures are)",
     )
     add("--patchsize", dest="patch_size", metavar="P", type=int, default=256, help="in pixels")
     add("--stride", type=int, default=200, help="distance of neighbouring patches")
@@ -41,7 +41,8 @@ def make_parser() -> argparse.ArgumentParser:
         default=unset,
         help="distance of the first patch from the edges (default: 10 for SIDD, else 0)",
     )
-    add("--workers", type=int, default=os.cpu_count(), help="number of processes")
+    cli.add_white(parser)
+    add("--workers", type=int, default=os.cpu_count() or 1, help="number of processes")
     add("--force", action="store_true", help="convert everything anew, replacing what is there")
     return parser
 

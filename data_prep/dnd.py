@@ -5,7 +5,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 
+from cbsn.data.claims import MAX_PIXELS
 from cbsn.errors import DataError, ImageError
+from cbsn.value_range import ValueRange
 from data_prep.raw import RawData
 
 FOLDERS = ("dnd_2017", "dnd2017")
@@ -22,14 +24,14 @@ def find(source: str | Path) -> RawData:
     for folder in folders:
         files = tuple(sorted(folder.glob("*.mat")))
         if files:
-            return RawData("DND", folder, files, read, "float32")
+            return RawData("DND", folder, files, read, longest_side, "float32")
     raise DataError(
         f"There is no *.mat file in {' or '.join(map(str, folders))}. Download DND from "
         "https://noise.visinf.tu-darmstadt.de and say with --source where its folder lies."
     )
 
 
-def read(path: Path) -> np.ndarray:
+def read(path: Path) -> tuple[np.ndarray, ValueRange]:
     """Reads `InoisySRGB` of a MATLAB 7.3 file, stored [3, W, H], as [H, W, 3] float32 in [0, 1].
 
     Raises:
@@ -37,12 +39,25 @@ def read(path: Path) -> np.ndarray:
     """
     try:
         with h5py.File(path) as file:
-            stored = file["InoisySRGB"][()]
-    except (OSError, KeyError, RuntimeError) as error:
+            data = file["InoisySRGB"]
+            if not isinstance(data, h5py.Dataset):
+                raise ImageError("holds an `InoisySRGB` that is no array.")
+            if len(data.shape or ()) != 3 or data.shape[0] != 3 or data.dtype.kind != "f":
+                raise ImageError(
+                    f"holds `InoisySRGB` of shape {data.shape} and dtype {data.dtype}; "
+                    "expected floats of shape (3, width, height)."
+                )
+            if not 0 < data.size <= 3 * MAX_PIXELS:
+                raise ImageError(f"claims {data.shape[1]} x {data.shape[2]} pixels.")
+            stored = data[()]
+    except ImageError:
+        raise
+    except Exception as error:  # damaged bytes make the decoder raise almost anything
         raise ImageError(f"has no readable `InoisySRGB` (MATLAB 7.3): {error}") from error
-    if stored.ndim != 3 or stored.shape[0] != 3 or stored.dtype.kind != "f":
-        raise ImageError(
-            f"holds `InoisySRGB` of shape {stored.shape} and dtype {stored.dtype}; "
-            "expected floats of shape (3, width, height)."
-        )
-    return np.ascontiguousarray(stored.T, np.float32)
+    return np.ascontiguousarray(stored.T, np.float32), ValueRange(0.0, 1.0)
+
+
+def longest_side(path: Path) -> int:
+    """Reads the larger of a picture's height and width."""
+    with h5py.File(path) as file:
+        return max(file["InoisySRGB"].shape[1:])

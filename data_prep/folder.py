@@ -1,19 +1,28 @@
 """Any folder or glob of pictures as raw data."""
 
 import contextlib
+import functools
 import glob
 import itertools
+import os
 from pathlib import Path
 
 import numpy as np
 import tifffile
+from PIL import Image
 
 from cbsn.data.image_io import find_images, read_picture, to_rgb
+from cbsn.data.tiff import TIFF_MAGICS
+from cbsn.value_range import ValueRange, value_range
 from data_prep.raw import RawData
 
 
-def find(pattern: str | Path) -> RawData:
+def find(pattern: str | Path, white: float | None = None) -> RawData:
     """The pictures in a folder, those that a glob matches, or one picture.
+
+    Args:
+        pattern: as for `find_images`.
+        white: what white is in the files, as for `read_picture`.
 
     Raises:
         DataError: there are none.
@@ -21,21 +30,43 @@ def find(pattern: str | Path) -> RawData:
     files = tuple(path.absolute() for path in find_images(pattern))
     dtypes = {_stored_dtype(path) for path in files}
     widest = max(dtypes, key=["uint8", "uint16", "float32"].index)
-    return RawData("folder", _root(pattern), files, read, widest)
+    reader = functools.partial(read, white=white)
+    return RawData("folder", _root(pattern), files, reader, longest_side, widest)
 
 
-def read(path: Path) -> np.ndarray:
+def read(path: Path, white: float | None = None) -> tuple[np.ndarray, ValueRange]:
     """Reads a picture as [H, W, 3] uint8, uint16 or float32; gray is repeated, alpha dropped.
+
+    Args:
+        path: the file.
+        white: what white is in it, as for `read_picture`.
+
+    Returns:
+        The picture over the whole range of its dtype, and what that is in the file.
 
     Raises:
         ImageError: the file is broken or no picture.
     """
-    return to_rgb(read_picture(path))
+    picture = read_picture(path, white=white)
+    whole = ValueRange(0.0, value_range(picture.pixels.dtype))
+    return to_rgb(picture), picture.value_range or whole
+
+
+def longest_side(path: Path) -> int:
+    """Reads the larger of a picture's height and width from its header."""
+    with path.open("rb") as file:
+        is_tiff = file.read(4).startswith(TIFF_MAGICS)
+    if is_tiff:
+        with tifffile.TiffFile(path) as tiff:
+            page = next(page for page in tiff.pages if not page.is_reduced).aspage()
+            return max(page.imagewidth, page.imagelength)
+    with Image.open(path) as picture:
+        return max(picture.size)
 
 
 def _root(pattern: str | Path) -> Path:
     path = Path(pattern).expanduser().absolute()
-    if path.exists():
+    if os.path.lexists(path):
         return path if path.is_dir() else path.parent
     return Path(*itertools.takewhile(lambda part: not glob.has_magic(part), path.parts))
 

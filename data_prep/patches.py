@@ -6,6 +6,9 @@ import numpy as np
 
 from cbsn.errors import ImageError
 
+PADDED_SIZE = 256
+"""Pictures of any size are padded to patches that are no larger."""
+
 
 def cut(image: np.ndarray, size: int, stride: int, offset: int) -> Iterator[np.ndarray]:
     """Cuts all patches with corners at offset + k·stride that lie within the picture.
@@ -23,7 +26,7 @@ def cut(image: np.ndarray, size: int, stride: int, offset: int) -> Iterator[np.n
     Yields:
         Views [size, size, C], row after row.
     """
-    image = _pad(image, size)
+    image = pad(image, size)
     for top in _corners(image.shape[0], size, stride, offset):
         for left in _corners(image.shape[1], size, stride, offset):
             yield image[top : top + size, left : left + size]
@@ -32,6 +35,32 @@ def cut(image: np.ndarray, size: int, stride: int, offset: int) -> Iterator[np.n
 def is_smaller(image: np.ndarray, size: int) -> bool:
     """Whether a picture [H, W, C] is padded to give a patch of `size`."""
     return min(image.shape[:2]) < size
+
+
+def is_too_small(longest_side: int, size: int) -> bool:
+    """Whether a picture is so much smaller than a patch that it is not padded to one.
+
+    A patch of the usual size is made of any picture, and a larger one of those that are at least
+    half as long: what is repeated more often than that is a pattern of mirrors, and no picture.
+    """
+    return size > max(PADDED_SIZE, 2 * longest_side)
+
+
+def pad(image: np.ndarray, size: int) -> np.ndarray:
+    """Reflects a picture [H, W, C] at the bottom and right, to `size` pixels at least."""
+    missing = [(0, max(0, size - length)) for length in image.shape[:2]]
+    if not np.any(missing):
+        return image
+    return np.pad(image, [*missing, (0, 0)], mode="reflect")
+
+
+def uncovered(height: int, width: int, size: int, stride: int, offset: int) -> int:
+    """How many pixels of a picture lie in no patch: margins, and gaps between patches."""
+    covered = [
+        size + (len(_corners(length, size, stride, offset)) - 1) * min(size, stride)
+        for length in (height, width)
+    ]
+    return height * width - covered[0] * covered[1]
 
 
 def convert(image: np.ndarray, dtype: str) -> np.ndarray:
@@ -53,11 +82,6 @@ def convert(image: np.ndarray, dtype: str) -> np.ndarray:
     if dtype == "uint16" and image.dtype == np.uint8:
         return image.astype(np.uint16) * 257
     raise ImageError(f"is a {image.dtype} picture in a data set of {dtype}.")
-
-
-def _pad(image: np.ndarray, size: int) -> np.ndarray:
-    missing = [(0, max(0, size - length)) for length in image.shape[:2]]
-    return np.pad(image, [*missing, (0, 0)], mode="reflect")
 
 
 def _corners(length: int, size: int, stride: int, offset: int) -> range:

@@ -2,27 +2,35 @@
 
 import contextlib
 import dataclasses
-import multiprocessing
+import hashlib
 import os
-import signal
-import threading
+import shlex
+import sys
 import time
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
+import filelock
 import numpy as np
 from tqdm import tqdm
 
-from cbsn.data.manifest import MANIFEST_NAME, Failure, Manifest
-from cbsn.errors import ConfigError, DataError
+from cbsn.data import folder_lock
+from cbsn.data.manifest import MANIFEST_NAME, Manifest, Source
+from cbsn.errors import ConfigError, DataError, check_number
+from cbsn.value_range import check_white
 from data_prep import dnd, folder, sidd, sidd_validation
+from data_prep.patches import is_too_small
+from data_prep.processes import run_chunks
 from data_prep.raw import RawData
+from data_prep.report import Report, describe
 from data_prep.shards import Chunk, ChunkResult, shard_files, write_chunk
 
 DATASET_FOLDER = Path("dataset")
 """Where raw data sets are looked for and prepared ones written, unless told otherwise."""
+
+LOCK_NAME = ".preparing.lock"
+"""A file in a prepared folder, held by the one process that writes there."""
 
 _SEED = 0
 
@@ -30,18 +38,9 @@ CHUNK_FILES = 16
 CHUNK_BYTES = 2**29
 """A chunk takes this many files, or fewer that are this large together."""
 
-
-@dataclasses.dataclass(frozen=True)
-class Report:
-    """What to tell the user at the end: one line, and the files that could not be converted."""
-
-    out: Path
-    summary: str
-    failed: tuple[Failure, ...] = ()
-
-    def __str__(self) -> str:
-        lines = [f"  {failure.path}: {failure.reason}" for failure in self.failed]
-        return "\n".join([self.summary, *(["Not converted:", *lines] if lines else [])])
+_MOST_WORKERS = 1024
+_LONGEST_NAME = 200
+"""Bytes of a picture folder's name that its data set is called by."""
 
 
 def prepare(
@@ -52,27 +51,34 @@ def prepare(
     patch_size: int = 256,
     stride: int = 200,
     offset: int | None = None,
-    workers: int = 1,
+    white: float | None = None,
+    workers: int | None = None,
     force: bool = False,
 ) -> Report:
     """Cuts the pictures of a data set into patches and writes these as sharded TFRecord files.
 
     Running it again keeps the chunks whose files are unchanged and converts only the rest: new
     and changed files, those that failed, and the neighbours of removed ones. Interrupted, it
-    goes on where it stopped. `SIDD_VAL` gives folders of PNG pairs instead of records, and of
-    the arguments only `source`, `out` and `force` matter then.
+    goes on where it stopped. What a training is reading stays until it is done. `SIDD_VAL` gives
+    folders of PNG pairs instead of records, and of the arguments only `source`, `out` and `force`
+    matter then.
 
     Args:
         dataset: `SIDD`, `DND` or `SIDD_VAL` in any case, or a folder, glob or picture file.
         source: folder that holds SIDD or DND.
         out: folder to write to, made with its parents. Default: `dataset/` and the data set's
-            name and patch size, such as `dataset/SIDD256` (`dataset/SIDD_VAL` for pairs).
-        patch_size: height and width of a patch, in pixels. Smaller pictures are reflect-padded.
+            name and patch size, such as `dataset/SIDD256` (`dataset/SIDD_VAL` for pairs); if
+            other pictures of that name are there, with a number that is the pictures' own.
+        patch_size: height and width of a patch, in pixels. Smaller pictures are reflect-padded;
+            to more than 256 pixels only those that are half as large at least.
         stride: distance of neighbouring patches, in pixels.
         offset: distance of the first patch from the top and left edge, in pixels. Default: 10
             for SIDD, 0 for all others.
-        workers: number of processes. With more than one, a script that calls this needs the
-            usual `if __name__ == "__main__":`.
+        white: what white is in the pictures of a folder, as for `read_picture`. Default: as each
+            of them shows it.
+        workers: number of processes; a picture that ends one of them is named, and the others go
+            on. A script that gives it needs the usual `if __name__ == "__main__":`. Default: none
+            but this one.
         force: convert everything, also into a folder that holds another data set.
 
     Returns:
@@ -82,16 +88,15 @@ def prepare(
         ConfigError: an argument is out of range, or `out` holds another data set.
         DataError: there are no pictures, or `out` cannot be written.
     """
-    bounds = {"--patchsize": (patch_size, 1), "--stride": (stride, 1), "--workers": (workers, 1)}
-    for flag, (value, least) in {**bounds, "--offset": (offset or 0, 0)}.items():
-        if value < least:
-            raise ConfigError(f"{flag} must be at least {least}. Received: {value}")
+    _check(dataset, patch_size, stride, offset, white, workers)
     try:
         if str(dataset).upper() == "SIDD_VAL":
             out = Path(out or DATASET_FOLDER / "SIDD_VAL")
             return Report(out, sidd_validation.write_pairs(source, out, force=force))
-        raw = _find(dataset, source)
-        out = Path(out or _default_out(raw, patch_size))
+        raw = _find(dataset, source, white)
+        _check_sides(raw, patch_size)
+        given = out
+        out = Path(out or _default_out(dataset, raw, patch_size))
         out.mkdir(parents=True, exist_ok=True)
         wanted = Manifest(
             kind=raw.kind,
@@ -100,12 +105,22 @@ def prepare(
             stride=stride,
             offset=raw.offset if offset is None else offset,
             dtype=raw.dtype,
+            white=white,
         )
-        done = wanted if force else _keep_done(wanted, raw, out)
-        manifest = _convert_rest(done, raw, out, workers)
+        # What makes the same data set anew, whoever calls this.
+        flags = {"--dataset": dataset, "--out": given, "--offset": offset, "--white": white}
+        for flag, value, default in (
+            ("--source", source, DATASET_FOLDER),
+            ("--patchsize", patch_size, 256),
+            ("--stride", stride, 200),
+        ):
+            flags[flag] = value if value != default else None
+        with _alone(out):
+            done = wanted if force else _keep_done(wanted, raw, out, _command(flags))
+            manifest, notes = _convert_rest(done, raw, out, workers)
     except OSError as error:
         raise DataError(f"The data set cannot be prepared: {error}") from error
-    return _report(manifest, raw, skipped=len(done.sources), out=out)
+    return describe(manifest, len(raw.files), skipped=len(done.sources), out=out, notes=notes)
 
 
 def prepared_folder(dataset: str | Path, patch_size: int = 256) -> Path:
@@ -118,49 +133,127 @@ def prepared_folder(dataset: str | Path, patch_size: int = 256) -> Path:
     Raises:
         DataError: there are no pictures.
     """
-    return _default_out(_find(dataset, DATASET_FOLDER), patch_size)
+    return _default_out(dataset, _find(dataset, DATASET_FOLDER, None), patch_size)
 
 
-def _default_out(raw: RawData, patch_size: int) -> Path:
-    name = raw.root.resolve().name if raw.kind == "folder" else raw.kind
-    return DATASET_FOLDER / f"{name}{patch_size}"
+def _check(
+    dataset: str | Path,
+    patch_size: int,
+    stride: int,
+    offset: int | None,
+    white: float | None,
+    workers: int | None,
+) -> None:
+    check_number("--patchsize", patch_size, 1)
+    check_number("--stride", stride, 1)
+    check_number("--offset", offset or 0, 0)
+    check_number("--workers", 1 if workers is None else workers, 1, _MOST_WORKERS)
+    check_white(white)
+    if white is not None and str(dataset).upper() in ("SIDD", "DND", "SIDD_VAL"):
+        raise ConfigError(
+            f"What white is in {str(dataset).upper()} is known: leave --white away. "
+            f"Received: --white {white:g}"
+        )
 
 
-def _find(dataset: str | Path, source: str | Path) -> RawData:
+def _check_sides(raw: RawData, patch_size: int) -> None:
+    """Refuses patches that are too large for all pictures, before any of these is decoded."""
+    largest = 0
+    for path in raw.files:
+        with contextlib.suppress(Exception):  # a broken file is named when it is read
+            largest = max(largest, raw.longest_side(path))
+        if largest and not is_too_small(largest, patch_size):
+            return
+    if largest and is_too_small(largest, patch_size):
+        raise ConfigError(
+            f"--patchsize must be at most twice as large as the pictures; the largest one has "
+            f"{largest} pixels on its longer side. Received: --patchsize {patch_size}"
+        )
+
+
+def _command(flags: Mapping[str, Any]) -> str:
+    """The command line that makes a data set anew, for a shell."""
+    given = [part for flag, value in flags.items() if value is not None for part in (flag, value)]
+    return shlex.join(["python", "prepare_dataset.py", *map(str, given), "--force"])
+
+
+def _default_out(dataset: str | Path, raw: RawData, patch_size: int) -> Path:
+    if raw.kind != "folder":
+        return DATASET_FOLDER / f"{raw.kind}{patch_size}"
+    name = os.fsencode(raw.root.resolve().name)[:_LONGEST_NAME]
+    plain = DATASET_FOLDER / f"{os.fsdecode(name)}{patch_size}"
+    place = os.path.realpath(Path(dataset).expanduser())
+    number = hashlib.sha256(os.fsencode(place)).hexdigest()[:8]
+    own = plain.with_name(f"{plain.name}-{number}")
+    if (own / MANIFEST_NAME).exists():
+        return own
+    try:
+        is_free = not (plain / MANIFEST_NAME).exists() or _is_of(Manifest.read(plain), raw)
+    except DataError:
+        is_free = True  # a damaged manifest: whoever reads it next says so, unless it is replaced
+    return plain if is_free else own
+
+
+def _find(dataset: str | Path, source: str | Path, white: float | None) -> RawData:
     kinds = {"SIDD": sidd, "DND": dnd}
     kind = kinds.get(str(dataset).upper())
-    return kind.find(source) if kind else folder.find(dataset)
+    return kind.find(source) if kind else folder.find(dataset, white)
 
 
-def _keep_done(wanted: Manifest, raw: RawData, out: Path) -> Manifest:
+def _is_of(old: Manifest, raw: RawData) -> bool:
+    """Whether a data set was made of these pictures, some of which may be new, changed or gone.
+
+    The folder may have been moved. A copy of it is another one, as are other pictures in it.
+    """
+    if not old.sources:
+        return True
+    if old.kind != raw.kind:
+        return False
+    present = {raw.name(path): path for path in raw.files}
+    if not os.path.exists(old.root):  # noqa: PTH110, which may not look there
+        return any(_is_unchanged(source, present) for source in old.sources)
+    if not os.path.samefile(old.root, raw.root):  # noqa: PTH121
+        return False
+    names = [entry.path for entry in (*old.sources, *old.failed) if entry.path not in present]
+    return not any(os.path.exists(Path(old.root, name)) for name in names)  # noqa: PTH110
+
+
+def _is_unchanged(source: Source, present: Mapping[str, Path]) -> bool:
+    with contextlib.suppress(KeyError, FileNotFoundError):
+        stat = present[source.path].stat()
+        return (stat.st_size, stat.st_mtime_ns) == (source.size, source.mtime_ns)
+    return False
+
+
+def _keep_done(wanted: Manifest, raw: RawData, out: Path, anew: str) -> Manifest:
     """The data set in `out` without the chunks that are incomplete or whose files changed."""
     if not (out / MANIFEST_NAME).exists():
         return wanted
     old = Manifest.read(out)
-    names = ("kind", "patch_size", "stride", "offset", "dtype")
     differences = [
         f"{name} {getattr(old, name)} (now {getattr(wanted, name)})"
-        for name in names
+        for name in ("kind", "patch_size", "stride", "offset", "white")
         if getattr(old, name) != getattr(wanted, name)
     ]
-    present = {raw.name(path): path for path in raw.files}
-    if old.root != wanted.root and present.keys().isdisjoint(s.path for s in old.sources):
+    if not _is_of(old, raw):
         differences.append(f"the pictures of {old.root} (now {wanted.root})")
-    if differences:
+        if old.root == wanted.root:
+            differences[-1] = f"other pictures of {old.root}"
+    if differences and (old.sources or old.shards):
         raise ConfigError(
-            f"{out} holds a data set prepared with {', '.join(differences)}. "
-            "Choose another folder with --out, or replace it with --force."
+            f"{out} holds a data set prepared with {', '.join(differences)}. Replace it with "
+            f"`{anew}`, or choose another folder with the --out of prepare_dataset.py."
         )
-
-    def is_unchanged(name: str, size: int, mtime_ns: int) -> bool:
-        with contextlib.suppress(KeyError, FileNotFoundError):
-            stat = present[name].stat()
-            return (stat.st_size, stat.st_mtime_ns) == (size, mtime_ns)
-        return False
-
+    if old.dtype != wanted.dtype:
+        return wanted  # converting anew loses nothing, as all pictures are there
+    present = {raw.name(path): path for path in raw.files}
     sizes = {path.name: path.stat().st_size for path in shard_files(out)}
     dropped = {s.chunk for s in old.shards if sizes.get(s.name) != s.bytes}
-    dropped |= {s.chunk for s in old.sources if not is_unchanged(s.path, s.size, s.mtime_ns)}
+    for source in old.sources:
+        # Versions that did not tell took 16 bits and floats to use their whole range.
+        is_known = source.dtype or old.dtype == "uint8"
+        if not (is_known and _is_unchanged(source, present)):
+            dropped.add(source.chunk)
     return dataclasses.replace(
         wanted,
         sources=tuple(s for s in old.sources if s.chunk not in dropped),
@@ -168,7 +261,25 @@ def _keep_done(wanted: Manifest, raw: RawData, out: Path) -> Manifest:
     )
 
 
-def _convert_rest(done: Manifest, raw: RawData, out: Path, workers: int) -> Manifest:
+@contextlib.contextmanager
+def _alone(out: Path) -> Iterator[None]:
+    """Waits until no other process prepares the same folder, and keeps others from it."""
+    with contextlib.ExitStack() as stack:
+        # Where files cannot be locked, or not be written, what follows says so if it matters.
+        with contextlib.suppress(OSError, NotImplementedError):
+            lock = filelock.FileLock(out / LOCK_NAME)
+            try:
+                lock.acquire(blocking=False)
+            except filelock.Timeout:
+                print(f"Another process prepares {out}; waiting for it.", file=sys.stderr)
+                lock.acquire()
+            stack.callback(lock.release)
+        yield
+
+
+def _convert_rest(
+    done: Manifest, raw: RawData, out: Path, workers: int | None
+) -> tuple[Manifest, list[str]]:
     """Converts what is not done; the manifest in `out` follows, and at last old shards go."""
     names = {source.path for source in done.sources}
     rest = dataclasses.replace(raw, files=tuple(p for p in raw.files if raw.name(p) not in names))
@@ -178,7 +289,8 @@ def _convert_rest(done: Manifest, raw: RawData, out: Path, workers: int) -> Mani
     ]
     manifest, next_save = done, 0.0
     progress = tqdm(total=len(raw.files), initial=len(names), desc="Preparing", unit="image")
-    with progress, contextlib.closing(_run(chunks, workers)) as results:
+    results = run_chunks(chunks, workers) if workers else (write_chunk(each) for each in chunks)
+    with progress, contextlib.closing(results):
         try:
             for result in results:
                 manifest = _add(manifest, result)
@@ -189,12 +301,26 @@ def _convert_rest(done: Manifest, raw: RawData, out: Path, workers: int) -> Mani
                     manifest.write(out)
                     next_save = started + 10 * (time.perf_counter() - started)
         finally:
-            manifest.write(out)
+            _write_changed(manifest, out)
     listed = {shard.name for shard in manifest.shards}
-    for path in shard_files(out):
-        if path.name not in listed:
-            path.unlink()
-    return manifest
+    surplus = [path for path in shard_files(out) if path.name not in listed]
+    # The manifest is written: whoever opens the data set from now on has no use for them.
+    if surplus and folder_lock.is_in_use(out):
+        return manifest, [
+            f"{len(surplus)} files of the data set that was there before stay, as a training may "
+            "be reading them. The next preparation deletes them."
+        ]
+    for path in surplus:
+        path.unlink()
+    return manifest, []
+
+
+def _write_changed(manifest: Manifest, out: Path) -> None:
+    """Writes a manifest where it is another one than before: not where all may only be read."""
+    with contextlib.suppress(DataError):
+        if Manifest.read(out) == manifest:
+            return
+    manifest.write(out)
 
 
 def _split(raw: RawData) -> Iterator[RawData]:
@@ -203,7 +329,8 @@ def _split(raw: RawData) -> Iterator[RawData]:
     for index in np.random.default_rng(_SEED).permutation(len(raw.files)):
         path = raw.files[index]
         part.append(path)
-        size += path.stat().st_size
+        with contextlib.suppress(OSError):  # it has gone meanwhile; that is noticed again
+            size += path.stat().st_size
         if len(part) == CHUNK_FILES or size >= CHUNK_BYTES:
             yield dataclasses.replace(raw, files=tuple(part))
             part, size = [], 0
@@ -223,54 +350,4 @@ def _add(manifest: Manifest, result: ChunkResult) -> Manifest:
         sources=tuple(sorted(manifest.sources + result.sources, key=lambda s: s.path)),
         shards=tuple(sorted(manifest.shards + result.shards, key=lambda s: s.name)),
         failed=tuple(sorted(manifest.failed + result.failed, key=lambda f: f.path)),
-    )
-
-
-def _run(chunks: list[Chunk], workers: int) -> Iterator[ChunkResult]:
-    if min(workers, len(chunks)) <= 1:
-        yield from map(write_chunk, chunks)
-        return
-    pool = ProcessPoolExecutor(
-        min(workers, len(chunks)),
-        mp_context=multiprocessing.get_context("spawn"),  # a fork would copy held locks
-        initializer=_end_with_parent,
-    )
-    try:
-        for future in as_completed([pool.submit(write_chunk, chunk) for chunk in chunks]):
-            yield future.result()
-    except (KeyboardInterrupt, GeneratorExit):
-        for process in multiprocessing.active_children():
-            process.terminate()
-        raise
-    except BrokenProcessPool as error:
-        raise DataError(
-            "A process ended before its work was done, often for lack of memory. Run the same "
-            "command again with fewer --workers; what is done is kept."
-        ) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _end_with_parent() -> None:
-    """Leaves Ctrl-C to the parent, and lets no worker outlive one that was killed."""
-
-    def watch() -> None:
-        multiprocessing.parent_process().join()
-        os._exit(1)
-
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def _report(manifest: Manifest, raw: RawData, skipped: int, out: Path) -> Report:
-    size = manifest.patch_size
-    patches = sum(source.patches for source in manifest.sources)
-    padded = sum(source.padded for source in manifest.sources)
-    return Report(
-        out,
-        f"{out}: {patches} patches of {size}x{size} {manifest.dtype} from "
-        f"{len(manifest.sources)} of {len(raw.files)} images (shards: {len(manifest.shards)}, "
-        f"images smaller than a patch, reflect-padded: {padded}, already done: {skipped}, "
-        f"failed: {len(manifest.failed)}).",
-        manifest.failed,
     )

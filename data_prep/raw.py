@@ -6,6 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
+from cbsn.value_range import ValueRange
+
 
 @dataclasses.dataclass(frozen=True)
 class RawData:
@@ -15,8 +17,11 @@ class RawData:
         kind: `SIDD`, `DND` or `folder`.
         root: the folder it lies in; the manifest names files relative to it.
         files: its pictures.
-        read: gives the picture in a file, [H, W, 3] uint8, uint16 or float32; raises ImageError
-            if the file is broken. A function of a module, as it is sent to other processes.
+        read: gives the picture in a file, [H, W, 3] uint8, uint16 or float32 over the whole range
+            of its dtype (floats: [0, 1]), and what that range is in the file; raises ImageError
+            if the file is broken. It can be pickled, as it is sent to other processes.
+        longest_side: gives the larger of a picture's height and width, in pixels, by its header
+            alone; raises anything if the file is broken. It can be pickled, too.
         dtype: the widest dtype among its pictures: `uint8`, `uint16` or `float32`.
         offset: usual distance of the first patch from the top and left edge, in pixels.
     """
@@ -24,7 +29,8 @@ class RawData:
     kind: str
     root: Path
     files: tuple[Path, ...]
-    read: Callable[[Path], np.ndarray]
+    read: Callable[[Path], tuple[np.ndarray, ValueRange]]
+    longest_side: Callable[[Path], int]
     dtype: str
     offset: int = 0
 

@@ -24,4 +24,4 @@ def find(source: str | Path) -> RawData:
             f"There is no {root / '*' / '*NOISY*.PNG'}. Download SIDD Medium (sRGB) from "
             "https://abdokamel.github.io/sidd and say with --source where its folder lies."
         )
-    return RawData("SIDD", root, tuple(files), folder.read, "uint8", offset=10)
+    return RawData("SIDD", root, tuple(files), folder.read, folder.longest_side, "uint8", offset=10)

@@ -4,12 +4,14 @@ import contextlib
 import dataclasses
 import json
 import os
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
 
 import numpy as np
 
 from cbsn.errors import DataError
 from cbsn.files import write_json
+from cbsn.value_range import ValueRange
 
 MANIFEST_NAME = "manifest.json"
 DTYPES = {"uint8": np.dtype("u1"), "uint16": np.dtype("<u2"), "float32": np.dtype("<f4")}
@@ -18,6 +20,9 @@ DTYPES = {"uint8": np.dtype("u1"), "uint16": np.dtype("<u2"), "float32": np.dtyp
 _FORMAT = {"format": "cbsn-patches", "version": 1}
 
 _SHUFFLE_SEED = 0
+
+_MOST, _LARGEST_FLOAT = 2**62, 1e300
+"""No number in a manifest is larger."""
 
 
 def patch_order(chunk: int, patches: int) -> np.ndarray:
@@ -46,6 +51,12 @@ class Source:
         chunk: number of the group of files that share shards.
         first: number of its first patch among those of its chunk, before they are shuffled; -1
             in data sets of versions that did not tell.
+        dtype: of the file's pixels, a key of `DTYPES`; empty in data sets of versions that did
+            not tell.
+        black: the value in the file that became 0 in the patches.
+        white: the value in the file that became the largest one, or 1 in floats.
+        pixels: how many it has, padding included.
+        uncovered: how many of them lie in no patch.
     """
 
     path: str
@@ -55,6 +66,16 @@ class Source:
     padded: bool
     chunk: int
     first: int = -1
+    dtype: str = ""
+    black: float = 0.0
+    white: float = 1.0
+    pixels: int = 0
+    uncovered: int = 0
+
+    @property
+    def value_range(self) -> ValueRange | None:
+        """What black and white are in the file; None if an old manifest does not tell."""
+        return ValueRange(self.black, self.white, "values") if self.dtype else None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,6 +111,7 @@ class Manifest:
         sources: the converted files.
         shards: the record files.
         failed: the files that could not be converted.
+        white: what the user said that white is in the files; None if each tells by itself.
     """
 
     kind: str
@@ -101,6 +123,7 @@ class Manifest:
     sources: tuple[Source, ...] = ()
     shards: tuple[Shard, ...] = ()
     failed: tuple[Failure, ...] = ()
+    white: float | None = None
 
     @classmethod
     def read(cls, folder: str | os.PathLike) -> "Manifest":
@@ -115,14 +138,18 @@ class Manifest:
             found = {key: fields.pop(key) for key in _FORMAT}
             if found != _FORMAT:
                 raise ValueError(f"its format is {found}, expected {_FORMAT}")
-            if fields["dtype"] not in DTYPES:
-                raise ValueError(f"its dtype is {fields['dtype']}, expected one of {[*DTYPES]}")
             for key, entry in (("sources", Source), ("shards", Shard), ("failed", Failure)):
                 fields[key] = tuple(entry(**values) for values in fields[key])
-            return cls(**fields)
-        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            manifest = cls(**fields)
+            _check(manifest)
+            return manifest
+        except (
+            *(OSError, ValueError, LookupError, TypeError, AttributeError),
+            *(RecursionError, MemoryError),
+        ) as error:
             raise DataError(
-                f"{path} cannot be used as the manifest of a prepared data set ({error}). "
+                f"{path} cannot be used as the manifest of a prepared data set "
+                f"({' '.join(str(error).split()) or type(error).__name__}). "
                 "Make the data set again: prepare_dataset.py --force."
             ) from error
 
@@ -159,19 +186,17 @@ class Manifest:
             (entry for entry in self.shards if entry.chunk == chunk), key=lambda each: each.name
         )
         # In the order in which they were cut.
-        cut = [
-            (source.path, number)
-            for source in sorted(self.sources, key=lambda each: each.first)
-            if source.chunk == chunk
-            for number in range(source.patches)
-            if source.first >= 0
-        ]
+        sources = sorted(
+            (each for each in self.sources if each.chunk == chunk and each.first >= 0),
+            key=lambda each: each.first,
+        )
         total = sum(entry.records for entry in shards)
-        if not shards or len(cut) != total:
+        if not shards or sum(source.patches for source in sources) != total:
             raise DataError(
                 f"The manifest does not tell whose patches {shard} holds. Make the data set again: "
                 "prepare_dataset.py --force."
             )
+        cut = [(source.path, number) for source in sources for number in range(source.patches)]
         order = patch_order(chunk, total)
         start = sum(entry.records for entry in shards if entry.name < shard)
         count = next(entry.records for entry in shards if entry.name == shard)
@@ -180,3 +205,48 @@ class Manifest:
     def write(self, folder: str | os.PathLike) -> None:
         """Writes the manifest into `folder`, atomically."""
         write_json(Path(folder) / MANIFEST_NAME, {**_FORMAT, **dataclasses.asdict(self)})
+
+
+def _check(manifest: Manifest) -> None:
+    """Raises ValueError for values that no manifest of ours has: the file may be damaged."""
+    _check_types(manifest)
+    for entry in (*manifest.sources, *manifest.shards, *manifest.failed):
+        _check_types(entry)
+    if manifest.dtype not in DTYPES:
+        raise ValueError(f"its dtype is {manifest.dtype!r}, expected one of {[*DTYPES]}")
+    white = 1 if manifest.white is None else manifest.white
+    if min(manifest.patch_size, manifest.stride, white) <= 0:
+        raise ValueError("its patch_size, stride and white must be above 0")
+    for shard in manifest.shards:
+        # On any system: a data set may come from another one.
+        if shard.name in ("", ".", "..") or not (
+            PurePosixPath(shard.name).name == PureWindowsPath(shard.name).name == shard.name
+        ):
+            raise ValueError(f"its shard {shard.name!r} is no plain file name")
+    if len({shard.name for shard in manifest.shards}) < len(manifest.shards):
+        raise ValueError("a shard is there twice")
+    for source in manifest.sources:
+        if source.dtype not in ("", *DTYPES) or not source.black < source.white:
+            raise ValueError(f"its values of {source.path!r} are no range of a picture")
+
+
+def _check_types(entry: Any) -> None:
+    """Checks the fields of a dataclass by their annotations."""
+    for field in dataclasses.fields(entry):
+        value, kind = getattr(entry, field.name), field.type
+        if kind is int:
+            lowest = {"first": -1, "mtime_ns": -_MOST}.get(field.name, 0)
+            good = type(value) is int and lowest <= value <= _MOST
+        elif kind in (str, bool):
+            good = type(value) is kind and (kind is bool or "\0" not in value)
+        elif kind in (float, float | None):
+            if value is None:
+                good = kind is not float
+            else:
+                good = type(value) in (int, float) and abs(value) < _LARGEST_FLOAT
+        else:
+            continue
+        if not good:
+            shown = repr(value)
+            shown = shown if len(shown) < 80 else f"{shown[:80]}…"
+            raise ValueError(f"its {field.name} is {shown}")

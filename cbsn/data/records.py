@@ -22,6 +22,7 @@ from typing import NamedTuple
 import google_crc32c
 import numpy as np
 
+from cbsn.data import folder_lock
 from cbsn.data.manifest import DTYPES, MANIFEST_NAME, Manifest
 from cbsn.errors import DataError
 from cbsn.files import atomic_path
@@ -143,11 +144,17 @@ class PatchRecords:
     checksum: so a data set may have more shards than a process may open files, and a file that
     shrinks meanwhile gives an error where a memory map would end the process.
 
+    As long as a data set is open, its files stay: a preparation that replaces them leaves them
+    where they are (`folder_lock`).
+
     Args:
         paths: the record files.
         patch_size: height and width of the patches.
         dtype: of the patches, one of `DTYPES`' values.
         manifest: of the data set, where there is one; it tells whose patches they are.
+
+    Attributes:
+        manifest: as given.
 
     Raises:
         DataError: a file is missing, or does not consist of whole patches of this kind.
@@ -161,7 +168,7 @@ class PatchRecords:
         manifest: Manifest | None = None,
     ):
         self.paths = tuple(paths)
-        self._manifest = manifest
+        self.manifest = manifest
         self.patch_size = patch_size
         self.dtype = np.dtype(dtype)
         self._frame = _frame(patch_size * patch_size * 3 * self.dtype.itemsize)
@@ -180,26 +187,36 @@ class PatchRecords:
             DataError: there is no such data set, or it is incomplete, damaged or empty.
         """
         path = Path(path)
-        if (path / MANIFEST_NAME).is_file():
-            manifest = Manifest.read(path)
-            shards = [path / shard.name for shard in manifest.shards]
-            records = cls(shards, manifest.patch_size, DTYPES[manifest.dtype], manifest)
-            expected = sum(shard.records for shard in manifest.shards)
-            if len(records) != expected:
-                raise DataError(
-                    f"{path} holds {len(records)} patches, its {MANIFEST_NAME} lists {expected}. "
-                    "Run prepare_dataset.py again."
-                )
-        else:
+        try:
+            # Before the manifest is read: what that lists is to stay.
+            in_use = folder_lock.share(path if path.is_dir() else path.parent)
+            records = cls._open(path)
+        except OSError as error:
+            raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
+        records._in_use = in_use
+        if not len(records):
+            raise DataError(f"{path} holds no patches. Prepare it again with prepare_dataset.py.")
+        return records
+
+    @classmethod
+    def _open(cls, path: Path) -> "PatchRecords":
+        if not (path / MANIFEST_NAME).is_file():
             files = [path] if path.is_file() else sorted(path.glob(f"[!.]*{RECORD_SUFFIX}"))
             if not files:
                 raise DataError(
                     f"{path} is neither a {RECORD_SUFFIX} file nor a folder with "
                     f"{MANIFEST_NAME} or such files. Prepare it with prepare_dataset.py."
                 )
-            records = cls(files, _BARE_PATCH_SIZE, _bare_dtype(files[0]))
-        if not len(records):
-            raise DataError(f"{path} holds no patches. Prepare it again with prepare_dataset.py.")
+            return cls(files, _BARE_PATCH_SIZE, _bare_dtype(files[0]))
+        manifest = Manifest.read(path)
+        shards = [path / shard.name for shard in manifest.shards]
+        records = cls(shards, manifest.patch_size, DTYPES[manifest.dtype], manifest)
+        expected = sum(shard.records for shard in manifest.shards)
+        if len(records) != expected:
+            raise DataError(
+                f"{path} holds {len(records)} patches, its {MANIFEST_NAME} lists {expected}. "
+                "Run prepare_dataset.py again."
+            )
         return records
 
     def __len__(self) -> int:
@@ -214,9 +231,9 @@ class PatchRecords:
         """Says where a patch lies, and of which picture it is where a manifest tells."""
         path, number = self._locate(index)
         text = f"record {number} of {path}"
-        if self._manifest:
+        if self.manifest:
             with contextlib.suppress(DataError):
-                text += f" ({self._manifest.picture_of(path.name, number)})"
+                text += f" ({self.manifest.picture_of(path.name, number)})"
         return text
 
     def patches(self) -> list[tuple[str, int]]:
@@ -225,12 +242,12 @@ class PatchRecords:
         Raises:
             DataError: no manifest tells.
         """
-        if not self._manifest:
+        if not self.manifest:
             raise DataError(
                 f"{self.paths[0].parent} has no {MANIFEST_NAME} that tells whose patches it holds. "
                 "Prepare the pictures with prepare_dataset.py."
             )
-        return [patch for path in self.paths for patch in self._manifest.patches_of(path.name)]
+        return [patch for path in self.paths for patch in self.manifest.patches_of(path.name)]
 
     def __getitem__(self, index: int) -> np.ndarray:
         """The patch number `index`: [P, P, 3] of `dtype`, read-only.

@@ -86,7 +86,7 @@ def test_sidd_validation_blocks(run_command, tmp_path):
         (["--dataset", "DND", "--source", "there"], "error: There is no *.mat file in"),
         (["--dataset", "SIDD_VAL"], "error: There is no dataset/ValidationNoisyBlocksSrgb.mat"),
         (["--dataset", "nothing"], "error: no file matches nothing"),
-        (["--dataset", ".", "--stride", "0"], "error: --stride must be 1 or above"),
+        (["--dataset", ".", "--stride", "0"], "error: --stride must be at least 1"),
         (["--dataset", ".", "--white", "nan"], "error: --white takes"),
         (["--dataset", "SIDD", "--white", "5"], "error: What white is in SIDD is known"),
         (["--dataset", ".", "--patchsize", str(10**30)], "error: --patchsize must be at most"),

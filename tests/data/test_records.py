@@ -246,3 +246,14 @@ def test_many_threads_may_read(tmp_path):
 def test_reading_needs_no_tensorflow(run_python):
     done = run_python("import sys, cbsn.data.records; sys.exit('tensorflow' in sys.modules)")
     assert done.returncode == 0
+
+
+def test_what_cannot_be_looked_at_is_refused(prepared, monkeypatch):
+    def refuse(self, *args, **kwargs):
+        raise PermissionError(13, "Permission denied")
+
+    for name in ("is_file", "open"):
+        with monkeypatch.context() as patch:
+            patch.setattr(type(prepared), name, refuse)
+            with pytest.raises(DataError, match="Permission denied"):
+                PatchRecords.open(prepared / "some.tfrecords")

@@ -34,7 +34,10 @@ def test_both_spellings_are_named_if_neither_is_there(tmp_path):
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_matlabs_axes_are_turned(tmp_path, stored, dtype):
-    image = dnd.read(write_mat(tmp_path / "x.mat", stored.astype(dtype)))
+    path = write_mat(tmp_path / "x.mat", stored.astype(dtype))
+    image, value_range = dnd.read(path)
+    assert value_range.is_of(image.dtype)
+    assert dnd.longest_side(path) == 9
     assert (image.shape, image.dtype) == ((5, 9, 3), np.float32)
     assert image[4, 7, 2] == stored[2, 7, 4]
 

@@ -76,10 +76,11 @@ def test_broken_headers_do_not_stop_the_search(tmp_path, content):
 
 
 def test_gray_is_repeated_and_alpha_dropped(tmp_path):
-    gray = folder.read(save(tmp_path / "gray.png", GRAY16))
-    np.testing.assert_array_equal(gray, np.stack([GRAY16] * 3, axis=-1))
+    gray, value_range = folder.read(save(tmp_path / "gray.png", GRAY16 * 13))
+    np.testing.assert_array_equal(gray, np.stack([GRAY16 * 13] * 3, axis=-1))
+    assert value_range.is_of(np.uint16)
     rgba = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
-    color = folder.read(save(tmp_path / "rgba.png", rgba))
+    color, _ = folder.read(save(tmp_path / "rgba.png", rgba))
     np.testing.assert_array_equal(color, rgba[..., :3])
 
 

@@ -5,7 +5,7 @@ import pytest
 
 from cbsn.errors import ImageError
 from data_prep import folder
-from data_prep.patches import convert, cut, is_smaller
+from data_prep.patches import convert, cut, is_smaller, is_too_small, uncovered
 
 
 def coordinates(height, width):
@@ -54,7 +54,7 @@ def test_picture_of_a_patchs_size_is_one_patch():
 
 
 def test_patches_of_a_sidd_picture_are_the_references(golden):
-    image = folder.read(golden("records/0002_NOISY_SRGB_010.PNG"))
+    image, _ = folder.read(golden("records/0002_NOISY_SRGB_010.PNG"))
     hashes = [hashlib.sha256(p.tobytes()).hexdigest()[:16] for p in cut(image, 256, 200, 10)]
     assert hashes == ["d36fa679f8f7e2d7", "07b1a5936e99921f"]
 
@@ -88,3 +88,18 @@ def test_nothing_is_narrowed(values, dtype):
 def test_values_that_are_not_finite_are_refused(value):
     with pytest.raises(ImageError, match="not finite"):
         convert(np.float32([0.5, value]), "float32")
+
+
+@pytest.mark.parametrize(("size", "stride", "offset"), [(4, 3, 0), (4, 3, 1), (3, 5, 0), (9, 1, 2)])
+def test_pixels_in_no_patch_are_counted(size, stride, offset):
+    for height, width in ((9, 12), (10, 14), (40, 9)):
+        image = np.arange(height * width).reshape(height, width, 1)
+        seen = {value for p in cut(image, size, stride, offset) for value in p.ravel().tolist()}
+        assert uncovered(height, width, size, stride, offset) == image.size - len(seen)
+
+
+def test_small_pictures_are_padded_to_the_usual_size_and_to_twice_their_own():
+    assert not is_too_small(1, 256)
+    assert is_too_small(1, 257)
+    assert not is_too_small(300, 600)
+    assert is_too_small(300, 601)

@@ -5,6 +5,7 @@ import pytest
 
 from cbsn.data.records import PatchRecords
 from cbsn.errors import ImageError
+from cbsn.value_range import ValueRange
 from data_prep import shards
 from data_prep.raw import RawData
 from data_prep.shards import Chunk, shard_files, write_chunk
@@ -15,7 +16,7 @@ def read(path):
     text = path.read_text()
     if not text:
         raise ImageError(f"{path}: is empty.")
-    return np.full((8, 12, 3), int(text), np.uint8)
+    return np.full((8, 12, 3), int(text), np.uint8), ValueRange(0.0, 255.0)
 
 
 @pytest.fixture
@@ -25,7 +26,7 @@ def chunk(tmp_path):
     files = tuple(sorted(tmp_path.glob("*.txt")))
     out = tmp_path / "out"
     out.mkdir()
-    raw = RawData("folder", tmp_path, files, read, "uint8")
+    raw = RawData("folder", tmp_path, files, read, len, "uint8")
     return Chunk(number=7, raw=raw, out=out, patch_size=4, stride=4, offset=0)
 
 

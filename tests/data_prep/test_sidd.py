@@ -18,7 +18,7 @@ def test_finds_the_noisy_pictures_only(tmp_path):
         "0001_001_S6/0001_noisy_srgb_010.png",
     ]
     assert (raw.kind, raw.dtype, raw.offset) == ("SIDD", "uint8", 10)
-    assert raw.read(raw.files[0]).shape == (4, 4, 3)
+    assert raw.read(raw.files[0])[0].shape == (4, 4, 3)
 
 
 def test_says_where_it_looked(tmp_path):
