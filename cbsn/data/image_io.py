@@ -1,17 +1,21 @@
 """Reading and writing picture files: PNG, JPEG, TIFF, WebP and BMP, 8 and 16 bits.
 
-Whatever goes in comes out: 16 bits stay 16 bits, alpha, colour profile and EXIF orientation stay
-with the pixels. Where a format cannot hold something, `write_picture` says what was lost.
+Whatever goes in comes out: 16 bits stay 16 bits, in the values' own range; alpha, colour profile,
+EXIF data and what else describes the picture stay with the pixels. Where a format cannot hold
+something, `write_picture` says what was lost. AVIF, GIF, HEIC, JPEG 2000 and JPEG XL are read where
+an installed library does.
 
-A picture may take hundreds of MB, so copies of it are few. TIFF needs none, to read or to write.
-Of the others Pillow keeps one of its own, of 4 bytes per pixel in colour, while it reads or
-writes; a PNG file is in memory as a whole while it is written, or read with 16 bits.
+A picture may take hundreds of MB, so copies of it are few. TIFF needs none, to read or to write,
+but for values that do not use their dtype's whole range. Of the others Pillow keeps one of its own,
+of 4 bytes per pixel in colour, while it reads or writes; a PNG file is in memory as a whole while
+it is written, or read with 16 bits or texts.
 """
 
 import contextlib
 import dataclasses
 import glob
 import io
+import warnings
 from collections.abc import Callable
 from concurrent.futures import CancelledError
 from pathlib import Path
@@ -19,19 +23,13 @@ from pathlib import Path
 import numpy as np
 
 from cbsn.data.picture import EXIF_PREFIX, Picture
-from cbsn.data.pillow_files import (
-    pillow_pixel_bytes,
-    read_with_pillow,
-    write_png,
-    write_with_pillow,
-)
-from cbsn.data.tiff import TIFF_MAGICS, read_tiff, tiff_pixel_bytes, write_tiff
-from cbsn.errors import DataError, ImageError
+from cbsn.data.pillow_files import pillow_pixel_bytes, read_with_pillow, write_with_pillow
+from cbsn.data.png import COLOR_CHUNKS, Chunks, write_png
+from cbsn.data.tiff import RAW, TIFF_MAGICS, read_tiff, tiff_pixel_bytes, write_tiff
+from cbsn.data.tiff_metadata import Tags, has_exif_branches, write_exif
+from cbsn.errors import CbsnWarning, DataError, ImageError
 from cbsn.files import atomic_path
 from cbsn.value_range import ValueRange, row_blocks
-
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".bmp"})
-"""Suffixes, in lower case, of the files that a folder is searched for."""
 
 SUFFIX_OF_FORMAT = {
     "PNG": ".png",
@@ -42,7 +40,29 @@ SUFFIX_OF_FORMAT = {
 }
 """The formats that are read and written, with the suffix of the files of each."""
 
-_JPEG_EXIF_LIMIT = 65533 - len(EXIF_PREFIX)
+_OTHER_SUFFIXES = {
+    **dict.fromkeys((".jpeg", ".jpe", ".jfif", ".jif", ".jfi"), "JPEG"),
+    ".tiff": "TIFF",
+}
+_ONLY_READ = {".avif", ".gif", ".heic", ".heif", ".hif", ".jp2", ".j2k", ".jpx", ".jxl"}
+
+IMAGE_SUFFIXES = frozenset({*SUFFIX_OF_FORMAT.values(), *_OTHER_SUFFIXES, *_ONLY_READ})
+"""Suffixes, in lower case, of the files that a folder is searched for."""
+
+_RAW_SUFFIXES = frozenset(
+    {".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dng", ".erf", ".iiq", ".mrw", ".nef", ".nrw"}
+    | {".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".srw", ".x3f"}
+)
+_SKIPPED_SUFFIXES = frozenset({".exr", ".hdr", ".pbm", ".pgm", ".ppm", ".psb", ".psd", ".svg"})
+"""Pictures all the same: a folder's are named as skipped, as raw files are."""
+
+_RAW_STARTS = (b"FUJIFILMCCD-RAW", b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"FOVb", b"\0MRM")
+"""Those of Fujifilm, Olympus, Panasonic, Sigma and Minolta; most others are TIFF files."""
+
+_JPEG_LIMIT = 65533
+"""Bytes of a segment, in which JPEG holds EXIF data and XMP packets."""
+
+_XMP_PREFIX_BYTES = 29
 
 
 def find_images(pattern: str | Path) -> list[Path]:
@@ -50,41 +70,69 @@ def find_images(pattern: str | Path) -> list[Path]:
 
     Args:
         pattern: a folder (its files with one of `IMAGE_SUFFIXES`, not those of its sub-folders),
-            a glob (every file it matches; `**` is any depth), or one file. `~` is expanded.
+            a glob (every file it matches; `**` is any depth), or one file. `~` is expanded. Folders
+            may have `[`, `*` and `?` in their names: what exists is taken by its name.
 
     Returns:
-        At least one path, sorted.
+        At least one path, sorted. Of a folder's other pictures, such as raw files, a `CbsnWarning`
+        says that they are skipped.
 
     Raises:
-        DataError: nothing was found.
+        DataError: nothing was found, or a folder cannot be read.
     """
     path = Path(pattern).expanduser()
-    if path.is_file():
-        return [path]
-    if path.is_dir():
-        found = [
-            p
-            for p in path.iterdir()
-            if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith(".") and p.is_file()
-        ]
-        sought = f"no {', '.join(sorted(IMAGE_SUFFIXES))} file in the folder {path}"
-    else:
-        matches = {Path(match) for match in glob.glob(str(path), recursive=True)}  # noqa: PTH207
-        found = [match for match in matches if match.is_file()]
-        sought = f"no file matches {path}"
+    try:
+        if path.is_file():
+            return [path]
+        if path.is_dir():
+            found = _in_folder(path)
+            sought = f"no picture ({', '.join(sorted(IMAGE_SUFFIXES))}) in the folder {path}"
+        else:
+            found = _matches(path)
+            sought = f"no file matches {path}"
+    except OSError as error:
+        raise DataError(
+            f"{error.filename or path} cannot be read ({error.strerror}). Give a folder of "
+            f"pictures, a glob in quotes, or one file that you may read. Received: {pattern}"
+        ) from error
     if not found:
         raise DataError(f"{sought}. Give a folder of pictures, a glob in quotes, or one file.")
     return sorted(found)
+
+
+def _in_folder(folder: Path) -> list[Path]:
+    visible = [each for each in folder.iterdir() if not each.name.startswith(".")]
+    skipped = [each for each in visible if each.suffix.lower() in _RAW_SUFFIXES | _SKIPPED_SUFFIXES]
+    if skipped:
+        first = min(skipped)
+        reason = "a raw file" if first.suffix.lower() in _RAW_SUFFIXES else "of a kind not read"
+        warnings.warn(
+            f"skipped in {folder}: {len(skipped)} pictures of other kinds, such as {first.name} "
+            f"({reason}). Convert them to TIFF or PNG.",
+            CbsnWarning,
+            stacklevel=3,
+        )
+    return [each for each in visible if each.suffix.lower() in IMAGE_SUFFIXES and each.is_file()]
+
+
+def _matches(path: Path) -> list[Path]:
+    """The files that a glob matches below the folders that are there by their very names."""
+    base = next(each for each in (path, *path.parents) if each.exists() or each == each.parent)
+    rest = path.relative_to(base)
+    if rest.parts:
+        with contextlib.suppress(NotADirectoryError):
+            next(base.iterdir(), None)  # glob is silent about folders that it may not read
+    matches = {base / each for each in glob.glob(str(rest), root_dir=base, recursive=True)}  # noqa: PTH207
+    return [each for each in matches if each.is_file()]
 
 
 def read_picture(path: str | Path, *, white: float | None = None) -> Picture:
     """Reads a picture file; what it is, is told by its content, not its name.
 
     Palette and 1-bit pictures become RGB or gray; a transparent colour becomes an alpha channel.
-    Of a TIFF file, the orientation is the one EXIF entry that is kept.
 
     Args:
-        path: a PNG, JPEG, TIFF, WebP or BMP file with one picture.
+        path: a file with one picture.
         white: float > 0, the value that is white in the file. Default None: as the file or its
             values show it, see `ValueRange.of`.
 
@@ -93,12 +141,15 @@ def read_picture(path: str | Path, *, white: float | None = None) -> Picture:
 
     Raises:
         ImageError: the file is missing, broken, cut off, of another kind, or holds what a
-            denoiser of gray and RGB pictures has no use for (CMYK, several pages, …), or is a
-            decompression bomb.
+            denoiser of gray and RGB pictures has no use for (CMYK, several pages, raw data of a
+            sensor, channels that are neither RGB nor alpha, …), or is a decompression bomb.
     """
     path = Path(path)
     try:
-        is_tiff = _start(path).startswith(TIFF_MAGICS)
+        start = _start(path)
+        if start.startswith(_RAW_STARTS) or start[4:12] == b"ftypcrx ":
+            raise ImageError(RAW)
+        is_tiff = start.startswith(TIFF_MAGICS)
         return _stretched(read_tiff(path) if is_tiff else read_with_pillow(path), white)
     except ImageError as error:
         raise ImageError(f"{path}: {error}") from None
@@ -136,7 +187,6 @@ def write_picture(
     """Writes a picture with its colour profile and EXIF data; an unfinished file never shows.
 
     PNG, TIFF, BMP and WebP are written without loss, JPEG with quality 95 and full colour.
-    TIFF takes of the EXIF data only the orientation.
 
     Args:
         path: the file to write or replace; its folder must exist.
@@ -155,13 +205,16 @@ def write_picture(
     format = format or format_of_suffix(path.suffix)
     fitted, losses = _fit(picture, format)
     try:
-        with atomic_path(path) as temporary, _CancellableFile(temporary, cancelled) as file:
-            if format == "TIFF":
-                write_tiff(file, fitted)
-            elif format == "PNG":
-                write_png(file, fitted)
-            else:
-                write_with_pillow(file, fitted, format)
+        with atomic_path(path) as temporary:
+            with _CancellableFile(temporary, cancelled) as file:
+                if format == "TIFF":
+                    write_tiff(file, fitted)
+                elif format == "PNG":
+                    write_png(file, fitted)
+                else:
+                    write_with_pillow(file, fitted, format)
+            if format == "TIFF" and has_exif_branches(fitted):
+                write_exif(temporary, fitted)
     except (OSError, ValueError) as error:
         raise ImageError(f"{path}: cannot be written as {format} ({_reason(error)}).") from error
     return losses
@@ -169,8 +222,7 @@ def write_picture(
 
 def format_of_suffix(suffix: str) -> str:
     """The format, a key of `SUFFIX_OF_FORMAT`, that a file name's suffix (`.jpeg`) stands for."""
-    by_suffix = {suffix: format for format, suffix in SUFFIX_OF_FORMAT.items()}
-    by_suffix |= {".jpeg": "JPEG", ".tiff": "TIFF"}
+    by_suffix = {suffix: format for format, suffix in SUFFIX_OF_FORMAT.items()} | _OTHER_SUFFIXES
     if suffix.lower() not in by_suffix:
         raise ImageError(f"No picture format has the suffix {suffix!r}; use {sorted(by_suffix)}.")
     return by_suffix[suffix.lower()]
@@ -218,18 +270,49 @@ def _stretched(picture: Picture, white: float | None) -> Picture:
 def _start(path: Path) -> bytes:
     """Enough of a file to tell what it is."""
     with path.open("rb") as file:
-        return file.read(4)
+        return file.read(16)
 
 
 def _fit(picture: Picture, format: str) -> tuple[Picture, list[str]]:
     """What of a picture the format can hold, and in words what it cannot."""
-    losses = []
+    losses: list[str] = []
+    pixels = _fit_pixels(picture, format, losses)
+    fitted = dataclasses.replace(picture, pixels=pixels, format=format)
+    dropped = {}
+    if format == "BMP":
+        names = {"exif": "EXIF data (orientation)", "icc_profile": "colour profile", "xmp": "XMP"}
+        lost = {field: name for field, name in names.items() if getattr(fitted, field)}
+        if lost:
+            dropped |= dict.fromkeys(lost, "")
+            dropped[min(lost)] = " and no ".join(lost.values())
+    if format == "JPEG":
+        if len(picture.exif or b"") > _JPEG_LIMIT - len(EXIF_PREFIX):
+            dropped["exif"] = "EXIF data of more than 64 KB"
+        if len(picture.xmp or b"") > _JPEG_LIMIT - _XMP_PREFIX_BYTES:
+            dropped["xmp"] = "XMP of more than 64 KB"
+    if format == "WEBP" and picture.resolution:
+        dropped["resolution"] = "resolution"
+    if format == "PNG" and not _fits_profile(pixels, picture.icc_profile):
+        what = "gray" if pixels.shape[-1] < 3 else "colour"
+        dropped["icc_profile"] = f"such a colour profile for a {what} picture"
+    extras = picture.extras
+    home = "PNG" if isinstance(extras, Chunks) else "TIFF" if isinstance(extras, Tags) else "JPEG"
+    if extras and home != format:
+        names = ["comment"] if isinstance(extras, bytes) else extras.names()
+        dropped["extras"] = ", ".join(names)
+        if isinstance(extras, Chunks) and COLOR_CHUNKS & {kind for kind, _ in extras.entries}:
+            dropped["extras"] += " (what its colours mean: --format png keeps it)"
+    losses += [f"{format} holds no {name}: dropped" for name in dropped.values() if name]
+    return dataclasses.replace(fitted, **dict.fromkeys(dropped)), losses
+
+
+def _fit_pixels(picture: Picture, format: str, losses: list[str]) -> np.ndarray:
+    """The pixels as the format holds them, in the file's own range where it can."""
     pixels = picture.pixels
     holds_dtype = format == "TIFF" or (format == "PNG" and pixels.dtype != np.float32)
     if picture.value_range and (holds_dtype or pixels.dtype == np.uint8):
         pixels = pixels.copy()
         picture.value_range.unstretch(pixels[..., : picture.color.shape[-1]])
-    exif, icc_profile = picture.exif, picture.icc_profile
     if picture.alpha is not None and format in ("JPEG", "BMP"):
         pixels = pixels[..., : picture.color.shape[-1]]
         losses.append(f"{format} holds no alpha channel: dropped")
@@ -242,13 +325,15 @@ def _fit(picture: Picture, format: str) -> tuple[Picture, list[str]]:
         losses.append(f"{format} holds 8 bits: reduced from {picture.pixels.dtype}")
     if format == "WEBP" and pixels.shape[-1] < 3:
         pixels = np.concatenate([pixels[..., :1]] * 3 + [pixels[..., 1:]], axis=-1)
-    if format == "BMP" and (exif or icc_profile):
-        exif = icc_profile = None
-        losses.append("BMP holds no EXIF data (orientation) and no colour profile: dropped")
-    if format == "JPEG" and exif and len(exif) > _JPEG_EXIF_LIMIT:
-        exif = None
-        losses.append("JPEG holds 64 KB of EXIF data: dropped")
-    return Picture(pixels, format, icc_profile, exif), losses
+    return pixels
+
+
+def _fits_profile(pixels: np.ndarray, profile: bytes | None) -> bool:
+    """Whether a profile's colour space is that of the pixels; strict PNG decoders insist on it."""
+    space = (profile or b"")[16:20]
+    return space not in (b"RGB ", b"GRAY", b"CMYK", b"Lab ") or space == (
+        b"GRAY" if pixels.shape[-1] < 3 else b"RGB "
+    )
 
 
 def _in_blocks(

@@ -1,6 +1,7 @@
 """What a picture file holds, decoded."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
@@ -19,11 +20,15 @@ class Picture:
             4 (RGB and alpha). Colours use the whole range of the dtype, floats [0, 1], whatever
             the file's own range is; alpha is straight, not multiplied into the colour. As stored:
             the EXIF orientation is not applied.
-        format: the kind of file: `PNG`, `JPEG`, `TIFF`, `WEBP` or `BMP`.
+        format: the kind of file, such as `PNG` or `TIFF`.
         icc_profile: the colour profile, or None.
         exif: the EXIF block without its `Exif` prefix, with the orientation, or None.
         value_range: what black and white are in the file, to which `write_picture` scales the
             colours back; None if it is the whole range of the dtype.
+        xmp: the XMP packet, or None.
+        resolution: pixels per metre, horizontal and vertical, or None.
+        extras: what only files of this format hold, such as the chunks of a PNG; `png.Chunks`,
+            `tiff.Tags`, or None.
     """
 
     pixels: np.ndarray
@@ -31,6 +36,9 @@ class Picture:
     icc_profile: bytes | None = None
     exif: bytes | None = None
     value_range: ValueRange | None = None
+    xmp: bytes | None = None
+    resolution: tuple[float, float] | None = None
+    extras: Any = None
 
     @property
     def color(self) -> np.ndarray:
@@ -43,5 +51,5 @@ class Picture:
         return None if self.pixels.shape[-1] % 2 else self.pixels[..., -1:]
 
     def with_pixels(self, pixels: np.ndarray) -> "Picture":
-        """The same picture, profile and EXIF, with other pixels [H, W, C]."""
+        """The same picture and metadata with other pixels [H, W, C]."""
         return dataclasses.replace(self, pixels=pixels)

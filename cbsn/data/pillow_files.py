@@ -1,11 +1,10 @@
-"""PNG, JPEG, WebP and BMP files from and to pictures; `cbsn.data.image_io` is the door to all."""
+"""Files that Pillow reads and writes; `cbsn.data.image_io` is the door to all."""
 
 import contextlib
 import threading
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import imagecodecs
 import numpy as np
@@ -13,8 +12,25 @@ from PIL import Image
 
 from cbsn.data.claims import refuse_claim
 from cbsn.data.picture import EXIF_PREFIX, Picture
+from cbsn.data.png import PngFile, decode_deep, inspect_png, is_deep_png
 from cbsn.errors import ImageError
 from cbsn.value_range import row_blocks
+
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "AVIF", "JPEG2000", "HEIF")
+"""Those that are read, where the installed Pillow has them (HEIF: with pillow-heif)."""
+
+_KINDS = {b"avif": "AVIF", b"avis": "AVIF"} | dict.fromkeys(
+    (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"), "HEIC"
+)
+"""Formats of files that start with a box `ftyp`, by the brand in it."""
+
+_JXL = (b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")
+_DEEP_DECODERS = {"AVIF": "avif_decode", "JPEG2000": "jpeg2k_decode"}
+"""Of more than 8 bits, of which Pillow keeps 8."""
+
+_INCH = 0.0254
+_METRES = {1: _INCH, 2: 0.01}
+"""Of the units that JFIF has."""
 
 _size_limit = threading.Lock()
 
@@ -23,14 +39,25 @@ def read_with_pillow(path: Path) -> Picture:
     """Reads a picture with all that travels with it.
 
     Raises:
-        ImageError: the file holds what a `Picture` cannot, or is none of Pillow's here.
+        ImageError: the file holds what a `Picture` cannot, or no installed library reads it.
         Exception: of damaged bytes, whatever the decoder raises.
     """
-    with _open(path) as image:
-        image.verify()  # checksums and the end of a PNG, which load() skips
-    picture = _load(path)
-    if _is_deep_png(path):  # of the 16 bits Pillow has kept 8; they have made room by now
-        picture = picture.with_pixels(_with_channels(imagecodecs.png_decode(path.read_bytes())))
+    start = _start(path)
+    if start.startswith(_JXL):
+        return Picture(_checked(_decode(path, "jpegxl_decode")), "JPEG XL")
+    png = inspect_png(path) if start.startswith(b"\x89PNG") else None
+    if png is None:
+        with _open(path) as image:
+            image.verify()
+    picture = _load(path, png)
+    if png and png.is_deep:  # of the 16 bits Pillow has kept 8; they have made room by now
+        picture = picture.with_pixels(_with_channels(decode_deep(path, png)))
+    elif picture.format in _DEEP_DECODERS:
+        with contextlib.suppress(AttributeError, ValueError, RuntimeError):
+            pixels = _decode(path, _DEEP_DECODERS[picture.format])
+            if pixels.dtype == np.uint16:
+                # Of a picture of 10 or 12 bits the values say which.
+                return picture.with_pixels(_checked(pixels))
     return picture
 
 
@@ -42,7 +69,7 @@ def pillow_pixel_bytes(path: Path) -> int:
 
 def write_with_pillow(file: BinaryIO, picture: Picture, format: str) -> None:
     """Writes a picture of 8 bits as `JPEG`, `WEBP` or `BMP`."""
-    options = {
+    options: dict[str, Any] = {
         "JPEG": {"quality": 95, "subsampling": "4:4:4"},
         "WEBP": {"lossless": True, "exact": True},
         "BMP": {},
@@ -51,23 +78,14 @@ def write_with_pillow(file: BinaryIO, picture: Picture, format: str) -> None:
         options["exif"] = EXIF_PREFIX + picture.exif
     if picture.icc_profile:
         options["icc_profile"] = picture.icc_profile
-    Image.fromarray(_planes(picture.pixels)).save(file, format, **options)
-
-
-def write_png(file: BinaryIO, picture: Picture) -> None:
-    """Writes a picture of 8 or 16 bits.
-
-    Pillow writes no 16-bit colour, imagecodecs no metadata: so its chunks are put in here.
-    """
-    png = memoryview(imagecodecs.png_encode(_planes(picture.pixels)))
-    header = 33  # the signature and the IHDR chunk, which stands first in every PNG
-    file.write(png[:header])
-    if picture.icc_profile:
-        profile = b"ICC Profile\0\0" + zlib.compress(picture.icc_profile)
-        file.write(_png_chunk(b"iCCP", profile))
-    if picture.exif:
-        file.write(_png_chunk(b"eXIf", picture.exif))
-    file.write(png[header:])
+    if picture.xmp:
+        options["xmp"] = picture.xmp
+    if picture.resolution:
+        options["dpi"] = tuple(each * _INCH for each in picture.resolution)
+    if isinstance(picture.extras, bytes):
+        options["comment"] = picture.extras
+    pixels = picture.pixels[..., 0] if picture.pixels.shape[-1] == 1 else picture.pixels
+    Image.fromarray(pixels).save(file, format, **options)
 
 
 @contextlib.contextmanager
@@ -81,30 +99,44 @@ def _without_pillow_size_limit() -> Iterator[None]:
             Image.MAX_IMAGE_PIXELS = limit
 
 
-def _open(path: Path) -> Image.Image:
+def _start(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(25)
+
+
+def _open(path: Path, content: Any = None) -> Image.Image:
+    """Opens a file, or what there is in its place."""
+    Image.init()
+    formats = [format for format in _FORMATS if format in Image.OPEN]
     try:
         with _without_pillow_size_limit():
-            return Image.open(path, formats=("PNG", "JPEG", "WEBP", "BMP"))
+            return Image.open(content or path, formats=formats)
     except Image.UnidentifiedImageError:
-        empty = path.stat().st_size == 0
-        kind = "is empty" if empty else "is not a PNG, JPEG, TIFF, WebP or BMP picture"
-        raise ImageError(f"{kind}, or its header is damaged.") from None
+        raise ImageError(_unknown(path)) from None
+
+
+def _unknown(path: Path) -> str:
+    """Says why a file is no picture that is read here."""
+    start = _start(path)
+    kind = _KINDS.get(start[8:12]) if start[4:8] == b"ftyp" else None
+    if kind:
+        return (
+            f"is a {kind} picture, which the installed libraries do not read: convert it to PNG "
+            "or TIFF."
+        )
+    empty = path.stat().st_size == 0
+    what = "is empty" if empty else "is not a PNG, JPEG, TIFF, WebP or BMP picture"
+    return f"{what}, or its header is damaged."
 
 
 def _pixel_bytes(path: Path, image: Image.Image) -> int:
     channels = 4 if image.mode == "P" else len(image.getbands())
-    return image.width * image.height * channels * (2 if _is_deep_png(path) else 1)
+    return image.width * image.height * channels * (2 if is_deep_png(_start(path)) else 1)
 
 
-def _is_deep_png(path: Path) -> bool:
-    with path.open("rb") as file:
-        start = file.read(25)
-    return start.startswith(b"\x89PNG") and start[24:] == b"\x10"  # the bit depth
-
-
-def _load(path: Path) -> Picture:
+def _load(path: Path, png: PngFile | None) -> Picture:
     """The picture as Pillow has it; of a PNG file of 16 bits without the pixels."""
-    with _open(path) as image:
+    with _open(path, png and png.pixels_only) as image:
         refuse_claim(path, image.width, image.height, _pixel_bytes(path, image))
         # The further frames of an MPO are previews or the other eye's view.
         if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
@@ -112,11 +144,31 @@ def _load(path: Path) -> Picture:
         image.load()
         exif = image.info.get("exif")
         return Picture(
-            pixels=np.empty((0, 0, 1), np.uint8) if _is_deep_png(path) else _pixels(image),
+            pixels=np.empty((0, 0, 1), np.uint8) if png and png.is_deep else _pixels(image),
             format="JPEG" if image.format == "MPO" else image.format,
-            icc_profile=image.info.get("icc_profile"),
+            icc_profile=image.info.get("icc_profile") or None,
             exif=exif.removeprefix(EXIF_PREFIX) if exif else None,
+            xmp=png.xmp if png else _xmp(image),
+            resolution=png.resolution if png else _resolution(image),
+            extras=png.chunks if png else image.info.get("comment") or None,
         )
+
+
+def _xmp(image: Image.Image) -> bytes | None:
+    xmp = image.info.get("xmp")
+    return xmp if isinstance(xmp, bytes) and xmp else None
+
+
+def _resolution(image: Image.Image) -> tuple[float, float] | None:
+    """Pixels per metre where the file says them; what only EXIF data say stays there."""
+    if image.format in ("JPEG", "MPO"):
+        density, metres = image.info.get("jfif_density"), _METRES.get(image.info.get("jfif_unit"))
+    else:
+        density, metres = image.info.get("dpi"), _INCH
+    if not density or not metres or not all(0 < each < 1e9 for each in density):
+        return None
+    x, y = density
+    return float(x) / metres, float(y) / metres
 
 
 def _pixels(image: Image.Image) -> np.ndarray:
@@ -136,16 +188,29 @@ def _pixels(image: Image.Image) -> np.ndarray:
     return pixels
 
 
-def _png_chunk(kind: bytes, content: bytes) -> bytes:
-    body = kind + content
-    return len(content).to_bytes(4, "big") + body + zlib.crc32(body).to_bytes(4, "big")
+def _decode(path: Path, decoder: str) -> np.ndarray:
+    """Pixels by one of imagecodecs' decoders, if the installed one has it."""
+    return getattr(imagecodecs, decoder)(path.read_bytes())
+
+
+def _checked(pixels: np.ndarray) -> np.ndarray:
+    """A decoder's array as the pixels of a picture.
+
+    Raises:
+        ImageError: it is none of those that are read here.
+    """
+    if pixels.dtype == np.float16:
+        pixels = pixels.astype(np.float32)
+    if pixels.ndim == 4:
+        raise ImageError(f"is an animation of {len(pixels)} frames; save them one by one.")
+    if pixels.dtype not in (np.uint8, np.uint16, np.float32) or pixels.ndim not in (2, 3):
+        raise ImageError(f"holds {pixels.dtype} values of shape {pixels.shape}; convert it.")
+    pixels = _with_channels(pixels)
+    if not 1 <= pixels.shape[-1] <= 4:
+        raise ImageError(f"has {pixels.shape[-1]} channels; at most RGB and alpha are read.")
+    return np.ascontiguousarray(pixels)
 
 
 def _with_channels(pixels: np.ndarray) -> np.ndarray:
     """The pixels as pictures have them: gray is [H, W, 1]."""
     return pixels[..., None] if pixels.ndim == 2 else pixels
-
-
-def _planes(pixels: np.ndarray) -> np.ndarray:
-    """The pixels as encoders want them: gray is [H, W]."""
-    return pixels[..., 0] if pixels.shape[-1] == 1 else pixels

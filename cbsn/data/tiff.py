@@ -10,15 +10,21 @@ from typing import BinaryIO
 import imagecodecs
 import numpy as np
 import tifffile
-from PIL import Image
 
 from cbsn.data.claims import refuse_claim
-from cbsn.data.picture import EXIF_PREFIX, Picture
+from cbsn.data.picture import Picture
+from cbsn.data.tiff_metadata import DNG_VERSION_TAG, read_metadata, write_options
 from cbsn.errors import ImageError
-from cbsn.value_range import row_blocks
+from cbsn.value_range import ValueRange, row_blocks
 
-ORIENTATION_TAG = 274
 TIFF_MAGICS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+RAW = (
+    "is a camera's raw file: develop it first, with darktable, RawTherapee or the camera's own "
+    "program, and save it as a TIFF of 16 bits."
+)
+
+_NODATA_TAG = 42113
 
 CLASSIC_BYTES = 2**32 - 2**25
 """Pictures of more bytes are written as BigTIFF: offsets of 32 bits might not reach their end."""
@@ -37,33 +43,69 @@ _INTO_MEMORY = (  # the codecs that decode into an array which is there already
 
 
 def read_tiff(path: Path) -> Picture:
-    """Reads a TIFF file of one picture; of its tags the orientation and profile are kept.
+    """Reads a TIFF file of one picture, with its metadata.
 
     Raises:
         ImageError: the file holds what a `Picture` cannot, or is cut off.
         Exception: of damaged bytes, whatever the decoder raises.
     """
     with tifffile.TiffFile(path) as file:
+        _refuse_raw(file)
         # A reduced picture beside the full one is its thumbnail.
         pages = [page for page in file.pages if not page.is_reduced]
         if not pages:
             raise ImageError("has no readable page: the file is damaged or cut off.")
-        if len(pages) > 1:
-            raise ImageError(f"holds {len(pages)} pages; save them one by one.")
         page = pages[0].aspage()
+        count = max(len(pages), _planes(file, page))
+        if count > 1:
+            raise ImageError(f"holds {count} pages; save them one by one.")
+        if not page.imagewidth * page.imagelength:
+            raise ImageError("has no pixels: the file is damaged.")
         refuse_claim(path, page.imagewidth, page.imagelength, _pixel_bytes(page))
         ends = map(sum, zip(page.dataoffsets, page.databytecounts, strict=True))
         if max(ends, default=0) > file.filehandle.size:
             raise ImageError("ends before its pixels do: the file is cut off.")
-        orientation = page.tags.valueof(ORIENTATION_TAG, 1)
-        exif = Image.Exif()
-        exif[ORIENTATION_TAG] = orientation
-        return Picture(
-            pixels=_pixels(page),
-            format="TIFF",
-            icc_profile=page.iccprofile,
-            exif=exif.tobytes().removeprefix(EXIF_PREFIX) if orientation != 1 else None,
-        )
+        pixels = _pixels(page)
+        _refuse_missing(page, pixels)
+        return Picture(pixels, "TIFF", value_range=_stated_range(page), **read_metadata(path, page))
+
+
+def _refuse_raw(file: tifffile.TiffFile) -> None:
+    """Refuses the raw files of cameras, which are TIFF files, too."""
+    file.filehandle.seek(8)
+    is_canon = file.filehandle.read(2) == b"CR"
+    first = file.pages.first
+    sensor = (32803, 34892)  # a colour filter array, or linear raw values
+    pages = [first, *(first.pages or ())]
+    if is_canon or DNG_VERSION_TAG in first.tags or any(p.photometric in sensor for p in pages):
+        raise ImageError(RAW)
+
+
+def _planes(file: tifffile.TiffFile, page: tifffile.TiffPage) -> int:
+    """Pictures in a file of one page: above 4 GB ImageJ writes a stack so, and others do, too."""
+    if file.is_ome or not page.size:  # OME has a page for each, maybe in other files
+        return 1
+    return file.series[0].size // page.size
+
+
+def _stated_range(page: tifffile.TiffPage) -> ValueRange | None:
+    """The range that the file says its values have, by SMaxSampleValue or MaxSampleValue."""
+    for code in (341, 281):
+        white = page.tags.valueof(code)
+        white = max(white, default=None) if isinstance(white, tuple) else white
+        if isinstance(white, int | float) and 0 < white < np.inf:
+            return ValueRange(0.0, float(white), "file")
+    return None
+
+
+def _refuse_missing(page: tifffile.TiffPage, pixels: np.ndarray) -> None:
+    """Refuses pictures with a value that stands for pixels without data, as GDAL writes them."""
+    try:
+        nodata = float(page.tags.valueof(_NODATA_TAG))
+    except (TypeError, ValueError):
+        return
+    if pixels.dtype.kind == "f" and (pixels == np.float32(nodata)).any():
+        raise ImageError(f"has pixels without data (GDAL's nodata {nodata:g}): cut these off.")
 
 
 def tiff_pixel_bytes(path: Path) -> int:
@@ -77,10 +119,7 @@ def _pixel_bytes(page: tifffile.TiffPage) -> int:
 
 
 def write_tiff(file: BinaryIO, picture: Picture) -> None:
-    """Writes a picture, its profile and its orientation, compressed without loss."""
-    exif = Image.Exif()
-    exif.load(picture.exif or b"")
-    orientation = exif.get(ORIENTATION_TAG, 1)
+    """Writes a picture, compressed without loss, and its metadata but for EXIF branches."""
     tifffile.imwrite(
         file,
         # One plane is [H, W] in TIFF.
@@ -95,8 +134,8 @@ def write_tiff(file: BinaryIO, picture: Picture) -> None:
         metadata=None,
         software=False,
         iccprofile=picture.icc_profile,
-        extratags=[(ORIENTATION_TAG, "H", 1, orientation, True)],
         buffersize=_BUFFER_BYTES,
+        **write_options(picture),
     )
 
 
@@ -137,8 +176,24 @@ def _check(page: tifffile.TiffPage, photometric: str) -> None:
         )
     if page.axes not in (("YX",) if photometric == "PALETTE" else ("YX", "YXS", "SYX")):
         raise ImageError(f"has the axes {page.axes}; one picture of rows and columns is read.")
-    if page.axes != "YX" and page.samplesperpixel > 4:
-        raise ImageError(f"has {page.samplesperpixel} channels; at most RGB and alpha are read.")
+    if photometric != "PALETTE":
+        _check_channels(page)
+
+
+def _check_channels(page: tifffile.TiffPage) -> None:
+    """Raises ImageError unless the channels are gray or RGB, and alpha that the file calls so."""
+    colors = 1 if page.photometric.name.startswith("MINIS") else 3
+    extra = [sample.name for sample in page.extrasamples]
+    if page.samplesperpixel == colors + len(extra) and extra in (
+        [],
+        ["ASSOCALPHA"],
+        ["UNASSALPHA"],
+    ):
+        return
+    raise ImageError(
+        f"has {page.samplesperpixel} channels, which are not {'gray' if colors == 1 else 'RGB'} "
+        "and alpha; save each channel as a gray picture (or mark the last one as alpha)."
+    )
 
 
 def _decode(page: tifffile.TiffPage) -> np.ndarray:

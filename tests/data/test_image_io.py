@@ -227,7 +227,12 @@ UNSUPPORTED = {
         ),
         "animation of 2 frames",
     ),
-    "gif": (lambda: encoded(smooth_rgb(9, 9), "GIF"), "not a PNG"),
+    "gif": (
+        lambda: encoded(
+            smooth_rgb(9, 9), "GIF", save_all=True, append_images=[smooth_rgb(9, 9).rotate(90)]
+        ),
+        "animation of 2 frames",
+    ),
     "text": (lambda: b"not a picture at all", "not a PNG"),
     "empty": (lambda: b"", "is empty"),
 }

@@ -38,8 +38,9 @@ def peak_by_pixels(run_python):
 
 
 def large_pixels(dtype=np.uint8):
-    """30 megapixels that are quickly compressed."""
+    """30 megapixels that are quickly compressed, and use the range of their dtype."""
     rows = np.add.outer(np.arange(5000), np.arange(6000)) // 40
+    rows *= 1 if dtype == np.uint8 else 200
     return np.repeat(rows[..., None].astype(dtype), 3, axis=-1)
 
 
