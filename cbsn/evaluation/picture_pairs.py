@@ -11,7 +11,7 @@ from cbsn.errors import DataError
 from cbsn.evaluation.metrics import psnr
 from cbsn.evaluation.named_pictures import NamedPicture, find_named_pictures, spread
 from cbsn.inference.denoiser import Denoiser
-from cbsn.value_range import value_range
+from cbsn.value_range import ValueRange, value_range
 
 
 class PicturePairs:
@@ -24,6 +24,8 @@ class PicturePairs:
         clean: the clean ones, of which there may be more; None if there are only noisy ones.
         limit: int, take that many pairs, spread evenly over the list; 0 for all.
         seed: int ≥ 0, of the noise.
+        white: what white is in the files, as for `read_picture`. Default None: as they show it, a
+            noisy picture and its clean one together.
 
     Attributes:
         names: of the pairs, in their order.
@@ -38,13 +40,15 @@ class PicturePairs:
         clean: str | Path | None,
         limit: int = 0,
         seed: int = 0,
+        *,
+        white: float | None = None,
     ):
         self._noise = noisy if isinstance(noisy, Noise) else None
         self._seed = seed
-        self._clean = None if clean is None else find_named_pictures(clean)
+        self._clean = None if clean is None else find_named_pictures(clean, white)
         self._noisy = None
         if noisy is not None and self._noise is None:
-            self._noisy = find_named_pictures(noisy)
+            self._noisy = find_named_pictures(noisy, white)
         named = self._clean if self._noisy is None else self._noisy
         missing = [name for name in named if self._clean is not None and name not in self._clean]
         if missing:
@@ -60,7 +64,7 @@ class PicturePairs:
     def __iter__(self) -> Iterator[tuple[np.ndarray | None, np.ndarray | None]]:
         """Yields (noisy, clean), two arrays of one dtype: [H, W, 3], or [H, W, 1] if both are gray.
 
-        The one that there is none of is None.
+        Both use the range of values that holds the two. The one that there is none of is None.
 
         Raises:
             ImageError: if a file is not readable.
@@ -75,6 +79,17 @@ class PicturePairs:
                 yield (color, None) if self._clean is None else (None, color)
             else:
                 yield _read_pair(self._noisy[name], self._clean[name])
+
+    def check(self) -> None:
+        """Reads all pairs: a fault in one of them is to be known before they are needed.
+
+        Raises:
+            ConfigError: if they cannot get the noise.
+            ImageError: if a file is not readable.
+            DataError: if a pair differs in size or depth.
+        """
+        for _ in self:
+            pass
 
     def measure(
         self, denoiser: Denoiser, keep: int = 4, stop: Callable[[], bool] = lambda: False
@@ -103,11 +118,20 @@ class PicturePairs:
 
 def _read_pair(noisy: NamedPicture, clean: NamedPicture) -> tuple[np.ndarray, np.ndarray]:
     pictures = noisy.read(), clean.read()
-    gray = all(picture.color.shape[-1] == 1 for picture in pictures)
-    first, second = (each.color if gray else to_rgb(each) for each in pictures)
-    if first.shape != second.shape or first.dtype != second.dtype:
+    shapes = [each.color.shape for each in pictures]
+    dtypes = [each.pixels.dtype for each in pictures]
+    if shapes[0][:2] != shapes[1][:2] or dtypes[0] != dtypes[1]:
         raise DataError(
-            f"{noisy.place} ({first.shape}, {first.dtype}) and {clean.place} "
-            f"({second.shape}, {second.dtype}) are not a pair: size or depth differ."
+            f"{noisy.place} ({shapes[0]}, {dtypes[0]}) and {clean.place} ({shapes[1]}, "
+            f"{dtypes[1]}) are not a pair: size or depth differ."
         )
+    whole = ValueRange(0.0, value_range(dtypes[0]))
+    ranges = [each.value_range or whole for each in pictures]
+    common = ValueRange.common(*ranges)
+    for picture, own in zip(pictures, ranges, strict=True):
+        if (own.black, own.white) != (common.black, common.white):
+            own.unstretch(picture.color)  # views of pixels that nobody else has
+            common.stretch(picture.color)
+    gray = all(shape[-1] == 1 for shape in shapes)
+    first, second = (each.color if gray else to_rgb(each) for each in pictures)
     return first, second

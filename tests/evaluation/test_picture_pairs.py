@@ -1,9 +1,12 @@
+import os
+
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from cbsn.data.noise import Noise
-from cbsn.errors import DataError
+from cbsn.errors import ConfigError, DataError, ImageError
 from cbsn.evaluation.picture_pairs import PicturePairs
 
 
@@ -80,3 +83,66 @@ def test_gray_pairs_stay_gray(tmp_path):
     for noisy, channels in (("noisy", 1), ("color", 3)):
         ((noisy, clean),) = PicturePairs(tmp_path / noisy, tmp_path / "clean")
         assert noisy.shape == clean.shape == (8, 9, channels)
+
+
+def _write_tiff(path, pixels):
+    path.parent.mkdir(exist_ok=True)
+    tifffile.imwrite(path, pixels, photometric="minisblack")
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "float32"])
+def test_both_of_a_pair_are_read_in_one_range(tmp_path, random, dtype):
+    clean = random.integers(900, 4000, (20, 30)).astype(dtype)
+    noisy = clean + random.normal(0, 300, clean.shape).round().astype(dtype)
+    noisy[0, 0] = 5000  # one bit more
+    if dtype == "float32":
+        noisy[0, 1] = -100
+    _write_tiff(tmp_path / "noisy/a.tif", noisy)
+    _write_tiff(tmp_path / "clean/a.tif", clean)
+    ((ours, theirs),) = PicturePairs(tmp_path / "noisy", tmp_path / "clean")
+    black, white, full = (0, 16383, 65535) if dtype == "uint16" else (-100, 5000, 1)
+    for read, stored in ((ours, noisy), (theirs, clean)):
+        wanted = (stored.astype(float) - black) / (white - black) * full
+        wanted = np.rint(wanted) if dtype == "uint16" else wanted
+        np.testing.assert_allclose(read[..., 0], wanted, atol=1e-6)
+
+
+def test_white_counts_for_both(tmp_path):
+    _write_tiff(tmp_path / "noisy/a.tif", np.full((8, 9), 5, "float32"))
+    _write_tiff(tmp_path / "clean/a.tif", np.full((8, 9), 4, "float32"))
+    ((noisy, clean),) = PicturePairs(tmp_path / "noisy", tmp_path / "clean", white=20)
+    assert (noisy[0, 0, 0], clean[0, 0, 0]) == pytest.approx((0.25, 0.2))
+
+
+def test_all_pairs_are_checked_at_once(folders):
+    pairs = PicturePairs(*folders)
+    pairs.check()
+    _write(folders[1] / "4.png", np.zeros((9, 8, 3), "uint8"))
+    with pytest.raises(DataError, match=r"4\.bmp.*not a pair"):
+        pairs.check()
+    (folders[1] / "4.png").write_bytes(b"no picture")
+    with pytest.raises(ImageError, match=r"4\.png"):
+        pairs.check()
+
+
+def test_noise_that_a_clean_picture_cannot_get_is_noticed_by_the_check(tmp_path):
+    _write(tmp_path / "clean/a.png", np.full((8, 9), 90, "uint8"))
+    with pytest.raises(ConfigError, match="camera"):
+        PicturePairs(Noise.parse("camera", None, None), tmp_path / "clean").check()
+
+
+def test_values_that_are_not_finite_are_noticed_by_the_check(tmp_path):
+    for value, name in ((0.5, "noisy"), (np.nan, "clean")):
+        _write_tiff(tmp_path / name / "a.tif", np.full((8, 9), value, "float32"))
+    with pytest.raises(ImageError, match="not finite"):
+        PicturePairs(tmp_path / "noisy", tmp_path / "clean").check()
+    with pytest.raises(ImageError, match="not finite"):
+        PicturePairs(Noise.parse(None, "25", None), tmp_path / "clean").check()
+
+
+def test_names_of_any_bytes(tmp_path):
+    name = os.fsdecode(b"\xff\xfe.png")
+    for kind in ("noisy", "clean"):
+        _write(tmp_path / kind / name, np.full((8, 9), 90, "uint8"))
+    PicturePairs(tmp_path / "noisy", tmp_path / "clean").check()
+    PicturePairs(Noise.parse(None, "25", None), tmp_path / "clean").check()
