@@ -307,7 +307,9 @@ def test_a_port_that_is_taken(toy, server):
     for name, port in (("port", server.port), ("rest_api_port", server.rest_api_port)):
         with pytest.raises(ConfigError, match=f"--{name} {port} --host 127.0.0.1"):
             StandInServer(toy, **{name: port})
-        with pytest.raises(ConfigError, match=f"--{name} must be at most 65535.*Received: --{name} 65536"):
+        with pytest.raises(
+            ConfigError, match=f"--{name} must be at most 65535.*Received: --{name} 65536"
+        ):
             StandInServer(toy, **{name: 65536})
 
 

@@ -15,11 +15,12 @@ from cbsn.inference.beam.pipeline import FAILED, run_pipeline
 from cbsn.inference.beam.record import RECORD, check_record, write_record
 from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.outputs import plan_outputs
+from cbsn.value_range import check_white
 
 PIXEL_BYTES = 3
 """Of 8-bit RGB, in which `max_megapixels` is counted."""
 
-_SETTINGS = ("format", "rounding", "r3", "seed", "self_ensemble", "precision", "engine")
+_SETTINGS = ("format", "white", "rounding", "r3", "seed", "self_ensemble", "precision", "engine")
 
 
 def denoise_with_beam(
@@ -28,6 +29,7 @@ def denoise_with_beam(
     output: str,
     *,
     format: str = "auto",
+    white: float | None = None,
     max_megapixels: float = 100,
     beam_flags: Sequence[str] = (),
     **options: Any,
@@ -44,6 +46,7 @@ def denoise_with_beam(
             `plan_outputs`. It belongs to these inputs, this model and these options: `run.json`
             in it tells them.
         format: one of `cbsn.inference.outputs.FORMATS`.
+        white: float > 0, the value of white in the files, as for `read_picture`. Default None.
         max_megapixels: pictures that would take more memory than so many megapixels of 8-bit RGB
             are not decoded, and fail. 100 take 2 GB in all; R3 and the self-ensemble take 1.2 GB
             more each, so that one of them fits into a worker of 4 GB.
@@ -64,16 +67,17 @@ def denoise_with_beam(
     FileSystems.set_options(beam_options)
     output = _folder(output)
     check_number("--max_megapixels", max_megapixels, 0, above=True)
+    check_white(white)
     sources = _find_sources(inputs, output)
     targets = _plan(sorted(sources), output, format)
     handler = DenoisingModelHandler(
-        model_path, max_bytes=int(max_megapixels * 1e6 * PIXEL_BYTES), **options
+        model_path, max_bytes=int(max_megapixels * 1e6 * PIXEL_BYTES), white=white, **options
     )
     # Loaded here, too, so that what is wrong with it is said before there is a pipeline.
     denoiser = handler.load_model()
 
     there = list_files(output)
-    record = _record(model_path, denoiser, inputs, {"format": format, **options})
+    record = _record(model_path, denoiser, inputs, {"format": format, "white": white, **options})
     _begin(output, record, there, targets.values())
     works = [
         Work(source, target)
@@ -105,6 +109,12 @@ def _folder(output: str) -> str:
             f"Beam takes a folder with *, ? or [ in its name for a glob: give another --output. "
             f"Received: --output {output}"
         )
+    try:
+        output.encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError(
+            f"Beam takes folders with names in UTF-8 only: give another --output. ({error})"
+        ) from error
     return output.rstrip("/") if is_url(output) else str(Path(output).expanduser())
 
 

@@ -71,6 +71,7 @@ class DenoisingModelHandler(ModelHandler[Work, PredictionResult, Denoiser]):
     Args:
         model_path: what `Denoiser.load` takes; or the URL of a saved-model folder, or of a run's.
         max_bytes: pictures whose pixels take more bytes are refused before they are decoded.
+        white: float > 0, the value of white in the files, as for `read_picture`. Default None.
         **options: of `Denoiser.load`.
 
     Example:
@@ -78,10 +79,13 @@ class DenoisingModelHandler(ModelHandler[Work, PredictionResult, Denoiser]):
         >>> results = pipeline | beam.Create([Work(noisy, denoised)]) | RunInference(handler)
     """
 
-    def __init__(self, model_path: str, *, max_bytes: int, **options: Any):
+    def __init__(
+        self, model_path: str, *, max_bytes: int, white: float | None = None, **options: Any
+    ):
         super().__init__()
         self._model_path = model_path
         self._max_bytes = max_bytes
+        self._white = white
         self._options = options
 
     def batch_elements_kwargs(self) -> dict[str, int]:
@@ -129,7 +133,7 @@ class DenoisingModelHandler(ModelHandler[Work, PredictionResult, Denoiser]):
         try:
             with local_copy(source) as path:
                 self._check_size(path)
-                picture = read_picture(path)
+                picture = read_picture(path, white=self._white)
             white = value_range(picture.pixels.dtype)
             return picture.with_pixels(denoiser(picture.pixels, in_place=True, white=white))
         except Exception as error:

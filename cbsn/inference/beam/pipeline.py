@@ -94,8 +94,9 @@ class WritePicture(beam.DoFn):
             self._denoised.inc()
         else:
             self._failed.inc()
-            line = {"source": work.source, "reason": failure.reason}
-            yield json.dumps(line, ensure_ascii=False)
+            line = json.dumps({"source": work.source, "reason": failure.reason}, ensure_ascii=False)
+            # As `write_text` has it: what is no UTF-8 in a file's name is escaped, as JSON may be.
+            yield line.encode(errors="backslashreplace").decode()
 
 
 def _write(target: str, picture: Picture) -> Failure | None:

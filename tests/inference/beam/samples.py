@@ -18,7 +18,7 @@ REASONS = {
     "cmyk.jpg": "is a CMYK picture",
     "cut.png": "cannot be read, it may be damaged or cut off",
     "empty.png": "is empty",
-    "nan.tif": "A picture of floats is finite and in [0, 1]",
+    "nan.tif": "holds values that are not finite",
     "text.png": "is not a PNG, JPEG, TIFF, WebP or BMP picture",
 }
 """What `save_bad` saves, and what is said of each."""

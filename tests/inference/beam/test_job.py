@@ -3,6 +3,8 @@ import os
 import shutil
 from pathlib import Path
 
+import imagecodecs
+import numpy as np
 import pytest
 
 from cbsn.data.image_io import read_picture
@@ -179,6 +181,63 @@ def test_what_cannot_be_written_is_named(tiny_model, pictures, tmp_path):
     assert (tmp_path / "out" / "photo.png").is_file()
 
 
+def test_the_value_range_is_that_of_infer_py(tiny_model, tmp_path):
+    shades = np.random.default_rng(0).integers(500, 4000, (20, 30, 3), np.uint16)
+    (tmp_path / "in").mkdir()
+    for name, pixels in {"shades.png": shades, "dark.png": shades // 10}.items():
+        (tmp_path / "in" / name).write_bytes(imagecodecs.png_encode(pixels))
+    found = {}
+    for white in (None, 4095):
+        folder = tmp_path / f"expected{white}"
+        assert denoise_files(tiny_model, [tmp_path / "in"], folder, white=white, **OPTIONS) == 0
+        assert denoise(tmp_path, tiny_model, f"out{white}", white=white) == 0
+        found[white] = contents(tmp_path / f"out{white}")
+        assert found[white] == contents(folder)
+    assert found[None]["shades.png"] == found[4095]["shades.png"]
+    assert found[None]["dark.png"] != found[4095]["dark.png"]
+    with pytest.raises(ConfigError, match=r"otherwise: white 4095 \(now None\)"):
+        denoise(tmp_path, tiny_model, "out4095")
+
+
+def test_names_of_any_bytes(tiny_model, pictures, tmp_path):
+    names = [b"a\xff.png", b"\xff/a\xff.png", b"new\nline.png", b"#%41 *[x]?.png", b"-x.png"]
+    names = [*map(os.fsdecode, names), "ü.png", "x" * 251 + ".png"]
+    bad = [tmp_path / "in" / os.fsdecode(name) for name in (b"bad\xff.png", b"bad\n.png")]
+    for name in names:
+        (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(pictures / "rgb.png", tmp_path / "in" / name)
+    for path in bad:
+        path.write_text("no picture")
+    assert denoise(tmp_path, tiny_model) == 1
+    assert contents(tmp_path / "out").keys() == {*names}
+    assert failures(tmp_path / "out").keys() == {*map(str, bad)}
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*.png")}
+    for path in bad:
+        path.unlink()
+    assert denoise(tmp_path, tiny_model) == 0
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    with pytest.raises(ConfigError, match="folders with names in UTF-8 only"):
+        denoise(tmp_path, tiny_model, os.fsdecode(b"out\xff"))
+
+
+def test_no_damage_of_a_file_fails_the_pipeline(tiny_model, pictures, tmp_path):
+    random = np.random.default_rng(0)
+    (tmp_path / "in").mkdir()
+    for name in ("rgb.png", "deep.png", "gray.tif", "photo.jpg"):
+        whole = (pictures / name).read_bytes()
+        for number in range(25):
+            damaged = bytearray(whole)
+            for place in random.integers(len(whole), size=random.integers(1, 30)):
+                damaged[place] = random.integers(256)
+            del damaged[random.integers(1, 2 * len(whole)) :]
+            (tmp_path / "in" / f"{number}{name}").write_bytes(damaged)
+    assert denoise(tmp_path, tiny_model) == 1
+    failed = failures(tmp_path / "out")
+    assert len(failed) + len(contents(tmp_path / "out")) == 100
+    assert len(failed) > 50
+    assert not any("Traceback" in reason or "\n" in reason for reason in failed.values())
+
+
 def test_results_are_not_denoised(tiny_model, pictures, tmp_path, capsys):
     (tmp_path / "out").mkdir()
     shutil.copy(pictures / "rgb.png", tmp_path / "out" / "result.png")
@@ -204,7 +263,12 @@ def test_nothing_is_begun_with_what_cannot_be(tiny_model, pictures, tmp_path, me
     refuse(ModelError, "No model at memory://run. A URL names", model="memory://run")
     refuse(ConfigError, "tile is auto", tile="x")
     refuse(ConfigError, "format is one of", format="gif")
-    refuse(ConfigError, "max_megapixels must be above 0.*Received: --max_megapixels 0", max_megapixels=0)
+    refuse(
+        ConfigError,
+        "max_megapixels must be above 0.*Received: --max_megapixels 0",
+        max_megapixels=0,
+    )
+    refuse(ConfigError, "--white 0", white=0)
     refuse(ConfigError, r"takes a folder with .* for a glob", output=tmp_path / "out[1]")
     refuse(ConfigError, "cannot be written", output=pictures / "text.png")
     memory.put("memory://in/a.png", b"")

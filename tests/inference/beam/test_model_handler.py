@@ -23,7 +23,7 @@ def works(tmp_path):
     ],
 )
 def test_what_fails_does_not_stop_the_others(works, error, reason, caplog):
-    def denoise(image, *, in_place):
+    def denoise(image, *, in_place, white):
         if len(image) == 1:
             raise error
         return 255 - image
@@ -40,7 +40,7 @@ def test_what_fails_does_not_stop_the_others(works, error, reason, caplog):
 def test_the_limit_is_the_pixels_memory(works):
     for limit, fits in ((30, True), (29, False)):
         handler = DenoisingModelHandler("", max_bytes=limit)
-        [result] = handler.run_inference(works[1:], lambda image, *, in_place: image)
+        [result] = handler.run_inference(works[1:], lambda image, **options: image)
         assert isinstance(result.inference, Picture) == fits
 
 
