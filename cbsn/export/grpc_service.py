@@ -1,5 +1,6 @@
 """gRPC for the stand-in server: the part of TensorFlow Serving's services that is for models."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +18,9 @@ from cbsn.export.serving_api import (
     prediction_log_pb2,
     prediction_service_pb2_grpc,
 )
+
+_LARGEST_CLAIM = 2**28
+"""Values of a tensor that gives less than all of them, and repeats the last."""
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
@@ -121,8 +125,11 @@ def _asked(request: Any) -> tuple[str, int | None]:
 
 def _to_array(name: str, tensor: Any) -> Any:
     try:
+        claimed = math.prod(dim.size for dim in tensor.tensor_shape.dim)
+        if claimed > _LARGEST_CLAIM and not tensor.tensor_content:
+            raise ValueError(f"claims {claimed} values")
         return tf.make_ndarray(tensor)
-    except (MemoryError, TypeError, ValueError) as error:
+    except (KeyError, MemoryError, OverflowError, TypeError, ValueError) as error:
         raise invalid(f"tensor parsing error: {name}") from error
 
 

@@ -17,7 +17,7 @@ from tensorflow.core.protobuf.meta_graph_pb2 import TensorInfo
 from cbsn.export.served_model import ServedModel, invalid, message_of
 
 _PATH = re.compile(
-    r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>\d+))?(?P<what>:predict|/metadata|)",
+    r"/v1/models/(?P<name>[^/:]+)(?:/versions/(?P<version>[0-9]{1,19}))?(?P<what>:predict|/metadata|)",
     re.IGNORECASE,
 )
 _STATUS = {
@@ -32,6 +32,12 @@ _KINDS = {"f": "iuf", "i": "iu", "u": "iu", "b": "b"}
 """Kinds of NumPy's dtypes: what a tensor takes, by its own."""
 
 _BYTES_SUFFIX = "_bytes"
+
+_LARGEST_BODY = 2**31
+"""Bytes of a request, about as many as a message of gRPC may have."""
+
+_SECONDS = 60
+"""How long a request's next bytes may take."""
 
 
 class RestServer(ThreadingHTTPServer):
@@ -53,6 +59,7 @@ class RestServer(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    timeout = _SECONDS
 
     def do_GET(self) -> None:
         self._answer(self._get)
@@ -62,6 +69,10 @@ class _Handler(BaseHTTPRequestHandler):
         if not length.isdecimal():
             self.close_connection = True  # where the body ends is not known
             self._send(411, {"error": "Content-Length is missing"})
+            return
+        if len(length) > len(str(_LARGEST_BODY)) or int(length) > _LARGEST_BODY:
+            self.close_connection = True  # the body is left where it is
+            self._send(413, {"error": f"A request has at most {_LARGEST_BODY} bytes"})
             return
         body = self.rfile.read(int(length))
         self._answer(lambda: self._post(body))
@@ -172,7 +183,7 @@ def _to_array(name: str, value: Any, info: TensorInfo) -> np.ndarray:
     dtype = tf.as_dtype(info.dtype)
     try:
         if dtype == tf.string:
-            return np.array(_to_bytes(value), object)
+            return _to_strings(value)
         given = np.array(value)
         if given.size and given.dtype.kind not in _KINDS[np.dtype(dtype.as_numpy_dtype).kind]:
             raise ValueError(f"JSON Value: {str(value)[:80]}")
@@ -186,6 +197,14 @@ def _to_array(name: str, value: Any, info: TensorInfo) -> np.ndarray:
 
 def _is_bytes(value: Any) -> bool:
     return isinstance(value, dict) and value.keys() == {"b64"}
+
+
+def _to_strings(value: Any) -> np.ndarray:
+    """An array of bytes objects."""
+    array = np.array(_to_bytes(value), object)
+    if any(isinstance(item, list) for item in array.flat):
+        raise ValueError("Lists of one level differ in length or depth")
+    return array
 
 
 def _to_bytes(value: Any) -> Any:

@@ -95,7 +95,7 @@ class ServedModel:
                 f"Missing but required: {{{','.join(sorted(wanted - {*inputs}))}}}."
             )
         name = signature or tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY
-        tensors = {key: _to_tensor(value) for key, value in inputs.items()}
+        tensors = {key: _to_tensor(key, value) for key, value in inputs.items()}
         outputs = self._loaded.signatures[name](**tensors)
         return {key: value.numpy() for key, value in outputs.items()}
 
@@ -110,9 +110,12 @@ def message_of(error: tf.errors.OpError) -> str:
     return _ABOUT_PYTHON.sub("", error.message)
 
 
-def _to_tensor(array: np.ndarray) -> tf.Tensor:
-    # Of an array of no strings TensorFlow cannot tell what it is.
-    return tf.convert_to_tensor(array, tf.string if array.dtype == object else None)
+def _to_tensor(name: str, array: np.ndarray) -> tf.Tensor:
+    try:
+        # Of an array of no strings TensorFlow cannot tell what it is.
+        return tf.convert_to_tensor(array, tf.string if array.dtype == object else None)
+    except (TypeError, ValueError) as error:
+        raise invalid(f"tensor parsing error: {name}") from error
 
 
 def _newest(base_path: Path) -> Path:
