@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from cbsn.data.augment import NUM_ORIENTATIONS
+from cbsn.export.graph_hidden_pixels import fill_hidden
 from cbsn.export.graph_layout import GraphLayout, GraphSpans
 from cbsn.export.graph_orientation import Orientation, orient, orient_back
 from cbsn.inference.denoiser import Denoiser
@@ -70,11 +71,15 @@ class GraphDenoiser:
                 graph runs; without, it is the network's, and known.
 
         Returns:
-            Of the same shape and dtype; alpha as it was.
+            Of the same shape and dtype; alpha, and colours under an alpha of 0, as they were.
         """
         colors = images
         if self._loops:
-            colors = images[..., : tf.where(tf.shape(images)[-1] < 3, 1, 3)]
+            channels = tf.shape(images)[-1]
+            colors = images[..., : tf.where(channels < 3, 1, 3)]
+            hidden = (channels % 2 == 0) & (images[..., -1] == 0)
+            given = colors
+            colors = fill_hidden(given, hidden)
         statistics = self._statistics(colors)
 
         def finish(y: tf.Tensor, pictures: slice) -> tf.Tensor:
@@ -87,6 +92,7 @@ class GraphDenoiser:
         else:
             result = self._passes(colors, statistics, 0, finish, images.dtype)
         if self._loops:
+            result = tf.where(hidden[..., None], given, result)
             result = tf.concat([result, images[..., tf.shape(colors)[-1] :]], axis=-1)
         result.set_shape(images.shape)
         return result

@@ -4,6 +4,7 @@ import tensorflow as tf
 
 from cbsn.export.graph_denoiser import GraphDenoiser
 from cbsn.memory import peak_memory, reset_peak_memory
+from cbsn.value_range import value_range
 
 SMALL = {
     "cbsn": {"filters": 4, "num_modules": 1},
@@ -23,7 +24,9 @@ def _graph(denoiser, dtype, **options):
 
 
 def _assert_equal(graph, denoiser, pictures, atol):
-    expected = np.stack([denoiser(picture) for picture in pictures])
+    # A served model takes the whole range of the dtype, however dark a picture is.
+    white = value_range(pictures.dtype)
+    expected = np.stack([denoiser(picture, white=white) for picture in pictures])
     result = graph(pictures).numpy()
     assert result.dtype == expected.dtype
     np.testing.assert_allclose(result.astype(float), expected.astype(float), rtol=0, atol=atol)
@@ -48,6 +51,25 @@ def test_integers_equal_to_a_level(denoiser, random, dtype):
     for shape in SIZES:
         pictures = random.integers(0, highest, shape, dtype.as_numpy_dtype, endpoint=True)
         _assert_equal(graph, denoiser, pictures, 1)
+
+
+@pytest.mark.parametrize("channels", [2, 4])
+def test_hidden_pixels_do_not_count(denoiser, random, channels):
+    graph = _graph(denoiser, tf.uint8)
+    pictures = random.integers(0, 256, (5, 33, 47, channels)).astype(np.uint8)
+    y, x = np.mgrid[:33, :47]
+    pictures[0, ..., -1] *= np.hypot(y - 16, x - 20) < 11
+    pictures[1, ..., -1] *= random.random((33, 47)) < 0.02  # a few visible ones
+    pictures[2, ..., -1] = 0
+    pictures[3, ..., -1] *= (y == 5) & (x == 40)
+    expected = _assert_equal(graph, denoiser, pictures, 1)
+    hidden = pictures[..., -1] == 0
+    np.testing.assert_array_equal(expected[hidden], pictures[hidden])
+    found = graph(pictures).numpy()
+    np.testing.assert_array_equal(found[hidden], pictures[hidden])
+    others = np.where(hidden[..., None], pictures[..., -1:], pictures)  # black where hidden
+    others[..., -1] = pictures[..., -1]
+    np.testing.assert_array_equal(graph(others).numpy()[~hidden], found[~hidden])
 
 
 def test_a_network_for_gray_takes_colours_one_by_one(make_denoiser, random):
