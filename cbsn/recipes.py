@@ -3,7 +3,6 @@
 import dataclasses
 import inspect
 import json
-import math
 import numbers
 import reprlib
 from collections.abc import Mapping
@@ -29,22 +28,32 @@ _KINDS = {
 }
 """By annotation: what a value must be, and how to say so."""
 
-_LARGEST_SETTINGS = {
-    "filters": 4096,
-    "num_modules": 256,
-    "depth": 12,
-    "channels": 256,
-    "mask_cell": 256,
-    "scale": 256,
-    "stride_b": 256,
-    "stride_i": 256,
-    "pad": 256,
-    "denoise_stride": 256,
-    "denoise_pad": 256,
-    "patch_size": 1 << 16,
-    "batch_size": 1 << 20,
+_RANGES = {
+    "filters": (1, 4096),
+    "num_modules": (0, 256),
+    "num_attention": (0, 256),
+    "depth": (1, 12),
+    "channels": (1, 256),
+    "mask_cell": (2, 256),
+    "scale": (1, 256),
+    "reduction": (0, 4096),
+    "stride_b": (1, 256),
+    "stride_i": (1, 256),
+    "pad": (0, 256),
+    "ramp_steps": (0, LARGEST),
+    "lmbda": (0, LARGEST),
+    "denoise_stride": (1, 256),
+    "denoise_pad": (0, 256),
+    "patch_size": (1, 1 << 16),
+    "batch_size": (1, 1 << 20),
+    "max_steps": (1, LARGEST),
+    "learning_rate": (0, LARGEST),
+    "lr_decay": (0, 1),
+    "lr_decay_steps": (1, LARGEST),
+    "epochs": (0, LARGEST),
+    "clip_norm": (0, LARGEST),
 }
-"""Far beyond anything of use; above them, memory and time end before a library says why."""
+"""Least and most. Beyond the most, memory and time end before a library says why."""
 
 _LARGEST_NETWORK = 40_000_000
 """As `least_weights` counts them; such networks have about 10⁹."""
@@ -116,26 +125,12 @@ class Recipe:
                     f"Unknown {field}. Known are: {', '.join(known)}. "
                     f"Received: {field}={getattr(self, field)!r}"
                 )
-        counts = ("patch_size", "batch_size", "max_steps", "lr_decay_steps", "denoise_stride")
-        for lowest, fields in ((1, counts), (0, ("epochs", "denoise_pad"))):
-            for field in fields:
-                if getattr(self, field) < lowest:
-                    raise ConfigError(
-                        f"{field} must be at least {lowest}. "
-                        f"Received: {field}={getattr(self, field)}"
-                    )
-        if not (self.learning_rate > 0 and math.isfinite(self.learning_rate)):
+        if self.learning_rate == 0:
             raise ConfigError(
                 f"learning_rate must be above 0. Received: learning_rate={self.learning_rate}"
             )
-        if not 0 < self.lr_decay <= 1:
-            raise ConfigError(
-                f"lr_decay must be above 0 and at most 1. Received: lr_decay={self.lr_decay}"
-            )
-        if not (self.clip_norm >= 0 and math.isfinite(self.clip_norm)):
-            raise ConfigError(
-                f"clip_norm must be 0 (no limit) or above. Received: clip_norm={self.clip_norm}"
-            )
+        if self.lr_decay == 0:
+            raise ConfigError(f"lr_decay must be above 0. Received: lr_decay={self.lr_decay}")
         _check_kinds(self.objective_config, _settings(OBJECTIVES[self.objective]))
         objective = self.build_objective()
         if objective.NEEDS_BLINDNESS and NETWORKS[self.network].blindness == "none":
@@ -157,7 +152,6 @@ class Recipe:
                 f" take {near}, or other strides. Received: patch_size={self.patch_size}, "
                 + ", ".join(f"{k}={v}" for k, v in self.objective_config.items() if "stride" in k)
             )
-
         _check_kinds(self.network_config, _settings(NETWORKS[self.network]))
         if self.least_weights > _LARGEST_NETWORK:
             raise ConfigError(
@@ -171,7 +165,7 @@ class Recipe:
         """How many weights the network has at least: those of one 1×1 convolution of a module."""
         config = self.network_config
         modules = max(1, config.get("num_modules", 1))
-        return (config.get("filters", 1) << max(0, config.get("depth", 0))) ** 2 * modules
+        return (config.get("filters", 1) << config.get("depth", 0)) ** 2 * modules
 
     def build_network(self, precision: str = "float32") -> Any:
         """Builds the network with fresh weights; `precision` is a Keras dtype policy."""
@@ -261,11 +255,11 @@ def _check_kinds(values: Mapping[str, Any], kinds: Mapping[str, Any]) -> None:
         number = kinds[name] in (int, float)
         if not isinstance(value, kind) or (number and isinstance(value, bool)):
             raise ConfigError(f"{name} must be {words}. Received: {name}={reprlib.repr(value)}")
-        most = _LARGEST_SETTINGS.get(name, LARGEST)
-        if number and value > most:
-            raise ConfigError(
-                f"{name} must be at most {most}. Received: {name}={reprlib.repr(value)}"
-            )
+        least, most = _RANGES.get(name, (0, LARGEST))
+        if number and not least <= value <= most:
+            limit = f"at most {most}" if value > most else f"at least {least}"
+            received = reprlib.repr(value)
+            raise ConfigError(f"{name} must be {limit}. Received: {name}={received}")
 
 
 _PIXEL_SHUFFLE = {
