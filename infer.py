@@ -61,6 +61,7 @@ def make_parser() -> argparse.ArgumentParser:
     cli.add_bare_weights(parser)
     cli.add_denoising(parser)
     cli.add_rounding(parser)
+    cli.add_white(parser)
     cli.add_format(parser)
     return parser
 

@@ -38,6 +38,7 @@ class Parser(argparse_flags.ArgumentParser):
     """Says what is wrong with the flags in one line, as `run` does with any error."""
 
     def error(self, message: str) -> NoReturn:
+        """Ends the command."""
         self.exit(2, f"error: {message.rstrip('.')}. See {self.prog} --help\n")
 
 

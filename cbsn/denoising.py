@@ -33,7 +33,7 @@ def denoise(
         quality: "fast", the default, or "best", self-ensembled. None where there is a
             `model_path`.
         adapt: float > 0, minutes to adapt the model to the pictures first, as
-            `cbsn.adaptation.adapt.adapt` does. None for not at all.
+            `cbsn.adaptation.adapt.adapted` does. None for not at all.
         adapt_save: folder to keep the adapted model in; None for not at all.
         self_ensemble: as for `Denoiser`.
         **options: of `cbsn.inference.files.denoise_files`.

@@ -17,18 +17,21 @@ from cbsn.checksums import CHECKSUMS
 from cbsn.data.noise import Noise
 from cbsn.data.picture_noise import PictureNoise
 from cbsn.data.pipeline import luma
-from cbsn.errors import ConfigError, DataError, TrainingError
-from cbsn.evaluation.noise.estimate import LAGS
+from cbsn.errors import LARGEST, ConfigError, DataError, TrainingError, check_number
+from cbsn.evaluation.noise.advice import advise
+from cbsn.evaluation.noise.measure import estimate_noise
 from cbsn.evaluation.noise.measured_noise import MeasuredNoise
 from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.engines import choose_engine
+from cbsn.inference.outputs import check_writable
 from cbsn.model_folder import RECIPE, WEIGHTS, save_model
 from cbsn.model_path import load_model
+from cbsn.objectives import OBJECTIVES
 from cbsn.objectives.objective import Objective
 from cbsn.precision import choose_precision
 from cbsn.recipes import RECIPES, Recipe
 from cbsn.training.dataset import is_gray
-from cbsn.training.strides import AUTO, choose_strides
+from cbsn.training.strides import some_patches
 from cbsn.training.teaching import make_target
 
 _ADAPTED = "adapted"
@@ -51,12 +54,11 @@ _UNSEEN = {
 _TARGETS_DONE = 1 / 5
 """Part of the time after which what a student learns from is there."""
 
-_ANY_STRIDE = math.lcm(*range(1, LAGS + 1))
-"""A patch size that every stride divides, as the crops are to fit the stride here."""
+_A_WEEK = 7 * 24 * 60
 
 
 @dataclasses.dataclass(frozen=True)
-class _Model:
+class Model:
     """A recipe, a network with its weights, and what is to be known of them."""
 
     recipe: Recipe
@@ -69,14 +71,46 @@ def adapt(
     folder: str | Path,
     minutes: float,
     model_path: str | Path,
+    **options: Any,
+) -> None:
+    """Adapts a model to pictures, as `adapted` does, and saves it.
+
+    Args:
+        image_paths: the noisy pictures: folders, globs or files, each as for `find_images`.
+        folder: where the saved model goes. An earlier one is replaced when the new one is complete.
+        minutes: float > 0, how long this takes, up to a step or a patch.
+        model_path: the model, as for `adapted`.
+        **options: of `adapted`.
+
+    Raises:
+        ConfigError: as `adapted` does, or if the folder holds something else, or nothing can be
+            written there.
+        TrainingError: if the result cannot be written all the same.
+        CbsnError: as `adapted` does.
+
+    Example:
+        >>> adapt(["noisy"], "adapted", 5, "checkpoints/my-run")
+        >>> denoise = Denoiser.load("adapted")
+    """
+    folder = Path(folder).expanduser()
+    check_minutes(minutes)
+    check_folder(folder)
+    save(adapted(image_paths, minutes, model_path, **options), folder)
+
+
+def adapted(
+    image_paths: Iterable[str | Path],
+    minutes: float,
+    model_path: str | Path,
     *,
     precision: str = "auto",
     seed: int = 0,
+    white: float | None = None,
     max_steps: int | None = None,
     learning_rate: float | None = None,
     **loading: Any,
-) -> None:
-    """Trains a model further on noisy pictures, and saves what is best to denoise them with.
+) -> Model:
+    """Trains a model further on noisy pictures, and returns what is best to denoise them with.
 
     A blind-spot network learns from the pictures as they are, with the strides that their noise
     asks for, where that can be seen. A student learns from its own pictures of them, made smaller
@@ -88,31 +122,25 @@ def adapt(
 
     Args:
         image_paths: the noisy pictures: folders, globs or files, each as for `find_images`.
-        folder: where the saved model goes. An earlier one is replaced when the new one is complete.
         minutes: float > 0, how long this takes, up to a step or a patch.
         model_path: the model, as for `load_model`; of a recipe with a blind objective, or of
             `distill`.
         precision: as `choose_precision` takes it.
         seed: int ≥ 0.
+        white: float > 0, the value of white in the files, as for `read_picture`. Default None.
         max_steps: int, steps after which to end in any case. Default None.
         learning_rate: float > 0; None for what has done well.
         **loading: `recipe_name`, `channel` and `num_block` of `load_model`.
 
     Raises:
-        ConfigError: if the minutes are none, the model cannot learn from noisy pictures alone, or
-            the folder holds something else.
+        ConfigError: if the minutes or the seed are out of range, or the model cannot learn from
+            noisy pictures alone.
         DataError: if there is no picture, or none is large enough.
         ModelError: if the model cannot be loaded.
-        TrainingError: if the result cannot be written.
-
-    Example:
-        >>> adapt(["noisy"], "adapted", 5, "checkpoints/my-run")
-        >>> denoise = Denoiser.load("adapted")
     """
     started = time.monotonic()
     check_minutes(minutes)
-    folder = Path(folder).expanduser()
-    _check_folder(folder)
+    check_number("--seed", seed, 0, LARGEST)
     precision, _ = choose_precision(precision)
     model = _load(model_path, {"minutes": minutes, "seed": seed}, **loading)
     objective = model.recipe.build_objective()
@@ -122,20 +150,18 @@ def adapt(
             f"A model of the recipe {model.recipe.name!r} cannot learn from noisy pictures alone: "
             f"for --adapt take one of {', '.join(fit)}. Received: --modelpath {model_path}"
         )
-    patches = PicturePatches.read(image_paths)
-    noise = None
+    patches = PicturePatches.read(image_paths, white=white)
+    noise, strides = None, {}
     if objective.TAUGHT:
-        recipe, noise = model.recipe, _noise(patches, model.network.channels)
-    else:
-        recipe = _with_strides(model.recipe, patches)
-    recipe = _fit(recipe, patches, model.recipe.patch_size)
-    strides = [
-        f"{key} {value}" for key, value in recipe.objective_config.items() if "stride" in key
-    ]
+        noise = _noise(patches, model.network.channels)
+    elif "stride_b" in model.recipe.objective_config:
+        strides = _strides(patches)
+    recipe = _fit(model.recipe, strides, patches.patch_size)
+    told = [f"{key} {value}" for key, value in recipe.objective_config.items() if "stride" in key]
     print(
         f"Adapting to {len(patches)} patches of {patches.patch_size} px of {patches.pictures} "
         f"pictures, for {minutes:g} minutes: {recipe.name}, in crops of {recipe.patch_size} px"
-        + "".join(f", {stride}" for stride in strides),
+        + "".join(f", {stride}" for stride in told),
         flush=True,
     )
     ends = started + 60 * minutes
@@ -156,12 +182,25 @@ def adapt(
         precision=precision,
         seed=seed,
     )
-    model = _better(model, tuned, held_out)
+    return _better(model, tuned, held_out)
+
+
+def save(model: Model, folder: Path) -> None:
+    """Saves an adapted model.
+
+    Args:
+        model: what.
+        folder: where to, as `check_folder` takes it.
+
+    Raises:
+        TrainingError: if it cannot be written; what was there is intact.
+    """
     try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
         save_model(folder, model.recipe, model.network, model.facts)
     except OSError as error:
         raise TrainingError(
-            f"The adapted model cannot be written to {folder}: {error.strerror or error}. What was "
+            f"The adapted model cannot be kept in {folder}: {error.strerror or error}. What was "
             "there is intact."
         ) from error
 
@@ -170,26 +209,35 @@ def check_minutes(minutes: float) -> None:
     """Refuses what is no time.
 
     Raises:
-        ConfigError: if it is not above 0.
+        ConfigError: if it is not above 0, or more than a week.
     """
-    if not (minutes > 0 and math.isfinite(minutes)):
-        raise ConfigError(f"--adapt takes minutes, above 0. Received: --adapt {minutes:g}")
-
-
-def _check_folder(folder: Path) -> None:
-    """Refuses a folder in which there is anything but an earlier result, as it is replaced."""
-    if folder.exists() and not _is_result(folder):
+    if not 0 < minutes <= _A_WEEK:
         raise ConfigError(
-            "--adapt_save takes the name of a new folder, or of one that it has made before, which "
-            f"is replaced; something else is there. Received: --adapt_save {folder}"
+            f"--adapt takes minutes, above 0 and at most {_A_WEEK} (a week). "
+            f"Received: --adapt {minutes:g}"
         )
+
+
+def check_folder(folder: Path) -> None:
+    """Refuses a folder that the adapted model cannot be kept in.
+
+    Raises:
+        ConfigError: if anything but an earlier result is there, as that is replaced, or nothing can
+            be written.
+    """
+    received = f"--adapt_save {folder}"
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        is_other = folder.exists() and not _is_result(folder)
     except OSError as error:
         raise ConfigError(
-            f"No folder can be made at {folder.parent}: {error.strerror}. "
-            f"Received: --adapt_save {folder}"
+            f"Nothing can be written to {folder}: {error.strerror}. Received: {received}"
         ) from error
+    if is_other:
+        raise ConfigError(
+            "--adapt_save takes the name of a new folder, or of one that it has made before, which "
+            f"is replaced; something else is there. Received: {received}"
+        )
+    check_writable(folder.parent, received)
 
 
 def _is_result(folder: Path) -> bool:
@@ -204,10 +252,10 @@ def _is_result(folder: Path) -> bool:
     return ours and names <= {RECIPE, WEIGHTS, CHECKSUMS}
 
 
-def _load(model_path: str | Path, facts: dict[str, Any], **loading: Any) -> _Model:
+def _load(model_path: str | Path, facts: dict[str, Any], **loading: Any) -> Model:
     recipe, network = load_model(model_path, **loading)
     digest = Denoiser(recipe, network, seed=facts["seed"]).sha256()
-    return _Model(recipe, network, {_ADAPTED: False, "from": digest, **facts})
+    return Model(recipe, network, {_ADAPTED: False, "from": digest, **facts})
 
 
 def _noise(patches: PicturePatches, channels: int) -> PictureNoise:
@@ -227,44 +275,33 @@ def _is_fit(objective: Objective) -> bool:
     return objective.NEEDS_BLINDNESS or objective.TAUGHT
 
 
-def _with_strides(recipe: Recipe, patches: PicturePatches) -> Recipe:
-    """The recipe with the strides that the noise asks for, if it has strides, and one sees it."""
-    if "stride_b" not in recipe.objective_config or recipe.name not in RECIPES:
-        return recipe
+def _strides(patches: PicturePatches) -> dict[str, int]:
+    """The strides that the noise asks for, if one sees it."""
     try:
-        changes, lines = choose_strides(
-            recipe.name,
-            {"stride_b": AUTO, "patch_size": _ANY_STRIDE},
-            patches,
-            noise=None,
-            gray=is_gray(patches),
-        )
+        advice = advise(estimate_noise(some_patches(patches, gray=is_gray(patches))))
     except DataError:
         print("The noise report sees no noise in these pictures: the model's strides stay.")
-        return recipe
-    print(lines[1].removeprefix("- "))  # the first of the reasons
-    strides = {key: value for key, value in changes.items() if key in recipe.objective_config}
-    return dataclasses.replace(
-        recipe,
-        patch_size=_ANY_STRIDE,
-        objective_config={**recipe.objective_config, **strides},
-    )
+        return {}
+    print(advice.reasons[0])
+    return {"stride_b": advice.stride_b, "stride_i": advice.stride_i}
 
 
-def _fit(recipe: Recipe, patches: PicturePatches, crop: int) -> Recipe:
-    """The recipe with crops that fit into the patches, and its strides into the crops."""
-    multiple = recipe.build_objective().patch_multiple
-    crop = min(crop, patches.patch_size) // multiple * multiple
-    if not crop:
+def _fit(recipe: Recipe, strides: dict[str, int], largest: int) -> Recipe:
+    """The recipe with other strides, if it has them, and crops that fit these and the patches."""
+    config = recipe.objective_config
+    config = {key: strides.get(key, value) for key, value in config.items()}
+    multiple = OBJECTIVES[recipe.objective](**config).patch_multiple
+    crop = max(multiple, min(recipe.patch_size, largest) // multiple * multiple)
+    if crop > largest:
         raise DataError(
-            f"To adapt, pictures must be {multiple} px large, as far as their noise reaches. "
-            f"Received: most are smaller than {patches.patch_size + 1} px"
+            f"To adapt, most pictures must have {multiple} px or more in height and width, as far "
+            f"as their noise reaches: denoise without --adapt. Received: {largest} px"
         )
-    return dataclasses.replace(recipe, patch_size=crop)
+    return dataclasses.replace(recipe, patch_size=crop, objective_config=config)
 
 
 def _denoised(
-    student: _Model, patches: PicturePatches, precision: str, deadline: float
+    student: Model, patches: PicturePatches, precision: str, deadline: float
 ) -> list[np.ndarray]:
     """What the student makes of the first patches, one at least."""
     engine, _ = choose_engine("auto", precision, has_loop=student.network.has_loop)
@@ -277,7 +314,7 @@ def _denoised(
     return denoised
 
 
-def _better(model: _Model, tuned: Tuned, held_out: PicturePatches) -> _Model:
+def _better(model: Model, tuned: Tuned, held_out: PicturePatches) -> Model:
     """The tuned model if it is better, else the one that there was; says which."""
     facts = {
         **model.facts,
@@ -298,7 +335,7 @@ def _better(model: _Model, tuned: Tuned, held_out: PicturePatches) -> _Model:
     )
     if not tuned.is_better:
         return dataclasses.replace(model, facts=facts)
-    return _Model(tuned.recipe, tuned.network, facts)
+    return Model(tuned.recipe, tuned.network, facts)
 
 
 def _or_none(loss: float) -> float | None:

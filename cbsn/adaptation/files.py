@@ -1,16 +1,18 @@
 """Denoising picture files with a model that is adapted to them first."""
 
-import tempfile
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from cbsn.adaptation.adapt import adapt, check_minutes
-from cbsn.data.image_io import find_images
-from cbsn.errors import ConfigError
+from cbsn.adaptation.adapt import adapted, check_folder, check_minutes, save
+from cbsn.errors import LARGEST, CbsnWarning, TrainingError, check_number
 from cbsn.inference.denoiser import Denoiser
-from cbsn.inference.files import denoise_files
-from cbsn.inference.outputs import plan_outputs
+from cbsn.inference.engines import choose_engine
+from cbsn.inference.files import denoise_with
+from cbsn.inference.outputs import check_writable, find_sources, plan_outputs
+from cbsn.precision import choose_precision
+from cbsn.value_range import check_white
 
 
 def adapt_and_denoise_files(
@@ -21,16 +23,19 @@ def adapt_and_denoise_files(
     minutes: float,
     adapt_save: str | Path | None = None,
     format: str = "auto",
+    white: float | None = None,
     recipe_name: str | None = None,
     channel: int | None = None,
     num_block: int | None = None,
     precision: str = "auto",
+    engine: str = "auto",
     seed: int = 0,
     **options: Any,
 ) -> int:
     """Adapts a model to pictures, as `adapt` does, and denoises these, as `denoise_files` does.
 
-    What is wrong with the flags, the model or the folders is said before the minutes begin.
+    What is wrong with the flags, the model or the folders is said before the minutes begin. If the
+    adapted model cannot be kept all the same, the pictures are denoised with it first.
 
     Args:
         model_path: the model to adapt.
@@ -39,10 +44,12 @@ def adapt_and_denoise_files(
         minutes: float > 0, how long to adapt.
         adapt_save: folder to keep the adapted model in, as `adapt` has it. Default None: it goes.
         format: as for `denoise_files`.
+        white: likewise.
         recipe_name: as for `Denoiser.load`.
         channel: likewise.
         num_block: likewise.
         precision: likewise.
+        engine: likewise.
         seed: int ≥ 0, of the adaptation, and of R3.
         **options: of `Denoiser.load`.
 
@@ -50,28 +57,44 @@ def adapt_and_denoise_files(
         Exit status: 0, or 1 if a picture failed.
 
     Raises:
+        TrainingError: if the adapted model cannot be kept.
         CbsnError: as `adapt` and `denoise_files` do.
     """
     check_minutes(minutes)
+    check_number("--seed", seed, 0, LARGEST)
+    check_white(white)
     image_paths = [*image_paths]
     save_path = Path(save_path).expanduser()
+    folder = None if adapt_save is None else Path(adapt_save).expanduser()
+    if folder:
+        check_folder(folder)
+    check_writable(save_path, f"--savepath {save_path}")
+    plan_outputs(find_sources(image_paths), save_path, format)
     bare = {"recipe_name": recipe_name, "channel": channel, "num_block": num_block}
-    options = {"precision": precision, "seed": seed, **options}
-    plan_outputs(sorted({p for each in image_paths for p in find_images(each)}), save_path, format)
-    Denoiser.load(model_path, **bare, **options)
-    try:
-        save_path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"No folder can be made at {save_path}: {error.strerror}.") from error
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(adapt_save).expanduser() if adapt_save else Path(temporary) / "adapted"
-        adapt(
-            image_paths,
-            folder,
-            minutes,
-            model_path,
-            precision=precision,
-            seed=seed,
-            **bare,
-        )
-        return denoise_files(folder, image_paths, save_path, format=format, **options)
+    options = {"seed": seed, **options}
+    Denoiser.load(model_path, precision=precision, engine=engine, **bare, **options)
+    model = adapted(
+        image_paths, minutes, model_path, precision=precision, seed=seed, white=white, **bare
+    )
+    not_kept = None
+    if folder:
+        try:
+            save(model, folder)
+        except TrainingError as error:
+            not_kept = error
+            warnings.warn(f"{error} The pictures are denoised first.", CbsnWarning, stacklevel=2)
+
+    def load() -> Denoiser:
+        """As `Denoiser.load` would from a folder, which there may be none of."""
+        policy, why_precision = choose_precision(precision)
+        network = model.recipe.build_network(policy)
+        network.set_weights(model.network.get_weights())
+        chosen, why_engine = choose_engine(engine, policy, has_loop=network.has_loop)
+        denoiser = Denoiser(model.recipe, network, engine=chosen, **options)
+        denoiser.choices = f"Precision {policy}: {why_precision}. Engine {chosen}: {why_engine}."
+        return denoiser
+
+    status = denoise_with(load, image_paths, save_path, format=format, white=white)
+    if not_kept:
+        raise not_kept
+    return status

@@ -1,19 +1,23 @@
 """The patches of the pictures that are to be denoised."""
 
 import statistics
-import sys
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from cbsn.data.image_io import find_images, pixel_bytes, read_picture, to_rgb
-from cbsn.errors import DataError, ImageError
+from cbsn.data.image_io import pixel_bytes, read_picture, to_rgb
+from cbsn.errors import CbsnWarning, DataError, ImageError
 from cbsn.evaluation.named_pictures import spread
+from cbsn.inference.outputs import find_sources
 from cbsn.value_range import value_range
 
 PATCH_SIZE = 256
 """Side of the patches; larger than the crops that are trained on, so that these differ."""
+
+SMALLEST = 16
+"""Side of the smallest patches; in smaller ones there is next to nothing to learn from."""
 
 MOST_PATCHES = 512
 """In memory these are 400 MB of float32, or 100 MB of bytes."""
@@ -53,22 +57,26 @@ class PicturePatches:
         self.pictures = len({*self._sources})
 
     @classmethod
-    def read(cls, image_paths: Iterable[str | Path]) -> "PicturePatches":
+    def read(
+        cls, image_paths: Iterable[str | Path], *, white: float | None = None
+    ) -> "PicturePatches":
         """Cuts pictures into patches, one picture at a time.
 
         Gray becomes three equal channels, alpha is dropped. The patches are 256 pixels wide, or
-        less if half of the pictures are smaller; pictures that are smaller still are left out, and
-        so are damaged ones, each with a line on stderr. Of many or large pictures it takes some,
-        at most `MOST_BYTES`, and of these `MOST_PATCHES` patches, evenly. If the pictures are not
-        all of one dtype, the patches are float32.
+        less if half of the pictures are smaller; pictures that are smaller still are left out, as
+        are those less than `SMALLEST` pixels high or wide, and damaged ones, each with a
+        `CbsnWarning`. Of many or large pictures it takes some, at most `MOST_BYTES`, and of these
+        `MOST_PATCHES` patches, evenly. If the pictures are not all of one dtype, the patches are
+        float32.
 
         Args:
             image_paths: folders, globs or files, each as for `find_images`.
+            white: float > 0, the value of white in the files, as for `read_picture`. Default None.
 
         Raises:
-            DataError: if there is no picture, or none that can be read.
+            DataError: if there is no picture, or none that can be read and is large enough.
         """
-        paths = sorted({path for pattern in image_paths for path in find_images(pattern)})
+        paths = find_sources(image_paths)
         sizes = {path: pixel_bytes(path) for path in paths}
         fit = len(paths) * MOST_BYTES // max(1, sum(sizes.values()))
         chosen = spread(paths, max(1, min(fit, MOST_PATCHES)))
@@ -78,15 +86,18 @@ class PicturePatches:
         room = MOST_PATCHES
         for number, path in enumerate(chosen):
             try:
-                patches = _cut(path, room // (len(chosen) - number))
+                patches = _cut(path, room // (len(chosen) - number), white)
             except (ImageError, MemoryError) as error:
                 reason = str(error) or f"{path}: not enough memory"
-                print(f"left out of the adaptation: {reason}", file=sys.stderr)
+                warnings.warn(f"left out of the adaptation: {reason}", CbsnWarning, stacklevel=2)
                 continue
             found[str(path)] = patches
             room -= len(patches)
         if not found:
-            raise DataError(f"There is no picture to adapt to. Tried: {len(chosen)}")
+            raise DataError(
+                f"There is no picture to adapt to, of {SMALLEST} px or more in height and width: "
+                f"denoise without --adapt. Tried: {len(chosen)}"
+            )
         return cls(*_alike(found))
 
     def __len__(self) -> int:
@@ -132,16 +143,17 @@ class PicturePatches:
         )
 
 
-def _cut(path: Path, count: int) -> list[np.ndarray]:
+def _cut(path: Path, count: int, white: float | None) -> list[np.ndarray]:
     """At most so many square patches of a picture, which do not overlap.
 
     Raises:
-        ImageError: if it cannot be read, or would not be denoised.
+        ImageError: if it cannot be read, or is too small.
     """
-    pixels = to_rgb(read_picture(path))
-    if pixels.dtype.kind == "f" and not (pixels.min() >= 0 and pixels.max() <= 1):
-        raise ImageError(f"{path}: floats that are not finite, or not in [0, 1]")
-    side = min(PATCH_SIZE, *pixels.shape[:2])
+    pixels = to_rgb(read_picture(path, white=white))
+    height, width = pixels.shape[:2]
+    if min(height, width) < SMALLEST:
+        raise ImageError(f"{path} has {width} × {height} px, too few to learn from.")
+    side = min(PATCH_SIZE, height, width)
     tops, lefts = (
         np.linspace(0, length - side, length // side).astype(int) for length in pixels.shape[:2]
     )
@@ -159,10 +171,11 @@ def _alike(found: dict[str, list[np.ndarray]]) -> tuple[list[np.ndarray], list[s
     size = statistics.median_high(patches[0].shape[0] for patches in found.values())
     small = [source for source, patches in found.items() if patches[0].shape[0] < size]
     if small:
-        print(
+        warnings.warn(
             f"left out of the adaptation: {len(small)} pictures smaller than {size} px, such as "
             f"{small[0]}",
-            file=sys.stderr,
+            CbsnWarning,
+            stacklevel=3,
         )
     kept = [
         (source, patch[:size, :size])

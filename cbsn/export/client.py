@@ -29,7 +29,9 @@ def main(flags: argparse.Namespace) -> int:
 
     options = {"model": flags.model, "version": flags.version, "timeout": flags.timeout}
     with Transport(flags.url, **options) as transport:
-        return denoise_each(flags.image_paths, flags.save_path, start, format=flags.format)
+        return denoise_each(
+            flags.image_paths, flags.save_path, start, format=flags.format, white=flags.white
+        )
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -80,6 +82,7 @@ def make_parser() -> argparse.ArgumentParser:
         help="seconds to wait for each picture",
     )
     cli.add_save_path(parser)
+    cli.add_white(parser)
     cli.add_format(parser)
     return parser
 

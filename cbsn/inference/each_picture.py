@@ -1,5 +1,7 @@
 """Taking the picture files of folders and globs through a denoiser, wherever that computes."""
 
+import collections
+import functools
 import sys
 import traceback
 from collections.abc import Callable, Iterable
@@ -7,11 +9,12 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from cbsn.data.image_io import find_images, pixel_bytes, read_picture, write_picture
+from cbsn.data.image_io import pixel_bytes, read_picture, write_picture
 from cbsn.data.picture import Picture
-from cbsn.errors import CbsnError, ConfigError
-from cbsn.inference.outputs import plan_outputs
+from cbsn.errors import CbsnError, in_one_line
+from cbsn.inference.outputs import check_writable, find_sources, plan_outputs
 from cbsn.inference.overlap import overlap
+from cbsn.value_range import check_white
 
 Denoise = Callable[[Picture, Callable[[float], None]], Picture]
 """From a noisy picture, which may be overwritten, and a function to call with each share of the
@@ -24,39 +27,47 @@ def denoise_each(
     start: Callable[[], Denoise],
     *,
     format: str = "auto",
+    white: float | None = None,
 ) -> int:
     """Denoises every picture of folders or globs; a broken one does not stop the others.
 
-    Shows a progress bar, and at the end names the pictures that failed, with the reasons. While one
-    picture is denoised, the next is read and the previous written, as `overlap` says.
+    Shows a progress bar, and at the end says which value ranges were seen in the pictures, and
+    names those that failed, with the reasons. While one picture is denoised, the next is read and
+    the previous written, as `overlap` says.
 
     Args:
         image_paths: folders, globs or files, each as for `find_images`.
         save_path: folder for the results, made if it is not there; see `plan_outputs`.
         start: returns what denoises; called once it is known that there is something to do.
         format: one of `cbsn.inference.outputs.FORMATS`.
+        white: float > 0, the value of white in the files, as for `read_picture`. Default None.
 
     Returns:
         Exit status: 0, or 1 if a picture failed.
 
     Raises:
         DataError: if there is no picture.
-        ConfigError: if a result would overwrite a source, or the results' folder cannot be
-            made; nothing has been done then.
+        ConfigError: if a result would overwrite a source, the results' folder cannot be made or
+            written to, or `white` is none; nothing has been done then.
         CbsnError: whatever `start` raises.
     """
+    check_white(white)
     save_path = Path(save_path).expanduser()
-    sources = sorted({path for pattern in image_paths for path in find_images(pattern)})
-    outputs = plan_outputs(sources, save_path, format)
+    outputs = plan_outputs(find_sources(image_paths), save_path, format)
+    check_writable(save_path, f"--savepath {save_path}")
     denoise = start()
-    try:
-        save_path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"No folder can be made at {save_path}: {error.strerror}.") from error
+    save_path.mkdir(parents=True, exist_ok=True)
     failures = []
+    ranges: dict[str, list[str]] = collections.defaultdict(list)
     with tqdm(total=len(outputs), unit="image") as progress:
 
         def compute(source: Path, picture: Picture, pause: Callable[[], None]) -> Picture:
+            found = picture.value_range
+            if found and white is None:
+                if picture.pixels.dtype.kind == "f":
+                    ranges["floats of a range of their own"].append(f"{source} ({found})")
+                else:
+                    ranges[str(found)].append(str(source))
             return _denoise(denoise, source, picture, progress, pause)
 
         def write(source: Path, picture: Picture, cancelled: Callable[[], bool]) -> list[str]:
@@ -68,18 +79,23 @@ def denoise_each(
             if error is not None:
                 failures.append(_describe(source, error, progress))
             for loss in losses or ():
-                progress.write(f"{outputs[source]}: {loss}.", file=sys.stderr)
+                progress.write(in_one_line(f"{outputs[source]}: {loss}."), file=sys.stderr)
             progress.update()
 
         overlap(
             outputs,
             size=pixel_bytes,
-            read=read_picture,
+            read=functools.partial(read_picture, white=white),
             compute=compute,
             write=write,
             report=report,
         )
-    print(f"{len(outputs) - len(failures)} of {len(outputs)} pictures denoised, in {save_path}")
+    done = f"{len(outputs) - len(failures)} of {len(outputs)} pictures denoised, in {save_path}"
+    print(in_one_line(done))
+    for kind, examples in ranges.items():
+        count = f"{len(examples)} picture{'s' * (len(examples) > 1)}, such as"
+        text = f"note: read as {kind}: {count} {examples[0]}. If white is another value: --white N"
+        print(in_one_line(text), file=sys.stderr)
     for failure in failures:
         print(f"failed: {failure}", file=sys.stderr)
     return 1 if failures else 0
@@ -94,7 +110,7 @@ def _denoise(
     def on_share(share: float) -> None:
         nonlocal done
         done += share
-        progress.set_postfix_str(f"{source.name} {done:.0%}")
+        progress.set_postfix_str(in_one_line(f"{source.name} {done:.0%}"))
         pause()
 
     try:
@@ -106,8 +122,8 @@ def _denoise(
 def _describe(source: Path, error: Exception, progress: tqdm) -> str:
     """Why a picture failed, in a line; of what was not foreseen, the traceback is shown."""
     if isinstance(error, CbsnError):
-        return str(error)
+        return in_one_line(str(error))
     if isinstance(error, MemoryError | OSError):
-        return f"{source}: {str(error) or 'not enough memory'}"
+        return in_one_line(f"{source}: {str(error) or 'not enough memory'}")
     progress.write("".join(traceback.format_exception(error)), file=sys.stderr)
-    return f"{source}: {type(error).__name__}: {error}"
+    return in_one_line(f"{source}: {type(error).__name__}: {error}")

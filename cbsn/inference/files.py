@@ -7,6 +7,7 @@ from typing import Any
 from cbsn.data.picture import Picture
 from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.each_picture import Denoise, denoise_each
+from cbsn.value_range import value_range
 
 
 def denoise_files(
@@ -15,6 +16,7 @@ def denoise_files(
     save_path: str | Path,
     *,
     format: str = "auto",
+    white: float | None = None,
     **options: Any,
 ) -> int:
     """Denoises every picture of folders or globs, as `denoise_each` does, with one model.
@@ -27,6 +29,7 @@ def denoise_files(
         save_path: folder for the results, made if it is not there; see
             `cbsn.inference.outputs.plan_outputs`.
         format: one of `cbsn.inference.outputs.FORMATS`.
+        white: float > 0, the value of white in the files, as for `read_picture`. Default None.
         **options: of `Denoiser.load`.
 
     Returns:
@@ -34,22 +37,53 @@ def denoise_files(
 
     Raises:
         DataError: if there is no picture.
-        ConfigError: if a result would overwrite a source, or the results' folder cannot be
-            made; nothing has been done then.
+        ConfigError: if a result would overwrite a source, the results' folder cannot be made or
+            written to, or `white` is none; nothing has been done then.
         ModelError: if the model cannot be loaded.
     """
+    return denoise_with(
+        lambda: Denoiser.load(model_path, **options),
+        image_paths,
+        save_path,
+        format=format,
+        white=white,
+    )
 
-    def load() -> Denoise:
-        denoiser = Denoiser.load(model_path, **options)
+
+def denoise_with(
+    load: Callable[[], Denoiser],
+    image_paths: Iterable[str | Path],
+    save_path: str | Path,
+    **options: Any,
+) -> int:
+    """Denoises the pictures of folders or globs, as `denoise_files` does, with any denoiser.
+
+    Args:
+        load: returns it.
+        image_paths: as for `denoise_files`.
+        save_path: likewise.
+        **options: `format` and `white`, likewise.
+
+    Returns:
+        As `denoise_files`.
+
+    Raises:
+        CbsnError: as `denoise_files` and `load` do.
+    """
+
+    def start() -> Denoise:
+        denoiser = load()
         print(denoiser.choices, flush=True)
 
         def denoise(picture: Picture, on_tile: Callable[[float], None]) -> Picture:
             try:
-                return picture.with_pixels(denoiser(picture.pixels, on_tile, in_place=True))
+                white = value_range(picture.pixels.dtype)
+                pixels = denoiser(picture.pixels, on_tile, in_place=True, white=white)
+                return picture.with_pixels(pixels)
             except MemoryError as error:
                 reason = str(error) or "not enough memory"
                 raise MemoryError(f"{reason}; try a smaller --tile") from error
 
         return denoise
 
-    return denoise_each(image_paths, save_path, load, format=format)
+    return denoise_each(image_paths, save_path, start, **options)

@@ -1,14 +1,58 @@
 """Where the results of picture files go."""
 
 import collections
+import hashlib
 import os
+import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
-from cbsn.data.image_io import SUFFIX_OF_FORMAT, format_of_suffix
+from cbsn.data.image_io import SUFFIX_OF_FORMAT, find_images, format_of_suffix
 from cbsn.errors import ConfigError, ImageError
 
 FORMATS = ("auto", *(format.lower() for format in SUFFIX_OF_FORMAT))
 """What `--format` takes. `auto` keeps the source's, but writes PNG where that is JPEG."""
+
+_LONGEST = 255
+"""Bytes of a file's name that Linux, macOS and Windows take at least."""
+
+
+def find_sources(image_paths: Iterable[str | Path]) -> list[Path]:
+    """Returns the picture files of folders, globs and names, each file once, sorted.
+
+    Args:
+        image_paths: each as for `find_images`.
+
+    Raises:
+        DataError: if one of them stands for no picture.
+    """
+    found: dict[tuple[str, str], Path] = {}
+    for pattern in image_paths:
+        for path in find_images(pattern):
+            # Folders may be written in several ways. A file with several names is several pictures.
+            found.setdefault((os.path.realpath(path.parent), path.name), path)
+    return sorted(found.values())
+
+
+def check_writable(folder: Path, received: str) -> None:
+    """Refuses a folder for results that cannot be made, or written to; nothing is left there.
+
+    Args:
+        folder: which need not exist, nor need its parents.
+        received: str, flag and value that it comes from, for the message.
+
+    Raises:
+        ConfigError: if a trial fails.
+    """
+    there = folder
+    try:
+        while not there.exists() and there != there.parent:
+            there = there.parent
+        with tempfile.TemporaryDirectory(prefix=".cbsn-", dir=there):
+            pass
+    except OSError as error:
+        what = "Nothing can be written to" if there == folder else "No folder can be made at"
+        raise ConfigError(f"{what} {folder}: {error.strerror}. Received: {received}") from error
 
 
 def plan_outputs(
@@ -19,7 +63,8 @@ def plan_outputs(
     A result keeps its source's name, with the suffix of its format. Where two files of one
     folder would get the same name, those of another format keep their full one (`a.jpg.png`).
     Where files of several folders would, they go into sub-folders, by their paths below the
-    folder that all sources have in common.
+    folder that all sources have in common. A name that would be too long for a file ends in eight
+    characters of its own checksum instead.
 
     Args:
         sources: files, as from `find_images`.
@@ -42,13 +87,16 @@ def plan_outputs(
     for source, suffix in suffixes.items():
         if in_folder[source.parent, names[source]] > 1 and source.suffix != suffix:
             names[source] = source.name + suffix
+    names = {source: _shortened(name, suffixes[source]) for source, name in names.items()}
 
     # Names that differ in case only are one on some file systems.
     anywhere = collections.Counter(name.casefold() for name in names.values())
-    common = os.path.commonpath([source.parent.absolute() for source in sources])
+    # Without "..", which would lead out of the folder of the results.
+    folders = {source: os.path.normpath(source.parent.absolute()) for source in sources}
+    common = os.path.commonpath(folders.values())
     targets = {}
     for source, name in names.items():
-        below = source.parent.absolute().relative_to(common)
+        below = os.path.relpath(folders[source], common)
         targets[source] = save_path / (below if anywhere[name.casefold()] > 1 else "") / name
     _check_overwriting(targets)
     return targets
@@ -65,11 +113,23 @@ def _suffix(source: Path, format: str) -> str:
     return source.suffix if own == format.upper() else SUFFIX_OF_FORMAT[format.upper()]
 
 
+def _shortened(name: str, suffix: str) -> str:
+    """The name of a result, so short that a file can have it."""
+    if len(os.fsencode(name)) <= _LONGEST:
+        return name
+    ending = f"~{hashlib.sha256(os.fsencode(name)).hexdigest()[:8]}{suffix}"
+    stem = name
+    while len(os.fsencode(stem + ending)) > _LONGEST:
+        stem = stem[:-1]
+    return stem + ending
+
+
 def _check_overwriting(targets: dict[Path, Path]) -> None:
-    by_file = {source.resolve(): source for source in targets}
-    writers: dict[Path, Path] = {}
+    # Not Path.resolve, which fails at links that lead to themselves.
+    by_file = {os.path.realpath(source): source for source in targets}
+    writers: dict[str, Path] = {}
     for source, target in targets.items():
-        file = target.resolve()
+        file = os.path.realpath(target)
         if file in by_file:
             raise ConfigError(
                 f"The result of {source} would overwrite {by_file[file]}. "

@@ -5,7 +5,7 @@ from cbsn.adaptation import picture_patches
 from cbsn.adaptation.picture_patches import PicturePatches
 from cbsn.data.image_io import Picture, write_picture
 from cbsn.data.pipeline import PatchPipeline
-from cbsn.errors import DataError
+from cbsn.errors import CbsnWarning, DataError
 
 
 @pytest.fixture
@@ -34,65 +34,89 @@ def _is_part(patch, picture):
 
 
 def test_patches_of_a_picture_do_not_overlap(save, read, monkeypatch):
-    monkeypatch.setattr(picture_patches, "PATCH_SIZE", 8)
-    pixels = save("a.png", 27, 18)
+    monkeypatch.setattr(picture_patches, "PATCH_SIZE", 16)
+    pixels = save("a.png", 54, 36)
     patches = read()
     assert len(patches) == 6 and patches.counts == [6] and patches.pictures == 1
-    assert patches.patch_size == 8 and patches.dtype == np.uint8
+    assert patches.patch_size == 16 and patches.dtype == np.uint8
     assert all(_is_part(patches[index], pixels) for index in range(6))
     # Of noise, no two pixels in a row are equal.
     rows = {row.tobytes() for index in range(6) for row in patches[index]}
-    assert len(rows) == 6 * 8
+    assert len(rows) == 6 * 16
     assert patches.describe(2).endswith("a.png")
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 @pytest.mark.parametrize("dtype", ["uint8", "uint16"])
 def test_kinds_of_pictures(save, read, channels, dtype):
-    pixels = save("a.png", 9, 12, channels, dtype)
+    pixels = save("a.png", 16, 20, channels, dtype)
     patches = read()
-    assert patches.dtype == dtype and patches[0].shape == (9, 9, 3)
+    assert patches.dtype == dtype and patches[0].shape == (16, 16, 3)
     color = pixels[..., : 3 if channels > 2 else 1]
-    assert _is_part(patches[0], np.broadcast_to(color, (9, 12, 3)))
+    assert _is_part(patches[0], np.broadcast_to(color, (16, 20, 3)))
 
 
 def test_mixed_kinds_become_floats(save, read):
-    save("a.png", 9, 9, dtype="uint8")
-    save("b.png", 9, 9, dtype="uint16")
-    save("c.tif", 9, 9, dtype="float32")
+    save("a.png", 16, 16, dtype="uint8")
+    save("b.png", 16, 16, dtype="uint16")
+    save("c.tif", 16, 16, dtype="float32")
     patches = read()
     assert patches.dtype == np.float32 and len(patches) == 3
     means = [float(patches[index].mean()) for index in range(3)]
     np.testing.assert_allclose(means, 0.5, atol=0.1)
 
 
-def test_bad_pictures_are_left_out_and_named(tmp_path, save, read, capsys):
-    save("good.png", 9, 9)
+@pytest.mark.filterwarnings("ignore::cbsn.errors.CbsnWarning")
+def test_bad_pictures_are_left_out_and_named(tmp_path, save, read):
+    save("good.png", 16, 16)
     (tmp_path / "broken.png").write_bytes((tmp_path / "good.png").read_bytes()[:60])
-    write_picture(tmp_path / "far.tif", Picture(np.full((9, 9, 3), 2.0, np.float32), "TIFF"))
-    assert len(read()) == 1
-    lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 2 and all(line.startswith("left out of the adapt") for line in lines)
-    assert any("broken.png" in line for line in lines) and any("far.tif" in line for line in lines)
+    nan = np.full((16, 16, 3), np.nan, np.float32)
+    write_picture(tmp_path / "nan.tif", Picture(nan, "TIFF"))
+    with pytest.warns(CbsnWarning, match="left out of the adaptation: .*") as warned:
+        assert len(read()) == 1
+    lines = [str(each.message) for each in warned]
+    assert len(lines) == 2
+    assert any("broken.png" in line for line in lines) and any("nan.tif" in line for line in lines)
     (tmp_path / "good.png").unlink()
-    with pytest.raises(DataError, match=r"no picture to adapt to\. Tried: 2"):
+    with pytest.raises(DataError, match=r"no picture to adapt to.* --adapt\. Tried: 2"):
         read()
 
 
-def test_pictures_smaller_than_most_are_left_out(save, read, capsys):
-    for name, side in (("a", 40), ("b", 30), ("c", 30), ("d", 7)):
+def test_pictures_smaller_than_most_are_left_out(save, read):
+    for name, side in (("a", 40), ("b", 30), ("c", 30), ("d", 17)):
         save(f"{name}.png", side, side)
-    patches = read()
+    with pytest.warns(CbsnWarning, match="1 pictures smaller than 30 px"):
+        patches = read()
     assert patches.patch_size == 30 and patches.pictures == 3
-    assert "1 pictures smaller than 30 px" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore::cbsn.errors.CbsnWarning")
+def test_lines_and_dots_hide_no_picture(tmp_path, save, read):
+    for name, size in (("a", (1, 300)), ("b", (300, 15)), ("c", (1, 1)), ("d", (2, 2))):
+        save(f"{name}.png", *size)
+    with pytest.raises(DataError, match="of 16 px or more in height and width"):
+        read()
+    save("e.png", 20, 16)
+    with pytest.warns(CbsnWarning, match="a.png has 300 × 1 px, too few to learn from"):
+        patches = read()
+    assert patches.patch_size == 16 and patches.pictures == 1
+
+
+def test_twelve_bits_are_read_as_when_they_are_denoised(tmp_path, random):
+    pixels = random.integers(0, 4096, (20, 20, 3)).astype(np.uint16)
+    pixels[0, 0] = 4095
+    write_picture(tmp_path / "a.tif", Picture(pixels, "TIFF"))
+    for white, largest in ((None, 65535), (8190, 32767), (65535, 4095)):
+        patches = PicturePatches.read([tmp_path], white=white)
+        assert abs(int(patches[0].max()) - largest) <= 1
 
 
 def test_patches_are_bounded_and_spread_evenly(save, read, monkeypatch):
-    monkeypatch.setattr(picture_patches, "PATCH_SIZE", 8)
+    monkeypatch.setattr(picture_patches, "PATCH_SIZE", 16)
     monkeypatch.setattr(picture_patches, "MOST_PATCHES", 10)
-    save("large.png", 48, 40)
-    save("middle.png", 40, 40)
-    save("small.png", 8, 16)
+    save("large.png", 96, 80)
+    save("middle.png", 80, 80)
+    save("small.png", 16, 32)
     patches = read()
     sources = [patches.describe(index) for index in range(len(patches))]
     shares = [
@@ -106,8 +130,8 @@ def test_patches_are_bounded_and_spread_evenly(save, read, monkeypatch):
 
 def test_reading_is_bounded(save, read, monkeypatch):
     for number in range(6):
-        save(f"{number}.png", 10, 10)
-    monkeypatch.setattr(picture_patches, "MOST_BYTES", 3 * 300)
+        save(f"{number}.png", 20, 20)
+    monkeypatch.setattr(picture_patches, "MOST_BYTES", 3 * 1200)
     assert read().pictures == 3
     monkeypatch.setattr(picture_patches, "MOST_BYTES", 1)
     assert read().pictures == 1

@@ -20,7 +20,7 @@ class Inverter:
 
     choices = "Inverts."
 
-    def __call__(self, image, on_tile, *, in_place):
+    def __call__(self, image, on_tile, *, in_place, white):
         assert in_place and image.flags.writeable
         on_tile(1.0)
         if image.shape[0] == 13:
