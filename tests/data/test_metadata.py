@@ -1,9 +1,11 @@
 """What describes a picture goes with it; what the result's format cannot hold is said."""
 
 import io
+import itertools
 import struct
 import warnings
 import zlib
+from pathlib import Path
 
 import imagecodecs
 import numpy as np
@@ -11,7 +13,13 @@ import pytest
 import tifffile
 from PIL import ExifTags, Image, ImageCms, PngImagePlugin
 
-from cbsn.data.image_io import Picture, find_images, read_picture, write_picture
+from cbsn.data.image_io import (
+    SUFFIX_OF_FORMAT,
+    Picture,
+    find_images,
+    read_picture,
+    write_picture,
+)
 from cbsn.errors import CbsnWarning, DataError, ImageError
 
 XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><about/></x:xmpmeta>'
@@ -481,3 +489,66 @@ def test_pixels_without_data_are_refused(tmp_path, random):
     tifffile.imwrite(tmp_path / "in.tif", values, extratags=tags, metadata=None)
     with pytest.raises(ImageError, match="without data"):
         read_picture(tmp_path / "in.tif")
+
+
+def table_of_the_readme():
+    """The rows of "Files, and what they keep", by format and column."""
+    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    lines = text[text.index("| result | pixels |") :].splitlines()
+    head, _, *rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in itertools.takewhile(lambda line: line.startswith("|"), lines)
+    ]
+    return {row[0].upper(): dict(zip(head[1:], row[1:], strict=True)) for row in rows}
+
+
+TABLE = table_of_the_readme()
+
+
+def test_the_readme_has_all_formats():
+    assert TABLE.keys() == SUFFIX_OF_FORMAT.keys()
+
+
+@pytest.mark.parametrize("format", TABLE)
+def test_what_the_readme_says_of_formats(tmp_path, rgb, format):
+    row = TABLE[format]
+    path = tmp_path / f"out{SUFFIX_OF_FORMAT[format]}"
+    save(tmp_path / "full.jpg", rgb)
+    tags = [*GEO, (270, "s", 0, "a description", True)]
+    tifffile.imwrite(tmp_path / "geo.tif", rgb, photometric="rgb", extratags=tags, metadata=None)
+    full, geo = read_picture(tmp_path / "full.jpg"), read_picture(tmp_path / "geo.tif")
+
+    alpha = np.concatenate([rgb, rgb[..., :1]], axis=-1)
+    write_picture(path, Picture(alpha, "PNG"))
+    back = read_picture(path)
+    assert (back.alpha is not None) == (row["alpha"] == "yes")
+    assert np.array_equal(back.color, rgb) == (row["pixels"] == "lossless")
+
+    depths = {"8": rgb, "16": rgb.astype(np.uint16) * 257, "float": (rgb / 255).astype(np.float32)}
+    bits = []
+    for name, pixels in depths.items():
+        losses = write_picture(path, Picture(pixels, "TIFF"))
+        if read_picture(path).pixels.dtype == pixels.dtype:
+            bits.append(name)
+        else:
+            assert losses
+    assert ", ".join(bits) == row["bits"]
+
+    write_picture(path, full)
+    back = read_picture(path)
+    found = {
+        "colour profile": back.icc_profile == PROFILE,
+        "EXIF": bool(back.exif),
+        "XMP": back.xmp == XMP,
+        "resolution": back.resolution is not None,
+    }
+    write_picture(path, geo)
+    back = read_picture(path)
+    exif = Image.Exif()
+    exif.load(back.exif or b"")
+    found["description"] = exif.get(270) == "a description"
+    own = back.extras.entries if format == "TIFF" else ()
+    found["geo tags"] = {code for code, *_ in GEO} <= {code for code, *_ in own}
+    assert {name: "yes" if kept else "no" for name, kept in found.items()} == {
+        name: row[name] for name in found
+    }
