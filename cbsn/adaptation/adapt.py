@@ -21,6 +21,7 @@ from cbsn.errors import LARGEST, ConfigError, DataError, TrainingError, check_nu
 from cbsn.evaluation.noise.advice import advise
 from cbsn.evaluation.noise.measure import estimate_noise
 from cbsn.evaluation.noise.measured_noise import MeasuredNoise
+from cbsn.files import expanded
 from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.engines import choose_engine
 from cbsn.inference.outputs import check_writable
@@ -92,7 +93,7 @@ def adapt(
         >>> adapt(["noisy"], "adapted", 5, "checkpoints/my-run")
         >>> denoise = Denoiser.load("adapted")
     """
-    folder = Path(folder).expanduser()
+    folder = expanded(folder)
     check_minutes(minutes)
     check_folder(folder)
     save(adapted(image_paths, minutes, model_path, **options), folder)

@@ -7,6 +7,7 @@ from typing import Any
 
 from cbsn.adaptation.adapt import adapted, check_folder, check_minutes, save
 from cbsn.errors import LARGEST, CbsnWarning, TrainingError, check_number
+from cbsn.files import expanded
 from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.engines import choose_engine
 from cbsn.inference.files import denoise_with
@@ -64,8 +65,8 @@ def adapt_and_denoise_files(
     check_number("--seed", seed, 0, LARGEST)
     check_white(white)
     image_paths = [*image_paths]
-    save_path = Path(save_path).expanduser()
-    folder = None if adapt_save is None else Path(adapt_save).expanduser()
+    save_path = expanded(save_path)
+    folder = None if adapt_save is None else expanded(adapt_save)
     if folder:
         check_folder(folder)
     check_writable(save_path, f"--savepath {save_path}")

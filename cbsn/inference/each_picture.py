@@ -12,6 +12,7 @@ from tqdm import tqdm
 from cbsn.data.image_io import pixel_bytes, read_picture, write_picture
 from cbsn.data.picture import Picture
 from cbsn.errors import CbsnError, in_one_line
+from cbsn.files import expanded
 from cbsn.inference.outputs import check_writable, find_sources, plan_outputs
 from cbsn.inference.overlap import overlap
 from cbsn.value_range import check_white
@@ -52,7 +53,7 @@ def denoise_each(
         CbsnError: whatever `start` raises.
     """
     check_white(white)
-    save_path = Path(save_path).expanduser()
+    save_path = expanded(save_path)
     outputs = plan_outputs(find_sources(image_paths), save_path, format)
     check_writable(save_path, f"--savepath {save_path}")
     denoise = start()

@@ -129,6 +129,12 @@ def test_numbers_out_of_range_are_told_before_any_work(infer, picture, tmp_path,
     assert not (tmp_path / "out").exists()
 
 
+def test_a_home_folder_of_nobody_is_refused_in_words(infer, picture):
+    run = infer("--imagepath", "a.png", "--savepath", "~nobody-of-that-name/out")
+    assert run.returncode == 2 and "no such user's home folder" in run.stderr
+    assert "Traceback" not in run.stderr
+
+
 @pytest.mark.parametrize("tile", ["1000000000", str(2**31 - 1)])
 def test_tiles_may_be_larger_than_any_picture(infer, picture, tmp_path, tile):
     run = infer("--imagepath", "a.png", "--savepath", "out", "--tile", tile)
