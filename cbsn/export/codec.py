@@ -158,7 +158,7 @@ def _png_chunks(data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     def is_before_pixels(place: tf.Tensor, number: tf.Tensor, kind: tf.Tensor, *_) -> tf.Tensor:
         return (place + 8 <= length) & (kind != b"IDAT")
 
-    def read(place, number, kind, is_transparent, frames, has_control):
+    def read(place, number, kind, is_transparent, frames):
         few = check(
             number < _MOST_CHUNKS,
             f"The PNG file has more than {_MOST_CHUNKS} chunks before its pixels; "
@@ -167,26 +167,18 @@ def _png_chunks(data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         with tf.control_dependencies([few]):
             kind = tf.strings.substr(data, place + 4, 4)
         content = _number_at(data, tf.minimum(place + 8, length))
-        # As Pillow has it: a second such chunk makes both void, and so does an odd number.
-        is_odd = (frames > 0) | (content > 2**31)
-        frames = tf.where(kind == b"acTL", tf.where(is_odd, tf.zeros_like(frames), content), frames)
+        frames = tf.where(kind == b"acTL", tf.maximum(frames, content), frames)
         return (
             place + 12 + _number_at(data, place),
             number + 1,
             kind,
             is_transparent | (kind == b"tRNS"),
             frames,
-            has_control | (kind == b"fcTL"),
         )
 
-    start = (tf.constant(len(_PNG), tf.int64), 0, b"", False, tf.constant(0, tf.int64), False)
+    start = (tf.constant(len(_PNG), tf.int64), 0, b"", False, tf.constant(0, tf.int64))
     start = tuple(map(tf.convert_to_tensor, start))
-    *_, is_transparent, frames, has_control = tf.while_loop(
-        is_before_pixels, read, start, parallel_iterations=1
-    )
-    # A first picture that nothing controls is shown where animations are not, and is one more.
-    is_extra = (frames > 0) & ~has_control
-    return is_transparent, frames + tf.cast(is_extra, tf.int64)
+    return tf.while_loop(is_before_pixels, read, start, parallel_iterations=1)[-2:]
 
 
 def _number_at(data: tf.Tensor, place: tf.Tensor) -> tf.Tensor:

@@ -65,6 +65,8 @@ def export(
         check_number("--version", version, 1, _LARGEST_VERSION)
     check_number("--max_megapixels", max_megapixels, 0, _LARGEST_PICTURE, above=True)
     out = expanded(out).absolute()
+    if str(out).encode(errors="replace").decode() != str(out) or "\0" in str(out):
+        raise ConfigError(f"TensorFlow writes to no path that is not UTF-8. Received: --out {out}")
     if version is None:
         version = max(_versions(out), default=0) + 1
     paths = _plan(out, names, version)

@@ -56,15 +56,17 @@ class StandInServer:
         from cbsn.export.rest_service import RestServer
         from cbsn.export.served_model import ServedModel
         from cbsn.export.serving_api import UNLIMITED, grpc
+        from cbsn.export.transport import check_name
 
         for flag, number in (("--port", port), ("--rest_api_port", rest_api_port)):
             check_number(flag, number, 0, _LARGEST_PORT)
+        check_name(model_name, "--model_name")
         self.model = ServedModel(model_base_path, model_name)
         service = GrpcService(self.model)
         service.warm_up()
         try:
             self._rest = RestServer(host, rest_api_port, self.model)
-        except OSError as error:
+        except (OSError, TypeError, ValueError) as error:  # also of what is no name of a host
             raise _no_port("--rest_api_port", rest_api_port, host) from error
         self.rest_api_port = self._rest.server_address[1]
         # Otherwise a second server would share the port, and get every other request.

@@ -19,12 +19,22 @@ from cbsn.export.names import DENOISED, DENOISED_BYTES, FILES, FLOATS, IMAGE_BYT
 SIGNATURES = {FILES: (IMAGE_BYTES, DENOISED_BYTES), FLOATS: (IMAGES, DENOISED)}
 """The signatures that the client asks, with the names of their input and output."""
 
-_ADDRESS = re.compile(r"(?:\[[^\]\s]+\]|[^\s/:]+):([0-9]{1,5})")
+_ADDRESS = re.compile(r"(?:\[[^\]\s]+\]|[^\s/:\0\ud800-\udfff]+):([0-9]{1,5})")
 _LARGEST_PORT = 65535
 _LARGEST_VERSION = 2**63 - 1
 _LONGEST_TIMEOUT = 86400
 _CHECK_TIMEOUT = 30
 """Seconds; what is asked before the pictures are sent needs no computing."""
+
+
+def check_name(model: str, flag: str) -> None:
+    """Checks the name of a model.
+
+    Raises:
+        ConfigError: if it is empty, or cannot be sent.
+    """
+    if not model or model.encode(errors="replace").decode() != model:
+        raise ConfigError(f"{flag} is the name of a model, in UTF-8. Received: {model!r}")
 
 
 class ServerError(Exception):
@@ -64,8 +74,7 @@ class Transport(abc.ABC):
         address = _ADDRESS.fullmatch(url)
         if not address or int(address[1]) > _LARGEST_PORT:
             raise ConfigError(f"--url is HOST:PORT, such as localhost:8500. Received: {url!r}")
-        if not model:
-            raise ConfigError("--model is the name of a model. Received: ''")
+        check_name(model, "--model")
         if version is not None:
             check_number("--version", version, 0, _LARGEST_VERSION)
         check_number("--timeout", timeout, 0, _LONGEST_TIMEOUT, above=True)

@@ -1,14 +1,22 @@
 """An exported model on a server gives a client what `infer.py` writes."""
 
+import json
+import urllib.error
+import urllib.request
 from pathlib import Path
 
+import grpc
+import imagecodecs
 import numpy as np
 import pytest
+import tensorflow as tf
+from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from cbsn.data.image_io import read_picture
 from cbsn.export import client
 from cbsn.export.server import StandInServer
 from cbsn.inference.each_picture import denoise_each
+from cbsn.value_range import value_range
 from tests.inference.beam.samples import GOOD, REASONS, save_bad, save_good
 
 
@@ -18,26 +26,34 @@ def server(saved_model):
         yield server
 
 
-@pytest.mark.parametrize("way", ["--grpc", "--rest"])
-def test_files_are_those_of_infer(server, denoiser, tmp_path, monkeypatch, capsys, way):
+@pytest.fixture(params=["--grpc", "--rest"])
+def both(request, server, denoiser, tmp_path, monkeypatch):
+    """Denoises as infer.py does to `expected`, and by the client to `out`; gives both statuses."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "in").mkdir()
-    save_good(tmp_path / "in")
-    save_bad(tmp_path / "in")
 
-    def start():
-        return lambda picture, report: picture.with_pixels(denoiser(picture.pixels))
+    def denoise(picture, report):
+        white = value_range(picture.pixels.dtype)
+        return picture.with_pixels(denoiser(picture.pixels, white=white))
 
-    assert denoise_each(["in/**"], "expected", start) == 1
-    expected = capsys.readouterr().err
-    port = server.port if way == "--grpc" else server.rest_api_port
-    flags = [way, "--url", f"127.0.0.1:{port}", "--savepath", "out", "in/**"]
-    assert client.main(client.make_parser().parse_args(flags)) == 1
+    def run(*flags, white=None):
+        status = denoise_each(["in/**"], "expected", lambda: denoise, white=white)
+        port = server.port if request.param == "--grpc" else server.rest_api_port
+        flags = [request.param, "--url", f"127.0.0.1:{port}", "--savepath", "out", "in/**"]
+        flags += [] if white is None else ["--white", str(white)]
+        return status, client.main(client.make_parser().parse_args(flags))
 
-    failures = capsys.readouterr().err
+    return run
+
+
+def test_files_are_those_of_infer(both, capsys):
+    save_good(Path("in"))
+    save_bad(Path("in"))
+    assert both() == (1, 1)
+
+    failures = [line for line in capsys.readouterr().err.splitlines() if "failed: " in line]
     for name in REASONS:
-        assert f"failed: in/{name}" in failures
-        assert f"failed: in/{name}" in expected
+        assert sum(line.startswith(f"failed: in/{name}") for line in failures) == 2, name
     written = sorted(path.relative_to("out") for path in Path("out").rglob("*.*"))
     assert len(written) == len(GOOD)
     for name in written:
@@ -49,3 +65,84 @@ def test_files_are_those_of_infer(server, denoiser, tmp_path, monkeypatch, capsy
             wanted.pixels.shape,
         )
         assert np.abs(found.pixels.astype(int) - wanted.pixels).max() <= 1, name
+
+
+@pytest.mark.parametrize("white", [None, 4095, 65535])
+def test_values_of_twelve_bits_come_out_in_their_own_scale(both, random, white):
+    """Also where the user says another range than the values show."""
+    shades = random.integers(500, 4000, (30, 40, 3), np.uint16)
+    dark = shades // 10
+    for name, pixels in {"shades": shades, "dark": dark}.items():
+        Path("in", f"{name}.png").write_bytes(imagecodecs.png_encode(pixels))
+        Path("in", f"{name}16.png").write_bytes(imagecodecs.png_encode(pixels[..., 0].copy()))
+    assert both(white=white) == (0, 0)
+    for name, high in (("shades", 4095), ("shades16", 4095), ("dark", 1023), ("dark16", 1023)):
+        found, wanted = (
+            imagecodecs.png_decode(Path(folder, f"{name}.png").read_bytes()).astype(int)
+            for folder in ("out", "expected")
+        )
+        assert np.abs(found - wanted).max() <= 1, name
+        assert wanted.std() > 10, name
+        assert wanted.max() <= (white or high), name
+
+
+def test_requests_of_another_rank_or_type_are_refused_in_words(server):
+    gray = [[0, 1], [1, 0]]
+    rgb = [[[0, 0, 0], [1, 1, 1]]] * 2
+    rank = "images is [N, H, W, C], pictures of one size. Received: shape "
+    file_rank = "image_bytes is [N], each a PNG or JPEG file. Received: shape "
+    for signature in ("serving_default", "uint8"):
+        kind = "float" if signature == "serving_default" else signature
+        by_rest = {
+            "[2 2 3]": rgb,
+            "[2 2]": gray,
+            "[2]": [0, 1],
+            "[1 1 2 2 3]": [[rgb]],
+            "[1 0]": [[]],
+            f"type: {kind}": [[[[0]], [[0], [0]]]],
+            f"images is not of expected type: {kind}": ["text"],
+        }
+        for words, value in by_rest.items():
+            for key in ("instances", "inputs"):
+                said = _refused_by_rest(server, {"signature_name": signature, key: value})
+                assert words in said and (rank in said or "type: " in said), said
+        said = _refused_by_rest(server, {"signature_name": signature, "inputs": 0})
+        assert f"{rank}[]" in said
+        for shape in ((), (2,), (2, 2), (2, 2, 3), (1, 1, 2, 2, 3), (0,)):
+            value = np.zeros(shape, np.float32 if signature == "serving_default" else np.uint8)
+            said = _refused_by_grpc(server, signature, "images", value)
+            assert f"{rank}[{' '.join(map(str, shape))}]" in said
+        for value in (np.zeros((1, 2, 2, 3)), np.array([b"text"], object)):
+            assert kind in _refused_by_grpc(server, signature, "images", value)
+    text = {"b64": "AAAA"}
+    for value, words in {"[1 1]": [[text]], "[1 2]": [[text] * 2], "[1 0]": [[]]}.items():
+        said = _refused_by_rest(server, {"signature_name": "encoded", "instances": words})
+        assert file_rank + value in said
+    said = _refused_by_rest(server, {"signature_name": "encoded", "inputs": [[text], [text] * 2]})
+    assert "image_bytes is not of expected type: string. Lists of one level differ" in said
+    for shape in ((), (1, 1)):
+        value = np.full(shape, b"text", object)
+        said = _refused_by_grpc(server, "encoded", "image_bytes", value)
+        assert f"{file_rank}[{' '.join(map(str, shape))}]" in said
+
+
+def _refused_by_rest(server, request):
+    url = f"http://127.0.0.1:{server.rest_api_port}/v1/models/cbsn:predict"
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(url, json.dumps(request).encode())
+    with caught.value as answer:
+        assert answer.status == 400
+        return json.load(answer)["error"]
+
+
+def _refused_by_grpc(server, signature, name, value):
+    request = predict_pb2.PredictRequest()
+    request.model_spec.name, request.model_spec.signature_name = "cbsn", signature
+    dtype = tf.string if value.dtype == object else None
+    request.inputs[name].CopyFrom(tf.make_tensor_proto(value, dtype))
+    with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.Predict(request)
+    assert caught.value.code().name == "INVALID_ARGUMENT"
+    return caught.value.details()

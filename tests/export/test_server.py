@@ -154,6 +154,9 @@ BAD_REQUESTS = [
     (PREDICT, {"signature_name": "encoded", "instances": [1]}, 400, "expected type: string"),
     (PREDICT, {"signature_name": "encoded", "instances": [{"b64": "?"}]}, 400, "type: string"),
     (PREDICT, {"signature_name": "encoded", "instances": [{"b64": 5}]}, 400, "type: string"),
+    (PREDICT, {"signature_name": "encoded", "instances": [["a"], ["b", "c"]]}, 400, "differ in"),
+    (PREDICT, {"signature_name": "encoded", "instances": [[["a"]], ["b"]]}, 400, "differ in"),
+    (f"/v1/models/cbsn/versions/{'1' * 5000}", None, 400, "Malformed request: GET"),
     ("/v1/models/other:predict", {"instances": [GRAY]}, 404, "request: Latest(other)"),
     ("/v1/models/cbsn/versions/2:predict", {"instances": [GRAY]}, 404, "Specific(cbsn, 2)"),
     ("/v1/models/cbsn:classify", {"instances": [GRAY]}, 400, "Malformed request: POST"),
@@ -189,6 +192,12 @@ def test_a_connection_is_kept_after_errors(server):
     connection.endheaders()  # of no length
     assert connection.getresponse().status == 411
     connection.close()
+    for length in (2**31 + 1, 10**30, "9" * 5000):
+        connection.putrequest("POST", PREDICT)
+        connection.putheader("Content-Length", str(length))
+        connection.endheaders()
+        assert connection.getresponse().status == 413
+        connection.close()
 
 
 def test_grpc_predicts(predict):
@@ -228,9 +237,20 @@ def test_a_tensor_that_contradicts_itself_is_refused(channel):
     request = predict_pb2.PredictRequest()
     request.model_spec.name = "cbsn"
     request.inputs["images"].CopyFrom(tf.make_tensor_proto(np.zeros((1, 2, 2, 3), np.float32)))
-    request.inputs["images"].tensor_content = b"short"
+    tensor = request.inputs["images"]
+    predict = prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict
+    tensor.tensor_content = b"short"
     with pytest.raises(grpc.RpcError, match="tensor parsing error: images"):
-        prediction_service_pb2_grpc.PredictionServiceStub(channel).Predict(request)
+        predict(request)
+    tensor.tensor_content = b""
+    tensor.float_val.append(0.5)
+    assert tf.make_ndarray(predict(request).outputs["denoised"]).shape == (1, 2, 2, 3)
+    tensor.tensor_shape.dim[1].size = 2**40  # which no memory holds
+    with pytest.raises(grpc.RpcError, match="tensor parsing error: images"):
+        predict(request)
+    tensor.dtype = 21  # of no array
+    with pytest.raises(grpc.RpcError, match="tensor parsing error: images"):
+        predict(request)
 
 
 def test_status_and_metadata_are_the_same_both_ways(ask, channel):
@@ -311,6 +331,18 @@ def test_a_port_that_is_taken(toy, server):
             ConfigError, match=f"--{name} must be at most 65535.*Received: --{name} 65536"
         ):
             StandInServer(toy, **{name: 65536})
+
+
+@pytest.mark.parametrize("host", ["a\0b", os.fsdecode(b"\xff"), "a..b", "x" * 300, "1.2.3.4.5"])
+def test_a_host_that_is_none(toy, host):
+    with pytest.raises(ConfigError, match="cannot listen there"):
+        StandInServer(toy, host=host)
+
+
+@pytest.mark.parametrize("name", ["", os.fsdecode(b"\xff")])
+def test_a_name_that_nobody_can_ask_for(toy, name):
+    with pytest.raises(ConfigError, match="--model_name is the name of a model, in UTF-8"):
+        StandInServer(toy, name)
 
 
 def test_the_command(toy):

@@ -128,6 +128,9 @@ def _kinds_of_files(random):
         "interlaced": _interlaced(8, 77),
         "interlaced, 16 bits": _interlaced(16, 30000),
         "an animation of one frame": _encoded(image, save_all=True, default_image=False),
+        "an animation of one frame, and another picture": _encoded(
+            image, save_all=True, append_images=[image], default_image=True
+        ),
         "an animation of no frames": _of_bits(2, pixels[..., 0] % 4, (b"acTL", bytes(8))),
         "JPEG": _jpeg(random),
         "JPEG, progressive": _jpeg(random, progressive=True, quality=60),
@@ -157,9 +160,8 @@ def test_files_are_denoised_as_by_infer(signatures, denoiser, random, tmp_path):
         path.write_bytes(data)
         picture = read_picture(path)
         white = 255 if picture.pixels.dtype == np.uint8 else 65535
-        pixels = picture.pixels.copy()
-        pixels[..., : picture.color.shape[-1]] = denoiser(picture.color, white=white)
-        write_picture(path, picture.with_pixels(pixels))
+        denoised = denoiser(picture.pixels, white=white)
+        write_picture(path, picture.with_pixels(denoised))
         expected = imagecodecs.png_decode(path.read_bytes())
         found = imagecodecs.png_decode(result)
         assert (found.shape, found.dtype) == (expected.shape, expected.dtype), name
@@ -294,11 +296,8 @@ def test_wrong_files_are_refused_and_the_next_is_served(signatures, random):
 
 def test_animations_are_refused_as_by_infer(signatures, random, tmp_path):
     frames = [Image.fromarray(random.integers(0, 255, (20, 30, 3), np.uint8)) for _ in range(3)]
-    cases = {
-        2: _encoded(frames[0], save_all=True, append_images=frames[1:2]),
-        3: _encoded(frames[0], save_all=True, append_images=frames[1:], default_image=True),
-    }
-    for number, data in cases.items():
+    for number in (2, 3):
+        data = _encoded(frames[0], save_all=True, append_images=frames[1:number])
         (tmp_path / "picture").write_bytes(data)
         message = f"an animation of {number} frames; save them one by one"
         with pytest.raises(ImageError, match=message):

@@ -8,6 +8,7 @@ from typing import Any
 from apache_beam.io.filesystems import FileSystems
 
 from cbsn.errors import ConfigError, DataError, check_number
+from cbsn.files import expanded
 from cbsn.inference.beam.locations import find_pictures, has_wildcard, is_url, list_files
 from cbsn.inference.beam.model_handler import DenoisingModelHandler, Work
 from cbsn.inference.beam.options import is_local, parse_beam_flags
@@ -109,13 +110,12 @@ def _folder(output: str) -> str:
             f"Beam takes a folder with *, ? or [ in its name for a glob: give another --output. "
             f"Received: --output {output}"
         )
-    try:
-        output.encode()
-    except UnicodeEncodeError as error:
+    if output.encode(errors="replace").decode() != output or "\0" in output:
         raise ConfigError(
-            f"Beam takes folders with names in UTF-8 only: give another --output. ({error})"
-        ) from error
-    return output.rstrip("/") if is_url(output) else str(Path(output).expanduser())
+            "Beam takes folders with names in UTF-8 only: give another --output. "
+            f"Received: --output {output}"
+        )
+    return output.rstrip("/") if is_url(output) else str(expanded(output))
 
 
 def _find_sources(inputs: Iterable[str], output: str) -> dict[str, float]:

@@ -4,9 +4,12 @@ import contextlib
 import io
 from collections.abc import Sequence
 
-from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
 
-from cbsn.errors import ConfigError
+from cbsn.errors import ConfigError, check_number
+
+_MOST_WORKERS = 1000
+"""Of one machine; 0 is one for each of its cores."""
 
 _DEFAULTS = (
     # The denoiser takes all cores by itself; several threads would have several pictures in memory.
@@ -39,6 +42,8 @@ def parse_beam_flags(flags: Sequence[str]) -> PipelineOptions:
     except SystemExit:
         reason = errors.getvalue().strip().rpartition("error: ")[2]
         raise ConfigError(f"Beam cannot take these flags: {reason}") from None
+    workers = options.view_as(DirectOptions).direct_num_workers
+    check_number("--direct_num_workers", workers, 0, _MOST_WORKERS)
     if unknown and is_local(options):
         names = ", ".join(f"--{name}" for name in sorted(unknown))
         raise ConfigError(f"Neither this command nor Beam knows {names}. See --help.")

@@ -270,6 +270,7 @@ def test_nothing_is_begun_with_what_cannot_be(tiny_model, pictures, tmp_path, me
     )
     refuse(ConfigError, "--white 0", white=0)
     refuse(ConfigError, r"takes a folder with .* for a glob", output=tmp_path / "out[1]")
+    refuse(ConfigError, "names in UTF-8 only", output="a\0b")
     refuse(ConfigError, "cannot be written", output=pictures / "text.png")
     memory.put("memory://in/a.png", b"")
     memory.put("memory://in//a.png", b"")

@@ -21,6 +21,8 @@ def test_what_is_given_counts():
     [
         (["--foramt", "png"], "Neither this command nor Beam knows --foramt"),
         (["--direct_num_workers", "two"], "--direct_num_workers: invalid int value: 'two'"),
+        (["--direct_num_workers", "-5"], "at least 0.*Received: --direct_num_workers -5"),
+        (["--direct_num_workers", str(10**30)], "at most 1000"),
         (["a.png", "--direct_num_workers", "2"], "given by --input. Received: 'a.png'"),
     ],
 )
