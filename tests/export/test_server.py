@@ -251,6 +251,10 @@ def test_a_tensor_that_contradicts_itself_is_refused(channel):
     tensor.dtype = 21  # of no array
     with pytest.raises(grpc.RpcError, match="tensor parsing error: images"):
         predict(request)
+    tensor.CopyFrom(tf.make_tensor_proto([PNG]))
+    tensor.tensor_shape.dim[0].size = 2**20  # files, of which one is there
+    with pytest.raises(grpc.RpcError, match="tensor parsing error: images"):
+        predict(request)
 
 
 def test_status_and_metadata_are_the_same_both_ways(ask, channel):
