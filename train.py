@@ -6,6 +6,14 @@ from pathlib import Path
 
 from cbsn import cli
 
+_LEAST = {
+    **dict.fromkeys(("channel", "block", "depth", "patchsize", "batchsize", "maxiter"), 1),
+    **dict.fromkeys(("lr_steps", "stride_b", "stride_i", "denoise_stride"), 1),
+    **dict.fromkeys(("attention", "lmbda", "ramp_steps", "clip_norm"), 0),
+    "mask_cell": 2,
+}
+"""Of the recipe's settings, by flag. What is too large for a recipe it says itself."""
+
 
 def make_parser() -> argparse.ArgumentParser:
     """Returns the flags; the paper's authors' names and defaults where they have them."""
@@ -35,6 +43,7 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="MODEL",
         help=f"start with the weights of a trained model: {cli.MODEL}",
     )
+    cli.add_white(what)
     cli.add_noise(what, "noise to add to pictures that are clean, or to the teacher's")
     what.add_argument(
         "--own_noise",
@@ -224,10 +233,15 @@ def main(flags: argparse.Namespace) -> None:
     """Trains."""
     from cbsn.data.noise import Noise, parse_range
     from cbsn.devices import select_gpus
-    from cbsn.errors import ConfigError
+    from cbsn.errors import ConfigError, check_number
     from cbsn.training.options import RunOptions
     from cbsn.training.run import train
 
+    for flag, least in _LEAST.items():
+        if (value := getattr(flags, flag)) not in (None, "auto"):
+            check_number(f"--{flag}", value, least)
+    if flags.lr is not None:
+        check_number("--lr", flags.lr, 0, above=True)
     changes = {
         "max_steps": flags.maxiter,
         "filters": flags.channel,

@@ -1,6 +1,7 @@
 """Patches of two noisy shots of the same scenes."""
 
 import collections
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,25 +9,30 @@ import numpy as np
 
 from cbsn.data.records import PatchRecords
 from cbsn.errors import DataError
+from cbsn.value_range import ValueRange
+
+_LOOKED_AT = 64
+"""Pairs, evenly spread over all, that tell whether the second shots are other ones."""
 
 
 class PairedRecords:
     """Two prepared data sets as one, whose patches have twice as many channels.
 
     The second must hold a picture for each of the first's, of the same name (but for its suffix)
-    and size, prepared with the same patch size and stride. It may hold more.
+    and size, prepared with the same patch size and stride. It may hold more. Where two shots were
+    read in different ranges of values, both get the one that holds the two.
 
     Args:
         first: the first shots.
         second: the second ones, of any order.
-        partners: of each patch of the first, the second's index; None to find them by the names
-            of the pictures.
+        partners: of each patch of the first, the second's index, where those are made of the first
+            and need no check; None to find them by the names of the pictures.
 
     Attributes:
         paths, patch_size, dtype, counts: as `PatchRecords` has them, of the first shots.
 
     Raises:
-        DataError: if they do not fit together.
+        DataError: if they do not fit together, or are the same.
     """
 
     def __init__(
@@ -44,7 +50,13 @@ class PairedRecords:
         self.patch_size = first.patch_size
         self.dtype = first.dtype
         self.counts = first.counts
-        self._partners = _find_partners(first, second) if partners is None else partners
+        self._ranges: dict[int, tuple[ValueRange, ValueRange]] = {}
+        if partners is None:
+            self._partners = _find_partners(first, second)
+            self._ranges = _find_ranges(first, second, self._partners)
+            self._check_other()
+        else:
+            self._partners = partners
 
     def __len__(self) -> int:
         return len(self._first)
@@ -60,8 +72,23 @@ class PairedRecords:
         Raises:
             DataError: a record is damaged; the message names file and record.
         """
-        shots = (self._first[index], self._second[self._partners[index]])
+        shots = [self._first[index], self._second[self._partners[index]]]
+        if ranges := self._ranges.get(index):
+            common = ValueRange.common(*ranges)
+            shots = [shot.copy() for shot in shots]
+            for shot, own in zip(shots, ranges, strict=True):
+                own.unstretch(shot)
+                common.stretch(shot)
         return np.concatenate(shots, axis=-1)
+
+    def _check_other(self) -> None:
+        """Refuses second shots with the noise of the first: it would be learned as part of them."""
+        for index in range(0, len(self), -(-len(self) // _LOOKED_AT)):
+            with contextlib.suppress(DataError):  # a damaged record; training will say so
+                pair = self[index]
+                if (pair[..., :3] != pair[..., 3:]).any():
+                    return
+        raise _same(self.describe(0))
 
 
 def _find_partners(first: PatchRecords, second: PatchRecords) -> list[int]:
@@ -79,3 +106,33 @@ def _find_partners(first: PatchRecords, second: PatchRecords) -> list[int]:
             f"{there[bad[0]]}."
         )
     return [places[key] for key in keys]
+
+
+def _find_ranges(
+    first: PatchRecords, second: PatchRecords, partners: Sequence[int]
+) -> dict[int, tuple[ValueRange, ValueRange]]:
+    """The ranges of both shots, of the patches where they differ."""
+    sources = [
+        {each.path: each for each in records.manifest.sources} for records in (first, second)
+    ]
+    theirs = second.patches()
+    found, seen = {}, set()
+    for index, (picture, _) in enumerate(first.patches()):
+        other = theirs[partners[index]][0]
+        if picture not in seen:
+            seen.add(picture)
+            with contextlib.suppress(OSError):  # the pictures need not be there any more
+                if Path(first.manifest.root, picture).samefile(Path(second.manifest.root, other)):
+                    raise _same(picture)
+        shots = sources[0][picture], sources[1][other]
+        ranges = tuple(shot.value_range for shot in shots)
+        if shots[0].dtype == shots[1].dtype and ranges[0] != ranges[1]:
+            found[index] = ranges
+    return found
+
+
+def _same(what: str) -> DataError:
+    return DataError(
+        f"The second shots are the first ones, such as {what}. They must be other shots, of the "
+        "same scenes with other noise: give their folder with --second_shots."
+    )

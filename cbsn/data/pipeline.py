@@ -69,8 +69,9 @@ class PatchPipeline:
         if patch_size > records.patch_size:
             raise ConfigError(
                 f"The data set holds patches of {records.patch_size} pixels: take --patchsize "
-                f"{records.patch_size} or less, or prepare larger ones (prepare_dataset.py "
-                f"--patchsize). Received: patch_size={patch_size}"
+                f"{records.patch_size} or less, or give the folder of larger ones, as `python "
+                f"prepare_dataset.py --dataset PICTURES --patchsize {patch_size} --out FOLDER` "
+                f"makes them. Received: --patchsize {patch_size}"
             )
         if batch_size % workers:
             raise ConfigError(

@@ -21,12 +21,13 @@ def read_blocks(path: Path) -> np.ndarray:
         variables = scipy.io.loadmat(path)
     except Exception as error:  # damaged bytes make the decoder raise almost anything
         raise DataError(f"{path} cannot be read, it may be damaged: {error}") from error
-    arrays = [value for name, value in variables.items() if not name.startswith("__")]
-    if [(value.ndim, value.shape[-1], value.dtype) for value in arrays] != [(5, 3, np.uint8)]:
-        found = [f"{value.dtype} {value.shape}" for value in arrays]
+    arrays = [np.asarray(v) for name, v in variables.items() if not name.startswith("__")]
+    is_good = [(each.ndim, each.shape[-1:], each.dtype) for each in arrays] == [(5, (3,), np.uint8)]
+    if not (is_good and arrays[0].size):
+        found = [f"{each.dtype} {each.shape}" for each in arrays]
         raise DataError(
             f"{path} should hold one array of blocks, uint8 [pictures, blocks, height, width, 3]. "
-            f"Found: {', '.join(found)}"
+            f"Found: {', '.join(found) or 'none'}"
         )
     return arrays[0]
 

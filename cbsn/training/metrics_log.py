@@ -41,6 +41,7 @@ class MetricsLog:
 def _step(line: str) -> float:
     """The step of a line; infinite where the line is incomplete, as after a crash."""
     try:
-        return json.loads(line)["step"]
-    except (ValueError, KeyError, TypeError):
+        step = json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError, RecursionError):
         return math.inf
+    return step if type(step) is int else math.inf

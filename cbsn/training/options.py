@@ -5,7 +5,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from cbsn.data.noise import Noise
-from cbsn.errors import ConfigError
+from cbsn.errors import ConfigError, check_number
+from cbsn.value_range import check_white
+
+_LARGEST_SEED = 2**32 - 1
+_MOST_DEVICES = 256
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,11 +30,13 @@ class RunOptions:
             pictures; None for noisy pictures.
         own_noise: lowest and highest > 0, how many times as strong as in the pictures the noise is
             that is added to the teacher's: `MeasuredNoise`; None for none.
+        white: what white is in the files of pictures, those to validate on too, as for
+            `cbsn.data.image_io.read_picture`; None as they show it.
         gray: whether to train a network for gray pictures; None if the pictures are gray.
         checkpoints: folder of all runs.
         resume: whether to go on where a run of that name stopped.
         epochs: int, train for that many passes over the patches; 0 for the recipe's steps.
-        seed: int ≥ 0, seed of everything random.
+        seed: int in [0, 2³²), seed of everything random.
         precision: "auto" or one of `cbsn.precision.PRECISIONS`, the Keras dtype policy of the
             layers.
         deterministic: whether TensorFlow may use operations only that give the same bits each
@@ -64,6 +70,7 @@ class RunOptions:
     init: str | None = None
     noise: Noise | None = None
     own_noise: tuple[float, float] | None = None
+    white: float | None = None
     gray: bool | None = None
     checkpoints: Path = Path("checkpoints")
     resume: bool = True
@@ -90,6 +97,13 @@ class RunOptions:
                 "--name must be a plain folder name; say with --checkpoints where it goes. "
                 f"Received: --name {self.name!r}"
             )
+        try:
+            str(self.checkpoints / self.name).encode()
+        except UnicodeEncodeError as error:
+            raise ConfigError(
+                "TensorFlow writes to no path that is not UTF-8: take another --name, or another "
+                f"folder. Received: {self.checkpoints / self.name}"
+            ) from error
         if not 0 <= self.ema < 1:
             raise ConfigError(f"--ema must be 0 or above, and below 1. Received: {self.ema}")
         if self.teacher and self.second_shots:
@@ -115,11 +129,13 @@ class RunOptions:
             if self.val_noisy is None:
                 given, missing = missing, given
             raise ConfigError(f"Validation needs pairs: give {missing} along with {given}.")
-        if self.max_bad_steps < 1:
-            raise ConfigError(f"--max_bad_steps must be at least 1. Received: {self.max_bad_steps}")
-        for flag in ("epochs", "seed", "val_images", "print_every", "val_every", "save_every"):
-            if getattr(self, flag) < 0:
-                raise ConfigError(f"--{flag} must be 0 or above. Received: {getattr(self, flag)}")
+        check_white(self.white)
+        check_number("--seed", self.seed, 0, _LARGEST_SEED)
+        check_number("--cpu_devices", self.cpu_devices, 1, _MOST_DEVICES)
+        check_number("--max_bad_steps", self.max_bad_steps, 1)
+        counts = ("epochs", "accumulate", "val_images", "print_every", "val_every", "save_every")
+        for flag in counts:
+            check_number(f"--{flag}", getattr(self, flag), 0)
 
     def intervals(self, max_steps: int) -> tuple[int, int, int]:
         """Steps between log lines, validations and checkpoints in a training of that length."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shlex
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -47,6 +48,7 @@ def train(recipe_name: str, changes: Mapping[str, Any], options: RunOptions) -> 
         ConfigError: if settings do not fit each other, the data, or an earlier run, or if another
             process trains that run.
         DataError: if the data set or the validation pictures cannot be used.
+        ImageError: if a validation picture cannot be read.
         ModelError: if the run has checkpoints, but all are damaged.
         TrainingError: if it cannot go on: too many steps in a row are not finite, a checkpoint
             cannot be written, or another worker is gone. Earlier checkpoints are intact.
@@ -72,15 +74,18 @@ def train(recipe_name: str, changes: Mapping[str, Any], options: RunOptions) -> 
     if options.deterministic:
         tf.config.experimental.enable_op_determinism()
     workers = Workers(strategy, cluster)
+    recipe.build_network()  # its settings may not fit each other, which is to be known at once
     validation = None
     if options.val_clean is not None and workers.is_chief:
         noisy = options.val_noisy or options.noise
-        validation = PicturePairs(noisy, options.val_clean, options.val_images)
+        validation = PicturePairs(noisy, options.val_clean, options.val_images, white=options.white)
+        validation.check()
     with workers.chief_first():
         records = open_records(
             options.dataset,
             options.source,
             second_shots=options.second_shots,
+            white=options.white,
             convert=workers.is_chief,
         )
     gray = is_gray(records)
@@ -163,7 +168,8 @@ def train(recipe_name: str, changes: Mapping[str, Any], options: RunOptions) -> 
                 )
         TrainingLoop(folder, trainer, pipeline, validation, options, workers).run()
     if workers.is_chief:
-        infer = f"python infer.py --modelpath {folder} --imagepath PICTURES --savepath out"
+        path = shlex.quote(str(folder))
+        infer = f"python infer.py --modelpath {path} --imagepath PICTURES --savepath out"
         print(f"Denoise with: {infer}")
     return folder
 

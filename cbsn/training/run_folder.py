@@ -1,6 +1,7 @@
 """The folder of a run: who may write in it, and what was trained there before."""
 
 import contextlib
+import hashlib
 import json
 import os
 import socket
@@ -18,6 +19,9 @@ from cbsn.training.checkpoints import CHECKPOINTS
 
 RUN_FILE = "run.json"
 
+_LONGEST_NAME = 255
+"""Bytes, on all usual file systems."""
+
 
 @contextlib.contextmanager
 def lock_run(folder: Path) -> Iterator[None]:
@@ -32,8 +36,7 @@ def lock_run(folder: Path) -> Iterator[None]:
         ConfigError: if another process holds it, or files cannot be locked there.
     """
     # Beside the folder, which --no-resume renames.
-    path = folder.with_name(f".{folder.name}.lock")
-    owner_path = path.with_suffix(".owner")
+    path, owner_path = _beside(folder, ".", ".lock"), _beside(folder, ".", ".owner")
     lock = filelock.FileLock(path)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -90,10 +93,20 @@ def open_run(
         ) from error
 
 
+def _beside(folder: Path, prefix: str, suffix: str) -> Path:
+    """A path beside a folder, called like it; the end of a name that is too long is replaced."""
+    name = os.fsencode(folder.name)
+    room = _LONGEST_NAME - len(prefix) - len(suffix)
+    if len(name) > room:
+        digest = hashlib.sha256(name).hexdigest()[:16].encode()
+        name = name[: room - len(digest)] + digest
+    return folder.with_name(f"{prefix}{os.fsdecode(name)}{suffix}")
+
+
 def _open(folder: Path, now: dict[str, Any], resume: bool) -> None:
     if folder.exists() and not resume:
         number = 1
-        while (aside := folder.with_name(f"{folder.name}.{number}")).exists():
+        while (aside := _beside(folder, "", f".{number}")).exists():
             number += 1
         folder.rename(aside)
         print(f"The earlier run {folder.name} is kept as {aside}.", file=sys.stderr)
@@ -105,7 +118,7 @@ def _open(folder: Path, now: dict[str, Any], resume: bool) -> None:
     if path.exists():
         try:
             before = dict(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, TypeError, RecursionError) as error:
             raise ConfigError(
                 f"{path} cannot be read ({error}). Delete it to go on from the run's checkpoints "
                 "with these flags, or start over with --no-resume."

@@ -126,7 +126,7 @@ def test_steps_per_epoch_rounds_up(records):
 
 
 def test_crops_larger_than_the_patches_are_refused(records):
-    with pytest.raises(ConfigError, match=r"--patchsize 256 or less.*patch_size=300"):
+    with pytest.raises(ConfigError, match=r"--patchsize 256 or less.*--patchsize 300"):
         PatchPipeline(records, 300, 4)
 
 
