@@ -199,7 +199,7 @@ class Diagnosis:
             f" (none to speak of: below {_NOISE_LEFT[0]})",
             ": a little is left; or fine texture, where the noise is weak",
             ": noise was left, unless the picture is fine texture all over. Blind spots see "
-            "through noise that is correlated: train with a larger --stride_b",
+            "through noise that is correlated: train by train.py with a larger --stride_b",
         )[degree]
         return degree, f"Noise left: {self.noise_left:.2f} of it, in the smoothest places{words}."
 

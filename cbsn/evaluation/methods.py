@@ -117,7 +117,7 @@ def find_denoised(folders: Iterable[str | Path], names: Sequence[str]) -> list[M
         if missing:
             raise DataError(
                 f"{folder} has no denoised picture for {len(missing)} of {len(names)} names, such "
-                f"as {missing[0]}. Denoise them with --savepath {folder}, or score fewer."
+                f"as {missing[0]}. Denoise them by infer.py --savepath {folder}, or score fewer."
             )
 
         def read(

@@ -15,7 +15,8 @@ try:
 except ImportError as error:
     raise ConfigError(
         "TensorFlow Serving's API is not installed: pip install 'cbsn[serving]' (from a clone: "
-        f"pip install '.[serving]'). The client needs none with --rest. Received: {error}"
+        "pip install '.[serving]'). python -m cbsn.export.client needs none with --rest. "
+        f"Received: {error}"
     ) from error
 
 __all__ = [

@@ -133,7 +133,7 @@ def _check_overwriting(targets: dict[Path, Path]) -> None:
         if file in by_file:
             raise ConfigError(
                 f"The result of {source} would overwrite {by_file[file]}. "
-                "Give another folder as --savepath."
+                "Give another folder for the results."
             )
         if file in writers:
             raise ConfigError(

@@ -50,10 +50,11 @@ class Advice:
 
     def lines(self) -> list[str]:
         """Returns the flags of `train.py`, and the reasons."""
-        # Noise2Void has no strides.
-        strides = f" --stride_b {self.stride_b} --stride_i {self.stride_i}"
-        flags = f"--recipe {self.recipe}" + ("" if self.recipe == "n2v-unet" else strides)
-        return [f"Train with {flags}", *(f"- {reason}" for reason in self.reasons)]
+        command = f"train.py --recipe {self.recipe}"
+        if self.recipe != "n2v-unet":  # Noise2Void has no strides
+            b, i = self.stride_b, self.stride_i
+            command = f"train.py --recipe {self.recipe} --stride_b {b} --stride_i {i}"
+        return [f"Train with {command}", *(f"- {reason}" for reason in self.reasons)]
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain values, fit for JSON, by the names of the attributes."""

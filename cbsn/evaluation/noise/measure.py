@@ -131,9 +131,9 @@ def too_few(survey: Survey) -> str:
     if not counts["all"]:
         return f"No picture has {size}: give larger ones. Received: {pictures} pictures"
     return (
-        "There are too few flat blocks to see the noise in. Give larger or more pictures, or "
-        "--modelpath or --denoised to take what a denoiser took away; or scale the pictures down, "
-        f"if their noise is blotches of more than 7 pixels. Received: {pictures} pictures, of "
-        f"whose {counts['all']} blocks of {size} {counts['clipped']} are clipped, "
-        f"{counts['silent']} without noise and {counts['uneven']} uneven"
+        "There are too few flat blocks to see the noise in. Give larger or more pictures, or let "
+        "python -m cbsn.evaluation.noise take what a denoiser took away (--modelpath, --denoised); "
+        "or scale the pictures down, if their noise is blotches of more than 7 pixels. Received: "
+        f"{pictures} pictures, of whose {counts['all']} blocks of {size} {counts['clipped']} are "
+        f"clipped, {counts['silent']} without noise and {counts['uneven']} uneven"
     )

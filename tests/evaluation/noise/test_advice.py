@@ -115,7 +115,7 @@ def test_clipping_is_told():
 def test_lines_and_json():
     advice = advise(_estimate([0.5, 0.2]))
     first, *others = advice.lines()
-    assert first == "Train with --recipe cbsn --stride_b 3 --stride_i 2"
+    assert first == "Train with train.py --recipe cbsn --stride_b 3 --stride_i 2"
     assert others == [f"- {reason}" for reason in advice.reasons]
     assert json.loads(json.dumps(advice.to_dict()))["stride_b"] == 3
-    assert advise(_estimate([])).lines()[0] == "Train with --recipe n2v-unet"
+    assert advise(_estimate([])).lines()[0] == "Train with train.py --recipe n2v-unet"

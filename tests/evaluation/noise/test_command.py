@@ -55,7 +55,7 @@ def test_tables_json_and_figure(run, pictures, tmp_path):
     assert process.stderr == ""
     lines = process.stdout.splitlines()
     assert lines[0].startswith("Noise of 6 pictures, seen in flat blocks: ")
-    assert "Train with --recipe n2v-unet" in lines
+    assert "Train with train.py --recipe n2v-unet" in lines
     found = json.loads((tmp_path / "noise.json").read_text())
     assert found["names"] == [str(pictures / f"{number}.png") for number in range(6)]
     assert found["noise"]["level"] == [pytest.approx(12, rel=0.03)]

@@ -1,0 +1,194 @@
+"""What messages advise works in the command that prints them.
+
+A message is any text of several words in the code. The flags that it names must be flags of all
+commands that import its module, or it must say of which command they are: "the --out of
+prepare_dataset.py". A flag that was given, as in "Received: --tile -1", is one of that command.
+"""
+
+import argparse
+import ast
+import functools
+import importlib
+import re
+import runpy
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+SCRIPTS = ("train.py", "infer.py", "evaluate.py", "export.py", "prepare_dataset.py")
+MODULES = {
+    "benchmarks": "benchmarks/__main__.py",
+    "cbsn.evaluation.noise": "cbsn/evaluation/noise/__main__.py",
+    "cbsn.evaluation.submit": "cbsn/evaluation/submit/__main__.py",
+    "cbsn.export.client": "cbsn/export/client.py",
+    "cbsn.export.server": "cbsn/export/server.py",
+    "cbsn.inference.beam": "cbsn/inference/beam/__main__.py",
+    "cbsn.ship": "cbsn/ship.py",
+    "cbsn.training.launch": "cbsn/training/launch.py",
+}
+COMMANDS = {**{name: name for name in SCRIPTS}, **MODULES}
+
+PRINTED_BY = {
+    # These import the module for something else than what the message is about.
+    "benchmarks": {"benchmarks"},  # its suites are imported by name
+    "cbsn/data/image_io.py": {"infer.py", "cbsn.export.client", "cbsn.inference.beam"},  # writing
+    "cbsn/data/paired_records.py": {"train.py"},
+    "cbsn/export/transport.py": {"cbsn.export.client"},
+    "cbsn/objectives/perceptual.py": {"train.py"},
+    "cbsn/training/strides.py": {"train.py"},
+    "cbsn/training/teaching.py": {"train.py"},
+    "data_prep": {"train.py", "prepare_dataset.py"},
+    # It was said that the network refines, in those that have the flag.
+    "cbsn/inference/passes.py": {
+        *("infer.py", "evaluate.py", "export.py", "cbsn.evaluation.noise"),
+        *("cbsn.evaluation.submit", "cbsn.inference.beam"),
+    },
+}
+"""Commands that print the messages of a module, or a folder, where not all do that import it."""
+
+OF_OTHER_PROGRAMS = {"--hash", "--require-hashes"}
+
+_FLAG = re.compile(r"(?<![\w-])--[a-z][\w-]*")
+_COMMAND = re.compile(r"\b(\w+\.py)\b|python -m ([\w.]*\w)")
+
+
+def _messages(source: str) -> Iterator[str]:
+    """Texts of several words, but for docstrings and for what is said of flags themselves."""
+    tree = ast.parse(source)
+    seen = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            seen.add(node.value)
+        elif isinstance(node, ast.Call):
+            name = getattr(node.func, "attr", getattr(node.func, "id", ""))
+            if name.startswith("add") or "arser" in name:
+                seen.update(ast.walk(node))
+    for node in ast.walk(tree):
+        if node in seen:
+            continue
+        if isinstance(node, ast.JoinedStr):
+            seen.update(node.values)
+            parts = (v.value if isinstance(v, ast.Constant) else "{}" for v in node.values)
+            text = "".join(parts)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            text = node.value
+        else:
+            continue
+        if " " in text:
+            yield text
+
+
+def _was_given(flag: str, text: str) -> bool:
+    """Whether the message is about a flag that the user has given."""
+    end = r"(?![\w-])"
+    return re.search(rf"^{flag}{end}|Received:.*{flag}{end}", text, re.DOTALL) is not None
+
+
+def _wrong_flags(path: str, source: str) -> list[str]:
+    """What the messages of a module name and a command that prints them does not have."""
+    printed_by = {name for name in COMMANDS if path in _imported_by(name)}
+    for place, commands in PRINTED_BY.items():
+        if path == place or path.startswith(f"{place}/"):
+            printed_by = commands
+    wrong = []
+    for text in _messages(source):
+        said = {a or b for a, b in _COMMAND.findall(text)} & COMMANDS.keys()
+        for flag in {*_FLAG.findall(text)} - OF_OTHER_PROGRAMS:
+            if _was_given(flag, text) or any(flag in _flags(name) for name in said):
+                continue
+            lacking = sorted(name for name in printed_by if flag not in _flags(name))
+            if lacking or not printed_by:
+                wrong.append(f"{path}: {flag}, which {lacking or 'no command'} lacks, in {text!r}")
+    return wrong
+
+
+@functools.cache
+def _flags(command: str) -> set[str]:
+    """All flags of a command."""
+    if command in SCRIPTS:
+        parser = runpy.run_path(str(ROOT / command))["make_parser"]()
+    else:
+        name = COMMANDS[command].removesuffix(".py").replace("/", ".")
+        parser = importlib.import_module(name).make_parser()
+    parsers, flags = [parser], {"--verbosity"}
+    while parsers:
+        for action in parsers.pop()._actions:
+            flags.update(action.option_strings)
+            if isinstance(action, argparse._SubParsersAction):
+                parsers += action.choices.values()
+    return flags
+
+
+@functools.cache
+def _imported_by(command: str) -> set[str]:
+    """All modules that a command may import, by their paths."""
+    found, todo = set(), [COMMANDS[command]]
+    while todo:
+        path = todo.pop()
+        if path not in found:
+            found.add(path)
+            todo += _imports(path)
+    return found
+
+
+@functools.cache
+def _imports(path: str) -> list[str]:
+    names = set()
+    for node in ast.walk(ast.parse((ROOT / path).read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            names.update(each.name for each in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.update({node.module, *(f"{node.module}.{each.name}" for each in node.names)})
+    places = [name.replace(".", "/") for name in names]
+    files = [f"{place}{end}" for place in places for end in (".py", "/__init__.py")]
+    return [file for file in files if (ROOT / file).is_file()]
+
+
+def _sources() -> list[str]:
+    found = [
+        *ROOT.glob("cbsn/**/*.py"),
+        *ROOT.glob("data_prep/*.py"),
+        *ROOT.glob("benchmarks/*.py"),
+    ]
+    return sorted([*SCRIPTS, *(path.relative_to(ROOT).as_posix() for path in found)])
+
+
+@pytest.mark.parametrize("path", _sources())
+def test_flags_are_those_of_the_commands_that_print_them(path):
+    assert _wrong_flags(path, (ROOT / path).read_text("utf-8")) == []
+
+
+@pytest.mark.parametrize("path", _sources())
+def test_commands_that_are_named_are_there(path):
+    for text in _messages((ROOT / path).read_text("utf-8")):
+        for script, module in _COMMAND.findall(text):
+            places = [script or module.replace(".", "/") + end for end in (".py", "/__main__.py")]
+            assert any((ROOT / place).is_file() for place in places), text
+
+
+def test_exceptions_are_needed():
+    for place, commands in PRINTED_BY.items():
+        assert (ROOT / place).exists()
+        assert commands <= COMMANDS.keys()
+
+
+@pytest.mark.parametrize(
+    ("text", "flag"),
+    [
+        ("Take --no-resume to start over.", None),
+        ("Start over with --force.", "--force"),
+        ("Start over with prepare_dataset.py --force, which sets it aside.", None),
+        ("Start over with the --force of prepare_dataset.py.", None),
+        ("Start over with infer.py --force.", "--force"),
+        ("--force is not for that. Received: --force", None),
+        ("--lr must be above 0.", None),
+        ("Take a smaller value of --lrate.", "--lrate"),
+    ],
+)
+def test_wrong_advice_is_found(text, flag):
+    """As in a message of train.py."""
+    wrong = _wrong_flags("train.py", f"raise ConfigError({text!r})")
+    assert [each.split(",")[0] for each in wrong] == ([f"train.py: {flag}"] if flag else [])
