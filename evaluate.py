@@ -72,6 +72,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     cli.add_noise(on, "instead of --noisy, noise for the clean pictures, always the same")
     on.add_argument("--seed", type=int, default=0, help="of that noise")
+    cli.add_white(on)
     on.add_argument("--images", type=int, default=0, help="take so many, evenly spread; 0: all")
 
     how = parser.add_argument_group("conventions, in which published figures differ")
@@ -89,8 +90,9 @@ def make_parser() -> argparse.ArgumentParser:
     how.add_argument(
         "--data_range",
         metavar="R",
-        help="peak of PSNR and SSIM: dtype (255, 65535, or 1 for floats), clean (highest less "
-        "lowest value of each clean picture), or a number in units of the pictures (dtype)",
+        help="peak of PSNR and SSIM: dtype (white: 255, 65535 or that of fewer bits, or 1 for "
+        "floats), clean (highest less lowest value of each clean picture), or a number in units "
+        "of the pictures (dtype)",
     )
     how.add_argument(
         "--color",

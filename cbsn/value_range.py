@@ -152,6 +152,12 @@ class ValueRange:
             block = pixels[rows].astype(np.float64)
             pixels[rows] = block * (self.white - self.black) + self.black
 
+    def change(self, pixels: np.ndarray, other: "ValueRange") -> None:
+        """Scales values that were stretched from this range as if from another one, in place."""
+        if (self.black, self.white) != (other.black, other.white):
+            self.unstretch(pixels)
+            other.stretch(pixels)
+
     def __str__(self) -> str:
         if self.black == 0 and self.source == "values" and self.white in _BITS:
             return f"{_BITS[self.white]} bits, white is {self.white:g}"

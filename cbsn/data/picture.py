@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from cbsn.value_range import ValueRange
+from cbsn.value_range import ValueRange, value_range
 
 EXIF_PREFIX = b"Exif\0\0"
 """What stands before an EXIF block in most files; `Picture.exif` is without."""
@@ -49,6 +49,11 @@ class Picture:
     def alpha(self) -> np.ndarray | None:
         """The alpha channel, [H, W, 1], or None."""
         return None if self.pixels.shape[-1] % 2 else self.pixels[..., -1:]
+
+    @property
+    def range_in_file(self) -> ValueRange:
+        """What black and white are in the file."""
+        return self.value_range or ValueRange(0.0, value_range(self.pixels.dtype))
 
     def with_pixels(self, pixels: np.ndarray) -> "Picture":
         """The same picture and metadata with other pixels [H, W, C]."""

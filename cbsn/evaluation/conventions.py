@@ -8,7 +8,7 @@ import skimage
 
 from cbsn.errors import ConfigError, check_number
 from cbsn.evaluation.metrics import SSIMS, check_comparable, psnr, ssim
-from cbsn.value_range import value_range
+from cbsn.value_range import ValueRange, value_range
 
 ROUNDINGS = {"round": np.rint, "floor": np.floor, "none": None}
 COLORS = ("rgb", "luma")
@@ -116,6 +116,18 @@ class Conventions:
                 f"a result of {picture.dtype} cannot be compared with a clean picture of {dtype}"
             )
         return np.clip(values, 0, peak) if self.clip else values
+
+    def stretched(self, found: ValueRange, dtype: np.dtype) -> "Conventions":
+        """Returns these for pictures that were stretched from their own range of values.
+
+        Args:
+            found: what black and white were in the files.
+            dtype: of the pictures.
+        """
+        if self.data_range in ("dtype", "clean") or found.is_of(dtype):
+            return self
+        peak = float(self.data_range) * value_range(dtype) / (found.white - found.black)
+        return dataclasses.replace(self, data_range=repr(peak))
 
     def psnr_and_ssim(self, clean: np.ndarray, denoised: np.ndarray) -> tuple[float, float]:
         """Compares two pictures.

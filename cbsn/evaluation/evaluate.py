@@ -21,6 +21,7 @@ from cbsn.evaluation.report.picture import ReportPicture
 from cbsn.evaluation.results import make_folder, write_results
 from cbsn.evaluation.scores import Scores, format_table
 from cbsn.evaluation.scoring import choose_lpips, score, unrounded
+from cbsn.value_range import check_white
 
 _LARGEST_SEED = 2**64 - 1
 
@@ -39,6 +40,7 @@ def evaluate(
     conventions: Conventions | None = None,
     lpips: bool | None = None,
     lpips_weights: Path | None = None,
+    white: float | None = None,
     out: Path | None = None,
     report_images: int = 12,
     **options: Any,
@@ -62,6 +64,7 @@ def evaluate(
         lpips: whether to take LPIPS, and to fetch its weights if need be. None to take it of
             pictures in colour, if the weights are given or in the cache.
         lpips_weights: as for `LPIPS.load`.
+        white: float > 0, the value of white in the files, as for `read_picture`.
         out: folder for the results, as for `write_results`; made if it is not there.
         report_images: int ≥ 0, pictures in the report, spread evenly; 0 for no report.
         **options: as for `Denoiser.load`.
@@ -95,9 +98,10 @@ def evaluate(
         raise ConfigError(
             "There is nothing to score: give a --modelpath, --denoised, or --baselines noisy."
         )
+    check_white(white)
     conventions = conventions or Conventions.choose(noise is not None)
-    pairs = PicturePairs(source, clean, images, seed)
-    methods = find_denoised(denoised, pairs.names)
+    pairs = PicturePairs(source, clean, images, seed, white=white)
+    methods = find_denoised(denoised, pairs, white)
     if out is not None:
         out = make_folder(out)
     # All are loaded before the first is scored, so that a wrong path is told at once.

@@ -12,6 +12,7 @@ from cbsn.data.noise import Noise
 from cbsn.errors import ConfigError, DataError, in_one_line
 from cbsn.evaluation.baselines import BASELINES, Baseline
 from cbsn.evaluation.named_pictures import find_named_pictures
+from cbsn.evaluation.picture_pairs import PicturePairs
 from cbsn.files import expanded
 from cbsn.inference.denoiser import Denoiser
 from cbsn.training.metrics_log import METRICS_FILE
@@ -100,19 +101,23 @@ def make_baselines(names: str, noise: Noise | None, sigma: str | None) -> list[M
     return methods
 
 
-def find_denoised(folders: Iterable[str | Path], names: Sequence[str]) -> list[Method]:
+def find_denoised(
+    folders: Iterable[str | Path], pairs: PicturePairs, white: float | None = None
+) -> list[Method]:
     """Finds pictures that were denoised before.
 
     Args:
         folders: each with a picture of each name.
-        names: of the pairs that they are scored on.
+        pairs: what they are scored on.
+        white: as for `find_named_pictures`.
 
     Raises:
         DataError: if a folder has none of a name, or two.
     """
     methods = []
     for folder in dict.fromkeys(map(str, folders)):
-        found = find_named_pictures(folder)
+        found = find_named_pictures(folder, white)
+        names = pairs.names
         missing = [name for name in names if name not in found]
         if missing:
             raise DataError(
@@ -125,6 +130,8 @@ def find_denoised(folders: Iterable[str | Path], names: Sequence[str]) -> list[M
         ) -> np.ndarray:
             picture = found[name].read()
             expected = noisy if clean is None else clean
+            if picture.pixels.dtype == expected.dtype:
+                picture.range_in_file.change(picture.color, pairs.ranges[name])
             pixels = picture.color if expected.shape[-1] == 1 else to_rgb(picture)
             if pixels.shape != expected.shape:
                 raise DataError(

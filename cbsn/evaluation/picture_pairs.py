@@ -29,6 +29,8 @@ class PicturePairs:
 
     Attributes:
         names: of the pairs, in their order.
+        ranges: by name, what black and white were in the files of the pair that was read last:
+            its pixels use the whole range of their dtype.
 
     Raises:
         DataError: if a noisy picture has no clean one, or several have one name.
@@ -57,6 +59,7 @@ class PicturePairs:
                 f"{len(missing)} of {len(named)}, such as {named[missing[0]].place}."
             )
         self.names = spread([*named], limit)
+        self.ranges: dict[str, ValueRange] = {}
 
     def __len__(self) -> int:
         return len(self.names)
@@ -64,21 +67,25 @@ class PicturePairs:
     def __iter__(self) -> Iterator[tuple[np.ndarray | None, np.ndarray | None]]:
         """Yields (noisy, clean), two arrays of one dtype: [H, W, 3], or [H, W, 1] if both are gray.
 
-        Both use the range of values that holds the two. The one that there is none of is None.
+        Both are in one range of values: [0, 1] for floats whose clean side is in it, else what
+        holds the two. The one that there is none of is None.
 
         Raises:
             ImageError: if a file is not readable.
             DataError: if a pair differs in size or depth.
         """
         for name in self.names:
-            if self._noise:
-                color = self._clean[name].read().color
-                yield self._noise.fixed(color, self._seed, name), self._noise.clean(color)
-            elif self._noisy is None or self._clean is None:
-                color = (self._noisy or self._clean)[name].read().color
-                yield (color, None) if self._clean is None else (None, color)
+            if self._noise or self._noisy is None or self._clean is None:
+                picture = (self._noisy or self._clean)[name].read()
+                self.ranges[name] = picture.range_in_file
+                color = picture.color
+                if self._noise:
+                    yield self._noise.fixed(color, self._seed, name), self._noise.clean(color)
+                else:
+                    yield (color, None) if self._clean is None else (None, color)
             else:
-                yield _read_pair(self._noisy[name], self._clean[name])
+                *pair, self.ranges[name] = _read_pair(self._noisy[name], self._clean[name])
+                yield tuple(pair)
 
     def check(self) -> None:
         """Reads all pairs: a fault in one of them is to be known before they are needed.
@@ -116,7 +123,10 @@ class PicturePairs:
         return float(np.mean(values)), triples
 
 
-def _read_pair(noisy: NamedPicture, clean: NamedPicture) -> tuple[np.ndarray, np.ndarray]:
+def _read_pair(
+    noisy: NamedPicture, clean: NamedPicture
+) -> tuple[np.ndarray, np.ndarray, ValueRange]:
+    """Two pictures in one range, and that."""
     pictures = noisy.read(), clean.read()
     shapes = [each.color.shape for each in pictures]
     dtypes = [each.pixels.dtype for each in pictures]
@@ -125,13 +135,12 @@ def _read_pair(noisy: NamedPicture, clean: NamedPicture) -> tuple[np.ndarray, np
             f"{noisy.place} ({shapes[0]}, {dtypes[0]}) and {clean.place} ({shapes[1]}, "
             f"{dtypes[1]}) are not a pair: size or depth differ."
         )
-    whole = ValueRange(0.0, value_range(dtypes[0]))
-    ranges = [each.value_range or whole for each in pictures]
-    common = ValueRange.common(*ranges)
+    ranges = [each.range_in_file for each in pictures]
+    # Noisy floats may lie beyond [0, 1], where noise is not clipped; that makes no other peak.
+    is_unit = dtypes[0].kind == "f" and ranges[1].is_of(dtypes[1])
+    common = ranges[1] if is_unit else ValueRange.common(*ranges)
     for picture, own in zip(pictures, ranges, strict=True):
-        if (own.black, own.white) != (common.black, common.white):
-            own.unstretch(picture.color)  # views of pixels that nobody else has
-            common.stretch(picture.color)
+        own.change(picture.color, common)  # a view of pixels that nobody else has
     gray = all(shape[-1] == 1 for shape in shapes)
     first, second = (each.color if gray else to_rgb(each) for each in pictures)
-    return first, second
+    return first, second, common

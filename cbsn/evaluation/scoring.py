@@ -88,7 +88,8 @@ def score(
         if index in keep:
             kept[index] = denoised
         if clean is not None:
-            for key, value in _measure(name, clean, denoised, conventions, lpips).items():
+            here = conventions.stretched(pairs.ranges[name], clean.dtype)
+            for key, value in _measure(name, clean, denoised, here, lpips).items():
                 figures[key].append(value)
         # Nothing can be said of what was left as it was, nor of what is too small.
         if noisy is not None and denoised is not given and min(noisy.shape[:2]) >= SMALLEST:

@@ -313,3 +313,26 @@ def test_results_that_are_not_finite_are_refused(noisy, monkeypatch):
 def test_a_sigma_that_nobody_is_told_is_checked_too(clean, sigma):
     with pytest.raises(ConfigError, match=f"Received: --baseline_sigma {sigma}"):
         evaluate(clean, noise=GAUSSIAN, baseline_sigma=sigma)
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "float32"])
+def test_figures_are_those_of_the_range_in_the_files(tmp_path, random, dtype):
+    """Of 12 bits, or of floats in another unit: no other than of all 16 bits."""
+    clean = random.integers(0, 4096, (40, 50, 3))
+    clean[0, :2] = [[0] * 3, [4095] * 3]
+    noisy = np.clip(clean + random.integers(-300, 301, clean.shape), 0, 4095)
+    denoised = np.clip(clean + random.integers(-99, 100, clean.shape), 1, 3000)
+    for name, pixels in (("clean", clean), ("noisy", noisy), ("denoised", denoised)):
+        (tmp_path / name).mkdir()
+        tifffile.imwrite(tmp_path / name / "a.tif", pixels.astype(dtype), photometric="rgb")
+    folders = {"noisy": tmp_path / "noisy", "denoised": [tmp_path / "denoised"]}
+    expected = [
+        20 * np.log10(4095 / np.sqrt(np.mean((each - clean) ** 2))) for each in (noisy, denoised)
+    ]
+    for data_range in ("dtype", "4095", "clean"):
+        conventions = Conventions.choose(False, data_range=data_range, rounding="none")
+        scores = evaluate(tmp_path / "clean", **folders, conventions=conventions)
+        assert [each.psnr[0] for each in scores] == pytest.approx(expected, abs=1e-3)
+    conventions = Conventions.choose(False, rounding="none")
+    (half, _) = evaluate(tmp_path / "clean", **folders, white=8190, conventions=conventions)
+    assert half.psnr[0] == pytest.approx(expected[0] + 20 * np.log10(2), abs=1e-3)

@@ -146,3 +146,17 @@ def test_names_of_any_bytes(tmp_path):
         _write(tmp_path / kind / name, np.full((8, 9), 90, "uint8"))
     PicturePairs(tmp_path / "noisy", tmp_path / "clean").check()
     PicturePairs(Noise.parse(None, "25", None), tmp_path / "clean").check()
+
+
+def test_floats_are_in_the_range_of_the_clean_one(tmp_path, random):
+    """Noise that was not clipped is no reason for another peak."""
+    clean = random.random((9, 8, 3)).astype(np.float32)
+    clean[0, 0] = 0, 1, 1
+    for folder, pixels in (("clean", clean), ("noisy", clean * 3 - 1)):
+        (tmp_path / folder).mkdir()
+        tifffile.imwrite(tmp_path / folder / "a.tif", pixels, photometric="rgb")
+    pairs = PicturePairs(tmp_path / "noisy", tmp_path / "clean")
+    ((noisy, ours),) = pairs
+    np.testing.assert_array_equal(ours, clean)
+    np.testing.assert_allclose(noisy, clean * 3 - 1, atol=1e-6)
+    assert (pairs.ranges["a"].black, pairs.ranges["a"].white) == (0, 1)

@@ -23,6 +23,7 @@ def main(flags: argparse.Namespace) -> None:
         read_pictures,
     )
     from cbsn.files import write_json
+    from cbsn.value_range import check_white
 
     if flags.modelpath and flags.denoised:
         raise ConfigError(
@@ -33,18 +34,19 @@ def main(flags: argparse.Namespace) -> None:
         check_figure(flags.figure)
     for flag in ("figure", "json"):
         _check_folder(flag, getattr(flags, flag))
+    check_white(flags.white)
     paths = find_pictures(flags.pictures, flags.images)
     diagnoses: list[Diagnosis] = []
     if flags.denoised:
-        pairs = read_pairs(paths, flags.denoised)
+        pairs = read_pairs(paths, flags.denoised, flags.white)
         estimate = estimate_noise_of_residuals(_diagnosed(pairs, diagnoses))
     elif flags.modelpath:
-        names = ("r3", "self_ensemble", "tile", "precision", "engine")
+        names = ("white", "r3", "self_ensemble", "tile", "precision", "engine")
         options = {name: getattr(flags, name) for name in names}
         pairs = denoise_pictures(paths, flags.modelpath, **options)
         estimate = estimate_noise_of_residuals(_diagnosed(pairs, diagnoses))
     else:
-        estimate = estimate_noise(read_pictures(paths))
+        estimate = estimate_noise(read_pictures(paths, flags.white))
     advice = advise(estimate)
     found = {"noise": estimate.to_dict(), "advice": advice.to_dict()}
     print("\n".join([*estimate.lines(), "", *advice.lines()]))
@@ -97,6 +99,7 @@ def make_parser() -> argparse.ArgumentParser:
         help="likewise, with pictures of the same names that are denoised already",
     )
     add("--images", type=int, default=0, help="take so many pictures, evenly spread; 0: all")
+    cli.add_white(parser)
     cli.add_denoising(parser)
     add("--figure", type=Path, metavar="FILE", help="file for a figure, such as noise.png")
     add("--json", type=Path, metavar="FILE", help="file for all numbers")

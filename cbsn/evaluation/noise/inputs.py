@@ -27,18 +27,29 @@ def find_pictures(patterns: Iterable[str], images: int = 0) -> list[Path]:
     return spread(paths, images)
 
 
-def read_pictures(paths: Sequence[Path]) -> Iterator[np.ndarray]:
+def read_pictures(paths: Sequence[Path], white: float | None = None) -> Iterator[np.ndarray]:
     """Yields the pictures [H, W, 1] or [H, W, 3] one by one.
+
+    Args:
+        paths: their files.
+        white: as for `read_picture`.
 
     Raises:
         ImageError: if one cannot be read.
     """
     for path in paths:
-        yield read_picture(path).color
+        yield read_picture(path, white=white).color
 
 
-def read_pairs(paths: Sequence[Path], folder: str) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def read_pairs(
+    paths: Sequence[Path], folder: str, white: float | None = None
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yields each picture with the one of its name, but for the suffix, in a folder.
+
+    Args:
+        paths: the pictures.
+        folder: of the others, which are taken in the range of values of the first.
+        white: as for `read_picture`.
 
     Raises:
         DataError: if one is not there, or of another size or depth.
@@ -52,17 +63,21 @@ def read_pairs(paths: Sequence[Path], folder: str) -> Iterator[tuple[np.ndarray,
                 f"for {path}."
             )
     for path in paths:
-        yield read_picture(path).color, read_picture(denoised[path.stem]).color
+        first, second = (read_picture(each, white=white) for each in (path, denoised[path.stem]))
+        if first.pixels.dtype == second.pixels.dtype:
+            second.range_in_file.change(second.color, first.range_in_file)
+        yield first.color, second.color
 
 
 def denoise_pictures(
-    paths: Sequence[Path], model_path: str, **options: str
+    paths: Sequence[Path], model_path: str, white: float | None = None, **options: str
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yields each picture with what a model makes of it.
 
     Args:
         paths: the pictures.
         model_path: as for `Denoiser.load`.
+        white: as for `read_picture`.
         **options: likewise.
 
     Raises:
@@ -74,7 +89,7 @@ def denoise_pictures(
 
     denoise = Denoiser.load(model_path, **options)
     print(f"{denoise.recipe.name} ({model_path}): {denoise.choices}", flush=True)
-    for path, picture in zip(paths, read_pictures(paths), strict=True):
+    for path, picture in zip(paths, read_pictures(paths, white), strict=True):
         try:
             yield picture, denoise(picture, white=value_range(picture.dtype))
         except CbsnError as error:
