@@ -80,7 +80,7 @@ def _pairs_before(out: Path, made_of: dict) -> int:
     noisy, clean = (len(list((out / side).glob(_BLOCK_NAME))) for side in SIDES)
     try:
         state = json.loads((out / PAIRS_NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return 0
     return noisy if state == {"pairs": noisy, "sources": made_of} and noisy == clean else 0
 

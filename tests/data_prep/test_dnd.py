@@ -57,3 +57,21 @@ def test_other_variable_is_an_error(tmp_path, stored):
 def test_other_shape_is_an_error(tmp_path, stored):
     with pytest.raises(ImageError, match=r"shape \(9, 5\)"):
         dnd.read(write_mat(tmp_path / "x.mat", stored[0]))
+
+
+def test_what_is_no_picture_is_an_error(tmp_path, stored):
+    path = tmp_path / "x.mat"
+    for value in (b"text", 3.0, stored.astype("complex64"), stored[:, :0]):
+        with pytest.raises(ImageError):
+            dnd.read(write_mat(path, value))
+    with h5py.File(path, "w") as file:
+        file.create_group("InoisySRGB")
+    with pytest.raises(ImageError, match="no array"):
+        dnd.read(path)
+    with h5py.File(path, "w") as file:  # takes no room in the file
+        file.create_dataset("InoisySRGB", (3, 10**6, 10**6), np.float32)
+    with pytest.raises(ImageError, match="claims 1000000 x 1000000 pixels"):
+        dnd.read(path)
+    path.write_bytes(b"no HDF5")
+    with pytest.raises(ImageError, match="no readable"):
+        dnd.read(path)

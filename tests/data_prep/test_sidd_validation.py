@@ -1,3 +1,4 @@
+import contextlib
 import json
 
 import numpy as np
@@ -5,6 +6,7 @@ import pytest
 import scipy.io
 from PIL import Image
 
+from cbsn.data.sidd_blocks import read_blocks
 from cbsn.errors import DataError
 from data_prep.sidd_validation import write_pairs
 
@@ -57,7 +59,7 @@ def test_second_run_writes_nothing(tmp_path):
     assert marked.read_bytes() != b"marked"
 
 
-@pytest.mark.parametrize("state", [None, "", "[]", "{}"])
+@pytest.mark.parametrize("state", [None, "", "[]", "{}", "[" * 10**5])
 def test_incomplete_pairs_are_made_again(tmp_path, state):
     write_mats(tmp_path)
     write_pairs(tmp_path, tmp_path / "out")
@@ -108,3 +110,25 @@ def test_damaged_file_is_refused(tmp_path):
     path.write_bytes(path.read_bytes()[:500])
     with pytest.raises(DataError, match=r"ValidationNoisyBlocksSrgb\.mat cannot be read"):
         write_pairs(tmp_path, tmp_path / "out")
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_damaged_bytes_are_read_or_refused(tmp_path, seed):
+    write_mats(tmp_path)
+    path = tmp_path / f"{NOISY}.mat"
+    content = path.read_bytes()
+    random = np.random.default_rng(seed)
+    for _ in range(30):
+        damaged = bytearray(content)
+        for place in random.integers(0, 400, 3):  # where the headers are
+            damaged[place] = random.integers(0, 256)
+        path.write_bytes(damaged)
+        with contextlib.suppress(DataError):
+            read_blocks(path)
+
+
+@pytest.mark.parametrize("value", ["text", 3.0, {"a": 1}, np.zeros((0, 0, 8, 8, 3), np.uint8)])
+def test_other_variables_are_refused(tmp_path, value):
+    scipy.io.savemat(tmp_path / "x.mat", {"x": value})
+    with pytest.raises(DataError, match="should hold one array"):
+        read_blocks(tmp_path / "x.mat")
