@@ -28,7 +28,7 @@ from cbsn.data.png import COLOR_CHUNKS, Chunks, write_png
 from cbsn.data.tiff import RAW, TIFF_MAGICS, read_tiff, tiff_pixel_bytes, write_tiff
 from cbsn.data.tiff_metadata import Tags, has_exif_branches, write_exif
 from cbsn.errors import CbsnWarning, DataError, ImageError
-from cbsn.files import atomic_path
+from cbsn.files import atomic_path, expanded
 from cbsn.value_range import ValueRange, row_blocks
 
 SUFFIX_OF_FORMAT = {
@@ -79,8 +79,9 @@ def find_images(pattern: str | Path) -> list[Path]:
 
     Raises:
         DataError: nothing was found, or a folder cannot be read.
+        ConfigError: the pattern begins with `~NAME`, and there is no such user.
     """
-    path = Path(pattern).expanduser()
+    path = expanded(pattern)
     try:
         if path.is_file():
             return [path]

@@ -142,6 +142,9 @@ def _load(path: Path, png: PngFile | None) -> Picture:
         if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
             raise ImageError(f"is an animation of {image.n_frames} frames; save them one by one.")
         image.load()
+        if png and png.depth in (2, 4) and isinstance(image.info.get("transparency"), int):
+            # Pillow scales the pixels to 8 bits, and not the one that is transparent.
+            image.info["transparency"] *= 255 // (2**png.depth - 1)
         exif = image.info.get("exif")
         return Picture(
             pixels=np.empty((0, 0, 1), np.uint8) if png and png.is_deep else _pixels(image),

@@ -50,17 +50,22 @@ class PngFile:
     """A PNG file that has been looked through.
 
     Args:
-        is_deep: bool, whether it has 16 bits.
+        depth: int, bits of a sample: 1, 2, 4, 8 or 16.
         chunks: what describes the picture.
         xmp: its XMP packet, or None.
         pixels_only: the file without texts, animation, and chunks that are damaged and not
             needed for the pixels, where there are any of these; else None.
     """
 
-    is_deep: bool
+    depth: int
     chunks: Chunks
     xmp: bytes | None
     pixels_only: io.BytesIO | None
+
+    @property
+    def is_deep(self) -> bool:
+        """Whether it has 16 bits."""
+        return self.depth == 16
 
     @property
     def resolution(self) -> tuple[float, float] | None:
@@ -86,6 +91,8 @@ def inspect_png(path: Path) -> PngFile:
     kept, texts_or_bad, places = [], False, []
     with path.open("rb") as file:
         start = file.read(25)
+        if len(start) < 25:
+            raise ImageError("is cut off: a PNG file ends with a chunk IEND.")
         file.seek(len(SIGNATURE))
         kind = b""
         while kind != b"IEND":
@@ -117,7 +124,7 @@ def inspect_png(path: Path) -> PngFile:
         pixels_only = _copy(file, places) if texts_or_bad else None
     xmp = next((found for kind, content in kept if (found := _xmp_of(kind, content))), None)
     entries = tuple((kind, content) for kind, content in kept if not _xmp_of(kind, content))
-    return PngFile(is_deep_png(start), Chunks(entries), xmp, pixels_only)
+    return PngFile(start[24], Chunks(entries), xmp, pixels_only)
 
 
 def write_png(file: BinaryIO, picture: Picture) -> None:

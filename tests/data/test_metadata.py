@@ -552,3 +552,31 @@ def test_what_the_readme_says_of_formats(tmp_path, rgb, format):
     assert {name: "yes" if kept else "no" for name, kept in found.items()} == {
         name: row[name] for name in found
     }
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_a_transparent_gray_of_few_bits_is_transparent(tmp_path, random, bits):
+    """As a decoder that knows nothing of Pillow has it."""
+    levels = random.integers(0, 2**bits, (8, 16))
+    levels[0] = 1
+    rows = b"".join(b"\0" + _packed(row, bits) for row in levels)
+    header = struct.pack(">IIBBBBB", 16, 8, bits, 0, 0, 0, 0)
+    chunks = [
+        (b"IHDR", header),
+        (b"tRNS", struct.pack(">H", 1)),
+        (b"IDAT", zlib.compress(rows)),
+        (b"IEND", b""),
+    ]
+    content = b"\x89PNG\r\n\x1a\n"
+    for kind, data in chunks:
+        checksum = zlib.crc32(kind + data)
+        content += struct.pack(">I", len(data)) + kind + data + struct.pack(">I", checksum)
+    (tmp_path / "a.png").write_bytes(content)
+    picture = read_picture(tmp_path / "a.png")
+    np.testing.assert_array_equal(picture.color[..., 0], levels * (255 // (2**bits - 1)))
+    np.testing.assert_array_equal(picture.alpha[..., 0] == 0, levels == 1)
+
+
+def _packed(row, bits):
+    digits = "".join(format(level, f"0{bits}b") for level in row)
+    return int(digits, 2).to_bytes(len(digits) // 8, "big")
