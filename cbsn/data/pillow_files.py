@@ -1,6 +1,7 @@
 """Files that Pillow reads and writes; `cbsn.data.image_io` is the door to all."""
 
 import contextlib
+import functools
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,8 +12,16 @@ import numpy as np
 from PIL import Image
 
 from cbsn.data.claims import refuse_claim
+from cbsn.data.jpeg_xl import JPEG_XL_STARTS, jpeg_xl_size
 from cbsn.data.picture import EXIF_PREFIX, Picture
-from cbsn.data.png import PngFile, decode_deep, inspect_png, is_deep_png
+from cbsn.data.png import (
+    SIGNATURE,
+    PngFile,
+    decode_deep,
+    inspect_png,
+    is_deep_png,
+    png_pixel_bytes,
+)
 from cbsn.errors import ImageError
 from cbsn.value_range import row_blocks
 
@@ -24,7 +33,6 @@ _KINDS = {b"avif": "AVIF", b"avis": "AVIF"} | dict.fromkeys(
 )
 """Formats of files that start with a box `ftyp`, by the brand in it."""
 
-_JXL = (b"\xff\x0a", b"\0\0\0\x0cJXL \r\n\x87\n")
 _DEEP_DECODERS = {"AVIF": "avif_decode", "JPEG2000": "jpeg2k_decode"}
 """Of more than 8 bits, of which Pillow keeps 8."""
 
@@ -43,7 +51,8 @@ def read_with_pillow(path: Path) -> Picture:
         Exception: of damaged bytes, whatever the decoder raises.
     """
     start = _start(path)
-    if start.startswith(_JXL):
+    if start.startswith(JPEG_XL_STARTS):
+        refuse_claim(path, *jpeg_xl_size(path), pillow_pixel_bytes(path))
         return Picture(_checked(_decode(path, "jpegxl_decode")), "JPEG XL")
     png = inspect_png(path) if start.startswith(b"\x89PNG") else None
     if png is None:
@@ -63,6 +72,12 @@ def read_with_pillow(path: Path) -> Picture:
 
 def pillow_pixel_bytes(path: Path) -> int:
     """How many bytes the pixels of a file will take, by its header alone."""
+    start = _start(path)
+    if start.startswith(JPEG_XL_STARTS):
+        width, height = jpeg_xl_size(path)
+        return width * height * 4
+    if start.startswith(SIGNATURE):  # Pillow looks at all chunks, and may not like some
+        return png_pixel_bytes(start)
     with _open(path) as image:
         return _pixel_bytes(path, image)
 
@@ -101,11 +116,12 @@ def _without_pillow_size_limit() -> Iterator[None]:
 
 def _start(path: Path) -> bytes:
     with path.open("rb") as file:
-        return file.read(25)
+        return file.read(26)
 
 
 def _open(path: Path, content: Any = None) -> Image.Image:
     """Opens a file, or what there is in its place."""
+    _register_heif()
     Image.init()
     formats = [format for format in _FORMATS if format in Image.OPEN]
     try:
@@ -113,6 +129,15 @@ def _open(path: Path, content: Any = None) -> Image.Image:
             return Image.open(content or path, formats=formats)
     except Image.UnidentifiedImageError:
         raise ImageError(_unknown(path)) from None
+
+
+@functools.cache
+def _register_heif() -> None:
+    """Makes Pillow read HEIC files, if pillow-heif is installed."""
+    with contextlib.suppress(ImportError):
+        import pillow_heif
+
+        pillow_heif.register_heif_opener()
 
 
 def _unknown(path: Path) -> str:
