@@ -12,7 +12,7 @@ import tifffile
 from PIL import Image
 
 from cbsn.data.image_io import find_images, read_picture, to_rgb
-from cbsn.data.tiff import TIFF_MAGICS
+from cbsn.data.tiff import TIFF_MAGICS, whole_pages
 from cbsn.value_range import ValueRange, value_range
 from data_prep.raw import RawData
 
@@ -58,7 +58,7 @@ def longest_side(path: Path) -> int:
         is_tiff = file.read(4).startswith(TIFF_MAGICS)
     if is_tiff:
         with tifffile.TiffFile(path) as tiff:
-            page = next(page for page in tiff.pages if not page.is_reduced).aspage()
+            page = next(whole_pages(tiff)).aspage()
             return max(page.imagewidth, page.imagelength)
     with Image.open(path) as picture:
         return max(picture.size)
@@ -83,6 +83,6 @@ def _stored_dtype(path: Path) -> str:
             return "uint16"
         if start.startswith((b"II", b"MM")):
             with tifffile.TiffFile(path) as tiff:
-                found = str(next(p for p in tiff.pages if not p.is_reduced).dtype)
+                found = str(next(whole_pages(tiff)).dtype)
             return found if found in ("uint16", "float32") else "uint8"
     return "uint8"

@@ -29,7 +29,7 @@ from cbsn.data.tiff import RAW, TIFF_MAGICS, read_tiff, tiff_pixel_bytes, write_
 from cbsn.data.tiff_metadata import Tags, has_exif_branches, write_exif
 from cbsn.errors import CbsnWarning, DataError, ImageError
 from cbsn.files import atomic_path, expanded
-from cbsn.value_range import ValueRange, row_blocks
+from cbsn.value_range import ROUNDING_ERROR, ValueRange, row_blocks
 
 SUFFIX_OF_FORMAT = {
     "PNG": ".png",
@@ -63,6 +63,9 @@ _JPEG_LIMIT = 65533
 """Bytes of a segment, in which JPEG holds EXIF data and XMP packets."""
 
 _XMP_PREFIX_BYTES = 29
+
+_SMALL = 2**26
+"""Bytes of pixels for which there is memory: where there is not, something else was claimed."""
 
 
 def find_images(pattern: str | Path) -> list[Path]:
@@ -156,8 +159,12 @@ def read_picture(path: str | Path, *, white: float | None = None) -> Picture:
         raise ImageError(f"{path}: {error}") from None
     except FileNotFoundError:
         raise ImageError(f"{path}: no such file.") from None
-    except MemoryError:
-        raise
+    except MemoryError as error:
+        if pixel_bytes(path) > _SMALL:
+            raise
+        raise ImageError(
+            f"{path}: needs far more memory than its pixels do: it is damaged, or there is none."
+        ) from error
     except Exception as error:  # damaged bytes make decoders raise almost anything
         raise ImageError(
             f"{path}: cannot be read, it may be damaged or cut off ({_reason(error)})."
@@ -263,9 +270,20 @@ def _stretched(picture: Picture, white: float | None) -> Picture:
     if not picture.pixels.size:
         raise ImageError("has no pixels: the file is damaged.")
     found = ValueRange.of(picture.color, white=white, stated=stated)
+    if picture.alpha is not None and picture.pixels.dtype.kind == "f":
+        _check_float_alpha(picture.alpha)
     found.stretch(picture.color)  # a view: in place
     is_whole = found.is_of(picture.pixels.dtype)
     return dataclasses.replace(picture, value_range=None if is_whole else found)
+
+
+def _check_float_alpha(alpha: np.ndarray) -> None:
+    low, high = float(alpha.min()), float(alpha.max())
+    if not (low >= -ROUNDING_ERROR and high <= 1 + ROUNDING_ERROR):
+        raise ImageError(
+            f"has an alpha channel with values from {low:g} to {high:g}; floats from 0 to 1 are "
+            "read."
+        )
 
 
 def _start(path: Path) -> bytes:

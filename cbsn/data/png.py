@@ -82,6 +82,13 @@ def is_deep_png(start: bytes) -> bool:
     return start.startswith(SIGNATURE) and start[24:25] == b"\x10"
 
 
+def png_pixel_bytes(start: bytes) -> int:
+    """How many bytes the pixels of a PNG file will take that starts with these 26 bytes."""
+    width, height, bits, kind = struct.unpack(">IIBB", start[16:26])
+    channels = {0: 1, 2: 3, 3: 4, 4: 2, 6: 4}[kind] * (start[12:16] == b"IHDR")
+    return width * height * channels * (2 if bits == 16 else 1)
+
+
 def inspect_png(path: Path) -> PngFile:
     """Goes through the chunks of a PNG file and verifies their checksums.
 
@@ -93,6 +100,8 @@ def inspect_png(path: Path) -> PngFile:
         start = file.read(25)
         if len(start) < 25:
             raise ImageError("is cut off: a PNG file ends with a chunk IEND.")
+        if start[12:16] != b"IHDR":
+            raise ImageError("is damaged: a PNG file begins with a chunk IHDR.")
         file.seek(len(SIGNATURE))
         kind = b""
         while kind != b"IEND":

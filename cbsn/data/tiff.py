@@ -4,8 +4,10 @@ Large pictures are decoded and encoded piece by piece: beside the pixels, no sec
 is ever in memory, and of the file only the piece at hand.
 """
 
+import struct
+from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import imagecodecs
 import numpy as np
@@ -51,8 +53,7 @@ def read_tiff(path: Path) -> Picture:
     """
     with tifffile.TiffFile(path) as file:
         _refuse_raw(file)
-        # A reduced picture beside the full one is its thumbnail.
-        pages = [page for page in file.pages if not page.is_reduced]
+        pages = [*whole_pages(file)]
         if not pages:
             raise ImageError("has no readable page: the file is damaged or cut off.")
         page = pages[0].aspage()
@@ -70,6 +71,33 @@ def read_tiff(path: Path) -> Picture:
         return Picture(pixels, "TIFF", value_range=_stated_range(page), **read_metadata(path, page))
 
 
+def whole_pages(file: tifffile.TiffFile) -> Iterator[Any]:
+    """Goes through the pages of a file but for reduced ones, which are thumbnails.
+
+    Raises:
+        ImageError: the list of pages goes in a circle, or to beyond the file.
+    """
+    seen, last = set(), None
+    for page in file.pages:
+        if page.offset is not None and page.offset in seen:
+            raise ImageError("is damaged: its list of pages goes in a circle.")
+        seen.add(page.offset)
+        last = page.offset
+        if not page.is_reduced:
+            yield page
+    if last is not None and _next_page(file, last) >= file.filehandle.size:
+        raise ImageError("lists a page beyond its end: the file is cut off.")
+
+
+def _next_page(file: tifffile.TiffFile, offset: int) -> int:
+    """Where the page after the one at `offset` begins, 0 if there is none."""
+    handle, layout = file.filehandle, file.tiff
+    handle.seek(offset)
+    (count,) = struct.unpack(layout.tagnoformat, handle.read(layout.tagnosize))
+    handle.seek(count * layout.tagsize, 1)
+    return struct.unpack(layout.offsetformat, handle.read(layout.offsetsize))[0]
+
+
 def _refuse_raw(file: tifffile.TiffFile) -> None:
     """Refuses the raw files of cameras, which are TIFF files, too."""
     file.filehandle.seek(8)
@@ -83,6 +111,10 @@ def _refuse_raw(file: tifffile.TiffFile) -> None:
 
 def _planes(file: tifffile.TiffFile, page: tifffile.TiffPage) -> int:
     """Pictures in a file of one page: above 4 GB ImageJ writes a stack so, and others do, too."""
+    if file.is_imagej:  # what is cut off has fewer pages than this says
+        images = (file.imagej_metadata or {}).get("images", 1)
+        if isinstance(images, int) and images > 1:
+            return images
     if file.is_ome or not page.size:  # OME has a page for each, maybe in other files
         return 1
     return file.series[0].size // page.size
@@ -111,7 +143,7 @@ def _refuse_missing(page: tifffile.TiffPage, pixels: np.ndarray) -> None:
 def tiff_pixel_bytes(path: Path) -> int:
     """How many bytes the pixels of a TIFF file will take, by its header alone."""
     with tifffile.TiffFile(path) as file:
-        return _pixel_bytes(next(page for page in file.pages if not page.is_reduced).aspage())
+        return _pixel_bytes(next(whole_pages(file)).aspage())
 
 
 def _pixel_bytes(page: tifffile.TiffPage) -> int:

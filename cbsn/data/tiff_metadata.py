@@ -92,11 +92,11 @@ def read_metadata(path: Path, page: tifffile.TiffPage) -> dict[str, Any]:
         x, y = (Fraction(*tags.valueof(code)) for code in (282, 283))
         if x > 0 and y > 0 and (x, y, unit) != (1, 1, 1):  # what tifffile writes for none
             resolution = (x, y, unit)
-    xmp = tags.valueof(_XMP_TAG)
+    xmp, profile = tags.valueof(_XMP_TAG), page.iccprofile
     return {
-        "icc_profile": page.iccprofile,
+        "icc_profile": profile if isinstance(profile, bytes) and profile else None,
         "exif": _read_exif(path, page),
-        "xmp": xmp if isinstance(xmp, bytes) else None,
+        "xmp": xmp if isinstance(xmp, bytes) and xmp else None,
         "resolution": _per_metre(resolution),
         "extras": Tags(byteorder, tuple(entries), resolution),
     }
