@@ -49,12 +49,28 @@ def read(path: Path) -> tuple[np.ndarray, ValueRange]:
                 )
             if not 0 < data.size <= 3 * MAX_PIXELS:
                 raise ImageError(f"claims {data.shape[1]} x {data.shape[2]} pixels.")
+            _check_chunks(data)
             stored = data[()]
     except ImageError:
         raise
     except Exception as error:  # damaged bytes make the decoder raise almost anything
         raise ImageError(f"has no readable `InoisySRGB` (MATLAB 7.3): {error}") from error
     return np.ascontiguousarray(stored.T, np.float32), ValueRange(0.0, 1.0)
+
+
+def _check_chunks(data: h5py.Dataset) -> None:
+    """Refuses what makes HDF5 end the process: empty chunks, by filters that MATLAB does not use.
+
+    Raises:
+        ImageError: as said.
+    """
+    properties = data.id.get_create_plist()
+    filters = {properties.get_filter(each)[0] for each in range(properties.get_nfilters())}
+    if not filters <= {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE}:
+        raise ImageError(f"holds `InoisySRGB` packed by filters {sorted(filters)}, not as MATLAB.")
+    for number in range(data.id.get_num_chunks() if data.chunks else 0):
+        if not data.id.get_chunk_info(number).size:
+            raise ImageError("has no readable `InoisySRGB` (MATLAB 7.3): a part of it is empty.")
 
 
 def longest_side(path: Path) -> int:

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import numpy as np
-import scipy.io
 
+from cbsn.data.mat_files import load_mat
 from cbsn.errors import DataError
 
 
@@ -18,7 +18,7 @@ def read_blocks(path: Path) -> np.ndarray:
         DataError: it cannot be read, or does not hold just such an array.
     """
     try:
-        variables = scipy.io.loadmat(path)
+        variables = load_mat(path)
     except Exception as error:  # damaged bytes make the decoder raise almost anything
         raise DataError(f"{path} cannot be read, it may be damaged: {error}") from error
     arrays = [np.asarray(v) for name, v in variables.items() if not name.startswith("__")]

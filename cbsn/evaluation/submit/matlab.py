@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import scipy.io
 
+from cbsn.data.mat_files import load_mat
 from cbsn.errors import DataError, plain_reason
 from cbsn.files import atomic_path
 
@@ -31,7 +32,7 @@ def read_mat(path: Path, name: str) -> np.ndarray:
         DataError: the file is broken, or has no such variable.
     """
     try:
-        return scipy.io.loadmat(path, variable_names=[name])[name]
+        return load_mat(path, [name])[name]
     except KeyError:
         raise DataError(f"{path} has no variable {name}.") from None
     except Exception as error:  # damaged bytes make the decoder raise almost anything
