@@ -1,0 +1,202 @@
+"""Faults that the fuzzer has found, each made anew."""
+
+import io
+import struct
+
+import h5py
+import imagecodecs
+import numpy as np
+import pytest
+import scipy.io
+import tifffile
+from PIL import Image
+
+from cbsn.data.image_io import pixel_bytes, read_picture
+from cbsn.data.jpeg_xl import jpeg_xl_size
+from cbsn.data.mat_files import load_mat
+from cbsn.data.sidd_blocks import read_blocks
+from cbsn.errors import DataError, ImageError
+from data_prep import dnd, folder
+from tests.fuzz.mutate import png_chunks, png_of
+
+GRAY = np.random.default_rng(0).integers(0, 2**16, (12, 9)).astype(np.uint16)
+
+
+def with_tag(path, code, kind, count):
+    """Alters type and count of an entry of a little-endian TIFF's first directory."""
+    with tifffile.TiffFile(path) as file:
+        place = file.pages[0].tags[code].offset
+    content = bytearray(path.read_bytes())
+    struct.pack_into("<HI", content, place + 2, kind, count)
+    path.write_bytes(content)
+
+
+def next_pages(path):
+    """Places in a TIFF's bytes that say where its pages' next ones are."""
+    with tifffile.TiffFile(path) as file:
+        return [(page.offset, page.offset + 2 + 12 * len(page.tags)) for page in file.pages]
+
+
+@pytest.mark.parametrize("reduced", [False, True])
+def test_pages_in_a_circle(tmp_path, reduced):
+    """Tifffile follows them for ever."""
+    path = tmp_path / "p.tif"
+    with tifffile.TiffWriter(path) as file:
+        for _ in range(2):
+            file.write(GRAY, subfiletype=int(reduced), metadata=None)
+    content = bytearray(path.read_bytes())
+    offset, place = next_pages(path)[1]
+    struct.pack_into("<I", content, place, offset)
+    path.write_bytes(content)
+    with pytest.raises(ImageError, match="goes in a circle"):
+        read_picture(path)
+    assert pixel_bytes(path) == (0 if reduced else GRAY.nbytes)
+    if reduced:
+        with pytest.raises(ImageError, match="goes in a circle"):
+            folder.longest_side(path)
+
+
+@pytest.mark.parametrize("imagej", [False, True])
+def test_a_stack_that_is_cut_off_is_no_picture(tmp_path, imagej):
+    """Its first page was taken for all of it."""
+    path = tmp_path / "p.tif"
+    if imagej:
+        tifffile.imwrite(path, np.stack([GRAY, GRAY]), imagej=True)
+        path.write_bytes(path.read_bytes()[: -GRAY.nbytes // 2])
+    else:
+        with tifffile.TiffWriter(path) as file:
+            file.write(GRAY, metadata=None)
+            file.write(GRAY, metadata=None)
+        path.write_bytes(path.read_bytes()[: next_pages(path)[1][0]])
+    with pytest.raises(ImageError, match=r"2 pages|cut off"):
+        read_picture(path)
+
+
+def test_a_profile_that_is_no_bytes_is_none(tmp_path):
+    path = tmp_path / "p.tif"
+    tifffile.imwrite(path, GRAY, iccprofile=b"12345678", metadata=None)
+    assert read_picture(path).icc_profile == b"12345678"
+    with_tag(path, 34675, kind=3, count=1)
+    assert read_picture(path).icc_profile is None
+
+
+@pytest.mark.parametrize("alpha", [np.nan, np.inf, -1, 300])
+def test_alpha_beyond_its_range(tmp_path, alpha):
+    path = tmp_path / "p.tif"
+    pixels = np.full((5, 6, 4), 0.5, np.float32)
+    options = {"photometric": "rgb", "extrasamples": ["unassalpha"]}
+    tifffile.imwrite(path, pixels, **options)
+    assert read_picture(path).alpha.max() == 0.5
+    pixels[2, 3, 3] = alpha
+    tifffile.imwrite(path, pixels, **options)
+    with pytest.raises(ImageError, match="alpha channel with values from"):
+        read_picture(path)
+
+
+def test_a_png_begins_with_its_header(tmp_path):
+    """What stood in the place of the bits was taken for them."""
+    path = tmp_path / "p.png"
+    chunks = png_chunks(imagecodecs.png_encode(GRAY))
+    path.write_bytes(png_of([(b"tEXt", b"a\0b"), *chunks]))
+    with pytest.raises(ImageError, match="begins with a chunk IHDR"):
+        read_picture(path)
+    assert pixel_bytes(path) == 0
+
+
+def test_what_a_png_takes_whatever_its_texts_are(tmp_path):
+    path = tmp_path / "p.png"
+    chunks = png_chunks(imagecodecs.png_encode(GRAY))
+    path.write_bytes(png_of([chunks[0], (b"iCCP", b"a\0\0damaged"), *chunks[1:]]))
+    assert pixel_bytes(path) == read_picture(path).pixels.nbytes
+
+
+@pytest.mark.parametrize("container", [False, True])
+@pytest.mark.parametrize("size", [(1, 1), (18, 13), (64, 64), (16, 24), (90, 160), (300, 211)])
+def test_the_size_of_a_jpeg_xl(tmp_path, size, container):
+    path = tmp_path / "p.jxl"
+    pixels = np.zeros((*size, 3), np.uint8)
+    path.write_bytes(imagecodecs.jpegxl_encode(pixels, usecontainer=container))
+    assert jpeg_xl_size(path) == size[::-1]
+    assert pixel_bytes(path) == size[0] * size[1] * 4
+
+
+def test_a_jpeg_xl_that_claims_too_much(tmp_path):
+    """Its decoder takes the memory at once."""
+    path = tmp_path / "p.jxl"
+    side = 2**20 - 1  # in 30 bits
+    bits = (3 << 1) | (side << 3) | (1 << 33)  # not small; the height; square
+    path.write_bytes(b"\xff\x0a" + bits.to_bytes(8, "little") + bytes(40))
+    with pytest.raises(ImageError, match="claims 1048576 x 1048576 pixels"):
+        read_picture(path)
+    path.write_bytes(b"\xff\x0a")
+    with pytest.raises(ImageError, match="has no pixels"):
+        read_picture(path)
+
+
+def test_a_box_that_claims_too_much(tmp_path):
+    """Pillow asks for the memory, which is there on no machine."""
+    path = tmp_path / "p.jp2"
+    file = io.BytesIO()
+    Image.fromarray((GRAY >> 8).astype(np.uint8)).save(file, "JPEG2000")
+    content = file.getvalue()
+    place = content.index(b"jp2h") - 4
+    large = struct.pack(">I4sQ", 1, b"jp2h", 2**62)
+    path.write_bytes(content[:place] + large + content[place + 8 :])
+    with pytest.raises(ImageError, match="damaged"):
+        read_picture(path)
+
+
+def mat_file(value, **options):
+    file = io.BytesIO()
+    scipy.io.savemat(file, {"Blocks": value}, **options)
+    return bytearray(file.getvalue())
+
+
+@pytest.mark.parametrize("kind", [0, 8, 10, 14, 15, 19, 200, 2**15])
+def test_a_mat_file_whose_values_are_of_no_kind(tmp_path, kind):
+    """SciPy ends the process."""
+    blocks = np.zeros((1, 2, 4, 4, 3), np.uint8)
+    content = mat_file(blocks)
+    struct.pack_into("<I", content, 128 + 72, kind)
+    (tmp_path / "x.mat").write_bytes(content)
+    with pytest.raises(DataError, match="it may be damaged"):
+        read_blocks(tmp_path / "x.mat")
+
+
+def test_a_mat_file_whose_array_has_no_sizes(tmp_path):
+    """SciPy ends the process."""
+    content = mat_file("text")
+    struct.pack_into("<I", content, 128 + 28, 1)
+    (tmp_path / "x.mat").write_bytes(content)
+    with pytest.raises(ValueError, match="sizes of an array"):
+        load_mat(tmp_path / "x.mat")
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_mat_files_that_are_good(tmp_path, compressed):
+    cells = np.array([np.ones((2, 3)), "text", {"b": 1.5}], object)
+    values = [np.arange(6), "text", "t", {"a": {"b": [1, 2]}}, cells, np.eye(3) * 1j, True]
+    for value in values:
+        content = mat_file(value, do_compression=compressed)
+        (tmp_path / "x.mat").write_bytes(content)
+        expected = scipy.io.loadmat(io.BytesIO(content))["Blocks"]
+        assert repr(load_mat(tmp_path / "x.mat", ["Blocks"])["Blocks"]) == repr(expected)
+
+
+def test_an_empty_part_of_an_hdf5_file(tmp_path):
+    """HDF5 ends the process where a filter is to undo it."""
+    values = np.zeros((3, 6, 6), np.float32)
+    for name, options in (("good", {"compression": "gzip"}), ("sum", {"fletcher32": True})):
+        with h5py.File(tmp_path / f"{name}.mat", "w") as file:
+            file.create_dataset("InoisySRGB", data=values, chunks=(3, 3, 3), **options)
+    assert dnd.read(tmp_path / "good.mat")[0].shape == (6, 6, 3)
+    with pytest.raises(ImageError, match="not as MATLAB"):
+        dnd.read(tmp_path / "sum.mat")
+    with h5py.File(tmp_path / "good.mat") as file:
+        size = file["InoisySRGB"].id.get_chunk_info(0).size
+    content = (tmp_path / "good.mat").read_bytes()
+    entry = struct.pack("<II", size, 0) + bytes(32)  # with the filters left out, and the place
+    assert content.count(entry) == 1
+    (tmp_path / "good.mat").write_bytes(content.replace(entry, bytes(len(entry))))
+    with pytest.raises(ImageError, match="no readable"):
+        dnd.read(tmp_path / "good.mat")
