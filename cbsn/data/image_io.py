@@ -64,6 +64,9 @@ _JPEG_LIMIT = 65533
 
 _XMP_PREFIX_BYTES = 29
 
+_MOST_PER_METRE = {"JPEG": 65535 / 0.0254, "BMP": 2**31 - 1}
+"""Of the resolution, as 16 and 32 bits hold it."""
+
 _SMALL = 2**26
 """Bytes of pixels for which there is memory: where there is not, something else was claimed."""
 
@@ -223,7 +226,9 @@ def write_picture(
                     write_with_pillow(file, fitted, format)
             if format == "TIFF" and has_exif_branches(fitted):
                 write_exif(temporary, fitted)
-    except (OSError, ValueError) as error:
+    except (CancelledError, MemoryError):
+        raise
+    except Exception as error:  # encoders have limits of their own, and errors
         raise ImageError(f"{path}: cannot be written as {format} ({_reason(error)}).") from error
     return losses
 
@@ -309,8 +314,11 @@ def _fit(picture: Picture, format: str) -> tuple[Picture, list[str]]:
             dropped["exif"] = "EXIF data of more than 64 KB"
         if len(picture.xmp or b"") > _JPEG_LIMIT - _XMP_PREFIX_BYTES:
             dropped["xmp"] = "XMP of more than 64 KB"
-    if format == "WEBP" and picture.resolution:
-        dropped["resolution"] = "resolution"
+    if picture.resolution:
+        if format == "WEBP":
+            dropped["resolution"] = "resolution"
+        if format in _MOST_PER_METRE and max(picture.resolution) > _MOST_PER_METRE[format]:
+            dropped["resolution"] = "resolution of that many pixels per metre"
     if format == "PNG" and not _fits_profile(pixels, picture.icc_profile):
         what = "gray" if pixels.shape[-1] < 3 else "colour"
         dropped["icc_profile"] = f"such a colour profile for a {what} picture"

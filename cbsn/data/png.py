@@ -112,6 +112,8 @@ def inspect_png(path: Path) -> PngFile:
             size, kind = struct.unpack(">I4s", head)
             is_wanted = kind in _KEPT
             content, matches = _read_chunk(file, size, kind, keep=is_wanted or kind == b"acTL")
+            if kind == b"IHDR" and place > len(SIGNATURE):
+                raise ImageError("is damaged: it has two chunks IHDR.")
             is_needed = not kind[0] & 0x20  # the case of the first letter says so
             if is_needed and not matches:
                 raise ImageError(f"is damaged: the checksum of its chunk {kind!r} is wrong.")

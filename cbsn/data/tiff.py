@@ -4,6 +4,7 @@ Large pictures are decoded and encoded piece by piece: beside the pixels, no sec
 is ever in memory, and of the file only the piece at hand.
 """
 
+import math
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -66,6 +67,7 @@ def read_tiff(path: Path) -> Picture:
         ends = map(sum, zip(page.dataoffsets, page.databytecounts, strict=True))
         if max(ends, default=0) > file.filehandle.size:
             raise ImageError("ends before its pixels do: the file is cut off.")
+        _refuse_gaps(page)
         pixels = _pixels(page)
         _refuse_missing(page, pixels)
         return Picture(pixels, "TIFF", value_range=_stated_range(page), **read_metadata(path, page))
@@ -128,6 +130,16 @@ def _stated_range(page: tifffile.TiffPage) -> ValueRange | None:
         if isinstance(white, int | float) and 0 < white < np.inf:
             return ValueRange(0.0, float(white), "file")
     return None
+
+
+def _refuse_gaps(page: tifffile.TiffPage) -> None:
+    """Refuses files without some of their strips or tiles, which tifffile takes for black."""
+    if page.is_contiguous:
+        return
+    pieces = [*zip(page.dataoffsets, page.databytecounts, strict=True)]
+    lacking = math.prod(page.chunked) - sum(offset > 0 and size > 0 for offset, size in pieces)
+    if lacking > 0:
+        raise ImageError(f"lacks {lacking} of its strips or tiles: it is damaged or incomplete.")
 
 
 def _refuse_missing(page: tifffile.TiffPage, pixels: np.ndarray) -> None:

@@ -156,6 +156,10 @@ def write_exif(path: Path, picture: Picture) -> None:
             ifd = TiffImagePlugin.ImageFileDirectory_v2(head, group=code)
             for key, value in branch.items():
                 ifd[key] = value
+                try:
+                    ifd.tobytes(0)
+                except Exception:  # what damaged blocks hold, Pillow may read but not write
+                    del ifd[key]
             end = raw.seek(0, 2)
             end += end % 2
             raw.seek(end)

@@ -11,7 +11,7 @@ import scipy.io
 import tifffile
 from PIL import Image
 
-from cbsn.data.image_io import pixel_bytes, read_picture
+from cbsn.data.image_io import Picture, pixel_bytes, read_picture, write_picture
 from cbsn.data.jpeg_xl import jpeg_xl_size
 from cbsn.data.mat_files import load_mat
 from cbsn.data.sidd_blocks import read_blocks
@@ -200,3 +200,62 @@ def test_an_empty_part_of_an_hdf5_file(tmp_path):
     (tmp_path / "good.mat").write_bytes(content.replace(entry, bytes(len(entry))))
     with pytest.raises(ImageError, match="no readable"):
         dnd.read(tmp_path / "good.mat")
+
+
+@pytest.mark.parametrize("compression", [None, "zlib"])
+@pytest.mark.parametrize("pieces", [{"rowsperstrip": 3}, {"tile": (16, 16)}])
+@pytest.mark.parametrize("what", ["Offsets", "ByteCounts", "ImageLength"])
+def test_a_tiff_without_some_of_its_pieces(tmp_path, compression, pieces, what):
+    """Tifffile took what is not there for black."""
+    path = tmp_path / "p.tif"
+    tifffile.imwrite(path, np.tile(GRAY, (3, 3)), compression=compression, **pieces)
+    assert read_picture(path).pixels.shape == (36, 27, 1)
+    with tifffile.TiffFile(path, mode="r+") as file:
+        kind = "Tile" if "tile" in pieces else "Strip"
+        tag = file.pages[0].tags[what if what == "ImageLength" else kind + what]
+        tag.overwrite(90 if what == "ImageLength" else (0, *tag.value[1:]))
+    with pytest.raises(ImageError, match=r"lacks \d+ of its strips or tiles"):
+        read_picture(path)
+
+
+def test_a_png_with_two_headers(tmp_path):
+    """Of these one decoder takes the first, and another one the last."""
+    header, *chunks = png_chunks(imagecodecs.png_encode(GRAY))
+    (tmp_path / "p.png").write_bytes(png_of([header, header, *chunks]))
+    with pytest.raises(ImageError, match="two chunks IHDR"):
+        read_picture(tmp_path / "p.png")
+
+
+@pytest.mark.parametrize(("format", "most"), [("JPEG", 2.58e6), ("BMP", 2.14e9)])
+def test_a_resolution_that_a_format_cannot_hold(tmp_path, format, most):
+    """Microscopes have such; Pillow fails, or writes another one."""
+    path = tmp_path / "p"
+    pixels = (GRAY[..., None] >> 8).astype(np.uint8)
+    for resolution, is_lost in ((most, False), (1.01 * most, True)):
+        losses = write_picture(path, Picture(pixels, "PNG", resolution=(100.0, resolution)), format)
+        assert ["resolution" in loss for loss in losses] == [True] * is_lost
+        found = read_picture(path).resolution
+        assert is_lost or found[1] == pytest.approx(resolution, rel=1e-3)
+
+
+def test_exif_data_that_cannot_be_written_stay_behind(tmp_path):
+    """One that Pillow reads but does not write let the whole picture fail."""
+    exif = Image.Exif()
+    exif.get_ifd(0x8825).update({1: "N", 2: (48.0, 8.0, 30.0)})
+    block = exif.tobytes().removeprefix(b"Exif\0\0")
+    text = struct.pack(">HHI", 1, 2, 2)
+    assert block.count(text) == 1
+    damaged = block.replace(text, struct.pack(">HHI", 0, 2, 2))  # a text for a version
+    path = tmp_path / "p.tif"
+    write_picture(path, Picture(GRAY[..., None], "TIFF", exif=damaged))
+    found = Image.Exif()
+    found.load(read_picture(path).exif)
+    assert found.get_ifd(0x8825) == {2: (48, 8, 30)}
+
+
+def test_what_an_encoder_refuses_is_an_image_error(tmp_path):
+    """Libpng's largest pictures have a million rows."""
+    picture = Picture(np.zeros((1_000_001, 1, 1), np.uint8), "TIFF")
+    with pytest.raises(ImageError, match="cannot be written as PNG"):
+        write_picture(tmp_path / "p.png", picture)
+    assert not [*tmp_path.iterdir()]
