@@ -100,6 +100,8 @@ def inspect_png(path: Path) -> PngFile:
         start = file.read(25)
         if len(start) < 25:
             raise ImageError("is cut off: a PNG file ends with a chunk IEND.")
+        if not start.startswith(SIGNATURE):
+            raise ImageError("is damaged: its first bytes are not a PNG's; copy it as binary data.")
         if start[12:16] != b"IHDR":
             raise ImageError("is damaged: a PNG file begins with a chunk IHDR.")
         file.seek(len(SIGNATURE))

@@ -218,6 +218,18 @@ def test_a_tiff_without_some_of_its_pieces(tmp_path, compression, pieces, what):
         read_picture(path)
 
 
+def test_a_png_whose_first_bytes_are_damaged(tmp_path):
+    """They were mended where there were texts, and else not."""
+    chunks = png_chunks(imagecodecs.png_encode(GRAY))
+    content = png_of([chunks[0], (b"tEXt", b"a\0b"), *chunks[1:]])
+    (tmp_path / "p.png").write_bytes(content.replace(b"\r\n", b"\n", 1))
+    with pytest.raises(ImageError, match="as binary data"):
+        read_picture(tmp_path / "p.png")
+    (tmp_path / "p.png").write_bytes(content.replace(b"\r\n\x1a", b"\n\n\x1a", 1))
+    with pytest.raises(ImageError, match="as binary data"):
+        read_picture(tmp_path / "p.png")
+
+
 def test_a_png_with_two_headers(tmp_path):
     """Of these one decoder takes the first, and another one the last."""
     header, *chunks = png_chunks(imagecodecs.png_encode(GRAY))
