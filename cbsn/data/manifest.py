@@ -24,6 +24,9 @@ _SHUFFLE_SEED = 0
 _MOST, _LARGEST_FLOAT = 2**62, 1e300
 """No number in a manifest is larger."""
 
+_LARGEST_PATCH = 2**24
+"""Pixels of its side: bytes of a record are counted in 64 bits."""
+
 
 def patch_order(chunk: int, patches: int) -> np.ndarray:
     """Returns in which order the patches of a chunk's pictures, one after the other, are stored.
@@ -217,6 +220,8 @@ def _check(manifest: Manifest) -> None:
     white = 1 if manifest.white is None else manifest.white
     if min(manifest.patch_size, manifest.stride, white) <= 0:
         raise ValueError("its patch_size, stride and white must be above 0")
+    if manifest.patch_size > _LARGEST_PATCH:
+        raise ValueError(f"its patch_size is {manifest.patch_size}")
     for shard in manifest.shards:
         # On any system: a data set may come from another one.
         if shard.name in ("", ".", "..") or not (
@@ -238,7 +243,7 @@ def _check_types(entry: Any) -> None:
             lowest = {"first": -1, "mtime_ns": -_MOST}.get(field.name, 0)
             good = type(value) is int and lowest <= value <= _MOST
         elif kind in (str, bool):
-            good = type(value) is kind and (kind is bool or "\0" not in value)
+            good = type(value) is kind and (kind is bool or _can_be_a_name(value))
         elif kind in (float, float | None):
             if value is None:
                 good = kind is not float
@@ -250,3 +255,11 @@ def _check_types(entry: Any) -> None:
             shown = repr(value)
             shown = shown if len(shown) < 80 else f"{shown[:80]}…"
             raise ValueError(f"its {field.name} is {shown}")
+
+
+def _can_be_a_name(text: str) -> bool:
+    """Whether a text can be (in) a file's name here; lone halves of a character cannot."""
+    try:
+        return b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        return False

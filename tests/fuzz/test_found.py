@@ -1,6 +1,8 @@
 """Faults that the fuzzer has found, each made anew."""
 
+import dataclasses
 import io
+import json
 import struct
 
 import h5py
@@ -13,7 +15,9 @@ from PIL import Image
 
 from cbsn.data.image_io import Picture, pixel_bytes, read_picture, write_picture
 from cbsn.data.jpeg_xl import jpeg_xl_size
+from cbsn.data.manifest import Manifest, Shard
 from cbsn.data.mat_files import load_mat
+from cbsn.data.records import PatchRecords
 from cbsn.data.sidd_blocks import read_blocks
 from cbsn.errors import DataError, ImageError
 from data_prep import dnd, folder
@@ -271,3 +275,14 @@ def test_what_an_encoder_refuses_is_an_image_error(tmp_path):
     with pytest.raises(ImageError, match="cannot be written as PNG"):
         write_picture(tmp_path / "p.png", picture)
     assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize("fields", [{"patch_size": 2**31}, {"shard": "\ud800"}, {"shard": "a\0"}])
+def test_a_manifest_that_no_file_system_has(tmp_path, fields):
+    """Sizes of records that have no number, and names that have no bytes."""
+    shard = Shard(fields.get("shard", "a.tfrecords"), 0, 0, "", 0)
+    manifest = Manifest("folder", ".", fields.get("patch_size", 8), 8, 0, "uint8", (), (shard,))
+    content = json.dumps({"format": "cbsn-patches", "version": 1, **dataclasses.asdict(manifest)})
+    (tmp_path / "manifest.json").write_text(content)
+    with pytest.raises(DataError, match=r"its (patch_size|name) is"):
+        PatchRecords.open(tmp_path)
