@@ -6,6 +6,7 @@ the process that holds it, however that ends.
 
 import contextlib
 import os
+import weakref
 from pathlib import Path
 
 try:
@@ -18,23 +19,18 @@ class FolderLock:
     """A lock on a folder, held until it is closed or nobody refers to it any more."""
 
     def __init__(self, folder: Path, mode: int):
-        self._descriptor = None
         descriptor = os.open(folder, os.O_RDONLY)
+        # Not __del__, which may find no `os` any more when the interpreter ends.
+        self._close = weakref.finalize(self, os.close, descriptor)
         try:
             fcntl.flock(descriptor, mode)
         except BaseException:
-            os.close(descriptor)
+            self._close()
             raise
-        self._descriptor = descriptor
 
     def close(self) -> None:
         """Gives the lock back."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
-
-    def __del__(self):
-        self.close()
+        self._close()
 
 
 def share(folder: Path) -> FolderLock | None:

@@ -7,7 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from cbsn.errors import ConfigError
+from cbsn.errors import ConfigError, plain_reason
 from cbsn.precision import cpu_flags
 from cbsn.recipes import Recipe
 
@@ -122,7 +122,17 @@ def _openvino(recipe: Recipe, network: Any, options: dict[str, Any]) -> Run:
     # Unless told, it computes in bfloat16 wherever the processor has it.
     hint = {"INFERENCE_PRECISION_HINT": _OPENVINO_PRECISIONS[precision]}
     request = openvino.Core().compile_model(model, "CPU", hint).create_infer_request()
-    return lambda x: request.infer([x])[0].copy()
+
+    def run(x: np.ndarray) -> np.ndarray:
+        try:
+            return request.infer([x])[0].copy()
+        except RuntimeError as error:
+            raise ConfigError(
+                "OpenVINO cannot compute this network on this processor: take --engine tensorflow. "
+                f"Received: --engine openvino, in {precision} ({plain_reason(error)})"
+            ) from error
+
+    return run
 
 
 def _has_gpu() -> bool:

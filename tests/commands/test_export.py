@@ -53,7 +53,10 @@ def test_settings_go_into_the_model(model, run_here, tmp_path):
         (["--version", "0"], "--version must be at least 1. Received: --version 0"),
         (["--version", "3"], "served/3 is there already"),
         (["--version", "4", "--format", "saved_model,onnx"], "model-4.onnx is there already"),
-        (["--max_megapixels", "0"], "--max_megapixels must be above 0. Received: --max_megapixels 0.0"),
+        (
+            ["--max_megapixels", "0"],
+            "--max_megapixels must be above 0. Received: --max_megapixels 0.0",
+        ),
         (["--precision", "auto"], "invalid choice: 'auto'"),
         (["--tile", "big"], "Received: big"),
         (["--modelpath", "nowhere"], "No model at nowhere"),

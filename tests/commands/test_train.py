@@ -160,7 +160,7 @@ def test_events_hold_what_a_user_looks_for(run_here, photos, tmp_path):
         (("--noise_sigma", "50-5"), "--noise_sigma 50-5"),
         (("--recipe", "n2n-resunet"), "--second_shots FOLDER"),
         (("--precision", "float8"), "float8"),
-        (("--batchsize", 0), "batch_size=0"),
+        (("--batchsize", 0), "--batchsize 0"),
         (("--dataset", "nowhere/*.png"), "nowhere/*.png"),
         ((), "prepare_dataset.py --dataset SIDD"),
     ],
