@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import mmap
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -167,6 +168,8 @@ def _load(path: Path, png: PngFile | None) -> Picture:
         if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
             raise ImageError(f"is an animation of {image.n_frames} frames; save them one by one.")
         image.load()
+        if image.format in ("JPEG", "MPO") and not _has_end(path):
+            raise ImageError("is cut off: a JPEG file has a mark of its end.")
         if png and png.depth in (2, 4) and isinstance(image.info.get("transparency"), int):
             # Pillow scales the pixels to 8 bits, and not the one that is transparent.
             image.info["transparency"] *= 255 // (2**png.depth - 1)
@@ -180,6 +183,21 @@ def _load(path: Path, png: PngFile | None) -> Picture:
             resolution=png.resolution if png else _resolution(image),
             extras=png.chunks if png else image.info.get("comment") or None,
         )
+
+
+def _has_end(path: Path) -> bool:
+    """Whether the mark EOI is behind the headers of a JPEG file, where a thumbnail may have one.
+
+    Pillow asks for it in larger files only: where zeros fill the place of the end, these are read.
+    """
+    with (
+        path.open("rb") as file,
+        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
+    ):
+        place = 2
+        while content[place : place + 1] == b"\xff" and content[place + 1] != 0xDA:
+            place += 2 + int.from_bytes(content[place + 2 : place + 4], "big")
+        return content.rfind(b"\xff\xd9") > place
 
 
 def _xmp(image: Image.Image) -> bytes | None:

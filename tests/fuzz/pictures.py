@@ -87,7 +87,7 @@ class Pictures:
 
 def _shows_its_end(name):
     """Whether the kind of file has a mark at its end, or checksums."""
-    return name.startswith(("png", "jpeg")) and not name.startswith(_UNMARKED)
+    return name.startswith(("png", "jpeg", "mpo")) and not name.startswith(_UNMARKED)
 
 
 def check(picture):

@@ -114,6 +114,21 @@ def test_what_a_png_takes_whatever_its_texts_are(tmp_path):
     assert pixel_bytes(path) == read_picture(path).pixels.nbytes
 
 
+def test_a_small_jpeg_whose_end_is_zeros(tmp_path):
+    """The zeros were read as pixels."""
+    path = tmp_path / "p.jpg"
+    exif = Image.Exif()
+    exif[271] = "a camera \xff\xd9"
+    file = io.BytesIO()
+    Image.fromarray((GRAY >> 8).astype(np.uint8)).save(file, "JPEG", exif=exif, quality=95)
+    content = file.getvalue()
+    path.write_bytes(content + bytes(300))
+    assert read_picture(path).pixels.shape == (12, 9, 1)
+    path.write_bytes(content[:-20] + bytes(320))
+    with pytest.raises(ImageError, match="is cut off"):
+        read_picture(path)
+
+
 @pytest.mark.parametrize("container", [False, True])
 @pytest.mark.parametrize("size", [(1, 1), (18, 13), (64, 64), (16, 24), (90, 160), (300, 211)])
 def test_the_size_of_a_jpeg_xl(tmp_path, size, container):
