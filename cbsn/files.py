@@ -22,8 +22,10 @@ def expanded(path: str | os.PathLike) -> Path:
     """Returns a path whose `~` or `~user` at the start is the home folder.
 
     Raises:
-        ConfigError: there is no such user.
+        ConfigError: there is no such user, or the path is empty.
     """
+    if not os.fspath(path):
+        raise ConfigError("A path is empty. Write . for the current folder.")
     try:
         return Path(path).expanduser()
     except RuntimeError as error:

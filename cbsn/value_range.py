@@ -12,6 +12,12 @@ from cbsn.errors import ConfigError, ImageError
 ROUNDING_ERROR = 1e-5
 """Floats that are off [0, 1] by no more have been rounded, as 255/254.9999 in float32 is."""
 
+_MISSING = 1e37
+"""Floats beyond are no brightness: programs write the largest number for pixels without data."""
+
+_FEW = 1e-3
+"""So small a share of a picture's values may be faulty pixels."""
+
 _BLOCK_BYTES = 2**22
 
 _DARK = 1 / 4
@@ -84,11 +90,17 @@ class ValueRange:
                 Default None.
 
         Raises:
-            ImageError: the values are not finite, or `white` does not fit them.
+            ImageError: the values are not finite or stand for missing ones, or integers are above
+                `white`.
         """
         low, high = float(pixels.min()), float(pixels.max())
         if not np.isfinite([low, high]).all():
             raise ImageError("holds values that are not finite (NaN or infinity).")
+        if max(-low, high) > _MISSING:
+            raise ImageError(
+                f"holds values from {low:g} to {high:g}, which stand for pixels without data: cut "
+                "these off."
+            )
         full = value_range(pixels.dtype)
         is_float = pixels.dtype.kind == "f"
         if white is not None:
@@ -112,6 +124,56 @@ class ValueRange:
             white = 2 ** (bits + bits % 2) - 1
             return cls(0.0, float(white), "dtype" if white == full else "values")
         return cls(0.0, full)
+
+    @staticmethod
+    def cut(pixels: np.ndarray, white: float) -> int:
+        """Cuts values off that no brightness up to `white` explains, in place; returns how many.
+
+        Of integers these are all above; of floats those that noise does not reach, as it may lie
+        beyond black and white.
+
+        Args:
+            pixels: [H, W, C] uint8, uint16 or float, writable.
+            white: float > 0.
+
+        Raises:
+            ImageError: they are more than faulty pixels can be.
+        """
+        is_float = pixels.dtype.kind == "f"
+        low, high = (-white / 2, white * 3 / 2) if is_float else (0, white)
+        count = sum(
+            int(np.count_nonzero((pixels[rows] < low) | (pixels[rows] > high)))
+            for rows in row_blocks(pixels)
+        )
+        if count > _FEW * pixels.size:
+            raise ImageError(
+                f"has values from {pixels.min():g} to {pixels.max():g}, of which "
+                f"{count / pixels.size:.1%} do not fit. Received: --white {white:g}"
+            )
+        if count:
+            np.clip(pixels, low, high, out=pixels, casting="unsafe")
+        return count
+
+    def few_decide(self, pixels: np.ndarray) -> tuple[int, float] | None:
+        """Says whether white is what it is for a few values only, as faulty pixels have.
+
+        Args:
+            pixels: as for `of`.
+
+        Returns:
+            How many there are above a quarter of the range, and what white would be without them;
+            None if they are not few.
+        """
+        if pixels.dtype == np.uint8:
+            return None
+        limit = self.black + (self.white - self.black) / 4
+        count = int(np.count_nonzero(pixels > limit))
+        if not 0 < count < _FEW * pixels.size:
+            return None
+        largest = pixels.max(where=pixels <= limit, initial=pixels.min())
+        if pixels.dtype.kind == "u":
+            return count, ValueRange.of(largest.reshape(1, 1, 1)).white
+        return count, float(largest)
 
     @classmethod
     def common(cls, first: "ValueRange", second: "ValueRange") -> "ValueRange":

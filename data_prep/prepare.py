@@ -96,6 +96,11 @@ def prepare(
         raw = _find(dataset, source, white)
         _check_sides(raw, patch_size)
         given = out
+        if out and os.path.realpath(out) == os.path.realpath(raw.root):
+            raise ConfigError(
+                "The pictures' own folder cannot hold their data set: give another one with "
+                f"prepare_dataset.py --out. Received: {out}"
+            )
         out = Path(out or _default_out(dataset, raw, patch_size))
         out.mkdir(parents=True, exist_ok=True)
         wanted = Manifest(

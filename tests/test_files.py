@@ -5,7 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from cbsn.files import atomic_folder, atomic_path, remove_folder, tidy, write_json, write_text
+from cbsn.errors import ConfigError
+from cbsn.files import (
+    atomic_folder,
+    atomic_path,
+    expanded,
+    remove_folder,
+    tidy,
+    write_json,
+    write_text,
+)
 
 
 def test_the_file_appears_whole(tmp_path):
@@ -119,3 +128,8 @@ def test_tidying_touches_temporary_names_only(tmp_path):
         (tmp_path / name).write_text("")
     tidy(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == kept
+
+
+def test_an_empty_path_is_not_the_current_folder():
+    with pytest.raises(ConfigError, match="empty"):
+        expanded("")

@@ -157,7 +157,8 @@ def read_picture(path: str | Path, *, white: float | None = None) -> Picture:
         if start.startswith(_RAW_STARTS) or start[4:12] == b"ftypcrx ":
             raise ImageError(RAW)
         is_tiff = start.startswith(TIFF_MAGICS)
-        return _stretched(read_tiff(path) if is_tiff else read_with_pillow(path), white)
+        picture = read_tiff(path) if is_tiff else read_with_pillow(path)
+        return _stretched(path, picture, white)
     except ImageError as error:
         raise ImageError(f"{path}: {error}") from None
     except FileNotFoundError:
@@ -269,17 +270,34 @@ class _CancellableFile(io.BufferedWriter):
         raise io.UnsupportedOperation  # Pillow would write to the descriptor directly
 
 
-def _stretched(picture: Picture, white: float | None) -> Picture:
+def _stretched(path: Path, picture: Picture, white: float | None) -> Picture:
     """The picture with its colours over the whole range of their dtype, and their own range."""
     stated = picture.value_range and picture.value_range.white
     if not picture.pixels.size:
         raise ImageError("has no pixels: the file is damaged.")
-    found = ValueRange.of(picture.color, white=white, stated=stated)
+    color = picture.color
+    if picture.alpha is not None:
+        visible = picture.alpha[..., 0] > 0
+        color = color[visible][None] if visible.any() else color
+    if white is not None and (cut := ValueRange.cut(picture.color, white)):
+        _note(path, f"{cut} values are beyond --white {white:g}, and are cut off")
+    found = ValueRange.of(color, white=white, stated=stated)
+    if white is None and stated is None and (rest := found.few_decide(color)):
+        count, without = rest
+        _note(
+            path,
+            f"{count} of {color.size} values are far above the others, and decide what white is: "
+            f"--white {without:g} if they are faulty pixels",
+        )
     if picture.alpha is not None and picture.pixels.dtype.kind == "f":
         _check_float_alpha(picture.alpha)
     found.stretch(picture.color)  # a view: in place
     is_whole = found.is_of(picture.pixels.dtype)
     return dataclasses.replace(picture, value_range=None if is_whole else found)
+
+
+def _note(path: Path, text: str) -> None:
+    warnings.warn(f"{path}: {text}.", CbsnWarning, stacklevel=4)
 
 
 def _check_float_alpha(alpha: np.ndarray) -> None:

@@ -125,6 +125,11 @@ def _find_ranges(
                 if Path(first.manifest.root, picture).samefile(Path(second.manifest.root, other)):
                     raise _same(picture)
         shots = sources[0][picture], sources[1][other]
+        if 0 < shots[0].pixels != shots[1].pixels > 0:
+            raise DataError(
+                f"The two shots of {picture} are not of one size: they have {shots[0].pixels} and "
+                f"{shots[1].pixels} pixels. Crop them alike."
+            )
         ranges = tuple(shot.value_range for shot in shots)
         if shots[0].dtype == shots[1].dtype and ranges[0] != ranges[1]:
             found[index] = ranges

@@ -118,7 +118,9 @@ def inspect_png(path: Path) -> PngFile:
                 raise ImageError("is damaged: it has two chunks IHDR.")
             is_needed = not kind[0] & 0x20  # the case of the first letter says so
             if is_needed and not matches:
-                raise ImageError(f"is damaged: the checksum of its chunk {kind!r} is wrong.")
+                raise ImageError(
+                    f"is damaged: the checksum of its chunk {kind.decode('latin-1')} is wrong."
+                )
             if kind == b"acTL" and int.from_bytes(content[:4], "big") > 1:
                 frames = int.from_bytes(content[:4], "big")
                 raise ImageError(f"is an animation of {frames} frames; save them one by one.")

@@ -148,7 +148,8 @@ def _refuse_missing(page: tifffile.TiffPage, pixels: np.ndarray) -> None:
         nodata = float(page.tags.valueof(_NODATA_TAG))
     except (TypeError, ValueError):
         return
-    if pixels.dtype.kind == "f" and (pixels == np.float32(nodata)).any():
+    nodata = np.float32(nodata) if pixels.dtype.kind == "f" else nodata
+    if (pixels == nodata).all(axis=-1).any():
         raise ImageError(f"has pixels without data (GDAL's nodata {nodata:g}): cut these off.")
 
 
@@ -207,7 +208,8 @@ def _check(page: tifffile.TiffPage, photometric: str) -> None:
     kinds = ("MINISBLACK", "MINISWHITE", "RGB", "PALETTE")
     jpeg_color = photometric == "YCBCR" and page.compression.name == "JPEG"  # decodes to RGB
     if photometric not in kinds and not jpeg_color:
-        raise ImageError(f"is a {photometric} picture; convert it to gray or RGB.")
+        name = {"SEPARATED": "CMYK"}.get(photometric, photometric)
+        raise ImageError(f"is a {name} picture; convert it to gray or RGB.")
     if (str(page.dtype), page.bitspersample) not in (
         ("bool", 1),
         ("uint8", 8),

@@ -101,6 +101,8 @@ def evaluate(
     check_white(white)
     conventions = conventions or Conventions.choose(noise is not None)
     pairs = PicturePairs(source, clean, images, seed, white=white)
+    if noise is None and clean is not None and noisy is not None:
+        pairs.check()  # an unfit one is to be known before the others have taken their time
     methods = find_denoised(denoised, pairs, white)
     if out is not None:
         out = make_folder(out)

@@ -131,11 +131,14 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _send(self, status: int, value: dict[str, Any]) -> None:
         body = json.dumps(value).encode()
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
+        try:
+            self.send_response(status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+        except ConnectionError:  # the client has given up
+            self.close_connection = True
 
 
 def _to_json(message: Any) -> dict[str, Any]:

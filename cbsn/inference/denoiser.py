@@ -182,23 +182,23 @@ class Denoiser:
         output = image if in_place else image.copy()
         planes = output[..., None] if output.ndim == 2 else output
         colors = planes[..., : 3 if planes.shape[-1] >= 3 else 1]
-        try:
-            found = ValueRange.of(colors, white=white)
-        except ImageError as error:
-            raise ImageError(f"The picture {error}") from None
         if planes.shape[-1] % 2:
-            self._denoise(colors, found, on_tile)
+            self._denoise(colors, white, on_tile)
             return output
         hidden = HiddenPixels(colors, planes[..., -1])
         if not hidden.all:
-            self._denoise(colors, found, on_tile)
+            self._denoise(colors, white, on_tile)
             hidden.restore()
         return output
 
     def _denoise(
-        self, colors: np.ndarray, found: ValueRange, on_tile: Callable[[float], None]
+        self, colors: np.ndarray, white: float | None, on_tile: Callable[[float], None]
     ) -> None:
         """Denoises the colours of a picture, [H, W, 1 or 3], in place."""
+        try:
+            found = ValueRange.of(colors, white=white)
+        except ImageError as error:
+            raise ImageError(f"The picture {error}") from None
         found.stretch(colors)
         statistics = self._normalization.statistics(colors)
         if self.self_ensemble:

@@ -466,11 +466,43 @@ def test_a_file_may_say_what_white_is(tmp_path, random, code):
     assert read_picture(tmp_path / "in.tif").value_range.white == 1023
 
 
-def test_white_below_the_values_is_refused(tmp_path, random):
-    values = random.integers(0, 60000, (16, 20)).astype(np.uint16)
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
+def test_faulty_pixels_are_named_and_white_cuts_them_off(tmp_path, random, dtype):
+    values = random.integers(0, 4096, (60, 70)).astype(dtype)
+    values[3, 4] = 4095
+    clean = values.copy()
+    values[10, 10] = 65535
     tifffile.imwrite(tmp_path / "in.tif", values)
-    with pytest.raises(ImageError, match="--white 4095"):
-        read_picture(tmp_path / "in.tif", white=4095)
+    with pytest.warns(CbsnWarning, match=r"1 of 4200 values .*: --white 4095 if they are faulty"):
+        read_picture(tmp_path / "in.tif")
+    with pytest.warns(CbsnWarning, match="1 values are beyond --white 4095, and are cut off"):
+        picture = read_picture(tmp_path / "in.tif", white=4095)
+    whole = 65535 if dtype is np.uint16 else 1
+    rest = np.ones(values.shape, bool)
+    rest[10, 10] = False
+    expected = clean / 4095 * whole
+    np.testing.assert_allclose(
+        picture.color[rest, 0], expected[rest], atol=0.5 if whole > 1 else 1e-6
+    )
+    assert picture.color[10, 10, 0] == whole * (1 if whole > 1 else 1.5)
+
+
+def test_noise_beyond_black_and_white_is_not_cut_off(tmp_path, random):
+    values = (random.random((60, 70)) * 1.4 - 0.2).astype(np.float32)
+    tifffile.imwrite(tmp_path / "in.tif", values)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        picture = read_picture(tmp_path / "in.tif", white=1)
+    np.testing.assert_array_equal(picture.color[..., 0], values)
+
+
+def test_hidden_colours_do_not_decide_the_range(tmp_path, random):
+    values = random.integers(0, 4096, (16, 20, 4)).astype(np.uint16)
+    values[0, 0, :3] = 4095
+    values[..., 3] = 65535
+    values[8:, :, :] = [65535, 65535, 65535, 0]
+    write_picture(tmp_path / "in.tif", Picture(values, "TIFF"))
+    assert read_picture(tmp_path / "in.tif").value_range.white == 4095
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -482,11 +514,20 @@ def test_values_that_are_not_finite_are_refused(tmp_path, random, value):
         read_picture(tmp_path / "in.tif")
 
 
-def test_pixels_without_data_are_refused(tmp_path, random):
-    values = random.random((16, 20)).astype(np.float32)
-    values[3, 4] = -9999
-    tags = [(42113, "s", 0, "-9999", True)]
+@pytest.mark.parametrize(("dtype", "nodata"), [(np.float32, -9999), (np.uint16, 65535)])
+def test_pixels_without_data_are_refused(tmp_path, random, dtype, nodata):
+    values = random.integers(1, 900, (16, 20)).astype(dtype)
+    values[3, 4] = nodata
+    tags = [(42113, "s", 0, str(nodata), True)]
     tifffile.imwrite(tmp_path / "in.tif", values, extratags=tags, metadata=None)
+    with pytest.raises(ImageError, match="without data"):
+        read_picture(tmp_path / "in.tif")
+
+
+def test_the_largest_float_stands_for_no_data(tmp_path, random):
+    values = random.random((16, 20)).astype(np.float32)
+    values[3, 4] = -np.finfo(np.float32).max
+    tifffile.imwrite(tmp_path / "in.tif", values)
     with pytest.raises(ImageError, match="without data"):
         read_picture(tmp_path / "in.tif")
 
@@ -580,3 +621,11 @@ def test_a_transparent_gray_of_few_bits_is_transparent(tmp_path, random, bits):
 def _packed(row, bits):
     digits = "".join(format(level, f"0{bits}b") for level in row)
     return int(digits, 2).to_bytes(len(digits) // 8, "big")
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.float32])
+def test_white_below_the_values_is_refused(tmp_path, random, dtype):
+    values = random.integers(0, 60000, (16, 20)).astype(dtype)
+    tifffile.imwrite(tmp_path / "in.tif", values)
+    with pytest.raises(ImageError, match=r"do not fit\. Received: --white 4095"):
+        read_picture(tmp_path / "in.tif", white=4095)

@@ -609,3 +609,10 @@ def test_names_of_any_bytes_and_length(tmp_path, monkeypatch):
         assert content(report.out) == dict.fromkeys(range(3), 2)
         assert "already done: 3" in prepare(path, **SIZE).summary
         assert len(PatchRecords.open(report.out).describe(0)) > 20
+
+
+def test_the_pictures_own_folder_is_no_place_for_patches(photos):
+    before = sorted(photos.iterdir())
+    with pytest.raises(ConfigError, match="own folder"):
+        prepare(photos, out=photos, **SIZE)
+    assert sorted(photos.iterdir()) == before

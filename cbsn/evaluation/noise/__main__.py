@@ -77,6 +77,19 @@ def _check_folder(flag: str, path: Path | None) -> None:
     """Before the work rather than after it."""
     if path and (path.is_dir() or not path.parent.is_dir()):
         raise ConfigError(f"--{flag} takes a file in a folder that exists. Received: {path}")
+    # Without a name, the flag takes the first of the pictures.
+    if path and path.exists() and not _is_own(path):
+        raise ConfigError(
+            f"--{flag} takes the name of a file to write, and this is none that the noise report "
+            f"has written before. Received: --{flag} {path}"
+        )
+
+
+def _is_own(path: Path) -> bool:
+    """Whether a file is an earlier report's: JSON of ours, or a figure of Matplotlib."""
+    with path.open("rb") as file:
+        start = file.read(4096)
+    return b"Matplotlib" in start or b'"names"' in start or not start
 
 
 def make_parser() -> argparse.ArgumentParser:

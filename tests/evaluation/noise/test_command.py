@@ -124,3 +124,13 @@ def test_names_may_be_of_any_bytes(run, pictures, tmp_path):
         found = json.loads((tmp_path / files[0]).read_text("utf-8"))["names"]
         assert {f"noisy/{name}" for name in names} <= {*found}
         assert (tmp_path / files[1]).is_file()
+
+
+@pytest.mark.parametrize("flag", ["--json", "--figure"])
+def test_a_picture_is_never_taken_for_the_file_to_write(run_here, pictures, flag):
+    """As a shell's glob makes it where the name of the file was forgotten."""
+    first, *others = sorted(pictures.glob("*.png"))
+    before = first.read_bytes()
+    process = run_here("cbsn.evaluation.noise", flag, first, *others)
+    assert process.returncode == 2 and f"{flag} takes the name of a file" in process.stderr
+    assert first.read_bytes() == before
