@@ -66,3 +66,27 @@ def test_records_that_do_not_tell_their_pictures_are_refused(folders, tmp_path):
         writer.write(np.zeros((256, 256, 3), "uint8"))
     with pytest.raises(DataError, match="tells whose patches"):
         PairedRecords(PatchRecords.open(path), PatchRecords.open(path))
+
+
+def test_shots_of_unequal_size_are_refused_even_if_they_give_as_many_patches(folders):
+    with Image.open(folders[1] / "0.tif") as image:
+        image.crop((0, 0, image.width + 1, image.height)).save(folders[1] / "0.tif")
+    with pytest.raises(DataError, match=r"0\.png are not of one size: .* 1200 and 1240 pixels"):
+        PairedRecords(*map(_open, folders))
+
+
+def test_shots_in_ranges_of_their_own_come_in_one(tmp_path, random):
+    """10 bits and 12 bits of the same scene: a value is the same brightness in both."""
+    scene = random.integers(0, 1024, (30, 40)).astype("uint16")
+    scene[0, 0] = 1023
+    other = scene.copy()
+    other[0, :2] = 4095
+    for name, pixels in (("a", scene), ("b", other)):
+        (tmp_path / name).mkdir()
+        Image.fromarray(pixels).save(tmp_path / name / "0.png")
+    pairs = PairedRecords(_open(tmp_path / "a"), _open(tmp_path / "b"))
+    differences = 0
+    for index in range(len(pairs)):
+        first, second = np.split(pairs[index].astype(int), 2, axis=-1)
+        differences += int((np.abs(first - second) > 16).any(-1).sum())
+    assert 0 < differences <= 2 * len(pairs)
