@@ -20,7 +20,7 @@ test: $(VENV)/installed-dev
 	$(PY) -m pytest -n auto -m 'not slow'
 
 test-slow: $(VENV)/installed-dev
-	$(PY) -m pytest -m slow
+	$(PY) -m pytest -n auto -m slow
 
 lint: $(VENV)/installed-dev
 	$(PY) -m ruff check .

@@ -23,7 +23,7 @@ from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from cbsn.export.server import StandInServer
 
-FEW, MANY = 400, 20_000
+FEW, MANY = 400, 10_000
 TIMEOUT = 60
 PREDICT = "/v1/models/denoiser:predict"
 STATUSES = {200, 400, 404, 413}

@@ -23,7 +23,7 @@ SHARES = {
     "originals": 0.007,
     "checkpoints": 0.006,
 }
-MANY = 20_000
+MANY = 10_000
 """A run of 100,000 takes about twenty minutes."""
 
 
