@@ -167,10 +167,14 @@ class ValueRange:
         if pixels.dtype == np.uint8:
             return None
         limit = self.black + (self.white - self.black) / 4
-        count = int(np.count_nonzero(pixels > limit))
+        count = sum(int(np.count_nonzero(pixels[rows] > limit)) for rows in row_blocks(pixels))
         if not 0 < count < _FEW * pixels.size:
             return None
-        largest = pixels.max(where=pixels <= limit, initial=pixels.min())
+        low = pixels.min()
+        largest = max(
+            pixels[rows].max(where=pixels[rows] <= limit, initial=low)
+            for rows in row_blocks(pixels)
+        )
         if pixels.dtype.kind == "u":
             return count, ValueRange.of(largest.reshape(1, 1, 1)).white
         return count, float(largest)

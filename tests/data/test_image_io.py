@@ -214,7 +214,7 @@ def tiff_of(array, **options):
 
 UNSUPPORTED = {
     "cmyk jpeg": (lambda: encoded(smooth_rgb(9, 9).convert("CMYK"), "JPEG"), "CMYK"),
-    "cmyk tiff": (lambda: encoded(smooth_rgb(9, 9).convert("CMYK"), "TIFF"), "SEPARATED"),
+    "cmyk tiff": (lambda: encoded(smooth_rgb(9, 9).convert("CMYK"), "TIFF"), "CMYK"),
     "pages": (lambda: tiff_of(np.zeros((2, 9, 9), np.uint8), photometric="minisblack"), "2 pages"),
     "complex": (lambda: tiff_of(np.zeros((9, 9), np.complex64)), "complex64"),
     "channels": (
