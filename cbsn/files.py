@@ -119,7 +119,7 @@ def tidy(folder: Path) -> None:
 
 
 def _temporary(path: Path, name: str, suffix: str = "") -> Path:
-    """A name beside `path` that `tidy` knows: of `name` as much as fits into a file's name."""
+    """A temporary name next to `path`, which `tidy` recognises; `name` is cut to what fits."""
     # No program knows a format by a suffix of that length.
     ending = f".{uuid.uuid4().hex[:8]}{suffix if len(suffix) < _LONGEST // 8 else ''}"
     while name and len(os.fsencode(f".{name}{ending}")) > _LONGEST:

@@ -156,7 +156,7 @@ def _check(
     check_white(white)
     if white is not None and str(dataset).upper() in ("SIDD", "DND", "SIDD_VAL"):
         raise ConfigError(
-            f"What white is in {str(dataset).upper()} is known: leave --white away. "
+            f"What white is in {str(dataset).upper()} is known: omit --white. "
             f"Received: --white {white:g}"
         )
 

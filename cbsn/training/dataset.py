@@ -87,11 +87,11 @@ def _prepared(path: Path, white: float | None) -> PatchRecords:
     manifest = records.manifest
     if white is not None and (manifest is None or manifest.white != white):
         if manifest is None or manifest.kind != "folder":
-            advice = "What white is in them is known: leave --white away."
+            advice = "What white is in them is known: omit --white."
         else:
             command = ("python", "prepare_dataset.py", "--dataset", manifest.root, "--out", path)
             command = shlex.join([*map(str, command), "--white", f"{white}", "--force"])
-            advice = f"Prepare them anew with `{command}`, or leave --white away."
+            advice = f"Prepare them anew with `{command}`, or omit --white."
         raise ConfigError(
             f"The patches of {path} were prepared with another white. {advice} "
             f"Received: --white {white:g}"

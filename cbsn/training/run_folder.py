@@ -94,7 +94,7 @@ def open_run(
 
 
 def _beside(folder: Path, prefix: str, suffix: str) -> Path:
-    """A path beside a folder, called like it; the end of a name that is too long is replaced."""
+    """A path next to a folder, with its name; the end of a name that is too long is replaced."""
     name = os.fsencode(folder.name)
     room = _LONGEST_NAME - len(prefix) - len(suffix)
     if len(name) > room:

@@ -546,7 +546,7 @@ def test_white_counts_for_all_pictures(photos, out):
 
 def test_the_white_of_benchmarks_is_known(tmp_path):
     for name in ("SIDD", "dnd", "SIDD_VAL"):
-        with pytest.raises(ConfigError, match="is known: leave --white away"):
+        with pytest.raises(ConfigError, match="is known: omit --white"):
             prepare(name, white=1.0)
 
 

@@ -196,7 +196,7 @@ def test_patches_larger_than_recorded_name_the_command_that_makes_them(options):
 
 
 def test_a_prepared_benchmark_has_no_white_to_choose(options):
-    with pytest.raises(ConfigError, match="leave --white away"):
+    with pytest.raises(ConfigError, match="omit --white"):
         train("dil-unet", UNET, RunOptions(name="a", white=255.0, **options))
 
 
