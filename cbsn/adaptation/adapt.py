@@ -18,15 +18,15 @@ from cbsn.data.noise import Noise
 from cbsn.data.picture_noise import PictureNoise
 from cbsn.data.pipeline import luma
 from cbsn.errors import LARGEST, ConfigError, DataError, TrainingError, check_number
-from cbsn.evaluation.noise.advice import advise
-from cbsn.evaluation.noise.measure import estimate_noise
-from cbsn.evaluation.noise.measured_noise import MeasuredNoise
 from cbsn.files import expanded
 from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.engines import choose_engine
 from cbsn.inference.outputs import check_writable
 from cbsn.model_folder import RECIPE, WEIGHTS, save_model
 from cbsn.model_path import load_model
+from cbsn.noise.advice import advise
+from cbsn.noise.measure import estimate_noise
+from cbsn.noise.measured_noise import MeasuredNoise
 from cbsn.objectives import OBJECTIVES
 from cbsn.objectives.objective import Objective
 from cbsn.precision import choose_precision

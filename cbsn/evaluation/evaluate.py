@@ -13,14 +13,14 @@ from cbsn.evaluation.baselines import BEST, parse_sigma
 from cbsn.evaluation.conventions import Conventions
 from cbsn.evaluation.methods import find_denoised, load_models, make_baselines
 from cbsn.evaluation.named_pictures import spread
-from cbsn.evaluation.noise.advice import advise
-from cbsn.evaluation.noise.measure import estimate_noise
 from cbsn.evaluation.picture_pairs import PicturePairs
 from cbsn.evaluation.report.content import ReportContent
 from cbsn.evaluation.report.picture import ReportPicture
 from cbsn.evaluation.results import make_folder, write_results
 from cbsn.evaluation.scores import Scores, format_table
 from cbsn.evaluation.scoring import choose_lpips, score, unrounded
+from cbsn.noise.advice import advise
+from cbsn.noise.measure import estimate_noise
 from cbsn.value_range import check_white
 
 _LARGEST_SEED = 2**64 - 1

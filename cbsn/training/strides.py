@@ -10,8 +10,8 @@ from cbsn.data.noise import Noise
 from cbsn.data.paired_records import PairedRecords
 from cbsn.data.records import PatchRecords
 from cbsn.errors import ConfigError, DataError
-from cbsn.evaluation.noise.advice import advise
-from cbsn.evaluation.noise.measure import estimate_noise
+from cbsn.noise.advice import advise
+from cbsn.noise.measure import estimate_noise
 from cbsn.recipes import RECIPES, customised
 
 AUTO = "auto"

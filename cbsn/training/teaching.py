@@ -11,10 +11,10 @@ from cbsn.data.paired_records import PairedRecords
 from cbsn.data.pipeline import luma
 from cbsn.data.records import RECORD_SUFFIX, PatchRecords, RecordWriter
 from cbsn.errors import DataError, ImageError, TrainingError, plain_reason
-from cbsn.evaluation.noise.measured_noise import MeasuredNoise
 from cbsn.files import tidy, write_json
 from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.low_frequencies import with_low_frequencies
+from cbsn.noise.measured_noise import MeasuredNoise
 from cbsn.training.strides import some_patches
 from cbsn.value_range import value_range
 

@@ -1,7 +1,1 @@
-"""What is in noisy pictures that have no clean side: how much noise, of what kind, and where."""
-
-from cbsn.evaluation.noise.advice import Advice, advise
-from cbsn.evaluation.noise.estimate import NoiseEstimate
-from cbsn.evaluation.noise.measure import estimate_noise, estimate_noise_of_residuals
-
-__all__ = ["Advice", "NoiseEstimate", "advise", "estimate_noise", "estimate_noise_of_residuals"]
+"""The command that says what noise is in pictures."""

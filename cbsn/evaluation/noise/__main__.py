@@ -14,7 +14,6 @@ from cbsn.evaluation.diagnosis import SMALLEST, Diagnosis, diagnose
 
 def main(flags: argparse.Namespace) -> None:
     """Looks at the pictures."""
-    from cbsn.evaluation.noise import advise, estimate_noise, estimate_noise_of_residuals
     from cbsn.evaluation.noise.figure import check_figure, draw_noise
     from cbsn.evaluation.noise.inputs import (
         denoise_pictures,
@@ -23,6 +22,7 @@ def main(flags: argparse.Namespace) -> None:
         read_pictures,
     )
     from cbsn.files import write_json
+    from cbsn.noise import advise, estimate_noise, estimate_noise_of_residuals
     from cbsn.value_range import check_white
 
     if flags.modelpath and flags.denoised:

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 
 from cbsn.errors import ConfigError
-from cbsn.evaluation.noise.advice import Advice, limits
-from cbsn.evaluation.noise.estimate import DIRECTIONS, LAGS, NoiseEstimate
-from cbsn.evaluation.noise.values import BINS
 from cbsn.files import atomic_path
+from cbsn.noise.advice import Advice, limits
+from cbsn.noise.estimate import DIRECTIONS, LAGS, NoiseEstimate
+from cbsn.noise.values import BINS
 
 _COLORS = {"red": "#c0392b", "green": "#2e8b57", "blue": "#2a6fbb", "gray": "#444444"}
 _STYLES = (

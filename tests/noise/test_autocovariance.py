@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import uniform_filter
 
-from cbsn.evaluation.noise.autocovariance import (
+from cbsn.noise.autocovariance import (
     BLOCK,
     REACH,
     autocovariance,

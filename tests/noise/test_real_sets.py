@@ -7,7 +7,7 @@ import pytest
 
 from cbsn.data.image_io import find_images, read_picture
 from cbsn.data.noise import neighbour_correlation
-from cbsn.evaluation.noise import advise, estimate_noise, estimate_noise_of_residuals
+from cbsn.noise import advise, estimate_noise, estimate_noise_of_residuals
 
 DATA = Path(__file__).resolve().parents[4] / "shared" / "data"
 

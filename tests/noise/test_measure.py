@@ -7,7 +7,7 @@ from scipy.ndimage import gaussian_filter, uniform_filter
 from cbsn.data.camera import simulate_camera
 from cbsn.data.noise import Noise
 from cbsn.errors import DataError
-from cbsn.evaluation.noise import advise, estimate_noise, estimate_noise_of_residuals
+from cbsn.noise import advise, estimate_noise, estimate_noise_of_residuals
 
 FOUR_ERRORS = 4
 

@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from cbsn.evaluation.noise.autocovariance import BLOCK, REACH, autocovariance, split, structure
-from cbsn.evaluation.noise.blocks import STEP, Blocks
+from cbsn.noise.autocovariance import BLOCK, REACH, autocovariance, split, structure
+from cbsn.noise.blocks import STEP, Blocks
 
 _AT_ONCE = 1024  # blocks in memory
 

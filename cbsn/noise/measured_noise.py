@@ -6,17 +6,17 @@ import numpy as np
 
 from cbsn.data.correlated_noise import CorrelatedNoise
 from cbsn.errors import DataError
-from cbsn.evaluation.noise.autocovariance import (
+from cbsn.noise.autocovariance import (
     BLOCK,
     REACH,
     autocovariance,
     split,
     without_bias,
 )
-from cbsn.evaluation.noise.blocks import STEP, Blocks
-from cbsn.evaluation.noise.levels import points_of
-from cbsn.evaluation.noise.measure import FEWEST, flattest, too_few
-from cbsn.evaluation.noise.survey import Survey
+from cbsn.noise.blocks import STEP, Blocks
+from cbsn.noise.levels import points_of
+from cbsn.noise.measure import FEWEST, flattest, too_few
+from cbsn.noise.survey import Survey
 from cbsn.value_range import value_range
 
 _ENOUGH = 64

@@ -5,12 +5,12 @@ from collections.abc import Iterable
 import numpy as np
 
 from cbsn.errors import DataError
-from cbsn.evaluation.noise.autocovariance import BLOCK, REACH, smooth_energy, without_bias
-from cbsn.evaluation.noise.blocks import Blocks
-from cbsn.evaluation.noise.estimate import LAGS, NoiseEstimate
-from cbsn.evaluation.noise.levels import noise_levels
-from cbsn.evaluation.noise.pooling import groups, sample_size, typical_correlation
-from cbsn.evaluation.noise.survey import Survey
+from cbsn.noise.autocovariance import BLOCK, REACH, smooth_energy, without_bias
+from cbsn.noise.blocks import Blocks
+from cbsn.noise.estimate import LAGS, NoiseEstimate
+from cbsn.noise.levels import noise_levels
+from cbsn.noise.pooling import groups, sample_size, typical_correlation
+from cbsn.noise.survey import Survey
 
 FEWEST = 8
 """Blocks that an estimate takes at least."""

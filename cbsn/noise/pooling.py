@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from cbsn.evaluation.noise.autocovariance import FAR, REACH, distances, without_bias
-from cbsn.evaluation.noise.blocks import STEP, Blocks
+from cbsn.noise.autocovariance import FAR, REACH, distances, without_bias
+from cbsn.noise.blocks import STEP, Blocks
 
 _PICTURES = 16
 """With blocks of so many pictures, each picture is a group; with fewer, each place in them."""

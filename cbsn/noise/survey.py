@@ -5,10 +5,10 @@ import collections
 import numpy as np
 
 from cbsn.errors import DataError
-from cbsn.evaluation.noise.autocovariance import BLOCK
-from cbsn.evaluation.noise.blocks import Blocks
-from cbsn.evaluation.noise.flat_blocks import flat_blocks
-from cbsn.evaluation.noise.values import Values
+from cbsn.noise.autocovariance import BLOCK
+from cbsn.noise.blocks import Blocks
+from cbsn.noise.flat_blocks import flat_blocks
+from cbsn.noise.values import Values
 from cbsn.value_range import value_range
 
 _MOST_KEPT = 8192

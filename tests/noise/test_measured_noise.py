@@ -5,8 +5,8 @@ from scipy import ndimage
 from cbsn.data.correlated_noise import CorrelatedNoise
 from cbsn.data.noise import Noise, neighbour_correlation
 from cbsn.errors import ConfigError, DataError
-from cbsn.evaluation.noise import measured_noise
-from cbsn.evaluation.noise.measured_noise import MeasuredNoise
+from cbsn.noise import measured_noise
+from cbsn.noise.measured_noise import MeasuredNoise
 
 
 def _sample(noise, value, channels=3, count=8):

@@ -3,8 +3,8 @@ import json
 import numpy as np
 import pytest
 
-from cbsn.evaluation.noise import NoiseEstimate, advise
-from cbsn.evaluation.noise.advice import limits
+from cbsn.noise import NoiseEstimate, advise
+from cbsn.noise.advice import limits
 from cbsn.recipes import RECIPES
 
 

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from cbsn.evaluation.noise.autocovariance import REACH, autocovariance, split
-from cbsn.evaluation.noise.blocks import Blocks
-from cbsn.evaluation.noise.pooling import groups, sample_size, typical_correlation
+from cbsn.noise.autocovariance import REACH, autocovariance, split
+from cbsn.noise.blocks import Blocks
+from cbsn.noise.pooling import groups, sample_size, typical_correlation
 
 
 def _blocks(values, picture, corner):

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from cbsn.evaluation.noise.estimate import LAGS, NoiseEstimate
+from cbsn.noise.estimate import LAGS, NoiseEstimate
 
 NEXT_MATTERS = 0.05
 """Correlation of next neighbours from which on it counts.
