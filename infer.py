@@ -28,13 +28,14 @@ def make_parser() -> argparse.ArgumentParser:
         "--modelpath",
         dest="model_path",
         metavar="MODEL",
-        help=f"{cli.MODEL}; or a *.weights.h5 file; without the flag the student that ships",
+        help=f"{cli.MODEL}; or a *.weights.h5 file; without the flag one that ships, by --quality",
     )
     add(
         "--quality",
-        choices=("fast", "best"),
-        help="of the student that ships: fast (default), or best: each picture in its eight "
-        "orientations, eight times as long",
+        choices=("fast", "default", "best"),
+        help="without --modelpath: fast is the small network that ships (photo), three times as "
+        "fast as the default, the large one (photo_large); best is the large one on each picture "
+        "in its eight orientations, eight times as long",
     )
     add(
         "--adapt",

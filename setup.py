@@ -6,8 +6,8 @@ setup(
     packages=[
         *find_packages(include=["cbsn", "cbsn.*", "data_prep", "data_prep.*"]),
         "cbsn.pretrained",
-        "cbsn.pretrained.student",
-        "cbsn.pretrained.teacher",
+        "cbsn.pretrained.photo",
+        "cbsn.pretrained.photo_large",
     ],
     # In a clone they lie in a folder of their own.
     package_dir={"cbsn.pretrained": "pretrained"},

@@ -7,10 +7,8 @@ from typing import Any
 from cbsn.errors import ConfigError
 from cbsn.model_path import SHIPPED
 
-STUDENT = SHIPPED / "student"
-"""The model that ships for use: a small network."""
-
-QUALITIES = ("fast", "best")
+QUALITIES = {"fast": "photo", "default": "photo_large", "best": "photo_large"}
+"""Which of the models that ship denoises; for "best" it is self-ensembled, too."""
 
 
 def denoise(
@@ -30,8 +28,8 @@ def denoise(
         image_paths: folders, globs or files.
         save_path: folder for the results.
         model_path: as for `Denoiser.load`; None for a model that ships.
-        quality: "fast", the default, or "best", self-ensembled. None where there is a
-            `model_path`.
+        quality: one of `QUALITIES`, which says what model that is. None for "default", or where
+            there is a `model_path`.
         adapt: float > 0, minutes to adapt the model to the pictures first, as
             `cbsn.adaptation.adapt.adapted` does. None for not at all.
         adapt_save: folder to keep the adapted model in; None for not at all.
@@ -47,7 +45,7 @@ def denoise(
     """
     if model_path is not None and quality is not None:
         raise ConfigError(
-            "--quality chooses among the models that ship: leave it or --modelpath away. "
+            "--quality chooses among the models that ship: give either that or --modelpath. "
             f"Received: --modelpath {model_path} --quality {quality}"
         )
     if adapt is None and adapt_save is not None:
@@ -57,7 +55,7 @@ def denoise(
         )
     options["self_ensemble"] = self_ensemble or quality == "best"
     if model_path is None:
-        model_path = STUDENT
+        model_path = SHIPPED / QUALITIES[quality or "default"]
     if adapt is None:
         from cbsn.inference.files import denoise_files
 

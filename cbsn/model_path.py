@@ -1,9 +1,10 @@
 """Finds and loads the model that a `--modelpath` names, whatever kind it is."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
-from cbsn.errors import ConfigError, ModelError, plain_reason
+from cbsn.errors import CbsnWarning, ConfigError, ModelError, plain_reason
 from cbsn.model_folder import WEIGHTS, is_model_folder, load_weights
 from cbsn.model_folder import load_model as load_model_folder
 from cbsn.recipes import Recipe, customised
@@ -11,6 +12,9 @@ from cbsn.recipes import Recipe, customised
 _HERE = Path(__file__).resolve().parent
 SHIPPED = _HERE / "pretrained" if (_HERE / "pretrained").is_dir() else _HERE.parent / "pretrained"
 """Where the models that ship lie: in an installed package, or beside it in a clone."""
+
+RENAMED = {"student": "photo", "teacher": "photo_large"}
+"""Names of models that used to ship, with the ones that took their places."""
 
 RUN_MODELS = ("best", "last")
 """Names of the saved models in a run's folder, the preferred one first."""
@@ -68,7 +72,7 @@ def load_model(
         held = facts.get(key)
         if value is not None and held != value:
             raise ModelError(
-                f"{path} has {key}={held}; leave --{flag} away, it is read from the model. "
+                f"{path} has {key}={held}; omit --{flag}, which is read from the model. "
                 f"Received: --{flag} {value}"
             )
     return recipe, network
@@ -80,8 +84,17 @@ def _model_folder(path: Path) -> Path | None:
     if path.name == WEIGHTS:
         candidates.append(path.parent)
     if len(path.parts) == 1:
-        candidates.append(SHIPPED / path)
-    return next((folder for folder in candidates if is_model_folder(folder)), None)
+        candidates.append(SHIPPED / path.name.replace("-", "_"))
+    found = next((folder for folder in candidates if is_model_folder(folder)), None)
+    if found is None and str(path) in RENAMED:
+        name = RENAMED[str(path)]
+        warnings.warn(
+            f"The model {path} no longer ships; {name} has taken its place.",
+            CbsnWarning,
+            stacklevel=3,
+        )
+        found = SHIPPED / name
+    return found
 
 
 def _is_bare(path: Path) -> bool:

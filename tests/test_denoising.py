@@ -12,10 +12,11 @@ from cbsn.recipes import customised
 
 @pytest.fixture
 def shipped(tmp_path, monkeypatch):
-    """A tiny model in place of the one that ships."""
-    recipe = customised("distill", filters=4, depth=1)
-    save_model(tmp_path / "student", recipe, recipe.build_network(), {})
-    monkeypatch.setattr(denoising, "STUDENT", tmp_path / "student")
+    """Tiny models in place of those that ship."""
+    for name, filters in (("photo", 2), ("photo_large", 4)):
+        recipe = customised("distill", filters=filters, depth=1)
+        save_model(tmp_path / name, recipe, recipe.build_network(), {})
+    monkeypatch.setattr(denoising, "SHIPPED", tmp_path)
     return tmp_path
 
 
@@ -29,20 +30,29 @@ def noisy(tmp_path, random):
 OPTIONS = {"precision": "float32", "engine": "tensorflow"}
 
 
-@pytest.mark.parametrize("quality", [None, "fast", "best"])
-def test_the_model_that_ships_denoises(shipped, noisy, quality):
+@pytest.mark.parametrize(
+    ("quality", "name", "ensemble"),
+    [
+        (None, "photo_large", False),
+        ("fast", "photo", False),
+        ("default", "photo_large", False),
+        ("best", "photo_large", True),
+    ],
+)
+def test_the_models_that_ship_denoise(shipped, noisy, quality, name, ensemble):
     assert denoise([shipped / "noisy.png"], shipped / "out", quality=quality, **OPTIONS) == 0
-    ensemble = quality == "best"
-    denoiser = Denoiser.load(shipped / "student", self_ensemble=ensemble, **OPTIONS)
+    denoiser = Denoiser.load(shipped / name, self_ensemble=ensemble, **OPTIONS)
     np.testing.assert_array_equal(Image.open(shipped / "out" / "noisy.png"), denoiser(noisy))
 
 
-def test_what_ships_can_be_adapted_and_kept(shipped, noisy, capsys):
+@pytest.mark.parametrize(("quality", "filters"), [("fast", 2), ("best", 4)])
+def test_what_ships_can_be_adapted_and_kept(shipped, noisy, quality, filters, capsys):
     paths, kept = [shipped / "noisy.png"], shipped / "kept"
-    options = {**OPTIONS, "quality": "best"}
+    options = {**OPTIONS, "quality": quality}
     assert denoise(paths, shipped / "out", adapt=0.02, adapt_save=kept, **options) == 0
     assert "held out" in capsys.readouterr().out
-    denoiser = Denoiser.load(kept, self_ensemble=True, **OPTIONS)
+    denoiser = Denoiser.load(kept, self_ensemble=quality == "best", **OPTIONS)
+    assert denoiser.recipe.network_config["filters"] == filters
     np.testing.assert_array_equal(Image.open(shipped / "out" / "noisy.png"), denoiser(noisy))
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from cbsn import model_path
 from cbsn.checksums import write_checksums
-from cbsn.errors import ConfigError, ModelError
+from cbsn.errors import CbsnWarning, ConfigError, ModelError
 from cbsn.model_folder import save_model
 from cbsn.model_path import load_model
 from cbsn.recipes import RECIPES, Recipe, customised
@@ -85,6 +85,32 @@ def test_shipped_name(recipe, saved, tmp_path, monkeypatch):
         load_model("lost")
 
 
+@pytest.mark.parametrize(
+    ("name", "parameters", "note"),
+    [
+        ("photo", 510_238, None),
+        ("photo_large", 8_199_863, None),
+        ("photo-large", 8_199_863, None),
+        ("student", 510_238, "photo"),
+        ("teacher", 8_199_863, "photo_large"),
+    ],
+)
+def test_shipped_models_by_their_names(name, parameters, note, tmp_path, monkeypatch, recwarn):
+    monkeypatch.chdir(tmp_path)
+    assert load_model(name)[1].count_params() == parameters
+    notes = [str(w.message) for w in recwarn if issubclass(w.category, CbsnWarning)]
+    assert notes == (
+        [f"The model {name} no longer ships; {note} has taken its place."] if note else []
+    )
+
+
+def test_a_folder_of_an_old_name_is_that_folder(recipe, saved, tmp_path, monkeypatch, recwarn):
+    monkeypatch.chdir(tmp_path)
+    shutil.move("last", "student")
+    assert _same(load_model("student")[1], saved)
+    assert not [w for w in recwarn if issubclass(w.category, CbsnWarning)]
+
+
 def test_original_checkpoint(golden):
     recipe, network = load_model(golden("small/CBSN_small.ckpt"))
     assert recipe.network_config == {"filters": 16, "num_modules": 2, "channels": 3}
@@ -108,7 +134,7 @@ def test_weights_beside_their_recipe_are_those_of_the_folder(recipe, saved, tmp_
     loaded, network = load_model(weights)
     assert loaded == recipe
     assert _same(network, saved)
-    with pytest.raises(ModelError, match="--channel away"):
+    with pytest.raises(ModelError, match="omit --channel"):
         load_model(weights, channel=8)
     (tmp_path / "last/SHA256SUMS").write_text("")
     with pytest.raises(ModelError, match="SHA256SUMS does not name"):

@@ -5,14 +5,22 @@ import pytest
 import skimage.data
 
 from cbsn.data.camera import simulate_camera
-from cbsn.denoising import STUDENT
 from cbsn.evaluation.metrics import psnr
 from cbsn.inference.denoiser import Denoiser
 from cbsn.model_path import SHIPPED, load_model
 
-TEACHER = SHIPPED / "teacher"
+PHOTO, LARGE = SHIPPED / "photo", SHIPPED / "photo_large"
 
 CROP = (slice(50, 210), slice(150, 310))
+
+
+@pytest.fixture(scope="module")
+def denoisers():
+    """In float32, as in bfloat16 processors round in ways of their own."""
+    return {
+        path: Denoiser.load(path, precision="float32", engine="tensorflow")
+        for path in (PHOTO, LARGE)
+    }
 
 
 @pytest.fixture(scope="module")
@@ -28,28 +36,58 @@ def pictures():
     ]
 
 
-@pytest.mark.parametrize(("model", "gain", "shift"), [(STUDENT, 4, 6), (TEACHER, 2.5, 4)])
-def test_they_denoise(model, gain, shift, pictures):
-    """By so many dB at least, and so many levels of brightness or colour at most."""
-    denoise = Denoiser.load(model)
-    gains, shifts = [], []
+def _middle(photograph, side=256):
+    top, left = ((size - side) // 2 for size in photograph.shape[:2])
+    return photograph[top : top + side, left : left + side]
+
+
+def _shift(denoised, clean):
+    """Of the mean of a channel, in levels."""
+    return np.abs((denoised.astype(float) - clean).mean(axis=(0, 1))).max()
+
+
+# Measured: gains of 4.0 and 4.4 dB at least, shifts of 4.3 and 4.6 levels at most. Each bound is
+# some way off, so that no rounding decides.
+@pytest.mark.parametrize(("model", "gain"), [(PHOTO, 3.5), (LARGE, 4)])
+def test_they_denoise(model, gain, denoisers, pictures):
+    """Colours change a little, as noise that is clipped makes dark parts brighter."""
     for noisy, clean in pictures:
-        denoised = denoise(noisy)
-        gains.append(psnr(clean, denoised) - psnr(clean, noisy))
-        shifts.append(np.abs((denoised.astype(float) - clean).mean(axis=(0, 1))).max())
-    assert min(gains) > gain, gains
-    assert max(shifts) < shift, shifts
+        denoised = denoisers[model](noisy)
+        assert psnr(clean, denoised) - psnr(clean, noisy) > gain
+        assert _shift(denoised, clean) < 6
 
 
-def test_the_student_is_small_and_fast():
-    (student, network), (teacher, other) = map(load_model, (STUDENT, TEACHER))
-    assert (student.name, teacher.name) == ("distill", "cbsn")
-    assert network.count_params() < 1.2e6
-    assert network.is_local and not other.has_loop
+# Measured: 45.3 and 48.7 dB in the mean, shifts of 0.31 and 0.13 levels at most. The models that
+# shipped before had 37 dB at best.
+@pytest.mark.parametrize(("model", "least"), [(PHOTO, 44), (LARGE, 47)])
+def test_they_leave_what_is_clean(model, least, denoisers, photographs):
+    scores = []
+    for clean in map(_middle, photographs):
+        denoised = denoisers[model](clean)
+        scores.append(psnr(clean, denoised))
+        assert _shift(denoised, clean) < 0.5
+    assert np.mean(scores) > least, scores
+
+
+@pytest.mark.parametrize("model", [PHOTO, LARGE])
+@pytest.mark.parametrize("level", [0, 128, 255])
+def test_plain_pictures_stay_plain(model, level, denoisers):
+    """Measured: within 2 levels."""
+    plain = np.full((40, 56, 3), level, "uint8")
+    assert np.abs(denoisers[model](plain).astype(int) - level).max() <= 3
+
+
+def test_both_are_local_and_the_fast_one_is_small():
+    """So their results do not depend on tiles."""
+    (_, photo), (_, large) = map(load_model, (PHOTO, LARGE))
+    assert photo.is_local and large.is_local
+    assert photo.count_params() < 1e6 < large.count_params()
 
 
 def test_all_that_ships_is_below_20_mb_and_has_its_card():
     assert sum(path.stat().st_size for path in SHIPPED.rglob("*")) < 20e6
-    for model in (STUDENT, TEACHER):
+    shipped = sorted(path.parent for path in SHIPPED.glob("*/recipe.json"))
+    assert shipped == [PHOTO, LARGE]
+    for model in shipped:
         card = model.with_suffix(".md").read_text(encoding="utf-8")
         assert f"{load_model(model)[1].count_params():,} parameters" in card

@@ -174,9 +174,9 @@ def test_folders_without_permission_are_one_line(run_here, tmp_path, monkeypatch
         return refused(path, *rest, **options)
 
     monkeypatch.setattr(Path, call, refuse)
-    submit = ("--modelpath", "student", "--source", "locked", "--out", "out")
+    submit = ("--modelpath", "photo", "--source", "locked", "--out", "out")
     flags = {
-        "evaluate.py": ("--modelpath", "student", "--noisy", "locked"),
+        "evaluate.py": ("--modelpath", "photo", "--noisy", "locked"),
         "noise": ("locked",),
         "sidd": ("sidd", *submit),
         "dnd": ("dnd", *submit),
