@@ -25,15 +25,20 @@ class CorrelatedNoise:
             channel's pixel and another's that is 0 to R pixels further down and −R to R to the
             right; 0 beyond. The other half is taken to be equal by symmetry.
         linear: whether it is added, and clipped, in linear light, or else in sRGB values.
+
+    Attributes:
+        levels, linear: as given.
     """
 
     def __init__(
         self, levels: Sequence[np.ndarray], covariance: np.ndarray, *, linear: bool = True
     ):
-        self._levels = [*levels]
+        self.levels = [*levels]
         self._covariance = covariance
-        self._linear = linear
-        self._root = functools.cache(self._make_root)
+        self.linear = linear
+        self.root = functools.cache(self._make_root)
+        """From a size [H, W] to what white noise's spectrum is to be multiplied with, float32
+        [C, C, H, W // 2 + 1], the real Fourier transform's."""
 
     def __call__(
         self, image: np.ndarray, random: np.random.Generator, gain: float = 1.0
@@ -53,7 +58,7 @@ class CorrelatedNoise:
         """
         clean = self.clean(image)
         noise = self._sigma(clean) * self._normal(clean.shape, random) * np.float32(gain)
-        if not self._linear:
+        if not self.linear:
             return np.clip(clean + noise, 0, 1)
         light = to_linear(clean)
         # The slope of the sRGB curve, as the noise was measured behind it.
@@ -76,23 +81,23 @@ class CorrelatedNoise:
         Raises:
             ConfigError: for those.
         """
-        if channels != len(self._levels):
+        if channels != len(self.levels):
             raise ConfigError(
-                f"The noise was measured on pictures of {len(self._levels)} channels. "
+                f"The noise was measured on pictures of {len(self.levels)} channels. "
                 f"Received: {channels} channels"
             )
 
     def _sigma(self, clean: np.ndarray) -> np.ndarray:
         planes = [
             np.interp(clean[..., channel], *(points.T / 255))
-            for channel, points in enumerate(self._levels)
+            for channel, points in enumerate(self.levels)
         ]
         return np.stack(planes, axis=-1).astype(np.float32)
 
     def _normal(self, shape: tuple[int, ...], random: np.random.Generator) -> np.ndarray:
         """Noise of standard deviation 1; it repeats at the borders."""
         white = random.standard_normal((shape[2], *shape[:2]), dtype=np.float32)
-        spectrum = np.einsum("cdhw,dhw->chw", self._root(shape[:2]), scipy.fft.rfft2(white))
+        spectrum = np.einsum("cdhw,dhw->chw", self.root(shape[:2]), scipy.fft.rfft2(white))
         return scipy.fft.irfft2(spectrum, s=shape[:2]).transpose(1, 2, 0)
 
     def _make_root(self, size: tuple[int, int]) -> np.ndarray:

@@ -1,5 +1,7 @@
 """The random numbers of one training step."""
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -44,12 +46,30 @@ class StepRandom:
                 `cbsn.sampling.space_to_batch` has it, several times.
             high: int, upper bound, itself not drawn.
         """
+        draw = functools.partial(tf.random.stateless_uniform, maxval=high, dtype=tf.int32)
+        return self._draw(draw, shape)
+
+    def uniform(self, shape: tuple[int, ...]) -> Tensor:
+        """Draws independent float32 in [0, 1); each call gives new ones.
+
+        Args:
+            shape: as for `integers`.
+        """
+        return self._draw(tf.random.stateless_uniform, shape)
+
+    def normal(self, shape: tuple[int, ...]) -> Tensor:
+        """Draws independent float32, normal with a mean of 0 and a standard deviation of 1.
+
+        Args:
+            shape: as for `integers`.
+        """
+        return self._draw(tf.random.stateless_normal, shape)
+
+    def _draw(self, draw: Callable[..., Tensor], shape: tuple[int, ...]) -> Tensor:
         length, *rest = shape
         times = length // self._rows
         # One key for each draw of a step; the step is the other half, so that none repeats.
         key = tf.stack([tf.constant(self._seed * 1000 + self._draws, tf.int64), self._step])
         self._draws += 1
-        numbers = tf.random.stateless_uniform(
-            (times, self._batch_size, *rest), key, 0, high, tf.int32, alg="philox"
-        )
+        numbers = draw((times, self._batch_size, *rest), key, alg="philox")
         return tf.reshape(numbers[:, self._start : self._start + self._rows], shape)

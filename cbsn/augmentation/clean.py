@@ -1,0 +1,125 @@
+"""Clean pictures out of pictures that are nearly clean."""
+
+import itertools
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from cbsn.augmentation.draws import Draws, each
+
+Tensor = Any
+
+SHRINKS = (2, 3, 4)
+"""How many times smaller the pictures are made."""
+
+DRAWS = 19
+"""Random numbers that a picture takes."""
+
+_SOFT, _SOFT_SIGMA = 0.35, (0.3, 0.9)
+"""Share of the pictures that are blurred a little, as lenses do, and σ of the blur in pixels."""
+
+_OTHER_LIGHT, _LIGHT, _TINT = 0.5, (0.2, 1.0), (0.6, 1.0)
+"""Share in another light; how much of it is left, and of each channel in addition, as lamps
+differ."""
+
+_OTHER_ORDER = 0.5
+"""Share of the pictures whose channels are put in another order."""
+
+_OTHER_SATURATION, _SATURATION = 0.6, (0.5, 3.0)
+
+_REACH = 3
+_LUMA = (0.299, 0.587, 0.114)
+_ORDERS = np.stack(
+    [np.eye(3, dtype="float32")[:, [*order]] for order in itertools.permutations(range(3))]
+)
+
+
+def shrink(pictures: Tensor, size: int, draws: Draws) -> Tensor:
+    """Cuts windows out of pictures, and makes them 2, 3 or 4 times smaller.
+
+    A denoised photograph is soft, and still has faults. As the mean of 2 × 2 pixels or more it is
+    sharp, and next to free of them: as clean as any.
+
+    Args:
+        pictures: float32 [N, P, P, C], P ≥ `size`.
+        size: int, side of the results. Where P does not hold a window that is twice as large, the
+            pictures keep their scale.
+        draws: gives three numbers a picture.
+
+    Returns:
+        float32 [N, size, size, C].
+    """
+    side = pictures.shape[1]
+    shrinks = [times for times in SHRINKS if times * size <= side] or [1]
+    times = ops.take(np.array(shrinks, "int32"), draws.whole(len(shrinks)))
+    room = side - size * times + 1
+    # Cutting and averaging are one matrix for the rows, and one for the columns.
+    rows, columns = (_means(side, size, times, draws.whole(room)) for _ in range(2))
+    y = ops.einsum("nip,npqc->niqc", rows, pictures)
+    return ops.einsum("njq,niqc->nijc", columns, y)
+
+
+def turn(pictures: Tensor, draws: Draws) -> Tensor:
+    """Turns and mirrors pictures, each into one of its eight orientations.
+
+    Args:
+        pictures: [N, S, S, C].
+        draws: gives three numbers a picture.
+    """
+    pictures = ops.where(each(draws.happens(0.5)), ops.flip(pictures, 1), pictures)
+    pictures = ops.where(each(draws.happens(0.5)), ops.flip(pictures, 2), pictures)
+    turned = ops.transpose(pictures, (0, 2, 1, 3))
+    return ops.where(each(draws.happens(0.5)), turned, pictures)
+
+
+def vary(pictures: Tensor, draws: Draws) -> Tensor:
+    """Makes some pictures softer, darker, of another tint, of other colours.
+
+    Args:
+        pictures: float32 [N, S, S, C] in [0, 1], C being 1 or 3. Gray has no colours to change.
+        draws: gives 10 numbers a picture, for gray 5.
+
+    Returns:
+        The same shape and range.
+    """
+    channels = pictures.shape[-1]
+    sigma = draws.uniform(*_SOFT_SIGMA)
+    pictures = ops.where(each(draws.happens(_SOFT)), _blur(pictures, sigma), pictures)
+    other = draws.happens(_OTHER_LIGHT)
+    light = draws.uniform(*_LIGHT)[:, None]
+    light = light * ops.stack([draws.uniform(*_TINT) for _ in range(channels)], axis=1)
+    pictures = ops.where(each(other), pictures * light[:, None, None], pictures)
+    if channels == 3:
+        order = ops.take(_ORDERS, draws.whole(len(_ORDERS)), axis=0)
+        reordered = ops.einsum("nhwc,ncd->nhwd", pictures, order)
+        pictures = ops.where(each(draws.happens(_OTHER_ORDER)), reordered, pictures)
+        saturation = each(draws.log_uniform(*_SATURATION))
+        luma = ops.sum(pictures * np.array(_LUMA, "float32"), axis=-1, keepdims=True)
+        saturated = luma + saturation * (pictures - luma)
+        pictures = ops.where(each(draws.happens(_OTHER_SATURATION)), saturated, pictures)
+    return ops.clip(pictures, 0.0, 1.0)
+
+
+def _means(side: int, size: int, times: Tensor, start: Tensor) -> Tensor:
+    """[N, size, side], which takes the means of `times` neighbours each, from `start` on."""
+    place = np.arange(side, dtype="int32")[None] - start[:, None]
+    cell = ops.floor_divide(place, times[:, None])
+    inside = ops.equal(cell[:, None], np.arange(size, dtype="int32")[None, :, None])
+    return ops.cast(inside, "float32") / ops.cast(times[:, None, None], "float32")
+
+
+def _blur(pictures: Tensor, sigma: Tensor) -> Tensor:
+    """A Gaussian blur, float32 [N] pixels wide; beyond the border is what is at the border."""
+    away = np.arange(-_REACH, _REACH + 1, dtype="float32")
+    weights = ops.exp(-0.5 * ops.square(away / sigma[:, None]))
+    weights = weights / ops.sum(weights, axis=1, keepdims=True)
+    size = pictures.shape[1]
+    places = np.clip(np.arange(-_REACH, size + _REACH), 0, size - 1)
+    for axis in (1, 2):
+        padded = ops.take(pictures, places, axis=axis)
+        pictures = sum(
+            each(weights[:, i]) * ops.take(padded, np.arange(i, i + size), axis=axis)
+            for i in range(2 * _REACH + 1)
+        )
+    return pictures

@@ -1,0 +1,191 @@
+"""Noise of real cameras, as it was measured, and as cameras and programs process it."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from keras import ops
+
+from cbsn.augmentation.draws import Draws, each
+from cbsn.augmentation.jpeg import compress
+from cbsn.data.correlated_noise import CorrelatedNoise
+
+Tensor = Any
+
+DRAWS = 11
+"""Random numbers that a picture takes, apart from its noise."""
+
+_WIDER = 1.2
+"""σ in pixels of the blur that widens the correlation of processed noise, at most."""
+
+_WHITE = 0.3
+"""Share of processed pictures whose noise is mixed with white noise."""
+
+_LINEAR = 0.5
+"""Share of processed pictures whose noise is added in linear light."""
+
+_JPEG, _QUALITY, _SUBSAMPLED = 0.6, (60.0, 99.0), 0.5
+"""Share of processed pictures that are JPEGs, their quality, and share with chroma subsampled."""
+
+_NONE = 0.04
+"""Share of the pictures that get no noise at all."""
+
+
+@dataclasses.dataclass(frozen=True)
+class NoiseTables:
+    """Models of noise as arrays, for pictures of one size.
+
+    Args:
+        brightness: float32 [M, C, K], of M models, C channels and K points of a tone curve,
+            increasing, in [0, 1].
+        sigma: float32 [M, C, K], standard deviation of the noise there, in units of [0, 1].
+        roots: float32 [M, C, C, S, S], what the spectrum of white noise is multiplied with to get
+            noise of standard deviation 1 with the model's correlation of pixels and channels.
+        linear: float32 [M], 1 where the noise is that of linear light, else 0.
+    """
+
+    brightness: np.ndarray
+    sigma: np.ndarray
+    roots: np.ndarray
+    linear: np.ndarray
+
+    @classmethod
+    def of(cls, models: Sequence[CorrelatedNoise], size: int) -> "NoiseTables":
+        """Returns the tables of measured noise, such as `MeasuredNoise.models`.
+
+        Args:
+            models: at least one, all of one number of channels.
+            size: int, side S of the pictures.
+        """
+        points = max(len(curve) for model in models for curve in model.levels)
+        curves = np.stack([[_padded(curve, points) for curve in model.levels] for model in models])
+        curves = curves.astype("float32") / 255
+        return cls(
+            brightness=curves[..., 0],
+            sigma=curves[..., 1],
+            roots=np.stack([_whole(model.root((size, size))) for model in models]),
+            linear=np.array([model.linear for model in models], "float32"),
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class NoiseFamily:
+    """How strong the noise is that pictures get, relative to what was measured.
+
+    Gains are drawn uniformly in their logarithm.
+
+    Args:
+        gain: lowest and highest > 0.
+        processed: float in [0, 1], share of the pictures whose noise has been processed as by
+            cameras' own JPEGs and by programs: its correlation reaches up to 1.2 pixels (σ)
+            further, it is mixed with white noise, and it is compressed.
+        processed_gain: lowest and highest > 0, of these.
+    """
+
+    gain: tuple[float, float] = (0.15, 2.5)
+    processed: float = 0.45
+    processed_gain: tuple[float, float] = (0.04, 3.0)
+
+
+def add_noise(
+    clean: Tensor, tables: NoiseTables, family: NoiseFamily, draws: Draws, random: Any
+) -> Tensor:
+    """Returns pictures with noise, rounded to 8 bits; 4 % of them get none.
+
+    Args:
+        clean: float32 [N, S, S, C] in [0, 1].
+        tables: what the noise is like; their arrays may be tensors.
+        family: how strong it is.
+        draws: gives 11 numbers a picture.
+        random: gives `random.normal(shape)`.
+
+    Returns:
+        The same shape, multiples of 1/255 in [0, 1].
+    """
+    rows, size, _, channels = clean.shape
+    model = draws.whole(len(tables.linear))
+    processed = draws.happens(family.processed)
+    if_processed = ops.cast(processed, "float32")
+    roots = ops.take(tables.roots, model, axis=0)
+    white = random.normal((rows, channels, size, size))
+    field = _correlated(white, roots, draws.uniform(0.0, _WIDER) * if_processed)
+    share = draws.uniform() * ops.cast(draws.happens(_WHITE), "float32") * if_processed
+    other = random.normal((rows, size, size, channels))
+    field = ops.sqrt(1 - each(share)) * field + ops.sqrt(each(share)) * other
+    low, high = (
+        ops.where(processed, of_processed, of_others)
+        for of_processed, of_others in zip(family.processed_gain, family.gain, strict=True)
+    )
+    sigma = _sigma(
+        clean, *(ops.take(each_, model, axis=0) for each_ in (tables.brightness, tables.sigma))
+    )
+    noise = sigma * field * each(draws.log_uniform(low, high))
+    linear = ops.where(
+        processed, draws.happens(_LINEAR), ops.take(tables.linear, model, axis=0) > 0.5
+    )
+    noisy = ops.where(each(linear), _add_in_linear_light(clean, noise), clean + noise)
+    noisy = ops.clip(noisy, 0.0, 1.0)
+    noisy = ops.where(each(draws.happens(_NONE)), clean, noisy)
+    quality, is_jpeg = draws.uniform(*_QUALITY), draws.happens(_JPEG)
+    compressed = compress(noisy, quality, draws.happens(_SUBSAMPLED))
+    return ops.where(
+        each(ops.logical_and(is_jpeg, processed)), compressed, ops.round(noisy * 255) / 255
+    )
+
+
+def _correlated(white: Tensor, roots: Tensor, wider: Tensor) -> Tensor:
+    """Noise of standard deviation 1 with the correlation of a model, float32 [N, S, S, C].
+
+    Args:
+        white: float32 [N, C, S, S], of standard deviation 1.
+        roots: float32 [N, C, C, S, S].
+        wider: float32 [N], σ in pixels of a Gaussian blur that does not change its strength.
+    """
+    frequency = np.fft.fftfreq(white.shape[-1])
+    squared = np.add.outer(frequency**2, frequency**2).astype("float32")
+    filters = ops.exp(-2 * np.pi**2 * ops.square(wider)[:, None, None] * squared)
+    roots_wider = roots * filters[:, None, None]
+    spectrum = ops.fft2((white, ops.zeros_like(white)))
+    spectrum = tuple(ops.einsum("ncdhw,ndhw->nchw", roots_wider, part) for part in spectrum)
+    field, _ = ops.ifft2(spectrum)
+    before, after = (ops.sum(ops.square(each_), axis=(2, 3, 4)) for each_ in (roots, roots_wider))
+    field = field * ops.sqrt(before / ops.maximum(after, 1e-12))[:, :, None, None]
+    return ops.transpose(field, (0, 2, 3, 1))
+
+
+def _sigma(clean: Tensor, brightness: Tensor, sigma: Tensor) -> Tensor:
+    """What `np.interp` would return of curves [N, C, K] for each value of [N, S, S, C]."""
+    output = sigma[:, None, None, :, 0]
+    for k in range(brightness.shape[-1] - 1):
+        start, end = (brightness[:, None, None, :, i] for i in (k, k + 1))
+        part = ops.clip((clean - start) / ops.maximum(end - start, 1e-6), 0.0, 1.0)
+        output = output + part * (sigma[:, None, None, :, k + 1] - sigma[:, None, None, :, k])
+    return output
+
+
+def _add_in_linear_light(clean: Tensor, noise: Tensor) -> Tensor:
+    """Adds noise, given in sRGB values, behind the sRGB curve (IEC 61966-2-1); in [0, 1]."""
+    dark = clean <= 0.04045
+    curve = ops.power((ops.maximum(clean, 0.04045) + 0.055) / 1.055, 2.4)
+    light = ops.where(dark, clean / 12.92, curve)
+    slope = ops.where(dark, 1 / 12.92, 2.4 * light / (clean + 0.055))
+    light = ops.clip(light + noise * slope, 0.0, 1.0)
+    curve = 1.055 * ops.power(ops.maximum(light, 0.0031308), 1 / 2.4) - 0.055
+    return ops.where(light <= 0.0031308, light * 12.92, curve)
+
+
+def _padded(curve: np.ndarray, points: int) -> np.ndarray:
+    """A tone curve with more points, beyond its end and of equal σ."""
+    more = np.arange(1, points - len(curve) + 1)
+    return np.concatenate([curve, np.stack([curve[-1, 0] + more, 0 * more + curve[-1, 1]], axis=1)])
+
+
+def _whole(root: np.ndarray) -> np.ndarray:
+    """[C, C, S, S] of what a real Fourier transform has kept, [C, C, S, S // 2 + 1].
+
+    The spectrum is that of a real field with real values: equal at opposite frequencies.
+    """
+    size = root.shape[2]
+    opposite = root[:, :, -np.arange(size) % size][..., 1 : (size + 1) // 2][..., ::-1]
+    return np.concatenate([root, opposite], axis=-1)

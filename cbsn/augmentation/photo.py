@@ -1,0 +1,79 @@
+"""Pairs of a noisy and a clean photograph out of what a teacher has denoised."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from keras import ops
+
+from cbsn.augmentation import clean, jpeg, noise
+from cbsn.augmentation.draws import Draws
+from cbsn.augmentation.noise import NoiseFamily, NoiseTables, add_noise
+from cbsn.data.correlated_noise import CorrelatedNoise
+from cbsn.errors import ConfigError
+
+Tensor = Any
+
+
+class PhotoAugmentation:
+    """Makes pairs to learn from, on the device that trains.
+
+    A picture that a teacher has denoised is made 2 to 4 times smaller, which leaves it sharp and
+    clean; turned; made a little softer, and put in another light and other colours now and then.
+    Then it gets noise like that of real pictures, from next to nothing to more than they have, as
+    cameras give it and as JPEGs of cameras and programs have it; and some get none.
+
+    All is `keras.ops`, on any backend, and a function of the random numbers that it is given.
+
+    Args:
+        models: measured noise, such as `MeasuredNoise.models`; of 1 or 3 channels.
+        size: int, side of the pairs in pixels, a multiple of 16.
+        family: how strong the noise is.
+
+    Attributes:
+        channels: int, of the models.
+
+    Raises:
+        ConfigError: if the size is not a multiple of 16.
+
+    Example:
+        >>> augment = PhotoAugmentation(MeasuredNoise(pictures).models, 64)
+        >>> noisy, clean = ops.split(augment(denoised, StepRandom(0, step, 8)), 2, axis=-1)
+    """
+
+    def __init__(
+        self, models: Sequence[CorrelatedNoise], size: int, family: NoiseFamily | None = None
+    ):
+        if size % jpeg.MULTIPLE:
+            below = max(size // jpeg.MULTIPLE, 1) * jpeg.MULTIPLE
+            raise ConfigError(
+                f"Patches that are compressed as JPEGs have sides of a multiple of {jpeg.MULTIPLE}:"
+                f" take --patchsize {below}. Received: --patchsize {size}"
+            )
+        self._size = size
+        self._family = family or NoiseFamily()
+        self._tables = NoiseTables.of(models, size)
+        self.channels = self._tables.sigma.shape[1]
+
+    def __call__(self, pictures: Tensor, random: Any) -> Tensor:
+        """Makes a pair of each picture.
+
+        Args:
+            pictures: float32 [N, P, P, C] in [0, 1], denoised, P at least the size of the pairs.
+            random: gives `random.uniform(shape)` in [0, 1) and `random.normal(shape)`, float32,
+                where the shape begins with N.
+
+        Returns:
+            float32 [N, size, size, 2·C] in [0, 1]: the noisy channels, rounded to 8 bits, then the
+            clean ones.
+        """
+        draws = Draws(random, pictures.shape[0], clean.DRAWS + noise.DRAWS)
+        picture = clean.shrink(pictures, self._size, draws)
+        picture = clean.vary(clean.turn(picture, draws), draws)
+        noisy = add_noise(picture, self._tables, self._family, draws, random)
+        return ops.concatenate([noisy, picture], axis=-1)
+
+    def __str__(self) -> str:
+        low, high = self._family.processed_gain
+        count = len(self._tables.linear)
+        places = f"{count} place{'s' * (count > 1)}"
+        return f"noise as measured in {places}, {low:g} to {high:g} times as strong"

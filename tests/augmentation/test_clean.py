@@ -1,0 +1,73 @@
+import numpy as np
+import pytest
+from keras import ops
+
+from cbsn.augmentation import clean as module
+from cbsn.augmentation.clean import DRAWS, shrink, turn, vary
+from cbsn.augmentation.draws import Draws
+
+
+class Given:
+    """The same numbers for every picture."""
+
+    def __init__(self, *values):
+        self._values = values
+
+    def uniform(self, shape):
+        return np.tile(np.float32(self._values), (shape[0], 1))
+
+
+def _draws(*values, rows=1):
+    return Draws(Given(*values), rows, len(values))
+
+
+def test_shrinking_takes_means(random):
+    pictures = random.random((2, 20, 20, 3), np.float32)
+    # A third of a number of 1 to 3 for the factor, then the place.
+    output = ops.convert_to_numpy(
+        shrink(ops.convert_to_tensor(pictures), 4, _draws(0.4, 0.0, 0.99, rows=2))
+    )
+    window = pictures[:, :12, 8:]
+    expected = window.reshape(2, 4, 3, 4, 3, 3).mean((2, 4))
+    np.testing.assert_allclose(output, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("side", [4, 7])
+def test_what_is_too_small_keeps_its_scale(random, side):
+    pictures = random.random((1, side, side, 1), np.float32)
+    output = ops.convert_to_numpy(shrink(ops.convert_to_tensor(pictures), 4, _draws(0.9, 0.0, 0.0)))
+    np.testing.assert_allclose(output, pictures[:, :4, :4], atol=1e-6)
+
+
+def test_orientations_are_eight():
+    picture = np.arange(9, dtype="float32").reshape(1, 3, 3, 1)
+    found = {
+        ops.convert_to_numpy(turn(ops.convert_to_tensor(picture), _draws(a, b, c))).tobytes()
+        for a in (0.1, 0.9)
+        for b in (0.1, 0.9)
+        for c in (0.1, 0.9)
+    }
+    assert len(found) == 8
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_variety_stays_in_range(channels, recorded, random):
+    pictures = random.random((64, 16, 16, channels), np.float32)
+    draws = Draws(recorded(), 64, DRAWS)
+    output = ops.convert_to_numpy(vary(ops.convert_to_tensor(pictures), draws))
+    assert output.shape == pictures.shape
+    assert output.min() >= 0 and output.max() <= 1
+    brightness = output.mean((1, 2, 3)) / pictures.mean((1, 2, 3))
+    assert brightness.min() < 0.4 and np.mean(np.abs(brightness - 1) < 0.02) > 0.2
+
+
+def test_blur_keeps_flat_pictures_and_means(random):
+    flat = np.full((2, 8, 8, 3), 0.3, np.float32)
+    sigma = np.float32([0.3, 0.9])
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(module._blur(ops.convert_to_tensor(flat), sigma)), flat, atol=1e-6
+    )
+    picture = random.random((2, 8, 8, 1), np.float32)
+    blurred = ops.convert_to_numpy(module._blur(ops.convert_to_tensor(picture), sigma))
+    spread = blurred.std((1, 2, 3)) / picture.std((1, 2, 3))
+    assert spread[1] < spread[0] < 1

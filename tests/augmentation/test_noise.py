@@ -1,0 +1,114 @@
+import numpy as np
+import pytest
+from keras import ops
+
+from cbsn.augmentation import noise as module
+from cbsn.augmentation.draws import Draws
+from cbsn.augmentation.noise import DRAWS, NoiseFamily, NoiseTables, add_noise
+from cbsn.data.correlated_noise import CorrelatedNoise
+
+SIZE = 32
+ROWS = 64
+
+
+def _noisy(clean, models, family, recorded):
+    random = recorded()
+    draws = Draws(random, len(clean), DRAWS)
+    tables = NoiseTables.of(models, clean.shape[1])
+    return ops.convert_to_numpy(
+        add_noise(ops.convert_to_tensor(clean), tables, family, draws, random)
+    )
+
+
+def test_tables_have_the_curves_of_all_models(models):
+    """Also where one has fewer points, and beyond the last."""
+    first = models()[0]
+    short = CorrelatedNoise([curve[:1] for curve in first.levels], np.ones((3, 3, 1, 1)))
+    tables = NoiseTables.of([first, short], 8)
+    for m, model in enumerate((first, short)):
+        for c, curve in enumerate(model.levels):
+            at = np.linspace(0, 1, 50)
+            np.testing.assert_allclose(
+                np.interp(at, tables.brightness[m, c], tables.sigma[m, c]),
+                np.interp(at, *(curve.T / 255)),
+                rtol=1e-6,
+            )
+
+
+@pytest.mark.parametrize("size", [16, 48])
+def test_roots_are_the_whole_spectrum(models, size):
+    """White noise comes out as `CorrelatedNoise` makes it."""
+    model = models()[0]
+    roots = NoiseTables.of([model], size).roots[0]
+    white = np.random.default_rng(0).standard_normal((3, size, size))
+    whole = np.fft.ifft2(np.einsum("cdhw,dhw->chw", roots, np.fft.fft2(white)))
+    half = np.einsum("cdhw,dhw->chw", model.root((size, size)), np.fft.rfft2(white))
+    np.testing.assert_allclose(whole.imag, 0, atol=1e-5)
+    np.testing.assert_allclose(whole.real, np.fft.irfft2(half, s=(size, size)), atol=1e-5)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_sigma_is_interpolated(models, channels, random):
+    model = models(channels)[0]
+    clean = random.random((2, 8, 8, channels), np.float32)
+    tables = NoiseTables.of([model, model], 8)
+    sigma = module._sigma(ops.convert_to_tensor(clean), tables.brightness, tables.sigma)
+    for c, curve in enumerate(model.levels):
+        expected = np.interp(clean[..., c], *(curve.T / 255))
+        np.testing.assert_allclose(ops.convert_to_numpy(sigma)[..., c], expected, atol=1e-6)
+
+
+def test_noise_is_that_of_the_model(models, recorded):
+    """Its strength, its correlation from pixel to pixel, and from channel to channel.
+
+    Of n values in a row of batches, an estimate of a correlation has an error of about 1/√n; here
+    n is 65,536, of which neighbours count less: 0.02 is four times that.
+    """
+    model = models()[1]  # in sRGB values, so that its strength can be seen
+    clean = np.full((ROWS, SIZE, SIZE, 3), 120 / 255, np.float32)
+    family = NoiseFamily(gain=(1.0, 1.0), processed=0.0)
+    noise = _noisy(clean, [model], family, recorded) - clean
+    has_noise = noise.std((1, 2, 3)) > 2 / 255
+    assert 0.8 < has_noise.mean() < 1
+    noise = noise[has_noise] * 255
+    np.testing.assert_allclose(noise.std((0, 1, 2)), 20, rtol=0.03)
+    unit = noise / noise.std()
+    assert (unit[:, :, 1:] * unit[:, :, :-1]).mean() == pytest.approx(0.2, abs=0.02)
+    assert (unit[:, :, 2:] * unit[:, :, :-2]).mean() == pytest.approx(0.0, abs=0.02)
+    assert (unit[..., 0] * unit[..., 1]).mean() == pytest.approx(0.3, abs=0.02)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_in_linear_light_as_correlated_noise_adds_it(models, channels, random):
+    model = models(channels)[0]
+    clean = random.random((1, 16, 16, channels), np.float32)
+    expected = model(clean[0], np.random.default_rng(1))
+    white = np.random.default_rng(1).standard_normal((1, channels, 16, 16), np.float32)
+    tables = NoiseTables.of([model], 16)
+    field = module._correlated(ops.convert_to_tensor(white), tables.roots, np.zeros(1, np.float32))
+    sigma = module._sigma(ops.convert_to_tensor(clean), tables.brightness, tables.sigma)
+    noisy = module._add_in_linear_light(ops.convert_to_tensor(clean), sigma * field)
+    np.testing.assert_allclose(ops.convert_to_numpy(noisy)[0], expected, atol=1e-5)
+
+
+def test_gain_is_from_next_to_nothing_up(models, recorded):
+    clean = np.full((ROWS, SIZE, SIZE, 3), 120 / 255, np.float32)
+    noise = _noisy(clean, models(), NoiseFamily(), recorded) - clean
+    levels = np.sort(noise.std((1, 2, 3))) * 255
+    assert levels[0] < 0.4 and levels[-1] > 20
+    values = (noise + clean) * 255
+    np.testing.assert_allclose(values, np.rint(values), atol=1e-3)
+    assert values.min() >= 0 and values.max() <= 255
+
+
+def test_processed_noise_reaches_further_and_is_not_weaker(models, recorded):
+    model = models()[1]
+    white = recorded().normal((ROWS, 3, SIZE, SIZE))
+    roots = np.repeat(NoiseTables.of([model], SIZE).roots, ROWS, axis=0)
+    found = []
+    for wider in (0.0, 1.2):
+        sigma = np.full(ROWS, wider, np.float32)
+        field = ops.convert_to_numpy(module._correlated(ops.convert_to_tensor(white), roots, sigma))
+        assert field.std() == pytest.approx(1, rel=0.03)
+        found.append((field[:, :, 2:] * field[:, :, :-2]).mean())
+    assert found[1] > found[0] + 0.2
