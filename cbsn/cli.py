@@ -83,7 +83,8 @@ def add_bare_weights(parser: argparse._ActionsContainer) -> None:
 def add_denoising(parser: argparse._ActionsContainer, *, here: bool = True) -> None:
     """Adds how to denoise, as `cbsn.inference.denoiser.Denoiser.load` takes it.
 
-    These are `--r3`, `--self_ensemble`, `--tile`, `--precision` and `--engine`.
+    These are `--r3`, `--self_ensemble`, `--strength`, `--color_strength`, `--tile`, `--precision`
+    and `--engine`.
 
     Args:
         parser: or a group of it.
@@ -102,6 +103,7 @@ def add_denoising(parser: argparse._ActionsContainer, *, here: bool = True) -> N
         action="store_true",
         help="denoise each picture in its eight orientations and average: eight times as long",
     )
+    add_strength(parser, 1.0)
     parser.add_argument(
         "--tile",
         type=_tile,
@@ -131,6 +133,31 @@ def add_denoising(parser: argparse._ActionsContainer, *, here: bool = True) -> N
         choices=("auto", "tensorflow", "openvino"),
         default="auto",
         help="what computes; openvino: on the CPU, if it is installed",
+    )
+
+
+def add_strength(parser: argparse._ActionsContainer, default: float | None) -> None:
+    """Adds `--strength` and `--color_strength`, as `Denoiser.load` takes them.
+
+    Args:
+        parser: or a group of it.
+        default: of the first; None where it is the server that has one.
+    """
+    of_server = " (without both flags as the model was exported, usually 1)"
+    parser.add_argument(
+        "--strength",
+        type=_share,
+        default=default,
+        metavar="S",
+        help="how much of what the network would remove is removed, from 0 (nothing) to 1 (all)"
+        + (of_server if default is None else ""),
+    )
+    parser.add_argument(
+        "--color_strength",
+        type=_share,
+        metavar="S",
+        help="the same for colour, --strength being for brightness then; without the flag as "
+        "--strength. Less strength than color_strength keeps fine grain without its colours",
     )
 
 
@@ -217,6 +244,14 @@ def _whole_number(least: int, most: int = LARGEST) -> Callable[[str], int]:
         )
 
     return parse
+
+
+def _share(text: str) -> float:
+    """Makes a float from 0 to 1 of a flag's text, for argparse."""
+    with contextlib.suppress(ValueError):
+        if 0 <= float(text) <= 1:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"takes a number from 0 to 1. Received: {text}")
 
 
 def _tile(text: str) -> str:

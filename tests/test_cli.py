@@ -134,6 +134,8 @@ def test_other_warnings_stay_as_they_are(command):
         ("'--num_block', '9999999999'", "argument --num_block: takes a whole number from 1 to"),
         ("'--tile', '-1'", "argument --tile: tile is auto, the side"),
         ("'--tile', 'nan'", "argument --tile: tile is auto, the side"),
+        ("'--strength', '1.1'", "argument --strength: takes a number from 0 to 1. Received: 1.1"),
+        ("'--color_strength', 'nan'", "argument --color_strength: takes a number from 0 to 1"),
         ("'--r'", "ambiguous option: --r could match"),
     ],
 )

@@ -14,6 +14,7 @@ from cbsn.inference.engines import choose_engine
 from cbsn.inference.hidden_pixels import HiddenPixels
 from cbsn.inference.passes import Index, Passes
 from cbsn.inference.refinement import self_ensemble
+from cbsn.inference.strength import Strength
 from cbsn.inference.tiled_pass import AUTO_TILE
 from cbsn.inference.tiling import Tile
 from cbsn.model_path import load_model
@@ -57,16 +58,21 @@ class Denoiser:
         self_ensemble: whether to denoise the picture in its eight orientations and average.
             Default False.
         seed: int ≥ 0, seed of R3's random choices. Default 0.
+        strength: float from 0 to 1, how much is removed of what the network would remove. At 1, the
+            default, the result is the network's; at 0 it is the noisy picture, as it was.
+        color_strength: the same for colour, `strength` being that for luma then; see
+            `cbsn.inference.strength.Strength`. Default None, as `strength`.
         engine: one of `cbsn.inference.engines.ENGINES`. Default `"tensorflow"`.
 
     Attributes:
         choices: str, what `load` has chosen, and why.
         side: int, the side of the tiles in pixels; None for the whole picture at once.
         recipe, network, rounding, r3, self_ensemble, seed: as given; `r3` a bool.
+        strength: a `Strength`, of luma and colour.
 
     Raises:
-        ConfigError: if `tile`, `rounding` or `seed` is none of these, or the network needs another
-            border than the recipe's.
+        ConfigError: if `tile`, `rounding`, `seed` or a strength is none of these, or the network
+            needs another border than the recipe's.
 
     Example:
         >>> denoise = Denoiser.load("checkpoints/my-run")
@@ -83,6 +89,8 @@ class Denoiser:
         r3: bool | None = None,
         self_ensemble: bool = False,
         seed: int = 0,
+        strength: float = 1.0,
+        color_strength: float | None = None,
         engine: str = "tensorflow",
     ):
         if rounding not in ROUNDINGS:
@@ -93,6 +101,7 @@ class Denoiser:
         self.rounding = rounding
         self.self_ensemble = self_ensemble
         self.seed = seed
+        self.strength = Strength(strength, color_strength)
         self.side = _tile_side(tile, network)
         self._normalization = recipe.build_normalization()
         self._passes = Passes(recipe, network, engine, side=self.side, r3=r3, seed=seed)
@@ -121,7 +130,8 @@ class Denoiser:
             precision: as `cbsn.precision.choose_precision` takes it. "float32" gives the
                 original code's numbers; bfloat16 differs by a level here and there.
             engine: as `cbsn.inference.engines.choose_engine` takes it.
-            **options: `tile`, `rounding`, `r3`, `self_ensemble` and `seed`.
+            **options: `tile`, `rounding`, `r3`, `self_ensemble`, `seed`, `strength` and
+                `color_strength`.
 
         Raises:
             ConfigError: if precision or engine is not one that can be had here.
@@ -159,8 +169,9 @@ class Denoiser:
             in_place: whether to write the result over `image`, a writable array, so that a
                 large picture is in memory once only.
             white: float > 0, the value of white. The result lies between 0 and that, even where
-                noise takes floats beyond. Default None: as `ValueRange.of` sees it in the
-                picture, such as 4095 for values of 12 bits, or 1 for floats in [0, 1].
+                noise takes floats beyond (unless the strength is 0). Default None: as
+                `ValueRange.of` sees it in the picture, such as 4095 for values of 12 bits, or 1
+                for floats in [0, 1].
 
         Returns:
             The denoised picture, of the same shape and dtype; alpha, and colours under an alpha
@@ -199,6 +210,9 @@ class Denoiser:
             found = ValueRange.of(colors, white=white)
         except ImageError as error:
             raise ImageError(f"The picture {error}") from None
+        if self.strength.is_none:  # not even stretched, which floats would not come back from
+            on_tile(1.0)
+            return
         found.stretch(colors)
         statistics = self._normalization.statistics(colors)
         if self.self_ensemble:
@@ -206,7 +220,7 @@ class Denoiser:
         else:
 
             def write(where: Index, result: np.ndarray) -> None:
-                colors[where] = self._finish(result, statistics, colors.dtype)
+                colors[where] = self._finish(result, statistics, colors, where)
 
             self._passes(colors.shape, self._reader(colors, statistics), write, on_tile)
         found.unstretch(colors)
@@ -237,7 +251,7 @@ class Denoiser:
         mean = self_ensemble(denoise, colors)
         for start in range(0, len(mean), _ROWS_AT_ONCE):
             rows = slice(start, start + _ROWS_AT_ONCE)
-            colors[rows] = self._finish(mean[rows], statistics, colors.dtype)
+            colors[rows] = self._finish(mean[rows], statistics, colors, rows)
 
     def _reader(self, colors: np.ndarray, statistics: Statistics) -> Callable[[Tile], np.ndarray]:
         """Returns what reads a tile's noisy values, normalised."""
@@ -248,16 +262,21 @@ class Denoiser:
 
         return lambda tile: tile.cut(colors, normalise)
 
-    def _finish(self, y: np.ndarray, statistics: Statistics, dtype: np.dtype) -> np.ndarray:
-        """From what the network returned to pixels of a dtype."""
+    def _finish(
+        self, y: np.ndarray, statistics: Statistics, colors: np.ndarray, where: Index | slice
+    ) -> np.ndarray:
+        """From what the network returned for some pixels, which are noisy still, to these."""
         if not np.isfinite(y).all():
             raise ModelError(
                 "The network returned values that are not finite; its weights may be broken."
             )
-        y = np.clip(self._normalization.invert(y, *statistics), 0, 1)
-        if dtype.kind == "u":
-            y = ROUNDINGS[self.rounding](y * value_range(dtype))
-        return y.astype(dtype)
+        white = value_range(colors.dtype)
+        y = np.clip(self._normalization.invert(y, *statistics), 0, 1) * white
+        if not self.strength.is_whole:
+            y = np.clip(self.strength.blend(colors[where].astype(np.float64), y), 0, white)
+        if colors.dtype.kind == "u":
+            y = ROUNDINGS[self.rounding](y)
+        return y.astype(colors.dtype)
 
 
 def _tile_side(tile: str | int | None, network: Any) -> int | None:

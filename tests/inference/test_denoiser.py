@@ -9,6 +9,7 @@ from cbsn.data.camera import simulate_camera
 from cbsn.errors import ConfigError, ImageError, ModelError
 from cbsn.evaluation.metrics import psnr
 from cbsn.inference.denoiser import Denoiser
+from cbsn.inference.strength import Strength
 from cbsn.model_path import load_model
 from cbsn.recipes import RECIPES, customised
 
@@ -376,3 +377,103 @@ def test_what_is_under_full_transparency_does_not_matter(model, random, channels
     for result in results[1:]:
         np.testing.assert_array_equal(result[inside], results[0][inside])
     assert (results[0][inside][:, :channels] != colors[inside]).any()
+
+
+SHARES = [(0.5, None), (0, 1), (1, 0), (0.3, 0.8)]
+
+
+@pytest.mark.parametrize("shares", SHARES)
+@pytest.mark.parametrize("shape", [(33, 41), (33, 41, 2), (33, 41, 3), (33, 41, 4)])
+def test_floats_of_less_strength_are_blended(model, denoise, random, shape, shares):
+    image = random.random(shape)
+    if shape[2:] in ((2,), (4,)):
+        image[..., -1] = random.random(shape[:2]) < 0.8
+    result = Denoiser(*model, strength=shares[0], color_strength=shares[1])(image)
+    noisy, denoised = image.reshape(33, 41, -1), denoise(image).reshape(33, 41, -1)
+    colors = noisy.shape[-1] - (noisy.shape[-1] + 1) % 2
+    blended = Strength(*shares).blend(noisy[..., :colors], denoised[..., :colors])
+    # Both come from the same bits of the network, and are not rounded to less than float64.
+    expected = np.concatenate([blended.clip(0, 1), noisy[..., colors:]], axis=-1)
+    np.testing.assert_allclose(result.reshape(33, 41, -1), expected, rtol=0, atol=1e-12)
+    if colors < noisy.shape[-1]:
+        hidden = noisy[..., -1] == 0
+        np.testing.assert_array_equal(result[hidden], image[hidden])
+
+
+@pytest.mark.parametrize("shares", SHARES)
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_integers_are_blended_before_they_are_rounded(model, random, dtype, shares):
+    white = np.iinfo(dtype).max
+    image = random.integers(0, white, (33, 41, 3), dtype, endpoint=True)
+    options = {"strength": shares[0], "color_strength": shares[1]}
+    for rounding in ("round", "truncate"):
+        result = Denoiser(*model, rounding=rounding, **options)(image)
+        floats = Denoiser(*model, **options)(image / white, white=1) * white
+        # The network's input differs by a rounding of float32, which it makes 1e-5 of at most.
+        slack = 1e-5 * white
+        low, high = (-0.5, 0.5) if rounding == "round" else (-1, 0)
+        off = result - floats
+        assert low - slack <= off.min() and off.max() <= high + slack
+
+
+@pytest.mark.parametrize("shares", [(0, None), (0, 0)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float16, np.float32, np.float64, ">f4"])
+@pytest.mark.parametrize("ensemble", [False, True])
+def test_no_strength_gives_the_picture_back(model, random, dtype, shares, ensemble):
+    options = {"strength": shares[0], "color_strength": shares[1], "self_ensemble": ensemble}
+    denoise = Denoiser(*model, rounding="truncate", **options)
+    for shape in ((20, 30), (20, 30, 2), (20, 30, 3), (20, 30, 4)):
+        image = (300 * random.random(shape) - (50 if "f" in np.dtype(dtype).str else 0)) % 251
+        image = image.astype(dtype)
+        for white in (None, 255):
+            shared = []
+            result = denoise(image, shared.append, white=white)
+            assert result is not image and sum(shared) == 1
+            np.testing.assert_array_equal(result, image, strict=True)
+        assert denoise(image, in_place=True) is image
+        np.testing.assert_array_equal(image, result)
+
+
+def test_full_strength_changes_no_bit(model, denoise, noisy, random):
+    whole = Denoiser(*model, strength=1, color_strength=1)
+    floats = random.random((33, 41, 3), np.float32)
+    for image in (noisy[:33, :41], noisy[:33, :41].astype(np.uint16) * 257, floats, floats - 0.5):
+        np.testing.assert_array_equal(whole(image), denoise(image), strict=True)
+
+
+@pytest.mark.parametrize("r3", [False, True])
+@pytest.mark.parametrize("name", CAN_REFINE)
+def test_less_strength_by_tiles_and_in_place(noisy, name, r3):
+    """What is blended must be noisy still where it is overwritten tile by tile."""
+    recipe, network = _small_model(name)
+    options = {"r3": r3, "strength": 0.4, "color_strength": 0.7}
+    for crop, self_ensemble in ((noisy[:61, :83], False), (noisy[:20, :31], True)):
+        options["self_ensemble"] = self_ensemble
+        expected = Denoiser(recipe, network, tile=0, **options)(crop)
+        picture = crop.copy()
+        assert Denoiser(recipe, network, tile=16, **options)(picture, in_place=True) is picture
+        _assert_equal_but_for_rounding(picture, expected)
+        whole = Denoiser(recipe, network, tile=0, r3=r3, self_ensemble=self_ensemble)(crop)
+        blended = Strength(0.4, 0.7).blend(crop.astype(float), whole.astype(float))
+        # Each channel of `whole` was rounded by half a level, and they are mixed by weights that
+        # add up to 0.7 and 0.3 times those of the luma.
+        assert np.abs(picture - blended.clip(0, 255)).max() <= 0.5 + 0.5 * (0.7 + 0.3) + 0.01
+
+
+@pytest.mark.parametrize("white", [4095, None])
+def test_less_strength_in_a_range_of_ones_own(model, denoise, noisy, white):
+    image = np.minimum(noisy[:40, :50].astype(np.uint16) * 16, 4095)
+    result = Denoiser(*model, strength=0.5)(image, white=white)
+    expected = (image.astype(float) + denoise(image, white=white)) / 2
+    # The one is rounded to a level once stretched and once back, the other is half as much off.
+    assert np.abs(result - expected).max() <= 1 + 1e-9
+    floats = image.astype(np.float32) - 100
+    result = Denoiser(*model, strength=0.5)(floats)
+    expected = (floats.astype(float) + denoise(floats)) / 2
+    np.testing.assert_allclose(result, expected, atol=4095 * 1e-6)
+
+
+def test_unusable_strengths(model):
+    for options in ({"strength": 1.5}, {"color_strength": -1}, {"strength": float("nan")}):
+        with pytest.raises(ConfigError, match="takes a number from 0 to 1"):
+            Denoiser(*model, **options)

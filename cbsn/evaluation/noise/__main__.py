@@ -41,8 +41,8 @@ def main(flags: argparse.Namespace) -> None:
         pairs = read_pairs(paths, flags.denoised, flags.white)
         estimate = estimate_noise_of_residuals(_diagnosed(pairs, diagnoses))
     elif flags.modelpath:
-        names = ("white", "r3", "self_ensemble", "tile", "precision", "engine")
-        options = {name: getattr(flags, name) for name in names}
+        how = ("r3", "self_ensemble", "strength", "color_strength", "tile", "precision", "engine")
+        options = {name: getattr(flags, name) for name in ("white", *how)}
         pairs = denoise_pictures(paths, flags.modelpath, **options)
         estimate = estimate_noise_of_residuals(_diagnosed(pairs, diagnoses))
     else:

@@ -68,7 +68,11 @@ def _settings(options: dict[str, Any], denoiser: Any) -> dict[str, Any]:
     precision, _ = choose_precision(options["precision"])
     engine, _ = choose_engine(options["engine"], precision, has_loop=network.has_loop)
     r3 = denoiser.recipe.r3 if options["r3"] is None else options["r3"]
-    return {**options, "precision": precision, "engine": engine, "r3": r3}
+    settings = {**options, "precision": precision, "engine": engine, "r3": r3}
+    if denoiser.strength.is_whole:  # as in submissions begun before there was such a setting
+        for name in ("strength", "color_strength"):
+            settings.pop(name, None)
+    return settings
 
 
 def make_parser() -> argparse.ArgumentParser:

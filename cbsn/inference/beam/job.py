@@ -160,6 +160,9 @@ def _record(
     settings = {name: options[name] for name in names if name in options}
     if settings.get("r3") is None:
         settings["r3"] = denoiser.recipe.r3
+    if not denoiser.strength.is_whole:  # else as in records of before there was such a setting
+        settings["strength"] = denoiser.strength.luma
+        settings["color_strength"] = denoiser.strength.color
     where = [path if is_url(path) else str(Path(path).expanduser().absolute()) for path in inputs]
     model = {"path": model_path, "sha256": denoiser.sha256()}
     return {"model": model, "input": sorted(where), **settings}

@@ -115,6 +115,8 @@ def test_results_of_another_kind_are_not_mixed(ran, tiny_model, tmp_path):
         denoise(folder, tmp_path / "model", rounding="round")
     with pytest.raises(ConfigError, match=r"self_ensemble None \(now True\)"):
         denoise(folder, tmp_path / "model", self_ensemble=True)
+    with pytest.raises(ConfigError, match=r"color_strength None \(now 0\.5\), strength None \(now"):
+        denoise(folder, tmp_path / "model", strength=0.5)
     with pytest.raises(ConfigError, match=r"otherwise: input \[.*in/\*\*/.*\(now .*rgb\.png"):
         denoise_with_beam(
             str(tiny_model), [str(folder / "in" / "rgb.png")], str(folder / "out"), **OPTIONS
@@ -129,6 +131,20 @@ def test_results_of_another_kind_are_not_mixed(ran, tiny_model, tmp_path):
     (tmp_path / "out" / "run.json").write_text("{")
     with pytest.raises(ConfigError, match=r"run\.json cannot be read"):
         denoise(tmp_path, tiny_model)
+
+
+def test_less_strength_is_that_of_infer_py(tiny_model, pictures, tmp_path):
+    (tmp_path / "in").mkdir()
+    for name in ("rgb.png", "gray.tif"):
+        shutil.copy(pictures / name, tmp_path / "in")
+    options = {**OPTIONS, "strength": 0.6, "color_strength": 0.9}
+    assert denoise(tmp_path, tiny_model, **options) == 0
+    assert denoise_files(tiny_model, [tmp_path / "in"], tmp_path / "expected", **options) == 0
+    assert contents(tmp_path / "out") == contents(tmp_path / "expected")
+    record = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert (record["strength"], record["color_strength"]) == (0.6, 0.9)
+    with pytest.raises(ConfigError, match=r"color_strength 0\.9 \(now 0\.6\)\. Give"):
+        denoise(tmp_path, tiny_model, strength=0.6)
 
 
 def test_another_model_is_refused(ran, tmp_path):
