@@ -23,9 +23,14 @@ from pathlib import Path
 import numpy as np
 
 from cbsn.data.picture import EXIF_PREFIX, Picture
-from cbsn.data.pillow_files import pillow_pixel_bytes, read_with_pillow, write_with_pillow
+from cbsn.data.pillow_files import (
+    pillow_pixel_bytes,
+    pillow_size,
+    read_with_pillow,
+    write_with_pillow,
+)
 from cbsn.data.png import COLOR_CHUNKS, Chunks, write_png
-from cbsn.data.tiff import RAW, TIFF_MAGICS, read_tiff, tiff_pixel_bytes, write_tiff
+from cbsn.data.tiff import RAW, TIFF_MAGICS, read_tiff, tiff_pixel_bytes, tiff_size, write_tiff
 from cbsn.data.tiff_metadata import Tags, has_exif_branches, write_exif
 from cbsn.errors import CbsnWarning, DataError, ImageError
 from cbsn.files import atomic_path, expanded
@@ -187,6 +192,18 @@ def pixel_bytes(path: str | Path) -> int:
             return tiff_pixel_bytes(path)
         return pillow_pixel_bytes(path)
     return 0
+
+
+def picture_size(path: str | Path) -> tuple[int, int]:
+    """Width and height of a picture file, by its header alone.
+
+    Returns:
+        Them; 0 and 0 for a file that cannot be read, as `read_picture` will say.
+    """
+    path = Path(path)
+    with contextlib.suppress(Exception):  # as above
+        return tiff_size(path) if _start(path).startswith(TIFF_MAGICS) else pillow_size(path)
+    return 0, 0
 
 
 def write_picture(

@@ -83,6 +83,17 @@ def pillow_pixel_bytes(path: Path) -> int:
         return _pixel_bytes(path, image)
 
 
+def pillow_size(path: Path) -> tuple[int, int]:
+    """Width and height of a file, by its header alone."""
+    start = _start(path)
+    if start.startswith(JPEG_XL_STARTS):
+        return jpeg_xl_size(path)
+    if start.startswith(SIGNATURE):  # as above
+        return int.from_bytes(start[16:20], "big"), int.from_bytes(start[20:24], "big")
+    with _open(path) as image:
+        return image.size
+
+
 def write_with_pillow(file: BinaryIO, picture: Picture, format: str) -> None:
     """Writes a picture of 8 bits as `JPEG`, `WEBP` or `BMP`."""
     options: dict[str, Any] = {

@@ -159,6 +159,13 @@ def tiff_pixel_bytes(path: Path) -> int:
         return _pixel_bytes(next(whole_pages(file)).aspage())
 
 
+def tiff_size(path: Path) -> tuple[int, int]:
+    """Width and height of a TIFF file, by its header alone."""
+    with tifffile.TiffFile(path) as file:
+        page = next(whole_pages(file)).aspage()
+        return page.imagewidth, page.imagelength
+
+
 def _pixel_bytes(page: tifffile.TiffPage) -> int:
     return page.nbytes * (3 if page.photometric.name == "PALETTE" else 1)
 

@@ -6,7 +6,9 @@ from typing import Any
 
 from cbsn.data.picture import Picture
 from cbsn.inference.denoiser import Denoiser
+from cbsn.inference.duration import say_duration
 from cbsn.inference.each_picture import Denoise, denoise_each
+from cbsn.inference.outputs import find_sources
 from cbsn.value_range import value_range
 
 
@@ -17,6 +19,7 @@ def denoise_files(
     *,
     format: str = "auto",
     white: float | None = None,
+    fast_share: float | None = None,
     **options: Any,
 ) -> int:
     """Denoises every picture of folders or globs, as `denoise_each` does, with one model.
@@ -30,6 +33,7 @@ def denoise_files(
             `cbsn.inference.outputs.plan_outputs`.
         format: one of `cbsn.inference.outputs.FORMATS`.
         white: float > 0, the value of white in the files, as for `read_picture`. Default None.
+        fast_share: as for `cbsn.inference.duration.say_duration`. Default None.
         **options: of `Denoiser.load`.
 
     Returns:
@@ -47,6 +51,7 @@ def denoise_files(
         save_path,
         format=format,
         white=white,
+        fast_share=fast_share,
     )
 
 
@@ -54,6 +59,7 @@ def denoise_with(
     load: Callable[[], Denoiser],
     image_paths: Iterable[str | Path],
     save_path: str | Path,
+    fast_share: float | None = None,
     **options: Any,
 ) -> int:
     """Denoises the pictures of folders or globs, as `denoise_files` does, with any denoiser.
@@ -61,8 +67,9 @@ def denoise_with(
     Args:
         load: returns it.
         image_paths: as for `denoise_files`.
-        save_path: likewise.
-        **options: `format` and `white`, likewise.
+        save_path: as for `denoise_files`.
+        fast_share: as for `denoise_files`.
+        **options: `format` and `white`, as for `denoise_files`.
 
     Returns:
         As `denoise_files`.
@@ -70,9 +77,11 @@ def denoise_with(
     Raises:
         CbsnError: as `denoise_files` and `load` do.
     """
+    image_paths = [*image_paths]
 
     def start() -> Denoise:
         denoiser = load()
+        say_duration(denoiser, find_sources(image_paths), fast_share)
         print(denoiser.choices, flush=True)
 
         def denoise(picture: Picture, on_tile: Callable[[float], None]) -> Picture:

@@ -1,0 +1,97 @@
+"""How long denoising will take: said before it begins, where that is more than a minute."""
+
+import copy
+import math
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+
+from cbsn.data.augment import NUM_ORIENTATIONS
+from cbsn.data.image_io import picture_size
+from cbsn.inference.denoiser import Denoiser
+
+_LEAST_PIXELS = 1_000_000
+"""Of all pictures: fewer are not worth measuring, as the models that ship need no minute for them,
+even on a slow machine."""
+
+_SIDE, _LARGEST_SIDE = 256, 1024
+"""Of the picture that the speed is measured on, at first and at most, in pixels."""
+
+_LONG_ENOUGH = 0.2
+"""Seconds that a measurement should take at least: a GPU needs a larger picture for that."""
+
+
+def say_duration(
+    denoiser: Denoiser,
+    sources: Iterable[Path],
+    fast_share: float | None = None,
+    *,
+    measure: Callable[[Denoiser], float] | None = None,
+) -> None:
+    """Prints how long pictures will take, if that is more than a minute.
+
+    Args:
+        denoiser: what will denoise them.
+        sources: the picture files, of which the headers are read.
+        fast_share: float in (0, 1), the part of that time that `--quality fast` takes. None, the
+            default, where it would be another choice than the user's.
+        measure: returns the seconds that a pixel takes here, without the rims of tiles and in one
+            orientation. Default `seconds_per_pixel`.
+
+    Example:
+        >>> say_duration(denoiser, sources, 0.3)
+        About 14 minutes for 31 pictures of 372 megapixels; --quality fast takes about 4 minutes.
+    """
+    sizes = [picture_size(source) for source in sources]
+    pixels = sum(width * height for width, height in sizes)
+    orientations = NUM_ORIENTATIONS if denoiser.self_ensemble else 1
+    if pixels * orientations < _LEAST_PIXELS:
+        return
+    speed = (measure or seconds_per_pixel)(denoiser)
+    computed = sum(_reach(denoiser, width) * _reach(denoiser, height) for width, height in sizes)
+    seconds = speed * orientations * computed
+    if seconds < 60:
+        return
+    text = f"About {_words(seconds)} for {len(sizes)} picture{'s' * (len(sizes) > 1)} of "
+    text += f"{pixels / 1e6:.0f} megapixel{'s' * (round(pixels / 1e6) > 1)}"
+    if fast_share is not None:
+        text += f"; --quality fast takes about {_words(fast_share * seconds)}"
+    print(f"{text}.", flush=True)
+
+
+def seconds_per_pixel(denoiser: Denoiser) -> float:
+    """Measures how long a pixel takes on this machine, as `say_duration` needs it."""
+    once = copy.copy(denoiser)
+    once.self_ensemble = False
+    side = _SIDE
+    while True:
+        random = np.random.default_rng(0)
+        picture = random.integers(0, 256, (side, side, denoiser.network.channels), np.uint8)
+        # The first time of all includes the making of a graph, which is needed anyway.
+        seconds = min(_time(once, picture) for _ in range(2))
+        if seconds >= _LONG_ENOUGH or side >= _LARGEST_SIDE:
+            return seconds / (_reach(once, side) ** 2)
+        side *= 2
+
+
+def _time(denoiser: Denoiser, picture: np.ndarray) -> float:
+    start = time.perf_counter()
+    denoiser(picture)
+    return time.perf_counter() - start
+
+
+def _reach(denoiser: Denoiser, size: int) -> int:
+    """How many rows are computed for a picture of `size` rows, with those that tiles share."""
+    tiles = math.ceil(size / denoiser.side) if denoiser.side else 1
+    ends = 0 if denoiser.recipe.border == "reflect" else 1
+    return size + 2 * denoiser.network.receptive_field_radius * max(0, tiles - ends)
+
+
+def _words(seconds: float) -> str:
+    """A time in minutes or hours, as one says it."""
+    minutes = max(1, round(seconds / 60))
+    if minutes < 90:
+        return f"{minutes} minute{'s' * (minutes > 1)}"
+    return f"{round(minutes / 60)} hours"
