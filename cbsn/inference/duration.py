@@ -57,7 +57,9 @@ def say_duration(
     text = f"About {_words(seconds)} for {len(sizes)} picture{'s' * (len(sizes) > 1)} of "
     text += f"{pixels / 1e6:.0f} megapixel{'s' * (round(pixels / 1e6) > 1)}"
     if fast_share is not None:
-        text += f"; --quality fast takes about {_words(fast_share * seconds)}"
+        fast = fast_share * seconds
+        takes = "less than a minute" if fast < 60 else f"about {_words(fast)}"
+        text += f"; --quality fast takes {takes}"
     print(f"{text}.", flush=True)
 
 
@@ -91,7 +93,7 @@ def _reach(denoiser: Denoiser, size: int) -> int:
 
 def _words(seconds: float) -> str:
     """A time in minutes or hours, as one says it."""
-    minutes = max(1, round(seconds / 60))
+    minutes = round(seconds / 60)
     if minutes < 90:
         return f"{minutes} minute{'s' * (minutes > 1)}"
     return f"{round(minutes / 60)} hours"

@@ -37,6 +37,8 @@ def test_minutes_pictures_and_megapixels_are_said(make_denoiser, sources, capsys
     assert said == "About 13 minutes for 3 pictures of 2 megapixels.\n"
     said = _said(capsys, denoiser, sources, 0.3, seconds=800)
     assert said.endswith(" of 2 megapixels; --quality fast takes about 4 minutes.\n")
+    said = _said(capsys, denoiser, sources, 0.3, seconds=100)
+    assert said.endswith("; --quality fast takes less than a minute.\n")
     assert _said(capsys, denoiser, sources[:1], seconds=130).startswith("About 1 minute for 1 pict")
     assert _said(capsys, denoiser, sources, seconds=8000).startswith("About 2 hours for")
 
