@@ -35,8 +35,16 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="MODEL",
         nargs="+",
         default=argparse.SUPPRESS,
-        help="trained models to learn from, from the mean of their pictures (distill): each "
-        f"{cli.MODEL}",
+        help="trained models to learn from, from the mean of their pictures (distill, photo, "
+        f"photo-large): each {cli.MODEL}; without the flag photo and photo-large take the small "
+        "model that ships",
+    )
+    what.add_argument(
+        "--rounds",
+        type=int,
+        default=1,
+        help="how often to train (photo, photo-large): in each further round the model of the one "
+        "before is the teacher, and goes on with 0.4 times the steps and the learning rate",
     )
     what.add_argument(
         "--init",
@@ -54,8 +62,8 @@ def make_parser() -> argparse.ArgumentParser:
     what.add_argument(
         "--recipe",
         default="cbsn",
-        help="method, with all its settings: cbsn, apbsn, ssbsn, n2v-unet, dil-unet, n2n-resunet "
-        "or distill",
+        help="method, with all its settings: cbsn, apbsn, ssbsn, n2v-unet, dil-unet, n2n-resunet, "
+        "distill, photo or photo-large",
     )
     what.add_argument(
         "--gray",
@@ -80,14 +88,14 @@ def make_parser() -> argparse.ArgumentParser:
         "--patchsize",
         "--patch_size",
         type=int,
-        help="side of the training patches (C-BSN and its like: 120, U-Nets: 64)",
+        help="side of the training patches (C-BSN and its like: 120, U-Nets: 64, photo: 128)",
     )
     how.add_argument(
         "--batchsize",
         "--batch_size",
         type=int,
         help="patches in a step, over all devices and machines (cbsn, ssbsn: 4, apbsn: 8, U-Nets: "
-        "16)",
+        "16, photo: 32)",
     )
     how.add_argument(
         "--maxiter",
@@ -150,7 +158,11 @@ def make_parser() -> argparse.ArgumentParser:
         help="downsampling to denoise with; kept with the model (apbsn, ssbsn: 2, all others: 1)",
     )
     how.add_argument("--seed", type=int, default=0, help="of everything random")
-    how.add_argument("--ema", type=float, default=0.0, help="decay of averaged weights; 0: none")
+    how.add_argument(
+        "--ema",
+        type=float,
+        help="decay of averaged weights; 0: none (photo, photo-large: 0.999, others: none)",
+    )
     how.add_argument(
         "--precision",
         default="auto",

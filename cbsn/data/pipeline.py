@@ -24,6 +24,11 @@ _CROPS_AT_ONCE, _BYTES_AT_ONCE = 128, 2**23
 
 _BATCHES_AHEAD = 4
 
+_MOST_IN_MEMORY = 2 << 30
+"""Bytes of whole patches that are read once and kept."""
+
+_INDICES_AT_ONCE = 1024
+
 
 class PatchPipeline:
     """An endless stream of training batches.
@@ -43,6 +48,10 @@ class PatchPipeline:
             made into `Retake`s with that noise.
         shots: int, noisy shots of each crop, one after the other in the channels. Two come of
             `PairedRecords`, or of noise drawn twice.
+        whole: whether to give patches as they are recorded, one shot, of pairs the second, for an
+            augmentation that cuts and turns them on the device that trains; nothing else is done
+            here then. They are all in memory, if they fit into 2 GiB, so that no Python code
+            slows a GPU down. Default False.
 
     Attributes:
         bad_records: dict, what is wrong with each damaged record that was skipped, by its index.
@@ -65,6 +74,7 @@ class PatchPipeline:
         channels: int = 3,
         noise: PictureNoise | None = None,
         shots: int = 1,
+        whole: bool = False,
     ):
         if patch_size > records.patch_size:
             raise ConfigError(
@@ -92,7 +102,8 @@ class PatchPipeline:
         self._channels = channels
         self._noise = noise
         self._retake = Retake(noise, patch_size) if noise else None
-        self._shots = shots
+        self._shots = 1 if whole else shots
+        self._whole = whole
         self._error: DataError | None = None
 
     @property
@@ -125,6 +136,8 @@ class PatchPipeline:
 
         It reads ahead: a damaged record may end it some batches before the one with its crop.
         """
+        if self._whole and len(self.records) * self._record_bytes <= _MOST_IN_MEMORY:
+            return self._from_memory(start)
         shape = self._crop_shape
         dtype = tf.as_dtype(np.float32 if self._noise else self.records.dtype)
         fit = _BYTES_AT_ONCE // (math.prod(shape) * dtype.size)
@@ -143,6 +156,13 @@ class PatchPipeline:
         options = tf.data.Options()
         options.autotune.enabled = False
         return batches.with_options(options)
+
+    def example(self, position: int) -> np.ndarray:
+        """Returns the first shot of the crop at a position, to be shown: [P, P, channels]."""
+        if not self._whole:
+            return self.crop(position)[..., : self._channels]
+        patch = self._find(position)[1][..., :3]
+        return luma(patch) if self._channels == 1 else patch
 
     def guard(self, batches: Iterator[tf.Tensor]) -> Iterator[tf.Tensor]:
         """Passes batches on; turns what tf.data makes of a `DataError` back into one."""
@@ -178,9 +198,42 @@ class PatchPipeline:
             self._error = error
             raise
 
+    def _from_memory(self, start: int) -> tf.data.Dataset:
+        """As `dataset`, of patches that are read once, before the first step."""
+        patches = np.empty((len(self.records), *self._crop_shape), self.records.dtype)
+        for index in range(len(patches)):
+            try:
+                patches[index] = self._cut(self.records[index], None)
+            except DataError as error:
+                if not self._skip_bad_records:
+                    raise
+                self.bad_records[index] = str(error)
+        with tf.device("CPU"):
+            patches = tf.constant(patches)
+
+        def find(place: np.int64, count: np.int64) -> np.ndarray:
+            positions = self._positions(range(place, place + count))
+            return np.array([self._index(position) for position in positions], np.int64)
+
+        def indices(place: tf.Tensor) -> tf.Tensor:
+            found = tf.numpy_function(find, [place, _INDICES_AT_ONCE], tf.int64)
+            return tf.ensure_shape(found, (_INDICES_AT_ONCE,))
+
+        places = tf.data.Dataset.range(start * self._rows, np.iinfo(np.int64).max, _INDICES_AT_ONCE)
+        rows = places.map(indices).rebatch(self._rows, drop_remainder=True)
+        batches = rows.map(lambda each: tf.gather(patches, each)).prefetch(_BATCHES_AHEAD)
+        options = tf.data.Options()
+        options.autotune.enabled = False
+        return batches.with_options(options)
+
     @property
     def _crop_shape(self) -> tuple[int, int, int]:
-        return self.patch_size, self.patch_size, self._shots * self._channels
+        size = self.records.patch_size if self._whole else self.patch_size
+        return size, size, self._shots * self._channels
+
+    @property
+    def _record_bytes(self) -> int:
+        return math.prod(self._crop_shape) * self.records.dtype.itemsize
 
     def _crops(self, positions: Iterable[int]) -> np.ndarray:
         positions = list(positions)
@@ -201,8 +254,10 @@ class PatchPipeline:
                 crop[..., channel] = patch[..., channel]
         return crops
 
-    def _cut(self, patch: np.ndarray, random: np.random.Generator) -> np.ndarray:
-        """A crop of a patch, or of a pair of them, turned, with noise."""
+    def _cut(self, patch: np.ndarray, random: np.random.Generator | None) -> np.ndarray:
+        """A crop of a patch, or of a pair of them, turned, with noise; or all of it, as it is."""
+        if self._whole:
+            return luma(patch[..., -3:]) if self._channels == 1 else patch[..., -3:]
         if self._retake and patch.shape[-1] > 3:
             second = patch[..., 3:]
             return self._retake(luma(second) if self._channels == 1 else second, random)
@@ -217,16 +272,21 @@ class PatchPipeline:
 
     def _find(self, position: int) -> tuple[int, np.ndarray]:
         """Index and patch at a position, or the next good ones where damaged ones are skipped."""
-        for ahead in range(self._order.group_size(position)):
-            index = self._order.record(position, ahead)
-            if index in self.bad_records:
-                continue
+        while True:
+            index = self._index(position)
             try:
                 return index, self.records[index]
             except DataError as error:
                 if not self._skip_bad_records:
                     raise
                 self.bad_records[index] = str(error)
+
+    def _index(self, position: int) -> int:
+        """Index of the patch at a position, or of the next one that is not known to be damaged."""
+        for ahead in range(self._order.group_size(position)):
+            index = self._order.record(position, ahead)
+            if index not in self.bad_records:
+                return index
         raise DataError(
             f"All {len(self.bad_records)} records are damaged. The last one: "
             f"{[*self.bad_records.values()][-1]}"

@@ -190,8 +190,7 @@ class TrainingLoop:
             return
         with self._reporter.pause():
             if self._validation is None:
-                shots = self._pipeline.crop(step * self._trainer.recipe.batch_size)
-                noisy = shots[..., : self._trainer.network.channels]
+                noisy = self._pipeline.example(step * self._trainer.recipe.batch_size)
                 denoised = self._denoiser(noisy, white=value_range(noisy.dtype))
                 with self._writing(step):
                     self._reporter.pictures(step, (noisy, denoised))

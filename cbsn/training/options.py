@@ -10,6 +10,7 @@ from cbsn.value_range import check_white
 
 _LARGEST_SEED = 2**32 - 1
 _MOST_DEVICES = 256
+_MOST_ROUNDS = 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +24,10 @@ class RunOptions:
         second_shots: likewise, a second noisy shot of each picture of `dataset`, by equal names;
             for objectives that take two.
         teacher: models whose pictures of the dataset's are learned from, each as `--modelpath`
-            takes it; for objectives that are taught.
+            takes it; for objectives that are taught. With an augmentation, by default the small
+            model that ships.
+        rounds: int ≥ 1, how often to train: in each further round the model of the one before
+            teaches, and goes on; for recipes with an augmentation.
         init: model whose weights the training starts with, as `--modelpath` takes it; None for
             fresh ones.
         noise: what is added to the pictures, which are clean then; with a teacher, to its
@@ -44,7 +48,7 @@ class RunOptions:
         cpu_devices: int ≥ 1, logical devices to split the CPU into, where there is no GPU.
         accumulate: int, parts of a batch whose gradients are taken one after the other on each
             device; 0 leaves it to the trainer.
-        ema: float in [0, 1), decay of the averaged weights; 0 for none.
+        ema: float in [0, 1), decay of the averaged weights; 0 for none, None as the recipe has it.
         perceptual_weights: file of VGG-16's weights; None for those that Keras fetches.
         max_bad_steps: int ≥ 1, stop after so many steps in a row whose loss or gradients are not
             finite.
@@ -67,6 +71,7 @@ class RunOptions:
     source: Path = Path("dataset")
     second_shots: str | None = None
     teacher: Sequence[str] = ()
+    rounds: int = 1
     init: str | None = None
     noise: Noise | None = None
     own_noise: tuple[float, float] | None = None
@@ -80,7 +85,7 @@ class RunOptions:
     deterministic: bool = False
     cpu_devices: int = 1
     accumulate: int = 0
-    ema: float = 0.0
+    ema: float | None = None
     perceptual_weights: Path | None = None
     max_bad_steps: int = 20
     skip_bad_records: bool = False
@@ -104,7 +109,7 @@ class RunOptions:
                 "TensorFlow writes to no path that is not UTF-8: take another --name, or another "
                 f"folder. Received: {self.checkpoints / self.name}"
             ) from error
-        if not 0 <= self.ema < 1:
+        if self.ema is not None and not 0 <= self.ema < 1:
             raise ConfigError(f"--ema must be 0 or above, and below 1. Received: {self.ema}")
         if self.teacher and self.second_shots:
             raise ConfigError(
@@ -133,6 +138,7 @@ class RunOptions:
         check_number("--seed", self.seed, 0, _LARGEST_SEED)
         check_number("--cpu_devices", self.cpu_devices, 1, _MOST_DEVICES)
         check_number("--max_bad_steps", self.max_bad_steps, 1)
+        check_number("--rounds", self.rounds, 1, _MOST_ROUNDS)
         counts = ("epochs", "accumulate", "val_images", "print_every", "val_every", "save_every")
         for flag in counts:
             check_number(f"--{flag}", getattr(self, flag), 0)

@@ -1,22 +1,27 @@
 """A training from its flags to its end."""
 
 import contextlib
+import dataclasses
+import functools
 import json
+import math
 import shlex
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import tensorflow as tf
 
+from cbsn.augmentation import PhotoAugmentation
 from cbsn.cluster import Cluster
 from cbsn.data.pipeline import PatchPipeline
 from cbsn.devices import make_strategy
 from cbsn.errors import ConfigError
 from cbsn.evaluation.picture_pairs import PicturePairs
+from cbsn.model_path import SHIPPED
 from cbsn.precision import choose_precision
-from cbsn.recipes import Recipe, customised
+from cbsn.recipes import RECIPES, Recipe, customised
 from cbsn.training.dataset import is_gray, open_records
 from cbsn.training.initial import read_initial
 from cbsn.training.loop import TrainingLoop
@@ -27,13 +32,20 @@ from cbsn.training.teaching import TARGETS, measure_own, teach
 from cbsn.training.trainer import Trainer
 from cbsn.training.workers import Workers
 
+TEACHER = SHIPPED / "photo"
+"""Who teaches recipes with an augmentation, unless told otherwise: the small model that ships."""
+
+_NEXT_ROUND = 0.4
+"""Part of the steps, and of the learning rate, that each further round has."""
+
 
 def train(recipe_name: str, changes: Mapping[str, Any], options: RunOptions) -> Path:
     """Trains a recipe, from its start or from where the run of that name stopped.
 
     With several workers (`TF_CONFIG`), each calls this with the same arguments. The run's folder
     holds `checkpoints/` to go on from, the saved models `last` and, with validation, `best`,
-    TensorBoard's `events/`, `metrics.jsonl`, and `run.json`.
+    TensorBoard's `events/`, `metrics.jsonl`, and `run.json`. Of several rounds, those before the
+    last are runs of their own, `NAME-round1` and so on.
 
     Args:
         recipe_name: str, what to train.
@@ -54,6 +66,62 @@ def train(recipe_name: str, changes: Mapping[str, Any], options: RunOptions) -> 
             cannot be written, or another worker is gone. Earlier checkpoints are intact.
         TrainingStopped: if SIGINT or SIGTERM asked it to stop; it has saved itself.
     """
+    devices = _Devices(options.cpu_devices)
+    for each in _rounds(recipe_name, changes, options):
+        folder = _train(recipe_name, *each, devices)
+    return folder
+
+
+class _Devices:
+    """The devices and processes that train, which can be set up once only in a process."""
+
+    def __init__(self, cpu_devices: int):
+        self._cpu_devices = cpu_devices
+
+    @functools.cached_property
+    def workers(self) -> Workers:
+        """All that take part."""
+        cluster = Cluster.read()
+        if cluster:
+            print(f"Worker {cluster.index} waits for all of {cluster.addresses}.", flush=True)
+        return Workers(make_strategy(cluster, self._cpu_devices), cluster)
+
+
+def _rounds(
+    recipe_name: str, changes: Mapping[str, Any], options: RunOptions
+) -> Iterator[tuple[Mapping[str, Any], RunOptions]]:
+    """The settings of each round, as for `train`."""
+    recipe = customised(recipe_name)
+    if options.rounds > 1 and recipe.augmentation == "none":
+        fit = [name for name, each in RECIPES.items() if each.augmentation != "none"]
+        raise ConfigError(
+            f"--rounds is for the recipes {' and '.join(fit)}. "
+            f"Received: --recipe {recipe_name} --rounds {options.rounds}"
+        )
+    for number in range(1, options.rounds):
+        name = f"{options.name}-round{number}"
+        yield changes, dataclasses.replace(options, name=name, rounds=1)
+        before = str(options.checkpoints / name)
+        options = dataclasses.replace(
+            options,
+            teacher=(before,),
+            second_shots=None,
+            init=before,
+            gray=None,
+            epochs=math.ceil(options.epochs * _NEXT_ROUND),
+        )
+        steps = changes.get("max_steps")
+        if not options.epochs:
+            steps = math.ceil((steps or recipe.max_steps) * _NEXT_ROUND)
+        rate = (changes.get("learning_rate") or recipe.learning_rate) * _NEXT_ROUND
+        changes = {**changes, "max_steps": steps, "learning_rate": rate}
+    yield changes, options
+
+
+def _train(
+    recipe_name: str, changes: Mapping[str, Any], options: RunOptions, devices: _Devices
+) -> Path:
+    """Trains one round."""
     if options.epochs and changes.get("max_steps"):
         raise ConfigError(
             "--epochs and --maxiter both say how long to train; leave one of them away. "
@@ -66,14 +134,13 @@ def train(recipe_name: str, changes: Mapping[str, Any], options: RunOptions) -> 
             changes = {**changes, "channels": 1 if options.gray else 3}
         changes, initial = read_initial(options.init, recipe_name, changes)
     recipe = customised(recipe_name, **without_auto(recipe_name, changes))
+    augmented = recipe.augmentation != "none"
+    if augmented and not (options.teacher or options.second_shots):
+        options = dataclasses.replace(options, teacher=(str(TEACHER),))
     shots = _check_shots(recipe, options)
-    cluster = Cluster.read()
-    if cluster:
-        print(f"Worker {cluster.index} waits for all of {cluster.addresses}.", flush=True)
-    strategy = make_strategy(cluster, options.cpu_devices)
+    workers = devices.workers
     if options.deterministic:
         tf.config.experimental.enable_op_determinism()
-    workers = Workers(strategy, cluster)
     recipe.build_network()  # its settings may not fit each other, which is to be known at once
     validation = None
     if options.val_clean is not None and workers.is_chief:
@@ -98,8 +165,12 @@ def train(recipe_name: str, changes: Mapping[str, Any], options: RunOptions) -> 
         )
     recipe = customised(recipe_name, **changes)
     noise = options.noise
-    if options.own_noise:
-        noise = measure_own(records, recipe.network_config["channels"], options.own_noise)
+    channels = recipe.network_config["channels"]
+    augmentation = None
+    if augmented:
+        augmentation = PhotoAugmentation(measure_own(records, channels).models, recipe.patch_size)
+    elif options.own_noise:
+        noise = measure_own(records, channels, options.own_noise)
     pipeline = PatchPipeline(
         records,
         recipe.patch_size,
@@ -108,32 +179,35 @@ def train(recipe_name: str, changes: Mapping[str, Any], options: RunOptions) -> 
         worker=workers.index,
         workers=workers.count,
         skip_bad_records=options.skip_bad_records,
-        channels=recipe.network_config["channels"],
+        channels=channels,
         noise=noise,
         shots=shots,
+        whole=augmented,
     )
     epochs = options.epochs or (0 if changes.get("max_steps") else recipe.epochs)
     if epochs:
         steps = epochs * pipeline.steps_per_epoch
         recipe = customised(recipe_name, **{**changes, "max_steps": steps})
     gpus = len(tf.config.get_visible_devices("GPU"))
-    noise = str(noise) if noise else None
-    facts = [recipe.to_dict(), precision, options.ema, options.seed, records.counts, gpus, noise]
+    noise = str(augmentation or noise) if augmentation or noise else None
+    ema = recipe.ema if options.ema is None else options.ema
+    facts = [recipe.to_dict(), precision, ema, options.seed, records.counts, gpus, noise]
     workers.agree(zlib.crc32(json.dumps(facts).encode()), "flags, precision, data and GPUs")
     trainer = Trainer(
         recipe,
         precision=precision,
-        ema=options.ema,
+        ema=ema,
         seed=options.seed,
         accumulate=options.accumulate,
-        strategy=strategy,
+        strategy=workers.strategy,
         perceptual_weights=options.perceptual_weights,
+        augmentation=augmentation,
     )
     if initial is not None:
         trainer.initialize(initial)
     folder = options.checkpoints / options.name
     settings = {
-        "average": bool(options.ema),
+        "average": bool(ema),
         "seed": options.seed,
         "dataset": options.dataset,
         "second_shots": options.second_shots,
@@ -148,12 +222,14 @@ def train(recipe_name: str, changes: Mapping[str, Any], options: RunOptions) -> 
                 open_run(folder, recipe, settings, resume=options.resume)
                 print(
                     f"Precision {precision}: {why}. Workers: {workers.count}, devices: "
-                    f"{strategy.num_replicas_in_sync}, parts of a batch on each: "
+                    f"{workers.strategy.num_replicas_in_sync}, parts of a batch on each: "
                     f"{trainer.accumulate}."
                 )
                 for line in why_strides:
                     print(line)
-                if noise and options.teacher:
+                if options.teacher:
+                    print(f"Teacher: {' and '.join(map(str, options.teacher))}.")
+                if noise and (options.teacher or augmented):
                     print(f"The student sees the teacher's pictures with {noise}.")
                 elif noise:
                     print(f"The pictures are taken to be clean; added to them: {noise}.")
@@ -189,7 +265,7 @@ def _check_shots(recipe: Recipe, options: RunOptions) -> int:
     elif objective.TAUGHT:
         takes, what = {"--second_shots", "--teacher"}, "learns what a teacher makes of pictures"
         missing = (
-            "Give a trained model, such as --teacher teacher; or what one has made of the same "
+            "Give a trained model, such as --teacher photo; or what one has made of the same "
             "pictures, with --second_shots FOLDER."
         )
     else:
@@ -198,9 +274,15 @@ def _check_shots(recipe: Recipe, options: RunOptions) -> int:
             "Give the second ones with --second_shots FOLDER; or give clean pictures, and "
             "--noise_sigma 25."
         )
+    if recipe.augmentation != "none" and (options.noise or options.own_noise):
+        raise ConfigError(
+            f"The recipe {recipe.name!r} measures the noise of --dataset, and adds such noise: "
+            "omit --noise, --noise_sigma, --noise_peak and --own_noise, or take --recipe distill. "
+            f"Received: {options.noise or f'--own_noise {options.own_noise}'}"
+        )
     for flag in sorted(given - takes - {"--noise"}):
         raise ConfigError(
-            f"The recipe {recipe.name!r} {what}: leave {flag} away. Received: {flag} {flags[flag]}"
+            f"The recipe {recipe.name!r} {what}: omit {flag}. Received: {flag} {flags[flag]}"
         )
     if missing and not given & takes:
         raise ConfigError(f"The recipe {recipe.name!r} {what}. {missing}")

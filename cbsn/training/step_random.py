@@ -21,6 +21,8 @@ class StepRandom:
         batch_size: int, the global batch.
         start: integer scalar (tensor), row of the global batch at which this replica's begin.
         rows: int, how many these are. Default: all of the batch.
+        first_draw: int in [0, 1000), number of the first draw, for others than those of another
+            object with the same step. Default 0.
     """
 
     def __init__(
@@ -30,13 +32,14 @@ class StepRandom:
         batch_size: int,
         start: Tensor = 0,
         rows: int | None = None,
+        first_draw: int = 0,
     ):
         self._seed = seed
         self._step = tf.cast(step, tf.int64)
         self._batch_size = batch_size
         self._start = start
         self._rows = batch_size if rows is None else rows
-        self._draws = 0
+        self._draws = first_draw
 
     def integers(self, shape: tuple[int, ...], high: int) -> Tensor:
         """Draws independent int32 in [0, high); each call gives new ones.

@@ -66,7 +66,9 @@ def teach(
     return PairedRecords(records, targets, range(len(records)))
 
 
-def measure_own(records: PatchRecords, channels: int, gain: tuple[float, float]) -> MeasuredNoise:
+def measure_own(
+    records: PatchRecords | PairedRecords, channels: int, gain: tuple[float, float] = (1.0, 1.0)
+) -> MeasuredNoise:
     """Measures the noise of a data set, for a student to see it.
 
     Args:
@@ -81,7 +83,9 @@ def measure_own(records: PatchRecords, channels: int, gain: tuple[float, float])
     try:
         return MeasuredNoise(map(luma, patches) if channels == 1 else patches, gain)
     except DataError as error:
-        raise DataError(f"{error}. Or take --noise camera in place of --own_noise.") from error
+        raise DataError(
+            f"{error}. Or learn with a simulated camera's noise: --recipe distill --noise camera."
+        ) from error
 
 
 def make_target(patch: np.ndarray, teachers: Sequence[Denoiser]) -> np.ndarray:

@@ -24,6 +24,9 @@ _FEATURE_BYTES = 1 << 30
 _PASSES = 2
 """How often an objective runs the network with gradients: blind and not."""
 
+_AUGMENTS = 500
+"""Number of the first random draw of augmentation; objectives have those before."""
+
 
 class Trainer:
     """Holds all that changes in a training, and changes it step by step.
@@ -47,6 +50,8 @@ class Trainer:
         strategy: of `tf.distribute`; the current one by default.
         perceptual_weights: file of VGG-16's weights, for objectives with a perceptual term; by
             default they are those that Keras fetches.
+        augmentation: makes what the objective takes out of a batch, on the device, as
+            `PhotoAugmentation` does. Default None: the objective takes the batch.
 
     Attributes:
         network: the Keras model that is trained.
@@ -73,6 +78,7 @@ class Trainer:
         accumulate: int = 0,
         strategy: tf.distribute.Strategy | None = None,
         perceptual_weights: Path | None = None,
+        augmentation: Callable[[Tensor, Any], Tensor] | None = None,
     ):
         self.recipe = recipe
         self.strategy = strategy or tf.distribute.get_strategy()
@@ -92,6 +98,7 @@ class Trainer:
             raise ConfigError(f"--ema must be in [0, 1). Received: ema={ema}")
         self._ema = ema
         self._seed = seed
+        self._augmentation = augmentation
         self._normalization = recipe.build_normalization()
         self._objective = recipe.build_objective()
         keras.utils.set_random_seed(seed)
@@ -112,11 +119,11 @@ class Trainer:
         self.train_step: Callable[..., dict[str, Tensor]] = tf.function(self._train_step)
         """Takes one step: `train_step(batch, stop)`.
 
-        `batch` is uint8, uint16 or float in [0, 1], [N, P, P, SHOTS·C], or what iterating over
-        `distribute` gives; `stop`, a boolean scalar tensor, says whether this process was asked
-        to stop. Returns float32 scalars: the terms of the loss (`total` among them),
-        `learning_rate`, `skipped`, 1 if the step changed nothing, and `stop`, 1 if any process
-        was asked to stop.
+        `batch` is uint8, uint16 or float in [0, 1], [N, P, P, SHOTS·C] (with an augmentation what
+        that takes), or what iterating over `distribute` gives; `stop`, a boolean scalar tensor,
+        says whether this process was asked to stop. Returns float32 scalars: the terms of the
+        loss (`total` among them), `learning_rate`, `skipped`, 1 if the step changed nothing, and
+        `stop`, 1 if any process was asked to stop.
         """
 
     @property
@@ -183,6 +190,9 @@ class Trainer:
         count = self.accumulate
         part_rows = rows // count
         first = tf.distribute.get_replica_context().replica_id_in_sync_group * rows
+        if self._augmentation is not None:
+            random = self._random(first, rows, rows * self._replicas, _AUGMENTS)
+            batch = self._augmentation(_unit(batch), random)
         parts = tf.reshape(batch, (count, part_rows, *batch.shape[1:]))
         variables = [variable.value for variable in self.network.trainable_variables]
 
@@ -224,8 +234,7 @@ class Trainer:
         self, batch: Tensor, first: Tensor, batch_size: int, variables: list[tf.Variable]
     ) -> tuple[dict[str, Tensor], list[Tensor]]:
         """The loss terms and gradients of some rows, from `first` on, of the global batch."""
-        x = tf.cast(batch, tf.float32) / value_range(batch.dtype.as_numpy_dtype)
-        x = self._normalization.batch(x)
+        x = self._normalization.batch(_unit(batch))
         random = self._random(first, batch.shape[0], batch_size)
         with tf.GradientTape() as tape:
             terms = self._objective(self.network, x, self.step, random)
@@ -238,9 +247,9 @@ class Trainer:
             gradients = [gradient / self.loss_scale for gradient in gradients]
         return terms, gradients
 
-    def _random(self, first: Tensor, rows: int, batch_size: int) -> StepRandom:
+    def _random(self, first: Tensor, rows: int, batch_size: int, first_draw: int = 0) -> StepRandom:
         """The random numbers of some rows, from `first` on, of a global batch of that size."""
-        return StepRandom(self._seed, self.step, batch_size, first, rows)
+        return StepRandom(self._seed, self.step, batch_size, first, rows, first_draw)
 
     def _choose_parts(self, rows: int) -> int:
         if tf.config.get_visible_devices("GPU"):
@@ -275,3 +284,8 @@ class Trainer:
             self.strategy.extended.update(
                 average.value, approach, args=(weight.value,), group=False
             )
+
+
+def _unit(batch: Tensor) -> Tensor:
+    """Values in [0, 1], float32."""
+    return tf.cast(batch, tf.float32) / value_range(batch.dtype.as_numpy_dtype)

@@ -27,13 +27,14 @@ class Workers:
         cluster: the processes; None for this one alone.
 
     Attributes:
+        strategy: as given.
         count: int ≥ 1, number of processes.
         index: int, number of this one.
         is_chief: whether it is the first.
     """
 
     def __init__(self, strategy: tf.distribute.Strategy, cluster: Cluster | None = None):
-        self._strategy = strategy
+        self.strategy = strategy
         self.count = len(cluster.addresses) if cluster else 1
         self.index = cluster.index if cluster else 0
         self.is_chief = self.index == 0
@@ -87,7 +88,7 @@ class Workers:
             return value
         with self.watch():
             total = int(self._add(tf.constant(value, tf.int64)))
-        return total * self.count // self._strategy.num_replicas_in_sync
+        return total * self.count // self.strategy.num_replicas_in_sync
 
 
 def _last_part(error: tf.errors.OpError) -> str:
