@@ -10,19 +10,24 @@ import tensorflow as tf
 
 from cbsn.errors import CbsnError, ConfigError, ModelError
 from cbsn.export.graph_denoiser import GraphDenoiser
-from cbsn.export.names import DENOISED, IMAGES
+from cbsn.export.names import COLOR_STRENGTH, DENOISED, IMAGES, STRENGTH
 from cbsn.inference.denoiser import Denoiser
 
 
-def make_function(denoiser: Denoiser) -> tf.types.experimental.GenericFunction:
+def make_function(
+    denoiser: Denoiser, *, takes_strength: bool = False
+) -> tf.types.experimental.GenericFunction:
     """Returns a denoiser as a graph that converters can take: float32, in one piece.
 
     Args:
         denoiser: what is to be converted. Its tiles do not count: memory grows with the picture.
+        takes_strength: whether the function also takes `strength` and `color_strength`, float32
+            scalars; the second may be negative, to be as the first. Default False: they are the
+            denoiser's.
 
     Returns:
         A `tf.function` of `images`, float32 [N, H, W, C] in [0, 1], C being the network's; it
-        returns a dict with `denoised`, likewise.
+        returns a dict with `denoised`, of the same kind.
 
     Raises:
         ConfigError: if the network is not float32.
@@ -35,9 +40,16 @@ def make_function(denoiser: Denoiser) -> tf.types.experimental.GenericFunction:
         )
     denoise = GraphDenoiser(denoiser, loops=False)
     signature = [tf.TensorSpec((None, None, None, network.channels), tf.float32, name=IMAGES)]
-    return tf.function(
-        lambda images: {DENOISED: denoise(images)}, input_signature=signature, autograph=False
-    )
+    if not takes_strength:
+        return tf.function(
+            lambda images: {DENOISED: denoise(images)}, input_signature=signature, autograph=False
+        )
+
+    def blended(images: tf.Tensor, strength: tf.Tensor, color: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {DENOISED: denoise(images, strength, tf.where(color < 0, strength, color))}
+
+    signature += [tf.TensorSpec((), tf.float32, name) for name in (STRENGTH, COLOR_STRENGTH)]
+    return tf.function(blended, input_signature=signature, autograph=False)
 
 
 @contextlib.contextmanager

@@ -47,7 +47,8 @@ def export(
         warmup: whether the SavedModel has warm-up requests.
         max_megapixels: of an encoded picture that the SavedModel takes.
         precision: a Keras dtype policy, for the SavedModel; the others are float32.
-        **options: of `Denoiser.load`: `r3`, `self_ensemble`, `tile`, `rounding` and `seed`.
+        **options: of `Denoiser.load`: `r3`, `self_ensemble`, `tile`, `rounding`, `seed`, `strength`
+            and `color_strength`. The strengths are those of requests that say none.
 
     Returns:
         The files and folders.
@@ -140,4 +141,6 @@ def _facts(denoiser: Denoiser) -> dict[str, Any]:
         "r3": denoiser.r3,
         "self_ensemble": denoiser.self_ensemble,
         "seed": denoiser.seed,
+        "strength": denoiser.strength.luma,
+        "color_strength": denoiser.strength.color,
     }

@@ -13,6 +13,7 @@ from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.engines import make_graph
 from cbsn.inference.passes import R3_MARGIN
 from cbsn.inference.refinement import RandomReplacement
+from cbsn.inference.strength import LUMA
 from cbsn.inference.tiled_pass import AUTO_TILE
 from cbsn.value_range import value_range
 
@@ -24,15 +25,18 @@ _ROUNDINGS = {"round": tf.round, "truncate": tf.floor}
 Read = Callable[[tf.Tensor, tf.Tensor, slice], tf.Tensor]
 """From rows, columns and pictures to what the network is to see, [n·samples, h, w, C]."""
 
-Finish = Callable[[tf.Tensor, slice], tf.Tensor]
-"""From what the network returned for some pictures to what is wanted."""
+Places = tuple[tf.Tensor, tf.Tensor]
+"""Rows and columns of a picture."""
+
+Finish = Callable[[tf.Tensor, slice, Places], tf.Tensor]
+"""From what the network returned for some pictures, and where, to what is wanted."""
 
 
 class GraphDenoiser:
     """What a `Denoiser` computes, as a function of tensors whose sizes a graph learns as it runs.
 
     Args:
-        denoiser: what to compute: recipe, network, tiles, rounding, R3 and self-ensemble.
+        denoiser: what to compute: recipe, network, tiles, rounding, R3, self-ensemble and strength.
         loops: whether there may be loops in the graph. With them, memory is bounded by the tile;
             without, as converters to other formats want it, everything is computed at once.
             Default True.
@@ -62,13 +66,21 @@ class GraphDenoiser:
         if denoiser.r3 and not always_blind:
             self._refine = network_pass(blind=True)
 
-    def __call__(self, images: tf.Tensor) -> tf.Tensor:
+    def __call__(
+        self,
+        images: tf.Tensor,
+        strength: tf.Tensor | None = None,
+        color_strength: tf.Tensor | None = None,
+    ) -> tf.Tensor:
         """Denoises pictures of one size, each by its own statistics.
 
         Args:
             images: uint8, uint16, or float32 in [0, 1]; [N, H, W, C], N, H and W at least 1. With
                 loops C may be 1 (gray), 2 (gray and alpha), 3 (RGB) or 4 (RGB and alpha) as the
                 graph runs; without, it is the network's, and known.
+            strength: float32 scalar or [N] from 0 to 1, of each picture. Default None, both
+                strengths are the denoiser's.
+            color_strength: likewise; needed where there is a `strength`.
 
         Returns:
             Of the same shape and dtype; alpha, and colours under an alpha of 0, as they were.
@@ -81,14 +93,22 @@ class GraphDenoiser:
             given = colors
             colors = fill_hidden(given, hidden)
         statistics = self._statistics(colors)
+        shares = self._shares(tf.shape(images)[0], strength, color_strength)
 
-        def finish(y: tf.Tensor, pictures: slice) -> tf.Tensor:
+        def finish(y: tf.Tensor, pictures: slice, places: Places) -> tf.Tensor:
             mean, deviation = (each[pictures] for each in statistics)
-            return self._finish(y * deviation + mean, images.dtype)
+            y = self._unit_result(y * deviation + mean) * value_range(images.dtype.as_numpy_dtype)
+            if shares is not None:
+                noisy = tf.cast(_cut(colors[pictures], *places), tf.float32)
+                y = _blend(noisy, y, *(each[pictures] for each in shares), images.dtype)
+            if not images.dtype.is_floating:
+                y = _ROUNDINGS[self._denoiser.rounding](y)
+            return tf.cast(y, images.dtype)
 
         if self._denoiser.self_ensemble:
             total = self._sum_of_orientations(colors, statistics)
-            result = finish(total / NUM_ORIENTATIONS, slice(None))
+            everywhere = tuple(tf.range(each) for each in tf.unstack(tf.shape(colors)[1:3]))
+            result = finish(total / NUM_ORIENTATIONS, slice(None), everywhere)
         else:
             result = self._passes(colors, statistics, 0, finish, images.dtype)
         if self._loops:
@@ -108,6 +128,18 @@ class GraphDenoiser:
             statistics = normalization.moments(_unit(colors), _mean_by_rows)
         zeros = tf.zeros((tf.shape(colors)[0], 1, 1, 1))
         return tuple(tf.cast(each, tf.float32) + zeros for each in statistics)
+
+    def _shares(
+        self, pictures: tf.Tensor, strength: tf.Tensor | None, color_strength: tf.Tensor | None
+    ) -> tuple[tf.Tensor, tf.Tensor] | None:
+        """Strengths of luma and colour, float32 [N, 1, 1, 1]; None where they are 1 for good."""
+        shares = strength, color_strength
+        if strength is None:
+            if self._denoiser.strength.is_whole:
+                return None
+            shares = self._denoiser.strength.luma, self._denoiser.strength.color
+        shares = (tf.reshape(tf.cast(each, tf.float32), (-1, 1, 1, 1)) for each in shares)
+        return tuple(each + tf.zeros((pictures, 1, 1, 1)) for each in shares)
 
     def _sum_of_orientations(
         self, colors: tf.Tensor, statistics: tuple[tf.Tensor, tf.Tensor]
@@ -207,7 +239,7 @@ class GraphDenoiser:
             y = columns.crop(column, rows.crop(row, y, axis=1), axis=2)
             if samples > 1:
                 y = tf.reduce_mean(_split_axis(y, samples), axis=1)
-            return finish(y, pictures)
+            return finish(y, pictures, (rows.piece(row, size[0]), columns.piece(column, size[1])))
 
         if self._loops:
             result = _loop(tile, rows, columns, pictures, samples, dtype)
@@ -234,16 +266,12 @@ class GraphDenoiser:
         y = tf.reshape(y, (shape[0], tf.shape(y)[1], tf.shape(y)[2], copies, channels))
         return tf.reduce_mean(y, axis=-2)
 
-    def _finish(self, y: tf.Tensor, dtype: tf.DType) -> tf.Tensor:
-        """From values around [0, 1] to pixels of a dtype."""
+    def _unit_result(self, y: tf.Tensor) -> tf.Tensor:
+        """From values around [0, 1], which must be finite, to such in it."""
         if self._loops:
             message = "The network returned values that are not finite; its weights may be broken."
             tf.debugging.Assert(tf.reduce_all(tf.math.is_finite(y)), [message])
-        y = tf.clip_by_value(y, 0.0, 1.0)
-        if dtype.is_floating:
-            return y
-        y = _ROUNDINGS[self._denoiser.rounding](y * value_range(dtype.as_numpy_dtype))
-        return tf.cast(y, dtype)
+        return tf.clip_by_value(y, 0.0, 1.0)
 
 
 def _loop(
@@ -312,8 +340,21 @@ def _unit(x: tf.Tensor, dtype: tf.DType = tf.float32) -> tf.Tensor:
     return tf.cast(x, dtype) / value_range(x.dtype.as_numpy_dtype)
 
 
-def _unfinished(y: tf.Tensor, pictures: slice) -> tf.Tensor:
+def _unfinished(y: tf.Tensor, pictures: slice, places: Places) -> tf.Tensor:
     return y
+
+
+def _blend(
+    noisy: tf.Tensor, denoised: tf.Tensor, luma: tf.Tensor, color: tf.Tensor, dtype: tf.DType
+) -> tf.Tensor:
+    """As `Strength.blend`, in the range of a dtype; exact where both strengths are 0 or 1."""
+    removed = noisy - denoised
+    weights = tf.where(tf.shape(removed)[-1] == 1, (1.0, 0.0, 0.0), LUMA)
+    removed_luma = tf.reduce_sum(removed * weights, axis=-1, keepdims=True)
+    blended = noisy - (color * removed + (luma - color) * removed_luma)
+    blended = tf.clip_by_value(blended, 0.0, value_range(dtype.as_numpy_dtype))
+    blended = tf.where(tf.maximum(luma, color) == 0.0, noisy, blended)
+    return tf.where(tf.minimum(luma, color) == 1.0, denoised, blended)
 
 
 def _cut(

@@ -78,6 +78,15 @@ class GraphSpans:
             return tf.gather(self._layout.reads, reflect(tf.range(first, stop), self._size))
         return self._layout.reads[tf.maximum(first, 0) : tf.minimum(stop, self._size)]
 
+    def piece(self, index: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+        """Returns the rows of a picture of `size` rows that `crop` gives, int32 [step].
+
+        What is none of the picture's rows is any of them.
+        """
+        places = tf.range(index * self.step, (index + 1) * self.step)
+        reads = tf.gather(self._layout.reads, tf.minimum(places, self._size - 1))
+        return tf.clip_by_value(reads, 0, size - 1)
+
     def crop(self, index: tf.Tensor, result: tf.Tensor, axis: int) -> tf.Tensor:
         """Cuts the tile out of the network's result, and fills it up to `step`."""
         if self._border == "reflect":  # then the network has cut it

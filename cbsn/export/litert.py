@@ -14,12 +14,13 @@ def write_litert(path: Path, denoiser: Denoiser, *, float16: bool) -> None:
     """Writes a denoiser as a LiteRT model of builtin operations only.
 
     Its signature `serving_default` takes `images`, float32 [N, H, W, C] in [0, 1] of any N, H and
-    W, C being the network's channels, and returns `denoised`, likewise. A picture is denoised in
-    one piece.
+    W, C being the network's channels, and returns `denoised`, of the same kind. A picture is
+    denoised in one piece, with the strength of the denoiser: LiteRT knows no input that may be
+    omitted.
 
     Args:
         path: of the file, `*.tflite`; its folder must exist.
-        denoiser: what to write, with its R3 and self-ensemble.
+        denoiser: what to write, with its R3, self-ensemble and strength.
         float16: whether weights are stored in 16 bits, which halves the file. LiteRT computes in
             float32 all the same where its hardware has nothing else.
 

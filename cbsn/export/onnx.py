@@ -4,10 +4,12 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 import cbsn
 from cbsn.errors import ConfigError
 from cbsn.export.conversion import converting, make_function
-from cbsn.export.names import DENOISED, IMAGES
+from cbsn.export.names import COLOR_STRENGTH, DENOISED, IMAGES, STRENGTH
 from cbsn.files import atomic_path
 from cbsn.inference.denoiser import Denoiser
 
@@ -21,12 +23,15 @@ def write_onnx(path: Path, denoiser: Denoiser) -> None:
     """Writes a denoiser as an ONNX model.
 
     It takes `images`, float32 [N, H, W, C] in [0, 1] of any N, H and W, C being the network's
-    channels, and returns `denoised`, likewise. A picture is denoised in one piece. Its metadata
-    say so, and name the recipe and the version of this package.
+    channels, and returns `denoised`, of the same kind. A picture is denoised in one piece. Its
+    metadata say so, and name the recipe and the version of this package.
+
+    Two inputs, float32 scalars, may be omitted: `strength`, from 0 to 1, and `color_strength`, the
+    same for colour, or below 0 to be as the first. They are the denoiser's then.
 
     Args:
         path: of the file, `*.onnx`; its folder must exist.
-        denoiser: what to write, with its R3 and self-ensemble.
+        denoiser: what to write, with its R3, self-ensemble and strength.
 
     Raises:
         ConfigError: if tf2onnx is missing, or the network is not float32.
@@ -40,7 +45,7 @@ def write_onnx(path: Path, denoiser: Denoiser) -> None:
         (1, 5, 7, 3)
     """
     check_installed()
-    function = make_function(denoiser)
+    function = make_function(denoiser, takes_strength=True)
     with converting("ONNX"):
         import onnx
         import tf2onnx
@@ -48,6 +53,7 @@ def write_onnx(path: Path, denoiser: Denoiser) -> None:
         model, _ = tf2onnx.convert.from_function(
             function, input_signature=function.input_signature, opset=OPSET
         )
+        _add_defaults(model, denoiser)
         # Of a node that it cannot convert, tf2onnx says so and goes on.
         onnx.checker.check_model(model)
         _describe(model, denoiser)
@@ -65,6 +71,18 @@ def check_installed() -> None:
         )
 
 
+def _add_defaults(model: Any, denoiser: Denoiser) -> None:
+    """Gives the strengths the denoiser's as their default values."""
+    import onnx
+
+    share = denoiser.strength
+    # A request for another strength is one for that of colour, too, unless the two differ anyway.
+    color = -1.0 if share.color == share.luma else share.color
+    for name, value in ((STRENGTH, share.luma), (COLOR_STRENGTH, color)):
+        # In ONNX, an input that is an initializer as well may be omitted.
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(value), name))
+
+
 def _describe(model: Any, denoiser: Denoiser) -> None:
     """Names the axes, and says what the model is."""
     import onnx
@@ -77,6 +95,8 @@ def _describe(model: Any, denoiser: Denoiser) -> None:
         "cbsn": cbsn.__version__,
         IMAGES: "float32 [N, H, W, C] in [0, 1], RGB or gray as C is 3 or 1",
         DENOISED: f"as {IMAGES}",
+        STRENGTH: f"float32 from 0 to 1; without it {denoiser.strength.luma:g}",
+        COLOR_STRENGTH: f"for colour; without both {denoiser.strength.color:g}",
         "r3": str(denoiser.r3),
         "self_ensemble": str(denoiser.self_ensemble),
     }

@@ -8,12 +8,15 @@ from cbsn.export.codec import check, decode_and_encode
 from cbsn.export.graph_denoiser import GraphDenoiser
 from cbsn.export.names import (
     BYTES,
+    COLOR_STRENGTH,
     DENOISED,
     DENOISED_BYTES,
     FILES,
     FLOATS,
     IMAGE_BYTES,
     IMAGES,
+    STRENGTH,
+    WITH_STRENGTH,
 )
 from cbsn.inference.denoiser import Denoiser
 from cbsn.value_range import ROUNDING_ERROR
@@ -30,6 +33,9 @@ class ServedDenoiser(tf.Module):
     alpha). `encoded` takes `image_bytes`, strings [N], each a PNG or JPEG file, and gives
     `denoised_bytes`, each a PNG file of the same channels and bits, without the metadata.
 
+    Each has a second one, such as `encoded_with_strength`, which takes `strength` and
+    `color_strength`, too: float32 [N] from 0 to 1, for each picture. The first have the denoiser's.
+
     Args:
         denoiser: what to serve.
         max_pixels: int, of a picture that `encoded` takes.
@@ -45,41 +51,90 @@ class ServedDenoiser(tf.Module):
         # What the graphs use must hang on the module for it to be saved. A Keras 3 network's
         # variables are not found by themselves.
         self._weights = [variable.value for variable in denoiser.network.variables]
-        graph = GraphDenoiser(denoiser)
+        denoise = _Denoise(denoiser)
         self.functions = {
-            FLOATS: _of_arrays(graph, tf.float32),
-            BYTES: _of_arrays(graph, tf.uint8),
-            FILES: _of_files(graph, max_pixels),
+            **_of_arrays(FLOATS, denoise, tf.float32),
+            **_of_arrays(BYTES, denoise, tf.uint8),
+            **_of_files(FILES, denoise, max_pixels),
         }
 
 
-def _of_arrays(graph: GraphDenoiser, dtype: tf.DType) -> Callable:
-    images = tf.TensorSpec((None, None, None, None), dtype, name=IMAGES)
+_SHARES = [tf.TensorSpec((None,), tf.float32, name=name) for name in (STRENGTH, COLOR_STRENGTH)]
 
-    @tf.function(input_signature=[images], autograph=False)
-    def serve(images: tf.Tensor) -> dict[str, tf.Tensor]:
+
+class _Denoise:
+    """Denoises tensors, each type of them by one graph, in whatever signature it is called."""
+
+    def __init__(self, denoiser: Denoiser):
+        graph = GraphDenoiser(denoiser)
+        self._shares = denoiser.strength.luma, denoiser.strength.color
+        self._graphs = {
+            dtype: tf.function(
+                graph,
+                input_signature=[tf.TensorSpec((None, None, None, None), dtype), *_SHARES],
+                autograph=False,
+            )
+            for dtype in (tf.float32, tf.uint8, tf.uint16)
+        }
+
+    def __call__(self, images: tf.Tensor, *shares: tf.Tensor) -> tf.Tensor:
+        """Denoises [N, H, W, C] by strengths [N]; without these by the denoiser's."""
+        shares = shares or [tf.fill(tf.shape(images)[:1], share) for share in self._shares]
+        return self._graphs[images.dtype](images, *shares)
+
+
+def _of_arrays(name: str, denoise: _Denoise, dtype: tf.DType) -> dict[str, Callable]:
+    """The signature of a name, and the one with strengths."""
+
+    def serve(images: tf.Tensor, *shares: tf.Tensor) -> dict[str, tf.Tensor]:
         images = _of_rank(images, f"{IMAGES} is [N, H, W, C], pictures of one size")
         with tf.control_dependencies(_checks(images)):
-            return {DENOISED: graph(tf.identity(images))}
+            images = tf.identity(images)
+        return {DENOISED: denoise(images, *_checked(shares, tf.shape(images)[0]))}
 
-    return serve
+    return _signatures(name, serve, tf.TensorSpec((None, None, None, None), dtype, name=IMAGES))
 
 
-def _of_files(graph: GraphDenoiser, max_pixels: int) -> Callable:
-    files = tf.TensorSpec((None,), tf.string, name=IMAGE_BYTES)
+def _of_files(name: str, denoise: _Denoise, max_pixels: int) -> dict[str, Callable]:
+    """The signature of a name, and the one with strengths."""
 
-    @tf.function(input_signature=[files], autograph=False)
-    def serve(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        def denoise(data: tf.Tensor) -> tf.Tensor:
-            return decode_and_encode(data, lambda image: graph(image[None])[0], max_pixels)
+    def denoise_file(data: tf.Tensor, *shares: tf.Tensor) -> tf.Tensor:
+        shares = [share[None] for share in shares]
+        return decode_and_encode(data, lambda image: denoise(image[None], *shares)[0], max_pixels)
 
+    def serve(image_bytes: tf.Tensor, *shares: tf.Tensor) -> dict[str, tf.Tensor]:
         image_bytes = _of_rank(image_bytes, f"{IMAGE_BYTES} is [N], each a PNG or JPEG file")
+        shares = _checked(shares, tf.shape(image_bytes)[0])
         results = tf.map_fn(
-            denoise, image_bytes, fn_output_signature=tf.string, parallel_iterations=1
+            lambda each: denoise_file(*each),
+            (image_bytes, *shares),
+            fn_output_signature=tf.string,
+            parallel_iterations=1,
         )
         return {DENOISED_BYTES: results}
 
-    return serve
+    return _signatures(name, serve, tf.TensorSpec((None,), tf.string, name=IMAGE_BYTES))
+
+
+def _signatures(name: str, serve: Callable, pictures: tf.TensorSpec) -> dict[str, Callable]:
+    """A function of pictures as a signature, and as one of strengths, too."""
+
+    def function(*specs: tf.TensorSpec) -> Callable:
+        return tf.function(serve, input_signature=specs, autograph=False)
+
+    return {name: function(pictures), name + WITH_STRENGTH: function(pictures, *_SHARES)}
+
+
+def _checked(shares: tuple[tf.Tensor, ...], pictures: tf.Tensor) -> list[tf.Tensor]:
+    """The strengths, if there are any, which are checked as the graph runs."""
+    checked = []
+    for spec, share in zip(_SHARES, shares, strict=False):
+        what = f"{spec.name} is [N], a number from 0 to 1 for each picture"
+        share = _of_rank(share, what)
+        fits = (tf.size(share) == pictures) & tf.reduce_all((share >= 0) & (share <= 1))
+        with tf.control_dependencies([check(fits, f"{what}. Received: {{}}", share)]):
+            checked.append(tf.identity(share))
+    return checked
 
 
 def _of_rank(x: tf.Tensor, what: str) -> tf.Tensor:

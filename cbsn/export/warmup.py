@@ -6,7 +6,17 @@ import numpy as np
 import tensorflow as tf
 
 from cbsn.errors import ConfigError
-from cbsn.export.names import BYTES, FILES, FLOATS, IMAGE_BYTES, IMAGES, WARMUP
+from cbsn.export.names import (
+    BYTES,
+    COLOR_STRENGTH,
+    FILES,
+    FLOATS,
+    IMAGE_BYTES,
+    IMAGES,
+    STRENGTH,
+    WARMUP,
+    WITH_STRENGTH,
+)
 
 _SIDE = 64
 
@@ -35,6 +45,9 @@ def write_warmup(folder: Path, model_name: str) -> None:
         BYTES: {IMAGES: tf.make_tensor_proto(picture)},
         FILES: {IMAGE_BYTES: tf.make_tensor_proto(files)},
     }
+    share = tf.make_tensor_proto([0.5], tf.float32)
+    shares = {STRENGTH: share, COLOR_STRENGTH: share}
+    inputs |= {name + WITH_STRENGTH: tensors | shares for name, tensors in inputs.items()}
     path = folder / WARMUP
     path.parent.mkdir(exist_ok=True)
     with tf.io.TFRecordWriter(str(path)) as writer:

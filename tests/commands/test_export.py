@@ -31,6 +31,7 @@ def test_settings_go_into_the_model(model, run_here, tmp_path):
     (tmp_path / "served/7").mkdir(parents=True)
     (tmp_path / "served/notes").mkdir()
     settings = ("--tile=40", "--rounding=truncate", "--self_ensemble", "--max_megapixels=0.001")
+    settings += ("--strength=0.5", "--color_strength=0.75")
     run = run_here("export.py", *flags, *settings, "--precision=mixed_bfloat16", "--no-warmup")
     assert run.returncode == 0, run.stderr
     out = tmp_path / "served/8"
@@ -38,6 +39,7 @@ def test_settings_go_into_the_model(model, run_here, tmp_path):
     assert facts["recipe"]["name"] == "cbsn"
     assert (facts["tile"], facts["rounding"]) == (40, "truncate")
     assert (facts["self_ensemble"], facts["precision"]) == (True, "mixed_bfloat16")
+    assert (facts["strength"], facts["color_strength"]) == (0.5, 0.75)
     assert [path.name for path in (out / FACTS).parent.iterdir()] == ["cbsn.json"]
     Image.new("RGB", (50, 40)).save(tmp_path / "large.png")
     serve = tf.saved_model.load(str(out)).signatures["encoded"]

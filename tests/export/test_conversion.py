@@ -129,6 +129,41 @@ def test_weights_of_16_bits(make_denoiser, write, capfd):
     assert 0 < _differences(denoiser, half, pictures).max() < 1 / 255
 
 
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("name", ["cbsn", "n2v-unet"])
+def test_the_strength_is_the_denoisers(convert, random, name, format):
+    denoiser, path = convert(name, format, strength=0.3, color_strength=0.8)
+    for size in SIZES:
+        assert _differences(denoiser, path, random.random((*size, 3), np.float32)).max() < 1e-4
+
+
+def test_strength_of_gray(make_denoiser, write, random):
+    config = {**SMALL["cbsn"], "channels": 1}
+    denoiser = make_denoiser("cbsn", config, strength=0.3, color_strength=1)
+    pictures = random.random((2, 20, 31, 1), np.float32)
+    assert _differences(denoiser, write(denoiser, "tflite"), pictures).max() < 1e-4
+
+
+@pytest.mark.parametrize("own", [{}, {"strength": 0.4}, {"strength": 0.4, "color_strength": 0.9}])
+def test_strengths_are_inputs_in_onnx_that_may_be_omitted(convert, make_denoiser, random, own):
+    _, path = convert("cbsn", "onnx", **own)
+    session = onnxruntime.InferenceSession(path)
+    pictures = random.random((2, 20, 31, 3), np.float32)
+
+    def run(**shares):
+        shares = {name: np.array(share, np.float32) for name, share in shares.items()}
+        return session.run(["denoised"], {"images": pictures, **shares})[0]
+
+    asked = ({"strength": 0.7}, {"color_strength": 0.2}, {"strength": 0.1, "color_strength": 0.6})
+    for shares in ({}, *asked):
+        weaker = make_denoiser("cbsn", SMALL["cbsn"], **{**own, **shares})
+        expected = np.stack([weaker(picture) for picture in pictures])
+        np.testing.assert_allclose(run(**shares), expected, rtol=0, atol=1e-4)
+    np.testing.assert_array_equal(run(strength=0, color_strength=0), pictures)
+    same = run(strength=0.5, color_strength=0.5)
+    np.testing.assert_array_equal(run(strength=0.5, color_strength=-1), same)
+
+
 def test_what_an_onnx_model_says_of_itself(make_denoiser, write, capfd):
     path = write(make_denoiser("cbsn", SMALL["cbsn"]), "onnx")
     assert capfd.readouterr() == ("", "")
@@ -138,6 +173,8 @@ def test_what_an_onnx_model_says_of_itself(make_denoiser, write, capfd):
     assert [(each.name, each.shape) for each in values] == [("images", shape), ("denoised", shape)]
     facts = session.get_modelmeta().custom_metadata_map
     assert (facts["recipe"], facts["r3"]) == ("cbsn", "False")
+    optional = [each.name for each in session.get_overridable_initializers()]
+    assert optional == ["strength", "color_strength"]
     model = onnx.load(path)
     assert ("", OPSET) in [(each.domain, each.version) for each in model.opset_import]
     # ONNX Runtime has none that are dilated and padded.

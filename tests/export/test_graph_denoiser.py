@@ -130,3 +130,56 @@ def test_memory_is_bounded_by_the_tile(make_denoiser):
         graph(picture)
         peaks[tile] = peak_memory() - before
     assert peaks[200] < 0.1 < 0.3 < peaks[0]
+
+
+SHARES = ((0.5, 0.5), (0.2, 0.9), (1, 0))
+
+
+@pytest.mark.parametrize("name", ["cbsn", "apbsn"])
+@pytest.mark.parametrize("dtype", [tf.float32, tf.uint8, tf.uint16])
+def test_strength_is_the_denoisers_or_an_input(make_denoiser, random, name, dtype):
+    white = value_range(dtype.as_numpy_dtype)
+    denoiser = make_denoiser(name, SMALL[name], tile=24, seed=3)
+    specs = [tf.TensorSpec((None,) * rank, kind) for rank, kind in ((4, dtype), (1, tf.float32))]
+    by_input = tf.function(
+        GraphDenoiser(denoiser), input_signature=[*specs, specs[-1]], autograph=False
+    )
+    for luma, color in SHARES:
+        options = {"strength": luma, "color_strength": color}
+        weaker = make_denoiser(name, SMALL[name], tile=24, seed=3, **options)
+        graph = _graph(weaker, dtype) if luma == 0.2 else None
+        for shape in SIZES:
+            pictures = (random.random(shape) * white).astype(dtype.as_numpy_dtype)
+            shares = (np.full(len(pictures), share, np.float32) for share in (luma, color))
+            result = by_input(pictures, *shares).numpy()
+            atol = 1e-4 if dtype.is_floating else 1
+            expected = np.stack([weaker(picture, white=white) for picture in pictures])
+            np.testing.assert_allclose(
+                result.astype(float), expected.astype(float), rtol=0, atol=atol
+            )
+            if graph:
+                np.testing.assert_array_equal(graph(pictures), result)
+
+
+def test_each_picture_has_its_strength(denoiser, random):
+    graph = GraphDenoiser(denoiser)
+    floats = random.random((4, 30, 29, 3), np.float32)
+    floats[0, 0, :2] = [[-4e-7], [1.0000004]]  # which are in range but for rounding
+    for pictures in (floats, (floats.clip(0, 1) * 255).astype(np.uint8)):
+        whole = graph(tf.constant(pictures)).numpy()
+        shares = tf.constant([0, 0, 1, 0.5]), tf.constant([0, 1, 1, 0.5])
+        result = graph(tf.constant(pictures), *shares).numpy()
+        np.testing.assert_array_equal(result[0], pictures[0])  # nothing is removed
+        np.testing.assert_array_equal(result[2], whole[2])  # all is
+        white = value_range(pictures.dtype)
+        half = (pictures[3].astype(float) + whole[3]) / 2
+        # Of integers the whole was rounded by half a level, and the half is by another.
+        atol = 1e-6 if white == 1 else 0.75 + 1e-4
+        np.testing.assert_allclose(result[3], half, rtol=0, atol=atol)
+
+
+def test_strength_of_a_self_ensemble(make_denoiser, random):
+    options = {"tile": 20, "self_ensemble": True, "strength": 0.3, "color_strength": 0.8}
+    denoiser = make_denoiser("cbsn", SMALL["cbsn"], **options)
+    pictures = random.random((2, 21, 34, 3), np.float32)
+    _assert_equal(_graph(denoiser, tf.float32), denoiser, pictures, 1e-4)

@@ -37,3 +37,6 @@ def test_tiles_are_those_of_arrays(border, size, side, multiple):
     assert int(spans.count) == len(bands)
     for index, [tile] in enumerate(bands):
         np.testing.assert_array_equal(spans.source(tf.constant(index)), tile.rows.reads)
+        piece = spans.piece(tf.constant(index), tf.constant(size)).numpy()
+        assert len(piece) == spans.step and ((piece >= 0) & (piece < size)).all()
+        np.testing.assert_array_equal(piece[: tile.rows.writes.size], tile.rows.writes)

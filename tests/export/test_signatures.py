@@ -11,6 +11,8 @@ from tensorflow.core.protobuf.config_pb2 import CallableOptions
 
 from cbsn.data.image_io import read_picture, write_picture
 from cbsn.errors import ImageError
+from cbsn.export.saved_model import write_saved_model
+from cbsn.inference.denoiser import Denoiser
 
 DTYPES = {"serving_default": np.float32, "uint8": np.uint8}
 
@@ -304,3 +306,94 @@ def test_animations_are_refused_as_by_infer(signatures, random, tmp_path):
             read_picture(tmp_path / "picture")
         with pytest.raises(tf.errors.InvalidArgumentError, match=message):
             signatures["encoded"](image_bytes=tf.constant([data]))
+
+
+def test_signatures_with_strength(signatures):
+    for name in ("serving_default", "uint8", "encoded"):
+        plain, more = signatures[name], signatures[f"{name}_with_strength"]
+        inputs = more.structured_input_signature[1]
+        own = plain.structured_input_signature[1].keys()
+        assert inputs.keys() == own | {"strength", "color_strength"}
+        for share in ("strength", "color_strength"):
+            assert (inputs[share].shape.as_list(), inputs[share].dtype) == ([None], tf.float32)
+        assert more.structured_outputs.keys() == plain.structured_outputs.keys()
+
+
+def _serve(signatures, name, pictures, luma, color):
+    [key] = signatures[name].structured_input_signature[1]
+    shares = {"strength": tf.constant(luma, tf.float32)}
+    shares["color_strength"] = tf.constant(color, tf.float32)
+    serve = signatures[f"{name}_with_strength"]
+    [result] = serve(**{key: tf.constant(pictures)}, **shares).values()
+    return result.numpy()
+
+
+def test_arrays_are_denoised_by_their_strength(signatures, denoiser, random):
+    floats = random.random((3, 41, 50, 3), np.float32)
+    weaker = Denoiser(
+        denoiser.recipe, denoiser.network, tile=24, strength=0.25, color_strength=0.75
+    )
+    for name, pictures in (("serving_default", floats), ("uint8", (floats * 255).astype(np.uint8))):
+        result = _serve(signatures, name, pictures, [0, 1, 0.25], [0, 1, 0.75])
+        [whole] = signatures[name](images=tf.constant(pictures)).values()
+        np.testing.assert_array_equal(result[0], pictures[0])
+        np.testing.assert_array_equal(result[1], whole[1])
+        off = np.abs(result[2].astype(float) - weaker(pictures[2]))
+        assert off.max() <= (1e-4 if pictures is floats else 1)
+
+
+def test_files_are_denoised_by_their_strength(signatures, denoiser, random):
+    weaker = Denoiser(denoiser.recipe, denoiser.network, tile=24, strength=0.5, color_strength=0.9)
+    deep = random.integers(0, 65535, (12, 30, 3), np.uint16)
+    pictures = [(deep >> 8).astype(np.uint8), deep, deep >> 4, deep[..., 0].copy()]
+    files = [imagecodecs.png_encode(picture) for picture in pictures]
+    for shares in ((0.5, 0.9), (0, 0), (1, 1)):
+        results = _serve(signatures, "encoded", files, *([share] * 4 for share in shares))
+        whole = signatures["encoded"](image_bytes=tf.constant(files))["denoised_bytes"].numpy()
+        for picture, result, without in zip(pictures, results, whole, strict=True):
+            found = imagecodecs.png_decode(result)
+            if shares == (0, 0):
+                np.testing.assert_array_equal(found, picture, strict=True)
+            elif shares == (1, 1):
+                assert result == without
+            else:
+                assert np.abs(found.astype(int) - weaker(picture)).max() <= 1
+
+
+def test_no_files_of_no_strengths_give_none(signatures):
+    serve = signatures["encoded_with_strength"]
+    none = tf.constant([], tf.float32)
+    results = serve(image_bytes=tf.constant([], tf.string), strength=none, color_strength=none)
+    assert results["denoised_bytes"].shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("luma", "color", "words"),
+    [
+        ([1.5], [1], r"strength is \[N\], a number from 0 to 1 for each picture.* \[1.5\]"),
+        ([np.nan], [1], r"strength is \[N\], .*Received: \[nan\]"),
+        ([1], [-0.5], r"color_strength is \[N\], .*Received: \[-0.5\]"),
+        ([1, 1], [1], r"strength is \[N\], .*Received: \[1 1\]"),
+        ([], [1], r"strength is \[N\], .*Received: \[\]"),
+    ],
+)
+@pytest.mark.parametrize("name", ["serving_default", "uint8", "encoded"])
+def test_strengths_that_are_none_are_refused(signatures, name, luma, color, words):
+    pictures = np.zeros((1, 4, 4, 3), DTYPES.get(name, np.uint8))
+    if name == "encoded":
+        pictures = [imagecodecs.png_encode(pictures[0])]
+    with pytest.raises(tf.errors.InvalidArgumentError, match=words):
+        _serve(signatures, name, pictures, luma, color)
+
+
+def test_an_export_of_less_strength_has_it_where_none_is_asked_for(denoiser, random, tmp_path):
+    weaker = Denoiser(denoiser.recipe, denoiser.network, tile=24, strength=0.4)
+    write_saved_model(tmp_path / "1", weaker, warmup=False)
+    signatures = tf.saved_model.load(str(tmp_path / "1")).signatures
+    pictures = random.integers(0, 255, (2, 30, 40, 3), np.uint8)
+    result = signatures["uint8"](images=tf.constant(pictures))["denoised"].numpy()
+    expected = np.stack([weaker(picture) for picture in pictures])
+    assert np.abs(result.astype(int) - expected).max() <= 1
+    result = _serve(signatures, "uint8", pictures, [1, 1], [1, 1])
+    expected = np.stack([denoiser(picture) for picture in pictures])
+    assert np.abs(result.astype(int) - expected).max() <= 1
