@@ -5,6 +5,7 @@ any step gets what it would have got had it come there by itself, without a shuf
 save; and every epoch is a full permutation, however the patches lie in the files.
 """
 
+import contextlib
 import math
 from collections.abc import Iterable, Iterator
 
@@ -192,8 +193,14 @@ class PatchPipeline:
             yield step * self.batch_size + self._first_row + row
 
     def _load(self, place: np.int64, count: np.int64) -> np.ndarray:
-        try:
+        with self._keep_error():
             return self._crops(self._positions(range(place, place + count)))
+
+    @contextlib.contextmanager
+    def _keep_error(self) -> Iterator[None]:
+        """Keeps a `DataError` for `guard`, as tf.data makes one of its own out of it."""
+        try:
+            yield
         except DataError as error:
             self._error = error
             raise
@@ -213,7 +220,8 @@ class PatchPipeline:
 
         def find(place: np.int64, count: np.int64) -> np.ndarray:
             positions = self._positions(range(place, place + count))
-            return np.array([self._index(position) for position in positions], np.int64)
+            with self._keep_error():
+                return np.array([self._index(position) for position in positions], np.int64)
 
         def indices(place: tf.Tensor) -> tf.Tensor:
             found = tf.numpy_function(find, [place, _INDICES_AT_ONCE], tf.int64)

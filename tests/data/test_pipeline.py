@@ -7,8 +7,9 @@ import pytest
 from cbsn.data.augment import orient
 from cbsn.data.manifest import DTYPES
 from cbsn.data.noise import Noise
+from cbsn.data.order import RecordOrder
 from cbsn.data.paired_records import PairedRecords
-from cbsn.data.pipeline import PatchPipeline
+from cbsn.data.pipeline import PatchPipeline, luma
 from cbsn.data.records import PatchRecords, RecordWriter
 from cbsn.errors import ConfigError, DataError
 
@@ -306,3 +307,137 @@ def test_pairs_are_made_anew_from_what_is_clean(tmp_path, random, channels, kind
     assert np.abs(noisy - clean).mean() < 0.15
     assert (noisy != clean).any(axis=(1, 2, 3)).all()
     np.testing.assert_array_equal(pipeline.crop(601), crops[1])
+
+
+SIZE = 40
+
+
+def _write_patches(path, dtype, seed):
+    random = np.random.default_rng(seed)
+    with RecordWriter(path) as writer:
+        for _ in range(COUNT):
+            patch = random.random((SIZE, SIZE, 3)).astype("float32")
+            writer.write(patch if dtype == "float32" else (patch * 255).astype(dtype))
+    return PatchRecords([path], SIZE, np.dtype(dtype))
+
+
+@pytest.fixture
+def single(tmp_path):
+    return _write_patches(tmp_path / "single.tfrecords", "uint8", 0)
+
+
+@pytest.fixture(params=["uint8", "float32"])
+def pairs(request, tmp_path):
+    records = [
+        _write_patches(tmp_path / f"{seed}.tfrecords", request.param, seed) for seed in (0, 1)
+    ]
+    return PairedRecords(*records, range(COUNT))
+
+
+@pytest.fixture(params=["from memory", "record by record"])
+def either_way(request, monkeypatch):
+    """Both ways in which whole patches come."""
+    monkeypatch.setattr("cbsn.data.pipeline._INDICES_AT_ONCE", 16)
+    if request.param == "record by record":
+        monkeypatch.setattr("cbsn.data.pipeline._MOST_IN_MEMORY", 0)
+    return request.param
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_whole_patches_are_the_second_of_each_pair(pairs, either_way, channels):
+    """In the order of the stream, neither cut nor turned; for a gray network their luma."""
+    pipeline = PatchPipeline(pairs, 16, 3, seed=5, channels=channels, shots=2, whole=True)
+    order = RecordOrder(pairs.counts, 3, 1, 5)
+    for start in (0, 4):
+        batches = _take(pipeline, 8, start)
+        for step, batch in enumerate(batches, start):
+            assert batch.shape == (3, SIZE, SIZE, channels)
+            assert batch.dtype == pairs.dtype
+            second = [pairs[order.record(3 * step + row)][..., 3:] for row in range(3)]
+            if channels == 1:
+                second = [luma(patch) for patch in second]
+            np.testing.assert_array_equal(batch, second)
+            np.testing.assert_array_equal(pipeline.batch(step), second)
+    assert pipeline.dataset().element_spec.shape == (3, SIZE, SIZE, channels)
+
+
+def test_whole_patches_without_a_second_shot(single, either_way):
+    pipeline = PatchPipeline(single, 16, COUNT, whole=True)
+    (batch,) = _take(pipeline, 1)
+    order = [pipeline._order.record(row) for row in range(COUNT)]
+    np.testing.assert_array_equal(batch, [single[index] for index in order])
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_example_of_whole_patches_is_the_first_of_a_pair(pairs, channels):
+    pipeline = PatchPipeline(pairs, 16, 3, channels=channels, shots=2, whole=True)
+    for position in (0, 11):
+        first = pairs[pipeline._order.record(position)][..., :3]
+        expected = luma(first) if channels == 1 else first
+        np.testing.assert_array_equal(pipeline.example(position), expected)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_example_of_crops_is_their_first_shot(pairs, channels):
+    pipeline = PatchPipeline(pairs, 16, 3, channels=channels, shots=2)
+    for position in (0, 11):
+        crop = pipeline.crop(position)
+        assert crop.shape[-1] == 2 * channels
+        np.testing.assert_array_equal(pipeline.example(position), crop[..., :channels])
+
+
+def test_workers_share_whole_patches(single, either_way):
+    options = {"seed": 2, "whole": True}
+    parts = [
+        _take(PatchPipeline(single, 16, 6, **options, worker=worker, workers=2), 5, 3)
+        for worker in range(2)
+    ]
+    whole = _take(PatchPipeline(single, 16, 6, **options), 5, 3)
+    np.testing.assert_array_equal(np.concatenate(parts, axis=1), whole)
+
+
+def test_a_damaged_whole_patch_is_named(single, either_way):
+    _damage(single.paths[0], 3)
+    with pytest.raises(DataError, match=r"Record 3 of .*single\.tfrecords"):
+        _take(PatchPipeline(single, 16, COUNT, whole=True), 1)
+
+
+def test_damaged_whole_patches_are_skipped_and_named(single, either_way):
+    """And replaced by what crops would be replaced by."""
+    for number in (3, 5):
+        _damage(single.paths[0], number)
+    pipeline = PatchPipeline(single, 16, 4, skip_bad_records=True, whole=True)
+    crops = PatchPipeline(single, SIZE, 4, skip_bad_records=True)
+    for step, batch in enumerate(_take(pipeline, 9)):
+        for row, patch in enumerate(batch):
+            index, expected = crops._find(4 * step + row)
+            assert index not in (3, 5)
+            np.testing.assert_array_equal(patch, expected)
+    assert sorted(pipeline.bad_records) == [3, 5]
+    assert all(f"Record {n} of" in pipeline.bad_records[n] for n in (3, 5))
+
+
+def test_nothing_but_damaged_whole_patches_is_an_error(single, either_way):
+    for number in range(COUNT):
+        _damage(single.paths[0], number)
+    pipeline = PatchPipeline(single, 16, COUNT, skip_bad_records=True, whole=True)
+    with pytest.raises(DataError, match="All 7 records are damaged"):
+        _take(pipeline, 1)
+
+
+def test_patches_from_memory_are_read_once(single, monkeypatch):
+    """What the memory is for; a limit below their size, and they are read when they are due."""
+    reads = []
+    read = PatchRecords.__getitem__
+
+    def count(self, index):
+        reads.append(index)
+        return read(self, index)
+
+    monkeypatch.setattr(PatchRecords, "__getitem__", count)
+    size = COUNT * SIZE * SIZE * 3
+    for limit, from_memory in ((size, True), (size - 1, False)):
+        monkeypatch.setattr("cbsn.data.pipeline._MOST_IN_MEMORY", limit)
+        reads.clear()
+        _take(PatchPipeline(single, 16, COUNT, whole=True), 5)
+        assert (len(reads) == COUNT) == from_memory
