@@ -243,7 +243,7 @@ class Recipe:
 
         Args:
             max_steps: int. Where the recipe is counted in steps, and this is not below its own,
-                schedules stay as they are.
+                schedules stay as they are; a cosine ends with the training in any case.
         """
         steps = max_steps if self.epochs else min(max_steps, self.max_steps)
 

@@ -3,6 +3,7 @@ import math
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from cbsn.errors import ConfigError
 from cbsn.recipes import RECIPES, Recipe, customised
@@ -87,11 +88,26 @@ def test_epochs_are_of_any_length(name, decay_epochs, steps_per_epoch):
         ({"objective_config": {"lmbda": math.nan}}, "lmbda=nan"),
         ({"name": "a\nb"}, "name must be printable"),
         ({"name": "\ud800"}, "name must be printable"),
+        ({"schedule": "linear"}, "steps, cosine.*schedule='linear'"),
+        ({"augmentation": "turns"}, "none, photo.*augmentation='turns'"),
+        ({"augmentation": "photo"}, "learns from a teacher.*objective='DownsampledInvariance'"),
+        ({"augmentation": None}, "augmentation must be text"),
+        ({"ema": 1.0}, "ema must be below 1.*ema=1.0"),
+        ({"ema": -0.1}, "ema must be at least 0"),
+        ({"ema": 1.5}, "ema must be at most 1"),
+        ({"ema": math.nan}, "ema=nan"),
     ],
 )
 def test_bad_recipes_say_what_to_change(recipe, change, message):
     with pytest.raises(ConfigError, match=message):
         dataclasses.replace(recipe, **change)
+
+
+@pytest.mark.parametrize(("size", "near"), [(8, "16 or 32"), (72, "64 or 80"), (127, "112 or 128")])
+def test_augmented_patches_must_fit_jpeg_blocks(size, near):
+    with pytest.raises(ConfigError, match=rf"multiple of 16: take {near}.*patch_size={size}"):
+        customised("photo", patch_size=size)
+    assert customised("distill", patch_size=size).patch_size == size
 
 
 def test_a_bad_network_config_is_an_error(recipe):
@@ -130,3 +146,48 @@ def test_customised_shrinks_only_what_is_not_given():
 def test_impossible_customs_are_refused(name, changes, message):
     with pytest.raises(ConfigError, match=message):
         customised(name, **changes)
+
+
+@pytest.mark.parametrize(
+    ("step", "part"),
+    [
+        (0, 1 / 10),  # the first step does something, too
+        (4, 5 / 10),
+        (9, 1.0),
+        (250, 1.0),
+        (500, 1.0),
+        (999, 1.0),
+        (1000, 1.0),
+        (5000, 1.0),
+    ],
+)
+def test_a_cosine_follows_a_hundredth_of_the_steps(step, part):
+    recipe = RECIPES["photo"].lasting(1000)
+    # Half a turn from the first to the last step, where it stays.
+    expected = 1e-3 * part * math.cos(math.pi / 2 * min(step, 1000) / 1000) ** 2
+    # As a cosine is near −1 at the end, what is left is rounded to 2⁻²⁴, of half the rate.
+    rounding = {"rtol": 1e-5, "atol": 1e-3 * 2**-23}
+    for kind in (int, np.int64, tf.constant):
+        np.testing.assert_allclose(recipe.learning_rate_at(kind(step)), expected, **rounding)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 100, 26_000, 300_000])
+def test_a_cosine_lasts_as_long_as_the_training(steps):
+    """Also where that is longer than the recipe has it."""
+    recipe = RECIPES["photo"].lasting(steps)
+    rates = np.array([recipe.learning_rate_at(s) for s in np.linspace(0, steps, 101).astype(int)])
+    assert (rates[:-1] > 0).all()
+    np.testing.assert_allclose(rates[-1], 0, atol=1e-9)
+    if steps >= 100:
+        np.testing.assert_allclose(rates[50], 0.5e-3, rtol=1e-4)
+        assert (np.diff(rates[1:]) < 0).all()
+
+
+def test_recipes_of_before_there_were_cosines_still_load(recipe):
+    """A `recipe.json` lacks what has come later, and means what it did."""
+    later = ("schedule", "ema", "augmentation")
+    for each in (recipe, RECIPES["distill"]):
+        values = {key: value for key, value in each.to_dict().items() if key not in later}
+        read = Recipe.from_dict(values)
+        assert read == each
+        assert (read.schedule, read.ema, read.augmentation) == ("steps", 0.0, "none")
