@@ -10,7 +10,7 @@ from cbsn.noise.estimate import LAGS, NoiseEstimate
 NEXT_MATTERS = 0.05
 """Correlation of next neighbours from which on it counts.
 
-Four neighbours with less than that foretell less than 1 % of a pixel's noise. The grain that any
+Four neighbours with less than that predict less than 1 % of a pixel's noise. The grain that any
 photograph has under added white noise of σ 5 makes for 0.02.
 """
 

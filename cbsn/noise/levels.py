@@ -32,7 +32,7 @@ def noise_levels(
     """
     points = [points_of(v, b) for v, b in zip(variance.T, brightness.T, strict=True)]
 
-    def foretold(bright: np.ndarray) -> np.ndarray:
+    def predicted(bright: np.ndarray) -> np.ndarray:
         curves = zip(bright.T, points, strict=True)
         return np.stack([np.interp(b, at, sigma**2) for b, (at, sigma, _) in curves], axis=1)
 
@@ -40,10 +40,10 @@ def noise_levels(
     for number, bright in enumerate(everywhere):
         if not len(bright):
             continue
-        mean = foretold(bright).mean(axis=0)
+        mean = predicted(bright).mean(axis=0)
         mine = picture == number
         if mine.any():
-            mean *= variance[mine].sum(axis=0) / foretold(brightness[mine]).sum(axis=0)
+            mean *= variance[mine].sum(axis=0) / predicted(brightness[mine]).sum(axis=0)
         levels.append(np.sqrt(mean))
     fits = np.array([_fit(*each) for each in points])
     return {

@@ -102,8 +102,8 @@ def flattest(blocks: Blocks) -> Blocks:
     sums = np.cumsum(scaled, axis=0, dtype=np.float64)
     number, size = 0, _FIRST
     while size <= len(blocks):
-        foretold = smooth_energy(without_bias(sums[size - 1] / size))
-        if blocks.content[size - 1] <= _MOST_CONTENT * foretold:
+        predicted = smooth_energy(without_bias(sums[size - 1] / size))
+        if blocks.content[size - 1] <= _MOST_CONTENT * predicted:
             number = size
         elif number:
             break

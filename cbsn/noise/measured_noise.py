@@ -109,11 +109,11 @@ def _model(blocks: Blocks, pictures: list[np.ndarray]) -> CorrelatedNoise:
         np.stack(points_of(*each)[:2], axis=1)
         for each in zip(variance.T, blocks.brightness.T, strict=True)
     ]
-    foretold = [
+    predicted = [
         np.interp(bright, *points.T)
         for bright, points in zip(blocks.brightness.T, levels, strict=True)
     ]
-    rests /= np.stack(foretold, axis=-1)[..., None]
+    rests /= np.stack(predicted, axis=-1)[..., None]
     channels = rests.shape[1]
     # Of two channels, by polarization: 4·cov(a, b) = var(a + b) − var(a − b).
     covariance = [
@@ -128,7 +128,7 @@ def _model(blocks: Blocks, pictures: list[np.ndarray]) -> CorrelatedNoise:
     return CorrelatedNoise(
         levels,
         without_bias(np.array(covariance)) * fade,
-        linear=_is_linear(rests, np.stack(foretold, axis=-1), blocks.brightness),
+        linear=_is_linear(rests, np.stack(predicted, axis=-1), blocks.brightness),
     )
 
 
