@@ -143,7 +143,7 @@ def add_strength(parser: argparse._ActionsContainer, default: float | None) -> N
         parser: or a group of it.
         default: of the first; None where it is the server that has one.
     """
-    of_server = " (without both flags as the model was exported, usually 1)"
+    of_server = "; without both flags as the model was exported; with the other one only, 1"
     parser.add_argument(
         "--strength",
         type=_share,

@@ -27,7 +27,8 @@ def main(flags: argparse.Namespace) -> int:
 
         return denoise
 
-    options = {"model": flags.model, "version": flags.version, "timeout": flags.timeout}
+    names = ("model", "version", "timeout", "strength", "color_strength")
+    options = {name: getattr(flags, name) for name in names}
     with Transport(flags.url, **options) as transport:
         return denoise_each(
             flags.image_paths, flags.save_path, start, format=flags.format, white=flags.white
@@ -81,6 +82,7 @@ def make_parser() -> argparse.ArgumentParser:
         default=600,
         help="seconds to wait for each picture",
     )
+    cli.add_strength(parser, None)
     cli.add_save_path(parser)
     cli.add_white(parser)
     cli.add_format(parser)

@@ -48,9 +48,11 @@ class GrpcTransport(Transport):
             raise ImageError(f"gRPC carries less than 2 GiB; cut it up. Received: {size:,} bytes")
         sent, returned = SIGNATURES[signature]
         request = predict_pb2.PredictRequest()
-        request.model_spec.signature_name = signature
+        request.model_spec.signature_name = self._signature(signature)
         batch = [value] if isinstance(value, bytes) else value[None]
         request.inputs[sent].CopyFrom(tf.make_tensor_proto(batch))
+        for name, share in self._shares.items():
+            request.inputs[name].CopyFrom(tf.make_tensor_proto([share], tf.float32))
         response = self._ask(self._service.Predict, request, self.timeout)
         try:
             (result,) = tf.make_ndarray(response.outputs[returned])

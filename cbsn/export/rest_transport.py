@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from cbsn.export.transport import ServerError, Transport
+from cbsn.export.transport import SIGNATURES, ServerError, Transport
 
 _CODES = {
     400: "INVALID_ARGUMENT",
@@ -50,7 +50,9 @@ class RestTransport(Transport):
     def _predict(self, signature: str, value: np.ndarray | bytes) -> np.ndarray | bytes:
         is_file = isinstance(value, bytes)
         instance = {"b64": base64.b64encode(value).decode()} if is_file else value.tolist()
-        request = {"signature_name": signature, "instances": [instance]}
+        if self._shares:
+            instance = {SIGNATURES[signature][0]: instance, **self._shares}
+        request = {"signature_name": self._signature(signature), "instances": [instance]}
         answer = self._ask(":predict", self.timeout, request)
         try:
             (result,) = answer["predictions"]

@@ -14,7 +14,18 @@ from cbsn.errors import (
     check_number,
     plain_reason,
 )
-from cbsn.export.names import DENOISED, DENOISED_BYTES, FILES, FLOATS, IMAGE_BYTES, IMAGES
+from cbsn.export.names import (
+    COLOR_STRENGTH,
+    DENOISED,
+    DENOISED_BYTES,
+    FILES,
+    FLOATS,
+    IMAGE_BYTES,
+    IMAGES,
+    STRENGTH,
+    WITH_STRENGTH,
+)
+from cbsn.inference.strength import Strength
 
 SIGNATURES = {FILES: (IMAGE_BYTES, DENOISED_BYTES), FLOATS: (IMAGES, DENOISED)}
 """The signatures that the client asks, with the names of their input and output."""
@@ -63,13 +74,23 @@ class Transport(abc.ABC):
         model: name of the model there. Default "cbsn".
         version: of the model. Default None, the newest.
         timeout: seconds to wait for each picture, at most 86400. Default 600.
+        strength: float from 0 to 1, as for `Denoiser`. Default None: 1 where there is a
+            `color_strength`, else both are those that the model was exported with.
+        color_strength: likewise. Default None: as `strength`.
 
     Raises:
         ConfigError: if one of these cannot be.
     """
 
     def __init__(
-        self, url: str, *, model: str = "cbsn", version: int | None = None, timeout: float = 600
+        self,
+        url: str,
+        *,
+        model: str = "cbsn",
+        version: int | None = None,
+        timeout: float = 600,
+        strength: float | None = None,
+        color_strength: float | None = None,
     ):
         address = _ADDRESS.fullmatch(url)
         if not address or int(address[1]) > _LARGEST_PORT:
@@ -82,6 +103,10 @@ class Transport(abc.ABC):
         self.model = model
         self.version = version
         self.timeout = timeout
+        self._shares: dict[str, float] = {}
+        if strength is not None or color_strength is not None:
+            shares = Strength(1.0 if strength is None else strength, color_strength)
+            self._shares = {STRENGTH: shares.luma, COLOR_STRENGTH: shares.color}
 
     def check(self) -> None:
         """Asks whether the server is there, and has a model that takes what the client sends.
@@ -95,11 +120,18 @@ class Transport(abc.ABC):
         except ServerError as error:
             raise self._no_model(error) from error
         for signature, (sent, returned) in SIGNATURES.items():
+            received = f"Received: the signatures {', '.join(sorted(signatures)) or 'none'}"
             if signatures.get(signature) != ({sent}, {returned}):
                 raise ModelError(
                     f"{self._named_model()} at {self.url} is none that export.py wrote: it has no "
-                    f"signature {signature!r} from {sent!r} to {returned!r}. "
-                    f"Received: the signatures {', '.join(sorted(signatures)) or 'none'}"
+                    f"signature {signature!r} from {sent!r} to {returned!r}. {received}"
+                )
+            wanted = {sent, *self._shares}, {returned}
+            if signatures.get(self._signature(signature)) != wanted:
+                raise ModelError(
+                    f"{self._named_model()} at {self.url} takes no strength: it was exported "
+                    "before there was one. Export it again, or omit --strength and "
+                    f"--color_strength. {received}"
                 )
 
     def predict(self, signature: str, value: np.ndarray | bytes) -> np.ndarray | bytes:
@@ -126,6 +158,10 @@ class Transport(abc.ABC):
             else:
                 said = f"the server at {self.url} failed: {error.code}: {error.reason}"
             raise ImageError(said) from error
+
+    def _signature(self, signature: str) -> str:
+        """The name of the signature that is asked: with strengths, if they are to be sent."""
+        return signature + WITH_STRENGTH if self._shares else signature
 
     @abc.abstractmethod
     def close(self) -> None:

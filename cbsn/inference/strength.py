@@ -55,7 +55,7 @@ class Strength:
 
         Args:
             noisy: float [..., 1 or 3].
-            denoised: likewise, in the same units.
+            denoised: of the same shape, in the same units.
         """
         removed = noisy - denoised
         if removed.shape[-1] == 1 or self.luma == self.color:

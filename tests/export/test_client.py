@@ -138,6 +138,9 @@ def test_nothing_is_written_where_there_is_nothing_to_ask(run, way, server, tmp_
             (["--version", "-1"], ConfigError, "Received: --version -1"),
             (["--timeout", "0"], ConfigError, "Received: --timeout 0"),
             (["--timeout", "nan"], ConfigError, "Received: --timeout nan"),
+            # The toy is as what was exported before there was a strength.
+            (["--strength", "1"], ModelError, "takes no strength: .*or omit --strength"),
+            (["--color_strength", "0.5"], ModelError, "takes no strength: .*Received: the sig"),
         ]
         for flags, kind, words in cases:
             with pytest.raises(kind, match=words):
@@ -160,6 +163,12 @@ def test_a_model_of_another_kind_is_refused(way, tmp_path):
         words = "none that export.py wrote.*'encoded'.*Received: the signatures serving_default"
         with pytest.raises(ModelError, match=words):
             transport.check()
+
+
+def test_strengths_are_numbers_from_0_to_1(way):
+    for options in ({"strength": 1.5}, {"strength": float("nan")}, {"color_strength": -1}):
+        with pytest.raises(ConfigError, match="takes a number from 0 to 1"):
+            TRANSPORTS[way]("127.0.0.1:1", **options)
 
 
 def test_a_server_that_goes_away_fails_the_picture(way, server):

@@ -12,9 +12,11 @@ import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
-from cbsn.data.image_io import read_picture
+from cbsn.data.image_io import read_picture, write_picture
+from cbsn.data.picture import Picture
 from cbsn.export import client
 from cbsn.export.server import StandInServer
+from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.each_picture import denoise_each
 from cbsn.value_range import value_range
 from tests.inference.beam.samples import GOOD, REASONS, save_bad, save_good
@@ -32,14 +34,16 @@ def both(request, server, denoiser, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "in").mkdir()
 
-    def denoise(picture, report):
-        white = value_range(picture.pixels.dtype)
-        return picture.with_pixels(denoiser(picture.pixels, white=white))
+    def run(*flags, white=None, **options):
+        made = Denoiser(denoiser.recipe, denoiser.network, tile=24, **options)
 
-    def run(*flags, white=None):
+        def denoise(picture, report):
+            white = value_range(picture.pixels.dtype)
+            return picture.with_pixels(made(picture.pixels, white=white))
+
         status = denoise_each(["in/**"], "expected", lambda: denoise, white=white)
         port = server.port if request.param == "--grpc" else server.rest_api_port
-        flags = [request.param, "--url", f"127.0.0.1:{port}", "--savepath", "out", "in/**"]
+        flags = [*flags, request.param, "--url", f"127.0.0.1:{port}", "--savepath", "out", "in/**"]
         flags += [] if white is None else ["--white", str(white)]
         return status, client.main(client.make_parser().parse_args(flags))
 
@@ -65,6 +69,60 @@ def test_files_are_those_of_infer(both, capsys):
             wanted.pixels.shape,
         )
         assert np.abs(found.pixels.astype(int) - wanted.pixels).max() <= 1, name
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"strength": 0.6},
+        {"color_strength": 0.3},
+        {"strength": 0.2, "color_strength": 0.9},
+        {"strength": 0},
+    ],
+)
+def test_less_strength_is_that_of_infer(both, random, options):
+    bytes_ = random.integers(0, 255, (30, 40, 4), np.uint8)
+    floats = random.random((30, 40, 3), np.float32)
+    sources = {
+        "rgb.png": Picture(bytes_[..., :3].copy(), "PNG"),
+        "alpha.png": Picture(bytes_, "PNG"),
+        "deep.png": Picture((floats * 65535).astype(np.uint16), "PNG"),
+        "dark.png": Picture((floats * 4095).astype(np.uint16), "PNG"),
+        "float.tif": Picture(floats, "TIFF"),
+    }
+    for name, picture in sources.items():
+        write_picture(Path("in", name), picture)
+    flags = [text for name, share in options.items() for text in (f"--{name}", str(share))]
+    assert both(*flags, **options) == (0, 0)
+    for name, source in sources.items():
+        found, wanted = (read_picture(Path(each, name)).pixels for each in ("out", "expected"))
+        off = np.abs(found.astype(float) - wanted)
+        # A level, of which a file of 12 bits has fewer than what is read of it.
+        level = {"float.tif": 1e-4, "dark.png": 65535 / 4095 + 1}.get(name, 1)
+        assert off.max() <= level, name
+        if options == {"strength": 0}:
+            np.testing.assert_array_equal(found, read_picture(Path("in", name)).pixels, name)
+        else:
+            assert (found != source.pixels).any(), name
+
+
+def test_rest_takes_strengths_by_rows_and_by_columns(server, denoiser, random):
+    pictures = random.integers(0, 255, (2, 9, 8, 3), np.uint8)
+    rows = [
+        {"images": picture.tolist(), "strength": share, "color_strength": 1}
+        for picture, share in zip(pictures, (0, 0.5), strict=True)
+    ]
+    columns = {"images": pictures.tolist(), "strength": [0, 0.5], "color_strength": [1, 1]}
+    named = {"signature_name": "uint8_with_strength"}
+    by_rows = _ask(server, {**named, "instances": rows})["predictions"]
+    assert by_rows == _ask(server, {**named, "inputs": columns})["outputs"]
+    for picture, share, found in zip(pictures, (0, 0.5), by_rows, strict=True):
+        options = {"tile": 24, "strength": share, "color_strength": 1}
+        expected = Denoiser(denoiser.recipe, denoiser.network, **options)(picture)
+        assert np.abs(np.array(found) - expected).max() <= 1
+    del rows[0]["color_strength"]
+    said = _refused_by_rest(server, {**named, "instances": rows})
+    assert "must have the keys: color_strength,images,strength" in said
 
 
 @pytest.mark.parametrize("white", [None, 4095, 65535])
@@ -126,10 +184,15 @@ def test_requests_of_another_rank_or_type_are_refused_in_words(server):
         assert f"{file_rank}[{' '.join(map(str, shape))}]" in said
 
 
-def _refused_by_rest(server, request):
+def _ask(server, request):
     url = f"http://127.0.0.1:{server.rest_api_port}/v1/models/cbsn:predict"
+    with urllib.request.urlopen(url, json.dumps(request).encode()) as answer:
+        return json.load(answer)
+
+
+def _refused_by_rest(server, request):
     with pytest.raises(urllib.error.HTTPError) as caught:
-        urllib.request.urlopen(url, json.dumps(request).encode())
+        _ask(server, request)
     with caught.value as answer:
         assert answer.status == 400
         return json.load(answer)["error"]
