@@ -4,7 +4,7 @@ import collections
 import functools
 import sys
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from tqdm import tqdm
@@ -15,6 +15,7 @@ from cbsn.errors import CbsnError, in_one_line
 from cbsn.files import expanded
 from cbsn.inference.outputs import check_writable, find_sources, plan_outputs
 from cbsn.inference.overlap import overlap
+from cbsn.noise.removal import Removal, Sample
 from cbsn.value_range import check_white
 
 Denoise = Callable[[Picture, Callable[[float], None]], Picture]
@@ -29,6 +30,7 @@ def denoise_each(
     *,
     format: str = "auto",
     white: float | None = None,
+    name_losses: bool = False,
 ) -> int:
     """Denoises every picture of folders or globs; a broken one does not stop the others.
 
@@ -42,6 +44,8 @@ def denoise_each(
         start: returns what denoises; called once it is known that there is something to do.
         format: one of `cbsn.inference.outputs.FORMATS`.
         white: float > 0, the value of white in the files, as for `read_picture`. Default None.
+        name_losses: whether to say at the end in which pictures more than the noise was removed.
+            Default False.
 
     Returns:
         Exit status: 0, or 1 if a picture failed.
@@ -60,6 +64,7 @@ def denoise_each(
     save_path.mkdir(parents=True, exist_ok=True)
     failures = []
     ranges: dict[str, list[str]] = collections.defaultdict(list)
+    lost: dict[Path, Removal] = {}
     with tqdm(total=len(outputs), unit="image") as progress:
 
         def compute(source: Path, picture: Picture, pause: Callable[[], None]) -> Picture:
@@ -69,7 +74,12 @@ def denoise_each(
                     ranges["floats of a range of their own"].append(f"{source} ({found})")
                 else:
                     ranges[str(found)].append(str(source))
-            return _denoise(denoise, source, picture, progress, pause)
+            sample = Sample(picture.color) if name_losses else None
+            denoised = _denoise(denoise, source, picture, progress, pause)
+            removal = sample and sample.compared_with(denoised.color)
+            if removal and removal.degree:
+                lost[source] = removal
+            return denoised
 
         def write(source: Path, picture: Picture, cancelled: Callable[[], bool]) -> list[str]:
             target = outputs[source]
@@ -91,15 +101,30 @@ def denoise_each(
             write=write,
             report=report,
         )
-    done = f"{len(outputs) - len(failures)} of {len(outputs)} pictures denoised, in {save_path}"
+    plural = "s" * (len(outputs) > 1)
+    count = f"{len(outputs) - len(failures)} of {len(outputs)} picture{plural}"
+    done = f"{count} denoised, in {save_path}"
     print(in_one_line(done))
     for kind, examples in ranges.items():
-        count = f"{len(examples)} picture{'s' * (len(examples) > 1)}, such as"
-        text = f"note: read as {kind}: {count} {examples[0]}. If white is another value: --white N"
-        print(in_one_line(text), file=sys.stderr)
+        text = f"read as {kind}: {_such_as(examples)}. If white is another value: --white N"
+        print(in_one_line(f"note: {text}"), file=sys.stderr)
+    if lost:
+        # The example is the one that lost most.
+        examples = sorted(lost, key=lambda source: lost[source].noise - lost[source].removed)
+        names = [f"{source} ({lost[source]})" for source in examples]
+        text = f"more than the noise was removed from {_such_as(names)}"
+        advice = "look for texture that is gone, and take --strength 0.5 if it is"
+        print(in_one_line(f"note: {text}: {advice}"), file=sys.stderr)
     for failure in failures:
         print(f"failed: {failure}", file=sys.stderr)
     return 1 if failures else 0
+
+
+def _such_as(names: Sequence[str]) -> str:
+    """How many pictures these are, with the first as an example."""
+    if len(names) == 1:
+        return f"1 picture, {names[0]}"
+    return f"{len(names)} pictures, such as {names[0]}"
 
 
 def _denoise(

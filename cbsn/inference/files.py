@@ -95,4 +95,4 @@ def denoise_with(
 
         return denoise
 
-    return denoise_each(image_paths, save_path, start, **options)
+    return denoise_each(image_paths, save_path, start, name_losses=True, **options)

@@ -290,5 +290,5 @@ def test_the_command_by_rest_does_without_tensorflow(server, run_python, tmp_pat
             print({{"tensorflow", "keras", "grpc"}} & {{*sys.modules}})
     """)
     assert run.returncode == 0, run.stderr
-    assert run.stdout == "1 of 1 pictures denoised, in out\nset()\n"
+    assert run.stdout == "1 of 1 picture denoised, in out\nset()\n"
     assert (read_picture(tmp_path / "out" / "a.png").pixels == 4).all()

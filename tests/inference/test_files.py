@@ -1,3 +1,4 @@
+import re
 import signal
 import subprocess
 import sys
@@ -6,6 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import skimage.data
+from scipy.ndimage import median_filter
 
 from cbsn.data.image_io import Picture, read_picture, write_picture
 from cbsn.errors import ConfigError, DataError
@@ -19,6 +22,7 @@ class Inverter:
     """Stands in for a denoiser."""
 
     choices = "Inverts."
+    self_ensemble = False
 
     def __call__(self, image, on_tile, *, in_place, white):
         assert in_place and image.flags.writeable
@@ -58,6 +62,40 @@ def test_the_good_ones_are_done_and_the_bad_ones_named(tmp_path, inverter, capsy
     assert "broken.png" in failed[0]
     assert "bug.png: KeyError: 'a bug'" in failed[1] and "Traceback" in errors
     assert "memory.png: not enough memory" in failed[2]
+
+
+class Smoother(Inverter):
+    """Removes all texture."""
+
+    def __call__(self, image, on_tile, *, in_place, white):
+        image[...] = median_filter(image, (5, 5, 1))
+        return image
+
+
+def test_pictures_that_lose_more_than_their_noise_are_named(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(files.Denoiser, "load", lambda *_, **__: Smoother())
+    sharp = skimage.data.coffee()[:300, :400]
+    smooth = np.full_like(sharp, 128)
+    noisy = smooth + np.random.default_rng(0).integers(-9, 10, sharp.shape).astype(np.uint8)
+    pictures = {"sharp": sharp, "smooth": smooth, "noisy": noisy, "less": sharp // 2}
+    pictures["alpha"] = np.dstack([noisy, noisy[..., 0]])
+    for name, pixels in pictures.items():
+        write_picture(tmp_path / f"{name}.png", Picture(pixels, "PNG"))
+    assert denoise_files("model", [tmp_path / "*.png"], tmp_path / "out") == 0
+    (note,) = (x for x in capsys.readouterr().err.splitlines() if x.startswith("note: "))
+    # Of several the one that lost most is the example.
+    assert re.match(
+        r"note: more than the noise was removed from 2 pictures, such as .*sharp\.png "
+        r"\(removed [0-9.]+ levels, of noise there are about [0-9.]+\): .*--strength 0\.5",
+        note,
+    )
+    assert denoise_files("model", [tmp_path / "sharp.png"], tmp_path / "out") == 0
+    output, errors = capsys.readouterr()
+    assert "more than the noise was removed from 1 picture, " in errors
+    assert "1 of 1 picture denoised" in output
+    fine = [tmp_path / f"{name}.png" for name in ("smooth", "noisy", "alpha")]
+    assert denoise_files("model", fine, tmp_path / "out") == 0
+    assert "note: " not in capsys.readouterr().err
 
 
 def test_what_is_lost_is_said(tmp_path, inverter, capsys):
