@@ -8,16 +8,22 @@ import numpy as np
 
 from cbsn.evaluation.metrics import check_comparable
 from cbsn.evaluation.residual_statistics import (
+    CELL,
     TONES,
     grid_power,
     smooth_place_sums,
     structure_sums,
     tone_sums,
 )
+from cbsn.noise.removal import Removal
 from cbsn.value_range import value_range
 
 SMALLEST = 16
 """Sides in pixels of what can be diagnosed at all."""
+
+STRIDES = tuple(range(2, 9))
+"""Periods in pixels of the checkerboards that are looked for, unless said otherwise: those of
+pixel-shuffle downsampling, and the powers of two that the upsampling of a U-Net leaves."""
 
 # A little from the first on, clearly from the second. Clean pictures taken for denoised ones stay
 # below the first, with noise of all kinds. Structure: a blur of 0.5 px takes 0.04 to 0.08, of
@@ -43,10 +49,11 @@ class Diagnosis:
 
     Attributes:
         removed: float, standard deviation of the residual (noisy less denoised), in levels.
+        removal: `Removal`, what was removed within small cells, and the noise that is there.
         structure: float, share of the contrast of the denoised picture's edges that was removed;
             0 for an ideal denoiser, whatever the noise; towards 1 with blurring, a little below 0
             where noise was left or edges were sharpened. It is that of the mean of the channels;
-            texture that was removed entirely is not in it.
+            texture that was removed entirely is not in it, but in `removal`.
         structure_error: float, its standard error.
         noise_left: float, roughness of the denoised picture as a share of the noisy one's (root
             mean square, within 8 × 8 px), in the smoothest places: 1 where nothing was removed. In
@@ -59,10 +66,12 @@ class Diagnosis:
         shift_tone: float, the denoised picture's brightness there, in levels.
         mean_shift: for each channel, the mean of such shifts over all tones, in levels.
         checkerboard: by stride, in pixels: root mean square in levels of a pattern of that period
-            that is in the mean of the denoised channels, and not in that of the noisy ones.
+            (and of none that is shorter) that is in the mean of the denoised channels, and not in
+            that of the noisy ones.
     """
 
     removed: float
+    removal: Removal
     structure: float | None
     structure_error: float | None
     noise_left: float | None
@@ -117,6 +126,7 @@ class Diagnosis:
         shift, shift_error, shift_channel, shift_tone = max(found)[1:] if found else (None,) * 4
         return cls(
             removed=float(np.sqrt(power / pixels)),
+            removal=Removal(*map(float, sums["removal"])),
             structure=structure,
             structure_error=structure_error,
             noise_left=float(np.sqrt(smooth / rough)) if rough else None,
@@ -149,6 +159,12 @@ class Diagnosis:
         """Returns the figures as plain values, fit for JSON, rounded."""
         return {
             "removed": _rounded(self.removed, 2),
+            "removal": {
+                "removed": _rounded(self.removal.removed, 2),
+                "noise": _rounded(self.removal.noise, 2),
+            }
+            if self.removal.told
+            else None,
             "structure": _rounded(self.structure, 3),
             "structure_error": _rounded(self.structure_error, 3),
             "noise_left": _rounded(self.noise_left, 3),
@@ -175,21 +191,37 @@ class Diagnosis:
     def _removed_finding(self) -> tuple[int, str]:
         if self.removed < _NOTHING:
             return 2, "Removed: nothing; the denoised picture is the noisy one."
-        figure = f"{self.removed:.1f} levels of 255"
-        return 0, f"Removed: {figure} (standard deviation of the residual, noisy less denoised)."
+        figure = f"Removed: {self.removed:.1f} levels of 255 (standard deviation of the residual)"
+        if not self.removal.told:
+            return 0, f"{figure}; there are too few places that are not clipped to see the noise."
+        degree = self.removal.degree
+        words = (
+            " (nothing to speak of beyond the noise)",
+            ": much more than the noise, so fine texture was lost",
+            ": far more than the noise, so texture was lost. Take another model, or less of what "
+            "it removes (infer.py --strength 0.5)",
+        )[degree]
+        return degree, (
+            f"{figure}; within {CELL} × {CELL} px {self.removal.removed:.1f}, of noise there are "
+            f"about {self.removal.noise:.1f}{words}."
+        )
 
     def _structure_finding(self) -> tuple[int, str]:
         if self.structure is None:
             return 0, "Structure in what was removed: there are too few edges to tell."
         degree = _degree(self.structure - 2 * self.structure_error, _STRUCTURE)
         words = (
-            f" (none to speak of: not surely above {_STRUCTURE[0]})",
+            f" (none to speak of: not certain to be above {_STRUCTURE[0]})",
             ": the picture was smoothed a little",
             ": the picture was smoothed; edges can be seen in the residual. Train longer, or a "
             "larger network",
         )[degree]
+        if not degree and self.removal.degree:
+            words = ". This is about the edges that are left, not about the texture that was lost"
         figure = f"{self.structure:.2f} ± {self.structure_error:.2f}"
-        return degree, f"Structure in what was removed: {figure} of the edges' contrast{words}."
+        return degree, (
+            f"Structure in what was removed: {figure} of the contrast of the edges left{words}."
+        )
 
     def _noise_finding(self) -> tuple[int, str]:
         if self.noise_left is None:
@@ -209,7 +241,10 @@ class Diagnosis:
         degree = _degree(abs(self.shift) - 3 * self.shift_error, _SHIFT)
         figure = f"{abs(self.shift):.1f} ± {self.shift_error:.1f} levels of 255"
         if not degree:
-            words = f"off by {figure} at most (fine: not surely above {_SHIFT[0]})"
+            words = (
+                f"fine; the largest shift that was measured, {figure}, is not certain to be above "
+                f"{_SHIFT[0]}"
+            )
         else:
             place = "it is" if self.shift_channel == "gray" else f"{self.shift_channel} is"
             words = (
@@ -223,17 +258,23 @@ class Diagnosis:
         told = {stride: each for stride, each in self.checkerboard.items() if each is not None}
         if not told:
             return 0, "Checkerboard: the picture is too small to tell."
-        degree = _degree(max(told.values()), _CHECKERBOARD)
-        figures = ", ".join(f"{each:.1f} at a period of {stride}" for stride, each in told.items())
+        # Of all periods only the strongest: the largest of many is no more likely to be chance
+        # than each, as the limits are far above that.
+        stride = max(told, key=told.get)
+        degree = _degree(told[stride], _CHECKERBOARD)
         words = (
             f" (none to speak of: below {_CHECKERBOARD[0]})",
             ": faint",
-            ": it can be seen in flat places. Denoise with --r3, or train longer",
+            ": it can be seen in flat places. Denoise with --r3 if the recipe has it, or train "
+            "longer",
         )[degree]
-        return degree, f"Checkerboard: {figures} px, in levels of 255{words}."
+        figure = f"{told[stride]:.1f} levels of 255, at a period of {stride} px"
+        return degree, f"Checkerboard: at most {figure}{words}."
 
 
-def diagnose(noisy: np.ndarray, denoised: np.ndarray, strides: Sequence[int] = (2, 5)) -> Diagnosis:
+def diagnose(
+    noisy: np.ndarray, denoised: np.ndarray, strides: Sequence[int] = STRIDES
+) -> Diagnosis:
     """Returns what a denoiser did to a picture, without knowing the clean one.
 
     Args:
@@ -241,8 +282,8 @@ def diagnose(noisy: np.ndarray, denoised: np.ndarray, strides: Sequence[int] = (
             H and W at least 16. Below about 150 a side some figures are None; pooling many
             such pictures helps with structure and shift.
         denoised: same shape and dtype.
-        strides: periods in pixels, 2 or more, at which a checkerboard is looked for: those of
-            pixel-shuffle downsampling.
+        strides: periods in pixels, 2 or more, at which a checkerboard is looked for. Default
+            `STRIDES`.
 
     Raises:
         ValueError: for other pictures or strides, or floats that are not finite.
@@ -264,6 +305,7 @@ def diagnose(noisy: np.ndarray, denoised: np.ndarray, strides: Sequence[int] = (
         )
     if not (np.isfinite(noisy).all() and np.isfinite(denoised).all()):
         raise ValueError("The diagnosis takes finite values. Received: NaN or infinity")
+    removal = Removal.of(noisy, denoised)
     scale = np.float32(255 / value_range(noisy.dtype))
     noisy, denoised = (
         [picture[..., c].astype(np.float32) * scale for c in range(picture.shape[2])]
@@ -273,6 +315,7 @@ def diagnose(noisy: np.ndarray, denoised: np.ndarray, strides: Sequence[int] = (
     means = [np.mean(planes, axis=0) for planes in (noisy, denoised)]
     sums = {
         "residual": sum(n.size * np.array([1.0, (n - d).var(dtype=float)]) for n, d in channels),
+        "removal": np.array(dataclasses.astuple(removal)),
         "structure": structure_sums(*means),
         "smooth": sum(smooth_place_sums(n, d) for n, d in channels),
         "tones": np.stack([tone_sums(n, d) for n, d in channels]),

@@ -11,6 +11,7 @@ from cbsn.data.image_io import to_rgb
 from cbsn.data.noise import Noise
 from cbsn.errors import ConfigError, DataError, in_one_line
 from cbsn.evaluation.baselines import BASELINES, Baseline
+from cbsn.evaluation.diagnosis import STRIDES
 from cbsn.evaluation.named_pictures import find_named_pictures
 from cbsn.evaluation.picture_pairs import PicturePairs
 from cbsn.files import expanded
@@ -31,7 +32,7 @@ class Method:
             None where there is none, to the denoised one, of the noisy one's shape and dtype.
         parameters: int, of its network; None if it has none.
         computes: bool, whether the time that it takes says anything.
-        strides: of its pixel-shuffle downsampling, which may leave patterns of these periods.
+        strides: periods of the patterns that it may leave, its pixel-shuffle strides among them.
         log: the metrics of the run that it was trained in, or None.
     """
 
@@ -39,7 +40,7 @@ class Method:
     denoise: Denoise
     parameters: int | None = None
     computes: bool = True
-    strides: Sequence[int] = (2, 5)
+    strides: Sequence[int] = STRIDES
     log: Path | None = None
 
 
@@ -65,7 +66,7 @@ def load_models(paths: Iterable[str | Path], **options: Any) -> list[Method]:
                 name,
                 lambda _, noisy, clean, model=model: model(noisy, white=value_range(noisy.dtype)),
                 parameters=model.network.count_params(),
-                strides=sorted({2, 5, *used} - {1}),
+                strides=sorted({*STRIDES, *used} - {1}),
                 log=_log_of(expanded(path)),
             )
         )

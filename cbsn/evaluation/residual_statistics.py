@@ -4,6 +4,9 @@ The residual is the noisy picture less the denoised one. All planes are float32 
 levels (of 255).
 """
 
+import math
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from scipy.ndimage import gaussian_filter, map_coordinates
@@ -26,6 +29,9 @@ _BLOCK = 32
 _SMOOTHEST = 0.05
 """The share of the picture in which the noise that is left is looked for."""
 
+_NEAR, _NEXT = (-1, 0, 1), (-2, 2)
+"""Steps in the spectrum of a tile: where a pattern is, through a Hann window; and next to that."""
+
 _LEAST_PLACES = 64
 _LEAST_TILES = 8
 _MANY_TILES = 256
@@ -35,7 +41,7 @@ def structure_sums(noisy: np.ndarray, denoised: np.ndarray) -> np.ndarray:
     """Returns how much of the edges that the denoised picture shows is in the residual.
 
     Detail is what lies between Gaussian blurs of 1 and 2 px. At the edges of the denoised picture
-    its detail f some pixels further *along* the edge foretells the detail at the edge itself. With
+    its detail f some pixels further *along* the edge predicts the detail at the edge itself. With
     r and n the detail of the residual and of the noisy picture there, Σ r·f / Σ n·f is the share of
     the edges' contrast that was removed. Noise of any strength adds nothing on average to either
     sum, as it is zero on average whatever f is; nor does noise that was left in the denoised
@@ -59,13 +65,13 @@ def structure_sums(noisy: np.ndarray, denoised: np.ndarray) -> np.ndarray:
     y, x = np.nonzero(steep > np.quantile(steep, 1 - _EDGES))
     length = steep[y, x]
     along_y, along_x = -dx[y, x] / length, dy[y, x] / length
-    foretold = sum(
+    predicted = sum(
         map_coordinates(shown, (y + far * along_y, x + far * along_x), order=1, mode="nearest")
         for far in _ALONG
     )
     block = y // _BLOCK * (noisy.shape[1] // _BLOCK + 1) + x // _BLOCK
-    a = np.bincount(block, removed[y, x] * foretold)
-    b = np.bincount(block, (removed[y, x] + shown[y, x]) * foretold)
+    a = np.bincount(block, removed[y, x] * predicted)
+    b = np.bincount(block, (removed[y, x] + shown[y, x]) * predicted)
     return np.array(
         [len(np.unique(block)), a.sum(), b.sum(), (a * a).sum(), (a * b).sum(), (b * b).sum()]
     )
@@ -133,13 +139,14 @@ def tone_sums(noisy: np.ndarray, denoised: np.ndarray) -> np.ndarray:
 def grid_power(noisy: np.ndarray, denoised: np.ndarray, stride: int) -> np.ndarray:
     """Returns the power of a grid pattern in the denoised picture that is not in the noisy one.
 
-    It is measured at the frequencies of a grid, the multiples of 1/stride cycles per pixel, in the
-    flattest half of the picture's tiles, of 8 × stride pixels a side. A pattern is found in one of
-    two ways: as power above that of the neighbouring frequencies, horizontally and vertically (a
-    grid that comes and goes; the same of the noisy picture is subtracted where it is beyond
-    chance); or, much weaker, as what is left of the mean over the tiles (a grid that is the same
-    everywhere). The latter is compared with the residual: a pattern that the denoiser has made is
-    there with the opposite sign, one of the picture itself is not.
+    It is measured at the frequencies of a grid, the multiples of 1/stride cycles per pixel, apart
+    from those that grids of a shorter period have, too; in the flattest half of the picture's
+    tiles, of 8 × stride pixels a side. A pattern is found in one of two ways: as power above that
+    of the neighbouring frequencies, horizontally and vertically (a grid that comes and goes; the
+    same of the noisy picture is subtracted where it is beyond chance); or, much weaker, as what is
+    left of the mean over the tiles (a grid that is the same everywhere). Both are compared with the
+    residual: a pattern that the denoiser has made is there with the opposite sign, one of the
+    picture itself is not.
 
     Args:
         noisy: [H, W].
@@ -171,12 +178,18 @@ def grid_power(noisy: np.ndarray, denoised: np.ndarray, stride: int) -> np.ndarr
     )
     scale = side**2 * (window**2).sum()
     shown_power, seen_power = np.abs(shown) ** 2 / scale, np.abs(seen) ** 2 / scale
-    frequencies = [(8 * i, 8 * j) for i in range(stride) for j in range(stride) if i or j]
+    own = ((i, j) for i in range(stride) for j in range(stride) if math.gcd(i, j, stride) == 1)
+    frequencies = [(8 * i, 8 * j) for i, j in own]
     local, steady, opposite, total = [], [], 0.0, 0.0
+    there, against = 0.0, 0.0
     for y, x in frequencies:
         power, error = _peak(shown_power, y, x)
         before, doubt = _peak(seen_power, y, x)
         local.append(power - max(0, before - 2 * doubt) if power > 3 * error else 0.0)
+        if local[-1] > 0:
+            near, removed = (_around(each, y, x, _NEAR, _NEAR) for each in (shown, seen - shown))
+            there += (abs(near) ** 2).sum()
+            against -= (near.conj() * removed).real.sum()
         at = shown[:, y, x] / window.sum()
         mean, chance = at.mean(), at.var() / len(at)
         # By chance alone it exceeds 7 times its expectation once in a thousand.
@@ -187,7 +200,8 @@ def grid_power(noisy: np.ndarray, denoised: np.ndarray, stride: int) -> np.ndarr
             opposite -= (mean.conj() * residual).real
             total += abs(mean) ** 2
     made = np.clip(opposite / total, 0, 1) if total else 0.0
-    local, steady = np.array(local), np.array(steady)
+    local = np.array(local) * (np.clip(against / there, 0, 1) if there else 0.0)
+    steady = np.array(steady)
     power = np.maximum(np.maximum(local - steady * (1 - made), steady * made), 0).sum()
     return noisy.size * np.array([1.0, power])
 
@@ -228,12 +242,18 @@ def _peak(power: np.ndarray, y: int, x: int) -> tuple[float, float]:
     """
 
     def around(rows, columns):
-        side = power.shape[1]
-        rows, columns = (np.array(rows) + y) % side, (np.array(columns) + x) % side
-        return 9 * power[:, rows[:, None], columns].mean((1, 2))
+        return 9 * _around(power, y, x, rows, columns).mean((1, 2))
 
-    near, beside = (-1, 0, 1), (-2, 2)
     # Of both directions: the edges of a picture lie on the axes of its spectrum.
-    neighbours = max(around(beside, near), around(near, beside), key=np.mean)
-    above = around(near, near) - neighbours
+    neighbours = max(around(_NEXT, _NEAR), around(_NEAR, _NEXT), key=np.mean)
+    above = around(_NEAR, _NEAR) - neighbours
     return above.mean(), above.std() / len(above) ** 0.5
+
+
+def _around(
+    spectrum: np.ndarray, y: int, x: int, rows: Sequence[int], columns: Sequence[int]
+) -> np.ndarray:
+    """[tiles, rows, columns] of a spectrum [tiles, side, side], which wraps around."""
+    side = spectrum.shape[1]
+    rows, columns = (np.array(rows) + y) % side, (np.array(columns) + x) % side
+    return spectrum[:, rows[:, None], columns]

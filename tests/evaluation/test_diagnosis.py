@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, median_filter
 from skimage import data
 
 from cbsn.data.image_io import read_picture
@@ -109,6 +109,35 @@ def test_structure_by_chance_is_not_warned_of():
     assert len(told) > 5
     assert max(abs(each.structure) for each in told) > 0.08
     assert not any(each.startswith("Structure") for crop in told for each in crop.warnings())
+
+
+@pytest.mark.parametrize("name", ["chelsea", "coffee", "rocket"])
+def test_texture_that_was_removed_entirely_is_said(name):
+    """Fine texture leaves no edges behind for structure to be seen at."""
+    clean = photograph(name)
+    noisy = Noise.parse("gaussian", "1", None).fixed(clean, 1, name)
+    harmed = median_filter(clean, (5, 5, 1))
+    diagnosis = diagnose(noisy, harmed)
+    assert diagnosis.removal.degree > 0
+    (words,) = (each for each in diagnosis.warnings() if each.startswith("Removed"))
+    assert f"of noise there are about {diagnosis.removal.noise:.1f}: " in words
+    assert "texture was lost" in words
+    structure = next(each for each in diagnosis.lines() if each.startswith("Structure"))
+    assert "none to speak of" not in structure
+
+
+def test_structure_is_not_reassuring_where_texture_was_removed():
+    """In half of the picture there is texture and no edge; in the other one, an edge that stays."""
+    random = np.random.default_rng(0)
+    smooth = np.linspace(0.3, 0.6, 256, dtype=np.float32)[:, None, None].repeat(256, 1)
+    smooth[64:, 192:] += 0.3
+    clean = smooth.copy()
+    clean[:, :128] += random.uniform(-0.2, 0.2, (256, 128, 1)).astype(np.float32)
+    noisy = clean + random.normal(0, 1 / 255, clean.shape).astype(np.float32)
+    diagnosis = diagnose(noisy, smooth)
+    assert diagnosis.removal.degree > 0
+    structure = next(each for each in diagnosis.lines() if each.startswith("Structure"))
+    assert "not about the texture that was lost" in structure and "none" not in structure
 
 
 def test_noise_that_was_left_is_no_structure():
@@ -226,7 +255,37 @@ def test_other_periods_are_no_checkerboard(period):
     noisy, clean = pair()
     y, x = np.indices(clean.shape[:2])
     stripes = (3 / 255 * np.cos(2 * np.pi * (x + y) / period))[..., None].astype(np.float32)
-    assert max(diagnose(noisy, clean + stripes).checkerboard.values()) < 0.15
+    found = diagnose(noisy, clean + stripes, strides=(2, 5)).checkerboard
+    assert max(found.values()) < 0.15
+
+
+@pytest.mark.parametrize("noise", ["gaussian", "camera"])
+@pytest.mark.parametrize("stride", [2, 3, 4, 5, 6, 7, 8])
+def test_the_strongest_period_is_named(noise, stride):
+    noisy, clean = pair("chelsea", noise)
+    diagnosis = diagnose(noisy, clean + 1.5 * grid(clean.shape, stride))
+    assert max(diagnosis.checkerboard, key=diagnosis.checkerboard.get) == stride
+    # A random pattern of a period has up to a quarter of its power at those that divide it.
+    assert diagnosis.checkerboard[stride] == pytest.approx(1.5, rel=0.4)
+    (words,) = (each for each in diagnosis.warnings() if each.startswith("Checkerboard"))
+    assert f"at a period of {stride} px" in words and words.count("period") == 1
+
+
+def test_a_period_counts_once():
+    """A grid of period 2 is one of period 4 and 8, too, and is reported as what it is."""
+    noisy, clean = pair()
+    found = diagnose(noisy, clean + 2 * grid(clean.shape, 2)).checkerboard
+    assert found[2] == pytest.approx(2, rel=0.3)
+    assert max(found[4], found[6], found[8]) < 0.15
+
+
+def test_the_pattern_of_a_facade_is_no_checkerboard():
+    """It is the picture's, however strong the noise that hides it is."""
+    noisy, clean = pair("chelsea", "strong")
+    x = np.indices(clean.shape[:2])[1]
+    facade = (12 / 255 * np.cos(2 * np.pi * x / 5))[..., None].astype(np.float32)
+    facade[100:] = 0
+    assert diagnose(noisy + facade, clean + facade).warnings() == []
 
 
 @pytest.mark.parametrize("stride", [2, 5])
@@ -270,6 +329,8 @@ def test_pooling_pieces_is_the_whole():
     ]
     pooled = Diagnosis.mean_of(pieces)
     assert pooled.removed == pytest.approx(whole.removed, rel=0.01)
+    assert pooled.removal.removed == pytest.approx(whole.removal.removed, rel=0.01)
+    assert pooled.removal.noise == pytest.approx(whole.removal.noise, rel=0.3)
     assert pooled.structure == pytest.approx(whole.structure, abs=0.03)
     assert pooled.mean_shift == pytest.approx(whole.mean_shift, abs=0.4)
     # Together they tell more surely than each alone.
@@ -284,7 +345,7 @@ def test_pooling_weighs_by_what_is_behind_a_figure():
     half = Diagnosis.mean_of([made, none])
     assert half.checkerboard[2] == pytest.approx(np.sqrt(2), rel=0.05)  # power adds up
     tiny = diagnose(noisy[:20, :20], clean[:20, :20])
-    assert tiny.checkerboard == {2: None, 5: None}
+    assert tiny.checkerboard == {2: None, 3: None, 4: None, 5: None, 6: None, 7: None, 8: None}
     assert Diagnosis.mean_of([made, tiny]).checkerboard == made.checkerboard
     assert Diagnosis.mean_of([made]) == made
 
@@ -303,7 +364,7 @@ def test_pooling_needs_equal_strides():
     with pytest.raises(ValueError, match="Received: 0 diagnoses"):
         Diagnosis.mean_of([])
     with pytest.raises(ValueError, match=r"one set of strides.*\(2,\), \(2, 5\)"):
-        Diagnosis.mean_of([diagnose(noisy, clean), diagnose(noisy, clean, strides=(2,))])
+        Diagnosis.mean_of([diagnose(noisy, clean, strides) for strides in ((2, 5), (2,))])
 
 
 def test_json_and_frozen():
@@ -312,7 +373,8 @@ def test_json_and_frozen():
     plain = json.loads(json.dumps(diagnosis.to_dict()))
     assert plain == diagnosis.to_dict()
     assert plain["structure"] == round(diagnosis.structure, 3)
-    assert set(plain["checkerboard"]) == {"2", "5"}
+    assert list(plain["checkerboard"]) == [*"2345678"]
+    assert plain["removal"]["noise"] == round(diagnosis.removal.noise, 2)
     assert plain.keys() == {
         field.name for field in dataclasses.fields(Diagnosis) if not field.name.startswith("_")
     }

@@ -21,7 +21,7 @@ def test_a_picture_without_anything():
     flat = np.full((200, 200, 3), 80, np.uint8)
     diagnosis = diagnose(flat, flat)
     assert (diagnosis.structure, diagnosis.noise_left, diagnosis.shift) == (None, None, 0)
-    assert diagnosis.checkerboard == {2: 0, 5: 0}
+    assert set(diagnosis.checkerboard.values()) == {0}
 
 
 @pytest.mark.parametrize(
