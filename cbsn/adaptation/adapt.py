@@ -13,9 +13,9 @@ from tqdm import tqdm
 
 from cbsn.adaptation.picture_patches import PicturePatches
 from cbsn.adaptation.tuning import Tuned, tune
+from cbsn.augmentation import NoiseFamily, PhotoAugmentation
 from cbsn.checksums import CHECKSUMS
-from cbsn.data.noise import Noise
-from cbsn.data.picture_noise import PictureNoise
+from cbsn.data.correlated_noise import CorrelatedNoise
 from cbsn.data.pipeline import luma
 from cbsn.errors import LARGEST, ConfigError, DataError, TrainingError, check_number
 from cbsn.files import expanded
@@ -43,14 +43,22 @@ and cc15, PSNR fell by as much as 1 dB in the first 100 steps at 3e-4, where it 
 
 _TAUGHT_RATE = 2e-4
 
-_GAIN = (0.6, 1.6)
-"""How much more or less noise a student sees than the pictures have: these differ, too."""
+_FAMILY = NoiseFamily(gain=(0.6, 1.6), processed_gain=(0.04, 1.6), none=0.15)
+"""How much noise a student sees relative to what the pictures have: these differ, too; and parts of
+them, or others that it will be given, have next to none."""
 
-_UNSEEN = {
-    channels: Noise(kind, sigma=(0.3, 8.0), peak=(30.0, 3000.0))
-    for channels, kind in ((1, "poisson-gaussian"), (3, "camera"))
-}
-"""Noise by the number of channels, where there is no telling what it is like."""
+_LEAST_NOISE = 0.5
+"""Standard deviation in 8-bit levels below which no noise is seen: rounding alone makes 0.29."""
+
+_HARM = 1 / 10
+"""Error that pictures without noise may gain, relative to the noise of those that are adapted to:
+next to that it is not seen. Where these are clean, that is nothing."""
+
+_TAUGHT_CROP, _TAUGHT_BATCH = 64, 16
+"""A student's crops and batches at most: of more, a processor computes too few in some minutes."""
+
+_MULTIPLE = 16
+"""Sides of what `PhotoAugmentation` makes are a multiple of this."""
 
 _TARGETS_DONE = 1 / 5
 """Part of the time after which what a student learns from is there."""
@@ -115,9 +123,10 @@ def adapted(
 
     A blind-spot network learns from the pictures as they are, with the strides that their noise
     asks for, where that can be seen. A student learns from its own pictures of them, made smaller
-    and so next to clean, with noise like theirs on it (`MeasuredNoise`). An eighth of the patches
-    is held out: where the loss on these does not fall, the weights stay as they were, and that is
-    said.
+    and so next to clean, with noise like theirs, less of it, and none (`PhotoAugmentation`). An
+    eighth of the patches is held out: where the loss on these does not fall, or pictures without
+    noise would fare worse, the weights stay as they were. So they do where no noise is seen in the
+    pictures.
 
     With `max_steps`, and time enough for them, the result depends on the seed alone.
 
@@ -152,16 +161,28 @@ def adapted(
             f"for --adapt take one of {', '.join(fit)}. Received: --modelpath {model_path}"
         )
     patches = PicturePatches.read(image_paths, white=white)
-    noise, strides = None, {}
-    if objective.TAUGHT:
-        noise = _noise(patches, model.network.channels)
-    elif "stride_b" in model.recipe.objective_config:
+    augmentation, harm, strides = None, 0.0, {}
+    if "stride_b" in model.recipe.objective_config:
         strides = _strides(patches)
     recipe = _fit(model.recipe, strides, patches.patch_size)
+    if objective.TAUGHT:
+        models = _measured(patches, model.network.channels)
+        if not models:
+            print(
+                "The noise report sees no noise in these pictures: the weights stay as they were.",
+                flush=True,
+            )
+            return dataclasses.replace(model, facts={**model.facts, "step": 0})
+        augmentation = PhotoAugmentation(models, recipe.patch_size, _FAMILY)
+        weakest = min(np.median(curve[:, 1]) for each in models for curve in each.levels)
+        harm = float(_HARM * weakest / 255) ** 2
+        print(f"The network sees its own pictures of them with {augmentation}.")
     told = [f"{key} {value}" for key, value in recipe.objective_config.items() if "stride" in key]
+    kinds = [(len(patches), "patch", "patches"), (patches.pictures, "picture", "pictures")]
+    kinds = [f"{count} {one if count == 1 else more}" for count, one, more in kinds]
     print(
-        f"Adapting to {len(patches)} patches of {patches.patch_size} px of {patches.pictures} "
-        f"pictures, for {minutes:g} minutes: {recipe.name}, in crops of {recipe.patch_size} px"
+        f"Adapting to {kinds[0]} of {patches.patch_size} px of {kinds[1]}, for {minutes:g} "
+        f"minute{'s' * (minutes != 1)}: {recipe.name}, in crops of {recipe.patch_size} px"
         + "".join(f", {stride}" for stride in told),
         flush=True,
     )
@@ -178,7 +199,8 @@ def adapted(
         held_out,
         deadline=ends,
         learning_rate=learning_rate or (_TAUGHT_RATE if objective.TAUGHT else _BLIND_RATE),
-        noise=noise,
+        augmentation=augmentation,
+        harm=harm,
         max_steps=max_steps,
         precision=precision,
         seed=seed,
@@ -259,16 +281,14 @@ def _load(model_path: str | Path, facts: dict[str, Any], **loading: Any) -> Mode
     return Model(recipe, network, {_ADAPTED: False, "from": digest, **facts})
 
 
-def _noise(patches: PicturePatches, channels: int) -> PictureNoise:
-    """Noise like that of the patches, if one sees it, for networks of so many channels."""
+def _measured(patches: PicturePatches, channels: int) -> list[CorrelatedNoise]:
+    """The noise of the patches, for networks of so many channels; empty if none is seen."""
     try:
-        noise: PictureNoise = MeasuredNoise(map(luma, patches) if channels == 1 else patches, _GAIN)
+        models = MeasuredNoise(map(luma, patches) if channels == 1 else patches).models
     except DataError:
-        noise = _UNSEEN[channels]
-        print(f"The noise report sees no noise in these pictures: it is taken for {noise}.")
-    else:
-        print(f"The network sees its own pictures of them with {noise}.")
-    return noise
+        return []
+    strongest = max(curve[:, 1].max() for model in models for curve in model.levels)
+    return models if strongest >= _LEAST_NOISE else []
 
 
 def _is_fit(objective: Objective) -> bool:
@@ -291,14 +311,18 @@ def _fit(recipe: Recipe, strides: dict[str, int], largest: int) -> Recipe:
     """The recipe with other strides, if it has them, and crops that fit these and the patches."""
     config = recipe.objective_config
     config = {key: strides.get(key, value) for key, value in config.items()}
-    multiple = OBJECTIVES[recipe.objective](**config).patch_multiple
-    crop = max(multiple, min(recipe.patch_size, largest) // multiple * multiple)
+    objective = OBJECTIVES[recipe.objective](**config)
+    multiple, wanted, batch = objective.patch_multiple, recipe.patch_size, recipe.batch_size
+    if objective.TAUGHT:
+        multiple, wanted = _MULTIPLE, min(wanted, _TAUGHT_CROP)
+        batch = min(batch, _TAUGHT_BATCH)
+    crop = max(multiple, min(wanted, largest) // multiple * multiple)
     if crop > largest:
         raise DataError(
             f"To adapt, most pictures must have {multiple} px or more in height and width, as far "
             f"as their noise reaches: denoise without --adapt. Received: {largest} px"
         )
-    return dataclasses.replace(recipe, patch_size=crop, objective_config=config)
+    return dataclasses.replace(recipe, patch_size=crop, batch_size=batch, objective_config=config)
 
 
 def _denoised(
@@ -323,15 +347,23 @@ def _better(model: Model, tuned: Tuned, held_out: PicturePatches) -> Model:
         "step": tuned.steps,
         "held_out_loss_before": _or_none(tuned.before),
         "held_out_loss_after": _or_none(tuned.after),
+        "share_of_change": tuned.share,
     }
-    verdict = (
-        "The adapted weights are taken."
-        if tuned.is_better
-        else "That is no better: the weights stay as they were."
-    )
+    if tuned.is_better and tuned.share < 1:
+        verdict = (
+            f"Of the change of the weights {tuned.share:g} is taken: with more, pictures without "
+            "noise would become worse."
+        )
+    elif tuned.is_better:
+        verdict = "The adapted weights are taken."
+    elif tuned.share:
+        verdict = "That is no better: the weights stay as they were."
+    else:
+        verdict = "Pictures without noise would become worse: the weights stay as they were."
+    count = len(held_out)
     print(
-        f"Loss on {len(held_out)} patches held out: {tuned.before:.5f}, after {tuned.steps} "
-        f"steps {tuned.after:.5f}. {verdict}",
+        f"Loss on {count} patch{'es' * (count > 1)} held out: {tuned.before:.5f}, after "
+        f"{tuned.steps} step{'s' * (tuned.steps > 1)} {tuned.after:.5f}. {verdict}",
         flush=True,
     )
     if not tuned.is_better:

@@ -1,6 +1,6 @@
 """Photographs that nobody has taken, made on the training device: `keras.ops` only."""
 
-from cbsn.augmentation.noise import NoiseTables
+from cbsn.augmentation.noise import NoiseFamily, NoiseTables
 from cbsn.augmentation.photo import PhotoAugmentation
 
-__all__ = ["NoiseTables", "PhotoAugmentation"]
+__all__ = ["NoiseFamily", "NoiseTables", "PhotoAugmentation"]

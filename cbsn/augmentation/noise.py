@@ -28,9 +28,6 @@ _LINEAR = 0.5
 _JPEG, _QUALITY, _SUBSAMPLED = 0.6, (60.0, 99.0), 0.5
 """Share of processed pictures that are JPEGs, their quality, and share with chroma subsampled."""
 
-_NONE = 0.04
-"""Share of the pictures that get no noise at all."""
-
 
 @dataclasses.dataclass(frozen=True)
 class NoiseTables:
@@ -81,17 +78,19 @@ class NoiseFamily:
             cameras' own JPEGs and by programs: its correlation reaches up to 1.2 pixels (σ)
             further, it is mixed with white noise, and it is compressed.
         processed_gain: lowest and highest > 0, of these.
+        none: float in [0, 1], share of the pictures that get no noise at all.
     """
 
     gain: tuple[float, float] = (0.15, 2.5)
     processed: float = 0.45
     processed_gain: tuple[float, float] = (0.04, 3.0)
+    none: float = 0.04
 
 
 def add_noise(
     clean: Tensor, tables: NoiseTables, family: NoiseFamily, draws: Draws, random: Any
 ) -> Tensor:
-    """Returns pictures with noise, rounded to 8 bits; 4 % of them get none.
+    """Returns pictures with noise, rounded to 8 bits; some get none.
 
     Args:
         clean: float32 [N, S, S, C] in [0, 1].
@@ -126,7 +125,7 @@ def add_noise(
     )
     noisy = ops.where(each(linear), _add_in_linear_light(clean, noise), clean + noise)
     noisy = ops.clip(noisy, 0.0, 1.0)
-    noisy = ops.where(each(draws.happens(_NONE)), clean, noisy)
+    noisy = ops.where(each(draws.happens(family.none)), clean, noisy)
     quality, is_jpeg = draws.uniform(*_QUALITY), draws.happens(_JPEG)
     compressed = compress(noisy, quality, draws.happens(_SUBSAMPLED))
     return ops.where(

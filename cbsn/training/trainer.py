@@ -60,6 +60,8 @@ class Trainer:
         skipped: int64 variable, number of steps that changed nothing.
         skipped_in_row: int64 variable, number of such steps since the last good one.
         accumulate: int, as given or chosen.
+        rate_scale: float32 variable, 1 unless assigned: what the recipe's learning rate is
+            multiplied with.
         loss_scale: float32 variable, with "mixed_float16" what the loss is multiplied by while
             its gradients are taken.
 
@@ -111,6 +113,7 @@ class Trainer:
             self.step = tf.Variable(0, dtype=tf.int64, name="step")
             self.skipped = tf.Variable(0, dtype=tf.int64, name="skipped")
             self.skipped_in_row = tf.Variable(0, dtype=tf.int64, name="skipped_in_row")
+            self.rate_scale = tf.Variable(1.0, name="rate_scale")
             self.loss_scale = tf.Variable(_FIRST_SCALE, name="loss_scale")
         self._scaled = precision == "mixed_float16"
         self.accumulate = accumulate or self._choose_parts(rows)
@@ -157,7 +160,7 @@ class Trainer:
         return self.strategy.experimental_distribute_values_from_function(part)
 
     def _train_step(self, batch: Tensor, stop: Tensor = False) -> dict[str, Tensor]:
-        learning_rate = self.recipe.learning_rate_at(self.step)
+        learning_rate = self.recipe.learning_rate_at(self.step) * self.rate_scale
         self.optimizer.learning_rate = learning_rate
         terms, gradients, flags = self.strategy.run(self._gradients, args=(batch, stop))
         bad, stop = tf.unstack(self.strategy.reduce("SUM", flags, axis=None))

@@ -106,20 +106,22 @@ def test_a_model_becomes_better_by_its_own_loss(tmp_path, noisy, cbsn, capsys):
     assert [*folder.parent.iterdir()] == [folder]
     output = capsys.readouterr().out
     assert "4 patches of 64 px of 4 pictures, for 5 minutes: cbsn, in crops of 20 px" in output
-    assert "1 patches held out" in output and "The adapted weights are taken." in output
+    assert "1 patch held out" in output and "The adapted weights are taken." in output
 
 
-@pytest.mark.parametrize("name", ["teacher", "student"])
-def test_a_model_that_becomes_worse_stays(tmp_path, noisy, name, request, capsys):
+@pytest.mark.parametrize(("name", "pictures"), [("teacher", "noisy"), ("student", "flat")])
+def test_a_model_that_becomes_worse_stays(tmp_path, name, pictures, request, capsys):
     model, folder = request.getfixturevalue(name), tmp_path / "new"
-    adapt([noisy], folder, MINUTES, model, max_steps=3, learning_rate=2e9)
+    adapt(
+        [request.getfixturevalue(pictures)], folder, MINUTES, model, max_steps=3, learning_rate=2e9
+    )
     facts = _facts(folder)
     assert facts["adapted"] is False and facts["step"] == 3
     # So large a learning rate may leave no number.
     before, after = facts["held_out_loss_before"], facts["held_out_loss_after"]
     assert before > 0 and (after is None or after > before)
     assert _equal(folder, model) and load_model(folder)[0] == load_model(model)[0]
-    assert "no better: the weights stay as they were" in capsys.readouterr().out
+    assert "the weights stay as they were" in capsys.readouterr().out
 
 
 def test_a_model_that_cannot_become_better_stays(tmp_path, noisy, teacher):
@@ -187,16 +189,72 @@ def test_a_student_learns_from_its_own_pictures(tmp_path, flat, save, channels, 
     facts = _facts(folder)
     assert facts["adapted"] is True
     assert facts["held_out_loss_after"] < facts["held_out_loss_before"]
-    assert "noise measured in 4 places, 0.6-1.6 times as strong" in capsys.readouterr().out
+    assert "noise as measured in 4 places, 0.04 to 1.6 times as strong" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("channels", "kind"), [(1, "poisson-gaussian"), (3, "camera")])
-def test_noise_that_cannot_be_seen_is_taken_for_a_cameras(
-    tmp_path, noisy, save, channels, kind, capsys
-):
-    student = save("distill", depth=1, channels=channels)
-    adapt([noisy], tmp_path / "new", MINUTES, student, max_steps=1)
-    assert f"sees no noise in these pictures: it is taken for {kind}" in capsys.readouterr().out
+@pytest.mark.parametrize("channels", [1, 3])
+def test_where_no_noise_is_seen_the_weights_stay(tmp_path, flat, save, channels, capsys):
+    """Pictures of rounded ramps have flat parts, and next to no noise in them."""
+    student, folder = save("distill", depth=1, channels=channels), tmp_path / "new"
+    for path in flat.iterdir():
+        ramp = np.linspace(50, 200, 256)[:, None, None] + np.linspace(0, 40, 256)[:, None]
+        pixels = np.rint(np.broadcast_to(ramp, (256, 256, 3))).astype("uint8")
+        write_picture(path, Picture(pixels, "PNG"))
+    adapt([flat], folder, MINUTES, student)
+    assert _equal(folder, student)
+    facts = _facts(folder)
+    assert facts["adapted"] is False and facts["step"] == 0
+    assert "sees no noise in these pictures: the weights stay" in capsys.readouterr().out
+
+
+class Weights:
+    """A network of one weight, whose error is 1 at 0 and grows with it."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def get_weights(self):
+        return [np.array(self.value)]
+
+    def set_weights(self, weights):
+        self.value = float(weights[0])
+
+
+@pytest.mark.parametrize(
+    ("slope", "harm", "share"),
+    [(0.01, 0, 1), (0.02, 0, 0.5), (0.02, 0.02, 1), (0.09, 0, 0.125), (0.2, 0, 0), (-1, 0, 1)],
+)
+def test_as_much_is_taken_as_does_no_harm(slope, harm, share):
+    """0.05 dB are a growth by 1.16 %."""
+    network = Weights(1.0)
+
+    def measure():
+        return tuning._Measured(1 - network.value, 1 + slope * network.value)
+
+    first = tuning._Measured(1.0, 1.0)
+    after, taken = tuning._without_harm(network, [np.array(0.0)], first, measure, harm)
+    assert taken == share
+    if share:
+        assert network.value == share and after == measure()
+    assert Tuned(None, None, 1, 1.0, after.loss, taken).is_better == (share > 0)
+
+
+@pytest.mark.slow
+def test_clean_photographs_fare_no_worse(tmp_path, photographs):
+    """Weights that are adapted to pictures without noise do them no harm."""
+    folder = tmp_path / "clean"
+    folder.mkdir()
+    crops = [photograph[:192, :192] for photograph in photographs]
+    for number, pixels in enumerate(crops):
+        write_picture(folder / f"{number}.png", Picture(pixels.copy(), "PNG"))
+    adapt([folder], tmp_path / "new", MINUTES, "photo", max_steps=8, precision="float32")
+    before, after = (
+        np.mean([np.square(denoise(crop / 255.0) - crop / 255.0).mean() for crop in crops])
+        for denoise in (
+            Denoiser.load(model, precision="float32") for model in ("photo", tmp_path / "new")
+        )
+    )
+    assert after <= before * 10 ** (0.1 / 10)
 
 
 def test_ctrl_c_writes_nothing(tmp_path, noisy, teacher, monkeypatch):
@@ -339,4 +397,6 @@ def test_all_other_sizes_will_do(tmp_path, random, save, name, changes, size):
     pixels = random.integers(0, 256, (*size, 3)).astype("uint8")
     write_picture(tmp_path / "a.png", Picture(pixels, "PNG"))
     adapt([tmp_path / "a.png"], tmp_path / "new", MINUTES, save(name, **changes), max_steps=1)
-    assert _facts(tmp_path / "new")["step"] == 1
+    # A student learns nothing where no noise is seen, such as in pictures of less than a block.
+    unseen = name == "distill" and min(size) < 32
+    assert _facts(tmp_path / "new")["step"] == (0 if unseen else 1)
