@@ -111,7 +111,8 @@ def evaluate(
     lpips_metric = None if clean is None else choose_lpips(lpips, lpips_weights)
 
     made = f"{noise}, seed {seed}" if noise else None
-    facts = [f"{len(pairs)} pictures: noisy {made or noisy or 'none'}, clean {clean or 'none'}"]
+    count = f"{len(pairs)} picture{'s' * (len(pairs) > 1)}"
+    facts = [f"{count}: noisy {made or noisy or 'none'}, clean {clean or 'none'}"]
     if clean is not None:
         facts.append(f"Conventions: {conventions}.")
     print("\n".join(facts), flush=True)

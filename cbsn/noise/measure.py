@@ -126,14 +126,16 @@ def _along(values: np.ndarray) -> np.ndarray:
 
 def too_few(survey: Survey) -> str:
     """Says that there are too few flat blocks, what there is, and what to do."""
-    pictures, counts = len(survey.brightness), survey.counts
+    counts = survey.counts
+    pictures = f"{len(survey.brightness)} picture{'s' * (len(survey.brightness) != 1)}"
     size = f"{BLOCK} × {BLOCK} pixels"
     if not counts["all"]:
-        return f"No picture has {size}: give larger ones. Received: {pictures} pictures"
+        return f"No picture has {size}: give larger ones. Received: {pictures}"
     return (
         "There are too few flat blocks to see the noise in. Give larger or more pictures, or let "
         "python -m cbsn.evaluation.noise take what a denoiser took away (--modelpath, --denoised); "
         "or scale the pictures down, if their noise is blotches of more than 7 pixels. Received: "
-        f"{pictures} pictures, of whose {counts['all']} blocks of {size} {counts['clipped']} are "
-        f"clipped, {counts['silent']} without noise and {counts['uneven']} uneven"
+        f"{pictures} with {counts['all']} block{'s' * (counts['all'] != 1)} of {size}, of which "
+        f"{counts['clipped']} clipped, {counts['silent']} without noise and {counts['uneven']} "
+        "uneven"
     )

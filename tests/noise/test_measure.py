@@ -145,7 +145,7 @@ def test_floats_beyond_the_range_are_not_clipped(walls, add_noise, random):
     assert not estimate.clipped.any()
     assert estimate.level[0] == pytest.approx(10, rel=0.02)
     cut = [np.clip(picture, 0, 1) for picture in add_noise(dark, 10, random)]
-    with pytest.raises(DataError, match="1350 are clipped"):
+    with pytest.raises(DataError, match="1350 clipped"):
         estimate_noise(cut)
 
 
@@ -182,12 +182,12 @@ def test_small_pictures_are_counted_but_not_needed(walls, add_noise, random):
     small = [noisy[0][:31]]
     estimate = estimate_noise([*noisy, *small])
     assert estimate.pictures == 7
-    with pytest.raises(DataError, match=r"32 × 32 pixels: .* Received: 1 pictures"):
+    with pytest.raises(DataError, match=r"32 × 32 pixels: .* Received: 1 picture"):
         estimate_noise(small)
 
 
 def test_nothing_flat(photographs):
-    with pytest.raises(DataError, match=r"too few flat blocks.*--denoised.*Received: 1 pictures"):
+    with pytest.raises(DataError, match=r"too few flat blocks.*--denoised.*Received: 1 picture"):
         estimate_noise([photographs[1][100:200, 100:200]])
 
 

@@ -109,9 +109,9 @@ def make_parser() -> argparse.ArgumentParser:
     add(
         "--denoised",
         metavar="FOLDER",
-        help="likewise, with pictures of the same names that are denoised already",
+        help="the same, with pictures of the same names that are denoised already",
     )
-    add("--images", type=int, default=0, help="take so many pictures, evenly spread; 0: all")
+    add("--images", type=int, default=0, help="how many pictures to take, evenly spread; 0: all")
     cli.add_white(parser)
     cli.add_denoising(parser)
     add("--figure", type=Path, metavar="FILE", help="file for a figure, such as noise.png")

@@ -80,7 +80,7 @@ class DndSubmission(Submission):
         paths = [folder / "images_srgb" / f"{i:04d}.mat" for i in range(1, len(boxes) + 1)]
         if missing := [path for path in paths if not path.is_file()]:
             raise DataError(
-                f"{len(missing)} of DND's {len(paths)} pictures are missing, the first is "
+                f"DND has {len(paths)} pictures, of which {len(missing)} cannot be found, such as "
                 f"{missing[0]}. Download it {_DOWNLOAD}."
             )
         self._places = {}

@@ -127,7 +127,8 @@ class Submission(abc.ABC):
             submit=[str(path.relative_to(progress.out)) for path in bundles],
         )
         speed = "" if seconds is None else f", {seconds:.3f} s per megapixel"
-        print(f"{len(self.shapes)} {self.PART}s denoised{speed}. To be submitted:")
+        plural = "s" * (len(self.shapes) != 1)
+        print(f"{len(self.shapes)} {self.PART}{plural} denoised{speed}. To be submitted:")
         for path in bundles:
             print(f"  {path}")
         return bundles
