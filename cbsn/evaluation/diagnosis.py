@@ -258,8 +258,7 @@ class Diagnosis:
         told = {stride: each for stride, each in self.checkerboard.items() if each is not None}
         if not told:
             return 0, "Checkerboard: the picture is too small to tell."
-        # Of all periods only the strongest: the largest of many is no more likely to be chance
-        # than each, as the limits are far above that.
+        # Only the strongest: what is by chance stays far below the limits at each of the periods.
         stride = max(told, key=told.get)
         degree = _degree(told[stride], _CHECKERBOARD)
         words = (
