@@ -86,7 +86,9 @@ def test_a_missing_folder_is_said(tmp_path):
 
 def test_missing_pictures_are_said(copy, tmp_path):
     (copy / "images_srgb" / "0002.mat").unlink()
-    with pytest.raises(DataError, match=r"DND has 2 pictures, of which 1 .*0002\.mat\. Download.*--source"):
+    with pytest.raises(
+        DataError, match=r"DND has 2 pictures, of which 1 .*0002\.mat\. Download.*--source"
+    ):
         DndSubmission(copy, tmp_path / "out")
 
 
