@@ -41,7 +41,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--adapt",
         type=float,
         metavar="MINUTES",
-        help="train the model on these very pictures first, for so many minutes; what makes it "
+        help="train the model on these very pictures first, for that many minutes; what makes it "
         "no better by its own loss is left",
     )
     add(

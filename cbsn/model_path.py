@@ -37,8 +37,8 @@ def load_model(
         recipe_name: str, name of the recipe. Needed for bare weights of another one than `cbsn`
             only; elsewhere it is read, and must agree where given.
         channel: int, the network's number of channels. Needed for bare weights that are not of
-            the default size only; likewise.
-        num_block: int, dilated modules in each branch; likewise.
+            the default size only; as `recipe_name` elsewhere.
+        num_block: int, dilated modules in each branch; as `channel`.
         precision: Keras dtype policy of the network's layers.
 
     Returns:
