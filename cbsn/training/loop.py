@@ -64,8 +64,11 @@ class TrainingLoop:
         self._signals = StopSignals()
         self._bad_records_told = 0
 
-    def run(self) -> None:
+    def run(self) -> bool:
         """Trains from the newest checkpoint on.
+
+        Returns:
+            Whether it was asked to stop when there was nothing left to be stopped.
 
         Raises:
             TrainingError: if it cannot go on; earlier checkpoints are intact.
@@ -95,13 +98,14 @@ class TrainingLoop:
                 if self._workers.is_chief:
                     self._reporter.close()
         # The chief may still have been writing, and needs the others till then.
-        self._workers.wait()
+        stopped = self._workers.any(bool(self._signals.received))
         step = int(self._trainer.step.numpy())
         if step < self._max_steps or (self._signals.received and self._unvalidated(step)):
             raise TrainingStopped(
                 f"{self._signals.received or 'Another worker'} stopped the run; it is saved at "
                 f"step {step}. The same command goes on from here."
             )
+        return stopped
 
     def _steps(self, start: int) -> None:
         dataset = self._pipeline.dataset(start)

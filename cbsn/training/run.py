@@ -17,7 +17,7 @@ from cbsn.augmentation import PhotoAugmentation
 from cbsn.cluster import Cluster
 from cbsn.data.pipeline import PatchPipeline
 from cbsn.devices import make_strategy
-from cbsn.errors import ConfigError
+from cbsn.errors import ConfigError, TrainingStopped
 from cbsn.evaluation.picture_pairs import PicturePairs
 from cbsn.model_path import SHIPPED
 from cbsn.precision import choose_precision
@@ -67,8 +67,17 @@ def train(recipe_name: str, changes: Mapping[str, Any], options: RunOptions) -> 
         TrainingStopped: if SIGINT or SIGTERM asked it to stop; it has saved itself.
     """
     devices = _Devices(options.cpu_devices)
-    for each in _rounds(recipe_name, changes, options):
-        folder = _train(recipe_name, *each, devices)
+    for number, each in enumerate(_rounds(recipe_name, changes, options), 1):
+        folder, stopped = _train(recipe_name, *each, devices)
+        if stopped and number < options.rounds:
+            raise TrainingStopped(
+                f"Stopped as asked to, when round {number} of {options.rounds} was done. The same "
+                "command goes on from here."
+            )
+    if devices.workers.is_chief:
+        path = shlex.quote(str(folder))
+        infer = f"python infer.py --modelpath {path} --imagepath PICTURES --savepath out"
+        print(f"Denoise with: {infer}")
     return folder
 
 
@@ -120,11 +129,11 @@ def _rounds(
 
 def _train(
     recipe_name: str, changes: Mapping[str, Any], options: RunOptions, devices: _Devices
-) -> Path:
-    """Trains one round."""
+) -> tuple[Path, bool]:
+    """Trains one round; returns its folder, and whether it was asked to stop in its last step."""
     if options.epochs and changes.get("max_steps"):
         raise ConfigError(
-            "--epochs and --maxiter both say how long to train; leave one of them away. "
+            "--epochs and --maxiter both say how long to train; omit one of them. "
             f"Received: --epochs {options.epochs} --maxiter {changes['max_steps']}"
         )
     precision, why = choose_precision(options.precision)
@@ -242,12 +251,8 @@ def _train(
                     skip_bad_records=options.skip_bad_records,
                     write=workers.is_chief,
                 )
-        TrainingLoop(folder, trainer, pipeline, validation, options, workers).run()
-    if workers.is_chief:
-        path = shlex.quote(str(folder))
-        infer = f"python infer.py --modelpath {path} --imagepath PICTURES --savepath out"
-        print(f"Denoise with: {infer}")
-    return folder
+        stopped = TrainingLoop(folder, trainer, pipeline, validation, options, workers).run()
+    return folder, stopped
 
 
 def _check_shots(recipe: Recipe, options: RunOptions) -> int:

@@ -47,6 +47,10 @@ class Workers:
         """Returns when all workers have called it."""
         self._sum(0)
 
+    def any(self, value: bool) -> bool:
+        """Returns whether it is true of any worker, when all have called it."""
+        return self._sum(int(value)) > 0
+
     def agree(self, value: int, what: str) -> None:
         """Checks that all workers have the same value.
 

@@ -54,7 +54,8 @@ def start(tmp_path_factory):
     """Starts a process in a folder with patches; returns it, its output coming through a pipe.
 
     Its arguments are a script or `-m` and a module, and flags. Those of a small training are
-    added, and `--deterministic`; a flag given twice counts as given last.
+    added, of `cbsn` unless `small` holds others, and `--deterministic`; a flag given twice counts
+    as given last.
     """
     folder = tmp_path_factory.mktemp("processes")
     random = np.random.default_rng(0)
@@ -70,7 +71,7 @@ def start(tmp_path_factory):
     )
     processes = []
 
-    def begin(command, *flags, **options):
+    def begin(command, *flags, small=small, **options):
         (folder / "runs").mkdir(exist_ok=True)
         process = subprocess.Popen(
             [sys.executable, *command, *map(str, (*small, "--deterministic", *flags))],

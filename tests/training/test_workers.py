@@ -13,6 +13,7 @@ def test_alone_a_process_is_the_chief_and_waits_for_nobody():
     assert (workers.count, workers.index, workers.is_chief) == (1, 0, True)
     workers.wait()
     workers.agree(5, "number")
+    assert (workers.any(True), workers.any(False)) == (True, False)
     with workers.chief_first():
         pass
 
