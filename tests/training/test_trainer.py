@@ -5,9 +5,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from cbsn.augmentation import PhotoAugmentation
 from cbsn.compat.tf1_checkpoint import TF1Checkpoint, variable_names
+from cbsn.data.correlated_noise import CorrelatedNoise
 from cbsn.errors import ConfigError
-from cbsn.recipes import RECIPES
+from cbsn.recipes import RECIPES, customised
 from cbsn.training.trainer import Trainer
 
 
@@ -289,3 +291,126 @@ def test_the_default_dtype_policy_does_not_leak_in(recipe):
         assert Trainer(recipe).network.compute_dtype == "float32"
     finally:
         keras.config.set_dtype_policy("float32")
+
+
+def _photo_recipe(channels=3, **changes):
+    small = {"filters": 4, "depth": 1, "patch_size": 32, "batch_size": 4, **changes}
+    return customised("photo", channels=channels, max_steps=1000, **small)
+
+
+def _augmentation(channels=3):
+    """White noise of σ 10."""
+    covariance = np.eye(channels)[:, :, None, None]
+    return PhotoAugmentation(
+        [CorrelatedNoise([np.array([[128.0, 10.0]])] * channels, covariance)], 32
+    )
+
+
+class Recording:
+    """An augmentation that keeps what it was given, and what it made of it."""
+
+    def __init__(self, augmentation):
+        self._augmentation = augmentation
+        self.given, self.made = [], []
+
+    def __call__(self, pictures, random):
+        output = self._augmentation(pictures, random)
+        self.given.append(pictures.numpy())
+        self.made.append(output.numpy())
+        return output
+
+
+def test_an_augmentation_makes_other_pictures_at_each_step(random):
+    batch = tf.constant(random.integers(0, 256, (4, 64, 64, 3)).astype("uint8"))
+    pairs = {}
+    for seed in (0, 1):
+        recording = Recording(_augmentation())
+        trainer = Trainer(_photo_recipe(), seed=seed, augmentation=recording)
+        for step in (0, 1, 0):
+            trainer.step.assign(step)
+            trainer._gradients(batch)
+        first, second, again = recording.made
+        np.testing.assert_array_equal(first, again)
+        pairs[seed, 0], pairs[seed, 1] = first, second
+    # All have another window, light or orientation, and all but some other noise.
+    for a, b in (((0, 0), (0, 1)), ((0, 0), (1, 0)), ((0, 1), (1, 0))):
+        assert (np.abs(pairs[a] - pairs[b]).mean(axis=(1, 2, 3)) > 0.01).all()
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_an_augmentation_takes_all_dtypes_of_a_batch(random, channels):
+    batch = random.integers(0, 256, (4, 64, 64, channels)).astype("uint8")
+    recording = Recording(_augmentation(channels))
+    trainer = Trainer(_photo_recipe(channels), augmentation=recording)
+    for x in (batch, batch.astype("uint16") * 257, (batch / 255).astype("float32")):
+        terms, gradients, _ = trainer._gradients(tf.constant(x))
+        assert 0 < terms["total"].numpy() < 1
+        assert any(np.abs(gradient).max() > 0 for gradient in gradients)
+    for given, made in zip(recording.given, recording.made, strict=True):
+        assert given.dtype == np.float32
+        np.testing.assert_allclose(given, batch / 255, atol=1e-6)
+        assert made.shape == (4, 32, 32, 2 * channels)
+
+
+def test_the_network_learns_from_what_the_augmentation_makes(random):
+    """Its loss is that of the pairs."""
+    batch = tf.constant(random.integers(0, 256, (4, 64, 64, 3)).astype("uint8"))
+    recording = Recording(_augmentation())
+    trainer = Trainer(_photo_recipe(), augmentation=recording)
+    terms, _, _ = trainer._gradients(batch)
+    noisy, clean = np.split(recording.made[0], 2, axis=-1)
+    expected = np.abs(trainer.network(noisy) - clean).mean()
+    assert terms["total"].numpy() == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("accumulate", [4, pytest.param(2, marks=pytest.mark.slow)])
+def test_accumulating_augmented_parts_trains_the_weights_of_the_large_batch(random, accumulate):
+    """The pictures of all parts are made at once, so no part sees those of another."""
+    recipe = _photo_recipe(learning_rate=1e-4)
+    trainers = [
+        Trainer(recipe, accumulate=n, augmentation=_augmentation()) for n in (1, accumulate)
+    ]
+    for _ in range(6):
+        batch = tf.constant(random.integers(0, 256, (4, 64, 64, 3)).astype("uint8"))
+        for trainer in trainers:
+            trainer.train_step(batch)
+    # As for the recipes without augmentation.
+    np.testing.assert_allclose(*(_weights(trainer) for trainer in trainers), atol=1e-5)
+
+
+@pytest.mark.slow
+def test_two_devices_augment_as_one(run_python):
+    """Each its rows of the batch.
+
+    A rounding error may turn a few values the other way where noise is rounded to 8 bits, or a
+    block of a JPEG to its steps: of 1,000 values about one. Other pictures are other in all values.
+    """
+    result = run_python(
+        """
+        import numpy as np, tensorflow as tf
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        two = [tf.config.LogicalDeviceConfiguration()] * 2
+        tf.config.set_logical_device_configuration(cpu, two)
+        from cbsn.training.trainer import Trainer
+        from tests.training.test_trainer import _augmentation, _photo_recipe
+
+        batches = np.random.default_rng(0).integers(0, 256, (6, 4, 64, 64, 3)).astype("uint8")
+        dataset = tf.data.Dataset.from_tensor_slices(batches)
+        runs = []
+        two = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+        for strategy, parts, seed in ((None, 1, 0), (two, 2, 0), (None, 1, 1)):
+            trainer = Trainer(
+                _photo_recipe(), strategy=strategy, accumulate=parts, augmentation=_augmentation()
+            )
+            trainer._seed = seed  # only of what is drawn in a step
+            for batch in trainer.distribute(dataset):
+                trainer.train_step(batch)
+            runs.append(np.concatenate([w.ravel() for w in trainer.network.get_weights()]))
+        one, two, other = runs
+        apart, other = np.linalg.norm(two - one), np.linalg.norm(other - one)
+        assert other > 0
+        assert apart < 0.1 * other, (apart, other)
+        print("equal")
+        """
+    )
+    assert result.stdout.strip().endswith("equal"), result.stderr[-3000:]
