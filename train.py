@@ -281,7 +281,7 @@ def main(flags: argparse.Namespace) -> None:
     if flags.save_path:
         if (flags.checkpoints, flags.name) != (Path("checkpoints"), "temp"):
             raise ConfigError(
-                "--save_path says what --checkpoints and --name say: leave them away. "
+                "--save_path says what --checkpoints and --name say: omit them. "
                 f"Received: --save_path {flags.save_path}"
             )
         given.update(checkpoints=flags.save_path.parent, name=flags.save_path.name)

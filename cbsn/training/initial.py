@@ -41,7 +41,7 @@ def read_initial(
     for key, value in model.network_config.items():
         if changes.get(key) not in (None, value):
             raise ConfigError(
-                f"The model of --init has {key}={value}: leave the flag away. "
+                f"The model of --init has {key}={value}: omit the flag. "
                 f"Received: {key}={changes[key]}"
             )
     return {**changes, **model.network_config}, network.get_weights()

@@ -113,13 +113,13 @@ class RunOptions:
             raise ConfigError(f"--ema must be 0 or above, and below 1. Received: {self.ema}")
         if self.teacher and self.second_shots:
             raise ConfigError(
-                "What is learned from comes from --teacher, or from --second_shots: leave either "
-                f"away. Received: --teacher {' '.join(self.teacher)} --second_shots "
+                "What is learned from comes from --teacher, or from --second_shots: omit one "
+                f"of them. Received: --teacher {' '.join(self.teacher)} --second_shots "
                 f"{self.second_shots}"
             )
         if self.noise and self.second_shots:
             raise ConfigError(
-                "Noise is added to clean pictures, which need no second shots: leave either away. "
+                "Noise is added to clean pictures, which need no second shots: omit one of them. "
                 f"Received: {self.noise}, --second_shots {self.second_shots}"
             )
         if self.own_noise and (self.noise or not self.teacher):

@@ -35,7 +35,7 @@ def without_auto(recipe_name: str, changes: Mapping[str, Any]) -> dict[str, Any]
     recipe = RECIPES.get(recipe_name)
     if recipe and "stride_b" not in recipe.objective_config:
         raise ConfigError(
-            f"The recipe {recipe_name!r} has no stride to choose: leave --stride_b away. "
+            f"The recipe {recipe_name!r} has no stride to choose: omit --stride_b. "
             f"Received: --stride_b {AUTO}"
         )
     return {**changes, "stride_b": None}

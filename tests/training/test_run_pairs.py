@@ -24,11 +24,11 @@ def _weights(folder):
     ("recipe", "change", "message"),
     [
         ("n2n-resunet", {}, "two noisy shots.*--second_shots FOLDER.*--noise_sigma"),
-        ("n2n-resunet", {"teacher": ["cbsn"]}, "two noisy shots.*leave --teacher away"),
-        ("dil-unet", {"second_shots": "b"}, "takes one shot.*leave --second_shots away"),
-        ("dil-unet", {"teacher": ["cbsn"]}, "takes one shot.*leave --teacher away"),
-        ("distill", {}, "--teacher teacher.*--second_shots FOLDER"),
-        ("distill", {"noise": Noise("gaussian", (5, 5))}, "--teacher teacher.*--second_shots"),
+        ("n2n-resunet", {"teacher": ["cbsn"]}, "two noisy shots.*omit --teacher"),
+        ("dil-unet", {"second_shots": "b"}, "takes one shot.*omit --second_shots"),
+        ("dil-unet", {"teacher": ["cbsn"]}, "takes one shot.*omit --teacher"),
+        ("distill", {}, "--teacher photo.*--second_shots FOLDER"),
+        ("distill", {"noise": Noise("gaussian", (5, 5))}, "--teacher photo.*--second_shots"),
     ],
 )
 def test_shots_must_be_as_many_as_the_recipe_takes(options, recipe, change, message):

@@ -97,7 +97,7 @@ def test_other_recipes_have_none():
         if "stride_b" in recipe.objective_config:
             assert without_auto(name, AUTO) == {"stride_b": None}
         else:
-            with pytest.raises(ConfigError, match=f"{name}.*leave --stride_b away"):
+            with pytest.raises(ConfigError, match=f"{name}.*omit --stride_b"):
                 without_auto(name, AUTO)
     assert without_auto("cbsn", {"stride_b": 3}) == {"stride_b": 3}
 

@@ -120,5 +120,5 @@ def test_the_noise_of_a_data_set_is_measured(tmp_path, random, channels):
 def test_noise_that_cannot_be_seen_is_refused(tmp_path):
     _write(tmp_path / "a.tfrecords", np.full((2, 64, 64, 3), 99, np.uint8))
     records = PatchRecords([tmp_path / "a.tfrecords"], 64, np.uint8)
-    with pytest.raises(DataError, match=r"too few flat blocks.*take --noise camera"):
+    with pytest.raises(DataError, match=r"too few flat blocks.*--recipe distill --noise camera"):
         measure_own(records, 3, (1, 1))
