@@ -16,6 +16,7 @@ from cbsn.data.records import PatchRecords, RecordWriter
 
 TITLE = "Data pipeline"
 COLUMNS = (
+    Column("batches_per_second", "batches/s", ".1f"),
     Column("patches_per_second", "patches/s", ".0f"),
     Column("cpu_us_per_patch", "CPU us/patch", ".0f"),
     Column("seconds", "median s"),
@@ -25,10 +26,15 @@ COLUMNS = (
 
 BATCHES = (4, 32)
 _RECORD_SIZE = 256
+_WHOLE_SIZES = (256, 512)
+"""Of the patches that an augmentation gets whole, from memory."""
 
 
 def measurement(pipeline: PatchPipeline, crops: int) -> Callable[[], Sample]:
-    """Returns a measurement of so many crops, from an iterator that has just been started."""
+    """Returns a measurement of N crops, from an iterator that has just been started.
+
+    What reads all patches into memory does so before the first batch, which does not count.
+    """
     count = -(-crops // pipeline.batch_size)
 
     def measure() -> Sample:
@@ -41,6 +47,7 @@ def measurement(pipeline: PatchPipeline, crops: int) -> Callable[[], Sample]:
         taken = count * pipeline.batch_size
         return {
             "seconds": seconds,
+            "batches_per_second": count / seconds,
             "patches_per_second": taken / seconds,
             "cpu_us_per_patch": cpu / taken * 1e6,  # of all threads
         }
@@ -49,21 +56,38 @@ def measurement(pipeline: PatchPipeline, crops: int) -> Callable[[], Sample]:
 
 
 def run(settings: Settings) -> Iterator[dict[str, Any]]:
-    """Measures, and yields the results of the one case."""
+    """Measures, and yields each case's results."""
     size = settings.patch_size
     with tempfile.TemporaryDirectory() as folder:
-        records = _write_records(Path(folder), settings.records)
+        records = _write_records(Path(folder), settings.records, _RECORD_SIZE)
         sides = []
         for batch in BATCHES:
             measure = measurement(PatchPipeline(records, size, batch), settings.crops)
             sides.append(Side(f"batch {batch}", measure, base=f"batch {BATCHES[0]}"))
         case = f"{settings.records} of {_RECORD_SIZE}x{_RECORD_SIZE}, crops of {size}"
         yield compare(case, sides, settings.repeats)
+    batch = BATCHES[-1]
+    for whole in _WHOLE_SIZES:
+        # As many pixels, whatever the size.
+        count = settings.records * _RECORD_SIZE**2 // whole**2
+        with tempfile.TemporaryDirectory() as folder:
+            records = _write_records(Path(folder), count, whole)
+            pipelines = {
+                "crops": PatchPipeline(records, size, batch),
+                "whole": PatchPipeline(records, size, batch, whole=True),
+            }
+            sides = [
+                Side(name, measurement(pipeline, settings.crops), base="crops")
+                for name, pipeline in pipelines.items()
+            ]
+            case = f"{count} of {whole}x{whole}, crops of {size} or whole, batch {batch}"
+            yield compare(case, sides, settings.repeats)
 
 
-def _write_records(folder: Path, count: int) -> PatchRecords:
+def _write_records(folder: Path, count: int, size: int) -> PatchRecords:
     random = np.random.default_rng(0)
-    with RecordWriter(folder / "noise.tfrecords") as writer:
+    path = folder / "noise.tfrecords"
+    with RecordWriter(path) as writer:
         for _ in range(count):
-            writer.write(random.integers(0, 256, (_RECORD_SIZE, _RECORD_SIZE, 3), "uint8"))
-    return PatchRecords.open(folder)
+            writer.write(random.integers(0, 256, (size, size, 3), "uint8"))
+    return PatchRecords([path], size, np.dtype("uint8"))

@@ -1,4 +1,7 @@
-"""The recipes side by side: a training step, and a picture as each of them denoises it."""
+"""The recipes side by side: a training step, and a picture as each of them denoises it.
+
+Steps are those of the network; what augmentation takes of one has a case of its own.
+"""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -12,9 +15,12 @@ from benchmarks.memory import measure_memory
 from benchmarks.report import Column
 from benchmarks.settings import Settings, Size
 from benchmarks.step import describe, step_of
+from cbsn.augmentation import PhotoAugmentation
+from cbsn.data.correlated_noise import CorrelatedNoise
 from cbsn.inference.denoiser import Denoiser
 from cbsn.precision import choose_precision
 from cbsn.recipes import RECIPES, Recipe, customised
+from cbsn.training.step_random import StepRandom
 from cbsn.training.trainer import Trainer
 
 TITLE = "Recipes, in the precision that `auto` takes"
@@ -27,16 +33,21 @@ COLUMNS = (
 )
 BASE = "cbsn"
 
+AUGMENTED = "photo"
+_WHOLE_PATCHES = 4
+"""Side of the patches that augmentation takes, in sides of those that it makes of them."""
+
 
 def make(spec: Mapping[str, Any]) -> Callable[[], Sample]:
     """Returns a measurement: `spec` says recipe and size, and what of a step or a picture."""
     recipe = _recipe(spec)
     precision, _ = choose_precision("auto")
+    if "part" in spec:
+        return timed(_augmented(recipe, precision, spec["part"]))
     if "batch_size" in spec:
         channels = 3 * recipe.build_objective().SHOTS
         shape = (spec["batch_size"], recipe.patch_size, recipe.patch_size, channels)
-        batch = tf.constant(np.random.default_rng(0).integers(0, 256, shape, "uint8"))
-        return timed(step_of(Trainer(recipe, precision=precision), batch))
+        return timed(step_of(Trainer(recipe, precision=precision), tf.constant(_values(shape))))
     height, width = spec["height"], spec["width"]
     denoise = Denoiser(recipe, recipe.build_network(precision), r3=spec["r3"])
     image = inference.picture(height, width)
@@ -49,8 +60,44 @@ def make(spec: Mapping[str, Any]) -> Callable[[], Sample]:
     return measure
 
 
+def _augmented(recipe: Recipe, precision: str, part: str) -> Callable[[], None]:
+    """Returns what does one step with augmentation, one without, or the augmentation alone."""
+    rows, size = recipe.batch_size, recipe.patch_size
+    augment = PhotoAugmentation([_noise()], size)
+    whole = size * _WHOLE_PATCHES
+    pictures = tf.constant(_values((rows, whole, whole, 3)))
+    if part == "step":
+        return step_of(Trainer(recipe, precision=precision, augmentation=augment), pictures)
+    if part == "step without":
+        return step_of(
+            Trainer(recipe, precision=precision), tf.constant(_values((rows, size, size, 6)))
+        )
+    steps = tf.Variable(0, dtype=tf.int64)
+
+    @tf.function
+    def alone() -> tf.Tensor:
+        steps.assign_add(1)
+        pairs = augment(tf.cast(pictures, tf.float32) / 255, StepRandom(0, steps, rows))
+        return tf.reduce_mean(pairs)
+
+    return lambda: float(alone())
+
+
+def _noise() -> CorrelatedNoise:
+    """Noise of eight tones, as much as there is to compute of measured noise."""
+    curve = np.stack([np.linspace(16, 240, 8), np.linspace(4, 10, 8)], axis=1)
+    return CorrelatedNoise([curve] * 3, np.eye(3)[:, :, None, None])
+
+
+def _values(shape: tuple[int, ...]) -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, shape, "uint8")
+
+
 def _recipe(spec: Mapping[str, Any]) -> Recipe:
     changes = {key: spec[key] for key in ("batch_size", "patch_size") if key in spec}
+    if "part" not in spec:
+        # Whose patch sizes are not those of all others.
+        changes["augmentation"] = "none"
     config = RECIPES[spec["recipe"]].network_config
     if "num_modules" in config:
         changes.update(filters=spec["filters"], num_modules=spec["num_modules"])
@@ -74,16 +121,38 @@ def run(settings: Settings) -> Iterator[dict[str, Any]]:
                     side = f"{name}, R3" if r3 else name
                     specs[side] = {"recipe": name, "r3": r3, "height": height, "width": width}
             yield _compare(f"{describe(size)}, {height}x{width}", size, specs, settings)
+    if not settings.sides or AUGMENTED in settings.sides:
+        yield _compare_augmented(settings)
 
 
 def _compare(
     case: str, size: Size, specs: Mapping[str, Mapping[str, Any]], settings: Settings
 ) -> dict[str, Any]:
-    sides = []
     names = settings.select(specs)
-    for name in names:
-        spec = {**specs[name], "filters": size.filters, "num_modules": size.num_modules}
+    sizes = {"filters": size.filters, "num_modules": size.num_modules}
+    specs = {name: {**specs[name], **sizes} for name in names}
+    return _measure(case, specs, BASE if BASE in names else names[0], settings)
+
+
+def _compare_augmented(settings: Settings) -> dict[str, Any]:
+    """What of a training step with augmentation that takes."""
+    batch, size = settings.augmented_batch, settings.augmented_patch_size
+    facts = {"recipe": AUGMENTED, "batch_size": batch, "patch_size": size}
+    specs = {
+        AUGMENTED: {**facts, "part": "step"},
+        "without augmentation": {**facts, "part": "step without"},
+        "augmentation alone": {**facts, "part": "augmentation"},
+    }
+    whole = size * _WHOLE_PATCHES
+    case = f"step of {AUGMENTED}, batch {batch} of {size}x{size} out of {whole}x{whole}"
+    return _measure(case, specs, AUGMENTED, settings)
+
+
+def _measure(
+    case: str, specs: Mapping[str, Mapping[str, Any]], base: str, settings: Settings
+) -> dict[str, Any]:
+    sides = []
+    for name, spec in specs.items():
         facts = measure_memory("recipes", spec) if settings.memory else {}
-        base = BASE if BASE in names else names[0]
         sides.append(Side(name, make(spec), base=base, facts=facts))
     return compare(case, sides, settings.repeats)

@@ -35,6 +35,8 @@ class Settings:
         sizes: networks of all suites but `pipeline`.
         batches: patches in a training step.
         patch_size: side of a training patch.
+        augmented_batch: patches in a training step with augmentation.
+        augmented_patch_size: side of those, a multiple of 16.
         pictures: (height, width) of the pictures that are denoised.
         tile: side of the picture, one tile, whose convolutions are the roofline of inference.
         records: patches in the data set of `pipeline`.
@@ -51,6 +53,8 @@ class Settings:
     sizes: tuple[Size, ...] = (SIZES["full"], SIZES["small"])
     batches: tuple[int, ...] = (1, 4)
     patch_size: int = 120
+    augmented_batch: int = 32
+    augmented_patch_size: int = 128
     pictures: tuple[tuple[int, int], ...] = ((256, 256), (1024, 1024))
     tile: int = 342
     records: int = 512
@@ -121,6 +125,8 @@ _QUICK = Settings(
     sizes=(SIZES["tiny"],),
     batches=(1,),
     patch_size=60,
+    augmented_batch=2,
+    augmented_patch_size=32,
     pictures=((64, 64),),
     tile=64,
     records=32,

@@ -47,6 +47,8 @@ def test_command(benchmarks, tmp_path):
     assert run.stderr.splitlines() == [
         "inference: tiny (8, 2), 24x30 done",
         "pipeline: 32 of 256x256, crops of 60 done",
+        "pipeline: 32 of 256x256, crops of 60 or whole, batch 32 done",
+        "pipeline: 8 of 512x512, crops of 60 or whole, batch 32 done",
     ]
     for text in ("CPU: ", "Inference\n", "times as fast", "stock float32, whole", "Data pipeline"):
         assert text in run.stdout
@@ -62,9 +64,14 @@ def test_command(benchmarks, tmp_path):
         assert side["base"] == "stock float32, whole"
         assert len(side["samples"]) == len(side["ratios"]) == 2
         assert side["seconds_per_megapixel"] == pytest.approx(side["seconds"] / 720e-6)
-    (case,) = results["suites"]["pipeline"]
-    assert [side["side"] for side in case["sides"]] == ["batch 4", "batch 32"]
-    assert all(side["cpu_us_per_patch"] > 0 for side in case["sides"])
+    crops, *whole = results["suites"]["pipeline"]
+    assert [side["side"] for side in crops["sides"]] == ["batch 4", "batch 32"]
+    for case in whole:
+        assert [side["side"] for side in case["sides"]] == ["crops", "whole"]
+        for side in case["sides"]:
+            rows = side["patches_per_second"] / side["batches_per_second"]
+            assert rows == pytest.approx(32)
+    assert all(side["cpu_us_per_patch"] > 0 for case in (crops, *whole) for side in case["sides"])
 
 
 @pytest.mark.parametrize(
@@ -110,6 +117,19 @@ def test_recipes():
     for side in picture["sides"]:
         assert side["base"] == "cbsn"
         assert side["seconds_per_megapixel"] == pytest.approx(side["seconds"] / 600e-6)
+
+
+def test_augmentation_is_a_part_of_a_step():
+    settings = dataclasses.replace(
+        SMALLEST, pictures=(), augmented_batch=1, augmented_patch_size=16, sides=("photo",)
+    )
+    training, augmented = recipes.run(settings)
+    # The network alone, in patches of 30 pixels as all others have them.
+    assert [side["side"] for side in training["sides"]] == ["photo"]
+    assert augmented["case"] == "step of photo, batch 1 of 16x16 out of 64x64"
+    names = ["photo", "without augmentation", "augmentation alone"]
+    assert [side["side"] for side in augmented["sides"]] == names
+    assert all(side["base"] == "photo" for side in augmented["sides"])
 
 
 def test_unknown_sides_are_refused():
