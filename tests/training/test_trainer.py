@@ -298,12 +298,20 @@ def _photo_recipe(channels=3, **changes):
     return customised("photo", channels=channels, max_steps=1000, **small)
 
 
-def _augmentation(channels=3):
-    """White noise of σ 10."""
+def _augmentation(channels=3, places=1):
+    """White noise of σ 10, as measured in some places."""
     covariance = np.eye(channels)[:, :, None, None]
-    return PhotoAugmentation(
-        [CorrelatedNoise([np.array([[128.0, 10.0]])] * channels, covariance)], 32
-    )
+    model = CorrelatedNoise([np.array([[128.0, 10.0]])] * channels, covariance)
+    return PhotoAugmentation([model] * places, 32)
+
+
+def test_the_tables_of_the_noise_are_not_in_the_graph():
+    """A training has hundreds of MB of them."""
+    places = 300
+    trainer = Trainer(_photo_recipe(), augmentation=_augmentation(places=places))
+    spec = tf.TensorSpec((4, 64, 64, 3), tf.uint8)
+    graph = trainer.train_step.get_concrete_function(spec).graph.as_graph_def()
+    assert graph.ByteSize() < places * 3 * 3 * 32 * 32 * 4 / 2
 
 
 class Recording:
