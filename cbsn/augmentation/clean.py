@@ -13,11 +13,26 @@ Tensor = Any
 SHRINKS = (2, 3, 4)
 """How many times smaller the pictures are made."""
 
-DRAWS = 19
-"""Random numbers that a picture takes."""
+DRAWS = 30
+"""Random numbers that a picture takes, at most."""
 
-_SOFT, _SOFT_SIGMA = 0.35, (0.3, 0.9)
-"""Share of the pictures that are blurred a little, as lenses do, and σ of the blur in pixels."""
+_POINTS = 0.3
+"""Share of the pictures of which single pixels are kept in place of means: they are sharper than a
+lens draws, with the jagged fine texture that pictures have which were made smaller carelessly."""
+
+_SOFT, _SHARP = 0.25, 0.3
+"""Shares of the pictures that are blurred a little, as lenses do, and that are sharpened, as
+cameras and programs do: by an unsharp mask."""
+
+_SIGMA, _AMOUNT = (0.3, 0.9), (0.0, 2.0)
+"""σ of the blur in pixels, and how many times what the mask takes away is added."""
+
+_PATTERNED = 0.15
+"""Share of the pictures with a fine regular pattern, as of fabric, fences and small print."""
+
+_FREQUENCY, _CONTRAST, _HARD = (0.08, 0.5), (0.05, 0.7), 3.0
+"""Of patterns: cycles per pixel, how much darker and brighter they make a picture, and how many
+times as steep as a sine wave their edges may be."""
 
 _OTHER_LIGHT, _LIGHT, _TINT = 0.5, (0.2, 1.0), (0.6, 1.0)
 """Share in another light; how much of it is left, and of each channel in addition, as lamps
@@ -39,13 +54,14 @@ def shrink(pictures: Tensor, size: int, draws: Draws) -> Tensor:
     """Cuts windows out of pictures, and makes them 2, 3 or 4 times smaller.
 
     A denoised photograph is soft, and still has faults. As the mean of 2 × 2 pixels or more it is
-    sharp, and next to free of them: as clean as any.
+    sharp, and next to free of them: as clean as any. Of some, one pixel of each cell is taken, so
+    that they are sharper still.
 
     Args:
         pictures: float32 [N, P, P, C], P ≥ `size`.
         size: int, side of the results. Where P does not hold a window that is twice as large, the
             pictures keep their scale.
-        draws: gives three numbers a picture.
+        draws: gives four numbers a picture.
 
     Returns:
         float32 [N, size, size, C].
@@ -54,8 +70,9 @@ def shrink(pictures: Tensor, size: int, draws: Draws) -> Tensor:
     shrinks = [times for times in SHRINKS if times * size <= side] or [1]
     times = ops.take(np.array(shrinks, "int32"), draws.whole(len(shrinks)))
     room = side - size * times + 1
+    points = draws.happens(_POINTS)
     # Cutting and averaging are one matrix for the rows, and one for the columns.
-    rows, columns = (_means(side, size, times, draws.whole(room)) for _ in range(2))
+    rows, columns = (_cells(side, size, times, draws.whole(room), points) for _ in range(2))
     y = ops.einsum("nip,npqc->niqc", rows, pictures)
     return ops.einsum("njq,niqc->nijc", columns, y)
 
@@ -74,18 +91,23 @@ def turn(pictures: Tensor, draws: Draws) -> Tensor:
 
 
 def vary(pictures: Tensor, draws: Draws) -> Tensor:
-    """Makes some pictures softer, darker, of another tint, of other colours.
+    """Makes some pictures softer, sharper, darker, of other colours, or gives them a pattern.
 
     Args:
         pictures: float32 [N, S, S, C] in [0, 1], C being 1 or 3. Gray has no colours to change.
-        draws: gives 10 numbers a picture, for gray 5.
+        draws: gives 23 numbers a picture, for gray 17.
 
     Returns:
         The same shape and range.
     """
     channels = pictures.shape[-1]
-    sigma = draws.uniform(*_SOFT_SIGMA)
-    pictures = ops.where(each(draws.happens(_SOFT)), _blur(pictures, sigma), pictures)
+    blurred = _blur(pictures, draws.uniform(*_SIGMA))
+    sharper = pictures + each(draws.uniform(*_AMOUNT)) * (pictures - blurred)
+    kind = draws.uniform()
+    pictures = ops.where(each(kind < _SOFT), blurred, pictures)
+    pictures = ops.where(each(kind > 1 - _SHARP), ops.clip(sharper, 0.0, 1.0), pictures)
+    pattern = ops.clip(pictures * _pattern(pictures.shape[1], draws), 0.0, 1.0)
+    pictures = ops.where(each(draws.happens(_PATTERNED)), pattern, pictures)
     other = draws.happens(_OTHER_LIGHT)
     light = draws.uniform(*_LIGHT)[:, None]
     light = light * ops.stack([draws.uniform(*_TINT) for _ in range(channels)], axis=1)
@@ -101,12 +123,34 @@ def vary(pictures: Tensor, draws: Draws) -> Tensor:
     return ops.clip(pictures, 0.0, 1.0)
 
 
-def _means(side: int, size: int, times: Tensor, start: Tensor) -> Tensor:
-    """[N, size, side], which takes the means of `times` neighbours each, from `start` on."""
+def _pattern(size: int, draws: Draws) -> Tensor:
+    """What gives a picture stripes, or a lattice of them, as a factor: [N, size, size, 1]."""
+    y, x = np.mgrid[:size, :size].astype("float32")[..., None]
+
+    def stripes() -> Tensor:
+        frequency, angle = draws.log_uniform(*_FREQUENCY), draws.uniform(0.0, np.pi)
+        down, right = each(frequency * ops.cos(angle)), each(frequency * ops.sin(angle))
+        wave = ops.sin(2 * np.pi * (down * y + right * x + each(draws.uniform())))
+        return ops.where(each(draws.happens(0.5)), ops.clip(_HARD * wave, -1.0, 1.0), wave)
+
+    first, second = stripes(), stripes()
+    wave = ops.where(each(draws.happens(0.5)), first * second, first)
+    return 1 + each(draws.uniform(*_CONTRAST)) * wave
+
+
+def _cells(side: int, size: int, times: Tensor, start: Tensor, points: Tensor) -> Tensor:
+    """[N, size, side], which takes of cells of `times` neighbours, from `start` on, the mean.
+
+    Where `points` is true, it takes the one in the middle.
+    """
     place = np.arange(side, dtype="int32")[None] - start[:, None]
     cell = ops.floor_divide(place, times[:, None])
     inside = ops.equal(cell[:, None], np.arange(size, dtype="int32")[None, :, None])
-    return ops.cast(inside, "float32") / ops.cast(times[:, None, None], "float32")
+    inside = ops.cast(inside, "float32")
+    middle = ops.equal(place - cell * times[:, None], ops.floor_divide(times, 2)[:, None])
+    single = inside * ops.cast(middle, "float32")[:, None]
+    means = inside / ops.cast(times[:, None, None], "float32")
+    return ops.where(points[:, None, None], single, means)
 
 
 def _blur(pictures: Tensor, sigma: Tensor) -> Tensor:

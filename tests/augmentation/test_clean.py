@@ -25,17 +25,25 @@ def test_shrinking_takes_means(random):
     pictures = random.random((2, 20, 20, 3), np.float32)
     # A third of a number of 1 to 3 for the factor, then the place.
     output = ops.convert_to_numpy(
-        shrink(ops.convert_to_tensor(pictures), 4, _draws(0.4, 0.0, 0.99, rows=2))
+        shrink(ops.convert_to_tensor(pictures), 4, _draws(0.4, 0.9, 0.0, 0.99, rows=2))
     )
     window = pictures[:, :12, 8:]
     expected = window.reshape(2, 4, 3, 4, 3, 3).mean((2, 4))
     np.testing.assert_allclose(output, expected, atol=1e-6)
 
 
+def test_shrinking_may_take_single_pixels(random):
+    pictures = random.random((1, 20, 20, 3), np.float32)
+    output = shrink(ops.convert_to_tensor(pictures), 4, _draws(0.4, 0.1, 0.0, 0.99))
+    np.testing.assert_allclose(ops.convert_to_numpy(output), pictures[:, 1:12:3, 9::3], atol=1e-6)
+
+
 @pytest.mark.parametrize("side", [4, 7])
 def test_what_is_too_small_keeps_its_scale(random, side):
     pictures = random.random((1, side, side, 1), np.float32)
-    output = ops.convert_to_numpy(shrink(ops.convert_to_tensor(pictures), 4, _draws(0.9, 0.0, 0.0)))
+    output = ops.convert_to_numpy(
+        shrink(ops.convert_to_tensor(pictures), 4, _draws(0.9, 0.1, 0.0, 0.0))
+    )
     np.testing.assert_allclose(output, pictures[:, :4, :4], atol=1e-6)
 
 
@@ -59,6 +67,32 @@ def test_variety_stays_in_range(channels, recorded, random):
     assert output.min() >= 0 and output.max() <= 1
     brightness = output.mean((1, 2, 3)) / pictures.mean((1, 2, 3))
     assert brightness.min() < 0.4 and np.mean(np.abs(brightness - 1) < 0.02) > 0.2
+
+
+def test_patterns_are_as_fine_and_as_strong_as_drawn():
+    """Stripes with a period of 5 pixels across, and 0.3 of the brightness."""
+    frequency = np.log(0.2 / 0.08) / np.log(0.5 / 0.08)
+    soft_stripes = (frequency, 0.5, 0.0, 0.9)
+    draws = _draws(*soft_stripes, *soft_stripes, 0.9, (0.3 - 0.05) / 0.65)
+    pattern = ops.convert_to_numpy(module._pattern(40, draws))[0, ..., 0]
+    np.testing.assert_allclose(pattern[0], pattern[-1], atol=1e-4)
+    np.testing.assert_allclose(pattern[0, :35], pattern[0, 5:], atol=1e-3)
+    assert pattern.mean() == pytest.approx(1, abs=1e-3)
+    assert pattern.std() == pytest.approx(0.3 / 2**0.5, rel=1e-3)
+
+
+def test_some_are_sharper_and_some_softer(photographs, recorded):
+    picture = np.repeat(photographs[0][None, 100:132, 100:132] / np.float32(255), 256, axis=0)
+    draws = Draws(recorded(), 256, DRAWS)
+    varied = ops.convert_to_numpy(vary(ops.convert_to_tensor(picture), draws))
+
+    def contrast(pictures):
+        """Of neighbours, relative to the whole; other light does not change it."""
+        gray = pictures.mean(-1)
+        return np.diff(gray, axis=1).std((1, 2)) / gray.std((1, 2))
+
+    change = contrast(varied) / contrast(picture)
+    assert 0.1 < np.mean(change < 0.95) < 0.4 and 0.1 < np.mean(change > 1.05) < 0.5
 
 
 def test_blur_keeps_flat_pictures_and_means(random):
