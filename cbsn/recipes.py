@@ -416,7 +416,7 @@ RECIPES = {
             normalization="0-1",
             **_UNET_TRAINING,
         ),
-        # python train.py --recipe distill --dataset photos --teacher teacher
+        # python train.py --recipe distill --dataset photos --teacher photo_large
         # A small network learns what a trained one does. Without squeeze-and-excitation it is
         # local, so that tiles are exact.
         Recipe(
