@@ -172,7 +172,7 @@ def _alike(found: dict[str, list[np.ndarray]]) -> tuple[list[np.ndarray], list[s
     small = [source for source, patches in found.items() if patches[0].shape[0] < size]
     if small:
         warnings.warn(
-            f"left out of the adaptation: {len(small)} pictures smaller than {size} px, such as "
+            f"left out of the adaptation as smaller than {size} px: {len(small)}, such as "
             f"{small[0]}",
             CbsnWarning,
             stacklevel=3,

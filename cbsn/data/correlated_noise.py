@@ -83,8 +83,8 @@ class CorrelatedNoise:
         """
         if channels != len(self.levels):
             raise ConfigError(
-                f"The noise was measured on pictures of {len(self.levels)} channels. "
-                f"Received: {channels} channels"
+                "The noise was measured on pictures of another number of channels, "
+                f"{len(self.levels)}. Received: {channels}"
             )
 
     def _sigma(self, clean: np.ndarray) -> np.ndarray:

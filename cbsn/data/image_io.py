@@ -118,9 +118,10 @@ def _in_folder(folder: Path) -> list[Path]:
     if skipped:
         first = min(skipped)
         reason = "a raw file" if first.suffix.lower() in _RAW_SUFFIXES else "of a kind not read"
+        files = f"{len(skipped)} file{'s' * (len(skipped) > 1)}"
         warnings.warn(
-            f"skipped in {folder}: {len(skipped)} pictures of other kinds, such as {first.name} "
-            f"({reason}). Convert them to TIFF or PNG.",
+            f"skipped in {folder}: {files} of other kinds, such as {first.name} ({reason}). "
+            "Convert them to TIFF or PNG.",
             CbsnWarning,
             stacklevel=3,
         )

@@ -75,7 +75,7 @@ class Noise:
             )
         for name in given.keys() - _DEFAULTS[kind].keys():
             raise ConfigError(
-                f"--noise {kind} has no use for --noise_{name}: leave it away, or take --noise "
+                f"--noise {kind} has no use for --noise_{name}: omit it, or take --noise "
                 f"poisson-gaussian, which has both. Received: --noise_{name} {given[name]}"
             )
         settings = {**_DEFAULTS[kind], **given}

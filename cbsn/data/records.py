@@ -214,7 +214,7 @@ class PatchRecords:
         expected = sum(shard.records for shard in manifest.shards)
         if len(records) != expected:
             raise DataError(
-                f"{path} holds {len(records)} patches, its {MANIFEST_NAME} lists {expected}. "
+                f"Patches in {path}: {len(records)}, in its {MANIFEST_NAME}: {expected}. "
                 "Run prepare_dataset.py again."
             )
         return records
@@ -260,7 +260,7 @@ class PatchRecords:
     def _locate(self, index: int) -> tuple[Path, int]:
         index = operator.index(index)
         if not 0 <= index < len(self):
-            raise IndexError(f"there are {len(self)} patches. Received: index={index}")
+            raise IndexError(f"the number of patches is {len(self)}. Received: index={index}")
         file_number = bisect.bisect_right(self._ends, index)
         start = self._ends[file_number - 1] if file_number else 0
         return self.paths[file_number], index - start

@@ -47,11 +47,11 @@ def choose_engine(wanted: str, precision: str, *, has_loop: bool = False) -> tup
         if not installed:
             raise ConfigError(
                 "OpenVINO is not installed: pip install 'cbsn[openvino]' (from a clone: "
-                "pip install '.[openvino]'), or leave --engine away. Received: --engine openvino"
+                "pip install '.[openvino]'), or omit --engine. Received: --engine openvino"
             )
         if has_loop:
             raise ConfigError(
-                "OpenVINO cannot compute self-similarity attention: leave --engine away. "
+                "OpenVINO cannot compute self-similarity attention: omit --engine. "
                 "Received: --engine openvino, with a network of SS-BSN's"
             )
         if precision not in _OPENVINO_PRECISIONS:

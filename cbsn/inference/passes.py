@@ -81,8 +81,8 @@ class Passes:
         if self.r3:
             if network.blindness not in ("always", "switched"):
                 raise ConfigError(
-                    f"R3 needs a network that can be blind, which {recipe.network} cannot: leave "
-                    f"--r3 away. Received: recipe={recipe.name!r}, r3={r3}"
+                    f"R3 needs a network that can be blind, which {recipe.network} cannot: omit "
+                    f"--r3. Received: recipe={recipe.name!r}, r3={r3}"
                 )
             self._refine = self._first if always_blind else tiled_pass(blind=True)
 

@@ -22,7 +22,7 @@ class TiledPass:
         run: the pass over tiles.
         halo: int, the network's receptive-field radius.
         multiple: int, its `size_multiple`.
-        border: one of `cbsn.recipes.BORDERS`. With "reflect" `run` must leave the halo away.
+        border: one of `cbsn.recipes.BORDERS`. With "reflect" `run` must omit the halo.
         side: int, the side of the tiles in pixels; None for the whole picture at once.
         channels: int, of the pictures that the network takes, 1 or 3.
     """

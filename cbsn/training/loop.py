@@ -149,7 +149,7 @@ class TrainingLoop:
         size = ", ".join(f"{key} {value}" for key, value in recipe.network_config.items())
         say(
             f"{recipe.name}: {self._trainer.network.count_params():,} parameters ({size}); "
-            f"{len(records):,} patches of {records.patch_size} px, {records.dtype}; steps "
+            f"{len(records):,} patch{'es' * (len(records) != 1)} of {records.patch_size} px, {records.dtype}; steps "
             f"{start:,} to {self._max_steps:,}; {self._folder}"
         )
 

@@ -296,7 +296,7 @@ def test_other_pictures_in_a_folder_are_named(tmp_path, rgb):
     Image.fromarray(rgb).save(tmp_path / "a.png")
     for name in ("b.CR2", "c.psd", "d.txt"):
         (tmp_path / name).write_bytes(b"")
-    with pytest.warns(CbsnWarning, match=r"2 pictures of other kinds, such as b\.CR2 \(a raw"):
+    with pytest.warns(CbsnWarning, match=r"2 files of other kinds, such as b\.CR2 \(a raw"):
         assert find_images(tmp_path) == [tmp_path / "a.png"]
 
 

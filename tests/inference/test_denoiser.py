@@ -114,7 +114,7 @@ def test_every_recipe_denoises_by_tiles_and_in_place(noisy, name, r3):
     recipe, network = _small_model(name)
     options = {"r3": r3, "seed": 3}
     if r3 and name not in CAN_REFINE:
-        with pytest.raises(ConfigError, match="leave --r3 away"):
+        with pytest.raises(ConfigError, match="omit --r3"):
             Denoiser(recipe, network, **options)
         return
     for crop, self_ensemble in ((noisy[:61, :83], False), (noisy[:20, :31, 0], True)):

@@ -91,7 +91,8 @@ def denoise_with_beam(
         return 0
     if is_local(beam_options):
         print(denoiser.choices, flush=True)
-    print(f"{len(works)} pictures to denoise, {done} are there", flush=True)
+    plural = "s" * (len(works) != 1)
+    print(f"{len(works)} picture{plural} to denoise, {done} done before", flush=True)
     counts = run_pipeline(beam_options, works, handler, output)
     if counts is None:
         print(f"The pipeline was started. Results go to {output}, failures to {output}/{FAILED}")
