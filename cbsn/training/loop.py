@@ -147,10 +147,10 @@ class TrainingLoop:
     def _print_start(self, start: int) -> None:
         records, recipe = self._pipeline.records, self._trainer.recipe
         size = ", ".join(f"{key} {value}" for key, value in recipe.network_config.items())
+        patches = f"{len(records):,} patch{'es' * (len(records) != 1)}"
         say(
             f"{recipe.name}: {self._trainer.network.count_params():,} parameters ({size}); "
-            f"{len(records):,} patch{'es' * (len(records) != 1)} of {records.patch_size} px, {records.dtype}; steps "
-            f"{start:,} to {self._max_steps:,}; {self._folder}"
+            f"{patches} of {records.patch_size} px, {records.dtype}; steps {start:,} to {self._max_steps:,}; {self._folder}"
         )
 
     def _check_bad_steps(self, step: int) -> None:

@@ -85,6 +85,8 @@ LOCAL = {
     "dil-unet": {"filters": 8, "depth": 2},
     "n2n-resunet": {"filters": 8, "depth": 2, "reduction": 0},
     "distill": {"filters": 8, "depth": 2},
+    "photo": {"filters": 8, "depth": 2},
+    "photo-large": {"filters": 8, "depth": 3},
 }
 """Sizes at which tiles make the whole: without attention or excitation."""
 
