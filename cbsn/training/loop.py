@@ -150,7 +150,8 @@ class TrainingLoop:
         patches = f"{len(records):,} patch{'es' * (len(records) != 1)}"
         say(
             f"{recipe.name}: {self._trainer.network.count_params():,} parameters ({size}); "
-            f"{patches} of {records.patch_size} px, {records.dtype}; steps {start:,} to {self._max_steps:,}; {self._folder}"
+            f"{patches} of {records.patch_size} px, {records.dtype}; steps {start:,} to "
+            f"{self._max_steps:,}; {self._folder}"
         )
 
     def _check_bad_steps(self, step: int) -> None:
