@@ -85,10 +85,6 @@ def tune(
 ) -> Tuned:
     """Trains a network from given weights on, till the time is over.
 
-    With an augmentation, pictures without noise must not fare worse: if their mean squared error
-    grows by more than 0.05 dB and more than `harm`, only a part of the change of the weights is
-    taken, down to an eighth.
-
     The learning rate falls to 0 along a cosine, over the steps or, without `max_steps`, the time;
     of blind networks it is constant. The loss is what it is at the end of the recipe's training.
     The loss that tells, before and after, is the first term of the recipe's objective on the same
