@@ -50,7 +50,7 @@ _ORDERS = np.stack(
 )
 
 
-def shrink(pictures: Tensor, size: int, draws: Draws) -> Tensor:
+def shrink(pictures: Tensor, size: int, draws: Draws, crisp: float = 1.0) -> Tensor:
     """Cuts windows out of pictures, and makes them 2, 3 or 4 times smaller.
 
     A denoised photograph is soft, and still has faults. As the mean of 2 × 2 pixels or more it is
@@ -62,6 +62,7 @@ def shrink(pictures: Tensor, size: int, draws: Draws) -> Tensor:
         size: int, side of the results. Where P does not hold a window that is twice as large, the
             pictures keep their scale.
         draws: gives four numbers a picture.
+        crisp: float in [0, 1], how often single pixels are kept, relative to the usual. Default 1.
 
     Returns:
         float32 [N, size, size, C].
@@ -70,7 +71,7 @@ def shrink(pictures: Tensor, size: int, draws: Draws) -> Tensor:
     shrinks = [times for times in SHRINKS if times * size <= side] or [1]
     times = ops.take(np.array(shrinks, "int32"), draws.whole(len(shrinks)))
     room = side - size * times + 1
-    points = draws.happens(_POINTS)
+    points = draws.happens(crisp * _POINTS)
     # Cutting and averaging are one matrix for the rows, and one for the columns.
     rows, columns = (_cells(side, size, times, draws.whole(room), points) for _ in range(2))
     y = ops.einsum("nip,npqc->niqc", rows, pictures)
@@ -90,12 +91,14 @@ def turn(pictures: Tensor, draws: Draws) -> Tensor:
     return ops.where(each(draws.happens(0.5)), turned, pictures)
 
 
-def vary(pictures: Tensor, draws: Draws) -> Tensor:
+def vary(pictures: Tensor, draws: Draws, crisp: float = 1.0) -> Tensor:
     """Makes some pictures softer, sharper, darker, of other colours, or gives them a pattern.
 
     Args:
         pictures: float32 [N, S, S, C] in [0, 1], C being 1 or 3. Gray has no colours to change.
         draws: gives 23 numbers a picture, for gray 17.
+        crisp: float in [0, 1], how often pictures are sharpened or patterned, relative to the
+            usual. Default 1.
 
     Returns:
         The same shape and range.
@@ -105,9 +108,9 @@ def vary(pictures: Tensor, draws: Draws) -> Tensor:
     sharper = pictures + each(draws.uniform(*_AMOUNT)) * (pictures - blurred)
     kind = draws.uniform()
     pictures = ops.where(each(kind < _SOFT), blurred, pictures)
-    pictures = ops.where(each(kind > 1 - _SHARP), ops.clip(sharper, 0.0, 1.0), pictures)
+    pictures = ops.where(each(kind > 1 - crisp * _SHARP), ops.clip(sharper, 0.0, 1.0), pictures)
     pattern = ops.clip(pictures * _pattern(pictures.shape[1], draws), 0.0, 1.0)
-    pictures = ops.where(each(draws.happens(_PATTERNED)), pattern, pictures)
+    pictures = ops.where(each(draws.happens(crisp * _PATTERNED)), pattern, pictures)
     other = draws.happens(_OTHER_LIGHT)
     light = draws.uniform(*_LIGHT)[:, None]
     light = light * ops.stack([draws.uniform(*_TINT) for _ in range(channels)], axis=1)

@@ -28,6 +28,8 @@ class PhotoAugmentation:
         models: measured noise, such as `MeasuredNoise.models`; of 1 or 3 channels.
         size: int, side of the pairs in pixels, a multiple of 16.
         family: how strong the noise is.
+        crisp: float in [0, 1], how often the pictures are made as crisp as no lens draws them, or
+            patterned, relative to the usual. Default 1.
 
     Attributes:
         channels: int, of the models.
@@ -41,7 +43,11 @@ class PhotoAugmentation:
     """
 
     def __init__(
-        self, models: Sequence[CorrelatedNoise], size: int, family: NoiseFamily | None = None
+        self,
+        models: Sequence[CorrelatedNoise],
+        size: int,
+        family: NoiseFamily | None = None,
+        crisp: float = 1.0,
     ):
         if size % jpeg.MULTIPLE:
             below = max(size // jpeg.MULTIPLE, 1) * jpeg.MULTIPLE
@@ -51,6 +57,7 @@ class PhotoAugmentation:
             )
         self._size = size
         self._family = family or NoiseFamily()
+        self._crisp = crisp
         arrays = vars(NoiseTables.of(models, size))
         # A graph is given tensors, but has copies of arrays in itself: with 127 models, of 128
         # pixels, it took 5 times as long to make, and 1 GiB.
@@ -72,8 +79,8 @@ class PhotoAugmentation:
             clean ones.
         """
         draws = Draws(random, pictures.shape[0], clean.DRAWS + noise.DRAWS)
-        picture = clean.shrink(pictures, self._size, draws)
-        picture = clean.vary(clean.turn(picture, draws), draws)
+        picture = clean.shrink(pictures, self._size, draws, self._crisp)
+        picture = clean.vary(clean.turn(picture, draws), draws, self._crisp)
         noisy = add_noise(picture, self._tables, self._family, draws, random)
         return ops.concatenate([noisy, picture], axis=-1)
 
