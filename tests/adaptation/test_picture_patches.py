@@ -85,7 +85,7 @@ def test_bad_pictures_are_left_out_and_named(tmp_path, save, read):
 def test_pictures_smaller_than_most_are_left_out(save, read):
     for name, side in (("a", 40), ("b", 30), ("c", 30), ("d", 17)):
         save(f"{name}.png", side, side)
-    with pytest.warns(CbsnWarning, match="1 pictures smaller than 30 px"):
+    with pytest.warns(CbsnWarning, match="as smaller than 30 px: 1, such as"):
         patches = read()
     assert patches.patch_size == 30 and patches.pictures == 3
 
