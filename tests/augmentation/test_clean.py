@@ -38,6 +38,22 @@ def test_shrinking_may_take_single_pixels(random):
     np.testing.assert_allclose(ops.convert_to_numpy(output), pictures[:, 1:12:3, 9::3], atol=1e-6)
 
 
+def test_pictures_need_not_be_crisper_than_they_are(photographs, recorded):
+    picture = np.repeat(photographs[0][None, 100:164, 100:164] / np.float32(255), 64, axis=0)
+    pictures = ops.convert_to_tensor(picture)
+    # Else this draw keeps single pixels.
+    means, same = (
+        ops.convert_to_numpy(shrink(pictures, 16, _draws(0.4, kept, 0.0, 0.0, rows=64), 0.0))
+        for kept in (0.1, 0.9)
+    )
+    np.testing.assert_array_equal(means, same)
+    varied = ops.convert_to_numpy(vary(pictures, Draws(recorded(), 64, DRAWS), crisp=0.0))
+    gray, before = varied.mean(-1), picture.mean(-1)
+    contrast = np.diff(gray, axis=1).std((1, 2)) / gray.std((1, 2))
+    # Other light and colours change it a little; the unsharp mask and patterns by half and more.
+    assert contrast.max() < 1.2 * np.diff(before, axis=1).std() / before.std()
+
+
 @pytest.mark.parametrize("side", [4, 7])
 def test_what_is_too_small_keeps_its_scale(random, side):
     pictures = random.random((1, side, side, 1), np.float32)
