@@ -41,8 +41,8 @@ def make_parser() -> argparse.ArgumentParser:
         "--adapt",
         type=float,
         metavar="MINUTES",
-        help="train the model on these very pictures first, for that many minutes; what makes it "
-        "no better by its own loss is left",
+        help="train the model on these very pictures first, for that many minutes; its weights "
+        "stay where that makes it no better by its own loss, or where no noise is seen",
     )
     add(
         "--adapt_save",

@@ -11,6 +11,7 @@ from typing import Any
 
 from keras import ops
 
+from cbsn.augmentation import jpeg
 from cbsn.errors import LARGEST, ConfigError
 from cbsn.networks import NETWORKS
 from cbsn.normalization import NORMALIZATIONS, Normalization
@@ -29,9 +30,6 @@ AUGMENTATIONS = ("none", "photo")
 
 _WARM_UP = 0.01
 """Part of a training with `schedule="cosine"` in which the learning rate rises."""
-
-_AUGMENTED_MULTIPLE = 16
-"""Of the patch size with `augmentation="photo"`: JPEG's blocks, with chroma halved."""
 
 _KINDS = {
     str: (str, "text"),
@@ -167,11 +165,11 @@ class Recipe:
                     "Augmentation needs an objective that learns from a teacher's pictures. "
                     f"Received: augmentation={self.augmentation!r}, objective={self.objective!r}"
                 )
-            if self.patch_size % _AUGMENTED_MULTIPLE:
-                below = max(1, self.patch_size // _AUGMENTED_MULTIPLE) * _AUGMENTED_MULTIPLE
+            if self.patch_size % jpeg.MULTIPLE:
+                below = max(1, self.patch_size // jpeg.MULTIPLE) * jpeg.MULTIPLE
                 raise ConfigError(
                     f"Patches that are compressed as JPEGs must have a size that is a multiple of "
-                    f"{_AUGMENTED_MULTIPLE}: take {below} or {below + _AUGMENTED_MULTIPLE}. "
+                    f"{jpeg.MULTIPLE}: take {below} or {below + jpeg.MULTIPLE}. "
                     f"Received: patch_size={self.patch_size}"
                 )
         if objective.NEEDS_BLINDNESS and NETWORKS[self.network].blindness == "none":

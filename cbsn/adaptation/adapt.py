@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from cbsn.adaptation.picture_patches import PicturePatches
 from cbsn.adaptation.tuning import Tuned, tune
-from cbsn.augmentation import NoiseFamily, PhotoAugmentation
+from cbsn.augmentation import NoiseFamily, PhotoAugmentation, jpeg
 from cbsn.checksums import CHECKSUMS
 from cbsn.data.correlated_noise import CorrelatedNoise
 from cbsn.data.pipeline import luma
@@ -60,9 +60,6 @@ next to that it is not seen. Where these are clean, that is nothing."""
 
 _TAUGHT_CROP, _TAUGHT_BATCH = 64, 16
 """A student's crops and batches at most: of more, a processor computes too few in some minutes."""
-
-_MULTIPLE = 16
-"""Sides of what `PhotoAugmentation` makes are a multiple of this."""
 
 _TARGETS_DONE = 1 / 5
 """Part of the time after which what a student learns from is there."""
@@ -286,7 +283,7 @@ def _load(model_path: str | Path, facts: dict[str, Any], **loading: Any) -> Mode
 
 
 def _measured(patches: PicturePatches, channels: int) -> list[CorrelatedNoise]:
-    """The noise of the patches, for networks of so many channels; empty if none is seen."""
+    """The noise of the patches, measured in 1 or 3 channels; empty if none is seen."""
     try:
         models = MeasuredNoise(map(luma, patches) if channels == 1 else patches).models
     except DataError:
@@ -318,7 +315,7 @@ def _fit(recipe: Recipe, strides: dict[str, int], largest: int) -> Recipe:
     objective = OBJECTIVES[recipe.objective](**config)
     multiple, wanted, batch = objective.patch_multiple, recipe.patch_size, recipe.batch_size
     if objective.TAUGHT:
-        multiple, wanted = _MULTIPLE, min(wanted, _TAUGHT_CROP)
+        multiple, wanted = jpeg.MULTIPLE, min(wanted, _TAUGHT_CROP)
         batch = min(batch, _TAUGHT_BATCH)
     crop = max(multiple, min(wanted, largest) // multiple * multiple)
     if crop > largest:

@@ -18,9 +18,10 @@ class PhotoAugmentation:
     """Makes pairs to learn from, on the device that trains.
 
     A picture that a teacher has denoised is made 2 to 4 times smaller, which leaves it sharp and
-    clean; turned; made a little softer, and put in another light and other colours now and then.
-    Then it gets noise like that of real pictures, from next to nothing to more than they have, as
-    cameras give it and as JPEGs of cameras and programs have it; and some get none.
+    clean; turned; and, now and then, made softer or sharper, given a fine pattern, and put in
+    another light and other colours. Then it gets noise like that of real pictures, from next to
+    nothing to more than they have, as cameras give it and as JPEGs of cameras and programs have it;
+    and some get none.
 
     All is `keras.ops`, on any backend, and a function of the random numbers that it is given.
 
@@ -30,9 +31,6 @@ class PhotoAugmentation:
         family: how strong the noise is.
         crisp: float in [0, 1], how often the pictures are made as crisp as no lens draws them, or
             patterned, relative to the usual. Default 1.
-
-    Attributes:
-        channels: int, of the models.
 
     Raises:
         ConfigError: if the size is not a multiple of 16.
@@ -64,7 +62,6 @@ class PhotoAugmentation:
         self._tables = NoiseTables(
             **{name: ops.convert_to_tensor(array) for name, array in arrays.items()}
         )
-        self.channels = self._tables.sigma.shape[1]
 
     def __call__(self, pictures: Tensor, random: Any) -> Tensor:
         """Makes a pair of each picture.

@@ -80,7 +80,7 @@ class GraphDenoiser:
                 graph runs; without, it is the network's, and known.
             strength: float32 scalar or [N] from 0 to 1, of each picture. Default None, both
                 strengths are the denoiser's.
-            color_strength: likewise; needed where there is a `strength`.
+            color_strength: float32 scalar or [N] from 0 to 1; needed where there is a `strength`.
 
         Returns:
             Of the same shape and dtype; alpha, and colours under an alpha of 0, as they were.

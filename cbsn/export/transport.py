@@ -76,7 +76,7 @@ class Transport(abc.ABC):
         timeout: seconds to wait for each picture, at most 86400. Default 600.
         strength: float from 0 to 1, as for `Denoiser`. Default None: 1 where there is a
             `color_strength`, else both are those that the model was exported with.
-        color_strength: likewise. Default None: as `strength`.
+        color_strength: float from 0 to 1, of colour. Default None: as `strength`.
 
     Raises:
         ConfigError: if one of these cannot be.

@@ -35,7 +35,7 @@ def _model(channels, sigma, linear):
 
 @pytest.fixture
 def models():
-    """Two models of noise, for pictures of so many channels."""
+    """Two models of noise, for pictures of 1 or 3 channels."""
 
     def make(channels=3):
         return [_model(channels, 4.0, True), _model(channels, 10.0, False)]
