@@ -146,7 +146,7 @@ def add_strength(parser: argparse._ActionsContainer, default: float | None) -> N
     of_server = "; without both flags as the model was exported; with the other one only, 1"
     parser.add_argument(
         "--strength",
-        type=_share,
+        type=share,
         default=default,
         metavar="S",
         help="how much of what the network would remove is removed, from 0 (nothing) to 1 (all)"
@@ -154,7 +154,7 @@ def add_strength(parser: argparse._ActionsContainer, default: float | None) -> N
     )
     parser.add_argument(
         "--color_strength",
-        type=_share,
+        type=share,
         metavar="S",
         help="the same for colour, --strength being for brightness then; without the flag as "
         "--strength. Less strength than color_strength keeps fine grain without its colours",
@@ -246,7 +246,7 @@ def _whole_number(least: int, most: int = LARGEST) -> Callable[[str], int]:
     return parse
 
 
-def _share(text: str) -> float:
+def share(text: str) -> float:
     """Makes a float from 0 to 1 of a flag's text, for argparse."""
     with contextlib.suppress(ValueError):
         if 0 <= float(text) <= 1:

@@ -1,5 +1,6 @@
 import numpy as np
 
+from cbsn.model_folder import save_model
 from cbsn.model_path import load_model
 
 
@@ -20,10 +21,28 @@ def test_a_shipped_model_is_half_as_large_and_the_same_but_for_rounding(tmp_path
     assert sizes[1] < sizes[0]
 
 
+def test_part_of_a_change(tmp_path, model, run_here):
+    """Half of what training further changed, to the rounding of float16."""
+    recipe, network = load_model(tmp_path / model)
+    first = network.get_weights()
+    network.set_weights([weight + 0.25 for weight in first])
+    save_model(tmp_path / "further", recipe, network, {})
+    flags = ("--modelpath", "further", "--start", model, "--share", "0.5", "--out", "shipped")
+    process = run_here("cbsn.ship", *flags)
+    assert process.returncode == 0, process.stderr
+    for a, b in zip(load_model(tmp_path / "shipped")[1].get_weights(), first, strict=True):
+        np.testing.assert_allclose(a, b + 0.125, rtol=2**-11, atol=2**-24)
+
+
 def test_what_cannot_be_shipped_is_said(tmp_path, model, run_here):
     for flags, message in (
         (("--modelpath", "nothing", "--out", "b"), "No model at nothing"),
         (("--modelpath", model, "--out", "no/where"), "no/where cannot be written"),
+        (
+            ("--modelpath", model, "--out", "b", "--start", "photo"),
+            "of the same network. Received: photo, ResidualAttentionUNet with",
+        ),
+        (("--modelpath", model, "--out", "b", "--start", model, "--share", "2"), "--share"),
     ):
         process = run_here("cbsn.ship", *flags)
         assert process.returncode == 2

@@ -16,19 +16,20 @@ SHRINKS = (2, 3, 4)
 DRAWS = 30
 """Random numbers that a picture takes, at most."""
 
-_POINTS = 0.3
-"""Share of the pictures of which single pixels are kept in place of means: they are sharper than a
-lens draws, with the jagged fine texture that pictures have which were made smaller carelessly."""
+_POINTS = 0.6
+"""Share of the crisp pictures of which single pixels are kept in place of means: they are sharper
+than a lens draws, with the jagged fine texture that pictures have which were made smaller
+carelessly."""
 
-_SOFT, _SHARP = 0.25, 0.3
-"""Shares of the pictures that are blurred a little, as lenses do, and that are sharpened, as
-cameras and programs do: by an unsharp mask."""
+_SOFT, _SHARP = 0.5, 0.6
+"""Shares of the pictures that are blurred a little, as lenses do, and of the crisp ones that are
+sharpened instead, as cameras and programs do: by an unsharp mask."""
 
-_SIGMA, _AMOUNT = (0.3, 0.9), (0.0, 2.0)
+_SIGMA, _AMOUNT = (0.3, 1.0), (0.0, 2.0)
 """σ of the blur in pixels, and how many times what the mask takes away is added."""
 
-_PATTERNED = 0.15
-"""Share of the pictures with a fine regular pattern, as of fabric, fences and small print."""
+_PATTERNED = 0.3
+"""Share of the crisp pictures with a fine regular pattern, as of fabric, fences and small print."""
 
 _FREQUENCY, _CONTRAST, _HARD = (0.08, 0.5), (0.05, 0.7), 3.0
 """Of patterns: cycles per pixel, how much darker and brighter they make a picture, and how many
@@ -50,19 +51,19 @@ _ORDERS = np.stack(
 )
 
 
-def shrink(pictures: Tensor, size: int, draws: Draws, crisp: float = 1.0) -> Tensor:
+def shrink(pictures: Tensor, size: int, draws: Draws, crisp: Tensor) -> Tensor:
     """Cuts windows out of pictures, and makes them 2, 3 or 4 times smaller.
 
     A denoised photograph is soft, and still has faults. As the mean of 2 × 2 pixels or more it is
-    sharp, and next to free of them: as clean as any. Of some, one pixel of each cell is taken, so
-    that they are sharper still.
+    sharp, and next to free of them: as clean as any. Of some crisp ones, one pixel of each cell is
+    taken, so that they are sharper still.
 
     Args:
         pictures: float32 [N, P, P, C], P ≥ `size`.
         size: int, side of the results. Where P does not hold a window that is twice as large, the
             pictures keep their scale.
         draws: gives four numbers a picture.
-        crisp: float in [0, 1], how often single pixels are kept, relative to the usual. Default 1.
+        crisp: bool [N].
 
     Returns:
         float32 [N, size, size, C].
@@ -71,7 +72,7 @@ def shrink(pictures: Tensor, size: int, draws: Draws, crisp: float = 1.0) -> Ten
     shrinks = [times for times in SHRINKS if times * size <= side] or [1]
     times = ops.take(np.array(shrinks, "int32"), draws.whole(len(shrinks)))
     room = side - size * times + 1
-    points = draws.happens(crisp * _POINTS)
+    points = ops.logical_and(crisp, draws.happens(_POINTS))
     # Cutting and averaging are one matrix for the rows, and one for the columns.
     rows, columns = (_cells(side, size, times, draws.whole(room), points) for _ in range(2))
     y = ops.einsum("nip,npqc->niqc", rows, pictures)
@@ -91,14 +92,13 @@ def turn(pictures: Tensor, draws: Draws) -> Tensor:
     return ops.where(each(draws.happens(0.5)), turned, pictures)
 
 
-def vary(pictures: Tensor, draws: Draws, crisp: float = 1.0) -> Tensor:
+def vary(pictures: Tensor, draws: Draws, crisp: Tensor) -> Tensor:
     """Makes some pictures softer, sharper, darker, of other colours, or gives them a pattern.
 
     Args:
         pictures: float32 [N, S, S, C] in [0, 1], C being 1 or 3. Gray has no colours to change.
         draws: gives 23 numbers a picture, for gray 17.
-        crisp: float in [0, 1], how often pictures are sharpened or patterned, relative to the
-            usual. Default 1.
+        crisp: bool [N], which may be sharpened, or given a pattern; the others may be softened.
 
     Returns:
         The same shape and range.
@@ -106,15 +106,16 @@ def vary(pictures: Tensor, draws: Draws, crisp: float = 1.0) -> Tensor:
     channels = pictures.shape[-1]
     blurred = _blur(pictures, draws.uniform(*_SIGMA))
     sharper = pictures + each(draws.uniform(*_AMOUNT)) * (pictures - blurred)
-    kind = draws.uniform()
-    pictures = ops.where(each(kind < _SOFT), blurred, pictures)
-    pictures = ops.where(each(kind > 1 - crisp * _SHARP), ops.clip(sharper, 0.0, 1.0), pictures)
+    changed = draws.happens(ops.where(crisp, _SHARP, _SOFT))
+    other = ops.where(each(crisp), ops.clip(sharper, 0.0, 1.0), blurred)
+    pictures = ops.where(each(changed), other, pictures)
     pattern = ops.clip(pictures * _pattern(pictures.shape[1], draws), 0.0, 1.0)
-    pictures = ops.where(each(draws.happens(crisp * _PATTERNED)), pattern, pictures)
-    other = draws.happens(_OTHER_LIGHT)
+    patterned = ops.logical_and(crisp, draws.happens(_PATTERNED))
+    pictures = ops.where(each(patterned), pattern, pictures)
+    other_light = draws.happens(_OTHER_LIGHT)
     light = draws.uniform(*_LIGHT)[:, None]
     light = light * ops.stack([draws.uniform(*_TINT) for _ in range(channels)], axis=1)
-    pictures = ops.where(each(other), pictures * light[:, None, None], pictures)
+    pictures = ops.where(each(other_light), pictures * light[:, None, None], pictures)
     if channels == 3:
         order = ops.take(_ORDERS, draws.whole(len(_ORDERS)), axis=0)
         reordered = ops.einsum("nhwc,ncd->nhwd", pictures, order)

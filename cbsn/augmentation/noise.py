@@ -13,11 +13,21 @@ from cbsn.data.correlated_noise import CorrelatedNoise
 
 Tensor = Any
 
-DRAWS = 11
+DRAWS = 13
 """Random numbers that a picture takes, apart from its noise."""
 
 _WIDER = 1.2
 """σ in pixels of the blur that widens the correlation of processed noise, at most."""
+
+_CHROMA, _CHROMA_WIDER = 0.6, 3.0
+"""Share of processed pictures whose colour noise is smoothed more than the luminance's, as cameras
+do, and σ in pixels of that blur, at most. In the camera JPEGs of CC15 colour noise reaches as far
+as after a blur of 1.5 to 3.5 pixels, that of the luminance after one of 0.5."""
+
+_LUMA = (0.299, 0.587, 0.114)
+
+_TINY = 1e-12
+"""Power that is divided by, at least: gray noise has no colours."""
 
 _WHITE = 0.3
 """Share of processed pictures whose noise is mixed with white noise."""
@@ -79,21 +89,30 @@ class NoiseFamily:
             further, it is mixed with white noise, and it is compressed.
         processed_gain: lowest and highest > 0, of these.
         none: float in [0, 1], share of the pictures that get no noise at all.
+        none_if_crisp: float in [0, 1], that share of the crisp ones. What makes pictures as crisp
+            as no lens draws them, making them smaller above all, takes noise away too.
     """
 
     gain: tuple[float, float] = (0.15, 2.5)
-    processed: float = 0.45
+    processed: float = 0.6
     processed_gain: tuple[float, float] = (0.04, 3.0)
     none: float = 0.04
+    none_if_crisp: float = 0.25
 
 
 def add_noise(
-    clean: Tensor, tables: NoiseTables, family: NoiseFamily, draws: Draws, random: Any
+    clean: Tensor,
+    crisp: Tensor,
+    tables: NoiseTables,
+    family: NoiseFamily,
+    draws: Draws,
+    random: Any,
 ) -> Tensor:
     """Returns pictures with noise, rounded to 8 bits; some get none.
 
     Args:
         clean: float32 [N, S, S, C] in [0, 1].
+        crisp: bool [N], which of them are crisper than lenses draw.
         tables: what the noise is like; their arrays may be tensors.
         family: how strong it is.
         draws: gives 11 numbers a picture.
@@ -108,7 +127,9 @@ def add_noise(
     if_processed = ops.cast(processed, "float32")
     roots = ops.take(tables.roots, model, axis=0)
     white = random.normal((rows, channels, size, size))
-    field = _correlated(white, roots, draws.uniform(0.0, _WIDER) * if_processed)
+    wider = draws.uniform(0.0, _WIDER) * if_processed
+    chroma = draws.uniform(0.0, _CHROMA_WIDER) * ops.cast(draws.happens(_CHROMA), "float32")
+    field = _correlated(white, roots, wider, chroma * if_processed)
     share = draws.uniform() * ops.cast(draws.happens(_WHITE), "float32") * if_processed
     other = random.normal((rows, size, size, channels))
     field = ops.sqrt(1 - each(share)) * field + ops.sqrt(each(share)) * other
@@ -125,7 +146,8 @@ def add_noise(
     )
     noisy = ops.where(each(linear), _add_in_linear_light(clean, noise), clean + noise)
     noisy = ops.clip(noisy, 0.0, 1.0)
-    noisy = ops.where(each(draws.happens(family.none)), clean, noisy)
+    none = draws.happens(ops.where(crisp, family.none_if_crisp, family.none))
+    noisy = ops.where(each(none), clean, noisy)
     quality, is_jpeg = draws.uniform(*_QUALITY), draws.happens(_JPEG)
     compressed = compress(noisy, quality, draws.happens(_SUBSAMPLED))
     return ops.where(
@@ -133,24 +155,44 @@ def add_noise(
     )
 
 
-def _correlated(white: Tensor, roots: Tensor, wider: Tensor) -> Tensor:
+def _correlated(white: Tensor, roots: Tensor, wider: Tensor, chroma: Tensor) -> Tensor:
     """Noise of standard deviation 1 with the correlation of a model, float32 [N, S, S, C].
 
     Args:
         white: float32 [N, C, S, S], of standard deviation 1.
         roots: float32 [N, C, C, S, S].
-        wider: float32 [N], σ in pixels of a Gaussian blur that does not change its strength.
+        wider: float32 [N], σ in pixels of a Gaussian blur, which does not make it weaker.
+        chroma: float32 [N], that of a blur of its colours alone, in addition.
     """
-    frequency = np.fft.fftfreq(white.shape[-1])
-    squared = np.add.outer(frequency**2, frequency**2).astype("float32")
-    filters = ops.exp(-2 * np.pi**2 * ops.square(wider)[:, None, None] * squared)
-    roots_wider = roots * filters[:, None, None]
+    luma = _luma(roots)
+    both = _blurred(luma, wider) + _blurred(roots - luma, ops.sqrt(wider**2 + chroma**2))
     spectrum = ops.fft2((white, ops.zeros_like(white)))
-    spectrum = tuple(ops.einsum("ncdhw,ndhw->nchw", roots_wider, part) for part in spectrum)
+    spectrum = tuple(ops.einsum("ncdhw,ndhw->nchw", both, part) for part in spectrum)
     field, _ = ops.ifft2(spectrum)
-    before, after = (ops.sum(ops.square(each_), axis=(2, 3, 4)) for each_ in (roots, roots_wider))
-    field = field * ops.sqrt(before / ops.maximum(after, 1e-12))[:, :, None, None]
+    field = field * ops.sqrt(_power(roots) / ops.maximum(_power(both), _TINY))
     return ops.transpose(field, (0, 2, 3, 1))
+
+
+def _luma(roots: Tensor) -> Tensor:
+    """What all channels have in common, [N, 1, C, S, S]; of gray that is all."""
+    channels = roots.shape[1]
+    weights = np.array(_LUMA if channels == 3 else [1 / channels] * channels, "float32")
+    return ops.einsum("c,ncdhw->ndhw", weights, roots)[:, None]
+
+
+def _blurred(roots: Tensor, sigma: Tensor) -> Tensor:
+    """The spectrum of noise that is blurred, float32 [N] pixels wide, and as strong as before."""
+    frequency = np.fft.fftfreq(roots.shape[-1])
+    squared = np.add.outer(frequency**2, frequency**2).astype("float32")
+    filters = ops.exp(-2 * np.pi**2 * ops.square(sigma)[:, None, None] * squared)
+    blurred = roots * filters[:, None, None]
+    power, after = (ops.sum(_power(each_), axis=1, keepdims=True) for each_ in (roots, blurred))
+    return blurred * ops.sqrt(power / ops.maximum(after, _TINY))[..., None]
+
+
+def _power(roots: Tensor) -> Tensor:
+    """That of each channel, [N, C, 1, 1]."""
+    return ops.sum(ops.square(roots), axis=(2, 3, 4))[..., None, None]
 
 
 def _sigma(clean: Tensor, brightness: Tensor, sigma: Tensor) -> Tensor:

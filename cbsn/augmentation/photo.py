@@ -29,8 +29,8 @@ class PhotoAugmentation:
         models: measured noise, such as `MeasuredNoise.models`; of 1 or 3 channels.
         size: int, side of the pairs in pixels, a multiple of 16.
         family: how strong the noise is.
-        crisp: float in [0, 1], how often the pictures are made as crisp as no lens draws them, or
-            patterned, relative to the usual. Default 1.
+        crisp: float in [0, 1], share of the pictures that are made as crisp as no lens draws them,
+            or patterned. Default 0.25.
 
     Raises:
         ConfigError: if the size is not a multiple of 16.
@@ -45,7 +45,7 @@ class PhotoAugmentation:
         models: Sequence[CorrelatedNoise],
         size: int,
         family: NoiseFamily | None = None,
-        crisp: float = 1.0,
+        crisp: float = 0.25,
     ):
         if size % jpeg.MULTIPLE:
             below = max(size // jpeg.MULTIPLE, 1) * jpeg.MULTIPLE
@@ -75,10 +75,11 @@ class PhotoAugmentation:
             float32 [N, size, size, 2·C] in [0, 1]: the noisy channels, rounded to 8 bits, then the
             clean ones.
         """
-        draws = Draws(random, pictures.shape[0], clean.DRAWS + noise.DRAWS)
-        picture = clean.shrink(pictures, self._size, draws, self._crisp)
-        picture = clean.vary(clean.turn(picture, draws), draws, self._crisp)
-        noisy = add_noise(picture, self._tables, self._family, draws, random)
+        draws = Draws(random, pictures.shape[0], 1 + clean.DRAWS + noise.DRAWS)
+        crisp = draws.happens(self._crisp)
+        picture = clean.shrink(pictures, self._size, draws, crisp)
+        picture = clean.vary(clean.turn(picture, draws), draws, crisp)
+        noisy = add_noise(picture, crisp, self._tables, self._family, draws, random)
         return ops.concatenate([noisy, picture], axis=-1)
 
     def __str__(self) -> str:

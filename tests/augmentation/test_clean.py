@@ -21,11 +21,15 @@ def _draws(*values, rows=1):
     return Draws(Given(*values), rows, len(values))
 
 
+def _all(rows=1, value=True):
+    return np.full(rows, value)
+
+
 def test_shrinking_takes_means(random):
     pictures = random.random((2, 20, 20, 3), np.float32)
     # A third of a number of 1 to 3 for the factor, then the place.
     output = ops.convert_to_numpy(
-        shrink(ops.convert_to_tensor(pictures), 4, _draws(0.4, 0.9, 0.0, 0.99, rows=2))
+        shrink(ops.convert_to_tensor(pictures), 4, _draws(0.4, 0.9, 0.0, 0.99, rows=2), _all(2))
     )
     window = pictures[:, :12, 8:]
     expected = window.reshape(2, 4, 3, 4, 3, 3).mean((2, 4))
@@ -34,7 +38,7 @@ def test_shrinking_takes_means(random):
 
 def test_shrinking_may_take_single_pixels(random):
     pictures = random.random((1, 20, 20, 3), np.float32)
-    output = shrink(ops.convert_to_tensor(pictures), 4, _draws(0.4, 0.1, 0.0, 0.99))
+    output = shrink(ops.convert_to_tensor(pictures), 4, _draws(0.4, 0.1, 0.0, 0.99), _all())
     np.testing.assert_allclose(ops.convert_to_numpy(output), pictures[:, 1:12:3, 9::3], atol=1e-6)
 
 
@@ -42,12 +46,13 @@ def test_pictures_need_not_be_crisper_than_they_are(photographs, recorded):
     picture = np.repeat(photographs[0][None, 100:164, 100:164] / np.float32(255), 64, axis=0)
     pictures = ops.convert_to_tensor(picture)
     # Else this draw keeps single pixels.
+    none = _all(64, False)
     means, same = (
-        ops.convert_to_numpy(shrink(pictures, 16, _draws(0.4, kept, 0.0, 0.0, rows=64), 0.0))
+        ops.convert_to_numpy(shrink(pictures, 16, _draws(0.4, kept, 0.0, 0.0, rows=64), none))
         for kept in (0.1, 0.9)
     )
     np.testing.assert_array_equal(means, same)
-    varied = ops.convert_to_numpy(vary(pictures, Draws(recorded(), 64, DRAWS), crisp=0.0))
+    varied = ops.convert_to_numpy(vary(pictures, Draws(recorded(), 64, DRAWS), none))
     gray, before = varied.mean(-1), picture.mean(-1)
     contrast = np.diff(gray, axis=1).std((1, 2)) / gray.std((1, 2))
     # Other light and colours change it a little; the unsharp mask and patterns by half and more.
@@ -58,7 +63,7 @@ def test_pictures_need_not_be_crisper_than_they_are(photographs, recorded):
 def test_what_is_too_small_keeps_its_scale(random, side):
     pictures = random.random((1, side, side, 1), np.float32)
     output = ops.convert_to_numpy(
-        shrink(ops.convert_to_tensor(pictures), 4, _draws(0.9, 0.1, 0.0, 0.0))
+        shrink(ops.convert_to_tensor(pictures), 4, _draws(0.9, 0.1, 0.0, 0.0), _all())
     )
     np.testing.assert_allclose(output, pictures[:, :4, :4], atol=1e-6)
 
@@ -78,7 +83,7 @@ def test_orientations_are_eight():
 def test_variety_stays_in_range(channels, recorded, random):
     pictures = random.random((64, 16, 16, channels), np.float32)
     draws = Draws(recorded(), 64, DRAWS)
-    output = ops.convert_to_numpy(vary(ops.convert_to_tensor(pictures), draws))
+    output = ops.convert_to_numpy(vary(ops.convert_to_tensor(pictures), draws, _all(64)))
     assert output.shape == pictures.shape
     assert output.min() >= 0 and output.max() <= 1
     brightness = output.mean((1, 2, 3)) / pictures.mean((1, 2, 3))
@@ -100,7 +105,8 @@ def test_patterns_are_as_fine_and_as_strong_as_drawn():
 def test_some_are_sharper_and_some_softer(photographs, recorded):
     picture = np.repeat(photographs[0][None, 100:132, 100:132] / np.float32(255), 256, axis=0)
     draws = Draws(recorded(), 256, DRAWS)
-    varied = ops.convert_to_numpy(vary(ops.convert_to_tensor(picture), draws))
+    half = np.arange(256) % 2 > 0
+    varied = ops.convert_to_numpy(vary(ops.convert_to_tensor(picture), draws, half))
 
     def contrast(pictures):
         """Of neighbours, relative to the whole; other light does not change it."""

@@ -89,5 +89,5 @@ def test_what_it_cannot_be(walls, add_noise, random):
     noise = MeasuredNoise(add_noise(walls, 6, random))
     noise.check(1)
     for use in (lambda: noise.check(3), lambda: noise.clean(np.zeros((4, 4, 3)))):
-        with pytest.raises(ConfigError, match="channels, 1. Received: "):
+        with pytest.raises(ConfigError, match=r"channels, 1\. Received: "):
             use()
