@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from cbsn import cli
-from cbsn.errors import ModelError, plain_reason
+from cbsn.errors import ConfigError, ModelError, plain_reason
 
 
 def ship(
@@ -27,6 +27,7 @@ def ship(
         share: float in [0, 1], how much is taken of the change of the weights from `start` on.
 
     Raises:
+        ConfigError: a share without `start`.
         ModelError: if a model cannot be loaded, the networks differ, or it cannot be written.
     """
     from cbsn.files import expanded
@@ -34,6 +35,11 @@ def ship(
     from cbsn.model_path import load_model
 
     recipe, network = load_model(model_path)
+    if start is None and share != 1:
+        raise ConfigError(
+            f"A share of what training changed needs the model that it started from: --start MODEL."
+            f" Received: --share {share:g}"
+        )
     facts = {"weights": "rounded to float16"}
     if start is not None:
         first_recipe, first = load_model(start)

@@ -43,6 +43,7 @@ def test_what_cannot_be_shipped_is_said(tmp_path, model, run_here):
             "of the same network. Received: photo, ResidualAttentionUNet with",
         ),
         (("--modelpath", model, "--out", "b", "--start", model, "--share", "2"), "--share"),
+        (("--modelpath", model, "--out", "b", "--share", "0.5"), "needs the model that it started"),
     ):
         process = run_here("cbsn.ship", *flags)
         assert process.returncode == 2

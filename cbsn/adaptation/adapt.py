@@ -47,10 +47,6 @@ _FAMILY = NoiseFamily(gain=(0.6, 1.6), processed_gain=(0.04, 1.6), none=0.15)
 """How much noise a student sees relative to what the pictures have: these differ, too; and parts of
 them, or others that it will be given, have next to none."""
 
-_CRISP = 0.0
-"""How often its pictures are made crisper than they are: never, as they are to be like the
-pictures at hand."""
-
 _LEAST_NOISE = 0.5
 """Standard deviation in 8-bit levels below which no noise is seen: rounding alone makes 0.29."""
 
@@ -174,7 +170,7 @@ def adapted(
                 flush=True,
             )
             return dataclasses.replace(model, facts={**model.facts, "step": 0})
-        augmentation = PhotoAugmentation(models, recipe.patch_size, _FAMILY, crisp=_CRISP)
+        augmentation = PhotoAugmentation(models, recipe.patch_size, _FAMILY)
         weakest = min(np.median(curve[:, 1]) for each in models for curve in each.levels)
         harm = float(_HARM * weakest / 255) ** 2
         print(f"The network sees its own pictures of them with {augmentation}.")

@@ -45,7 +45,9 @@ _OTHER_ORDER = 0.5
 _OTHER_SATURATION, _SATURATION = 0.6, (0.5, 3.0)
 
 _REACH = 3
-_LUMA = (0.299, 0.587, 0.114)
+LUMA = (0.299, 0.587, 0.114)
+"""Weights of red, green and blue in the luminance."""
+
 _ORDERS = np.stack(
     [np.eye(3, dtype="float32")[:, [*order]] for order in itertools.permutations(range(3))]
 )
@@ -121,7 +123,7 @@ def vary(pictures: Tensor, draws: Draws, crisp: Tensor) -> Tensor:
         reordered = ops.einsum("nhwc,ncd->nhwd", pictures, order)
         pictures = ops.where(each(draws.happens(_OTHER_ORDER)), reordered, pictures)
         saturation = each(draws.log_uniform(*_SATURATION))
-        luma = ops.sum(pictures * np.array(_LUMA, "float32"), axis=-1, keepdims=True)
+        luma = ops.sum(pictures * np.array(LUMA, "float32"), axis=-1, keepdims=True)
         saturated = luma + saturation * (pictures - luma)
         pictures = ops.where(each(draws.happens(_OTHER_SATURATION)), saturated, pictures)
     return ops.clip(pictures, 0.0, 1.0)

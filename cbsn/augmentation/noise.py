@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
+from cbsn.augmentation.clean import LUMA
 from cbsn.augmentation.draws import Draws, each
 from cbsn.augmentation.jpeg import compress
 from cbsn.data.correlated_noise import CorrelatedNoise
@@ -23,8 +24,6 @@ _CHROMA, _CHROMA_WIDER = 0.6, 3.0
 """Share of processed pictures whose colour noise is smoothed more than the luminance's, as cameras
 do, and σ in pixels of that blur, at most. In the camera JPEGs of CC15 colour noise reaches as far
 as after a blur of 1.5 to 3.5 pixels, that of the luminance after one of 0.5."""
-
-_LUMA = (0.299, 0.587, 0.114)
 
 _TINY = 1e-12
 """Power that is divided by, at least: gray noise has no colours."""
@@ -176,7 +175,7 @@ def _correlated(white: Tensor, roots: Tensor, wider: Tensor, chroma: Tensor) -> 
 def _luma(roots: Tensor) -> Tensor:
     """What all channels have in common, [N, 1, C, S, S]; of gray that is all."""
     channels = roots.shape[1]
-    weights = np.array(_LUMA if channels == 3 else [1 / channels] * channels, "float32")
+    weights = np.array(LUMA if channels == 3 else [1 / channels] * channels, "float32")
     return ops.einsum("c,ncdhw->ndhw", weights, roots)[:, None]
 
 

@@ -13,6 +13,9 @@ from cbsn.errors import ConfigError
 
 Tensor = Any
 
+_CRISP = 0.25
+"""Share of the pictures that are made as crisp as no lens draws them, or get a fine pattern."""
+
 
 class PhotoAugmentation:
     """Makes pairs to learn from, on the device that trains.
@@ -29,8 +32,6 @@ class PhotoAugmentation:
         models: measured noise, such as `MeasuredNoise.models`; of 1 or 3 channels.
         size: int, side of the pairs in pixels, a multiple of 16.
         family: how strong the noise is.
-        crisp: float in [0, 1], share of the pictures that are made as crisp as no lens draws them,
-            or patterned. Default 0.25.
 
     Raises:
         ConfigError: if the size is not a multiple of 16.
@@ -45,7 +46,6 @@ class PhotoAugmentation:
         models: Sequence[CorrelatedNoise],
         size: int,
         family: NoiseFamily | None = None,
-        crisp: float = 0.25,
     ):
         if size % jpeg.MULTIPLE:
             below = max(size // jpeg.MULTIPLE, 1) * jpeg.MULTIPLE
@@ -55,7 +55,6 @@ class PhotoAugmentation:
             )
         self._size = size
         self._family = family or NoiseFamily()
-        self._crisp = crisp
         arrays = vars(NoiseTables.of(models, size))
         # A graph is given tensors, but has copies of arrays in itself: with 127 models, of 128
         # pixels, it took 5 times as long to make, and 1 GiB.
@@ -76,7 +75,7 @@ class PhotoAugmentation:
             clean ones.
         """
         draws = Draws(random, pictures.shape[0], 1 + clean.DRAWS + noise.DRAWS)
-        crisp = draws.happens(self._crisp)
+        crisp = draws.happens(_CRISP)
         picture = clean.shrink(pictures, self._size, draws, crisp)
         picture = clean.vary(clean.turn(picture, draws), draws, crisp)
         noisy = add_noise(picture, crisp, self._tables, self._family, draws, random)
