@@ -34,12 +34,12 @@ def ship(
     from cbsn.model_folder import save_model
     from cbsn.model_path import load_model
 
-    recipe, network = load_model(model_path)
     if start is None and share != 1:
         raise ConfigError(
             f"A share of what training changed needs the model that it started from: --start MODEL."
             f" Received: --share {share:g}"
         )
+    recipe, network = load_model(model_path)
     facts = {"weights": "rounded to float16"}
     if start is not None:
         first_recipe, first = load_model(start)
