@@ -24,7 +24,7 @@ def ship(
         model_path: as for `cbsn.model_path.load_model`.
         out: the folder of the saved model; its parent must exist.
         start: the model that training started from, also as for `load_model`.
-        share: float in [0, 1], how much is taken of the change of the weights from `start` on.
+        share: float in [0, 1], how much is taken of what changed in the weights since `start`.
 
     Raises:
         ConfigError: a share without `start`.

@@ -114,7 +114,7 @@ def add_noise(
         crisp: bool [N], which of them are crisper than lenses draw.
         tables: what the noise is like; their arrays may be tensors.
         family: how strong it is.
-        draws: gives 11 numbers a picture.
+        draws: gives 13 numbers a picture.
         random: gives `random.normal(shape)`.
 
     Returns:
@@ -160,10 +160,11 @@ def _correlated(white: Tensor, roots: Tensor, wider: Tensor, chroma: Tensor) -> 
     Args:
         white: float32 [N, C, S, S], of standard deviation 1.
         roots: float32 [N, C, C, S, S].
-        wider: float32 [N], σ in pixels of a Gaussian blur, which does not make it weaker.
-        chroma: float32 [N], that of a blur of its colours alone, in addition.
+        wider: float32 [N], σ in pixels of a Gaussian blur that leaves it as strong as it was.
+        chroma: float32 [N], σ in pixels of another one, of the colours alone.
     """
     luma = _luma(roots)
+    # Two Gaussian blurs in a row are one, whose variance is the sum.
     both = _blurred(luma, wider) + _blurred(roots - luma, ops.sqrt(wider**2 + chroma**2))
     spectrum = ops.fft2((white, ops.zeros_like(white)))
     spectrum = tuple(ops.einsum("ncdhw,ndhw->nchw", both, part) for part in spectrum)
@@ -173,9 +174,8 @@ def _correlated(white: Tensor, roots: Tensor, wider: Tensor, chroma: Tensor) -> 
 
 
 def _luma(roots: Tensor) -> Tensor:
-    """What all channels have in common, [N, 1, C, S, S]; of gray that is all."""
-    channels = roots.shape[1]
-    weights = np.array(LUMA if channels == 3 else [1 / channels] * channels, "float32")
+    """The luminance of correlated noise, [N, 1, C, S, S]; gray is nothing else."""
+    weights = np.array(LUMA if roots.shape[1] == 3 else [1.0], "float32")
     return ops.einsum("c,ncdhw->ndhw", weights, roots)[:, None]
 
 
