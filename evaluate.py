@@ -19,7 +19,7 @@ def main(flags: argparse.Namespace) -> None:
     noise = Noise.parse(*settings)
     names = ("rounding", "clip", "data_range", "color", "ssim", "border")
     conventions = Conventions.choose(noise is not None, **{n: options.pop(n) for n in names})
-    select_gpus(options.pop("gpu"))
+    select_gpus(options.pop("gpu"), most=1)
     evaluate(noise=noise, conventions=conventions, **options)
 
 

@@ -12,7 +12,7 @@ def main(flags: argparse.Namespace) -> None:
     from cbsn.export.export import export
 
     options = vars(flags)
-    select_gpus(options.pop("gpu"))
+    select_gpus(options.pop("gpu"), most=1)
     export(**options)
 
 

@@ -12,7 +12,7 @@ def main(flags: argparse.Namespace) -> int:
     from cbsn.devices import select_gpus
 
     options = vars(flags)
-    select_gpus(options.pop("gpu"))
+    select_gpus(options.pop("gpu"), most=1)
     return denoise(**options)
 
 

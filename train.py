@@ -197,7 +197,7 @@ def make_parser() -> argparse.ArgumentParser:
     how.add_argument(
         "--cpu_devices", type=int, default=1, help="logical devices to split the CPU into"
     )
-    cli.add_gpu(how)
+    cli.add_gpu(how, several=True)
 
     report = flags.add_argument_group("what is kept and shown")
     report.add_argument("--checkpoints", default="checkpoints", type=Path, help="folder of runs")

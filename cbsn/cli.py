@@ -47,15 +47,23 @@ def make_parser(description: str) -> argparse.ArgumentParser:
     return Parser(description=description, formatter_class=_HelpFormatter)
 
 
-def add_gpu(parser: argparse._ActionsContainer) -> None:
-    """Adds `--gpu`, as `cbsn.devices.select_gpus` takes it, to a parser or a group of it."""
-    parser.add_argument(
-        "--gpu",
-        nargs="?",
-        const="all",
-        help="GPUs to use: alone all of them, with numbers (0 or 0,1) these; without the flag "
-        "whatever there is",
+def add_gpu(parser: argparse._ActionsContainer, *, several: bool = False) -> None:
+    """Adds `--gpu`, as `cbsn.devices.select_gpus` takes it, to a parser or a group of it.
+
+    Args:
+        parser: or a group of it.
+        several: whether the command computes on several GPUs. Default False.
+    """
+    one = (
+        "the GPU to use, by its number: 0 is the first; of several (0,1) the lowest is taken, as "
+        "one GPU does all the work; alone, the first one there is; without the flag likewise, or "
+        "the CPU if there is none"
     )
+    all_ = (
+        "GPUs to use: alone all of them, with numbers (0 or 0,1) these; each batch is shared out "
+        "over them; without the flag all that there are, or the CPU"
+    )
+    parser.add_argument("--gpu", nargs="?", const="all", help=all_ if several else one)
 
 
 def add_bare_weights(parser: argparse._ActionsContainer) -> None:

@@ -1,23 +1,66 @@
-"""Choosing GPUs, and the `tf.distribute` strategy that goes with them."""
+"""Setting up GPUs, choosing them, and the `tf.distribute` strategy that goes with them.
 
-import tensorflow as tf
+TensorFlow is imported when something is called, so that models load without it on Keras' other
+backends.
+"""
+
+import contextlib
+from typing import TYPE_CHECKING
+
+import keras
 
 from cbsn.cluster import Cluster
 from cbsn.errors import ConfigError, plain_reason
 
+if TYPE_CHECKING:
+    import tensorflow as tf
 
-def select_gpus(wanted: str | None) -> int:
-    """Makes TensorFlow see the GPUs that `--gpu` asks for. Call before anything runs.
+
+def set_up() -> None:
+    """Makes TensorFlow compute float32 as such, and take GPU memory as it is needed.
+
+    Whatever loads a model or trains one calls it; calling it again changes nothing. On Keras' other
+    backends it does nothing.
+
+    - TF32 is switched off. On NVIDIA GPUs since compute capability 8.0 TensorFlow would multiply
+      float32 with 10 bits of mantissa, whose results differ from the CPU's in the third decimal.
+      For speed, ask for mixed_bfloat16. TensorFlow Serving is another program: there, the
+      environment variable `NVIDIA_TF32_OVERRIDE=0` does the same.
+    - Each visible GPU gets memory growth, so that several processes can share it. Once TensorFlow
+      has begun to use GPUs this cannot be changed; then they stay as they are, and so does a GPU
+      whose memory was limited with `tf.config.set_logical_device_configuration`.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return
+    import tensorflow as tf
+
+    tf.config.experimental.enable_tensor_float_32_execution(False)
+    for gpu in tf.config.get_visible_devices("GPU"):
+        if tf.config.get_logical_device_configuration(gpu) is None:
+            with contextlib.suppress(RuntimeError):  # GPUs are in use
+                tf.config.experimental.set_memory_growth(gpu, True)
+
+
+def select_gpus(wanted: str | None, *, most: int | None = None) -> int:
+    """Makes TensorFlow see the GPUs that `--gpu` asks for, and sets them up.
+
+    Call it before anything runs on a device. GPUs that are not chosen stay free: TensorFlow would
+    take some hundred MB of each one that it sees.
 
     Args:
         wanted: None for whatever there is, "all", or numbers such as "0" or "0,1".
+        most: int ≥ 1, number of GPUs that can be used; those with the lowest numbers are taken.
+            Default None, any number.
 
     Returns:
         How many GPUs are in use; 0 means the CPU.
 
     Raises:
-        ConfigError: if a GPU is asked for that is not there, or the text is neither.
+        ConfigError: if a GPU is asked for that is not there, the text is neither, or GPUs are in
+            use already and others are asked for.
     """
+    import tensorflow as tf
+
     gpus = tf.config.list_physical_devices("GPU")
     if wanted not in (None, "all"):
         try:
@@ -32,17 +75,28 @@ def select_gpus(wanted: str | None) -> int:
         gpus = [gpus[number] for number in numbers]
     elif wanted == "all" and not gpus:
         raise ConfigError(_no_gpu("--gpu", 0))
-    # float32 shall mean it: TensorFlow would multiply in TF32 on recent GPUs, with 10 bits of
-    # mantissa. Who wants speed says --precision mixed_bfloat16.
-    tf.config.experimental.enable_tensor_float_32_execution(False)
-    tf.config.set_visible_devices(gpus, "GPU")
-    for gpu in gpus:
-        tf.config.experimental.set_memory_growth(gpu, True)
+    gpus = gpus[:most]
+    try:
+        tf.config.set_visible_devices(gpus, "GPU")
+    except RuntimeError as error:
+        if wanted is not None:
+            raise ConfigError(
+                f"GPUs must be chosen before TensorFlow uses them. Received: --gpu {wanted}"
+            ) from error
+        gpus = tf.config.get_visible_devices("GPU")
+    set_up()
     return len(gpus)
 
 
-def make_strategy(cluster: Cluster | None = None, cpu_devices: int = 1) -> tf.distribute.Strategy:
-    """Returns the strategy for the visible devices. Call before anything runs.
+def has_gpu() -> bool:
+    """Whether TensorFlow sees a GPU, which it computes on then."""
+    import tensorflow as tf
+
+    return bool(tf.config.get_visible_devices("GPU"))
+
+
+def make_strategy(cluster: Cluster | None = None, cpu_devices: int = 1) -> "tf.distribute.Strategy":
+    """Sets up the visible devices, and returns their strategy. Call before anything runs.
 
     Args:
         cluster: processes that share the work, from `Cluster.read`; it returns when all of them
@@ -56,6 +110,9 @@ def make_strategy(cluster: Cluster | None = None, cpu_devices: int = 1) -> tf.di
     Raises:
         ConfigError: if the settings do not fit each other, or this process cannot take part.
     """
+    import tensorflow as tf
+
+    set_up()
     gpus = tf.config.get_visible_devices("GPU")
     if cpu_devices < 1 or (cpu_devices > 1 and (gpus or cluster)):
         raise ConfigError(
@@ -88,6 +145,6 @@ def _no_gpu(flag: str, found: int) -> str:
     if found:
         there += f", numbered 0 to {found - 1}"
     return (
-        f"{there}. Received: {flag}. Leave --gpu away to run on what there is; for an NVIDIA GPU "
+        f"{there}. Received: {flag}. Omit --gpu to run on what there is; for an NVIDIA GPU "
         "install the driver and `pip install 'cbsn[gpu]'` (from a clone: pip install '.[gpu]')."
     )

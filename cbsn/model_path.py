@@ -4,6 +4,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+from cbsn.devices import set_up
 from cbsn.errors import CbsnWarning, ConfigError, ModelError, plain_reason
 from cbsn.model_folder import WEIGHTS, is_model_folder, load_weights
 from cbsn.model_folder import load_model as load_model_folder
@@ -47,6 +48,7 @@ def load_model(
     Raises:
         ModelError: if there is no model, or it cannot be read.
     """
+    set_up()
     try:
         path = Path(model_path).expanduser()
         folder, bare, prefix = _model_folder(path), _is_bare(path), _checkpoint_prefix(path)

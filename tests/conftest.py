@@ -36,6 +36,14 @@ def signals_as_in_the_foreground():
     _take_signals()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def devices():
+    """Sets the devices up as the commands do, for tests that build a network by themselves."""
+    from cbsn.devices import set_up
+
+    set_up()
+
+
 ROOT = Path(__file__).resolve().parent.parent
 GOLDEN = (ROOT / "tests" / "golden", ROOT.parent / "shared" / "golden")
 

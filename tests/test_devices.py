@@ -1,24 +1,59 @@
 import socket
+import types
 
 import pytest
 import tensorflow as tf
 
+import cbsn
 from cbsn.cluster import Cluster
-from cbsn.devices import make_strategy, select_gpus
+from cbsn.devices import make_strategy, select_gpus, set_up
 from cbsn.errors import ConfigError
+from cbsn.export.served_model import ServedModel
+from cbsn.model_path import load_model
+from cbsn.recipes import customised
+from cbsn.training.trainer import Trainer
 
 
 @pytest.fixture
 def gpus(monkeypatch):
-    """Pretends that there are two GPUs; returns what was made visible."""
+    """Pretends that there are two GPUs; returns what is done to them.
+
+    These are `visible`, the ones that TensorFlow sees; `growing`, those whose memory grows;
+    `limited`, to be filled with those whose memory is limited; and `in_use`, to be set to what
+    TensorFlow would raise once it uses them.
+    """
     there = [tf.config.PhysicalDevice(f"/physical_device:GPU:{i}", "GPU") for i in range(2)]
-    visible = []
+    state = types.SimpleNamespace(visible=list(there), growing=[], limited=[], in_use=None)
+
+    def set_visible(devices, kind):
+        if state.in_use and devices != state.visible:
+            raise state.in_use
+        state.visible = devices
+
+    def set_growth(gpu, enable):
+        assert enable
+        if gpu in state.limited:
+            raise ValueError("virtual devices configured")
+        if state.in_use:
+            raise state.in_use
+        state.growing.append(gpu)
+
+    def limits(gpu):
+        return [tf.config.LogicalDeviceConfiguration(9)] if gpu in state.limited else None
+
     monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: there)
-    monkeypatch.setattr(
-        tf.config, "set_visible_devices", lambda devices, kind: visible.extend(devices)
-    )
-    monkeypatch.setattr(tf.config.experimental, "set_memory_growth", lambda *_: None)
-    return visible
+    monkeypatch.setattr(tf.config, "get_visible_devices", lambda kind: state.visible)
+    monkeypatch.setattr(tf.config, "set_visible_devices", set_visible)
+    monkeypatch.setattr(tf.config, "get_logical_device_configuration", limits)
+    monkeypatch.setattr(tf.config.experimental, "set_memory_growth", set_growth)
+    return state
+
+
+@pytest.fixture
+def no_gpu(monkeypatch):
+    """Pretends that there is none."""
+    for name in ("list_physical_devices", "get_visible_devices"):
+        monkeypatch.setattr(tf.config, name, lambda kind: [])
 
 
 @pytest.mark.parametrize(
@@ -27,14 +62,53 @@ def gpus(monkeypatch):
 )
 def test_gpus_are_chosen(gpus, wanted, numbers):
     assert select_gpus(wanted) == len(numbers)
-    assert [gpu.name[-1] for gpu in gpus] == [str(n) for n in numbers]
+    assert _numbers(gpus.visible) == _numbers(gpus.growing) == numbers
+
+
+@pytest.mark.parametrize(
+    ("wanted", "number"), [(None, 0), ("all", 0), ("0", 0), ("1", 1), ("1,0", 0)]
+)
+def test_others_are_left_free_where_one_is_enough(gpus, wanted, number):
+    assert select_gpus(wanted, most=1) == 1
+    assert _numbers(gpus.visible) == _numbers(gpus.growing) == [number]
+
+
+def _numbers(gpus):
+    return [int(gpu.name[-1]) for gpu in gpus]
+
+
+def test_gpus_in_use_stay_as_they_are(gpus):
+    gpus.in_use = RuntimeError("Visible devices cannot be modified after being initialized")
+    assert select_gpus(None, most=1) == 2
+    with pytest.raises(ConfigError, match=r"before TensorFlow uses them\. Received: --gpu 1"):
+        select_gpus("1")
+    assert (_numbers(gpus.visible), gpus.growing) == ([0, 1], [])
+
+
+def test_a_limit_of_memory_stays(gpus):
+    gpus.limited.append(gpus.visible[0])
+    set_up()
+    assert _numbers(gpus.growing) == [1]
+
+
+def test_float32_is_multiplied_as_such():
+    tf.config.experimental.enable_tensor_float_32_execution(True)
+    for _ in range(2):
+        set_up()
+        assert not tf.config.experimental.tensor_float_32_execution_enabled()
 
 
 @pytest.mark.parametrize("wanted", ["2", "0,5", "-1"])
 def test_a_gpu_that_is_not_there_is_an_error(gpus, wanted):
     with pytest.raises(ConfigError, match=rf"sees 2 GPUs, numbered 0 to 1.*--gpu {wanted}"):
         select_gpus(wanted)
-    assert gpus == []
+    assert (_numbers(gpus.visible), gpus.growing) == ([0, 1], [])
+
+
+def test_where_there_is_none_to_ask_for_one_is_an_error(no_gpu):
+    assert select_gpus(None) == 0
+    with pytest.raises(ConfigError, match=r"sees 0 GPUs\. Received: --gpu\. Omit --gpu"):
+        select_gpus("all")
 
 
 def test_nonsense_is_an_error(gpus):
@@ -42,12 +116,63 @@ def test_nonsense_is_an_error(gpus):
         select_gpus("first")
 
 
-def test_without_gpus_there_is_no_strategy_but_the_default():
+@pytest.fixture
+def tf32():
+    """Switches on what is off in all tests; returns whether it is off again."""
+    tf.config.experimental.enable_tensor_float_32_execution(True)
+    yield lambda: not tf.config.experimental.tensor_float_32_execution_enabled()
+    set_up()
+
+
+def _load(folder):
+    load_model(folder / "model")
+
+
+def _load_denoiser(folder):
+    cbsn.load_denoiser(folder / "model", engine="tensorflow")
+
+
+def _train(folder):
+    Trainer(customised("cbsn", filters=1, num_modules=1, batch_size=1))
+
+
+def _serve(folder):
+    signature = tf.TensorSpec((), tf.float32)
+    module = tf.Module()
+    module.serve = tf.function(lambda x: {"y": x}, input_signature=[signature])
+    tf.saved_model.save(module, str(folder / "1"), module.serve)
+    ServedModel(folder, "module")
+
+
+@pytest.mark.parametrize(
+    "enter", [_load, _load_denoiser, _train, _serve, lambda _: make_strategy()]
+)
+def test_every_entry_sets_the_devices_up(model, tmp_path, tf32, enter):
+    assert not tf32()
+    enter(tmp_path)
+    assert tf32()
+
+
+def test_models_load_without_tensorflow_on_other_backends(model, run_python):
+    pytest.importorskip("jax")
+    result = run_python(
+        """
+        import os, sys
+        os.environ["KERAS_BACKEND"] = "jax"
+        from cbsn.model_path import load_model
+        load_model("model")
+        print([name for name in sys.modules if name.split(".")[0] == "tensorflow"])
+        """
+    )
+    assert result.stdout == "[]\n", result.stderr
+
+
+def test_without_gpus_there_is_no_strategy_but_the_default(no_gpu):
     assert make_strategy().num_replicas_in_sync == 1
 
 
 @pytest.mark.parametrize(("cpu_devices", "cluster"), [(0, None), (2, Cluster(("a:1", "b:2"), 0))])
-def test_cpu_devices_are_for_one_process(cpu_devices, cluster):
+def test_cpu_devices_are_for_one_process(no_gpu, cpu_devices, cluster):
     with pytest.raises(ConfigError, match=rf"--cpu_devices {cpu_devices}, 0 GPUs"):
         make_strategy(cluster, cpu_devices)
 
@@ -55,6 +180,8 @@ def test_cpu_devices_are_for_one_process(cpu_devices, cluster):
 def test_the_cpu_can_be_split(run_python):
     result = run_python(
         """
+        import tensorflow as tf
+        tf.config.set_visible_devices([], "GPU")
         from cbsn.devices import make_strategy
         print(make_strategy(cpu_devices=3).num_replicas_in_sync)
         """

@@ -9,6 +9,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow.core.protobuf.meta_graph_pb2 import SignatureDef
 
+from cbsn.devices import set_up
 from cbsn.errors import ModelError, plain_reason
 
 _SAVED_MODEL = "saved_model.pb"
@@ -47,6 +48,7 @@ class ServedModel:
         try:
             content = (self.folder / _SAVED_MODEL).read_bytes()
             graph = saved_model_pb2.SavedModel.FromString(content).meta_graphs[0]
+            set_up()
             self._loaded = tf.saved_model.load(str(self.folder))
         except Exception as error:  # damaged files make TensorFlow raise almost anything
             raise ModelError(

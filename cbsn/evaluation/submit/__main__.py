@@ -22,7 +22,7 @@ def main(flags: argparse.Namespace) -> None:
 
     options = vars(flags)
     check_number("--seed", options["seed"], 0, _LARGEST_SEED)
-    select_gpus(options.pop("gpu"))
+    select_gpus(options.pop("gpu"), most=1)
     model_path = options.pop("model_path")
     # The benchmark's files are looked at before the model is loaded.
     make = {"sidd": _make_sidd, "dnd": _make_dnd}[options.pop("benchmark")]

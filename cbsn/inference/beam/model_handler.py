@@ -103,7 +103,7 @@ class DenoisingModelHandler(ModelHandler[Work, PredictionResult, Denoiser]):
             ConfigError: if an option cannot be had.
             ModelError: if there is no such model, or it cannot be read.
         """
-        select_gpus(None)
+        select_gpus(None, most=1)  # one picture at a time
         with _local_model(self._model_path) as path:
             denoiser = Denoiser.load(path, **self._options)
         logging.getLogger(__name__).info(denoiser.choices)
