@@ -13,8 +13,11 @@ PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 CPU_FEATURES = ("amx_bf16", "avx512_bf16")
 """What a processor has, in Linux' words, if it multiplies bfloat16 by itself."""
 
-_AMPERE = (8, 0)
-"""Compute capability of the first NVIDIA GPUs that multiply bfloat16."""
+_OF_GPUS = {"mixed_bfloat16": (8, 0), "mixed_float16": (7, 0)}
+"""Compute capability of the first NVIDIA GPUs whose matrix units multiply these, the best first."""
+
+_UNKNOWN = (0, 0)
+"""Compute capability of a GPU of another maker, for which there is none."""
 
 
 def choose_precision(wanted: str) -> tuple[str, str]:
@@ -22,7 +25,8 @@ def choose_precision(wanted: str) -> tuple[str, str]:
 
     Args:
         wanted: "auto" or one of `PRECISIONS`. `auto` is mixed_bfloat16 where the hardware
-            multiplies bfloat16 by itself, and float32 everywhere else.
+            multiplies bfloat16 by itself, mixed_float16 on NVIDIA GPUs of compute capability 7,
+            and float32 everywhere else. Of several GPUs the one with the least decides.
 
     Returns:
         One of `PRECISIONS`, and the reason in words.
@@ -42,10 +46,7 @@ def choose_precision(wanted: str) -> tuple[str, str]:
 
     gpus = tf.config.get_visible_devices("GPU")
     if gpus:
-        lowest = min(_compute_capability(gpu) for gpu in gpus)
-        if lowest >= _AMPERE:
-            return "mixed_bfloat16", f"the GPU multiplies it (compute capability {_dotted(lowest)})"
-        return "float32", f"the GPU has no bfloat16 (compute capability {_dotted(lowest)})"
+        return _choose_for(min(_compute_capability(gpu) for gpu in gpus))
     if os.environ.get("TF_ENABLE_ONEDNN_OPTS") == "0":
         return "float32", "bfloat16 needs oneDNN, which TF_ENABLE_ONEDNN_OPTS=0 switches off"
     native = [feature for feature in CPU_FEATURES if feature in cpu_flags()]
@@ -64,12 +65,17 @@ def cpu_flags() -> frozenset[str]:
     return frozenset(next(found, "").split())
 
 
+def _choose_for(capability: tuple[int, int]) -> tuple[str, str]:
+    if capability == _UNKNOWN:
+        return "float32", "the GPU's driver names no compute capability"
+    known = ".".join(map(str, capability))
+    for policy, needed in _OF_GPUS.items():
+        if capability >= needed:
+            return policy, f"the GPU multiplies it (compute capability {known})"
+    return "float32", f"the GPU has no fast 16-bit floats (compute capability {known})"
+
+
 def _compute_capability(gpu: object) -> tuple[int, int]:
     import tensorflow as tf
 
-    # Not told for GPUs of other makers.
-    return tf.config.experimental.get_device_details(gpu).get("compute_capability", (0, 0))
-
-
-def _dotted(version: tuple[int, int]) -> str:
-    return ".".join(map(str, version))
+    return tf.config.experimental.get_device_details(gpu).get("compute_capability", _UNKNOWN)

@@ -60,9 +60,11 @@ def test_auto_needs_onednn_on_a_processor(cpu, monkeypatch):
     [
         ([(9, 0)], "mixed_bfloat16"),
         ([(8, 0), (8, 6)], "mixed_bfloat16"),
-        ([(7, 5)], "float32"),
-        ([(9, 0), (7, 0)], "float32"),
+        ([(7, 5)], "mixed_float16"),
+        ([(9, 0), (7, 0)], "mixed_float16"),
+        ([(7, 0), (6, 1)], "float32"),
         ([None], "float32"),
+        ([(9, 0), None], "float32"),
     ],
 )
 def test_auto_asks_all_gpus(gpus, capabilities, expected):
