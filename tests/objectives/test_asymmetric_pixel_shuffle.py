@@ -7,6 +7,7 @@ import tensorflow as tf
 from cbsn.errors import ConfigError
 from cbsn.objectives import AsymmetricPixelShuffle
 from cbsn.training.trainer import Trainer
+from tests import rounding
 
 MASKED = ("bsn.branch1.body.0.weight", "bsn.branch2.body.0.weight")
 
@@ -33,24 +34,31 @@ def test_loss_and_gradients_golden(golden, torch_model, name):
 
 @pytest.mark.parametrize("name", ["apbsn", "ssbsn"])
 def test_ten_steps_golden(golden, torch_model, name):
-    """The trainer's own steps: normalisation, loss and Adam."""
+    """The trainer's own steps: normalisation, loss and Adam.
+
+    A few weights whose gradients are all rounding go another way than in PyTorch, so the root mean
+    square counts.
+    """
     data = np.load(golden(f"{name}/wrapper_train.npz"))
     recipe, network = torch_model(name)
-    recipe = dataclasses.replace(recipe, batch_size=1, learning_rate=1e-3)
+    rate, steps = 1e-3, 10
+    recipe = dataclasses.replace(recipe, batch_size=1, learning_rate=rate)
     trainer = Trainer(recipe)
     trainer.network.set_weights(network.get_weights())
     batch = tf.constant(data["x"].astype("uint8"))
-    losses = [float(trainer.train_step(batch)["total"]) for _ in range(10)]
+    losses = [float(trainer.train_step(batch)["total"]) for _ in range(steps)]
     np.testing.assert_allclose(losses, data["adam_loss_curve_lr1e-3"], rtol=0, atol=0.1)
     kernels = {
         "bsn.tail.6.weight": trainer.network.tail[-1].kernel,
         "bsn.branch1.body.0.weight": trainer.network.branches[0].masked.kernel,
     }
+    pixels = np.prod(batch.shape[1:3])
+    bound = rounding.of_adam(rounding.of_gradients(network, pixels), steps, rate)
     for key, kernel in kernels.items():
-        wanted, result = data[f"adam_w10/{key}"], kernel.numpy()
+        before, wanted, result = data[f"w/{key}"], data[f"adam_w10/{key}"], kernel.numpy()
         if key in MASKED:
-            wanted[1, 1] = result[1, 1] = 0
-        np.testing.assert_allclose(result, wanted, rtol=0, atol=1e-3, err_msg=key)
+            before[1, 1] = wanted[1, 1] = result[1, 1] = 0
+        assert rounding.rms(result - wanted) < bound < rounding.rms(wanted - before) / 3, key
 
 
 def test_the_mosaic_is_that_of_the_stride(random):
