@@ -13,8 +13,9 @@ from cbsn.recipes import Recipe
 
 ENGINES = ("tensorflow", "openvino")
 
-Run = Callable[[np.ndarray], np.ndarray]
-"""From tiles, float32 [N, h, w, C], to their results."""
+Run = Callable[[np.ndarray], Any]
+"""From tiles, float32 [N, h, w, C], to their results, which a GPU may still be computing:
+`numpy.asarray` waits for them."""
 
 _OPENVINO_PRECISIONS = {"float32": "f32", "mixed_bfloat16": "bf16"}
 
@@ -73,7 +74,7 @@ def choose_engine(wanted: str, precision: str, *, has_loop: bool = False) -> tup
 
 
 def compile_network(recipe: Recipe, network: Any, engine: str, *, blind: bool, padding: str) -> Run:
-    """Returns a network's pass as a function on arrays.
+    """Returns a network's pass as a function of arrays.
 
     One graph serves tiles of all sizes.
 
@@ -89,9 +90,8 @@ def compile_network(recipe: Recipe, network: Any, engine: str, *, blind: bool, p
     if engine == "openvino":
         return _openvino(recipe, network, options)
     if keras.backend.backend() != "tensorflow":
-        return lambda x: keras.ops.convert_to_numpy(network(x, **options))
-    graph = make_graph(network, blind=blind, padding=padding)
-    return lambda x: graph(x).numpy()
+        return lambda x: network(x, **options)
+    return make_graph(network, blind=blind, padding=padding)
 
 
 def make_graph(network: Any, **options: Any) -> Any:

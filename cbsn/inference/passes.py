@@ -1,23 +1,23 @@
 """The passes of a network that a recipe denoises by."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from cbsn.errors import ConfigError
 from cbsn.inference.engines import compile_network
+from cbsn.inference.frame import Frame
 from cbsn.inference.layout import Layout
 from cbsn.inference.refinement import RandomReplacement
-from cbsn.inference.tiled_pass import TiledPass
-from cbsn.inference.tiling import Tile
+from cbsn.inference.tiled_pass import AUTO_TILE, TiledPass
+from cbsn.inference.tiling import Index, Tile
 from cbsn.recipes import Recipe
 
 R3_MARGIN = 2
 """What a picture is reflected by for R3, where beyond its border there are zeros."""
 
-Index = tuple[np.ndarray, ...]
-Write = Callable[[Index, np.ndarray], None]
+Where = tuple[Index, ...]
 
 
 class Passes:
@@ -89,50 +89,75 @@ class Passes:
     def __call__(
         self,
         shape: tuple[int, int, int],
-        read: Callable[[Tile], np.ndarray],
-        write: Write,
+        frames: Sequence[Frame],
         report: Callable[[float], None],
-        orientation: int = 0,
     ) -> None:
-        """Denoises a picture.
+        """Denoises pictures of one shape.
 
         Args:
-            shape: height, width and channels (1 or 3) of the picture.
-            read: returns the noisy values of a tile, float32 [h, w, C], by `Tile.cut`.
-            write: gets the index of some pixels, and the result there, float32 [h, w, C]. All
-                that `read` is still to be asked for stays unwritten.
+            shape: height, width and channels (1 or 3) of each picture.
+            frames: the pictures.
             report: gets the share of the work that a tile was; they add up to 1.
-            orientation: int, number of the picture's orientation in a self-ensemble.
         """
+        # What is between the two passes of R3 is in memory as a whole.
+        at_once = max(1, AUTO_TILE**2 // (shape[0] * shape[1])) if self.r3 else len(frames)
+        for start in range(0, len(frames), at_once):
+            some = frames[start : start + at_once]
+            part = len(some) / len(frames)
+            self._denoise(shape, some, lambda share, part=part: report(part * share))
+
+    def _denoise(
+        self,
+        shape: tuple[int, int, int],
+        frames: Sequence[Frame],
+        report: Callable[[float], None],
+    ) -> None:
         height, width, channels = shape
         stride = self._recipe.denoise_stride
         # Zeros at the bottom and right make it a multiple of the stride.
         padded = tuple(-(-size // stride) * stride for size in (height, width))
         layouts = [Layout.mosaic(size, stride, self._recipe.denoise_pad) for size in padded]
 
-        def writing(write: Write, size: tuple[int, int], share: float) -> Callable:
-            def write_tile(tile: Tile, result: np.ndarray) -> None:
+        def writing(
+            writes: Sequence[Callable[[Where, np.ndarray], None]],
+            size: tuple[int, int],
+            share: float,
+        ) -> Callable[[int, Tile, np.ndarray], None]:
+            share /= len(frames) * size[0] * size[1]
+
+            def write_tile(number: int, tile: Tile, result: np.ndarray) -> None:
                 piece, where = tile.crop(result, *size)
-                write(where, piece)
-                report(share * piece.shape[0] * piece.shape[1] / (size[0] * size[1]))
+                writes[number](where, piece)
+                report(share * piece.shape[0] * piece.shape[1])
 
             return write_tile
 
-        def read_one(tile: Tile) -> np.ndarray:
-            return read(tile)[None]
+        def read(number: int, tile: Tile, out: np.ndarray) -> None:
+            frames[number].read(tile, out[0])
 
+        results = [frame.write for frame in frames]
         if self._refine is None:
-            self._first(*layouts, read_one, writing(write, (height, width), 1.0))
+            write = writing(results, (height, width), 1.0)
+            self._first(*layouts, channels, read, write, pictures=len(frames))
             return
         times = RandomReplacement.TIMES
-        first = np.empty((*padded, channels), np.float32)
-        self._first(*layouts, read_one, writing(first.__setitem__, padded, 1 / (1 + times)))
+        firsts = [np.empty((*padded, channels), np.float32) for _ in frames]
+        write = writing([first.__setitem__ for first in firsts], padded, 1 / (1 + times))
+        self._first(*layouts, channels, read, write, pictures=len(frames))
 
-        replacement = RandomReplacement(self._seed, orientation)
+        replacements = [RandomReplacement(self._seed, frame.orientation) for frame in frames]
+
+        def read_copies(number: int, tile: Tile, out: np.ndarray) -> None:
+            noisy = np.empty(out.shape[1:], np.float32)
+            frames[number].read(tile, noisy)
+            replacements[number].mix(tile, noisy, firsts[number], out)
+
         margin = R3_MARGIN if self._recipe.border == "zeros" else 0
         self._refine(
             *(Layout.reflected(size, margin) for size in padded),
-            lambda tile: replacement.mix(tile, read(tile), first),
-            writing(write, (height, width), times / (1 + times)),
+            channels,
+            read_copies,
+            writing(results, (height, width), times / (1 + times)),
+            pictures=len(frames),
             samples=times,
         )

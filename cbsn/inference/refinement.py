@@ -54,36 +54,49 @@ class RandomReplacement:
             bool [times, h, w, channels].
         """
         rows, columns = rows % self.PERIOD, columns % self.PERIOD
-        return self.table[:, rows[:, None], columns, :channels]
+        return self.table.take(rows, axis=1).take(columns, axis=2)[..., :channels]
 
-    def mix(self, tile: Tile, noisy: np.ndarray, denoised: np.ndarray) -> np.ndarray:
-        """Returns the copies for a tile, float32 [times, h, w, C].
+    def mix(self, tile: Tile, noisy: np.ndarray, denoised: np.ndarray, out: np.ndarray) -> None:
+        """Makes the copies for a tile.
 
         Args:
             tile: where they are.
             noisy: the tile's noisy values [h, w, C].
             denoised: the whole denoised picture [H, W, C].
+            out: float32 [times, h, w, C], what they are written into.
         """
+        out[...] = tile.cut(denoised)
         masks = self.masks(tile.rows.reads, tile.columns.reads, noisy.shape[-1])
-        return np.where(masks, noisy, tile.cut(denoised))
+        np.copyto(out, noisy, where=masks)
 
 
 def self_ensemble(
-    denoise: Callable[[int, np.ndarray, np.ndarray], None], image: np.ndarray
+    denoise: Callable[[dict[int, tuple[np.ndarray, np.ndarray]]], None], images: np.ndarray
 ) -> np.ndarray:
-    """Denoises a picture in its eight orientations, turned back and averaged (×8 self-ensemble).
+    """Denoises pictures in their eight orientations, turned back and averaged (×8 self-ensemble).
 
     Args:
-        denoise: called with the number of an orientation, the picture in it, and an array float32
-            like it, to which it adds the result.
-        image: [H, W, C].
+        denoise: called once or twice, so that all orientations of a call have one shape, with the
+            turned pictures by the numbers of the orientations; each with an array float32 like
+            them, to which it adds the results.
+        images: [N, H, W, C].
 
     Returns:
-        float32 [H, W, C].
+        float32 [N, H, W, C].
     """
-    total = np.zeros(image.shape, np.float32)
-    for orientation in range(NUM_ORIENTATIONS):
-        # Views: what is added to the turned sum is turned back by that.
-        denoise(orientation, orient(image, orientation), orient(total, orientation))
+    total = np.zeros(images.shape, np.float32)
+    # Views: what is added to the turned sum is turned back by that.
+    turned = {
+        number: tuple(_orient_each(each, number) for each in (images, total))
+        for number in range(NUM_ORIENTATIONS)
+    }
+    for shape in dict.fromkeys(each.shape for each, _ in turned.values()):
+        denoise({number: pair for number, pair in turned.items() if pair[0].shape == shape})
     total /= NUM_ORIENTATIONS
     return total
+
+
+def _orient_each(images: np.ndarray, orientation: int) -> np.ndarray:
+    """As `orient`, of each of [N, H, W, C], as a view."""
+    turned = orient(np.moveaxis(images, 0, -1), orientation)
+    return np.moveaxis(turned, -1, 0)

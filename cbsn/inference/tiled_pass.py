@@ -1,8 +1,9 @@
-"""Running a network over a whole picture, a tile at a time."""
+"""Running a network over whole pictures, a few tiles at a time."""
 
 import collections
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,6 +14,21 @@ from cbsn.inference.tiling import Tile, make_bands
 AUTO_TILE = 342
 """Side of the tiles of `tile="auto"`: the full-size network takes 0.7 GB for one in float32, on a
 CPU; larger ones gain little, as only their rims are computed twice."""
+
+
+class Work(NamedTuple):
+    """A tile of one of several pictures.
+
+    Args:
+        picture: int, its number.
+        tile: the tile.
+        needed: int, how many tiles, of all pictures and in their order, see pixels of this one
+            before they may be overwritten.
+    """
+
+    picture: int
+    tile: Tile
+    needed: int
 
 
 class TiledPass:
@@ -45,53 +61,110 @@ class TiledPass:
         self,
         rows: Layout,
         columns: Layout,
-        read: Callable[[Tile], np.ndarray],
-        write: Callable[[Tile, np.ndarray], None],
+        channels: int,
+        read: Callable[[int, Tile, np.ndarray], object],
+        write: Callable[[int, Tile, np.ndarray], None],
+        *,
+        pictures: int = 1,
         samples: int = 1,
     ) -> None:
         """Runs the network.
 
         Args:
-            rows: how the picture's rows are given to the network.
+            rows: how the rows of each picture are given to the network.
             columns: likewise its columns.
-            read: returns what the network is to see in place of a tile, float32
-                [samples, h, w, 1 or 3]. Where the network takes three, one channel is seen three
-                times, and the results are averaged; where it takes one, three are seen one by one.
-            write: gets a tile and the mean result of its samples, float32 [h, w, 1 or 3]; not
-                before all tiles that see pixels of it are read.
+            channels: int, of the pictures, 1 or 3. Where the network takes three, one channel is
+                seen three times, and the results are averaged; where it takes one, three are seen
+                one by one.
+            read: takes a picture's number, a tile, and an array float32 [samples, h, w, C], into
+                which it writes what the network is to see in place of the tile.
+            write: gets a picture's number, a tile and the mean result of its samples, float32
+                [h, w, C]; not before all tiles that see pixels of it are read.
+            pictures: int, how many pictures there are, all of one size.
             samples: int, as above.
         """
         bands = make_bands(rows, columns, **self._options)
-        # The first place that is still needed as it was when a band begins, and after the last.
-        firsts = [band[0].rows.first for band in bands]
-        needed = [*np.minimum.accumulate(firsts[::-1])[::-1], rows.reads.size]
-        done: collections.deque[tuple[Tile, np.ndarray]] = collections.deque()
-        for band, needed_next in zip(bands, needed[1:], strict=True):
-            done.extend(self._band(band, read, samples))
-            while done and done[0][0].rows.stop <= needed_next:
-                write(*done.popleft())
+        groups = [*self._groups(_plan(bands, pictures), samples)]
 
-    def _band(
-        self, band: Sequence[Tile], read: Callable[[Tile], np.ndarray], samples: int
-    ) -> Iterator[tuple[Tile, np.ndarray]]:
-        for (height, width), tiles in itertools.groupby(band, lambda tile: tile.source_shape):
-            # What is small goes together, as many as fill a large tile.
-            batch = max(1, AUTO_TILE**2 // (height * width))
-            tiles = list(tiles)
-            for start in range(0, len(tiles), max(1, batch // samples)):
-                group = tiles[start : start + max(1, batch // samples)]
-                y = self._run_colors(np.concatenate([read(tile) for tile in group]), batch)
-                y = y.reshape(len(group), samples, *y.shape[1:]).mean(axis=1)
-                yield from zip(group, y, strict=True)
+        def read_group(group: Sequence[Work]) -> np.ndarray:
+            x = np.empty((len(group), samples, *group[0].tile.source_shape, channels), np.float32)
+            for work, out in zip(group, x, strict=True):
+                read(work.picture, work.tile, out)
+            return x.reshape(-1, *x.shape[2:])
 
-    def _run_colors(self, x: np.ndarray, batch: int) -> np.ndarray:
-        """Runs the network over [n, h, w, 1 or 3], `batch` at a time."""
-        count, channels = len(x), x.shape[-1]
+        done: collections.deque[tuple[Work, np.ndarray]] = collections.deque()
+        for group, y, reads in self._results(groups, read_group):
+            y = y.reshape(len(group), samples, *y.shape[1:])
+            done.extend(zip(group, y.mean(axis=1) if samples > 1 else y[:, 0], strict=True))
+            while done and done[0][0].needed <= reads:
+                work, result = done.popleft()
+                write(work.picture, work.tile, result)
+
+    def _groups(self, plan: Sequence[Work], samples: int) -> Iterator[Sequence[Work]]:
+        """Divides the work into what is read at a time: small tiles together."""
+        for shape, each in itertools.groupby(plan, lambda work: work.tile.source_shape):
+            works = [*each]
+            size = max(1, _at_once(shape) // samples)
+            for start in range(0, len(works), size):
+                yield works[start : start + size]
+
+    def _results(
+        self, groups: Sequence[Sequence[Work]], read: Callable[[Sequence[Work]], np.ndarray]
+    ) -> Iterator[tuple[Sequence[Work], np.ndarray, int]]:
+        """Runs the network over groups of tiles.
+
+        While a device of its own computes one of them, the host reads the next, and the caller has
+        the time to write the previous.
+
+        Yields:
+            Each group; the results of its tiles' samples; and how many tiles have been read.
+        """
+        running, reads = None, 0
+        for group in groups:
+            x = read(group)
+            finished = running and (running[0], self._finish(running[1]))
+            running = group, self._start(x)
+            if finished:
+                yield *finished, reads + len(group)
+            reads += len(group)
+        if running:
+            yield running[0], self._finish(running[1]), reads
+
+    def _start(self, x: np.ndarray) -> list:
+        """Has the network begin with [n, h, w, 1 or 3], as many at a time as memory allows."""
+        channels = x.shape[-1]
         if channels < self._channels:
             x = np.repeat(x, self._channels, axis=-1)
         elif channels > self._channels:
             x = np.concatenate(np.split(x, channels, axis=-1))
-        y = np.concatenate([self._run(x[i : i + batch]) for i in range(0, len(x), batch)])
+        calls = -(-len(x) // _at_once(x.shape[1:3]))
+        return [channels, *map(self._run, np.array_split(x, calls))]
+
+    def _finish(self, running: list) -> np.ndarray:
+        """Waits for the results of `_start`, [n, h, w, 1 or 3]."""
+        channels, *results = running
+        results = [np.asarray(each) for each in results]
+        y = np.concatenate(results) if len(results) > 1 else results[0]
         if channels < self._channels:
             return y.mean(axis=-1, keepdims=True)
-        return np.concatenate(np.split(y, len(y) // count), axis=-1)
+        if channels > self._channels:
+            return np.concatenate(np.split(y, channels), axis=-1)
+        return y
+
+
+def _at_once(shape: tuple[int, int]) -> int:
+    """How many tiles of a shape are computed at once: as many small ones as fill a large one."""
+    return max(1, AUTO_TILE**2 // (shape[0] * shape[1]))
+
+
+def _plan(bands: Sequence[Sequence[Tile]], pictures: int) -> list[Work]:
+    """All tiles of all pictures, in their order."""
+    tiles = [*itertools.chain.from_iterable(bands)]
+    # The first place that is needed as it was for each tile or a later one.
+    firsts = np.minimum.accumulate([tile.rows.first for tile in reversed(tiles)])[::-1]
+    needed = np.searchsorted(firsts, [tile.rows.stop for tile in tiles])
+    return [
+        Work(picture, tile, picture * len(tiles) + int(count))
+        for picture in range(pictures)
+        for tile, count in zip(tiles, needed, strict=True)
+    ]

@@ -1,12 +1,16 @@
 """Cutting a picture into tiles whose results fit together exactly."""
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 
 import numpy as np
 
 from cbsn.inference.layout import Layout
+
+Index = slice | np.ndarray
+"""Places along one axis of an array: a slice where they are evenly spaced, which copies nothing."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,10 +31,48 @@ class Span:
     first: int
     stop: int
 
-    def kept(self, size: int) -> tuple[np.ndarray, np.ndarray]:
+    def inside(self, size: int) -> tuple[Index, Index | None]:
+        """Says what a picture of `size` rows has of the rows that are read.
+
+        Returns:
+            The rows to take, any row standing for those that are zeros; and which of the rows that
+            are taken those are, None if there are none.
+        """
+        if self._reads_last < size and isinstance(self._reads_index, slice):
+            return self._reads_index, None
+        outside = (self.reads < 0) | (self.reads >= size)
+        return (
+            _index(np.where(outside, 0, self.reads)),
+            np.flatnonzero(outside) if outside.any() else None,
+        )
+
+    def kept(self, size: int) -> tuple[Index, Index]:
         """Returns which of the result's rows fill a picture of `size` rows, and which of these."""
+        if self._writes_last < size and isinstance(self._writes_index, slice):
+            return slice(self.margin, self.margin + self.writes.size), self._writes_index
         pieces = np.flatnonzero((self.writes >= 0) & (self.writes < size))
-        return self.margin + pieces, self.writes[pieces]
+        return _index(self.margin + pieces), _index(self.writes[pieces])
+
+    # A span is asked once for each picture of a stack.
+    @functools.cached_property
+    def _reads_last(self) -> int:
+        return self.reads.max()
+
+    @functools.cached_property
+    def _reads_index(self) -> Index:
+        return _index(self.reads)
+
+    @functools.cached_property
+    def _writes_last(self) -> int:
+        return self.writes.max(initial=-1)
+
+    @functools.cached_property
+    def _writes_index(self) -> Index:
+        return _index(self.writes)
+
+
+def _copy(values: np.ndarray, out: np.ndarray) -> None:
+    out[...] = values
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,30 +93,33 @@ class Tile:
         return self.rows.reads.size, self.columns.reads.size
 
     def cut(
-        self, image: np.ndarray, convert: Callable[[np.ndarray], np.ndarray] = np.asarray
+        self,
+        image: np.ndarray,
+        convert: Callable[[np.ndarray, np.ndarray], None] = _copy,
+        out: np.ndarray | None = None,
     ) -> np.ndarray:
         """Returns a copy of the tile's source of an image [H, W, C].
 
         Args:
             image: the picture.
-            convert: what to make of its values. Rows and columns that it does not have come out
-                as 0 all the same.
+            convert: writes what is to be made of the first array's values into the second one.
+                Rows and columns that the picture does not have come out as 0 all the same.
+            out: [h, w, C], what it is written into. Default None: a new array of the image's dtype.
         """
-        rows, columns = self.rows.reads, self.columns.reads
-        in_rows, in_columns = (
-            (each >= 0) & (each < size)
-            for each, size in zip((rows, columns), image.shape[:2], strict=True)
-        )
-        piece = convert(image[np.ix_(rows[in_rows], columns[in_columns])])
-        if piece.shape[:2] == self.source_shape:
-            return piece
-        source = np.zeros((*self.source_shape, image.shape[2]), piece.dtype)
-        source[np.ix_(in_rows, in_columns)] = piece
-        return source
+        if out is None:
+            out = np.empty((*self.source_shape, image.shape[2]), image.dtype)
+        rows, rows_outside = self.rows.inside(image.shape[0])
+        columns, columns_outside = self.columns.inside(image.shape[1])
+        convert(_take(image, rows, columns), out)
+        if rows_outside is not None:
+            out[rows_outside] = 0
+        if columns_outside is not None:
+            out[:, columns_outside] = 0
+        return out
 
     def crop(
         self, result: np.ndarray, height: int, width: int
-    ) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
+    ) -> tuple[np.ndarray, tuple[Index, ...]]:
         """Returns the part of the network's result that fills pixels, and the index of these.
 
         Args:
@@ -84,7 +129,31 @@ class Tile:
         """
         from_rows, rows = self.rows.kept(height)
         from_columns, columns = self.columns.kept(width)
-        return result[np.ix_(from_rows, from_columns)], np.ix_(rows, columns)
+        where = rows, columns
+        if not any(isinstance(each, slice) for each in where):
+            where = np.ix_(*where)
+        return _take(result, from_rows, from_columns), where
+
+
+def _index(places: np.ndarray) -> Index:
+    """A slice of the same places, if they are evenly spaced, else the places themselves."""
+    if not places.size or places.min() < 0:
+        return places
+    step = places[1] - places[0] if places.size > 1 else 1
+    if step == 0 or (np.diff(places) != step).any():
+        return places
+    stop = places[-1] + np.sign(step)
+    return slice(int(places[0]), None if stop < 0 else int(stop), int(step))
+
+
+def _take(image: np.ndarray, rows: Index, columns: Index) -> np.ndarray:
+    """`image[np.ix_(rows, columns)]`, as a view where these are slices."""
+    slices = (each if isinstance(each, slice) else slice(None) for each in (rows, columns))
+    piece = image[tuple(slices)]
+    for axis, each in enumerate((rows, columns)):
+        if not isinstance(each, slice):
+            piece = piece.take(each, axis)
+    return piece
 
 
 def make_bands(

@@ -2,6 +2,7 @@ import keras
 import numpy as np
 import pytest
 import skimage.data
+import tensorflow as tf
 from PIL import Image
 
 import cbsn
@@ -479,3 +480,70 @@ def test_unusable_strengths(model):
     for options in ({"strength": 1.5}, {"color_strength": -1}, {"strength": float("nan")}):
         with pytest.raises(ConfigError, match="takes a number from 0 to 1"):
             Denoiser(*model, **options)
+
+
+def _each(denoise, images, white=None):
+    return np.stack([denoise(image, white=white) for image in images])
+
+
+@pytest.mark.parametrize(("name", "r3"), [("cbsn", False), ("apbsn", True), ("photo", False)])
+@pytest.mark.parametrize("self_ensemble", [False, True])
+@pytest.mark.parametrize("tile", [16, "auto"])
+def test_a_batch_is_each_of_its_pictures(random, name, r3, self_ensemble, tile):
+    recipe, network = _small_model(name)
+    options = {"r3": r3, "self_ensemble": self_ensemble, "tile": tile, "seed": 7}
+    denoise = Denoiser(recipe, network, **options)
+    for shape in ((5, 20, 20, 3), (2, 13, 31, 3), (3, 17, 9, 1), (1, 6, 6, 3)):
+        # Each in a range of its own, so that statistics matter.
+        levels = random.uniform(0.2, 1, (shape[0], 1, 1, 1))
+        images = (random.random(shape) * levels).astype(np.float32)
+        before = images.copy()
+        result = denoise.batch(images, white=1.0)
+        assert result.dtype == images.dtype
+        np.testing.assert_array_equal(images, before)
+        np.testing.assert_allclose(result, _each(denoise, images, 1.0), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float64, ">u2", ">f4"])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_a_batch_takes_what_a_picture_may_be(denoise, random, dtype, channels):
+    images = random.random((4, 11, 14, channels))
+    if np.dtype(dtype).itemsize == 2:  # some use fewer than 16 bits
+        images *= np.reshape([4000, 65535, 255, 9], (4, 1, 1, 1))
+    elif dtype == np.uint8:
+        images *= 255
+    images = images.astype(dtype)
+    if channels % 2 == 0:
+        images[1, ..., -1] = 0
+        images[2, :5, ..., -1] = 0
+    result = denoise.batch(images)
+    assert result.dtype == images.dtype
+    expected = _each(denoise, images)
+    atol = 1 if np.dtype(dtype).kind == "u" else 1e-5
+    np.testing.assert_allclose(result.astype(float), expected.astype(float), rtol=0, atol=atol)
+    np.testing.assert_array_equal(result[..., 3:], images[..., 3:])
+
+
+def test_a_batch_goes_through_the_network_together(random):
+    calls = []
+
+    class Counting(Identity):
+        def __call__(self, x, **options):
+            tf.py_function(lambda shape: calls.append(tuple(shape.numpy())), [tf.shape(x)], [])
+            return super().__call__(x, **options)
+
+    images = random.random((6, 24, 24, 3))
+    for self_ensemble, count in ((False, 6), (True, 48)):
+        calls.clear()
+        denoise = Denoiser(RECIPES["cbsn"], Counting(), self_ensemble=self_ensemble)
+        np.testing.assert_allclose(denoise.batch(images), images, atol=1e-6)
+        assert calls == [(count, 40, 40, 3)]
+
+
+def test_a_batch_of_none_and_other_arrays_that_are_none(denoise):
+    assert denoise.batch(np.zeros((0, 9, 9, 3), np.uint8)).shape == (0, 9, 9, 3)
+    for shape in ((9, 9, 3), (2, 9, 9, 5), (2, 0, 9, 3)):
+        with pytest.raises(ImageError, match=r"batch.*Received"):
+            denoise.batch(np.zeros(shape, np.uint8))
+    with pytest.raises(ImageError, match=r"A picture of the batch.*finite"):
+        denoise.batch(np.full((2, 3, 3, 3), np.nan))

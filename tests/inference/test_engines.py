@@ -67,7 +67,7 @@ def test_openvino_computes_the_same(golden, random):
     side = 2 * network.receptive_field_radius
     for height, width in ((6, 18), (60, 12), (6, 18)):
         x = random.normal(size=(2, height + side, width + side, 3)).astype("float32")
-        expected = ours(x)
+        expected = np.asarray(ours(x))
         assert expected.shape == (2, height, width, 3)
         # Kernels sum up to 144 products in orders of their own, by which each of 12 layers is off
         # by 144 2⁻²⁴ of its values at most: 1.03e-4.
@@ -91,8 +91,9 @@ def test_bfloat16_is_off_by_its_rounding_at_most(golden, random, needs_engine, e
     side = 2 * single.receptive_field_radius
     x = random.normal(size=(2, 60 + side, 48 + side, 3)).astype("float32")
     options = {"blind": False, "padding": "valid"}
-    expected = compile_network(recipe, single, "tensorflow", **options)(x)
-    difference = np.abs(compile_network(recipe, half, engine, **options)(x) - expected)
+    expected = np.asarray(compile_network(recipe, single, "tensorflow", **options)(x))
+    result = np.asarray(compile_network(recipe, half, engine, **options)(x))
+    difference = np.abs(result - expected)
     roundings = 3 * sum(weight.path.endswith("kernel") for weight in single.weights)
     assert _rms(difference) <= np.sqrt(roundings) * 2**-8 * _rms(expected)
     assert difference.max() <= roundings * 2**-8 * np.abs(expected).max()

@@ -5,6 +5,7 @@ import pytest
 
 from cbsn.data.augment import NUM_ORIENTATIONS, orient
 from cbsn.errors import ConfigError
+from cbsn.inference.frame import Frame
 from cbsn.inference.passes import Passes
 from cbsn.inference.refinement import RandomReplacement, self_ensemble
 
@@ -17,7 +18,11 @@ def _denoise(model, x, *, orientation=0, tile=None, **options):
 def _run(passes, x, orientation=0):
     """Runs the passes on float32 [H, W, C] in the network's units."""
     result = np.full(x.shape, np.nan, np.float32)
-    passes(x.shape, lambda tile: tile.cut(x), result.__setitem__, lambda share: None, orientation)
+
+    def read(tile, out):
+        tile.cut(x, out=out)
+
+    passes(x.shape, [Frame(read, result.__setitem__, orientation)], lambda share: None)
     return result
 
 
@@ -67,11 +72,12 @@ def test_self_ensemble_golden(golden, torch_model, name):
     data = np.load(golden(f"{name}/ensemble_crop.npz"))
     passes, x = Passes(*torch_model(name), "tensorflow", side=None, r3=False), data["x"][0]
 
-    def denoise(orientation, turned, total):
-        total += _run(passes, turned, orientation)
+    def denoise(orientations):
+        for orientation, (turned, totals) in orientations.items():
+            totals[0] += _run(passes, turned[0], orientation)
 
-    expected = data["y_self_ensemble"][0]
-    np.testing.assert_allclose(self_ensemble(denoise, x), expected, rtol=0, atol=5e-3)
+    expected = data["y_self_ensemble"]
+    np.testing.assert_allclose(self_ensemble(denoise, x[None]), expected, rtol=0, atol=5e-3)
     # In another order, they are the same eight.
     ours = {orient(x, number).tobytes() for number in range(NUM_ORIENTATIONS)}
     theirs = {data[f"ensemble_in_{number}"][0].tobytes() for number in range(NUM_ORIENTATIONS)}
