@@ -11,7 +11,7 @@ from cbsn.augmentation.draws import Draws, each
 Tensor = Any
 
 SHRINKS = (2, 3, 4)
-"""How many times smaller the pictures are made."""
+"""How many times smaller the pictures are made: neighbouring numbers."""
 
 DRAWS = 30
 """Random numbers that a picture takes, at most."""
@@ -36,8 +36,8 @@ _FREQUENCY, _CONTRAST, _HARD = (0.08, 0.5), (0.05, 0.7), 3.0
 times as steep as a sine wave their edges may be."""
 
 _OTHER_LIGHT, _LIGHT, _TINT = 0.5, (0.2, 1.0), (0.6, 1.0)
-"""Share in another light; how much of it is left, and of each channel in addition, as lamps
-differ."""
+"""Share in another light; how much of it is left, unless told otherwise, and of each channel in
+addition."""
 
 _OTHER_ORDER = 0.5
 """Share of the pictures whose channels are put in another order."""
@@ -53,7 +53,7 @@ _ORDERS = np.stack(
 )
 
 
-def shrink(pictures: Tensor, size: int, draws: Draws, crisp: Tensor) -> Tensor:
+def shrink(pictures: Tensor, size: int, draws: Draws, crisp: Tensor | None = None) -> Tensor:
     """Cuts windows out of pictures, and makes them 2, 3 or 4 times smaller.
 
     A denoised photograph is soft, and still has faults. As the mean of 2 × 2 pixels or more it is
@@ -64,17 +64,17 @@ def shrink(pictures: Tensor, size: int, draws: Draws, crisp: Tensor) -> Tensor:
         pictures: float32 [N, P, P, C], P ≥ `size`.
         size: int, side of the results. Where P does not hold a window that is twice as large, the
             pictures keep their scale.
-        draws: gives four numbers a picture.
-        crisp: bool [N].
+        draws: gives four numbers a picture; without `crisp` three.
+        crisp: bool [N], or None for none of them.
 
     Returns:
         float32 [N, size, size, C].
     """
     side = pictures.shape[1]
     shrinks = [times for times in SHRINKS if times * size <= side] or [1]
-    times = ops.take(np.array(shrinks, "int32"), draws.whole(len(shrinks)))
+    times = shrinks[0] + draws.whole(len(shrinks))
     room = side - size * times + 1
-    points = ops.logical_and(crisp, draws.happens(_POINTS))
+    points = None if crisp is None else ops.logical_and(crisp, draws.happens(_POINTS))
     # Cutting and averaging are one matrix for the rows, and one for the columns.
     rows, columns = (_cells(side, size, times, draws.whole(room), points) for _ in range(2))
     y = ops.einsum("nip,npqc->niqc", rows, pictures)
@@ -94,6 +94,21 @@ def turn(pictures: Tensor, draws: Draws) -> Tensor:
     return ops.where(each(draws.happens(0.5)), turned, pictures)
 
 
+def relight(pictures: Tensor, draws: Draws, light: tuple[float, float]) -> Tensor:
+    """Puts half of the pictures into another light, less of it and of another colour.
+
+    Args:
+        pictures: float32 [N, S, S, C].
+        draws: gives 2 + C numbers a picture.
+        light: how much of it is left, at least and at most; of each channel in addition 0.6 to 1,
+            as lamps differ.
+    """
+    other_light = draws.happens(_OTHER_LIGHT)
+    left = draws.uniform(*light)[:, None]
+    left = left * ops.stack([draws.uniform(*_TINT) for _ in range(pictures.shape[-1])], axis=1)
+    return ops.where(each(other_light), pictures * left[:, None, None], pictures)
+
+
 def vary(pictures: Tensor, draws: Draws, crisp: Tensor) -> Tensor:
     """Makes some pictures softer, sharper, darker, of other colours, or gives them a pattern.
 
@@ -105,7 +120,6 @@ def vary(pictures: Tensor, draws: Draws, crisp: Tensor) -> Tensor:
     Returns:
         The same shape and range.
     """
-    channels = pictures.shape[-1]
     blurred = _blur(pictures, draws.uniform(*_SIGMA))
     sharper = pictures + each(draws.uniform(*_AMOUNT)) * (pictures - blurred)
     changed = draws.happens(ops.where(crisp, _SHARP, _SOFT))
@@ -114,12 +128,9 @@ def vary(pictures: Tensor, draws: Draws, crisp: Tensor) -> Tensor:
     pattern = ops.clip(pictures * _pattern(pictures.shape[1], draws), 0.0, 1.0)
     patterned = ops.logical_and(crisp, draws.happens(_PATTERNED))
     pictures = ops.where(each(patterned), pattern, pictures)
-    other_light = draws.happens(_OTHER_LIGHT)
-    light = draws.uniform(*_LIGHT)[:, None]
-    light = light * ops.stack([draws.uniform(*_TINT) for _ in range(channels)], axis=1)
-    pictures = ops.where(each(other_light), pictures * light[:, None, None], pictures)
-    if channels == 3:
-        order = ops.take(_ORDERS, draws.whole(len(_ORDERS)), axis=0)
+    pictures = relight(pictures, draws, _LIGHT)
+    if pictures.shape[-1] == 3:
+        order = ops.take(_ORDERS, draws.index(len(_ORDERS)), axis=0)
         reordered = ops.einsum("nhwc,ncd->nhwd", pictures, order)
         pictures = ops.where(each(draws.happens(_OTHER_ORDER)), reordered, pictures)
         saturation = each(draws.log_uniform(*_SATURATION))
@@ -144,18 +155,23 @@ def _pattern(size: int, draws: Draws) -> Tensor:
     return 1 + each(draws.uniform(*_CONTRAST)) * wave
 
 
-def _cells(side: int, size: int, times: Tensor, start: Tensor, points: Tensor) -> Tensor:
+def _cells(side: int, size: int, times: Tensor, start: Tensor, points: Tensor | None) -> Tensor:
     """[N, size, side], which takes of cells of `times` neighbours, from `start` on, the mean.
 
     Where `points` is true, it takes the one in the middle.
     """
-    place = np.arange(side, dtype="int32")[None] - start[:, None]
-    cell = ops.floor_divide(place, times[:, None])
-    inside = ops.equal(cell[:, None], np.arange(size, dtype="int32")[None, :, None])
+    # Integers, but float32: TensorFlow computes with int32 in the host's memory, which a GPU would
+    # wait for. Those below 2^24 are exact; and half a pixel keeps each quotient so far from the
+    # next integer that it does not matter how a device rounds it.
+    place = np.arange(side, dtype="float32")[None] - start[:, None]
+    cell = ops.floor((place + 0.5) / times[:, None])
+    inside = ops.equal(cell[:, None], np.arange(size, dtype="float32")[None, :, None])
     inside = ops.cast(inside, "float32")
-    middle = ops.equal(place - cell * times[:, None], ops.floor_divide(times, 2)[:, None])
+    means = inside / times[:, None, None]
+    if points is None:
+        return means
+    middle = ops.equal(place - cell * times[:, None], ops.floor(times * 0.5)[:, None])
     single = inside * ops.cast(middle, "float32")[:, None]
-    means = inside / ops.cast(times[:, None, None], "float32")
     return ops.where(points[:, None, None], single, means)
 
 

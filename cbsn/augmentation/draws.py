@@ -2,9 +2,14 @@
 
 from typing import Any
 
+import keras
 from keras import ops
 
 Tensor = Any
+
+_INDEX = "int64" if keras.config.backend() == "tensorflow" else "int32"
+"""TensorFlow computes with int32 in the host's memory, which a GPU would wait for, and looking
+something up takes a sum; JAX has no int64 unless it is asked for."""
 
 
 class Draws:
@@ -30,9 +35,13 @@ class Draws:
         return low * ops.power(ops.convert_to_tensor(high / low, "float32"), next(self._columns))
 
     def whole(self, count: Any) -> Tensor:
-        """Draws int32 [N] in [0, count); `count` is an int or int32 [N]."""
-        number = ops.cast(ops.floor(next(self._columns) * ops.cast(count, "float32")), "int32")
+        """Draws integers [N] in [0, count), as float32; `count` is an int, or such numbers [N]."""
+        number = ops.floor(next(self._columns) * count)
         return ops.minimum(number, count - 1)  # the product may be rounded up
+
+    def index(self, count: int) -> Tensor:
+        """Draws integers [N] in [0, count), as `ops.take` takes them."""
+        return ops.cast(self.whole(count), _INDEX)
 
     def happens(self, share: Any) -> Tensor:
         """Draws bool [N], true with a probability of `share`."""

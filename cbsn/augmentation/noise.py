@@ -11,6 +11,7 @@ from cbsn.augmentation.clean import LUMA
 from cbsn.augmentation.draws import Draws, each
 from cbsn.augmentation.jpeg import compress
 from cbsn.data.correlated_noise import CorrelatedNoise
+from cbsn.srgb import to_linear, to_srgb
 
 Tensor = Any
 
@@ -41,6 +42,8 @@ _JPEG, _QUALITY, _SUBSAMPLED = 0.6, (60.0, 99.0), 0.5
 @dataclasses.dataclass(frozen=True)
 class NoiseTables:
     """Models of noise as arrays, for pictures of one size.
+
+    The arrays may be tensors.
 
     Args:
         brightness: float32 [M, C, K], of M models, C channels and K points of a tone curve,
@@ -73,6 +76,26 @@ class NoiseTables:
             roots=np.stack([_whole(model.root((size, size))) for model in models]),
             linear=np.array([model.linear for model in models], "float32"),
         )
+
+    @classmethod
+    def on_device(cls, models: Sequence[CorrelatedNoise], size: int) -> "NoiseTables":
+        """Returns the same tables as `of`, of tensors.
+
+        A graph is given tensors, but has copies of arrays in itself: with 127 models, of 128
+        pixels, it took 5 times as long to make, and 1 GiB.
+        """
+        arrays = vars(cls.of(models, size))
+        return cls(**{name: ops.convert_to_tensor(array) for name, array in arrays.items()})
+
+    def draw(self, draws: Draws) -> "NoiseTables":
+        """Returns the tables of one model for each picture.
+
+        Args:
+            draws: gives a number a picture.
+        """
+        model = draws.index(len(self.linear))
+        tables = {name: ops.take(table, model, axis=0) for name, table in vars(self).items()}
+        return NoiseTables(**tables)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +135,7 @@ def add_noise(
     Args:
         clean: float32 [N, S, S, C] in [0, 1].
         crisp: bool [N], which of them are crisper than lenses draw.
-        tables: what the noise is like; their arrays may be tensors.
+        tables: what the noise is like.
         family: how strong it is.
         draws: gives 13 numbers a picture.
         random: gives `random.normal(shape)`.
@@ -121,14 +144,13 @@ def add_noise(
         The same shape, multiples of 1/255 in [0, 1].
     """
     rows, size, _, channels = clean.shape
-    model = draws.whole(len(tables.linear))
+    model = tables.draw(draws)
     processed = draws.happens(family.processed)
     if_processed = ops.cast(processed, "float32")
-    roots = ops.take(tables.roots, model, axis=0)
     white = random.normal((rows, channels, size, size))
     wider = draws.uniform(0.0, _WIDER) * if_processed
     chroma = draws.uniform(0.0, _CHROMA_WIDER) * ops.cast(draws.happens(_CHROMA), "float32")
-    field = _correlated(white, roots, wider, chroma * if_processed)
+    field = _correlated(white, model.roots, wider, chroma * if_processed)
     share = draws.uniform() * ops.cast(draws.happens(_WHITE), "float32") * if_processed
     other = random.normal((rows, size, size, channels))
     field = ops.sqrt(1 - each(share)) * field + ops.sqrt(each(share)) * other
@@ -136,15 +158,10 @@ def add_noise(
         ops.where(processed, of_processed, of_others)
         for of_processed, of_others in zip(family.processed_gain, family.gain, strict=True)
     )
-    sigma = _sigma(
-        clean, *(ops.take(each_, model, axis=0) for each_ in (tables.brightness, tables.sigma))
-    )
+    sigma = _sigma(clean, model.brightness, model.sigma)
     noise = sigma * field * each(draws.log_uniform(low, high))
-    linear = ops.where(
-        processed, draws.happens(_LINEAR), ops.take(tables.linear, model, axis=0) > 0.5
-    )
-    noisy = ops.where(each(linear), _add_in_linear_light(clean, noise), clean + noise)
-    noisy = ops.clip(noisy, 0.0, 1.0)
+    linear = ops.where(processed, draws.happens(_LINEAR), model.linear > 0.5)
+    noisy = _add(clean, noise, linear)
     none = draws.happens(ops.where(crisp, family.none_if_crisp, family.none))
     noisy = ops.where(each(none), clean, noisy)
     quality, is_jpeg = draws.uniform(*_QUALITY), draws.happens(_JPEG)
@@ -152,6 +169,35 @@ def add_noise(
     return ops.where(
         each(ops.logical_and(is_jpeg, processed)), compressed, ops.round(noisy * 255) / 255
     )
+
+
+def add_measured_noise(
+    clean: Tensor, tables: NoiseTables, gain: tuple[float, float], draws: Draws, random: Any
+) -> Tensor:
+    """Returns pictures with noise as it was measured, not rounded, as `MeasuredNoise` does.
+
+    Args:
+        clean: float32 [N, S, S, C] in [0, 1].
+        tables: what the noise is like.
+        gain: lowest and highest > 0, of what the noise is multiplied with; it is drawn uniformly in
+            its logarithm.
+        draws: gives two numbers a picture.
+        random: gives `random.normal(shape)`.
+
+    Returns:
+        The same shape, in [0, 1].
+    """
+    rows, size, _, channels = clean.shape
+    model = tables.draw(draws)
+    field = _filtered(random.normal((rows, channels, size, size)), model.roots)
+    sigma = _sigma(clean, model.brightness, model.sigma) * each(draws.log_uniform(*gain))
+    return _add(clean, sigma * ops.transpose(field, (0, 2, 3, 1)), model.linear > 0.5)
+
+
+def _add(clean: Tensor, noise: Tensor, linear: Tensor) -> Tensor:
+    """Adds noise, in linear light where `linear`, bool [N], is true; the result is in [0, 1]."""
+    noisy = ops.where(each(linear), _add_in_linear_light(clean, noise), clean + noise)
+    return ops.clip(noisy, 0.0, 1.0)
 
 
 def _correlated(white: Tensor, roots: Tensor, wider: Tensor, chroma: Tensor) -> Tensor:
@@ -166,11 +212,15 @@ def _correlated(white: Tensor, roots: Tensor, wider: Tensor, chroma: Tensor) -> 
     luma = _luma(roots)
     # Two Gaussian blurs in a row are one, whose variance is the sum.
     both = _blurred(luma, wider) + _blurred(roots - luma, ops.sqrt(wider**2 + chroma**2))
-    spectrum = ops.fft2((white, ops.zeros_like(white)))
-    spectrum = tuple(ops.einsum("ncdhw,ndhw->nchw", both, part) for part in spectrum)
-    field, _ = ops.ifft2(spectrum)
-    field = field * ops.sqrt(_power(roots) / ops.maximum(_power(both), _TINY))
+    field = _filtered(white, both) * ops.sqrt(_power(roots) / ops.maximum(_power(both), _TINY))
     return ops.transpose(field, (0, 2, 3, 1))
+
+
+def _filtered(white: Tensor, roots: Tensor) -> Tensor:
+    """White noise [N, C, S, S] with its spectrum multiplied by roots [N, C, C, S, S]."""
+    spectrum = ops.fft2((white, ops.zeros_like(white)))
+    spectrum = tuple(ops.einsum("ncdhw,ndhw->nchw", roots, part) for part in spectrum)
+    return ops.ifft2(spectrum)[0]
 
 
 def _luma(roots: Tensor) -> Tensor:
@@ -205,14 +255,10 @@ def _sigma(clean: Tensor, brightness: Tensor, sigma: Tensor) -> Tensor:
 
 
 def _add_in_linear_light(clean: Tensor, noise: Tensor) -> Tensor:
-    """Adds noise, given in sRGB values, behind the sRGB curve (IEC 61966-2-1); in [0, 1]."""
-    dark = clean <= 0.04045
-    curve = ops.power((ops.maximum(clean, 0.04045) + 0.055) / 1.055, 2.4)
-    light = ops.where(dark, clean / 12.92, curve)
-    slope = ops.where(dark, 1 / 12.92, 2.4 * light / (clean + 0.055))
-    light = ops.clip(light + noise * slope, 0.0, 1.0)
-    curve = 1.055 * ops.power(ops.maximum(light, 0.0031308), 1 / 2.4) - 0.055
-    return ops.where(light <= 0.0031308, light * 12.92, curve)
+    """Adds noise, given in sRGB values, behind the sRGB curve; in [0, 1]."""
+    light = to_linear(clean)
+    slope = ops.where(clean <= 0.04045, 1 / 12.92, 2.4 * light / (clean + 0.055))
+    return to_srgb(ops.clip(light + noise * slope, 0.0, 1.0))
 
 
 def _padded(curve: np.ndarray, points: int) -> np.ndarray:

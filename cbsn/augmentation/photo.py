@@ -55,12 +55,7 @@ class PhotoAugmentation:
             )
         self._size = size
         self._family = family or NoiseFamily()
-        arrays = vars(NoiseTables.of(models, size))
-        # A graph is given tensors, but has copies of arrays in itself: with 127 models, of 128
-        # pixels, it took 5 times as long to make, and 1 GiB.
-        self._tables = NoiseTables(
-            **{name: ops.convert_to_tensor(array) for name, array in arrays.items()}
-        )
+        self._tables = NoiseTables.on_device(models, size)
 
     def __call__(self, pictures: Tensor, random: Any) -> Tensor:
         """Makes a pair of each picture.

@@ -17,7 +17,9 @@ class Retake:
 
     A denoised photograph is soft, and still has faults. Made 2, 3 or 4 times smaller it is sharp,
     and next to free of them: as clean as any. Half of the time it is put into another light, less
-    of it and of another colour; and then it is given noise.
+    of it and of another colour; and then it is given noise. `OwnNoiseAugmentation` does the same
+    with measured noise on the device that trains; simulated cameras draw from Poisson's
+    distribution, which is left to NumPy.
 
     Args:
         noise: what is added.

@@ -41,6 +41,7 @@ class MeasuredNoise:
 
     Attributes:
         models: list of `CorrelatedNoise`, at least one.
+        gain: as given.
 
     Raises:
         DataError: if there are too few flat blocks, or pictures of different channels.
@@ -51,7 +52,7 @@ class MeasuredNoise:
     """
 
     def __init__(self, pictures: Iterable[np.ndarray], gain: tuple[float, float] = (1.0, 1.0)):
-        self._gain = gain
+        self.gain = gain
         self.models = []
         survey, group, blocks = Survey(), [], None
         for picture in pictures:
@@ -80,7 +81,7 @@ class MeasuredNoise:
             ConfigError: likewise.
         """
         model = self.models[random.integers(len(self.models))]
-        low, high = self._gain
+        low, high = self.gain
         return model(image, random, low * (high / low) ** random.random())
 
     def clean(self, image: np.ndarray) -> np.ndarray:
@@ -93,7 +94,7 @@ class MeasuredNoise:
 
     def __str__(self) -> str:
         count = len(self.models)
-        gain = "-".join(f"{value:g}" for value in dict.fromkeys(self._gain))
+        gain = "-".join(f"{value:g}" for value in dict.fromkeys(self.gain))
         return f"noise measured in {count} place{'s' * (count > 1)}, {gain} times as strong"
 
 

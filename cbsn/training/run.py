@@ -13,7 +13,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from cbsn.augmentation import PhotoAugmentation
+from cbsn.augmentation import OwnNoiseAugmentation, PhotoAugmentation
 from cbsn.cluster import Cluster
 from cbsn.data.pipeline import PatchPipeline
 from cbsn.devices import make_strategy
@@ -173,13 +173,13 @@ def _train(
             recipe_name, changes, records, noise=options.noise, gray=gray
         )
     recipe = customised(recipe_name, **changes)
-    noise = options.noise
     channels = recipe.network_config["channels"]
     augmentation = None
     if augmented:
         augmentation = PhotoAugmentation(measure_own(records, channels).models, recipe.patch_size)
     elif options.own_noise:
-        noise = measure_own(records, channels, options.own_noise)
+        own = measure_own(records, channels, options.own_noise)
+        augmentation = OwnNoiseAugmentation(own, recipe.patch_size)
     pipeline = PatchPipeline(
         records,
         recipe.patch_size,
@@ -189,16 +189,17 @@ def _train(
         workers=workers.count,
         skip_bad_records=options.skip_bad_records,
         channels=channels,
-        noise=noise,
+        noise=options.noise,
         shots=shots,
-        whole=augmented,
+        whole=augmentation is not None,
     )
     epochs = options.epochs or (0 if changes.get("max_steps") else recipe.epochs)
     if epochs:
         steps = epochs * pipeline.steps_per_epoch
         recipe = customised(recipe_name, **{**changes, "max_steps": steps})
     gpus = len(tf.config.get_visible_devices("GPU"))
-    noise = str(augmentation or noise) if augmentation or noise else None
+    noise = augmentation or options.noise
+    noise = str(noise) if noise else None
     ema = recipe.ema if options.ema is None else options.ema
     facts = [recipe.to_dict(), precision, ema, options.seed, records.counts, gpus, noise]
     workers.agree(zlib.crc32(json.dumps(facts).encode()), "flags, precision, data and GPUs")

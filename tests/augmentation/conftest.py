@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from cbsn.data.correlated_noise import CorrelatedNoise
+from cbsn.noise.measured_noise import MeasuredNoise
 
 
 class Recorded:
@@ -31,6 +32,24 @@ def _model(channels, sigma, linear):
         np.array([[20.0, sigma], [120.0, 2 * sigma], [220.0, sigma + c]]) for c in range(channels)
     ]
     return CorrelatedNoise(curves, mix[:, :, None, None] * reach, linear=linear)
+
+
+def _measured(channels, gain):
+    """Noise measured on flat pictures that have such noise: at least a model for each kind."""
+    random = np.random.default_rng(0)
+    flat = [np.full((128, 128, channels), value, np.float32) for value in (0.2, 0.5, 0.8)]
+    kinds = _model(channels, 3.0, True), _model(channels, 6.0, False)
+    return MeasuredNoise([model(picture, random) for model in kinds for picture in flat], gain)
+
+
+@pytest.fixture
+def measured():
+    """Measured noise, for pictures of 1 or 3 channels."""
+
+    def make(channels=3, gain=(1.0, 1.0)):
+        return _measured(channels, gain)
+
+    return make
 
 
 @pytest.fixture

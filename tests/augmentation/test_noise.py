@@ -4,7 +4,13 @@ from keras import ops
 
 from cbsn.augmentation import noise as module
 from cbsn.augmentation.draws import Draws
-from cbsn.augmentation.noise import DRAWS, NoiseFamily, NoiseTables, add_noise
+from cbsn.augmentation.noise import (
+    DRAWS,
+    NoiseFamily,
+    NoiseTables,
+    add_measured_noise,
+    add_noise,
+)
 from cbsn.data.correlated_noise import CorrelatedNoise
 
 SIZE = 32
@@ -107,6 +113,38 @@ def test_in_linear_light_as_correlated_noise_adds_it(models, channels, random):
     field = module._correlated(ops.convert_to_tensor(white), tables.roots, as_it_is, as_it_is)
     sigma = module._sigma(ops.convert_to_tensor(clean), tables.brightness, tables.sigma)
     noisy = module._add_in_linear_light(ops.convert_to_tensor(clean), sigma * field)
+    np.testing.assert_allclose(ops.convert_to_numpy(noisy)[0], expected, atol=1e-5)
+
+
+class Given:
+    """The same numbers for every picture, and NumPy's noise."""
+
+    def __init__(self, *values):
+        self._values = np.float32([values])
+
+    def uniform(self, shape):
+        return np.repeat(self._values, shape[0], axis=0)
+
+    def normal(self, shape):
+        return np.random.default_rng(1).standard_normal(shape, np.float32)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("number", [0, 1])
+def test_measured_noise_is_what_numpy_adds(models, channels, number, random):
+    """From the same random numbers, by the model and with the gain that they stand for."""
+    clean = random.random((1, 16, 16, channels), np.float32)
+    model = models(channels)[number]
+    expected = model(clean[0], np.random.default_rng(1), gain=0.5 * 4**0.7)
+    given = Given(0.5 * number, 0.7)
+    noisy = add_measured_noise(
+        ops.convert_to_tensor(clean),
+        NoiseTables.on_device(models(channels), 16),
+        (0.5, 2.0),
+        Draws(given, 1, 2),
+        given,
+    )
+    assert np.abs(expected - clean[0]).mean() > 0.01
     np.testing.assert_allclose(ops.convert_to_numpy(noisy)[0], expected, atol=1e-5)
 
 

@@ -1,3 +1,4 @@
+import functools
 import subprocess
 import sys
 
@@ -6,6 +7,7 @@ import pytest
 import tensorflow as tf
 from keras import ops
 
+from cbsn.augmentation.own_noise import OwnNoiseAugmentation
 from cbsn.augmentation.photo import PhotoAugmentation
 from cbsn.errors import ConfigError
 from cbsn.training.step_random import StepRandom
@@ -38,6 +40,55 @@ def test_rows_do_not_depend_on_who_computes_them(models, random):
 def test_patches_must_fit_jpeg_blocks(models):
     with pytest.raises(ConfigError, match=r"multiple of 16.*--patchsize 64. Received: .* 72"):
         PhotoAugmentation(models(), 72)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_xla_makes_the_same_pictures(models, channels, recorded, random):
+    """To what rounding to 8 bits and to JPEG's steps makes of a rounding error, as below."""
+    pictures = tf.constant(random.random((16, 70, 70, channels), np.float32))
+    augment = PhotoAugmentation(models(channels), 32)
+    plain, xla = (
+        tf.function(lambda x: augment(x, recorded()), jit_compile=xla)(pictures).numpy()
+        for xla in (False, True)
+    )
+    np.testing.assert_allclose(plain[..., channels:], xla[..., channels:], atol=1e-5)
+    differs = np.abs(plain - xla)[..., :channels] > 1e-4
+    assert differs.mean() < 0.01
+
+
+_ARITHMETIC = {
+    *("AddV2", "Sub", "Mul", "FloorDiv", "FloorMod", "Maximum", "Minimum", "SelectV2", "Range"),
+    *("Less", "LessEqual", "Greater", "GreaterEqual", "Equal", "Neg", "Sum", "Prod"),
+}
+
+
+@pytest.mark.parametrize("kind", [PhotoAugmentation, OwnNoiseAugmentation])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_nothing_is_computed_with_int32(models, measured, kind, channels):
+    """TensorFlow does that in the host's memory, which a GPU waits for; constants it folds."""
+    noise = models(channels) if kind is PhotoAugmentation else measured(channels)
+    augment = kind(noise, 32)
+    graph = (
+        tf.function(lambda x, step: augment(x, StepRandom(0, step, 4)))
+        .get_concrete_function(tf.TensorSpec((4, 70, 70, channels)), tf.TensorSpec((), tf.int64))
+        .graph
+    )
+
+    @functools.cache
+    def varies(operation):
+        if operation.type == "Shape" and operation.inputs[0].shape.is_fully_defined():
+            return False
+        return operation.type == "Placeholder" or any(varies(x.op) for x in operation.inputs)
+
+    found = [
+        operation.name
+        for operation in graph.get_operations()
+        if operation.type in _ARITHMETIC
+        and any(
+            x.dtype == tf.int32 and varies(x.op) for x in (*operation.inputs, *operation.outputs)
+        )
+    ]
+    assert found == []
 
 
 JAX = """
