@@ -33,7 +33,7 @@ from cbsn.precision import choose_precision
 from cbsn.recipes import RECIPES, Recipe
 from cbsn.training.dataset import is_gray
 from cbsn.training.strides import some_patches
-from cbsn.training.teaching import make_target
+from cbsn.training.teaching import make_targets, patches_at_once
 
 _ADAPTED = "adapted"
 
@@ -325,14 +325,25 @@ def _fit(recipe: Recipe, strides: dict[str, int], largest: int) -> Recipe:
 def _denoised(
     student: Model, patches: PicturePatches, precision: str, deadline: float
 ) -> list[np.ndarray]:
-    """What the student makes of the first patches, one at least."""
+    """What the student makes of the first patches, one at least.
+
+    They are denoised together, first one, then as many as there are already; towards the deadline
+    as many as there is time for.
+    """
     engine, _ = choose_engine("auto", precision, has_loop=student.network.has_loop)
     denoise = Denoiser(student.recipe, student.network, engine=engine, self_ensemble=True)
-    denoised = []
-    for index in tqdm(range(len(patches)), unit="patch", desc="its pictures"):
-        denoised.append(make_target(patches[index], [denoise]))
-        if time.monotonic() >= deadline:
-            break
+    denoised, most = [], patches_at_once(patches.patch_size)
+    started = time.monotonic()
+    with tqdm(total=len(patches), unit="patch", desc="its pictures") as bar:
+        while len(denoised) < len(patches):
+            done, now = len(denoised), time.monotonic()
+            if done and now >= deadline:
+                break
+            fit = int((deadline - now) * done / (now - started)) if done else 1
+            count = max(1, min(done, most, len(patches) - done, fit))
+            some = np.stack([patches[index] for index in range(done, done + count)])
+            denoised.extend(make_targets(some, [denoise]))
+            bar.update(count)
     return denoised
 
 

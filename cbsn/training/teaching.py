@@ -23,6 +23,9 @@ TARGETS = "targets"
 
 _FACTS = "teachers.json"
 
+_PATCHES_AT_ONCE, _BYTES_AT_ONCE = 64, 2**24
+"""Patches that are denoised together at most, and their bytes as float32."""
+
 
 def teach(
     records: PatchRecords,
@@ -88,21 +91,29 @@ def measure_own(
         ) from error
 
 
-def make_target(patch: np.ndarray, teachers: Sequence[Denoiser]) -> np.ndarray:
-    """Returns what is to be learned of a noisy patch.
+def patches_at_once(patch_size: int) -> int:
+    """Returns how many patches `make_targets` is to be given at a time."""
+    return max(1, min(_PATCHES_AT_ONCE, _BYTES_AT_ONCE // (patch_size**2 * 3 * 4)))
+
+
+def make_targets(patches: np.ndarray, teachers: Sequence[Denoiser]) -> np.ndarray:
+    """Returns what is to be learned of noisy patches.
 
     Args:
-        patch: [H, W, 3] uint8, uint16 or float in [0, 1].
+        patches: [N, H, W, 3] uint8, uint16 or float in [0, 1].
         teachers: of whose pictures the mean is taken.
 
     Returns:
         The same shape and dtype.
+
+    Raises:
+        ImageError: if values of a patch are not finite.
     """
-    full = np.float32(value_range(patch.dtype))
-    unit = patch.astype(np.float32) / full
-    mean = np.mean([teacher(unit, white=1.0) for teacher in teachers], axis=0)
-    target = with_low_frequencies(unit, mean)
-    return target if patch.dtype.kind == "f" else np.rint(target * full).astype(patch.dtype)
+    full = np.float32(value_range(patches.dtype))
+    unit = patches.astype(np.float32) / full
+    mean = np.mean([teacher.batch(unit, white=1.0) for teacher in teachers], axis=0)
+    targets = with_low_frequencies(unit, mean)
+    return targets if patches.dtype.kind == "f" else np.rint(targets * full).astype(patches.dtype)
 
 
 def _write(
@@ -123,22 +134,36 @@ def _write(
         ],
     }
     _prepare_folder(folder, facts)
-    start, shape = 0, (records.patch_size, records.patch_size, 3)
+    start, at_once = 0, patches_at_once(records.patch_size)
     with tqdm(total=len(records), unit="patch", desc="teacher") as bar:
         for path, count in zip(paths, records.counts, strict=True):
             if not path.exists():
                 with RecordWriter(path) as writer:
-                    for index in range(start, start + count):
-                        try:
-                            target = make_target(records[index], denoisers)
-                        except (DataError, ImageError) as error:
-                            if not skip_bad_records:
-                                raise DataError(f"{records.describe(index)}: {error}") from error
-                            target = np.zeros(shape, records.dtype)
-                        writer.write(target)
-                        bar.update()
+                    for first in range(start, start + count, at_once):
+                        indices = range(first, min(first + at_once, start + count))
+                        for target in _targets(records, indices, denoisers, skip_bad_records):
+                            writer.write(target)
+                        bar.update(len(indices))
             start += count
             bar.update(start - bar.n)
+
+
+def _targets(
+    records: PatchRecords, indices: range, teachers: Sequence[Denoiser], skip_bad_records: bool
+) -> list[np.ndarray]:
+    """The targets of some records, or black ones for those that are damaged, if they may be."""
+    try:
+        return [*make_targets(np.stack([records[index] for index in indices]), teachers)]
+    except (DataError, ImageError) as error:
+        if len(indices) > 1:  # one by one, to see which of them it is
+            return [
+                target
+                for index in indices
+                for target in _targets(records, range(index, index + 1), teachers, skip_bad_records)
+            ]
+        if not skip_bad_records:
+            raise DataError(f"{records.describe(indices[0])}: {error}") from error
+        return [np.zeros((records.patch_size, records.patch_size, 3), records.dtype)]
 
 
 def _prepare_folder(folder: Path, facts: dict) -> None:

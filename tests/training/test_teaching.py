@@ -7,6 +7,7 @@ from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.low_frequencies import with_low_frequencies
 from cbsn.model_folder import save_model
 from cbsn.recipes import customised
+from cbsn.training import teaching as module
 from cbsn.training.teaching import measure_own, teach
 
 SIZE = 24
@@ -122,3 +123,53 @@ def test_noise_that_cannot_be_seen_is_refused(tmp_path):
     records = PatchRecords([tmp_path / "a.tfrecords"], 64, np.uint8)
     with pytest.raises(DataError, match=r"too few flat blocks.*--recipe distill --noise camera"):
         measure_own(records, 3, (1, 1))
+
+
+def test_patches_are_denoised_together(records, tmp_path, model, monkeypatch):
+    """As many at a time as memory is meant for; one by one the targets are the same but for ties.
+
+    Rounding errors of the network's float32, of some 1e-6 of 255 levels, decide whether a value is
+    rounded up that is so close to the middle of two integers: one of 1,000 at most.
+    """
+    counts = []
+    batch = Denoiser.batch
+
+    def count(self, images, **options):
+        counts.append(len(images))
+        return batch(self, images, **options)
+
+    monkeypatch.setattr(Denoiser, "batch", count)
+    size = SIZE**2 * 3 * 4
+    found = []
+    for most, expected in ((10 * size, [2, 3]), (2 * size, [2, 2, 1]), (1, [1] * 5)):
+        monkeypatch.setattr(module, "_BYTES_AT_ONCE", most)
+        targets = teach(records, [tmp_path / model], tmp_path / str(most), precision="float32")
+        assert counts == expected
+        counts.clear()
+        found.append(np.stack([targets[index] for index in range(5)]).astype(int))
+    for other in found[1:]:
+        assert np.abs(found[0] - other).max() <= 1
+        assert (found[0] != other).mean() <= 1e-3
+    monkeypatch.setattr(module, "_BYTES_AT_ONCE", 2**24)
+    assert [module.patches_at_once(size) for size in (64, 256, 4096)] == [64, 21, 1]
+
+
+@pytest.mark.parametrize("bad", ["damaged", "not finite"])
+def test_one_bad_record_does_not_cost_its_neighbours_their_targets(tmp_path, random, model, bad):
+    patches = random.random((4, SIZE, SIZE, 3)).astype("float32")
+    if bad == "not finite":
+        patches[2, 3, 4] = np.nan
+    path = tmp_path / "f.tfrecords"
+    _write(path, patches)
+    if bad == "damaged":
+        content = bytearray(path.read_bytes())
+        content[len(content) * 5 // 8] ^= 1
+        path.write_bytes(content)
+    records = PatchRecords([path], SIZE, np.float32)
+    with pytest.raises(DataError, match=r"[Rr]ecord 2 of .*f\.tfrecords"):
+        _teach(records, tmp_path, tmp_path / model)
+    assert not [*(tmp_path / "targets").glob("*.tfrecords")]
+    pairs = _teach(records, tmp_path, tmp_path / model, skip_bad_records=True)
+    targets = PatchRecords([tmp_path / "targets/00000.tfrecords"], SIZE, np.float32)
+    assert [targets[index].any() for index in range(4)] == [True, True, False, True]
+    assert (pairs[3][..., 3:] == targets[3]).all()
