@@ -5,7 +5,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 DEMO := demo
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo test test-slow test-gpu lint clean
 
 # Noisy pictures in, denoised ones out: by the model that ships, and by the same after it has had
 # two minutes to get used to these pictures.
@@ -21,6 +21,10 @@ test: $(VENV)/installed-dev
 
 test-slow: $(VENV)/installed-dev
 	$(PY) -m pytest -n auto -m slow
+
+# In one process, or several would share the GPU's memory.
+test-gpu: $(VENV)/installed-dev
+	$(PY) -m pytest -m gpu
 
 lint: $(VENV)/installed-dev
 	$(PY) -m ruff check .

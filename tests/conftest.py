@@ -30,6 +30,15 @@ def _take_signals():
 _take_signals()
 
 
+def pytest_runtest_setup(item):
+    """Skips tests marked `gpu` where there is none."""
+    if item.get_closest_marker("gpu"):
+        import tensorflow as tf
+
+        if not tf.config.list_physical_devices("GPU"):
+            pytest.skip("needs a GPU, and TensorFlow sees none")
+
+
 @pytest.fixture(autouse=True)
 def signals_as_in_the_foreground():
     """Each test finds the signals so, whatever has started the tests and whatever ran before."""
