@@ -1,0 +1,87 @@
+"""Denoising on a GPU."""
+
+import numpy as np
+import pytest
+
+from cbsn.inference import passes
+from cbsn.inference.denoiser import Denoiser
+
+
+@pytest.fixture
+def noisy(photographs, add_noise, random):
+    """A photograph of 300 × 451 pixels, uint8, with noise."""
+    [picture] = add_noise([photographs[1]], 15, random)
+    return np.clip(255 * picture, 0, 255).round().astype("uint8")
+
+
+def _assert_same_pixels(result, expected, what):
+    """A sum that is off by some 1/1000 of a level falls on the other side of a half so often."""
+    apart = np.abs(result.astype(int) - expected)
+    assert apart.max() <= 1, what
+    assert np.mean(apart) < 0.02, what
+    assert result.std() > 10
+
+
+@pytest.mark.gpu
+def test_pixels_are_those_of_the_cpu(run_on, golden, noisy, tmp_path):
+    models = ("photo", "photo_large", str(golden("small/CBSN_small.ckpt")))
+    np.save(tmp_path / "noisy.npy", noisy)
+    code = f"""
+        import cbsn, numpy as np
+        for number, model in enumerate({models!r}):
+            denoise = cbsn.load_denoiser(model, precision="float32", engine="tensorflow")
+            np.save(f"{{number}}.npy", denoise(np.load("noisy.npy")))
+        """
+    run_on("CPU:0", code)
+    for number, model in enumerate(models):
+        result = Denoiser.load(model, precision="float32")(noisy)
+        _assert_same_pixels(result, np.load(tmp_path / f"{number}.npy"), model)
+
+
+@pytest.mark.gpu
+def test_where_memory_runs_out_pixels_stay(run_on, noisy, tmp_path):
+    """Of the tiles that are computed at once, and of a picture that is not divided at all."""
+    large = np.tile(noisy, (4, 3, 1))
+    np.save(tmp_path / "noisy.npy", large)
+    output = run_on(
+        "GPU:0",
+        """
+        import cbsn, numpy as np, warnings
+        for tile in ("auto", 0):
+            denoise = cbsn.load_denoiser("photo_large", precision="float32", tile=tile)
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always")
+                np.save(f"{tile}.npy", denoise(np.load("noisy.npy")))
+            print("told", [str(each.message) for each in caught])
+        """,
+        megabytes=512,
+    )
+    told = [line for line in output.splitlines() if line.startswith("told")]
+    assert [line.count("too little memory") for line in told] == [1, 1], told
+    expected = Denoiser.load("photo_large", precision="float32")(large)
+    for tile in ("auto", 0):
+        _assert_same_pixels(np.load(tmp_path / f"{tile}.npy"), expected, tile)
+
+
+def test_tiles_have_one_shape_whatever_the_picture(device, noisy, monkeypatch):
+    """For each new one a GPU first tries how to convolve it. Pictures smaller than a tile have theirs."""
+    if device.startswith("CPU"):
+        monkeypatch.setattr(passes, "has_gpu", lambda: True)
+    compile_network = passes.compile_network
+    shapes, graphs = set(), []
+
+    def compile_recording(*args, **kwargs):
+        graphs.append(compile_network(*args, **kwargs))
+
+        def run(x):
+            shapes.add(x.shape[1:])
+            return graphs[-1](x)
+
+        return run
+
+    monkeypatch.setattr(passes, "compile_network", compile_recording)
+    denoise = Denoiser.load("photo", precision="float32", engine="tensorflow", tile=128)
+    for height, width in ((250, 300), (287, 440), (300, 262)):
+        assert denoise(noisy[:height, :width]).shape == (height, width, 3)
+    assert len(shapes) == 1
+    assert [graph.experimental_get_tracing_count() for graph in graphs] == [1]
