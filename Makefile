@@ -17,14 +17,14 @@ demo: $(VENV)/installed
 	$(PY) -m cbsn.demo report $(DEMO)
 
 test: $(VENV)/installed-dev
-	$(PY) -m pytest -n auto -m 'not slow'
+	$(PY) -m pytest -n auto -m 'not slow and not gpu'
 
 test-slow: $(VENV)/installed-dev
 	$(PY) -m pytest -n auto -m slow
 
-# In one process, or several would share the GPU's memory.
+# In one process, as some of these limit or fill the GPU's memory.
 test-gpu: $(VENV)/installed-dev
-	$(PY) -m pytest -m gpu
+	$(PY) -m pytest -m gpu -rs
 
 lint: $(VENV)/installed-dev
 	$(PY) -m ruff check .

@@ -89,7 +89,9 @@ def select_gpus(wanted: str | None, *, most: int | None = None) -> int:
 
 
 def has_gpu() -> bool:
-    """Whether TensorFlow sees a GPU, which it computes on then."""
+    """Whether TensorFlow sees a GPU, which it computes on then; False on Keras' other backends."""
+    if keras.backend.backend() != "tensorflow":
+        return False
     import tensorflow as tf
 
     return bool(tf.config.get_visible_devices("GPU"))

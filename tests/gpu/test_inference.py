@@ -64,7 +64,7 @@ def test_where_memory_runs_out_pixels_stay(run_on, noisy, tmp_path):
 
 
 def test_tiles_have_one_shape_whatever_the_picture(device, noisy, monkeypatch):
-    """For each new one a GPU first tries how to convolve it. Pictures smaller than a tile have theirs."""
+    """A GPU first tries how to convolve each new one. Pictures smaller than a tile have theirs."""
     if device.startswith("CPU"):
         monkeypatch.setattr(passes, "has_gpu", lambda: True)
     compile_network = passes.compile_network
