@@ -30,21 +30,20 @@ def of_gradients(network, pixels):
     return 2 * of_outputs(network) + pixels * ROUNDING
 
 
-def of_adam(error, steps, rate):
+def of_adam(error, path):
     """Bound on the root mean square of the error of the weights after some steps of Adam.
 
     Adam divides gradients by their own size, so that a weight whose gradient is all rounding moves
-    as far as any, by up to `rate` a step, and to either side: single weights are as far apart as
-    they can get. But there are few of them. With gradients of a standard deviation of 1 that are
-    normally distributed, and off by ε, a step is off by ε / |g| of `rate`, and by 2 at most. The
-    mean of the square of that is 8 ε / √(2π) or 3.2 ε, and its root 1.8 √ε.
+    as far as any, by up to the learning rate each step, and to either side: single weights are as
+    far apart as they can get. But there are few of them. With gradients of a standard deviation of
+    1 that are normally distributed, and off by ε, a step is off by ε / |g| of the rate, and by 2 at
+    most. The mean of the square of that is 8 ε / √(2π) or 3.2 ε, and its root 1.8 √ε.
 
     Args:
         error: float, ε.
-        steps: int.
-        rate: float, the learning rate.
+        path: float, the sum of the learning rates of all steps.
     """
-    return 2 * np.sqrt(error) * steps * rate
+    return 2 * np.sqrt(error) * path
 
 
 def rms(x):

@@ -125,4 +125,4 @@ def test_ten_steps_of_pytorch(device, golden, name, xla):
         wanted, result = data[f"adam_w10/{key}"], kernel.numpy()
         if key in MASKED:
             wanted[1, 1] = result[1, 1] = 0
-        assert rounding.rms(result - wanted) < rounding.of_adam(error, steps, rate), key
+        assert rounding.rms(result - wanted) < rounding.of_adam(error, steps * rate), key

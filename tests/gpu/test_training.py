@@ -51,7 +51,7 @@ def _bound(trainer, steps):
     """How far apart weights may be after some steps that were summed in another order."""
     recipe = trainer.recipe
     error = rounding.of_gradients(trainer.network, recipe.batch_size * recipe.patch_size**2)
-    return rounding.of_adam(error, steps, RATE)
+    return rounding.of_adam(error, steps * RATE)
 
 
 def _gradients(trainer, batch):
@@ -204,7 +204,7 @@ def test_a_batch_that_does_not_fit_is_taken_in_parts(run_on, xla):
             print("parts", trainer.accumulate)
         error = rounding.of_gradients(trainer.network, 8 * 240**2)
         apart = rounding.rms(np.subtract(*weights))
-        assert apart < rounding.of_adam(error, 2, 1e-3), apart
+        assert apart < rounding.of_adam(error, 2 * 1e-3), apart
         """,
         megabytes=1536,
     )

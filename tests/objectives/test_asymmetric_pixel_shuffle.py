@@ -53,7 +53,7 @@ def test_ten_steps_golden(golden, torch_model, name):
         "bsn.branch1.body.0.weight": trainer.network.branches[0].masked.kernel,
     }
     pixels = np.prod(batch.shape[1:3])
-    bound = rounding.of_adam(rounding.of_gradients(network, pixels), steps, rate)
+    bound = rounding.of_adam(rounding.of_gradients(network, pixels), steps * rate)
     for key, kernel in kernels.items():
         before, wanted, result = data[f"w/{key}"], data[f"adam_w10/{key}"], kernel.numpy()
         if key in MASKED:
