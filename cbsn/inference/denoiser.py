@@ -14,18 +14,15 @@ from cbsn.errors import ConfigError, ImageError
 from cbsn.inference.engines import choose_engine
 from cbsn.inference.frame import ROUNDINGS, Frame, Units
 from cbsn.inference.hidden_pixels import HiddenPixels
-from cbsn.inference.passes import Passes, Where
+from cbsn.inference.passes import Passes, Where, auto_side
 from cbsn.inference.refinement import self_ensemble
 from cbsn.inference.strength import Strength
-from cbsn.inference.tiled_pass import AUTO_TILE
+from cbsn.inference.tiled_pass import AUTO_TILE as AUTO_TILE
 from cbsn.inference.tiling import Tile
 from cbsn.model_path import load_model
 from cbsn.precision import choose_precision
 from cbsn.recipes import Recipe
 from cbsn.value_range import ValueRange, value_range
-
-_RIMS = 8
-"""Tiles are at least as large as so many receptive-field radii, unless told otherwise."""
 
 _ROWS_AT_ONCE = 256
 """Of a self-ensemble's sum, when it is made into pixels."""
@@ -41,6 +38,10 @@ class Denoiser:
     receptive field, so the result does not depend on the tiling. Networks that are not local are
     the exception: SS-BSN's attention, and the means of the residual attention U-Net, are of the
     tile that a pixel is in, the overlap included, and no more.
+
+    On a GPU, which needs a while for each new size of its input, large pictures go through in
+    windows of one size, several in a call. Where memory does not suffice, fewer are taken, then
+    parts of them, with a `CbsnWarning`.
 
     Args:
         recipe: how the network was trained, and how it denoises.
@@ -179,6 +180,7 @@ class Denoiser:
                 integers are above `white`.
             ModelError: if the network returns values that are not finite. A picture that was to
                 be denoised in place is lost then.
+            MemoryError: if memory does not suffice, not even for small parts of a tile.
         """
         image = np.asarray(image)
         _check(image, "A picture", (2, 3))
@@ -321,8 +323,7 @@ def _add(total: np.ndarray, where: Where, result: np.ndarray) -> None:
 
 def _tile_side(tile: str | int | None, network: Any) -> int | None:
     if tile == "auto":
-        # So large that the rim around a tile is not most of the work.
-        return max(AUTO_TILE, _RIMS * network.receptive_field_radius)
+        return auto_side(network)
     try:
         side = int(tile or 0)
     except ValueError:

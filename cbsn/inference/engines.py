@@ -64,7 +64,7 @@ def choose_engine(wanted: str, precision: str, *, has_loop: bool = False) -> tup
         return wanted, "as asked for"
     if keras.backend.backend() != "tensorflow":
         return "tensorflow", f"the network as it is, on Keras' {keras.backend.backend()}"
-    if precision != "mixed_bfloat16" or "amx_bf16" not in cpu_flags() or _has_gpu():
+    if precision != "mixed_bfloat16" or "amx_bf16" not in cpu_flags() or has_gpu():
         return "tensorflow", "OpenVINO gains only with bfloat16 on a processor with AMX"
     if has_loop:
         return "tensorflow", "OpenVINO cannot compute self-similarity attention"
@@ -135,7 +135,21 @@ def _openvino(recipe: Recipe, network: Any, options: dict[str, Any]) -> Run:
     return run
 
 
-def _has_gpu() -> bool:
+def has_gpu() -> bool:
+    """Whether TensorFlow computes on a GPU."""
+    if keras.backend.backend() != "tensorflow":
+        return False
     import tensorflow as tf
 
     return bool(tf.config.get_visible_devices("GPU"))
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether memory did not suffice, the device's or the host's."""
+    # By its name, as JAX has an error of its own for it, and TensorFlow may not be imported.
+    name = "RESOURCE_EXHAUSTED"
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "ResourceExhaustedError"
+        or name in str(error)
+    )

@@ -91,7 +91,7 @@ def denoise_with(
                 return picture.with_pixels(pixels)
             except MemoryError as error:
                 reason = str(error) or "not enough memory"
-                raise MemoryError(f"{reason}; try a smaller --tile") from error
+                raise MemoryError(f"{reason}; try a smaller --tile, or another device") from error
 
         return denoise
 

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from cbsn.errors import ConfigError
-from cbsn.inference.engines import compile_network
+from cbsn.inference.calls import Room
+from cbsn.inference.engines import compile_network, has_gpu
 from cbsn.inference.frame import Frame
 from cbsn.inference.layout import Layout
 from cbsn.inference.refinement import RandomReplacement
@@ -14,10 +15,21 @@ from cbsn.inference.tiled_pass import AUTO_TILE, TiledPass
 from cbsn.inference.tiling import Index, Tile
 from cbsn.recipes import Recipe
 
+GPU_PIXELS = 2**20
+"""How many pixels a GPU computes at once: the full-size network takes 5 GB for them in float32."""
+
+_RIMS = 8
+"""Tiles are at least as large as this many receptive-field radii, unless told otherwise."""
+
 R3_MARGIN = 2
 """What a picture is reflected by for R3, where beyond its border there are zeros."""
 
 Where = tuple[Index, ...]
+
+
+def auto_side(network: Any) -> int:
+    """The side of the tiles of `tile="auto"`: so large that the rim is not most of the work."""
+    return max(AUTO_TILE, _RIMS * network.receptive_field_radius)
 
 
 class Passes:
@@ -61,6 +73,11 @@ class Passes:
             )
         self._recipe = recipe
         self._seed = seed
+        on_gpu = engine == "tensorflow" and has_gpu()
+        pixels = AUTO_TILE**2
+        if on_gpu:  # fewer with smaller tiles, which are asked for where memory is scarce
+            pixels = int(GPU_PIXELS * min(1, side / auto_side(network) if side else 1) ** 2)
+        self._room = Room(pixels)
         padding = "valid" if recipe.border == "reflect" else "same"
 
         def tiled_pass(blind: bool) -> TiledPass:
@@ -71,6 +88,11 @@ class Passes:
                 channels=network.channels,
                 border=recipe.border,
                 side=side,
+                room=self._room,
+                constant=on_gpu,
+                # The graph of an exported model has tiles of even size. Only networks that are not
+                # local would see that these are others.
+                grid=network.grid if on_gpu and network.is_local else None,
             )
 
         # A network that cannot but be blind has one graph for both.
@@ -100,7 +122,7 @@ class Passes:
             report: gets the share of the work that a tile was; they add up to 1.
         """
         # What is between the two passes of R3 is in memory as a whole.
-        at_once = max(1, AUTO_TILE**2 // (shape[0] * shape[1])) if self.r3 else len(frames)
+        at_once = self._room.tiles(*shape[:2]) if self.r3 else len(frames)
         for start in range(0, len(frames), at_once):
             some = frames[start : start + at_once]
             part = len(some) / len(frames)

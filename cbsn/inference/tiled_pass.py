@@ -2,11 +2,12 @@
 
 import collections
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from cbsn.inference.calls import Calls, Room
 from cbsn.inference.engines import Run
 from cbsn.inference.layout import Layout
 from cbsn.inference.tiling import Tile, make_bands
@@ -41,6 +42,10 @@ class TiledPass:
         border: one of `cbsn.recipes.BORDERS`. With "reflect" `run` must omit the halo.
         side: int, the side of the tiles in pixels; None for the whole picture at once.
         channels: int, of the pictures that the network takes, 1 or 3.
+        room: how much is computed at once.
+        constant: bool, whether every call is to be of one size, as many tiles as the others, for
+            devices that need a while for each new one. Default False.
+        grid: int, as for `make_bands`. Default None.
     """
 
     def __init__(
@@ -51,11 +56,21 @@ class TiledPass:
         multiple: int,
         border: str,
         side: int | None,
-        channels: int = 3,
+        channels: int,
+        room: Room,
+        constant: bool = False,
+        grid: int | None = None,
     ):
-        self._run = run
+        self._calls = Calls(run, halo=halo, multiple=multiple, border=border, room=room)
         self._channels = channels
-        self._options = {"halo": halo, "multiple": multiple, "border": border, "side": side}
+        self._constant = constant
+        self._options = {
+            "halo": halo,
+            "multiple": multiple,
+            "border": border,
+            "side": side,
+            "grid": grid,
+        }
 
     def __call__(
         self,
@@ -84,32 +99,40 @@ class TiledPass:
             samples: int, as above.
         """
         bands = make_bands(rows, columns, **self._options)
-        groups = [*self._groups(_plan(bands, pictures), samples)]
 
-        def read_group(group: Sequence[Work]) -> np.ndarray:
-            x = np.empty((len(group), samples, *group[0].tile.source_shape, channels), np.float32)
-            for work, out in zip(group, x, strict=True):
+        def read_group(group: Sequence[Work], size: int) -> np.ndarray:
+            x = np.empty((size, samples, *group[0].tile.source_shape, channels), np.float32)
+            for work, out in zip(group, x, strict=False):
                 read(work.picture, work.tile, out)
+            x[len(group) :] = 0
             return x.reshape(-1, *x.shape[2:])
 
         done: collections.deque[tuple[Work, np.ndarray]] = collections.deque()
+        groups = self._groups(_plan(bands, pictures), samples)
         for group, y, reads in self._results(groups, read_group):
-            y = y.reshape(len(group), samples, *y.shape[1:])
-            done.extend(zip(group, y.mean(axis=1) if samples > 1 else y[:, 0], strict=True))
+            y = y.reshape(-1, samples, *y.shape[1:])
+            done.extend(zip(group, y.mean(axis=1) if samples > 1 else y[:, 0], strict=False))
             while done and done[0][0].needed <= reads:
                 work, result = done.popleft()
                 write(work.picture, work.tile, result)
 
-    def _groups(self, plan: Sequence[Work], samples: int) -> Iterator[Sequence[Work]]:
-        """Divides the work into what is read at a time: small tiles together."""
+    def _groups(self, plan: Sequence[Work], samples: int) -> Iterator[tuple[Sequence[Work], int]]:
+        """Divides the work into what is read at a time, small tiles together.
+
+        Yields:
+            Tiles of one shape, and how many there are to be, so that all calls are equal.
+        """
         for shape, each in itertools.groupby(plan, lambda work: work.tile.source_shape):
             works = [*each]
-            size = max(1, _at_once(shape) // samples)
+            size = max(1, self._calls.room.tiles(*shape) // samples)
             for start in range(0, len(works), size):
-                yield works[start : start + size]
+                group = works[start : start + size]
+                yield group, size if self._constant and len(works) > size else len(group)
 
     def _results(
-        self, groups: Sequence[Sequence[Work]], read: Callable[[Sequence[Work]], np.ndarray]
+        self,
+        groups: Iterable[tuple[Sequence[Work], int]],
+        read: Callable[[Sequence[Work], int], np.ndarray],
     ) -> Iterator[tuple[Sequence[Work], np.ndarray, int]]:
         """Runs the network over groups of tiles.
 
@@ -120,41 +143,36 @@ class TiledPass:
             Each group; the results of its tiles' samples; and how many tiles have been read.
         """
         running, reads = None, 0
-        for group in groups:
-            x = read(group)
+        for group, size in groups:
+            x = read(group, size)
+            reads += len(group)
             finished = running and (running[0], self._finish(running[1]))
             running = group, self._start(x)
             if finished:
-                yield *finished, reads + len(group)
-            reads += len(group)
+                yield *finished, reads
         if running:
             yield running[0], self._finish(running[1]), reads
 
-    def _start(self, x: np.ndarray) -> list:
-        """Has the network begin with [n, h, w, 1 or 3], as many at a time as memory allows."""
+    def _start(self, x: np.ndarray) -> tuple[int, list]:
+        """Has the network begin with [n, h, w, 1 or 3]."""
         channels = x.shape[-1]
         if channels < self._channels:
             x = np.repeat(x, self._channels, axis=-1)
         elif channels > self._channels:
             x = np.concatenate(np.split(x, channels, axis=-1))
-        calls = -(-len(x) // _at_once(x.shape[1:3]))
-        return [channels, *map(self._run, np.array_split(x, calls))]
+        calls = -(-len(x) // self._calls.room.tiles(*x.shape[1:3]))
+        return channels, [(part, self._calls.start(part)) for part in np.array_split(x, calls)]
 
-    def _finish(self, running: list) -> np.ndarray:
+    def _finish(self, running: tuple[int, list]) -> np.ndarray:
         """Waits for the results of `_start`, [n, h, w, 1 or 3]."""
-        channels, *results = running
-        results = [np.asarray(each) for each in results]
+        channels, calls = running
+        results = [self._calls.finish(*call) for call in calls]
         y = np.concatenate(results) if len(results) > 1 else results[0]
         if channels < self._channels:
             return y.mean(axis=-1, keepdims=True)
         if channels > self._channels:
             return np.concatenate(np.split(y, channels), axis=-1)
         return y
-
-
-def _at_once(shape: tuple[int, int]) -> int:
-    """How many tiles of a shape are computed at once: as many small ones as fill a large one."""
-    return max(1, AUTO_TILE**2 // (shape[0] * shape[1]))
 
 
 def _plan(bands: Sequence[Sequence[Tile]], pictures: int) -> list[Work]:

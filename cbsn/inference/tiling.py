@@ -157,9 +157,16 @@ def _take(image: np.ndarray, rows: Index, columns: Index) -> np.ndarray:
 
 
 def make_bands(
-    rows: Layout, columns: Layout, *, border: str, side: int | None, halo: int, multiple: int
+    rows: Layout,
+    columns: Layout,
+    *,
+    border: str,
+    side: int | None,
+    halo: int,
+    multiple: int,
+    grid: int | None = None,
 ) -> list[list[Tile]]:
-    """Divides what the network is to be given evenly into tiles.
+    """Divides what the network is to be given into tiles.
 
     Args:
         rows: layout of the picture's rows.
@@ -172,38 +179,60 @@ def make_bands(
         halo: int, the network's receptive-field radius: what a source has more than the piece on
             each side.
         multiple: int, what the pieces' heights and widths are multiples of, but the last ones'.
+        grid: int, the network's `grid`, for sources of one size whatever that of the picture is,
+            unless that is smaller; for networks that are local. Default None: pieces of even size,
+            which take less time to compute.
 
     Returns:
         Bands from top to bottom, each a list of tiles from left to right; they cover every place
         once.
     """
-    across = _divide(columns, border, side, halo, multiple)
-    return [
-        [Tile(span, other) for other in across]
-        for span in _divide(rows, border, side, halo, multiple)
-    ]
+    down, across = (_divide(each, border, side, halo, multiple, grid) for each in (rows, columns))
+    return [[Tile(span, other) for other in across] for span in down]
 
 
-def _divide(layout: Layout, border: str, side: int | None, halo: int, multiple: int) -> list[Span]:
+def _divide(
+    layout: Layout, border: str, side: int | None, halo: int, multiple: int, grid: int | None
+) -> list[Span]:
     size = layout.reads.size
-    count = math.ceil(size / (side or size))
-    step = math.ceil(math.ceil(size / count) / multiple) * multiple
-    starts = range(0, size, step)
-    if border == "reflect":
-        beyond = starts[-1] + step - size
-        # Reflecting the indices, not the picture, needs no padded copy of a large one.
-        indices = np.pad(np.arange(size), (halo, beyond + halo), mode="reflect")
-        sources = [(indices[start : start + step + 2 * halo], 0) for start in starts]
+    # What a window reads beyond its result, and what of its result is not to be relied on.
+    beyond, margin = (halo, 0) if border == "reflect" else (0, halo)
+    largest = _rounded_up(side or size, multiple)
+    if grid and size > largest + 2 * margin:
+        length = largest + 2 * margin
+        # The last window ends where the layout does, or less than `grid` later: up to there, a
+        # network that halves pictures reflects them itself.
+        last = _rounded_up(size - length, grid)
+        firsts = [*range(0, last, largest), last]
+        stops = [*(first + margin + largest for first in firsts[:-1]), size]
+        starts = [0, *stops[:-1]]
+        sources = [_reflected(first - beyond, first + length + beyond, size) for first in firsts]
     else:
-        sources = [
-            (np.arange(max(0, start - halo), min(size, start + step + halo)), min(start, halo))
-            for start in starts
-        ]
+        step = _rounded_up(math.ceil(size / math.ceil(size / (side or size))), multiple)
+        starts = range(0, size, step)
+        stops = [min(start + step, size) for start in starts]
+        firsts = [max(0, start - margin) for start in starts]
+        sources = [_reflected(start - halo, start + step + halo, size) for start in starts]
+        if border == "zeros":
+            sources = [
+                np.arange(first, min(size, start + step + halo))
+                for first, start in zip(firsts, starts, strict=True)
+            ]
     places = layout.places
     spans = []
-    for start, (source, margin) in zip(starts, sources, strict=True):
+    for source, first, start, stop in zip(sources, firsts, starts, stops, strict=True):
         reads = layout.reads[source]
-        first = places[reads[reads >= 0]].min(initial=size)
-        stop = min(start + step, size)
-        spans.append(Span(reads, margin, layout.writes[start:stop], int(first), stop))
+        needed = places[reads[reads >= 0]].min(initial=size)
+        spans.append(Span(reads, start - first, layout.writes[start:stop], int(needed), stop))
     return spans
+
+
+def _reflected(first: int, stop: int, size: int) -> np.ndarray:
+    """Places of an axis of `size` places, reflected at both ends again and again."""
+    period = max(1, 2 * (size - 1))
+    places = np.abs(np.arange(first, stop)) % period
+    return np.minimum(places, period - places)
+
+
+def _rounded_up(number: int, multiple: int) -> int:
+    return -(-number // multiple) * multiple

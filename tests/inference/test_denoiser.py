@@ -9,6 +9,7 @@ import cbsn
 from cbsn.data.camera import simulate_camera
 from cbsn.errors import ConfigError, ImageError, ModelError
 from cbsn.evaluation.metrics import psnr
+from cbsn.inference import passes
 from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.strength import Strength
 from cbsn.model_path import load_model
@@ -189,6 +190,52 @@ def test_one_graph_serves_pictures_of_all_sizes(random):
     for height, width in zip(range(1, 100, 9), range(80, 0, -8), strict=False):
         denoise(random.random((height, width, 3)))
     assert len(traces) == 1
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """Pretends that there is a GPU, which computes few pixels at once."""
+    monkeypatch.setattr(passes, "has_gpu", lambda: True)
+    monkeypatch.setattr(passes, "GPU_PIXELS", 6_000_000)
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_a_gpu_is_given_one_shape(noisy, gpu, monkeypatch, name):
+    """Each new one costs it a while; the pixels are those of the whole picture."""
+    recipe, network = _small_model(name)
+    shapes = set()
+    compile_network = passes.compile_network
+
+    def counting(*args, **options):
+        run = compile_network(*args, **options)
+        return lambda x: shapes.add(x.shape) or run(x)
+
+    whole = Denoiser(recipe, network, tile=0, r3=False)
+    monkeypatch.setattr(passes, "compile_network", counting)
+    tiled = Denoiser(recipe, network, tile=24, r3=False)
+    window = 24 + 2 * network.halo
+    at_once = max(1, int(6_000_000 * (24 / passes.auto_side(network)) ** 2) // window**2)
+    for height, width in ((200, 197), (171, 160), (150, 199), (144, 144)):
+        crop = noisy[:height, :width]
+        _assert_equal_but_for_rounding(tiled(crop), whole(crop))
+    assert shapes == {(at_once, window, window, 3)}
+    tiled(noisy[:30, :40])  # a small one as it is
+
+
+def test_a_gpu_sees_what_a_cpu_sees(noisy, monkeypatch):
+    """Of networks that are not local, whose tiles matter."""
+    for name, changes in (
+        ("ssbsn", {"filters": 4, "num_modules": 2, "num_attention": 1}),
+        ("n2n-resunet", {"filters": 8, "depth": 2}),
+    ):
+        recipe = customised(name, **changes)
+        network = recipe.build_network()
+        assert not network.is_local
+        results = []
+        for there in (False, True):
+            monkeypatch.setattr(passes, "has_gpu", lambda there=there: there)
+            results.append(Denoiser(recipe, network, tile=24)(noisy[:100, :120] / 255))
+        np.testing.assert_allclose(*results, rtol=0, atol=1e-5)
 
 
 def test_rounding(noisy):

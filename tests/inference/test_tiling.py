@@ -97,6 +97,47 @@ def test_first_tells_what_a_band_still_needs(layout, border, side):
         assert band[0].rows.first <= band[0].rows.stop
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("border", ["reflect", "zeros"])
+@pytest.mark.parametrize(("halo", "grid"), [(8, 1), (8, 4), (0, 1)])
+@pytest.mark.parametrize("side", [12, 20])
+def test_fixed_windows(layout, border, halo, grid, side):
+    """Each is a piece of the picture as it is given; a row is filled from the middle of one."""
+    options = {"border": border, "side": side, "halo": halo, "multiple": 4, "grid": grid}
+    length = side + 2 * halo
+    sizes = set()
+    for height in range(2, 150, 2):
+        rows = LAYOUTS[layout](height)
+        size = rows.reads.size
+        bands = make_bands(rows, LAYOUTS["plain"](4), **options)
+        inside = np.pad(np.arange(size), 99, mode="reflect")
+        covered = np.zeros(height, int)
+        for number, [tile] in enumerate(bands):
+            span = tile.rows
+            first = span.stop - span.writes.size - span.margin
+            assert first % grid == 0
+            window = first - (halo if border == "reflect" else 0) + 99
+            expected = rows.reads[inside[window : window + span.reads.size]]
+            np.testing.assert_array_equal(span.reads, expected)
+            if border == "zeros" and size > length:
+                end = first + span.reads.size
+                assert span.margin >= halo or number == 0
+                assert span.stop <= end - halo or number == len(bands) - 1
+                assert size <= end < size + grid if number == len(bands) - 1 else end <= size
+            from_rows, where = span.kept(height)
+            covered[where] += 1
+            done = rows.reads[inside[np.arange(first, first + 2 * length)[from_rows] + 99]]
+            np.testing.assert_array_equal(done, np.arange(height)[where])
+            needed = min((later[0].rows.first for later in bands[number + 1 :]), default=size)
+            written = [row for row in rows.writes[:needed] if row >= 0]
+            for [later] in bands[number + 1 :]:
+                assert not np.isin(later.rows.reads, written).any()
+        assert (covered == 1).all()
+        if size > length:
+            sizes.update(tile.source_shape[0] for [tile] in bands)
+    assert sizes == {length}
+
+
 @pytest.mark.parametrize("layout", ["plain", "reflected"])
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 7), (13, 5)])
 def test_odd_sizes(height, width, layout):
