@@ -43,7 +43,7 @@ def run(settings: Settings) -> Iterator[dict[str, Any]]:
         wholes = {}
         for precision in PRECISIONS:
             trainer, batch = steps[precision].trainer(), steps[precision].batch()
-            traced = trainer.train_step.get_concrete_function(batch)
+            traced = trainer.concrete_step(batch)
             wholes[precision] = (timed(step_of(trainer, batch)), find_convolutions(traced))
         yield _compare(f"step, {case}", "step", wholes, settings.repeats)
     for size in settings.sizes:

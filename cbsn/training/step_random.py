@@ -1,12 +1,14 @@
 """The random numbers of one training step."""
 
-import functools
-from collections.abc import Callable
+import math
 from typing import Any
 
 import tensorflow as tf
 
 Tensor = Any
+
+_FLOATS = 2**24
+"""Number of different floats that are drawn, as many as float32 has without rounding."""
 
 
 class StepRandom:
@@ -49,30 +51,36 @@ class StepRandom:
                 `cbsn.sampling.space_to_batch` has it, several times.
             high: int, upper bound, itself not drawn.
         """
-        draw = functools.partial(tf.random.stateless_uniform, maxval=high, dtype=tf.int32)
-        return self._draw(draw, shape)
-
-    def uniform(self, shape: tuple[int, ...]) -> Tensor:
-        """Draws independent float32 in [0, 1); each call gives new ones.
-
-        Args:
-            shape: as for `integers`.
-        """
-        return self._draw(tf.random.stateless_uniform, shape)
-
-    def normal(self, shape: tuple[int, ...]) -> Tensor:
-        """Draws independent float32, normal with a mean of 0 and a standard deviation of 1.
-
-        Args:
-            shape: as for `integers`.
-        """
-        return self._draw(tf.random.stateless_normal, shape)
-
-    def _draw(self, draw: Callable[..., Tensor], shape: tuple[int, ...]) -> Tensor:
         length, *rest = shape
         times = length // self._rows
         # One key for each draw of a step; the step is the other half, so that none repeats.
         key = tf.stack([tf.constant(self._seed * 1000 + self._draws, tf.int64), self._step])
         self._draws += 1
-        numbers = draw((times, self._batch_size, *rest), key, alg="philox")
-        return tf.reshape(numbers[:, self._start : self._start + self._rows], shape)
+        numbers = tf.random.stateless_uniform(
+            (times, self._batch_size, *rest), key, maxval=high, dtype=tf.int32, alg="philox"
+        )
+        if self._rows < self._batch_size:
+            # Not `numbers[:, start:stop]`, whose size XLA could not tell.
+            begin = [0, self._start, *[0] * len(rest)]
+            numbers = tf.slice(numbers, begin, (times, self._rows, *rest))
+        return tf.reshape(numbers, shape)
+
+    def uniform(self, shape: tuple[int, ...]) -> Tensor:
+        """Draws independent float32 in [0, 1), multiples of 2⁻²⁴; each call gives new ones.
+
+        Args:
+            shape: as for `integers`.
+        """
+        # Made of integers, as XLA and TensorFlow draw different floats.
+        return tf.cast(self.integers(shape, _FLOATS), tf.float32) / _FLOATS
+
+    def normal(self, shape: tuple[int, ...]) -> Tensor:
+        """Draws independent float32, normal with a mean of 0 and a standard deviation of 1.
+
+        (Box & Muller, "A note on the generation of random normal deviates", 1958.)
+
+        Args:
+            shape: as for `integers`.
+        """
+        length = tf.sqrt(-2 * tf.math.log(1 - self.uniform(shape)))
+        return length * tf.cos(2 * math.pi * self.uniform(shape))

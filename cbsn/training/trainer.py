@@ -1,5 +1,7 @@
 """The training step: a recipe's loss, applied under `tf.distribute`."""
 
+import collections
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -8,7 +10,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from cbsn.errors import ConfigError
+from cbsn.devices import has_gpu, set_up
+from cbsn.errors import ConfigError, TrainingError, plain_reason
 from cbsn.recipes import Recipe
 from cbsn.training.step_random import StepRandom
 from cbsn.value_range import value_range
@@ -32,7 +35,8 @@ class Trainer:
     """Holds all that changes in a training, and changes it step by step.
 
     The optimizer is the paper's: Adam with β 0.9 and 0.999, and ε 1e-8. A step whose loss or
-    gradients are not finite changes no weight; it is counted in `skipped`.
+    gradients are not finite changes no weight; it is counted in `skipped`. Nothing in a step waits
+    for the host, so that a GPU is given the next steps while it computes one.
 
     Args:
         recipe: what to train and how.
@@ -47,6 +51,9 @@ class Trainer:
         accumulate: int, parts of each device's share of the batch whose gradients are taken one
             after the other, and summed up: the same step in less memory. 0 for all at once on a
             GPU, and on a CPU, which hardly gains by more, for parts of about 1 GiB of features.
+            A step that runs out of memory is repeated in at least twice as many parts.
+        xla: whether XLA compiles the step, which takes up to a minute at its first call and makes
+            it faster on a GPU. Default None: where there is a GPU.
         strategy: of `tf.distribute`; the current one by default.
         perceptual_weights: file of VGG-16's weights, for objectives with a perceptual term; by
             default they are those that Keras fetches.
@@ -59,7 +66,8 @@ class Trainer:
         step: int64 variable, number of steps done, skipped ones included.
         skipped: int64 variable, number of steps that changed nothing.
         skipped_in_row: int64 variable, number of such steps since the last good one.
-        accumulate: int, as given or chosen.
+        accumulate: int, as given or chosen, or more since memory ran out.
+        xla: bool, as given or chosen.
         rate_scale: float32 variable, 1 unless assigned: what the recipe's learning rate is
             multiplied with.
         loss_scale: float32 variable, with "mixed_float16" what the loss is multiplied by while
@@ -78,10 +86,12 @@ class Trainer:
         ema: float = 0.0,
         seed: int = 0,
         accumulate: int = 0,
+        xla: bool | None = None,
         strategy: tf.distribute.Strategy | None = None,
         perceptual_weights: Path | None = None,
         augmentation: Callable[[Tensor, Any], Tensor] | None = None,
     ):
+        set_up()
         self.recipe = recipe
         self.strategy = strategy or tf.distribute.get_strategy()
         self._replicas = self.strategy.num_replicas_in_sync
@@ -108,7 +118,7 @@ class Trainer:
             self._objective.prepare(perceptual_weights)
             self.network = recipe.build_network(precision)
             self.average = recipe.build_network(precision) if ema else None
-            self.optimizer = keras.optimizers.Adam(recipe.learning_rate, epsilon=1e-8)
+            self.optimizer = _Adam(recipe.learning_rate, epsilon=1e-8, name="adam")
             self.optimizer.build(self.network.trainable_variables)
             self.step = tf.Variable(0, dtype=tf.int64, name="step")
             self.skipped = tf.Variable(0, dtype=tf.int64, name="skipped")
@@ -119,15 +129,68 @@ class Trainer:
         self.accumulate = accumulate or self._choose_parts(rows)
         if self.average is not None:
             self.average.set_weights(self.network.get_weights())
-        self.train_step: Callable[..., dict[str, Tensor]] = tf.function(self._train_step)
-        """Takes one step: `train_step(batch, stop)`.
+        self.xla = has_gpu() if xla is None else xla
+        self._graph = self._make_graph()
 
-        `batch` is uint8, uint16 or float in [0, 1], [N, P, P, SHOTS·C] (with an augmentation what
-        that takes), or what iterating over `distribute` gives; `stop`, a boolean scalar tensor,
-        says whether this process was asked to stop. Returns float32 scalars: the terms of the
-        loss (`total` among them), `learning_rate`, `skipped`, 1 if the step changed nothing, and
-        `stop`, 1 if any process was asked to stop.
+    def train_step(self, batch: Tensor, stop: Tensor = False) -> dict[str, Tensor]:
+        """Takes one step.
+
+        Where memory runs out, the step is taken in at least twice as many parts, and so are those
+        after it: with the same result, but for rounding.
+
+        Args:
+            batch: uint8, uint16 or float in [0, 1], [N, P, P, SHOTS·C] (with an augmentation what
+                that takes), or what iterating over `distribute` gives.
+            stop: boolean scalar, whether this process was asked to stop.
+
+        Returns:
+            float32 scalars, on the device: the terms of the loss (`total` among them),
+            `learning_rate`, `skipped`, 1 if the step changed nothing, and `stop`, 1 if any process
+            was asked to stop.
+
+        Raises:
+            TrainingError: if there is not enough memory for one patch at a time.
         """
+        while True:
+            try:
+                return self._graph(batch, stop)
+            except tf.errors.ResourceExhaustedError as error:
+                # Nothing has changed: weights do not before all gradients are there.
+                self._split_further(error)
+
+    def concrete_step(self, batch: Tensor) -> Any:
+        """Returns the graph of a step, a `ConcreteFunction` of a batch like this one."""
+        return self._graph.get_concrete_function(batch)
+
+    def _make_graph(self) -> Callable[..., dict[str, Tensor]]:
+        # What several devices exchange cannot be compiled; their gradients are, then.
+        alone = self._replicas == 1
+        if self.xla and not alone:
+            self._compiled = tf.function(self._loss_and_gradients, jit_compile=True)
+        else:
+            self._compiled = self._loss_and_gradients
+        return tf.function(self._train_step, jit_compile=True if self.xla and alone else None)
+
+    def _split_further(self, error: Exception) -> None:
+        rows = self.recipe.batch_size // self._replicas
+        finer = [n for n in range(2 * self.accumulate, rows + 1) if rows % n == 0]
+        advice = (
+            "Take a smaller --patchsize, --precision mixed_bfloat16, or a smaller network; or see "
+            f"what else is using the memory ({plain_reason(error)})"
+        )
+        if not finer:
+            raise TrainingError(
+                f"There is not enough memory for one patch of {self.recipe.patch_size} pixels at a "
+                f"time. {advice}."
+            ) from error
+        if isinstance(self.strategy, tf.distribute.MultiWorkerMirroredStrategy):
+            # The others wait for what this one was to send.
+            raise TrainingError(
+                f"This worker has not enough memory. Start all of them with --accumulate "
+                f"{finer[0]}. {advice}."
+            ) from error
+        self.accumulate = finer[0]
+        self._graph = self._make_graph()
 
     @property
     def model(self) -> keras.Model:
@@ -146,14 +209,21 @@ class Trainer:
         Args:
             batches: [N, P, P, C] each, this process' share of the global batches.
         """
-        return map(self._share, batches) if self._replicas > 1 else iter(batches)
+        shares = map(self._share, batches)
+        return _one_ahead(shares) if has_gpu() else shares
 
     def _share(self, batch: Tensor) -> Any:
+        """Puts a batch, or the parts of it, where it is computed on."""
+        if self._replicas == 1:
+            return tf.identity(batch) if has_gpu() else batch
         rows = self.recipe.batch_size // self._replicas
+        devices = self.strategy.extended.worker_devices
 
         def part(context: tf.distribute.experimental.ValueContext) -> Tensor:
-            first = context.replica_id_in_sync_group * rows % batch.shape[0]
-            return batch[first : first + rows]
+            replica = context.replica_id_in_sync_group
+            first = replica * rows % batch.shape[0]
+            with tf.device(devices[replica % len(devices)]):
+                return tf.identity(batch[first : first + rows])
 
         # Not one of the strategy's own datasets, as they tune their buffers: to end one may take
         # 10 s, while the thread that does so sleeps.
@@ -164,21 +234,25 @@ class Trainer:
         self.optimizer.learning_rate = learning_rate
         terms, gradients, flags = self.strategy.run(self._gradients, args=(batch, stop))
         bad, stop = tf.unstack(self.strategy.reduce("SUM", flags, axis=None))
-        # Decided for all devices together, and outside of them: a device cannot know alone.
-        if bad == 0:
-            self.strategy.run(self._apply, args=(gradients,))
-            self._update_average()
-            self.skipped_in_row.assign(0)
-        else:
-            self.skipped.assign_add(1)
-            self.skipped_in_row.assign_add(1)
-        if self._scaled:
-            self._update_scale(bad)
-        self.step.assign_add(1)
+        # Decided for all devices together, and outside of them: a device cannot know alone. And
+        # selected, not branched on, as the host would have to know which branch to go on with.
+        good = bad == 0
+        self.optimizer.good = good
+        self.strategy.run(self._apply, args=(gradients,))
+        self.optimizer.good = None
+        self._update_average(good)
+        # Not before it is known, or a step that runs out of memory would count.
+        with tf.control_dependencies([good]):
+            self.step.assign_add(1)
+            skipped = tf.cast(~good, tf.int64)
+            self.skipped.assign_add(skipped)
+            self.skipped_in_row.assign((self.skipped_in_row + 1) * skipped)
+            if self._scaled:
+                self._update_scale(good)
         return {
             **{name: self.strategy.reduce("MEAN", term, axis=None) for name, term in terms.items()},
             "learning_rate": learning_rate,
-            "skipped": tf.cast(bad > 0, tf.float32),
+            "skipped": tf.cast(skipped, tf.float32),
             "stop": tf.cast(stop > 0, tf.float32),
         }
 
@@ -187,12 +261,24 @@ class Trainer:
     ) -> tuple[dict[str, Tensor], list[Tensor], Tensor]:
         """On one replica: the loss terms, its share of the gradients, and two flags.
 
-        The flags are int32: whether loss or gradients are not finite, and `stop`.
+        The flags are float32, 1 or 0: whether loss or gradients are not finite, and `stop`.
         """
+        first = tf.distribute.get_replica_context().replica_id_in_sync_group * batch.shape[0]
+        terms, gradients = self._compiled(batch, tf.convert_to_tensor(first))
+        finite = [tf.reduce_all(tf.math.is_finite(t)) for t in (terms["total"], *gradients)]
+        # Not integers, which TensorFlow adds up on the host.
+        flags = tf.cast(tf.stack([~tf.reduce_all(finite), tf.cast(stop, tf.bool)]), tf.float32)
+        if self.recipe.clip_norm:
+            gradients = self._clip(gradients)
+        return terms, gradients, flags
+
+    def _loss_and_gradients(
+        self, batch: Tensor, first: Tensor
+    ) -> tuple[dict[str, Tensor], list[Tensor]]:
+        """Of the rows of the global batch from `first` on; part by part."""
         rows = batch.shape[0]
         count = self.accumulate
         part_rows = rows // count
-        first = tf.distribute.get_replica_context().replica_id_in_sync_group * rows
         if self._augmentation is not None:
             random = self._random(first, rows, rows * self._replicas, _AUGMENTS)
             batch = self._augmentation(_unit(batch), random)
@@ -218,11 +304,7 @@ class Trainer:
             _, terms, gradients = tf.while_loop(
                 lambda part, *_: part < count, accumulate, state, parallel_iterations=1
             )
-        finite = [tf.reduce_all(tf.math.is_finite(t)) for t in (terms["total"], *gradients)]
-        flags = tf.stack([~tf.reduce_all(finite), tf.cast(stop, tf.bool)])
-        if self.recipe.clip_norm:
-            gradients = self._clip(gradients)
-        return terms, gradients, tf.cast(flags, tf.int32)
+        return terms, gradients
 
     def _clip(self, gradients: list[Tensor]) -> list[Tensor]:
         """Scales this replica's share, so that the sum of all shares is no longer than allowed."""
@@ -255,7 +337,7 @@ class Trainer:
         return StepRandom(self._seed, self.step, batch_size, first, rows, first_draw)
 
     def _choose_parts(self, rows: int) -> int:
-        if tf.config.get_visible_devices("GPU"):
+        if has_gpu():
             return 1
         # What a pass keeps for its gradient: the output of each convolution, at every pixel.
         outputs = sum(v.shape[-1] for v in self.network.trainable_variables if v.ndim == 4)
@@ -264,20 +346,21 @@ class Trainer:
         fit = max(1, _FEATURE_BYTES // row_bytes)
         return next(n for n in range(1, rows + 1) if rows % n == 0 and rows // n <= fit)
 
-    def _update_scale(self, bad: Tensor) -> None:
+    def _update_scale(self, good: Tensor) -> None:
         """Halves the scale after an overflow, and doubles it now and then, up to the first."""
-        grow = self.step % _SCALE_INTERVAL == _SCALE_INTERVAL - 1
-        factor = tf.where(bad > 0, 0.5, tf.where(grow, 2.0, 1.0))
+        grow = self.step % _SCALE_INTERVAL == 0
+        factor = tf.where(good, tf.where(grow, 2.0, 1.0), 0.5)
         self.loss_scale.assign(tf.clip_by_value(self.loss_scale * factor, 1.0, _FIRST_SCALE))
 
     def _apply(self, gradients: list[Tensor]) -> None:
         self.optimizer.apply(gradients, self.network.trainable_variables)
 
-    def _update_average(self) -> None:
+    def _update_average(self, good: Tensor) -> None:
         if self.average is None:
             return
         step = tf.cast(self.step, tf.float32)
         share = 1.0 - tf.minimum(self._ema, (1.0 + step) / (10.0 + step))
+        share = tf.where(good, share, 0.0)
 
         def approach(average: tf.Variable, weight: tf.Variable) -> None:
             average.assign_add(share * (weight - average))
@@ -287,6 +370,35 @@ class Trainer:
             self.strategy.extended.update(
                 average.value, approach, args=(weight.value,), group=False
             )
+
+
+class _Adam(keras.optimizers.Adam):
+    """Adam with steps that change nothing, as is decided on the device.
+
+    Attributes:
+        good: boolean scalar tensor, whether the step that is traced changes anything.
+    """
+
+    good: Tensor = None
+
+    def apply(self, grads: list[Tensor], trainable_variables: list[Any]) -> None:
+        with tf.control_dependencies([self.good]):  # or a step that fails would count
+            super().apply(grads, trainable_variables)
+        self.iterations.assign_sub(tf.cast(~self.good, self.iterations.dtype))
+
+    def assign_add(self, variable: Any, value: Tensor) -> None:
+        super().assign_add(variable, tf.where(self.good, value, tf.zeros_like(value)))
+
+    def assign_sub(self, variable: Any, value: Tensor) -> None:
+        super().assign_sub(variable, tf.where(self.good, value, tf.zeros_like(value)))
+
+
+def _one_ahead(shares: Iterator[Any]) -> Iterator[Any]:
+    """Asks for each one while the one before it is computed on: it is copied meanwhile."""
+    waiting = collections.deque(itertools.islice(shares, 1))
+    while waiting:
+        waiting.extend(itertools.islice(shares, 1))
+        yield waiting.popleft()
 
 
 def _unit(batch: Tensor) -> Tensor:
