@@ -5,12 +5,14 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
 from cbsn.data.pipeline import PatchPipeline
+from cbsn.devices import has_gpu
 from cbsn.errors import DataError, TrainingError, TrainingStopped, plain_reason
 from cbsn.evaluation.picture_pairs import PicturePairs
 from cbsn.inference.denoiser import Denoiser
@@ -27,6 +29,9 @@ _SAVE_SECONDS = 900
 """A checkpoint is written at the latest so long after the one before."""
 
 _SOURCES_SHOWN = 8
+
+_STEPS_AT_ONCE = 16
+"""Steps that a GPU is given before the loop looks at what they gave. To look is to wait."""
 
 
 class TrainingLoop:
@@ -63,6 +68,9 @@ class TrainingLoop:
         self._checkpoints = Checkpoints(folder, trainer)
         self._signals = StopSignals()
         self._bad_records_told = 0
+        self._bad_in_row = 0
+        # Made once, as to make one is to copy it to the device.
+        self._stop_flags = tf.constant(False), tf.constant(True)
 
     def run(self) -> bool:
         """Trains from the newest checkpoint on.
@@ -75,6 +83,7 @@ class TrainingLoop:
             TrainingStopped: if it was asked to stop; it has saved itself.
         """
         start = self._checkpoints.restore()
+        self._bad_in_row = int(self._trainer.skipped_in_row.numpy())
         self._workers.agree(start, "newest checkpoint")
         if self._workers.is_chief:
             self._print_start(start)
@@ -116,23 +125,53 @@ class TrainingLoop:
             tqdm(total=self._max_steps, initial=start, unit="step", disable=quiet) as bar,
         ):
             shares = self._trainer.distribute(batches)
+            at_once = _STEPS_AT_ONCE if has_gpu() else 1
+            pending: dict[int, Mapping[str, tf.Tensor]] = {}
+            asked = False
             for step in range(start + 1, self._max_steps + 1):
-                stop = tf.constant(bool(self._signals.received))
-                metrics = self._trainer.train_step(next(shares), stop)
-                if bar.update():
-                    bar.set_postfix(loss=f"{float(metrics['total']):.4f}", refresh=False)
-                if metrics["skipped"]:
-                    self._check_bad_steps(step)
-                if self._is_due(step, self._val_every):
-                    self._validate(step)
-                if self._is_due(step, self._print_every):
-                    self._log(step, metrics)
-                stopping = metrics["stop"] or self._must_stop()
+                pending[step] = metrics = self._take_step(next(shares))
+                validating = self._is_due(step, self._val_every)
+                logging = self._is_due(step, self._print_every)
+                saving = self._is_due(step, self._save_every)
                 late = time.monotonic() - self._saved_at > _SAVE_SECONDS
-                if stopping or late or self._is_due(step, self._save_every):
+                # All workers look after these steps, and so stop after the same one.
+                agreed = validating or logging or saving or step % at_once == 0
+                if not (agreed or late or self._must_stop()):
+                    continue
+                asked = self._look_at(pending) or asked
+                if bar.update(len(pending)):
+                    bar.set_postfix(loss=f"{float(metrics['total']):.4f}", refresh=False)
+                pending.clear()
+                if validating:
+                    self._validate(step)
+                if logging:
+                    self._log(step, metrics)
+                stopping = (agreed and asked) or self._must_stop()
+                if stopping or late or saving:
                     self._save(step)
                 if stopping:
                     return
+
+    def _take_step(self, batch: Any) -> Mapping[str, tf.Tensor]:
+        parts = self._trainer.accumulate
+        metrics = self._trainer.train_step(batch, self._stop_flags[bool(self._signals.received)])
+        if self._trainer.accumulate != parts and self._workers.is_chief:
+            say(
+                "Out of memory: from now on each device takes its share of a batch in "
+                f"{self._trainer.accumulate} parts, with the same results; --accumulate "
+                f"{self._trainer.accumulate} does so from the start."
+            )
+        return metrics
+
+    def _look_at(self, steps: Mapping[int, Mapping[str, tf.Tensor]]) -> bool:
+        """Tells of those that changed nothing; returns whether any process was asked to stop."""
+        for step, metrics in steps.items():
+            self._bad_in_row += 1
+            if metrics["skipped"]:
+                self._check_bad_steps(step)
+            else:
+                self._bad_in_row = 0
+        return any(bool(metrics["stop"]) for metrics in steps.values())
 
     def _must_stop(self) -> bool:
         """Whether to stop at once. Several workers stop together, after a step that tells all."""
@@ -158,7 +197,7 @@ class TrainingLoop:
         """Tells of a step that changed nothing; ends the run if there were too many in a row."""
         if self._workers.is_chief:
             say(f"step {step}: loss or gradient not finite, nothing changed")
-        in_row = int(self._trainer.skipped_in_row.numpy())
+        in_row = self._bad_in_row
         if in_row < self._max_bad_steps:
             return
         sources = self._pipeline.sources(step - 1)

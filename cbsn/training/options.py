@@ -48,6 +48,7 @@ class RunOptions:
         cpu_devices: int ≥ 1, logical devices to split the CPU into, where there is no GPU.
         accumulate: int, parts of a batch whose gradients are taken one after the other on each
             device; 0 leaves it to the trainer.
+        xla: whether XLA compiles the step; None leaves it to the trainer.
         ema: float in [0, 1), decay of the averaged weights; 0 for none, None as the recipe has it.
         perceptual_weights: file of VGG-16's weights; None for those that Keras fetches.
         max_bad_steps: int ≥ 1, stop after so many steps in a row whose loss or gradients are not
@@ -85,6 +86,7 @@ class RunOptions:
     deterministic: bool = False
     cpu_devices: int = 1
     accumulate: int = 0
+    xla: bool | None = None
     ema: float | None = None
     perceptual_weights: Path | None = None
     max_bad_steps: int = 20

@@ -209,6 +209,7 @@ def _train(
         ema=ema,
         seed=options.seed,
         accumulate=options.accumulate,
+        xla=options.xla,
         strategy=workers.strategy,
         perceptual_weights=options.perceptual_weights,
         augmentation=augmentation,
