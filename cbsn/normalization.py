@@ -87,11 +87,35 @@ class Standardization(Normalization):
         """
         height, width, _ = image.shape
         count = height * width
+        if image.dtype.kind == "u":
+            return self._of_levels(image)
         # Two passes: the mean of squares less the square of the mean would lose the deviation
         # of a bright flat picture to rounding.
         mean = sum(block.sum(axis=(0, 1)) for block in _unit_blocks(image)) / count
         squares = sum(((block - mean) ** 2).sum(axis=(0, 1)) for block in _unit_blocks(image))
         return mean, np.maximum(np.sqrt(squares / count), 1.0 / np.sqrt(count))
+
+    def _of_levels(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """As `statistics`, of integers, whose sums are exact: so one pass over them is enough."""
+        height, width, channels = image.shape
+        count, scale = height * width, int(value_range(image.dtype))
+        squared = np.dtype(f"u{2 * image.itemsize}")
+        rows = max(1, BLOCK_BYTES // max(1, image[:1].size * squared.itemsize))
+        sums = np.zeros((2, width, channels), np.uint64)
+        for start in range(0, height, rows):
+            block = image[start : start + rows]
+            sums[0] += block.sum(axis=0, dtype=np.uint64)
+            sums[1] += np.square(block, dtype=squared).sum(axis=0, dtype=np.uint64)
+        totals = [[int(total) for total in totals] for totals in sums.sum(axis=1)]
+        mean = np.array([total / (count * scale) for total in totals[0]])
+        # In Python's integers, which lose nothing where large numbers are nearly equal.
+        variance = np.array(
+            [
+                (count * square - total**2) / (count * scale) ** 2
+                for total, square in zip(*totals, strict=True)
+            ]
+        )
+        return mean, np.maximum(np.sqrt(variance), 1.0 / np.sqrt(count))
 
 
 class UnitRange(Normalization):

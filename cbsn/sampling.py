@@ -171,8 +171,9 @@ def _from_cells(cells: Tensor, factor: int) -> Tensor:
 def _chosen(indices: Tensor, cells: Tensor) -> Tensor:
     """Bool [N, h, w, factor², 1], true at one pixel of each cell."""
     _, h, w, count, _ = ops.shape(cells)
-    indices = ops.reshape(indices, (-1, h, w, 1, 1))
-    return ops.equal(indices, ops.reshape(ops.arange(count), (1, 1, 1, -1, 1)))
+    # As floats, which these small integers are exactly: TensorFlow compares int32 on the host.
+    indices = ops.cast(ops.reshape(indices, (-1, h, w, 1, 1)), "float32")
+    return ops.equal(indices, ops.reshape(ops.arange(count, dtype="float32"), (1, 1, 1, -1, 1)))
 
 
 def _select(cells: Tensor, chosen: Tensor) -> Tensor:

@@ -55,6 +55,16 @@ def test_blocks_give_the_statistics_of_the_whole(random, monkeypatch):
     np.testing.assert_allclose(deviation, (image / 65535).std(axis=(0, 1)), rtol=1e-13)
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_integers_have_the_statistics_of_floats(random, dtype):
+    """Bright and nearly flat, where a variance is easily lost to rounding."""
+    white = np.iinfo(dtype).max
+    image = (white - random.integers(0, 3, (50, 41, 3))).astype(dtype)
+    found = Standardization().statistics(image)
+    for ours, theirs in zip(found, Standardization().statistics(image / white), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=1e-9)
+
+
 def test_flat_pictures_are_floored_and_come_back():
     norm = Standardization()
     image = np.full((8, 32, 3), 200, "uint8")

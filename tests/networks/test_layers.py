@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from cbsn.networks import layers
 from cbsn.networks.layers import ConditionalMaskedConv2D, DilatedBranch, DilatedModule
 
 
@@ -18,9 +19,11 @@ def _dilated_form(branch, x, blind):
     return branch.pointwise3(x)
 
 
+@pytest.mark.parametrize("natively", [False, True])
 @pytest.mark.parametrize("dilation", [2, 3])
 @pytest.mark.parametrize("size", [(n, 14 - n) for n in range(1, 14)] + [(24, 24), (60, 60)])
-def test_polyphase_equals_dilated(random, dilation, size):
+def test_branch_equals_dilated_form(random, monkeypatch, natively, dilation, size):
+    monkeypatch.setattr(layers, "dilates_natively", lambda: natively)
     keras.utils.set_random_seed(4)
     branch = DilatedBranch(4, 2 * dilation - 1, dilation, [DilatedModule(4) for _ in range(2)])
     branch.build((None, None, None, 4))
@@ -40,6 +43,22 @@ def test_polyphase_equals_dilated(random, dilation, size):
     theirs = outputs_and_gradients(lambda x: _dilated_form(branch, x, True))
     for a, b in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * max(1.0, np.abs(b).max()))
+
+
+@pytest.mark.parametrize("dilation", [2, 3])
+def test_both_forms_have_the_same_inside(random, monkeypatch, dilation):
+    """With valid padding, where each form cuts off what it cannot know."""
+    keras.utils.set_random_seed(4)
+    branch = DilatedBranch(4, 2 * dilation - 1, dilation, [DilatedModule(4) for _ in range(2)])
+    side = 4 * branch.size_multiple + 2 * branch.radius
+    x = random.normal(size=(1, side, side + branch.size_multiple, 4)).astype("float32")
+    forms = []
+    for natively in (False, True):
+        monkeypatch.setattr(layers, "dilates_natively", lambda natively=natively: natively)
+        forms.append(branch(x, padding="valid").numpy())
+    assert forms[0].shape[1:3] == tuple(n - 2 * branch.radius for n in x.shape[1:3])
+    # Some hundred products and sums of float32 in either form.
+    np.testing.assert_allclose(*forms, rtol=0, atol=1e-5 * np.abs(forms[0]).max())
 
 
 def test_masked_convolution_switches_its_centre(random):
