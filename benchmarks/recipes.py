@@ -63,8 +63,8 @@ def make(spec: Mapping[str, Any]) -> Callable[[], Sample]:
 def _augmented(recipe: Recipe, precision: str, part: str) -> Callable[[], None]:
     """Returns what does one step with augmentation, one without, or the augmentation alone."""
     rows, size = recipe.batch_size, recipe.patch_size
-    augment = PhotoAugmentation([_noise()], size)
-    whole = size * _WHOLE_PATCHES
+    augment = augmentation_of(recipe)
+    whole = whole_patches(recipe)
     pictures = tf.constant(_values((rows, whole, whole, 3)))
     if part == "step":
         return step_of(Trainer(recipe, precision=precision, augmentation=augment), pictures)
@@ -81,6 +81,16 @@ def _augmented(recipe: Recipe, precision: str, part: str) -> Callable[[], None]:
         return tf.reduce_mean(pairs)
 
     return lambda: float(alone())
+
+
+def augmentation_of(recipe: Recipe) -> PhotoAugmentation:
+    """Returns the augmentation of a recipe, with as much to compute as with measured noise."""
+    return PhotoAugmentation([_noise()], recipe.patch_size)
+
+
+def whole_patches(recipe: Recipe) -> int:
+    """Returns the side of the patches that augmentation takes."""
+    return recipe.patch_size * _WHOLE_PATCHES
 
 
 def _noise() -> CorrelatedNoise:

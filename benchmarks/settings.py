@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from cbsn.errors import ConfigError, check_number
 
-SUITES = ("step", "roofline", "inference", "exports", "recipes", "pipeline")
+SUITES = ("step", "roofline", "inference", "exports", "recipes", "pipeline", "gpu")
 """The suites; each is a module of this package with `TITLE`, `COLUMNS` and `run(settings)`."""
 
 
@@ -43,8 +43,8 @@ class Settings:
         crops: crops that are taken from it in one measurement.
         repeats: measurements of each side, after a warm-up.
         memory: whether peak memory is measured, which takes a process for each side.
-        sides: names of the sides of `step`, `inference` and `recipes` that take part; empty for
-            all.
+        sides: names of the sides of `step`, `inference`, `recipes` and `gpu` that take part; empty
+            for all.
 
     Raises:
         ConfigError: if a number is too low or too high.
