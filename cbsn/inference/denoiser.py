@@ -291,6 +291,10 @@ class Denoiser:
         """Overwrites pixels, which are noisy still, with what the network returned for them."""
         image[where] = units.finish(result, image[where], self.strength, self.rounding)
 
+    def seconds_per_pixel(self) -> float | None:
+        """As `Passes.seconds_per_pixel` measures it."""
+        return self._passes.seconds_per_pixel()
+
     def sha256(self) -> str:
         """Of the recipe and the weights: the same for a model that was moved or copied."""
         recipe = json.dumps(self.recipe.to_dict(), sort_keys=True)

@@ -6,7 +6,7 @@ from typing import Any
 
 from cbsn.data.picture import Picture
 from cbsn.inference.denoiser import Denoiser
-from cbsn.inference.duration import say_duration
+from cbsn.inference.duration import say_duration, seconds_per_pixel
 from cbsn.inference.each_picture import Denoise, denoise_each
 from cbsn.inference.outputs import find_sources
 from cbsn.value_range import value_range
@@ -81,7 +81,7 @@ def denoise_with(
 
     def start() -> Denoise:
         denoiser = load()
-        say_duration(denoiser, find_sources(image_paths), fast_share)
+        say_duration(denoiser, find_sources(image_paths), fast_share, measure=_measure)
         print(denoiser.choices, flush=True)
 
         def denoise(picture: Picture, on_tile: Callable[[float], None]) -> Picture:
@@ -96,3 +96,8 @@ def denoise_with(
         return denoise
 
     return denoise_each(image_paths, save_path, start, name_losses=True, **options)
+
+
+def _measure(denoiser: Denoiser) -> float:
+    """As `seconds_per_pixel`, but on a GPU without pictures of sizes that nobody needs."""
+    return denoiser.seconds_per_pixel() or seconds_per_pixel(denoiser)

@@ -78,6 +78,7 @@ class Passes:
         if on_gpu:  # fewer with smaller tiles, which are asked for where memory is scarce
             pixels = int(GPU_PIXELS * min(1, side / auto_side(network) if side else 1) ** 2)
         self._room = Room(pixels)
+        self._times_calls = on_gpu and side is not None
         padding = "valid" if recipe.border == "reflect" else "same"
 
         def tiled_pass(blind: bool) -> TiledPass:
@@ -107,6 +108,17 @@ class Passes:
                     f"--r3. Received: recipe={recipe.name!r}, r3={r3}"
                 )
             self._refine = self._first if always_blind else tiled_pass(blind=True)
+
+    def seconds_per_pixel(self) -> float | None:
+        """Measures the time that a pixel takes, of one picture in one orientation.
+
+        Returns:
+            Seconds; None where this cannot be told by a call of the size that is needed anyway.
+        """
+        if not self._times_calls:
+            return None
+        seconds = self._first.time_call()
+        return seconds + (RandomReplacement.TIMES * self._refine.time_call() if self.r3 else 0)
 
     def __call__(
         self,

@@ -2,6 +2,8 @@
 
 import collections
 import itertools
+import math
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -115,6 +117,20 @@ class TiledPass:
             while done and done[0][0].needed <= reads:
                 work, result = done.popleft()
                 write(work.picture, work.tile, result)
+
+    def time_call(self) -> float:
+        """Measures a call of the size that large pictures need, without the host's work.
+
+        Returns:
+            Seconds per pixel.
+        """
+        large = Layout.mosaic(3 * (self._options["side"] + 2 * self._options["halo"]), 1, 0)
+        size = make_bands(large, large, **self._options)[1][1].source_shape
+        x = np.zeros((self._calls.room.tiles(*size), *size, self._channels), np.float32)
+        for _ in range(2):  # the first time a GPU looks for the fastest way to compute it
+            start = time.perf_counter()
+            self._calls.finish(x, self._calls.start(x))
+        return (time.perf_counter() - start) / math.prod(x.shape[:3])
 
     def _groups(self, plan: Sequence[Work], samples: int) -> Iterator[tuple[Sequence[Work], int]]:
         """Divides the work into what is read at a time, small tiles together.
