@@ -131,7 +131,7 @@ def vary(pictures: Tensor, draws: Draws, crisp: Tensor) -> Tensor:
     pictures = relight(pictures, draws, _LIGHT)
     if pictures.shape[-1] == 3:
         order = ops.take(_ORDERS, draws.index(len(_ORDERS)), axis=0)
-        reordered = ops.einsum("nhwc,ncd->nhwd", pictures, order)
+        reordered = ops.sum(pictures[..., None] * order[:, None, None], axis=3)
         pictures = ops.where(each(draws.happens(_OTHER_ORDER)), reordered, pictures)
         saturation = each(draws.log_uniform(*_SATURATION))
         luma = ops.sum(pictures * np.array(LUMA, "float32"), axis=-1, keepdims=True)

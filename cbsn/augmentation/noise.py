@@ -219,14 +219,15 @@ def _correlated(white: Tensor, roots: Tensor, wider: Tensor, chroma: Tensor) -> 
 def _filtered(white: Tensor, roots: Tensor) -> Tensor:
     """White noise [N, C, S, S] with its spectrum multiplied by roots [N, C, C, S, S]."""
     spectrum = ops.fft2((white, ops.zeros_like(white)))
-    spectrum = tuple(ops.einsum("ncdhw,ndhw->nchw", roots, part) for part in spectrum)
+    # Not `einsum`, which makes a matrix product of three by three values of each frequency.
+    spectrum = tuple(ops.sum(roots * part[:, None], axis=2) for part in spectrum)
     return ops.ifft2(spectrum)[0]
 
 
 def _luma(roots: Tensor) -> Tensor:
     """The luminance of correlated noise, [N, 1, C, S, S]; gray is nothing else."""
     weights = np.array(LUMA if roots.shape[1] == 3 else [1.0], "float32")
-    return ops.einsum("c,ncdhw->ndhw", weights, roots)[:, None]
+    return ops.sum(roots * weights[:, None, None, None], axis=1, keepdims=True)
 
 
 def _blurred(roots: Tensor, sigma: Tensor) -> Tensor:
