@@ -1,19 +1,23 @@
 """Trainings that take two pictures of each scene: two shots, or a teacher's."""
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from cbsn.data.noise import Noise
-from cbsn.errors import ConfigError
+from cbsn.errors import ConfigError, TrainingStopped
 from cbsn.evaluation.picture_pairs import PicturePairs
 from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.low_frequencies import with_low_frequencies
 from cbsn.model_path import load_model
 from cbsn.training.options import RunOptions
 from cbsn.training.run import train
+
+OWN_NOISE = {"filters": 4, "depth": 1, "patch_size": 32, "batch_size": 4, "max_steps": 4}
 
 
 def _weights(folder):
@@ -69,12 +73,31 @@ def test_a_student_learns_what_its_teacher_does(options, tmp_path, model, capsys
 def test_a_student_sees_its_teachers_pictures_with_their_own_noise(
     options, tmp_path, model, capsys
 ):
-    changes = {"filters": 4, "depth": 1, "patch_size": 32, "batch_size": 4, "max_steps": 2}
     chosen = {**options, "teacher": [str(tmp_path / model)], "own_noise": (0.5, 2.0)}
-    folder = train("distill", changes, RunOptions(name="a", **chosen))
+    folder = train("distill", OWN_NOISE, RunOptions(name="a", **chosen))
     facts = json.loads((folder / "run.json").read_text())
     assert facts["noise"] == "noise measured in 5 places, 0.5-2 times as strong"
     assert f"sees the teacher's pictures with {facts['noise']}" in capsys.readouterr().out
+
+
+def test_their_own_noise_is_the_same_after_a_break(options, tmp_path, model, monkeypatch):
+    chosen = {**options, "teacher": [str(tmp_path / model)], "own_noise": (0.5, 2.0)}
+    whole = train("distill", OWN_NOISE, RunOptions(name="whole", **chosen))
+    calls = []
+
+    def next_with_signal(batches):
+        calls.append(None)
+        if len(calls) == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return batches.__next__()
+
+    monkeypatch.setattr("cbsn.training.loop.next", next_with_signal, raising=False)
+    with pytest.raises(TrainingStopped, match="at step 2"):
+        train("distill", OWN_NOISE, RunOptions(name="parts", **chosen))
+    monkeypatch.undo()
+    parts = train("distill", OWN_NOISE, RunOptions(name="parts", **chosen))
+    for ours, theirs in zip(_weights(parts), _weights(whole), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
 
 
 def test_two_shots_of_real_scenes(tmp_path, monkeypatch):
