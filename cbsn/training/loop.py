@@ -192,6 +192,8 @@ class TrainingLoop:
             f"{patches} of {records.patch_size} px, {records.dtype}; steps {start:,} to "
             f"{self._max_steps:,}; {self._folder}"
         )
+        if self._trainer.xla and start < self._max_steps:
+            say("XLA compiles the step first, which takes a minute or two (--no-xla: without it).")
 
     def _check_bad_steps(self, step: int) -> None:
         """Tells of a step that changed nothing; ends the run if there were too many in a row."""
