@@ -166,7 +166,8 @@ def make_parser() -> argparse.ArgumentParser:
     how.add_argument(
         "--precision",
         default="auto",
-        help="float32, mixed_bfloat16 or mixed_float16; auto: bfloat16 where the hardware has it",
+        help="float32, mixed_bfloat16 or mixed_float16; auto: bfloat16 where the hardware has it, "
+        "float16 on GPUs of compute capability 7",
     )
     how.add_argument(
         "--accumulate",

@@ -134,7 +134,7 @@ def add_denoising(parser: argparse._ActionsContainer, *, here: bool = True) -> N
         "--precision",
         default="auto",
         help=f"{precisions}; auto: bfloat16 where the hardware has it, which changes a pixel by a "
-        "level here and there",
+        "level here and there; float16 on GPUs of compute capability 7",
     )
     parser.add_argument(
         "--engine",

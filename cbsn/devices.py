@@ -97,6 +97,17 @@ def has_gpu() -> bool:
     return bool(tf.config.get_visible_devices("GPU"))
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether memory did not suffice, the device's or the host's."""
+    # By its name, as JAX has an error of its own for it, and TensorFlow may not be imported.
+    name = "RESOURCE_EXHAUSTED"
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "ResourceExhaustedError"
+        or name in str(error)
+    )
+
+
 def make_strategy(cluster: Cluster | None = None, cpu_devices: int = 1) -> "tf.distribute.Strategy":
     """Sets up the visible devices, and returns their strategy. Call before anything runs.
 

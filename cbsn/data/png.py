@@ -26,6 +26,9 @@ _XMP = b"XML:com.adobe.xmp"
 _MOST_XMP = 2**26
 _BLOCK = 2**20
 
+_LEVEL = 4
+"""Of compression: a photograph is written 2.5 times as fast as at the usual 6, and 2 % larger."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Chunks:
@@ -148,7 +151,7 @@ def write_png(file: BinaryIO, picture: Picture) -> None:
     Pillow writes no 16-bit colour, imagecodecs no metadata: so its chunks are put in here.
     """
     pixels = picture.pixels[..., 0] if picture.pixels.shape[-1] == 1 else picture.pixels
-    png = memoryview(imagecodecs.png_encode(pixels))
+    png = memoryview(imagecodecs.png_encode(pixels, level=_LEVEL))
     header = 33  # the signature and the IHDR chunk, which stands first in every PNG
     file.write(png[:header])
     own = picture.extras.entries if isinstance(picture.extras, Chunks) else ()

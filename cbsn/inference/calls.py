@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from cbsn.devices import is_out_of_memory
 from cbsn.errors import CbsnWarning
-from cbsn.inference.engines import Run, is_out_of_memory
+from cbsn.inference.engines import Run
 
 
 class Room:

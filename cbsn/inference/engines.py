@@ -7,6 +7,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from cbsn.devices import has_gpu
 from cbsn.errors import ConfigError, plain_reason
 from cbsn.precision import cpu_flags
 from cbsn.recipes import Recipe
@@ -133,23 +134,3 @@ def _openvino(recipe: Recipe, network: Any, options: dict[str, Any]) -> Run:
             ) from error
 
     return run
-
-
-def has_gpu() -> bool:
-    """Whether TensorFlow computes on a GPU."""
-    if keras.backend.backend() != "tensorflow":
-        return False
-    import tensorflow as tf
-
-    return bool(tf.config.get_visible_devices("GPU"))
-
-
-def is_out_of_memory(error: Exception) -> bool:
-    """Whether memory did not suffice, the device's or the host's."""
-    # By its name, as JAX has an error of its own for it, and TensorFlow may not be imported.
-    name = "RESOURCE_EXHAUSTED"
-    return (
-        isinstance(error, MemoryError)
-        or type(error).__name__ == "ResourceExhaustedError"
-        or name in str(error)
-    )

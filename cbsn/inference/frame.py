@@ -82,7 +82,8 @@ class Units:
             values += _repeated(self._mean, y, dtype)
         if not np.isfinite([values.min(initial=0), values.max(initial=0)]).all():
             raise ModelError(
-                "The network returned values that are not finite; its weights may be broken."
+                "The network returned values that are not finite: its weights are broken, or it "
+                "computes in float16, which has none above 65504; --precision float32 tells."
             )
         np.clip(values, 0, self._white, out=values)
         values = values.reshape(y.shape)

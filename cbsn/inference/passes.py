@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 
+from cbsn.devices import has_gpu
 from cbsn.errors import ConfigError
 from cbsn.inference.calls import Room
-from cbsn.inference.engines import compile_network, has_gpu
+from cbsn.inference.engines import compile_network
 from cbsn.inference.frame import Frame
 from cbsn.inference.layout import Layout
 from cbsn.inference.refinement import RandomReplacement

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from cbsn.devices import has_gpu, set_up
+from cbsn.devices import has_gpu, is_out_of_memory, set_up
 from cbsn.errors import ConfigError, TrainingError, plain_reason
 from cbsn.recipes import Recipe
 from cbsn.training.step_random import StepRandom
@@ -154,7 +154,9 @@ class Trainer:
         while True:
             try:
                 return self._graph(batch, stop)
-            except tf.errors.ResourceExhaustedError as error:
+            except (tf.errors.OpError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
                 # Nothing has changed: weights do not before all gradients are there.
                 self._split_further(error)
 

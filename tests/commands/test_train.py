@@ -5,6 +5,7 @@ import json
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from cbsn.data.camera import simulate_camera
@@ -170,7 +171,9 @@ def test_events_hold_what_a_user_looks_for(run_here, photos, tmp_path):
         ((), "prepare_dataset.py --dataset SIDD"),
     ],
 )
-def test_bad_flags_fail_before_any_work(run_here, tmp_path, flags, message):
+def test_bad_flags_fail_before_any_work(run_here, tmp_path, monkeypatch, flags, message):
+    if "--gpu" in flags:
+        monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind=None: [])
     result = run_here("train.py", *flags)
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr.startswith("error: ") and message in result.stderr
