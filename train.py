@@ -179,7 +179,7 @@ def make_parser() -> argparse.ArgumentParser:
     how.add_argument(
         "--xla",
         action=argparse.BooleanOptionalAction,
-        help="compile the step with XLA: up to a minute at the start, then faster on a GPU "
+        help="compile the step with XLA: a minute or two at the start, then faster on a GPU "
         "(default: on a GPU)",
     )
     how.add_argument(

@@ -52,7 +52,7 @@ class Trainer:
             after the other, and summed up: the same step in less memory. 0 for all at once on a
             GPU, and on a CPU, which hardly gains by more, for parts of about 1 GiB of features.
             A step that runs out of memory is repeated in at least twice as many parts.
-        xla: whether XLA compiles the step, which takes up to a minute at its first call and makes
+        xla: whether XLA compiles the step, which takes a minute or two at its first call and makes
             it faster on a GPU. Default None: where there is a GPU.
         strategy: of `tf.distribute`; the current one by default.
         perceptual_weights: file of VGG-16's weights, for objectives with a perceptual term; by

@@ -1,11 +1,13 @@
 import json
 import os
+import re
 import shutil
 import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from cbsn.data.noise import Noise
@@ -15,6 +17,7 @@ from cbsn.evaluation.picture_pairs import PicturePairs
 from cbsn.model_path import load_model
 from cbsn.training.options import RunOptions
 from cbsn.training.run import train
+from cbsn.training.trainer import Trainer
 
 TINY = {"filters": 4, "num_modules": 1, "patch_size": 20, "batch_size": 2, "max_steps": 6}
 UNET = {"filters": 4, "depth": 1, "patch_size": 20, "batch_size": 2, "max_steps": 6}
@@ -142,17 +145,29 @@ def poisoned(tmp_path, random):
     return {"dataset": str(path), "checkpoints": tmp_path / "runs"}
 
 
-def test_bad_steps_change_nothing_and_are_counted(poisoned, capsys):
+@pytest.fixture(params=[False, True], ids=["at-once", "some-at-a-time"])
+def looks_later(request, monkeypatch):
+    """Whether the loop gives the device some steps before it looks at them, as it does a GPU."""
+    monkeypatch.setattr("cbsn.training.loop.has_gpu", lambda: request.param)
+    return request.param
+
+
+def test_bad_steps_change_nothing_and_are_counted(poisoned, looks_later, capsys):
     one = {**UNET, "batch_size": 1, "max_steps": 8}
-    folder = train("dil-unet", one, RunOptions(name="a", print_every=1, **poisoned))
-    assert capsys.readouterr().out.count("not finite, nothing changed") == 4
+    every = 8 if looks_later else 1
+    folder = train("dil-unet", one, RunOptions(name="a", print_every=every, **poisoned))
+    out = capsys.readouterr().out
+    told = [int(n) for n in re.findall(r"step (\d+): .* not finite, nothing changed", out)]
+    assert len(told) == 4 and told == sorted(set(told))
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [*range(every, 9, every)]
     assert lines[-1]["skipped_steps"] == 4
-    assert [line["total"] for line in lines].count(None) == 4
+    bad = [line["step"] for line in lines if line["total"] is None]
+    assert bad == [step for step in told if step % every == 0]
     assert all(np.isfinite(weight).all() for weight in _weights(folder))
 
 
-def test_too_many_bad_steps_in_a_row_end_the_run(poisoned):
+def test_too_many_bad_steps_in_a_row_end_the_run(poisoned, looks_later):
     all_four = {**UNET, "batch_size": 4}
     options = RunOptions(name="a", max_bad_steps=3, **poisoned)
     with pytest.raises(TrainingError) as error:
@@ -163,6 +178,24 @@ def test_too_many_bad_steps_in_a_row_end_the_run(poisoned):
         assert f"record {number} of {poisoned['dataset']}, which holds" in message
     assert f"record 0 of {poisoned['dataset']}" not in message
     assert "There is no checkpoint yet" in message
+
+
+def test_out_of_memory_is_said_once_and_the_run_goes_on(options, monkeypatch, capsys):
+    step = Trainer._train_step
+
+    def hungry(self, batch, stop=False):
+        metrics = step(self, batch, stop)
+        if self.accumulate == 1:
+            petabytes = tf.fill([2**50 + tf.cast(self.step, tf.int64)], 0.0)
+            metrics["total"] += tf.reduce_sum(petabytes)
+        return metrics
+
+    monkeypatch.setattr(Trainer, "_train_step", hungry)
+    folder = train("dil-unet", UNET, RunOptions(name="a", **options))
+    out = capsys.readouterr().out
+    assert out.count("Out of memory: ") == 1
+    assert "in 2 parts, with the same results; --accumulate 2 does so from the start" in out
+    assert json.loads((folder / "last/recipe.json").read_text())["training"]["step"] == 6
 
 
 def test_what_was_trained_before_a_damaged_record_is_saved(options, monkeypatch):
