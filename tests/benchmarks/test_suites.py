@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import recipes, roofline, step
+from benchmarks import gpu, recipes, roofline, step
 from benchmarks.convolutions import KINDS
 from benchmarks.memory import measure_memory
 from benchmarks.settings import SUITES, Settings, Size
@@ -181,3 +181,31 @@ def test_the_parent_s_memory_is_not_inherited():
     code = "from benchmarks.memory import peak_memory; print(peak_memory())"
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert float(child.stdout) * 2**30 < ballast.nbytes
+
+
+@pytest.mark.slow
+def test_gpu_suite_counts_steps_and_their_share_of_the_peak():
+    settings = dataclasses.replace(
+        SMALLEST,
+        augmented_batch=2,
+        augmented_patch_size=32,
+        pictures=((24, 30),),
+        sides=("bfloat16", "bfloat16 XLA"),
+    )
+    product, *steps, inference = gpu.run(settings)
+    peak = max(sample["tflops"] for sample in product["sides"][0]["samples"])
+    assert peak > 0
+    names = [case["case"].removeprefix("step, ").split(", batch")[0] for case in steps]
+    assert names == ["cbsn", "apbsn", "ssbsn", "cbsn, larger", "photo", "photo-large"]
+    for case in steps:
+        compiled, plain = case["sides"]
+        assert (compiled["side"], compiled["base"]) == ("bfloat16 XLA", "bfloat16")
+        rows = int(case["case"].split("batch ")[1].split()[0])
+        for side in (compiled, plain):
+            assert side["steps_per_second"] == pytest.approx(1 / side["seconds"])
+            assert side["patches_per_second"] == pytest.approx(rows / side["seconds"])
+            if "ssbsn" not in case["case"]:  # whose attention is not counted
+                assert side["share"] == pytest.approx(side["tflops"] / peak)
+    assert [side["side"] for side in inference["sides"]][:2] == ["photo", "photo_large"]
+    for side in inference["sides"]:
+        assert side["megapixels_per_second"] == pytest.approx(720e-6 / side["seconds"])

@@ -263,8 +263,7 @@ def test_two_devices_give_the_weights_of_one(name, xla, run_python):
         two = [tf.config.LogicalDeviceConfiguration()] * 2
         tf.config.set_logical_device_configuration(cpu, two)
         from cbsn.recipes import RECIPES
-        from cbsn.training.step_random import StepRandom
-from cbsn.training.trainer import Trainer
+        from cbsn.training.trainer import Trainer
 
         config = {"filters": 4, "num_modules": 1}
         if "NAME" == "ssbsn":
@@ -525,8 +524,7 @@ def test_two_devices_augment_as_one(run_python):
         cpu = tf.config.list_physical_devices("CPU")[0]
         two = [tf.config.LogicalDeviceConfiguration()] * 2
         tf.config.set_logical_device_configuration(cpu, two)
-        from cbsn.training.step_random import StepRandom
-from cbsn.training.trainer import Trainer
+        from cbsn.training.trainer import Trainer
         from tests.training.test_trainer import _augmentation, _photo_recipe
 
         batches = np.random.default_rng(0).integers(0, 256, (6, 4, 64, 64, 3)).astype("uint8")
