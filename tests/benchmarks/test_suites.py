@@ -208,4 +208,5 @@ def test_gpu_suite_counts_steps_and_their_share_of_the_peak():
                 assert side["share"] == pytest.approx(side["tflops"] / peak)
     assert [side["side"] for side in inference["sides"]][:2] == ["photo", "photo_large"]
     for side in inference["sides"]:
-        assert side["megapixels_per_second"] == pytest.approx(720e-6 / side["seconds"])
+        for sample in side["samples"]:
+            assert sample["megapixels_per_second"] == pytest.approx(720e-6 / sample["seconds"])
