@@ -50,8 +50,8 @@ class Room:
         else:
             tile = max(1, min(height, width) - 2 * halo)
             text += (
-                f": {height} × {width} are taken instead, which takes longer; --tile {tile} has it "
-                "so from the start"
+                f": {height} × {width} are taken instead, which takes longer; the --tile {tile} of "
+                "infer.py has it so from the start"
             )
         warnings.warn(text, CbsnWarning, stacklevel=2)
 

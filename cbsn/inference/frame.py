@@ -83,7 +83,8 @@ class Units:
         if not np.isfinite([values.min(initial=0), values.max(initial=0)]).all():
             raise ModelError(
                 "The network returned values that are not finite: its weights are broken, or it "
-                "computes in float16, which has none above 65504; --precision float32 tells."
+                "computes in float16, which has none above 65504; the --precision float32 of "
+                "infer.py tells."
             )
         np.clip(values, 0, self._white, out=values)
         values = values.reshape(y.shape)

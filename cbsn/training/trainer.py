@@ -177,7 +177,7 @@ class Trainer:
         rows = self.recipe.batch_size // self._replicas
         finer = [n for n in range(2 * self.accumulate, rows + 1) if rows % n == 0]
         advice = (
-            "Take a smaller --patchsize, --precision mixed_bfloat16, or a smaller network; or see "
+            "Give train.py a smaller --patchsize or network, or --precision mixed_bfloat16; or see "
             f"what else is using the memory ({plain_reason(error)})"
         )
         if not finer:
@@ -188,8 +188,8 @@ class Trainer:
         if isinstance(self.strategy, tf.distribute.MultiWorkerMirroredStrategy):
             # The others wait for what this one was to send.
             raise TrainingError(
-                f"This worker has not enough memory. Start all of them with --accumulate "
-                f"{finer[0]}. {advice}."
+                "This worker has not enough memory. Start train.py on all of them with "
+                f"--accumulate {finer[0]}. {advice}."
             ) from error
         self.accumulate = finer[0]
         self._graph = self._make_graph()

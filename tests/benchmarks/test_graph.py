@@ -22,7 +22,7 @@ def _found(function, *specs):
 def test_the_count_of_a_training_step_is_the_analytic_one(precision):
     spec = StepSpec(OURS, precision, filters=4, num_modules=1, batch_size=2, patch_size=60)
     trainer = spec.trainer()
-    found = find_convolutions(trainer.train_step.get_concrete_function(spec.batch()))
+    found = find_convolutions(trainer.concrete_step(spec.batch()))
 
     kernels = [w.shape for w in trainer.network.get_weights() if w.ndim == 4]
     weights = sum(math.prod(kernel) for kernel in kernels)
@@ -43,9 +43,7 @@ def test_the_count_of_a_training_step_is_the_analytic_one(precision):
 def test_accumulated_parts_count_one_by_one():
     spec = StepSpec(OURS, "float32", filters=4, num_modules=1, batch_size=3, patch_size=30)
     whole, parts = (
-        find_convolutions(
-            Trainer(spec.recipe(), accumulate=n).train_step.get_concrete_function(spec.batch())
-        )
+        find_convolutions(Trainer(spec.recipe(), accumulate=n).concrete_step(spec.batch()))
         for n in (1, 3)
     )
     assert whole.total() == parts.total() / 3

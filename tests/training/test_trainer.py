@@ -350,7 +350,7 @@ def test_a_worker_out_of_memory_does_not_go_on_alone(recipe, batch, monkeypatch)
     trainer = Trainer(recipe)
     trainer._objective = Hungry(trainer._objective, 1)
     monkeypatch.setattr(tf.distribute, "MultiWorkerMirroredStrategy", type(trainer.strategy))
-    with pytest.raises(TrainingError, match="Start all of them with --accumulate 2"):
+    with pytest.raises(TrainingError, match="on all of them with --accumulate 2"):
         trainer.train_step(tf.constant(batch))
 
 
