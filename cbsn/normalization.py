@@ -29,14 +29,6 @@ class Normalization:
     of_picture = True
     """Whether these depend on the picture."""
 
-    def apply(self, x: np.ndarray, mean: np.ndarray, deviation: np.ndarray) -> np.ndarray:
-        """Normalises values in [0, 1] by the statistics of their picture; float32 [..., C]."""
-        return ((x - mean) / deviation).astype(np.float32)
-
-    def invert(self, y: np.ndarray, mean: np.ndarray, deviation: np.ndarray) -> np.ndarray:
-        """Undoes `apply`: from what a network returned to values around [0, 1]; float32."""
-        return (y * deviation + mean).astype(np.float32)
-
 
 class Standardization(Normalization):
     """Zero mean and unit deviation per image and channel, as C-BSN has it.

@@ -2,8 +2,26 @@ import numpy as np
 import pytest
 
 from cbsn import normalization
+from cbsn.inference.frame import Units
+from cbsn.inference.strength import Strength
 from cbsn.normalization import NORMALIZATIONS, EightBitRange, Standardization
 from cbsn.value_range import value_range
+
+
+def _units(norm, image):
+    return Units(*norm.statistics(image), value_range(image.dtype))
+
+
+def _normalised(norm, image):
+    """What a network sees of a picture."""
+    output = np.empty(image.shape, "float32")
+    _units(norm, image).normalise(image, output)
+    return output
+
+
+def _finished(norm, image, output):
+    """The pixels of what a network returned for a picture."""
+    return _units(norm, image).finish(output, image, Strength(1.0), "round")
 
 
 @pytest.mark.parametrize("name", ["p120", "low", "const", "mixed", "p60"])
@@ -32,19 +50,18 @@ def test_training_and_inference_agree(random, name):
     image = random.integers(0, 256, (40, 30, 3)).astype("uint8")
     norm = NORMALIZATIONS[name]()
     unit = (image / 255).astype("float32")
-    expected = norm.apply(unit, *norm.statistics(image))
+    expected = _normalised(norm, image)
     np.testing.assert_allclose(norm.batch(unit[None])[0], expected, atol=1e-5)
 
 
 def test_eight_bit_values_stay_what_they_are(random):
     image = random.integers(0, 256, (9, 7, 3)).astype("uint8")
     norm = EightBitRange()
-    statistics = norm.statistics(image)
-    np.testing.assert_array_equal(norm.apply(image / 255, *statistics), image.astype("float32"))
-    deep = (image * np.uint16(257)).astype("uint16")
-    np.testing.assert_array_equal(norm.apply(deep / 65535, *norm.statistics(deep)), image)
-    unit = norm.invert(image.astype("float32"), *statistics)
-    np.testing.assert_allclose(unit, image / 255, rtol=1e-6)
+    np.testing.assert_array_equal(_normalised(norm, image), image)
+    np.testing.assert_array_equal(_finished(norm, image, image.astype("float32")), image)
+    deep = image * np.uint16(257)
+    np.testing.assert_array_equal(_normalised(norm, deep), image)
+    np.testing.assert_array_equal(_finished(norm, deep, image.astype("float32")), deep)
 
 
 def test_blocks_give_the_statistics_of_the_whole(random, monkeypatch):
@@ -68,10 +85,9 @@ def test_integers_have_the_statistics_of_floats(random, dtype):
 def test_flat_pictures_are_floored_and_come_back():
     norm = Standardization()
     image = np.full((8, 32, 3), 200, "uint8")
-    mean, deviation = norm.statistics(image)
+    _, deviation = norm.statistics(image)
     np.testing.assert_allclose(deviation, 1 / 16)
-    x = norm.apply(image / 255, mean, deviation)
-    np.testing.assert_allclose(norm.invert(x, mean, deviation), image / 255, rtol=1e-6)
+    np.testing.assert_array_equal(_finished(norm, image, _normalised(norm, image)), image)
 
 
 def test_value_range():

@@ -17,7 +17,6 @@ from cbsn.inference.hidden_pixels import HiddenPixels
 from cbsn.inference.passes import Passes, Where, auto_side
 from cbsn.inference.refinement import self_ensemble
 from cbsn.inference.strength import Strength
-from cbsn.inference.tiled_pass import AUTO_TILE as AUTO_TILE
 from cbsn.inference.tiling import Tile
 from cbsn.model_path import load_model
 from cbsn.precision import choose_precision

@@ -119,7 +119,9 @@ def test_what_does_not_fit_is_said_once_and_not_tried_again(limited, random, mon
     monkeypatch.setattr(passes, "has_gpu", lambda: True)
     monkeypatch.setattr(passes, "GPU_PIXELS", AUTO_TILE**2)
     denoise, _ = limited("photo", 7000, tile=96)
-    with pytest.warns(CbsnWarning, match=r"--tile \d+ of infer.py has it so from the start$") as caught:
+    with pytest.warns(
+        CbsnWarning, match=r"--tile \d+ of infer.py has it so from the start$"
+    ) as caught:
         denoise(picture)
     [note] = caught
     tile = int(str(note.message).split("--tile ")[1].split()[0])
