@@ -473,13 +473,14 @@ def customised(name: str, *, max_steps: int | None = None, **changes: Any) -> Re
         "network_config": dict(recipe.network_config),
         "objective_config": dict(recipe.objective_config),
     }
+    changeable = {field.name for field in dataclasses.fields(recipe)} - {*configs}
     for key, value in changes.items():
         if value is None:
             continue
         homes = [config for config in configs.values() if key in config]
         if homes:
             homes[0][key] = value
-        elif hasattr(recipe, key):
+        elif key in changeable:
             fields[key] = value
         else:
             raise ConfigError(f"The recipe {name!r} has no setting {key}. Received: {key}={value}")

@@ -140,6 +140,7 @@ def test_customised_shrinks_only_what_is_not_given():
         ("dncnn", {}, "Known are: cbsn, apbsn, ssbsn.*--recipe dncnn"),
         ("cbsn", {"sigma": 3}, "no setting sigma"),
         ("apbsn", {"lmbda": 1.0}, "'apbsn' has no setting lmbda"),
+        *(("cbsn", {key: 1}, f"no setting {key}") for key in ("to_dict", "network_config")),
         ("cbsn", {"max_steps": 0}, "--maxiter"),
     ],
 )

@@ -18,6 +18,7 @@ CHUNK = 2**23
 """How many of them are then held at a time, about."""
 
 
+@keras.saving.register_keras_serializable(package="cbsn")
 class SelfSimilarityAttention(keras.layers.Layer):
     """Averages over all pixels of a sub-grid, those that look alike counting more.
 
@@ -48,9 +49,9 @@ class SelfSimilarityAttention(keras.layers.Layer):
         self.dilation = dilation
         self.scale = scale
 
-    def build(self, input_shape, inside_shape=None):  # noqa: D102
+    def build(self, inputs_shape, inside_shape=None):  # noqa: D102
         self.embedding = self.add_weight(
-            shape=(input_shape[-1], self.filters), initializer=FAN_IN_UNIFORM, name="embedding"
+            shape=(inputs_shape[-1], self.filters), initializer=FAN_IN_UNIFORM, name="embedding"
         )
         self.built = True
 
@@ -66,6 +67,10 @@ class SelfSimilarityAttention(keras.layers.Layer):
         outputs = ops.reshape(outputs, (-1, height, width, channels))
         outputs = batch_to_space(outputs, self.scale)
         return outputs if inside is None else outputs * inside
+
+    def get_config(self):  # noqa: D102
+        sizes = {"filters": self.filters, "dilation": self.dilation, "scale": self.scale}
+        return {**super().get_config(), **sizes}
 
 
 def normalise(x: Tensor, inside: Tensor | None, phases: int) -> Tensor:

@@ -46,6 +46,7 @@ def pointwise(filters: int, activation: str | None = "relu", **kwargs) -> keras.
     return keras.layers.Conv2D(filters, 1, activation=activation, **kwargs)
 
 
+@keras.saving.register_keras_serializable(package="cbsn")
 class Convolution(keras.layers.Conv2D):
     """A 2-D convolution whose padding is said when it is called.
 
@@ -84,6 +85,7 @@ class Convolution(keras.layers.Conv2D):
         return self.activation(outputs)
 
 
+@keras.saving.register_keras_serializable(package="cbsn")
 class ConditionalMaskedConv2D(Convolution):
     """A convolution whose centre tap can be switched off (C-BSN, arXiv 2304.09507).
 
@@ -120,6 +122,7 @@ class ConditionalMaskedConv2D(Convolution):
         return self._convolve(inputs, kernel, padding)
 
 
+@keras.saving.register_keras_serializable(package="cbsn")
 class DilatedModule(keras.layers.Layer):
     """Dilated convolution module (DCM) on phases: x + 1×1(ReLU(3×3(x))).
 
@@ -149,13 +152,18 @@ class DilatedModule(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
+        self._config = {
+            "filters": filters,
+            "activation": activation,
+            "kernel_initializer": kernel_initializer,
+        }
         common = {"kernel_initializer": kernel_initializer, "dtype": self.dtype_policy}
         self.spatial = Convolution(filters, 3, activation="relu", name="spatial", **common)
         self.pointwise = pointwise(filters, activation, name="pointwise", **common)
 
-    def build(self, input_shape, inside_shape=None):  # noqa: D102
-        self.spatial.build(input_shape)
-        self.pointwise.build(input_shape)
+    def build(self, inputs_shape, inside_shape=None):  # noqa: D102
+        self.spatial.build(inputs_shape)
+        self.pointwise.build(inputs_shape)
         self.built = True
 
     def call(
@@ -171,7 +179,11 @@ class DilatedModule(keras.layers.Layer):
             inputs = crop(inputs, self.reach * dilation)
         return inputs + (residual if inside is None else residual * inside)
 
+    def get_config(self):  # noqa: D102
+        return {**super().get_config(), **self._config}
 
+
+@keras.saving.register_keras_serializable(package="cbsn")
 class DilatedBranch(keras.layers.Layer):
     """One branch of a dilated blind-spot network, in polyphase form.
 
@@ -208,6 +220,7 @@ class DilatedBranch(keras.layers.Layer):
         self.filters = filters
         self.kernel_size = kernel_size
         self.dilation = dilation
+        self._initializers = initializers
         of_masked, of_pointwise = initializers
         policy = self.dtype_policy
         self.masked = ConditionalMaskedConv2D(
@@ -223,7 +236,8 @@ class DilatedBranch(keras.layers.Layer):
         self.masked.build(input_shape)
         features = (None, None, None, self.filters)
         for layer in (self.pointwise1, self.pointwise2, *self.dilated_modules, self.pointwise3):
-            layer.build(features)
+            if not layer.built:  # as modules are that come of a saved model
+                layer.build(features)
         self.built = True
 
     @property
@@ -259,6 +273,21 @@ class DilatedBranch(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape):  # noqa: D102
         return (*input_shape[:-1], self.filters)
+
+    def get_config(self):  # noqa: D102
+        return {
+            **super().get_config(),
+            "filters": self.filters,
+            "kernel_size": self.kernel_size,
+            "dilation": self.dilation,
+            "modules": [keras.saving.serialize_keras_object(m) for m in self.dilated_modules],
+            "initializers": self._initializers,
+        }
+
+    @classmethod
+    def from_config(cls, config):  # noqa: D102
+        modules = [keras.saving.deserialize_keras_object(m) for m in config.pop("modules")]
+        return cls(modules=modules, **config)
 
 
 def dilates_natively() -> bool:

@@ -176,10 +176,10 @@ class _AttentionGate(keras.layers.Layer):
         self.signal = pointwise(filters, None, name="signal", **common)
         self.weight = pointwise(1, "sigmoid", name="weight", **common)
 
-    def build(self, input_shape, signal_shape=None):
-        self.skip.build(input_shape)
-        self.signal.build(input_shape)
-        self.weight.build((*input_shape[:-1], self.skip.filters))
+    def build(self, inputs_shape, signal_shape=None):
+        self.skip.build(inputs_shape)
+        self.signal.build(inputs_shape)
+        self.weight.build((*inputs_shape[:-1], self.skip.filters))
         self.built = True
 
     def call(self, inputs: Tensor, signal: Tensor) -> Tensor:

@@ -25,10 +25,10 @@ class _Module(keras.layers.Layer):
         self.spatial2 = Convolution(filters, 3, activation="relu", name="spatial2", **common)
         self.pointwise = pointwise(filters, None, name="pointwise", **common)
 
-    def build(self, input_shape, inside_shape=None):
+    def build(self, inputs_shape, inside_shape=None):
         for layer in (self.attention, self.spatial1, self.spatial2, self.pointwise):
             if layer:
-                layer.build(input_shape)
+                layer.build(inputs_shape)
         self.built = True
 
     def call(self, inputs: Tensor, inside: Tensor | None = None, padding: str = "same") -> Tensor:

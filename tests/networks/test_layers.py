@@ -4,7 +4,16 @@ import pytest
 import tensorflow as tf
 
 from cbsn.networks import layers
-from cbsn.networks.layers import ConditionalMaskedConv2D, DilatedBranch, DilatedModule
+from cbsn.networks.attention import SelfSimilarityAttention
+from cbsn.networks.layers import (
+    FAN_IN_UNIFORM,
+    HE,
+    HE_UNTRUNCATED,
+    ConditionalMaskedConv2D,
+    Convolution,
+    DilatedBranch,
+    DilatedModule,
+)
 
 
 def _dilated_form(branch, x, blind):
@@ -67,6 +76,29 @@ def test_masked_convolution_switches_its_centre(random):
     whole = layer(x, blind=False)
     centre = np.einsum("nhwi,io->nhwo", x, layer.kernel.numpy()[1, 1])
     np.testing.assert_allclose(whole - layer(x, blind=True), centre, atol=1e-5)
+
+
+def _model(random):
+    """A model of one's own that holds all layers that are public, with weights that tell."""
+    inputs = keras.Input((24, 24, 3))
+    x = Convolution(4, 3, activation="relu")(inputs)
+    x = ConditionalMaskedConv2D(4, 3)(x, blind=True)
+    branch = DilatedBranch(4, 3, 2, [DilatedModule(4, None, FAN_IN_UNIFORM)], (HE, HE_UNTRUNCATED))
+    x = branch(x, blind=False)
+    x = DilatedModule(4)(x)
+    x = SelfSimilarityAttention(4, 1, 2)(x)
+    model = keras.Model(inputs, x)
+    model.set_weights([random.normal(size=w.shape) * 0.3 for w in model.get_weights()])
+    return model
+
+
+def test_models_of_ones_own_with_our_layers_are_saved(random, tmp_path):
+    model = _model(random)
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    assert [type(layer) for layer in again.layers] == [type(layer) for layer in model.layers]
+    x = random.normal(size=(1, 24, 24, 3)).astype("float32")
+    np.testing.assert_array_equal(model(x), again(x))
 
 
 def test_even_masked_kernels_are_refused():
