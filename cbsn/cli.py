@@ -55,9 +55,9 @@ def add_gpu(parser: argparse._ActionsContainer, *, several: bool = False) -> Non
         several: whether the command computes on several GPUs. Default False.
     """
     one = (
-        "the GPU to use, by its number: 0 is the first; of several (0,1) the lowest is taken, as "
-        "one GPU does all the work; alone, the first one there is; without the flag likewise, or "
-        "the CPU if there is none"
+        "the GPU to use, by its number: 0 is the first. One GPU does all the work: of several "
+        "numbers (0,1) the lowest is taken, and the first GPU where no number or no flag is given; "
+        "without a GPU and the flag the CPU is used"
     )
     all_ = (
         "GPUs to use: alone all of them, with numbers (0 or 0,1) these; each batch is shared out "

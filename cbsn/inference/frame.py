@@ -34,7 +34,7 @@ class Units:
 
     Args:
         mean: [C], the mean that is taken off, in units of the value range.
-        deviation: [C], what the rest is divided by, likewise.
+        deviation: [C], what the rest is divided by, in the same units.
         white: float, the value that is 1 in these units.
     """
 

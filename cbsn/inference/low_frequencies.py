@@ -55,7 +55,7 @@ def _blurred(pictures: Tensor, width: np.ndarray) -> Tensor:
 
 
 def _blur(width: np.ndarray, size: int) -> Tensor:
-    """float32 [N, size, size], what so many pixels in a row are to be multiplied with."""
+    """float32 [N, size, size], what the pixels of a row are to be multiplied with."""
     most = int(_TRUNCATE * _MOST + 0.5)
     place = np.arange(size, dtype=np.float32)
     to, of = place[:, None], place
