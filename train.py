@@ -173,8 +173,8 @@ def make_parser() -> argparse.ArgumentParser:
         "--accumulate",
         type=int,
         default=0,
-        help="take the gradients of a batch in so many parts, one after the other: the same steps "
-        "in less memory; 0: on a CPU parts that need about 1 GiB, on a GPU one",
+        help="take the gradients of a batch in this many parts, one after the other: the same "
+        "steps in less memory; 0: on a CPU parts that need about 1 GiB, on a GPU one",
     )
     how.add_argument(
         "--xla",
@@ -194,7 +194,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--max_bad_steps",
         type=int,
         default=20,
-        help="stop after so many steps in a row whose loss or gradients are not finite",
+        help="stop after this many steps in a row whose loss or gradients are not finite",
     )
     how.add_argument(
         "--skip_bad_records",

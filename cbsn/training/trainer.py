@@ -13,6 +13,7 @@ import tensorflow as tf
 from cbsn.devices import has_gpu, is_out_of_memory, set_up
 from cbsn.errors import ConfigError, TrainingError, plain_reason
 from cbsn.recipes import Recipe
+from cbsn.training.optimizer import SkippingAdam
 from cbsn.training.step_random import StepRandom
 from cbsn.value_range import value_range
 
@@ -118,7 +119,7 @@ class Trainer:
             self._objective.prepare(perceptual_weights)
             self.network = recipe.build_network(precision)
             self.average = recipe.build_network(precision) if ema else None
-            self.optimizer = _Adam(recipe.learning_rate, epsilon=1e-8, name="adam")
+            self.optimizer = SkippingAdam(recipe.learning_rate, epsilon=1e-8, name="adam")
             self.optimizer.build(self.network.trainable_variables)
             self.step = tf.Variable(0, dtype=tf.int64, name="step")
             self.skipped = tf.Variable(0, dtype=tf.int64, name="skipped")
@@ -372,27 +373,6 @@ class Trainer:
             self.strategy.extended.update(
                 average.value, approach, args=(weight.value,), group=False
             )
-
-
-class _Adam(keras.optimizers.Adam):
-    """Adam with steps that change nothing, as is decided on the device.
-
-    Attributes:
-        good: boolean scalar tensor, whether the step that is traced changes anything.
-    """
-
-    good: Tensor = None
-
-    def apply(self, grads: list[Tensor], trainable_variables: list[Any]) -> None:
-        with tf.control_dependencies([self.good]):  # or a step that fails would count
-            super().apply(grads, trainable_variables)
-        self.iterations.assign_sub(tf.cast(~self.good, self.iterations.dtype))
-
-    def assign_add(self, variable: Any, value: Tensor) -> None:
-        super().assign_add(variable, tf.where(self.good, value, tf.zeros_like(value)))
-
-    def assign_sub(self, variable: Any, value: Tensor) -> None:
-        super().assign_sub(variable, tf.where(self.good, value, tf.zeros_like(value)))
 
 
 def _one_ahead(shares: Iterator[Any]) -> Iterator[Any]:

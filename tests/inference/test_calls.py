@@ -21,7 +21,7 @@ SMALL = {
 
 
 class Device:
-    """Runs a network, and has memory for so many pixels at once.
+    """Runs a network, and has memory for a number of pixels at once.
 
     Args:
         run: the network's pass.
@@ -57,7 +57,7 @@ def models():
 
 @pytest.fixture
 def limited(monkeypatch, models):
-    """Makes a denoiser whose networks have memory for so many pixels."""
+    """Makes a denoiser whose networks have memory for a number of pixels."""
     compile_network = passes.compile_network
 
     def make(name, pixels=None, late=False, **options):
