@@ -6,13 +6,13 @@ import sys
 from pathlib import Path
 
 from benchmarks.settings import SIZES, SUITES, Settings, parse_list
-from cbsn import cli
+from cbsn.cli import flags as cli
 from cbsn.errors import ConfigError
 
 
 def make_parser() -> argparse.ArgumentParser:
     """Returns the flags."""
-    flags = cli.make_parser(
+    flags = cli.new_parser(
         "Measure speed and memory, the sides of a comparison alternating. Everything takes hours "
         "on 2 cores; --repeats, --sizes and --pictures make it shorter."
     )

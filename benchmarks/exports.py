@@ -141,10 +141,9 @@ def _cores() -> int:
 
 def _write(folder: Path, size: Size) -> None:
     """Writes a model of fresh weights in every form."""
-    from cbsn.export.litert import write_litert
-    from cbsn.export.onnx import write_onnx
-    from cbsn.export.saved_model import write_saved_model
-    from cbsn.model_folder import save_model
+    from cbsn.export.export import write_saved_model
+    from cbsn.export.formats import write_litert, write_onnx
+    from cbsn.models.folder import save_model
 
     whole = denoiser(size.filters, size.num_modules, network=OURS, precision="float32")
     save_model(folder / "model", whole.recipe, whole.network, {})

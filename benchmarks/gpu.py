@@ -23,7 +23,7 @@ from benchmarks.step import describe
 from cbsn.devices import has_gpu, set_up
 from cbsn.errors import CbsnError
 from cbsn.inference.denoiser import Denoiser
-from cbsn.model_path import SHIPPED
+from cbsn.models.loading import SHIPPED
 from cbsn.recipes import Recipe, customised
 from cbsn.training.trainer import Trainer
 

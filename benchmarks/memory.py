@@ -15,9 +15,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cbsn import cli
+from cbsn.cli import flags as cli
+from cbsn.devices import peak_memory
 from cbsn.errors import CbsnError
-from cbsn.memory import peak_memory
 
 _LONG = 60.0
 _ROOT = Path(__file__).resolve().parent.parent
@@ -59,7 +59,7 @@ def _main(flags: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    parser = cli.make_parser("Measure the peak memory of one side.")
+    parser = cli.new_parser("Measure the peak memory of one side.")
     parser.add_argument("suite")
     parser.add_argument("spec")
     cli.run(_main, parser)

@@ -16,8 +16,8 @@ from benchmarks.report import Column
 from benchmarks.settings import Settings, Size
 from benchmarks.step import describe, step_of
 from cbsn.augmentation import PhotoAugmentation
-from cbsn.data.correlated_noise import CorrelatedNoise
 from cbsn.inference.denoiser import Denoiser
+from cbsn.noise.correlated_noise import CorrelatedNoise
 from cbsn.precision import choose_precision
 from cbsn.recipes import RECIPES, Recipe, customised
 from cbsn.training.step_random import StepRandom

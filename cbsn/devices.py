@@ -1,19 +1,35 @@
-"""Setting up GPUs, choosing them, and the `tf.distribute` strategy that goes with them.
+"""Setting up GPUs and choosing them; what memory there is.
 
 TensorFlow is imported when something is called, so that models load without it on Keras' other
 backends.
 """
 
 import contextlib
-from typing import TYPE_CHECKING
+import resource
+import sys
+from pathlib import Path
 
 import keras
 
-from cbsn.cluster import Cluster
-from cbsn.errors import ConfigError, plain_reason
+from cbsn.errors import ConfigError
 
-if TYPE_CHECKING:
-    import tensorflow as tf
+
+def peak_memory() -> float:
+    """The largest resident memory of this process so far, in GiB."""
+    try:
+        # ru_maxrss will not do on Linux: a process inherits that of the one that started it.
+        lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
+        kibibytes = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+    except (OSError, StopIteration):
+        usage = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        kibibytes = usage / 1024 if sys.platform == "darwin" else usage
+    return kibibytes / 2**20
+
+
+def reset_peak_memory() -> None:
+    """Starts `peak_memory` anew from what is resident now, where the system can (Linux)."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
 def set_up() -> None:
@@ -106,51 +122,6 @@ def is_out_of_memory(error: Exception) -> bool:
         or type(error).__name__ == "ResourceExhaustedError"
         or name in str(error)
     )
-
-
-def make_strategy(cluster: Cluster | None = None, cpu_devices: int = 1) -> "tf.distribute.Strategy":
-    """Sets up the visible devices, and returns their strategy. Call before anything runs.
-
-    Args:
-        cluster: processes that share the work, from `Cluster.read`; it returns when all of them
-            have called it. None for this process alone.
-        cpu_devices: int ≥ 1, without GPUs: logical devices to split the CPU into.
-
-    Returns:
-        `MultiWorkerMirroredStrategy` for several processes, `MirroredStrategy` for several GPUs or
-        logical CPU devices, and else TensorFlow's default.
-
-    Raises:
-        ConfigError: if the settings do not fit each other, or this process cannot take part.
-    """
-    import tensorflow as tf
-
-    set_up()
-    gpus = tf.config.get_visible_devices("GPU")
-    if cpu_devices < 1 or (cpu_devices > 1 and (gpus or cluster)):
-        raise ConfigError(
-            "--cpu_devices must be at least 1, and 1 with GPUs or several workers. "
-            f"Received: --cpu_devices {cpu_devices}, {len(gpus)} GPUs, "
-            f"{len(cluster.addresses) if cluster else 1} workers"
-        )
-    if cluster:
-        try:
-            return tf.distribute.MultiWorkerMirroredStrategy()
-        except tf.errors.OpError as error:
-            raise ConfigError(
-                f"Worker {cluster.index} cannot take part at {cluster.addresses[cluster.index]}: "
-                f"{plain_reason(error)}. Check the addresses in TF_CONFIG, and that this one is "
-                "free."
-            ) from error
-    if len(gpus) > 1:
-        return tf.distribute.MirroredStrategy()
-    if cpu_devices > 1:
-        tf.config.set_logical_device_configuration(
-            tf.config.list_physical_devices("CPU")[0],
-            [tf.config.LogicalDeviceConfiguration()] * cpu_devices,
-        )
-        return tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(cpu_devices)])
-    return tf.distribute.get_strategy()
 
 
 def _no_gpu(flag: str, found: int) -> str:

@@ -1,16 +1,19 @@
-"""Writing files and folders so that a reader never sees half of one."""
+"""Files and folders: written whole or not at all, checked by sums, locked while being read."""
 
 import contextlib
+import errno
+import hashlib
 import json
 import os
 import re
 import shutil
 import uuid
-from collections.abc import Iterator
+import weakref
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from cbsn.errors import ConfigError
+from cbsn.errors import ConfigError, ModelError, plain_reason
 
 _TEMPORARY = re.compile(r"\..*\.[0-9a-f]{8}(\.[^.]+)?", re.DOTALL)
 _OLD = ".old"
@@ -149,3 +152,130 @@ def write_text(path: str | os.PathLike, text: str) -> None:
 def write_json(path: str | os.PathLike, value: Any) -> None:
     """Writes `value` as indented JSON to `path` atomically."""
     write_text(path, json.dumps(value, indent=2, sort_keys=False) + "\n")
+
+
+CHECKSUMS = "SHA256SUMS"
+
+_LARGEST = 1 << 20
+"""Bytes of such a file: there are a few lines in ours."""
+
+
+def write_checksums(folder: Path) -> None:
+    """Writes the checksums of all files of a folder into it."""
+    names = sorted(path.name for path in folder.iterdir())
+    write_text(folder / CHECKSUMS, "".join(f"{_sha256(folder / n)}  {n}\n" for n in names))
+
+
+def verify_checksums(folder: Path, required: Iterable[str] = ()) -> None:
+    """Compares a folder's files with their checksums.
+
+    Args:
+        folder: where `write_checksums` was.
+        required: names of files that must be among them.
+
+    Raises:
+        ModelError: if a file is missing, or not the one that was written.
+    """
+    try:
+        lines = read_small(folder / CHECKSUMS, _LARGEST).decode().splitlines()
+        entries = [line.split(maxsplit=1) for line in lines]
+        for expected, name in entries:
+            if Path(name).name != name:
+                raise ModelError(
+                    f"{folder}: {CHECKSUMS} names {name[:100]!r}, which is no file of this folder. "
+                    "Copy the folder again."
+                )
+            if _sha256(folder / name) != expected:
+                raise ModelError(
+                    f"{folder / name} is not the file that was saved (its SHA-256 differs from "
+                    f"{CHECKSUMS}). Copy the folder again."
+                )
+        missing = {*required} - {name for _, name in entries}
+    except (OSError, ValueError) as error:
+        if isinstance(error, ModelError):
+            raise
+        raise ModelError(
+            f"{folder}: incomplete, or not to be read ({plain_reason(error)}). Copy the folder "
+            "again."
+        ) from error
+    if missing:
+        raise ModelError(
+            f"{folder}: {CHECKSUMS} does not name {', '.join(sorted(missing))}. Copy the folder "
+            "again."
+        )
+
+
+def read_small(path: Path, largest: int) -> bytes:
+    """Reads a file that should be small, whatever it is.
+
+    Args:
+        path: of the file.
+        largest: bytes that it may have.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is larger, or no file: a pipe would be waited for.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(errno.ENOENT, "no such file", str(path))
+    with path.open("rb") as file:
+        content = file.read(largest + 1)
+    if len(content) > largest:
+        raise ValueError(f"{path} is larger than {largest:,} bytes")
+    return content
+
+
+def _sha256(path: Path) -> str:
+    if not path.is_file():
+        raise FileNotFoundError(errno.ENOENT, "no such file", str(path))
+    with path.open("rb") as file:
+        digest = hashlib.sha256()
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+
+class FolderLock:
+    """A lock on a folder, held until it is closed or nobody refers to it any more."""
+
+    def __init__(self, folder: Path, mode: int):
+        descriptor = os.open(folder, os.O_RDONLY)
+        # Not __del__, which may find no `os` any more when the interpreter ends.
+        self._close = weakref.finalize(self, os.close, descriptor)
+        try:
+            fcntl.flock(descriptor, mode)
+        except BaseException:
+            self._close()
+            raise
+
+    def close(self) -> None:
+        """Gives the lock back."""
+        self._close()
+
+
+def share_folder(folder: Path) -> FolderLock | None:
+    """Says that this process reads a folder, as others may, as long as the result is kept.
+
+    Returns:
+        The lock; None where there are none, which `is_folder_in_use` takes into account.
+    """
+    if fcntl:
+        with contextlib.suppress(OSError):
+            # Waits for `is_folder_in_use` of another process at most, which takes no time.
+            return FolderLock(folder, fcntl.LOCK_SH)
+    return None
+
+
+def is_folder_in_use(folder: Path) -> bool:
+    """Says whether a process may be reading a folder; yes where there are no locks to tell."""
+    if fcntl:
+        with contextlib.suppress(OSError):
+            FolderLock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB).close()
+            return False
+    return True

@@ -5,8 +5,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from cbsn.data.claims import MAX_PIXELS
 from cbsn.errors import DataError, ImageError
+from cbsn.images.picture import MAX_PIXELS
 from cbsn.value_range import ValueRange
 from data_prep.raw import RawData
 

@@ -11,8 +11,8 @@ import numpy as np
 import tifffile
 from PIL import Image
 
-from cbsn.data.image_io import find_images, read_picture, to_rgb
-from cbsn.data.tiff import TIFF_MAGICS, whole_pages
+from cbsn.images.image_files import find_images, read_picture, to_rgb
+from cbsn.images.tiff import TIFF_MAGICS, whole_pages
 from cbsn.value_range import ValueRange, value_range
 from data_prep.raw import RawData
 

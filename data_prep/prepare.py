@@ -15,9 +15,9 @@ import filelock
 import numpy as np
 from tqdm import tqdm
 
-from cbsn.data import folder_lock
 from cbsn.data.manifest import MANIFEST_NAME, Manifest, Source
 from cbsn.errors import ConfigError, DataError, check_number
+from cbsn.files import is_folder_in_use
 from cbsn.value_range import check_white
 from data_prep import dnd, folder, sidd, sidd_validation
 from data_prep.patches import is_too_small
@@ -310,7 +310,7 @@ def _convert_rest(
     listed = {shard.name for shard in manifest.shards}
     surplus = [path for path in shard_files(out) if path.name not in listed]
     # The manifest is written: whoever opens the data set from now on has no use for them.
-    if surplus and folder_lock.is_in_use(out):
+    if surplus and is_folder_in_use(out):
         return manifest, [
             f"{len(surplus)} files of the data set that was there before stay, as a training may "
             "be reading them. The next preparation deletes them."

@@ -1,5 +1,6 @@
 """Shared fixtures: golden vectors, from the tree or from the folder beside the checkout."""
 
+import importlib
 import os
 import runpy
 import signal
@@ -13,6 +14,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 import numpy as np
 import pytest
 import skimage.data
+
+from cbsn.__main__ import COMMANDS
 
 
 def _take_signals():
@@ -74,7 +77,7 @@ def golden():
 @pytest.fixture(scope="session")
 def small_network(golden):
     """The golden network: 16 channels, 2 modules, fresh weights of the original code."""
-    from cbsn.model_path import load_model
+    from cbsn.models.loading import load_model
 
     return load_model(golden("small/CBSN_small.ckpt"))[1]
 
@@ -106,7 +109,7 @@ def model(tmp_path):
     """A tiny saved model of fresh weights; returns its path in the folder of the command."""
     import keras
 
-    from cbsn.model_folder import save_model
+    from cbsn.models.folder import save_model
     from cbsn.recipes import customised
 
     # Else a figure that is rounded in two ways may differ, now and then.
@@ -137,7 +140,7 @@ def run_command(tmp_path):
 
 @pytest.fixture
 def run_here(tmp_path, monkeypatch, capfd):
-    """Runs a script, or a module as `python -m` does, in this process; returns what happened.
+    """Runs a script, `python -m cbsn COMMAND` or another module in this process.
 
     TensorFlow need not start again, which takes most of a command's time. It is for the many uses
     of a command of which some are tried in a process of their own.
@@ -148,7 +151,9 @@ def run_here(tmp_path, monkeypatch, capfd):
         monkeypatch.setattr(sys, "argv", [command, *map(str, flags)])
         capfd.readouterr()
         with pytest.raises(SystemExit) as ended:
-            if command.endswith(".py"):
+            if command in COMMANDS:
+                importlib.import_module(f"cbsn.cli.{command}").command()
+            elif command.endswith(".py"):
                 runpy.run_path(str(ROOT / command), run_name="__main__")
             else:
                 runpy.run_module(command, run_name="__main__", alter_sys=True)

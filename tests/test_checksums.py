@@ -3,8 +3,8 @@ import subprocess
 
 import pytest
 
-from cbsn.checksums import verify_checksums, write_checksums
 from cbsn.errors import ModelError
+from cbsn.files import verify_checksums, write_checksums
 
 
 @pytest.fixture

@@ -3,9 +3,9 @@ import pytest
 SCRIPT = """
     import os, sys
     sys.argv = ["command", {arguments}]
-    from cbsn import cli
+    from cbsn.cli import flags as cli
     from cbsn.errors import ConfigError
-    parser = cli.make_parser("Does something.")
+    parser = cli.new_parser("Does something.")
     parser.add_argument("--gpu", nargs="?", const="all")
 
     def main(flags):

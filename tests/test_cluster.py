@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from cbsn.cluster import Cluster
 from cbsn.errors import ConfigError
+from cbsn.training.distribution import Cluster
 
 
 def _environment(cluster, task):

@@ -7,7 +7,7 @@ from PIL import Image
 
 def _demo(what, folder):
     return subprocess.run(
-        [sys.executable, "-m", "cbsn.demo", what, str(folder)],
+        [sys.executable, "-m", "cbsn", "demo", what, str(folder)],
         capture_output=True,
         text=True,
         timeout=240,

@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cbsn import denoising
-from cbsn.denoising import denoise
+from cbsn.cli import denoise as denoising
+from cbsn.cli.denoise import denoise
 from cbsn.errors import ConfigError
 from cbsn.inference.denoiser import Denoiser
-from cbsn.model_folder import save_model
+from cbsn.models.folder import save_model
 from cbsn.recipes import customised
 
 

@@ -5,13 +5,13 @@ import pytest
 import tensorflow as tf
 
 import cbsn
-from cbsn.cluster import Cluster
-from cbsn.devices import make_strategy, select_gpus, set_up
+from cbsn.devices import select_gpus, set_up
 from cbsn.errors import ConfigError
-from cbsn.export.served_model import ServedModel
-from cbsn.model_path import load_model
+from cbsn.models.loading import load_model
 from cbsn.recipes import customised
+from cbsn.training.distribution import Cluster, make_strategy
 from cbsn.training.trainer import Trainer
+from tests.serving.served_model import ServedModel
 
 
 @pytest.fixture
@@ -159,7 +159,7 @@ def test_models_load_without_tensorflow_on_other_backends(model, run_python):
         """
         import os, sys
         os.environ["KERAS_BACKEND"] = "jax"
-        from cbsn.model_path import load_model
+        from cbsn.models.loading import load_model
         load_model("model")
         print([name for name in sys.modules if name.split(".")[0] == "tensorflow"])
         """
@@ -182,7 +182,7 @@ def test_the_cpu_can_be_split(run_python):
         """
         import tensorflow as tf
         tf.config.set_visible_devices([], "GPU")
-        from cbsn.devices import make_strategy
+        from cbsn.training.distribution import make_strategy
         print(make_strategy(cpu_devices=3).num_replicas_in_sync)
         """
     )
@@ -197,8 +197,8 @@ def test_an_address_that_is_taken_is_named(run_python, monkeypatch):
         monkeypatch.setenv("TF_CONFIG", Cluster((address, "127.0.0.1:1"), 0).to_json())
         result = run_python(
             """
-            from cbsn.cluster import Cluster
-            from cbsn.devices import make_strategy
+            from cbsn.training.distribution import Cluster
+            from cbsn.training.distribution import make_strategy
             from cbsn.errors import ConfigError
             try:
                 make_strategy(Cluster.read())

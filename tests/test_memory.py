@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from cbsn.memory import peak_memory, reset_peak_memory
+from cbsn.devices import peak_memory, reset_peak_memory
 
 CAN_FORGET = Path("/proc/self/clear_refs").exists()
 

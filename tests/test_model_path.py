@@ -10,11 +10,11 @@ import h5py
 import numpy as np
 import pytest
 
-from cbsn import model_path
-from cbsn.checksums import write_checksums
 from cbsn.errors import CbsnWarning, ConfigError, ModelError
-from cbsn.model_folder import save_model
-from cbsn.model_path import load_model
+from cbsn.files import write_checksums
+from cbsn.models import loading as model_path
+from cbsn.models.folder import save_model
+from cbsn.models.loading import load_model
 from cbsn.recipes import RECIPES, Recipe, customised
 
 

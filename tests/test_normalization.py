@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 
 from cbsn import normalization
-from cbsn.inference.frame import Units
-from cbsn.inference.strength import Strength
+from cbsn.inference.pixels import Strength, Units
 from cbsn.normalization import NORMALIZATIONS, EightBitRange, Standardization
 from cbsn.value_range import value_range
 

@@ -2,7 +2,6 @@
 
 import argparse
 import importlib
-import runpy
 from pathlib import Path
 
 import pytest
@@ -10,22 +9,19 @@ import tensorflow as tf
 
 tf.config.list_physical_devices()  # what is said when it starts is not the commands'
 
-ROOT = Path(__file__).resolve().parent.parent
 
 # What is named here is not there, which would be the next that is said.
 COMMANDS = {
-    "evaluate.py": ["--modelpath", "nowhere", "--noisy", "nowhere", "--clean", "nowhere"],
-    "export.py": ["--modelpath", "nowhere", "--out", "out"],
-    "infer.py": ["--modelpath", "nowhere", "--imagepath", "nowhere", "--savepath", "out"],
-    "train.py": ["--name", "run", "--dataset", "nowhere"],
-    "prepare_dataset.py": ["--dataset", "nowhere"],
-    "cbsn.evaluation.noise": ["nowhere"],
-    "cbsn.evaluation.submit": [
-        *("sidd", "--modelpath", "nowhere", "--source", "nowhere", "--out", "out")
-    ],
-    "cbsn.export.client": ["nowhere", "--rest", "--url", "localhost:1", "--savepath", "out"],
-    "cbsn.export.server": ["--model_base_path", "nowhere"],
-    "cbsn.inference.beam": ["--modelpath", "nowhere", "--input", "nowhere", "--output", "out"],
+    "evaluate": ["--modelpath", "nowhere", "--noisy", "nowhere", "--clean", "nowhere"],
+    "export": ["--modelpath", "nowhere", "--out", "out"],
+    "denoise": ["--modelpath", "nowhere", "--imagepath", "nowhere", "--savepath", "out"],
+    "train": ["--name", "run", "--dataset", "nowhere"],
+    "prepare": ["--dataset", "nowhere"],
+    "noise": ["nowhere"],
+    "submit": [*("sidd", "--modelpath", "nowhere", "--source", "nowhere", "--out", "out")],
+    "client": ["nowhere", "--rest", "--url", "localhost:1", "--savepath", "out"],
+    "tests.serving.server": ["--model_base_path", "nowhere"],
+    "beam": ["--modelpath", "nowhere", "--input", "nowhere", "--output", "out"],
     "benchmarks": ["nowhere"],
 }
 
@@ -52,11 +48,7 @@ NO_NUMBERS = ["nan", "inf", "-inf", "-1", "1" + "0" * 30, "9" * 5000, "", "x"]
 
 def _flags(command):
     """The flags of a command that take numbers."""
-    if command.endswith(".py"):
-        parser = runpy.run_path(str(ROOT / command))["make_parser"]()
-    else:
-        parser = importlib.import_module(f"{command}.__main__" if _is_folder(command) else command)
-        parser = parser.make_parser()
+    parser = importlib.import_module(_module(command)).make_parser()
     parsers = [parser]
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
@@ -75,8 +67,10 @@ def _flags(command):
     )
 
 
-def _is_folder(command):
-    return (ROOT / command.replace(".", "/")).is_dir()
+def _module(command):
+    return {"benchmarks": "benchmarks.__main__"}.get(
+        command, command if "." in command else f"cbsn.cli.{command}"
+    )
 
 
 CASES = [(command, flag) for command in COMMANDS for flag in _flags(command)]

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import skimage.data
 
-from cbsn.data.camera import simulate_camera
-from cbsn.evaluation.metrics import psnr
+from cbsn.evaluation.conventions import psnr
 from cbsn.inference.denoiser import Denoiser
-from cbsn.model_path import SHIPPED, load_model
+from cbsn.models.loading import SHIPPED, load_model
+from cbsn.noise.camera import simulate_camera
 
 PHOTO, LARGE = SHIPPED / "photo", SHIPPED / "photo_large"
 

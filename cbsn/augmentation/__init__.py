@@ -1,7 +1,6 @@
 """Photographs that nobody has taken, made on the training device: `keras.ops` only."""
 
 from cbsn.augmentation.noise import NoiseFamily, NoiseTables
-from cbsn.augmentation.own_noise import OwnNoiseAugmentation
-from cbsn.augmentation.photo import PhotoAugmentation
+from cbsn.augmentation.photo import OwnNoiseAugmentation, PhotoAugmentation
 
 __all__ = ["NoiseFamily", "NoiseTables", "OwnNoiseAugmentation", "PhotoAugmentation"]

@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from cbsn.augmentation.clean import LUMA
-from cbsn.augmentation.draws import Draws, each
+from cbsn.augmentation.clean import LUMA, Draws, each
 from cbsn.augmentation.jpeg import compress
-from cbsn.data.correlated_noise import CorrelatedNoise
-from cbsn.srgb import to_linear, to_srgb
+from cbsn.colors import to_linear, to_srgb
+from cbsn.noise.correlated_noise import CorrelatedNoise
 
 Tensor = Any
 

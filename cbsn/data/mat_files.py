@@ -1,8 +1,4 @@
-"""Reading MATLAB's files of version 5, which may be damaged.
-
-SciPy looks up by a number in the file how the values of an array are stored, and ends the process
-if there is no such number: so all of them are looked at first.
-"""
+"""The benchmarks' MATLAB files."""
 
 import struct
 import zlib
@@ -10,7 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
 import scipy.io
+
+from cbsn.errors import DataError, plain_reason
+from cbsn.files import atomic_path
 
 _HEADER = 128
 _NUMBERS = frozenset({1, 2, 3, 4, 5, 6, 7, 9, 12, 13})
@@ -130,3 +130,61 @@ class _Inflated:
         content, self._buffer = self._buffer[:size], self._buffer[size:]
         self._place += len(content)
         return content
+
+
+def read_blocks(path: Path) -> np.ndarray:
+    """Reads a `.mat` file of blocks, noisy or clean, of the validation or the benchmark.
+
+    Returns:
+        uint8 [pictures, blocks, height, width, 3].
+
+    Raises:
+        DataError: it cannot be read, or does not hold just such an array.
+    """
+    try:
+        variables = load_mat(path)
+    except Exception as error:  # damaged bytes make the decoder raise almost anything
+        raise DataError(f"{path} cannot be read, it may be damaged: {error}") from error
+    arrays = [np.asarray(v) for name, v in variables.items() if not name.startswith("__")]
+    is_good = [(each.ndim, each.shape[-1:], each.dtype) for each in arrays] == [(5, (3,), np.uint8)]
+    if not (is_good and arrays[0].size):
+        found = [f"{each.dtype} {each.shape}" for each in arrays]
+        raise DataError(
+            f"{path} should hold one array of blocks, uint8 [pictures, blocks, height, width, 3]. "
+            f"Found: {', '.join(found) or 'none'}"
+        )
+    return arrays[0]
+
+
+def block_places(blocks: np.ndarray) -> dict[str, tuple[int, int]]:
+    """Returns the place [n, m] of each block by its name `NNNN_MM`, in their order."""
+    return {f"{n:04d}_{m:02d}": (n, m) for n, m in np.ndindex(blocks.shape[:2])}
+
+
+def write_mat(path: Path, variables: dict[str, Any]) -> None:
+    """Writes variables to a file, atomically.
+
+    Args:
+        path: of a folder that exists.
+        variables: by name: arrays (of dtype object: cells), strings, numbers or dicts (structs).
+
+    Raises:
+        OSError: it cannot be written; an earlier file is intact.
+    """
+    with atomic_path(path) as temporary:
+        scipy.io.savemat(temporary, variables)
+
+
+def read_mat(path: Path, name: str) -> np.ndarray:
+    """Reads one variable.
+
+    Raises:
+        DataError: the file is broken, or has no such variable.
+    """
+    try:
+        return load_mat(path, [name])[name]
+    except KeyError:
+        raise DataError(f"{path} has no variable {name}.") from None
+    except Exception as error:  # damaged bytes make the decoder raise almost anything
+        reason = plain_reason(error)
+        raise DataError(f"{path} cannot be read, it may be damaged: {reason}.") from error

@@ -22,10 +22,9 @@ from typing import NamedTuple
 import google_crc32c
 import numpy as np
 
-from cbsn.data import folder_lock
 from cbsn.data.manifest import DTYPES, MANIFEST_NAME, Manifest
 from cbsn.errors import DataError
-from cbsn.files import atomic_path
+from cbsn.files import atomic_path, share_folder
 
 RECORD_SUFFIX = ".tfrecords"
 _BARE_PATCH_SIZE = 256
@@ -145,7 +144,7 @@ class PatchRecords:
     shrinks meanwhile gives an error where a memory map would end the process.
 
     As long as a data set is open, its files stay: a preparation that replaces them leaves them
-    where they are (`folder_lock`).
+    where they are (`share_folder`).
 
     Args:
         paths: the record files.
@@ -189,7 +188,7 @@ class PatchRecords:
         path = Path(path)
         try:
             # Before the manifest is read: what that lists is to stay.
-            in_use = folder_lock.share(path if path.is_dir() else path.parent)
+            in_use = share_folder(path if path.is_dir() else path.parent)
             records = cls._open(path)
         except OSError as error:
             raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error

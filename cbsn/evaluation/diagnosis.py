@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from cbsn.evaluation.metrics import check_comparable
+from cbsn.evaluation.conventions import check_comparable
 from cbsn.evaluation.residual_statistics import (
     CELL,
     TONES,

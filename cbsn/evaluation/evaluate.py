@@ -1,27 +1,101 @@
 """Scoring denoisers on noisy pictures, with clean ones or without."""
 
+import csv
 import dataclasses
+import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cbsn.data.noise import Noise
+from cbsn.data.picture_pairs import PicturePairs, spread
 from cbsn.errors import ConfigError, DataError, check_number
-from cbsn.evaluation.baselines import BEST, parse_sigma
 from cbsn.evaluation.conventions import Conventions
-from cbsn.evaluation.methods import find_denoised, load_models, make_baselines
-from cbsn.evaluation.named_pictures import spread
-from cbsn.evaluation.picture_pairs import PicturePairs
-from cbsn.evaluation.report.content import ReportContent
-from cbsn.evaluation.report.picture import ReportPicture
-from cbsn.evaluation.results import make_folder, write_results
-from cbsn.evaluation.scores import Scores, format_table
-from cbsn.evaluation.scoring import choose_lpips, score, unrounded
+from cbsn.evaluation.methods import BEST, find_denoised, load_models, make_baselines, parse_sigma
+from cbsn.evaluation.report.html import ReportContent, write_report
+from cbsn.evaluation.report.pictures import ReportPicture, write_contact_sheet
+from cbsn.evaluation.scores import (
+    Scores,
+    choose_lpips,
+    format_table,
+    markdown_table,
+    score,
+    unrounded,
+)
+from cbsn.files import expanded, write_json, write_text
 from cbsn.noise.advice import advise
-from cbsn.noise.measure import estimate_noise
+from cbsn.noise.estimate import estimate_noise
+from cbsn.noise.synthetic import Noise
 from cbsn.value_range import check_white
+
+
+def make_folder(path: Path) -> Path:
+    """Makes the folder of the results before the work, rather than finding it amiss after it.
+
+    Raises:
+        ConfigError: if it cannot be made.
+    """
+    path = expanded(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"No folder can be made at {path}: {error.strerror}.") from error
+    return path
+
+
+def write_results(
+    folder: Path,
+    facts: dict[str, Any],
+    scores: Sequence[Scores],
+    content: ReportContent | None,
+) -> list[Path]:
+    """Writes `results.json`, `results.csv`, `results.md`, `report.html` and `contact_sheet.png`.
+
+    Args:
+        folder: where to.
+        facts: what was compared, for the JSON.
+        scores: of each method.
+        content: what the report shows; None for no report, and no contact sheet.
+
+    Returns:
+        What was written.
+
+    Raises:
+        ConfigError: if a file cannot be written.
+    """
+    paths = [folder / f"results.{suffix}" for suffix in ("json", "csv", "md")]
+    try:
+        methods = [each.to_dict() for each in scores]
+        write_json(paths[0], {**facts, "methods": methods})
+        write_text(paths[1], _csv(scores))
+        write_text(paths[2], markdown_table([each.cells() for each in scores]) + "\n")
+        if content is not None:
+            paths.append(folder / "report.html")
+            write_report(paths[-1], content)
+            if content.pictures:
+                paths.append(folder / "contact_sheet.png")
+                write_contact_sheet(paths[-1], content.pictures)
+    except OSError as error:
+        raise ConfigError(
+            f"The results cannot be written to {folder}: {error.strerror or error}."
+        ) from error
+    return paths
+
+
+def _csv(scores: Sequence[Scores]) -> str:
+    """A line for each method and picture."""
+    rows = [
+        {"method": each.method, **each.of_picture(index)}
+        for each in scores
+        for index in range(len(each.names))
+    ]
+    file = io.StringIO()
+    writer = csv.DictWriter(file, [*rows[0]], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return file.getvalue()
+
 
 _LARGEST_SEED = 2**64 - 1
 
@@ -56,7 +130,7 @@ def evaluate(
         noise: noise for the clean ones, the same on every run.
         seed: int in [0, 2⁶⁴), of that noise.
         denoised: folders of pictures denoised before, with the same names. They need no noisy ones.
-        baselines: of `cbsn.evaluation.baselines.BASELINES`, with commas between them. Default
+        baselines: of `cbsn.evaluation.methods.BASELINES`, with commas between them. Default
             `"noisy"`, where there are noisy and clean ones.
         baseline_sigma: as for `Baseline`.
         images: int ≥ 0, take that many pairs, spread evenly over the list; 0 for all.

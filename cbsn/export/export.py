@@ -4,15 +4,107 @@ import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 import cbsn
+from cbsn.client.api import (
+    BYTES,
+    COLOR_STRENGTH,
+    FILES,
+    FLOATS,
+    IMAGE_BYTES,
+    IMAGES,
+    STRENGTH,
+    WARMUP,
+    WITH_STRENGTH,
+)
 from cbsn.errors import ConfigError, ModelError, check_number, plain_reason
-from cbsn.export.litert import check_supported, write_litert
-from cbsn.export.onnx import check_installed, write_onnx
-from cbsn.export.saved_model import write_saved_model
-from cbsn.files import expanded
+from cbsn.export.formats import check_installed, check_supported, write_litert, write_onnx
+from cbsn.export.signatures import MAX_PIXELS, ServedDenoiser
+from cbsn.files import atomic_folder, expanded, write_json
 from cbsn.inference.denoiser import Denoiser
+
+_SIDE = 64
+
+
+def write_warmup(folder: Path, model_name: str) -> None:
+    """Writes a request for each signature: without them, the first of a client would wait.
+
+    Args:
+        folder: of the SavedModel.
+        model_name: what the server will call the model.
+
+    Raises:
+        ConfigError: if tensorflow-serving-api is not installed.
+    """
+    try:
+        from cbsn.client.api import predict_pb2, prediction_log_pb2
+    except ConfigError as error:
+        raise ConfigError(
+            "Warm-up requests are messages of TensorFlow Serving; make them with its package, or "
+            f"export with --no-warmup. {error}"
+        ) from error
+    picture = np.full((1, _SIDE, _SIDE, 3), 128, np.uint8)
+    files = [tf.io.encode_png(picture[0]).numpy()]
+    inputs = {
+        FLOATS: {IMAGES: tf.make_tensor_proto(picture / np.float32(255))},
+        BYTES: {IMAGES: tf.make_tensor_proto(picture)},
+        FILES: {IMAGE_BYTES: tf.make_tensor_proto(files)},
+    }
+    share = tf.make_tensor_proto([0.5], tf.float32)
+    shares = {STRENGTH: share, COLOR_STRENGTH: share}
+    inputs |= {name + WITH_STRENGTH: tensors | shares for name, tensors in inputs.items()}
+    path = folder / WARMUP
+    path.parent.mkdir(exist_ok=True)
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for signature, tensors in inputs.items():
+            request = predict_pb2.PredictRequest()
+            request.model_spec.name = model_name
+            request.model_spec.signature_name = signature
+            for name, tensor in tensors.items():
+                request.inputs[name].CopyFrom(tensor)
+            log = prediction_log_pb2.PredictionLog()
+            log.predict_log.request.CopyFrom(request)
+            writer.write(log.SerializeToString())
+
+
+FACTS = "assets.extra/cbsn.json"
+"""What the model is, for a reader; the server does not look at it."""
+
+
+def write_saved_model(
+    folder: Path,
+    denoiser: Denoiser,
+    *,
+    facts: dict[str, Any] | None = None,
+    warmup: bool = True,
+    max_pixels: int = MAX_PIXELS,
+) -> None:
+    """Writes a denoiser with the signatures of `ServedDenoiser`.
+
+    It needs nothing of this package to run. While it is written, the folder has a name that the
+    server does not take for a version.
+
+    Args:
+        folder: where to, `MODEL/VERSION`; its parent must exist.
+        denoiser: what to export; its tiles are those of the graph.
+        facts: what to say of it in `FACTS`.
+        warmup: whether to write warm-up requests. Default True.
+        max_pixels: int, of an encoded picture.
+
+    Raises:
+        ConfigError: if warm-up requests cannot be made.
+        OSError: it cannot be written; nothing is left of it. Or TensorFlow's own error.
+    """
+    served = ServedDenoiser(denoiser, max_pixels)
+    with atomic_folder(folder) as temporary:
+        (temporary / FACTS).parent.mkdir()
+        write_json(temporary / FACTS, facts or {})
+        if warmup:
+            write_warmup(temporary, folder.parent.name)
+        tf.saved_model.save(served, str(temporary), signatures=served.functions)
+
 
 FORMATS = ("saved_model", "litert", "onnx")
 

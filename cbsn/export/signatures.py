@@ -4,9 +4,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from cbsn.export.codec import check, decode_and_encode
-from cbsn.export.graph_denoiser import GraphDenoiser
-from cbsn.export.names import (
+from cbsn.client.api import (
     BYTES,
     COLOR_STRENGTH,
     DENOISED,
@@ -18,6 +16,8 @@ from cbsn.export.names import (
     STRENGTH,
     WITH_STRENGTH,
 )
+from cbsn.export.codec import check, decode_and_encode
+from cbsn.export.graph import GraphDenoiser
 from cbsn.inference.denoiser import Denoiser
 from cbsn.value_range import ROUNDING_ERROR
 

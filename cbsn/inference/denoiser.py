@@ -9,16 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from cbsn.data.augment import NUM_ORIENTATIONS
 from cbsn.errors import ConfigError, ImageError
 from cbsn.inference.engines import choose_engine
-from cbsn.inference.frame import ROUNDINGS, Frame, Units
-from cbsn.inference.hidden_pixels import HiddenPixels
 from cbsn.inference.passes import Passes, Where, auto_side
+from cbsn.inference.pixels import ROUNDINGS, Frame, HiddenPixels, Strength, Units
 from cbsn.inference.refinement import self_ensemble
-from cbsn.inference.strength import Strength
 from cbsn.inference.tiling import Tile
-from cbsn.model_path import load_model
+from cbsn.models.loading import load_model
+from cbsn.orientations import NUM_ORIENTATIONS
 from cbsn.precision import choose_precision
 from cbsn.recipes import Recipe
 from cbsn.value_range import ValueRange, value_range
@@ -58,7 +56,7 @@ class Denoiser:
         strength: float from 0 to 1, how much is removed of what the network would remove. At 1, the
             default, the result is the network's; at 0 it is the noisy picture, as it was.
         color_strength: the same for colour, `strength` being that for luma then; see
-            `cbsn.inference.strength.Strength`. Default None, as `strength`.
+            `cbsn.inference.pixels.Strength`. Default None, as `strength`.
         engine: one of `cbsn.inference.engines.ENGINES`. Default `"tensorflow"`.
 
     Attributes:

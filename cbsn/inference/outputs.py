@@ -7,8 +7,8 @@ import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
-from cbsn.data.image_io import SUFFIX_OF_FORMAT, find_images, format_of_suffix
 from cbsn.errors import ConfigError, ImageError
+from cbsn.images.image_files import SUFFIX_OF_FORMAT, find_images, format_of_suffix
 
 FORMATS = ("auto", *(format.lower() for format in SUFFIX_OF_FORMAT))
 """What `--format` takes. `auto` keeps the source's, but writes PNG where that is JPEG."""

@@ -4,8 +4,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from cbsn.data.augment import NUM_ORIENTATIONS, orient
 from cbsn.inference.tiling import Tile
+from cbsn.orientations import NUM_ORIENTATIONS, orient
 
 
 class RandomReplacement:

@@ -1,10 +1,9 @@
 """Networks: image to image, knowing nothing of training."""
 
 from cbsn.networks.blindspot_unet import BlindSpotUNet
-from cbsn.networks.cbsn import ConditionalBlindSpotNetwork
-from cbsn.networks.dbsn import DilatedBlindSpotNetwork
 from cbsn.networks.resunet import ResidualAttentionUNet
 from cbsn.networks.ssbsn import SelfSimilarityBlindSpotNetwork
+from cbsn.networks.two_branch import ConditionalBlindSpotNetwork, DilatedBlindSpotNetwork
 
 NETWORKS = {
     network.__name__: network

@@ -1,4 +1,4 @@
-"""What the networks of C-BSN, AP-BSN and SS-BSN have in common."""
+"""Networks of two branches of dilated masked convolutions: DBSN and C-BSN."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -8,7 +8,15 @@ import keras
 from keras import ops
 
 from cbsn.networks.denoising_network import DenoisingNetwork
-from cbsn.networks.layers import HE, HE_UNTRUNCATED, DilatedBranch, crop, pointwise
+from cbsn.networks.layers import (
+    FAN_IN_UNIFORM,
+    HE,
+    HE_UNTRUNCATED,
+    DilatedBranch,
+    DilatedModule,
+    crop,
+    pointwise,
+)
 
 Tensor = Any
 
@@ -125,3 +133,86 @@ class TwoBranchNetwork(DenoisingNetwork):
 
     def get_config(self):  # noqa: D102
         return {**super().get_config(), "num_modules": self.num_modules}
+
+
+@keras.saving.register_keras_serializable(package="cbsn")
+class DilatedBlindSpotNetwork(TwoBranchNetwork):
+    """AP-BSN's light dilated blind-spot network: always blind, its modules end linear.
+
+    (Lee et al., "AP-BSN: Self-Supervised Denoising for Real-World Images via Asymmetric PD and
+    Blind-Spot Network", CVPR 2022, arXiv 2203.11799.)
+
+    Args:
+        filters: int ≥ 2, number of channels C. Default 128.
+        num_modules: int, dilated modules in each branch. Default 9. With both defaults the
+            network has 98 variables and 3,656,131 parameters.
+        channels: int, channels of the picture. Default 3.
+        **kwargs: of `keras.Model`. With a mixed `dtype` policy the last convolution and the
+            output stay float32.
+
+    Input and output: as `TwoBranchNetwork` has them; values from 0 to 255. `blind` changes
+    nothing.
+
+    Example:
+        >>> network = DilatedBlindSpotNetwork(filters=16, num_modules=2)
+        >>> network(keras.ops.zeros((1, 60, 60, 3))).shape
+        (1, 60, 60, 3)
+
+    Raises:
+        ValueError: if `filters` is below 2, `channels` below 1, or `num_modules` below 0.
+    """
+
+    def __init__(self, filters: int = 128, num_modules: int = 9, channels: int = 3, **kwargs):
+        super().__init__(
+            filters,
+            num_modules,
+            channels,
+            make_module=lambda dilation, index, **common: DilatedModule(
+                filters, None, FAN_IN_UNIFORM, **common
+            ),
+            tail_filters=(filters, filters // 2, filters // 2),
+            initializers=(FAN_IN_UNIFORM, FAN_IN_UNIFORM),
+            **kwargs,
+        )
+
+
+@keras.saving.register_keras_serializable(package="cbsn")
+class ConditionalBlindSpotNetwork(TwoBranchNetwork):
+    """C-BSN's network: two dilated branches whose blindness can be switched on and off.
+
+    (Jang et al., "Self-supervised Image Denoising with Downsampled Invariance Loss and
+    Conditional Blind-Spot Network", ICCV 2023, arXiv 2304.09507.)
+
+    With `blind=True`, output pixel (i, j) does not depend on input pixel (i, j); with
+    `blind=False` it may. The weights are the same.
+
+    Args:
+        filters: int, number of channels C. Default 128.
+        num_modules: int, dilated modules in each branch. Default 9. With both defaults the
+            network has 98 variables and 3,656,131 parameters.
+        channels: int, channels of the picture. Default 3.
+        **kwargs: of `keras.Model`. With a mixed `dtype` policy the last convolution and the
+            output stay float32.
+
+    Input and output: as `TwoBranchNetwork` has them.
+
+    Example:
+        >>> network = ConditionalBlindSpotNetwork(filters=16, num_modules=2)
+        >>> network(keras.ops.zeros((1, 60, 60, 3)), blind=True).shape
+        (1, 60, 60, 3)
+
+    Raises:
+        ValueError: if `filters` or `channels` is below 1, or `num_modules` below 0.
+    """
+
+    blindness = "switched"
+
+    def __init__(self, filters: int = 128, num_modules: int = 9, channels: int = 3, **kwargs):
+        super().__init__(
+            filters,
+            num_modules,
+            channels,
+            make_module=lambda dilation, index, **common: DilatedModule(filters, **common),
+            tail_filters=(filters, 64, 64),
+            **kwargs,
+        )

@@ -1,9 +1,92 @@
-"""The autocovariance of noise, from blocks whose smooth part was taken away."""
+"""The autocovariance of noise, by blocks."""
 
+import dataclasses
 import functools
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import scipy
+
+from cbsn.value_range import value_range
+
+STEP = 16
+"""Distance of neighbouring blocks in pixels: they overlap by half."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Blocks:
+    """What was measured on n blocks of 32 × 32 pixels, in C channels.
+
+    Args:
+        content: [n], energy of the smooth part, apart from brightness and shading, in units of
+            the noise's variance. That is where content is, far above the noise. All other
+            measurements are made without it, so that choosing by it does not bias them.
+        quiet: [n, C], variance in 8-bit levels² that the quietest blocks of this brightness have
+            in this picture: a first guess of the noise.
+        brightness: [n, C], mean in 8-bit levels.
+        covariance: [n, C, REACH + 1, 2·REACH + 1], from `autocovariance`, in 8-bit levels².
+        picture: int [n], of which it is a block.
+        corner: int [n, 2], row and column of the first pixel, in units of `STEP` pixels.
+    """
+
+    content: np.ndarray
+    quiet: np.ndarray
+    brightness: np.ndarray
+    covariance: np.ndarray
+    picture: np.ndarray
+    corner: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.content)
+
+    def __getitem__(self, index: np.ndarray | slice) -> "Blocks":
+        return Blocks(*(getattr(self, field.name)[index] for field in dataclasses.fields(self)))
+
+    @classmethod
+    def joined(cls, parts: Sequence["Blocks"]) -> "Blocks":
+        """Returns the blocks of several pictures together; at least one, of equal channels."""
+        names = [field.name for field in dataclasses.fields(cls)]
+        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+
+
+BINS = 64
+"""Of the histogram, from 0 to full scale."""
+
+
+class Values:
+    """Counts the values of pictures, one after the other."""
+
+    def __init__(self) -> None:
+        self._pixels = 0
+        self._ends: Any = 0
+        self._counts: Any = 0
+
+    def add(self, picture: np.ndarray) -> np.ndarray:
+        """Counts a picture.
+
+        Args:
+            picture: [H, W, C], uint8, uint16 or float.
+
+        Returns:
+            bool [H, W, C], where it is exactly at 0 or at full scale. Floats beyond are not.
+        """
+        scale = value_range(picture.dtype)
+        black, white = picture == 0, picture == scale
+        self._pixels += picture.shape[0] * picture.shape[1]
+        self._ends += np.stack([black.sum(axis=(0, 1)), white.sum(axis=(0, 1))], axis=1)
+        self._counts += np.stack(
+            [
+                np.histogram(np.clip(channel, 0, scale), BINS, (0, scale))[0]
+                for channel in np.moveaxis(picture, 2, 0)
+            ]
+        )
+        return black | white
+
+    def shares(self) -> dict[str, np.ndarray]:
+        """Returns `clipped` and `histogram` of `NoiseEstimate`; at least one picture was added."""
+        return {"clipped": self._ends / self._pixels, "histogram": self._counts / self._pixels}
+
 
 BLOCK = 32
 """Side of a block in pixels."""

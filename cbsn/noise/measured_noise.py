@@ -4,19 +4,19 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from cbsn.data.correlated_noise import CorrelatedNoise
 from cbsn.errors import DataError
 from cbsn.noise.autocovariance import (
     BLOCK,
     REACH,
+    STEP,
+    Blocks,
     autocovariance,
     split,
     without_bias,
 )
-from cbsn.noise.blocks import STEP, Blocks
-from cbsn.noise.levels import points_of
-from cbsn.noise.measure import FEWEST, flattest, too_few
-from cbsn.noise.survey import Survey
+from cbsn.noise.correlated_noise import CorrelatedNoise
+from cbsn.noise.estimate import FEWEST, flattest, too_few
+from cbsn.noise.survey import Survey, points_of
 from cbsn.value_range import value_range
 
 _ENOUGH = 64

@@ -1,15 +1,91 @@
-"""The objective of Noise2Noise."""
+"""Noise2Noise: another noisy shot as the target."""
 
 import math
+import os
+from pathlib import Path
 from typing import Any
 
+import keras
+import numpy as np
 from keras import ops
 
-from cbsn.errors import ConfigError
+from cbsn.errors import ConfigError, plain_reason
 from cbsn.objectives.objective import Objective
-from cbsn.objectives.perceptual import PerceptualLoss
 
 Tensor = Any
+
+LAYERS = ("block1_conv2", "block2_conv2", "block3_conv3")
+
+WEIGHTS = "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"
+URL = f"https://storage.googleapis.com/tensorflow/keras-applications/vgg16/{WEIGHTS}"
+_MD5 = "6d6bbae143d832006294945121d1f1fc"
+
+_MEANS = np.array([103.939, 116.779, 123.68], "float32")
+"""Of ImageNet's channels B, G, R in [0, 255], which VGG's weights expect to be subtracted."""
+
+
+class PerceptualLoss:
+    """Mean absolute difference of two batches' features (Johnson et al., arXiv 1603.08155).
+
+    The features are those after the ReLUs of VGG-16's `LAYERS`, trained on ImageNet. The network
+    sees values of 0 to 255; the differences are divided by 255, so that the loss compares in
+    size with a mean absolute difference of pictures in [0, 1]. Each layer counts equally.
+
+    Args:
+        weights: path of the Keras file of the weights, without the top. Default: Keras fetches
+            it on first use, and keeps it in its own cache.
+
+    Raises:
+        ConfigError: if the weights cannot be fetched, or the file not be used.
+    """
+
+    def __init__(self, weights: str | os.PathLike | None = None):
+        vgg = keras.applications.VGG16(weights=None, include_top=False)
+        path = Path(_fetch() if weights is None else weights)
+        try:
+            path.stat()  # HDF5's own words for a missing file are many
+            vgg.load_weights(path)
+        except MemoryError:
+            raise
+        except Exception as error:  # damaged bytes make HDF5 and Keras raise almost anything
+            raise ConfigError(
+                f"{path} cannot be used as VGG-16's weights ({plain_reason(error)}). What "
+                f"--perceptual_weights needs is {WEIGHTS} from {URL}"
+            ) from error
+        self._network = keras.Model(vgg.input, [vgg.get_layer(name).output for name in LAYERS])
+        self._network.trainable = False
+
+    def __call__(self, a: Tensor, b: Tensor) -> Tensor:
+        """Computes the loss of two batches.
+
+        Args:
+            a: float32 [N, H, W, 1 or 3] in [0, 1], or somewhat outside; H and W at least 4. Gray
+                is seen as three equal channels.
+            b: same shape.
+
+        Returns:
+            A float32 scalar ≥ 0.
+        """
+        pairs = zip(self._features(a), self._features(b), strict=True)
+        differences = [ops.mean(ops.abs(ops.cast(x - y, "float32"))) for x, y in pairs]
+        return sum(differences) / (255 * len(differences))
+
+    def _features(self, x: Tensor) -> list[Tensor]:
+        if x.shape[-1] == 1:
+            x = ops.repeat(x, 3, axis=-1)
+        return self._network(255 * ops.flip(x, axis=-1) - _MEANS, training=False)
+
+
+def _fetch() -> str:
+    """Returns the path of the weights in Keras' cache."""
+    try:
+        return keras.utils.get_file(WEIGHTS, URL, cache_subdir="models", file_hash=_MD5)
+    except Exception as error:  # Keras raises a bare one
+        raise ConfigError(
+            f"VGG-16's weights could not be fetched ({plain_reason(error)}). Where there is no "
+            f"network, get {WEIGHTS} from {URL} and give it by --perceptual_weights FILE; or train "
+            "without the perceptual loss, which needs no weights: --lmbda 0"
+        ) from error
 
 
 class Noise2Noise(Objective):

@@ -1,29 +1,73 @@
 """The training loop, and all that happens around a step."""
 
 import contextlib
+import os
+import signal
 import sys
+import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
+from cbsn.data.picture_pairs import PicturePairs
 from cbsn.data.pipeline import PatchPipeline
 from cbsn.devices import has_gpu
 from cbsn.errors import DataError, TrainingError, TrainingStopped, plain_reason
-from cbsn.evaluation.picture_pairs import PicturePairs
+from cbsn.evaluation.conventions import psnr
 from cbsn.inference.denoiser import Denoiser
-from cbsn.model_folder import save_model
+from cbsn.models.folder import save_model
 from cbsn.training.checkpoints import Checkpoints
+from cbsn.training.distribution import Workers
+from cbsn.training.logging import Reporter, say
 from cbsn.training.options import RunOptions
-from cbsn.training.reporter import Reporter, say
-from cbsn.training.stop_signals import StopSignals
 from cbsn.training.trainer import Trainer
-from cbsn.training.workers import Workers
 from cbsn.value_range import value_range
+
+
+class StopSignals:
+    """While its `with` block runs, SIGINT and SIGTERM only leave a note.
+
+    A second signal acts as it did before the block, so that who cannot wait need not. Threads
+    other than the main one get no signals; there it does nothing.
+
+    Attributes:
+        received: str, name of the signal that came, or "".
+    """
+
+    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+    def __init__(self):
+        self.received = ""
+        self._before: dict[int, object] = {}
+
+    def __enter__(self) -> "StopSignals":
+        if threading.current_thread() is threading.main_thread():
+            for number in self.SIGNALS:
+                # What is ignored, as by processes in the background of some shells, stays so.
+                if signal.getsignal(number) != signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._restore()
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.received = signal.Signals(number).name
+        self._restore()
+        # Not `print`: the signal may have come in the middle of one.
+        os.write(2, f"\n{self.received}: finishing the step, then saving.\n".encode())
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before.clear()
+
 
 _SAVE_SECONDS = 900
 """A checkpoint is written at the latest so long after the one before."""
@@ -241,7 +285,7 @@ class TrainingLoop:
                 with self._writing(step):
                     self._reporter.pictures(step, (noisy, denoised))
             else:
-                result = self._validation.measure(self._denoiser, stop=self._must_stop)
+                result = validate(self._validation, self._denoiser, stop=self._must_stop)
                 if result is None:
                     return
                 psnr, triples = result
@@ -282,3 +326,32 @@ class TrainingLoop:
                 "intact. Make room, or see what is wrong with the disk; then the same command goes "
                 "on from there."
             ) from error
+
+
+def validate(
+    pairs: PicturePairs,
+    denoiser: Denoiser,
+    keep: int = 4,
+    stop: Callable[[], bool] = lambda: False,
+) -> tuple[float, list[tuple[np.ndarray, np.ndarray, np.ndarray]]] | None:
+    """Denoises every noisy picture of some pairs.
+
+    Args:
+        pairs: noisy and clean pictures.
+        denoiser: from image to image.
+        keep: how many pictures to return.
+        stop: asked before each picture whether to give up.
+
+    Returns:
+        The mean PSNR in dB, and the first `keep` triples (noisy, denoised, clean); None if it gave
+        up.
+    """
+    values, triples = [], []
+    for noisy, clean in pairs:
+        if stop():
+            return None
+        denoised = denoiser(noisy, white=value_range(noisy.dtype))
+        values.append(psnr(clean, denoised))
+        if len(triples) < keep:
+            triples.append((noisy, denoised, clean))
+    return float(np.mean(values)), triples

@@ -4,8 +4,8 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from cbsn.data.noise import Noise
 from cbsn.errors import ConfigError, check_number
+from cbsn.noise.synthetic import Noise
 from cbsn.value_range import check_white
 
 _LARGEST_SEED = 2**32 - 1
@@ -35,7 +35,7 @@ class RunOptions:
         own_noise: lowest and highest > 0, how many times as strong as in the pictures the noise is
             that is added to the teacher's: `MeasuredNoise`; None for none.
         white: what white is in the files of pictures, those to validate on too, as for
-            `cbsn.data.image_io.read_picture`; None as they show it.
+            `cbsn.images.image_files.read_picture`; None as they show it.
         gray: whether to train a network for gray pictures; None if the pictures are gray.
         checkpoints: folder of all runs.
         resume: whether to go on where a run of that name stopped.

@@ -14,23 +14,19 @@ from typing import Any
 import tensorflow as tf
 
 from cbsn.augmentation import OwnNoiseAugmentation, PhotoAugmentation
-from cbsn.cluster import Cluster
+from cbsn.data.picture_pairs import PicturePairs
 from cbsn.data.pipeline import PatchPipeline
-from cbsn.devices import make_strategy
 from cbsn.errors import ConfigError, TrainingStopped
-from cbsn.evaluation.picture_pairs import PicturePairs
-from cbsn.model_path import SHIPPED
+from cbsn.models.loading import SHIPPED, read_initial
 from cbsn.precision import choose_precision
 from cbsn.recipes import RECIPES, Recipe, customised
-from cbsn.training.dataset import is_gray, open_records
-from cbsn.training.initial import read_initial
+from cbsn.training.checkpoints import lock_run, open_run
+from cbsn.training.dataset import AUTO, choose_strides, is_gray, open_records, without_auto
+from cbsn.training.distillation import TARGETS, measure_own, teach
+from cbsn.training.distribution import Cluster, Workers, make_strategy
 from cbsn.training.loop import TrainingLoop
 from cbsn.training.options import RunOptions
-from cbsn.training.run_folder import lock_run, open_run
-from cbsn.training.strides import AUTO, choose_strides, without_auto
-from cbsn.training.teaching import TARGETS, measure_own, teach
 from cbsn.training.trainer import Trainer
-from cbsn.training.workers import Workers
 
 TEACHER = SHIPPED / "photo"
 """Who teaches recipes with an augmentation, unless told otherwise: the small model that ships."""

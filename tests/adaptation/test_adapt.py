@@ -7,19 +7,20 @@ import numpy as np
 import pytest
 import skimage.data
 
-from cbsn.adaptation import adapt as module
-from cbsn.adaptation import files, tuning
-from cbsn.adaptation.adapt import adapt
-from cbsn.adaptation.files import adapt_and_denoise_files
-from cbsn.adaptation.tuning import Tuned
-from cbsn.data.camera import simulate_camera
-from cbsn.data.correlated_noise import CorrelatedNoise
-from cbsn.data.image_io import Picture, read_picture, write_picture
+from cbsn.cli import denoise as files
+from cbsn.cli.denoise import adapt_and_denoise_files
 from cbsn.errors import CbsnWarning, ConfigError, DataError, ModelError, TrainingError
+from cbsn.images.image_files import Picture, read_picture, write_picture
 from cbsn.inference.denoiser import Denoiser
-from cbsn.model_folder import save_model
-from cbsn.model_path import load_model
+from cbsn.models.folder import save_model
+from cbsn.models.loading import load_model
+from cbsn.noise.camera import simulate_camera
+from cbsn.noise.correlated_noise import CorrelatedNoise
 from cbsn.recipes import customised
+from cbsn.training import adaptation as module
+from cbsn.training import tuning
+from cbsn.training.adaptation import adapt
+from cbsn.training.tuning import Tuned
 
 MINUTES = 5
 """More than the few steps take."""

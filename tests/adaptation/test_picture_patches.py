@@ -1,11 +1,11 @@
 import numpy as np
 import pytest
 
-from cbsn.adaptation import picture_patches
-from cbsn.adaptation.picture_patches import PicturePatches
-from cbsn.data.image_io import Picture, write_picture
 from cbsn.data.pipeline import PatchPipeline
 from cbsn.errors import CbsnWarning, DataError
+from cbsn.images.image_files import Picture, write_picture
+from cbsn.training import tuning as picture_patches
+from cbsn.training.tuning import PicturePatches
 
 
 @pytest.fixture

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from cbsn.data.correlated_noise import CorrelatedNoise
+from cbsn.noise.correlated_noise import CorrelatedNoise
 from cbsn.noise.measured_noise import MeasuredNoise
 
 

@@ -3,8 +3,7 @@ import pytest
 from keras import ops
 
 from cbsn.augmentation import clean as module
-from cbsn.augmentation.clean import DRAWS, shrink, turn, vary
-from cbsn.augmentation.draws import Draws
+from cbsn.augmentation.clean import DRAWS, Draws, shrink, turn, vary
 
 
 class Given:

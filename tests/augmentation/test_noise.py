@@ -3,7 +3,7 @@ import pytest
 from keras import ops
 
 from cbsn.augmentation import noise as module
-from cbsn.augmentation.draws import Draws
+from cbsn.augmentation.clean import Draws
 from cbsn.augmentation.noise import (
     DRAWS,
     NoiseFamily,
@@ -11,7 +11,7 @@ from cbsn.augmentation.noise import (
     add_measured_noise,
     add_noise,
 )
-from cbsn.data.correlated_noise import CorrelatedNoise
+from cbsn.noise.correlated_noise import CorrelatedNoise
 
 SIZE = 32
 ROWS = 64

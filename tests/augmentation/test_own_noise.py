@@ -6,8 +6,8 @@ import pytest
 import tensorflow as tf
 from keras import ops
 
-from cbsn.augmentation import own_noise as module
-from cbsn.augmentation.own_noise import OwnNoiseAugmentation
+from cbsn.augmentation import photo as module
+from cbsn.augmentation.photo import OwnNoiseAugmentation
 from cbsn.training.step_random import StepRandom
 
 SIZE = 32
@@ -151,7 +151,7 @@ import os, sys
 os.environ["KERAS_BACKEND"] = "jax"
 import numpy as np
 from tests.augmentation.conftest import Recorded, _measured
-from cbsn.augmentation.own_noise import OwnNoiseAugmentation
+from cbsn.augmentation.photo import OwnNoiseAugmentation
 
 augment = OwnNoiseAugmentation(_measured(int(sys.argv[1]), (0.5, 2.0)), 32)
 np.save(sys.argv[3], np.asarray(augment(np.load(sys.argv[2]), Recorded())))

@@ -7,8 +7,7 @@ import pytest
 import tensorflow as tf
 from keras import ops
 
-from cbsn.augmentation.own_noise import OwnNoiseAugmentation
-from cbsn.augmentation.photo import PhotoAugmentation
+from cbsn.augmentation.photo import OwnNoiseAugmentation, PhotoAugmentation
 from cbsn.errors import ConfigError
 from cbsn.training.step_random import StepRandom
 

@@ -13,7 +13,7 @@ from benchmarks.convolutions import KINDS
 from benchmarks.memory import measure_memory
 from benchmarks.settings import SUITES, Settings, Size
 from cbsn.errors import CbsnError
-from cbsn.inference.tiled_pass import AUTO_TILE
+from cbsn.inference.passes import AUTO_TILE
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALLEST = Settings(

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from cbsn.export.saved_model import FACTS
+from cbsn.export.export import FACTS
 from cbsn.inference.denoiser import Denoiser
 
 

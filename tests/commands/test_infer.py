@@ -3,12 +3,12 @@ import pytest
 import skimage.data
 from PIL import Image
 
-from cbsn.data.camera import simulate_camera
-from cbsn.data.image_io import Picture, read_picture, write_picture
-from cbsn.evaluation.metrics import psnr
+from cbsn.evaluation.conventions import psnr
+from cbsn.images.image_files import Picture, read_picture, write_picture
 from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.engines import ENGINES
-from cbsn.model_path import load_model
+from cbsn.models.loading import load_model
+from cbsn.noise.camera import simulate_camera
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cbsn.data.image_io import Picture, read_picture, write_picture
+from cbsn.images.image_files import Picture, read_picture, write_picture
 
 ROOT = Path(__file__).resolve().parents[2]
 WITHOUT_OVERRIDES = ("setpriv", "--bounding-set=-dac_override,-dac_read_search", "--inh-caps=-all")

@@ -181,6 +181,6 @@ def test_a_folder_without_permission_gives_one_line_and_status_2(photos, tmp_pat
 
 def test_help_needs_no_tensorflow(run_python):
     done = run_python(
-        "import sys, data_prep.prepare, cbsn.cli; sys.exit('tensorflow' in sys.modules)"
+        "import sys, data_prep.prepare, cbsn.cli.flags; sys.exit('tensorflow' in sys.modules)"
     )
     assert done.returncode == 0

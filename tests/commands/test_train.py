@@ -8,8 +8,8 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from cbsn.data.camera import simulate_camera
-from cbsn.model_folder import save_model
+from cbsn.models.folder import save_model
+from cbsn.noise.camera import simulate_camera
 from cbsn.recipes import customised
 
 TINY = ("--channel", 4, "--block", 1, "--patchsize", 20, "--batchsize", 2, "--lr", "1e-3")

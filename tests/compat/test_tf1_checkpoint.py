@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cbsn.compat.tf1_checkpoint import TF1Checkpoint, variable_names
 from cbsn.errors import ModelError
-from cbsn.model_path import load_model
+from cbsn.models.loading import load_model
+from cbsn.models.tf1_checkpoint import TF1Checkpoint, variable_names
 from cbsn.networks import ConditionalBlindSpotNetwork
 
 

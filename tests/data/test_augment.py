@@ -1,6 +1,6 @@
 import numpy as np
 
-from cbsn.data.augment import NUM_ORIENTATIONS, orient
+from cbsn.orientations import NUM_ORIENTATIONS, orient
 
 
 def test_orientations_golden(golden):

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import skimage.data
 
-from cbsn.data.camera import expose, simulate_camera
-from cbsn.data.noise import neighbour_correlation
+from cbsn.noise.camera import expose, simulate_camera
+from cbsn.noise.synthetic import neighbour_correlation
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def test_noise_is_correlated_like_a_photographs(photograph, clean):
 
 def test_noise_has_the_variance_asked_for():
     """On linear values: Poisson-Gaussian, a·x + b², behind known demosaicing weights."""
-    from cbsn.data.camera import to_linear
+    from cbsn.noise.camera import to_linear
 
     gray = np.full((400, 400, 3), 150, "uint8")
     x = to_linear(150 / 255)

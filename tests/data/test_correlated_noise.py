@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from cbsn.data.correlated_noise import CorrelatedNoise
 from cbsn.errors import ConfigError
+from cbsn.noise.correlated_noise import CorrelatedNoise
 
 REACH = 3
 

@@ -1,15 +1,15 @@
 import pytest
 
-from cbsn.data import folder_lock
+from cbsn import files as folder_lock
 
 
 def test_a_folder_is_in_use_as_long_as_somebody_reads_it(tmp_path):
-    assert not folder_lock.is_in_use(tmp_path)
-    locks = [folder_lock.share(tmp_path) for _ in range(2)]
+    assert not folder_lock.is_folder_in_use(tmp_path)
+    locks = [folder_lock.share_folder(tmp_path) for _ in range(2)]
     while locks:
-        assert folder_lock.is_in_use(tmp_path)
+        assert folder_lock.is_folder_in_use(tmp_path)
         locks.pop()
-    assert not folder_lock.is_in_use(tmp_path)
+    assert not folder_lock.is_folder_in_use(tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -17,13 +17,13 @@ def test_the_lock_goes_with_its_process(tmp_path, run_python):
     code = f"""
         import os
         from pathlib import Path
-        from cbsn.data import folder_lock
-        lock = folder_lock.share(Path({str(tmp_path)!r}))
-        print(folder_lock.is_in_use(Path({str(tmp_path)!r})), flush=True)
+        from cbsn import files as folder_lock
+        lock = folder_lock.share_folder(Path({str(tmp_path)!r}))
+        print(folder_lock.is_folder_in_use(Path({str(tmp_path)!r})), flush=True)
         os._exit(0)
     """
     assert run_python(code).stdout == "True\n"
-    assert not folder_lock.is_in_use(tmp_path)
+    assert not folder_lock.is_folder_in_use(tmp_path)
 
 
 @pytest.mark.parametrize("missing", [True, False])
@@ -36,5 +36,5 @@ def test_where_there_are_no_locks_a_folder_may_be_in_use(tmp_path, monkeypatch, 
             raise OSError(95, "Operation not supported")
 
         monkeypatch.setattr(folder_lock.fcntl, "flock", refuse)
-    assert folder_lock.share(tmp_path) is None
-    assert folder_lock.is_in_use(tmp_path)
+    assert folder_lock.share_folder(tmp_path) is None
+    assert folder_lock.is_folder_in_use(tmp_path)

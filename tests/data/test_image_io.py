@@ -8,7 +8,9 @@ import pytest
 import tifffile
 from PIL import Image
 
-from cbsn.data.image_io import (
+from cbsn.devices import peak_memory, reset_peak_memory
+from cbsn.errors import DataError, ImageError
+from cbsn.images.image_files import (
     Picture,
     find_images,
     format_of_suffix,
@@ -16,8 +18,6 @@ from cbsn.data.image_io import (
     read_picture,
     write_picture,
 )
-from cbsn.errors import DataError, ImageError
-from cbsn.memory import peak_memory, reset_peak_memory
 
 PROFILE = bytes(range(256)) * 3
 

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 # The peak of getrusage would not do: it starts with that of the process that began this one.
 MEASURE = """
     import sys
-    from cbsn.data.image_io import read_picture, write_picture
+    from cbsn.images.image_files import read_picture, write_picture
 
     def peak():
         with open("/proc/self/status") as file:

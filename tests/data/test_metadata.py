@@ -13,14 +13,14 @@ import pytest
 import tifffile
 from PIL import ExifTags, Image, ImageCms, PngImagePlugin
 
-from cbsn.data.image_io import (
+from cbsn.errors import CbsnWarning, DataError, ImageError
+from cbsn.images.image_files import (
     SUFFIX_OF_FORMAT,
     Picture,
     find_images,
     read_picture,
     write_picture,
 )
-from cbsn.errors import CbsnWarning, DataError, ImageError
 
 XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><about/></x:xmpmeta>'
 PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()

@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import skimage.data
 
-from cbsn.data.camera import simulate_camera
-from cbsn.data.noise import NOISES, Noise, neighbour_correlation
 from cbsn.errors import ConfigError
+from cbsn.noise.camera import simulate_camera
+from cbsn.noise.synthetic import NOISES, Noise, neighbour_correlation
 
 GRAY = 0.4
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from cbsn.data.order import RecordOrder
+from cbsn.data.pipeline import RecordOrder
 
 
 def _epoch(order, epoch, records, batch_size):

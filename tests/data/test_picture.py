@@ -1,7 +1,7 @@
 import numpy as np
 
-from cbsn.data.image_io import to_rgb
-from cbsn.data.picture import Picture
+from cbsn.images.image_files import to_rgb
+from cbsn.images.picture import Picture
 
 
 def test_picture_parts(random):

@@ -4,14 +4,13 @@ import hashlib
 import numpy as np
 import pytest
 
-from cbsn.data.augment import orient
 from cbsn.data.manifest import DTYPES
-from cbsn.data.noise import Noise
-from cbsn.data.order import RecordOrder
 from cbsn.data.paired_records import PairedRecords
-from cbsn.data.pipeline import PatchPipeline, luma
+from cbsn.data.pipeline import PatchPipeline, RecordOrder, luma
 from cbsn.data.records import PatchRecords, RecordWriter
 from cbsn.errors import ConfigError, DataError
+from cbsn.noise.synthetic import Noise
+from cbsn.orientations import orient
 
 COUNT = 7
 

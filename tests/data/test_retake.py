@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import skimage.data
 
-from cbsn.data import retake as module
-from cbsn.data.noise import Noise
-from cbsn.data.retake import Retake
+from cbsn.noise import camera as module
+from cbsn.noise.camera import Retake
+from cbsn.noise.synthetic import Noise
 
 CAMERA = Noise("camera", sigma=(5, 5), peak=(300, 300))
 

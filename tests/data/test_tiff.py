@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import tifffile
 
-from cbsn.data import tiff
-from cbsn.data.image_io import Picture, pixel_bytes, read_picture, write_picture
 from cbsn.errors import ImageError
+from cbsn.images import tiff
+from cbsn.images.image_files import Picture, pixel_bytes, read_picture, write_picture
 
 COMPRESSIONS = ("zlib", "lzw", "packbits", "zstd")
 

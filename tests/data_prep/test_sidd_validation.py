@@ -6,7 +6,7 @@ import pytest
 import scipy.io
 from PIL import Image
 
-from cbsn.data.sidd_blocks import read_blocks
+from cbsn.data.mat_files import read_blocks
 from cbsn.errors import DataError
 from data_prep.sidd_validation import write_pairs
 

@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cbsn.data.noise import Noise
 from cbsn.errors import ConfigError
-from cbsn.evaluation.baselines import Baseline
+from cbsn.evaluation.conventions import psnr
 from cbsn.evaluation.evaluate import evaluate
-from cbsn.evaluation.metrics import psnr
+from cbsn.evaluation.methods import Baseline
+from cbsn.noise.synthetic import Noise
 
 GAUSSIAN = Noise("gaussian", sigma=(25, 25))
 

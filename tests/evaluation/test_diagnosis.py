@@ -8,9 +8,9 @@ import pytest
 from scipy.ndimage import gaussian_filter, median_filter
 from skimage import data
 
-from cbsn.data.image_io import read_picture
-from cbsn.data.noise import Noise
 from cbsn.evaluation.diagnosis import Diagnosis, diagnose
+from cbsn.images.image_files import read_picture
+from cbsn.noise.synthetic import Noise
 
 PAIRS = Path(__file__).resolve().parents[3] / "shared" / "data"
 

@@ -9,13 +9,13 @@ import scipy.io
 import tifffile
 from PIL import Image
 
-from cbsn.data.noise import Noise
 from cbsn.errors import ConfigError, DataError, ImageError, ModelError
 from cbsn.evaluation.conventions import Conventions
 from cbsn.evaluation.evaluate import evaluate
-from cbsn.evaluation.lpips_weights import SHAPES
+from cbsn.evaluation.lpips import SHAPES
 from cbsn.evaluation.scores import Scores, format_table
 from cbsn.inference.denoiser import Denoiser
+from cbsn.noise.synthetic import Noise
 from cbsn.recipes import RECIPES
 
 GAUSSIAN = Noise("gaussian", sigma=(25, 25))
@@ -276,7 +276,7 @@ def test_results_of_every_picture(clean, noisy, fake_models, tmp_path):
 
 def test_the_report_takes_pictures_that_are_spread(clean, noisy, monkeypatch, tmp_path):
     contents = []
-    monkeypatch.setattr("cbsn.evaluation.results.write_report", lambda _, c: contents.append(c))
+    monkeypatch.setattr("cbsn.evaluation.evaluate.write_report", lambda _, c: contents.append(c))
     for count, names in ((1, ["color"]), (2, ["color", "gray"]), (9, ["color", "gray"])):
         evaluate(clean, noisy=noisy, baselines="nlm", out=tmp_path / "out", report_images=count)
         (content,) = contents

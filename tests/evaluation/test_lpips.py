@@ -10,11 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cbsn.data.image_io import read_picture, to_rgb
 from cbsn.errors import ModelError
-from cbsn.evaluation import lpips_weights
-from cbsn.evaluation.lpips import LPIPS
-from cbsn.evaluation.lpips_weights import SHAPES, read_weights
+from cbsn.evaluation import lpips as lpips_weights
+from cbsn.evaluation.lpips import LPIPS, SHAPES, read_weights
+from cbsn.images.image_files import read_picture, to_rgb
 
 SHARED = Path(__file__).resolve().parents[3] / "shared" / "weights" / "lpips_alex"
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from skimage.metrics import structural_similarity
 
-from cbsn.evaluation.metrics import psnr, ssim
+from cbsn.evaluation.conventions import psnr, ssim
 
 
 def test_psnr_golden(golden):

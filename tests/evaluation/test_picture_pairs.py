@@ -5,9 +5,9 @@ import pytest
 import tifffile
 from PIL import Image
 
-from cbsn.data.noise import Noise
+from cbsn.data.picture_pairs import PicturePairs
 from cbsn.errors import ConfigError, DataError, ImageError
-from cbsn.evaluation.picture_pairs import PicturePairs
+from cbsn.noise.synthetic import Noise
 
 
 def _write(path, pixels):

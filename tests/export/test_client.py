@@ -10,15 +10,14 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from cbsn.data.image_io import read_picture, write_picture
-from cbsn.data.picture import Picture
+from cbsn.cli import client
+from cbsn.client.protocols import GrpcTransport, RestTransport
+from cbsn.client.transport import denoise_remotely
 from cbsn.errors import ConfigError, DataError, ImageError, ModelError
-from cbsn.export import client
-from cbsn.export.grpc_transport import GrpcTransport
-from cbsn.export.remote import denoise_remotely
-from cbsn.export.rest_transport import RestTransport
-from cbsn.export.server import StandInServer
+from cbsn.images.image_files import read_picture, write_picture
+from cbsn.images.picture import Picture
 from tests.export import toy_model
+from tests.serving.server import StandInServer
 
 TRANSPORTS = {"--grpc": GrpcTransport, "--rest": RestTransport}
 
@@ -269,7 +268,7 @@ def test_the_command_by_grpc(server, run_python, tmp_path):
         import os, runpy, sys
         os.environ.pop("TF_CPP_MIN_LOG_LEVEL", None)  # TensorFlow is to be quiet by itself
         sys.argv = ["client", "--url", "127.0.0.1:{server.port}", ".", "--savepath", "out"]
-        runpy.run_module("cbsn.export.client", run_name="__main__")
+        runpy.run_module("cbsn.cli.client", run_name="__main__")
     """)
     assert run.returncode == 1, run.stderr
     assert run.stdout == "1 of 2 pictures denoised, in out\n"
@@ -285,7 +284,7 @@ def test_the_command_by_rest_does_without_tensorflow(server, run_python, tmp_pat
         sys.argv = ["client", "--rest", "--url", "127.0.0.1:{server.rest_api_port}"]
         sys.argv += ["--savepath", "out", "a.png"]
         try:
-            runpy.run_module("cbsn.export.client", run_name="__main__")
+            runpy.run_module("cbsn.cli.client", run_name="__main__")
         finally:
             print({{"tensorflow", "keras", "grpc"}} & {{*sys.modules}})
     """)

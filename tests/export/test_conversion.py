@@ -9,11 +9,10 @@ import pytest
 import tensorflow as tf
 from skimage import data
 
-from cbsn.data.image_io import read_picture
 from cbsn.errors import ConfigError, ModelError
-from cbsn.export.graph_denoiser import GraphDenoiser
-from cbsn.export.litert import write_litert
-from cbsn.export.onnx import OPSET, write_onnx
+from cbsn.export.formats import OPSET, write_litert, write_onnx
+from cbsn.export.graph import GraphDenoiser
+from cbsn.images.image_files import read_picture
 from cbsn.inference.denoiser import Denoiser
 from cbsn.networks.denoising_network import DenoisingNetwork
 from cbsn.recipes import customised

@@ -12,14 +12,14 @@ import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
-from cbsn.data.image_io import read_picture, write_picture
-from cbsn.data.picture import Picture
-from cbsn.export import client
-from cbsn.export.server import StandInServer
+from cbsn.cli import client
+from cbsn.images.image_files import read_picture, write_picture
+from cbsn.images.picture import Picture
 from cbsn.inference.denoiser import Denoiser
-from cbsn.inference.each_picture import denoise_each
+from cbsn.inference.folder import denoise_each
 from cbsn.value_range import value_range
 from tests.inference.beam.samples import GOOD, REASONS, save_bad, save_good
+from tests.serving.server import StandInServer
 
 
 @pytest.fixture(scope="module")

@@ -21,7 +21,7 @@ import tensorflow as tf
 from PIL import Image
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
-from cbsn.export.server import StandInServer
+from tests.serving.server import StandInServer
 
 FEW, MANY = 400, 10_000
 TIMEOUT = 60

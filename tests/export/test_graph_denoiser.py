@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cbsn.export.graph_denoiser import GraphDenoiser
+from cbsn.export.graph import GraphDenoiser
 from cbsn.value_range import value_range
 
 SMALL = {
@@ -124,9 +124,9 @@ def test_memory_is_bounded_by_the_tile(run_python):
     result = run_python(
         """
         import tensorflow as tf
-        from cbsn.export.graph_denoiser import GraphDenoiser
+        from cbsn.export.graph import GraphDenoiser
         from cbsn.inference.denoiser import Denoiser
-        from cbsn.memory import peak_memory, reset_peak_memory
+        from cbsn.devices import peak_memory, reset_peak_memory
         from cbsn.recipes import customised
 
         recipe = customised("cbsn", filters=16, num_modules=1)

@@ -2,9 +2,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cbsn.export.graph_layout import GraphLayout, GraphSpans, reflect
-from cbsn.inference.layout import Layout
-from cbsn.inference.tiling import make_bands
+from cbsn.export.graph_tiles import GraphLayout, GraphSpans, reflect
+from cbsn.inference.tiling import Layout, make_bands
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 10])

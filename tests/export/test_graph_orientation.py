@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cbsn.data.augment import orient as orient_array
-from cbsn.export.graph_orientation import orient, orient_back
+from cbsn.export.graph_tiles import orient, orient_back
+from cbsn.orientations import orient as orient_array
 
 
 @pytest.mark.parametrize("known", [True, False])

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cbsn.export import saved_model as module
-from cbsn.export.names import WARMUP
-from cbsn.export.saved_model import write_saved_model
+from cbsn.client.api import WARMUP
+from cbsn.export import export as module
+from cbsn.export.export import write_saved_model
 
 
 def test_a_process_without_this_package_runs_it(saved_model, denoiser, random, run_python):

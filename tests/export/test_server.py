@@ -24,8 +24,8 @@ from tensorflow_serving.apis import (
 )
 
 from cbsn.errors import ConfigError, ModelError
-from cbsn.export.server import StandInServer
 from tests.export import toy_model
+from tests.serving.server import StandInServer
 
 ROOT = Path(__file__).resolve().parents[2]
 PREDICT = "/v1/models/cbsn:predict"
@@ -350,7 +350,7 @@ def test_a_name_that_nobody_can_ask_for(toy, name):
 
 
 def test_the_command(toy):
-    command = [sys.executable, "-m", "cbsn.export.server", "--model_base_path", toy]
+    command = [sys.executable, "-m", "tests.serving.server", "--model_base_path", toy]
     environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
     with subprocess.Popen(
         [*command, "--port", "0", "--rest_api_port", "0"],

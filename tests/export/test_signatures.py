@@ -9,9 +9,9 @@ import tensorflow as tf
 from PIL import Image
 from tensorflow.core.protobuf.config_pb2 import CallableOptions
 
-from cbsn.data.image_io import read_picture, write_picture
 from cbsn.errors import ImageError
-from cbsn.export.saved_model import write_saved_model
+from cbsn.export.export import write_saved_model
+from cbsn.images.image_files import read_picture, write_picture
 from cbsn.inference.denoiser import Denoiser
 
 DTYPES = {"serving_default": np.float32, "uint8": np.uint8}

@@ -12,8 +12,8 @@ import scipy.io
 import scipy.sparse
 
 from cbsn.data.manifest import MANIFEST_NAME, Failure, Manifest, Shard, Source
+from cbsn.data.mat_files import read_blocks
 from cbsn.data.records import PatchRecords, RecordWriter
-from cbsn.data.sidd_blocks import read_blocks
 from cbsn.errors import DataError, ImageError
 from data_prep import dnd
 from tests.fuzz.mutate import damaged, json_changed

@@ -14,11 +14,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from cbsn.checksums import CHECKSUMS, write_checksums
-from cbsn.compat.tf1_checkpoint import variable_names
 from cbsn.errors import ConfigError, ModelError
-from cbsn.model_folder import RECIPE, WEIGHTS, save_model
-from cbsn.model_path import load_model
+from cbsn.files import CHECKSUMS, write_checksums
+from cbsn.models.folder import RECIPE, WEIGHTS, save_model
+from cbsn.models.loading import load_model
+from cbsn.models.tf1_checkpoint import variable_names
 from cbsn.recipes import customised
 from cbsn.training.checkpoints import Checkpoints
 from cbsn.training.trainer import Trainer

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from cbsn.data.image_io import find_images, pixel_bytes, read_picture, write_picture
 from cbsn.errors import ImageError
+from cbsn.images.image_files import find_images, pixel_bytes, read_picture, write_picture
 from cbsn.value_range import ROUNDING_ERROR
 from data_prep.prepare import prepare
 from tests.fuzz.mutate import cut_off, cut_off_and_filled, damaged

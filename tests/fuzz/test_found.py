@@ -13,13 +13,12 @@ import scipy.io
 import tifffile
 from PIL import Image
 
-from cbsn.data.image_io import Picture, pixel_bytes, read_picture, write_picture
-from cbsn.data.jpeg_xl import jpeg_xl_size
 from cbsn.data.manifest import Manifest, Shard
-from cbsn.data.mat_files import load_mat
+from cbsn.data.mat_files import load_mat, read_blocks
 from cbsn.data.records import PatchRecords
-from cbsn.data.sidd_blocks import read_blocks
 from cbsn.errors import DataError, ImageError
+from cbsn.images.image_files import Picture, pixel_bytes, read_picture, write_picture
+from cbsn.images.pillow_files import jpeg_xl_size
 from data_prep import dnd, folder
 from tests.fuzz.mutate import png_chunks, png_of
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cbsn.compat.tf1_checkpoint import variable_names
-from cbsn.model_path import load_model
+from cbsn.models.loading import load_model
+from cbsn.models.tf1_checkpoint import variable_names
 from cbsn.objectives import AsymmetricPixelShuffle, DownsampledInvariance
 from cbsn.recipes import customised
 from cbsn.training.trainer import Trainer

@@ -7,9 +7,9 @@ import tensorflow as tf
 
 from cbsn.errors import CbsnWarning
 from cbsn.inference import passes
-from cbsn.inference.calls import Calls, Room
 from cbsn.inference.denoiser import Denoiser
-from cbsn.inference.tiled_pass import AUTO_TILE
+from cbsn.inference.engines import Calls, Room
+from cbsn.inference.passes import AUTO_TILE
 from cbsn.recipes import customised
 
 SMALL = {

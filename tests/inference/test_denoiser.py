@@ -6,13 +6,13 @@ import tensorflow as tf
 from PIL import Image
 
 import cbsn
-from cbsn.data.camera import simulate_camera
 from cbsn.errors import ConfigError, ImageError, ModelError
-from cbsn.evaluation.metrics import psnr
+from cbsn.evaluation.conventions import psnr
 from cbsn.inference import passes
 from cbsn.inference.denoiser import Denoiser
-from cbsn.inference.strength import Strength
-from cbsn.model_path import load_model
+from cbsn.inference.pixels import Strength
+from cbsn.models.loading import load_model
+from cbsn.noise.camera import simulate_camera
 from cbsn.recipes import RECIPES, customised
 
 

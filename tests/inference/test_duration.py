@@ -3,7 +3,7 @@ import pytest
 from PIL import Image
 
 from cbsn.inference.denoiser import Denoiser
-from cbsn.inference.duration import say_duration, seconds_per_pixel
+from cbsn.inference.folder import say_duration, seconds_per_pixel
 from cbsn.recipes import customised
 
 

@@ -8,7 +8,7 @@ from cbsn.errors import ConfigError
 from cbsn.inference import engines
 from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.engines import choose_engine, compile_network
-from cbsn.model_path import load_model
+from cbsn.models.loading import load_model
 
 
 @pytest.fixture

@@ -10,10 +10,11 @@ import pytest
 import skimage.data
 from scipy.ndimage import median_filter
 
-from cbsn.data.image_io import Picture, read_picture, write_picture
 from cbsn.errors import ConfigError, DataError
-from cbsn.inference import files, overlap
-from cbsn.inference.files import denoise_files
+from cbsn.images.image_files import Picture, read_picture, write_picture
+from cbsn.inference import folder as files
+from cbsn.inference import folder as overlap
+from cbsn.inference.folder import denoise_files
 
 INFER = Path(__file__).resolve().parents[2] / "infer.py"
 

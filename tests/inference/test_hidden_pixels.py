@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from cbsn.inference.hidden_pixels import HiddenPixels
+from cbsn.inference.pixels import HiddenPixels
 
 
 def test_hidden_pixels_take_the_nearest_visible_colour_and_are_restored(random):

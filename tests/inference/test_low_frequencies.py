@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import scipy
 
-from cbsn.data.camera import to_linear, to_srgb
-from cbsn.inference.low_frequencies import _LEVELS_PER_PIXEL, with_low_frequencies
+from cbsn.noise.camera import to_linear, to_srgb
+from cbsn.training.distillation import _LEVELS_PER_PIXEL, with_low_frequencies
 
 
 @pytest.fixture

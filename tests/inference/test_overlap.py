@@ -7,8 +7,8 @@ import weakref
 import numpy as np
 import pytest
 
-from cbsn.inference import overlap as module
-from cbsn.inference.overlap import overlap
+from cbsn.inference import folder as module
+from cbsn.inference.folder import overlap
 
 WAIT = 240  # seconds until a test fails that waits for what does not happen
 

@@ -3,11 +3,11 @@ import dataclasses
 import numpy as np
 import pytest
 
-from cbsn.data.augment import NUM_ORIENTATIONS, orient
 from cbsn.errors import ConfigError
-from cbsn.inference.frame import Frame
 from cbsn.inference.passes import Passes
+from cbsn.inference.pixels import Frame
 from cbsn.inference.refinement import RandomReplacement, self_ensemble
+from cbsn.orientations import NUM_ORIENTATIONS, orient
 
 
 def _denoise(model, x, *, orientation=0, tile=None, **options):

@@ -3,9 +3,8 @@ import itertools
 import numpy as np
 import pytest
 
-from cbsn.inference.layout import Layout
-from cbsn.inference.tiled_pass import AUTO_TILE
-from cbsn.inference.tiling import make_bands
+from cbsn.inference.passes import AUTO_TILE
+from cbsn.inference.tiling import Layout, make_bands
 from cbsn.sampling import pixel_shuffle_down
 
 LAYOUTS = {

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cbsn.networks import attention
-from cbsn.networks.attention import SelfSimilarityAttention
+from cbsn.networks import ssbsn as attention
 from cbsn.networks.layers import to_phases
+from cbsn.networks.ssbsn import SelfSimilarityAttention
 from cbsn.sampling import batch_to_space, space_to_batch
 
 

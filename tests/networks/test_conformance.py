@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cbsn.networks import NETWORKS, attention
+from cbsn.networks import NETWORKS
+from cbsn.networks import ssbsn as attention
 
 SMALL = {
     "BlindSpotUNet": {"filters": 8, "depth": 2},

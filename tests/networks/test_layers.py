@@ -4,7 +4,6 @@ import pytest
 import tensorflow as tf
 
 from cbsn.networks import layers
-from cbsn.networks.attention import SelfSimilarityAttention
 from cbsn.networks.layers import (
     FAN_IN_UNIFORM,
     HE,
@@ -14,6 +13,7 @@ from cbsn.networks.layers import (
     DilatedBranch,
     DilatedModule,
 )
+from cbsn.networks.ssbsn import SelfSimilarityAttention
 
 
 def _dilated_form(branch, x, blind):

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from cbsn.noise.flat_blocks import flat_blocks
+from cbsn.noise.survey import flat_blocks
 
 ROUNDING = 1 / 12
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from cbsn.noise.levels import noise_levels
+from cbsn.noise.survey import noise_levels
 
 
 def test_line_through_exact_values(random):

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from scipy.ndimage import gaussian_filter, uniform_filter
 
-from cbsn.data.camera import simulate_camera
-from cbsn.data.noise import Noise
 from cbsn.errors import DataError
 from cbsn.noise import advise, estimate_noise, estimate_noise_of_residuals
+from cbsn.noise.camera import simulate_camera
+from cbsn.noise.synthetic import Noise
 
 FOUR_ERRORS = 4
 

@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from cbsn.data.correlated_noise import CorrelatedNoise
-from cbsn.data.noise import Noise, neighbour_correlation
 from cbsn.errors import ConfigError, DataError
 from cbsn.noise import measured_noise
+from cbsn.noise.correlated_noise import CorrelatedNoise
 from cbsn.noise.measured_noise import MeasuredNoise
+from cbsn.noise.synthetic import Noise, neighbour_correlation
 
 
 def _sample(noise, value, channels=3, count=8):

@@ -1,9 +1,8 @@
 import numpy as np
 import pytest
 
-from cbsn.noise.autocovariance import REACH, autocovariance, split
-from cbsn.noise.blocks import Blocks
-from cbsn.noise.pooling import groups, sample_size, typical_correlation
+from cbsn.noise.autocovariance import REACH, Blocks, autocovariance, split
+from cbsn.noise.estimate import groups, sample_size, typical_correlation
 
 
 def _blocks(values, picture, corner):

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cbsn.data.image_io import find_images, read_picture
-from cbsn.data.noise import neighbour_correlation
+from cbsn.images.image_files import find_images, read_picture
 from cbsn.noise import advise, estimate_noise, estimate_noise_of_residuals
+from cbsn.noise.synthetic import neighbour_correlation
 
 DATA = Path(__file__).resolve().parents[4] / "shared" / "data"
 

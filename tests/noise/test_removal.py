@@ -6,9 +6,9 @@ import pytest
 from scipy.ndimage import gaussian_filter, median_filter
 from skimage import data
 
-from cbsn.data.image_io import read_picture
-from cbsn.data.noise import Noise
+from cbsn.images.image_files import read_picture
 from cbsn.noise.removal import Removal, Sample
+from cbsn.noise.synthetic import Noise
 
 PAIRS = Path(__file__).resolve().parents[3] / "shared" / "data"
 

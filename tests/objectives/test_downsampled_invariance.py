@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cbsn.compat.tf1_checkpoint import variable_names
 from cbsn.errors import ConfigError
+from cbsn.models.tf1_checkpoint import variable_names
 from cbsn.objectives import DownsampledInvariance
 
 

@@ -4,8 +4,8 @@ import pytest
 import tensorflow as tf
 
 from cbsn.errors import ConfigError
-from cbsn.objectives import perceptual
-from cbsn.objectives.perceptual import LAYERS, PerceptualLoss
+from cbsn.objectives import noise2noise as perceptual
+from cbsn.objectives.noise2noise import LAYERS, PerceptualLoss
 
 
 @pytest.fixture(scope="module")

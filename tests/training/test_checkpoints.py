@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cbsn.checksums import write_checksums
 from cbsn.errors import ConfigError, ModelError, TrainingError
+from cbsn.files import write_checksums
 from cbsn.training.checkpoints import KEEP, Checkpoints
 from cbsn.training.trainer import Trainer
 

@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 
 from cbsn.errors import ConfigError, ModelError
-from cbsn.model_path import load_model
-from cbsn.training.initial import read_initial
+from cbsn.models.loading import load_model, read_initial
 
 
 def test_the_size_of_the_network_comes_with_the_weights(tmp_path, model):

@@ -8,9 +8,9 @@ import sys
 import numpy as np
 import pytest
 
-from cbsn.training.launch import launch
+from cbsn.cli.launch import launch
 
-WORKERS = ("-m", "cbsn.training.launch", "--workers", "2", "--")
+WORKERS = ("-m", "cbsn", "launch", "--workers", "2", "--")
 LONGER = ("--maxiter", 80, "--print_every", 20)
 
 
@@ -121,7 +121,7 @@ def test_the_status_is_that_of_the_first_failure(statuses, expected):
 
 
 def test_workers_that_do_not_end_are_killed(monkeypatch, capsys):
-    monkeypatch.setattr("cbsn.training.launch.PATIENCE", 0.5)
+    monkeypatch.setattr("cbsn.cli.launch.PATIENCE", 0.5)
     code = (
         "import os, sys, time;"
         "sys.exit(4) if '\"index\": 0' in os.environ['TF_CONFIG'] else time.sleep(600)"

@@ -1,6 +1,6 @@
 import json
 
-from cbsn.training.metrics_log import MetricsLog
+from cbsn.training.logging import MetricsLog
 
 
 def _steps(path):

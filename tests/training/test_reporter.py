@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cbsn.training.reporter import Reporter
+from cbsn.training.logging import Reporter
 
 METRICS = {
     name: tf.constant(value)
@@ -50,7 +50,7 @@ def test_a_validation_is_in_the_next_line_only(tmp_path):
 
 def test_pauses_do_not_count(tmp_path, monkeypatch):
     now = 100.0
-    monkeypatch.setattr("cbsn.training.reporter.time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr("cbsn.training.logging.time", SimpleNamespace(monotonic=lambda: now))
     reporter = Reporter(tmp_path, 0, batch_size=4)
     now += 3
     with reporter.pause():

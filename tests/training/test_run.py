@@ -10,11 +10,11 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from cbsn.data.noise import Noise
+from cbsn.data.picture_pairs import PicturePairs
 from cbsn.data.records import RecordWriter
 from cbsn.errors import ConfigError, DataError, TrainingError, TrainingStopped
-from cbsn.evaluation.picture_pairs import PicturePairs
-from cbsn.model_path import load_model
+from cbsn.models.loading import load_model
+from cbsn.noise.synthetic import Noise
 from cbsn.training.options import RunOptions
 from cbsn.training.run import train
 from cbsn.training.trainer import Trainer

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from cbsn.errors import ConfigError
-from cbsn.training.run_folder import lock_run, open_run
+from cbsn.training.checkpoints import lock_run, open_run
 
 
 def test_a_run_is_opened_again(recipe, tmp_path, capsys):
@@ -58,7 +58,7 @@ def test_a_run_is_locked_by_one_process_at_a_time(tmp_path, run_python):
     take = """
         from pathlib import Path
         from cbsn.errors import ConfigError
-        from cbsn.training.run_folder import lock_run
+        from cbsn.training.checkpoints import lock_run
         try:
             with lock_run(Path("runs/a")):
                 pass
@@ -79,7 +79,7 @@ def test_a_dead_process_holds_no_lock(tmp_path, run_python):
         """
         import os, signal
         from pathlib import Path
-        from cbsn.training.run_folder import lock_run
+        from cbsn.training.checkpoints import lock_run
         with lock_run(Path("runs/a")):
             os.kill(os.getpid(), signal.SIGKILL)
         """

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cbsn.data.noise import Noise
+from cbsn.data.picture_pairs import PicturePairs
 from cbsn.errors import ConfigError, TrainingStopped
-from cbsn.evaluation.picture_pairs import PicturePairs
 from cbsn.inference.denoiser import Denoiser
-from cbsn.inference.low_frequencies import with_low_frequencies
-from cbsn.model_path import load_model
+from cbsn.models.loading import load_model
+from cbsn.noise.synthetic import Noise
+from cbsn.training.distillation import with_low_frequencies
 from cbsn.training.options import RunOptions
 from cbsn.training.run import train
 

@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cbsn.data.noise import Noise
 from cbsn.data.records import RecordWriter
 from cbsn.errors import ConfigError, DataError, TrainingStopped
 from cbsn.inference.denoiser import Denoiser
-from cbsn.model_folder import save_model
-from cbsn.model_path import load_model
+from cbsn.models.folder import save_model
+from cbsn.models.loading import load_model
+from cbsn.noise.synthetic import Noise
 from cbsn.recipes import customised
 from cbsn.training.options import RunOptions
 from cbsn.training.run import _rounds, train
@@ -314,7 +314,7 @@ def test_killed_in_each_round_it_ends_with_the_same_bits(start, read_state):
 @pytest.mark.slow
 def test_two_workers_train_all_rounds(start):
     _save_teacher(start.folder / "teacher")
-    launch = ("-m", "cbsn.training.launch", "--workers", "2", "--")
+    launch = ("-m", "cbsn", "launch", "--workers", "2", "--")
     process = start(launch, "--name", "workers", small=SMALL)
     output = process.communicate(timeout=240)[0]
     assert process.returncode == 0, output

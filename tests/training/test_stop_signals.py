@@ -3,7 +3,7 @@ import threading
 
 import pytest
 
-from cbsn.training.stop_signals import StopSignals
+from cbsn.training.loop import StopSignals
 
 
 class Ended(BaseException):

@@ -2,13 +2,13 @@ import numpy as np
 import pytest
 from scipy.ndimage import uniform_filter
 
-from cbsn.data.noise import Noise
 from cbsn.data.records import PatchRecords, RecordWriter
 from cbsn.errors import ConfigError, DataError
+from cbsn.noise.synthetic import Noise
 from cbsn.recipes import RECIPES
+from cbsn.training.dataset import choose_strides, without_auto
 from cbsn.training.options import RunOptions
 from cbsn.training.run import train
-from cbsn.training.strides import choose_strides, without_auto
 
 AUTO = {"stride_b": "auto"}
 

@@ -4,11 +4,10 @@ import pytest
 from cbsn.data.records import PatchRecords, RecordWriter
 from cbsn.errors import DataError, ModelError, TrainingError
 from cbsn.inference.denoiser import Denoiser
-from cbsn.inference.low_frequencies import with_low_frequencies
-from cbsn.model_folder import save_model
+from cbsn.models.folder import save_model
 from cbsn.recipes import customised
-from cbsn.training import teaching as module
-from cbsn.training.teaching import measure_own, teach
+from cbsn.training import distillation as module
+from cbsn.training.distillation import measure_own, teach, with_low_frequencies
 
 SIZE = 24
 

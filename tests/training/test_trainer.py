@@ -6,9 +6,9 @@ import pytest
 import tensorflow as tf
 
 from cbsn.augmentation import PhotoAugmentation
-from cbsn.compat.tf1_checkpoint import TF1Checkpoint, variable_names
-from cbsn.data.correlated_noise import CorrelatedNoise
 from cbsn.errors import ConfigError, TrainingError
+from cbsn.models.tf1_checkpoint import TF1Checkpoint, variable_names
+from cbsn.noise.correlated_noise import CorrelatedNoise
 from cbsn.recipes import RECIPES, customised
 from cbsn.training import trainer as trainer_module
 from cbsn.training.step_random import StepRandom

@@ -1,9 +1,8 @@
 import pytest
 import tensorflow as tf
 
-from cbsn.cluster import Cluster
 from cbsn.errors import TrainingError
-from cbsn.training.workers import Workers
+from cbsn.training.distribution import Cluster, Workers
 
 CLUSTER = Cluster(("a:1", "b:2"), 1)
 

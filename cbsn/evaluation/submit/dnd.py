@@ -7,8 +7,8 @@ from typing import NamedTuple
 import h5py
 import numpy as np
 
+from cbsn.data.mat_files import read_mat, write_mat
 from cbsn.errors import ConfigError, DataError, plain_reason
-from cbsn.evaluation.submit.matlab import read_mat, write_mat
 from cbsn.evaluation.submit.submission import Submission
 from cbsn.files import atomic_folder, expanded
 

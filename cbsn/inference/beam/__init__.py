@@ -1,1 +1,1 @@
-"""Denoising in an Apache Beam pipeline; `python -m cbsn.inference.beam` runs it."""
+"""Denoising in an Apache Beam pipeline; `python -m cbsn beam` runs it."""

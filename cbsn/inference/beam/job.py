@@ -1,22 +1,137 @@
 """What there is to denoise with Beam, and what came of it."""
 
+import contextlib
+import io
+import json
 import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from apache_beam.io.filesystems import FileSystems
+from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
 
 from cbsn.errors import ConfigError, DataError, check_number
-from cbsn.files import expanded
-from cbsn.inference.beam.locations import find_pictures, has_wildcard, is_url, list_files
-from cbsn.inference.beam.model_handler import DenoisingModelHandler, Work
-from cbsn.inference.beam.options import is_local, parse_beam_flags
-from cbsn.inference.beam.pipeline import FAILED, run_pipeline
-from cbsn.inference.beam.record import RECORD, check_record, write_record
+from cbsn.files import expanded, write_json
+from cbsn.inference.beam.locations import (
+    find_pictures,
+    has_wildcard,
+    is_url,
+    list_files,
+    local_copy,
+    new_file,
+)
+from cbsn.inference.beam.pipeline import FAILED, DenoisingModelHandler, Work, run_pipeline
 from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.outputs import plan_outputs
 from cbsn.value_range import check_white
+
+_MOST_WORKERS = 1000
+"""Of one machine; 0 is one for each of its cores."""
+
+_DEFAULTS = (
+    # The denoiser takes all cores by itself; several threads would have several pictures in memory.
+    "--number_of_worker_harness_threads=1",
+    "--default_sdk_harness_log_level=WARNING",
+    # There are no triggers here. But where they may be unsafe, the direct runner does not try to
+    # fetch Prism, a runner written in Go, from the network first.
+    "--allow_unsafe_triggers",
+)
+
+
+def parse_beam_flags(flags: Sequence[str]) -> PipelineOptions:
+    """Returns Beam's options.
+
+    Args:
+        flags: those that are not the command's own.
+
+    Raises:
+        ConfigError: if a flag has a value that it cannot have, or is unknown. With a runner that is
+            named, which may have flags that nobody knows here, Beam only warns.
+    """
+    if flags and not flags[0].startswith("-"):
+        raise ConfigError(f"Pictures are given by --input. Received: {flags[0]!r}")
+    errors = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(errors):
+            options = PipelineOptions([*_DEFAULTS, *flags])
+            known = PipelineOptions([]).get_all_options()
+            unknown = {*options.get_all_options(retain_unknown_options=True)} - {*known}
+    except SystemExit:
+        reason = errors.getvalue().strip().rpartition("error: ")[2]
+        raise ConfigError(f"Beam cannot take these flags: {reason}") from None
+    workers = options.view_as(DirectOptions).direct_num_workers
+    check_number("--direct_num_workers", workers, 0, _MOST_WORKERS)
+    if unknown and is_local(options):
+        names = ", ".join(f"--{name}" for name in sorted(unknown))
+        raise ConfigError(f"Neither this command nor Beam knows {names}. See --help.")
+    return options
+
+
+def is_local(options: PipelineOptions) -> bool:
+    """Says whether the pipeline runs in this process, as it does unless a runner is named."""
+    return options.view_as(StandardOptions).runner is None
+
+
+RECORD = "run.json"
+
+
+def check_record(output: str, record: dict[str, Any]) -> None:
+    """Compares the record of a folder's results with that of the run to come.
+
+    Args:
+        output: the folder, with a record.
+        record: of the run to come: `model` (its `path`, which may differ, and `sha256`), and
+            whatever else must not differ, by its name.
+
+    Raises:
+        ConfigError: if they differ, or the folder's cannot be read.
+    """
+    location = f"{output}/{RECORD}"
+    try:
+        with local_copy(location) as path:
+            before = json.loads(path.read_text(encoding="utf-8"))
+        changes = _differences(before, record)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ConfigError(
+            f"{location} cannot be read, so nobody knows how the results there were made. Give "
+            f"another --output. ({error!r})"
+        ) from error
+    if changes:
+        raise ConfigError(
+            f"The results in {output} were made otherwise: {', '.join(changes)}. Give what was "
+            "given then, or another --output."
+        )
+
+
+def write_record(output: str, record: dict[str, Any]) -> None:
+    """Writes the record of a folder's results; the folder is made.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
+    try:
+        with new_file(f"{output}/{RECORD}") as path:
+            write_json(path, record)
+    except Exception as error:  # each file system has errors of its own
+        raise ConfigError(f"{output} cannot be written: {error}. Give another --output.") from error
+
+
+def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Says of each difference what was and what is."""
+    changes = []
+    if before["model"]["sha256"] != now["model"]["sha256"]:
+        was, this = (_describe(each["model"]) for each in (before, now))
+        changes.append(f"model {was} (now {this})")
+    for key in sorted({*before, *now} - {"model"}):
+        if before.get(key) != now.get(key):
+            changes.append(f"{key} {before.get(key)} (now {now.get(key)})")
+    return changes
+
+
+def _describe(model: dict[str, str]) -> str:
+    return f"{model['path']}, SHA-256 {model['sha256'][:12]}"
+
 
 PIXEL_BYTES = 3
 """Of 8-bit RGB, in which `max_megapixels` is counted."""

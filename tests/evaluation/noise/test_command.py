@@ -1,4 +1,4 @@
-"""python -m cbsn.evaluation.noise, as a user would run it."""
+"""python -m cbsn noise, as a user would run it."""
 
 import json
 import os
@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cbsn.cli.noise import main, make_parser
 from cbsn.errors import CbsnError
-from cbsn.evaluation.noise.__main__ import main, make_parser
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -25,7 +25,7 @@ def run(tmp_path):
 
     def run(*flags):
         return subprocess.run(
-            [sys.executable, "-m", "cbsn.evaluation.noise", *map(str, flags)],
+            [sys.executable, "-m", "cbsn", "noise", *map(str, flags)],
             cwd=tmp_path,
             env={**environment, "PYTHONPATH": str(ROOT)},
             capture_output=True,

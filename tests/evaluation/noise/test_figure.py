@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 
 from cbsn.errors import ConfigError
-from cbsn.evaluation.noise.figure import check_figure, draw_noise
 from cbsn.noise import advise, estimate_noise
+from cbsn.noise.report import check_figure, draw_noise
 
 
 @pytest.fixture

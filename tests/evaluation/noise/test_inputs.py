@@ -2,13 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from cbsn.cli.noise import denoise_pictures, find_pictures, read_pairs, read_pictures
 from cbsn.errors import ConfigError, DataError, ImageError
-from cbsn.evaluation.noise.inputs import (
-    denoise_pictures,
-    find_pictures,
-    read_pairs,
-    read_pictures,
-)
 from cbsn.inference.denoiser import Denoiser
 
 

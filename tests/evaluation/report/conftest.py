@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from cbsn.evaluation.report.content import ReportContent
-from cbsn.evaluation.report.picture import ReportPicture
+from cbsn.evaluation.report.html import ReportContent
+from cbsn.evaluation.report.pictures import ReportPicture
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from cbsn.evaluation.report.html import write_report
-from cbsn.evaluation.report.picture import ReportPicture
+from cbsn.evaluation.report.pictures import ReportPicture
 
 pytest.importorskip("selenium", reason="selenium is not installed")
 from selenium import webdriver

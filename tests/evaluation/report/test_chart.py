@@ -1,6 +1,6 @@
 import pytest
 
-from cbsn.evaluation.report.chart import Chart
+from cbsn.evaluation.report.charts import Chart
 
 
 def _inside(chart):

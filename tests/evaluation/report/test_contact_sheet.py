@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cbsn.evaluation.report.contact_sheet import TILE, write_contact_sheet
-from cbsn.evaluation.report.picture import ReportPicture
+from cbsn.evaluation.report.pictures import TILE, ReportPicture, write_contact_sheet
 
 
 @pytest.fixture

@@ -2,8 +2,8 @@ import json
 
 import pytest
 
-from cbsn.evaluation.report.curves import VALIDATION, read_curves
-from cbsn.training.reporter import Reporter
+from cbsn.evaluation.report.charts import VALIDATION, read_curves
+from cbsn.training.logging import Reporter
 
 
 @pytest.fixture

@@ -9,8 +9,7 @@ from PIL import Image
 
 from cbsn.evaluation.report import html as report_html
 from cbsn.evaluation.report.html import write_report
-from cbsn.evaluation.report.picture import ReportPicture
-from cbsn.evaluation.report.pixels import LONGEST
+from cbsn.evaluation.report.pictures import LONGEST, ReportPicture
 
 HOSTILE = """</script><script>alert("1")</script> & 'ünï' <b onclick="x">"""
 

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from cbsn.evaluation.report.maps import HEAT, error_maps, residual_maps
-from cbsn.evaluation.report.picture import ReportPicture
+from cbsn.evaluation.report.html import HEAT, error_maps, residual_maps
+from cbsn.evaluation.report.pictures import ReportPicture
 
 
 def _picture(noisy, clean, **denoised):

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cbsn.evaluation.report.pixels import LONGEST, data_uri, shrunk, to_8bit, to_image
+from cbsn.evaluation.report.pictures import LONGEST, data_uri, shrunk, to_8bit, to_image
 
 
 @pytest.mark.parametrize(

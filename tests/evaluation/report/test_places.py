@@ -3,8 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
-from cbsn.evaluation.report.picture import ReportPicture
-from cbsn.evaluation.report.places import find_places
+from cbsn.evaluation.report.pictures import ReportPicture, find_places
 
 
 def _corners(places):

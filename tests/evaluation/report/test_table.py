@@ -1,4 +1,4 @@
-from cbsn.evaluation.report.table import mark_best
+from cbsn.evaluation.report.html import mark_best
 
 
 def _best(*columns):

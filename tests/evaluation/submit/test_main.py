@@ -11,8 +11,8 @@ import pytest
 import scipy.io
 from PIL import Image
 
+from cbsn.cli.submit import main, make_parser
 from cbsn.errors import CbsnError
-from cbsn.evaluation.submit.__main__ import main, make_parser
 from cbsn.evaluation.submit.sidd import VARIABLE
 from cbsn.inference.denoiser import Denoiser
 
@@ -26,7 +26,7 @@ def start(tmp_path):
 
     def popen(*flags):
         return subprocess.Popen(
-            [sys.executable, "-m", "cbsn.evaluation.submit", *map(str, flags)],
+            [sys.executable, "-m", "cbsn", "submit", *map(str, flags)],
             cwd=tmp_path,
             env={**environment, "PYTHONPATH": str(ROOT)},
             stdout=subprocess.PIPE,

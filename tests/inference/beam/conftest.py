@@ -2,7 +2,7 @@
 
 import pytest
 
-from cbsn.model_folder import save_model
+from cbsn.models.folder import save_model
 from cbsn.recipes import customised
 from tests.inference.beam.memory_file_system import MemoryFileSystem
 from tests.inference.beam.samples import save_bad, save_good

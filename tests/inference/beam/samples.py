@@ -6,7 +6,7 @@ import zlib
 import numpy as np
 from PIL import Image
 
-from cbsn.data.image_io import Picture, write_picture
+from cbsn.images.image_files import Picture, write_picture
 
 PROFILE = bytes(range(256)) * 3
 

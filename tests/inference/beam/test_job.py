@@ -7,11 +7,11 @@ import imagecodecs
 import numpy as np
 import pytest
 
-from cbsn.data.image_io import read_picture
 from cbsn.errors import ConfigError, DataError, ModelError
+from cbsn.images.image_files import read_picture
 from cbsn.inference.beam.job import denoise_with_beam
-from cbsn.inference.files import denoise_files
-from cbsn.model_folder import save_model
+from cbsn.inference.folder import denoise_files
+from cbsn.models.folder import save_model
 from cbsn.recipes import customised
 from tests.inference.beam.samples import GOOD, PROFILE, REASONS
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cbsn.data.image_io import Picture, read_picture, write_picture
+from cbsn.cli import beam as command
 from cbsn.errors import ConfigError
-from cbsn.inference.beam import __main__ as command
+from cbsn.images.image_files import Picture, read_picture, write_picture
 
 ROOT = Path(__file__).resolve().parents[3]
 NUMBER = 40
@@ -24,7 +24,7 @@ def start(tmp_path):
 
     def run(*flags):
         return subprocess.Popen(
-            [sys.executable, "-m", "cbsn.inference.beam", *map(str, flags)],
+            [sys.executable, "-m", "cbsn", "beam", *map(str, flags)],
             cwd=tmp_path,
             env={**environment, "PYTHONPATH": str(ROOT)},
             stdout=subprocess.PIPE,

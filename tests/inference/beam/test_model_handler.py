@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from cbsn.data.image_io import Picture, write_picture
-from cbsn.inference.beam.model_handler import DenoisingModelHandler, Failure, Work
+from cbsn.images.image_files import Picture, write_picture
+from cbsn.inference.beam.pipeline import DenoisingModelHandler, Failure, Work
 
 
 @pytest.fixture

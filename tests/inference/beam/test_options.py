@@ -1,9 +1,9 @@
 import pytest
 from apache_beam.options.pipeline_options import DebugOptions, DirectOptions, PipelineOptions
 
+from cbsn.cli.beam import make_parser
 from cbsn.errors import ConfigError
-from cbsn.inference.beam.__main__ import make_parser
-from cbsn.inference.beam.options import is_local, parse_beam_flags
+from cbsn.inference.beam.job import is_local, parse_beam_flags
 
 
 def test_what_is_given_counts():

@@ -1,9 +1,8 @@
 import pytest
 
 from cbsn.errors import ConfigError, PipelineError
-from cbsn.inference.beam.model_handler import DenoisingModelHandler, Work
-from cbsn.inference.beam.options import parse_beam_flags
-from cbsn.inference.beam.pipeline import run_pipeline
+from cbsn.inference.beam.job import parse_beam_flags
+from cbsn.inference.beam.pipeline import DenoisingModelHandler, Work, run_pipeline
 
 
 def run(model, output, flags=()):

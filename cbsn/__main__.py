@@ -1,0 +1,34 @@
+"""`python -m cbsn COMMAND`: the commands of the package."""
+
+import importlib
+import sys
+
+COMMANDS = {
+    "train": "trains a denoiser from noisy pictures (train.py)",
+    "denoise": "denoises pictures (infer.py)",
+    "prepare": "cuts pictures into the patches that training reads (prepare_dataset.py)",
+    "evaluate": "scores denoisers (evaluate.py)",
+    "export": "exports a model for servers and other runtimes (export.py)",
+    "noise": "reports the noise of pictures",
+    "submit": "makes submissions to the SIDD and DND benchmarks",
+    "beam": "denoises in an Apache Beam pipeline",
+    "client": "sends pictures to a model server",
+    "launch": "starts several workers of one training on this machine",
+    "ship": "writes a trained model with weights of half the size",
+    "demo": "makes the demo's pictures and its report",
+}
+
+
+def main() -> None:
+    """Runs the command that the first argument names."""
+    name = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    if name not in COMMANDS:
+        lines = [f"  {each:<10}{what}" for each, what in COMMANDS.items()]
+        print(f"usage: python -m {__package__} COMMAND [--help]", "", *lines, sep="\n")
+        sys.exit(0 if name in ("-h", "--help") else f"error: there is no command {name!r}")
+    sys.argv[:2] = [f"python -m {__package__} {name}"]  # what --help and errors call the command
+    importlib.import_module(f"cbsn.cli.{name}").command()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,1 +1,0 @@
-"""Training a model a little further, on the very pictures that it is to denoise."""

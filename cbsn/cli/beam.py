@@ -1,0 +1,128 @@
+"""Denoises pictures in an Apache Beam pipeline. See `--help`."""
+
+import argparse
+import importlib.util
+import logging
+import signal
+
+from cbsn.cli.flags import (
+    MODEL,
+    Parser,
+    add_bare_weights,
+    add_denoising,
+    add_format,
+    add_rounding,
+    add_white,
+    new_parser,
+    run,
+)
+from cbsn.errors import ConfigError
+
+
+def main(flags: argparse.Namespace) -> int:
+    """Denoises the pictures; returns 1 if some of them failed."""
+    if importlib.util.find_spec("apache_beam") is None:
+        raise ConfigError(
+            "Apache Beam is not installed: pip install 'cbsn[beam]' (from a clone: pip install "
+            "'.[beam]')"
+        )
+    _quieten()
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # it may be ignored
+        signal.signal(signal.SIGINT, _stop)
+    # TensorFlow comes with these; `--help` shall not wait for it.
+    from cbsn.inference.beam.job import denoise_with_beam
+
+    return denoise_with_beam(**vars(flags))
+
+
+def _quieten() -> None:
+    """Silences false alarms of Beam's, unless another level is asked for by --verbosity.
+
+    That clients for Google's cloud are missing, and the like, it says through the root logger; and
+    that nothing has failed is a warning of its sink. Other loggers are heard as ever.
+    """
+    root = logging.getLogger()
+    if root.level == logging.WARNING:
+        root.setLevel(logging.ERROR)
+        for name in ("apache_beam", "cbsn"):
+            logging.getLogger(name).setLevel(logging.WARNING)
+        logging.getLogger("apache_beam.io.filebasedsink").setLevel(logging.ERROR)
+
+
+def _stop(signum: int, frame: object) -> None:
+    """Ctrl-C, which Beam would report in full as an error of the step that it came upon."""
+    logging.disable()
+    raise KeyboardInterrupt
+
+
+class _Parser(Parser):
+    """Keeps the flags that it does not know, for Beam."""
+
+    def parse_args(self, args=None, namespace=None):
+        known, others = self.parse_known_args(args, namespace)
+        known.beam_flags = others
+        return known
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Returns the parser of the flags."""
+    parser = _Parser(
+        description="Denoises pictures in an Apache Beam pipeline, as infer.py would. What is "
+        "denoised already is left alone, unless its source is newer; so a run that was stopped, or "
+        "in which some pictures failed, goes on with the same command. All flags that are not "
+        "below go to Beam: --runner says where the pipeline runs (default: in this process), "
+        "--direct_num_workers, --project, --region, --temp_location and so on how.",
+        formatter_class=new_parser("").formatter_class,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    unset = argparse.SUPPRESS
+    add(
+        "--modelpath",
+        dest="model_path",
+        metavar="MODEL",
+        required=True,
+        default=unset,
+        help=f"{MODEL}; a *.weights.h5 file; or the URL of a saved-model folder, or of a "
+        "run's. Workers on other machines need a URL, or a path that they have, too",
+    )
+    add(
+        "--input",
+        dest="inputs",
+        metavar="GLOB",
+        nargs="+",
+        required=True,
+        default=unset,
+        help="pictures, folders or globs, local or URLs (gs://, s3://, hdfs:// …, as far as Beam's "
+        "extras for them are installed); in quotes, ** is any depth",
+    )
+    add(
+        "--output",
+        metavar="DIR",
+        required=True,
+        default=unset,
+        help="folder for the denoised pictures, local or a URL, made if it is not there. What "
+        "failed, and why, is told in DIR/failed, and by exit status 1; DIR/run.json keeps what the "
+        "results were made with: with another model, other settings or another --input, take "
+        "another folder",
+    )
+    add(
+        "--max_megapixels",
+        type=float,
+        metavar="N",
+        default=100,
+        help="pictures that would take more memory than so many megapixels in 8-bit RGB are not "
+        "decoded, but fail; 16 bits count twice, gray a third. 100 suit workers of 4 GB, but not "
+        "--r3 and --self_ensemble together",
+    )
+    add_bare_weights(parser)
+    add_denoising(parser)
+    add_rounding(parser)
+    add_white(parser)
+    add_format(parser)
+    return parser
+
+
+def command() -> None:
+    """Runs the command."""
+    run(main, make_parser())

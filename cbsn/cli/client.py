@@ -1,0 +1,94 @@
+"""Denoises pictures on a server of an exported model. See `--help`."""
+
+import argparse
+import sys
+
+from cbsn.cli.flags import add_format, add_save_path, add_strength, add_white, new_parser, run
+
+
+def main(flags: argparse.Namespace) -> int:
+    """Sends the pictures and writes the results; returns 1 if some of them failed."""
+    # `--help` shall not wait for these, nor `--rest` for TensorFlow.
+    from cbsn.client.transport import denoise_remotely
+    from cbsn.inference.folder import Denoise, denoise_each
+
+    if flags.transport == "rest":
+        from cbsn.client.protocols import RestTransport as Transport
+    else:
+        from cbsn.client.protocols import GrpcTransport as Transport
+
+    def start() -> Denoise:
+        transport.check()
+
+        def denoise(picture, on_share):
+            denoised = denoise_remotely(transport, picture)
+            on_share(1.0)
+            return denoised
+
+        return denoise
+
+    names = ("model", "version", "timeout", "strength", "color_strength")
+    options = {name: getattr(flags, name) for name in names}
+    with Transport(flags.url, **options) as transport:
+        return denoise_each(
+            flags.image_paths, flags.save_path, start, format=flags.format, white=flags.white
+        )
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Returns the parser of the flags."""
+    parser = new_parser(
+        "Denoises pictures on a server that has a model of export.py, TensorFlow Serving or one "
+        "that speaks as it does, and writes what infer.py would have written."
+    )
+    add = parser.add_argument
+    unset = argparse.SUPPRESS
+    add(
+        "image_paths",
+        metavar="IMAGES",
+        nargs="+",
+        default=unset,
+        help="pictures, folders or globs; in quotes, ** is any depth",
+    )
+    add(
+        "--url",
+        metavar="HOST:PORT",
+        required=True,
+        default=unset,
+        help="of the server; usually its port is 8500 for gRPC, 8501 for REST",
+    )
+    transports = parser.add_mutually_exclusive_group()
+    transports.add_argument(
+        "--grpc",
+        dest="transport",
+        action="store_const",
+        const="grpc",
+        help="ask by gRPC, as without the flag; it needs the extra cbsn[serving]",
+    )
+    transports.add_argument(
+        "--rest",
+        dest="transport",
+        action="store_const",
+        const="rest",
+        help="ask by REST, in JSON; slower for pictures of floats",
+    )
+    add("--model", metavar="NAME", default="cbsn", help="name of the model on the server")
+    add("--version", type=int, metavar="N", help="of the model; without the flag the newest")
+    add(
+        "--timeout",
+        type=float,
+        metavar="S",
+        default=600,
+        help="seconds to wait for each picture",
+    )
+    add_strength(parser, None)
+    add_save_path(parser)
+    add_white(parser)
+    add_format(parser)
+    return parser
+
+
+def command() -> None:
+    """Runs the command."""
+    # gRPC's messages come with TensorFlow; REST does without.
+    run(main, make_parser(), tensorflow="--rest" not in sys.argv)

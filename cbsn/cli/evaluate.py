@@ -1,0 +1,150 @@
+"""Scores denoisers on noisy pictures. See `--help`."""
+
+import argparse
+from pathlib import Path
+
+from cbsn.cli.flags import (
+    MODEL,
+    add_denoising,
+    add_gpu,
+    add_noise,
+    add_white,
+    new_parser,
+    run,
+)
+
+
+def main(flags: argparse.Namespace) -> None:
+    """Scores them."""
+    # TensorFlow comes with these; `--help` shall not wait for it.
+    from cbsn.devices import select_gpus
+    from cbsn.evaluation.conventions import Conventions
+    from cbsn.evaluation.evaluate import evaluate
+    from cbsn.noise.synthetic import Noise
+
+    options = vars(flags)
+    settings = (options.pop(name) for name in ("noise", "noise_sigma", "noise_peak"))
+    noise = Noise.parse(*settings)
+    names = ("rounding", "clip", "data_range", "color", "ssim", "border")
+    conventions = Conventions.choose(noise is not None, **{n: options.pop(n) for n in names})
+    select_gpus(options.pop("gpu"), most=1)
+    evaluate(noise=noise, conventions=conventions, **options)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Returns the parser of the flags."""
+    parser = new_parser("Scores denoisers on noisy pictures, with clean ones or without.")
+    what = parser.add_argument_group("what is scored")
+    what.add_argument(
+        "--modelpath",
+        dest="model_paths",
+        metavar="MODEL",
+        nargs="*",
+        default=argparse.SUPPRESS,
+        help=f"models, each {MODEL}",
+    )
+    what.add_argument(
+        "--denoised",
+        metavar="DIR",
+        nargs="*",
+        default=argparse.SUPPRESS,
+        help="folders of pictures that were denoised before, by any program, with the same names",
+    )
+    what.add_argument(
+        "--baselines",
+        metavar="NAMES",
+        help="classic denoisers, with commas: noisy (the pictures as they are), bm3d, nlm "
+        "(non-local means); without the flag noisy, where there are clean pictures",
+    )
+    what.add_argument(
+        "--baseline_sigma",
+        metavar="S",
+        help="σ in 8-bit levels that bm3d and nlm are told; best: the best of 1, 1.5, 2 and 3 "
+        "times the true one, which only the clean pictures tell; without the flag that of "
+        "--noise_sigma, or an estimate",
+    )
+    add_denoising(what)
+    add_gpu(what)
+
+    on = parser.add_argument_group("on which pictures")
+    on.add_argument(
+        "--noisy",
+        metavar="GLOB",
+        help="noisy pictures: a folder or a glob, or a .mat file of SIDD's blocks",
+    )
+    on.add_argument(
+        "--clean",
+        metavar="GLOB",
+        help="clean pictures of the same names, likewise; without them there are no metrics, but "
+        "time, diagnosis and report",
+    )
+    add_noise(on, "instead of --noisy, noise for the clean pictures, always the same")
+    on.add_argument("--seed", type=int, default=0, help="of that noise")
+    add_white(on)
+    on.add_argument("--images", type=int, default=0, help="take so many, evenly spread; 0: all")
+
+    how = parser.add_argument_group("conventions, in which published figures differ")
+    how.add_argument(
+        "--rounding",
+        help="of the results before they are compared: round, as infer.py and the AP-BSN code do; "
+        "floor, as the C-BSN code; or none (round; with --noise none)",
+    )
+    how.add_argument(
+        "--clip",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="clip to the range of the pictures; matters to noisy floats (yes; with --noise no)",
+    )
+    how.add_argument(
+        "--data_range",
+        metavar="R",
+        help="peak of PSNR and SSIM: dtype (white: 255, 65535 or that of fewer bits, or 1 for "
+        "floats), clean (highest less lowest value of each clean picture), or a number in units "
+        "of the pictures (dtype)",
+    )
+    how.add_argument(
+        "--color",
+        help="rgb: all channels together; luma: Y of BT.601, 16 to 235, as MATLAB's rgb2ycbcr "
+        "(rgb)",
+    )
+    how.add_argument(
+        "--ssim",
+        help="uniform: windows of 7×7, as scikit-image by default and the AP-BSN code; gaussian: "
+        "11×11 with σ 1.5, as Wang et al.; matlab: likewise, large pictures made smaller first, as "
+        "Wang's ssim.m does (uniform)",
+    )
+    how.add_argument("--border", type=int, help="pixels to leave out on each side (0)")
+    how.add_argument(
+        "--lpips",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="take LPIPS, of gray pictures too, and fetch its weights (64 MB) if they are not "
+        "there; without the flag, of colour pictures if the weights are there",
+    )
+    how.add_argument(
+        "--lpips_weights",
+        type=Path,
+        metavar="FILE",
+        help="the weights of LPIPS (an .npz); without the flag those in the cache",
+    )
+
+    results = parser.add_argument_group("results")
+    results.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="folder for results.json, results.csv, results.md, report.html (to open in a browser) "
+        "and contact_sheet.png",
+    )
+    results.add_argument(
+        "--report_images",
+        type=int,
+        default=12,
+        help="pictures in the report, evenly spread; 0: no report",
+    )
+    return parser
+
+
+def command() -> None:
+    """Runs the command."""
+    run(main, make_parser())

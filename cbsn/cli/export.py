@@ -1,0 +1,85 @@
+"""Exports a trained model for servers and other runtimes. See `--help`."""
+
+import argparse
+
+from cbsn.cli.flags import (
+    MODEL,
+    add_bare_weights,
+    add_denoising,
+    add_gpu,
+    add_rounding,
+    new_parser,
+    run,
+)
+
+
+def main(flags: argparse.Namespace) -> None:
+    """Exports the model."""
+    # TensorFlow comes with these; `--help` shall not wait for it.
+    from cbsn.devices import select_gpus
+    from cbsn.export.export import export
+
+    options = vars(flags)
+    select_gpus(options.pop("gpu"), most=1)
+    export(**options)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Returns the parser of the flags."""
+    parser = new_parser(
+        "Exports a trained model: as a SavedModel for TensorFlow Serving, for LiteRT, for ONNX."
+    )
+    add = parser.add_argument
+    unset = argparse.SUPPRESS
+    add_gpu(parser)
+    add(
+        "--modelpath",
+        dest="model_path",
+        metavar="MODEL",
+        required=True,
+        default=unset,
+        help=f"{MODEL}; or a *.weights.h5 file",
+    )
+    add(
+        "--out",
+        metavar="DIR",
+        required=True,
+        default=unset,
+        help="folder of the model, made if it is not there; its name is what a server calls it",
+    )
+    add(
+        "--format",
+        dest="formats",
+        metavar="NAMES",
+        default="saved_model",
+        help="with commas: saved_model (DIR/VERSION/, for TensorFlow and TensorFlow Serving), "
+        "litert (DIR/model-VERSION.tflite and, with weights of half the size, "
+        "DIR/model-VERSION-float16.tflite), onnx (DIR/model-VERSION.onnx)",
+    )
+    add(
+        "--version",
+        type=int,
+        metavar="N",
+        help="number of this export, 1 or above; without the flag one more than the last in DIR",
+    )
+    add_bare_weights(parser)
+    add_denoising(parser, here=False)
+    add_rounding(parser)
+    add(
+        "--max_megapixels",
+        type=float,
+        default=134,
+        help="larger PNG and JPEG files are refused by the SavedModel before they are decoded",
+    )
+    add(
+        "--warmup",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="requests that a server makes of the SavedModel when it loads it",
+    )
+    return parser
+
+
+def command() -> None:
+    """Runs the command."""
+    run(main, make_parser())

@@ -1,0 +1,399 @@
+"""What the commands share: flags in argparse's forms under absl, errors without tracebacks."""
+
+import argparse
+import codecs
+import contextlib
+import os
+import sys
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator
+from typing import NoReturn
+
+from absl import app, flags, logging
+from absl.flags import argparse_flags
+
+from cbsn.errors import LARGEST, CbsnError, CbsnWarning, TrainingStopped, in_one_line
+
+MODEL = (
+    "a run's folder, a saved-model folder, the name of a shipped model, or the prefix of an "
+    "original TensorFlow 1.15 checkpoint"
+)
+"""What `--modelpath` takes."""
+
+_LARGEST_SEED = 2**64 - 1
+
+_READABLE = {"σ": "sigma", "×": "x", "→": "->", "…": "...", "–": "-", "−": "-", "≥": ">="}
+"""What is written in place of characters that the terminal, or the file, does not have."""
+
+
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Shows the defaults, but not those that say nothing."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default is None else super()._get_help_string(action)
+
+
+class Parser(argparse_flags.ArgumentParser):
+    """Says what is wrong with the flags in one line, as `run` does with any error."""
+
+    def error(self, message: str) -> NoReturn:
+        """Ends the command."""
+        self.exit(2, f"error: {message.rstrip('.')}. See {self.prog} --help\n")
+
+
+def new_parser(description: str) -> argparse.ArgumentParser:
+    """Returns a parser whose `--help` shows the defaults."""
+    return Parser(description=description, formatter_class=_HelpFormatter)
+
+
+def add_gpu(parser: argparse._ActionsContainer, *, several: bool = False) -> None:
+    """Adds `--gpu`, as `cbsn.devices.select_gpus` takes it, to a parser or a group of it.
+
+    Args:
+        parser: or a group of it.
+        several: whether the command computes on several GPUs. Default False.
+    """
+    one = (
+        "the GPU to use, by its number: 0 is the first. One GPU does all the work: of several "
+        "numbers (0,1) the lowest is taken, and the first GPU where no number or no flag is given; "
+        "without a GPU and the flag the CPU is used"
+    )
+    all_ = (
+        "GPUs to use: alone all of them, with numbers (0 or 0,1) these; each batch is shared out "
+        "over them; without the flag all that there are, or the CPU"
+    )
+    parser.add_argument("--gpu", nargs="?", const="all", help=all_ if several else one)
+
+
+def add_bare_weights(parser: argparse._ActionsContainer) -> None:
+    """Adds what a `*.weights.h5` file does not say: `--recipe`, `--channel` and `--num_block`."""
+    parser.add_argument(
+        "--recipe",
+        dest="recipe_name",
+        metavar="NAME",
+        help="method that the network was trained by (cbsn); only a *.weights.h5 file needs it",
+    )
+    parser.add_argument(
+        "--channel",
+        type=_whole_number(1),
+        metavar="C",
+        help="channels of the network; only a *.weights.h5 file needs it",
+    )
+    parser.add_argument(
+        "--num_block",
+        type=_whole_number(1),
+        metavar="N",
+        help="dilated modules in each branch; only a *.weights.h5 file needs it",
+    )
+
+
+def add_denoising(parser: argparse._ActionsContainer, *, here: bool = True) -> None:
+    """Adds how to denoise, as `cbsn.inference.denoiser.Denoiser.load` takes it.
+
+    These are `--r3`, `--self_ensemble`, `--strength`, `--color_strength`, `--tile`, `--precision`
+    and `--engine`.
+
+    Args:
+        parser: or a group of it.
+        here: whether it is this machine that denoises. If not, there is no `--engine`, and
+            `--precision` is not left to the hardware. Default True.
+    """
+    parser.add_argument(
+        "--r3",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="refine by random replacement (R3): eight more passes of the blind network; without "
+        "the flag as the recipe has it (apbsn, ssbsn: yes; cbsn: no; U-Nets cannot)",
+    )
+    parser.add_argument(
+        "--self_ensemble",
+        action="store_true",
+        help="denoise each picture in its eight orientations and average: eight times as long",
+    )
+    add_strength(parser, 1.0)
+    parser.add_argument(
+        "--tile",
+        type=_tile,
+        default="auto",
+        help="how much is denoised at a time: auto, the side of a square in pixels, or 0 for the "
+        "whole picture; smaller takes less memory. The results are equal, but for ssbsn and "
+        "n2n-resunet, parts of which see the tile and its rim, and no more",
+    )
+    precisions = "float32, mixed_bfloat16 or mixed_float16"
+    if not here:
+        parser.add_argument(
+            "--precision",
+            choices=("float32", "mixed_bfloat16", "mixed_float16"),
+            default="float32",
+            metavar="P",
+            help=f"{precisions}: as the hardware has it that will denoise",
+        )
+        return
+    parser.add_argument(
+        "--precision",
+        default="auto",
+        help=f"{precisions}; auto: bfloat16 where the hardware has it, which changes a pixel by a "
+        "level here and there; float16 on GPUs of compute capability 7",
+    )
+    parser.add_argument(
+        "--engine",
+        choices=("auto", "tensorflow", "openvino"),
+        default="auto",
+        help="what computes; openvino: on the CPU, if it is installed",
+    )
+
+
+def add_strength(parser: argparse._ActionsContainer, default: float | None) -> None:
+    """Adds `--strength` and `--color_strength`, as `Denoiser.load` takes them.
+
+    Args:
+        parser: or a group of it.
+        default: of the first; None where it is the server that has one.
+    """
+    of_server = "; without both flags as the model was exported; with the other one only, 1"
+    parser.add_argument(
+        "--strength",
+        type=fraction,
+        default=default,
+        metavar="S",
+        help="how much of what the network would remove is removed, from 0 (nothing) to 1 (all)"
+        + (of_server if default is None else ""),
+    )
+    parser.add_argument(
+        "--color_strength",
+        type=fraction,
+        metavar="S",
+        help="the same for colour, --strength being for brightness then; without the flag as "
+        "--strength. Less strength than color_strength keeps fine grain without its colours",
+    )
+
+
+def add_rounding(parser: argparse._ActionsContainer) -> None:
+    """Adds `--rounding` and `--seed`, as `Denoiser.load` takes them."""
+    parser.add_argument(
+        "--rounding",
+        choices=("round", "truncate"),
+        default="round",
+        help="to integer pixels; truncate is what the original code does",
+    )
+    parser.add_argument(
+        "--seed",
+        type=_whole_number(0, _LARGEST_SEED),
+        default=0,
+        help="of the random choices of --r3",
+    )
+
+
+def add_save_path(parser: argparse._ActionsContainer) -> None:
+    """Adds `--savepath`, where the results go."""
+    parser.add_argument(
+        "--savepath",
+        dest="save_path",
+        metavar="DIR",
+        required=True,
+        default=argparse.SUPPRESS,
+        help="folder for the denoised pictures, made if it is not there",
+    )
+
+
+def add_format(parser: argparse._ActionsContainer) -> None:
+    """Adds `--format`, one of `cbsn.inference.outputs.FORMATS`."""
+    parser.add_argument(
+        "--format",
+        choices=("auto", "png", "jpeg", "tiff", "webp", "bmp"),
+        default="auto",
+        help="of the results; auto keeps the source's, but writes PNG where that is JPEG",
+    )
+
+
+def add_white(parser: argparse._ActionsContainer) -> None:
+    """Adds `--white`, as `cbsn.images.image_files.read_picture` takes it."""
+    parser.add_argument(
+        "--white",
+        type=float,
+        metavar="N",
+        help="value of white in the files, such as 4095 for 12 bits; without the flag as the "
+        "values of each picture show it: the fewest of 2, 4, … 16 bits that hold them in 16-bit "
+        "files; 255 in 8-bit files; 1 for floats in [0, 1], else their highest value",
+    )
+
+
+def add_noise(parser: argparse._ActionsContainer, what: str) -> None:
+    """Adds `--noise`, `--noise_sigma` and `--noise_peak`, as `Noise.parse` takes them.
+
+    Args:
+        parser: or a group of it.
+        what: help on the first, what it is for.
+    """
+    kinds = "gaussian, poisson, poisson-gaussian or camera"
+    parser.add_argument("--noise", help=f"{what}: {kinds}")
+    parser.add_argument(
+        "--noise_sigma",
+        help="standard deviation of the Gaussian noise, or of the camera's read noise, in 8-bit "
+        "levels: 25, or a range such as 5-50 (gaussian: 25, poisson-gaussian: 5, camera: 5.1)",
+    )
+    parser.add_argument(
+        "--noise_peak",
+        help="photons of a white pixel: 30, or a range such as 10-100 (poisson, "
+        "poisson-gaussian: 30, camera: 100)",
+    )
+
+
+def _whole_number(least: int, most: int = LARGEST) -> Callable[[str], int]:
+    """Returns what argparse makes an int of a flag's text with."""
+
+    def parse(text: str) -> int:
+        with contextlib.suppress(ValueError):
+            if least <= int(text) <= most:
+                return int(text)
+        raise argparse.ArgumentTypeError(
+            f"takes a whole number from {least} to {most}. Received: {text}"
+        )
+
+    return parse
+
+
+def fraction(text: str) -> float:
+    """Makes a float from 0 to 1 of a flag's text, for argparse."""
+    with contextlib.suppress(ValueError):
+        if 0 <= float(text) <= 1:
+            return float(text)
+    raise argparse.ArgumentTypeError(f"takes a number from 0 to 1. Received: {text}")
+
+
+def _tile(text: str) -> str:
+    """Checks `--tile` for argparse."""
+    try:
+        if text != "auto":
+            _whole_number(0)(text)
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(
+            "tile is auto, the side of the tiles in pixels, or 0 for the whole picture at once. "
+            f"Received: {text}"
+        ) from None
+    return text
+
+
+def run(
+    main: Callable[[argparse.Namespace], int | None],
+    parser: argparse.ArgumentParser,
+    *,
+    tensorflow: bool = True,
+) -> None:
+    """Parses the flags, runs `main`, and exits with the status it returns.
+
+    A `CbsnError` is printed as one line, without a traceback, and exits with its status: 2 for
+    unusable flags or inputs, 1 where some of the work failed; so is what the system refuses, such
+    as files without permission (2). Ctrl-C exits with 130. Each `CbsnWarning` is printed once, as a
+    line that begins with `note:`. Output never fails for its encoding.
+
+    Args:
+        main: takes the parsed flags; returns an exit status, None meaning 0.
+        parser: from `new_parser`.
+        tensorflow: whether `main` needs TensorFlow. It is imported after the flags are parsed,
+            so that `--help` and mistakes answer at once.
+    """
+
+    def guarded(arguments: argparse.Namespace) -> int:
+        try:
+            if tensorflow:
+                _import_tensorflow()
+            with _shown_notes():
+                return main(arguments) or 0
+        except TrainingStopped as stopped:
+            print(stopped)
+            return stopped.status
+        except CbsnError as error:
+            lines = map(in_one_line, str(error).split("\n"))  # of a few errors there are several
+            print("error:", "\n".join(lines), file=sys.stderr)
+            return error.status
+        except OSError as error:
+            if error.errno is None:  # not the system's, but a library's that has met a bug
+                raise
+            print(f"error: {in_one_line(_describe(error))}", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            return 130
+
+    _make_output_encodable()
+    # TensorFlow logs every checkpoint at the default level; --verbosity brings it back.
+    flags.FLAGS.verbosity = logging.WARNING
+    app.run(guarded, flags_parser=lambda argv: parser.parse_args(argv[1:]))
+
+
+def _describe(error: OSError) -> str:
+    """Of what file the system refused what."""
+    names = [os.fsdecode(name) for name in (error.filename, error.filename2) if name is not None]
+    return ": ".join([*names, error.strerror or str(error)])
+
+
+def _make_output_encodable() -> None:
+    """Makes stdout and stderr write what they cannot encode in other characters.
+
+    On Windows, output into a file or a pipe is not UTF-8; and file names may be of any bytes, some
+    of which Python has as surrogates, which no encoding can write.
+    """
+    codecs.register_error("readable", _readable)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # others, as of notebooks, take any text
+            stream.reconfigure(errors="readable")
+
+
+def _readable(error: UnicodeError) -> tuple[str, int]:
+    """Replaces one character that cannot be encoded."""
+    character = error.object[error.start]
+    escaped = character.encode("ascii", "backslashreplace").decode()
+    return _READABLE.get(character, escaped), error.start + 1
+
+
+@contextlib.contextmanager
+def _shown_notes() -> Iterator[None]:
+    """Shows each `CbsnWarning` of the block once, as one line."""
+    shown = set()
+    with warnings.catch_warnings():
+        others = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *rest, **options) -> None:
+            if not issubclass(category, CbsnWarning):
+                others(message, category, *rest, **options)
+            elif str(message) not in shown:
+                from tqdm import tqdm
+
+                shown.add(str(message))
+                # Not print, which would go through a progress bar.
+                tqdm.write(f"note: {in_one_line(str(message))}", file=sys.stderr)
+
+        warnings.showwarning = show
+        warnings.filterwarnings("always", category=CbsnWarning)
+        yield
+
+
+def _import_tensorflow() -> None:
+    """Imports TensorFlow without its start-up chatter, unless a log level was asked for."""
+    quiet = "TF_CPP_MIN_LOG_LEVEL" not in os.environ
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # TensorFlow writes some lines before any log level counts, straight to the descriptor.
+    with _captured_stderr() if quiet else contextlib.nullcontext():
+        import tensorflow as tf
+
+        tf.config.list_physical_devices()
+
+
+@contextlib.contextmanager
+def _captured_stderr() -> Iterator[None]:
+    """Keeps what is written to descriptor 2, and shows it only if the block raises."""
+    sys.stderr.flush()
+    saved = os.dup(2)
+    with tempfile.TemporaryFile() as captured:
+        os.dup2(captured.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            captured.seek(0)
+            os.write(saved, captured.read())
+            raise
+        finally:
+            os.dup2(saved, 2)
+            os.close(saved)

@@ -1,0 +1,108 @@
+"""Starts several workers of one training on this machine, to try out what several machines do.
+
+    python -m cbsn launch --workers 2 -- --name NAME --dataset DATASET …
+
+runs `train.py` with the flags after `--` that many times, with `TF_CONFIG` set. On several
+machines, set `TF_CONFIG` on each and run `train.py` yourself.
+"""
+
+import argparse
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from cbsn.cli.flags import new_parser, run
+from cbsn.errors import ConfigError
+from cbsn.training.distribution import VARIABLE, Cluster
+
+TRAIN = Path(__file__).resolve().parents[2] / "train.py"
+PATIENCE = 60.0
+"""Seconds that the others have to end by themselves when one worker has ended."""
+
+
+def launch(command: list[str], workers: int) -> int:
+    """Runs a command in several processes that know of each other through `TF_CONFIG`.
+
+    SIGINT and SIGTERM are passed on to all. When one of them fails, the others get some time to
+    end, and are then killed.
+
+    Args:
+        command: what to run.
+        workers: int ≥ 1, how often.
+
+    Returns:
+        0 if all succeeded, else the exit status of the first that did not.
+    """
+    addresses = _free_addresses(workers)
+    processes: list[subprocess.Popen] = []
+
+    def pass_on(number: int, frame: object) -> None:
+        for process in processes:
+            process.send_signal(number)
+
+    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        for index, address in enumerate(addresses):
+            process = subprocess.Popen(
+                command,
+                env={**os.environ, VARIABLE: Cluster(addresses, index).to_json()},
+                # Else Ctrl-C would reach them twice: from the terminal, and from here.
+                start_new_session=True,
+            )
+            processes.append(process)
+            print(f"Worker {index} at {address}: process {process.pid}", flush=True)
+        return _wait(processes)
+    finally:
+        for process in processes:
+            process.kill()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _wait(processes: list[subprocess.Popen]) -> int:
+    status, deadline = 0, None
+    while any(process.poll() is None for process in processes):
+        failed = [process.returncode for process in processes if process.returncode]
+        if failed and deadline is None:
+            status, deadline = failed[0], time.monotonic() + PATIENCE
+        if deadline is not None and time.monotonic() > deadline:
+            print("A worker failed, and the others do not end: killing them.", file=sys.stderr)
+            return status
+        time.sleep(0.1)
+    return status or next((process.returncode for process in processes if process.returncode), 0)
+
+
+def _free_addresses(count: int) -> tuple[str, ...]:
+    """Addresses of this machine that nobody listens at; all are held till all are found."""
+    with contextlib.ExitStack() as sockets:
+        found = [sockets.enter_context(socket.socket()) for _ in range(count)]
+        for each in found:
+            each.bind(("127.0.0.1", 0))
+        return tuple(f"127.0.0.1:{each.getsockname()[1]}" for each in found)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Returns the flags."""
+    flags = new_parser("Start several workers of one training on this machine.")
+    flags.add_argument("--workers", type=int, default=2, help="how many")
+    flags.add_argument("train_flags", nargs="*", metavar="-- FLAGS", help="flags of train.py")
+    return flags
+
+
+def main(flags: argparse.Namespace) -> int:
+    """Starts them."""
+    if flags.workers < 1:
+        raise ConfigError(f"--workers must be at least 1. Received: {flags.workers}")
+    if not TRAIN.exists():
+        raise ConfigError(f"{TRAIN} is not there: run this in a clone, in the folder of train.py.")
+    return launch([sys.executable, str(TRAIN), *flags.train_flags], flags.workers)
+
+
+def command() -> None:
+    """Runs the command."""
+    run(main, make_parser(), tensorflow=False)

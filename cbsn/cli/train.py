@@ -1,0 +1,302 @@
+"""Trains a denoiser from noisy pictures. See `--help`."""
+
+import argparse
+import dataclasses
+from pathlib import Path
+
+from cbsn.cli.flags import MODEL, add_gpu, add_noise, add_white, new_parser, run
+
+_LEAST = {
+    **dict.fromkeys(("channel", "block", "depth", "patchsize", "batchsize", "maxiter"), 1),
+    **dict.fromkeys(("lr_steps", "stride_b", "stride_i", "denoise_stride"), 1),
+    **dict.fromkeys(("attention", "lmbda", "ramp_steps", "clip_norm"), 0),
+    "mask_cell": 2,
+}
+"""Of the recipe's settings, by flag. What is too large for a recipe it says itself."""
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Returns the flags; the paper's authors' names and defaults where they have them."""
+    flags = new_parser("Train a denoiser from noisy pictures.")
+    what = flags.add_argument_group("what")
+    what.add_argument("--name", default="temp", help="name of the run, and of its folder")
+    what.add_argument(
+        "--dataset",
+        default="SIDD",
+        help="SIDD, DND, a folder that prepare_dataset.py wrote, or pictures: a folder or a glob",
+    )
+    what.add_argument("--source", default="dataset", type=Path, help="folder of SIDD and DND")
+    what.add_argument(
+        "--second_shots",
+        help="another noisy shot of each picture of --dataset, by equal names (n2n-resunet)",
+    )
+    what.add_argument(
+        "--teacher",
+        metavar="MODEL",
+        nargs="+",
+        default=argparse.SUPPRESS,
+        help="trained models to learn from, from the mean of their pictures (distill, photo, "
+        f"photo-large): each {MODEL}; without the flag photo and photo-large take the small "
+        "model that ships",
+    )
+    what.add_argument(
+        "--rounds",
+        type=int,
+        default=1,
+        help="how often to train (photo, photo-large): in each further round the model of the one "
+        "before is the teacher, and goes on with 0.4 times the steps and the learning rate",
+    )
+    what.add_argument(
+        "--init",
+        metavar="MODEL",
+        help=f"start with the weights of a trained model: {MODEL}",
+    )
+    add_white(what)
+    add_noise(what, "noise to add to pictures that are clean, or to the teacher's")
+    what.add_argument(
+        "--own_noise",
+        metavar="GAIN",
+        help="learn from the teacher's pictures with noise like that of --dataset, as measured, so "
+        "many times as strong: 1, or a range such as 0.4-2.5",
+    )
+    what.add_argument(
+        "--recipe",
+        default="cbsn",
+        help="method, with all its settings: cbsn, apbsn, ssbsn, n2v-unet, dil-unet, n2n-resunet, "
+        "distill, photo or photo-large",
+    )
+    what.add_argument(
+        "--gray",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="a network for gray pictures, which takes those with colours channel by channel; "
+        "without the flag as the pictures of --dataset are",
+    )
+    what.add_argument(
+        "--channel", type=int, help="channels of the network (C-BSN and its like: 128, U-Nets: 32)"
+    )
+    what.add_argument(
+        "--block", type=int, help="dilated modules in a branch (C-BSN and its like: 9)"
+    )
+    what.add_argument(
+        "--attention", type=int, help="how many of them, the last ones, have it (ssbsn: 3)"
+    )
+    what.add_argument("--depth", type=int, help="how often a U-Net halves the picture (U-Nets: 3)")
+
+    how = flags.add_argument_group("how")
+    how.add_argument(
+        "--patchsize",
+        "--patch_size",
+        type=int,
+        help="side of the training patches (C-BSN and its like: 120, U-Nets: 64, photo: 128)",
+    )
+    how.add_argument(
+        "--batchsize",
+        "--batch_size",
+        type=int,
+        help="patches in a step, over all devices and machines (cbsn, ssbsn: 4, apbsn: 8, U-Nets: "
+        "16, photo: 32)",
+    )
+    how.add_argument(
+        "--maxiter",
+        type=int,
+        help="training steps (cbsn: 500000, U-Nets: 100000); with fewer, the ramp and the steps of "
+        "the learning rate shrink in proportion",
+    )
+    how.add_argument(
+        "--epochs",
+        type=int,
+        default=0,
+        help="passes over the patches, instead; 0: as the recipe has it (apbsn, ssbsn: 20)",
+    )
+    how.add_argument(
+        "--lr",
+        "--learning_rate",
+        type=float,
+        help="learning rate at the start (C-BSN and its like: 1e-4, U-Nets: 1e-3)",
+    )
+    how.add_argument(
+        "--lr_steps",
+        type=int,
+        help="it falls every so many steps (cbsn: to 1/2 every 100000; U-Nets: every 20000; apbsn: "
+        "to 1/10 every 8 epochs; ssbsn: every 16)",
+    )
+    how.add_argument(
+        "--lmbda",
+        type=float,
+        help="weight of the invariance term (cbsn, dil-unet: 2), or of the perceptual term "
+        "(n2n-resunet: 0)",
+    )
+    how.add_argument(
+        "--ramp_steps",
+        type=int,
+        help="steps to the full weight of the invariance term (cbsn: 200000, dil-unet: 20000)",
+    )
+    how.add_argument(
+        "--perceptual_weights",
+        type=Path,
+        help="file of VGG-16's weights for the perceptual term; without it Keras fetches them",
+    )
+    how.add_argument(
+        "--mask_cell",
+        type=int,
+        help="one pixel of each cell of so many is masked, squared (n2v-unet, dil-unet: 4)",
+    )
+    how.add_argument(
+        "--stride_b",
+        type=_stride,
+        metavar="S",
+        help="downsampling of the blind term: distance at which the noise is no longer correlated; "
+        "auto: as the patches show it, and --stride_i with it (cbsn, apbsn, ssbsn: 5, dil-unet: 1)",
+    )
+    how.add_argument(
+        "--stride_i", type=int, help="cells of the random subsampler (cbsn, dil-unet: 2)"
+    )
+    how.add_argument(
+        "--denoise_stride",
+        type=int,
+        help="downsampling to denoise with; kept with the model (apbsn, ssbsn: 2, all others: 1)",
+    )
+    how.add_argument("--seed", type=int, default=0, help="of everything random")
+    how.add_argument(
+        "--ema",
+        type=float,
+        help="decay of averaged weights; 0: none (photo, photo-large: 0.999, others: none)",
+    )
+    how.add_argument(
+        "--precision",
+        default="auto",
+        help="float32, mixed_bfloat16 or mixed_float16; auto: bfloat16 where the hardware has it, "
+        "float16 on GPUs of compute capability 7",
+    )
+    how.add_argument(
+        "--accumulate",
+        type=int,
+        default=0,
+        help="take the gradients of a batch in this many parts, one after the other: the same "
+        "steps in less memory; 0: on a CPU parts that need about 1 GiB, on a GPU one",
+    )
+    how.add_argument(
+        "--xla",
+        action=argparse.BooleanOptionalAction,
+        help="compile the step with XLA: a minute or two at the start, then faster on a GPU "
+        "(default: on a GPU)",
+    )
+    how.add_argument(
+        "--clip_norm", type=float, help="longest gradient of all weights together; 0: any"
+    )
+    how.add_argument(
+        "--deterministic",
+        action="store_true",
+        help="the same bits on every run, also on GPUs, where that is slower",
+    )
+    how.add_argument(
+        "--max_bad_steps",
+        type=int,
+        default=20,
+        help="stop after this many steps in a row whose loss or gradients are not finite",
+    )
+    how.add_argument(
+        "--skip_bad_records",
+        action="store_true",
+        help="go on without damaged records, and count them, instead of stopping at the first",
+    )
+    how.add_argument(
+        "--cpu_devices", type=int, default=1, help="logical devices to split the CPU into"
+    )
+    add_gpu(how, several=True)
+
+    report = flags.add_argument_group("what is kept and shown")
+    report.add_argument("--checkpoints", default="checkpoints", type=Path, help="folder of runs")
+    report.add_argument(
+        "--save_path", type=Path, help="folder of the run, instead of --checkpoints and --name"
+    )
+    report.add_argument(
+        "--resume",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="go on where the run of that name stopped",
+    )
+    report.add_argument("--val_noisy", help="noisy pictures to validate on: a folder or a glob")
+    report.add_argument(
+        "--val_clean",
+        help="clean pictures of the same names; with --noise… they are enough: they get that "
+        "noise, always the same",
+    )
+    report.add_argument("--val_images", type=int, default=0, help="take so many pairs; 0: all")
+    for flag, kind, steps in (
+        ("print", "log lines", 1000),
+        ("val", "validations", 10_000),
+        ("save", "checkpoints (there is one every 15 minutes, too)", 10_000),
+    ):
+        report.add_argument(
+            f"--{flag}_every",
+            type=int,
+            default=0,
+            help=f"steps between {kind}; 0: {steps} in 500000, in proportion",
+        )
+    return flags
+
+
+def _stride(text: str) -> int | str:
+    if text == "auto":
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        message = f"a stride is a whole number, or auto. Received: {text}"
+        raise argparse.ArgumentTypeError(message) from None
+
+
+def main(flags: argparse.Namespace) -> None:
+    """Trains."""
+    from cbsn.devices import select_gpus
+    from cbsn.errors import ConfigError, check_number
+    from cbsn.noise.synthetic import Noise, parse_range
+    from cbsn.training.options import RunOptions
+    from cbsn.training.run import train
+
+    for flag, least in _LEAST.items():
+        if (value := getattr(flags, flag)) not in (None, "auto"):
+            check_number(f"--{flag}", value, least)
+    if flags.lr is not None:
+        check_number("--lr", flags.lr, 0, above=True)
+    changes = {
+        "max_steps": flags.maxiter,
+        "filters": flags.channel,
+        "num_modules": flags.block,
+        "num_attention": flags.attention,
+        "depth": flags.depth,
+        "mask_cell": flags.mask_cell,
+        "patch_size": flags.patchsize,
+        "batch_size": flags.batchsize,
+        "learning_rate": flags.lr,
+        "lr_decay_steps": flags.lr_steps,
+        "lmbda": flags.lmbda,
+        "ramp_steps": flags.ramp_steps,
+        "stride_b": flags.stride_b,
+        "stride_i": flags.stride_i,
+        "denoise_stride": flags.denoise_stride,
+        "clip_norm": flags.clip_norm,
+    }
+    names = {field.name for field in dataclasses.fields(RunOptions)}
+    given = {key: value for key, value in vars(flags).items() if key in names}
+    given["noise"] = Noise.parse(flags.noise, flags.noise_sigma, flags.noise_peak)
+    if flags.own_noise is not None:
+        accepted = "times, above 0, to 1e9, such as 1, or their range, such as 0.4-2.5"
+        given["own_noise"] = parse_range("--own_noise", flags.own_noise, accepted, positive=True)
+    if flags.save_path:
+        if (flags.checkpoints, flags.name) != (Path("checkpoints"), "temp"):
+            raise ConfigError(
+                "--save_path says what --checkpoints and --name say: omit them. "
+                f"Received: --save_path {flags.save_path}"
+            )
+        given.update(checkpoints=flags.save_path.parent, name=flags.save_path.name)
+    options = RunOptions(**given)
+    select_gpus(flags.gpu)
+    train(flags.recipe, changes, options)
+
+
+def command() -> None:
+    """Runs the command."""
+    run(main, make_parser())

@@ -1,0 +1,263 @@
+"""Denoising a picture on a server."""
+
+import abc
+import re
+from typing import Any
+
+import imagecodecs
+import numpy as np
+
+from cbsn.client.api import (
+    COLOR_STRENGTH,
+    DENOISED,
+    DENOISED_BYTES,
+    FILES,
+    FLOATS,
+    IMAGE_BYTES,
+    IMAGES,
+    STRENGTH,
+    WITH_STRENGTH,
+)
+from cbsn.errors import (
+    CbsnError,
+    ConfigError,
+    ImageError,
+    ModelError,
+    check_number,
+    plain_reason,
+)
+from cbsn.images.picture import Picture
+from cbsn.inference.pixels import Strength
+
+SIGNATURES = {FILES: (IMAGE_BYTES, DENOISED_BYTES), FLOATS: (IMAGES, DENOISED)}
+"""The signatures that the client asks, with the names of their input and output."""
+
+_ADDRESS = re.compile(r"(?:\[[^\]\s]+\]|[^\s/:\0\ud800-\udfff]+):([0-9]{1,5})")
+_LARGEST_PORT = 65535
+_LARGEST_VERSION = 2**63 - 1
+_LONGEST_TIMEOUT = 86400
+_CHECK_TIMEOUT = 30
+"""Seconds; what is asked before the pictures are sent needs no computing."""
+
+
+def check_name(model: str, flag: str) -> None:
+    """Checks the name of a model.
+
+    Raises:
+        ConfigError: if it is empty, or cannot be sent.
+    """
+    if not model or model.encode(errors="replace").decode() != model:
+        raise ConfigError(f"{flag} is the name of a model, in UTF-8. Received: {model!r}")
+
+
+class ServerError(Exception):
+    """What a server, or the way to it, has answered instead of a result.
+
+    Args:
+        code: the name of a gRPC status, such as `INVALID_ARGUMENT`.
+        message: the server's own.
+    """
+
+    def __init__(self, code: str, message: str):
+        super().__init__(message)
+        self.code = code
+
+    @property
+    def reason(self) -> str:
+        """The message in one line that is not too long; the code where there is no message."""
+        return plain_reason(self) if str(self).strip() else self.code
+
+
+class Transport(abc.ABC):
+    """A way to ask a server that speaks TensorFlow Serving's protocol to denoise.
+
+    Args:
+        url: "HOST:PORT".
+        model: name of the model there. Default "cbsn".
+        version: of the model. Default None, the newest.
+        timeout: seconds to wait for each picture, at most 86400. Default 600.
+        strength: float from 0 to 1, as for `Denoiser`. Default None: 1 where there is a
+            `color_strength`, else both are those that the model was exported with.
+        color_strength: float from 0 to 1, of colour. Default None: as `strength`.
+
+    Raises:
+        ConfigError: if one of these cannot be.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        model: str = "cbsn",
+        version: int | None = None,
+        timeout: float = 600,
+        strength: float | None = None,
+        color_strength: float | None = None,
+    ):
+        address = _ADDRESS.fullmatch(url)
+        if not address or int(address[1]) > _LARGEST_PORT:
+            raise ConfigError(f"--url is HOST:PORT, such as localhost:8500. Received: {url!r}")
+        check_name(model, "--model")
+        if version is not None:
+            check_number("--version", version, 0, _LARGEST_VERSION)
+        check_number("--timeout", timeout, 0, _LONGEST_TIMEOUT, above=True)
+        self.url = url
+        self.model = model
+        self.version = version
+        self.timeout = timeout
+        self._shares: dict[str, float] = {}
+        if strength is not None or color_strength is not None:
+            shares = Strength(1.0 if strength is None else strength, color_strength)
+            self._shares = {STRENGTH: shares.luma, COLOR_STRENGTH: shares.color}
+
+    def check(self) -> None:
+        """Asks whether the server is there, and has a model that takes what the client sends.
+
+        Raises:
+            ConfigError: if no server of the kind answers.
+            ModelError: if it has no such model, or one that `export.py` has not written.
+        """
+        try:
+            signatures = self._signatures(min(self.timeout, _CHECK_TIMEOUT))
+        except ServerError as error:
+            raise self._no_model(error) from error
+        for signature, (sent, returned) in SIGNATURES.items():
+            received = f"Received: the signatures {', '.join(sorted(signatures)) or 'none'}"
+            if signatures.get(signature) != ({sent}, {returned}):
+                raise ModelError(
+                    f"{self._named_model()} at {self.url} is none that export.py wrote: it has no "
+                    f"signature {signature!r} from {sent!r} to {returned!r}. {received}"
+                )
+            wanted = {sent, *self._shares}, {returned}
+            if signatures.get(self._signature(signature)) != wanted:
+                raise ModelError(
+                    f"{self._named_model()} at {self.url} takes no strength: it was exported "
+                    "before there was one. Export it again, or omit --strength and "
+                    f"--color_strength. {received}"
+                )
+
+    def predict(self, signature: str, value: np.ndarray | bytes) -> np.ndarray | bytes:
+        """Lets the server denoise one picture.
+
+        Args:
+            signature: "encoded" or "serving_default", a key of `SIGNATURES`.
+            value: for "encoded" the bytes of a PNG or JPEG file; for "serving_default" float32
+                [H, W, C] in [0, 1].
+
+        Returns:
+            The bytes of a PNG file, or float32 [H, W, C].
+
+        Raises:
+            ImageError: if the server refuses the picture, fails, or does not answer in time.
+        """
+        try:
+            return self._predict(signature, value)
+        except ServerError as error:
+            if error.code == "INVALID_ARGUMENT":
+                said = f"the server refuses it: {error.reason}"
+            elif error.code == "DEADLINE_EXCEEDED":
+                said = f"no answer within {self.timeout:g} seconds; give a longer --timeout."
+            else:
+                said = f"the server at {self.url} failed: {error.code}: {error.reason}"
+            raise ImageError(said) from error
+
+    def _signature(self, signature: str) -> str:
+        """The name of the signature that is asked: with strengths, if they are to be sent."""
+        return signature + WITH_STRENGTH if self._shares else signature
+
+    @abc.abstractmethod
+    def close(self) -> None:
+        """Ends the connection."""
+
+    @abc.abstractmethod
+    def _signatures(self, timeout: float) -> dict[str, tuple[set[str], set[str]]]:
+        """Of each signature of the model the names of its inputs and of its outputs.
+
+        Raises:
+            ServerError: if the server does not say them.
+        """
+
+    @abc.abstractmethod
+    def _predict(self, signature: str, value: np.ndarray | bytes) -> np.ndarray | bytes:
+        """As `predict`, but raises ServerError."""
+
+    def _named_model(self) -> str:
+        version = "" if self.version is None else f" version {self.version}"
+        return f"The model {self.model!r}{version}"
+
+    def _no_model(self, error: ServerError) -> CbsnError:
+        """Why there is no model to ask, in the words of the flags."""
+        if error.code in ("UNAVAILABLE", "DEADLINE_EXCEEDED"):
+            return ConfigError(
+                f"No server answers as asked at {self.url}; --url is its HOST:PORT, where 8500 is "
+                f"the usual port for --grpc, 8501 for --rest. Received: {error.reason}"
+            )
+        if error.code == "NOT_FOUND":
+            return ModelError(
+                f"{self._named_model()} is not at {self.url}; --model and --version say which. "
+                f"Received: {error.reason}"
+            )
+        return ConfigError(
+            f"What answers at {self.url} does not describe its models as TensorFlow Serving does. "
+            f"Received: {error.code}: {error.reason}"
+        )
+
+    def __enter__(self) -> "Transport":
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        self.close()
+
+
+_DARK = 2**14
+"""16-bit files whose colours stay below are read in a smaller range by the server."""
+
+_FULL = 65535
+
+
+def denoise_remotely(transport: Transport, picture: Picture) -> Picture:
+    """Lets a server denoise one picture.
+
+    Pixels of 8 and 16 bits travel as PNG files, which lose nothing, so that the result does not
+    depend on who decodes a JPEG; floats travel as they are, and so do dark pictures of 16 bits,
+    whose range the server would find too small. The metadata do not travel.
+
+    Args:
+        transport: the way to the server.
+        picture: the noisy picture.
+
+    Returns:
+        The denoised picture, of the same shape and dtype, with the same metadata.
+
+    Raises:
+        ImageError: if the server refuses the picture, fails, does not answer in time, or returns
+            anything but a picture of this shape and dtype.
+    """
+    pixels = picture.pixels
+    is_dark = pixels.dtype == np.uint16 and picture.color.max() < _DARK
+    if is_dark:
+        pixels = pixels / np.float32(_FULL)
+    if pixels.dtype == np.float32:
+        result = transport.predict(FLOATS, pixels)
+    else:
+        planes = pixels[..., 0] if pixels.shape[-1] == 1 else pixels  # as encoders want gray
+        result = _decode(transport.predict(FILES, imagecodecs.png_encode(planes)))
+    if (result.shape, result.dtype) != (pixels.shape, pixels.dtype):
+        raise ImageError(
+            f"the server returned another kind of picture than {pixels.dtype} {pixels.shape}. "
+            f"Received: {result.dtype} {result.shape}"
+        )
+    if is_dark:
+        result = np.rint(np.clip(result, 0, 1) * _FULL).astype(np.uint16)
+    return picture.with_pixels(result)
+
+
+def _decode(png: bytes) -> np.ndarray:
+    """The pixels [H, W, C] of a PNG file."""
+    try:
+        pixels = imagecodecs.png_decode(png)
+    except Exception as error:  # damaged bytes make decoders raise almost anything
+        raise ImageError(
+            f"the server returned what is no PNG file. Received: {len(png)} bytes, {png[:20]!r}"
+        ) from error
+    return pixels[..., None] if pixels.ndim == 2 else pixels

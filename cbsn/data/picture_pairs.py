@@ -1,0 +1,185 @@
+"""Pairs of noisy and clean pictures, to measure on."""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from cbsn.data.mat_files import block_places, read_blocks
+from cbsn.errors import DataError
+from cbsn.files import expanded
+from cbsn.images.image_files import find_images, read_picture, to_rgb
+from cbsn.images.picture import Picture
+from cbsn.noise.synthetic import Noise
+from cbsn.value_range import ValueRange
+
+Item = TypeVar("Item")
+
+BLOCKS_SUFFIX = ".mat"
+
+
+@dataclasses.dataclass(frozen=True)
+class NamedPicture:
+    """A picture that is read when it is needed.
+
+    Args:
+        name: str, what pairs it with others: its file's name without suffix, or `NNNN_MM` for a
+            block of SIDD.
+        place: str, where it lies, for messages.
+        read: returns it; raises ImageError if it cannot.
+    """
+
+    name: str
+    place: str
+    read: Callable[[], Picture]
+
+
+def find_named_pictures(pattern: str | Path, white: float | None = None) -> dict[str, NamedPicture]:
+    """Finds pictures.
+
+    Args:
+        pattern: a folder, a glob or a file, as for `find_images`; or a `.mat` file of SIDD's
+            blocks, which are named as `prepare_dataset.py` names them.
+        white: what white is in the files, as for `read_picture`.
+
+    Returns:
+        By their names, sorted; at least one.
+
+    Raises:
+        DataError: there are none, or two of one name, or the `.mat` file cannot be used.
+    """
+    if str(pattern).lower().endswith(BLOCKS_SUFFIX):
+        return _blocks(expanded(pattern))
+    found: dict[str, NamedPicture] = {}
+    for path in find_images(pattern):
+        read = functools.partial(read_picture, path, white=white)
+        picture = NamedPicture(path.stem, str(path), read)
+        if found.setdefault(path.stem, picture) is not picture:
+            raise DataError(f"{path} and {found[path.stem].place} have one name; keep one of them.")
+    return dict(sorted(found.items()))
+
+
+def spread(items: Sequence[Item], number: int) -> list[Item]:
+    """Returns so many of a list, evenly spread over it; all of them for 0."""
+    if 0 < number < len(items):
+        return [items[i * len(items) // number] for i in range(number)]
+    return [*items]
+
+
+def _blocks(path: Path) -> dict[str, NamedPicture]:
+    blocks = read_blocks(path)
+    return {
+        name: NamedPicture(name, f"{path}, block {name}", lambda p=place: Picture(blocks[p], "PNG"))
+        for name, place in block_places(blocks).items()
+    }
+
+
+class PicturePairs:
+    """Noisy and clean pictures with equal names (but for their suffix) in two folders.
+
+    Args:
+        noisy: the noisy pictures, as for `find_named_pictures`; or the noise that the clean ones
+            are given, which is a function of each one's name and of `seed`, and is not clipped;
+            or None, if there are only clean ones.
+        clean: the clean ones, of which there may be more; None if there are only noisy ones.
+        limit: int, take that many pairs, spread evenly over the list; 0 for all.
+        seed: int ≥ 0, of the noise.
+        white: what white is in the files, as for `read_picture`. Default None: as they show it, a
+            noisy picture and its clean one together.
+
+    Attributes:
+        names: of the pairs, in their order.
+        ranges: by name, what black and white were in the files of the pair that was read last:
+            its pixels use the whole range of their dtype.
+
+    Raises:
+        DataError: if a noisy picture has no clean one, or several have one name.
+    """
+
+    def __init__(
+        self,
+        noisy: str | Path | Noise | None,
+        clean: str | Path | None,
+        limit: int = 0,
+        seed: int = 0,
+        *,
+        white: float | None = None,
+    ):
+        self._noise = noisy if isinstance(noisy, Noise) else None
+        self._seed = seed
+        self._clean = None if clean is None else find_named_pictures(clean, white)
+        self._noisy = None
+        if noisy is not None and self._noise is None:
+            self._noisy = find_named_pictures(noisy, white)
+        named = self._clean if self._noisy is None else self._noisy
+        missing = [name for name in named if self._clean is not None and name not in self._clean]
+        if missing:
+            raise DataError(
+                f"Every noisy picture needs a clean one of its name. {clean} has none for "
+                f"{len(missing)} of {len(named)}, such as {named[missing[0]].place}."
+            )
+        self.names = spread([*named], limit)
+        self.ranges: dict[str, ValueRange] = {}
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray | None, np.ndarray | None]]:
+        """Yields (noisy, clean), two arrays of one dtype: [H, W, 3], or [H, W, 1] if both are gray.
+
+        Both are in one range of values: [0, 1] for floats whose clean side is in it, else what
+        holds the two. The one that there is none of is None.
+
+        Raises:
+            ImageError: if a file is not readable.
+            DataError: if a pair differs in size or depth.
+        """
+        for name in self.names:
+            if self._noise or self._noisy is None or self._clean is None:
+                picture = (self._noisy or self._clean)[name].read()
+                self.ranges[name] = picture.range_in_file
+                color = picture.color
+                if self._noise:
+                    yield self._noise.fixed(color, self._seed, name), self._noise.clean(color)
+                else:
+                    yield (color, None) if self._clean is None else (None, color)
+            else:
+                *pair, self.ranges[name] = _read_pair(self._noisy[name], self._clean[name])
+                yield tuple(pair)
+
+    def check(self) -> None:
+        """Reads all pairs: a fault in one of them is to be known before they are needed.
+
+        Raises:
+            ConfigError: if they cannot get the noise.
+            ImageError: if a file is not readable.
+            DataError: if a pair differs in size or depth.
+        """
+        for _ in self:
+            pass
+
+
+def _read_pair(
+    noisy: NamedPicture, clean: NamedPicture
+) -> tuple[np.ndarray, np.ndarray, ValueRange]:
+    """Two pictures in one range, and that."""
+    pictures = noisy.read(), clean.read()
+    shapes = [each.color.shape for each in pictures]
+    dtypes = [each.pixels.dtype for each in pictures]
+    if shapes[0][:2] != shapes[1][:2] or dtypes[0] != dtypes[1]:
+        raise DataError(
+            f"{noisy.place} ({shapes[0]}, {dtypes[0]}) and {clean.place} ({shapes[1]}, "
+            f"{dtypes[1]}) are not a pair: size or depth differ."
+        )
+    ranges = [each.range_in_file for each in pictures]
+    # Noisy floats may lie beyond [0, 1], where noise is not clipped; that makes no other peak.
+    is_unit = dtypes[0].kind == "f" and ranges[1].is_of(dtypes[1])
+    common = ranges[1] if is_unit else ValueRange.common(*ranges)
+    for picture, own in zip(pictures, ranges, strict=True):
+        own.change(picture.color, common)  # a view of pixels that nobody else has
+    gray = all(shape[-1] == 1 for shape in shapes)
+    first, second = (each.color if gray else to_rgb(each) for each in pictures)
+    return first, second, common

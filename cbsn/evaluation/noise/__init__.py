@@ -1,1 +1,0 @@
-"""The command that says what noise is in pictures."""

@@ -1,0 +1,155 @@
+"""The geometry of a line chart; the template draws it."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+VALIDATION = "validation_psnr"
+
+_NO_LOSSES = {
+    "step",
+    "learning_rate",
+    "steps_per_second",
+    "patches_per_second",
+    "skipped_steps",
+    "bad_records",
+    "peak_memory_gib",
+    "peak_gpu_memory_gib",
+}
+"""What `cbsn.training.logging` writes beside the terms of the loss."""
+
+
+def read_curves(path: Path) -> dict[str, list[tuple[float, float]]]:
+    """Reads a `metrics.jsonl`, even while it is being written.
+
+    Args:
+        path: the file. Lines that are incomplete, and values that are no finite numbers, are
+            left out.
+
+    Returns:
+        (step, value) in the order of the steps, by name: the terms of the loss, and `VALIDATION`.
+        The total is left out where it is the only term once more.
+
+    Raises:
+        OSError: if the file cannot be read.
+    """
+    curves: dict[str, dict[float, float]] = {}
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            values = json.loads(line, parse_int=float)
+        except (ValueError, RecursionError):
+            continue
+        if not isinstance(values, dict) or not _is_number(values.get("step")):
+            continue
+        for name, value in values.items():
+            if name not in _NO_LOSSES and _is_number(value):
+                curves.setdefault(name, {})[values["step"]] = value
+    total = curves.pop("total", None)
+    if total and total not in curves.values():
+        curves = {"total": total, **curves}
+    return {name: sorted(points.items()) for name, points in curves.items()}
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, float) and math.isfinite(value)
+
+
+Points = Sequence[tuple[float, float]]
+
+_MOST_POINTS = 300
+_LOG_FROM = 30
+
+
+@dataclasses.dataclass(frozen=True)
+class Chart:
+    """A chart of lines over steps, in a drawing of `WIDTH` × `HEIGHT`.
+
+    Args:
+        label: str, of the vertical axis.
+        lines: [(name, [(x, y), …])], in the drawing's coordinates.
+        x_ticks: [(x, text)].
+        y_ticks: [(y, text)].
+    """
+
+    WIDTH = 480
+    HEIGHT = 270
+    LEFT, RIGHT, TOP, BOTTOM = 58, WIDTH - 28, 10, HEIGHT - 44
+
+    label: str
+    lines: list[tuple[str, list[tuple[float, float]]]]
+    x_ticks: list[tuple[float, str]]
+    y_ticks: list[tuple[float, str]]
+
+    @classmethod
+    def plot(cls, label: str, curves: Mapping[str, Points], steps: tuple[float, float]) -> "Chart":
+        """Lays out curves.
+
+        The vertical axis is logarithmic if the values are above 0 and far apart. Curves of many
+        points are drawn by the means of equal runs of them.
+
+        Args:
+            label: of the vertical axis.
+            curves: (step, value) by name, at least one, none empty.
+            steps: first and last step of the horizontal axis.
+        """
+        thin = {name: _thinned(np.array(points, float)) for name, points in curves.items()}
+        values = np.concatenate([points[:, 1] for points in thin.values()])
+        low, high = values.min(), values.max()
+        logarithmic = low > 0 and high >= _LOG_FROM * low
+        scale = math.log10 if logarithmic else float
+        label = f"{label}, log scale" if logarithmic else label
+        x_axis = _Axis(*steps, cls.LEFT, cls.RIGHT)
+        y_axis = _Axis(scale(low), scale(high), cls.BOTTOM, cls.TOP, margin=0.06)
+        y_values = _log_ticks(low, high) if logarithmic else _ticks(y_axis.first, y_axis.last)
+        return cls(
+            label,
+            [
+                (name, [(x_axis(step), y_axis(scale(value))) for step, value in points])
+                for name, points in thin.items()
+            ],
+            [(x_axis(step), f"{step:,.0f}") for step in _ticks(*steps) if step == int(step)],
+            [(y_axis(scale(value)), f"{value:g}") for value in y_values],
+        )
+
+
+class _Axis:
+    """Maps [first, last] to [start, end] of the drawing, with a margin in parts of the length."""
+
+    def __init__(self, first: float, last: float, start: float, end: float, margin: float = 0):
+        room = (last - first) * margin or (0 if last > first else abs(first) * 0.1 or 1)
+        self.first, self.last = first - room, last + room
+        self._start, self._end = start, end
+
+    def __call__(self, value: float) -> float:
+        part = (value - self.first) / (self.last - self.first)
+        return round(self._start + part * (self._end - self._start), 1)
+
+
+def _thinned(points: np.ndarray) -> np.ndarray:
+    parts = np.array_split(points, min(len(points), _MOST_POINTS))
+    return np.array([part.mean(axis=0) for part in parts])
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Returns about five round numbers in [low, high]."""
+    if low == high:
+        return [low]
+    rough = (high - low) / 5
+    power = 10 ** math.floor(math.log10(rough))
+    step = next(step for step in (1, 2, 5, 10) if step * power >= rough) * power
+    count = math.floor(high / step + 1e-9) - math.ceil(low / step - 1e-9) + 1
+    # Rounded, as 3 · 0.1 is a little more than 0.3.
+    return [float(f"{(math.ceil(low / step - 1e-9) + i) * step:.12g}") for i in range(count)]
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+    """Returns powers of ten in [low, high], with 2 and 5 times these if they are few."""
+    digits = (1,) if high >= 1000 * low else (1, 2, 5)
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    ticks = [float(f"{digit}e{power}") for power in powers for digit in digits]
+    return [tick for tick in ticks if low <= tick <= high]

@@ -1,0 +1,93 @@
+"""A picture in memory, and what a file may claim of its size."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cbsn.errors import ImageError
+from cbsn.value_range import ValueRange, value_range
+
+MAX_PIXELS = 2**30
+"""Pictures of more pixels are refused: a small damaged file may claim any size."""
+
+BOMB_BYTES = 2**28
+BOMB_RATIO = 200
+"""Pixels of more than so many bytes, and more than so many times those of the file, are refused:
+noise cannot be compressed so far, while one colour can a thousand times."""
+
+
+def refuse_claim(path: Path, width: int, height: int, pixel_bytes: int) -> None:
+    """Refuses a file before its pixels are decoded, if they are too many, or a bomb's.
+
+    Args:
+        path: the file.
+        width: int, its pixels in a row.
+        height: int, its rows.
+        pixel_bytes: int, what the pixels will take.
+
+    Raises:
+        ImageError: as said.
+    """
+    if width * height > MAX_PIXELS:
+        raise ImageError(f"claims {width} x {height} pixels; cut it up.")
+    size = path.stat().st_size
+    if pixel_bytes > BOMB_BYTES and pixel_bytes > BOMB_RATIO * size:
+        raise ImageError(
+            f"claims {width} x {height} pixels in {size:,} bytes, which no noisy picture does: it "
+            "is a decompression bomb, or damaged. If it is good, cut it up."
+        )
+
+
+EXIF_PREFIX = b"Exif\0\0"
+"""What stands before an EXIF block in most files; `Picture.exif` is without."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Picture:
+    """A decoded picture with what has to travel with it.
+
+    Args:
+        pixels: [H, W, C] uint8, uint16 or float32; C is 1 (gray), 2 (gray and alpha), 3 (RGB) or
+            4 (RGB and alpha). Colours use the whole range of the dtype, floats [0, 1], whatever
+            the file's own range is; alpha is straight, not multiplied into the colour. As stored:
+            the EXIF orientation is not applied.
+        format: the kind of file, such as `PNG` or `TIFF`.
+        icc_profile: the colour profile, or None.
+        exif: the EXIF block without its `Exif` prefix, with the orientation, or None.
+        value_range: what black and white are in the file, to which `write_picture` scales the
+            colours back; None if it is the whole range of the dtype.
+        xmp: the XMP packet, or None.
+        resolution: pixels per metre, horizontal and vertical, or None.
+        extras: what only files of this format hold, such as the chunks of a PNG; `png.Chunks`,
+            `tiff.Tags`, or None.
+    """
+
+    pixels: np.ndarray
+    format: str
+    icc_profile: bytes | None = None
+    exif: bytes | None = None
+    value_range: ValueRange | None = None
+    xmp: bytes | None = None
+    resolution: tuple[float, float] | None = None
+    extras: Any = None
+
+    @property
+    def color(self) -> np.ndarray:
+        """The picture without alpha, [H, W, 1] or [H, W, 3]."""
+        return self.pixels[..., : 1 if self.pixels.shape[-1] < 3 else 3]
+
+    @property
+    def alpha(self) -> np.ndarray | None:
+        """The alpha channel, [H, W, 1], or None."""
+        return None if self.pixels.shape[-1] % 2 else self.pixels[..., -1:]
+
+    @property
+    def range_in_file(self) -> ValueRange:
+        """What black and white are in the file."""
+        return self.value_range or ValueRange(0.0, value_range(self.pixels.dtype))
+
+    def with_pixels(self, pixels: np.ndarray) -> "Picture":
+        """The same picture and metadata with other pixels [H, W, C]."""
+        return dataclasses.replace(self, pixels=pixels)

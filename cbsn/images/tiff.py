@@ -1,0 +1,316 @@
+"""TIFF files from and to pictures; `cbsn.images.image_files` is the door to all kinds of files.
+
+Large pictures are decoded and encoded piece by piece: beside the pixels, no second copy of them
+is ever in memory, and of the file only the piece at hand.
+"""
+
+import math
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import imagecodecs
+import numpy as np
+import tifffile
+
+from cbsn.errors import ImageError
+from cbsn.images.picture import Picture, refuse_claim
+from cbsn.images.tiff_metadata import DNG_VERSION_TAG, read_metadata, write_options
+from cbsn.value_range import ValueRange, row_blocks
+
+TIFF_MAGICS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+
+RAW = (
+    "is a camera's raw file: develop it first, with darktable, RawTherapee or the camera's own "
+    "program, and save it as a TIFF of 16 bits."
+)
+
+_NODATA_TAG = 42113
+
+CLASSIC_BYTES = 2**32 - 2**25
+"""Pictures of more bytes are written as BigTIFF: offsets of 32 bits might not reach their end."""
+
+_BUFFER_BYTES = 2**24
+"""Of the encoded file at a time; tifffile's own 256 and 512 MB are much beside a picture."""
+
+_LARGE_STRIP_BYTES = 2**25
+_INTO_MEMORY = (  # the codecs that decode into an array which is there already
+    tifffile.COMPRESSION.LZW,
+    tifffile.COMPRESSION.ADOBE_DEFLATE,
+    tifffile.COMPRESSION.DEFLATE,
+    tifffile.COMPRESSION.PACKBITS,
+    tifffile.COMPRESSION.ZSTD,
+)
+
+
+def read_tiff(path: Path) -> Picture:
+    """Reads a TIFF file of one picture, with its metadata.
+
+    Raises:
+        ImageError: the file holds what a `Picture` cannot, or is cut off.
+        Exception: of damaged bytes, whatever the decoder raises.
+    """
+    with tifffile.TiffFile(path) as file:
+        _refuse_raw(file)
+        pages = [*whole_pages(file)]
+        if not pages:
+            raise ImageError("has no readable page: the file is damaged or cut off.")
+        page = pages[0].aspage()
+        count = max(len(pages), _planes(file, page))
+        if count > 1:
+            raise ImageError(f"holds {count} pages; save them one by one.")
+        if not page.imagewidth * page.imagelength:
+            raise ImageError("has no pixels: the file is damaged.")
+        refuse_claim(path, page.imagewidth, page.imagelength, _pixel_bytes(page))
+        ends = map(sum, zip(page.dataoffsets, page.databytecounts, strict=True))
+        if max(ends, default=0) > file.filehandle.size:
+            raise ImageError("ends before its pixels do: the file is cut off.")
+        _refuse_gaps(page)
+        pixels = _pixels(page)
+        _refuse_missing(page, pixels)
+        return Picture(pixels, "TIFF", value_range=_stated_range(page), **read_metadata(path, page))
+
+
+def whole_pages(file: tifffile.TiffFile) -> Iterator[Any]:
+    """Goes through the pages of a file but for reduced ones, which are thumbnails.
+
+    Raises:
+        ImageError: the list of pages goes in a circle, or to beyond the file.
+    """
+    seen, last = set(), None
+    for page in file.pages:
+        if page.offset is not None and page.offset in seen:
+            raise ImageError("is damaged: its list of pages goes in a circle.")
+        seen.add(page.offset)
+        last = page.offset
+        if not page.is_reduced:
+            yield page
+    if last is not None and _next_page(file, last) >= file.filehandle.size:
+        raise ImageError("lists a page beyond its end: the file is cut off.")
+
+
+def _next_page(file: tifffile.TiffFile, offset: int) -> int:
+    """Where the page after the one at `offset` begins, 0 if there is none."""
+    handle, layout = file.filehandle, file.tiff
+    handle.seek(offset)
+    (count,) = struct.unpack(layout.tagnoformat, handle.read(layout.tagnosize))
+    handle.seek(count * layout.tagsize, 1)
+    return struct.unpack(layout.offsetformat, handle.read(layout.offsetsize))[0]
+
+
+def _refuse_raw(file: tifffile.TiffFile) -> None:
+    """Refuses the raw files of cameras, which are TIFF files, too."""
+    file.filehandle.seek(8)
+    is_canon = file.filehandle.read(2) == b"CR"
+    first = file.pages.first
+    sensor = (32803, 34892)  # a colour filter array, or linear raw values
+    pages = [first, *(first.pages or ())]
+    if is_canon or DNG_VERSION_TAG in first.tags or any(p.photometric in sensor for p in pages):
+        raise ImageError(RAW)
+
+
+def _planes(file: tifffile.TiffFile, page: tifffile.TiffPage) -> int:
+    """Pictures in a file of one page: above 4 GB ImageJ writes a stack so, and others do, too."""
+    if file.is_imagej:  # what is cut off has fewer pages than this says
+        images = (file.imagej_metadata or {}).get("images", 1)
+        if isinstance(images, int) and images > 1:
+            return images
+    if file.is_ome or not page.size:  # OME has a page for each, maybe in other files
+        return 1
+    return file.series[0].size // page.size
+
+
+def _stated_range(page: tifffile.TiffPage) -> ValueRange | None:
+    """The range that the file says its values have, by SMaxSampleValue or MaxSampleValue."""
+    for code in (341, 281):
+        white = page.tags.valueof(code)
+        white = max(white, default=None) if isinstance(white, tuple) else white
+        if isinstance(white, int | float) and 0 < white < np.inf:
+            return ValueRange(0.0, float(white), "file")
+    return None
+
+
+def _refuse_gaps(page: tifffile.TiffPage) -> None:
+    """Refuses files without some of their strips or tiles, which tifffile takes for black."""
+    if page.is_contiguous:
+        return
+    pieces = [*zip(page.dataoffsets, page.databytecounts, strict=True)]
+    lacking = math.prod(page.chunked) - sum(offset > 0 and size > 0 for offset, size in pieces)
+    if lacking > 0:
+        raise ImageError(f"lacks {lacking} of its strips or tiles: it is damaged or incomplete.")
+
+
+def _refuse_missing(page: tifffile.TiffPage, pixels: np.ndarray) -> None:
+    """Refuses pictures with a value that stands for pixels without data, as GDAL writes them."""
+    try:
+        nodata = float(page.tags.valueof(_NODATA_TAG))
+    except (TypeError, ValueError):
+        return
+    nodata = np.float32(nodata) if pixels.dtype.kind == "f" else nodata
+    if (pixels == nodata).all(axis=-1).any():
+        raise ImageError(f"has pixels without data (GDAL's nodata {nodata:g}): cut these off.")
+
+
+def tiff_pixel_bytes(path: Path) -> int:
+    """How many bytes the pixels of a TIFF file will take, by its header alone."""
+    with tifffile.TiffFile(path) as file:
+        return _pixel_bytes(next(whole_pages(file)).aspage())
+
+
+def tiff_size(path: Path) -> tuple[int, int]:
+    """Width and height of a TIFF file, by its header alone."""
+    with tifffile.TiffFile(path) as file:
+        page = next(whole_pages(file)).aspage()
+        return page.imagewidth, page.imagelength
+
+
+def _pixel_bytes(page: tifffile.TiffPage) -> int:
+    return page.nbytes * (3 if page.photometric.name == "PALETTE" else 1)
+
+
+def write_tiff(file: BinaryIO, picture: Picture) -> None:
+    """Writes a picture, compressed without loss, and its metadata but for EXIF branches."""
+    tifffile.imwrite(
+        file,
+        # One plane is [H, W] in TIFF.
+        picture.pixels[..., 0] if picture.pixels.shape[-1] == 1 else picture.pixels,
+        # Left to itself, tifffile takes every compressed picture for small.
+        bigtiff=picture.pixels.nbytes > CLASSIC_BYTES,
+        photometric="minisblack" if picture.color.shape[-1] == 1 else "rgb",
+        planarconfig="contig" if picture.pixels.shape[-1] > 1 else None,
+        extrasamples=None if picture.alpha is None else ["unassalpha"],
+        compression="zlib",
+        predictor=True,
+        metadata=None,
+        software=False,
+        iccprofile=picture.icc_profile,
+        buffersize=_BUFFER_BYTES,
+        **write_options(picture),
+    )
+
+
+def _pixels(page: tifffile.TiffPage) -> np.ndarray:
+    photometric = page.photometric.name
+    _check(page, photometric)
+    pixels = _decode(page)
+    if photometric == "PALETTE":
+        return (page.colormap.T >> 8).astype(np.uint8)[pixels]
+    if pixels.dtype == bool:
+        pixels = pixels.view(np.uint8)
+        pixels *= 255
+    if pixels.ndim == 2:
+        pixels = pixels[..., None]
+    if photometric == "MINISWHITE":
+        np.subtract(_white(pixels.dtype), pixels, out=pixels)
+    if [sample.name for sample in page.extrasamples] == ["ASSOCALPHA"]:
+        for rows in row_blocks(pixels):
+            _make_alpha_straight(pixels[rows])
+    return pixels
+
+
+def _check(page: tifffile.TiffPage, photometric: str) -> None:
+    """Raises ImageError unless the page is one that a `Picture` can hold."""
+    kinds = ("MINISBLACK", "MINISWHITE", "RGB", "PALETTE")
+    jpeg_color = photometric == "YCBCR" and page.compression.name == "JPEG"  # decodes to RGB
+    if photometric not in kinds and not jpeg_color:
+        name = {"SEPARATED": "CMYK"}.get(photometric, photometric)
+        raise ImageError(f"is a {name} picture; convert it to gray or RGB.")
+    if (str(page.dtype), page.bitspersample) not in (
+        ("bool", 1),
+        ("uint8", 8),
+        ("uint16", 16),
+        ("float32", 32),
+    ):
+        raise ImageError(
+            f"stores {page.bitspersample}-bit {page.dtype} samples; "
+            "convert them to 8 or 16 bits, or to 32-bit float."
+        )
+    if page.axes not in (("YX",) if photometric == "PALETTE" else ("YX", "YXS", "SYX")):
+        raise ImageError(f"has the axes {page.axes}; one picture of rows and columns is read.")
+    if photometric != "PALETTE":
+        _check_channels(page)
+
+
+def _check_channels(page: tifffile.TiffPage) -> None:
+    """Raises ImageError unless the channels are gray or RGB, and alpha that the file calls so."""
+    colors = 1 if page.photometric.name.startswith("MINIS") else 3
+    extra = [sample.name for sample in page.extrasamples]
+    if page.samplesperpixel == colors + len(extra) and extra in (
+        [],
+        ["ASSOCALPHA"],
+        ["UNASSALPHA"],
+    ):
+        return
+    raise ImageError(
+        f"has {page.samplesperpixel} channels, which are not {'gray' if colors == 1 else 'RGB'} "
+        "and alpha; save each channel as a gray picture (or mark the last one as alpha)."
+    )
+
+
+def _decode(page: tifffile.TiffPage) -> np.ndarray:
+    """The page's samples [H, W] or [H, W, C], in an array of their own and native byte order."""
+    if page.axes == "SYX":
+        return _interleave(page)
+    row_bytes = page.nbytes // page.imagelength
+    if (
+        min(page.rowsperstrip, page.imagelength) * row_bytes > _LARGE_STRIP_BYTES
+        and not page.is_tiled
+        and page.compression in _INTO_MEMORY
+        and page.predictor in (1, 2)
+        and page.fillorder == 1
+        and page.bitspersample > 1
+        and all(page.databytecounts)
+    ):
+        return _decode_large_strips(page)
+    return page.asarray(buffersize=_BUFFER_BYTES)
+
+
+def _interleave(page: tifffile.TiffPage) -> np.ndarray:
+    """Puts a page's separate planes into one array [H, W, C] as they are decoded."""
+    pixels = np.empty((page.imagelength, page.imagewidth, page.samplesperpixel), page.dtype)
+    for piece, (plane, _, top, left, _), (_, height, width, _) in page.segments(
+        buffersize=_BUFFER_BYTES
+    ):
+        target = pixels[top : top + height, left : left + width, plane]
+        height, width = target.shape  # tiles reach beyond the edge
+        target[:] = page.nodata if piece is None else piece[0, :height, :width, 0]
+    return pixels
+
+
+def _decode_large_strips(page: tifffile.TiffPage) -> np.ndarray:
+    """Decodes strips into their place; many programs write the whole picture as one strip.
+
+    tifffile decodes a strip by itself and copies it then, which takes twice the memory.
+    """
+    pixels = np.empty(page.shape, page.dtype)
+    file = page.parent.filehandle
+    decompress = tifffile.TIFF.DECOMPRESSORS[page.compression]
+    native = np.dtype(f"{page.parent.byteorder}u2").isnative
+    strips = zip(page.dataoffsets, page.databytecounts, strict=True)
+    for top, (offset, size) in zip(
+        range(0, page.imagelength, page.rowsperstrip), strips, strict=True
+    ):
+        strip = pixels[top : top + page.rowsperstrip]
+        file.seek(offset)
+        decoded = decompress(file.read(size), out=strip.reshape(-1).view(np.uint8))
+        if decoded.nbytes != strip.nbytes:
+            raise ImageError("holds fewer pixels than it should: the file is damaged.")
+        if not native:
+            strip.byteswap(inplace=True)
+        if page.predictor == 2:
+            imagecodecs.delta_decode(strip, axis=1, out=strip)
+    return pixels
+
+
+def _white(dtype: np.dtype) -> np.generic:
+    return dtype.type(1 if dtype.kind == "f" else np.iinfo(dtype).max)
+
+
+def _make_alpha_straight(pixels: np.ndarray) -> None:
+    """Divides the alpha channel out of the colours it was multiplied into, in place."""
+    white = _white(pixels.dtype)
+    color, alpha = pixels[..., :-1], pixels[..., -1:]
+    scale = np.divide(white, alpha, out=np.zeros(alpha.shape), where=alpha > 0)
+    straight = np.minimum(color * scale, white)
+    color[:] = straight if pixels.dtype.kind == "f" else np.rint(straight)

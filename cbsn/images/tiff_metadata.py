@@ -1,0 +1,236 @@
+"""What describes the picture of a TIFF file; `cbsn.images.tiff` reads and writes the pixels.
+
+Tags go from one TIFF file to the other as they are: descriptions of ImageJ and OME with the pixel
+size, GeoTIFF's, IPTC. EXIF data are a tree of tags whose branches lie anywhere in the file; Pillow
+reads and writes these.
+"""
+
+import contextlib
+import dataclasses
+import struct
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+from PIL import ExifTags, Image, TiffImagePlugin
+
+from cbsn.images.picture import EXIF_PREFIX, Picture
+
+ORIENTATION_TAG = 274
+DNG_VERSION_TAG = 50706
+_XMP_TAG = 700
+_UNIT_TAG = 296
+_INCH = 0.0254
+_METRES = {2: _INCH, 3: 0.01}
+"""Of the units in `_UNIT_TAG`; 1 is none."""
+
+_STRUCTURE = frozenset(
+    {254, 255, 256, 257, 258, 259, 262, 263, 264, 265, 266, 273, 277, 278, 279, 282, 283, 284}
+    | {288, 289, 290, 291, 292, 293, 296, 297, 317, 320, 321, 322, 323, 324, 325, 330, 332, 333}
+    | {334, 336, 337, 338, 339, 340, 342, 347, 512, 513, 514, 515, 517, 518, 519, 520, 521}
+    | {529, 530, 531, 532, 34675, 50706}
+)
+"""How the pixels are stored, which is the writer's business; resolution and profile go apart."""
+
+_BRANCHES = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
+_PLACEHOLDERS = {code - 1: code for code in _BRANCHES}
+"""tifffile does not write tags that point to branches: these stand in, in the same order."""
+
+_IMAGEJ_TAG = 50839
+"""ImageJ's regions and labels, whose content is in the file's byte order, too."""
+
+_LAYERS_TAG = 37724
+"""Photoshop's layers: as noisy as ever, and the file many times as large."""
+
+_EXIF_TAGS = frozenset(
+    {269, 270, 271, 272, 274, 282, 283, 285, 296, 305, 306, 315, 316, 318, 319, 33432, 18246}
+)
+"""What the trunk of the EXIF tree holds of the tags that are in a TIFF file."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Tags:
+    """Tags of a TIFF file that describe its picture.
+
+    Args:
+        byteorder: `"<"` or `">"`, of the file and so of the values.
+        entries: code, type, count and value of each, as tifffile writes them.
+        resolution: two rational numbers, and their unit.
+    """
+
+    byteorder: str
+    entries: tuple[tuple[int, int, int, bytes, bool], ...]
+    resolution: tuple[Any, Any, int] | None
+
+    def names(self) -> list[str]:
+        """What another format cannot hold of it, for messages."""
+        codes = [entry[0] for entry in self.entries]
+        return [
+            tifffile.TIFF.TAGS.get(code, f"tag {code}")
+            for code in codes
+            if code not in _EXIF_TAGS and code != _XMP_TAG
+        ]
+
+
+def read_metadata(path: Path, page: tifffile.TiffPage) -> dict[str, Any]:
+    """Returns `icc_profile`, `exif`, `xmp`, `resolution` and `extras` of a page's picture."""
+    tags = page.tags
+    skipped = _STRUCTURE | {*_BRANCHES, *_PLACEHOLDERS, ExifTags.IFD.Interop}
+    skipped |= {ORIENTATION_TAG, _LAYERS_TAG}
+    if page.parent.is_shaped:  # tifffile's own description, of how the pixels are stored
+        skipped |= {270}
+    entries = [tag.astuple() for tag in tags if tag.code not in skipped]
+    byteorder = page.parent.byteorder
+    if byteorder == ">" and _IMAGEJ_TAG not in tags:
+        # tifffile writes big-endian files by way of a second copy of the pixels.
+        byteorder, entries = "<", [_swapped(entry) for entry in entries]
+    unit = int(tags.valueof(_UNIT_TAG, 2))
+    resolution = None
+    with contextlib.suppress(TypeError, ValueError, ZeroDivisionError):
+        x, y = (Fraction(*tags.valueof(code)) for code in (282, 283))
+        if x > 0 and y > 0 and (x, y, unit) != (1, 1, 1):  # what tifffile writes for none
+            resolution = (x, y, unit)
+    xmp, profile = tags.valueof(_XMP_TAG), page.iccprofile
+    return {
+        "icc_profile": profile if isinstance(profile, bytes) and profile else None,
+        "exif": _read_exif(path, page),
+        "xmp": xmp if isinstance(xmp, bytes) and xmp else None,
+        "resolution": _per_metre(resolution),
+        "extras": Tags(byteorder, tuple(entries), resolution),
+    }
+
+
+def write_options(picture: Picture) -> dict[str, Any]:
+    """Returns the options of `tifffile.imwrite` that write a picture's metadata.
+
+    The branches of the EXIF tree are written as 0; `write_exif` puts them in.
+    """
+    exif = _exif_of(picture)
+    own = picture.extras if isinstance(picture.extras, Tags) else None
+    tags = [(ORIENTATION_TAG, "H", 1, exif.get(ORIENTATION_TAG, 1), True)]
+    resolution = None
+    if own:
+        tags += own.entries
+        resolution = own.resolution
+    else:
+        tags += [
+            (code, "s", 0, str(exif[code]).encode(), True)
+            for code in sorted(_EXIF_TAGS & {*exif})
+            if isinstance(exif[code], str)
+        ]
+        if picture.xmp:
+            tags.append((_XMP_TAG, "B", len(picture.xmp), picture.xmp, True))
+        if picture.resolution:  # in whole pixels per metre PNG has it
+            resolution = (*(Fraction(each / 100) for each in picture.resolution), 3)
+            inches = [round(each * _INCH) for each in picture.resolution]
+            if all(
+                abs(inch / _INCH - each) < 1
+                for inch, each in zip(inches, picture.resolution, strict=True)
+            ):
+                resolution = (*map(Fraction, inches), 2)
+    tags += [(each, "I", 1, 0, True) for each, code in _PLACEHOLDERS.items() if exif.get_ifd(code)]
+    options: dict[str, Any] = {"extratags": tags, "byteorder": own.byteorder if own else "<"}
+    if resolution:
+        x, y, unit = resolution
+        pair = ((each.numerator, each.denominator) for each in map(_bounded, (x, y)))
+        options |= {"resolution": tuple(pair), "resolutionunit": unit}
+    return options
+
+
+def write_exif(path: Path, picture: Picture) -> None:
+    """Appends the branches of a picture's EXIF tree to the file that has been written."""
+    exif = _exif_of(picture)
+    with tifffile.TiffFile(path, mode="r+") as file, path.open("r+b") as raw:
+        head = struct.pack(f"{file.byteorder}H", 43 if file.is_bigtiff else 42)
+        head = (b"II" if file.byteorder == "<" else b"MM") + head
+        if file.is_bigtiff:
+            head += struct.pack(f"{file.byteorder}HHQ", 8, 0, 16)
+        else:
+            head += struct.pack(f"{file.byteorder}I", 8)
+        for placeholder, code in _PLACEHOLDERS.items():
+            branch = _branch(exif, code)
+            if not branch:
+                continue
+            ifd = TiffImagePlugin.ImageFileDirectory_v2(head, group=code)
+            for key, value in branch.items():
+                ifd[key] = value
+                try:
+                    ifd.tobytes(0)
+                except Exception:  # what damaged blocks hold, Pillow may read but not write
+                    del ifd[key]
+            end = raw.seek(0, 2)
+            end += end % 2
+            raw.seek(end)
+            raw.write(ifd.tobytes(end))
+            tag = file.pages[0].tags[placeholder]
+            raw.seek(tag.offset)
+            raw.write(struct.pack(f"{file.byteorder}H", code))
+            raw.seek(tag.valueoffset)
+            raw.write(struct.pack(f"{file.byteorder}I", end))
+
+
+def has_exif_branches(picture: Picture) -> bool:
+    """Whether `write_exif` has anything to write."""
+    exif = _exif_of(picture)
+    return any(exif.get_ifd(code) for code in _BRANCHES)
+
+
+def _exif_of(picture: Picture) -> Image.Exif:
+    exif = Image.Exif()
+    with contextlib.suppress(Exception):  # damaged blocks make Pillow raise almost anything
+        exif.load(picture.exif or b"")
+    return exif
+
+
+def _read_exif(path: Path, page: tifffile.TiffPage) -> bytes | None:
+    """The EXIF tree of a TIFF file as a block of its own, None if there is nothing in it."""
+    found = Image.Exif()
+    with contextlib.suppress(Exception), path.open("rb") as file:
+        stored = Image.Exif()
+        stored.endian, stored.bigtiff = page.parent.byteorder, page.parent.is_bigtiff
+        stored.load_from_fp(file, page.offset)
+        for code in _EXIF_TAGS & {*stored}:
+            if code != 270 or not page.parent.is_shaped:
+                found[code] = stored[code]
+        for code in _BRANCHES:
+            if branch := _branch(stored, code):
+                found.get_ifd(code).update(branch)
+    if found.get(ORIENTATION_TAG) == 1:
+        del found[ORIENTATION_TAG]
+    if not found and not any(found.get_ifd(code) for code in _BRANCHES):
+        return None
+    with contextlib.suppress(Exception):
+        return found.tobytes().removeprefix(EXIF_PREFIX)
+    orientation = Image.Exif()
+    orientation[ORIENTATION_TAG] = page.tags.valueof(ORIENTATION_TAG, 1)
+    return orientation.tobytes().removeprefix(EXIF_PREFIX)
+
+
+def _swapped(entry: tuple[int, int, int, bytes, bool]) -> tuple[int, int, int, bytes, bool]:
+    """A tag with its value in the other byte order."""
+    code, kind, count, value, once = entry
+    size = struct.calcsize(f"<{tifffile.TIFF.DATA_FORMATS[kind][-1]}")
+    swapped = np.frombuffer(value, f"u{size}").byteswap().tobytes()
+    return code, kind, count, swapped, once
+
+
+def _branch(exif: Image.Exif, code: int) -> dict[int, Any]:
+    branch = dict(exif.get_ifd(code))
+    if ExifTags.IFD.Interop in branch:
+        branch[ExifTags.IFD.Interop] = dict(exif.get_ifd(ExifTags.IFD.Interop))
+    return branch
+
+
+def _per_metre(resolution: tuple[Any, Any, int] | None) -> tuple[float, float] | None:
+    if not resolution or resolution[2] not in _METRES:
+        return None
+    x, y, unit = resolution
+    return float(x) / _METRES[unit], float(y) / _METRES[unit]
+
+
+def _bounded(value: Fraction) -> Fraction:
+    """A rational number of two times 32 bits."""
+    value = value.limit_denominator(10**6)
+    return value if value.numerator < 2**32 else Fraction(2**32 - 1)

@@ -1,0 +1,1 @@
+"""Trained models: folders, finding and loading, the original checkpoints."""

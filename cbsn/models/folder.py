@@ -1,0 +1,165 @@
+"""A saved model: a folder with `recipe.json`, `model.weights.h5` and `SHA256SUMS`.
+
+The architecture is rebuilt from the recipe; nothing pickled is ever loaded.
+"""
+
+import io
+import json
+import reprlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cbsn.errors import ConfigError, ModelError, plain_reason
+from cbsn.files import atomic_folder, read_small, verify_checksums, write_checksums, write_json
+from cbsn.recipes import Recipe
+
+METRICS_FILE = "metrics.jsonl"
+"""In a run's folder, what a script reads to follow it."""
+
+RECIPE = "recipe.json"
+WEIGHTS = "model.weights.h5"
+FORMAT = 1
+
+_LARGEST_RECIPE = 1 << 20
+"""Bytes of its file; ours have a few hundred."""
+
+_BYTES = 2
+"""Of a weight in a file, at least."""
+
+
+class _WeightsFile(io.BytesIO):
+    """A file in memory with the name that Keras wants."""
+
+    def __str__(self) -> str:
+        return WEIGHTS
+
+
+def is_model_folder(folder: Path) -> bool:
+    """Says whether `folder` looks like a saved model."""
+    return (folder / RECIPE).is_file()
+
+
+def save_model(
+    folder: Path,
+    recipe: Recipe,
+    network: Any,
+    training: dict[str, Any],
+    *,
+    float16: bool = False,
+) -> None:
+    """Writes a model, replacing an earlier one of that name only when it is complete.
+
+    Args:
+        folder: where to; its parent must exist.
+        recipe: the recipe, whose network `network` is.
+        network: a Keras model; its weights are saved.
+        training: facts for a reader, such as `{"step": 1000, "val_psnr": 36.2}`.
+        float16: whether weights are rounded to 11 bits, which takes half the room. Those of
+            layers that compute in float32 whatever the policy is, such as the last one, are not.
+
+    Raises:
+        ModelError: weights are too large for float16.
+        OSError: it cannot be written; an earlier one is intact.
+    """
+    if float16:
+        values = network.get_weights()
+        network = recipe.build_network("float16")
+        network.set_weights(values)
+        if not all(np.isfinite(value).all() for value in network.get_weights()):
+            raise ModelError("The weights are too large for 16 bits, so they cannot be halved.")
+    with atomic_folder(folder) as temporary:
+        # In memory first, for HDF5 crashes the process when the disk is full.
+        weights = _WeightsFile()
+        network.save_weights(weights)
+        (temporary / WEIGHTS).write_bytes(weights.getbuffer())
+        write_json(
+            temporary / RECIPE,
+            {"format": FORMAT, "recipe": recipe.to_dict(), "training": training},
+        )
+        write_checksums(temporary)
+
+
+def load_model(folder: Path, precision: str = "float32") -> tuple[Recipe, Any]:
+    """Reads a model that `save_model` wrote.
+
+    Args:
+        folder: the saved-model folder.
+        precision: Keras dtype policy of the network's layers.
+
+    Returns:
+        The recipe and the network with its weights.
+
+    Raises:
+        ModelError: if a file is missing, altered, or not understood.
+    """
+    verify_checksums(folder, (RECIPE, WEIGHTS))
+    recipe = _read_recipe(folder / RECIPE)
+    return recipe, load_weights(recipe, folder / WEIGHTS, precision, "Copy the folder again.")
+
+
+def load_weights(recipe: Recipe, path: Path, precision: str, advice: str) -> Any:
+    """Builds a recipe's network and reads its weights.
+
+    Args:
+        recipe: how the network is made.
+        path: a `*.weights.h5` of Keras.
+        precision: Keras dtype policy of the network's layers.
+        advice: a sentence on what to do if the weights do not fit.
+
+    Returns:
+        The network with its weights.
+
+    Raises:
+        ModelError: if the file cannot be read, is of another network, or holds values that are
+            not finite.
+    """
+    size = ", ".join(f"{key}={value}" for key, value in recipe.network_config.items())
+    needed = f"weights of the network of recipe {recipe.name!r} with {size}"
+    try:
+        # Before memory is taken: what says how large a network is may be damaged, or a mistake.
+        held = path.stat().st_size // _BYTES
+        if held < recipe.least_weights:
+            raise ModelError(f"{path} is too small a file for {needed}. {advice}")
+        network = recipe.build_network(precision)
+        network.load_weights(path)
+    except (ModelError, MemoryError):
+        raise
+    except ConfigError as error:
+        raise ModelError(f"{path}: {error}. {advice}") from error
+    except Exception as error:  # damaged bytes make HDF5 and Keras raise almost anything
+        reason = plain_reason(error)
+        raise ModelError(f"{path} cannot be read as {needed} ({reason}). {advice}") from error
+    for weight, value in zip(network.weights, network.get_weights(), strict=True):
+        if not np.isfinite(value).all():
+            raise ModelError(
+                f"{path}: {weight.path} holds values that are not finite, so all that the network "
+                "makes would be, too. Take another model, such as an earlier one of that run."
+            )
+    return network
+
+
+def _read_recipe(path: Path) -> Recipe:
+    """Reads a recipe out of a saved model's JSON, of whatever content.
+
+    Raises:
+        ModelError: if it is none.
+    """
+    try:
+        content = json.loads(read_small(path, _LARGEST_RECIPE))
+        if content["format"] != FORMAT:
+            raise ModelError(
+                f"{path.parent}: this version reads saved models of format {FORMAT}. "
+                f"Received: format {reprlib.repr(content['format'])}"
+            )
+        return Recipe.from_dict(content["recipe"])
+    except ModelError:
+        raise
+    # Also what is nested too deep, and what is no UTF-8, which is a ValueError.
+    except (KeyError, TypeError, ValueError, OSError, RecursionError) as error:
+        reason = str(error) if isinstance(error, ConfigError) else plain_reason(error)
+        raise ModelError(
+            f"{path.parent}: not a usable saved model, as {path.name} is no recipe of this version "
+            f"({reason}). Copy the folder again, or take another model."
+        ) from error

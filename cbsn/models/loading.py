@@ -1,0 +1,195 @@
+"""`--init`: the weights that a training starts with."""
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cbsn.devices import set_up
+from cbsn.errors import CbsnWarning, ConfigError, ModelError, plain_reason
+from cbsn.models.folder import WEIGHTS, is_model_folder, load_weights
+from cbsn.models.folder import load_model as load_model_folder
+from cbsn.recipes import RECIPES, Recipe, customised
+
+_HERE = Path(__file__).resolve().parents[1]
+SHIPPED = _HERE / "pretrained" if (_HERE / "pretrained").is_dir() else _HERE.parent / "pretrained"
+"""Where the models that ship lie: in an installed package, or beside it in a clone."""
+
+RENAMED = {"student": "photo", "teacher": "photo_large"}
+"""Names of models that used to ship, with the ones that took their places."""
+
+RUN_MODELS = ("best", "last")
+"""Names of the saved models in a run's folder, the preferred one first."""
+
+
+def load_model(
+    model_path: str | Path,
+    *,
+    recipe_name: str | None = None,
+    channel: int | None = None,
+    num_block: int | None = None,
+    precision: str = "float32",
+) -> tuple[Recipe, Any]:
+    """Loads a recipe and its trained network.
+
+    Args:
+        model_path: a run's folder (its best weights, else its last), a saved-model folder, the
+            name of a shipped model, the prefix of an original TensorFlow 1.15 checkpoint, or
+            weights (`*.weights.h5`): those in a saved-model folder stand for it, others are bare.
+        recipe_name: str, name of the recipe. Needed for bare weights of another one than `cbsn`
+            only; elsewhere it is read, and must agree where given.
+        channel: int, the network's number of channels. Needed for bare weights that are not of
+            the default size only; as `recipe_name` elsewhere.
+        num_block: int, dilated modules in each branch; as `channel`.
+        precision: Keras dtype policy of the network's layers.
+
+    Returns:
+        The recipe and the network, ready to run.
+
+    Raises:
+        ModelError: if there is no model, or it cannot be read.
+    """
+    set_up()
+    try:
+        path = Path(model_path).expanduser()
+        folder, bare, prefix = _model_folder(path), _is_bare(path), _checkpoint_prefix(path)
+        if folder is None and not bare and prefix is None:
+            raise ModelError(_not_found(path))
+    except (OSError, RuntimeError) as error:  # no permission, too long a name, no home
+        raise ModelError(
+            f"{model_path}: no model can be looked for there ({plain_reason(error)}). Give a path "
+            "that you may read."
+        ) from error
+    if folder is not None:
+        recipe, network = load_model_folder(folder, precision)
+    elif bare:
+        return _bare_weights(path, recipe_name or "cbsn", channel, num_block, precision)
+    else:
+        recipe, network = _original_checkpoint(prefix, precision)
+    facts = {"recipe": recipe.name, **recipe.network_config}
+    for flag, key, value in (
+        ("recipe", "recipe", recipe_name),
+        ("channel", "filters", channel),
+        ("num_block", "num_modules", num_block),
+    ):
+        held = facts.get(key)
+        if value is not None and held != value:
+            raise ModelError(
+                f"{path} has {key}={held}; omit --{flag}, which is read from the model. "
+                f"Received: --{flag} {value}"
+            )
+    return recipe, network
+
+
+def _model_folder(path: Path) -> Path | None:
+    """The saved-model folder that `path` means, if any."""
+    candidates = [path, *(path / name for name in RUN_MODELS)]
+    if path.name == WEIGHTS:
+        candidates.append(path.parent)
+    if len(path.parts) == 1:
+        candidates.append(SHIPPED / path.name.replace("-", "_"))
+    found = next((folder for folder in candidates if is_model_folder(folder)), None)
+    if found is None and str(path) in RENAMED:
+        name = RENAMED[str(path)]
+        warnings.warn(
+            f"The model {path} no longer ships; {name} has taken its place.",
+            CbsnWarning,
+            stacklevel=3,
+        )
+        found = SHIPPED / name
+    return found
+
+
+def _is_bare(path: Path) -> bool:
+    return path.name.endswith(".weights.h5") and path.is_file()
+
+
+def _checkpoint_prefix(path: Path) -> Path | None:
+    """The checkpoint prefix that `path` means; its `.index` or `.data-…` file will do, too."""
+    if not path.name:  # such as /
+        return None
+    for prefix in (path, path.with_suffix("")):
+        if prefix.with_name(prefix.name + ".index").is_file():
+            return prefix
+    return None
+
+
+def _original_checkpoint(prefix: Path, precision: str) -> tuple[Recipe, Any]:
+    # Imported only here, as it needs TensorFlow: saved models load on any Keras backend.
+    from cbsn.models.tf1_checkpoint import TF1Checkpoint
+
+    checkpoint = TF1Checkpoint(prefix)
+    try:
+        recipe = customised("cbsn", filters=checkpoint.filters, num_modules=checkpoint.num_modules)
+        network = recipe.build_network(precision)
+    except ConfigError as error:
+        raise ModelError(
+            f"{prefix}: damaged, or not of the original C-BSN code ({error})"
+        ) from error
+    checkpoint.load_into(network)
+    return recipe, network
+
+
+def _bare_weights(
+    path: Path, recipe_name: str, channel: int | None, num_block: int | None, precision: str
+) -> tuple[Recipe, Any]:
+    recipe = customised(recipe_name, filters=channel, num_modules=num_block)
+    advice = (
+        "Keep the file in its folder, beside its recipe.json; or say what network it is of: "
+        "infer.py and export.py take --recipe, --channel and --num_block."
+    )
+    return recipe, load_weights(recipe, path, precision, advice)
+
+
+def _not_found(path: Path) -> str:
+    shipped = sorted(p.name for p in SHIPPED.glob("*") if is_model_folder(p))
+    message = (
+        f"No model at {path}. It may be a run's folder (with best/ or last/ in it), a saved-model "
+        "folder (with recipe.json), the prefix of an original TensorFlow checkpoint "
+        "(PREFIX.index beside it), or a *.weights.h5 file."
+    )
+    if shipped:
+        message += f" Shipped models: {', '.join(shipped)}."
+    near = sorted(path.parent.glob("*.index")) if path.parent.is_dir() else []
+    if near:
+        message += " Checkpoints there: " + ", ".join(str(p.with_suffix("")) for p in near[:3])
+    return message
+
+
+def read_initial(
+    model_path: str, recipe_name: str, changes: Mapping[str, Any]
+) -> tuple[dict[str, Any], list[np.ndarray]]:
+    """Reads the weights of a model, for another training of its network.
+
+    Args:
+        model_path: as `cbsn.models.loading.load_model` takes it.
+        recipe_name: str, what is to be trained.
+        changes: settings of the recipe to change, as `cbsn.recipes.customised` takes them.
+
+    Returns:
+        The changes, with the size of the model's network, and its weights.
+
+    Raises:
+        ConfigError: if the recipe has another network, another normalisation, or a size of the
+            network is given that is not the model's.
+        ModelError: if there is no such model, or it cannot be read.
+    """
+    model, network = load_model(model_path)
+    wanted = RECIPES.get(recipe_name, model)  # an unknown one is refused elsewhere, in words
+    for field in ("network", "normalization"):
+        theirs, ours = getattr(model, field), getattr(wanted, field)
+        if theirs != ours:
+            raise ConfigError(
+                f"The recipe {recipe_name!r} has {field}={ours!r}, the model of --init has "
+                f"{theirs!r}. Take the model's recipe, --recipe {model.name}, or another model. "
+                f"Received: --init {model_path}"
+            )
+    for key, value in model.network_config.items():
+        if changes.get(key) not in (None, value):
+            raise ConfigError(
+                f"The model of --init has {key}={value}: omit the flag. "
+                f"Received: {key}={changes[key]}"
+            )
+    return {**changes, **model.network_config}, network.get_weights()

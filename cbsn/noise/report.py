@@ -1,0 +1,156 @@
+"""The noise of pictures in one figure."""
+
+import importlib.util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cbsn.errors import ConfigError
+from cbsn.files import atomic_path
+from cbsn.noise.advice import Advice, limits
+from cbsn.noise.autocovariance import BINS
+from cbsn.noise.estimate import DIRECTIONS, LAGS, NoiseEstimate
+
+_COLORS = {"red": "#c0392b", "green": "#2e8b57", "blue": "#2a6fbb", "gray": "#444444"}
+_STYLES = (
+    {"color": "#1b4f72", "marker": "o", "markersize": 4.5},
+    {"color": "#d35400", "marker": "s", "markersize": 4},
+    {"color": "#999999", "marker": "^", "markersize": 3, "linewidth": 0.8},
+    {"color": "#bbbbbb", "marker": "v", "markersize": 3, "linewidth": 0.8},
+)
+_SMALL = 0.02
+"""Correlations up to here are drawn to scale, larger ones logarithmically."""
+
+_TICKS = (-1, -0.1, -0.01, 0, 0.01, 0.1, 1)
+_NAMES = [f"{tick:g}".replace("-", "−") for tick in _TICKS]
+
+FORMATS = (".png", ".pdf", ".svg")
+"""Suffixes of the files that can be drawn."""
+
+
+def check_figure(path: Path) -> None:
+    """Tells before any work is done whether the figure can be drawn.
+
+    Raises:
+        ConfigError: if matplotlib is not installed, or the file has no suffix of `FORMATS`.
+    """
+    if path.suffix.lower() not in FORMATS:
+        raise ConfigError(
+            f"--figure takes a file that ends in {', '.join(FORMATS)}. Received: --figure {path}"
+        )
+    if importlib.util.find_spec("matplotlib") is None:
+        raise ConfigError(
+            f"--figure needs matplotlib: pip install 'cbsn[plots]'. Received: --figure {path}"
+        )
+
+
+def draw_noise(estimate: NoiseEstimate, advice: Advice, path: Path) -> None:
+    """Draws strength, correlation and pixel values, and writes the figure.
+
+    Args:
+        estimate: what is drawn.
+        advice: its stride is marked.
+        path: of the file to be written, which `check_figure` has nothing against.
+
+    Raises:
+        ConfigError: if the file cannot be written.
+    """
+    # An extra; and nothing else here needs it.
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 8.2), layout="constrained")
+    plural = "" if estimate.pictures == 1 else "s"
+    figure.suptitle(
+        f"Noise of {estimate.pictures} picture{plural}, from {estimate.source} "
+        f"({estimate.blocks:,} blocks of 32 × 32 px)",
+        fontsize=13,
+    )
+    (levels, correlation), (values, plane) = figure.subplots(2, 2)
+    _draw_levels(levels, estimate)
+    _draw_correlation(correlation, estimate, advice)
+    _draw_values(values, estimate)
+    _draw_map(figure, plane, estimate)
+    for axes in (levels, correlation, values):
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(alpha=0.25, linewidth=0.6)
+    try:
+        with atomic_path(path) as temporary:
+            figure.savefig(temporary, dpi=130)
+    except OSError as error:
+        raise ConfigError(f"--figure {path} cannot be written: {error.strerror}.") from error
+
+
+def _draw_levels(axes: Any, estimate: NoiseEstimate) -> None:
+    lines = zip(estimate.channels, estimate.points, estimate.slope, estimate.floor, strict=True)
+    for name, points, slope, floor in lines:
+        intensity, sigma = points.T
+        axes.plot(intensity, sigma, "o", color=_COLORS[name], markersize=4.5, alpha=0.8)
+        along = np.linspace(intensity.min(), intensity.max(), 100)
+        fitted = np.sqrt(np.maximum(slope * along + floor, 0))
+        line = f"σ² = {slope:.2f}·I + {floor:.1f}".replace("+ -", "− ").replace("-", "−")
+        axes.plot(along, fitted, color=_COLORS[name], linewidth=1.4, label=f"{name}: {line}")
+    axes.set(xlim=(0, 255), xlabel="intensity I, of 255", ylabel="σ, of 255")
+    axes.set_ylim(0, 1.25 * max(points[:, 1].max() for points in estimate.points))
+    axes.set_title("Strength by intensity")
+    axes.legend(frameon=False, fontsize=9)
+
+
+def _draw_correlation(axes: Any, estimate: NoiseEstimate, advice: Advice) -> None:
+    lags = np.arange(1, LAGS + 1)
+    limit = limits(estimate)
+    axes.fill_between(
+        lags, -limit, limit, step="mid", color="#2e8b57", alpha=0.15, label="does not count"
+    )
+    for name, values, style in [*zip(DIRECTIONS, estimate.correlation, _STYLES, strict=True)][::-1]:
+        axes.plot(lags, values, label=name, **{"linewidth": 1.3, **style})
+    axes.axvline(advice.stride_b, color="#8e44ad", linestyle="--", linewidth=1.2)
+    axes.annotate(
+        f"stride_b {advice.stride_b}",
+        (advice.stride_b, 0.97),
+        xycoords=("data", "axes fraction"),
+        xytext=(5, 0),
+        textcoords="offset points",
+        va="top",
+        color="#8e44ad",
+    )
+    axes.set_yscale("symlog", linthresh=_SMALL, linscale=0.8)
+    axes.set_yticks(_TICKS, _NAMES)
+    axes.minorticks_off()
+    axes.set_xticks(lags)
+    lowest = min(estimate.correlation.min(), -_SMALL)
+    axes.set(xlabel="distance in px (diagonally: steps)", ylabel="correlation ρ")
+    axes.set_ylim(1.3 * lowest, 1)
+    axes.set_title("Correlation by distance")
+    lines, names = axes.get_legend_handles_labels()
+    place = {"loc": "upper right", "bbox_to_anchor": (1, 0.92)}
+    axes.legend(lines[::-1], names[::-1], frameon=False, fontsize=9, **place)
+
+
+def _draw_values(axes: Any, estimate: NoiseEstimate) -> None:
+    edges = np.linspace(0, 255, BINS + 1)
+    rows = zip(estimate.channels, estimate.histogram, estimate.clipped, strict=True)
+    for name, shares, (black, white) in rows:
+        label = f"{name}: {black:.1%} at 0, {white:.1%} at 255"
+        axes.stairs(100 * shares, edges, color=_COLORS[name], linewidth=1.3, label=label)
+    axes.set(xlim=(-4, 259), xlabel="pixel value, of 255", ylabel="share of the pixels in %")
+    axes.set_ylim(bottom=0)
+    axes.set_title("Pixel values and clipping")
+    axes.legend(frameon=False, fontsize=9)
+
+
+def _draw_map(figure: Any, axes: Any, estimate: NoiseEstimate) -> None:
+    from matplotlib.colors import SymLogNorm
+
+    reach = len(estimate.correlation_map) // 2
+    edge = reach + 0.5
+    image = axes.imshow(
+        estimate.correlation_map,
+        cmap="RdBu_r",
+        norm=SymLogNorm(_SMALL, linscale=0.8, vmin=-1, vmax=1),
+        extent=(-edge, edge, edge, -edge),
+    )
+    bar = figure.colorbar(image, ax=axes, label="correlation ρ", ticks=_TICKS, shrink=0.9)
+    bar.ax.set_yticklabels(_NAMES)
+    bar.ax.minorticks_off()
+    axes.set(xlabel="px to the right", ylabel="px down", title="Correlation by direction")

@@ -1,0 +1,248 @@
+"""What teachers make of the patches of a data set, for a student to learn from."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from keras import ops
+from tqdm import tqdm
+
+from cbsn.colors import to_linear, to_srgb
+from cbsn.data.paired_records import PairedRecords
+from cbsn.data.pipeline import luma
+from cbsn.data.records import RECORD_SUFFIX, PatchRecords, RecordWriter
+from cbsn.errors import DataError, ImageError, TrainingError, plain_reason
+from cbsn.files import tidy, write_json
+from cbsn.inference.denoiser import Denoiser
+from cbsn.noise.measured_noise import MeasuredNoise
+from cbsn.training.dataset import some_patches
+from cbsn.value_range import value_range
+
+Tensor = Any
+
+_LEVELS_PER_PIXEL = 2.5
+_LEAST, _MOST = 2.0, 8.0
+
+_TRUNCATE = 4.0
+"""Standard deviations of a blur's kernel in which all of it is, as SciPy has it."""
+
+
+def with_low_frequencies(noisy: np.ndarray, denoised: np.ndarray) -> np.ndarray:
+    """Returns denoised pictures with the low frequencies of the noisy ones.
+
+    A blind-spot network gets the colours of larger areas somewhat wrong. There the noisy picture
+    is right, as the mean of the noise over many pixels is next to nothing: so a Gaussian blur of
+    what was taken away is put back. Its standard deviation is 1 pixel for 2.5 levels (of 255) of
+    what was taken away, between 2 and 8, so that what comes back of the noise stays small.
+
+    This is done in linear light, the sRGB curve being undone. It is there that a camera's noise has
+    a mean of 0; the curve, steep in the dark, makes strongly noisy pictures too dark on average.
+
+    It is computed for all pictures at once, with matrices of H × H and W × W for each: for patches,
+    not for photographs.
+
+    Args:
+        noisy: float [N, H, W, C] in [0, 1], or one picture, [H, W, C].
+        denoised: likewise.
+
+    Returns:
+        float32, same shape, in [0, 1].
+    """
+    if noisy.ndim == 3:
+        return with_low_frequencies(noisy[None], denoised[None])[0]
+    level = (noisy - denoised).std(axis=(1, 2, 3)) * 255
+    width = np.clip(level / _LEVELS_PER_PIXEL, _LEAST, _MOST).astype(np.float32)
+    noisy, denoised = (ops.convert_to_tensor(each, "float32") for each in (noisy, denoised))
+    light = to_linear(denoised)
+    coarse = _blurred(to_linear(noisy) - light, width)
+    return ops.convert_to_numpy(to_srgb(ops.clip(light + coarse, 0.0, 1.0)))
+
+
+def _blurred(pictures: Tensor, width: np.ndarray) -> Tensor:
+    """A Gaussian blur, float32 [N] pixels wide; beyond their border pictures are mirrored."""
+    _, rows, columns, _ = pictures.shape
+    pictures = ops.einsum("nhi,nijc->nhjc", _blur(width, rows), pictures)
+    return ops.einsum("nwj,nhjc->nhwc", _blur(width, columns), pictures)
+
+
+def _blur(width: np.ndarray, size: int) -> Tensor:
+    """float32 [N, size, size], what the pixels of a row are to be multiplied with."""
+    most = int(_TRUNCATE * _MOST + 0.5)
+    place = np.arange(size, dtype=np.float32)
+    to, of = place[:, None], place
+    times = -(-most // size) // 2 + 1
+    starts = 2 * size * np.arange(-times, times + 1, dtype=np.float32)
+    # Each pixel is there again and again: as it is, and mirrored.
+    offsets = [of - to + start for start in starts] + [-1 - of - to + start for start in starts]
+    width = ops.convert_to_tensor(width[:, None, None])
+    reach = ops.floor(_TRUNCATE * width + 0.5)
+    weights = sum(
+        ops.where(np.abs(offset) <= reach, ops.exp(-0.5 * ops.square(offset / width)), 0.0)
+        for offset in offsets
+        if np.abs(offset).min() <= most
+    )
+    return weights / ops.sum(weights, axis=2, keepdims=True)
+
+
+TARGETS = "targets"
+"""The folder in a run's folder where they are."""
+
+_FACTS = "teachers.json"
+
+_PATCHES_AT_ONCE, _BYTES_AT_ONCE = 64, 2**24
+"""Patches that are denoised together at most, and their bytes as float32."""
+
+
+def teach(
+    records: PatchRecords,
+    teachers: Sequence[str | Path],
+    folder: Path,
+    *,
+    precision: str = "auto",
+    skip_bad_records: bool = False,
+    write: bool = True,
+) -> PairedRecords:
+    """Pairs the patches of a data set with what trained models make of them.
+
+    Each teacher denoises each patch in its eight orientations; of all the mean is taken, as
+    mistakes that the passes do not have in common cancel out, and the low frequencies are the noisy
+    patch's own (`with_low_frequencies`). Record files that are there already are kept, so that a
+    run that was killed goes on; with other teachers or data they are made anew.
+
+    Args:
+        records: the noisy patches.
+        teachers: of each, as `Denoiser.load` takes it.
+        folder: where the targets go, a record file for each of the data set's.
+        precision: as for `Denoiser.load`.
+        skip_bad_records: whether damaged records, which training will skip, get black targets.
+        write: whether to make them; if not, another process has just done it.
+
+    Raises:
+        ModelError: if a teacher cannot be loaded.
+        DataError: if a record is damaged, and may not be.
+        TrainingError: if the targets cannot be written; those that are there are intact.
+    """
+    paths = [folder / f"{number:05d}{RECORD_SUFFIX}" for number in range(len(records.paths))]
+    if write:
+        try:
+            _write(records, teachers, folder, paths, precision, skip_bad_records)
+        except OSError as error:
+            raise TrainingError(
+                f"The teacher's pictures cannot be written in {folder}: {plain_reason(error)}. "
+                "Make room; then the same command goes on from here."
+            ) from error
+    targets = PatchRecords(paths, records.patch_size, records.dtype)
+    return PairedRecords(records, targets, range(len(records)))
+
+
+def measure_own(
+    records: PatchRecords | PairedRecords, channels: int, gain: tuple[float, float] = (1.0, 1.0)
+) -> MeasuredNoise:
+    """Measures the noise of a data set, for a student to see it.
+
+    Args:
+        records: the noisy patches.
+        channels: int, 3 or 1, of the student.
+        gain: as for `MeasuredNoise`.
+
+    Raises:
+        DataError: if the patches do not show their noise.
+    """
+    patches = some_patches(records, gray=False)
+    try:
+        return MeasuredNoise(map(luma, patches) if channels == 1 else patches, gain)
+    except DataError as error:
+        raise DataError(
+            f"{error}. Or learn with a simulated camera's noise: --recipe distill --noise camera."
+        ) from error
+
+
+def patches_at_once(patch_size: int) -> int:
+    """Returns how many patches `make_targets` is to be given at a time."""
+    return max(1, min(_PATCHES_AT_ONCE, _BYTES_AT_ONCE // (patch_size**2 * 3 * 4)))
+
+
+def make_targets(patches: np.ndarray, teachers: Sequence[Denoiser]) -> np.ndarray:
+    """Returns what is to be learned of noisy patches.
+
+    Args:
+        patches: [N, H, W, 3] uint8, uint16 or float in [0, 1].
+        teachers: of whose pictures the mean is taken.
+
+    Returns:
+        The same shape and dtype.
+
+    Raises:
+        ImageError: if values of a patch are not finite.
+    """
+    full = np.float32(value_range(patches.dtype))
+    unit = patches.astype(np.float32) / full
+    mean = np.mean([teacher.batch(unit, white=1.0) for teacher in teachers], axis=0)
+    targets = with_low_frequencies(unit, mean)
+    return targets if patches.dtype.kind == "f" else np.rint(targets * full).astype(patches.dtype)
+
+
+def _write(
+    records: PatchRecords,
+    teachers: Sequence[str | Path],
+    folder: Path,
+    paths: list[Path],
+    precision: str,
+    skip_bad_records: bool,
+) -> None:
+    denoisers = [
+        Denoiser.load(teacher, self_ensemble=True, precision=precision) for teacher in teachers
+    ]
+    facts = {
+        "teachers": [denoiser.sha256() for denoiser in denoisers],
+        "data": [
+            [path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in records.paths
+        ],
+    }
+    _prepare_folder(folder, facts)
+    start, at_once = 0, patches_at_once(records.patch_size)
+    with tqdm(total=len(records), unit="patch", desc="teacher") as bar:
+        for path, count in zip(paths, records.counts, strict=True):
+            if not path.exists():
+                with RecordWriter(path) as writer:
+                    for first in range(start, start + count, at_once):
+                        indices = range(first, min(first + at_once, start + count))
+                        for target in _targets(records, indices, denoisers, skip_bad_records):
+                            writer.write(target)
+                        bar.update(len(indices))
+            start += count
+            bar.update(start - bar.n)
+
+
+def _targets(
+    records: PatchRecords, indices: range, teachers: Sequence[Denoiser], skip_bad_records: bool
+) -> list[np.ndarray]:
+    """The targets of some records, or black ones for those that are damaged, if they may be."""
+    try:
+        return [*make_targets(np.stack([records[index] for index in indices]), teachers)]
+    except (DataError, ImageError) as error:
+        if len(indices) > 1:  # one by one, to see which of them it is
+            return [
+                target
+                for index in indices
+                for target in _targets(records, range(index, index + 1), teachers, skip_bad_records)
+            ]
+        if not skip_bad_records:
+            raise DataError(f"{records.describe(indices[0])}: {error}") from error
+        return [np.zeros((records.patch_size, records.patch_size, 3), records.dtype)]
+
+
+def _prepare_folder(folder: Path, facts: dict) -> None:
+    """Makes the folder, without targets of other teachers or data."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tidy(folder)
+    try:
+        same = json.loads((folder / _FACTS).read_text(encoding="utf-8")) == facts
+    except (OSError, ValueError):
+        same = False
+    if not same:
+        for path in folder.glob(f"*{RECORD_SUFFIX}"):
+            path.unlink()
+        write_json(folder / _FACTS, facts)

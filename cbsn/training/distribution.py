@@ -1,0 +1,208 @@
+"""Several processes, or several GPUs, that train one network together."""
+
+import contextlib
+import dataclasses
+import json
+import os
+from collections.abc import Iterator, Mapping
+
+import tensorflow as tf
+
+from cbsn.devices import set_up
+from cbsn.errors import ConfigError, TrainingError, plain_reason
+
+VARIABLE = "TF_CONFIG"
+
+
+@dataclasses.dataclass(frozen=True)
+class Cluster:
+    """Processes that train one network together, on one machine or on several.
+
+    Args:
+        addresses: `HOST:PORT` of each, the chief first.
+        index: int, which of them this process is.
+    """
+
+    addresses: tuple[str, ...]
+    index: int
+
+    @classmethod
+    def read(cls, environment: Mapping[str, str] = os.environ) -> "Cluster | None":
+        """Reads the environment variable `TF_CONFIG`, which TensorFlow reads as well.
+
+        Returns:
+            The cluster, or None if the variable is not set or lists this process alone.
+
+        Raises:
+            ConfigError: if it is not a list of workers, or this process is none of them.
+        """
+        text = environment.get(VARIABLE, "").strip()
+        if not text:
+            return None
+        try:
+            config = json.loads(text)
+            jobs = {job: list(addresses) for job, addresses in config["cluster"].items()}
+            task, number = config["task"]["type"], int(config["task"]["index"])
+            # Some clouds call the first worker the chief.
+            ranked = [
+                (job, i) for job in ("chief", "worker") for i in range(len(jobs.get(job, ())))
+            ]
+            addresses = tuple(str(jobs[job][i]) for job, i in ranked)
+            if not jobs.keys() <= {"chief", "worker"} or len(jobs.get("chief", ())) > 1:
+                raise ValueError("there may be one chief, workers, and nothing else")
+            if (task, number) not in ranked:
+                raise ValueError(f"there is no {task} {number}")
+            if not all(address.rpartition(":")[2].isdigit() for address in addresses):
+                raise ValueError("every address needs a port")
+            if len(set(addresses)) < len(addresses):
+                raise ValueError("an address is there twice")
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            example = cls(("10.0.0.1:12345", "10.0.0.2:12345"), 0).to_json()
+            raise ConfigError(
+                f"{VARIABLE} must list the workers, and say which this one is "
+                f"({type(error).__name__}: {error}), such as {VARIABLE}='{example}'; without it "
+                "this machine trains alone. "
+                f"Received: {VARIABLE}={text!r}"
+            ) from error
+        return cls(addresses, ranked.index((task, number))) if len(addresses) > 1 else None
+
+    def to_json(self) -> str:
+        """Returns what `TF_CONFIG` is to be for this process."""
+        task = {"type": "worker", "index": self.index}
+        return json.dumps({"cluster": {"worker": self.addresses}, "task": task})
+
+
+_LOST = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+)
+
+
+def make_strategy(cluster: Cluster | None = None, cpu_devices: int = 1) -> tf.distribute.Strategy:
+    """Sets up the visible devices, and returns their strategy. Call before anything runs.
+
+    Args:
+        cluster: processes that share the work, from `Cluster.read`; it returns when all of them
+            have called it. None for this process alone.
+        cpu_devices: int ≥ 1, without GPUs: logical devices to split the CPU into.
+
+    Returns:
+        `MultiWorkerMirroredStrategy` for several processes, `MirroredStrategy` for several GPUs or
+        logical CPU devices, and else TensorFlow's default.
+
+    Raises:
+        ConfigError: if the settings do not fit each other, or this process cannot take part.
+    """
+    set_up()
+    gpus = tf.config.get_visible_devices("GPU")
+    if cpu_devices < 1 or (cpu_devices > 1 and (gpus or cluster)):
+        raise ConfigError(
+            "--cpu_devices must be at least 1, and 1 with GPUs or several workers. "
+            f"Received: --cpu_devices {cpu_devices}, {len(gpus)} GPUs, "
+            f"{len(cluster.addresses) if cluster else 1} workers"
+        )
+    if cluster:
+        try:
+            return tf.distribute.MultiWorkerMirroredStrategy()
+        except tf.errors.OpError as error:
+            raise ConfigError(
+                f"Worker {cluster.index} cannot take part at {cluster.addresses[cluster.index]}: "
+                f"{plain_reason(error)}. Check the addresses in TF_CONFIG, and that this one is "
+                "free."
+            ) from error
+    if len(gpus) > 1:
+        return tf.distribute.MirroredStrategy()
+    if cpu_devices > 1:
+        tf.config.set_logical_device_configuration(
+            tf.config.list_physical_devices("CPU")[0],
+            [tf.config.LogicalDeviceConfiguration()] * cpu_devices,
+        )
+        return tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(cpu_devices)])
+    return tf.distribute.get_strategy()
+
+
+class Workers:
+    """This process among those that train together: usually alone, else as `TF_CONFIG` says.
+
+    The first one is the chief: it prepares pictures and writes the run's files. The others read
+    them, so the folders must be shared.
+
+    Args:
+        strategy: of `tf.distribute`, as `make_strategy` makes it for `cluster`.
+        cluster: the processes; None for this one alone.
+
+    Attributes:
+        strategy: as given.
+        count: int ≥ 1, number of processes.
+        index: int, number of this one.
+        is_chief: whether it is the first.
+    """
+
+    def __init__(self, strategy: tf.distribute.Strategy, cluster: Cluster | None = None):
+        self.strategy = strategy
+        self.count = len(cluster.addresses) if cluster else 1
+        self.index = cluster.index if cluster else 0
+        self.is_chief = self.index == 0
+        # A graph, as TensorFlow warns of the cost of doing it without.
+        self._add = tf.function(
+            lambda value: strategy.reduce("SUM", strategy.run(lambda: value), axis=None)
+        )
+
+    def wait(self) -> None:
+        """Returns when all workers have called it."""
+        self._sum(0)
+
+    def any(self, value: bool) -> bool:
+        """Returns whether it is true of any worker, when all have called it."""
+        return self._sum(int(value)) > 0
+
+    def agree(self, value: int, what: str) -> None:
+        """Checks that all workers have the same value.
+
+        Raises:
+            ConfigError: if they have not.
+        """
+        if (total := self._sum(value)) != value * self.count:
+            raise ConfigError(
+                f"The {self.count} workers do not have the same {what}: number {self.index} has "
+                f"{value}, all of them together {total}. Give all of them the same flags; "
+                "--checkpoints and --dataset must be folders that they share."
+            )
+
+    @contextlib.contextmanager
+    def chief_first(self) -> Iterator[None]:
+        """Runs the block on the chief, and then on the others."""
+        if not self.is_chief:
+            self.wait()
+        yield
+        if self.is_chief:
+            self.wait()
+
+    @contextlib.contextmanager
+    def watch(self) -> Iterator[None]:
+        """Turns TensorFlow's errors about lost workers into a `TrainingError`."""
+        try:
+            yield
+        except _LOST as error:
+            if self.count == 1:
+                raise
+            raise TrainingError(
+                f"A worker is gone, and number {self.index} cannot go on without it. See what the "
+                "others said last, and start all of them again: they go on from the newest "
+                f"checkpoint. (TensorFlow: {_last_part(error)})"
+            ) from error
+
+    def _sum(self, value: int) -> int:
+        if self.count == 1:
+            return value
+        with self.watch():
+            total = int(self._add(tf.constant(value, tf.int64)))
+        return total * self.count // self.strategy.num_replicas_in_sync
+
+
+def _last_part(error: tf.errors.OpError) -> str:
+    """What is gone; before it stands where in the graph that was noticed."""
+    reason = plain_reason(error)
+    return reason[max(0, reason.find("Collective ops is aborted")) :]
