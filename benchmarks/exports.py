@@ -20,6 +20,7 @@ from benchmarks.report import Column
 from benchmarks.settings import Settings, Size
 from benchmarks.step import OURS, describe
 from cbsn.inference.denoiser import Denoiser
+from cbsn.inference.options import DenoiseOptions
 
 TITLE = "Exported models"
 COLUMNS = (
@@ -47,7 +48,7 @@ class _Way(NamedTuple):
 
 def _infer(precision: str) -> Callable[[str], Denoise]:
     def load(path: str) -> Denoise:
-        denoise = Denoiser.load(path, precision=precision, engine="tensorflow")
+        denoise = Denoiser.load(path, DenoiseOptions(precision=precision, engine="tensorflow"))
         return lambda images: denoise(images[0])
 
     return load
@@ -147,7 +148,9 @@ def _write(folder: Path, size: Size) -> None:
 
     whole = denoiser(size.filters, size.num_modules, network=OURS, precision="float32")
     save_model(folder / "model", whole.recipe, whole.network, {})
-    half = Denoiser.load(folder / "model", precision="mixed_bfloat16", engine="tensorflow")
+    half = Denoiser.load(
+        folder / "model", DenoiseOptions(precision="mixed_bfloat16", engine="tensorflow")
+    )
     write_saved_model(folder / "1", whole, warmup=False)
     write_saved_model(folder / "2", half, warmup=False)
     write_litert(folder / "model.tflite", whole, float16=False)

@@ -23,6 +23,7 @@ from benchmarks.step import describe
 from cbsn.devices import has_gpu, set_up
 from cbsn.errors import CbsnError
 from cbsn.inference.denoiser import Denoiser
+from cbsn.inference.options import DenoiseOptions
 from cbsn.models.loading import SHIPPED
 from cbsn.recipes import Recipe, customised
 from cbsn.training.trainer import Trainer
@@ -195,7 +196,9 @@ def _denoisers(settings: Settings) -> dict[str, Denoiser]:
         size.filters, size.num_modules, network=inference.OURS, precision="mixed_bfloat16"
     )
     shipped = {
-        name: Denoiser.load(SHIPPED / name, precision="mixed_bfloat16", engine="tensorflow")
+        name: Denoiser.load(
+            SHIPPED / name, DenoiseOptions(precision="mixed_bfloat16", engine="tensorflow")
+        )
         for name in ("photo", "photo_large")
     }
     return {**shipped, f"cbsn, {describe(size)}": cbsn}

@@ -14,6 +14,7 @@ from benchmarks.settings import Settings
 from benchmarks.step import OURS, STOCK, describe
 from cbsn.errors import ConfigError
 from cbsn.inference.denoiser import Denoiser
+from cbsn.inference.options import DenoiseOptions
 from cbsn.recipes import customised
 
 TITLE = "Inference"
@@ -34,7 +35,7 @@ def denoiser(
 ) -> Denoiser:
     """Returns a denoiser with fresh weights; `options` are those of `Denoiser`."""
     recipe = customised("cbsn", network=network, filters=filters, num_modules=num_modules)
-    return Denoiser(recipe, recipe.build_network(precision), **options)
+    return Denoiser(recipe, recipe.build_network(precision), DenoiseOptions(**options))
 
 
 class _Way(NamedTuple):

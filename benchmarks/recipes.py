@@ -17,6 +17,7 @@ from benchmarks.settings import Settings, Size
 from benchmarks.step import describe, step_of
 from cbsn.augmentation import PhotoAugmentation
 from cbsn.inference.denoiser import Denoiser
+from cbsn.inference.options import DenoiseOptions
 from cbsn.noise.correlated_noise import CorrelatedNoise
 from cbsn.precision import choose_precision
 from cbsn.recipes import RECIPES, Recipe, customised
@@ -49,7 +50,7 @@ def make(spec: Mapping[str, Any]) -> Callable[[], Sample]:
         shape = (spec["batch_size"], recipe.patch_size, recipe.patch_size, channels)
         return timed(step_of(Trainer(recipe, precision=precision), tf.constant(_values(shape))))
     height, width = spec["height"], spec["width"]
-    denoise = Denoiser(recipe, recipe.build_network(precision), r3=spec["r3"])
+    denoise = Denoiser(recipe, recipe.build_network(precision), DenoiseOptions(r3=spec["r3"]))
     image = inference.picture(height, width)
     clock = timed(lambda: denoise(image))
 

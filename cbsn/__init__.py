@@ -14,13 +14,14 @@ def load_denoiser(model_path: Any, **options: Any) -> "Denoiser":
     Args:
         model_path: whatever `infer.py --modelpath` takes: a run's folder, a saved-model folder,
             a shipped name, or the prefix of an original TensorFlow 1.15 checkpoint.
-        **options: of `cbsn.inference.denoiser.Denoiser`, such as `tile`.
+        **options: of `cbsn.inference.options.DenoiseOptions`, such as `tile`.
 
     Returns:
         A callable: uint8, uint16 or float ([0, 1]) array [H, W] or [H, W, C] to an array of the
         same shape and dtype.
 
     Raises:
+        cbsn.errors.ConfigError: if an option cannot be had.
         cbsn.errors.ModelError: if there is no such model, or it cannot be read.
 
     Example:
@@ -29,5 +30,6 @@ def load_denoiser(model_path: Any, **options: Any) -> "Denoiser":
     """
     # Imported here, so that `import cbsn` does not wait for TensorFlow.
     from cbsn.inference.denoiser import Denoiser
+    from cbsn.inference.options import DenoiseOptions
 
-    return Denoiser.load(model_path, **options)
+    return Denoiser.load(model_path, DenoiseOptions(**options))

@@ -6,6 +6,7 @@ from cbsn.cli import denoise as denoising
 from cbsn.cli.denoise import denoise
 from cbsn.errors import ConfigError
 from cbsn.inference.denoiser import Denoiser
+from cbsn.inference.options import DenoiseOptions
 from cbsn.models.folder import save_model
 from cbsn.recipes import customised
 
@@ -41,7 +42,7 @@ OPTIONS = {"precision": "float32", "engine": "tensorflow"}
 )
 def test_the_models_that_ship_denoise(shipped, noisy, quality, name, ensemble):
     assert denoise([shipped / "noisy.png"], shipped / "out", quality=quality, **OPTIONS) == 0
-    denoiser = Denoiser.load(shipped / name, self_ensemble=ensemble, **OPTIONS)
+    denoiser = Denoiser.load(shipped / name, DenoiseOptions(self_ensemble=ensemble, **OPTIONS))
     np.testing.assert_array_equal(Image.open(shipped / "out" / "noisy.png"), denoiser(noisy))
 
 
@@ -53,7 +54,7 @@ def test_what_ships_can_be_adapted_and_kept(shipped, random, quality, filters, c
     options = {**OPTIONS, "quality": quality}
     assert denoise(paths, shipped / "out", adapt=0.02, adapt_save=kept, **options) == 0
     assert "held out" in capsys.readouterr().out
-    denoiser = Denoiser.load(kept, self_ensemble=quality == "best", **OPTIONS)
+    denoiser = Denoiser.load(kept, DenoiseOptions(self_ensemble=quality == "best", **OPTIONS))
     assert denoiser.recipe.network_config["filters"] == filters
     np.testing.assert_array_equal(Image.open(shipped / "out" / "noisy.png"), denoiser(noisy))
 

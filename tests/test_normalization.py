@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from cbsn import normalization
-from cbsn.inference.pixels import Strength, Units
+from cbsn.inference.options import Strength
+from cbsn.inference.pixels import Units
 from cbsn.normalization import NORMALIZATIONS, EightBitRange, Standardization
 from cbsn.value_range import value_range
 

@@ -6,6 +6,7 @@ import skimage.data
 
 from cbsn.evaluation.conventions import psnr
 from cbsn.inference.denoiser import Denoiser
+from cbsn.inference.options import DenoiseOptions
 from cbsn.models.loading import SHIPPED, load_model
 from cbsn.noise.camera import simulate_camera
 
@@ -18,7 +19,7 @@ CROP = (slice(50, 210), slice(150, 310))
 def denoisers():
     """In float32, as in bfloat16 processors round in ways of their own."""
     return {
-        path: Denoiser.load(path, precision="float32", engine="tensorflow")
+        path: Denoiser.load(path, DenoiseOptions(precision="float32", engine="tensorflow"))
         for path in (PHOTO, LARGE)
     }
 

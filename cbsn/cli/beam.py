@@ -31,8 +31,10 @@ def main(flags: argparse.Namespace) -> int:
         signal.signal(signal.SIGINT, _stop)
     # TensorFlow comes with these; `--help` shall not wait for it.
     from cbsn.inference.beam.job import denoise_with_beam
+    from cbsn.inference.options import DenoiseOptions
 
-    return denoise_with_beam(**vars(flags))
+    options = vars(flags)
+    return denoise_with_beam(options=DenoiseOptions.pop(options), **options)
 
 
 def _quieten() -> None:

@@ -1,10 +1,10 @@
 """Denoises pictures, with the model that ships or another one. See `--help`."""
 
 import argparse
+import dataclasses
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from cbsn.cli.flags import (
     MODEL,
@@ -21,8 +21,8 @@ from cbsn.cli.flags import (
 from cbsn.errors import LARGEST, CbsnWarning, ConfigError, TrainingError, check_number
 from cbsn.files import expanded
 from cbsn.inference.denoiser import Denoiser
-from cbsn.inference.engines import choose_engine
 from cbsn.inference.folder import denoise_with
+from cbsn.inference.options import DenoiseOptions
 from cbsn.inference.outputs import check_writable, find_sources, plan_outputs
 from cbsn.models.loading import SHIPPED
 from cbsn.orientations import NUM_ORIENTATIONS
@@ -40,13 +40,7 @@ def adapt_and_denoise_files(
     adapt_save: str | Path | None = None,
     format: str = "auto",
     white: float | None = None,
-    recipe_name: str | None = None,
-    channel: int | None = None,
-    num_block: int | None = None,
-    precision: str = "auto",
-    engine: str = "auto",
-    seed: int = 0,
-    **options: Any,
+    options: DenoiseOptions,
 ) -> int:
     """Adapts a model to pictures, as `adapt` does, and denoises these, as `denoise_files` does.
 
@@ -61,13 +55,7 @@ def adapt_and_denoise_files(
         adapt_save: folder to keep the adapted model in, as `adapt` has it. Default None: it goes.
         format: as for `denoise_files`.
         white: likewise.
-        recipe_name: as for `Denoiser.load`.
-        channel: likewise.
-        num_block: likewise.
-        precision: likewise.
-        engine: likewise.
-        seed: int ≥ 0, of the adaptation, and of R3.
-        **options: of `Denoiser.load`.
+        options: of `Denoiser.load`; the seed is that of the adaptation, too.
 
     Returns:
         Exit status: 0, or 1 if a picture failed.
@@ -77,7 +65,7 @@ def adapt_and_denoise_files(
         CbsnError: as `adapt` and `denoise_files` do.
     """
     check_minutes(minutes)
-    check_number("--seed", seed, 0, LARGEST)
+    check_number("--seed", options.seed, 0, LARGEST)
     check_white(white)
     image_paths = [*image_paths]
     save_path = expanded(save_path)
@@ -86,11 +74,17 @@ def adapt_and_denoise_files(
         check_folder(folder)
     check_writable(save_path, f"--savepath {save_path}")
     plan_outputs(find_sources(image_paths), save_path, format)
-    bare = {"recipe_name": recipe_name, "channel": channel, "num_block": num_block}
-    options = {"seed": seed, **options}
-    Denoiser.load(model_path, precision=precision, engine=engine, **bare, **options)
+    Denoiser.load(model_path, options)
     model = adapted(
-        image_paths, minutes, model_path, precision=precision, seed=seed, white=white, **bare
+        image_paths,
+        minutes,
+        model_path,
+        precision=options.precision,
+        seed=options.seed,
+        white=white,
+        recipe_name=options.recipe_name,
+        channel=options.channel,
+        num_block=options.num_block,
     )
     not_kept = None
     if folder:
@@ -102,12 +96,11 @@ def adapt_and_denoise_files(
 
     def load() -> Denoiser:
         """As `Denoiser.load` would from a folder, which there may be none of."""
-        policy, why_precision = choose_precision(precision)
-        network = model.recipe.build_network(policy)
+        precision, why = choose_precision(options.precision)
+        network = model.recipe.build_network(precision)
         network.set_weights(model.network.get_weights())
-        chosen, why_engine = choose_engine(engine, policy, has_loop=network.has_loop)
-        denoiser = Denoiser(model.recipe, network, engine=chosen, **options)
-        denoiser.choices = f"Precision {policy}: {why_precision}. Engine {chosen}: {why_engine}."
+        denoiser = Denoiser(model.recipe, network, options)
+        denoiser.choices = f"Precision {precision}: {why}. {denoiser.choices}"
         return denoiser
 
     status = denoise_with(load, image_paths, save_path, format=format, white=white)
@@ -131,8 +124,9 @@ def denoise(
     quality: str | None = None,
     adapt: float | None = None,
     adapt_save: str | Path | None = None,
-    self_ensemble: bool = False,
-    **options: Any,
+    format: str = "auto",
+    white: float | None = None,
+    options: DenoiseOptions,
 ) -> int:
     """Denoises pictures, by default with the model that ships.
 
@@ -145,8 +139,9 @@ def denoise(
         adapt: float > 0, minutes to adapt the model to the pictures first, as
             `cbsn.training.adaptation.adapted` does. None for not at all.
         adapt_save: folder to keep the adapted model in; None for not at all.
-        self_ensemble: as for `Denoiser`.
-        **options: of `cbsn.inference.folder.denoise_files`.
+        format: as for `denoise_files`.
+        white: as for `denoise_files`.
+        options: as for `Denoiser.load`.
 
     Returns:
         Exit status: 0, or 1 if a picture failed.
@@ -165,20 +160,36 @@ def denoise(
             "--adapt_save keeps what --adapt MINUTES makes: give that, too. "
             f"Received: --adapt_save {adapt_save}"
         )
-    options["self_ensemble"] = self_ensemble or quality == "best"
+    if quality == "best":
+        options = dataclasses.replace(options, self_ensemble=True)
     fast_share = None
     if model_path is None:
         model_path = SHIPPED / QUALITIES[quality or "default"]
         if quality != "fast":
-            fast_share = FAST_SHARE / (NUM_ORIENTATIONS if options["self_ensemble"] else 1)
+            fast_share = FAST_SHARE / (NUM_ORIENTATIONS if options.self_ensemble else 1)
     if adapt is None:
         from cbsn.inference.folder import denoise_files
 
-        return denoise_files(model_path, image_paths, save_path, fast_share=fast_share, **options)
+        return denoise_files(
+            model_path,
+            image_paths,
+            save_path,
+            format=format,
+            white=white,
+            fast_share=fast_share,
+            options=options,
+        )
     # It imports all that training needs.
 
     return adapt_and_denoise_files(
-        model_path, image_paths, save_path, minutes=adapt, adapt_save=adapt_save, **options
+        model_path,
+        image_paths,
+        save_path,
+        minutes=adapt,
+        adapt_save=adapt_save,
+        format=format,
+        white=white,
+        options=options,
     )
 
 
@@ -189,7 +200,7 @@ def main(flags: argparse.Namespace) -> int:
 
     options = vars(flags)
     select_gpus(options.pop("gpu"), most=1)
-    return denoise(**options)
+    return denoise(options=DenoiseOptions.pop(options), **options)
 
 
 def make_parser() -> argparse.ArgumentParser:

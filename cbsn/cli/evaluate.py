@@ -20,6 +20,7 @@ def main(flags: argparse.Namespace) -> None:
     from cbsn.devices import select_gpus
     from cbsn.evaluation.conventions import Conventions
     from cbsn.evaluation.evaluate import evaluate
+    from cbsn.inference.options import DenoiseOptions
     from cbsn.noise.synthetic import Noise
 
     options = vars(flags)
@@ -28,7 +29,9 @@ def main(flags: argparse.Namespace) -> None:
     names = ("rounding", "clip", "data_range", "color", "ssim", "border")
     conventions = Conventions.choose(noise is not None, **{n: options.pop(n) for n in names})
     select_gpus(options.pop("gpu"), most=1)
-    evaluate(noise=noise, conventions=conventions, **options)
+    seed = options.pop("seed")  # of the noise
+    denoising = DenoiseOptions.pop(options)
+    evaluate(noise=noise, seed=seed, conventions=conventions, options=denoising, **options)
 
 
 def make_parser() -> argparse.ArgumentParser:

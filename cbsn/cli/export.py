@@ -18,10 +18,11 @@ def main(flags: argparse.Namespace) -> None:
     # TensorFlow comes with these; `--help` shall not wait for it.
     from cbsn.devices import select_gpus
     from cbsn.export.export import export
+    from cbsn.inference.options import DenoiseOptions
 
     options = vars(flags)
     select_gpus(options.pop("gpu"), most=1)
-    export(**options)
+    export(options=DenoiseOptions.pop(options), **options)
 
 
 def make_parser() -> argparse.ArgumentParser:

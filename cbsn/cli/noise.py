@@ -12,6 +12,7 @@ from cbsn.data.picture_pairs import spread
 from cbsn.errors import CbsnError, ConfigError, DataError, check_number
 from cbsn.evaluation.diagnosis import SMALLEST, Diagnosis, diagnose
 from cbsn.images.image_files import find_images, read_picture
+from cbsn.inference.options import DenoiseOptions
 from cbsn.value_range import value_range
 
 
@@ -74,15 +75,15 @@ def read_pairs(
 
 
 def denoise_pictures(
-    paths: Sequence[Path], model_path: str, white: float | None = None, **options: str
+    paths: Sequence[Path], model_path: str, options: DenoiseOptions, white: float | None = None
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yields each picture with what a model makes of it.
 
     Args:
         paths: the pictures.
         model_path: as for `Denoiser.load`.
+        options: as for `Denoiser.load`.
         white: as for `read_picture`.
-        **options: likewise.
 
     Raises:
         ModelError: if the model cannot be loaded.
@@ -91,7 +92,7 @@ def denoise_pictures(
     # TensorFlow comes with it, and nothing else here needs that.
     from cbsn.inference.denoiser import Denoiser
 
-    denoise = Denoiser.load(model_path, **options)
+    denoise = Denoiser.load(model_path, options)
     print(f"{denoise.recipe.name} ({model_path}): {denoise.choices}", flush=True)
     for path, picture in zip(paths, read_pictures(paths, white), strict=True):
         try:
@@ -123,9 +124,8 @@ def main(flags: argparse.Namespace) -> None:
         pairs = read_pairs(paths, flags.denoised, flags.white)
         estimate = estimate_noise_of_residuals(_diagnosed(pairs, diagnoses))
     elif flags.modelpath:
-        how = ("r3", "self_ensemble", "strength", "color_strength", "tile", "precision", "engine")
-        options = {name: getattr(flags, name) for name in ("white", *how)}
-        pairs = denoise_pictures(paths, flags.modelpath, **options)
+        options = DenoiseOptions.pop(vars(flags))
+        pairs = denoise_pictures(paths, flags.modelpath, options, flags.white)
         estimate = estimate_noise_of_residuals(_diagnosed(pairs, diagnoses))
     else:
         estimate = estimate_noise(read_pictures(paths, flags.white))

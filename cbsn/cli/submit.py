@@ -18,6 +18,7 @@ def main(flags: argparse.Namespace) -> None:
     # TensorFlow comes with these; `--help` shall not wait for it.
     from cbsn.devices import select_gpus
     from cbsn.inference.denoiser import Denoiser
+    from cbsn.inference.options import DenoiseOptions
     from cbsn.value_range import value_range
 
     options = vars(flags)
@@ -28,7 +29,7 @@ def main(flags: argparse.Namespace) -> None:
     make = {"sidd": _make_sidd, "dnd": _make_dnd}[options.pop("benchmark")]
     submission = make(options, model_path)
     rounding = _ROUNDINGS[options.get("rounding", "round")]
-    denoiser = Denoiser.load(model_path, **{**options, "rounding": rounding})
+    denoiser = Denoiser.load(model_path, DenoiseOptions(**{**options, "rounding": rounding}))
     print(denoiser.choices, flush=True)
     model = {"path": model_path, "sha256": denoiser.sha256()}
     # A dark part is not to be taken for one of another value range.

@@ -27,7 +27,7 @@ from cbsn.errors import (
     plain_reason,
 )
 from cbsn.images.picture import Picture
-from cbsn.inference.pixels import Strength
+from cbsn.inference.options import Strength
 
 SIGNATURES = {FILES: (IMAGE_BYTES, DENOISED_BYTES), FLOATS: (IMAGES, DENOISED)}
 """The signatures that the client asks, with the names of their input and output."""

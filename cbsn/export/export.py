@@ -1,5 +1,6 @@
 """Exporting a trained model in one or several formats."""
 
+import dataclasses
 import re
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from cbsn.export.formats import check_installed, check_supported, write_litert, 
 from cbsn.export.signatures import MAX_PIXELS, ServedDenoiser
 from cbsn.files import atomic_folder, expanded, write_json
 from cbsn.inference.denoiser import Denoiser
+from cbsn.inference.options import DenoiseOptions
 
 _SIDE = 64
 
@@ -118,6 +120,9 @@ _VERSIONED = re.compile(r"(?:model-)?(\d+)(?:-float16)?(?:\.tflite|\.onnx)?")
 """Names of what is exported."""
 
 
+_DEFAULT_OPTIONS = DenoiseOptions(precision="float32")
+
+
 def export(
     model_path: str | Path,
     out: str | Path,
@@ -126,8 +131,7 @@ def export(
     version: int | None = None,
     warmup: bool = True,
     max_megapixels: float = 134,
-    precision: str = "float32",
-    **options: Any,
+    options: DenoiseOptions = _DEFAULT_OPTIONS,
 ) -> list[Path]:
     """Exports a trained model, and says what was written.
 
@@ -138,9 +142,9 @@ def export(
         version: int ≥ 1. Default: one more than the last in `out`.
         warmup: whether the SavedModel has warm-up requests.
         max_megapixels: of an encoded picture that the SavedModel takes.
-        precision: a Keras dtype policy, for the SavedModel; the others are float32.
-        **options: of `Denoiser.load`: `r3`, `self_ensemble`, `tile`, `rounding`, `seed`, `strength`
-            and `color_strength`. The strengths are those of requests that say none.
+        options: of `Denoiser.load`. `precision` is a Keras dtype policy, for the SavedModel; the
+            others are float32. The strengths are those of requests that say none. `engine` is of
+            no account.
 
     Returns:
         The files and folders.
@@ -165,8 +169,10 @@ def export(
     paths = _plan(out, names, version)
 
     def load(precision: str) -> Denoiser:
-        return Denoiser.load(model_path, precision=precision, engine="tensorflow", **options)
+        changed = dataclasses.replace(options, precision=precision, engine="tensorflow")
+        return Denoiser.load(model_path, changed)
 
+    precision = options.precision
     denoiser = load(precision)
     # What cannot be is said before anything is written.
     if "onnx" in names:
@@ -229,10 +235,10 @@ def _facts(denoiser: Denoiser) -> dict[str, Any]:
         "recipe": denoiser.recipe.to_dict(),
         "precision": denoiser.network.dtype_policy.name,
         "tile": denoiser.side,
-        "rounding": denoiser.rounding,
+        "rounding": denoiser.options.rounding,
         "r3": denoiser.r3,
-        "self_ensemble": denoiser.self_ensemble,
-        "seed": denoiser.seed,
+        "self_ensemble": denoiser.options.self_ensemble,
+        "seed": denoiser.options.seed,
         "strength": denoiser.strength.luma,
         "color_strength": denoiser.strength.color,
     }

@@ -234,6 +234,6 @@ def _describe(model: Any, denoiser: Denoiser) -> None:
         STRENGTH: f"float32 from 0 to 1; without it {denoiser.strength.luma:g}",
         COLOR_STRENGTH: f"for colour; without both {denoiser.strength.color:g}",
         "r3": str(denoiser.r3),
-        "self_ensemble": str(denoiser.self_ensemble),
+        "self_ensemble": str(denoiser.options.self_ensemble),
     }
     onnx.helper.set_model_props(model, facts)

@@ -15,8 +15,8 @@ from cbsn.export.graph_tiles import (
 )
 from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.engines import make_graph
+from cbsn.inference.options import LUMA
 from cbsn.inference.passes import AUTO_TILE, R3_MARGIN
-from cbsn.inference.pixels import LUMA
 from cbsn.inference.refinement import RandomReplacement
 from cbsn.orientations import NUM_ORIENTATIONS
 from cbsn.value_range import value_range
@@ -106,10 +106,10 @@ class GraphDenoiser:
                 noisy = tf.cast(_cut(colors[pictures], *places), tf.float32)
                 y = _blend(noisy, y, *(each[pictures] for each in shares), images.dtype)
             if not images.dtype.is_floating:
-                y = _ROUNDINGS[self._denoiser.rounding](y)
+                y = _ROUNDINGS[self._denoiser.options.rounding](y)
             return tf.cast(y, images.dtype)
 
-        if self._denoiser.self_ensemble:
+        if self._denoiser.options.self_ensemble:
             total = self._sum_of_orientations(colors, statistics)
             everywhere = tuple(tf.range(each) for each in tf.unstack(tf.shape(colors)[1:3]))
             result = finish(total / NUM_ORIENTATIONS, slice(None), everywhere)
@@ -211,8 +211,8 @@ class GraphDenoiser:
 
     def _table(self) -> tf.Tensor:
         """R3's masks by orientation, row, column and channel, with a bit for each copy."""
-        count = NUM_ORIENTATIONS if self._denoiser.self_ensemble else 1
-        tables = [RandomReplacement(self._denoiser.seed, k).table for k in range(count)]
+        count = NUM_ORIENTATIONS if self._denoiser.options.self_ensemble else 1
+        tables = [RandomReplacement(self._denoiser.options.seed, k).table for k in range(count)]
         return tf.constant(np.packbits(tables, axis=1, bitorder="little")[:, 0])
 
     def _tiles(

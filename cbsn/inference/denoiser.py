@@ -1,7 +1,5 @@
 """A trained network as a function from picture to picture."""
 
-import hashlib
-import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -9,17 +7,21 @@ from typing import Any
 
 import numpy as np
 
-from cbsn.errors import ConfigError, ImageError
+from cbsn.errors import ImageError
 from cbsn.inference.engines import choose_engine
+from cbsn.inference.options import DenoiseOptions, Strength
 from cbsn.inference.passes import Passes, Where, auto_side
-from cbsn.inference.pixels import ROUNDINGS, Frame, HiddenPixels, Strength, Units
+from cbsn.inference.pixels import Frame, HiddenPixels, Units
 from cbsn.inference.refinement import self_ensemble
 from cbsn.inference.tiling import Tile
+from cbsn.models.folder import model_sha256
 from cbsn.models.loading import load_model
 from cbsn.orientations import NUM_ORIENTATIONS
 from cbsn.precision import choose_precision
 from cbsn.recipes import Recipe
 from cbsn.value_range import ValueRange, value_range
+
+_DEFAULTS = DenoiseOptions()
 
 _ROWS_AT_ONCE = 256
 """Of a self-ensemble's sum, when it is made into pixels."""
@@ -43,106 +45,63 @@ class Denoiser:
     Args:
         recipe: how the network was trained, and how it denoises.
         network: the trained network.
-        tile: `"auto"` (at most 342 × 342 pixels at a time; for U-Nets, which see further, about
-            500 × 500), the side of the tiles in pixels, or 0 or None for the whole picture at once.
-            The halo comes on top. Default `"auto"`.
-        rounding: `"round"` to the nearest integer, or `"truncate"` as the original code does.
-            Default `"round"`.
-        r3: whether to refine by R3: eight more passes of the blind network. Default None, as the
-            recipe has it.
-        self_ensemble: whether to denoise the picture in its eight orientations and average.
-            Default False.
-        seed: int ≥ 0, seed of R3's random choices. Default 0.
-        strength: float from 0 to 1, how much is removed of what the network would remove. At 1, the
-            default, the result is the network's; at 0 it is the noisy picture, as it was.
-        color_strength: the same for colour, `strength` being that for luma then; see
-            `cbsn.inference.pixels.Strength`. Default None, as `strength`.
-        engine: one of `cbsn.inference.engines.ENGINES`. Default `"tensorflow"`.
+        options: how it denoises. `recipe_name`, `channel`, `num_block` and `precision` are of no
+            account here: the network is there already. Default `DenoiseOptions()`.
 
     Attributes:
-        choices: str, what `load` has chosen, and why.
+        recipe, network, options: as given.
+        choices: str, what computes, and why.
+        r3: bool, whether it refines.
         side: int, the side of the tiles in pixels; None for the whole picture at once.
-        recipe, network, rounding, r3, self_ensemble, seed: as given; `r3` a bool.
         strength: a `Strength`, of luma and colour.
 
     Raises:
-        ConfigError: if `tile`, `rounding`, `seed` or a strength is none of these, or the network
-            needs another border than the recipe's.
+        ConfigError: if the engine cannot compute the network, or the network needs another border
+            than the recipe's, or cannot be blind for R3.
 
     Example:
         >>> denoise = Denoiser.load("checkpoints/my-run")
         >>> clean = denoise(noisy)
     """
 
-    def __init__(
-        self,
-        recipe: Recipe,
-        network: Any,
-        *,
-        tile: str | int | None = "auto",
-        rounding: str = "round",
-        r3: bool | None = None,
-        self_ensemble: bool = False,
-        seed: int = 0,
-        strength: float = 1.0,
-        color_strength: float | None = None,
-        engine: str = "tensorflow",
-    ):
-        if rounding not in ROUNDINGS:
-            raise ConfigError(f"rounding is {' or '.join(ROUNDINGS)}. Received: {rounding!r}")
+    def __init__(self, recipe: Recipe, network: Any, options: DenoiseOptions = _DEFAULTS):
         self.recipe = recipe
         self.network = network
-        self.choices = f"Engine {engine}."
-        self.rounding = rounding
-        self.self_ensemble = self_ensemble
-        self.seed = seed
-        self.strength = Strength(strength, color_strength)
-        self.side = _tile_side(tile, network)
+        self.options = options
+        self.strength = Strength(options.strength, options.color_strength)
+        precision = network.dtype_policy.name
+        engine, why = choose_engine(options.engine, precision, has_loop=network.has_loop)
+        self.choices = f"Engine {engine}: {why}."
+        self.side = auto_side(network) if options.tile == "auto" else int(options.tile or 0) or None
         self._normalization = recipe.build_normalization()
-        self._passes = Passes(recipe, network, engine, side=self.side, r3=r3, seed=seed)
+        self._passes = Passes(
+            recipe, network, engine, side=self.side, r3=options.r3, seed=options.seed
+        )
         self.r3 = self._passes.r3
 
     @classmethod
-    def load(
-        cls,
-        model_path: str | Path,
-        *,
-        recipe_name: str | None = None,
-        channel: int | None = None,
-        num_block: int | None = None,
-        precision: str = "auto",
-        engine: str = "auto",
-        **options: Any,
-    ) -> "Denoiser":
+    def load(cls, model_path: str | Path, options: DenoiseOptions = _DEFAULTS) -> "Denoiser":
         """Loads a trained model.
 
         Args:
             model_path: a run's folder, a saved-model folder, a shipped name, or the prefix of an
                 original TensorFlow 1.15 checkpoint.
-            recipe_name: str, name of the recipe; only bare weights need to be told.
-            channel: channels of the network; likewise.
-            num_block: dilated modules in each branch; likewise.
-            precision: as `cbsn.precision.choose_precision` takes it. "float32" gives the
-                original code's numbers; bfloat16 differs by a level here and there.
-            engine: as `cbsn.inference.engines.choose_engine` takes it.
-            **options: `tile`, `rounding`, `r3`, `self_ensemble`, `seed`, `strength` and
-                `color_strength`.
+            options: how it is loaded, and how it denoises. Default `DenoiseOptions()`.
 
         Raises:
             ConfigError: if precision or engine is not one that can be had here.
             ModelError: if there is no such model, or it cannot be read.
         """
-        precision, why_precision = choose_precision(precision)
+        precision, why = choose_precision(options.precision)
         recipe, network = load_model(
             model_path,
-            recipe_name=recipe_name,
-            channel=channel,
-            num_block=num_block,
+            recipe_name=options.recipe_name,
+            channel=options.channel,
+            num_block=options.num_block,
             precision=precision,
         )
-        engine, why_engine = choose_engine(engine, precision, has_loop=network.has_loop)
-        denoiser = cls(recipe, network, engine=engine, **options)
-        denoiser.choices = f"Precision {precision}: {why_precision}. Engine {engine}: {why_engine}."
+        denoiser = cls(recipe, network, options)
+        denoiser.choices = f"Precision {precision}: {why}. {denoiser.choices}"
         return denoiser
 
     def __call__(
@@ -255,7 +214,7 @@ class Denoiser:
             found.stretch(image)
         full = value_range(images.dtype)
         units = [Units(*self._normalization.statistics(image), full) for image in images]
-        if self.self_ensemble:
+        if self.options.self_ensemble:
             self._ensemble(images, units, on_tile)
         else:
             writes = [partial(self._write, *each) for each in zip(images, units, strict=True)]
@@ -286,7 +245,7 @@ class Denoiser:
         self, image: np.ndarray, units: Units, where: Where | slice, result: np.ndarray
     ) -> None:
         """Overwrites pixels, which are noisy still, with what the network returned for them."""
-        image[where] = units.finish(result, image[where], self.strength, self.rounding)
+        image[where] = units.finish(result, image[where], self.strength, self.options.rounding)
 
     def seconds_per_pixel(self) -> float | None:
         """As `Passes.seconds_per_pixel` measures it."""
@@ -294,11 +253,7 @@ class Denoiser:
 
     def sha256(self) -> str:
         """Of the recipe and the weights: the same for a model that was moved or copied."""
-        recipe = json.dumps(self.recipe.to_dict(), sort_keys=True)
-        digest = hashlib.sha256(recipe.encode())
-        for weights in self.network.get_weights():
-            digest.update(weights.tobytes())
-        return digest.hexdigest()
+        return model_sha256(self.recipe, self.network)
 
 
 def _frames(
@@ -320,21 +275,6 @@ def _frames(
 
 def _add(total: np.ndarray, where: Where, result: np.ndarray) -> None:
     total[where] += result
-
-
-def _tile_side(tile: str | int | None, network: Any) -> int | None:
-    if tile == "auto":
-        return auto_side(network)
-    try:
-        side = int(tile or 0)
-    except ValueError:
-        side = -1
-    if side < 0:
-        raise ConfigError(
-            "tile is auto, the side of the tiles in pixels, or 0 for the whole picture at once. "
-            f"Received: {tile!r}"
-        )
-    return side or None
 
 
 def _check(images: np.ndarray, what: str, ranks: tuple[int, ...]) -> None:

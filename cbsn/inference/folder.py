@@ -2,6 +2,7 @@
 
 import collections
 import copy
+import dataclasses
 import functools
 import math
 import sys
@@ -21,6 +22,7 @@ from cbsn.files import expanded
 from cbsn.images.image_files import picture_size, pixel_bytes, read_picture, write_picture
 from cbsn.images.picture import Picture
 from cbsn.inference.denoiser import Denoiser
+from cbsn.inference.options import DenoiseOptions
 from cbsn.inference.outputs import check_writable, find_sources, plan_outputs
 from cbsn.noise.removal import Removal, Sample
 from cbsn.orientations import NUM_ORIENTATIONS
@@ -60,7 +62,7 @@ def say_duration(
     """
     sizes = [picture_size(source) for source in sources]
     pixels = sum(width * height for width, height in sizes)
-    orientations = NUM_ORIENTATIONS if denoiser.self_ensemble else 1
+    orientations = NUM_ORIENTATIONS if denoiser.options.self_ensemble else 1
     if pixels * orientations < _LEAST_PIXELS:
         return
     speed = (measure or seconds_per_pixel)(denoiser)
@@ -80,7 +82,7 @@ def say_duration(
 def seconds_per_pixel(denoiser: Denoiser) -> float:
     """Measures how long a pixel takes on this machine, as `say_duration` needs it."""
     once = copy.copy(denoiser)
-    once.self_ensemble = False
+    once.options = dataclasses.replace(denoiser.options, self_ensemble=False)
     side = _SIDE
     while True:
         random = np.random.default_rng(0)
@@ -354,6 +356,9 @@ def _describe(source: Path, error: Exception, progress: tqdm) -> str:
     return in_one_line(f"{source}: {type(error).__name__}: {error}")
 
 
+_DEFAULT_OPTIONS = DenoiseOptions()
+
+
 def denoise_files(
     model_path: str | Path,
     image_paths: Iterable[str | Path],
@@ -362,7 +367,7 @@ def denoise_files(
     format: str = "auto",
     white: float | None = None,
     fast_share: float | None = None,
-    **options: Any,
+    options: DenoiseOptions = _DEFAULT_OPTIONS,
 ) -> int:
     """Denoises every picture of folders or globs, as `denoise_each` does, with one model.
 
@@ -376,7 +381,7 @@ def denoise_files(
         format: one of `cbsn.inference.outputs.FORMATS`.
         white: float > 0, the value of white in the files, as for `read_picture`. Default None.
         fast_share: as for `cbsn.inference.folder.say_duration`. Default None.
-        **options: of `Denoiser.load`.
+        options: of `Denoiser.load`.
 
     Returns:
         Exit status: 0, or 1 if a picture failed.
@@ -388,7 +393,7 @@ def denoise_files(
         ModelError: if the model cannot be loaded.
     """
     return denoise_with(
-        lambda: Denoiser.load(model_path, **options),
+        lambda: Denoiser.load(model_path, options),
         image_paths,
         save_path,
         format=format,

@@ -5,7 +5,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from cbsn.errors import ConfigError, ModelError
+from cbsn.errors import ModelError
+from cbsn.inference.options import ROUNDINGS, Strength
 from cbsn.inference.tiling import Index, Tile
 
 _NOWHERE = np.int32(2**30)
@@ -64,69 +65,6 @@ def _nearest(visible: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     is_before = places - before <= after - places
     distance = np.where(is_before, places - before, after - places)
     return np.where(is_before, before, after), np.minimum(distance, _NOWHERE)
-
-
-LUMA = (0.299, 0.587, 0.114)
-"""What red, green and blue count for in the luma of Rec. 601."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Strength:
-    """The shares of luma and of colour that are removed.
-
-    What a network removes from a pixel is a vector, noisy − denoised. Its luma part is its Rec. 601
-    luma in all three channels, and its colour part is the rest. Gray has no colour.
-
-    Args:
-        luma: float from 0 to 1. Default 1.
-        color: float from 0 to 1. Default None, the same.
-
-    Raises:
-        ConfigError: if one of them is not such a number.
-
-    Example:
-        >>> noisy, denoised = np.array([[0.25]]), np.array([[0.5]])
-        >>> Strength(0.5).blend(noisy, denoised)
-        array([[0.375]])
-    """
-
-    luma: float = 1.0
-    color: float | None = None
-
-    def __post_init__(self):
-        if self.color is None:
-            object.__setattr__(self, "color", self.luma)
-        for flag, share in (("--strength", self.luma), ("--color_strength", self.color)):
-            if not 0 <= share <= 1:
-                raise ConfigError(f"{flag} takes a number from 0 to 1. Received: {flag} {share}")
-
-    @property
-    def is_whole(self) -> bool:
-        """Whether the result is what the network returns."""
-        return self.luma == self.color == 1
-
-    @property
-    def is_none(self) -> bool:
-        """Whether the result is the noisy picture."""
-        return self.luma == self.color == 0
-
-    def blend(self, noisy: np.ndarray, denoised: np.ndarray) -> np.ndarray:
-        """Returns noisy values without the shares of what was removed.
-
-        Args:
-            noisy: float [..., 1 or 3].
-            denoised: of the same shape, in the same units.
-        """
-        removed = noisy - denoised
-        if removed.shape[-1] == 1 or self.luma == self.color:
-            return noisy - self.luma * removed
-        # Channel by channel, so that a pixel does not depend on how many there are at once.
-        luma = sum(weight * removed[..., i, None] for i, weight in enumerate(LUMA))
-        return noisy - (self.color * removed + (self.luma - self.color) * luma)
-
-
-ROUNDINGS = {"round": np.rint, "truncate": np.floor}
-"""How integer pixels are made; the original C-BSN code truncates."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,6 +3,7 @@
 The architecture is rebuilt from the recipe; nothing pickled is ever loaded.
 """
 
+import hashlib
 import io
 import json
 import reprlib
@@ -39,6 +40,14 @@ class _WeightsFile(io.BytesIO):
 def is_model_folder(folder: Path) -> bool:
     """Says whether `folder` looks like a saved model."""
     return (folder / RECIPE).is_file()
+
+
+def model_sha256(recipe: Recipe, network: Any) -> str:
+    """Returns the SHA-256 of the recipe and the weights: the same for a copy of the model."""
+    digest = hashlib.sha256(json.dumps(recipe.to_dict(), sort_keys=True).encode())
+    for weights in network.get_weights():
+        digest.update(weights.tobytes())
+    return digest.hexdigest()
 
 
 def save_model(

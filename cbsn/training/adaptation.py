@@ -17,8 +17,9 @@ from cbsn.errors import LARGEST, ConfigError, DataError, TrainingError, check_nu
 from cbsn.files import CHECKSUMS, expanded
 from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.engines import choose_engine
+from cbsn.inference.options import DenoiseOptions
 from cbsn.inference.outputs import check_writable
-from cbsn.models.folder import RECIPE, WEIGHTS, save_model
+from cbsn.models.folder import RECIPE, WEIGHTS, model_sha256, save_model
 from cbsn.models.loading import load_model
 from cbsn.noise.advice import advise
 from cbsn.noise.correlated_noise import CorrelatedNoise
@@ -271,7 +272,7 @@ def _is_result(folder: Path) -> bool:
 
 def _load(model_path: str | Path, facts: dict[str, Any], **loading: Any) -> Model:
     recipe, network = load_model(model_path, **loading)
-    digest = Denoiser(recipe, network, seed=facts["seed"]).sha256()
+    digest = model_sha256(recipe, network)
     return Model(recipe, network, {_ADAPTED: False, "from": digest, **facts})
 
 
@@ -328,7 +329,9 @@ def _denoised(
     as many as there is time for.
     """
     engine, _ = choose_engine("auto", precision, has_loop=student.network.has_loop)
-    denoise = Denoiser(student.recipe, student.network, engine=engine, self_ensemble=True)
+    denoise = Denoiser(
+        student.recipe, student.network, DenoiseOptions(engine=engine, self_ensemble=True)
+    )
     denoised, most = [], patches_at_once(patches.patch_size)
     started = time.monotonic()
     with tqdm(total=len(patches), unit="patch", desc="its pictures") as bar:

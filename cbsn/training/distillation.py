@@ -16,6 +16,7 @@ from cbsn.data.records import RECORD_SUFFIX, PatchRecords, RecordWriter
 from cbsn.errors import DataError, ImageError, TrainingError, plain_reason
 from cbsn.files import tidy, write_json
 from cbsn.inference.denoiser import Denoiser
+from cbsn.inference.options import DenoiseOptions
 from cbsn.noise.measured_noise import MeasuredNoise
 from cbsn.training.dataset import some_patches
 from cbsn.value_range import value_range
@@ -193,7 +194,8 @@ def _write(
     skip_bad_records: bool,
 ) -> None:
     denoisers = [
-        Denoiser.load(teacher, self_ensemble=True, precision=precision) for teacher in teachers
+        Denoiser.load(teacher, DenoiseOptions(self_ensemble=True, precision=precision))
+        for teacher in teachers
     ]
     facts = {
         "teachers": [denoiser.sha256() for denoiser in denoisers],

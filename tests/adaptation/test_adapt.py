@@ -12,6 +12,7 @@ from cbsn.cli.denoise import adapt_and_denoise_files
 from cbsn.errors import CbsnWarning, ConfigError, DataError, ModelError, TrainingError
 from cbsn.images.image_files import Picture, read_picture, write_picture
 from cbsn.inference.denoiser import Denoiser
+from cbsn.inference.options import DenoiseOptions
 from cbsn.models.folder import save_model
 from cbsn.models.loading import load_model
 from cbsn.noise.camera import simulate_camera
@@ -253,7 +254,8 @@ def test_clean_photographs_fare_no_worse(tmp_path, photographs):
     before, after = (
         np.mean([np.square(denoise(crop / 255.0) - crop / 255.0).mean() for crop in crops])
         for denoise in (
-            Denoiser.load(model, precision="float32") for model in ("photo", tmp_path / "new")
+            Denoiser.load(model, DenoiseOptions(precision="float32"))
+            for model in ("photo", tmp_path / "new")
         )
     )
     assert after <= before * 10 ** (0.1 / 10)
@@ -309,7 +311,7 @@ def test_pictures_are_denoised_with_the_result(tmp_path, noisy, teacher, capsys)
     assert len([*(tmp_path / "out").iterdir()]) == 4
     output, errors = capsys.readouterr()
     assert "4 of 5 pictures denoised" in output and "broken.png" in errors
-    denoise = Denoiser.load(tmp_path / "kept", engine="tensorflow")
+    denoise = Denoiser.load(tmp_path / "kept", DenoiseOptions(engine="tensorflow"))
     expected = denoise(read_picture(noisy / "0.png").pixels)
     np.testing.assert_array_equal(read_picture(tmp_path / "out" / "0.png").pixels, expected)
 

@@ -7,6 +7,7 @@ from PIL import Image
 
 from cbsn.export.export import FACTS
 from cbsn.inference.denoiser import Denoiser
+from cbsn.inference.options import DenoiseOptions
 
 
 def test_all_formats_and_the_next_version(model, run_command, random, tmp_path):
@@ -18,7 +19,9 @@ def test_all_formats_and_the_next_version(model, run_command, random, tmp_path):
     assert sorted(path.name for path in out.iterdir()) == written
     assert sorted(run.stdout.split()) == [str(out / name) for name in written]
 
-    denoise = Denoiser.load(tmp_path / model, precision="float32", engine="tensorflow")
+    denoise = Denoiser.load(
+        tmp_path / model, DenoiseOptions(precision="float32", engine="tensorflow")
+    )
     pictures = random.integers(0, 255, (2, 40, 33, 3), np.uint8)
     loaded = tf.saved_model.load(str(out / "1"))
     result = loaded.signatures["uint8"](images=tf.constant(pictures))["denoised"].numpy()

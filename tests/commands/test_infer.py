@@ -7,6 +7,7 @@ from cbsn.evaluation.conventions import psnr
 from cbsn.images.image_files import Picture, read_picture, write_picture
 from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.engines import ENGINES
+from cbsn.inference.options import DenoiseOptions
 from cbsn.models.loading import load_model
 from cbsn.noise.camera import simulate_camera
 
@@ -68,7 +69,7 @@ def test_engine_and_precision_are_those_asked_for(
     assert run.returncode == 0, run.stderr
     assert f"Precision {precision}: as asked for. Engine {engine}: as asked for." in run.stdout
     model = load_model(golden("small/CBSN_small.ckpt"), precision=precision)
-    expected = Denoiser(*model, engine=engine)(noisy)
+    expected = Denoiser(*model, DenoiseOptions(engine=engine))(noisy)
     np.testing.assert_array_equal(read_picture(tmp_path / "out" / "in.png").pixels, expected)
 
 

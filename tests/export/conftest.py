@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from cbsn.inference.denoiser import Denoiser
+from cbsn.inference.options import DenoiseOptions
 from cbsn.recipes import customised
 
 
@@ -33,7 +34,7 @@ def make_denoiser():
             factor = 40 / np.std(outputs, axis=(0, 1, 2))
             kernel.assign(kernel * factor)
             bias.assign(128 + (bias - np.mean(outputs, axis=(0, 1, 2))) * factor)
-        return Denoiser(recipe, network, **options)
+        return Denoiser(recipe, network, DenoiseOptions(**options))
 
     return make
 

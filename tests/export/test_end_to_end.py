@@ -17,6 +17,7 @@ from cbsn.images.image_files import read_picture, write_picture
 from cbsn.images.picture import Picture
 from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.folder import denoise_each
+from cbsn.inference.options import DenoiseOptions
 from cbsn.value_range import value_range
 from tests.inference.beam.samples import GOOD, REASONS, save_bad, save_good
 from tests.serving.server import StandInServer
@@ -35,7 +36,7 @@ def both(request, server, denoiser, tmp_path, monkeypatch):
     (tmp_path / "in").mkdir()
 
     def run(*flags, white=None, **options):
-        made = Denoiser(denoiser.recipe, denoiser.network, tile=24, **options)
+        made = Denoiser(denoiser.recipe, denoiser.network, DenoiseOptions(tile=24, **options))
 
         def denoise(picture, report):
             white = value_range(picture.pixels.dtype)
@@ -118,7 +119,7 @@ def test_rest_takes_strengths_by_rows_and_by_columns(server, denoiser, random):
     assert by_rows == _ask(server, {**named, "inputs": columns})["outputs"]
     for picture, share, found in zip(pictures, (0, 0.5), by_rows, strict=True):
         options = {"tile": 24, "strength": share, "color_strength": 1}
-        expected = Denoiser(denoiser.recipe, denoiser.network, **options)(picture)
+        expected = Denoiser(denoiser.recipe, denoiser.network, DenoiseOptions(**options))(picture)
         assert np.abs(np.array(found) - expected).max() <= 1
     del rows[0]["color_strength"]
     said = _refused_by_rest(server, {**named, "instances": rows})

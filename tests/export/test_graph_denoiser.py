@@ -3,6 +3,7 @@ import pytest
 import tensorflow as tf
 
 from cbsn.export.graph import GraphDenoiser
+from cbsn.inference.options import DenoiseOptions
 from cbsn.value_range import value_range
 
 SMALL = {
@@ -91,7 +92,7 @@ def test_the_authors_vectors(golden, torch_model, random):
 
     data = np.load(golden("apbsn/wrapper_denoise.npz"))
     recipe, network = torch_model("apbsn")
-    graph = _graph(Denoiser(recipe, network, r3=False, tile=20), tf.float32)
+    graph = _graph(Denoiser(recipe, network, DenoiseOptions(r3=False, tile=20)), tf.float32)
     for size in ("even", "odd"):
         expected = np.clip(data[f"y_{size}_noR3"] / 255, 0, 1)
         result = graph((data[f"x_{size}"] / 255).astype("float32"))

@@ -13,6 +13,7 @@ from cbsn.errors import ImageError
 from cbsn.export.export import write_saved_model
 from cbsn.images.image_files import read_picture, write_picture
 from cbsn.inference.denoiser import Denoiser
+from cbsn.inference.options import DenoiseOptions
 
 DTYPES = {"serving_default": np.float32, "uint8": np.uint8}
 
@@ -331,7 +332,9 @@ def _serve(signatures, name, pictures, luma, color):
 def test_arrays_are_denoised_by_their_strength(signatures, denoiser, random):
     floats = random.random((3, 41, 50, 3), np.float32)
     weaker = Denoiser(
-        denoiser.recipe, denoiser.network, tile=24, strength=0.25, color_strength=0.75
+        denoiser.recipe,
+        denoiser.network,
+        DenoiseOptions(tile=24, strength=0.25, color_strength=0.75),
     )
     for name, pictures in (("serving_default", floats), ("uint8", (floats * 255).astype(np.uint8))):
         result = _serve(signatures, name, pictures, [0, 1, 0.25], [0, 1, 0.75])
@@ -343,7 +346,9 @@ def test_arrays_are_denoised_by_their_strength(signatures, denoiser, random):
 
 
 def test_files_are_denoised_by_their_strength(signatures, denoiser, random):
-    weaker = Denoiser(denoiser.recipe, denoiser.network, tile=24, strength=0.5, color_strength=0.9)
+    weaker = Denoiser(
+        denoiser.recipe, denoiser.network, DenoiseOptions(tile=24, strength=0.5, color_strength=0.9)
+    )
     deep = random.integers(0, 65535, (12, 30, 3), np.uint16)
     pictures = [(deep >> 8).astype(np.uint8), deep, deep >> 4, deep[..., 0].copy()]
     files = [imagecodecs.png_encode(picture) for picture in pictures]
@@ -387,7 +392,7 @@ def test_strengths_that_are_none_are_refused(signatures, name, luma, color, word
 
 
 def test_an_export_of_less_strength_has_it_where_none_is_asked_for(denoiser, random, tmp_path):
-    weaker = Denoiser(denoiser.recipe, denoiser.network, tile=24, strength=0.4)
+    weaker = Denoiser(denoiser.recipe, denoiser.network, DenoiseOptions(tile=24, strength=0.4))
     write_saved_model(tmp_path / "1", weaker, warmup=False)
     signatures = tf.saved_model.load(str(tmp_path / "1")).signatures
     pictures = random.integers(0, 255, (2, 30, 40, 3), np.uint8)

@@ -5,6 +5,7 @@ import pytest
 
 from cbsn.inference import passes
 from cbsn.inference.denoiser import Denoiser
+from cbsn.inference.options import DenoiseOptions
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def test_pixels_are_those_of_the_cpu(run_on, golden, noisy, tmp_path):
         """
     run_on("CPU:0", code)
     for number, model in enumerate(models):
-        result = Denoiser.load(model, precision="float32")(noisy)
+        result = Denoiser.load(model, DenoiseOptions(precision="float32"))(noisy)
         _assert_same_pixels(result, np.load(tmp_path / f"{number}.npy"), model)
 
 
@@ -58,7 +59,7 @@ def test_where_memory_runs_out_pixels_stay(run_on, noisy, tmp_path):
     )
     told = [line for line in output.splitlines() if line.startswith("told")]
     assert [line.count("too little memory") for line in told] == [1, 1], told
-    expected = Denoiser.load("photo_large", precision="float32")(large)
+    expected = Denoiser.load("photo_large", DenoiseOptions(precision="float32"))(large)
     for tile in ("auto", 0):
         _assert_same_pixels(np.load(tmp_path / f"{tile}.npy"), expected, tile)
 
@@ -80,7 +81,9 @@ def test_tiles_have_one_shape_whatever_the_picture(device, noisy, monkeypatch):
         return run
 
     monkeypatch.setattr(passes, "compile_network", compile_recording)
-    denoise = Denoiser.load("photo", precision="float32", engine="tensorflow", tile=128)
+    denoise = Denoiser.load(
+        "photo", DenoiseOptions(precision="float32", engine="tensorflow", tile=128)
+    )
     for height, width in ((250, 300), (287, 440), (300, 262)):
         assert denoise(noisy[:height, :width]).shape == (height, width, 3)
     assert len(shapes) == 1

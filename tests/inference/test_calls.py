@@ -9,6 +9,7 @@ from cbsn.errors import CbsnWarning
 from cbsn.inference import passes
 from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.engines import Calls, Room
+from cbsn.inference.options import DenoiseOptions
 from cbsn.inference.passes import AUTO_TILE
 from cbsn.recipes import customised
 
@@ -71,7 +72,7 @@ def limited(monkeypatch, models):
             return devices[-1]
 
         monkeypatch.setattr(passes, "compile_network", compile_limited)
-        return Denoiser(recipe, network, **options), devices
+        return Denoiser(recipe, network, DenoiseOptions(**options)), devices
 
     return make
 

@@ -10,7 +10,7 @@ from cbsn.errors import ConfigError, ImageError, ModelError
 from cbsn.evaluation.conventions import psnr
 from cbsn.inference import passes
 from cbsn.inference.denoiser import Denoiser
-from cbsn.inference.pixels import Strength
+from cbsn.inference.options import DenoiseOptions, Strength
 from cbsn.models.loading import load_model
 from cbsn.noise.camera import simulate_camera
 from cbsn.recipes import RECIPES, customised
@@ -40,6 +40,8 @@ class Identity:
     is_local = True
     grid = 1
     channels = 3
+    has_loop = False
+    dtype_policy = keras.DTypePolicy("float32")
 
     def __call__(self, x, blind, padding):
         assert not blind
@@ -52,7 +54,7 @@ def test_output_is_the_original_codes(golden, name):
     model = load_model(golden("trained/CBSN_iter201500.ckpt"))
     picture = np.array(Image.open(golden(f"sample_images/{name}")))
     expected = np.array(Image.open(golden(f"trained/infer/{name}")))
-    result = Denoiser(*model, rounding="truncate")(picture)
+    result = Denoiser(*model, DenoiseOptions(rounding="truncate"))(picture)
     off = np.abs(result.astype(int) - expected)
     assert off.max() <= 1
     assert (off > 0).mean() <= 1e-4
@@ -73,7 +75,10 @@ def _assert_equal_but_for_rounding(result, expected):
 @pytest.mark.parametrize("size", [(61, 83), (40, 17)])
 def test_tiles_equal_the_whole(model, noisy, size, tile):
     crop = noisy[: size[0], : size[1]]
-    whole, tiled = Denoiser(*model, tile=0), Denoiser(*model, tile=tile)
+    whole, tiled = (
+        Denoiser(*model, DenoiseOptions(tile=0)),
+        Denoiser(*model, DenoiseOptions(tile=tile)),
+    )
     _assert_equal_but_for_rounding(tiled(crop), whole(crop))
     unit = (crop / 255).astype(np.float32)
     np.testing.assert_allclose(tiled(unit), whole(unit), atol=1e-5)
@@ -119,15 +124,17 @@ def test_every_recipe_denoises_by_tiles_and_in_place(noisy, name, r3):
     options = {"r3": r3, "seed": 3}
     if r3 and name not in CAN_REFINE:
         with pytest.raises(ConfigError, match="omit --r3"):
-            Denoiser(recipe, network, **options)
+            Denoiser(recipe, network, DenoiseOptions(**options))
         return
     for crop, self_ensemble in ((noisy[:61, :83], False), (noisy[:20, :31, 0], True)):
         options = {**options, "self_ensemble": self_ensemble}
-        expected = Denoiser(recipe, network, tile=0, **options)(crop)
+        expected = Denoiser(recipe, network, DenoiseOptions(tile=0, **options))(crop)
         assert expected.shape == crop.shape
         assert 1 < expected.std() < 90
         picture = crop.copy()
-        result = Denoiser(recipe, network, tile=16, **options)(picture, in_place=True)
+        result = Denoiser(recipe, network, DenoiseOptions(tile=16, **options))(
+            picture, in_place=True
+        )
         assert result is picture
         _assert_equal_but_for_rounding(result, expected)
 
@@ -137,7 +144,8 @@ def test_refinement_is_the_recipes_choice_unless_told(noisy, name):
     recipe, network = _small_model(name)
     crop = noisy[:40, :40]
     default, with_r3, without = (
-        Denoiser(recipe, network, **options)(crop) for options in ({}, {"r3": True}, {"r3": False})
+        Denoiser(recipe, network, DenoiseOptions(**options))(crop)
+        for options in ({}, {"r3": True}, {"r3": False})
     )
     np.testing.assert_array_equal(default, with_r3 if name in ("apbsn", "ssbsn") else without)
     assert (with_r3 != without).any()
@@ -149,7 +157,7 @@ def test_a_network_for_gray_takes_colours_one_by_one(noisy, name):
     network = recipe.build_network()
     crop = noisy[:41, :60]
     for tile in (0, 16):
-        denoise = Denoiser(recipe, network, tile=tile)
+        denoise = Denoiser(recipe, network, DenoiseOptions(tile=tile))
         result = denoise(crop)
         for channel in range(3):
             _assert_equal_but_for_rounding(denoise(crop[..., channel]), result[..., channel])
@@ -173,7 +181,7 @@ def test_noise_beyond_the_range_is_taken_where_white_is_given(noisy):
 def test_in_place_is_the_same(denoise, model, random, shape, tile):
     image = random.integers(0, 256, shape).astype(np.uint8)
     expected = denoise(image)
-    result = Denoiser(*model, tile=tile)(image, in_place=True)
+    result = Denoiser(*model, DenoiseOptions(tile=tile))(image, in_place=True)
     assert result is image
     _assert_equal_but_for_rounding(image, expected)
 
@@ -186,7 +194,7 @@ def test_one_graph_serves_pictures_of_all_sizes(random):
             traces.append(x.shape)  # runs while a graph is traced, and at no other time
             return super().__call__(x, **options)
 
-    denoise = Denoiser(RECIPES["cbsn"], Counting(), tile=24)
+    denoise = Denoiser(RECIPES["cbsn"], Counting(), DenoiseOptions(tile=24))
     for height, width in zip(range(1, 100, 9), range(80, 0, -8), strict=False):
         denoise(random.random((height, width, 3)))
     assert len(traces) == 1
@@ -210,10 +218,10 @@ def test_a_gpu_is_given_one_shape(noisy, gpu, monkeypatch, name):
         run = compile_network(*args, **options)
         return lambda x: shapes.add(x.shape) or run(x)
 
-    whole = Denoiser(recipe, network, tile=0, r3=False)
+    whole = Denoiser(recipe, network, DenoiseOptions(tile=0, r3=False))
     assert whole.seconds_per_pixel() is None
     monkeypatch.setattr(passes, "compile_network", counting)
-    tiled = Denoiser(recipe, network, tile=24, r3=False)
+    tiled = Denoiser(recipe, network, DenoiseOptions(tile=24, r3=False))
     window = 24 + 2 * network.halo
     at_once = max(1, int(6_000_000 * (24 / passes.auto_side(network)) ** 2) // window**2)
     for height, width in ((200, 197), (171, 160), (150, 199), (144, 144)):
@@ -236,7 +244,9 @@ def test_a_gpu_sees_what_a_cpu_sees(noisy, monkeypatch):
         results = []
         for there in (False, True):
             monkeypatch.setattr(passes, "has_gpu", lambda there=there: there)
-            results.append(Denoiser(recipe, network, tile=24)(noisy[:100, :120] / 255))
+            results.append(
+                Denoiser(recipe, network, DenoiseOptions(tile=24))(noisy[:100, :120] / 255)
+            )
         np.testing.assert_allclose(*results, rtol=0, atol=1e-5)
 
 
@@ -248,7 +258,7 @@ def test_rounding(noisy):
     crop = noisy[:20, :20]
     deviation = (crop / 255).std(axis=(0, 1)).astype(np.float32)
     for rounding, step in (("round", 1), ("truncate", 0)):
-        result = Denoiser(RECIPES["cbsn"], Shifted(), rounding=rounding)(crop)
+        result = Denoiser(RECIPES["cbsn"], Shifted(), DenoiseOptions(rounding=rounding))(crop)
         np.testing.assert_array_equal(result, np.minimum(crop.astype(int) + step, 255))
 
 
@@ -301,7 +311,7 @@ def test_16_bits_are_used(denoise, noisy):
 def test_shares_of_the_work_add_up(model, random, options, tiles, self_ensemble):
     reported = []
     image = random.integers(0, 256, (40, 50, 3)).astype(np.uint8)
-    denoise = Denoiser(*model, tile=20, self_ensemble=self_ensemble, **options)
+    denoise = Denoiser(*model, DenoiseOptions(tile=20, self_ensemble=self_ensemble, **options))
     denoise(image, reported.append)
     assert len(reported) == tiles * (8 if self_ensemble else 1)
     assert sum(reported) == pytest.approx(1)
@@ -328,12 +338,12 @@ def test_unusable_pictures_say_what_was_received(denoise, image, words):
 @pytest.mark.parametrize("tile", [-1, "big", "-3"])
 def test_unusable_tiles(model, tile):
     with pytest.raises(ConfigError, match="tile"):
-        Denoiser(*model, tile=tile)
+        Denoiser(*model, DenoiseOptions(tile=tile))
 
 
 def test_unusable_rounding(model):
     with pytest.raises(ConfigError, match="round or truncate"):
-        Denoiser(*model, rounding="up")
+        Denoiser(*model, DenoiseOptions(rounding="up"))
 
 
 def test_broken_weights_are_an_error(model, random):
@@ -418,7 +428,7 @@ def test_what_is_under_full_transparency_does_not_matter(model, random, channels
     y, x = np.mgrid[:60, :70]
     inside = np.hypot(y - 30, x - 35) < 20
     alpha = np.where(inside, 255, 0).astype(np.uint8)
-    denoise = Denoiser(*model, tile=24)
+    denoise = Denoiser(*model, DenoiseOptions(tile=24))
     results = []
     for hidden in (0, 255, random.integers(0, 256, colors.shape)):
         image = np.where(inside[..., None], colors, hidden).astype(np.uint8)
@@ -440,7 +450,7 @@ def test_floats_of_less_strength_are_blended(model, denoise, random, shape, shar
     image = random.random(shape)
     if shape[2:] in ((2,), (4,)):
         image[..., -1] = random.random(shape[:2]) < 0.8
-    result = Denoiser(*model, strength=shares[0], color_strength=shares[1])(image)
+    result = Denoiser(*model, DenoiseOptions(strength=shares[0], color_strength=shares[1]))(image)
     noisy, denoised = image.reshape(33, 41, -1), denoise(image).reshape(33, 41, -1)
     colors = noisy.shape[-1] - (noisy.shape[-1] + 1) % 2
     blended = Strength(*shares).blend(noisy[..., :colors], denoised[..., :colors])
@@ -459,8 +469,8 @@ def test_integers_are_blended_before_they_are_rounded(model, random, dtype, shar
     image = random.integers(0, white, (33, 41, 3), dtype, endpoint=True)
     options = {"strength": shares[0], "color_strength": shares[1]}
     for rounding in ("round", "truncate"):
-        result = Denoiser(*model, rounding=rounding, **options)(image)
-        floats = Denoiser(*model, **options)(image / white, white=1) * white
+        result = Denoiser(*model, DenoiseOptions(rounding=rounding, **options))(image)
+        floats = Denoiser(*model, DenoiseOptions(**options))(image / white, white=1) * white
         # The network's input differs by a rounding of float32, which it makes 1e-5 of at most.
         slack = 1e-5 * white
         low, high = (-0.5, 0.5) if rounding == "round" else (-1, 0)
@@ -473,7 +483,7 @@ def test_integers_are_blended_before_they_are_rounded(model, random, dtype, shar
 @pytest.mark.parametrize("ensemble", [False, True])
 def test_no_strength_gives_the_picture_back(model, random, dtype, shares, ensemble):
     options = {"strength": shares[0], "color_strength": shares[1], "self_ensemble": ensemble}
-    denoise = Denoiser(*model, rounding="truncate", **options)
+    denoise = Denoiser(*model, DenoiseOptions(rounding="truncate", **options))
     for shape in ((20, 30), (20, 30, 2), (20, 30, 3), (20, 30, 4)):
         image = (300 * random.random(shape) - (50 if "f" in np.dtype(dtype).str else 0)) % 251
         image = image.astype(dtype)
@@ -487,7 +497,7 @@ def test_no_strength_gives_the_picture_back(model, random, dtype, shares, ensemb
 
 
 def test_full_strength_changes_no_bit(model, denoise, noisy, random):
-    whole = Denoiser(*model, strength=1, color_strength=1)
+    whole = Denoiser(*model, DenoiseOptions(strength=1, color_strength=1))
     floats = random.random((33, 41, 3), np.float32)
     for image in (noisy[:33, :41], noisy[:33, :41].astype(np.uint16) * 257, floats, floats - 0.5):
         np.testing.assert_array_equal(whole(image), denoise(image), strict=True)
@@ -501,11 +511,16 @@ def test_less_strength_by_tiles_and_in_place(noisy, name, r3):
     options = {"r3": r3, "strength": 0.4, "color_strength": 0.7}
     for crop, self_ensemble in ((noisy[:61, :83], False), (noisy[:20, :31], True)):
         options["self_ensemble"] = self_ensemble
-        expected = Denoiser(recipe, network, tile=0, **options)(crop)
+        expected = Denoiser(recipe, network, DenoiseOptions(tile=0, **options))(crop)
         picture = crop.copy()
-        assert Denoiser(recipe, network, tile=16, **options)(picture, in_place=True) is picture
+        assert (
+            Denoiser(recipe, network, DenoiseOptions(tile=16, **options))(picture, in_place=True)
+            is picture
+        )
         _assert_equal_but_for_rounding(picture, expected)
-        whole = Denoiser(recipe, network, tile=0, r3=r3, self_ensemble=self_ensemble)(crop)
+        whole = Denoiser(
+            recipe, network, DenoiseOptions(tile=0, r3=r3, self_ensemble=self_ensemble)
+        )(crop)
         blended = Strength(0.4, 0.7).blend(crop.astype(float), whole.astype(float))
         # Each channel of `whole` was rounded by half a level, and they are mixed by weights that
         # add up to 0.7 and 0.3 times those of the luma.
@@ -515,12 +530,12 @@ def test_less_strength_by_tiles_and_in_place(noisy, name, r3):
 @pytest.mark.parametrize("white", [4095, None])
 def test_less_strength_in_a_range_of_ones_own(model, denoise, noisy, white):
     image = np.minimum(noisy[:40, :50].astype(np.uint16) * 16, 4095)
-    result = Denoiser(*model, strength=0.5)(image, white=white)
+    result = Denoiser(*model, DenoiseOptions(strength=0.5))(image, white=white)
     expected = (image.astype(float) + denoise(image, white=white)) / 2
     # The one is rounded to a level once stretched and once back, the other is half as much off.
     assert np.abs(result - expected).max() <= 1 + 1e-9
     floats = image.astype(np.float32) - 100
-    result = Denoiser(*model, strength=0.5)(floats)
+    result = Denoiser(*model, DenoiseOptions(strength=0.5))(floats)
     expected = (floats.astype(float) + denoise(floats)) / 2
     np.testing.assert_allclose(result, expected, atol=4095 * 1e-6)
 
@@ -528,7 +543,7 @@ def test_less_strength_in_a_range_of_ones_own(model, denoise, noisy, white):
 def test_unusable_strengths(model):
     for options in ({"strength": 1.5}, {"color_strength": -1}, {"strength": float("nan")}):
         with pytest.raises(ConfigError, match="takes a number from 0 to 1"):
-            Denoiser(*model, **options)
+            Denoiser(*model, DenoiseOptions(**options))
 
 
 def _each(denoise, images, white=None):
@@ -541,7 +556,7 @@ def _each(denoise, images, white=None):
 def test_a_batch_is_each_of_its_pictures(random, name, r3, self_ensemble, tile):
     recipe, network = _small_model(name)
     options = {"r3": r3, "self_ensemble": self_ensemble, "tile": tile, "seed": 7}
-    denoise = Denoiser(recipe, network, **options)
+    denoise = Denoiser(recipe, network, DenoiseOptions(**options))
     for shape in ((5, 20, 20, 3), (2, 13, 31, 3), (3, 17, 9, 1), (1, 6, 6, 3)):
         # Each in a range of its own, so that statistics matter.
         levels = random.uniform(0.2, 1, (shape[0], 1, 1, 1))
@@ -584,7 +599,7 @@ def test_a_batch_goes_through_the_network_together(random):
     images = random.random((6, 24, 24, 3))
     for self_ensemble, count in ((False, 6), (True, 48)):
         calls.clear()
-        denoise = Denoiser(RECIPES["cbsn"], Counting(), self_ensemble=self_ensemble)
+        denoise = Denoiser(RECIPES["cbsn"], Counting(), DenoiseOptions(self_ensemble=self_ensemble))
         np.testing.assert_allclose(denoise.batch(images), images, atol=1e-6)
         assert calls == [(count, 40, 40, 3)]
 

@@ -4,6 +4,7 @@ from PIL import Image
 
 from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.folder import say_duration, seconds_per_pixel
+from cbsn.inference.options import DenoiseOptions
 from cbsn.recipes import customised
 
 
@@ -12,7 +13,7 @@ def make_denoiser():
     """A denoiser of 2 channels, whose network sees 20 pixels in each direction."""
     recipe = customised("distill", filters=2, depth=1)
     network = recipe.build_network()
-    return lambda **options: Denoiser(recipe, network, **options)
+    return lambda **options: Denoiser(recipe, network, DenoiseOptions(**options))
 
 
 @pytest.fixture

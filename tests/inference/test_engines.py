@@ -8,6 +8,7 @@ from cbsn.errors import ConfigError
 from cbsn.inference import engines
 from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.engines import choose_engine, compile_network
+from cbsn.inference.options import DenoiseOptions
 from cbsn.models.loading import load_model
 
 
@@ -110,6 +111,8 @@ def test_openvino_denoises_to_a_level(golden, random):
     slope = np.linspace(60, 180, 50)[:, None, None]
     picture = np.clip(slope + random.normal(0, 15, (50, 70, 3)), 0, 255).astype("uint8")
     model = load_model(golden("small/CBSN_small.ckpt"), precision="float32")
-    ours, theirs = (Denoiser(*model, engine=engine, tile=32) for engine in engines.ENGINES)
+    ours, theirs = (
+        Denoiser(*model, DenoiseOptions(engine=engine, tile=32)) for engine in engines.ENGINES
+    )
     # Off by one where the kernels' sums fall on two sides of a half.
     assert np.abs(ours(picture).astype(int) - theirs(picture)).max() <= 1

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from cbsn.errors import ConfigError
-from cbsn.inference.pixels import LUMA, Strength
+from cbsn.inference.options import LUMA, Strength
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.01, float("nan"), float("inf"), -1])

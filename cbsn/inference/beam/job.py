@@ -1,6 +1,7 @@
 """What there is to denoise with Beam, and what came of it."""
 
 import contextlib
+import dataclasses
 import io
 import json
 import shutil
@@ -23,7 +24,8 @@ from cbsn.inference.beam.locations import (
 )
 from cbsn.inference.beam.pipeline import FAILED, DenoisingModelHandler, Work, run_pipeline
 from cbsn.inference.denoiser import Denoiser
-from cbsn.inference.outputs import plan_outputs
+from cbsn.inference.options import DenoiseOptions
+from cbsn.inference.outputs import changed_settings, plan_outputs
 from cbsn.value_range import check_white
 
 _MOST_WORKERS = 1000
@@ -91,7 +93,7 @@ def check_record(output: str, record: dict[str, Any]) -> None:
     try:
         with local_copy(location) as path:
             before = json.loads(path.read_text(encoding="utf-8"))
-        changes = _differences(before, record)
+        changes = changed_settings(before, record)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ConfigError(
             f"{location} cannot be read, so nobody knows how the results there were made. Give "
@@ -117,24 +119,10 @@ def write_record(output: str, record: dict[str, Any]) -> None:
         raise ConfigError(f"{output} cannot be written: {error}. Give another --output.") from error
 
 
-def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Says of each difference what was and what is."""
-    changes = []
-    if before["model"]["sha256"] != now["model"]["sha256"]:
-        was, this = (_describe(each["model"]) for each in (before, now))
-        changes.append(f"model {was} (now {this})")
-    for key in sorted({*before, *now} - {"model"}):
-        if before.get(key) != now.get(key):
-            changes.append(f"{key} {before.get(key)} (now {now.get(key)})")
-    return changes
-
-
-def _describe(model: dict[str, str]) -> str:
-    return f"{model['path']}, SHA-256 {model['sha256'][:12]}"
-
-
 PIXEL_BYTES = 3
 """Of 8-bit RGB, in which `max_megapixels` is counted."""
+
+_DEFAULT_OPTIONS = DenoiseOptions()
 
 _SETTINGS = ("format", "white", "rounding", "r3", "seed", "self_ensemble", "precision", "engine")
 
@@ -148,7 +136,7 @@ def denoise_with_beam(
     white: float | None = None,
     max_megapixels: float = 100,
     beam_flags: Sequence[str] = (),
-    **options: Any,
+    options: DenoiseOptions = _DEFAULT_OPTIONS,
 ) -> int:
     """Denoises every picture of folders or globs that is not denoised yet.
 
@@ -167,7 +155,7 @@ def denoise_with_beam(
             are not decoded, and fail. 100 take 2 GB in all; R3 and the self-ensemble take 1.2 GB
             more each, so that one of them fits into a worker of 4 GB.
         beam_flags: Beam's own flags.
-        **options: of `Denoiser.load`.
+        options: of `Denoiser.load`.
 
     Returns:
         Exit status: 0, or 1 if a picture failed.
@@ -187,13 +175,21 @@ def denoise_with_beam(
     sources = _find_sources(inputs, output)
     targets = _plan(sorted(sources), output, format)
     handler = DenoisingModelHandler(
-        model_path, max_bytes=int(max_megapixels * 1e6 * PIXEL_BYTES), white=white, **options
+        model_path,
+        options,
+        max_bytes=int(max_megapixels * 1e6 * PIXEL_BYTES),
+        white=white,
     )
     # Loaded here, too, so that what is wrong with it is said before there is a pipeline.
     denoiser = handler.load_model()
 
     there = list_files(output)
-    record = _record(model_path, denoiser, inputs, {"format": format, "white": white, **options})
+    record = _record(
+        model_path,
+        denoiser,
+        inputs,
+        {"format": format, "white": white, **dataclasses.asdict(options)},
+    )
     _begin(output, record, there, targets.values())
     works = [
         Work(source, target)

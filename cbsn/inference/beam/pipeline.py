@@ -21,6 +21,7 @@ from cbsn.images.image_files import pixel_bytes, read_picture, write_picture
 from cbsn.images.picture import Picture
 from cbsn.inference.beam.locations import is_url, local_copies, local_copy, new_file
 from cbsn.inference.denoiser import Denoiser
+from cbsn.inference.options import DenoiseOptions
 from cbsn.models.folder import RECIPE, WEIGHTS
 from cbsn.models.loading import RUN_MODELS
 from cbsn.value_range import value_range
@@ -64,6 +65,9 @@ class Failure(NamedTuple):
         return cls(f"{type(error).__name__}: {reason}")
 
 
+_DEFAULT_OPTIONS = DenoiseOptions()
+
+
 class DenoisingModelHandler(ModelHandler[Work, PredictionResult, Denoiser]):
     """Reads and denoises pictures with a model that each worker process loads once.
 
@@ -77,15 +81,21 @@ class DenoisingModelHandler(ModelHandler[Work, PredictionResult, Denoiser]):
         model_path: what `Denoiser.load` takes; or the URL of a saved-model folder, or of a run's.
         max_bytes: pictures whose pixels take more bytes are refused before they are decoded.
         white: float > 0, the value of white in the files, as for `read_picture`. Default None.
-        **options: of `Denoiser.load`.
+        options: of `Denoiser.load`.
 
     Example:
-        >>> handler = DenoisingModelHandler("gs://models/cbsn", max_bytes=3 * 10**8, tile=512)
+        >>> options = DenoiseOptions(tile=512)
+        >>> handler = DenoisingModelHandler("gs://models/cbsn", options, max_bytes=3 * 10**8)
         >>> results = pipeline | beam.Create([Work(noisy, denoised)]) | RunInference(handler)
     """
 
     def __init__(
-        self, model_path: str, *, max_bytes: int, white: float | None = None, **options: Any
+        self,
+        model_path: str,
+        options: DenoiseOptions = _DEFAULT_OPTIONS,
+        *,
+        max_bytes: int,
+        white: float | None = None,
     ):
         super().__init__()
         self._model_path = model_path
@@ -110,7 +120,7 @@ class DenoisingModelHandler(ModelHandler[Work, PredictionResult, Denoiser]):
         """
         select_gpus(None, most=1)  # one picture at a time
         with _local_model(self._model_path) as path:
-            denoiser = Denoiser.load(path, **self._options)
+            denoiser = Denoiser.load(path, self._options)
         logging.getLogger(__name__).info(denoiser.choices)
         return denoiser
 
