@@ -5,7 +5,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 DEMO := demo
 
-.PHONY: demo test test-slow test-gpu lint clean
+.PHONY: demo test test-slow test-gpu coverage lint clean
 
 # Noisy pictures in, denoised ones out: by the model that ships, and by the same after it has had
 # two minutes to get used to these pictures.
@@ -26,9 +26,14 @@ test-slow: $(VENV)/installed-dev
 test-gpu: $(VENV)/installed-dev
 	$(PY) -m pytest -m gpu -rs
 
+# What the fast tests run of the package; what a process of its own runs is not seen.
+coverage: $(VENV)/installed-dev
+	$(PY) -m pytest -n auto -m 'not slow and not gpu' --cov --cov-report=term:skip-covered
+
 lint: $(VENV)/installed-dev
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+	$(PY) -m mypy
 
 clean:
 	rm -rf $(VENV) $(DEMO)
