@@ -153,6 +153,7 @@ def test_every_entry_sets_the_devices_up(model, tmp_path, tf32, enter):
     assert tf32()
 
 
+@pytest.mark.slow
 def test_models_load_without_tensorflow_on_other_backends(model, run_python):
     pytest.importorskip("jax")
     result = run_python(
@@ -177,6 +178,7 @@ def test_cpu_devices_are_for_one_process(no_gpu, cpu_devices, cluster):
         make_strategy(cluster, cpu_devices)
 
 
+@pytest.mark.slow
 def test_the_cpu_can_be_split(run_python):
     result = run_python(
         """
@@ -189,6 +191,7 @@ def test_the_cpu_can_be_split(run_python):
     assert result.stdout == "3\n", result.stderr
 
 
+@pytest.mark.slow
 def test_an_address_that_is_taken_is_named(run_python, monkeypatch):
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))

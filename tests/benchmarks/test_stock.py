@@ -36,6 +36,7 @@ def test_same_tiles(networks, random):
     np.testing.assert_allclose(stock, ours, rtol=0, atol=1e-4 * np.abs(ours).max())
 
 
+@pytest.mark.slow
 def test_same_loss_and_the_same_step(random):
     spec = StepSpec(OURS, "float32", filters=4, num_modules=1, batch_size=1, patch_size=30)
     trainers = [dataclasses.replace(spec, network=name).trainer() for name in (OURS, STOCK)]

@@ -40,6 +40,7 @@ def benchmarks(tmp_path):
     return run
 
 
+@pytest.mark.slow
 def test_command(benchmarks, tmp_path):
     flags = ("--quick", "--repeats", 2, "--pictures", "24x30", "--json", "results.json")
     run = benchmarks("inference", "pipeline", *flags)
@@ -105,6 +106,7 @@ def test_step():
     assert all(side["base"] == step.BASE for side in case["sides"])
 
 
+@pytest.mark.slow
 def test_recipes():
     settings = dataclasses.replace(SMALLEST, pictures=((20, 30),))
     sides = ("cbsn", "ssbsn, R3", "n2n-resunet")
@@ -119,6 +121,7 @@ def test_recipes():
         assert side["seconds_per_megapixel"] == pytest.approx(side["seconds"] / 600e-6)
 
 
+@pytest.mark.slow
 def test_augmentation_is_a_part_of_a_step():
     settings = dataclasses.replace(
         SMALLEST, pictures=(), augmented_batch=1, augmented_patch_size=16, sides=("photo",)
@@ -137,6 +140,7 @@ def test_unknown_sides_are_refused():
         next(step.run(dataclasses.replace(SMALLEST, sides=("float64",))))
 
 
+@pytest.mark.slow
 def test_roofline(monkeypatch):
     monkeypatch.setattr(roofline, "PRECISIONS", ("bfloat16",))
     training, inference = roofline.run(SMALLEST)
@@ -167,6 +171,7 @@ def _forward_flop(filters, side):
     return 2 * products
 
 
+@pytest.mark.slow
 def test_memory_is_of_a_process_of_its_own():
     fields = {"network": step.OURS, "precision": "float32", "filters": 2, "num_modules": 1}
     memory = measure_memory("step", {**fields, "batch_size": 1, "patch_size": 30})

@@ -40,6 +40,7 @@ def test_damaged_pictures_and_data_sets():
     assert counts["mat", "blocks read"] and counts["mat", "picture read"]
 
 
+@pytest.mark.slow
 def test_damaged_models_and_checkpoints():
     counts, faults = run_cases(FEW_MODELS)
     check(counts, faults)

@@ -32,6 +32,7 @@ def test_loss_and_gradients_golden(golden, torch_model, name):
         assert error <= 1e-3, key
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["apbsn", "ssbsn"])
 def test_ten_steps_golden(golden, torch_model, name):
     """The trainer's own steps: normalisation, loss and Adam.
