@@ -225,7 +225,11 @@ class Recipe:
         return NORMALIZATIONS[self.normalization]()
 
     def learning_rate_at(self, step: Tensor) -> Tensor:
-        """Returns the learning rate, a float32 scalar, for a number of steps done."""
+        """Returns the learning rate, a float32 scalar, for a number of steps done.
+
+        Keras' schedules differ: `ExponentialDecay` divides steps as float32, which rounds up to the
+        next rate early in long trainings; the warm-up of `CosineDecay` comes before the cosine.
+        """
         if self.schedule == "cosine":
             done = ops.cast(step, "float32") / self.max_steps
             rising = ops.minimum(1.0, (done + 1 / self.max_steps) / _WARM_UP)

@@ -48,12 +48,7 @@ def new_parser(description: str) -> argparse.ArgumentParser:
 
 
 def add_gpu(parser: argparse._ActionsContainer, *, several: bool = False) -> None:
-    """Adds `--gpu`, as `cbsn.devices.select_gpus` takes it, to a parser or a group of it.
-
-    Args:
-        parser: or a group of it.
-        several: whether the command computes on several GPUs. Default False.
-    """
+    """Adds `--gpu`; `several` says whether the command computes on several GPUs."""
     one = (
         "the GPU to use, by its number: 0 is the first. One GPU does all the work: of several "
         "numbers (0,1) the lowest is taken, and the first GPU where no number or no flag is given; "
@@ -68,36 +63,22 @@ def add_gpu(parser: argparse._ActionsContainer, *, several: bool = False) -> Non
 
 def add_bare_weights(parser: argparse._ActionsContainer) -> None:
     """Adds what a `*.weights.h5` file does not say: `--recipe`, `--channel` and `--num_block`."""
-    parser.add_argument(
-        "--recipe",
-        dest="recipe_name",
-        metavar="NAME",
-        help="method that the network was trained by (cbsn); only a *.weights.h5 file needs it",
-    )
-    parser.add_argument(
-        "--channel",
-        type=_whole_number(1),
-        metavar="C",
-        help="channels of the network; only a *.weights.h5 file needs it",
-    )
-    parser.add_argument(
-        "--num_block",
-        type=_whole_number(1),
-        metavar="N",
-        help="dilated modules in each branch; only a *.weights.h5 file needs it",
-    )
+    only = "; only a *.weights.h5 file needs it"
+    trained = f"method that the network was trained by (cbsn){only}"
+    parser.add_argument("--recipe", dest="recipe_name", metavar="NAME", help=trained)
+    size = _whole_number(1)
+    parser.add_argument("--channel", type=size, metavar="C", help=f"channels of the network{only}")
+    blocks = f"dilated modules in each branch{only}"
+    parser.add_argument("--num_block", type=size, metavar="N", help=blocks)
 
 
 def add_denoising(parser: argparse._ActionsContainer, *, here: bool = True) -> None:
-    """Adds how to denoise, as `cbsn.inference.denoiser.Denoiser.load` takes it.
-
-    These are `--r3`, `--self_ensemble`, `--strength`, `--color_strength`, `--tile`, `--precision`
-    and `--engine`.
+    """Adds how to denoise, most of `cbsn.inference.options.DenoiseOptions`.
 
     Args:
         parser: or a group of it.
         here: whether it is this machine that denoises. If not, there is no `--engine`, and
-            `--precision` is not left to the hardware. Default True.
+            `--precision` is not left to the hardware.
     """
     parser.add_argument(
         "--r3",
@@ -145,12 +126,7 @@ def add_denoising(parser: argparse._ActionsContainer, *, here: bool = True) -> N
 
 
 def add_strength(parser: argparse._ActionsContainer, default: float | None) -> None:
-    """Adds `--strength` and `--color_strength`, as `Denoiser.load` takes them.
-
-    Args:
-        parser: or a group of it.
-        default: of the first; None where it is the server that has one.
-    """
+    """Adds `--strength`, whose default is None where the server has one, and `--color_strength`."""
     of_server = "; without both flags as the model was exported; with the other one only, 1"
     parser.add_argument(
         "--strength",
@@ -170,7 +146,7 @@ def add_strength(parser: argparse._ActionsContainer, default: float | None) -> N
 
 
 def add_rounding(parser: argparse._ActionsContainer) -> None:
-    """Adds `--rounding` and `--seed`, as `Denoiser.load` takes them."""
+    """Adds `--rounding` and `--seed`."""
     parser.add_argument(
         "--rounding",
         choices=("round", "truncate"),
@@ -220,12 +196,7 @@ def add_white(parser: argparse._ActionsContainer) -> None:
 
 
 def add_noise(parser: argparse._ActionsContainer, what: str) -> None:
-    """Adds `--noise`, `--noise_sigma` and `--noise_peak`, as `Noise.parse` takes them.
-
-    Args:
-        parser: or a group of it.
-        what: help on the first, what it is for.
-    """
+    """Adds `--noise`, of which `what` says what it is for, `--noise_sigma` and `--noise_peak`."""
     kinds = "gaussian, poisson, poisson-gaussian or camera"
     parser.add_argument("--noise", help=f"{what}: {kinds}")
     parser.add_argument(
@@ -241,7 +212,7 @@ def add_noise(parser: argparse._ActionsContainer, what: str) -> None:
 
 
 def _whole_number(least: int, most: int = LARGEST) -> Callable[[str], int]:
-    """Returns what argparse makes an int of a flag's text with."""
+    """Returns a type for argparse: an int in a range."""
 
     def parse(text: str) -> int:
         with contextlib.suppress(ValueError):
