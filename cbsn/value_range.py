@@ -3,9 +3,9 @@
 import dataclasses
 import math
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from cbsn.errors import ConfigError, ImageError
 
@@ -16,15 +16,17 @@ _MISSING = 1e37
 """Floats beyond are no brightness: programs write the largest number for pixels without data."""
 
 _FEW = 1e-3
-"""So small a share of a picture's values may be faulty pixels."""
+"""The share of a picture's values below which they may be faulty pixels."""
 
 _BLOCK_BYTES = 2**22
 
 _DARK = 1 / 4
 """Floats in [0, 1] that reach no further are scaled: two bits of their range are unused."""
 
+_BITS = {float(2**bits - 1): bits for bits in range(2, 16, 2)}
 
-def value_range(dtype: Any) -> float:
+
+def value_range(dtype: DTypeLike) -> float:
     """Returns the white level of pictures of a dtype: 255, 65535, or 1 for floats.
 
     Raises:
@@ -36,6 +38,36 @@ def value_range(dtype: Any) -> float:
     if dtype.kind == "f":
         return 1.0
     raise TypeError(f"Pictures are uint8, uint16 or float in [0, 1]. Received: dtype={dtype}")
+
+
+def to_unit(picture: np.ndarray, dtype: DTypeLike = np.float32) -> np.ndarray:
+    """Returns a picture of any dtype in floats, 1.0 being white; values beyond [0, 1] stay."""
+    return picture.astype(dtype) / np.dtype(dtype).type(value_range(picture.dtype))
+
+
+def to_levels(picture: np.ndarray) -> np.ndarray:
+    """Returns a picture of any dtype as float32 in 8-bit levels: 255 is white."""
+    return picture.astype(np.float32) * np.float32(255 / value_range(picture.dtype))
+
+
+def from_unit(unit: np.ndarray, dtype: DTypeLike) -> np.ndarray:
+    """Returns floats, 1.0 being white, as a picture of a dtype; they are clipped to [0, 1]."""
+    unit = np.clip(unit, 0, 1)
+    if np.dtype(dtype).kind == "u":
+        unit = np.rint(unit * value_range(dtype))
+    return unit.astype(dtype)
+
+
+def row_blocks(pixels: np.ndarray) -> Iterator[slice]:
+    """The rows of a picture, a few MB at a time.
+
+    What is computed block by block needs no second array of the size of the picture, which may
+    take hundreds of MB.
+    """
+    height = pixels.shape[0]
+    rows = max(1, _BLOCK_BYTES * height // max(1, pixels.nbytes))
+    for start in range(0, height, rows):
+        yield slice(start, min(start + rows, height))
 
 
 def check_white(white: float | None) -> None:
@@ -111,7 +143,7 @@ class ValueRange:
                 )
             return cls(0.0, float(white), "user")
         most = np.inf if is_float else full
-        if stated is not None and low >= 0 and max(high, 0) <= stated <= most and stated > 0:
+        if stated is not None and low >= 0 and high <= stated <= most and stated > 0:
             return cls(0.0, float(stated), "dtype" if stated == full else "file")
         if is_float:
             in_unit = low >= -ROUNDING_ERROR and high <= 1 + ROUNDING_ERROR
@@ -132,15 +164,10 @@ class ValueRange:
         Of integers these are all above; of floats those that noise does not reach, as it may lie
         beyond black and white.
 
-        Args:
-            pixels: [H, W, C] uint8, uint16 or float, writable.
-            white: float > 0.
-
         Raises:
             ImageError: they are more than faulty pixels can be.
         """
-        is_float = pixels.dtype.kind == "f"
-        low, high = (-white / 2, white * 3 / 2) if is_float else (0, white)
+        low, high = (-white / 2, white * 3 / 2) if pixels.dtype.kind == "f" else (0, white)
         count = sum(
             int(np.count_nonzero((pixels[rows] < low) | (pixels[rows] > high)))
             for rows in row_blocks(pixels)
@@ -156,9 +183,6 @@ class ValueRange:
 
     def few_decide(self, pixels: np.ndarray) -> tuple[int, float] | None:
         """Says whether white is what it is for a few values only, as faulty pixels have.
-
-        Args:
-            pixels: as for `of`.
 
         Returns:
             How many there are above a quarter of the range, and what white would be without them;
@@ -188,35 +212,20 @@ class ValueRange:
                 return each
         return cls(black, white, first.source)
 
-    def is_of(self, dtype: Any) -> bool:
+    def is_of(self, dtype: DTypeLike) -> bool:
         """Whether it is the whole range of a dtype."""
         return (self.black, self.white) == (0.0, value_range(dtype))
 
     def stretch(self, pixels: np.ndarray) -> None:
         """Scales values to the whole range of their dtype (floats: [0, 1]), in place.
 
-        Args:
-            pixels: [H, W, C] uint8, uint16 or float, writable. Integers are at most `white`.
+        Integers are at most `white`.
         """
-        if self.is_of(pixels.dtype):
-            return
-        if pixels.dtype.kind == "u":
-            _apply(pixels, self._table(pixels.dtype, value_range(pixels.dtype) / self.white))
-            return
-        for rows in row_blocks(pixels):
-            block = pixels[rows].astype(np.float64)
-            pixels[rows] = (block - self.black) / (self.white - self.black)
+        self._rescale(pixels, undo=False)
 
     def unstretch(self, pixels: np.ndarray) -> None:
         """Undoes `stretch`, in place; integers come back as they were."""
-        if self.is_of(pixels.dtype):
-            return
-        if pixels.dtype.kind == "u":
-            _apply(pixels, self._table(pixels.dtype, self.white / value_range(pixels.dtype)))
-            return
-        for rows in row_blocks(pixels):
-            block = pixels[rows].astype(np.float64)
-            pixels[rows] = block * (self.white - self.black) + self.black
+        self._rescale(pixels, undo=True)
 
     def change(self, pixels: np.ndarray, other: "ValueRange") -> None:
         """Scales values that were stretched from this range as if from another one, in place."""
@@ -229,27 +238,19 @@ class ValueRange:
             return f"{_BITS[self.white]} bits, white is {self.white:g}"
         return f"black is {self.black:g}, white is {self.white:g}"
 
-    @staticmethod
-    def _table(dtype: np.dtype, scale: float) -> np.ndarray:
-        full = np.iinfo(dtype).max
-        return np.rint(np.clip(np.arange(full + 1) * scale, 0, full)).astype(dtype)
-
-
-def row_blocks(pixels: np.ndarray) -> Iterator[slice]:
-    """The rows of a picture, a few MB at a time.
-
-    What is computed block by block needs no second array of the size of the picture, which may
-    take hundreds of MB.
-    """
-    height = pixels.shape[0]
-    rows = max(1, _BLOCK_BYTES * height // max(1, pixels.nbytes))
-    for start in range(0, height, rows):
-        yield slice(start, min(start + rows, height))
-
-
-_BITS = {float(2**bits - 1): bits for bits in range(2, 16, 2)}
-
-
-def _apply(pixels: np.ndarray, table: np.ndarray) -> None:
-    for rows in row_blocks(pixels):
-        pixels[rows] = table[pixels[rows]]
+    def _rescale(self, pixels: np.ndarray, *, undo: bool) -> None:
+        if self.is_of(pixels.dtype):
+            return
+        span = self.white - self.black
+        if pixels.dtype.kind == "u":
+            full = np.iinfo(pixels.dtype).max
+            scale = self.white / full if undo else full / self.white
+            table = np.rint(np.clip(np.arange(full + 1) * scale, 0, full)).astype(pixels.dtype)
+        for rows in row_blocks(pixels):
+            block = pixels[rows]
+            if pixels.dtype.kind == "u":
+                pixels[rows] = table[block]
+            elif undo:
+                pixels[rows] = block.astype(np.float64) * span + self.black
+            else:
+                pixels[rows] = (block.astype(np.float64) - self.black) / span

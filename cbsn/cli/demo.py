@@ -15,7 +15,8 @@ from PIL import Image
 
 from cbsn.cli.flags import new_parser, run
 from cbsn.evaluation.conventions import psnr
-from cbsn.images.image_files import find_images, read_picture
+from cbsn.images.finding import find_images
+from cbsn.images.image_files import read_picture
 from cbsn.noise.camera import simulate_camera
 from cbsn.noise.synthetic import neighbour_correlation
 

@@ -26,8 +26,9 @@ from cbsn.errors import (
     check_number,
     plain_reason,
 )
-from cbsn.images.picture import Picture
+from cbsn.images.picture import Picture, squeezed
 from cbsn.inference.options import Strength
+from cbsn.value_range import from_unit, to_unit
 
 SIGNATURES = {FILES: (IMAGE_BYTES, DENOISED_BYTES), FLOATS: (IMAGES, DENOISED)}
 """The signatures that the client asks, with the names of their input and output."""
@@ -212,8 +213,6 @@ class Transport(abc.ABC):
 _DARK = 2**14
 """16-bit files whose colours stay below are read in a smaller range by the server."""
 
-_FULL = 65535
-
 
 def denoise_remotely(transport: Transport, picture: Picture) -> Picture:
     """Lets a server denoise one picture.
@@ -236,19 +235,18 @@ def denoise_remotely(transport: Transport, picture: Picture) -> Picture:
     pixels = picture.pixels
     is_dark = pixels.dtype == np.uint16 and picture.color.max() < _DARK
     if is_dark:
-        pixels = pixels / np.float32(_FULL)
+        pixels = to_unit(pixels)
     if pixels.dtype == np.float32:
         result = transport.predict(FLOATS, pixels)
     else:
-        planes = pixels[..., 0] if pixels.shape[-1] == 1 else pixels  # as encoders want gray
-        result = _decode(transport.predict(FILES, imagecodecs.png_encode(planes)))
+        result = _decode(transport.predict(FILES, imagecodecs.png_encode(squeezed(pixels))))
     if (result.shape, result.dtype) != (pixels.shape, pixels.dtype):
         raise ImageError(
             f"the server returned another kind of picture than {pixels.dtype} {pixels.shape}. "
             f"Received: {result.dtype} {result.shape}"
         )
     if is_dark:
-        result = np.rint(np.clip(result, 0, 1) * _FULL).astype(np.uint16)
+        result = from_unit(result, np.uint16)
     return picture.with_pixels(result)
 
 

@@ -24,112 +24,30 @@ _BLOCK = 2**20
 
 
 def load_mat(path: Path, names: Sequence[str] | None = None) -> dict[str, Any]:
-    """Reads variables of a file.
-
-    Args:
-        path: the file.
-        names: which. Default: all.
+    """Reads variables of a file: those of the names, or all.
 
     Raises:
-        Exception: of damaged bytes, whatever the decoder raises.
+        DataError: it cannot be read.
     """
-    with path.open("rb") as file:
-        _check_file(file)
-    return scipy.io.loadmat(path, variable_names=names)
+    try:
+        with path.open("rb") as file:
+            _check_file(file)
+        return scipy.io.loadmat(path, variable_names=names)
+    except Exception as error:  # damaged bytes make the decoder raise almost anything
+        reason = plain_reason(error)
+        raise DataError(f"{path} cannot be read, it may be damaged: {reason}.") from error
 
 
-def _check_file(file: BinaryIO) -> None:
-    header = file.read(_HEADER)
-    order = {b"IM": "<", b"MI": ">"}.get(header[126:128])
-    major = header[125:124:-1] if order == "<" else header[124:125]
-    if order is None or major not in (b"\1", b"\2"):
-        raise ValueError("it is no MATLAB file of version 5")
-    if major == b"\2":
-        return  # of version 7.3; SciPy says so
-    end = file.seek(0, 2)
-    file.seek(_HEADER)
-    while file.tell() < end:
-        kind, size = struct.unpack(f"{order}II", _exactly(file, 8))
-        place = file.tell()
-        if place + size > end:
-            raise ValueError("it is cut off")
-        if kind == _COMPRESSED:
-            inflated = _Inflated(file, size)
-            kind, length = struct.unpack(f"{order}II", _exactly(inflated, 8))
-            _check_matrix(inflated, order, kind, length)
-        else:
-            _check_matrix(file, order, kind, size)
-        file.seek(place + size)
+def read_mat(path: Path, name: str) -> np.ndarray:
+    """Reads one variable.
 
-
-def _check_matrix(file: Any, order: str, kind: int, size: int) -> None:
-    if kind != _MATRIX:
-        raise ValueError(f"it holds an element of kind {kind} where an array should be")
-    if not size:
-        return
-    end = file.tell() + size
-    (flags,) = struct.unpack(f"{order}8xI4x", _exactly(file, 16))
-    of_numbers = flags & 0xFF in (_SPARSE, *_NUMERIC)
-    is_array = flags & 0xFF in range(16)  # others are functions and such
-    allowed = _NUMBERS if of_numbers else _TEXTS
-    count = -2  # of its sizes and its name
-    while file.tell() < end:
-        count += 1
-        kind, length = struct.unpack(f"{order}II", _exactly(file, 8))
-        if kind >> 16:  # a short one, whose values stand in the place of the length
-            kind, length = kind & 0xFFFF, 0
-        elif kind == _MATRIX and not of_numbers:
-            _check_matrix(file, order, kind, length)
-            continue
-        if count == -1 and is_array and (kind not in _INT32 or length < 8 or length % 4):
-            raise ValueError("the sizes of an array are not readable")
-        if kind not in allowed:
-            raise ValueError(f"it holds values of the unknown kind {kind}")
-        _skip(file, -(-length // 8) * 8)
-    parts = {_CHAR: 1, _SPARSE: 3}.get(flags & 0xFF, 1) + bool(flags & _COMPLEX)
-    if file.tell() > end + 8 or ((of_numbers or flags & 0xFF == _CHAR) and count != parts):
-        raise ValueError("the parts of an array are not as long as they should be")
-
-
-def _exactly(file: Any, size: int) -> bytes:
-    content = file.read(size)
-    if len(content) < size:
-        raise ValueError("it is cut off")
-    return content
-
-
-def _skip(file: Any, size: int) -> None:
-    while size > 0:
-        block = file.read(min(size, _BLOCK))
-        if not block:
-            return  # the last part may be shorter than its place
-        size -= len(block)
-
-
-class _Inflated:
-    """The content of a compressed part of a file, from its start to its end."""
-
-    def __init__(self, file: BinaryIO, size: int):
-        self._file, self._rest = file, size
-        self._inflate = zlib.decompressobj()
-        self._buffer = b""
-        self._place = 0
-
-    def tell(self) -> int:
-        return self._place
-
-    def read(self, size: int) -> bytes:
-        while len(self._buffer) < size and not self._inflate.eof:
-            content = self._inflate.unconsumed_tail
-            if not content:
-                content = self._file.read(min(self._rest, _BLOCK))
-                self._rest -= len(content)
-                if not content:
-                    break
-            self._buffer += self._inflate.decompress(content, _BLOCK)
-        content, self._buffer = self._buffer[:size], self._buffer[size:]
-        self._place += len(content)
-        return content
+    Raises:
+        DataError: the file is broken, or has no such variable.
+    """
+    variables = load_mat(path, [name])
+    if name not in variables:
+        raise DataError(f"{path} has no variable {name}.")
+    return variables[name]
 
 
 def read_blocks(path: Path) -> np.ndarray:
@@ -141,10 +59,7 @@ def read_blocks(path: Path) -> np.ndarray:
     Raises:
         DataError: it cannot be read, or does not hold just such an array.
     """
-    try:
-        variables = load_mat(path)
-    except Exception as error:  # damaged bytes make the decoder raise almost anything
-        raise DataError(f"{path} cannot be read, it may be damaged: {error}") from error
+    variables = load_mat(path)
     arrays = [np.asarray(v) for name, v in variables.items() if not name.startswith("__")]
     is_good = [(each.ndim, each.shape[-1:], each.dtype) for each in arrays] == [(5, (3,), np.uint8)]
     if not (is_good and arrays[0].size):
@@ -175,16 +90,89 @@ def write_mat(path: Path, variables: dict[str, Any]) -> None:
         scipy.io.savemat(temporary, variables)
 
 
-def read_mat(path: Path, name: str) -> np.ndarray:
-    """Reads one variable.
+def _check_file(file: BinaryIO) -> None:
+    """Refuses files whose parts are not as they should be, of which SciPy ends the process."""
+    header = file.read(_HEADER)
+    order = {b"IM": "<", b"MI": ">"}.get(header[126:128])
+    major = header[125:124:-1] if order == "<" else header[124:125]
+    if order is None or major not in (b"\1", b"\2"):
+        raise ValueError("it is no MATLAB file of version 5")
+    if major == b"\2":
+        return  # of version 7.3; SciPy says so
+    end = file.seek(0, 2)
+    file.seek(_HEADER)
+    while file.tell() < end:
+        kind, size = struct.unpack(f"{order}II", _exactly(file, 8))
+        place = file.tell()
+        if place + size > end:
+            raise ValueError("it is cut off")
+        if kind == _COMPRESSED:
+            inflated = _Inflated(file, size)
+            _check_matrix(inflated, order, *struct.unpack(f"{order}II", _exactly(inflated, 8)))
+        else:
+            _check_matrix(file, order, kind, size)
+        file.seek(place + size)
 
-    Raises:
-        DataError: the file is broken, or has no such variable.
-    """
-    try:
-        return load_mat(path, [name])[name]
-    except KeyError:
-        raise DataError(f"{path} has no variable {name}.") from None
-    except Exception as error:  # damaged bytes make the decoder raise almost anything
-        reason = plain_reason(error)
-        raise DataError(f"{path} cannot be read, it may be damaged: {reason}.") from error
+
+class _Inflated:
+    """The content of a compressed part of a file, from its start to its end."""
+
+    def __init__(self, file: BinaryIO, size: int):
+        self._file, self._rest = file, size
+        self._inflate = zlib.decompressobj()
+        self._buffer = b""
+        self._place = 0
+
+    def tell(self) -> int:
+        return self._place
+
+    def read(self, size: int) -> bytes:
+        while len(self._buffer) < size and not self._inflate.eof:
+            content = self._inflate.unconsumed_tail
+            if not content:
+                content = self._file.read(min(self._rest, _BLOCK))
+                self._rest -= len(content)
+                if not content:
+                    break
+            self._buffer += self._inflate.decompress(content, _BLOCK)
+        content, self._buffer = self._buffer[:size], self._buffer[size:]
+        self._place += len(content)
+        return content
+
+
+def _check_matrix(file: BinaryIO | _Inflated, order: str, kind: int, size: int) -> None:
+    if kind != _MATRIX:
+        raise ValueError(f"it holds an element of kind {kind} where an array should be")
+    if not size:
+        return
+    end = file.tell() + size
+    (flags,) = struct.unpack(f"{order}8xI4x", _exactly(file, 16))
+    of_numbers = flags & 0xFF in (_SPARSE, *_NUMERIC)
+    is_array = flags & 0xFF in range(16)  # others are functions and such
+    allowed = _NUMBERS if of_numbers else _TEXTS
+    count = -2  # of its sizes and its name
+    while file.tell() < end:
+        count += 1
+        kind, length = struct.unpack(f"{order}II", _exactly(file, 8))
+        if kind >> 16:  # a short one, whose values stand in the place of the length
+            kind, length = kind & 0xFFFF, 0
+        elif kind == _MATRIX and not of_numbers:
+            _check_matrix(file, order, kind, length)
+            continue
+        if count == -1 and is_array and (kind not in _INT32 or length < 8 or length % 4):
+            raise ValueError("the sizes of an array are not readable")
+        if kind not in allowed:
+            raise ValueError(f"it holds values of the unknown kind {kind}")
+        rest = -(-length // 8) * 8
+        while rest > 0 and (block := file.read(min(rest, _BLOCK))):  # the last may be shorter
+            rest -= len(block)
+    parts = {_CHAR: 1, _SPARSE: 3}.get(flags & 0xFF, 1) + bool(flags & _COMPLEX)
+    if file.tell() > end + 8 or ((of_numbers or flags & 0xFF == _CHAR) and count != parts):
+        raise ValueError("the parts of an array are not as long as they should be")
+
+
+def _exactly(file: BinaryIO | _Inflated, size: int) -> bytes:
+    content = file.read(size)
+    if len(content) < size:
+        raise ValueError("it is cut off")
+    return content

@@ -1,8 +1,8 @@
-"""A picture in memory, and what a file may claim of its size."""
+"""A picture in memory, and what the header of its file claims."""
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -12,36 +12,41 @@ from cbsn.value_range import ValueRange, value_range
 MAX_PIXELS = 2**30
 """Pictures of more pixels are refused: a small damaged file may claim any size."""
 
-BOMB_BYTES = 2**28
-BOMB_RATIO = 200
-"""Pixels of more than so many bytes, and more than so many times those of the file, are refused:
-noise cannot be compressed so far, while one colour can a thousand times."""
+_BOMB_BYTES = 2**28
+_BOMB_RATIO = 200
+"""Pixels of more bytes, and of more than this many times those of the file, are refused: noise
+cannot be compressed so far, while one colour can a thousand times."""
 
-
-def refuse_claim(path: Path, width: int, height: int, pixel_bytes: int) -> None:
-    """Refuses a file before its pixels are decoded, if they are too many, or a bomb's.
-
-    Args:
-        path: the file.
-        width: int, its pixels in a row.
-        height: int, its rows.
-        pixel_bytes: int, what the pixels will take.
-
-    Raises:
-        ImageError: as said.
-    """
-    if width * height > MAX_PIXELS:
-        raise ImageError(f"claims {width} x {height} pixels; cut it up.")
-    size = path.stat().st_size
-    if pixel_bytes > BOMB_BYTES and pixel_bytes > BOMB_RATIO * size:
-        raise ImageError(
-            f"claims {width} x {height} pixels in {size:,} bytes, which no noisy picture does: it "
-            "is a decompression bomb, or damaged. If it is good, cut it up."
-        )
-
+INCH = 0.0254
+"""Metres."""
 
 EXIF_PREFIX = b"Exif\0\0"
 """What stands before an EXIF block in most files; `Picture.exif` is without."""
+
+
+class Header(NamedTuple):
+    """What a picture file says of itself, before its pixels are decoded."""
+
+    width: int
+    height: int
+    pixel_bytes: int  # that the pixels will take
+    dtype: str = "uint8"
+
+    def check(self, path: Path) -> None:
+        """Refuses a file whose pixels are too many, or a decompression bomb's.
+
+        Raises:
+            ImageError: for these.
+        """
+        claim = f"claims {self.width} x {self.height} pixels"
+        if self.width * self.height > MAX_PIXELS:
+            raise ImageError(f"{claim}; cut it up.")
+        size = path.stat().st_size
+        if self.pixel_bytes > max(_BOMB_BYTES, _BOMB_RATIO * size):
+            raise ImageError(
+                f"{claim} in {size:,} bytes, which no noisy picture does: it is a decompression "
+                "bomb, or damaged. If it is good, cut it up."
+            )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -60,8 +65,8 @@ class Picture:
             colours back; None if it is the whole range of the dtype.
         xmp: the XMP packet, or None.
         resolution: pixels per metre, horizontal and vertical, or None.
-        extras: what only files of this format hold, such as the chunks of a PNG; `png.Chunks`,
-            `tiff.Tags`, or None.
+        extras: what only files of this format hold: `png.Chunks`, `tiff_metadata.Tags`, the
+            comment of a JPEG file (bytes), or None.
     """
 
     pixels: np.ndarray
@@ -91,3 +96,8 @@ class Picture:
     def with_pixels(self, pixels: np.ndarray) -> "Picture":
         """The same picture and metadata with other pixels [H, W, C]."""
         return dataclasses.replace(self, pixels=pixels)
+
+
+def squeezed(pixels: np.ndarray) -> np.ndarray:
+    """Pixels as encoders take them: those of one channel are [H, W]."""
+    return pixels[..., 0] if pixels.shape[-1] == 1 else pixels

@@ -5,7 +5,6 @@ import functools
 import mmap
 import struct
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -14,75 +13,9 @@ import numpy as np
 from PIL import Image
 
 from cbsn.errors import ImageError
-from cbsn.images.picture import EXIF_PREFIX, Picture, refuse_claim
-from cbsn.images.png import (
-    SIGNATURE,
-    PngFile,
-    decode_deep,
-    inspect_png,
-    is_deep_png,
-    png_pixel_bytes,
-)
+from cbsn.images.picture import EXIF_PREFIX, INCH, Header, Picture, squeezed
+from cbsn.images.png import SIGNATURE, PngFile, inspect_png, png_header
 from cbsn.value_range import row_blocks
-
-_CODESTREAM = b"\xff\x0a"
-_CONTAINER = b"\0\0\0\x0cJXL \r\n\x87\n"
-JPEG_XL_STARTS = (_CODESTREAM, _CONTAINER)
-
-_RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))
-"""Of width to height, by their number, from 1."""
-
-_BITS = (9, 13, 18, 30)
-
-
-def jpeg_xl_size(path: Path) -> tuple[int, int]:
-    """Reads width and height from the header: the decoder takes the memory for any size.
-
-    Raises:
-        ImageError: there is no header.
-    """
-    with path.open("rb") as file:
-        head = _codestream_start(file)
-    if len(head) < 12 or not head.startswith(_CODESTREAM):
-        raise ImageError("has no pixels: the file is damaged or cut off.")
-    bits = int.from_bytes(head[2:], "little")
-
-    def take(count: int) -> int:
-        nonlocal bits
-        value, bits = bits & (1 << count) - 1, bits >> count
-        return value
-
-    is_small = take(1)
-
-    def side() -> int:
-        return 8 * (1 + take(5)) if is_small else 1 + take(_BITS[take(2)])
-
-    height = side()
-    ratio = take(3)
-    if not ratio:
-        return side(), height
-    over, under = _RATIOS[ratio - 1]
-    return height * over // under, height
-
-
-def _codestream_start(file: BinaryIO) -> bytes:
-    start = file.read(len(_CONTAINER))
-    if start != _CONTAINER:
-        return start + file.read(12)
-    while len(head := file.read(8)) == 8:
-        size, kind = struct.unpack(">I4s", head)
-        rest = size - 8
-        if size == 1:
-            rest = int.from_bytes(file.read(8), "big") - 16
-        if kind == b"jxlp":  # a part of it, behind its number
-            file.seek(4, 1)
-        if kind in (b"jxlc", b"jxlp"):
-            return file.read(24)
-        if not 0 <= rest < 2**62:
-            break
-        file.seek(rest, 1)
-    return b""
-
 
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "AVIF", "JPEG2000", "HEIF")
 """Those that are read, where the installed Pillow has them (HEIF: with pillow-heif)."""
@@ -95,70 +28,68 @@ _KINDS = {b"avif": "AVIF", b"avis": "AVIF"} | dict.fromkeys(
 _DEEP_DECODERS = {"AVIF": "avif_decode", "JPEG2000": "jpeg2k_decode"}
 """Of more than 8 bits, of which Pillow keeps 8."""
 
-_INCH = 0.0254
-_METRES = {1: _INCH, 2: 0.01}
+_METRES = {1: INCH, 2: 0.01}
 """Of the units that JFIF has."""
+
+_CODESTREAM = b"\xff\x0a"
+_CONTAINER = b"\0\0\0\x0cJXL \r\n\x87\n"
+_JPEG_XL_STARTS = (_CODESTREAM, _CONTAINER)
+
+_JPEG_XL_RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))
+"""Of width to height, by their number, from 1."""
+
+_JPEG_XL_BITS = (9, 13, 18, 30)
+"""Of a side, by their number."""
+
+_ANIMATION = "is an animation of {} frames; save them one by one."
 
 _size_limit = threading.Lock()
 
 
-def read_with_pillow(path: Path) -> Picture:
-    """Reads a picture with all that travels with it.
+def read_with_pillow(path: Path, start: bytes) -> Picture:
+    """Reads a picture with all that travels with it, from a file that starts with these 26 bytes.
 
     Raises:
         ImageError: the file holds what a `Picture` cannot, or no installed library reads it.
         Exception: of damaged bytes, whatever the decoder raises.
     """
-    start = _start(path)
-    if start.startswith(JPEG_XL_STARTS):
-        refuse_claim(path, *jpeg_xl_size(path), pillow_pixel_bytes(path))
-        return Picture(_checked(_decode(path, "jpegxl_decode")), "JPEG XL")
+    if start.startswith(_JPEG_XL_STARTS):
+        _jpeg_xl_header(path).check(path)
+        return Picture(_checked(imagecodecs.jpegxl_decode(path.read_bytes())), "JPEG XL")
     png = inspect_png(path) if start.startswith(b"\x89PNG") else None
     if png is None:
         with _open(path) as image:
             image.verify()
     picture = _load(path, png)
-    if png and png.is_deep:  # of the 16 bits Pillow has kept 8; they have made room by now
-        picture = picture.with_pixels(_with_channels(decode_deep(path, png)))
-    elif picture.format in _DEEP_DECODERS:
+    # What Pillow had in memory has made room by now.
+    if png and png.is_deep:
+        content = png.pixels_only.getvalue() if png.pixels_only else path.read_bytes()
+        return picture.with_pixels(_with_channels(imagecodecs.png_decode(content)))
+    if picture.format in _DEEP_DECODERS:
         with contextlib.suppress(AttributeError, ValueError, RuntimeError):
-            pixels = _decode(path, _DEEP_DECODERS[picture.format])
-            if pixels.dtype == np.uint16:
-                # Of a picture of 10 or 12 bits the values say which.
+            pixels = getattr(imagecodecs, _DEEP_DECODERS[picture.format])(path.read_bytes())
+            if pixels.dtype == np.uint16:  # of a picture of 10 or 12 bits the values say which
                 return picture.with_pixels(_checked(pixels))
     return picture
 
 
-def pillow_pixel_bytes(path: Path) -> int:
-    """How many bytes the pixels of a file will take, by its header alone."""
-    start = _start(path)
-    if start.startswith(JPEG_XL_STARTS):
-        width, height = jpeg_xl_size(path)
-        return width * height * 4
+def pillow_header(path: Path, start: bytes) -> Header:
+    """The header of a file that starts with these 26 bytes."""
+    if start.startswith(_JPEG_XL_STARTS):
+        return _jpeg_xl_header(path)
     if start.startswith(SIGNATURE):  # Pillow looks at all chunks, and may not like some
-        return png_pixel_bytes(start)
+        return png_header(start)
     with _open(path) as image:
-        return _pixel_bytes(path, image)
+        return _header_of(image)
 
 
-def pillow_size(path: Path) -> tuple[int, int]:
-    """Width and height of a file, by its header alone."""
-    start = _start(path)
-    if start.startswith(JPEG_XL_STARTS):
-        return jpeg_xl_size(path)
-    if start.startswith(SIGNATURE):  # as above
-        return int.from_bytes(start[16:20], "big"), int.from_bytes(start[20:24], "big")
-    with _open(path) as image:
-        return image.size
-
-
-def write_with_pillow(file: BinaryIO, picture: Picture, format: str) -> None:
-    """Writes a picture of 8 bits as `JPEG`, `WEBP` or `BMP`."""
+def write_with_pillow(file: BinaryIO, picture: Picture) -> None:
+    """Writes a picture of 8 bits, whose format is `JPEG`, `WEBP` or `BMP`."""
     options: dict[str, Any] = {
         "JPEG": {"quality": 95, "subsampling": "4:4:4"},
         "WEBP": {"lossless": True, "exact": True},
         "BMP": {},
-    }[format]
+    }[picture.format]
     if picture.exif:
         options["exif"] = EXIF_PREFIX + picture.exif
     if picture.icc_profile:
@@ -166,39 +97,25 @@ def write_with_pillow(file: BinaryIO, picture: Picture, format: str) -> None:
     if picture.xmp:
         options["xmp"] = picture.xmp
     if picture.resolution:
-        options["dpi"] = tuple(each * _INCH for each in picture.resolution)
+        options["dpi"] = tuple(each * INCH for each in picture.resolution)
     if isinstance(picture.extras, bytes):
         options["comment"] = picture.extras
-    pixels = picture.pixels[..., 0] if picture.pixels.shape[-1] == 1 else picture.pixels
-    Image.fromarray(pixels).save(file, format, **options)
+    Image.fromarray(squeezed(picture.pixels)).save(file, picture.format, **options)
 
 
-@contextlib.contextmanager
-def _without_pillow_size_limit() -> Iterator[None]:
-    """Pillow warns from 89 megapixels on, which are an ordinary panorama."""
-    with _size_limit:  # one for all threads
-        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-        try:
-            yield
-        finally:
-            Image.MAX_IMAGE_PIXELS = limit
-
-
-def _start(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(26)
-
-
-def _open(path: Path, content: Any = None) -> Image.Image:
+def _open(path: Path, content: BinaryIO | None = None) -> Image.Image:
     """Opens a file, or what there is in its place."""
     _register_heif()
     Image.init()
     formats = [format for format in _FORMATS if format in Image.OPEN]
-    try:
-        with _without_pillow_size_limit():
+    with _size_limit:  # Pillow warns from 89 megapixels on, which are an ordinary panorama
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
             return Image.open(content or path, formats=formats)
-    except Image.UnidentifiedImageError:
-        raise ImageError(_unknown(path)) from None
+        except Image.UnidentifiedImageError:
+            raise ImageError(_unknown(path)) from None
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
 
 
 @functools.cache
@@ -212,45 +129,47 @@ def _register_heif() -> None:
 
 def _unknown(path: Path) -> str:
     """Says why a file is no picture that is read here."""
-    start = _start(path)
+    with path.open("rb") as file:
+        start = file.read(12)
     kind = _KINDS.get(start[8:12]) if start[4:8] == b"ftyp" else None
     if kind:
         return (
             f"is a {kind} picture, which the installed libraries do not read: convert it to PNG "
             "or TIFF."
         )
-    empty = path.stat().st_size == 0
-    what = "is empty" if empty else "is not a PNG, JPEG, TIFF, WebP or BMP picture"
+    what = "is not a PNG, JPEG, TIFF, WebP or BMP picture" if start else "is empty"
     return f"{what}, or its header is damaged."
 
 
-def _pixel_bytes(path: Path, image: Image.Image) -> int:
+def _header_of(image: Image.Image, sample_bytes: int = 1) -> Header:
     channels = 4 if image.mode == "P" else len(image.getbands())
-    return image.width * image.height * channels * (2 if is_deep_png(_start(path)) else 1)
+    return Header(*image.size, image.width * image.height * channels * sample_bytes)
 
 
 def _load(path: Path, png: PngFile | None) -> Picture:
     """The picture as Pillow has it; of a PNG file of 16 bits without the pixels."""
     with _open(path, png and png.pixels_only) as image:
-        refuse_claim(path, image.width, image.height, _pixel_bytes(path, image))
+        is_jpeg = image.format in ("JPEG", "MPO")
+        _header_of(image, 2 if png and png.is_deep else 1).check(path)
         # The further frames of an MPO are previews or the other eye's view.
         if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
-            raise ImageError(f"is an animation of {image.n_frames} frames; save them one by one.")
+            raise ImageError(_ANIMATION.format(image.n_frames))
         image.load()
-        if image.format in ("JPEG", "MPO") and not _has_end(path):
+        if is_jpeg and not _has_end(path):
             raise ImageError("is cut off: a JPEG file has a mark of its end.")
-        if png and png.depth in (2, 4) and isinstance(image.info.get("transparency"), int):
+        info = image.info
+        if png and png.depth in (2, 4) and isinstance(info.get("transparency"), int):
             # Pillow scales the pixels to 8 bits, and not the one that is transparent.
-            image.info["transparency"] *= 255 // (2**png.depth - 1)
-        exif = image.info.get("exif")
+            info["transparency"] *= 255 // (2**png.depth - 1)
+        exif, xmp = info.get("exif"), info.get("xmp")
         return Picture(
             pixels=np.empty((0, 0, 1), np.uint8) if png and png.is_deep else _pixels(image),
-            format="JPEG" if image.format == "MPO" else image.format,
-            icc_profile=image.info.get("icc_profile") or None,
+            format="JPEG" if is_jpeg else image.format,
+            icc_profile=info.get("icc_profile") or None,
             exif=exif.removeprefix(EXIF_PREFIX) if exif else None,
-            xmp=png.xmp if png else _xmp(image),
-            resolution=png.resolution if png else _resolution(image),
-            extras=png.chunks if png else image.info.get("comment") or None,
+            xmp=png.xmp if png else xmp if isinstance(xmp, bytes) and xmp else None,
+            resolution=png.resolution if png else _resolution(info, is_jpeg),
+            extras=png.chunks if png else info.get("comment") or None,
         )
 
 
@@ -269,17 +188,11 @@ def _has_end(path: Path) -> bool:
         return content.rfind(b"\xff\xd9") > place
 
 
-def _xmp(image: Image.Image) -> bytes | None:
-    xmp = image.info.get("xmp")
-    return xmp if isinstance(xmp, bytes) and xmp else None
-
-
-def _resolution(image: Image.Image) -> tuple[float, float] | None:
+def _resolution(info: dict[str, Any], is_jpeg: bool) -> tuple[float, float] | None:
     """Pixels per metre where the file says them; what only EXIF data say stays there."""
-    if image.format in ("JPEG", "MPO"):
-        density, metres = image.info.get("jfif_density"), _METRES.get(image.info.get("jfif_unit"))
-    else:
-        density, metres = image.info.get("dpi"), _INCH
+    density, metres = info.get("dpi"), INCH
+    if is_jpeg:
+        density, metres = info.get("jfif_density"), _METRES.get(info.get("jfif_unit"))
     if not density or not metres or not all(0 < each < 1e9 for each in density):
         return None
     x, y = density
@@ -303,21 +216,12 @@ def _pixels(image: Image.Image) -> np.ndarray:
     return pixels
 
 
-def _decode(path: Path, decoder: str) -> np.ndarray:
-    """Pixels by one of imagecodecs' decoders, if the installed one has it."""
-    return getattr(imagecodecs, decoder)(path.read_bytes())
-
-
 def _checked(pixels: np.ndarray) -> np.ndarray:
-    """A decoder's array as the pixels of a picture.
-
-    Raises:
-        ImageError: it is none of those that are read here.
-    """
+    """A decoder's array as the pixels of a picture, if it is one that is read here."""
     if pixels.dtype == np.float16:
         pixels = pixels.astype(np.float32)
     if pixels.ndim == 4:
-        raise ImageError(f"is an animation of {len(pixels)} frames; save them one by one.")
+        raise ImageError(_ANIMATION.format(len(pixels)))
     if pixels.dtype not in (np.uint8, np.uint16, np.float32) or pixels.ndim not in (2, 3):
         raise ImageError(f"holds {pixels.dtype} values of shape {pixels.shape}; convert it.")
     pixels = _with_channels(pixels)
@@ -329,3 +233,49 @@ def _checked(pixels: np.ndarray) -> np.ndarray:
 def _with_channels(pixels: np.ndarray) -> np.ndarray:
     """The pixels as pictures have them: gray is [H, W, 1]."""
     return pixels[..., None] if pixels.ndim == 2 else pixels
+
+
+def _jpeg_xl_header(path: Path) -> Header:
+    """Reads the header by itself: the decoder takes the memory for any size."""
+    with path.open("rb") as file:
+        head = _codestream_start(file)
+    if len(head) < 12 or not head.startswith(_CODESTREAM):
+        raise ImageError("has no pixels: the file is damaged or cut off.")
+    bits = int.from_bytes(head[2:], "little")
+
+    def take(count: int) -> int:
+        nonlocal bits
+        value, bits = bits & (1 << count) - 1, bits >> count
+        return value
+
+    is_small = take(1)
+
+    def side() -> int:
+        return 8 * (1 + take(5)) if is_small else 1 + take(_JPEG_XL_BITS[take(2)])
+
+    height = side()
+    if ratio := take(3):
+        over, under = _JPEG_XL_RATIOS[ratio - 1]
+        width = height * over // under
+    else:
+        width = side()
+    return Header(width, height, width * height * 4)
+
+
+def _codestream_start(file: BinaryIO) -> bytes:
+    start = file.read(len(_CONTAINER))
+    if start != _CONTAINER:
+        return start + file.read(12)
+    while len(head := file.read(8)) == 8:
+        size, kind = struct.unpack(">I4s", head)
+        rest = size - 8
+        if size == 1:
+            rest = int.from_bytes(file.read(8), "big") - 16
+        if kind == b"jxlp":  # a part of it, behind its number
+            file.seek(4, 1)
+        if kind in (b"jxlc", b"jxlp"):
+            return file.read(24)
+        if not 0 <= rest < 2**62:
+            break
+        file.seek(rest, 1)
+    return b""

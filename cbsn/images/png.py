@@ -9,10 +9,9 @@ from pathlib import Path
 from typing import BinaryIO
 
 import imagecodecs
-import numpy as np
 
 from cbsn.errors import CbsnWarning, ImageError
-from cbsn.images.picture import Picture
+from cbsn.images.picture import Header, Picture, squeezed
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -29,6 +28,8 @@ _BLOCK = 2**20
 _LEVEL = 4
 """Of compression: a photograph is written 2.5 times as fast as at the usual 6, and 2 % larger."""
 
+_CUT_OFF = "is cut off: a PNG file ends with a chunk IEND."
+
 
 @dataclasses.dataclass(frozen=True)
 class Chunks:
@@ -43,14 +44,13 @@ class Chunks:
     def names(self) -> list[str]:
         """What another format cannot hold of it, for messages; resolutions they can."""
         kinds = dict.fromkeys(kind for kind, _ in self.entries if kind != b"pHYs")
-        texts = [kind for kind in kinds if kind in _TEXT_CHUNKS]
         others = [kind.decode() for kind in kinds if kind not in _TEXT_CHUNKS]
-        return [*others, *(["texts"] if texts else [])]
+        return [*others, *(["texts"] if kinds.keys() & _TEXT_CHUNKS else [])]
 
 
 @dataclasses.dataclass(frozen=True)
 class PngFile:
-    """A PNG file that has been looked through.
+    """A PNG file whose chunks have been read.
 
     Args:
         depth: int, bits of a sample: 1, 2, 4, 8 or 16.
@@ -67,7 +67,7 @@ class PngFile:
 
     @property
     def is_deep(self) -> bool:
-        """Whether it has 16 bits."""
+        """Whether it has 16 bits, of which Pillow keeps 8."""
         return self.depth == 16
 
     @property
@@ -80,16 +80,12 @@ class PngFile:
         return None
 
 
-def is_deep_png(start: bytes) -> bool:
-    """Says whether a file that starts with these 25 bytes is a PNG of 16 bits."""
-    return start.startswith(SIGNATURE) and start[24:25] == b"\x10"
-
-
-def png_pixel_bytes(start: bytes) -> int:
-    """How many bytes the pixels of a PNG file will take that starts with these 26 bytes."""
+def png_header(start: bytes) -> Header:
+    """The header of a PNG file that starts with these 26 bytes."""
     width, height, bits, kind = struct.unpack(">IIBB", start[16:26])
     channels = {0: 1, 2: 3, 3: 4, 4: 2, 6: 4}[kind] * (start[12:16] == b"IHDR")
-    return width * height * channels * (2 if bits == 16 else 1)
+    size, dtype = (2, "uint16") if bits == 16 else (1, "uint8")
+    return Header(width, height, width * height * channels * size, dtype)
 
 
 def inspect_png(path: Path) -> PngFile:
@@ -98,11 +94,11 @@ def inspect_png(path: Path) -> PngFile:
     Raises:
         ImageError: one that the pixels need is damaged, the file is cut off, or an animation.
     """
-    kept, texts_or_bad, places = [], False, []
+    xmp, entries, of_pixels, is_bare = None, [], [], True
     with path.open("rb") as file:
         start = file.read(25)
         if len(start) < 25:
-            raise ImageError("is cut off: a PNG file ends with a chunk IEND.")
+            raise ImageError(_CUT_OFF)
         if not start.startswith(SIGNATURE):
             raise ImageError("is damaged: its first bytes are not a PNG's; copy it as binary data.")
         if start[12:16] != b"IHDR":
@@ -111,38 +107,31 @@ def inspect_png(path: Path) -> PngFile:
         kind = b""
         while kind != b"IEND":
             place = file.tell()
-            head = file.read(8)
-            if len(head) < 8:
-                raise ImageError("is cut off: a PNG file ends with a chunk IEND.")
-            size, kind = struct.unpack(">I4s", head)
-            is_wanted = kind in _KEPT
-            content, matches = _read_chunk(file, size, kind, keep=is_wanted or kind == b"acTL")
+            kind, content, matches = _read_chunk(file)
+            name = kind.decode("latin-1")
             if kind == b"IHDR" and place > len(SIGNATURE):
                 raise ImageError("is damaged: it has two chunks IHDR.")
             is_needed = not kind[0] & 0x20  # the case of the first letter says so
             if is_needed and not matches:
-                raise ImageError(
-                    f"is damaged: the checksum of its chunk {kind.decode('latin-1')} is wrong."
-                )
-            if kind == b"acTL" and int.from_bytes(content[:4], "big") > 1:
-                frames = int.from_bytes(content[:4], "big")
+                raise ImageError(f"is damaged: the checksum of its chunk {name} is wrong.")
+            if kind == b"acTL" and (frames := int.from_bytes(content[:4], "big")) > 1:
                 raise ImageError(f"is an animation of {frames} frames; save them one by one.")
-            if is_wanted and matches:
-                kept.append((kind, content))
             if not matches:
                 warnings.warn(
-                    f"{path}: its chunk {kind.decode('latin-1')} is damaged, and is left out.",
+                    f"{path}: its chunk {name} is damaged, and is left out.",
                     CbsnWarning,
                     stacklevel=2,
                 )
+            elif kind in _KEPT:
+                packet = _xmp_of(kind, content)
+                xmp = xmp or packet
+                entries += [] if packet else [(kind, content)]
             if not matches or kind in _TEXT_CHUNKS | _ANIMATION:
-                texts_or_bad = True
+                is_bare = False
             else:
-                places.append((place, 12 + size))
-        pixels_only = _copy(file, places) if texts_or_bad else None
-    xmp = next((found for kind, content in kept if (found := _xmp_of(kind, content))), None)
-    entries = tuple((kind, content) for kind, content in kept if not _xmp_of(kind, content))
-    return PngFile(start[24], Chunks(entries), xmp, pixels_only)
+                of_pixels.append((place, file.tell() - place))
+        pixels_only = None if is_bare else _copy(file, of_pixels)
+    return PngFile(start[24], Chunks(tuple(entries)), xmp, pixels_only)
 
 
 def write_png(file: BinaryIO, picture: Picture) -> None:
@@ -150,49 +139,43 @@ def write_png(file: BinaryIO, picture: Picture) -> None:
 
     Pillow writes no 16-bit colour, imagecodecs no metadata: so its chunks are put in here.
     """
-    pixels = picture.pixels[..., 0] if picture.pixels.shape[-1] == 1 else picture.pixels
-    png = memoryview(imagecodecs.png_encode(pixels, level=_LEVEL))
-    header = 33  # the signature and the IHDR chunk, which stands first in every PNG
-    file.write(png[:header])
-    own = picture.extras.entries if isinstance(picture.extras, Chunks) else ()
+    png = memoryview(imagecodecs.png_encode(squeezed(picture.pixels), level=_LEVEL))
+    own = [*picture.extras.entries] if isinstance(picture.extras, Chunks) else []
     if picture.icc_profile:
         profile = b"ICC Profile\0\0" + zlib.compress(picture.icc_profile)
         own = [*((kind, c) for kind, c in own if kind != b"sRGB"), (b"iCCP", profile)]
     if picture.resolution and not any(kind == b"pHYs" for kind, _ in own):
         x, y = (min(round(each), 2**31 - 1) for each in picture.resolution)
-        own = [*own, (b"pHYs", struct.pack(">IIB", x, y, 1))]
+        own.append((b"pHYs", struct.pack(">IIB", x, y, 1)))
     if picture.exif:
-        own = [*own, (b"eXIf", picture.exif)]
+        own.append((b"eXIf", picture.exif))
     if picture.xmp:
-        own = [*own, (b"iTXt", _XMP + bytes(5) + picture.xmp)]
+        own.append((b"iTXt", _XMP + bytes(5) + picture.xmp))
+    header = 33  # the signature and the IHDR chunk, which stands first in every PNG
+    file.write(png[:header])
     for kind, content in own:
-        file.write(_chunk(kind, content))
+        body = kind + content
+        checksum = zlib.crc32(body).to_bytes(4, "big")
+        file.write(len(content).to_bytes(4, "big") + body + checksum)
     file.write(png[header:])
 
 
-def decode_deep(path: Path, png: PngFile) -> np.ndarray:
-    """The pixels of a PNG of 16 bits, [H, W] or [H, W, C]."""
-    content = path.read_bytes() if png.pixels_only is None else png.pixels_only.getvalue()
-    return imagecodecs.png_decode(content)
-
-
-def _chunk(kind: bytes, content: bytes) -> bytes:
-    body = kind + content
-    return len(content).to_bytes(4, "big") + body + zlib.crc32(body).to_bytes(4, "big")
-
-
-def _read_chunk(file: BinaryIO, size: int, kind: bytes, *, keep: bool) -> tuple[bytes, bool]:
-    """A chunk's content, empty unless it is to be kept, and whether its checksum is right."""
-    checksum, parts, rest = zlib.crc32(kind), [], size
+def _read_chunk(file: BinaryIO) -> tuple[bytes, bytes, bool]:
+    """A chunk's kind, its content if that is wanted, and whether its checksum is right."""
+    head = file.read(8)
+    if len(head) < 8:
+        raise ImageError(_CUT_OFF)
+    rest, kind = struct.unpack(">I4s", head)
+    checksum, parts = zlib.crc32(kind), []
     while rest:
         block = file.read(min(rest, _BLOCK))
         if not block:
-            raise ImageError("is cut off: a PNG file ends with a chunk IEND.")
+            raise ImageError(_CUT_OFF)
         checksum = zlib.crc32(block, checksum)
         rest -= len(block)
-        if keep:
+        if kind in _KEPT or kind == b"acTL":
             parts.append(block)
-    return b"".join(parts), file.read(4) == checksum.to_bytes(4, "big")
+    return kind, b"".join(parts), file.read(4) == checksum.to_bytes(4, "big")
 
 
 def _copy(file: BinaryIO, places: list[tuple[int, int]]) -> io.BytesIO:

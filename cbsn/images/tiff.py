@@ -1,7 +1,7 @@
 """TIFF files from and to pictures; `cbsn.images.image_files` is the door to all kinds of files.
 
-Large pictures are decoded and encoded piece by piece: beside the pixels, no second copy of them
-is ever in memory, and of the file only the piece at hand.
+Large pictures are decoded and encoded piece by piece: memory never holds a second copy of the
+pixels, and of the file only the piece at hand.
 """
 
 import math
@@ -15,9 +15,9 @@ import numpy as np
 import tifffile
 
 from cbsn.errors import ImageError
-from cbsn.images.picture import Picture, refuse_claim
-from cbsn.images.tiff_metadata import DNG_VERSION_TAG, read_metadata, write_options
-from cbsn.value_range import ValueRange, row_blocks
+from cbsn.images.picture import Header, Picture, squeezed
+from cbsn.images.tiff_metadata import read_metadata, write_options
+from cbsn.value_range import ValueRange, row_blocks, value_range
 
 TIFF_MAGICS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
@@ -26,6 +26,7 @@ RAW = (
     "program, and save it as a TIFF of 16 bits."
 )
 
+_DNG_VERSION_TAG = 50706
 _NODATA_TAG = 42113
 
 CLASSIC_BYTES = 2**32 - 2**25
@@ -62,14 +63,37 @@ def read_tiff(path: Path) -> Picture:
             raise ImageError(f"holds {count} pages; save them one by one.")
         if not page.imagewidth * page.imagelength:
             raise ImageError("has no pixels: the file is damaged.")
-        refuse_claim(path, page.imagewidth, page.imagelength, _pixel_bytes(page))
-        ends = map(sum, zip(page.dataoffsets, page.databytecounts, strict=True))
-        if max(ends, default=0) > file.filehandle.size:
-            raise ImageError("ends before its pixels do: the file is cut off.")
+        _header_of(page).check(path)
         _refuse_gaps(page)
         pixels = _pixels(page)
         _refuse_missing(page, pixels)
         return Picture(pixels, "TIFF", value_range=_stated_range(page), **read_metadata(path, page))
+
+
+def tiff_header(path: Path) -> Header:
+    """The header of the first page."""
+    with tifffile.TiffFile(path) as file:
+        return _header_of(next(whole_pages(file)).aspage())
+
+
+def write_tiff(file: BinaryIO, picture: Picture) -> None:
+    """Writes a picture, compressed without loss, and its metadata but for EXIF branches."""
+    tifffile.imwrite(
+        file,
+        squeezed(picture.pixels),
+        # Left to itself, tifffile takes every compressed picture for small.
+        bigtiff=picture.pixels.nbytes > CLASSIC_BYTES,
+        photometric="minisblack" if picture.color.shape[-1] == 1 else "rgb",
+        planarconfig="contig" if picture.pixels.shape[-1] > 1 else None,
+        extrasamples=None if picture.alpha is None else ["unassalpha"],
+        compression="zlib",
+        predictor=True,
+        metadata=None,
+        software=False,
+        iccprofile=picture.icc_profile,
+        buffersize=_BUFFER_BYTES,
+        **write_options(picture),
+    )
 
 
 def whole_pages(file: tifffile.TiffFile) -> Iterator[Any]:
@@ -86,17 +110,16 @@ def whole_pages(file: tifffile.TiffFile) -> Iterator[Any]:
         last = page.offset
         if not page.is_reduced:
             yield page
-    if last is not None and _next_page(file, last) >= file.filehandle.size:
-        raise ImageError("lists a page beyond its end: the file is cut off.")
+    if last is not None:  # tifffile ends the list in silence where the next one is beyond the file
+        file.filehandle.seek(file.pages.next_page_offset)
+        following = file.filehandle.read(file.tiff.offsetsize)
+        if struct.unpack(file.tiff.offsetformat, following)[0] >= file.filehandle.size:
+            raise ImageError("lists a page beyond its end: the file is cut off.")
 
 
-def _next_page(file: tifffile.TiffFile, offset: int) -> int:
-    """Where the page after the one at `offset` begins, 0 if there is none."""
-    handle, layout = file.filehandle, file.tiff
-    handle.seek(offset)
-    (count,) = struct.unpack(layout.tagnoformat, handle.read(layout.tagnosize))
-    handle.seek(count * layout.tagsize, 1)
-    return struct.unpack(layout.offsetformat, handle.read(layout.offsetsize))[0]
+def _header_of(page: tifffile.TiffPage) -> Header:
+    channels = 3 if page.photometric.name == "PALETTE" else 1
+    return Header(page.imagewidth, page.imagelength, page.nbytes * channels, str(page.dtype))
 
 
 def _refuse_raw(file: tifffile.TiffFile) -> None:
@@ -104,9 +127,9 @@ def _refuse_raw(file: tifffile.TiffFile) -> None:
     file.filehandle.seek(8)
     is_canon = file.filehandle.read(2) == b"CR"
     first = file.pages.first
-    sensor = (32803, 34892)  # a colour filter array, or linear raw values
     pages = [first, *(first.pages or ())]
-    if is_canon or DNG_VERSION_TAG in first.tags or any(p.photometric in sensor for p in pages):
+    sensor = (32803, 34892)  # a colour filter array, or linear raw values
+    if is_canon or _DNG_VERSION_TAG in first.tags or any(p.photometric in sensor for p in pages):
         raise ImageError(RAW)
 
 
@@ -133,9 +156,11 @@ def _stated_range(page: tifffile.TiffPage) -> ValueRange | None:
 
 def _refuse_gaps(page: tifffile.TiffPage) -> None:
     """Refuses files without some of their strips or tiles, which tifffile takes for black."""
+    pieces = [*zip(page.dataoffsets, page.databytecounts, strict=True)]
+    if max(map(sum, pieces), default=0) > page.parent.filehandle.size:
+        raise ImageError("ends before its pixels do: the file is cut off.")
     if page.is_contiguous:
         return
-    pieces = [*zip(page.dataoffsets, page.databytecounts, strict=True)]
     lacking = math.prod(page.chunked) - sum(offset > 0 and size > 0 for offset, size in pieces)
     if lacking > 0:
         raise ImageError(f"lacks {lacking} of its strips or tiles: it is damaged or incomplete.")
@@ -152,44 +177,6 @@ def _refuse_missing(page: tifffile.TiffPage, pixels: np.ndarray) -> None:
         raise ImageError(f"has pixels without data (GDAL's nodata {nodata:g}): cut these off.")
 
 
-def tiff_pixel_bytes(path: Path) -> int:
-    """How many bytes the pixels of a TIFF file will take, by its header alone."""
-    with tifffile.TiffFile(path) as file:
-        return _pixel_bytes(next(whole_pages(file)).aspage())
-
-
-def tiff_size(path: Path) -> tuple[int, int]:
-    """Width and height of a TIFF file, by its header alone."""
-    with tifffile.TiffFile(path) as file:
-        page = next(whole_pages(file)).aspage()
-        return page.imagewidth, page.imagelength
-
-
-def _pixel_bytes(page: tifffile.TiffPage) -> int:
-    return page.nbytes * (3 if page.photometric.name == "PALETTE" else 1)
-
-
-def write_tiff(file: BinaryIO, picture: Picture) -> None:
-    """Writes a picture, compressed without loss, and its metadata but for EXIF branches."""
-    tifffile.imwrite(
-        file,
-        # One plane is [H, W] in TIFF.
-        picture.pixels[..., 0] if picture.pixels.shape[-1] == 1 else picture.pixels,
-        # Left to itself, tifffile takes every compressed picture for small.
-        bigtiff=picture.pixels.nbytes > CLASSIC_BYTES,
-        photometric="minisblack" if picture.color.shape[-1] == 1 else "rgb",
-        planarconfig="contig" if picture.pixels.shape[-1] > 1 else None,
-        extrasamples=None if picture.alpha is None else ["unassalpha"],
-        compression="zlib",
-        predictor=True,
-        metadata=None,
-        software=False,
-        iccprofile=picture.icc_profile,
-        buffersize=_BUFFER_BYTES,
-        **write_options(picture),
-    )
-
-
 def _pixels(page: tifffile.TiffPage) -> np.ndarray:
     photometric = page.photometric.name
     _check(page, photometric)
@@ -202,7 +189,8 @@ def _pixels(page: tifffile.TiffPage) -> np.ndarray:
     if pixels.ndim == 2:
         pixels = pixels[..., None]
     if photometric == "MINISWHITE":
-        np.subtract(_white(pixels.dtype), pixels, out=pixels)
+        white = pixels.dtype.type(value_range(pixels.dtype))
+        np.subtract(white, pixels, out=pixels)
     if [sample.name for sample in page.extrasamples] == ["ASSOCALPHA"]:
         for rows in row_blocks(pixels):
             _make_alpha_straight(pixels[rows])
@@ -214,38 +202,25 @@ def _check(page: tifffile.TiffPage, photometric: str) -> None:
     kinds = ("MINISBLACK", "MINISWHITE", "RGB", "PALETTE")
     jpeg_color = photometric == "YCBCR" and page.compression.name == "JPEG"  # decodes to RGB
     if photometric not in kinds and not jpeg_color:
-        name = {"SEPARATED": "CMYK"}.get(photometric, photometric)
+        name = "CMYK" if photometric == "SEPARATED" else photometric
         raise ImageError(f"is a {name} picture; convert it to gray or RGB.")
-    if (str(page.dtype), page.bitspersample) not in (
-        ("bool", 1),
-        ("uint8", 8),
-        ("uint16", 16),
-        ("float32", 32),
-    ):
+    samples = (("bool", 1), ("uint8", 8), ("uint16", 16), ("float32", 32))
+    if (str(page.dtype), page.bitspersample) not in samples:
         raise ImageError(
             f"stores {page.bitspersample}-bit {page.dtype} samples; "
             "convert them to 8 or 16 bits, or to 32-bit float."
         )
-    if page.axes not in (("YX",) if photometric == "PALETTE" else ("YX", "YXS", "SYX")):
+    is_palette = photometric == "PALETTE"
+    if page.axes not in (("YX",) if is_palette else ("YX", "YXS", "SYX")):
         raise ImageError(f"has the axes {page.axes}; one picture of rows and columns is read.")
-    if photometric != "PALETTE":
-        _check_channels(page)
-
-
-def _check_channels(page: tifffile.TiffPage) -> None:
-    """Raises ImageError unless the channels are gray or RGB, and alpha that the file calls so."""
-    colors = 1 if page.photometric.name.startswith("MINIS") else 3
+    colors, kind = (1, "gray") if photometric.startswith("MINIS") else (3, "RGB")
     extra = [sample.name for sample in page.extrasamples]
-    if page.samplesperpixel == colors + len(extra) and extra in (
-        [],
-        ["ASSOCALPHA"],
-        ["UNASSALPHA"],
-    ):
-        return
-    raise ImageError(
-        f"has {page.samplesperpixel} channels, which are not {'gray' if colors == 1 else 'RGB'} "
-        "and alpha; save each channel as a gray picture (or mark the last one as alpha)."
-    )
+    is_alpha = extra in ([], ["ASSOCALPHA"], ["UNASSALPHA"])
+    if not is_palette and not (is_alpha and page.samplesperpixel == colors + len(extra)):
+        raise ImageError(
+            f"has {page.samplesperpixel} channels, which are not {kind} and alpha; save each "
+            "channel as a gray picture (or mark the last one as alpha)."
+        )
 
 
 def _decode(page: tifffile.TiffPage) -> np.ndarray:
@@ -287,10 +262,8 @@ def _decode_large_strips(page: tifffile.TiffPage) -> np.ndarray:
     file = page.parent.filehandle
     decompress = tifffile.TIFF.DECOMPRESSORS[page.compression]
     native = np.dtype(f"{page.parent.byteorder}u2").isnative
-    strips = zip(page.dataoffsets, page.databytecounts, strict=True)
-    for top, (offset, size) in zip(
-        range(0, page.imagelength, page.rowsperstrip), strips, strict=True
-    ):
+    tops = range(0, page.imagelength, page.rowsperstrip)
+    for top, offset, size in zip(tops, page.dataoffsets, page.databytecounts, strict=True):
         strip = pixels[top : top + page.rowsperstrip]
         file.seek(offset)
         decoded = decompress(file.read(size), out=strip.reshape(-1).view(np.uint8))
@@ -303,13 +276,9 @@ def _decode_large_strips(page: tifffile.TiffPage) -> np.ndarray:
     return pixels
 
 
-def _white(dtype: np.dtype) -> np.generic:
-    return dtype.type(1 if dtype.kind == "f" else np.iinfo(dtype).max)
-
-
 def _make_alpha_straight(pixels: np.ndarray) -> None:
     """Divides the alpha channel out of the colours it was multiplied into, in place."""
-    white = _white(pixels.dtype)
+    white = pixels.dtype.type(value_range(pixels.dtype))
     color, alpha = pixels[..., :-1], pixels[..., -1:]
     scale = np.divide(white, alpha, out=np.zeros(alpha.shape), where=alpha > 0)
     straight = np.minimum(color * scale, white)

@@ -16,14 +16,12 @@ import numpy as np
 import tifffile
 from PIL import ExifTags, Image, TiffImagePlugin
 
-from cbsn.images.picture import EXIF_PREFIX, Picture
+from cbsn.images.picture import EXIF_PREFIX, INCH, Picture
 
-ORIENTATION_TAG = 274
-DNG_VERSION_TAG = 50706
+_ORIENTATION_TAG = 274
 _XMP_TAG = 700
 _UNIT_TAG = 296
-_INCH = 0.0254
-_METRES = {2: _INCH, 3: 0.01}
+_METRES = {2: INCH, 3: 0.01}
 """Of the units in `_UNIT_TAG`; 1 is none."""
 
 _STRUCTURE = frozenset(
@@ -38,11 +36,14 @@ _BRANCHES = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
 _PLACEHOLDERS = {code - 1: code for code in _BRANCHES}
 """tifffile does not write tags that point to branches: these stand in, in the same order."""
 
-_IMAGEJ_TAG = 50839
-"""ImageJ's regions and labels, whose content is in the file's byte order, too."""
-
 _LAYERS_TAG = 37724
 """Photoshop's layers: as noisy as ever, and the file many times as large."""
+
+_SKIPPED = _STRUCTURE | {*_BRANCHES, *_PLACEHOLDERS, ExifTags.IFD.Interop}
+_SKIPPED |= {_ORIENTATION_TAG, _LAYERS_TAG}
+
+_IMAGEJ_TAG = 50839
+"""ImageJ's regions and labels, whose content is in the file's byte order, too."""
 
 _EXIF_TAGS = frozenset(
     {269, 270, 271, 272, 274, 282, 283, 285, 296, 305, 306, 315, 316, 318, 319, 33432, 18246}
@@ -77,27 +78,27 @@ class Tags:
 def read_metadata(path: Path, page: tifffile.TiffPage) -> dict[str, Any]:
     """Returns `icc_profile`, `exif`, `xmp`, `resolution` and `extras` of a page's picture."""
     tags = page.tags
-    skipped = _STRUCTURE | {*_BRANCHES, *_PLACEHOLDERS, ExifTags.IFD.Interop}
-    skipped |= {ORIENTATION_TAG, _LAYERS_TAG}
-    if page.parent.is_shaped:  # tifffile's own description, of how the pixels are stored
-        skipped |= {270}
+    # Where tifffile has its own description, that says how the pixels are stored.
+    skipped = _SKIPPED | ({270} if page.parent.is_shaped else set())
     entries = [tag.astuple() for tag in tags if tag.code not in skipped]
     byteorder = page.parent.byteorder
     if byteorder == ">" and _IMAGEJ_TAG not in tags:
         # tifffile writes big-endian files by way of a second copy of the pixels.
         byteorder, entries = "<", [_swapped(entry) for entry in entries]
     unit = int(tags.valueof(_UNIT_TAG, 2))
-    resolution = None
+    resolution = per_metre = None
     with contextlib.suppress(TypeError, ValueError, ZeroDivisionError):
         x, y = (Fraction(*tags.valueof(code)) for code in (282, 283))
         if x > 0 and y > 0 and (x, y, unit) != (1, 1, 1):  # what tifffile writes for none
             resolution = (x, y, unit)
+            if metres := _METRES.get(unit):
+                per_metre = (float(x) / metres, float(y) / metres)
     xmp, profile = tags.valueof(_XMP_TAG), page.iccprofile
     return {
         "icc_profile": profile if isinstance(profile, bytes) and profile else None,
         "exif": _read_exif(path, page),
         "xmp": xmp if isinstance(xmp, bytes) and xmp else None,
-        "resolution": _per_metre(resolution),
+        "resolution": per_metre,
         "extras": Tags(byteorder, tuple(entries), resolution),
     }
 
@@ -109,24 +110,25 @@ def write_options(picture: Picture) -> dict[str, Any]:
     """
     exif = _exif_of(picture)
     own = picture.extras if isinstance(picture.extras, Tags) else None
-    tags = [(ORIENTATION_TAG, "H", 1, exif.get(ORIENTATION_TAG, 1), True)]
+    tags = [(_ORIENTATION_TAG, "H", 1, exif.get(_ORIENTATION_TAG, 1), True)]
     resolution = None
     if own:
         tags += own.entries
         resolution = own.resolution
     else:
+        texts = {code: exif[code] for code in sorted(_EXIF_TAGS & {*exif})}
         tags += [
-            (code, "s", 0, str(exif[code]).encode(), True)
-            for code in sorted(_EXIF_TAGS & {*exif})
-            if isinstance(exif[code], str)
+            (code, "s", 0, text.encode(), True)
+            for code, text in texts.items()
+            if isinstance(text, str)
         ]
         if picture.xmp:
             tags.append((_XMP_TAG, "B", len(picture.xmp), picture.xmp, True))
         if picture.resolution:  # in whole pixels per metre PNG has it
             resolution = (*(Fraction(each / 100) for each in picture.resolution), 3)
-            inches = [round(each * _INCH) for each in picture.resolution]
+            inches = [round(each * INCH) for each in picture.resolution]
             if all(
-                abs(inch / _INCH - each) < 1
+                abs(inch / INCH - each) < 1
                 for inch, each in zip(inches, picture.resolution, strict=True)
             ):
                 resolution = (*map(Fraction, inches), 2)
@@ -140,19 +142,17 @@ def write_options(picture: Picture) -> dict[str, Any]:
 
 
 def write_exif(path: Path, picture: Picture) -> None:
-    """Appends the branches of a picture's EXIF tree to the file that has been written."""
+    """Appends the branches of a picture's EXIF tree, if it has any, to a file without them."""
     exif = _exif_of(picture)
+    branches = {placeholder: _branch(exif, code) for placeholder, code in _PLACEHOLDERS.items()}
+    if not any(branches.values()):
+        return
     with tifffile.TiffFile(path, mode="r+") as file, path.open("r+b") as raw:
-        head = struct.pack(f"{file.byteorder}H", 43 if file.is_bigtiff else 42)
-        head = (b"II" if file.byteorder == "<" else b"MM") + head
-        if file.is_bigtiff:
-            head += struct.pack(f"{file.byteorder}HHQ", 8, 0, 16)
-        else:
-            head += struct.pack(f"{file.byteorder}I", 8)
-        for placeholder, code in _PLACEHOLDERS.items():
-            branch = _branch(exif, code)
+        head = raw.read(16 if file.is_bigtiff else 8)
+        for placeholder, branch in branches.items():
             if not branch:
                 continue
+            code = _PLACEHOLDERS[placeholder]
             ifd = TiffImagePlugin.ImageFileDirectory_v2(head, group=code)
             for key, value in branch.items():
                 ifd[key] = value
@@ -169,12 +169,6 @@ def write_exif(path: Path, picture: Picture) -> None:
             raw.write(struct.pack(f"{file.byteorder}H", code))
             raw.seek(tag.valueoffset)
             raw.write(struct.pack(f"{file.byteorder}I", end))
-
-
-def has_exif_branches(picture: Picture) -> bool:
-    """Whether `write_exif` has anything to write."""
-    exif = _exif_of(picture)
-    return any(exif.get_ifd(code) for code in _BRANCHES)
 
 
 def _exif_of(picture: Picture) -> Image.Exif:
@@ -197,14 +191,14 @@ def _read_exif(path: Path, page: tifffile.TiffPage) -> bytes | None:
         for code in _BRANCHES:
             if branch := _branch(stored, code):
                 found.get_ifd(code).update(branch)
-    if found.get(ORIENTATION_TAG) == 1:
-        del found[ORIENTATION_TAG]
+    if found.get(_ORIENTATION_TAG) == 1:
+        del found[_ORIENTATION_TAG]
     if not found and not any(found.get_ifd(code) for code in _BRANCHES):
         return None
     with contextlib.suppress(Exception):
         return found.tobytes().removeprefix(EXIF_PREFIX)
     orientation = Image.Exif()
-    orientation[ORIENTATION_TAG] = page.tags.valueof(ORIENTATION_TAG, 1)
+    orientation[_ORIENTATION_TAG] = page.tags.valueof(_ORIENTATION_TAG, 1)
     return orientation.tobytes().removeprefix(EXIF_PREFIX)
 
 
@@ -221,13 +215,6 @@ def _branch(exif: Image.Exif, code: int) -> dict[int, Any]:
     if ExifTags.IFD.Interop in branch:
         branch[ExifTags.IFD.Interop] = dict(exif.get_ifd(ExifTags.IFD.Interop))
     return branch
-
-
-def _per_metre(resolution: tuple[Any, Any, int] | None) -> tuple[float, float] | None:
-    if not resolution or resolution[2] not in _METRES:
-        return None
-    x, y, unit = resolution
-    return float(x) / _METRES[unit], float(y) / _METRES[unit]
 
 
 def _bounded(value: Fraction) -> Fraction:

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from cbsn.errors import ImageError
-from cbsn.images.image_files import find_images, pixel_bytes, read_picture, write_picture
+from cbsn.images.finding import find_images
+from cbsn.images.image_files import read_header, read_picture, write_picture
 from cbsn.value_range import ROUNDING_ERROR
 from data_prep.prepare import prepare
 from tests.fuzz.mutate import cut_off, cut_off_and_filled, damaged
@@ -46,7 +47,7 @@ class Pictures:
         path = self.folder / f"picture{chance.choice(('.png', '.tif', '.jpg'))}"
         path.write_bytes(content)
         assert find_images(self.folder) == [path]
-        claimed = pixel_bytes(path)
+        claimed = read_header(path).pixel_bytes
         try:
             picture = read_picture(path)
         except ImageError as error:

@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cbsn.images.image_files import find_images, read_picture
+from cbsn.images.finding import find_images
+from cbsn.images.image_files import read_picture
 from cbsn.noise import advise, estimate_noise, estimate_noise_of_residuals
 from cbsn.noise.synthetic import neighbour_correlation
 

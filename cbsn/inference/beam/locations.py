@@ -11,7 +11,7 @@ from apache_beam.io.filesystem import BeamIOError, CompressionTypes
 from apache_beam.io.filesystems import FileSystems
 
 from cbsn.errors import CbsnError, ConfigError, DataError, plain_reason
-from cbsn.images.image_files import IMAGE_SUFFIXES, find_images
+from cbsn.images.finding import IMAGE_SUFFIXES, find_images
 
 # Otherwise what is called *.gz would be unpacked on the way.
 _AS_IT_IS = {"compression_type": CompressionTypes.UNCOMPRESSED}

@@ -17,7 +17,7 @@ from apache_beam.runners.runner import PipelineState
 from cbsn.devices import select_gpus
 from cbsn.errors import CbsnError, ConfigError, ImageError, ModelError, PipelineError, plain_reason
 from cbsn.files import CHECKSUMS
-from cbsn.images.image_files import pixel_bytes, read_picture, write_picture
+from cbsn.images.image_files import read_header, read_picture, write_picture
 from cbsn.images.picture import Picture
 from cbsn.inference.beam.locations import is_url, local_copies, local_copy, new_file
 from cbsn.inference.denoiser import Denoiser
@@ -155,7 +155,7 @@ class DenoisingModelHandler(ModelHandler[Work, PredictionResult, Denoiser]):
             return Failure.of(error, source)
 
     def _check_size(self, path: Path) -> None:
-        size = pixel_bytes(path)
+        size = read_header(path).pixel_bytes
         if size > self._max_bytes:
             raise ImageError(
                 f"{path}: its pixels would take {size / 1e6:,.0f} MB, and the limit is "

@@ -1,0 +1,105 @@
+"""Picture files by their names: those that a pattern stands for, and the format of a suffix."""
+
+import contextlib
+import glob
+import warnings
+from pathlib import Path
+
+from cbsn.errors import CbsnWarning, DataError, ImageError
+from cbsn.files import expanded
+
+SUFFIX_OF_FORMAT = {
+    "PNG": ".png",
+    "JPEG": ".jpg",
+    "TIFF": ".tif",
+    "WEBP": ".webp",
+    "BMP": ".bmp",
+}
+"""The formats that are read and written, with the suffix of the files of each."""
+
+_OTHER_SUFFIXES = {
+    **dict.fromkeys((".jpeg", ".jpe", ".jfif", ".jif", ".jfi"), "JPEG"),
+    ".tiff": "TIFF",
+}
+_ONLY_READ = {".avif", ".gif", ".heic", ".heif", ".hif", ".jp2", ".j2k", ".jpx", ".jxl"}
+
+IMAGE_SUFFIXES = frozenset({*SUFFIX_OF_FORMAT.values(), *_OTHER_SUFFIXES, *_ONLY_READ})
+"""Suffixes, in lower case, of the files that a folder is searched for."""
+
+_RAW_SUFFIXES = frozenset(
+    {".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dng", ".erf", ".iiq", ".mrw", ".nef", ".nrw"}
+    | {".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".srw", ".x3f"}
+)
+_SKIPPED_SUFFIXES = frozenset({".exr", ".hdr", ".pbm", ".pgm", ".ppm", ".psb", ".psd", ".svg"})
+"""Pictures all the same: a folder's are named as skipped, as raw files are."""
+
+
+def find_images(pattern: str | Path) -> list[Path]:
+    """The picture files that a folder, a glob or a single name stands for.
+
+    Args:
+        pattern: a folder (its files with one of `IMAGE_SUFFIXES`, not those of its sub-folders),
+            a glob (every file it matches; `**` is any depth), or one file. `~` is expanded. Folders
+            may have `[`, `*` and `?` in their names: what exists is taken by its name.
+
+    Returns:
+        At least one path, sorted. Of a folder's other pictures, such as raw files, a `CbsnWarning`
+        says that they are skipped.
+
+    Raises:
+        DataError: nothing was found, or a folder cannot be read.
+        ConfigError: the pattern begins with `~NAME`, and there is no such user.
+    """
+    path = expanded(pattern)
+    try:
+        if path.is_file():
+            return [path]
+        if path.is_dir():
+            found = _in_folder(path)
+            sought = f"no picture ({', '.join(sorted(IMAGE_SUFFIXES))}) in the folder {path}"
+        else:
+            found = _matches(path)
+            sought = f"no file matches {path}"
+    except OSError as error:
+        raise DataError(
+            f"{error.filename or path} cannot be read ({error.strerror}). Give a folder of "
+            f"pictures, a glob in quotes, or one file that you may read. Received: {pattern}"
+        ) from error
+    if not found:
+        raise DataError(f"{sought}. Give a folder of pictures, a glob in quotes, or one file.")
+    return sorted(found)
+
+
+def _in_folder(folder: Path) -> list[Path]:
+    visible = [each for each in folder.iterdir() if not each.name.startswith(".")]
+    skipped = [each for each in visible if each.suffix.lower() in _RAW_SUFFIXES | _SKIPPED_SUFFIXES]
+    if skipped:
+        first = min(skipped)
+        reason = "a raw file" if first.suffix.lower() in _RAW_SUFFIXES else "of a kind not read"
+        files = f"{len(skipped)} file{'s' * (len(skipped) > 1)}"
+        warnings.warn(
+            f"skipped in {folder}: {files} of other kinds, such as {first.name} ({reason}). "
+            "Convert them to TIFF or PNG.",
+            CbsnWarning,
+            stacklevel=3,
+        )
+    return [each for each in visible if each.suffix.lower() in IMAGE_SUFFIXES and each.is_file()]
+
+
+def _matches(path: Path) -> list[Path]:
+    """The files that a glob matches below the folders that are there by their very names."""
+    base = next(each for each in (path, *path.parents) if each.exists() or each == each.parent)
+    rest = path.relative_to(base)
+    if rest.parts:
+        with contextlib.suppress(NotADirectoryError):
+            next(base.iterdir(), None)  # glob is silent about folders that it may not read
+    matches = {base / each for each in glob.glob(str(rest), root_dir=base, recursive=True)}  # noqa: PTH207
+    return [each for each in matches if each.is_file()]
+
+
+def format_of_suffix(suffix: str) -> str:
+    """The format, a key of `SUFFIX_OF_FORMAT`, that a file name's suffix (`.jpeg`) stands for."""
+    by_suffix = {suffix: format for format, suffix in SUFFIX_OF_FORMAT.items()} | _OTHER_SUFFIXES
+    if suffix.lower() not in by_suffix:
+        raise ImageError(f"No picture format has the suffix {suffix!r}; use {sorted(by_suffix)}.")
+    return by_suffix[suffix.lower()]
