@@ -1,14 +1,15 @@
-"""Where the results of picture files go."""
+"""Where the results of picture files go, and whether those there are of the same settings."""
 
 import collections
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from cbsn.errors import ConfigError, ImageError
-from cbsn.images.image_files import SUFFIX_OF_FORMAT, find_images, format_of_suffix
+from cbsn.images.finding import SUFFIX_OF_FORMAT, find_images, format_of_suffix
 
 FORMATS = ("auto", *(format.lower() for format in SUFFIX_OF_FORMAT))
 """What `--format` takes. `auto` keeps the source's, but writes PNG where that is JPEG."""
@@ -141,3 +142,22 @@ def _check_overwriting(targets: dict[Path, Path]) -> None:
                 "Denoise them into two folders, or rename one."
             )
         writers[file] = source
+
+
+def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Says of each difference between two runs what was and what is.
+
+    Args:
+        before: the settings, JSON values by name, that results were made with. One is the `model`,
+            its `path` and `sha256`: it may have moved.
+        now: those of the run to come.
+    """
+    changes = []
+    if before["model"]["sha256"] != now["model"]["sha256"]:
+        models = (each["model"] for each in (before, now))
+        was, this = (f"{model['path']}, SHA-256 {model['sha256'][:12]}" for model in models)
+        changes.append(f"model {was} (now {this})")
+    for key in sorted({*before, *now} - {"model"}):
+        if before.get(key) != now.get(key):
+            changes.append(f"{key} {before.get(key)} (now {now.get(key)})")
+    return changes
