@@ -11,18 +11,24 @@ import uuid
 import weakref
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
 from cbsn.errors import ConfigError, ModelError, plain_reason
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
 _TEMPORARY = re.compile(r"\..*\.[0-9a-f]{8}(\.[^.]+)?", re.DOTALL)
 _OLD = ".old"
+
 _LONGEST = 255
-"""Bytes of a file's name that Linux, macOS and Windows take at least."""
+"""Bytes that Linux, macOS and Windows allow for a file name."""
 
 
 def expanded(path: str | os.PathLike) -> Path:
-    """Returns a path whose `~` or `~user` at the start is the home folder.
+    """Replaces a leading `~` or `~user` by the home folder.
 
     Raises:
         ConfigError: there is no such user, or the path is empty.
@@ -39,17 +45,11 @@ def expanded(path: str | os.PathLike) -> Path:
 
 @contextlib.contextmanager
 def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
-    """Gives a temporary name beside `path`; renames it to `path` if the block succeeds.
+    """Yields a temporary name in the folder of `path`; renames it to `path` if the block succeeds.
 
     The file is flushed to disk before the rename, so after a crash `path` holds either the
     old content or the new, never a part. If the block raises, the temporary file is removed.
-
-    Args:
-        path: where the finished file shall stand. Its folder must exist.
-
-    Yields:
-        The temporary path, in the same folder and with the same suffix, to be written by the
-        caller.
+    It has the suffix of `path`, whose folder must exist.
     """
     path = Path(path)
     temporary = _temporary(path, path.stem, path.suffix)
@@ -63,17 +63,10 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Gives a temporary folder beside `path`; renames it to `path` if the block succeeds.
+    """Does what `atomic_path` does for a folder of files, in place of one that is there already.
 
-    As `atomic_path`, for a folder of files. One that is there already is replaced. A folder cannot
-    be renamed onto another one, so the old one is set aside for a moment; `tidy` brings it back
-    if the process is killed just then.
-
-    Args:
-        path: where the finished folder shall stand. Its parent must exist.
-
-    Yields:
-        The temporary folder, to be filled by the caller.
+    A folder cannot be renamed onto another one, so the old one is set aside for a moment; `tidy`
+    brings it back if the process is killed just then.
     """
     temporary = _temporary(path, path.name)
     temporary.mkdir()
@@ -97,17 +90,14 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 def remove_folder(path: Path) -> None:
-    """Deletes a folder; killed meanwhile, the process leaves no half of one under its name."""
+    """Deletes a folder; a process killed meanwhile leaves no half of it under its name."""
     doomed = _temporary(path, path.name)
     path.rename(doomed)
     shutil.rmtree(doomed)
 
 
 def tidy(folder: Path) -> None:
-    """Cleans a folder of what a killed process left half done in it.
-
-    Nobody else may be writing there.
-    """
+    """Removes what a killed process left half done in a folder that nobody else is writing to."""
     for path in [*folder.iterdir()]:
         match = _TEMPORARY.fullmatch(path.name)
         if not match:
@@ -140,24 +130,43 @@ def _flush(path: Path) -> None:
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
-    r"""Writes `text` (UTF-8) to `path` atomically.
+    r"""Writes `text` to `path` atomically, as UTF-8.
 
-    Names of files may be of any bytes, and Python has those that are no UTF-8 as surrogates: they
-    are written as `\udcff`, so that whoever reads the file can.
+    What is no UTF-8 in the names of files, which may be of any bytes, is written as `\udcff`.
     """
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
-def write_json(path: str | os.PathLike, value: Any) -> None:
+def write_json(path: str | os.PathLike, value: object) -> None:
     """Writes `value` as indented JSON to `path` atomically."""
-    write_text(path, json.dumps(value, indent=2, sort_keys=False) + "\n")
+    write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def read_small(path: Path, largest: int) -> bytes:
+    """Reads a file that should have at most `largest` bytes.
+
+    Raises:
+        OSError: it cannot be read, or is no file.
+        ValueError: it is larger.
+    """
+    with _open(path) as file:
+        content = file.read(largest + 1)
+    if len(content) > largest:
+        raise ValueError(f"{path} is larger than {largest:,} bytes")
+    return content
+
+
+def _open(path: Path) -> BinaryIO:
+    if not path.is_file():  # a pipe would be waited for
+        raise FileNotFoundError(errno.ENOENT, "no such file", str(path))
+    return path.open("rb")
 
 
 CHECKSUMS = "SHA256SUMS"
 
 _LARGEST = 1 << 20
-"""Bytes of such a file: there are a few lines in ours."""
+"""Bytes of such a file: ours have a few lines."""
 
 
 def write_checksums(folder: Path) -> None:
@@ -167,14 +176,10 @@ def write_checksums(folder: Path) -> None:
 
 
 def verify_checksums(folder: Path, required: Iterable[str] = ()) -> None:
-    """Compares a folder's files with their checksums.
-
-    Args:
-        folder: where `write_checksums` was.
-        required: names of files that must be among them.
+    """Compares the files of a folder with what `write_checksums` wrote, `required` among them.
 
     Raises:
-        ModelError: if a file is missing, or not the one that was written.
+        ModelError: a file is missing, or not the one that was written.
     """
     try:
         lines = read_small(folder / CHECKSUMS, _LARGEST).decode().splitlines()
@@ -191,9 +196,9 @@ def verify_checksums(folder: Path, required: Iterable[str] = ()) -> None:
                     f"{CHECKSUMS}). Copy the folder again."
                 )
         missing = {*required} - {name for _, name in entries}
+    except ModelError:
+        raise
     except (OSError, ValueError) as error:
-        if isinstance(error, ModelError):
-            raise
         raise ModelError(
             f"{folder}: incomplete, or not to be read ({plain_reason(error)}). Copy the folder "
             "again."
@@ -205,40 +210,12 @@ def verify_checksums(folder: Path, required: Iterable[str] = ()) -> None:
         )
 
 
-def read_small(path: Path, largest: int) -> bytes:
-    """Reads a file that should be small, whatever it is.
-
-    Args:
-        path: of the file.
-        largest: bytes that it may have.
-
-    Raises:
-        OSError: it cannot be read.
-        ValueError: it is larger, or no file: a pipe would be waited for.
-    """
-    if not path.is_file():
-        raise FileNotFoundError(errno.ENOENT, "no such file", str(path))
-    with path.open("rb") as file:
-        content = file.read(largest + 1)
-    if len(content) > largest:
-        raise ValueError(f"{path} is larger than {largest:,} bytes")
-    return content
-
-
 def _sha256(path: Path) -> str:
-    if not path.is_file():
-        raise FileNotFoundError(errno.ENOENT, "no such file", str(path))
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
+    digest = hashlib.sha256()
+    with _open(path) as file:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
-
-
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None
 
 
 class FolderLock:
@@ -247,23 +224,18 @@ class FolderLock:
     def __init__(self, folder: Path, mode: int):
         descriptor = os.open(folder, os.O_RDONLY)
         # Not __del__, which may find no `os` any more when the interpreter ends.
-        self._close = weakref.finalize(self, os.close, descriptor)
+        self.close = weakref.finalize(self, os.close, descriptor)
         try:
             fcntl.flock(descriptor, mode)
         except BaseException:
-            self._close()
+            self.close()
             raise
-
-    def close(self) -> None:
-        """Gives the lock back."""
-        self._close()
 
 
 def share_folder(folder: Path) -> FolderLock | None:
-    """Says that this process reads a folder, as others may, as long as the result is kept.
+    """Says that this process reads a folder, as others may, for as long as the result is kept.
 
-    Returns:
-        The lock; None where there are none, which `is_folder_in_use` takes into account.
+    It is None where there are no locks, which `is_folder_in_use` takes into account.
     """
     if fcntl:
         with contextlib.suppress(OSError):
@@ -273,7 +245,7 @@ def share_folder(folder: Path) -> FolderLock | None:
 
 
 def is_folder_in_use(folder: Path) -> bool:
-    """Says whether a process may be reading a folder; yes where there are no locks to tell."""
+    """Whether a process may be reading a folder; yes where there are no locks to tell."""
     if fcntl:
         with contextlib.suppress(OSError):
             FolderLock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB).close()

@@ -1,46 +1,54 @@
-"""Raw pictures to a data set: what is done is kept, the rest is converted, chunk by chunk."""
+"""Raw pictures to a data set of patches, and what that tells its user."""
 
+import collections
 import contextlib
 import dataclasses
 import hashlib
 import os
 import shlex
-import sys
-import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-import filelock
-import numpy as np
-from tqdm import tqdm
-
-from cbsn.data.manifest import MANIFEST_NAME, Manifest, Source
-from cbsn.errors import ConfigError, DataError, check_number
-from cbsn.files import is_folder_in_use
+from cbsn.data.manifest import MANIFEST_NAME, Failure, Manifest, Source
+from cbsn.errors import ConfigError, DataError, check_number, in_one_line
 from cbsn.value_range import check_white
-from data_prep import dnd, folder, sidd, sidd_validation
-from data_prep.patches import is_too_small
-from data_prep.processes import run_chunks
-from data_prep.raw import RawData
-from data_prep.report import Report, describe
-from data_prep.shards import Chunk, ChunkResult, shard_files, write_chunk
+from data_prep import sidd_validation
+from data_prep.convert import alone, convert_rest, is_of, keep_done
+from data_prep.shards import is_too_small
+from data_prep.sources import RawData, find_raw
 
 DATASET_FOLDER = Path("dataset")
 """Where raw data sets are looked for and prepared ones written, unless told otherwise."""
 
-LOCK_NAME = ".preparing.lock"
-"""A file in a prepared folder, held by the one process that writes there."""
-
-_SEED = 0
-
-CHUNK_FILES = 16
-CHUNK_BYTES = 2**29
-"""A chunk takes this many files, or fewer that are this large together."""
-
 _MOST_WORKERS = 1024
 _LONGEST_NAME = 200
 """Bytes of a picture folder's name that its data set is called by."""
+
+_TOLD_SHARE = 0.005
+_TOLD_RANGES = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What to tell the user at the end; as a text, all of it.
+
+    Args:
+        out: the folder that was written to.
+        summary: one line.
+        failed: the files that could not be converted.
+        notes: what else one should know, a line each.
+    """
+
+    out: Path
+    summary: str
+    failed: tuple[Failure, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        lines = [in_one_line(f"  {each.path}: {each.reason}") for each in self.failed]
+        return "\n".join(
+            [self.summary, *self.notes, *(["Not converted:", *lines] if lines else [])]
+        )
 
 
 def prepare(
@@ -88,19 +96,38 @@ def prepare(
         ConfigError: an argument is out of range, or `out` holds another data set.
         DataError: there are no pictures, or `out` cannot be written.
     """
-    _check(dataset, patch_size, stride, offset, white, workers)
+    check_number("--patchsize", patch_size, 1)
+    check_number("--stride", stride, 1)
+    check_number("--offset", offset or 0, 0)
+    check_number("--workers", 1 if workers is None else workers, 1, _MOST_WORKERS)
+    check_white(white)
+    kind = str(dataset).upper()
+    if white is not None and kind in ("SIDD", "DND", "SIDD_VAL"):
+        raise ConfigError(
+            f"What white is in {kind} is known: omit --white. Received: --white {white:g}"
+        )
     try:
-        if str(dataset).upper() == "SIDD_VAL":
+        if kind == "SIDD_VAL":
             out = Path(out or DATASET_FOLDER / "SIDD_VAL")
             return Report(out, sidd_validation.write_pairs(source, out, force=force))
-        raw = _find(dataset, source, white)
+        raw = find_raw(dataset, source, white)
         _check_sides(raw, patch_size)
-        given = out
         if out and os.path.realpath(out) == os.path.realpath(raw.root):
             raise ConfigError(
                 "The pictures' own folder cannot hold their data set: give another one with "
                 f"prepare_dataset.py --out. Received: {out}"
             )
+        anew = _command(
+            {
+                "--dataset": dataset,
+                "--out": out,
+                "--offset": offset,
+                "--white": white,
+                "--source": None if source == DATASET_FOLDER else source,
+                "--patchsize": None if patch_size == 256 else patch_size,
+                "--stride": None if stride == 200 else stride,
+            }
+        )
         out = Path(out or _default_out(dataset, raw, patch_size))
         out.mkdir(parents=True, exist_ok=True)
         wanted = Manifest(
@@ -112,24 +139,25 @@ def prepare(
             dtype=raw.dtype,
             white=white,
         )
-        # What makes the same data set anew, whoever calls this.
-        flags = {"--dataset": dataset, "--out": given, "--offset": offset, "--white": white}
-        for flag, value, default in (
-            ("--source", source, DATASET_FOLDER),
-            ("--patchsize", patch_size, 256),
-            ("--stride", stride, 200),
-        ):
-            flags[flag] = value if value != default else None
-        with _alone(out):
-            done = wanted if force else _keep_done(wanted, raw, out, _command(flags))
-            manifest, notes = _convert_rest(done, raw, out, workers)
+        with alone(out):
+            done = wanted if force else keep_done(wanted, raw, out, anew)
+            manifest, notes = convert_rest(done, raw, out, workers)
     except OSError as error:
         raise DataError(f"The data set cannot be prepared: {error}") from error
-    return describe(manifest, len(raw.files), skipped=len(done.sources), out=out, notes=notes)
+    padded = sum(source.padded for source in manifest.sources)
+    summary = (
+        f"{out}: {sum(source.patches for source in manifest.sources)} patches of "
+        f"{patch_size}x{patch_size} {manifest.dtype} from {len(manifest.sources)} of "
+        f"{len(raw.files)} images (shards: {len(manifest.shards)}, images smaller than a patch, "
+        f"reflect-padded: {padded}, already done: {len(done.sources)}, "
+        f"failed: {len(manifest.failed)})."
+    )
+    notes = (*_describe_margins(manifest), *_describe_ranges(manifest), *notes)
+    return Report(out, summary, manifest.failed, notes)
 
 
 def prepared_folder(dataset: str | Path, patch_size: int = 256) -> Path:
-    """Says where `prepare` puts the patches of pictures, unless told otherwise.
+    """Returns where `prepare` puts the patches of pictures, unless told otherwise.
 
     Args:
         dataset: a folder or glob of pictures.
@@ -138,27 +166,7 @@ def prepared_folder(dataset: str | Path, patch_size: int = 256) -> Path:
     Raises:
         DataError: there are no pictures.
     """
-    return _default_out(dataset, _find(dataset, DATASET_FOLDER, None), patch_size)
-
-
-def _check(
-    dataset: str | Path,
-    patch_size: int,
-    stride: int,
-    offset: int | None,
-    white: float | None,
-    workers: int | None,
-) -> None:
-    check_number("--patchsize", patch_size, 1)
-    check_number("--stride", stride, 1)
-    check_number("--offset", offset or 0, 0)
-    check_number("--workers", 1 if workers is None else workers, 1, _MOST_WORKERS)
-    check_white(white)
-    if white is not None and str(dataset).upper() in ("SIDD", "DND", "SIDD_VAL"):
-        raise ConfigError(
-            f"What white is in {str(dataset).upper()} is known: omit --white. "
-            f"Received: --white {white:g}"
-        )
+    return _default_out(dataset, find_raw(dataset, DATASET_FOLDER), patch_size)
 
 
 def _check_sides(raw: RawData, patch_size: int) -> None:
@@ -169,14 +177,14 @@ def _check_sides(raw: RawData, patch_size: int) -> None:
             largest = max(largest, raw.longest_side(path))
         if largest and not is_too_small(largest, patch_size):
             return
-    if largest and is_too_small(largest, patch_size):
+    if largest:
         raise ConfigError(
             f"--patchsize must be at most twice as large as the pictures; the largest one has "
             f"{largest} pixels on its longer side. Received: --patchsize {patch_size}"
         )
 
 
-def _command(flags: Mapping[str, Any]) -> str:
+def _command(flags: Mapping[str, object]) -> str:
     """The command line that makes a data set anew, for a shell."""
     given = [part for flag, value in flags.items() if value is not None for part in (flag, value)]
     return shlex.join(["python", "prepare_dataset.py", *map(str, given), "--force"])
@@ -193,166 +201,52 @@ def _default_out(dataset: str | Path, raw: RawData, patch_size: int) -> Path:
     if (own / MANIFEST_NAME).exists():
         return own
     try:
-        is_free = not (plain / MANIFEST_NAME).exists() or _is_of(Manifest.read(plain), raw)
+        is_free = not (plain / MANIFEST_NAME).exists() or is_of(Manifest.read(plain), raw)
     except DataError:
         is_free = True  # a damaged manifest: whoever reads it next says so, unless it is replaced
     return plain if is_free else own
 
 
-def _find(dataset: str | Path, source: str | Path, white: float | None) -> RawData:
-    kinds = {"SIDD": sidd, "DND": dnd}
-    kind = kinds.get(str(dataset).upper())
-    return kind.find(source) if kind else folder.find(dataset, white)
-
-
-def _is_of(old: Manifest, raw: RawData) -> bool:
-    """Whether a data set was made of these pictures, some of which may be new, changed or gone.
-
-    The folder may have been moved. A copy of it is another one, as are other pictures in it.
-    """
-    if not old.sources:
-        return True
-    if old.kind != raw.kind:
-        return False
-    present = {raw.name(path): path for path in raw.files}
-    if not os.path.exists(old.root):  # noqa: PTH110, which may not look there
-        return any(_is_unchanged(source, present) for source in old.sources)
-    if not os.path.samefile(old.root, raw.root):  # noqa: PTH121
-        return False
-    names = [entry.path for entry in (*old.sources, *old.failed) if entry.path not in present]
-    return not any(os.path.exists(Path(old.root, name)) for name in names)  # noqa: PTH110
-
-
-def _is_unchanged(source: Source, present: Mapping[str, Path]) -> bool:
-    with contextlib.suppress(KeyError, FileNotFoundError):
-        stat = present[source.path].stat()
-        return (stat.st_size, stat.st_mtime_ns) == (source.size, source.mtime_ns)
-    return False
-
-
-def _keep_done(wanted: Manifest, raw: RawData, out: Path, anew: str) -> Manifest:
-    """The data set in `out` without the chunks that are incomplete or whose files changed."""
-    if not (out / MANIFEST_NAME).exists():
-        return wanted
-    old = Manifest.read(out)
-    differences = [
-        f"{name} {getattr(old, name)} (now {getattr(wanted, name)})"
-        for name in ("kind", "patch_size", "stride", "offset", "white")
-        if getattr(old, name) != getattr(wanted, name)
+def _describe_margins(manifest: Manifest) -> list[str]:
+    pixels = sum(source.pixels for source in manifest.sources)
+    share = sum(source.uncovered for source in manifest.sources) / max(1, pixels)
+    if share < _TOLD_SHARE:
+        return []
+    return [
+        f"{share:.0%} of the pixels lie in no patch: the margins that {manifest.patch_size} pixels "
+        f"every {manifest.stride} leave. prepare_dataset.py with a smaller --stride covers more."
     ]
-    if not _is_of(old, raw):
-        differences.append(f"the pictures of {old.root} (now {wanted.root})")
-        if old.root == wanted.root:
-            differences[-1] = f"other pictures of {old.root}"
-    if differences and (old.sources or old.shards):
-        raise ConfigError(
-            f"{out} holds a data set prepared with {', '.join(differences)}. Replace it with "
-            f"`{anew}`, or choose another folder with the --out of prepare_dataset.py."
-        )
-    if old.dtype != wanted.dtype:
-        return wanted  # converting anew loses nothing, as all pictures are there
-    present = {raw.name(path): path for path in raw.files}
-    sizes = {path.name: path.stat().st_size for path in shard_files(out)}
-    dropped = {s.chunk for s in old.shards if sizes.get(s.name) != s.bytes}
-    for source in old.sources:
-        # Versions that did not tell took 16 bits and floats to use their whole range.
-        is_known = source.dtype or old.dtype == "uint8"
-        if not (is_known and _is_unchanged(source, present)):
-            dropped.add(source.chunk)
-    return dataclasses.replace(
-        wanted,
-        sources=tuple(s for s in old.sources if s.chunk not in dropped),
-        shards=tuple(s for s in old.shards if s.chunk not in dropped),
-    )
 
 
-@contextlib.contextmanager
-def _alone(out: Path) -> Iterator[None]:
-    """Waits until no other process prepares the same folder, and keeps others from it."""
-    with contextlib.ExitStack() as stack:
-        # Where files cannot be locked, or not be written, what follows says so if it matters.
-        with contextlib.suppress(OSError, NotImplementedError):
-            lock = filelock.FileLock(out / LOCK_NAME)
-            try:
-                lock.acquire(blocking=False)
-            except filelock.Timeout:
-                print(f"Another process prepares {out}; waiting for it.", file=sys.stderr)
-                lock.acquire()
-            stack.callback(lock.release)
-        yield
-
-
-def _convert_rest(
-    done: Manifest, raw: RawData, out: Path, workers: int | None
-) -> tuple[Manifest, list[str]]:
-    """Converts what is not done; the manifest in `out` follows, and at last old shards go."""
-    names = {source.path for source in done.sources}
-    rest = dataclasses.replace(raw, files=tuple(p for p in raw.files if raw.name(p) not in names))
-    chunks = [
-        Chunk(number, part, out, done.patch_size, done.stride, done.offset)
-        for number, part in enumerate(_split(rest), start=_next_number(out))
+def _describe_ranges(manifest: Manifest) -> list[str]:
+    """Says what was taken for black and white where that is not the whole range of a file."""
+    groups: dict[str, list[Source]] = collections.defaultdict(list)
+    for source in manifest.sources:
+        if source.dtype:
+            groups[_range_of(source, manifest.white)].append(source)
+    whole = groups.pop("", [])
+    if not groups:
+        return []
+    found = sorted(groups.items(), key=lambda item: len(item[1]), reverse=True)
+    texts = [
+        f"{len(each)} with {text}, such as {in_one_line(each[0].path)}" for text, each in found
     ]
-    manifest, next_save = done, 0.0
-    progress = tqdm(total=len(raw.files), initial=len(names), desc="Preparing", unit="image")
-    results = run_chunks(chunks, workers) if workers else (write_chunk(each) for each in chunks)
-    with progress, contextlib.closing(results):
-        try:
-            for result in results:
-                manifest = _add(manifest, result)
-                progress.update(len(result.sources) + len(result.failed))
-                # The manifest of a large data set takes a while: a tenth of the time at most.
-                started = time.perf_counter()
-                if started >= next_save:
-                    manifest.write(out)
-                    next_save = started + 10 * (time.perf_counter() - started)
-        finally:
-            _write_changed(manifest, out)
-    listed = {shard.name for shard in manifest.shards}
-    surplus = [path for path in shard_files(out) if path.name not in listed]
-    # The manifest is written: whoever opens the data set from now on has no use for them.
-    if surplus and is_folder_in_use(out):
-        return manifest, [
-            f"{len(surplus)} files of the data set that was there before stay, as a training may "
-            "be reading them. The next preparation deletes them."
-        ]
-    for path in surplus:
-        path.unlink()
-    return manifest, []
+    if len(texts) > _TOLD_RANGES:
+        texts[_TOLD_RANGES:] = [f"{len(texts) - _TOLD_RANGES} more"]
+    if whole:
+        texts.append(f"{len(whole)} with the whole range of their files")
+    line = f"Values of the images: {'; '.join(texts)}."
+    if len(texts) > 1:
+        line += " So the ranges are mixed, and one value is not the same brightness in all."
+    if manifest.white is None:
+        line += " If a white is another one, say --white N."
+    return [line]
 
 
-def _write_changed(manifest: Manifest, out: Path) -> None:
-    """Writes a manifest where it is another one than before: not where all may only be read."""
-    with contextlib.suppress(DataError):
-        if Manifest.read(out) == manifest:
-            return
-    manifest.write(out)
-
-
-def _split(raw: RawData) -> Iterator[RawData]:
-    """Groups the files, shuffled, so that the shards of a chunk mix pictures from everywhere."""
-    part, size = [], 0
-    for index in np.random.default_rng(_SEED).permutation(len(raw.files)):
-        path = raw.files[index]
-        part.append(path)
-        with contextlib.suppress(OSError):  # it has gone meanwhile; that is noticed again
-            size += path.stat().st_size
-        if len(part) == CHUNK_FILES or size >= CHUNK_BYTES:
-            yield dataclasses.replace(raw, files=tuple(part))
-            part, size = [], 0
-    if part:
-        yield dataclasses.replace(raw, files=tuple(part))
-
-
-def _next_number(out: Path) -> int:
-    """A chunk number above all in the folder: no shard in use is ever overwritten."""
-    return max(shard_files(out).values(), default=-1) + 1
-
-
-def _add(manifest: Manifest, result: ChunkResult) -> Manifest:
-    # Sorted, as chunks end in any order, and training with one seed counts on one order.
-    return dataclasses.replace(
-        manifest,
-        sources=tuple(sorted(manifest.sources + result.sources, key=lambda s: s.path)),
-        shards=tuple(sorted(manifest.shards + result.shards, key=lambda s: s.name)),
-        failed=tuple(sorted(manifest.failed + result.failed, key=lambda f: f.path)),
-    )
+def _range_of(source: Source, white: float | None) -> str:
+    """The range of a picture in words; empty if it is the whole one of its file's dtype."""
+    if source.value_range.is_of(source.dtype):
+        return ""
+    if white is None and source.dtype == "float32":
+        return "black and white at their lowest and highest value"
+    return str(source.value_range)

@@ -1,9 +1,9 @@
-"""Turning a chunk of pictures into shards of patches: the work of one process at a time."""
+"""Pictures to patches to shards: the work of one process at a time."""
 
 import dataclasses
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -12,11 +12,14 @@ import numpy as np
 from cbsn.data.manifest import DTYPES, Failure, Shard, Source, patch_order
 from cbsn.data.records import RECORD_SUFFIX, RecordWriter
 from cbsn.errors import ImageError
-from data_prep.patches import convert, cut, is_smaller, is_too_small, pad, uncovered
-from data_prep.raw import RawData
+from cbsn.value_range import to_unit
+from data_prep.sources import RawData
 
 SHARD_BYTES = 128 * 2**20
 """About how large a shard may become."""
+
+PADDED_SIZE = 256
+"""Pictures of any size are padded to patches that are no larger."""
 
 _OWN_NAME = re.compile(rf"\.?patches-(\d+)-\d+\b.*{re.escape(RECORD_SUFFIX)}")
 
@@ -46,9 +49,9 @@ class Chunk:
 class ChunkResult:
     """What became of a chunk: entries for the manifest."""
 
-    sources: tuple[Source, ...]
-    shards: tuple[Shard, ...]
-    failed: tuple[Failure, ...]
+    sources: tuple[Source, ...] = ()
+    shards: tuple[Shard, ...] = ()
+    failed: tuple[Failure, ...] = ()
 
 
 def write_chunk(chunk: Chunk, reads: Callable[[int], None] = lambda index: None) -> ChunkResult:
@@ -77,7 +80,12 @@ def write_chunk(chunk: Chunk, reads: Callable[[int], None] = lambda index: None)
             try:
                 stat = path.stat()
                 stored, value_range = chunk.raw.read(path)
-                image = _prepared(stored, size, chunk.raw.dtype)
+                height, width = stored.shape[:2]
+                if is_too_small(max(height, width), size):
+                    raise ImageError(
+                        f"is {width} x {height} pixels: too small for patches of {size}."
+                    )
+                image = pad(convert(stored, chunk.raw.dtype), size)
             except Exception as error:  # one bad file must not end the others
                 failed.append(Failure(name, _reason(error, path)))
                 continue
@@ -87,33 +95,25 @@ def write_chunk(chunk: Chunk, reads: Callable[[int], None] = lambda index: None)
                 count += 1
             height, width = image.shape[:2]
             source = Source(
-                name,
-                stat.st_size,
-                stat.st_mtime_ns,
-                count,
-                is_smaller(stored, size),
-                chunk.number,
-                total,
-                str(stored.dtype),
-                value_range.black,
-                value_range.white,
-                height * width,
-                uncovered(height, width, size, stride, offset),
+                path=name,
+                size=stat.st_size,
+                mtime_ns=stat.st_mtime_ns,
+                patches=count,
+                padded=image.shape != stored.shape,
+                chunk=chunk.number,
+                first=total,
+                dtype=str(stored.dtype),
+                black=value_range.black,
+                white=value_range.white,
+                pixels=height * width,
+                uncovered=uncovered(height, width, size, stride, offset),
             )
             sources.append(source)
             total += count
         reads(len(chunk.raw.files))
         spool.flush()
-        shards = _write_shards(spool, total, chunk)
+        shards = _write_shards(spool, total, chunk) if total else ()
     return ChunkResult(tuple(sources), shards, tuple(failed))
-
-
-def _prepared(stored: np.ndarray, size: int, dtype: str) -> np.ndarray:
-    """A picture in the dtype of its data set, large enough for a patch."""
-    height, width = stored.shape[:2]
-    if is_too_small(max(height, width), size):
-        raise ImageError(f"is {width} x {height} pixels: too small for patches of {size}.")
-    return pad(convert(stored, dtype), size)
 
 
 def _reason(error: Exception, path: Path) -> str:
@@ -126,8 +126,6 @@ def _reason(error: Exception, path: Path) -> str:
 
 
 def _write_shards(spool: BinaryIO, patches: int, chunk: Chunk) -> tuple[Shard, ...]:
-    if not patches:
-        return ()
     shape = (patches, chunk.patch_size, chunk.patch_size, 3)
     pool = np.memmap(spool, DTYPES[chunk.raw.dtype], mode="r", shape=shape)
     order = patch_order(chunk.number, patches)
@@ -146,3 +144,76 @@ def shard_files(out: Path) -> dict[Path, int]:
     """The shards in a folder, finished or left behind half written, and their chunks' numbers."""
     matches = {path: _OWN_NAME.fullmatch(path.name) for path in out.iterdir()}
     return {path: int(match[1]) for path, match in matches.items() if match}
+
+
+def is_too_small(longest_side: int, size: int) -> bool:
+    """Whether a picture is so much smaller than a patch that it is not padded to one.
+
+    A patch of the usual size is made of any picture, and a larger one of those that are at least
+    half as long: what is repeated more often than that is a pattern of mirrors, and no picture.
+    """
+    return size > max(PADDED_SIZE, 2 * longest_side)
+
+
+def convert(image: np.ndarray, dtype: str) -> np.ndarray:
+    """Gives a picture the dtype of its data set, white staying white.
+
+    Args:
+        image: uint8, uint16 (full range) or float32 ([0, 1]), any shape.
+        dtype: `uint8`, `uint16` or `float32`, at least as wide as the picture's.
+
+    Raises:
+        ImageError: values would be lost, or are not finite.
+    """
+    if image.dtype.kind == "f" and not np.isfinite(image).all():
+        raise ImageError("holds values that are not finite (NaN or infinity).")
+    if image.dtype == dtype:
+        return image
+    if dtype == "float32" and image.dtype.kind == "u":
+        return to_unit(image)
+    if dtype == "uint16" and image.dtype == np.uint8:
+        return image.astype(np.uint16) * 257
+    raise ImageError(f"is a {image.dtype} picture in a data set of {dtype}.")
+
+
+def pad(image: np.ndarray, size: int) -> np.ndarray:
+    """Reflects a picture [H, W, C] at the bottom and right, to `size` pixels at least.
+
+    It is reflected again and again if need be, down to a single pixel.
+    """
+    missing = [(0, max(0, size - length)) for length in image.shape[:2]]
+    return np.pad(image, [*missing, (0, 0)], mode="reflect") if np.any(missing) else image
+
+
+def cut(image: np.ndarray, size: int, stride: int, offset: int) -> Iterator[np.ndarray]:
+    """Cuts all patches with corners at offset + k·stride that lie within a picture.
+
+    Along an axis that is too short for even the first of them, the patch at the far edge is
+    taken. So every picture that is as large as a patch gives some.
+
+    Args:
+        image: [H, W, C], any dtype; H and W of at least `size`.
+        size: height and width of a patch.
+        stride: distance of neighbouring patches.
+        offset: distance of the first patch from the top and left edge.
+
+    Yields:
+        Views [size, size, C], row after row.
+    """
+    for top in _corners(image.shape[0], size, stride, offset):
+        for left in _corners(image.shape[1], size, stride, offset):
+            yield image[top : top + size, left : left + size]
+
+
+def uncovered(height: int, width: int, size: int, stride: int, offset: int) -> int:
+    """How many pixels of a picture lie in no patch of `cut`: margins, and gaps between patches."""
+    covered = [
+        size + (len(_corners(length, size, stride, offset)) - 1) * min(size, stride)
+        for length in (height, width)
+    ]
+    return height * width - covered[0] * covered[1]
+
+
+def _corners(length: int, size: int, stride: int, offset: int) -> range:
+    last = length - size
+    return range(min(offset, last), last + 1, stride)

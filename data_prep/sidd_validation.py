@@ -11,13 +11,13 @@ from cbsn.data.mat_files import block_places, read_blocks
 from cbsn.errors import DataError
 from cbsn.files import atomic_path, write_json
 
-SIDES = {
+_SIDES = {
     "noisy": ("ValidationNoisyBlocksSrgb.mat",),
     "clean": ("ValidationGtBlocksSrgb.mat", "ValidationGTBlocksSrgb.mat"),
 }
 """The folders written, and the names that their source goes by."""
 
-PAIRS_NAME = "pairs.json"
+_PAIRS_NAME = "pairs.json"
 """Written last: what the pairs were made of."""
 
 _BLOCK_NAME = "[0-9][0-9][0-9][0-9]_[0-9][0-9].png"
@@ -31,7 +31,7 @@ def write_pairs(source: str | Path, out: str | Path, *, force: bool = False) -> 
     Args:
         source: folder with the two `.mat` files of SIDD's validation data.
         out: folder to write to, made with its parents.
-        force: write the pairs in any case.
+        force: whether to write the pairs in any case.
 
     Returns:
         A line that says what was done.
@@ -41,7 +41,7 @@ def write_pairs(source: str | Path, out: str | Path, *, force: bool = False) -> 
         OSError: the pairs cannot be written.
     """
     source, out = Path(source), Path(out)
-    paths = {side: _find(source, names) for side, names in SIDES.items()}
+    paths = {side: _find(source, names) for side, names in _SIDES.items()}
     made_of = {
         path.name: {"size": path.stat().st_size, "mtime_ns": path.stat().st_mtime_ns}
         for path in paths.values()
@@ -56,11 +56,11 @@ def write_pairs(source: str | Path, out: str | Path, *, force: bool = False) -> 
             f"the shapes {noisy.shape} and {clean.shape}. Download both again."
         )
     out.mkdir(parents=True, exist_ok=True)
-    (out / PAIRS_NAME).unlink(missing_ok=True)
+    (out / _PAIRS_NAME).unlink(missing_ok=True)
     for side, values in blocks.items():
         _write_side(out / side, values)
     pairs = noisy.shape[0] * noisy.shape[1]
-    write_json(out / PAIRS_NAME, {"pairs": pairs, "sources": made_of})
+    write_json(out / _PAIRS_NAME, {"pairs": pairs, "sources": made_of})
     return f"{out}: {pairs} pairs of blocks, in the folders noisy and clean."
 
 
@@ -77,9 +77,9 @@ def _find(source: Path, names: tuple[str, ...]) -> Path:
 
 def _pairs_before(out: Path, made_of: dict) -> int:
     """The number of pairs in `out` if they are complete and made of these files, else 0."""
-    noisy, clean = (len(list((out / side).glob(_BLOCK_NAME))) for side in SIDES)
+    noisy, clean = (len(list((out / side).glob(_BLOCK_NAME))) for side in _SIDES)
     try:
-        state = json.loads((out / PAIRS_NAME).read_text(encoding="utf-8"))
+        state = json.loads((out / _PAIRS_NAME).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return 0
     return noisy if state == {"pairs": noisy, "sources": made_of} and noisy == clean else 0

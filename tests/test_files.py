@@ -1,17 +1,23 @@
 import contextlib
 import json
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from cbsn.errors import ConfigError
+from cbsn import files
+from cbsn.errors import ConfigError, ModelError
 from cbsn.files import (
     atomic_folder,
     atomic_path,
     expanded,
+    is_folder_in_use,
     remove_folder,
+    share_folder,
     tidy,
+    verify_checksums,
+    write_checksums,
     write_json,
     write_text,
 )
@@ -93,7 +99,7 @@ class Killed(BaseException):
     pass
 
 
-@pytest.mark.parametrize("name", ["a", *NAMES.values()], ids=["short", *NAMES])
+@pytest.mark.parametrize("name", ["a", NAMES["long"]], ids=["short", "long"])
 @pytest.mark.parametrize("renames", [0, 1, 2])
 def test_killed_at_any_rename_a_folder_is_old_or_new(tmp_path, monkeypatch, renames, name):
     _fill(tmp_path / name, "old")
@@ -133,3 +139,104 @@ def test_tidying_touches_temporary_names_only(tmp_path):
 def test_an_empty_path_is_not_the_current_folder():
     with pytest.raises(ConfigError, match="empty"):
         expanded("")
+
+
+@pytest.fixture
+def summed(tmp_path):
+    (tmp_path / "a").write_bytes(b"1")
+    (tmp_path / "b").write_bytes(bytes(3_000_000))
+    write_checksums(tmp_path)
+    return tmp_path
+
+
+def test_what_was_written_is_verified(summed):
+    verify_checksums(summed, ("a", "b"))
+    (summed / "README.md").write_text("added later")
+    verify_checksums(summed, ("a", "b"))
+
+
+def test_the_format_is_sha256sums(summed):
+    subprocess.run(["sha256sum", "--check", "SHA256SUMS"], cwd=summed, check=True)
+
+
+def test_changed_files_are_named(summed):
+    (summed / "b").write_bytes(bytes(2_999_999))
+    with pytest.raises(ModelError, match=r"b is not the file that was saved"):
+        verify_checksums(summed)
+
+
+@pytest.mark.parametrize("name", ["a", "SHA256SUMS"])
+def test_missing_files_are_named(summed, name):
+    (summed / name).unlink()
+    with pytest.raises(ModelError, match=rf"incomplete.*{name}"):
+        verify_checksums(summed)
+
+
+def test_files_without_a_checksum_are_named(summed):
+    lines = (summed / "SHA256SUMS").read_text().splitlines()
+    (summed / "SHA256SUMS").write_text(lines[0] + "\n")
+    verify_checksums(summed, ("a",))
+    with pytest.raises(ModelError, match="does not name b"):
+        verify_checksums(summed, ("a", "b"))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"\xff\xfe", b"a", b"a  b  c\n\n", b"0  \0\n", b"0 " * 1_000_000, b"0  " + b"a" * 300 + b"\n"],
+)
+def test_sums_of_any_bytes_are_a_model_error(summed, content):
+    (summed / "SHA256SUMS").write_bytes(content)
+    with pytest.raises(ModelError, match="Copy the folder again"):
+        verify_checksums(summed, ("a", "b"))
+
+
+@pytest.mark.parametrize("name", ["../a", "/dev/zero", "sub/a", "./a", ".."])
+def test_only_files_of_the_folder_are_looked_at(summed, name):
+    (summed / "SHA256SUMS").write_text(f"{'0' * 64}  {name}\n")
+    with pytest.raises(ModelError, match=r"no file of this folder|incomplete"):
+        verify_checksums(summed)
+
+
+@pytest.mark.parametrize("name", ["a", "SHA256SUMS"])
+def test_what_is_no_file_is_not_waited_for(summed, name):
+    (summed / name).unlink()
+    os.mkfifo(summed / name)
+    with pytest.raises(ModelError, match=f"incomplete.*{name}"):
+        verify_checksums(summed)
+
+
+def test_a_folder_is_in_use_as_long_as_somebody_reads_it(tmp_path):
+    assert not is_folder_in_use(tmp_path)
+    locks = [share_folder(tmp_path) for _ in range(2)]
+    while locks:
+        assert is_folder_in_use(tmp_path)
+        locks.pop()
+    assert not is_folder_in_use(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_lock_goes_with_its_process(tmp_path, run_python):
+    code = f"""
+        import os
+        from pathlib import Path
+        from cbsn.files import is_folder_in_use, share_folder
+        lock = share_folder(Path({str(tmp_path)!r}))
+        print(is_folder_in_use(Path({str(tmp_path)!r})), flush=True)
+        os._exit(0)
+    """
+    assert run_python(code).stdout == "True\n"
+    assert not is_folder_in_use(tmp_path)
+
+
+@pytest.mark.parametrize("missing", [True, False])
+def test_where_there_are_no_locks_a_folder_may_be_in_use(tmp_path, monkeypatch, missing):
+    if missing:
+        monkeypatch.setattr(files, "fcntl", None)
+    else:
+
+        def refuse(descriptor, mode):
+            raise OSError(95, "Operation not supported")
+
+        monkeypatch.setattr(files.fcntl, "flock", refuse)
+    assert share_folder(tmp_path) is None
+    assert is_folder_in_use(tmp_path)

@@ -5,7 +5,6 @@ import dataclasses
 import json
 import os
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Any
 
 import numpy as np
 
@@ -29,14 +28,11 @@ _LARGEST_PATCH = 2**24
 
 
 def patch_order(chunk: int, patches: int) -> np.ndarray:
-    """Returns in which order the patches of a chunk's pictures, one after the other, are stored.
+    """Returns the order in which the patches of a chunk are stored: always the same permutation.
 
     Args:
         chunk: int, the chunk's number.
-        patches: int, how many patches its pictures give.
-
-    Returns:
-        [patches] integers: a permutation, the same whenever a data set is made.
+        patches: int, how many patches all its pictures together give.
     """
     return np.random.default_rng((_SHUFFLE_SEED, chunk)).permutation(patches)
 
@@ -45,6 +41,8 @@ def patch_order(chunk: int, patches: int) -> np.ndarray:
 class Source:
     """A picture file whose patches are in the data set.
 
+    The defaults are for data sets of versions that did not store these fields.
+
     Args:
         path: relative to the data set's root where it lies below it, with forward slashes.
         size: bytes.
@@ -52,10 +50,8 @@ class Source:
         patches: how many were cut from it.
         padded: whether it was smaller than a patch and was reflect-padded.
         chunk: number of the group of files that share shards.
-        first: number of its first patch among those of its chunk, before they are shuffled; -1
-            in data sets of versions that did not tell.
-        dtype: of the file's pixels, a key of `DTYPES`; empty in data sets of versions that did
-            not tell.
+        first: number of its first patch among those of its chunk, before they are shuffled.
+        dtype: of the file's pixels, a key of `DTYPES`.
         black: the value in the file that became 0 in the patches.
         white: the value in the file that became the largest one, or 1 in floats.
         pixels: how many it has, padding included.
@@ -114,7 +110,7 @@ class Manifest:
         sources: the converted files.
         shards: the record files.
         failed: the files that could not be converted.
-        white: what the user said that white is in the files; None if each tells by itself.
+        white: the value of white in the files as the user gave it; None if each tells by itself.
     """
 
     kind: str
@@ -144,7 +140,7 @@ class Manifest:
             for key, entry in (("sources", Source), ("shards", Shard), ("failed", Failure)):
                 fields[key] = tuple(entry(**values) for values in fields[key])
             manifest = cls(**fields)
-            _check(manifest)
+            manifest._check()
             return manifest
         except (
             *(OSError, ValueError, LookupError, TypeError, AttributeError),
@@ -156,15 +152,15 @@ class Manifest:
                 "Make the data set again: prepare_dataset.py --force."
             ) from error
 
-    def picture_of(self, shard: str, record: int) -> str:
-        """Returns the path of the picture that a patch was cut from.
+    def write(self, folder: str | os.PathLike) -> None:
+        """Writes the manifest into `folder`, atomically."""
+        write_json(Path(folder) / MANIFEST_NAME, {**_FORMAT, **dataclasses.asdict(self)})
 
-        Args:
-            shard: name of a shard.
-            record: number of the patch in it.
+    def picture_of(self, shard: str, record: int) -> str:
+        """Returns the path of the picture that a patch, a record of a shard, was cut from.
 
         Raises:
-            DataError: if the manifest does not tell.
+            DataError: the manifest does not tell.
         """
         with contextlib.suppress(DataError):
             patches = self.patches_of(shard)
@@ -173,7 +169,7 @@ class Manifest:
         raise DataError(f"The manifest does not tell the picture of patch {record} of {shard}.")
 
     def patches_of(self, shard: str) -> list[tuple[str, int]]:
-        """Says of every patch of a shard whose it is.
+        """Returns where each patch of a shard comes from.
 
         Args:
             shard: its name.
@@ -182,68 +178,60 @@ class Manifest:
             For each patch the path of its picture below the root, and its number in that picture.
 
         Raises:
-            DataError: if the manifest does not tell.
+            DataError: the manifest does not tell.
         """
         chunk = next((entry.chunk for entry in self.shards if entry.name == shard), None)
-        shards = sorted(
-            (entry for entry in self.shards if entry.chunk == chunk), key=lambda each: each.name
-        )
-        # In the order in which they were cut.
-        sources = sorted(
-            (each for each in self.sources if each.chunk == chunk and each.first >= 0),
-            key=lambda each: each.first,
-        )
-        total = sum(entry.records for entry in shards)
-        if not shards or sum(source.patches for source in sources) != total:
+        records = {entry.name: entry.records for entry in self.shards if entry.chunk == chunk}
+        sources = [each for each in self.sources if each.chunk == chunk and each.first >= 0]
+        total = sum(records.values())
+        if chunk is None or sum(source.patches for source in sources) != total:
             raise DataError(
                 f"The manifest does not tell whose patches {shard} holds. Make the data set again: "
                 "prepare_dataset.py --force."
             )
-        cut = [(source.path, number) for source in sources for number in range(source.patches)]
-        order = patch_order(chunk, total)
-        start = sum(entry.records for entry in shards if entry.name < shard)
-        count = next(entry.records for entry in shards if entry.name == shard)
-        return [cut[patch] for patch in order[start : start + count]]
+        cut = [
+            (source.path, number)
+            for source in sorted(sources, key=lambda each: each.first)
+            for number in range(source.patches)
+        ]
+        start = sum(count for name, count in records.items() if name < shard)
+        return [cut[i] for i in patch_order(chunk, total)[start : start + records[shard]]]
 
-    def write(self, folder: str | os.PathLike) -> None:
-        """Writes the manifest into `folder`, atomically."""
-        write_json(Path(folder) / MANIFEST_NAME, {**_FORMAT, **dataclasses.asdict(self)})
-
-
-def _check(manifest: Manifest) -> None:
-    """Raises ValueError for values that no manifest of ours has: the file may be damaged."""
-    _check_types(manifest)
-    for entry in (*manifest.sources, *manifest.shards, *manifest.failed):
-        _check_types(entry)
-    if manifest.dtype not in DTYPES:
-        raise ValueError(f"its dtype is {manifest.dtype!r}, expected one of {[*DTYPES]}")
-    white = 1 if manifest.white is None else manifest.white
-    if min(manifest.patch_size, manifest.stride, white) <= 0:
-        raise ValueError("its patch_size, stride and white must be above 0")
-    if manifest.patch_size > _LARGEST_PATCH:
-        raise ValueError(f"its patch_size is {manifest.patch_size}")
-    for shard in manifest.shards:
-        # On any system: a data set may come from another one.
-        if shard.name in ("", ".", "..") or not (
-            PurePosixPath(shard.name).name == PureWindowsPath(shard.name).name == shard.name
-        ):
-            raise ValueError(f"its shard {shard.name!r} is no plain file name")
-    if len({shard.name for shard in manifest.shards}) < len(manifest.shards):
-        raise ValueError("a shard is there twice")
-    for source in manifest.sources:
-        if source.dtype not in ("", *DTYPES) or not source.black < source.white:
-            raise ValueError(f"its values of {source.path!r} are no range of a picture")
+    def _check(self) -> None:
+        """Raises ValueError for values that no manifest of ours has: the file may be damaged."""
+        for entry in (self, *self.sources, *self.shards, *self.failed):
+            _check_types(entry)
+        if self.dtype not in DTYPES:
+            raise ValueError(f"its dtype is {self.dtype!r}, expected one of {[*DTYPES]}")
+        white = 1 if self.white is None else self.white
+        if min(self.patch_size, self.stride, white) <= 0:
+            raise ValueError("its patch_size, stride and white must be above 0")
+        if self.patch_size > _LARGEST_PATCH:
+            raise ValueError(f"its patch_size is {self.patch_size}")
+        for shard in self.shards:
+            # On any system: a data set may come from another one.
+            if shard.name in ("", ".", "..") or not (
+                PurePosixPath(shard.name).name == PureWindowsPath(shard.name).name == shard.name
+            ):
+                raise ValueError(f"its shard {shard.name!r} is no plain file name")
+        if len({shard.name for shard in self.shards}) < len(self.shards):
+            raise ValueError("a shard is there twice")
+        for source in self.sources:
+            if source.dtype not in ("", *DTYPES) or not source.black < source.white:
+                raise ValueError(f"its values of {source.path!r} are no range of a picture")
 
 
-def _check_types(entry: Any) -> None:
-    """Checks the fields of a dataclass by their annotations."""
+def _check_types(entry: Manifest | Source | Shard | Failure) -> None:
+    """Checks the fields by their annotations."""
     for field in dataclasses.fields(entry):
         value, kind = getattr(entry, field.name), field.type
         if kind is int:
             lowest = {"first": -1, "mtime_ns": -_MOST}.get(field.name, 0)
             good = type(value) is int and lowest <= value <= _MOST
-        elif kind in (str, bool):
-            good = type(value) is kind and (kind is bool or _can_be_a_name(value))
+        elif kind is bool:
+            good = type(value) is bool
+        elif kind is str:
+            good = type(value) is str and _can_be_a_name(value)
         elif kind in (float, float | None):
             if value is None:
                 good = kind is not float

@@ -29,11 +29,14 @@ class PairedRecords:
             and need no check; None to find them by the names of the pictures.
 
     Attributes:
+        shots: 2.
         paths, patch_size, dtype, counts: as `PatchRecords` has them, of the first shots.
 
     Raises:
         DataError: if they do not fit together, or are the same.
     """
+
+    shots = 2
 
     def __init__(
         self, first: PatchRecords, second: PatchRecords, partners: Sequence[int] | None = None

@@ -11,14 +11,13 @@ import numpy as np
 from cbsn.data.mat_files import block_places, read_blocks
 from cbsn.errors import DataError
 from cbsn.files import expanded
-from cbsn.images.image_files import find_images, read_picture, to_rgb
+from cbsn.images.finding import find_images
+from cbsn.images.image_files import read_picture, to_rgb
 from cbsn.images.picture import Picture
 from cbsn.noise.synthetic import Noise
 from cbsn.value_range import ValueRange
 
 Item = TypeVar("Item")
-
-BLOCKS_SUFFIX = ".mat"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,55 +25,50 @@ class NamedPicture:
     """A picture that is read when it is needed.
 
     Args:
-        name: str, what pairs it with others: its file's name without suffix, or `NNNN_MM` for a
-            block of SIDD.
         place: str, where it lies, for messages.
         read: returns it; raises ImageError if it cannot.
     """
 
-    name: str
     place: str
     read: Callable[[], Picture]
 
 
 def find_named_pictures(pattern: str | Path, white: float | None = None) -> dict[str, NamedPicture]:
-    """Finds pictures.
+    """Finds pictures, at least one.
 
     Args:
         pattern: a folder, a glob or a file, as for `find_images`; or a `.mat` file of SIDD's
-            blocks, which are named as `prepare_dataset.py` names them.
+            blocks.
         white: what white is in the files, as for `read_picture`.
 
     Returns:
-        By their names, sorted; at least one.
+        The pictures by what pairs them with others: the names of their files without suffix,
+        sorted, or `NNNN_MM` for a block of SIDD, as `prepare_dataset.py` names it.
 
     Raises:
         DataError: there are none, or two of one name, or the `.mat` file cannot be used.
     """
-    if str(pattern).lower().endswith(BLOCKS_SUFFIX):
-        return _blocks(expanded(pattern))
+    if str(pattern).lower().endswith(".mat"):
+        path = expanded(pattern)
+        blocks = read_blocks(path)
+        return {
+            name: NamedPicture(f"{path}, block {name}", lambda p=place: Picture(blocks[p], "PNG"))
+            for name, place in block_places(blocks).items()
+        }
     found: dict[str, NamedPicture] = {}
     for path in find_images(pattern):
+        if other := found.get(path.stem):
+            raise DataError(f"{path} and {other.place} have one name; keep one of them.")
         read = functools.partial(read_picture, path, white=white)
-        picture = NamedPicture(path.stem, str(path), read)
-        if found.setdefault(path.stem, picture) is not picture:
-            raise DataError(f"{path} and {found[path.stem].place} have one name; keep one of them.")
+        found[path.stem] = NamedPicture(str(path), read)
     return dict(sorted(found.items()))
 
 
 def spread(items: Sequence[Item], number: int) -> list[Item]:
-    """Returns so many of a list, evenly spread over it; all of them for 0."""
+    """Returns `number` items of a list, evenly spread over it; all of them for 0."""
     if 0 < number < len(items):
         return [items[i * len(items) // number] for i in range(number)]
     return [*items]
-
-
-def _blocks(path: Path) -> dict[str, NamedPicture]:
-    blocks = read_blocks(path)
-    return {
-        name: NamedPicture(name, f"{path}, block {name}", lambda p=place: Picture(blocks[p], "PNG"))
-        for name, place in block_places(blocks).items()
-    }
 
 
 class PicturePairs:
@@ -85,7 +79,7 @@ class PicturePairs:
             are given, which is a function of each one's name and of `seed`, and is not clipped;
             or None, if there are only clean ones.
         clean: the clean ones, of which there may be more; None if there are only noisy ones.
-        limit: int, take that many pairs, spread evenly over the list; 0 for all.
+        limit: int, number of pairs to take, spread evenly over the list; 0 for all.
         seed: int ≥ 0, of the noise.
         white: what white is in the files, as for `read_picture`. Default None: as they show it, a
             noisy picture and its clean one together.
@@ -110,12 +104,12 @@ class PicturePairs:
     ):
         self._noise = noisy if isinstance(noisy, Noise) else None
         self._seed = seed
-        self._clean = None if clean is None else find_named_pictures(clean, white)
-        self._noisy = None
+        self._clean = find_named_pictures(clean, white) if clean is not None else {}
+        self._noisy = {}
         if noisy is not None and self._noise is None:
             self._noisy = find_named_pictures(noisy, white)
-        named = self._clean if self._noisy is None else self._noisy
-        missing = [name for name in named if self._clean is not None and name not in self._clean]
+        named = self._noisy or self._clean
+        missing = [name for name in named if self._clean and name not in self._clean]
         if missing:
             raise DataError(
                 f"Every noisy picture needs a clean one of its name. {clean} has none for "
@@ -131,24 +125,24 @@ class PicturePairs:
         """Yields (noisy, clean), two arrays of one dtype: [H, W, 3], or [H, W, 1] if both are gray.
 
         Both are in one range of values: [0, 1] for floats whose clean side is in it, else what
-        holds the two. The one that there is none of is None.
+        holds the two. A side without pictures is None.
 
         Raises:
             ImageError: if a file is not readable.
             DataError: if a pair differs in size or depth.
         """
         for name in self.names:
-            if self._noise or self._noisy is None or self._clean is None:
-                picture = (self._noisy or self._clean)[name].read()
-                self.ranges[name] = picture.range_in_file
-                color = picture.color
-                if self._noise:
-                    yield self._noise.fixed(color, self._seed, name), self._noise.clean(color)
-                else:
-                    yield (color, None) if self._clean is None else (None, color)
-            else:
+            if self._noisy and self._clean:
                 *pair, self.ranges[name] = _read_pair(self._noisy[name], self._clean[name])
                 yield tuple(pair)
+                continue
+            picture = (self._noisy or self._clean)[name].read()
+            self.ranges[name] = picture.range_in_file
+            color = picture.color
+            if self._noise:
+                yield self._noise.fixed(color, self._seed, name), self._noise.clean(color)
+            else:
+                yield (None, color) if self._clean else (color, None)
 
     def check(self) -> None:
         """Reads all pairs: a fault in one of them is to be known before they are needed.

@@ -4,7 +4,7 @@ This is the one place that knows their format. A file holds equally large patche
 TFRecord does (length, its checksum, data, its checksum) around a `tf.train.Example` with the one
 bytes feature `Noisy`: the patch's values in C order, little-endian. TensorFlow reads and writes
 the same files, but nothing here imports it: its start-up takes longer than preparing a small
-data set, and a reader that needs only numpy serves every Keras backend. So the few protobuf
+data set, and a reader that needs only NumPy serves every Keras backend. So the few protobuf
 bytes around the pixels are written by hand; they are the same for every patch of a file.
 """
 
@@ -15,9 +15,9 @@ import hashlib
 import itertools
 import operator
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import google_crc32c
 import numpy as np
@@ -27,8 +27,266 @@ from cbsn.errors import DataError
 from cbsn.files import atomic_path, share_folder
 
 RECORD_SUFFIX = ".tfrecords"
+
 _BARE_PATCH_SIZE = 256
 """Patch size of files without a manifest: the authors' SIDD256 and DND256."""
+
+
+class Patches(Protocol):
+    """Equally large patches of pictures, as `PatchPipeline` takes them.
+
+    Attributes:
+        shots: 1, or 2 for pairs of noisy shots, whose channels come one after the other.
+    """
+
+    shots: int
+    patch_size: int  # height and width
+    dtype: np.dtype
+    counts: Sequence[int]  # of the patches in each file
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """The patch number `index`: [patch_size, patch_size, 3·shots] of `dtype`."""
+
+    def describe(self, index: int) -> str:
+        """Says where a patch lies, and of which picture it is."""
+
+
+class PatchRecords:
+    """Random access to the patches of a data set, from any number of threads.
+
+    `records[i]` takes tens of microseconds. Every access opens its file anew, reads one patch and
+    verifies its checksum: so a data set may have more shards than a process may open files, and a
+    file that shrinks meanwhile gives an error where a memory map would end the process.
+
+    As long as a data set is open, a preparation that replaces its files leaves them where they are.
+
+    Args:
+        paths: the record files.
+        patch_size: height and width of the patches.
+        dtype: of the patches, one of `DTYPES`' values.
+        manifest: of the data set, where there is one; it tells whose patches they are.
+
+    Attributes:
+        paths, patch_size, dtype, manifest: as given.
+        shots: 1.
+        counts: how many patches each file holds.
+
+    Raises:
+        DataError: a file is missing, or does not consist of whole patches of this kind.
+    """
+
+    shots = 1
+
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        patch_size: int,
+        dtype: np.dtype,
+        manifest: Manifest | None = None,
+    ):
+        self.paths = tuple(paths)
+        self.manifest = manifest
+        self.patch_size = patch_size
+        self.dtype = np.dtype(dtype)
+        self._frame = _frame(patch_size * patch_size * 3 * self.dtype.itemsize)
+        self.counts = [*map(self._count, self.paths)]
+        self._ends = [*itertools.accumulate(self.counts)]
+
+    @classmethod
+    def open(cls, path: str | os.PathLike) -> "PatchRecords":
+        """Opens a data set.
+
+        Args:
+            path: a folder that `prepare_dataset.py` wrote, or a record file of 256×256 patches
+                without a manifest (the authors' `SIDD256.tfrecords`, `DND256.tfrecords`), or a
+                folder of such files.
+
+        Raises:
+            DataError: there is no such data set, or it is incomplete, damaged or empty.
+        """
+        path = Path(path)
+        try:
+            # Before the manifest is read: what that lists is to stay.
+            in_use = share_folder(path if path.is_dir() else path.parent)
+            has_manifest = (path / MANIFEST_NAME).is_file()
+            records = cls._prepared(path) if has_manifest else cls._bare(path)
+        except OSError as error:
+            raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
+        records._in_use = in_use
+        if not len(records):
+            raise DataError(f"{path} holds no patches. Prepare it again with prepare_dataset.py.")
+        return records
+
+    @classmethod
+    def _prepared(cls, path: Path) -> "PatchRecords":
+        manifest = Manifest.read(path)
+        shards = [path / shard.name for shard in manifest.shards]
+        records = cls(shards, manifest.patch_size, DTYPES[manifest.dtype], manifest)
+        expected = sum(shard.records for shard in manifest.shards)
+        if len(records) != expected:
+            raise DataError(
+                f"Patches in {path}: {len(records)}, in its {MANIFEST_NAME}: {expected}. "
+                "Run prepare_dataset.py again."
+            )
+        return records
+
+    @classmethod
+    def _bare(cls, path: Path) -> "PatchRecords":
+        files = [path] if path.is_file() else sorted(path.glob(f"[!.]*{RECORD_SUFFIX}"))
+        if not files:
+            raise DataError(
+                f"{path} is neither a {RECORD_SUFFIX} file nor a folder with "
+                f"{MANIFEST_NAME} or such files. Prepare it with prepare_dataset.py."
+            )
+        with files[0].open("rb") as file:
+            start = file.read(64)
+        for dtype in DTYPES.values():  # as the length of the first record tells
+            if start.startswith(_frame(_BARE_PATCH_SIZE**2 * 3 * dtype.itemsize).head):
+                return cls(files, _BARE_PATCH_SIZE, dtype)
+        raise DataError(
+            f"Record 0 of {files[0]} is not a {_BARE_PATCH_SIZE}x{_BARE_PATCH_SIZE}x3 patch of "
+            f"{', '.join(DTYPES)} in the feature `Noisy`. Without a {MANIFEST_NAME} only such "
+            "files can be read: prepare the pictures with prepare_dataset.py."
+        )
+
+    def __len__(self) -> int:
+        return self._ends[-1] if self._ends else 0
+
+    def describe(self, index: int) -> str:
+        """Says where a patch lies, and of which picture it is where a manifest tells."""
+        path, number = self._locate(index)
+        text = f"record {number} of {path}"
+        if self.manifest:
+            with contextlib.suppress(DataError):
+                text += f" ({self.manifest.picture_of(path.name, number)})"
+        return text
+
+    def patches(self) -> list[tuple[str, int]]:
+        """Returns of every patch its picture's path below the root, and its number in that.
+
+        Raises:
+            DataError: no manifest tells.
+        """
+        if not self.manifest:
+            raise DataError(
+                f"{self.paths[0].parent} has no {MANIFEST_NAME} that tells whose patches it holds. "
+                "Prepare the pictures with prepare_dataset.py."
+            )
+        return [patch for path in self.paths for patch in self.manifest.patches_of(path.name)]
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """The patch number `index`: [P, P, 3] of `dtype`, read-only.
+
+        Raises:
+            DataError: the record is damaged; the message names file and record.
+        """
+        path, number = self._locate(index)
+        frame = self._frame
+        shift = -len(frame.head) % 16  # puts the first value where arrays are aligned
+        buffer = np.empty(shift + frame.size, np.uint8)
+        try:
+            with path.open("rb", buffering=0) as file:
+                file.seek(number * frame.size)
+                count = file.readinto(buffer[shift:])
+        except OSError as error:
+            raise DataError(f"Record {number} of {path} cannot be read: {error}.") from error
+        buffer.flags.writeable = False  # google_crc32c takes no other
+        first = shift + len(frame.head)
+        payload = buffer[first : first + frame.payload]
+        if (
+            count < frame.size
+            or buffer[shift:first].tobytes() != frame.head
+            or buffer[-4:].tobytes() != frame.checksum(payload)
+        ):
+            raise DataError(
+                f"Record {number} of {path} is damaged: its checksum or length is wrong. "
+                "Make the file again (prepare_dataset.py --force) or copy it again."
+            )
+        return payload.view(self.dtype).reshape(self.patch_size, self.patch_size, 3)
+
+    def _locate(self, index: int) -> tuple[Path, int]:
+        """The file that a patch lies in, and its number there."""
+        index = operator.index(index)
+        if not 0 <= index < len(self):
+            raise IndexError(f"the number of patches is {len(self)}. Received: index={index}")
+        file = bisect.bisect_right(self._ends, index)
+        return self.paths[file], index - (self._ends[file] - self.counts[file])
+
+    def _count(self, path: Path) -> int:
+        try:
+            size = path.stat().st_size
+        except OSError as error:
+            raise DataError(
+                f"{path} cannot be read ({error.strerror}). Run prepare_dataset.py again."
+            ) from error
+        records, rest = divmod(size, self._frame.size)
+        if rest:
+            raise DataError(
+                f"Record {records} of {path} is cut off, or the file does not hold "
+                f"{self.patch_size}x{self.patch_size}x3 {self.dtype} patches: {size} bytes are "
+                f"not a multiple of {self._frame.size}. Make or copy the file again."
+            )
+        return records
+
+
+class RecordWriter:
+    """Writes equally large patches to a record file.
+
+    The file appears under its name, complete, when the `with` block ends without an error; until
+    then it is a hidden temporary file in the same folder, which must exist. Afterwards `records`,
+    `bytes` and `sha256` say what was written.
+
+    Example:
+        with RecordWriter("patches.tfrecords") as writer:
+            writer.write(np.zeros((256, 256, 3), np.uint8))
+    """
+
+    def __init__(self, path: str | os.PathLike):
+        self.path = Path(path)
+        self.records = 0
+        self.bytes = 0
+        self._digest = hashlib.sha256()
+        self._cleanup = contextlib.ExitStack()
+        self._layout = None
+
+    @property
+    def sha256(self) -> str:
+        """Hexadecimal digest of the bytes written so far."""
+        return self._digest.hexdigest()
+
+    def __enter__(self) -> "RecordWriter":
+        temporary = self._cleanup.enter_context(atomic_path(self.path))
+        self._file = self._cleanup.enter_context(temporary.open("wb"))
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._cleanup.__exit__(*error)
+
+    def write(self, patch: np.ndarray) -> None:
+        """Appends a patch.
+
+        Args:
+            patch: [P, P, 3] uint8, uint16 or float32 (in [0, 1]); P and dtype as of the first.
+
+        Raises:
+            DataError: the patch has another shape or dtype.
+        """
+        layout = self._layout or (patch.shape[:1] * 2 + (3,), patch.dtype)
+        if (patch.shape, patch.dtype) != layout or patch.dtype not in DTYPES.values():
+            raise DataError(
+                f"{self.path.name} holds patches of shape {layout[0]} and dtype {layout[1]}, of "
+                f"{[*DTYPES]}. Received: shape {patch.shape}, dtype {patch.dtype}."
+            )
+        self._layout = layout
+        payload = np.frombuffer(patch.tobytes(), np.uint8)
+        frame = _frame(payload.size)
+        for part in (frame.head, payload, frame.checksum(payload)):
+            self._file.write(part)
+            self._digest.update(part)
+        self.records += 1
+        self.bytes += frame.size
 
 
 class _Frame(NamedTuple):
@@ -67,253 +325,3 @@ def _masked(crc: int) -> bytes:
     """TFRecord stores checksums rotated and shifted, so that data may hold checksums itself."""
     rotated = (crc >> 15 | crc << 17) & 0xFFFFFFFF
     return ((rotated + 0xA282EAD8) & 0xFFFFFFFF).to_bytes(4, "little")
-
-
-class RecordWriter:
-    """Writes equally large patches to a record file.
-
-    The file appears under its name when the `with` block ends without an error, and complete;
-    till then it is a hidden temporary file beside it. Afterwards `records`, `bytes` and `sha256`
-    say what was written.
-
-    Args:
-        path: the file to be. Its folder must exist.
-
-    Example:
-        with RecordWriter("patches.tfrecords") as writer:
-            writer.write(np.zeros((256, 256, 3), np.uint8))
-    """
-
-    def __init__(self, path: str | os.PathLike):
-        self.path = Path(path)
-        self.records = 0
-        self.bytes = 0
-        self._digest = hashlib.sha256()
-        self._cleanup = contextlib.ExitStack()
-        self._layout = None
-
-    @property
-    def sha256(self) -> str:
-        """Hexadecimal digest of the bytes written so far."""
-        return self._digest.hexdigest()
-
-    def __enter__(self) -> "RecordWriter":
-        temporary = self._cleanup.enter_context(atomic_path(self.path))
-        self._file = self._cleanup.enter_context(temporary.open("wb"))
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._cleanup.__exit__(kind, error, trace)
-
-    def write(self, patch: np.ndarray) -> None:
-        """Appends a patch.
-
-        Args:
-            patch: [P, P, 3] uint8, uint16 or float32 (in [0, 1]); P and dtype as of the first.
-
-        Raises:
-            DataError: the patch has another shape or dtype.
-        """
-        layout = self._layout or (patch.shape[:1] * 2 + (3,), patch.dtype)
-        if (patch.shape, patch.dtype) != layout or patch.dtype not in DTYPES.values():
-            raise DataError(
-                f"{self.path.name} holds patches of shape {layout[0]} and dtype {layout[1]}, of "
-                f"{[*DTYPES]}. Received: shape {patch.shape}, dtype {patch.dtype}."
-            )
-        self._layout = layout
-        payload = np.frombuffer(patch.tobytes(), np.uint8)
-        frame = _frame(payload.size)
-        for part in (frame.head, payload, frame.checksum(payload)):
-            self._file.write(part)
-            self._digest.update(part)
-        self.records += 1
-        self.bytes += frame.size
-
-
-class PatchRecords:
-    """Random access to the patches of a data set, from any number of threads.
-
-    `records[i]` takes tens of microseconds: patches are equally large, so that the place of each
-    is known without an index. Every access opens its file anew, reads one patch and verifies its
-    checksum: so a data set may have more shards than a process may open files, and a file that
-    shrinks meanwhile gives an error where a memory map would end the process.
-
-    As long as a data set is open, its files stay: a preparation that replaces them leaves them
-    where they are (`share_folder`).
-
-    Args:
-        paths: the record files.
-        patch_size: height and width of the patches.
-        dtype: of the patches, one of `DTYPES`' values.
-        manifest: of the data set, where there is one; it tells whose patches they are.
-
-    Attributes:
-        manifest: as given.
-
-    Raises:
-        DataError: a file is missing, or does not consist of whole patches of this kind.
-    """
-
-    def __init__(
-        self,
-        paths: list[Path],
-        patch_size: int,
-        dtype: np.dtype,
-        manifest: Manifest | None = None,
-    ):
-        self.paths = tuple(paths)
-        self.manifest = manifest
-        self.patch_size = patch_size
-        self.dtype = np.dtype(dtype)
-        self._frame = _frame(patch_size * patch_size * 3 * self.dtype.itemsize)
-        self._ends = [*itertools.accumulate(map(self._count, self.paths))]
-
-    @classmethod
-    def open(cls, path: str | os.PathLike) -> "PatchRecords":
-        """Opens a data set.
-
-        Args:
-            path: a folder that `prepare_dataset.py` wrote, or a record file of 256×256 patches
-                without a manifest (the authors' `SIDD256.tfrecords`, `DND256.tfrecords`), or a
-                folder of such files.
-
-        Raises:
-            DataError: there is no such data set, or it is incomplete, damaged or empty.
-        """
-        path = Path(path)
-        try:
-            # Before the manifest is read: what that lists is to stay.
-            in_use = share_folder(path if path.is_dir() else path.parent)
-            records = cls._open(path)
-        except OSError as error:
-            raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
-        records._in_use = in_use
-        if not len(records):
-            raise DataError(f"{path} holds no patches. Prepare it again with prepare_dataset.py.")
-        return records
-
-    @classmethod
-    def _open(cls, path: Path) -> "PatchRecords":
-        if not (path / MANIFEST_NAME).is_file():
-            files = [path] if path.is_file() else sorted(path.glob(f"[!.]*{RECORD_SUFFIX}"))
-            if not files:
-                raise DataError(
-                    f"{path} is neither a {RECORD_SUFFIX} file nor a folder with "
-                    f"{MANIFEST_NAME} or such files. Prepare it with prepare_dataset.py."
-                )
-            return cls(files, _BARE_PATCH_SIZE, _bare_dtype(files[0]))
-        manifest = Manifest.read(path)
-        shards = [path / shard.name for shard in manifest.shards]
-        records = cls(shards, manifest.patch_size, DTYPES[manifest.dtype], manifest)
-        expected = sum(shard.records for shard in manifest.shards)
-        if len(records) != expected:
-            raise DataError(
-                f"Patches in {path}: {len(records)}, in its {MANIFEST_NAME}: {expected}. "
-                "Run prepare_dataset.py again."
-            )
-        return records
-
-    def __len__(self) -> int:
-        return self._ends[-1] if self._ends else 0
-
-    @property
-    def counts(self) -> list[int]:
-        """How many patches each file holds."""
-        return [end - start for start, end in itertools.pairwise([0, *self._ends])]
-
-    def describe(self, index: int) -> str:
-        """Says where a patch lies, and of which picture it is where a manifest tells."""
-        path, number = self._locate(index)
-        text = f"record {number} of {path}"
-        if self.manifest:
-            with contextlib.suppress(DataError):
-                text += f" ({self.manifest.picture_of(path.name, number)})"
-        return text
-
-    def patches(self) -> list[tuple[str, int]]:
-        """Of every patch, its picture's path below the root, and its number in that picture.
-
-        Raises:
-            DataError: no manifest tells.
-        """
-        if not self.manifest:
-            raise DataError(
-                f"{self.paths[0].parent} has no {MANIFEST_NAME} that tells whose patches it holds. "
-                "Prepare the pictures with prepare_dataset.py."
-            )
-        return [patch for path in self.paths for patch in self.manifest.patches_of(path.name)]
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        """The patch number `index`: [P, P, 3] of `dtype`, read-only.
-
-        Raises:
-            DataError: the record is damaged; the message names file and record.
-        """
-        return self._read(*self._locate(index))
-
-    def _locate(self, index: int) -> tuple[Path, int]:
-        index = operator.index(index)
-        if not 0 <= index < len(self):
-            raise IndexError(f"the number of patches is {len(self)}. Received: index={index}")
-        file_number = bisect.bisect_right(self._ends, index)
-        start = self._ends[file_number - 1] if file_number else 0
-        return self.paths[file_number], index - start
-
-    def _read(self, path: Path, number: int) -> np.ndarray:
-        frame = self._frame
-        shift = -len(frame.head) % 16  # puts the first value where arrays are aligned
-        buffer = np.empty(shift + frame.size, np.uint8)
-        try:
-            with path.open("rb", buffering=0) as file:
-                file.seek(number * frame.size)
-                count = file.readinto(buffer[shift:])
-        except OSError as error:
-            raise DataError(f"Record {number} of {path} cannot be read: {error}.") from error
-        buffer.flags.writeable = False  # google_crc32c takes no other
-        first = shift + len(frame.head)
-        payload = buffer[first : first + frame.payload]
-        if (
-            count < frame.size
-            or buffer[shift:first].tobytes() != frame.head
-            or buffer[-4:].tobytes() != frame.checksum(payload)
-        ):
-            raise DataError(
-                f"Record {number} of {path} is damaged: its checksum or length is wrong. "
-                "Make the file again (prepare_dataset.py --force) or copy it again."
-            )
-        return payload.view(self.dtype).reshape(self.patch_size, self.patch_size, 3)
-
-    def _count(self, path: Path) -> int:
-        try:
-            size = path.stat().st_size
-        except OSError as error:
-            raise DataError(
-                f"{path} cannot be read ({error.strerror}). Run prepare_dataset.py again."
-            ) from error
-        records, rest = divmod(size, self._frame.size)
-        if rest:
-            raise DataError(
-                f"Record {records} of {path} is cut off, or the file does not hold "
-                f"{self.patch_size}x{self.patch_size}x3 {self.dtype} patches: {size} bytes are "
-                f"not a multiple of {self._frame.size}. Make or copy the file again."
-            )
-        return records
-
-
-def _bare_dtype(path: Path) -> np.dtype:
-    """The dtype of a file without a manifest, by the length of its first record."""
-    with path.open("rb") as file:
-        start = file.read(64)
-    for dtype in DTYPES.values():
-        if start.startswith(_frame(_BARE_PATCH_SIZE**2 * 3 * dtype.itemsize).head):
-            return dtype
-    raise DataError(
-        f"Record 0 of {path} is not a {_BARE_PATCH_SIZE}x{_BARE_PATCH_SIZE}x3 patch of "
-        f"{', '.join(DTYPES)} in the feature `Noisy`. Without a {MANIFEST_NAME} only such files "
-        "can be read: prepare the pictures with prepare_dataset.py."
-    )

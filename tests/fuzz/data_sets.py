@@ -15,7 +15,7 @@ from cbsn.data.manifest import MANIFEST_NAME, Failure, Manifest, Shard, Source
 from cbsn.data.mat_files import read_blocks
 from cbsn.data.records import PatchRecords, RecordWriter
 from cbsn.errors import DataError, ImageError
-from data_prep import dnd
+from data_prep.sources import read_dnd
 from tests.fuzz.mutate import damaged, json_changed
 
 _SIZE = 5
@@ -156,7 +156,7 @@ class MatFiles:
                 blocks = read_blocks(self.path)
                 assert blocks.ndim == 5 and blocks.shape[-1] == 3 and blocks.dtype == np.uint8
                 return "blocks read"
-            picture, _ = dnd.read(self.path)
+            picture, _ = read_dnd(self.path)
             assert picture.ndim == 3 and picture.shape[-1] == 3 and picture.size
             assert picture.dtype == np.float32
             return "picture read"

@@ -35,15 +35,6 @@ def test_limit_is_spread_over_the_list(folders):
     assert len(PicturePairs(*folders, limit=9)) == 5
 
 
-def test_measure_is_the_mean_of_the_pictures(folders):
-    psnr, triples = PicturePairs(*folders).measure(lambda noisy, white: noisy, keep=3)
-    assert psnr == pytest.approx(np.mean([20 * np.log10(255 / d) for d in range(1, 6)]))
-    assert len(triples) == 3
-    noisy, denoised, clean = triples[1]
-    np.testing.assert_array_equal(noisy, denoised)
-    np.testing.assert_array_equal(noisy, clean + 2)
-
-
 def test_a_noisy_picture_without_a_clean_one_is_named(folders):
     (folders[1] / "3.png").unlink()
     with pytest.raises(DataError, match=r"1 of 5, such as .*3\.bmp"):

@@ -14,7 +14,8 @@ from PIL import Image
 
 from cbsn.data.manifest import MANIFEST_NAME, Manifest
 from cbsn.data.records import PatchRecords
-from data_prep.prepare import LOCK_NAME
+from data_prep.convert import LOCK_NAME
+from data_prep.prepare import Report
 
 SCRIPT = Path(__file__).parents[2] / "prepare_dataset.py"
 
@@ -33,6 +34,7 @@ def photos(tmp_path, random):
     return folder
 
 
+@pytest.mark.slow
 def test_folder_is_prepared_then_skipped(run_command, photos, tmp_path):
     flags = ["--dataset", "photos", "--workers", 2]
     done = run_command("prepare_dataset.py", *flags)
@@ -45,12 +47,12 @@ def test_folder_is_prepared_then_skipped(run_command, photos, tmp_path):
     assert (done.returncode, "already done: 7" in done.stdout) == (0, True)
 
 
-def test_broken_files_are_named_and_the_rest_is_converted(run_command, photos, tmp_path):
+def test_broken_files_are_named_and_the_rest_is_converted(run_here, photos, tmp_path):
     tifffile.imwrite(photos / "deep.tif", np.full((256, 256), 1000, np.uint16))
     (photos / "broken.jpg").write_bytes((photos / "color.jpg").read_bytes()[:3000])
     (photos / "broken.tif").write_bytes((photos / "deep.tif").read_bytes()[:3000])
     (photos / "text.png").write_text("not a picture")
-    done = run_command("prepare_dataset.py", "--dataset", photos, "--out", "a/b")
+    done = run_here("prepare_dataset.py", "--dataset", photos, "--out", "a/b", "--workers", 1)
     assert done.returncode == 1
     assert "14 patches of 256x256 uint16 from 8 of 11 images" in done.stdout
     for name in ("broken.jpg", "broken.tif", "text.png"):
@@ -59,21 +61,35 @@ def test_broken_files_are_named_and_the_rest_is_converted(run_command, photos, t
     assert len(PatchRecords.open(tmp_path / "a" / "b")) == 14
 
 
-def test_glob_and_numbers(run_command, photos, tmp_path):
-    flags = ["--dataset", "photos/col*.png", "--out", "out", "--workers", 1]
-    numbers = ["--patchsize", 100, "--stride", 100, "--offset", 20]
-    done = run_command("prepare_dataset.py", *flags, *numbers)
-    assert done.returncode == 0, done.stderr
-    manifest = Manifest.read(tmp_path / "out")
-    assert (manifest.patch_size, manifest.stride, manifest.offset) == (100, 100, 20)
-    assert [(source.path, source.patches) for source in manifest.sources] == [("color.png", 10)]
+def test_flags_are_the_arguments_of_prepare(run_here, monkeypatch):
+    received = {}
+
+    def prepare(**arguments):
+        received.update(arguments)
+        return Report(Path(), "done")
+
+    monkeypatch.setattr("cbsn.cli.prepare.prepare", prepare)
+    flags = ["--dataset", "photos/col*.png", "--out", "out", "--workers", 1, "--white", 900]
+    numbers = ["--patchsize", 100, "--stride", 90, "--offset", 20, "--source", "there", "--force"]
+    assert run_here("prepare", *flags, *numbers).stdout == "done\n"
+    assert received == {
+        "dataset": "photos/col*.png",
+        "out": "out",
+        "workers": 1,
+        "white": 900,
+        "patch_size": 100,
+        "stride": 90,
+        "offset": 20,
+        "source": "there",
+        "force": True,
+    }
 
 
-def test_sidd_validation_blocks(run_command, tmp_path):
+def test_sidd_validation_blocks(run_here, tmp_path):
     blocks = np.arange(2 * 2 * 4 * 4 * 3, dtype=np.uint8).reshape(2, 2, 4, 4, 3)
     for name in ("ValidationNoisyBlocksSrgb", "ValidationGtBlocksSrgb"):
         scipy.io.savemat(tmp_path / f"{name}.mat", {name: blocks})
-    done = run_command("prepare_dataset.py", "--dataset", "sidd_val", "--source", ".")
+    done = run_here("prepare_dataset.py", "--dataset", "sidd_val", "--source", ".")
     assert done.returncode == 0, done.stderr
     names = [path.name for path in sorted((tmp_path / "dataset/SIDD_VAL/clean").iterdir())]
     assert names == ["0000_00.png", "0000_01.png", "0001_00.png", "0001_01.png"]
@@ -102,15 +118,7 @@ def test_unusable_flags_give_one_line_and_status_2(run_here, tmp_path, flags, me
     assert list(tmp_path.iterdir()) == []
 
 
-def test_other_parameters_give_status_2(run_command, photos):
-    flags = ["--dataset", photos, "--out", "out", "--workers", 1]
-    assert run_command("prepare_dataset.py", *flags).returncode == 0
-    done = run_command("prepare_dataset.py", *flags, "--stride", 100)
-    assert done.returncode == 2
-    assert "stride 200 (now 100)" in done.stderr
-    assert run_command("prepare_dataset.py", *flags, "--stride", 100, "--force").returncode == 0
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGKILL])
 def test_stopped_run_leaves_whole_shards_and_goes_on(run_command, tmp_path, random, sent):
     photos, out = tmp_path / "photos", tmp_path / "out"
@@ -146,6 +154,7 @@ def test_stopped_run_leaves_whole_shards_and_goes_on(run_command, tmp_path, rand
     }
 
 
+@pytest.mark.slow
 def test_a_folder_without_permission_gives_one_line_and_status_2(photos, tmp_path):
     if os.geteuid() == 0 and not shutil.which("setpriv"):
         pytest.skip("root may read everything, and there is no setpriv")

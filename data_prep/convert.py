@@ -1,0 +1,296 @@
+"""Bringing a data set up to date: what is done is kept, the rest is converted, chunk by chunk.
+
+It works in this process or in several, and survives files that end one of them.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Generator, Iterator, Mapping, MutableSequence, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+import filelock
+import numpy as np
+from tqdm import tqdm
+
+from cbsn.data.manifest import MANIFEST_NAME, Failure, Manifest, Source
+from cbsn.errors import ConfigError, DataError
+from cbsn.files import is_folder_in_use
+from data_prep.shards import Chunk, ChunkResult, shard_files, write_chunk
+from data_prep.sources import RawData
+
+LOCK_NAME = ".preparing.lock"
+"""A file in a prepared folder, held by the one process that writes there."""
+
+CHUNK_FILES = 16
+CHUNK_BYTES = 2**29
+"""A chunk takes this many files, or fewer that are this large together."""
+
+_SEED = 0
+_NOT_BEGUN = -1
+
+_places: MutableSequence[int] = []
+"""In a worker: at which file each chunk is."""
+
+
+@contextlib.contextmanager
+def alone(out: Path) -> Iterator[None]:
+    """Waits until no other process prepares the same folder, and keeps others from it."""
+    with contextlib.ExitStack() as stack:
+        # Where files cannot be locked, or not be written, what follows says so if it matters.
+        with contextlib.suppress(OSError, NotImplementedError):
+            lock = filelock.FileLock(out / LOCK_NAME)
+            try:
+                lock.acquire(blocking=False)
+            except filelock.Timeout:
+                print(f"Another process prepares {out}; waiting for it.", file=sys.stderr)
+                lock.acquire()
+            stack.callback(lock.release)
+        yield
+
+
+def keep_done(wanted: Manifest, raw: RawData, out: Path, anew: str) -> Manifest:
+    """Returns the data set in `out` without the chunks that are incomplete or whose files changed.
+
+    Args:
+        wanted: the data set to be, without entries.
+        raw: its pictures.
+        out: folder that it lies in, if there is one.
+        anew: the command that makes it anew, for the message.
+
+    Raises:
+        ConfigError: `out` holds another data set.
+        DataError: its manifest is damaged.
+    """
+    if not (out / MANIFEST_NAME).exists():
+        return wanted
+    old = Manifest.read(out)
+    differences = [
+        f"{name} {getattr(old, name)} (now {getattr(wanted, name)})"
+        for name in ("kind", "patch_size", "stride", "offset", "white")
+        if getattr(old, name) != getattr(wanted, name)
+    ]
+    if not is_of(old, raw):
+        differences.append(
+            f"other pictures of {old.root}"
+            if old.root == wanted.root
+            else f"the pictures of {old.root} (now {wanted.root})"
+        )
+    if differences and (old.sources or old.shards):
+        raise ConfigError(
+            f"{out} holds a data set prepared with {', '.join(differences)}. Replace it with "
+            f"`{anew}`, or choose another folder with the --out of prepare_dataset.py."
+        )
+    if old.dtype != wanted.dtype:
+        return wanted  # converting anew loses nothing, as all pictures are there
+    present = raw.names()
+    sizes = {path.name: path.stat().st_size for path in shard_files(out)}
+    dropped = {s.chunk for s in old.shards if sizes.get(s.name) != s.bytes}
+    for source in old.sources:
+        # Versions that did not tell took 16 bits and floats to use their whole range.
+        is_known = source.dtype or old.dtype == "uint8"
+        if not (is_known and _is_unchanged(source, present)):
+            dropped.add(source.chunk)
+    return dataclasses.replace(
+        wanted,
+        sources=tuple(s for s in old.sources if s.chunk not in dropped),
+        shards=tuple(s for s in old.shards if s.chunk not in dropped),
+    )
+
+
+def is_of(old: Manifest, raw: RawData) -> bool:
+    """Whether a data set was made of these pictures, some of which may be new, changed or gone.
+
+    The folder may have been moved. A copy of it is another one, as are other pictures in it.
+    """
+    if not old.sources:
+        return True
+    if old.kind != raw.kind:
+        return False
+    present = raw.names()
+    if not os.path.exists(old.root):  # noqa: PTH110, which may not look there
+        return any(_is_unchanged(source, present) for source in old.sources)
+    if not os.path.samefile(old.root, raw.root):  # noqa: PTH121
+        return False
+    names = [entry.path for entry in (*old.sources, *old.failed) if entry.path not in present]
+    return not any(os.path.exists(Path(old.root, name)) for name in names)  # noqa: PTH110
+
+
+def _is_unchanged(source: Source, present: Mapping[str, Path]) -> bool:
+    with contextlib.suppress(KeyError, FileNotFoundError):
+        stat = present[source.path].stat()
+        return (stat.st_size, stat.st_mtime_ns) == (source.size, source.mtime_ns)
+    return False
+
+
+def convert_rest(
+    done: Manifest, raw: RawData, out: Path, workers: int | None
+) -> tuple[Manifest, list[str]]:
+    """Converts what is not done; the manifest in `out` follows, and at last old shards go.
+
+    Args:
+        done: what is kept of the data set in `out`.
+        raw: all pictures.
+        out: existing folder.
+        workers: number of processes; None for no other than this one.
+
+    Returns:
+        The new manifest, and what the user should know.
+    """
+    names = {source.path for source in done.sources}
+    rest = [path for path in raw.files if raw.name(path) not in names]
+    # A chunk number above all in the folder: no shard in use is ever overwritten.
+    first = max(shard_files(out).values(), default=-1) + 1
+    chunks = [
+        Chunk(
+            n, dataclasses.replace(raw, files=files), out, done.patch_size, done.stride, done.offset
+        )
+        for n, files in enumerate(_split(rest), first)
+    ]
+    manifest, next_save = done, 0.0
+    progress = tqdm(total=len(raw.files), initial=len(names), desc="Preparing", unit="image")
+    results = _run_chunks(chunks, workers) if workers else (write_chunk(each) for each in chunks)
+    with progress, contextlib.closing(results):
+        try:
+            for result in results:
+                manifest = _add(manifest, result)
+                progress.update(len(result.sources) + len(result.failed))
+                # The manifest of a large data set takes a while: a tenth of the time at most.
+                started = time.perf_counter()
+                if started >= next_save:
+                    manifest.write(out)
+                    next_save = started + 10 * (time.perf_counter() - started)
+        finally:
+            _write_changed(manifest, out)
+    listed = {shard.name for shard in manifest.shards}
+    surplus = [path for path in shard_files(out) if path.name not in listed]
+    # The manifest is written: whoever opens the data set from now on has no use for them.
+    if surplus and is_folder_in_use(out):
+        return manifest, [
+            f"{len(surplus)} files of the data set that was there before stay, as a training may "
+            "be reading them. The next preparation deletes them."
+        ]
+    for path in surplus:
+        path.unlink()
+    return manifest, []
+
+
+def _write_changed(manifest: Manifest, out: Path) -> None:
+    """Writes a manifest where it is another one than before: not where all may only be read."""
+    with contextlib.suppress(DataError):
+        if Manifest.read(out) == manifest:
+            return
+    manifest.write(out)
+
+
+def _split(files: Sequence[Path]) -> Iterator[tuple[Path, ...]]:
+    """Groups the files, shuffled, so that the shards of a chunk mix pictures from everywhere."""
+    part, size = [], 0
+    for index in np.random.default_rng(_SEED).permutation(len(files)):
+        part.append(files[index])
+        with contextlib.suppress(OSError):  # it has gone meanwhile; that is noticed again
+            size += files[index].stat().st_size
+        if len(part) == CHUNK_FILES or size >= CHUNK_BYTES:
+            yield tuple(part)
+            part, size = [], 0
+    if part:
+        yield tuple(part)
+
+
+def _add(manifest: Manifest, result: ChunkResult) -> Manifest:
+    # Sorted, as chunks end in any order, and training with one seed counts on one order.
+    return dataclasses.replace(
+        manifest,
+        sources=tuple(sorted(manifest.sources + result.sources, key=lambda s: s.path)),
+        shards=tuple(sorted(manifest.shards + result.shards, key=lambda s: s.name)),
+        failed=tuple(sorted(manifest.failed + result.failed, key=lambda f: f.path)),
+    )
+
+
+def _run_chunks(chunks: Sequence[Chunk], workers: int) -> Iterator[ChunkResult]:
+    """Converts chunks in processes, and yields the result of each, in the order in which they end.
+
+    A damaged file may make a decoder end its process. All chunks that were being converted then
+    are converted again, one by one; if that process ends as well, the file that it was reading is
+    a failed one, and its chunk is converted without it. DataError if processes end that were not
+    reading a picture.
+    """
+    while chunks:
+        lost = yield from _run_pool(chunks, workers)
+        chunks = [chunk for chunk, place in lost if place == _NOT_BEGUN]
+        suspects = [chunk for chunk, place in lost if place != _NOT_BEGUN]
+        if chunks and not suspects:
+            raise _lost()
+        for chunk in suspects:
+            yield from _run_alone(chunk)
+
+
+def _run_alone(chunk: Chunk) -> Iterator[ChunkResult]:
+    while lost := (yield from _run_pool([chunk], 1)):
+        place, files = lost[0][1], chunk.raw.files
+        if not 0 <= place < len(files):
+            raise _lost()
+        reason = "ended the process that read it: it crashes its decoder, or memory ran out."
+        yield ChunkResult(failed=(Failure(chunk.raw.name(files[place]), reason),))
+        rest = dataclasses.replace(chunk.raw, files=files[:place] + files[place + 1 :])
+        chunk = dataclasses.replace(chunk, raw=rest)
+
+
+def _lost() -> DataError:
+    return DataError(
+        "A process ended before its work was done, often for lack of memory or disk space. What is "
+        "done is kept, and the same command goes on from there; prepare_dataset.py with fewer "
+        "--workers needs less memory."
+    )
+
+
+def _run_pool(
+    chunks: Sequence[Chunk], workers: int
+) -> Generator[ChunkResult, None, list[tuple[Chunk, int]]]:
+    """Yields results; returns the chunks whose process was lost, and at which file each was."""
+    context = multiprocessing.get_context("spawn")  # a fork would copy held locks
+    places = context.RawArray("i", [_NOT_BEGUN] * len(chunks))
+    workers = min(workers, len(chunks))
+    pool = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(places,))
+    try:
+        futures, ended = {}, set()
+        with contextlib.suppress(BrokenProcessPool):
+            for index, chunk in enumerate(chunks):
+                futures[pool.submit(_write, index, chunk)] = index
+        for future in as_completed(futures):
+            with contextlib.suppress(BrokenProcessPool):
+                result = future.result()
+                ended.add(futures[future])
+                yield result
+        return [(chunk, places[i]) for i, chunk in enumerate(chunks) if i not in ended]
+    except (KeyboardInterrupt, GeneratorExit):
+        for process in multiprocessing.active_children():
+            process.terminate()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _write(index: int, chunk: Chunk) -> ChunkResult:
+    return write_chunk(chunk, functools.partial(_places.__setitem__, index))
+
+
+def _start_worker(places: MutableSequence[int]) -> None:
+    """Leaves Ctrl-C to the parent, and lets no worker outlive one that was killed."""
+    global _places
+    _places = places
+
+    def watch() -> None:
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=watch, daemon=True).start()
