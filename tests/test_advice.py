@@ -58,8 +58,6 @@ PRINTED_BY = {
 }
 """Commands that print the messages of a module, or a folder, where not all do that import it."""
 
-OF_OTHER_PROGRAMS = {"--hash", "--require-hashes"}
-
 _FLAG = re.compile(r"(?<![\w-])--[a-z][\w-]*")
 _COMMAND = re.compile(r"\b(\w+\.py)\b|python -m (cbsn \w+|[\w.]*\w)")
 
@@ -105,7 +103,7 @@ def _wrong_flags(path: str, source: str) -> list[str]:
     wrong = []
     for text in _messages(source):
         said = {a or b for a, b in _COMMAND.findall(text)} & COMMANDS.keys()
-        for flag in {*_FLAG.findall(text)} - OF_OTHER_PROGRAMS:
+        for flag in {*_FLAG.findall(text)}:
             if _was_given(flag, text) or any(flag in _flags(name) for name in said):
                 continue
             lacking = sorted(name for name in printed_by if flag not in _flags(name))

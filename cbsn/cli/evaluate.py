@@ -3,20 +3,12 @@
 import argparse
 from pathlib import Path
 
-from cbsn.cli.flags import (
-    MODEL,
-    add_denoising,
-    add_gpu,
-    add_noise,
-    add_white,
-    new_parser,
-    run,
-)
+from cbsn.cli.flags import MODEL, add_denoising, add_gpu, add_noise, add_white, new_parser, run
 
 
 def main(flags: argparse.Namespace) -> None:
     """Scores them."""
-    # TensorFlow comes with these; `--help` shall not wait for it.
+    # TensorFlow comes with these; `--help` does not wait for it.
     from cbsn.devices import select_gpus
     from cbsn.evaluation.conventions import Conventions
     from cbsn.evaluation.evaluate import evaluate
@@ -24,8 +16,7 @@ def main(flags: argparse.Namespace) -> None:
     from cbsn.noise.synthetic import Noise
 
     options = vars(flags)
-    settings = (options.pop(name) for name in ("noise", "noise_sigma", "noise_peak"))
-    noise = Noise.parse(*settings)
+    noise = Noise.parse(*(options.pop(name) for name in ("noise", "noise_sigma", "noise_peak")))
     names = ("rounding", "clip", "data_range", "color", "ssim", "border")
     conventions = Conventions.choose(noise is not None, **{n: options.pop(n) for n in names})
     select_gpus(options.pop("gpu"), most=1)
@@ -38,28 +29,23 @@ def make_parser() -> argparse.ArgumentParser:
     """Returns the parser of the flags."""
     parser = new_parser("Scores denoisers on noisy pictures, with clean ones or without.")
     what = parser.add_argument_group("what is scored")
-    what.add_argument(
-        "--modelpath",
-        dest="model_paths",
-        metavar="MODEL",
-        nargs="*",
-        default=argparse.SUPPRESS,
-        help=f"models, each {MODEL}",
-    )
-    what.add_argument(
+    add = what.add_argument
+    several = {"nargs": "*", "default": argparse.SUPPRESS}
+    models = f"models, each {MODEL}"
+    add("--modelpath", dest="model_paths", metavar="MODEL", help=models, **several)
+    add(
         "--denoised",
         metavar="DIR",
-        nargs="*",
-        default=argparse.SUPPRESS,
         help="folders of pictures that were denoised before, by any program, with the same names",
+        **several,
     )
-    what.add_argument(
+    add(
         "--baselines",
         metavar="NAMES",
         help="classic denoisers, with commas: noisy (the pictures as they are), bm3d, nlm "
         "(non-local means); without the flag noisy, where there are clean pictures",
     )
-    what.add_argument(
+    add(
         "--baseline_sigma",
         metavar="S",
         help="σ in 8-bit levels that bm3d and nlm are told; best: the best of 1, 1.5, 2 and 3 "
@@ -70,81 +56,67 @@ def make_parser() -> argparse.ArgumentParser:
     add_gpu(what)
 
     on = parser.add_argument_group("on which pictures")
-    on.add_argument(
-        "--noisy",
-        metavar="GLOB",
-        help="noisy pictures: a folder or a glob, or a .mat file of SIDD's blocks",
-    )
-    on.add_argument(
+    add = on.add_argument
+    noisy = "noisy pictures: a folder or a glob, or a .mat file of SIDD's blocks"
+    add("--noisy", metavar="GLOB", help=noisy)
+    add(
         "--clean",
         metavar="GLOB",
         help="clean pictures of the same names, likewise; without them there are no metrics, but "
         "time, diagnosis and report",
     )
     add_noise(on, "instead of --noisy, noise for the clean pictures, always the same")
-    on.add_argument("--seed", type=int, default=0, help="of that noise")
+    add("--seed", type=int, default=0, help="of that noise")
     add_white(on)
-    on.add_argument("--images", type=int, default=0, help="take so many, evenly spread; 0: all")
+    add("--images", type=int, default=0, help="take so many, evenly spread; 0: all")
 
-    how = parser.add_argument_group("conventions, in which published figures differ")
-    how.add_argument(
+    add = parser.add_argument_group("conventions, in which published figures differ").add_argument
+    either = {"action": argparse.BooleanOptionalAction, "default": None}
+    add(
         "--rounding",
         help="of the results before they are compared: round, as infer.py and the AP-BSN code do; "
         "floor, as the C-BSN code; or none (round; with --noise none)",
     )
-    how.add_argument(
-        "--clip",
-        action=argparse.BooleanOptionalAction,
-        default=None,
-        help="clip to the range of the pictures; matters to noisy floats (yes; with --noise no)",
-    )
-    how.add_argument(
+    clip = "clip to the range of the pictures; matters to noisy floats (yes; with --noise no)"
+    add("--clip", help=clip, **either)
+    add(
         "--data_range",
         metavar="R",
         help="peak of PSNR and SSIM: dtype (white: 255, 65535 or that of fewer bits, or 1 for "
         "floats), clean (highest less lowest value of each clean picture), or a number in units "
         "of the pictures (dtype)",
     )
-    how.add_argument(
+    add(
         "--color",
         help="rgb: all channels together; luma: Y of BT.601, 16 to 235, as MATLAB's rgb2ycbcr "
         "(rgb)",
     )
-    how.add_argument(
+    add(
         "--ssim",
         help="uniform: windows of 7×7, as scikit-image by default and the AP-BSN code; gaussian: "
         "11×11 with σ 1.5, as Wang et al.; matlab: likewise, large pictures made smaller first, as "
         "Wang's ssim.m does (uniform)",
     )
-    how.add_argument("--border", type=int, help="pixels to leave out on each side (0)")
-    how.add_argument(
+    add("--border", type=int, help="pixels to leave out on each side (0)")
+    add(
         "--lpips",
-        action=argparse.BooleanOptionalAction,
-        default=None,
         help="take LPIPS, of gray pictures too, and fetch its weights (64 MB) if they are not "
         "there; without the flag, of colour pictures if the weights are there",
+        **either,
     )
-    how.add_argument(
-        "--lpips_weights",
-        type=Path,
-        metavar="FILE",
-        help="the weights of LPIPS (an .npz); without the flag those in the cache",
-    )
+    weights = "the weights of LPIPS (an .npz); without the flag those in the cache"
+    add("--lpips_weights", type=Path, metavar="FILE", help=weights)
 
-    results = parser.add_argument_group("results")
-    results.add_argument(
+    add = parser.add_argument_group("results").add_argument
+    add(
         "--out",
         type=Path,
         metavar="DIR",
         help="folder for results.json, results.csv, results.md, report.html (to open in a browser) "
         "and contact_sheet.png",
     )
-    results.add_argument(
-        "--report_images",
-        type=int,
-        default=12,
-        help="pictures in the report, evenly spread; 0: no report",
-    )
+    pictures = "pictures in the report, evenly spread; 0: no report"
+    add("--report_images", type=int, default=12, help=pictures)
     return parser
 
 

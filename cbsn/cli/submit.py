@@ -2,10 +2,14 @@
 
 import argparse
 import functools
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cbsn.cli.flags import MODEL, add_denoising, add_gpu, new_parser, run
 from cbsn.errors import check_number
+
+if TYPE_CHECKING:
+    from cbsn.evaluation.submit.submission import Submission
+    from cbsn.inference.denoiser import Denoiser
 
 _LARGEST_SEED = 2**64 - 1
 
@@ -15,64 +19,64 @@ _ROUNDINGS = {"round": "round", "floor": "truncate"}
 
 def main(flags: argparse.Namespace) -> None:
     """Makes the submission."""
-    # TensorFlow comes with these; `--help` shall not wait for it.
+    # TensorFlow comes with these; `--help` does not wait for it.
     from cbsn.devices import select_gpus
     from cbsn.inference.denoiser import Denoiser
     from cbsn.inference.options import DenoiseOptions
     from cbsn.value_range import value_range
 
-    options = vars(flags)
-    check_number("--seed", options["seed"], 0, _LARGEST_SEED)
-    select_gpus(options.pop("gpu"), most=1)
-    model_path = options.pop("model_path")
+    check_number("--seed", flags.seed, 0, _LARGEST_SEED)
+    select_gpus(flags.gpu, most=1)
     # The benchmark's files are looked at before the model is loaded.
-    make = {"sidd": _make_sidd, "dnd": _make_dnd}[options.pop("benchmark")]
-    submission = make(options, model_path)
-    rounding = _ROUNDINGS[options.get("rounding", "round")]
-    denoiser = Denoiser.load(model_path, DenoiseOptions(**{**options, "rounding": rounding}))
+    submission = _submission(flags)
+    rounding = _ROUNDINGS[flags.rounding] if flags.benchmark == "sidd" else "round"
+    options = DenoiseOptions.pop({**vars(flags), "rounding": rounding})
+    denoiser = Denoiser.load(flags.model_path, options)
     print(denoiser.choices, flush=True)
-    model = {"path": model_path, "sha256": denoiser.sha256()}
+    settings = _settings(denoiser)
+    if flags.benchmark == "sidd":
+        settings["rounding"] = flags.rounding
+    model = {"path": flags.model_path, "sha256": denoiser.sha256()}
     # A dark part is not to be taken for one of another value range.
     denoise = functools.partial(denoiser, white=value_range(submission.DTYPE))
-    submission.run(denoise, settings=_settings(options, denoiser), model=model)
+    submission.run(denoise, settings=settings, model=model)
 
 
-def _make_sidd(options: dict[str, Any], model_path: str) -> Any:
-    """Takes from the flags what the denoiser does not."""
+def _submission(flags: argparse.Namespace) -> "Submission":
+    from cbsn.evaluation.submit.dnd import DndSubmission
     from cbsn.evaluation.submit.sidd import SiddSubmission
 
+    taken = {"source": flags.source, "out": flags.out, "resume": flags.resume}
+    if flags.benchmark == "dnd":
+        return DndSubmission(**taken, rounding=flags.rounding)
     texts = {
-        "MethodName": options.pop("method_name") or model_path,
-        "Authors": options.pop("authors"),
-        "PaperTitle": options.pop("paper_title"),
-        "Venue": options.pop("venue"),
-        "MachineSpecs": options.pop("machine_specs"),
+        "MethodName": flags.method_name or flags.model_path,
+        "Authors": flags.authors,
+        "PaperTitle": flags.paper_title,
+        "Venue": flags.venue,
+        "MachineSpecs": flags.machine_specs,
     }
-    taken = {name: options.pop(name) for name in ("source", "out", "resume", "layouts")}
-    return SiddSubmission(**taken, texts=texts)
+    return SiddSubmission(**taken, layouts=flags.layouts, texts=texts)
 
 
-def _make_dnd(options: dict[str, Any], model_path: str) -> Any:
-    """Takes from the flags what the denoiser does not."""
-    from cbsn.evaluation.submit.dnd import DndSubmission
-
-    taken = {name: options.pop(name) for name in ("source", "out", "resume", "rounding")}
-    return DndSubmission(**taken)
-
-
-def _settings(options: dict[str, Any], denoiser: Any) -> dict[str, Any]:
+def _settings(denoiser: "Denoiser") -> dict[str, Any]:
     """The denoiser's options, with what was chosen in place of `auto`."""
     from cbsn.inference.engines import choose_engine
-    from cbsn.precision import choose_precision
 
-    network = denoiser.network
-    precision, _ = choose_precision(options["precision"])
-    engine, _ = choose_engine(options["engine"], precision, has_loop=network.has_loop)
-    r3 = denoiser.recipe.r3 if options["r3"] is None else options["r3"]
-    settings = {**options, "precision": precision, "engine": engine, "r3": r3}
-    if denoiser.strength.is_whole:  # as in submissions begun before there was such a setting
-        for name in ("strength", "color_strength"):
-            settings.pop(name, None)
+    options, network = denoiser.options, denoiser.network
+    precision = network.dtype_policy.name
+    engine, _ = choose_engine(options.engine, precision, has_loop=network.has_loop)
+    settings = {
+        "seed": options.seed,
+        "r3": denoiser.r3,
+        "self_ensemble": options.self_ensemble,
+        "tile": options.tile,
+        "precision": precision,
+        "engine": engine,
+    }
+    if not denoiser.strength.is_whole:  # else as in submissions begun before there was such a flag
+        settings["strength"] = options.strength
+        settings["color_strength"] = options.color_strength
     return settings
 
 
@@ -129,29 +133,13 @@ def make_parser() -> argparse.ArgumentParser:
 
 def _add_shared(parser: argparse.ArgumentParser, source: str) -> None:
     add = parser.add_argument
-    unset = argparse.SUPPRESS
+    out = "folder for the submission, made if it is not there"
+    resume = "go on with the submission in --out: what is there and whole is kept"
     add_gpu(parser)
-    add(
-        "--modelpath",
-        dest="model_path",
-        metavar="MODEL",
-        required=True,
-        default=unset,
-        help=MODEL,
-    )
-    add("--source", metavar="PATH", required=True, default=unset, help=source)
-    add(
-        "--out",
-        metavar="DIR",
-        required=True,
-        default=unset,
-        help="folder for the submission, made if it is not there",
-    )
-    add(
-        "--resume",
-        action="store_true",
-        help="go on with the submission in --out: what is there and whole is kept",
-    )
+    add("--modelpath", dest="model_path", metavar="MODEL", required=True, help=MODEL)
+    add("--source", metavar="PATH", required=True, help=source)
+    add("--out", metavar="DIR", required=True, help=out)
+    add("--resume", action="store_true", help=resume)
     add("--seed", type=int, default=0, help="of the random choices of --r3")
     add_denoising(parser)
 

@@ -1,7 +1,6 @@
 """PSNR and SSIM, and the conventions in which published figures differ."""
 
 import dataclasses
-from typing import Any
 
 import numpy as np
 import scipy
@@ -10,17 +9,15 @@ import skimage
 from cbsn.errors import ConfigError, check_number
 from cbsn.value_range import ValueRange, value_range
 
-# Their parts are imported when they are used: some take a second, and not all who import this
-# measure something.
+# SciPy and scikit-image load their parts when they are used: some take a second, and not all who
+# import this module measure something.
 
-
-_UNIFORM: dict[str, Any] = {"win_size": 7}
 _GAUSSIAN = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
 
 SSIMS = {
     # scikit-image's default, which the AP-BSN and SS-BSN code uses: equal weights in 7×7 windows,
     # sample covariance.
-    "uniform": (_UNIFORM, 7),
+    "uniform": ({"win_size": 7}, 7),
     # Wang et al. (2004), and MATLAB code since (ssim_index.m): 11×11 windows, Gaussian weights of
     # σ 1.5.
     "gaussian": (_GAUSSIAN, 11),
@@ -33,15 +30,12 @@ _SCALE_OF_SSIM = 256
 
 
 def psnr(clean: np.ndarray, denoised: np.ndarray, data_range: float | None = None) -> float:
-    """Returns the peak signal-to-noise ratio in dB, by scikit-image.
+    """Returns the peak signal-to-noise ratio in dB, infinite where equal.
 
     Args:
         clean: [H, W, C], uint8, uint16 or float in [0, 1].
         denoised: same shape and dtype.
         data_range: float > 0, the peak. Default: the dtype's.
-
-    Returns:
-        10·log10(peak² / mean squared difference) over all values; infinite where equal.
 
     Raises:
         ValueError: if shapes or dtypes differ: comparing 8 bits with 16 would give a figure.
@@ -58,16 +52,15 @@ def ssim(
     data_range: float | None = None,
     flavour: str = "uniform",
 ) -> float:
-    """Returns the structural similarity (Wang et al. 2004), by scikit-image.
+    """Returns the structural similarity (Wang et al. 2004), 1 where equal.
+
+    It is the mean over all windows that lie in the picture, and over the channels.
 
     Args:
         clean: [H, W, C], uint8, uint16 or float in [0, 1]; H and W at least those of a window.
         denoised: same shape and dtype.
         data_range: float > 0, the peak. Default: the dtype's.
         flavour: a key of `SSIMS`.
-
-    Returns:
-        The mean over all windows that lie in the picture, and over the channels; 1 where equal.
 
     Raises:
         ValueError: if shapes or dtypes differ, or the pictures are smaller than a window.
@@ -86,16 +79,7 @@ def ssim(
 
 
 def check_comparable(metric: str, clean: np.ndarray, denoised: np.ndarray) -> None:
-    """Checks that two pictures have one shape and dtype, and finite values.
-
-    Args:
-        metric: its name, for the message.
-        clean: any array.
-        denoised: any array.
-
-    Raises:
-        ValueError: if they have not.
-    """
+    """Raises ValueError unless two pictures have one shape and dtype, and finite values."""
     if clean.shape != denoised.shape or clean.dtype != denoised.dtype:
         raise ValueError(
             f"{metric} compares pictures of one shape and dtype. Received: "
@@ -118,14 +102,13 @@ def _made_smaller(picture: np.ndarray) -> np.ndarray:
     return averaged[::factor, ::factor]
 
 
-ROUNDINGS = {"round": np.rint, "floor": np.floor, "none": None}
-COLORS = ("rgb", "luma")
+_ROUNDINGS = {"round": np.rint, "floor": np.floor, "none": None}
 
 _LARGEST_RANGE = 1e9
 """Beyond all that files hold."""
 
 _FLOAT_STEPS = 255.0
-"""Pictures of floats are rounded to so many steps, as if they were saved in 8 bits."""
+"""Steps to which pictures of floats are rounded, as if they were saved in 8 bits."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -134,17 +117,16 @@ class Conventions:
 
     Args:
         rounding: str, what becomes of results that are floats: `"round"` to the levels of the
-            clean picture (of 8 bits, if that is of floats), `"floor"` to the level below, as the
-            C-BSN code does, or `"none"`. Default `"round"`, as in the AP-BSN code and in what
-            `infer.py` writes.
+            clean picture (of 8 bits, if that is of floats), as the AP-BSN code and `infer.py` do;
+            `"floor"` to the level below, as the C-BSN code does; or `"none"`. Default `"round"`.
         clip: bool, whether values beyond the range are clipped to it. Default True.
-        data_range: what the peak of PSNR and the constants of SSIM are taken from: `"dtype"`, the
-            full range (255, 65535, or 1 for floats), `"clean"`, highest less lowest value of
-            each clean picture, as is usual in microscopy, or a number in the units of the pictures,
-            such as 4095 for 12 bits in files of 16. Default `"dtype"`.
+        data_range: the peak of PSNR, and of the constants of SSIM: `"dtype"`, the full range (255,
+            65535, or 1 for floats), `"clean"`, highest less lowest value of each clean picture, as
+            is usual in microscopy, or a number in the units of the pictures, such as 4095 for 12
+            bits in files of 16. Default `"dtype"`.
         color: str, `"rgb"`, all channels together, or `"luma"`, Y of BT.601 in 16 to 235, as
             MATLAB's `rgb2ycbcr` has it, but not rounded. Default `"rgb"`.
-        ssim: str, a key of `cbsn.evaluation.conventions.SSIMS`. Default `"uniform"`.
+        ssim: str, a key of `SSIMS`. Default `"uniform"`.
         border: int ≥ 0, pixels that are cut off on each side. Default 0.
 
     Raises:
@@ -159,7 +141,7 @@ class Conventions:
     border: int = 0
 
     def __post_init__(self):
-        for field, known in (("rounding", ROUNDINGS), ("color", COLORS), ("ssim", SSIMS)):
+        for field, known in (("rounding", _ROUNDINGS), ("color", ("rgb", "luma")), ("ssim", SSIMS)):
             if getattr(self, field) not in known:
                 raise ConfigError(
                     f"--{field} takes {', '.join(known)}. "
@@ -178,16 +160,13 @@ class Conventions:
                 )
 
     @classmethod
-    def choose(cls, synthetic: bool, **settings: Any) -> "Conventions":
+    def choose(cls, synthetic: bool, **settings: str | bool | int | None) -> "Conventions":
         """Returns the usual conventions for a kind of pictures.
 
         Args:
             synthetic: whether noise is added to clean pictures. Such floats stand for no file, and
                 are neither rounded nor clipped, unless the settings say so.
-            **settings: of this class; None leaves one as is usual.
-
-        Raises:
-            ConfigError: likewise.
+            **settings: of this class; None for what is usual.
         """
         usual = {"rounding": "none", "clip": False} if synthetic else {}
         given = {name: value for name, value in settings.items() if value is not None}
@@ -201,14 +180,11 @@ class Conventions:
         )
 
     def levels(self, picture: np.ndarray, dtype: np.dtype) -> np.ndarray:
-        """Returns a denoised picture in the units of the clean one, rounded and clipped.
+        """Returns a denoised picture as float64 in the units of the clean one, rounded and clipped.
 
         Args:
             picture: [H, W, C], of the clean one's dtype, or floats in units of [0, 1].
             dtype: of the clean picture.
-
-        Returns:
-            float64, same shape.
 
         Raises:
             ValueError: if it is of 8 bits and the clean one of 16, or the like.
@@ -217,7 +193,7 @@ class Conventions:
         values = picture.astype(np.float64)
         if picture.dtype.kind == "f":
             steps = peak if peak > 1 else _FLOAT_STEPS
-            rounded = ROUNDINGS[self.rounding]
+            rounded = _ROUNDINGS[self.rounding]
             values = rounded(values * steps) * (peak / steps) if rounded else values * peak
         elif picture.dtype != dtype:
             raise ValueError(
@@ -226,26 +202,18 @@ class Conventions:
         return np.clip(values, 0, peak) if self.clip else values
 
     def stretched(self, found: ValueRange, dtype: np.dtype) -> "Conventions":
-        """Returns these for pictures that were stretched from their own range of values.
-
-        Args:
-            found: what black and white were in the files.
-            dtype: of the pictures.
-        """
+        """Returns these for pictures of a dtype that were stretched from another range."""
         if self.data_range in ("dtype", "clean") or found.is_of(dtype):
             return self
         peak = float(self.data_range) * value_range(dtype) / (found.white - found.black)
         return dataclasses.replace(self, data_range=repr(peak))
 
     def psnr_and_ssim(self, clean: np.ndarray, denoised: np.ndarray) -> tuple[float, float]:
-        """Compares two pictures.
+        """Returns PSNR in dB, infinite where equal, and SSIM.
 
         Args:
             clean: [H, W, 1 or 3], uint8, uint16 or float in [0, 1].
             denoised: same shape; as for `levels`.
-
-        Returns:
-            PSNR in dB, infinite where equal, and SSIM.
 
         Raises:
             ValueError: if shapes or depths differ, the pictures are too small, or the clean one is

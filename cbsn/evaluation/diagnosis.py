@@ -16,7 +16,7 @@ from cbsn.evaluation.residual_statistics import (
     tone_sums,
 )
 from cbsn.noise.removal import Removal
-from cbsn.value_range import value_range
+from cbsn.value_range import to_levels
 
 SMALLEST = 16
 """Sides in pixels of what can be diagnosed at all."""
@@ -90,11 +90,8 @@ class Diagnosis:
         What no single picture is large enough to tell may be told by many. Gray pictures count in
         each channel where others are in colour.
 
-        Args:
-            diagnoses: at least one, all for the same strides.
-
         Raises:
-            ValueError: otherwise.
+            ValueError: if there are none, or their strides differ.
         """
         strides = {tuple(each.checkerboard) for each in diagnoses}
         if len(strides) != 1:
@@ -117,10 +114,10 @@ class Diagnosis:
         structure, structure_error = _structure(sums["structure"])
         smooth, rough = sums["smooth"]
         names = ("gray",) if len(sums["tones"]) == 1 else ("red", "green", "blue")
-        shifts = [_shifts(tones) for tones in sums["tones"]]
+        shifts = {name: _shifts(tones) for name, tones in zip(names, sums["tones"], strict=True)}
         found = [
             (abs(shift) - 3 * error, shift, error, name, (tone + 0.5) * 256 / TONES)
-            for name, channel in zip(names, shifts, strict=True)
+            for name, channel in shifts.items()
             for tone, shift, error, _ in channel
         ]
         shift, shift_error, shift_channel, shift_tone = max(found)[1:] if found else (None,) * 4
@@ -134,12 +131,7 @@ class Diagnosis:
             shift_error=shift_error,
             shift_channel=shift_channel,
             shift_tone=shift_tone,
-            mean_shift=tuple(
-                float(np.average([c[1] for c in channel], weights=[c[3] for c in channel]))
-                if channel
-                else None
-                for channel in shifts
-            ),
+            mean_shift=tuple(map(_mean_shift, shifts.values())),
             checkerboard={
                 stride: float(np.sqrt(power / pixels)) if pixels else None
                 for stride, (pixels, power) in zip(strides, sums["grid"], strict=True)
@@ -157,14 +149,10 @@ class Diagnosis:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the figures as plain values, fit for JSON, rounded."""
+        removal = {name: round(getattr(self.removal, name), 2) for name in ("removed", "noise")}
         return {
             "removed": _rounded(self.removed, 2),
-            "removal": {
-                "removed": _rounded(self.removal.removed, 2),
-                "noise": _rounded(self.removal.noise, 2),
-            }
-            if self.removal.told
-            else None,
+            "removal": removal if self.removal.told else None,
             "structure": _rounded(self.structure, 3),
             "structure_error": _rounded(self.structure_error, 3),
             "noise_left": _rounded(self.noise_left, 3),
@@ -173,22 +161,20 @@ class Diagnosis:
             "shift_channel": self.shift_channel,
             "shift_tone": self.shift_tone,
             "mean_shift": [_rounded(each, 2) for each in self.mean_shift],
-            "checkerboard": {
-                str(stride): _rounded(each, 2) for stride, each in self.checkerboard.items()
-            },
+            "checkerboard": {str(k): _rounded(each, 2) for k, each in self.checkerboard.items()},
         }
 
     def _findings(self) -> list[tuple[int, str]]:
         """Of each figure: 0 for fine, 1 for a little, 2 for clearly amiss; and the words."""
         return [
-            self._removed_finding(),
-            self._structure_finding(),
-            self._noise_finding(),
-            self._shift_finding(),
-            self._checkerboard_finding(),
+            self._of_removed(),
+            self._of_structure(),
+            self._of_noise(),
+            self._of_shift(),
+            self._of_checkerboard(),
         ]
 
-    def _removed_finding(self) -> tuple[int, str]:
+    def _of_removed(self) -> tuple[int, str]:
         if self.removed < _NOTHING:
             return 2, "Removed: nothing; the denoised picture is the noisy one."
         figure = f"Removed: {self.removed:.1f} levels of 255 (standard deviation of the residual)"
@@ -206,7 +192,7 @@ class Diagnosis:
             f"about {self.removal.noise:.1f}{words}."
         )
 
-    def _structure_finding(self) -> tuple[int, str]:
+    def _of_structure(self) -> tuple[int, str]:
         if self.structure is None:
             return 0, "Structure in what was removed: there are too few edges to tell."
         degree = _degree(self.structure - 2 * self.structure_error, _STRUCTURE)
@@ -218,12 +204,12 @@ class Diagnosis:
         )[degree]
         if not degree and self.removal.degree:
             words = ". This is about the edges that are left, not about the texture that was lost"
-        figure = f"{self.structure:.2f} ± {self.structure_error:.2f}"
         return degree, (
-            f"Structure in what was removed: {figure} of the contrast of the edges left{words}."
+            f"Structure in what was removed: {self.structure:.2f} ± {self.structure_error:.2f} of "
+            f"the contrast of the edges left{words}."
         )
 
-    def _noise_finding(self) -> tuple[int, str]:
+    def _of_noise(self) -> tuple[int, str]:
         if self.noise_left is None:
             return 0, "Noise left: the picture is too small, or has no noise, to tell."
         degree = _degree(self.noise_left, _NOISE_LEFT)
@@ -235,26 +221,24 @@ class Diagnosis:
         )[degree]
         return degree, f"Noise left: {self.noise_left:.2f} of it, in the smoothest places{words}."
 
-    def _shift_finding(self) -> tuple[int, str]:
+    def _of_shift(self) -> tuple[int, str]:
         if self.shift is None:
             return 0, "Brightness and colour: too few flat places that are not clipped to tell."
         degree = _degree(abs(self.shift) - 3 * self.shift_error, _SHIFT)
         figure = f"{abs(self.shift):.1f} ± {self.shift_error:.1f} levels of 255"
         if not degree:
-            words = (
-                f"fine; the largest shift that was measured, {figure}, is not certain to be above "
-                f"{_SHIFT[0]}"
+            return 0, (
+                f"Brightness and colour: fine; the largest shift that was measured, {figure}, is "
+                f"not certain to be above {_SHIFT[0]}."
             )
-        else:
-            place = "it is" if self.shift_channel == "gray" else f"{self.shift_channel} is"
-            words = (
-                f"where {place} around {self.shift_tone:.0f}, {figure} too "
-                f"{'bright' if self.shift > 0 else 'dark'}: "
-                f"{('slightly shifted', 'shifted')[degree - 1]}"
-            )
-        return degree, f"Brightness and colour: {words}."
+        what = "it" if self.shift_channel == "gray" else self.shift_channel
+        return degree, (
+            f"Brightness and colour: where {what} is around {self.shift_tone:.0f}, {figure} too "
+            f"{'bright' if self.shift > 0 else 'dark'}: "
+            f"{'slightly shifted' if degree == 1 else 'shifted'}."
+        )
 
-    def _checkerboard_finding(self) -> tuple[int, str]:
+    def _of_checkerboard(self) -> tuple[int, str]:
         told = {stride: each for stride, each in self.checkerboard.items() if each is not None}
         if not told:
             return 0, "Checkerboard: the picture is too small to tell."
@@ -267,22 +251,23 @@ class Diagnosis:
             ": it can be seen in flat places. Denoise with --r3 if the recipe has it, or train "
             "longer",
         )[degree]
-        figure = f"{told[stride]:.1f} levels of 255, at a period of {stride} px"
-        return degree, f"Checkerboard: at most {figure}{words}."
+        return degree, (
+            f"Checkerboard: at most {told[stride]:.1f} levels of 255, at a period of {stride} px"
+            f"{words}."
+        )
 
 
 def diagnose(
     noisy: np.ndarray, denoised: np.ndarray, strides: Sequence[int] = STRIDES
 ) -> Diagnosis:
-    """Returns what a denoiser did to a picture, without knowing the clean one.
+    """Judges what a denoiser did to a picture, without knowing the clean one.
 
     Args:
         noisy: [H, W, 1 or 3], uint8, uint16 or float in units of [0, 1], which noise may exceed;
             H and W at least 16. Below about 150 a side some figures are None; pooling many
             such pictures helps with structure and shift.
         denoised: same shape and dtype.
-        strides: periods in pixels, 2 or more, at which a checkerboard is looked for. Default
-            `STRIDES`.
+        strides: int, 2 or more, periods in pixels at which a checkerboard is looked for.
 
     Raises:
         ValueError: for other pictures or strides, or floats that are not finite.
@@ -305,9 +290,8 @@ def diagnose(
     if not (np.isfinite(noisy).all() and np.isfinite(denoised).all()):
         raise ValueError("The diagnosis takes finite values. Received: NaN or infinity")
     removal = Removal.of(noisy, denoised)
-    scale = np.float32(255 / value_range(noisy.dtype))
     noisy, denoised = (
-        [picture[..., c].astype(np.float32) * scale for c in range(picture.shape[2])]
+        [to_levels(picture[..., c]) for c in range(picture.shape[2])]
         for picture in (noisy, denoised)
     )
     channels = list(zip(noisy, denoised, strict=True))
@@ -353,6 +337,13 @@ def _shifts(tones: np.ndarray) -> list[tuple[int, float, float, float]]:
         error = np.sqrt(max(squares / cells - mean**2, 0) / (cells - 1))
         shifts.append((tone, float(0.0 - nearest), float(error), float(cells)))
     return shifts
+
+
+def _mean_shift(shifts: list[tuple[int, float, float, float]]) -> float | None:
+    """The mean over the tones, weighted by their cells."""
+    if not shifts:
+        return None
+    return float(np.average([each[1] for each in shifts], weights=[each[3] for each in shifts]))
 
 
 def _degree(value: float, limits: tuple[float, float]) -> int:

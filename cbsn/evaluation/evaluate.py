@@ -1,8 +1,6 @@
 """Scoring denoisers on noisy pictures, with clean ones or without."""
 
-import csv
 import dataclasses
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,90 +10,31 @@ import numpy as np
 from cbsn.data.picture_pairs import PicturePairs, spread
 from cbsn.errors import ConfigError, DataError, check_number
 from cbsn.evaluation.conventions import Conventions
-from cbsn.evaluation.methods import BEST, find_denoised, load_models, make_baselines, parse_sigma
+from cbsn.evaluation.methods import (
+    BEST,
+    find_denoised,
+    load_models,
+    make_baselines,
+    parse_sigma,
+)
+from cbsn.evaluation.report.contact_sheet import write_contact_sheet
 from cbsn.evaluation.report.html import ReportContent, write_report
-from cbsn.evaluation.report.pictures import ReportPicture, write_contact_sheet
+from cbsn.evaluation.report.pictures import ReportPicture
 from cbsn.evaluation.scores import (
     Scores,
     choose_lpips,
+    csv_table,
     format_table,
     markdown_table,
     score,
     unrounded,
 )
 from cbsn.files import expanded, write_json, write_text
+from cbsn.inference.options import DenoiseOptions
 from cbsn.noise.advice import advise
 from cbsn.noise.estimate import estimate_noise
 from cbsn.noise.synthetic import Noise
 from cbsn.value_range import check_white
-
-
-def make_folder(path: Path) -> Path:
-    """Makes the folder of the results before the work, rather than finding it amiss after it.
-
-    Raises:
-        ConfigError: if it cannot be made.
-    """
-    path = expanded(path)
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"No folder can be made at {path}: {error.strerror}.") from error
-    return path
-
-
-def write_results(
-    folder: Path,
-    facts: dict[str, Any],
-    scores: Sequence[Scores],
-    content: ReportContent | None,
-) -> list[Path]:
-    """Writes `results.json`, `results.csv`, `results.md`, `report.html` and `contact_sheet.png`.
-
-    Args:
-        folder: where to.
-        facts: what was compared, for the JSON.
-        scores: of each method.
-        content: what the report shows; None for no report, and no contact sheet.
-
-    Returns:
-        What was written.
-
-    Raises:
-        ConfigError: if a file cannot be written.
-    """
-    paths = [folder / f"results.{suffix}" for suffix in ("json", "csv", "md")]
-    try:
-        methods = [each.to_dict() for each in scores]
-        write_json(paths[0], {**facts, "methods": methods})
-        write_text(paths[1], _csv(scores))
-        write_text(paths[2], markdown_table([each.cells() for each in scores]) + "\n")
-        if content is not None:
-            paths.append(folder / "report.html")
-            write_report(paths[-1], content)
-            if content.pictures:
-                paths.append(folder / "contact_sheet.png")
-                write_contact_sheet(paths[-1], content.pictures)
-    except OSError as error:
-        raise ConfigError(
-            f"The results cannot be written to {folder}: {error.strerror or error}."
-        ) from error
-    return paths
-
-
-def _csv(scores: Sequence[Scores]) -> str:
-    """A line for each method and picture."""
-    rows = [
-        {"method": each.method, **each.of_picture(index)}
-        for each in scores
-        for index in range(len(each.names))
-    ]
-    file = io.StringIO()
-    writer = csv.DictWriter(file, [*rows[0]], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return file.getvalue()
-
 
 _LARGEST_SEED = 2**64 - 1
 
@@ -117,7 +56,7 @@ def evaluate(
     white: float | None = None,
     out: Path | None = None,
     report_images: int = 12,
-    **options: Any,
+    options: DenoiseOptions | None = None,
 ) -> list[Scores]:
     """Scores models, denoised pictures and baselines on pairs of pictures, and prints a table.
 
@@ -139,9 +78,10 @@ def evaluate(
             pictures in colour, if the weights are given or in the cache.
         lpips_weights: as for `LPIPS.load`.
         white: float > 0, the value of white in the files, as for `read_picture`.
-        out: folder for the results, as for `write_results`; made if it is not there.
+        out: folder for `results.json`, `.csv` and `.md`, `report.html` and `contact_sheet.png`;
+            made if it is not there.
         report_images: int ≥ 0, pictures in the report, spread evenly; 0 for no report.
-        **options: as for `Denoiser.load`.
+        options: of the models, as for `Denoiser.load`.
 
     Returns:
         The baselines' scores, then those of the denoised folders and of the models, each in the
@@ -152,10 +92,17 @@ def evaluate(
         DataError: if there are no pairs, or one of them is too small for a metric.
         ImageError: if a picture cannot be read or denoised.
         ModelError: if a model cannot be loaded, or LPIPS's weights neither.
+
+    Example:
+        >>> scores = evaluate("test/clean", ["checkpoints/my-run"], noisy="test/noisy")
+        >>> print(scores[-1].mean("psnr"))
     """
     model_paths, denoised = [*model_paths], [*denoised]
-    source = _choose_source(clean, noisy, noise)
-    _check_numbers(seed, images=images, report_images=report_images)
+    _check(clean, noisy, noise)
+    for flag, value in (("--images", images), ("--report_images", report_images)):
+        check_number(flag, value, 0)
+    check_number("--seed", seed, 0, _LARGEST_SEED)
+    source = noisy if noise is None else noise
     if baselines is None:
         baselines = "noisy" if source is not None and clean is not None else ""
     if source is None and (model_paths or baselines):
@@ -179,9 +126,9 @@ def evaluate(
         pairs.check()  # an unfit one is to be known before the others have taken their time
     methods = find_denoised(denoised, pairs, white)
     if out is not None:
-        out = make_folder(out)
+        out = _make_folder(out)
     # All are loaded before the first is scored, so that a wrong path is told at once.
-    methods += load_models(model_paths, **options)
+    methods += load_models(model_paths, options or DenoiseOptions())
     lpips_metric = None if clean is None else choose_lpips(lpips, lpips_weights)
 
     made = f"{noise}, seed {seed}" if noise else None
@@ -207,40 +154,32 @@ def evaluate(
     }
     for heading, lines in notes.items():
         print("\n".join(["", heading, *(f"  {line}" for line in lines)]))
-    if out is not None:
-        content = ReportContent(
-            title=f"Denoising {clean if noisy is None else noisy}",
-            facts=facts,
-            table=table,
-            notes={**_noise_notes(pairs), **notes} if shown else notes,
-            # What the reader is to look at comes first, the classics after it.
-            pictures=_report_pictures(
-                pairs, shown, conventions, scores, {m.name: kept[m.name] for m in methods + classic}
-            ),
-            curves={method.name: method.log for method in methods if method.log},
-        )
-        compared = {
-            "clean": None if clean is None else str(clean),
-            "noisy": None if noisy is None else str(noisy),
-            "noise": None if noise is None else str(noise),
-            "seed": None if noise is None else seed,
-            "conventions": dataclasses.asdict(conventions),
-        }
-        paths = write_results(out, compared, scores, content if report_images else None)
-        print(f"\nWritten: {', '.join(map(str, paths))}")
+    if out is None:
+        return scores
+
+    compared = {
+        "clean": None if clean is None else str(clean),
+        "noisy": None if noisy is None else str(noisy),
+        "noise": None if noise is None else str(noise),
+        "seed": None if noise is None else seed,
+        "conventions": dataclasses.asdict(conventions),
+    }
+    # What the reader is to look at comes first, the classics after it.
+    kept = {method.name: kept[method.name] for method in methods + classic}
+    content = ReportContent(
+        title=f"Denoising {clean if noisy is None else noisy}",
+        facts=facts,
+        table=table,
+        notes={**_noise_notes(pairs), **notes} if shown else notes,
+        pictures=_report_pictures(pairs, shown, conventions, scores, kept),
+        curves={method.name: method.log for method in methods if method.log},
+    )
+    paths = _write_results(out, compared, scores, content if report_images else None)
+    print(f"\nWritten: {', '.join(map(str, paths))}")
     return scores
 
 
-def _check_numbers(seed: int, **counts: int) -> None:
-    for flag, value in counts.items():
-        check_number(f"--{flag}", value, 0)
-    check_number("--seed", seed, 0, _LARGEST_SEED)
-
-
-def _choose_source(
-    clean: str | Path | None, noisy: str | Path | None, noise: Noise | None
-) -> str | Path | Noise | None:
-    """Returns where the noisy pictures come from, if there are any."""
+def _check(clean: str | Path | None, noisy: str | Path | None, noise: Noise | None) -> None:
     if noisy is not None and noise is not None:
         raise ConfigError(
             "Give the noisy pictures by --noisy, or noise for the clean ones by --noise: the one "
@@ -251,7 +190,16 @@ def _choose_source(
             "Give pictures: noisy ones by --noisy, the clean ones of the same names by --clean "
             "where there are any, or clean ones alone and noise for them by --noise_sigma 25."
         )
-    return noisy if noise is None else noise
+
+
+def _make_folder(path: Path) -> Path:
+    """Makes the folder of the results before the work, rather than finding it amiss after it."""
+    path = expanded(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"No folder can be made at {path}: {error.strerror}.") from error
+    return path
 
 
 def _noise_notes(pairs: PicturePairs) -> dict[str, Sequence[str]]:
@@ -274,10 +222,34 @@ def _report_pictures(
     for index, (name, (noisy, clean)) in enumerate(zip(pairs.names, pairs, strict=True)):
         if index not in shown:
             continue
-        denoised = {method: results[index] for method, results in kept.items()}
-        denoised.pop("noisy", None)
+        denoised = {method: results[index] for method, results in kept.items() if method != "noisy"}
         if denoised:
             captions = {each.method: each.caption(index) for each in scores}
             noisy, clean = unrounded(noisy, conventions), unrounded(clean, conventions)
             pictures.append(ReportPicture(name, noisy, denoised, clean, captions))
     return pictures
+
+
+def _write_results(
+    folder: Path,
+    compared: Mapping[str, Any],
+    scores: Sequence[Scores],
+    content: ReportContent | None,
+) -> list[Path]:
+    """Returns what was written; without content there is no report, and no contact sheet."""
+    paths = [folder / f"results.{suffix}" for suffix in ("json", "csv", "md")]
+    try:
+        write_json(paths[0], {**compared, "methods": [each.to_dict() for each in scores]})
+        write_text(paths[1], csv_table(scores))
+        write_text(paths[2], markdown_table([each.cells() for each in scores]))
+        if content is not None:
+            paths.append(folder / "report.html")
+            write_report(paths[-1], content)
+            if content.pictures:
+                paths.append(folder / "contact_sheet.png")
+                write_contact_sheet(paths[-1], content.pictures)
+    except OSError as error:
+        raise ConfigError(
+            f"The results cannot be written to {folder}: {error.strerror or error}."
+        ) from error
+    return paths

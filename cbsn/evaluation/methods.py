@@ -2,26 +2,112 @@
 
 import dataclasses
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import skimage
 
-from cbsn.data.picture_pairs import PicturePairs, find_named_pictures
+from cbsn.data.picture_pairs import NamedPicture, PicturePairs, find_named_pictures
 from cbsn.errors import ConfigError, DataError, ImageError, in_one_line
 from cbsn.evaluation.conventions import psnr
 from cbsn.evaluation.diagnosis import STRIDES
 from cbsn.files import expanded
 from cbsn.images.image_files import to_rgb
 from cbsn.inference.denoiser import Denoiser
+from cbsn.inference.options import DenoiseOptions
 from cbsn.models.folder import METRICS_FILE
 from cbsn.noise.synthetic import Noise
-from cbsn.value_range import value_range
+from cbsn.value_range import from_unit, to_unit, value_range
 
-Unit = np.ndarray
-Classic = Callable[[Unit, float], Unit]
-"""From a noisy picture [H, W, 1 or 3] in units of [0, 1], and σ in the same, to the denoised."""
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+    """One of those that are compared.
+
+    Args:
+        name: str, what tables call it.
+        denoise: from a picture's name, the noisy one and the clean one, each [H, W, 1 or 3], or
+            None where there is none, to the denoised one, of the noisy one's shape and dtype.
+        parameters: int, of its network; None if it has none.
+        computes: bool, whether the time that it takes says anything.
+        strides: periods of the patterns that it may leave, its pixel-shuffle strides among them.
+        log: the metrics of the run that it was trained in, or None.
+    """
+
+    name: str
+    denoise: Callable[[str, np.ndarray | None, np.ndarray | None], np.ndarray]
+    parameters: int | None = None
+    computes: bool = True
+    strides: Sequence[int] = STRIDES
+    log: Path | None = None
+
+
+def load_models(paths: Iterable[str | Path], options: DenoiseOptions) -> list[Method]:
+    """Loads models, each as for `Denoiser.load`, and says what they compute with."""
+    methods = []
+    for path in dict.fromkeys(map(str, paths)):
+        model = Denoiser.load(path, options)
+        name = f"{model.recipe.name} ({in_one_line(path)})"
+        print(f"{name}: {model.choices}", flush=True)
+        used = (model.recipe.denoise_stride, model.recipe.objective_config.get("stride_b", 1))
+        # The path is a run, or a model in it.
+        folder = expanded(path)
+        logs = (place / METRICS_FILE for place in (folder, folder.parent))
+        methods.append(
+            Method(
+                name,
+                lambda _, noisy, clean, model=model: model(noisy, white=value_range(noisy.dtype)),
+                parameters=model.network.count_params(),
+                strides=sorted({*STRIDES, *used} - {1}),
+                log=next((log for log in logs if log.is_file()), None),
+            )
+        )
+    return methods
+
+
+def find_denoised(
+    folders: Iterable[str | Path], pairs: PicturePairs, white: float | None = None
+) -> list[Method]:
+    """Finds pictures that were denoised before, one of each name in every folder.
+
+    Raises:
+        DataError: if a folder has none of a name, or two.
+    """
+    methods = []
+    for folder in dict.fromkeys(map(str, folders)):
+        found = find_named_pictures(folder, white)
+        missing = [name for name in pairs.names if name not in found]
+        if missing:
+            raise DataError(
+                f"{folder} has no denoised picture for {len(missing)} of {len(pairs.names)} names, "
+                f"such as {missing[0]}. Denoise them by infer.py --savepath {folder}, or score "
+                "fewer."
+            )
+        read = partial(_read_denoised, found, pairs)
+        methods.append(Method(f"denoised ({in_one_line(folder)})", read, computes=False))
+    return methods
+
+
+def _read_denoised(
+    found: dict[str, NamedPicture],
+    pairs: PicturePairs,
+    name: str,
+    noisy: np.ndarray | None,
+    clean: np.ndarray | None,
+) -> np.ndarray:
+    picture = found[name].read()
+    expected = noisy if clean is None else clean
+    if picture.pixels.dtype == expected.dtype:
+        picture.range_in_file.change(picture.color, pairs.ranges[name])
+    pixels = picture.color if expected.shape[-1] == 1 else to_rgb(picture)
+    if pixels.shape != expected.shape:
+        raise DataError(
+            f"{found[name].place} is no denoised picture of that name: it is {pixels.shape}, and "
+            f"that is {expected.shape}."
+        )
+    return pixels
+
 
 BASELINES = ("noisy", "bm3d", "nlm")
 """What `--baselines` knows; the first is the pictures as they are."""
@@ -34,6 +120,28 @@ correlated is weaker at the fine scales than its σ says, and stronger at the co
 _SMALLEST = 9
 """BM3D refuses pictures below 8 px a side, and crashes the process on those of 8 × 8; σ cannot be
 estimated in much smaller ones."""
+
+
+def make_baselines(names: str, noise: Noise | None, sigma: str | None) -> list[Method]:
+    """Makes the classic denoisers, of `BASELINES`, with commas between them.
+
+    Raises:
+        ConfigError: if a name is unknown, or as `Baseline` says.
+    """
+    methods = []
+    for name in dict.fromkeys(name.strip() for name in names.split(",") if name.strip()):
+        if name not in BASELINES:
+            raise ConfigError(
+                f"--baselines takes {', '.join(BASELINES)}, with commas between them. "
+                f"Received: {name}"
+            )
+        if name == "noisy":
+            methods.append(Method(name, lambda _, noisy, clean: noisy, computes=False))
+        else:
+            told = f" (sigma {sigma})" if sigma else ""
+            run = Baseline(name, noise, sigma)
+            methods.append(Method(name + told, lambda _, noisy, clean, run=run: run(noisy, clean)))
+    return methods
 
 
 class Baseline:
@@ -54,7 +162,7 @@ class Baseline:
 
     def __init__(self, name: str, noise: Noise | None = None, sigma: str | None = None):
         self._name = name
-        self._denoise = {"bm3d": _load_bm3d, "nlm": lambda: _non_local_means}[name]()
+        self._denoise = _load_bm3d() if name == "bm3d" else _non_local_means
         self._best = sigma == BEST
         self._sigma = None if self._best or sigma is None else parse_sigma(sigma)
         if sigma is None and noise and noise.kind == "gaussian":
@@ -67,14 +175,7 @@ class Baseline:
             self._sigma = noise.sigma[0] / 255
 
     def __call__(self, noisy: np.ndarray, clean: np.ndarray | None = None) -> np.ndarray:
-        """Denoises a picture.
-
-        Args:
-            noisy: [H, W, 1 or 3], uint8, uint16 or float.
-            clean: same shape; needed for the best σ only.
-
-        Returns:
-            Same shape and dtype; floats in [0, 1].
+        """Denoises a picture [H, W, 1 or 3]; the clean one is needed for the best σ only.
 
         Raises:
             ImageError: if the picture is below 9 px a side.
@@ -85,18 +186,18 @@ class Baseline:
                 f"Received: {noisy.shape}"
             )
         unit = _unit(noisy)
-        if not self._best:
+        if self._best:
+            reference = _unit(clean)
+            true = float(np.std(unit - reference))
+            results = [np.clip(self._denoise(unit, true * m), 0, 1) for m in _MULTIPLES]
+            denoised = max(results, key=lambda result: psnr(reference, result))
+        else:
             sigma = self._sigma
             if sigma is None:
-                sigma = float(
-                    skimage.restoration.estimate_sigma(unit, average_sigmas=True, channel_axis=-1)
-                )
-            return _to_dtype(self._denoise(unit, sigma), noisy.dtype)
-        reference = _unit(clean)
-        true = float(np.std(unit - reference))
-        results = [np.clip(self._denoise(unit, true * m), 0, 1) for m in _MULTIPLES]
-        best = max(results, key=lambda result: psnr(reference, result))
-        return _to_dtype(best, noisy.dtype)
+                estimate = skimage.restoration.estimate_sigma
+                sigma = float(estimate(unit, average_sigmas=True, channel_axis=-1))
+            denoised = np.clip(self._denoise(unit, sigma), 0, 1)
+        return from_unit(denoised, noisy.dtype)
 
 
 def parse_sigma(text: str) -> float:
@@ -117,7 +218,7 @@ def parse_sigma(text: str) -> float:
     return sigma / 255
 
 
-def _load_bm3d() -> Classic:
+def _load_bm3d() -> Callable[[np.ndarray, float], np.ndarray]:
     try:
         import bm3d
     except ImportError as error:
@@ -126,7 +227,7 @@ def _load_bm3d() -> Classic:
             f"pip install 'cbsn[bm3d]', or pip install bm3d ({error})"
         ) from error
 
-    def denoise(unit: Unit, sigma: float) -> Unit:
+    def denoise(unit: np.ndarray, sigma: float) -> np.ndarray:
         if unit.shape[-1] == 3:
             return bm3d.bm3d_rgb(unit, sigma)
         return bm3d.bm3d(unit[..., 0], sigma)[..., None]
@@ -134,7 +235,7 @@ def _load_bm3d() -> Classic:
     return denoise
 
 
-def _non_local_means(unit: Unit, sigma: float) -> Unit:
+def _non_local_means(unit: np.ndarray, sigma: float) -> np.ndarray:
     # Patches of 5 × 5 in windows of 13 × 13; h as scikit-image advises for the fast way.
     denoised = skimage.restoration.denoise_nl_means(
         unit, patch_size=5, patch_distance=6, h=0.8 * sigma, sigma=sigma, channel_axis=-1
@@ -142,142 +243,5 @@ def _non_local_means(unit: Unit, sigma: float) -> Unit:
     return denoised.reshape(unit.shape)  # a single channel comes back without its axis
 
 
-def _unit(picture: np.ndarray) -> Unit:
-    return picture.astype(np.float64) / value_range(picture.dtype)
-
-
-def _to_dtype(unit: Unit, dtype: np.dtype) -> np.ndarray:
-    unit = np.clip(unit, 0, 1)
-    return (np.rint(unit * value_range(dtype)) if dtype.kind == "u" else unit).astype(dtype)
-
-
-Denoise = Callable[[str, np.ndarray | None, np.ndarray | None], np.ndarray]
-
-
-@dataclasses.dataclass(frozen=True)
-class Method:
-    """One of those that are compared.
-
-    Args:
-        name: str, what tables call it.
-        denoise: from a picture's name, the noisy one and the clean one, each [H, W, 1 or 3], or
-            None where there is none, to the denoised one, of the noisy one's shape and dtype.
-        parameters: int, of its network; None if it has none.
-        computes: bool, whether the time that it takes says anything.
-        strides: periods of the patterns that it may leave, its pixel-shuffle strides among them.
-        log: the metrics of the run that it was trained in, or None.
-    """
-
-    name: str
-    denoise: Denoise
-    parameters: int | None = None
-    computes: bool = True
-    strides: Sequence[int] = STRIDES
-    log: Path | None = None
-
-
-def load_models(paths: Iterable[str | Path], **options: Any) -> list[Method]:
-    """Loads models, and says what they compute with.
-
-    Args:
-        paths: each as for `Denoiser.load`.
-        **options: of `Denoiser.load`.
-
-    Raises:
-        ConfigError: if options cannot be had.
-        ModelError: if one cannot be loaded.
-    """
-    methods = []
-    for path in dict.fromkeys(map(str, paths)):
-        model = Denoiser.load(path, **options)
-        name = f"{model.recipe.name} ({in_one_line(path)})"
-        print(f"{name}: {model.choices}", flush=True)
-        used = (model.recipe.denoise_stride, model.recipe.objective_config.get("stride_b", 1))
-        methods.append(
-            Method(
-                name,
-                lambda _, noisy, clean, model=model: model(noisy, white=value_range(noisy.dtype)),
-                parameters=model.network.count_params(),
-                strides=sorted({*STRIDES, *used} - {1}),
-                log=_log_of(expanded(path)),
-            )
-        )
-    return methods
-
-
-def make_baselines(names: str, noise: Noise | None, sigma: str | None) -> list[Method]:
-    """Makes the classic denoisers.
-
-    Args:
-        names: of `BASELINES`, with commas between them.
-        noise: as for `Baseline`.
-        sigma: likewise.
-
-    Raises:
-        ConfigError: if a name is unknown, or as `Baseline` says.
-    """
-    methods = []
-    for name in dict.fromkeys(name.strip() for name in names.split(",") if name.strip()):
-        if name not in BASELINES:
-            raise ConfigError(
-                f"--baselines takes {', '.join(BASELINES)}, with commas between them. "
-                f"Received: {name}"
-            )
-        if name == "noisy":
-            methods.append(Method(name, lambda _, noisy, clean: noisy, computes=False))
-        else:
-            baseline = Baseline(name, noise, sigma)
-            told = f" (sigma {sigma})" if sigma else ""
-            methods.append(
-                Method(name + told, lambda _, noisy, clean, run=baseline: run(noisy, clean))
-            )
-    return methods
-
-
-def find_denoised(
-    folders: Iterable[str | Path], pairs: PicturePairs, white: float | None = None
-) -> list[Method]:
-    """Finds pictures that were denoised before.
-
-    Args:
-        folders: each with a picture of each name.
-        pairs: what they are scored on.
-        white: as for `find_named_pictures`.
-
-    Raises:
-        DataError: if a folder has none of a name, or two.
-    """
-    methods = []
-    for folder in dict.fromkeys(map(str, folders)):
-        found = find_named_pictures(folder, white)
-        names = pairs.names
-        missing = [name for name in names if name not in found]
-        if missing:
-            raise DataError(
-                f"{folder} has no denoised picture for {len(missing)} of {len(names)} names, such "
-                f"as {missing[0]}. Denoise them by infer.py --savepath {folder}, or score fewer."
-            )
-
-        def read(
-            name: str, noisy: np.ndarray | None, clean: np.ndarray | None, found: dict = found
-        ) -> np.ndarray:
-            picture = found[name].read()
-            expected = noisy if clean is None else clean
-            if picture.pixels.dtype == expected.dtype:
-                picture.range_in_file.change(picture.color, pairs.ranges[name])
-            pixels = picture.color if expected.shape[-1] == 1 else to_rgb(picture)
-            if pixels.shape != expected.shape:
-                raise DataError(
-                    f"{found[name].place} is no denoised picture of that name: it is "
-                    f"{pixels.shape}, and that is {expected.shape}."
-                )
-            return pixels
-
-        methods.append(Method(f"denoised ({in_one_line(folder)})", read, computes=False))
-    return methods
-
-
-def _log_of(path: Path) -> Path | None:
-    """The log of the run that a model's path is, or is in."""
-    candidates = [folder / METRICS_FILE for folder in (path, path.parent)]
-    return next((log for log in candidates if log.is_file()), None)
+def _unit(picture: np.ndarray) -> np.ndarray:
+    return to_unit(picture, np.float64)

@@ -1,9 +1,10 @@
 """What the residual of a denoised picture is like: sums that can be pooled over pictures.
 
-The residual is the noisy picture less the denoised one. All planes are float32 [H, W], in 8-bit
-levels (of 255).
+The residual is the noisy picture less the denoised one. Both are planes of one channel, float32
+[H, W], of 16 px a side or more, in 8-bit levels (of 255).
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -38,7 +39,7 @@ _MANY_TILES = 256
 
 
 def structure_sums(noisy: np.ndarray, denoised: np.ndarray) -> np.ndarray:
-    """Returns how much of the edges that the denoised picture shows is in the residual.
+    """Measures how much of the edges that the denoised picture shows is in the residual.
 
     Detail is what lies between Gaussian blurs of 1 and 2 px. At the edges of the denoised picture
     its detail f some pixels further *along* the edge predicts the detail at the edge itself. With
@@ -47,13 +48,8 @@ def structure_sums(noisy: np.ndarray, denoised: np.ndarray) -> np.ndarray:
     sum, as it is zero on average whatever f is; nor does noise that was left in the denoised
     picture, as it does not reach as far as f.
 
-    Args:
-        noisy: [H, W], 16 px a side at least.
-        denoised: same shape.
-
-    Returns:
-        float64 [6]: over blocks of the picture with edges, with a = Σ r·f and b = Σ n·f of a block:
-        the number of blocks, Σ a, Σ b, Σ a², Σ ab, Σ b².
+    Returns float64 [6]: over blocks of the picture with edges, with a = Σ r·f and b = Σ n·f of a
+    block: the number of blocks, Σ a, Σ b, Σ a², Σ ab, Σ b².
     """
     wide = gaussian_filter(denoised, 2)
     shown = gaussian_filter(denoised, 1) - wide
@@ -78,19 +74,13 @@ def structure_sums(noisy: np.ndarray, denoised: np.ndarray) -> np.ndarray:
 
 
 def smooth_place_sums(noisy: np.ndarray, denoised: np.ndarray) -> np.ndarray:
-    """Returns the roughness of the smoothest places, denoised and noisy.
+    """Sums up the roughness of the smoothest places, denoised and noisy.
 
     The roughness of a cell is what is left of it less its mean and its slope, squared. A place is
     2 × 2 cells; the smoothest are those where it has fallen most. Elsewhere the roughness of
     the denoised picture may be its texture; so it may be everywhere in a small picture.
 
-    Args:
-        noisy: [H, W], 16 px a side at least.
-        denoised: same shape.
-
-    Returns:
-        float64 [2]: Σ of the denoised picture's, Σ of the noisy picture's; both 0 where there are
-        fewer than 64 places with noise.
+    Returns float64 [2]; both are 0 where there are fewer than 64 places with noise.
     """
     smooth, rough = (_places(_roughness(plane)) for plane in (denoised, noisy))
     # Clipped to black or white there is no noise to remove.
@@ -103,21 +93,16 @@ def smooth_place_sums(noisy: np.ndarray, denoised: np.ndarray) -> np.ndarray:
 
 
 def tone_sums(noisy: np.ndarray, denoised: np.ndarray) -> np.ndarray:
-    """Returns the residual's moments by the denoised picture's brightness.
+    """Sums up the residual's moments by the denoised picture's brightness.
 
     They are taken of cells, of the half of them in the flattest places: where brightness changes,
     smoothing moves it from cell to cell, which is no shift.
 
-    Args:
-        noisy: [H, W], 16 px a side at least.
-        denoised: same shape.
-
-    Returns:
-        float64 [TONES, 6]: over the cells of each tone, with r the residual and m its mean in a
-        cell: their number, Σ m, Σ m², Σ of the mean of r², Σ of the mean of r³, Σ of the share of
-        noisy pixels that are clipped.
+    Returns float64 [TONES, 6]: over the cells of each tone, with r the residual and m its mean in a
+    cell: their number, Σ m, Σ m², Σ of the mean of r², Σ of the mean of r³, Σ of the share of noisy
+    pixels that are clipped.
     """
-    tone = _cell_means(denoised)
+    tone = _in_cells(denoised).mean((1, 3))
     residual = noisy - denoised
     clipped = np.zeros(noisy.shape, np.float32)
     # Noise that was added in floats and never clipped goes beyond both ends.
@@ -129,7 +114,8 @@ def tone_sums(noisy: np.ndarray, denoised: np.ndarray) -> np.ndarray:
     contrast = around.max((2, 3)) - around.min((2, 3))
     flat = contrast <= np.median(contrast)
     mean, square, cube, clipped = (
-        _cell_means(plane)[flat] for plane in (residual, residual**2, residual**3, clipped)
+        _in_cells(plane).mean((1, 3))[flat]
+        for plane in (residual, residual**2, residual**3, clipped)
     )
     bins = np.clip(tone[flat] * (TONES / 256), 0, TONES - 1).astype(int)
     kept = (np.ones_like(mean), mean, mean**2, square, cube, clipped)
@@ -137,7 +123,7 @@ def tone_sums(noisy: np.ndarray, denoised: np.ndarray) -> np.ndarray:
 
 
 def grid_power(noisy: np.ndarray, denoised: np.ndarray, stride: int) -> np.ndarray:
-    """Returns the power of a grid pattern in the denoised picture that is not in the noisy one.
+    """Measures the power of a grid pattern in the denoised picture that is not in the noisy one.
 
     It is measured at the frequencies of a grid, the multiples of 1/stride cycles per pixel, apart
     from those that grids of a shorter period have, too; in the flattest half of the picture's
@@ -148,15 +134,8 @@ def grid_power(noisy: np.ndarray, denoised: np.ndarray, stride: int) -> np.ndarr
     residual: a pattern that the denoiser has made is there with the opposite sign, one of the
     picture itself is not.
 
-    Args:
-        noisy: [H, W].
-        denoised: same shape.
-        stride: period of the grid in pixels, 2 or more.
-
-    Returns:
-        float64 [2]: the number of pixels, and it times the power (the pattern's mean square, in
-        8-bit levels squared); both 0 if the picture is too small to tell, below about 20 × stride
-        a side.
+    Returns float64 [2]: the number of pixels, and it times the power (the pattern's mean square);
+    both 0 if the picture is too small to tell, below about 20 × stride a side.
     """
     side = 8 * stride
     if min(noisy.shape) < side:
@@ -178,11 +157,12 @@ def grid_power(noisy: np.ndarray, denoised: np.ndarray, stride: int) -> np.ndarr
     )
     scale = side**2 * (window**2).sum()
     shown_power, seen_power = np.abs(shown) ** 2 / scale, np.abs(seen) ** 2 / scale
-    own = ((i, j) for i in range(stride) for j in range(stride) if math.gcd(i, j, stride) == 1)
-    frequencies = [(8 * i, 8 * j) for i, j in own]
-    local, steady, opposite, total = [], [], 0.0, 0.0
-    there, against = 0.0, 0.0
-    for y, x in frequencies:
+    local, steady = [], []
+    there = against = opposite = total = 0.0
+    for i, j in itertools.product(range(stride), repeat=2):
+        if math.gcd(i, j, stride) != 1:
+            continue
+        y, x = 8 * i, 8 * j
         power, error = _peak(shown_power, y, x)
         before, doubt = _peak(seen_power, y, x)
         local.append(power - max(0, before - 2 * doubt) if power > 3 * error else 0.0)
@@ -204,11 +184,6 @@ def grid_power(noisy: np.ndarray, denoised: np.ndarray, stride: int) -> np.ndarr
     steady = np.array(steady)
     power = np.maximum(np.maximum(local - steady * (1 - made), steady * made), 0).sum()
     return noisy.size * np.array([1.0, power])
-
-
-def _cell_means(plane: np.ndarray) -> np.ndarray:
-    """Mean of each whole cell, [H // CELL, W // CELL]."""
-    return _in_cells(plane).mean((1, 3))
 
 
 def _roughness(plane: np.ndarray) -> np.ndarray:

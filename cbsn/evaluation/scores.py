@@ -1,6 +1,8 @@
-"""Running one method over all pictures, and measuring what comes out."""
+"""Running one method over all pictures, and measuring the results."""
 
+import csv
 import dataclasses
+import io
 import math
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -17,7 +19,7 @@ from cbsn.evaluation.diagnosis import SMALLEST, Diagnosis, diagnose
 from cbsn.evaluation.lpips import LPIPS, cached_weights
 from cbsn.evaluation.methods import Method
 from cbsn.files import expanded
-from cbsn.value_range import value_range
+from cbsn.value_range import to_unit, value_range
 
 _METRICS = {"psnr": ("PSNR", 2, 3), "ssim": ("SSIM", 4, 4), "lpips": ("LPIPS", 4, 4)}
 """By name: heading, decimals shown, decimals kept."""
@@ -34,8 +36,8 @@ class Scores:
         parameters: int, of its network; None if it has none.
         names: of the pictures.
         psnr: of each picture, in dB; infinite where equal. Empty without clean pictures.
-        ssim: of each picture; likewise.
-        lpips: of each picture, None where it was not taken; likewise.
+        ssim: of each picture; empty without clean pictures.
+        lpips: of each picture, None where it was not taken; empty without clean pictures.
         seconds: that each picture took; empty where that says nothing.
         pixels: of each picture.
         peak_gib: float, largest memory of the process meanwhile, with all that it had loaded
@@ -69,27 +71,26 @@ class Scores:
 
         Metrics that were not taken, and an infinite PSNR, are None.
         """
-        speed = self.megapixels_per_second
         return {
             "method": self.method,
             "parameters": self.parameters,
             **{name: _rounded(self.mean(name), kept) for name, (_, _, kept) in _METRICS.items()},
             "seconds": _rounded(float(np.median(self.seconds)), 4) if self.seconds else None,
-            "megapixels_per_second": _rounded(speed, 5),
+            "megapixels_per_second": _rounded(self.megapixels_per_second, 5),
             "peak_gib": _rounded(self.peak_gib, 3),
             "diagnosis": self.diagnosis.to_dict() if self.diagnosis else None,
             "images": [self.of_picture(i) for i in range(len(self.names))],
         }
 
-    def of_picture(self, index: int) -> dict[str, str | float | int | None]:
+    def of_picture(self, index: int) -> dict[str, str | float | None]:
         """Returns the name and the figures of one picture; those not taken are None."""
-        figures = {name: (getattr(self, name), kept) for name, (_, _, kept) in _METRICS.items()}
-        figures["seconds"] = (self.seconds, 4)
+        kept = {**{name: kept for name, (_, _, kept) in _METRICS.items()}, "seconds": 4}
+        columns = {name: getattr(self, name) for name in kept}
         return {
             "image": self.names[index],
             **{
-                name: _rounded(values[index], kept) if values else None
-                for name, (values, kept) in figures.items()
+                name: _rounded(values[index], kept[name]) if values else None
+                for name, values in columns.items()
             },
             "pixels": self.pixels[index],
         }
@@ -98,35 +99,33 @@ class Scores:
         """Returns what a table shows, by the headings of its columns."""
         cells = {"method": self.method}
         for name, (heading, decimals, _) in _METRICS.items():
-            mean = self.mean(name)
+            mean, values = self.mean(name), getattr(self, name)
             if mean is not None:
-                values = getattr(self, name)
                 taken = sum(value is not None for value in values)
                 part = "" if taken == len(values) else f" ({taken} of {len(values)})"
                 cells[heading + part] = f"{mean:.{decimals}f}"
         cells["parameters"] = _NONE if self.parameters is None else f"{self.parameters:,}"
-        timed = len(self.seconds) > 0
-        cells["s/image"] = f"{np.median(self.seconds):.3f}" if timed else _NONE
-        cells["MP/s"] = f"{self.megapixels_per_second:.3g}" if timed else _NONE
+        cells["s/image"] = f"{np.median(self.seconds):.3f}" if self.seconds else _NONE
+        cells["MP/s"] = f"{self.megapixels_per_second:.3g}" if self.seconds else _NONE
         cells["peak GiB"] = _NONE if self.peak_gib is None else f"{self.peak_gib:.2f}"
         return cells
 
     def caption(self, index: int) -> str:
         """Returns the metrics of one picture in a few words; empty if there are none."""
-        words = []
-        for name, (heading, decimals, _) in _METRICS.items():
-            values = getattr(self, name)
-            if values and values[index] is not None:
-                words.append(f"{heading} {values[index]:.{decimals}f}")
-        return ", ".join(words)
+        return ", ".join(
+            f"{heading} {values[index]:.{decimals}f}"
+            for name, (heading, decimals, _) in _METRICS.items()
+            if (values := getattr(self, name)) and values[index] is not None
+        )
+
+
+def _rounded(value: float | None, decimals: int) -> float | None:
+    """None for what JSON has no number for."""
+    return None if value is None or not math.isfinite(value) else round(value, decimals)
 
 
 def format_table(rows: Sequence[Mapping[str, str]]) -> str:
-    """Returns a table in plain text, a line for each row, all with the same headings.
-
-    Args:
-        rows: at least one, such as `Scores.cells`.
-    """
+    """Returns rows, such as `Scores.cells`, as a table in plain text."""
     lines = [[*rows[0]], *([*row.values()] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
@@ -138,16 +137,22 @@ def format_table(rows: Sequence[Mapping[str, str]]) -> str:
 def markdown_table(rows: Sequence[Mapping[str, str]]) -> str:
     """Returns the same as a Markdown table."""
     lines = [[*rows[0]], ["---", *["--:"] * (len(rows[0]) - 1)], *([*r.values()] for r in rows)]
-    return "\n".join(f"| {' | '.join(_escaped(cell) for cell in line)} |" for line in lines)
+    escaped = ([cell.replace("|", r"\|") for cell in line] for line in lines)
+    return "".join(f"| {' | '.join(line)} |\n" for line in escaped)
 
 
-def _escaped(cell: str) -> str:
-    return cell.replace("|", r"\|")
-
-
-def _rounded(value: float | None, decimals: int) -> float | None:
-    """None for what JSON has no number for."""
-    return None if value is None or not math.isfinite(value) else round(value, decimals)
+def csv_table(scores: Sequence[Scores]) -> str:
+    """Returns CSV, a line for each method and picture."""
+    rows = [
+        {"method": each.method, **each.of_picture(index)}
+        for each in scores
+        for index in range(len(each.names))
+    ]
+    file = io.StringIO()
+    writer = csv.DictWriter(file, [*rows[0]], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return file.getvalue()
 
 
 Metric = Callable[[np.ndarray, np.ndarray], float | None]
@@ -159,9 +164,6 @@ def choose_lpips(wanted: bool | None, weights: Path | None) -> Metric | None:
     Args:
         wanted: whether to take it; None to take it of pictures in colour, if there are weights.
         weights: their file; None for those in the cache, which are fetched if it is wanted.
-
-    Raises:
-        ModelError: if the weights cannot be used, or not be fetched.
     """
     if wanted is False or (wanted is None and weights is None and not cached_weights().exists()):
         return None
@@ -182,21 +184,13 @@ def score(
 ) -> tuple[Scores, dict[int, np.ndarray]]:
     """Denoises all pictures by a method, and measures them where there are clean ones.
 
-    Args:
-        method: one of those compared.
-        pairs: the pictures.
-        conventions: how they are compared.
-        lpips: from `choose_lpips`.
-        keep: places in the list of those denoised pictures to return.
-
-    Returns:
-        The scores, and the denoised pictures that were to be kept, by their places.
+    Returns the scores, and the denoised pictures at the places in the list that are to be kept.
 
     Raises:
         DataError: if pictures cannot be compared, or are too small for a metric; it names one.
-        ImageError: if one cannot be read or denoised; likewise.
+        ImageError: if one cannot be read or denoised; it names it.
     """
-    figures: dict[str, list] = {key: [] for key in ("psnr", "ssim", "lpips", "seconds", "pixels")}
+    figures: dict[str, list] = {key: [] for key in (*_METRICS, "seconds", "pixels")}
     diagnoses: list[Diagnosis] = []
     kept = {}
     peak = 0.0
@@ -225,7 +219,12 @@ def score(
                 figures[key].append(value)
         # Nothing can be said of what was left as it was, nor of what is too small.
         if noisy is not None and denoised is not given and min(noisy.shape[:2]) >= SMALLEST:
-            diagnoses.append(_diagnose(name, noisy, denoised, method))
+            if noisy.dtype != denoised.dtype:
+                noisy, denoised = to_unit(noisy), to_unit(denoised)
+            try:
+                diagnoses.append(diagnose(noisy, denoised, method.strides))
+            except ValueError as error:
+                raise DataError(f"{name}, by {method.name}: {error}. Take it away.") from error
     scores = Scores(
         method.name,
         method.parameters,
@@ -241,20 +240,7 @@ def unrounded(picture: np.ndarray | None, conventions: Conventions) -> np.ndarra
     """Returns a picture in floats, unless its results are to be rounded as files are."""
     if picture is None or picture.dtype.kind == "f" or conventions.rounding == "round":
         return picture
-    return _to_unit(picture)
-
-
-def _to_unit(picture: np.ndarray) -> np.ndarray:
-    return (picture / value_range(picture.dtype)).astype(np.float32)
-
-
-def _diagnose(name: str, noisy: np.ndarray, denoised: np.ndarray, method: Method) -> Diagnosis:
-    if noisy.dtype != denoised.dtype:
-        noisy, denoised = _to_unit(noisy), _to_unit(denoised)
-    try:
-        return diagnose(noisy, denoised, method.strides)
-    except ValueError as error:
-        raise DataError(f"{name}, by {method.name}: {error}. Take it away.") from error
+    return to_unit(picture)
 
 
 def _measure(
@@ -264,17 +250,17 @@ def _measure(
     conventions: Conventions,
     lpips: Metric | None,
 ) -> dict[str, float | None]:
+    advice = ""
     try:
         psnr, ssim = conventions.psnr_and_ssim(clean, denoised)
+        figures = {"psnr": psnr, "ssim": ssim, "lpips": None}
+        if lpips:
+            advice = ", or say --no-lpips"
+            peak = value_range(clean.dtype)
+            # In units of [0, 1], in which LPIPS needs them whatever the conventions are.
+            pair = (clean, np.clip(conventions.levels(denoised, clean.dtype), 0, peak))
+            units = (conventions.cut(each / peak).astype(np.float32) for each in pair)
+            figures["lpips"] = lpips(*units)
     except ValueError as error:
-        raise DataError(f"{name}: {error}. Take it away.") from error
-    figures = {"psnr": psnr, "ssim": ssim, "lpips": None}
-    if lpips:
-        peak = value_range(clean.dtype)
-        # In units of [0, 1], in which LPIPS needs them whatever the conventions are.
-        pair = (clean, np.clip(conventions.levels(denoised, clean.dtype), 0, peak))
-        try:
-            figures["lpips"] = lpips(*(conventions.cut(x / peak).astype(np.float32) for x in pair))
-        except ValueError as error:
-            raise DataError(f"{name}: {error}. Take it away, or say --no-lpips.") from error
+        raise DataError(f"{name}: {error}. Take it away{advice}.") from error
     return figures

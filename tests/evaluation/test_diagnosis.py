@@ -1,5 +1,4 @@
 import dataclasses
-import itertools
 import json
 from pathlib import Path
 
@@ -59,8 +58,7 @@ def grid(shape, stride, seed=0):
 
 @pytest.mark.parametrize(
     ("name", "noise"),
-    # The photograph "camera" is gray, and camera noise needs colours.
-    [each for each in itertools.product(PHOTOGRAPHS, NOISES) if each != ("camera", "camera")],
+    [*((name, "weak") for name in PHOTOGRAPHS), *(("astronaut", noise) for noise in NOISES)],
 )
 def test_an_ideal_denoiser_is_fine(name, noise):
     noisy, clean = pair(name, noise)
@@ -71,7 +69,7 @@ def test_an_ideal_denoiser_is_fine(name, noise):
     assert diagnose(stored(noisy), stored(clean)).warnings() == []
 
 
-@pytest.mark.parametrize("noise", ["gaussian", "strong", "poisson", "camera"])
+@pytest.mark.parametrize("noise", ["strong", "camera"])
 def test_the_structure_that_was_removed_grows_with_blur(noise):
     noisy, clean = pair("astronaut", noise)
     found = [diagnose(noisy, blurred(clean, sigma)) for sigma in (0.5, 0.7, 1, 1.5, 2)]
@@ -216,9 +214,10 @@ def test_a_picture_that_is_clipped_all_over_tells_no_shift():
     assert any("not clipped to tell" in each for each in diagnosis.lines())
 
 
-@pytest.mark.parametrize("noise", ["gaussian", "camera"])
-@pytest.mark.parametrize("levels", [1, 2])
-@pytest.mark.parametrize(("stride", "other"), [(2, 5), (5, 2)])
+@pytest.mark.parametrize(
+    ("noise", "levels", "stride", "other"),
+    [("gaussian", 1, 2, 5), ("gaussian", 2, 5, 2), ("camera", 1, 5, 2), ("camera", 2, 2, 5)],
+)
 def test_a_checkerboard_is_found(noise, levels, stride, other):
     noisy, clean = pair("chelsea", noise)
     diagnosis = diagnose(noisy, clean + levels * grid(clean.shape, stride))
@@ -259,8 +258,10 @@ def test_other_periods_are_no_checkerboard(period):
     assert max(found.values()) < 0.15
 
 
-@pytest.mark.parametrize("noise", ["gaussian", "camera"])
-@pytest.mark.parametrize("stride", [2, 3, 4, 5, 6, 7, 8])
+@pytest.mark.parametrize(
+    ("noise", "stride"),
+    [*(("gaussian", stride) for stride in (2, 3, 4, 5, 6, 7, 8)), ("camera", 2), ("camera", 5)],
+)
 def test_the_strongest_period_is_named(noise, stride):
     noisy, clean = pair("chelsea", noise)
     diagnosis = diagnose(noisy, clean + 1.5 * grid(clean.shape, stride))
@@ -398,3 +399,45 @@ def test_real_photographs():
     assert max(clean.checkerboard.values()) < 0.1
     smooth = [diagnose(noisy, stored(blurred(c / 255, 1))) for noisy, c in pairs]
     assert Diagnosis.mean_of(smooth).structure > 0.15
+
+
+@pytest.mark.parametrize("size", [(16, 16, 3), (16, 90, 1), (40, 33, 3)])
+def test_small_pictures_tell_what_they_can(size):
+    random = np.random.default_rng(0)
+    clean = np.full(size, 0.5, np.float32)
+    diagnosis = diagnose(clean + 0.1 * random.standard_normal(size, np.float32), clean)
+    assert diagnosis.removed == pytest.approx(25.5, rel=0.15)
+    assert (diagnosis.structure, diagnosis.noise_left, diagnosis.shift) == (None, None, None)
+    assert sum("to tell" in each for each in diagnosis.lines()) >= 3
+    assert diagnosis.warnings() == []
+
+
+def test_a_picture_without_anything():
+    flat = np.full((200, 200, 3), 80, np.uint8)
+    diagnosis = diagnose(flat, flat)
+    assert (diagnosis.structure, diagnosis.noise_left, diagnosis.shift) == (None, None, 0)
+    assert set(diagnosis.checkerboard.values()) == {0}
+
+
+@pytest.mark.parametrize(
+    ("noisy", "denoised", "match"),
+    [
+        (np.zeros((32, 32, 3), "uint8"), np.zeros((32, 32, 3), "uint16"), "uint16"),
+        (np.zeros((32, 32, 3)), np.zeros((32, 32, 1)), r"\(32, 32, 1\)"),
+        (np.zeros((32, 32)), np.zeros((32, 32)), r"Received: \(32, 32\)"),
+        (np.zeros((32, 32, 2)), np.zeros((32, 32, 2)), r"Received: \(32, 32, 2\)"),
+        (np.zeros((15, 99, 1)), np.zeros((15, 99, 1)), r"16 px a side or more.*\(15, 99, 1\)"),
+        (np.zeros((32, 32, 1), "int32"), np.zeros((32, 32, 1), "int32"), "int32"),
+        (np.full((32, 32, 1), np.nan), np.zeros((32, 32, 1)), "finite"),
+        (np.zeros((32, 32, 1)), np.full((32, 32, 1), np.inf), "finite"),
+    ],
+)
+def test_other_pictures_are_refused(noisy, denoised, match):
+    with pytest.raises(ValueError, match=match):
+        diagnose(noisy, denoised)
+
+
+@pytest.mark.parametrize("strides", [(), (1, 2), (2.5,)])
+def test_other_strides_are_refused(strides):
+    with pytest.raises(ValueError, match="whole numbers, 2 or more"):
+        diagnose(np.zeros((32, 32, 1)), np.zeros((32, 32, 1)), strides)

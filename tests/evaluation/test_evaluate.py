@@ -1,6 +1,5 @@
 import csv
 import json
-import sys
 import types
 
 import numpy as np
@@ -10,6 +9,7 @@ import tifffile
 from PIL import Image
 
 from cbsn.errors import ConfigError, DataError, ImageError, ModelError
+from cbsn.evaluation import lpips
 from cbsn.evaluation.conventions import Conventions
 from cbsn.evaluation.evaluate import evaluate
 from cbsn.evaluation.lpips import SHAPES
@@ -29,9 +29,9 @@ def _write(path, pixels):
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
-    """An empty cache, and no pip to fill it."""
+    """An empty cache, and nothing to fill it from."""
     monkeypatch.setenv("CBSN_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(sys, "executable", "/bin/false")
+    monkeypatch.setattr(lpips, "URL", "file:///nowhere")
     return tmp_path / "cache"
 
 
@@ -60,7 +60,7 @@ def fake_models(monkeypatch):
             given.append((self._path, noisy.shape, noisy.dtype, white))
             return noisy.copy()
 
-    def load(path, **options):
+    def load(path, options):
         if path == "nowhere":
             raise ModelError("No model at nowhere")
         return FakeDenoiser(path)
@@ -118,19 +118,19 @@ def test_equal_pictures_are_infinitely_good(clean, tmp_path):
 
 
 def test_lpips_is_of_colour_if_the_weights_are_there(clean, weights, cache):
-    def lpips(**options):
+    def taken(**options):
         return [value is not None for value in evaluate(clean, noise=GAUSSIAN, **options)[0].lpips]
 
-    assert lpips() == [False, False]
-    assert lpips(lpips_weights=weights) == [True, False]
-    assert lpips(lpips_weights=weights, lpips=True) == [True, True]
-    assert lpips(lpips_weights=weights, lpips=False) == [False, False]
+    assert taken() == [False, False]
+    assert taken(lpips_weights=weights) == [True, False]
+    assert taken(lpips_weights=weights, lpips=True) == [True, True]
+    assert taken(lpips_weights=weights, lpips=False) == [False, False]
     with pytest.raises(ModelError, match="--lpips_weights FILE"):
-        lpips(lpips=True)
+        taken(lpips=True)
     cache.mkdir()
     weights.rename(cache / "lpips_alex.npz")
-    assert lpips() == [True, False]
-    assert lpips(lpips=False) == [False, False]
+    assert taken() == [True, False]
+    assert taken(lpips=False) == [False, False]
 
 
 @pytest.mark.parametrize(

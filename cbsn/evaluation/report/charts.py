@@ -1,9 +1,13 @@
-"""The geometry of a line chart; the template draws it."""
+"""Charts of a training: their geometry, which the template draws.
+
+A drawing of our own is half of what matplotlib would need to be made to look like the page, and
+matplotlib is an extra that a report must do without.
+"""
 
 import dataclasses
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,22 +25,75 @@ _NO_LOSSES = {
     "peak_memory_gib",
     "peak_gpu_memory_gib",
 }
-"""What `cbsn.training.logging` writes beside the terms of the loss."""
+"""What `cbsn.training.logging` writes besides the terms of the loss."""
+
+_MOST_POINTS = 300
+_LOG_FROM = 30
+
+Points = Sequence[tuple[float, float]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Chart:
+    """A chart of lines over steps, in the coordinates of a drawing of `WIDTH` × `HEIGHT`."""
+
+    WIDTH = 480
+    HEIGHT = 270
+    LEFT, RIGHT, TOP, BOTTOM = 58, WIDTH - 28, 10, HEIGHT - 44
+
+    label: str  # of the vertical axis
+    lines: dict[str, list[tuple[float, float]]]
+    x_ticks: list[tuple[float, str]]
+    y_ticks: list[tuple[float, str]]
+
+    @classmethod
+    def plot(cls, label: str, curves: Mapping[str, Points], steps: tuple[float, float]) -> "Chart":
+        """Lays out curves, at least one, none empty, from the first to the last of the steps.
+
+        The vertical axis is logarithmic if the values are above 0 and far apart. Curves of many
+        points are drawn by the means of equal runs of them.
+        """
+        thin = {name: _thinned(np.array(points, float)) for name, points in curves.items()}
+        values = np.concatenate([points[:, 1] for points in thin.values()])
+        low, high = values.min(), values.max()
+        logarithmic = low > 0 and high >= _LOG_FROM * low
+        scale = math.log10 if logarithmic else float
+        first, last = _with_margin(scale(low), scale(high), 0.06)
+        x_axis = _axis(*_with_margin(*steps, 0), cls.LEFT, cls.RIGHT)
+        y_axis = _axis(first, last, cls.BOTTOM, cls.TOP)
+        y_values = _log_ticks(low, high) if logarithmic else _ticks(first, last)
+        return cls(
+            f"{label}, log scale" if logarithmic else label,
+            {
+                name: [(x_axis(step), y_axis(scale(value))) for step, value in points]
+                for name, points in thin.items()
+            },
+            [(x_axis(step), f"{step:,.0f}") for step in _ticks(*steps) if step == int(step)],
+            [(y_axis(scale(value)), f"{value:g}") for value in y_values],
+        )
+
+
+def training_charts(path: Path) -> list[Chart]:
+    """Returns the charts of a run's `metrics.jsonl`; none if it holds no values yet.
+
+    Raises:
+        OSError: if the file cannot be read.
+    """
+    losses = read_curves(path)
+    steps = [step for points in losses.values() for step, _ in points]
+    validation = losses.pop(VALIDATION, None)
+    parts = {"loss": losses, "PSNR in dB": {"validation": validation} if validation else {}}
+    return [
+        Chart.plot(label, part, (min(steps), max(steps))) for label, part in parts.items() if part
+    ]
 
 
 def read_curves(path: Path) -> dict[str, list[tuple[float, float]]]:
     """Reads a `metrics.jsonl`, even while it is being written.
 
-    Args:
-        path: the file. Lines that are incomplete, and values that are no finite numbers, are
-            left out.
-
-    Returns:
-        (step, value) in the order of the steps, by name: the terms of the loss, and `VALIDATION`.
-        The total is left out where it is the only term once more.
-
-    Raises:
-        OSError: if the file cannot be read.
+    Returns (step, value) in the order of the steps, by name: the terms of the loss, without a total
+    that is the only term once more, and `VALIDATION`. Lines that are incomplete and values that are
+    no finite numbers are left out.
     """
     curves: dict[str, dict[float, float]] = {}
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
@@ -59,75 +116,15 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, float) and math.isfinite(value)
 
 
-Points = Sequence[tuple[float, float]]
-
-_MOST_POINTS = 300
-_LOG_FROM = 30
-
-
-@dataclasses.dataclass(frozen=True)
-class Chart:
-    """A chart of lines over steps, in a drawing of `WIDTH` × `HEIGHT`.
-
-    Args:
-        label: str, of the vertical axis.
-        lines: [(name, [(x, y), …])], in the drawing's coordinates.
-        x_ticks: [(x, text)].
-        y_ticks: [(y, text)].
-    """
-
-    WIDTH = 480
-    HEIGHT = 270
-    LEFT, RIGHT, TOP, BOTTOM = 58, WIDTH - 28, 10, HEIGHT - 44
-
-    label: str
-    lines: list[tuple[str, list[tuple[float, float]]]]
-    x_ticks: list[tuple[float, str]]
-    y_ticks: list[tuple[float, str]]
-
-    @classmethod
-    def plot(cls, label: str, curves: Mapping[str, Points], steps: tuple[float, float]) -> "Chart":
-        """Lays out curves.
-
-        The vertical axis is logarithmic if the values are above 0 and far apart. Curves of many
-        points are drawn by the means of equal runs of them.
-
-        Args:
-            label: of the vertical axis.
-            curves: (step, value) by name, at least one, none empty.
-            steps: first and last step of the horizontal axis.
-        """
-        thin = {name: _thinned(np.array(points, float)) for name, points in curves.items()}
-        values = np.concatenate([points[:, 1] for points in thin.values()])
-        low, high = values.min(), values.max()
-        logarithmic = low > 0 and high >= _LOG_FROM * low
-        scale = math.log10 if logarithmic else float
-        label = f"{label}, log scale" if logarithmic else label
-        x_axis = _Axis(*steps, cls.LEFT, cls.RIGHT)
-        y_axis = _Axis(scale(low), scale(high), cls.BOTTOM, cls.TOP, margin=0.06)
-        y_values = _log_ticks(low, high) if logarithmic else _ticks(y_axis.first, y_axis.last)
-        return cls(
-            label,
-            [
-                (name, [(x_axis(step), y_axis(scale(value))) for step, value in points])
-                for name, points in thin.items()
-            ],
-            [(x_axis(step), f"{step:,.0f}") for step in _ticks(*steps) if step == int(step)],
-            [(y_axis(scale(value)), f"{value:g}") for value in y_values],
-        )
+def _with_margin(first: float, last: float, margin: float) -> tuple[float, float]:
+    """Adds a margin, in parts of the length, to both ends; some length if there is none."""
+    room = (last - first) * margin or (0 if last > first else abs(first) * 0.1 or 1)
+    return first - room, last + room
 
 
-class _Axis:
-    """Maps [first, last] to [start, end] of the drawing, with a margin in parts of the length."""
-
-    def __init__(self, first: float, last: float, start: float, end: float, margin: float = 0):
-        room = (last - first) * margin or (0 if last > first else abs(first) * 0.1 or 1)
-        self.first, self.last = first - room, last + room
-        self._start, self._end = start, end
-
-    def __call__(self, value: float) -> float:
-        part = (value - self.first) / (self.last - self.first)
-        return round(self._start + part * (self._end - self._start), 1)
+def _axis(first: float, last: float, start: float, end: float) -> Callable[[float], float]:
+    """Maps [first, last] to [start, end] of the drawing."""
+    return lambda value: round(start + (value - first) / (last - first) * (end - start), 1)
 
 
 def _thinned(points: np.ndarray) -> np.ndarray:
@@ -142,9 +139,9 @@ def _ticks(low: float, high: float) -> list[float]:
     rough = (high - low) / 5
     power = 10 ** math.floor(math.log10(rough))
     step = next(step for step in (1, 2, 5, 10) if step * power >= rough) * power
-    count = math.floor(high / step + 1e-9) - math.ceil(low / step - 1e-9) + 1
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     # Rounded, as 3 · 0.1 is a little more than 0.3.
-    return [float(f"{(math.ceil(low / step - 1e-9) + i) * step:.12g}") for i in range(count)]
+    return [float(f"{i * step:.12g}") for i in range(first, last + 1)]
 
 
 def _log_ticks(low: float, high: float) -> list[float]:

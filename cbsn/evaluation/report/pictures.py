@@ -1,19 +1,15 @@
-"""The report's pictures: what is shown of them, and the contact sheet."""
+"""The report's pictures: sides, places that are shown in detail, maps of errors and residuals."""
 
 import base64
 import dataclasses
 import io
-import os
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 from scipy.ndimage import uniform_filter
 
-from cbsn.errors import in_one_line
-from cbsn.files import atomic_path
-from cbsn.value_range import value_range
+from cbsn import value_range
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -37,10 +33,10 @@ class ReportPicture:
     captions: Mapping[str, str]
 
     @property
-    def sides(self) -> list[tuple[str, np.ndarray]]:
-        """What there is to see, in order, each with its label: noisy, the methods', clean."""
-        clean = [] if self.clean is None else [("clean", self.clean)]
-        return [("noisy", self.noisy), *self.denoised.items(), *clean]
+    def sides(self) -> dict[str, np.ndarray]:
+        """What there is to see, by its label, in order."""
+        clean = {} if self.clean is None else {"clean": self.clean}
+        return {"noisy": self.noisy, **self.denoised, **clean}
 
 
 LONGEST = 1024
@@ -48,42 +44,15 @@ LONGEST = 1024
 
 
 def to_unit(pixels: np.ndarray) -> np.ndarray:
-    """Returns a picture as float32, 1.0 being white; values beyond [0, 1] stay.
-
-    Args:
-        pixels: [H, W, C], uint8, uint16 or float. NaN and −∞ become 0, ∞ becomes 1.
-
-    Raises:
-        TypeError: for any other dtype.
-    """
-    unit = pixels.astype(np.float32) / np.float32(value_range(pixels.dtype))
+    """Returns a picture as float32, 1.0 being white; NaN and −∞ become 0, ∞ becomes 1."""
+    unit = value_range.to_unit(pixels)
     return np.nan_to_num(unit, copy=False, posinf=1, neginf=0)
 
 
-def to_8bit(pixels: np.ndarray) -> np.ndarray:
-    """Returns a picture as uint8, [H, W, C]; floats are clipped to [0, 1].
-
-    Args:
-        pixels: as for `to_unit`.
-
-    Raises:
-        TypeError: likewise.
-    """
-    if pixels.dtype == np.uint8:
-        return pixels
-    return np.rint(np.clip(to_unit(pixels), 0, 1) * 255).astype(np.uint8)
-
-
 def to_image(pixels: np.ndarray) -> Image.Image:
-    """Returns a Pillow image of a picture, gray or RGB.
-
-    Args:
-        pixels: as for `to_unit`.
-
-    Raises:
-        TypeError: likewise.
-    """
-    pixels = to_8bit(pixels)
+    """Returns a picture [H, W, C], uint8, uint16 or float, as gray or RGB of 8 bits."""
+    if pixels.dtype != np.uint8:
+        pixels = value_range.from_unit(to_unit(pixels), np.uint8)
     return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
 
 
@@ -108,157 +77,83 @@ _SMOOTHING = 9
 
 
 def find_places(picture: ReportPicture, size: int, count: int) -> list[tuple[slice, slice]]:
-    """Returns the places that show most of what the first method does wrong.
+    """Returns the places that show most of what the first method does wrong, the worst first.
 
     With a clean picture, these have the largest mean absolute error. Without, they are where
     it changed the most structure: noise leaves little in the mean of a few neighbours, so what is
     there of noisy − denoised was in the scene, or is noise of a low frequency.
 
-    Args:
-        picture: of any size.
-        size: int, height and width of a place in px; those of the picture where it is smaller.
-        count: int, how many.
-
-    Returns:
-        Rows and columns of each place, the worst first. They do not overlap, so there may be
-        fewer than `count`, but there is one at least.
+    They are squares of `size` px, or less where the picture is smaller, and do not overlap, so
+    there may be fewer than `count`, but there is one at least.
     """
-    badness = _badness(picture)
+    denoised = to_unit(next(iter(picture.denoised.values())))
+    if picture.clean is not None:
+        wrong = denoised - to_unit(picture.clean)
+    else:
+        removed = to_unit(picture.noisy) - denoised
+        wrong = uniform_filter(removed, (_SMOOTHING, _SMOOTHING, 1))
+    badness = np.abs(wrong).mean(axis=-1)
     height, width = (min(size, side) for side in badness.shape)
     # `uniform_filter` centres its window; this is the mean of the window that begins at a pixel.
-    means = uniform_filter(badness, (height, width))
-    means = means[height // 2 :, width // 2 :]
+    means = uniform_filter(badness, (height, width))[height // 2 :, width // 2 :]
     means = means[: badness.shape[0] - height + 1, : badness.shape[1] - width + 1].copy()
     places = []
     while len(places) < count and np.isfinite(means).any():
         top, left = map(int, np.unravel_index(np.argmax(means), means.shape))
         places.append((slice(top, top + height), slice(left, left + width)))
-        means[
-            max(0, top - height + 1) : top + height, max(0, left - width + 1) : left + width
-        ] = -np.inf
+        overlapping = (
+            slice(max(0, top - height + 1), top + height),
+            slice(max(0, left - width + 1), left + width),
+        )
+        means[overlapping] = -np.inf
     return places
 
 
-def _badness(picture: ReportPicture) -> np.ndarray:
-    """Returns float32 [H, W] ≥ 0."""
-    denoised = to_unit(next(iter(picture.denoised.values())))
-    if picture.clean is not None:
-        return np.abs(denoised - to_unit(picture.clean)).mean(axis=-1)
-    removed = to_unit(picture.noisy) - denoised
-    return np.abs(uniform_filter(removed, (_SMOOTHING, _SMOOTHING, 1))).mean(axis=-1)
+HEAT = ("#000000", "#3b0f70", "#8c2981", "#de4968", "#fe9f6d", "#fcfdbf")
+"""Colours of errors from none to the largest, at equal distances; about matplotlib's magma."""
+
+_HEAT_LEVELS = 64  # fewer than a picture could have, for the sake of its size
+_EXTREMES = 98  # percentile: the few pixels beyond it would leave all others dark
+_RESIDUAL_LEVELS = 32  # halves the size of noise, and is not to be seen in it
+_PEAKS = (5, 10, 15, 20, 30, 40, 50, 75, 100, 150, 200)
+_GAINS = (16, 8, 4, 2, 1)
 
 
-TILE = 256
-"""Height and width in px of what is shown of a larger picture."""
+def error_maps(picture: ReportPicture) -> tuple[int, dict[str, Image.Image]]:
+    """Draws |denoised − clean|, the mean over the channels, on one scale for all methods.
 
-_SMALLEST = 128
-_MARGIN = 20
-_GAP = 12
-_LINE = 19
-_FONT = ImageFont.load_default(size=14)
-_BLACK, _GRAY = "#000000", "#606060"
-
-
-@dataclasses.dataclass(frozen=True)
-class _Row:
-    """A picture's row: by label, its tiles and the lines beneath them."""
-
-    name: str
-    tiles: dict[str, Image.Image]
-    captions: dict[str, list[str]]
-
-    @property
-    def tile_height(self) -> int:
-        return max(tile.height for tile in self.tiles.values())
-
-    @property
-    def height(self) -> int:
-        lines = 1 + max(map(len, self.captions.values()))
-        return _GAP + lines * _LINE + self.tile_height
-
-
-def write_contact_sheet(path: str | os.PathLike, pictures: Sequence[ReportPicture]) -> None:
-    """Writes a PNG with a row for each picture: noisy, each method, clean.
-
-    Pictures larger than `TILE` are cut, not reduced, as their noise is to be seen: at the place
-    that is the worst for the first method. Very small ones are enlarged.
-
-    Args:
-        path: of the file; its folder must exist.
-        pictures: at least one. A method that a picture lacks leaves a gap in its row.
-
-    Raises:
-        OSError: if the file cannot be written.
-        TypeError: if a picture is neither uint8, uint16 nor float.
-        ValueError: if there is no picture.
+    Returns what the lightest colour means, in levels of 255, and the maps by method.
     """
-    if not pictures:
-        raise ValueError("A contact sheet needs a picture. Received: none")
-    labels = list(dict.fromkeys(label for picture in pictures for label, _ in picture.sides))
-    if "clean" in labels:
-        labels.append(labels.pop(labels.index("clean")))
-    tiles = [_tiles(picture) for picture in pictures]
-    column = max(_SMALLEST, *(tile.width for row in tiles for tile in row.values()))
-    rows = [
-        _Row(
-            picture.name,
-            tiles_of_it,
-            {label: _wrapped(picture.captions.get(label, ""), column) for label in labels},
-        )
-        for picture, tiles_of_it in zip(pictures, tiles, strict=True)
-    ]
-    heads = {label: _wrapped(label, column) for label in labels}
-    top = _MARGIN + max(map(len, heads.values())) * _LINE
-    sheet = Image.new(
-        "RGB",
-        (
-            2 * _MARGIN + len(labels) * (column + _GAP) - _GAP,
-            top + sum(row.height for row in rows) + _MARGIN,
-        ),
-        "white",
-    )
-    draw = ImageDraw.Draw(sheet)
-    lefts = {label: _MARGIN + i * (column + _GAP) for i, label in enumerate(labels)}
-    for label, lines in heads.items():
-        # The last line of each stands right above the pictures.
-        _write(draw, lefts[label], top - len(lines) * _LINE, lines, _BLACK)
-    for row in rows:
-        y = top + _GAP // 2
-        _write(draw, _MARGIN, y, _wrapped(row.name, sheet.width - 2 * _MARGIN)[:1], _GRAY)
-        y += _LINE
-        for label, tile in row.tiles.items():
-            sheet.paste(tile, (lefts[label], y))
-        for label, lines in row.captions.items():
-            _write(draw, lefts[label], y + row.tile_height + 2, lines, _GRAY)
-        top += row.height
-    with atomic_path(path) as temporary:
-        sheet.save(temporary, "PNG")
+    clean = to_unit(picture.clean)
+    errors = {
+        method: np.abs(to_unit(pixels) - clean).mean(axis=-1) * 255
+        for method, pixels in picture.denoised.items()
+    }
+    extreme = max(np.percentile(error, _EXTREMES) for error in errors.values())
+    # Float32 may make a little more than 50 of 50.
+    peak = next((peak for peak in _PEAKS if extreme < peak + 0.01), 255)
+    stops = np.array([[int(color[i : i + 2], 16) for i in (1, 3, 5)] for color in HEAT])
+    at = np.linspace(0, len(HEAT) - 1, _HEAT_LEVELS)
+    palette = np.stack([np.interp(at, range(len(HEAT)), c) for c in stops.T], axis=-1)
+    maps = {}
+    for method, error in errors.items():
+        levels = np.minimum(error / peak, 1) * (_HEAT_LEVELS - 1)
+        maps[method] = shrunk(Image.fromarray(np.rint(levels).astype(np.uint8)))
+        maps[method].putpalette(np.rint(palette).astype(np.uint8).tobytes())
+    return peak, maps
 
 
-def _tiles(picture: ReportPicture) -> dict[str, Image.Image]:
-    rows, columns = find_places(picture, TILE, count=1)[0]
-    tiles = {}
-    for label, pixels in picture.sides:
-        tile = to_image(pixels[rows, columns])
-        zoom = max(1, _SMALLEST // max(tile.size))
-        size = (tile.width * zoom, tile.height * zoom)
-        tiles[label] = tile.resize(size, Image.Resampling.NEAREST)
-    return tiles
+def residual_maps(picture: ReportPicture) -> tuple[int, dict[str, Image.Image]]:
+    """Draws noisy − denoised around a middle gray, amplified alike for all methods.
 
-
-def _wrapped(text: str, width: int) -> list[str]:
-    """Breaks a text into lines of at most `width` px: after a space or a slash, if it can."""
-    lines = [""]
-    for piece in re.findall("[^ /]*[ /]?", in_one_line(" ".join(text.split()))):
-        if _FONT.getlength(lines[-1] + piece.rstrip()) > width and lines[-1]:
-            lines.append("")
-        for character in piece:
-            if _FONT.getlength(lines[-1] + character.rstrip()) > width and lines[-1]:
-                lines.append("")
-            lines[-1] += character
-    return lines
-
-
-def _write(draw: ImageDraw.ImageDraw, x: int, y: int, lines: Sequence[str], color: str) -> None:
-    for i, line in enumerate(lines):
-        draw.text((x, y + i * _LINE), line, color, _FONT)
+    Returns the factor, and the maps by method.
+    """
+    noisy = to_unit(picture.noisy)
+    removed = {method: noisy - to_unit(pixels) for method, pixels in picture.denoised.items()}
+    extreme = max(np.percentile(np.abs(each), _EXTREMES) for each in removed.values())
+    gain = next((gain for gain in _GAINS if gain * extreme <= 0.5), 1)
+    maps = {}
+    for method, each in removed.items():
+        levels = np.rint((0.5 + gain * each) * _RESIDUAL_LEVELS) / _RESIDUAL_LEVELS
+        maps[method] = shrunk(to_image(levels))
+    return gain, maps

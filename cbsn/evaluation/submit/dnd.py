@@ -1,19 +1,17 @@
 """The submission to the Darmstadt Noise Dataset (DND), sRGB."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
 
 import h5py
 import numpy as np
 
+from cbsn.data.dnd import FOLDERS, open_noisy
 from cbsn.data.mat_files import read_mat, write_mat
-from cbsn.errors import ConfigError, DataError, plain_reason
+from cbsn.errors import ConfigError, DataError, ImageError, plain_reason
 from cbsn.evaluation.submit.submission import Submission
 from cbsn.files import atomic_folder, expanded
-
-FOLDERS = ("dnd_2017", "dnd2017")
-"""Names that its folder goes by."""
 
 IMAGES, BOXES, SIDE = 50, 20, 512
 """Of the real benchmark: pictures, boxes in each, and pixels along a box."""
@@ -22,14 +20,8 @@ ROUNDINGS = ("none", "round", "floor")
 
 _DOWNLOAD = "from https://noise.visinf.tu-darmstadt.de, and say with --source where its folder lies"
 
-
-class Box(NamedTuple):
-    """A box of a picture, from the top and left pixel up to but without the bottom and right."""
-
-    top: int
-    left: int
-    bottom: int
-    right: int
+Box = tuple[int, int, int, int]
+"""Top, left, bottom and right, in pixels from 0; the last two are the first beyond the box."""
 
 
 class DndSubmission(Submission):
@@ -44,8 +36,8 @@ class DndSubmission(Submission):
             512 × 512 bring a warning.
         out: folder to write.
         rounding: `"round"` or `"floor"` to 8-bit levels, or `"none"` for the denoiser's floats as
-            they are. Default `"none"`.
-        resume: whether to go on with the submission in `out`. Default False.
+            they are.
+        resume: whether to go on with the submission in `out`.
 
     Raises:
         ConfigError: if `rounding` is none of these, or `out` holds a submission and `resume` is
@@ -72,11 +64,9 @@ class DndSubmission(Submission):
     ):
         if rounding not in ROUNDINGS:
             raise ConfigError(f"rounding is one of {', '.join(ROUNDINGS)}. Received: {rounding!r}")
+        self._rounding = rounding
         folder = _find(expanded(source))
         boxes = _read_boxes(folder / "info.mat")
-        self._names = [
-            [f"{i:04d}_{b:02d}" for b in range(1, len(each) + 1)] for i, each in enumerate(boxes, 1)
-        ]
         paths = [folder / "images_srgb" / f"{i:04d}.mat" for i in range(1, len(boxes) + 1)]
         if missing := [path for path in paths if not path.is_file()]:
             raise DataError(
@@ -84,57 +74,64 @@ class DndSubmission(Submission):
                 f"{missing[0]}. Download it {_DOWNLOAD}."
             )
         self._places = {}
-        for path, names, each in zip(paths, self._names, boxes, strict=True):
+        for path, each in zip(paths, boxes, strict=True):
             _check(path, each)
-            self._places |= {name: (path, box) for name, box in zip(names, each, strict=True)}
-        self._rounding = rounding
+            self._places |= {f"{path.stem}_{b:02d}": (path, box) for b, box in enumerate(each, 1)}
+        shapes = {
+            name: (bottom - top, right - left, 3)
+            for name, (_, (top, left, bottom, right)) in self._places.items()
+        }
+        other = [shape[:2] for shape in shapes.values() if shape[:2] != (SIDE, SIDE)]
+        warning = ""
+        if other or [len(each) for each in boxes] != [BOXES] * IMAGES:
+            height, width = (other or [(SIDE, SIDE)])[0]
+            warning = (
+                f"the source has {len(boxes)} pictures with {len(shapes)} boxes, one of "
+                f"{height} × {width}, and DND has {IMAGES} with {IMAGES * BOXES} of {SIDE} × {SIDE}"
+            )
         super().__init__(
             source=folder,
             files=[folder / "info.mat", *paths],
-            shapes={name: _shape(box) for name, (_, box) in self._places.items()},
-            warning=_compare_with_real(boxes),
+            shapes=shapes,
+            warning=warning,
+            settings={"rounding": rounding},
             out=out,
             resume=resume,
         )
-        self.settings = {"rounding": rounding}
 
     def read(self, name: str) -> np.ndarray:
         """Returns a noisy crop, float32 [H, W, 3] in [0, 1]; no more is read of the picture."""
-        path, box = self._places[name]
-        try:
-            with h5py.File(path) as file:
-                crop = file["InoisySRGB"][:, box.left : box.right, box.top : box.bottom]
-        except (OSError, KeyError, RuntimeError) as error:
-            raise _unreadable(path, error) from error
+        path, (top, left, bottom, right) = self._places[name]
+        with _noisy(path) as picture:
+            crop = picture[:, left:right, top:bottom]
         return np.ascontiguousarray(crop.T, np.float32)
 
-    def finish(self, denoised: np.ndarray) -> np.ndarray:
-        """Rounds in float32, as AP-BSN does."""
-        if self._rounding == "none":
-            return denoised
-        levels = denoised * np.float32(255)
-        if self._rounding == "round":
-            levels += np.float32(0.5)
-        return np.floor(levels) / np.float32(255)
-
     def save(self, path: Path, denoised: np.ndarray) -> None:
-        """Writes a MATLAB file."""
+        """Rounds in float32, as AP-BSN does, and writes a MATLAB file."""
+        if self._rounding != "none":
+            levels = denoised * np.float32(255)
+            if self._rounding == "round":
+                levels += np.float32(0.5)
+            denoised = np.floor(levels) / np.float32(255)
         write_mat(path, {"Idenoised_crop": denoised})
 
     def load_file(self, path: Path) -> np.ndarray:
         """Reads a MATLAB file."""
         return read_mat(path, "Idenoised_crop")
 
-    def bundle(self, load: Callable[[str], np.ndarray], seconds: float | None) -> list[Path]:
+    def bundle(self, seconds: float | None) -> list[Path]:
         """Writes a file for each image."""
-        folder = self.progress.out / "bundled"
+        folder = self.out / "bundled"
+        crops: dict[str, list[str]] = {}
+        for name, (path, _) in self._places.items():
+            crops.setdefault(path.name, []).append(name)
         with atomic_folder(folder) as temporary:
-            for number, names in enumerate(self._names, 1):
+            for file, names in crops.items():
                 cells = np.empty((1, len(names)), object)
                 for place, name in enumerate(names):
-                    cells[0, place] = load(name)
+                    cells[0, place] = self.load(name)
                 write_mat(
-                    temporary / f"{number:04d}.mat",
+                    temporary / file,
                     {"Idenoised": cells, "israw": np.array(False), "eval_version": "1.0"},
                 )
         return [folder]
@@ -167,24 +164,15 @@ def _read_boxes(path: Path) -> list[list[Box]]:
     if not stored:
         raise DataError(f"{path} has no boxes. Download DND {_DOWNLOAD}.")
     return [
-        [Box(r1 - 1, c1 - 1, r2, c2) for r1, c1, r2, c2 in corners.T.astype(int).tolist()]
+        [(r1 - 1, c1 - 1, r2, c2) for r1, c1, r2, c2 in corners.T.astype(int).tolist()]
         for corners in stored
     ]
 
 
 def _check(path: Path, boxes: list[Box]) -> None:
     """Raises DataError unless a file has a picture in which the boxes lie; reads no pixel."""
-    try:
-        with h5py.File(path) as file:
-            shape, dtype = file["InoisySRGB"].shape, file["InoisySRGB"].dtype
-    except (OSError, KeyError, RuntimeError, AttributeError) as error:
-        raise _unreadable(path, error) from error
-    if len(shape) != 3 or shape[0] != 3 or dtype.kind != "f":
-        raise DataError(
-            f"{path}: InoisySRGB should be floats (3, width, height). Found: {dtype} {shape}. "
-            f"Download DND {_DOWNLOAD}."
-        )
-    _, width, height = shape
+    with _noisy(path) as picture:
+        _, width, height = picture.shape
     for number, (top, left, bottom, right) in enumerate(boxes, 1):
         if not (0 <= top < bottom <= height and 0 <= left < right <= width):
             raise DataError(
@@ -194,23 +182,19 @@ def _check(path: Path, boxes: list[Box]) -> None:
             )
 
 
+@contextlib.contextmanager
+def _noisy(path: Path) -> Iterator[h5py.Dataset]:
+    try:
+        with open_noisy(path) as picture:
+            yield picture
+    except ImageError as error:
+        if isinstance(error.__cause__, Exception):  # the decoder's
+            raise _unreadable(path, error.__cause__) from error
+        raise DataError(f"{path} {error} Download DND {_DOWNLOAD}.") from error
+
+
 def _unreadable(path: Path, error: Exception) -> DataError:
     return DataError(
         f"{path} cannot be read, it may be damaged: {plain_reason(error)}. "
         f"Download DND {_DOWNLOAD}."
-    )
-
-
-def _shape(box: Box) -> tuple[int, int, int]:
-    return box.bottom - box.top, box.right - box.left, 3
-
-
-def _compare_with_real(boxes: list[list[Box]]) -> str:
-    sizes = [_shape(box)[:2] for each in boxes for box in each]
-    if [len(each) for each in boxes] == [BOXES] * IMAGES and {*sizes} == {(SIDE, SIDE)}:
-        return ""
-    height, width = next((size for size in sizes if size != (SIDE, SIDE)), (SIDE, SIDE))
-    return (
-        f"the source has {len(boxes)} pictures with {len(sizes)} boxes, one of {height} × {width}, "
-        f"and DND has {IMAGES} with {IMAGES * BOXES} of {SIDE} × {SIDE}"
     )

@@ -2,9 +2,8 @@
 
 import base64
 import math
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -15,72 +14,14 @@ from cbsn.evaluation.submit.submission import Submission
 from cbsn.files import atomic_path, expanded
 from cbsn.images.image_files import read_picture
 
-
-class Extras(NamedTuple):
-    """What the kit's layout has beside the blocks.
-
-    Args:
-        seconds: per megapixel; None if not known.
-        texts: the fields of its `OptionalData`.
-    """
-
-    seconds: float | None
-    texts: dict[str, str]
-
-
-def _write_blocks(blocks: np.ndarray, path: Path, extras: Extras) -> None:
-    """The array as it is: the layout of SS-BSN's packer."""
-    israw = np.array(False)
-    write_mat(path, {"Idenoised": blocks, "israw": israw, "eval_version": "2.1.4"})
-
-
-def _write_csv(blocks: np.ndarray, path: Path, extras: Extras) -> None:
-    """A line for each block, its bytes in base64: the layout of the Kaggle pages."""
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        file.write(b"ID,BLOCK\n")
-        for number, place in enumerate(np.ndindex(blocks.shape[:2])):
-            file.write(b"%d,%s\n" % (number, base64.b64encode(blocks[place].tobytes())))
-
-
-def _write_kit(blocks: np.ndarray, path: Path, extras: Extras) -> None:
-    """The layout of the MATLAB kit: cells of single in [0, 1].
-
-    The kit itself saves MATLAB 7.3; SciPy writes no such file, and this is of version 5.
-    """
-    cells = np.empty(blocks.shape[:2], object)
-    for place in np.ndindex(cells.shape):
-        cells[place] = blocks[place] / np.float32(255)
-    path.parent.mkdir(exist_ok=True)
-    write_mat(
-        path,
-        {
-            "DenoisedBlocksSrgb": cells,
-            "TimeMPSrgb": math.nan if extras.seconds is None else extras.seconds,
-            "OptionalData": extras.texts,
-        },
-    )
-
-
-class Layout(NamedTuple):
-    """Where a layout is written below the submission's folder, and what writes it."""
-
-    path: str
-    write: Callable[[np.ndarray, Path, Extras], None]
-
-
-LAYOUTS = {
-    "blocks": Layout("SubmitSrgb.mat", _write_blocks),
-    "csv": Layout("SubmitSrgb.csv", _write_csv),
-    "kit": Layout("kit/SubmitSrgb.mat", _write_kit),
-}
-"""What `--layout` takes."""
-
-
 VARIABLE = "BenchmarkNoisyBlocksSrgb"
 FILE = f"{VARIABLE}.mat"
 
 SHAPE = (40, 32, 256, 256, 3)
 """Images, blocks, height, width and colours of the real benchmark."""
+
+LAYOUTS = {"blocks": "SubmitSrgb.mat", "csv": "SubmitSrgb.csv", "kit": "kit/SubmitSrgb.mat"}
+"""What `--layout` takes, and where each is written below the submission's folder."""
 
 OPTIONAL_DATA = ("MethodName", "Authors", "PaperTitle", "Venue", "MachineSpecs")
 """Fields of the kit's `OptionalData`."""
@@ -90,16 +31,16 @@ class SiddSubmission(Submission):
     """The blocks of SIDD, denoised one by one to `OUT/blocks/NNNN_DN.png`.
 
     Block NNNN is block NNNN % 32 of image NNNN // 32. When all are there, they are written in the
-    layouts asked for: `OUT/SubmitSrgb.mat` (`blocks`), `OUT/SubmitSrgb.csv` (`csv`) or
-    `OUT/kit/SubmitSrgb.mat` (`kit`).
+    layouts asked for: `blocks` is the array as SS-BSN's packer writes it, `csv` is Kaggle's, with
+    each block's bytes in base64, and `kit` is that of the MATLAB kit.
 
     Args:
         source: `BenchmarkNoisyBlocksSrgb.mat`, or the folder that holds it. The blocks are uint8
             [40, 32, 256, 256, 3]; other numbers bring a warning.
         out: folder to write.
-        layouts: str, keys of `LAYOUTS` with commas between them. Default `"blocks"`.
+        layouts: str, keys of `LAYOUTS` with commas between them.
         texts: values of `OPTIONAL_DATA` for the layout `kit`; those not given are empty.
-        resume: whether to go on with the submission in `out`. Default False.
+        resume: whether to go on with the submission in `out`.
 
     Raises:
         ConfigError: if there is no such layout, or `out` holds a submission and `resume` is False.
@@ -114,7 +55,7 @@ class SiddSubmission(Submission):
     PART = "block"
     SUFFIX = "_DN.png"
     DTYPE = np.uint8
-    BUNDLES = tuple(layout.path for layout in LAYOUTS.values())
+    BUNDLES = tuple(LAYOUTS.values())
 
     def __init__(
         self,
@@ -122,24 +63,29 @@ class SiddSubmission(Submission):
         out: str | Path,
         *,
         layouts: str = "blocks",
-        texts: dict[str, str | None] | None = None,
+        texts: Mapping[str, str | None] | None = None,
         resume: bool = False,
     ):
-        self._layouts = _parse_layouts(layouts)
+        names = (name.strip() for name in layouts.split(","))
+        self._layouts = [*dict.fromkeys(name for name in names if name)]
+        if not self._layouts or not {*self._layouts} <= {*LAYOUTS}:
+            raise ConfigError(
+                f"--layout takes {', '.join(LAYOUTS)}, with commas between them. "
+                f"Received: --layout {layouts!r}"
+            )
         # A path, as a method's name may be, can have bytes that MATLAB has no characters for.
         given = {key: (texts or {}).get(key) or "" for key in OPTIONAL_DATA}
         self._texts = {k: v.encode(errors="backslashreplace").decode() for k, v in given.items()}
-        path = _find(expanded(source))
+        path = expanded(source)
+        path = path / FILE if path.is_dir() else path
         self._blocks = _read(path)
         images, blocks, *shape = self._blocks.shape
-        warning = ""
-        if self._blocks.shape != SHAPE:
-            warning = f"{path} is {_times(self._blocks.shape)}, and SIDD's is {_times(SHAPE)}"
+        found, real = (" × ".join(map(str, sides)) for sides in (self._blocks.shape, SHAPE))
         super().__init__(
             source=path.parent,
             files=[path],
             shapes={f"{n:04d}": tuple(shape) for n in range(images * blocks)},
-            warning=warning,
+            warning="" if found == real else f"{path} is {found}, and SIDD's is {real}",
             out=out,
             resume=resume,
         )
@@ -158,39 +104,52 @@ class SiddSubmission(Submission):
         """Reads a PNG file."""
         return read_picture(path).pixels
 
-    def bundle(self, load: Callable[[str], np.ndarray], seconds: float | None) -> list[Path]:
+    def bundle(self, seconds: float | None) -> list[Path]:
         """Writes the layouts."""
-        denoised = np.empty(self._blocks.shape, np.uint8)
+        blocks = np.empty(self._blocks.shape, np.uint8)
         for name in self.shapes:
-            denoised[divmod(int(name), denoised.shape[1])] = load(name)
-        paths = []
-        for layout in self._layouts:
-            paths.append(self.progress.out / LAYOUTS[layout].path)
-            LAYOUTS[layout].write(denoised, paths[-1], Extras(seconds, self._texts))
+            blocks[divmod(int(name), blocks.shape[1])] = self.load(name)
+        paths = [self.out / LAYOUTS[layout] for layout in self._layouts]
+        for layout, path in zip(self._layouts, paths, strict=True):
+            path.parent.mkdir(exist_ok=True)
+            if layout == "blocks":
+                israw = np.array(False)
+                write_mat(path, {"Idenoised": blocks, "israw": israw, "eval_version": "2.1.4"})
+            elif layout == "csv":
+                _write_csv(path, blocks)
+            else:
+                self._write_kit(path, blocks, seconds)
         return paths
 
+    def _write_kit(self, path: Path, blocks: np.ndarray, seconds: float | None) -> None:
+        """Writes cells of single in [0, 1].
 
-def _parse_layouts(names: str) -> list[str]:
-    wanted = [*dict.fromkeys(name.strip() for name in names.split(",") if name.strip())]
-    if not wanted or not {*wanted} <= {*LAYOUTS}:
-        raise ConfigError(
-            f"--layout takes {', '.join(LAYOUTS)}, with commas between them. "
-            f"Received: --layout {names!r}"
-        )
-    return wanted
+        The kit itself saves MATLAB 7.3; SciPy writes no such file, and this is of version 5.
+        """
+        cells = np.empty(blocks.shape[:2], object)
+        for place in np.ndindex(cells.shape):
+            cells[place] = blocks[place] / np.float32(255)
+        variables = {
+            "DenoisedBlocksSrgb": cells,
+            "TimeMPSrgb": math.nan if seconds is None else seconds,
+            "OptionalData": self._texts,
+        }
+        write_mat(path, variables)
 
 
-def _find(source: Path) -> Path:
-    path = source / FILE if source.is_dir() else source
-    if path.is_file():
-        return path
-    raise DataError(
-        f"There is no file {path}. Download SIDD's benchmark data, {FILE}, from "
-        "https://abdokamel.github.io/sidd and say with --source where it lies."
-    )
+def _write_csv(path: Path, blocks: np.ndarray) -> None:
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        file.write(b"ID,BLOCK\n")
+        for number, place in enumerate(np.ndindex(blocks.shape[:2])):
+            file.write(b"%d,%s\n" % (number, base64.b64encode(blocks[place].tobytes())))
 
 
 def _read(path: Path) -> np.ndarray:
+    if not path.is_file():
+        raise DataError(
+            f"There is no file {path}. Download SIDD's benchmark data, {FILE}, from "
+            "https://abdokamel.github.io/sidd and say with --source where it lies."
+        )
     try:
         blocks = read_mat(path, VARIABLE)
     except DataError as error:
@@ -204,7 +163,3 @@ def _read(path: Path) -> np.ndarray:
             f"{blocks.dtype} {blocks.shape}. Give the sRGB file of SIDD's benchmark as --source."
         )
     return blocks
-
-
-def _times(shape: tuple[int, ...]) -> str:
-    return " × ".join(map(str, shape))

@@ -14,173 +14,13 @@ from tqdm import tqdm
 
 from cbsn.errors import CbsnError, ConfigError, DataError, ImageError
 from cbsn.files import expanded, remove_folder, tidy, write_json, write_text
+from cbsn.inference.outputs import changed_settings
 
-RECORD = "submission.json"
-SECONDS = "seconds.txt"
+_RECORD = "submission.json"
+_SECONDS = "seconds.txt"
 
-MEGAPIXEL = 1 << 20
+_MEGAPIXEL = 1 << 20
 """Pixels of a megapixel, as SIDD's kit counts them."""
-
-
-class Progress:
-    """Keeps a submission's progress, so that a stopped one can go on.
-
-    Args:
-        out: the folder; it need not be there.
-        parts: str, name of the sub-folder for the denoised blocks or crops.
-        bundles: names, below `out`, of the files or folders to be submitted.
-        resume: whether to go on with what is there.
-
-    Raises:
-        ConfigError: if `out` holds a submission and `resume` is False, or no record of how it was
-            begun.
-    """
-
-    def __init__(self, out: Path, parts: str, bundles: tuple[str, ...], *, resume: bool):
-        self.out = out
-        self.parts = out / parts
-        self._bundles = bundles
-        if out.exists() and not out.is_dir():
-            raise ConfigError(f"--out takes a folder, and this is a file. Received: --out {out}")
-        found = [name for name in (RECORD, parts, *bundles) if (out / name).exists()]
-        if found and not resume:
-            raise ConfigError(
-                f"{out} holds a submission already ({', '.join(found)}). Give --resume to go on "
-                "with it, or another --out."
-            )
-        if found and RECORD not in found:
-            raise ConfigError(
-                f"{out} has no {RECORD}, so nobody knows how its {found[0]} was made. Give "
-                "another --out."
-            )
-
-    def begin(self, record: dict[str, Any]) -> None:
-        """Writes the record of a submission, or compares it with that of the one to go on with.
-
-        What a killed process left half written is cleared away.
-
-        Args:
-            record: `benchmark`, `model` (its `path` and `sha256`), `settings` and `source` (its
-                `path` and `files`). The two paths may differ from the earlier ones.
-
-        Raises:
-            ConfigError: if the rest differs, or the folder cannot be written.
-        """
-        path = self.out / RECORD
-        if path.exists():
-            try:
-                changes = _differences(json.loads(path.read_text(encoding="utf-8")), record)
-            except (
-                OSError,
-                ValueError,
-                KeyError,
-                TypeError,
-                AttributeError,
-                RecursionError,
-            ) as error:
-                raise ConfigError(
-                    f"{path} cannot be read, so nobody knows how this submission was begun. Give "
-                    f"another --out. ({error!r})"
-                ) from error
-            if changes:
-                raise ConfigError(
-                    f"{self.out} was begun otherwise: {', '.join(changes)}. Give what was given "
-                    "then, or another --out."
-                )
-        self._record = {**record, "complete": False}
-        with self.writing():
-            self.out.mkdir(parents=True, exist_ok=True)
-            write_json(path, self._record)
-            self.parts.mkdir(exist_ok=True)
-            for folder in {self.parts, *((self.out / bundle).parent for bundle in self._bundles)}:
-                if folder.is_dir():
-                    tidy(folder)
-            self._seconds = _read_seconds(self.out / SECONDS)
-            write_text(self.out / SECONDS, "".join(_line(*item) for item in self._seconds.items()))
-
-    def remove_bundles(self) -> None:
-        """Takes an earlier bundle away, before the parts that it was made of are replaced."""
-        with self.writing():
-            for path in (self.out / bundle for bundle in self._bundles):
-                if path.is_dir():
-                    remove_folder(path)
-                else:
-                    path.unlink(missing_ok=True)
-
-    def add(self, name: str, seconds: float) -> None:
-        """Notes how long a part took."""
-        self._seconds[name] = seconds
-        with self.writing(), (self.out / SECONDS).open("a", encoding="utf-8") as file:
-            file.write(_line(name, seconds))
-
-    def seconds_per_megapixel(self, pixels: Mapping[str, int]) -> float | None:
-        """The mean over all parts whose time is known; None if there is none.
-
-        Args:
-            pixels: of each part, by its name.
-        """
-        known = {name: seconds for name, seconds in self._seconds.items() if name in pixels}
-        if not known:
-            return None
-        return sum(known.values()) * MEGAPIXEL / sum(pixels[name] for name in known)
-
-    def finish(self, **facts: Any) -> None:
-        """Says in the record that the submission is complete, and these facts of it."""
-        with self.writing():
-            write_json(self.out / RECORD, {**self._record, "complete": True, **facts})
-
-    @contextlib.contextmanager
-    def writing(self) -> Iterator[None]:
-        """Turns an OSError of the block into a ConfigError that says how to go on."""
-        try:
-            yield
-        except OSError as error:
-            raise ConfigError(
-                f"{self.out} cannot be written: {error.strerror or error}. What is done is kept: "
-                "make room there and give --resume, or give another --out."
-            ) from error
-
-
-def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Says of each difference what was and what is."""
-    if before["benchmark"] != now["benchmark"]:
-        return [f"benchmark {before['benchmark']} (now {now['benchmark']})"]
-    changes = []
-    if before["model"]["sha256"] != now["model"]["sha256"]:
-        was, this = (_describe(each["model"]) for each in (before, now))
-        changes.append(f"model {was} (now {this})")
-    for key in sorted({*before["settings"], *now["settings"]}):
-        was, this = before["settings"].get(key), now["settings"].get(key)
-        if was != this:
-            changes.append(f"{key} {was} (now {this})")
-    files, files_now = before["source"]["files"], now["source"]["files"]
-    if other := [name for name in {**files, **files_now} if files.get(name) != files_now.get(name)]:
-        changes.append(f"source {before['source']['path']}, whose {other[0]} was another file")
-    return changes
-
-
-def _describe(model: dict[str, str]) -> str:
-    return f"{model['path']}, SHA-256 {model['sha256'][:12]}"
-
-
-def _line(name: str, seconds: float) -> str:
-    return f"{name} {seconds}\n"
-
-
-def _read_seconds(path: Path) -> dict[str, float]:
-    """Reads what `Progress.add` wrote; a line that a killed process left unfinished is dropped."""
-    if not path.exists():
-        return {}
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-    seconds = {}
-    for line in lines:
-        # The number of a line without its end may have lost digits.
-        with contextlib.suppress(ValueError):
-            name, number = line.removesuffix("\n").split(" ")
-            if line.endswith("\n"):
-                seconds[name] = float(number)
-    return seconds
-
 
 Denoise = Callable[[np.ndarray], np.ndarray]
 """From a noisy picture to a denoised one of the same shape and dtype, such as a `Denoiser`."""
@@ -189,53 +29,78 @@ Denoise = Callable[[np.ndarray], np.ndarray]
 class Submission(abc.ABC):
     """A benchmark's noisy pictures, and the folder where the submission is made of them.
 
+    The folder keeps a record of how it was begun (`submission.json`), the seconds that each part
+    took, and the denoised parts, so that a submission that was stopped can go on.
+
     Args:
         source: folder of the benchmark's files.
         files: those files; their sizes and times tell whether they are the same on resume.
         shapes: shape of each part, by its name, in the order of the work.
         warning: str, what is unlike the real benchmark; empty if nothing is.
+        settings: of the submission; `--resume` insists on the same ones.
         out: folder to write; made, with its parents, by `run`.
         resume: whether to go on with the submission in `out`.
 
-    Attributes:
-        BENCHMARK: str, its name.
-        PART: str, what a part is called.
-        SUFFIX: str, of a part's file.
-        DTYPE: NumPy dtype of the parts, noisy and denoised.
-        BUNDLES: tuple of str, names below `out` of all that may be submitted.
-
     Raises:
-        ConfigError: if `out` holds a submission and `resume` is False.
+        ConfigError: if `out` holds a submission and `resume` is False, or no record of how it was
+            begun.
     """
 
     BENCHMARK: str
-    PART: str
-    SUFFIX: str
-    DTYPE: type
-    BUNDLES: tuple[str, ...]
+    PART: str  # what a part is called; their folder is named so, with an s
+    SUFFIX: str  # of a part's file
+    DTYPE: type  # of the parts, noisy and denoised
+    BUNDLES: tuple[str, ...]  # names below `out` of all that may be submitted
 
     def __init__(
         self,
         *,
         source: Path,
         files: Iterable[Path],
-        shapes: dict[str, tuple[int, ...]],
+        shapes: Mapping[str, tuple[int, ...]],
         warning: str,
         out: str | Path,
         resume: bool,
+        settings: Mapping[str, Any] | None = None,
     ):
         self.shapes = shapes
-        self.settings: dict[str, Any] = {}
-        self._source = {"path": str(source), "files": {path.name: _state(path) for path in files}}
+        self.out = out = expanded(out)
+        self.parts = out / f"{self.PART}s"
         self._warning = warning
-        self.progress = Progress(expanded(out), f"{self.PART}s", self.BUNDLES, resume=resume)
+        states = {path.name: path.stat() for path in files}
+        self._record = {
+            "benchmark": self.BENCHMARK,
+            "model": {"path": "", "sha256": ""},
+            "settings": {**(settings or {})},
+            "source": {
+                "path": str(source),
+                "files": {
+                    name: {"size": state.st_size, "mtime_ns": state.st_mtime_ns}
+                    for name, state in states.items()
+                },
+            },
+        }
+        if out.exists() and not out.is_dir():
+            raise ConfigError(f"--out takes a folder, and this is a file. Received: --out {out}")
+        names = (_RECORD, self.parts.name, *self.BUNDLES)
+        found = [name for name in names if (out / name).exists()]
+        if found and not resume:
+            raise ConfigError(
+                f"{out} holds a submission already ({', '.join(found)}). Give --resume to go on "
+                "with it, or another --out."
+            )
+        if found and _RECORD not in found:
+            raise ConfigError(
+                f"{out} has no {_RECORD}, so nobody knows how its {found[0]} was made. Give "
+                "another --out."
+            )
 
     def run(
         self,
         denoise: Denoise,
         *,
-        settings: dict[str, Any] | None = None,
-        model: dict[str, str] | None = None,
+        settings: Mapping[str, Any] | None = None,
+        model: Mapping[str, str] | None = None,
     ) -> list[Path]:
         """Denoises the parts that are not there yet; when all are, writes what is to be submitted.
 
@@ -245,7 +110,7 @@ class Submission(abc.ABC):
         Args:
             denoise: is given the parts one by one, [H, W, 3] of `DTYPE`.
             settings: of `denoise`, JSON values by name: `--resume` insists on the same ones.
-            model: likewise, its `path` and `sha256`; the path may differ on resume.
+            model: its `path` and `sha256`; the path may differ on resume.
 
         Returns:
             The files or folders to submit.
@@ -257,21 +122,22 @@ class Submission(abc.ABC):
             ImageError: if a part cannot be denoised, or comes back with another shape or dtype,
                 or with values that are not finite.
         """
-        progress = self.progress
-        progress.begin(
-            {
-                "benchmark": self.BENCHMARK,
-                "model": model or {"path": "", "sha256": ""},
-                "settings": {**self.settings, **(settings or {})},
-                "source": self._source,
-            }
-        )
+        self._record["settings"].update(settings or {})
+        if model:
+            self._record["model"] = dict(model)
+        seconds = self._begin()
         if self._warning:
             warning = f"warning: {self._warning}: the site will not take this submission"
             print(warning, file=sys.stderr, flush=True)
         missing = [name for name in self.shapes if not self._is_done(name)]
         if missing:
-            progress.remove_bundles()
+            # The bundles are of parts that are about to be replaced.
+            with self._writing():
+                for path in (self.out / bundle for bundle in self.BUNDLES):
+                    if path.is_dir():
+                        remove_folder(path)
+                    else:
+                        path.unlink(missing_ok=True)
         done = len(self.shapes) - len(missing)
         with tqdm(total=len(self.shapes), initial=done, unit=self.PART) as bar:
             for name in missing:
@@ -280,21 +146,25 @@ class Submission(abc.ABC):
                     self._denoise(denoise, name, noisy)
                 started = time.perf_counter()
                 denoised = self._denoise(denoise, name, noisy)
-                seconds = time.perf_counter() - started
-                with progress.writing():
-                    self.save(self._path(name), self.finish(denoised))
-                progress.add(name, seconds)
+                seconds[name] = time.perf_counter() - started
+                with self._writing():
+                    self.save(self._path(name), denoised)
+                    with (self.out / _SECONDS).open("a", encoding="utf-8") as file:
+                        file.write(_line(name, seconds[name]))
                 bar.update()
-        pixels = {name: shape[0] * shape[1] for name, shape in self.shapes.items()}
-        seconds = progress.seconds_per_megapixel(pixels)
-        with progress.writing():
-            bundles = self.bundle(self.load, seconds)
-        progress.finish(
-            parts=len(self.shapes),
-            seconds_per_megapixel=seconds,
-            submit=[str(path.relative_to(progress.out)) for path in bundles],
-        )
-        speed = "" if seconds is None else f", {seconds:.3f} s per megapixel"
+        known = [name for name in seconds if name in self.shapes]
+        pixels = sum(self.shapes[name][0] * self.shapes[name][1] for name in known)
+        mean = sum(seconds[name] for name in known) * _MEGAPIXEL / pixels if known else None
+        with self._writing():
+            bundles = self.bundle(mean)
+            facts = {
+                "complete": True,
+                "parts": len(self.shapes),
+                "seconds_per_megapixel": mean,
+                "submit": [str(path.relative_to(self.out)) for path in bundles],
+            }
+            write_json(self.out / _RECORD, {**self._record, **facts})
+        speed = "" if mean is None else f", {mean:.3f} s per megapixel"
         plural = "s" * (len(self.shapes) != 1)
         print(f"{len(self.shapes)} {self.PART}{plural} denoised{speed}. To be submitted:")
         for path in bundles:
@@ -305,10 +175,6 @@ class Submission(abc.ABC):
     def read(self, name: str) -> np.ndarray:
         """Returns a noisy part."""
 
-    def finish(self, denoised: np.ndarray) -> np.ndarray:
-        """Returns what is to be saved of a denoised part."""
-        return denoised
-
     @abc.abstractmethod
     def save(self, path: Path, denoised: np.ndarray) -> None:
         """Writes a denoised part, atomically."""
@@ -318,23 +184,15 @@ class Submission(abc.ABC):
         """Reads what `save` wrote; raises a CbsnError if it is broken."""
 
     @abc.abstractmethod
-    def bundle(self, load: Callable[[str], np.ndarray], seconds: float | None) -> list[Path]:
-        """Writes what is to be submitted.
+    def bundle(self, seconds: float | None) -> list[Path]:
+        """Writes what is to be submitted; returns its files or folders.
 
         Args:
-            load: gives a denoised part by its name.
             seconds: per megapixel, if known.
-
-        Returns:
-            The files or folders written.
         """
 
     def load(self, name: str) -> np.ndarray:
-        """Reads a denoised part.
-
-        Raises:
-            DataError: it is missing or broken.
-        """
+        """Reads a denoised part; raises DataError if it is missing or broken."""
         try:
             part = self.load_file(self._path(name))
         except CbsnError as error:
@@ -343,8 +201,50 @@ class Submission(abc.ABC):
             raise DataError(f"{self._path(name)} {reason}. Give --resume to make it again.")
         return part
 
+    def _begin(self) -> dict[str, float]:
+        """Makes the folder ready, if it was begun in the same way; returns the seconds of parts.
+
+        What a killed process left half written is cleared away.
+        """
+        path = self.out / _RECORD
+        if path.exists():
+            try:
+                changes = _differences(json.loads(path.read_text("utf-8")), self._record)
+            # Also what is nested too deep, and what is no UTF-8, which is a ValueError.
+            except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
+                raise ConfigError(
+                    f"{path} cannot be read, so nobody knows how this submission was begun. Give "
+                    f"another --out. ({e!r})"
+                ) from e
+            if changes:
+                raise ConfigError(
+                    f"{self.out} was begun otherwise: {', '.join(changes)}. Give what was given "
+                    "then, or another --out."
+                )
+        with self._writing():
+            self.out.mkdir(parents=True, exist_ok=True)
+            write_json(path, {**self._record, "complete": False})
+            self.parts.mkdir(exist_ok=True)
+            for folder in {self.parts, *((self.out / bundle).parent for bundle in self.BUNDLES)}:
+                if folder.is_dir():
+                    tidy(folder)
+            seconds = _read_seconds(self.out / _SECONDS)
+            write_text(self.out / _SECONDS, "".join(_line(*item) for item in seconds.items()))
+        return seconds
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Turns an OSError of the block into a ConfigError that says how to go on."""
+        try:
+            yield
+        except OSError as error:
+            raise ConfigError(
+                f"{self.out} cannot be written: {error.strerror or error}. What is done is kept: "
+                "make room there and give --resume, or give another --out."
+            ) from error
+
     def _path(self, name: str) -> Path:
-        return self.progress.parts / f"{name}{self.SUFFIX}"
+        return self.parts / f"{name}{self.SUFFIX}"
 
     def _is_done(self, name: str) -> bool:
         try:
@@ -374,5 +274,31 @@ class Submission(abc.ABC):
         return "" if np.isfinite(part).all() else "has values that are not finite"
 
 
-def _state(path: Path) -> dict[str, int]:
-    return {"size": path.stat().st_size, "mtime_ns": path.stat().st_mtime_ns}
+def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Says of each difference between two records what was and what is."""
+    if before["benchmark"] != now["benchmark"]:
+        return [f"benchmark {before['benchmark']} (now {now['benchmark']})"]
+    changes = changed_settings(
+        {"model": before["model"], **before["settings"]}, {"model": now["model"], **now["settings"]}
+    )
+    files, files_now = before["source"]["files"], now["source"]["files"]
+    if other := [name for name in {**files, **files_now} if files.get(name) != files_now.get(name)]:
+        changes.append(f"source {before['source']['path']}, whose {other[0]} was another file")
+    return changes
+
+
+def _line(name: str, seconds: float) -> str:
+    return f"{name} {seconds}\n"
+
+
+def _read_seconds(path: Path) -> dict[str, float]:
+    """Reads the seconds of the parts; a line that a killed process left unfinished is dropped."""
+    seconds = {}
+    if path.exists():
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
+            # The number of a line without its end may have lost digits.
+            with contextlib.suppress(ValueError):
+                name, number = line.removesuffix("\n").split(" ")
+                if line.endswith("\n"):
+                    seconds[name] = float(number)
+    return seconds

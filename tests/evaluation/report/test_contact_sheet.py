@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cbsn.evaluation.report.pictures import TILE, ReportPicture, write_contact_sheet
+from cbsn.evaluation.report.contact_sheet import TILE, write_contact_sheet
+from cbsn.evaluation.report.pictures import ReportPicture
 
 
 @pytest.fixture

@@ -62,7 +62,7 @@ def main(source, kind):
             shutil.rmtree(OUT, ignore_errors=True)
             if damaged:  # a finished one, of which a part has to be made again
                 shutil.copytree("whole", OUT)
-                min((OUT / whole.progress.parts.name).iterdir()).write_bytes(b"")
+                min((OUT / whole.parts.name).iterdir()).write_bytes(b"")
             child = os.fork()
             if not child:
                 kill_at(moment)

@@ -2,6 +2,7 @@ import errno
 import json
 import re
 
+import h5py
 import numpy as np
 import pytest
 import scipy.io
@@ -25,7 +26,7 @@ def record(out):
 
 
 def bundle(submission):
-    return submission.progress.out / submission.BUNDLES[0]
+    return submission.out / submission.BUNDLES[0]
 
 
 @pytest.fixture
@@ -45,7 +46,7 @@ def test_interrupted_it_goes_on_with_what_is_missing(begin, whole, counting, tmp
     seventh = f"{submission.PART} {[*submission.shapes][7]} failed"
     assert seventh in capsys.readouterr().err
     assert not bundle(submission).exists()
-    assert len([*submission.progress.parts.iterdir()]) == 7
+    assert len([*submission.parts.iterdir()]) == 7
     assert record(tmp_path / "out")["complete"] is False
 
     denoise = counting()
@@ -69,7 +70,7 @@ def test_a_finished_one_is_not_computed_again(begin, counting, tmp_path):
 def test_damaged_parts_are_made_again(begin, whole, counting, tmp_path):
     submission = begin()
     submission.run(counting())
-    paths = sorted(submission.progress.parts.iterdir())
+    paths = sorted(submission.parts.iterdir())
     paths[2].write_bytes(paths[2].read_bytes()[:-20])
     paths[5].write_bytes(b"")
     paths[6].unlink()
@@ -84,12 +85,12 @@ def test_damaged_parts_are_made_again(begin, whole, counting, tmp_path):
 def test_an_old_bundle_is_gone_before_newer_parts_come(begin, counting):
     submission = begin()
     submission.run(counting())
-    next(submission.progress.parts.iterdir()).unlink()
+    next(submission.parts.iterdir()).unlink()
     assert bundle(submission).exists()
     with pytest.raises(RuntimeError, match="power cut"):
         begin(resume=True).run(counting(fail_at=1))
     assert not bundle(submission).exists()
-    assert record(submission.progress.out)["complete"] is False
+    assert record(submission.out)["complete"] is False
 
 
 def test_earlier_work_is_not_touched_without_resume(begin, counting, tmp_path):
@@ -153,7 +154,7 @@ def test_a_failing_part_is_named(begin, counting, kind):
     third = [*submission.shapes][2]
     with pytest.raises(kind, match=f"^{submission.PART} {third}: no good$"):
         submission.run(counting(fail_at=4, error=kind("no good")))
-    assert len([*submission.progress.parts.iterdir()]) == 2
+    assert len([*submission.parts.iterdir()]) == 2
 
 
 @pytest.mark.parametrize(
@@ -168,7 +169,7 @@ def test_an_unusable_result_is_refused(begin, counting, spoil, reason):
     submission = begin()
     with pytest.raises(ImageError, match=rf"{submission.PART} \d\S+: the denoiser's .*{reason}"):
         submission.run(lambda noisy: spoil(counting()(noisy)))
-    assert not [*submission.progress.parts.iterdir()]
+    assert not [*submission.parts.iterdir()]
 
 
 def test_values_that_are_not_finite_are_refused(dnd_source, tmp_path):
@@ -210,7 +211,7 @@ def test_on_a_full_disk_the_earlier_parts_stay(
     with pytest.raises(ConfigError, match=r"out cannot be written: No space left .*--resume"):
         submission.run(counting())
     assert not bundle(submission).exists()
-    kept = [path.stem.removesuffix("_DN") for path in submission.progress.parts.iterdir()]
+    kept = [path.stem.removesuffix("_DN") for path in submission.parts.iterdir()]
     assert sorted(kept) == [*submission.shapes][:room]
     assert not list(tmp_path.rglob(".*"))
     begin(resume=True).run(counting())
@@ -261,3 +262,32 @@ def test_without_any_time_there_is_no_mean(begin, timed, tmp_path):
     (tmp_path / "out" / "seconds.txt").unlink()
     begin(resume=True).run(timed())
     assert record(tmp_path / "out")["seconds_per_megapixel"] is None
+
+
+def _few_blocks(folder, random):
+    blocks = random.integers(256, size=(1, 3, 8, 8, 3), dtype=np.uint8)
+    scipy.io.savemat(folder / sidd.FILE, {sidd.VARIABLE: blocks})
+
+
+def _few_boxes(folder, random):
+    (folder / "images_srgb").mkdir()
+    with h5py.File(folder / "info.mat", "w") as info:
+        info["boxes"] = np.array([[1, 2], [3, 4], [5, 6], [7, 8]], float)
+        references = [[info["boxes"].ref, info["boxes"].ref]]
+        info.create_dataset("info/boundingboxes", data=references, dtype=h5py.ref_dtype)
+    for number in (1, 2):
+        with h5py.File(folder / "images_srgb" / f"{number:04d}.mat", "w") as file:
+            file["InoisySRGB"] = random.random((3, 9, 9), dtype=np.float32)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("kind", "write"), [("sidd", _few_blocks), ("dnd", _few_boxes)])
+def test_killed_at_any_moment_it_ends_with_the_same_files(
+    run_command, tmp_path, random, kind, write
+):
+    (tmp_path / "source").mkdir()
+    write(tmp_path / "source", random)
+    run = run_command("tests/evaluation/submit/killed_everywhere.py", "source", kind)
+    assert run.returncode == 0, run.stderr
+    moments = run.stdout.splitlines()[-1].split()
+    assert moments[0] == "moments:" and min(map(int, moments[1:])) > 10

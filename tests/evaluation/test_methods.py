@@ -29,6 +29,7 @@ def test_bm3d_of_other_noise_gets_an_estimate(clean, noisy, fake_bm3d):
     assert scores.psnr[1] == pytest.approx(psnr(gray, white))
 
 
+@pytest.mark.slow
 def test_bm3d_denoises(clean):
     pytest.importorskip("bm3d")
     noisy, bm3d = evaluate(clean, noise=GAUSSIAN, baselines="noisy,bm3d")

@@ -23,11 +23,11 @@ def clean(tmp_path):
     return "clean"
 
 
-def test_scores(run_command, run_here, model, clean, tmp_path):
+def test_scores(run_here, model, clean, tmp_path):
     flags = ("--modelpath", model, "--clean", clean, "--noise_sigma", 25, "--precision", "float32")
     results = []
-    for folder, run in (("first", run_command), ("new/second", run_here)):
-        run = run("evaluate.py", *flags, "--no-lpips", "--out", folder)
+    for folder in ("first", "new/second"):
+        run = run_here("evaluate.py", *flags, "--no-lpips", "--out", folder)
         assert run.returncode == 0, run.stderr
         results.append(json.loads((tmp_path / folder / "results.json").read_text()))
         files = {"results.json", "results.csv", "results.md", "report.html", "contact_sheet.png"}
@@ -96,7 +96,7 @@ ODD_NAMES = [
 ]
 
 
-def test_names_may_be_of_any_bytes(run_command, model, clean, tmp_path):
+def test_names_may_be_of_any_bytes(run_here, model, clean, tmp_path):
     folder = tmp_path / os.fsdecode(b"\xff\nclean")
     (tmp_path / clean).rename(folder)
     for name, path in zip(ODD_NAMES[:2], sorted(folder.iterdir()), strict=True):
@@ -109,7 +109,7 @@ def test_names_may_be_of_any_bytes(run_command, model, clean, tmp_path):
         ("--modelpath", os.fsdecode(b"\xfe\nmodel"), "--noise_sigma", 25, "--precision", "float32"),
         ("--denoised", folder.name, "--noisy", folder.name),
     ):
-        run = run_command("evaluate.py", *common, *flags)
+        run = run_here("evaluate.py", *common, *flags)
         assert (run.returncode, run.stderr) == (0, "")
         _check_results(tmp_path / "out")
 
@@ -181,9 +181,7 @@ def test_folders_without_permission_are_one_line(run_here, tmp_path, monkeypatch
         "sidd": ("sidd", *submit),
         "dnd": ("dnd", *submit),
     }[command]
-    modules = {"noise": "cbsn.evaluation.noise"}
-    module = command if command.endswith(".py") else modules.get(command, "cbsn.evaluation.submit")
-    run = run_here(module, *flags)
+    run = run_here("submit" if command in flags else command, *flags)
     assert run.returncode == 2
     assert len(run.stderr.splitlines()) == 1, run.stderr
     assert run.stderr.startswith("error: ")
