@@ -6,15 +6,10 @@ NUM_ORIENTATIONS = 8
 
 
 def orient(patch: np.ndarray, orientation: int) -> np.ndarray:
-    """Returns a patch in one of its eight orientations, as a view.
+    """Returns a patch [P, P, C] in one of its eight orientations, as a view.
 
-    Args:
-        patch: [P, P, C], any dtype.
-        orientation: int in [0, 8): `orientation` mod 4 quarter turns (counter-clockwise), then
-            a left-right flip where it is 4 or more.
-
-    Returns:
-        [P, P, C].
+    `orientation`, in [0, 8), is the number of quarter turns (counter-clockwise), modulo 4; from 4
+    on they are followed by a left-right flip.
     """
     patch = np.rot90(patch, orientation % 4)
     return patch[:, ::-1] if orientation >= 4 else patch

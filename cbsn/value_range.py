@@ -9,20 +9,12 @@ from numpy.typing import DTypeLike
 
 from cbsn.errors import ConfigError, ImageError
 
+# Floats that are off [0, 1] by no more have been rounded, as 255/254.9999 in float32 is.
 ROUNDING_ERROR = 1e-5
-"""Floats that are off [0, 1] by no more have been rounded, as 255/254.9999 in float32 is."""
-
-_MISSING = 1e37
-"""Floats beyond are no brightness: programs write the largest number for pixels without data."""
-
-_FEW = 1e-3
-"""The share of a picture's values below which they may be faulty pixels."""
-
+_MISSING = 1e37  # floats beyond are no brightness: programs write them for pixels without data
+_FEW = 1e-3  # the share of a picture's values below which they may be faulty pixels
+_DARK = 1 / 4  # floats in [0, 1] that reach no further are scaled: two bits of it are unused
 _BLOCK_BYTES = 2**22
-
-_DARK = 1 / 4
-"""Floats in [0, 1] that reach no further are scaled: two bits of their range are unused."""
-
 _BITS = {float(2**bits - 1): bits for bits in range(2, 16, 2)}
 
 
@@ -59,11 +51,7 @@ def from_unit(unit: np.ndarray, dtype: DTypeLike) -> np.ndarray:
 
 
 def row_blocks(pixels: np.ndarray) -> Iterator[slice]:
-    """The rows of a picture, a few MB at a time.
-
-    What is computed block by block needs no second array of the size of the picture, which may
-    take hundreds of MB.
-    """
+    """The rows of a picture, a few MB at a time, so that computing needs no second large array."""
     height = pixels.shape[0]
     rows = max(1, _BLOCK_BYTES * height // max(1, pixels.nbytes))
     for start in range(0, height, rows):
@@ -71,11 +59,7 @@ def row_blocks(pixels: np.ndarray) -> Iterator[slice]:
 
 
 def check_white(white: float | None) -> None:
-    """Refuses a `--white` that no picture can have.
-
-    Raises:
-        ConfigError: if it is neither None nor a number above 0.
-    """
+    """Raises a ConfigError for a `--white` that is neither None nor a number above 0."""
     if white is not None and not 0 < white < math.inf:
         raise ConfigError(
             "--white takes the value of white in the files, above 0, such as 4095. "
@@ -91,8 +75,8 @@ class ValueRange:
     16, and floats in any unit; so the range is not that of the dtype alone.
 
     Args:
-        black: float, the value that a network sees as 0.
-        white: float, above `black`, the value that it sees as 1.
+        black: the value that a network sees as 0.
+        white: above `black`, the value that it sees as 1.
         source: how it is known: `"dtype"`, `"values"`, `"file"` or `"user"`.
 
     Example:
@@ -109,17 +93,13 @@ class ValueRange:
     def of(
         cls, pixels: np.ndarray, *, white: float | None = None, stated: float | None = None
     ) -> "ValueRange":
-        """Returns the range of a picture.
+        """Returns the range of a picture's colours, [H, W, C] without alpha.
 
         That of uint8 is 0 to 255. That of uint16 is 0 to the largest value of 2, 4, … 14 or 16
         bits, the fewest that hold all its values. That of floats is [0, 1] if they lie in it and
         reach beyond 1/4; else from 0, or their lowest value if that is negative, to their highest.
-
-        Args:
-            pixels: [H, W, C] uint8, uint16 or float: the colours, without alpha.
-            white: float > 0, what the user says that white is. Default None: as above.
-            stated: float, what the file says that white is, which counts if no value is above it.
-                Default None.
+        `white`, what the user says that white is, goes before this, and so does `stated`, what the
+        file says, if no value is above it.
 
         Raises:
             ImageError: the values are not finite or stand for missing ones, or integers are above
@@ -184,9 +164,8 @@ class ValueRange:
     def few_decide(self, pixels: np.ndarray) -> tuple[int, float] | None:
         """Says whether white is what it is for a few values only, as faulty pixels have.
 
-        Returns:
-            How many there are above a quarter of the range, and what white would be without them;
-            None if they are not few.
+        It returns how many there are above a quarter of the range, and what white would be
+        without them; None if they are not few.
         """
         if pixels.dtype == np.uint8:
             return None
@@ -217,10 +196,7 @@ class ValueRange:
         return (self.black, self.white) == (0.0, value_range(dtype))
 
     def stretch(self, pixels: np.ndarray) -> None:
-        """Scales values to the whole range of their dtype (floats: [0, 1]), in place.
-
-        Integers are at most `white`.
-        """
+        """Scales values, integers up to `white`, to the whole range of their dtype, in place."""
         self._rescale(pixels, undo=False)
 
     def unstretch(self, pixels: np.ndarray) -> None:

@@ -24,11 +24,7 @@ _BLOCK = 2**20
 
 
 def load_mat(path: Path, names: Sequence[str] | None = None) -> dict[str, Any]:
-    """Reads variables of a file: those of the names, or all.
-
-    Raises:
-        DataError: it cannot be read.
-    """
+    """Reads variables of a file, those of the names or all; a DataError says why it cannot be."""
     try:
         with path.open("rb") as file:
             _check_file(file)
@@ -39,11 +35,7 @@ def load_mat(path: Path, names: Sequence[str] | None = None) -> dict[str, Any]:
 
 
 def read_mat(path: Path, name: str) -> np.ndarray:
-    """Reads one variable.
-
-    Raises:
-        DataError: the file is broken, or has no such variable.
-    """
+    """Reads one variable; a DataError says that the file is broken, or has no such variable."""
     variables = load_mat(path, [name])
     if name not in variables:
         raise DataError(f"{path} has no variable {name}.")
@@ -51,13 +43,13 @@ def read_mat(path: Path, name: str) -> np.ndarray:
 
 
 def read_blocks(path: Path) -> np.ndarray:
-    """Reads a `.mat` file of blocks, noisy or clean, of the validation or the benchmark.
+    """Reads SIDD's blocks, noisy or clean, of the validation or the benchmark.
 
     Returns:
         uint8 [pictures, blocks, height, width, 3].
 
     Raises:
-        DataError: it cannot be read, or does not hold just such an array.
+        DataError: the file cannot be read, or does not hold just such an array.
     """
     variables = load_mat(path)
     arrays = [np.asarray(v) for name, v in variables.items() if not name.startswith("__")]
@@ -77,14 +69,9 @@ def block_places(blocks: np.ndarray) -> dict[str, tuple[int, int]]:
 
 
 def write_mat(path: Path, variables: dict[str, Any]) -> None:
-    """Writes variables to a file, atomically.
+    """Writes variables by their names, atomically, to a file in a folder that exists.
 
-    Args:
-        path: of a folder that exists.
-        variables: by name: arrays (of dtype object: cells), strings, numbers or dicts (structs).
-
-    Raises:
-        OSError: it cannot be written; an earlier file is intact.
+    They are arrays (of dtype object: cells), strings, numbers or dicts (structs).
     """
     with atomic_path(path) as temporary:
         scipy.io.savemat(temporary, variables)

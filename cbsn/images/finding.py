@@ -8,30 +8,23 @@ from pathlib import Path
 from cbsn.errors import CbsnWarning, DataError, ImageError
 from cbsn.files import expanded
 
-SUFFIX_OF_FORMAT = {
-    "PNG": ".png",
-    "JPEG": ".jpg",
-    "TIFF": ".tif",
-    "WEBP": ".webp",
-    "BMP": ".bmp",
-}
-"""The formats that are read and written, with the suffix of the files of each."""
-
-_OTHER_SUFFIXES = {
+# The formats that are read and written, with the suffix of the files of each.
+SUFFIX_OF_FORMAT = {"PNG": ".png", "JPEG": ".jpg", "TIFF": ".tif", "WEBP": ".webp", "BMP": ".bmp"}
+_FORMAT_OF_SUFFIX = {
+    **{suffix: format for format, suffix in SUFFIX_OF_FORMAT.items()},
     **dict.fromkeys((".jpeg", ".jpe", ".jfif", ".jif", ".jfi"), "JPEG"),
     ".tiff": "TIFF",
 }
 _ONLY_READ = {".avif", ".gif", ".heic", ".heif", ".hif", ".jp2", ".j2k", ".jpx", ".jxl"}
-
-IMAGE_SUFFIXES = frozenset({*SUFFIX_OF_FORMAT.values(), *_OTHER_SUFFIXES, *_ONLY_READ})
-"""Suffixes, in lower case, of the files that a folder is searched for."""
+# Suffixes, in lower case, of the files that a folder is searched for.
+IMAGE_SUFFIXES = frozenset({*_FORMAT_OF_SUFFIX, *_ONLY_READ})
 
 _RAW_SUFFIXES = frozenset(
     {".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dng", ".erf", ".iiq", ".mrw", ".nef", ".nrw"}
     | {".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".srw", ".x3f"}
 )
+# Pictures all the same: a folder's are named as skipped, as raw files are.
 _SKIPPED_SUFFIXES = frozenset({".exr", ".hdr", ".pbm", ".pgm", ".ppm", ".psb", ".psd", ".svg"})
-"""Pictures all the same: a folder's are named as skipped, as raw files are."""
 
 
 def find_images(pattern: str | Path) -> list[Path]:
@@ -99,7 +92,7 @@ def _matches(path: Path) -> list[Path]:
 
 def format_of_suffix(suffix: str) -> str:
     """The format, a key of `SUFFIX_OF_FORMAT`, that a file name's suffix (`.jpeg`) stands for."""
-    by_suffix = {suffix: format for format, suffix in SUFFIX_OF_FORMAT.items()} | _OTHER_SUFFIXES
-    if suffix.lower() not in by_suffix:
-        raise ImageError(f"No picture format has the suffix {suffix!r}; use {sorted(by_suffix)}.")
-    return by_suffix[suffix.lower()]
+    if suffix.lower() not in _FORMAT_OF_SUFFIX:
+        known = sorted(_FORMAT_OF_SUFFIX)
+        raise ImageError(f"No picture format has the suffix {suffix!r}; use {known}.")
+    return _FORMAT_OF_SUFFIX[suffix.lower()]

@@ -29,21 +29,14 @@ from cbsn.images.pillow_files import pillow_header, read_with_pillow, write_with
 from cbsn.images.png import COLOR_CHUNKS, Chunks, write_png
 from cbsn.images.tiff import RAW, TIFF_MAGICS, read_tiff, tiff_header, write_tiff
 from cbsn.images.tiff_metadata import Tags, write_exif
-from cbsn.value_range import ROUNDING_ERROR, ValueRange, from_unit, row_blocks
+from cbsn.value_range import ROUNDING_ERROR, ValueRange, from_unit, row_blocks, to_unit
 
+# Raw files of Fujifilm, Olympus, Panasonic, Sigma and Minolta; most others are TIFF files.
 _RAW_STARTS = (b"FUJIFILMCCD-RAW", b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"FOVb", b"\0MRM")
-"""Those of Fujifilm, Olympus, Panasonic, Sigma and Minolta; most others are TIFF files."""
-
-_JPEG_LIMIT = 65533
-"""Bytes of a segment, in which JPEG holds EXIF data and XMP packets, each behind its prefix."""
-
+_SEGMENT = 65533  # bytes in which JPEG holds EXIF data and XMP packets, each behind its prefix
 _XMP_PREFIX_BYTES = 29
-
-_MOST_PER_METRE = {"JPEG": 65535 / INCH, "BMP": 2**31 - 1}
-"""Of the resolution, as 16 and 32 bits hold it."""
-
-_SMALL = 2**26
-"""Bytes of pixels for which there is memory: where there is not, something else was claimed."""
+_MOST_PER_METRE = {"JPEG": 65535 / INCH, "BMP": 2**31 - 1}  # as 16 and 32 bits hold it
+_SMALL = 2**26  # bytes of pixels for which there is memory: else something more was claimed
 
 
 def read_picture(path: str | Path, *, white: float | None = None) -> Picture:
@@ -89,11 +82,7 @@ def read_picture(path: str | Path, *, white: float | None = None) -> Picture:
 
 
 def read_header(path: str | Path) -> Header:
-    """What a picture file says of the size and dtype of its pixels, without decoding them.
-
-    Returns:
-        It; all 0 for a file that cannot be read, as `read_picture` will say.
-    """
+    """What a picture file says of its pixels, which are not decoded; all 0 if it is unreadable."""
     path = Path(path)
     with contextlib.suppress(Exception):  # damaged headers make decoders raise almost anything
         start = _start(path)
@@ -128,16 +117,12 @@ def write_picture(
     """
     path = Path(path)
     format = format or format_of_suffix(path.suffix)
+    write = {"TIFF": write_tiff, "PNG": write_png}.get(format, write_with_pillow)
     fitted, losses = _fit(picture, format)
     try:
         with atomic_path(path) as temporary:
             with _CancellableFile(temporary, cancelled) as file:
-                if format == "TIFF":
-                    write_tiff(file, fitted)
-                elif format == "PNG":
-                    write_png(file, fitted)
-                else:
-                    write_with_pillow(file, fitted)
+                write(file, fitted)
             if format == "TIFF":
                 write_exif(temporary, fitted)
     except (CancelledError, MemoryError):
@@ -151,12 +136,6 @@ def to_rgb(picture: Picture) -> np.ndarray:
     """The picture as [H, W, 3] of its own dtype: gray is repeated, alpha is dropped."""
     color = picture.color
     return np.broadcast_to(color, (*color.shape[:2], 3))
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, OSError):
-        return error.strerror or str(error)
-    return f"{type(error).__name__}: {error}"
 
 
 class _CancellableFile(io.BufferedWriter):
@@ -173,6 +152,18 @@ class _CancellableFile(io.BufferedWriter):
 
     def fileno(self) -> int:
         raise io.UnsupportedOperation  # Pillow would write to the descriptor directly
+
+
+def _start(path: Path) -> bytes:
+    """Enough of a file to tell what it is."""
+    with path.open("rb") as file:
+        return file.read(26)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    return f"{type(error).__name__}: {error}"
 
 
 def _stretched(path: Path, picture: Picture, white: float | None) -> Picture:
@@ -210,12 +201,6 @@ def _note(path: Path, text: str) -> None:
     warnings.warn(f"{path}: {text}.", CbsnWarning, stacklevel=4)
 
 
-def _start(path: Path) -> bytes:
-    """Enough of a file to tell what it is."""
-    with path.open("rb") as file:
-        return file.read(26)
-
-
 def _fit(picture: Picture, format: str) -> tuple[Picture, list[str]]:
     """What of a picture the format can hold, and in words what it cannot."""
     losses: list[str] = []
@@ -227,18 +212,19 @@ def _fit(picture: Picture, format: str) -> tuple[Picture, list[str]]:
             dropped = dict.fromkeys(lost, "")
             dropped[lost[0]] = " and no ".join(names[field] for field in lost)
     if format == "JPEG":
-        if len(picture.exif or b"") > _JPEG_LIMIT - len(EXIF_PREFIX):
+        if len(picture.exif or b"") > _SEGMENT - len(EXIF_PREFIX):
             dropped["exif"] = "EXIF data of more than 64 KB"
-        if len(picture.xmp or b"") > _JPEG_LIMIT - _XMP_PREFIX_BYTES:
+        if len(picture.xmp or b"") > _SEGMENT - _XMP_PREFIX_BYTES:
             dropped["xmp"] = "XMP of more than 64 KB"
     if picture.resolution:
         if format == "WEBP":
             dropped["resolution"] = "resolution"
         if max(picture.resolution) > _MOST_PER_METRE.get(format, np.inf):
             dropped["resolution"] = "resolution of that many pixels per metre"
-    if format == "PNG" and not _fits_profile(pixels, picture.icc_profile):
-        what = "gray" if pixels.shape[-1] < 3 else "colour"
-        dropped["icc_profile"] = f"such a colour profile for a {what} picture"
+    if format == "PNG":  # strict decoders insist on a profile of the pixels' own colour space
+        own, what = (b"GRAY", "gray") if pixels.shape[-1] < 3 else (b"RGB ", "colour")
+        if (picture.icc_profile or b"")[16:20] in {b"RGB ", b"GRAY", b"CMYK", b"Lab "} - {own}:
+            dropped["icc_profile"] = f"such a colour profile for a {what} picture"
     extras = picture.extras
     home = "PNG" if isinstance(extras, Chunks) else "TIFF" if isinstance(extras, Tags) else "JPEG"
     if extras and home != format:
@@ -263,29 +249,19 @@ def _fit_pixels(picture: Picture, format: str, losses: list[str]) -> np.ndarray:
         pixels = pixels[..., :colors]
         losses.append(f"{format} holds no alpha channel: dropped")
     if pixels.dtype == np.float32 and format != "TIFF":
-        pixels = _in_blocks(pixels, np.uint16, lambda block: from_unit(block, np.uint16))
+        pixels = _converted(pixels, np.uint16)
         if format == "PNG":
             losses.append("PNG holds no floats: reduced to 16 bits")
     if pixels.dtype == np.uint16 and format not in ("PNG", "TIFF"):
-        pixels = _in_blocks(pixels, np.uint8, lambda block: (block.astype(np.uint32) + 128) // 257)
+        pixels = _converted(pixels, np.uint8)
         losses.append(f"{format} holds 8 bits: reduced from {picture.pixels.dtype}")
     if format == "WEBP" and pixels.shape[-1] < 3:
         pixels = np.concatenate([pixels[..., :1]] * 3 + [pixels[..., 1:]], axis=-1)
     return pixels
 
 
-def _fits_profile(pixels: np.ndarray, profile: bytes | None) -> bool:
-    """Whether a profile's colour space is that of the pixels; strict PNG decoders insist on it."""
-    space = (profile or b"")[16:20]
-    return space not in (b"RGB ", b"GRAY", b"CMYK", b"Lab ") or space == (
-        b"GRAY" if pixels.shape[-1] < 3 else b"RGB "
-    )
-
-
-def _in_blocks(
-    pixels: np.ndarray, dtype: type, convert: Callable[[np.ndarray], np.ndarray]
-) -> np.ndarray:
-    output = np.empty(pixels.shape, dtype)
+def _converted(pixels: np.ndarray, dtype: type) -> np.ndarray:
+    converted = np.empty(pixels.shape, dtype)
     for rows in row_blocks(pixels):
-        output[rows] = convert(pixels[rows])
-    return output
+        converted[rows] = from_unit(to_unit(pixels[rows]), dtype)
+    return converted

@@ -9,19 +9,14 @@ import numpy as np
 from cbsn.errors import ImageError
 from cbsn.value_range import ValueRange, value_range
 
-MAX_PIXELS = 2**30
-"""Pictures of more pixels are refused: a small damaged file may claim any size."""
-
+MAX_PIXELS = 2**30  # those of more are refused: a small damaged file may claim any size
+# Pixels of more bytes, and of more than this many times those of the file, are refused: noise
+# cannot be compressed so far, while one colour can a thousand times.
 _BOMB_BYTES = 2**28
 _BOMB_RATIO = 200
-"""Pixels of more bytes, and of more than this many times those of the file, are refused: noise
-cannot be compressed so far, while one colour can a thousand times."""
 
-INCH = 0.0254
-"""Metres."""
-
-EXIF_PREFIX = b"Exif\0\0"
-"""What stands before an EXIF block in most files; `Picture.exif` is without."""
+INCH = 0.0254  # metres
+EXIF_PREFIX = b"Exif\0\0"  # stands before an EXIF block in most files; `Picture.exif` is without
 
 
 class Header(NamedTuple):
@@ -33,11 +28,7 @@ class Header(NamedTuple):
     dtype: str = "uint8"
 
     def check(self, path: Path) -> None:
-        """Refuses a file whose pixels are too many, or a decompression bomb's.
-
-        Raises:
-            ImageError: for these.
-        """
+        """Raises an ImageError for a file whose pixels are too many, or a decompression bomb's."""
         claim = f"claims {self.width} x {self.height} pixels"
         if self.width * self.height > MAX_PIXELS:
             raise ImageError(f"{claim}; cut it up.")

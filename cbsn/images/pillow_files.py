@@ -1,7 +1,6 @@
 """Files that Pillow reads and writes; `cbsn.images.image_files` is the door to all."""
 
 import contextlib
-import functools
 import mmap
 import struct
 import threading
@@ -17,31 +16,24 @@ from cbsn.images.picture import EXIF_PREFIX, INCH, Header, Picture, squeezed
 from cbsn.images.png import SIGNATURE, PngFile, inspect_png, png_header
 from cbsn.value_range import row_blocks
 
+with contextlib.suppress(ImportError):  # it makes Pillow read HEIC files
+    import pillow_heif
+
+    pillow_heif.register_heif_opener()
+
+# Those that are read, where the installed Pillow has them.
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "AVIF", "JPEG2000", "HEIF")
-"""Those that are read, where the installed Pillow has them (HEIF: with pillow-heif)."""
-
-_KINDS = {b"avif": "AVIF", b"avis": "AVIF"} | dict.fromkeys(
-    (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"), "HEIC"
-)
-"""Formats of files that start with a box `ftyp`, by the brand in it."""
-
+_HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
+# Formats of files that start with a box `ftyp`, by the brand in it.
+_KINDS = {b"avif": "AVIF", b"avis": "AVIF"} | dict.fromkeys(_HEIC_BRANDS, "HEIC")
+# Of those of more than 8 bits Pillow keeps 8.
 _DEEP_DECODERS = {"AVIF": "avif_decode", "JPEG2000": "jpeg2k_decode"}
-"""Of more than 8 bits, of which Pillow keeps 8."""
-
-_METRES = {1: INCH, 2: 0.01}
-"""Of the units that JFIF has."""
+_METRES = {1: INCH, 2: 0.01}  # of the units that JFIF has
+_ANIMATION = "is an animation of {} frames; save them one by one."
 
 _CODESTREAM = b"\xff\x0a"
 _CONTAINER = b"\0\0\0\x0cJXL \r\n\x87\n"
 _JPEG_XL_STARTS = (_CODESTREAM, _CONTAINER)
-
-_JPEG_XL_RATIOS = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))
-"""Of width to height, by their number, from 1."""
-
-_JPEG_XL_BITS = (9, 13, 18, 30)
-"""Of a side, by their number."""
-
-_ANIMATION = "is an animation of {} frames; save them one by one."
 
 _size_limit = threading.Lock()
 
@@ -104,8 +96,7 @@ def write_with_pillow(file: BinaryIO, picture: Picture) -> None:
 
 
 def _open(path: Path, content: BinaryIO | None = None) -> Image.Image:
-    """Opens a file, or what there is in its place."""
-    _register_heif()
+    """Opens a file, or its content as it should be."""
     Image.init()
     formats = [format for format in _FORMATS if format in Image.OPEN]
     with _size_limit:  # Pillow warns from 89 megapixels on, which are an ordinary panorama
@@ -116,15 +107,6 @@ def _open(path: Path, content: BinaryIO | None = None) -> Image.Image:
             raise ImageError(_unknown(path)) from None
         finally:
             Image.MAX_IMAGE_PIXELS = limit
-
-
-@functools.cache
-def _register_heif() -> None:
-    """Makes Pillow read HEIC files, if pillow-heif is installed."""
-    with contextlib.suppress(ImportError):
-        import pillow_heif
-
-        pillow_heif.register_heif_opener()
 
 
 def _unknown(path: Path) -> str:
@@ -251,11 +233,11 @@ def _jpeg_xl_header(path: Path) -> Header:
     is_small = take(1)
 
     def side() -> int:
-        return 8 * (1 + take(5)) if is_small else 1 + take(_JPEG_XL_BITS[take(2)])
+        return 8 * (1 + take(5)) if is_small else 1 + take((9, 13, 18, 30)[take(2)])
 
     height = side()
-    if ratio := take(3):
-        over, under = _JPEG_XL_RATIOS[ratio - 1]
+    if ratio := take(3):  # of width to height, by its number
+        over, under = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))[ratio - 1]
         width = height * over // under
     else:
         width = side()

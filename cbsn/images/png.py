@@ -1,5 +1,6 @@
 """The chunks of PNG files; `cbsn.images.image_files` is the door to all kinds of files."""
 
+import contextlib
 import dataclasses
 import io
 import struct
@@ -9,37 +10,30 @@ from pathlib import Path
 from typing import BinaryIO
 
 import imagecodecs
+from PIL.PngImagePlugin import putchunk
 
 from cbsn.errors import CbsnWarning, ImageError
 from cbsn.images.picture import Header, Picture, squeezed
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
+# What the colours of a picture mean, besides its profile.
 COLOR_CHUNKS = frozenset({b"gAMA", b"cHRM", b"sRGB", b"cICP", b"mDCV", b"cLLI", b"mDCv", b"cLLi"})
-"""What the colours of a picture mean, besides its profile."""
-
 _TEXT_CHUNKS = frozenset({b"tEXt", b"zTXt", b"iTXt"})
 _KEPT = COLOR_CHUNKS | _TEXT_CHUNKS | {b"pHYs", b"sCAL", b"pCAL", b"oFFs"}
 _ANIMATION = frozenset({b"acTL", b"fcTL", b"fdAT"})
 _XMP = b"XML:com.adobe.xmp"
 _MOST_XMP = 2**26
 _BLOCK = 2**20
-
-_LEVEL = 4
-"""Of compression: a photograph is written 2.5 times as fast as at the usual 6, and 2 % larger."""
-
+_LEVEL = 4  # of compression: a photograph is written 2.5 times as fast as at 6, and 2 % larger
 _CUT_OFF = "is cut off: a PNG file ends with a chunk IEND."
 
 
 @dataclasses.dataclass(frozen=True)
 class Chunks:
-    """What describes the picture of a PNG file besides its profile, EXIF data and XMP packet.
+    """What describes the picture of a PNG file besides its profile, EXIF data and XMP packet."""
 
-    Args:
-        entries: kind and content of each chunk, in the order of the file.
-    """
-
-    entries: tuple[tuple[bytes, bytes], ...]
+    entries: tuple[tuple[bytes, bytes], ...]  # kind and content of each, in the file's order
 
     def names(self) -> list[str]:
         """What another format cannot hold of it, for messages; resolutions they can."""
@@ -52,15 +46,11 @@ class Chunks:
 class PngFile:
     """A PNG file whose chunks have been read.
 
-    Args:
-        depth: int, bits of a sample: 1, 2, 4, 8 or 16.
-        chunks: what describes the picture.
-        xmp: its XMP packet, or None.
-        pixels_only: the file without texts, animation, and chunks that are damaged and not
-            needed for the pixels, where there are any of these; else None.
+    `pixels_only` is the file without texts, animation, and chunks that are damaged and not needed
+    for the pixels, where there are any of these; else None.
     """
 
-    depth: int
+    depth: int  # bits of a sample
     chunks: Chunks
     xmp: bytes | None
     pixels_only: io.BytesIO | None
@@ -154,9 +144,7 @@ def write_png(file: BinaryIO, picture: Picture) -> None:
     header = 33  # the signature and the IHDR chunk, which stands first in every PNG
     file.write(png[:header])
     for kind, content in own:
-        body = kind + content
-        checksum = zlib.crc32(body).to_bytes(4, "big")
-        file.write(len(content).to_bytes(4, "big") + body + checksum)
+        putchunk(file, kind, content)
     file.write(png[header:])
 
 
@@ -193,12 +181,9 @@ def _xmp_of(kind: bytes, content: bytes) -> bytes | None:
     if kind != b"iTXt" or not content.startswith(_XMP + b"\0"):
         return None
     is_compressed, rest = content[len(_XMP) + 1 : len(_XMP) + 2], content[len(_XMP) + 3 :]
-    parts = rest.split(b"\0", 2)  # language, translated keyword, text
-    if len(parts) < 3:
-        return None
+    text = b"".join(rest.split(b"\0", 2)[2:])  # behind language and translated keyword
     if is_compressed == b"\1":
-        try:
-            return zlib.decompressobj().decompress(parts[2], _MOST_XMP) or None
-        except zlib.error:
-            return None
-    return parts[2] or None
+        with contextlib.suppress(zlib.error):
+            return zlib.decompressobj().decompress(text, _MOST_XMP) or None
+        return None
+    return text or None

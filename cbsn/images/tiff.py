@@ -20,29 +20,20 @@ from cbsn.images.tiff_metadata import read_metadata, write_options
 from cbsn.value_range import ValueRange, row_blocks, value_range
 
 TIFF_MAGICS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
-
 RAW = (
     "is a camera's raw file: develop it first, with darktable, RawTherapee or the camera's own "
     "program, and save it as a TIFF of 16 bits."
 )
-
 _DNG_VERSION_TAG = 50706
 _NODATA_TAG = 42113
 
+# Pictures of more bytes are BigTIFF: offsets of 32 bits might not reach their end.
 CLASSIC_BYTES = 2**32 - 2**25
-"""Pictures of more bytes are written as BigTIFF: offsets of 32 bits might not reach their end."""
-
+# Of the encoded file at a time; tifffile's own 256 and 512 MB are much besides a picture.
 _BUFFER_BYTES = 2**24
-"""Of the encoded file at a time; tifffile's own 256 and 512 MB are much beside a picture."""
-
 _LARGE_STRIP_BYTES = 2**25
-_INTO_MEMORY = (  # the codecs that decode into an array which is there already
-    tifffile.COMPRESSION.LZW,
-    tifffile.COMPRESSION.ADOBE_DEFLATE,
-    tifffile.COMPRESSION.DEFLATE,
-    tifffile.COMPRESSION.PACKBITS,
-    tifffile.COMPRESSION.ZSTD,
-)
+# The compressions whose codecs decode into an array which is there already.
+_INTO_MEMORY = ("LZW", "ADOBE_DEFLATE", "DEFLATE", "PACKBITS", "ZSTD")
 
 
 def read_tiff(path: Path) -> Picture:
@@ -104,13 +95,13 @@ def whole_pages(file: tifffile.TiffFile) -> Iterator[Any]:
     """
     seen, last = set(), None
     for page in file.pages:
-        if page.offset is not None and page.offset in seen:
-            raise ImageError("is damaged: its list of pages goes in a circle.")
-        seen.add(page.offset)
         last = page.offset
+        if last is not None and last in seen:
+            raise ImageError("is damaged: its list of pages goes in a circle.")
+        seen.add(last)
         if not page.is_reduced:
             yield page
-    if last is not None:  # tifffile ends the list in silence where the next one is beyond the file
+    if last is not None:  # tifffile is silent where the list goes on beyond the file
         file.filehandle.seek(file.pages.next_page_offset)
         following = file.filehandle.read(file.tiff.offsetsize)
         if struct.unpack(file.tiff.offsetformat, following)[0] >= file.filehandle.size:
@@ -118,8 +109,8 @@ def whole_pages(file: tifffile.TiffFile) -> Iterator[Any]:
 
 
 def _header_of(page: tifffile.TiffPage) -> Header:
-    channels = 3 if page.photometric.name == "PALETTE" else 1
-    return Header(page.imagewidth, page.imagelength, page.nbytes * channels, str(page.dtype))
+    size = page.nbytes * (3 if page.photometric.name == "PALETTE" else 1)
+    return Header(page.imagewidth, page.imagelength, size, str(page.dtype))
 
 
 def _refuse_raw(file: tifffile.TiffFile) -> None:
@@ -231,7 +222,7 @@ def _decode(page: tifffile.TiffPage) -> np.ndarray:
     if (
         min(page.rowsperstrip, page.imagelength) * row_bytes > _LARGE_STRIP_BYTES
         and not page.is_tiled
-        and page.compression in _INTO_MEMORY
+        and page.compression.name in _INTO_MEMORY
         and page.predictor in (1, 2)
         and page.fillorder == 1
         and page.bitspersample > 1

@@ -21,58 +21,41 @@ from cbsn.images.picture import EXIF_PREFIX, INCH, Picture
 _ORIENTATION_TAG = 274
 _XMP_TAG = 700
 _UNIT_TAG = 296
-_METRES = {2: INCH, 3: 0.01}
-"""Of the units in `_UNIT_TAG`; 1 is none."""
+_METRES = {2: INCH, 3: 0.01}  # of the units in `_UNIT_TAG`; 1 is none
+_IMAGEJ_TAG = 50839  # regions and labels, whose content is in the file's byte order, too
 
+# tifffile does not write tags that point to branches: those of the codes before them stand in.
+_BRANCHES = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
+
+# How the pixels are stored, which is the writer's business; resolution and profile go apart.
 _STRUCTURE = frozenset(
     {254, 255, 256, 257, 258, 259, 262, 263, 264, 265, 266, 273, 277, 278, 279, 282, 283, 284}
     | {288, 289, 290, 291, 292, 293, 296, 297, 317, 320, 321, 322, 323, 324, 325, 330, 332, 333}
     | {334, 336, 337, 338, 339, 340, 342, 347, 512, 513, 514, 515, 517, 518, 519, 520, 521}
     | {529, 530, 531, 532, 34675, 50706}
 )
-"""How the pixels are stored, which is the writer's business; resolution and profile go apart."""
-
-_BRANCHES = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
-_PLACEHOLDERS = {code - 1: code for code in _BRANCHES}
-"""tifffile does not write tags that point to branches: these stand in, in the same order."""
-
-_LAYERS_TAG = 37724
-"""Photoshop's layers: as noisy as ever, and the file many times as large."""
-
-_SKIPPED = _STRUCTURE | {*_BRANCHES, *_PLACEHOLDERS, ExifTags.IFD.Interop}
+_LAYERS_TAG = 37724  # Photoshop's: as noisy as ever, and the file many times as large
+_SKIPPED = _STRUCTURE | {*_BRANCHES, *(code - 1 for code in _BRANCHES), ExifTags.IFD.Interop}
 _SKIPPED |= {_ORIENTATION_TAG, _LAYERS_TAG}
 
-_IMAGEJ_TAG = 50839
-"""ImageJ's regions and labels, whose content is in the file's byte order, too."""
-
+# What the trunk of the EXIF tree holds of the tags that are in a TIFF file.
 _EXIF_TAGS = frozenset(
     {269, 270, 271, 272, 274, 282, 283, 285, 296, 305, 306, 315, 316, 318, 319, 33432, 18246}
 )
-"""What the trunk of the EXIF tree holds of the tags that are in a TIFF file."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Tags:
-    """Tags of a TIFF file that describe its picture.
+    """Tags of a TIFF file that describe its picture."""
 
-    Args:
-        byteorder: `"<"` or `">"`, of the file and so of the values.
-        entries: code, type, count and value of each, as tifffile writes them.
-        resolution: two rational numbers, and their unit.
-    """
-
-    byteorder: str
-    entries: tuple[tuple[int, int, int, bytes, bool], ...]
-    resolution: tuple[Any, Any, int] | None
+    byteorder: str  # "<" or ">", of the file and so of the values
+    entries: tuple[tuple[int, int, int, bytes, bool], ...]  # as tifffile writes them
+    resolution: tuple[Fraction, Fraction, int] | None  # with its unit
 
     def names(self) -> list[str]:
         """What another format cannot hold of it, for messages."""
-        codes = [entry[0] for entry in self.entries]
-        return [
-            tifffile.TIFF.TAGS.get(code, f"tag {code}")
-            for code in codes
-            if code not in _EXIF_TAGS and code != _XMP_TAG
-        ]
+        codes = [code for code, *_ in self.entries if code not in _EXIF_TAGS | {_XMP_TAG}]
+        return [tifffile.TIFF.TAGS.get(code, f"tag {code}") for code in codes]
 
 
 def read_metadata(path: Path, page: tifffile.TiffPage) -> dict[str, Any]:
@@ -116,43 +99,35 @@ def write_options(picture: Picture) -> dict[str, Any]:
         tags += own.entries
         resolution = own.resolution
     else:
-        texts = {code: exif[code] for code in sorted(_EXIF_TAGS & {*exif})}
         tags += [
-            (code, "s", 0, text.encode(), True)
-            for code, text in texts.items()
-            if isinstance(text, str)
+            (code, "s", 0, exif[code].encode(), True)
+            for code in sorted(_EXIF_TAGS & {*exif})
+            if isinstance(exif[code], str)
         ]
         if picture.xmp:
             tags.append((_XMP_TAG, "B", len(picture.xmp), picture.xmp, True))
         if picture.resolution:  # in whole pixels per metre PNG has it
             resolution = (*(Fraction(each / 100) for each in picture.resolution), 3)
             inches = [round(each * INCH) for each in picture.resolution]
-            if all(
-                abs(inch / INCH - each) < 1
-                for inch, each in zip(inches, picture.resolution, strict=True)
-            ):
+            if max(abs(np.divide(inches, INCH) - picture.resolution)) < 1:
                 resolution = (*map(Fraction, inches), 2)
-    tags += [(each, "I", 1, 0, True) for each, code in _PLACEHOLDERS.items() if exif.get_ifd(code)]
+    tags += [(code - 1, "I", 1, 0, True) for code in _BRANCHES if exif.get_ifd(code)]
     options: dict[str, Any] = {"extratags": tags, "byteorder": own.byteorder if own else "<"}
     if resolution:
         x, y, unit = resolution
-        pair = ((each.numerator, each.denominator) for each in map(_bounded, (x, y)))
-        options |= {"resolution": tuple(pair), "resolutionunit": unit}
+        options |= {"resolution": (_rational(x), _rational(y)), "resolutionunit": unit}
     return options
 
 
 def write_exif(path: Path, picture: Picture) -> None:
     """Appends the branches of a picture's EXIF tree, if it has any, to a file without them."""
     exif = _exif_of(picture)
-    branches = {placeholder: _branch(exif, code) for placeholder, code in _PLACEHOLDERS.items()}
-    if not any(branches.values()):
+    branches = {code: branch for code in _BRANCHES if (branch := _branch(exif, code))}
+    if not branches:
         return
     with tifffile.TiffFile(path, mode="r+") as file, path.open("r+b") as raw:
         head = raw.read(16 if file.is_bigtiff else 8)
-        for placeholder, branch in branches.items():
-            if not branch:
-                continue
-            code = _PLACEHOLDERS[placeholder]
+        for code, branch in branches.items():
             ifd = TiffImagePlugin.ImageFileDirectory_v2(head, group=code)
             for key, value in branch.items():
                 ifd[key] = value
@@ -164,7 +139,7 @@ def write_exif(path: Path, picture: Picture) -> None:
             end += end % 2
             raw.seek(end)
             raw.write(ifd.tobytes(end))
-            tag = file.pages[0].tags[placeholder]
+            tag = file.pages[0].tags[code - 1]
             raw.seek(tag.offset)
             raw.write(struct.pack(f"{file.byteorder}H", code))
             raw.seek(tag.valueoffset)
@@ -195,11 +170,13 @@ def _read_exif(path: Path, page: tifffile.TiffPage) -> bytes | None:
         del found[_ORIENTATION_TAG]
     if not found and not any(found.get_ifd(code) for code in _BRANCHES):
         return None
-    with contextlib.suppress(Exception):
-        return found.tobytes().removeprefix(EXIF_PREFIX)
-    orientation = Image.Exif()
-    orientation[_ORIENTATION_TAG] = page.tags.valueof(_ORIENTATION_TAG, 1)
-    return orientation.tobytes().removeprefix(EXIF_PREFIX)
+    try:
+        block = found.tobytes()
+    except Exception:  # what damaged files hold, Pillow may read but not write
+        orientation = Image.Exif()
+        orientation[_ORIENTATION_TAG] = page.tags.valueof(_ORIENTATION_TAG, 1)
+        block = orientation.tobytes()
+    return block.removeprefix(EXIF_PREFIX)
 
 
 def _swapped(entry: tuple[int, int, int, bytes, bool]) -> tuple[int, int, int, bytes, bool]:
@@ -217,7 +194,7 @@ def _branch(exif: Image.Exif, code: int) -> dict[int, Any]:
     return branch
 
 
-def _bounded(value: Fraction) -> Fraction:
-    """A rational number of two times 32 bits."""
+def _rational(value: Fraction) -> tuple[int, int]:
+    """Numerator and denominator, as 32 bits hold them."""
     value = value.limit_denominator(10**6)
-    return value if value.numerator < 2**32 else Fraction(2**32 - 1)
+    return value.as_integer_ratio() if value.numerator < 2**32 else (2**32 - 1, 1)
