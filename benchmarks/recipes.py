@@ -18,7 +18,7 @@ from benchmarks.step import describe, step_of
 from cbsn.augmentation import PhotoAugmentation
 from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.options import DenoiseOptions
-from cbsn.noise.correlated_noise import CorrelatedNoise
+from cbsn.noise.measured_noise import CorrelatedNoise
 from cbsn.precision import choose_precision
 from cbsn.recipes import RECIPES, Recipe, customised
 from cbsn.training.step_random import StepRandom

@@ -1,19 +1,57 @@
-"""The sRGB curve (IEC 61966-2-1) on the device that computes; `cbsn.noise.camera` has NumPy's."""
+"""Colours: the luma of Rec. 601, and the sRGB curve (IEC 61966-2-1)."""
 
+from types import ModuleType
 from typing import Any
 
-from keras import ops
+import numpy as np
 
 Tensor = Any
 
+LUMA = (0.299, 0.587, 0.114)
+"""What red, green and blue count for in the luma of Rec. 601."""
+
+
+def luma(pictures: np.ndarray) -> np.ndarray:
+    """Returns the luma of colours.
+
+    Args:
+        pictures: [..., 3·n], uint8, uint16 or float: red, green and blue of n shots.
+
+    Returns:
+        [..., n] of the same dtype; gray stays what it is.
+    """
+    red, green, blue = (
+        weight * pictures[..., channel::3].astype(np.float64) for channel, weight in enumerate(LUMA)
+    )
+    output = red + green + blue
+    return (np.rint(output) if pictures.dtype.kind == "u" else output).astype(pictures.dtype)
+
 
 def to_linear(srgb: Tensor) -> Tensor:
-    """Undoes the sRGB curve; float32 of any shape, values in [0, 1]."""
-    curve = ops.power((ops.maximum(srgb, 0.04045) + 0.055) / 1.055, 2.4)
-    return ops.where(srgb <= 0.04045, srgb / 12.92, curve)
+    """Undoes the sRGB curve.
+
+    Args:
+        srgb: float of any shape, values in [0, 1]: a NumPy array, or a tensor.
+
+    Returns:
+        The same kind and shape.
+    """
+    xp = _library(srgb)
+    curve = xp.power((xp.maximum(srgb, 0.04045) + 0.055) / 1.055, 2.4)
+    return xp.where(srgb <= 0.04045, srgb / 12.92, curve)
 
 
 def to_srgb(linear: Tensor) -> Tensor:
-    """Applies the sRGB curve; float32 of any shape, values in [0, 1]."""
-    curve = 1.055 * ops.power(ops.maximum(linear, 0.0031308), 1 / 2.4) - 0.055
-    return ops.where(linear <= 0.0031308, linear * 12.92, curve)
+    """Applies the sRGB curve; `to_linear` the other way round."""
+    xp = _library(linear)
+    curve = 1.055 * xp.power(xp.maximum(linear, 0.0031308), 1 / 2.4) - 0.055
+    return xp.where(linear <= 0.0031308, linear * 12.92, curve)
+
+
+def _library(values: Tensor) -> ModuleType:
+    """NumPy for its own arrays, which saves loading Keras, and `keras.ops` for tensors."""
+    if isinstance(values, np.ndarray | float):
+        return np
+    from keras import ops
+
+    return ops

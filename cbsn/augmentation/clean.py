@@ -1,4 +1,4 @@
-"""Clean pictures out of pictures that are nearly clean."""
+"""Clean pictures out of pictures that are nearly clean, each drawn from random numbers."""
 
 import itertools
 from typing import Any
@@ -7,21 +7,59 @@ import keras
 import numpy as np
 from keras import ops
 
+from cbsn.colors import LUMA
+
 Tensor = Any
 
 _INDEX = "int64" if keras.config.backend() == "tensorflow" else "int32"
 """TensorFlow computes with int32 in the host's memory, which a GPU would wait for, and looking
 something up takes a sum; JAX has no int64 unless it is asked for."""
 
+DRAWS = 30
+"""Random numbers that a picture takes, at most."""
+
+_SHRINKS = (2, 3, 4)
+"""How many times smaller the pictures are made: neighbouring numbers."""
+
+_POINTS = 0.6
+"""Share of the crisp pictures of which single pixels are kept in place of means: they are sharper
+than a lens draws, with the jagged fine texture that pictures have which were made smaller
+carelessly."""
+
+_SOFT, _SHARP = 0.5, 0.6
+"""Shares of the pictures that are blurred a little, as lenses do, and of the crisp ones that are
+sharpened instead, as cameras and programs do: by an unsharp mask."""
+
+_SIGMA, _AMOUNT = (0.3, 1.0), (0.0, 2.0)
+"""σ of the blur in pixels, and how many times what the mask takes away is added."""
+
+_PATTERNED = 0.3
+"""Share of the crisp pictures with a fine regular pattern, as of fabric, fences and small print."""
+
+_FREQUENCY, _CONTRAST, _HARD = (0.08, 0.5), (0.05, 0.7), 3.0
+"""Of patterns: cycles per pixel, how much darker and brighter they make a picture, and how many
+times as steep as a sine wave their edges may be."""
+
+_OTHER_LIGHT, _LIGHT, _TINT = 0.5, (0.2, 1.0), (0.6, 1.0)
+"""Share in another light; how much of it is left, unless told otherwise, and of each channel in
+addition."""
+
+_OTHER_ORDER = 0.5
+"""Share of the pictures whose channels are put in another order."""
+
+_OTHER_SATURATION, _SATURATION = 0.6, (0.5, 3.0)
+
+_REACH = 3  # pixels, of the blur
+
+_ORDERS = np.stack(
+    [np.eye(3, dtype="float32")[:, [*order]] for order in itertools.permutations(range(3))]
+)
+
 
 class Draws:
-    """Numbers drawn independently for each picture of a batch, one kind after the other.
+    """Numbers drawn independently for each of `rows` pictures, `count` times.
 
-    Args:
-        random: gives `random.uniform(shape)`, float32 in [0, 1), and `random.normal(shape)`; the
-            shapes begin with the number of pictures.
-        rows: int, the number of pictures.
-        count: int, how many times a number is drawn for each of them.
+    `random.uniform(shape)` gives them, float32 in [0, 1).
     """
 
     def __init__(self, random: Any, rows: int, count: int):
@@ -55,68 +93,17 @@ def each(values: Tensor) -> Tensor:
     return ops.reshape(values, (-1, 1, 1, 1))
 
 
-SHRINKS = (2, 3, 4)
-"""How many times smaller the pictures are made: neighbouring numbers."""
-
-DRAWS = 30
-"""Random numbers that a picture takes, at most."""
-
-_POINTS = 0.6
-"""Share of the crisp pictures of which single pixels are kept in place of means: they are sharper
-than a lens draws, with the jagged fine texture that pictures have which were made smaller
-carelessly."""
-
-_SOFT, _SHARP = 0.5, 0.6
-"""Shares of the pictures that are blurred a little, as lenses do, and of the crisp ones that are
-sharpened instead, as cameras and programs do: by an unsharp mask."""
-
-_SIGMA, _AMOUNT = (0.3, 1.0), (0.0, 2.0)
-"""σ of the blur in pixels, and how many times what the mask takes away is added."""
-
-_PATTERNED = 0.3
-"""Share of the crisp pictures with a fine regular pattern, as of fabric, fences and small print."""
-
-_FREQUENCY, _CONTRAST, _HARD = (0.08, 0.5), (0.05, 0.7), 3.0
-"""Of patterns: cycles per pixel, how much darker and brighter they make a picture, and how many
-times as steep as a sine wave their edges may be."""
-
-_OTHER_LIGHT, _LIGHT, _TINT = 0.5, (0.2, 1.0), (0.6, 1.0)
-"""Share in another light; how much of it is left, unless told otherwise, and of each channel in
-addition."""
-
-_OTHER_ORDER = 0.5
-"""Share of the pictures whose channels are put in another order."""
-
-_OTHER_SATURATION, _SATURATION = 0.6, (0.5, 3.0)
-
-_REACH = 3
-LUMA = (0.299, 0.587, 0.114)
-"""Weights of red, green and blue in the luminance."""
-
-_ORDERS = np.stack(
-    [np.eye(3, dtype="float32")[:, [*order]] for order in itertools.permutations(range(3))]
-)
-
-
 def shrink(pictures: Tensor, size: int, draws: Draws, crisp: Tensor | None = None) -> Tensor:
     """Cuts windows out of pictures, and makes them 2, 3 or 4 times smaller.
 
     A denoised photograph is soft, and still has faults. As the mean of 2 × 2 pixels or more it is
-    sharp, and next to free of them: as clean as any. Of some crisp ones, one pixel of each cell is
-    taken, so that they are sharper still.
-
-    Args:
-        pictures: float32 [N, P, P, C], P ≥ `size`.
-        size: int, side of the results. Where P does not hold a window that is twice as large, the
-            pictures keep their scale.
-        draws: gives four numbers a picture; without `crisp` three.
-        crisp: bool [N], or None for none of them.
-
-    Returns:
-        float32 [N, size, size, C].
+    sharp, and next to free of them: as clean as any. Of some `crisp` ones, bool [N], one pixel of
+    each cell is taken, so that they are sharper still. Pictures float32 [N, P, P, C] become
+    [N, size, size, C]; where P does not hold a window that is twice as large, they keep their
+    scale. This takes four numbers a picture, without `crisp` three.
     """
     side = pictures.shape[1]
-    shrinks = [times for times in SHRINKS if times * size <= side] or [1]
+    shrinks = [times for times in _SHRINKS if times * size <= side] or [1]
     times = shrinks[0] + draws.whole(len(shrinks))
     room = side - size * times + 1
     points = None if crisp is None else ops.logical_and(crisp, draws.happens(_POINTS))
@@ -127,12 +114,7 @@ def shrink(pictures: Tensor, size: int, draws: Draws, crisp: Tensor | None = Non
 
 
 def turn(pictures: Tensor, draws: Draws) -> Tensor:
-    """Turns and mirrors pictures, each into one of its eight orientations.
-
-    Args:
-        pictures: [N, S, S, C].
-        draws: gives three numbers a picture.
-    """
+    """Turns each picture into one of its eight orientations; this takes three numbers a picture."""
     pictures = ops.where(each(draws.happens(0.5)), ops.flip(pictures, 1), pictures)
     pictures = ops.where(each(draws.happens(0.5)), ops.flip(pictures, 2), pictures)
     turned = ops.transpose(pictures, (0, 2, 1, 3))
@@ -142,11 +124,8 @@ def turn(pictures: Tensor, draws: Draws) -> Tensor:
 def relight(pictures: Tensor, draws: Draws, light: tuple[float, float]) -> Tensor:
     """Puts half of the pictures into another light, less of it and of another colour.
 
-    Args:
-        pictures: float32 [N, S, S, C].
-        draws: gives 2 + C numbers a picture.
-        light: how much of it is left, at least and at most; of each channel in addition 0.6 to 1,
-            as lamps differ.
+    Of all channels `light` is left, at least and at most; of each in addition 0.6 to 1, as lamps
+    differ. This takes 2 + C numbers a picture.
     """
     other_light = draws.happens(_OTHER_LIGHT)
     left = draws.uniform(*light)[:, None]
@@ -157,13 +136,8 @@ def relight(pictures: Tensor, draws: Draws, light: tuple[float, float]) -> Tenso
 def vary(pictures: Tensor, draws: Draws, crisp: Tensor) -> Tensor:
     """Makes some pictures softer, sharper, darker, of other colours, or gives them a pattern.
 
-    Args:
-        pictures: float32 [N, S, S, C] in [0, 1], C being 1 or 3. Gray has no colours to change.
-        draws: gives 23 numbers a picture, for gray 17.
-        crisp: bool [N], which may be sharpened, or given a pattern; the others may be softened.
-
-    Returns:
-        The same shape and range.
+    Those that are `crisp`, bool [N], may be sharpened or given a pattern, the others softened. Gray
+    has no colours to change. This takes 23 numbers a picture, for gray 17. All are in [0, 1].
     """
     blurred = _blur(pictures, draws.uniform(*_SIGMA))
     sharper = pictures + each(draws.uniform(*_AMOUNT)) * (pictures - blurred)

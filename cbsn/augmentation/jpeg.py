@@ -5,6 +5,8 @@ from typing import Any
 import numpy as np
 from keras import ops
 
+from cbsn.colors import LUMA
+
 Tensor = Any
 
 MULTIPLE = 16
@@ -52,7 +54,7 @@ def compress(pictures: Tensor, quality: Tensor, subsampled: Tensor) -> Tensor:
         output = _quantise(values[..., 0] - 128, scale, _LUMA_TABLE)[..., None] + 128
     else:
         red, green, blue = ops.unstack(values, axis=-1)
-        y = 0.299 * red + 0.587 * green + 0.114 * blue
+        y = LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue
         y = _quantise(y - 128, scale, _LUMA_TABLE) + 128
         cb = _chroma(-0.168736 * red - 0.331264 * green + 0.5 * blue, scale, subsampled)
         cr = _chroma(0.5 * red - 0.418688 * green - 0.081312 * blue, scale, subsampled)

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from keras import ops
 
-from cbsn.augmentation.clean import LUMA, Draws, each
+from cbsn.augmentation.clean import Draws, each
 from cbsn.augmentation.jpeg import compress
-from cbsn.colors import to_linear, to_srgb
-from cbsn.noise.correlated_noise import CorrelatedNoise
+from cbsn.colors import LUMA, to_linear, to_srgb
+from cbsn.noise.measured_noise import CorrelatedNoise
 
 Tensor = Any
 
@@ -40,9 +40,10 @@ _JPEG, _QUALITY, _SUBSAMPLED = 0.6, (60.0, 99.0), 0.5
 
 @dataclasses.dataclass(frozen=True)
 class NoiseTables:
-    """Models of noise as arrays, for pictures of one size.
+    """Models of noise as tensors, for pictures of one size.
 
-    The arrays may be tensors.
+    A graph is given tensors, but has copies of arrays in itself: with 127 models, of 128 pixels, it
+    took 5 times as long to make, and 1 GiB.
 
     Args:
         brightness: float32 [M, C, K], of M models, C channels and K points of a tone curve,
@@ -53,48 +54,25 @@ class NoiseTables:
         linear: float32 [M], 1 where the noise is that of linear light, else 0.
     """
 
-    brightness: np.ndarray
-    sigma: np.ndarray
-    roots: np.ndarray
-    linear: np.ndarray
+    brightness: Tensor
+    sigma: Tensor
+    roots: Tensor
+    linear: Tensor
 
     @classmethod
     def of(cls, models: Sequence[CorrelatedNoise], size: int) -> "NoiseTables":
-        """Returns the tables of measured noise, such as `MeasuredNoise.models`.
-
-        Args:
-            models: at least one, all of one number of channels.
-            size: int, side S of the pictures.
-        """
+        """Returns the tables of at least one model, all of one number of channels."""
         points = max(len(curve) for model in models for curve in model.levels)
         curves = np.stack([[_padded(curve, points) for curve in model.levels] for model in models])
         curves = curves.astype("float32") / 255
-        return cls(
-            brightness=curves[..., 0],
-            sigma=curves[..., 1],
-            roots=np.stack([_whole(model.root((size, size))) for model in models]),
-            linear=np.array([model.linear for model in models], "float32"),
-        )
-
-    @classmethod
-    def on_device(cls, models: Sequence[CorrelatedNoise], size: int) -> "NoiseTables":
-        """Returns the same tables as `of`, of tensors.
-
-        A graph is given tensors, but has copies of arrays in itself: with 127 models, of 128
-        pixels, it took 5 times as long to make, and 1 GiB.
-        """
-        arrays = vars(cls.of(models, size))
-        return cls(**{name: ops.convert_to_tensor(array) for name, array in arrays.items()})
+        roots = np.stack([_whole(model.root((size, size))) for model in models])
+        linear = np.array([model.linear for model in models], "float32")
+        return cls(*map(ops.convert_to_tensor, (curves[..., 0], curves[..., 1], roots, linear)))
 
     def draw(self, draws: Draws) -> "NoiseTables":
-        """Returns the tables of one model for each picture.
-
-        Args:
-            draws: gives a number a picture.
-        """
+        """Returns the tables of one model for each picture; this takes a number a picture."""
         model = draws.index(len(self.linear))
-        tables = {name: ops.take(table, model, axis=0) for name, table in vars(self).items()}
-        return NoiseTables(**tables)
+        return NoiseTables(*(ops.take(table, model, axis=0) for table in vars(self).values()))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,8 +135,7 @@ def add_noise(
         ops.where(processed, of_processed, of_others)
         for of_processed, of_others in zip(family.processed_gain, family.gain, strict=True)
     )
-    sigma = _sigma(clean, model.brightness, model.sigma)
-    noise = sigma * field * each(draws.log_uniform(low, high))
+    noise = _sigma(clean, model) * field * each(draws.log_uniform(low, high))
     linear = ops.where(processed, draws.happens(_LINEAR), model.linear > 0.5)
     noisy = _add(clean, noise, linear)
     none = draws.happens(ops.where(crisp, family.none_if_crisp, family.none))
@@ -173,7 +150,7 @@ def add_noise(
 def add_measured_noise(
     clean: Tensor, tables: NoiseTables, gain: tuple[float, float], draws: Draws, random: Any
 ) -> Tensor:
-    """Returns pictures with noise as it was measured, not rounded, as `MeasuredNoise` does.
+    """Returns pictures with noise as it was measured, not rounded.
 
     Args:
         clean: float32 [N, S, S, C] in [0, 1].
@@ -189,14 +166,19 @@ def add_measured_noise(
     rows, size, _, channels = clean.shape
     model = tables.draw(draws)
     field = _filtered(random.normal((rows, channels, size, size)), model.roots)
-    sigma = _sigma(clean, model.brightness, model.sigma) * each(draws.log_uniform(*gain))
+    sigma = _sigma(clean, model) * each(draws.log_uniform(*gain))
     return _add(clean, sigma * ops.transpose(field, (0, 2, 3, 1)), model.linear > 0.5)
 
 
 def _add(clean: Tensor, noise: Tensor, linear: Tensor) -> Tensor:
-    """Adds noise, in linear light where `linear`, bool [N], is true; the result is in [0, 1]."""
-    noisy = ops.where(each(linear), _add_in_linear_light(clean, noise), clean + noise)
-    return ops.clip(noisy, 0.0, 1.0)
+    """Adds noise, in linear light where `linear`, bool [N], is true; the result is in [0, 1].
+
+    There the noise is multiplied with the slope of the sRGB curve, as it was measured behind it.
+    """
+    light = to_linear(clean)
+    slope = ops.where(clean <= 0.04045, 1 / 12.92, 2.4 * light / (clean + 0.055))
+    in_linear_light = to_srgb(ops.clip(light + noise * slope, 0.0, 1.0))
+    return ops.clip(ops.where(each(linear), in_linear_light, clean + noise), 0.0, 1.0)
 
 
 def _correlated(white: Tensor, roots: Tensor, wider: Tensor, chroma: Tensor) -> Tensor:
@@ -208,7 +190,9 @@ def _correlated(white: Tensor, roots: Tensor, wider: Tensor, chroma: Tensor) -> 
         wider: float32 [N], σ in pixels of a Gaussian blur that leaves it as strong as it was.
         chroma: float32 [N], σ in pixels of another one, of the colours alone.
     """
-    luma = _luma(roots)
+    # The luminance [N, 1, C, S, S]; gray is nothing else.
+    weights = np.array(LUMA if roots.shape[1] == 3 else [1.0], "float32")
+    luma = ops.sum(roots * weights[:, None, None, None], axis=1, keepdims=True)
     # Two Gaussian blurs in a row are one, whose variance is the sum.
     both = _blurred(luma, wider) + _blurred(roots - luma, ops.sqrt(wider**2 + chroma**2))
     field = _filtered(white, both) * ops.sqrt(_power(roots) / ops.maximum(_power(both), _TINY))
@@ -221,12 +205,6 @@ def _filtered(white: Tensor, roots: Tensor) -> Tensor:
     # Not `einsum`, which makes a matrix product of three by three values of each frequency.
     spectrum = tuple(ops.sum(roots * part[:, None], axis=2) for part in spectrum)
     return ops.ifft2(spectrum)[0]
-
-
-def _luma(roots: Tensor) -> Tensor:
-    """The luminance of correlated noise, [N, 1, C, S, S]; gray is nothing else."""
-    weights = np.array(LUMA if roots.shape[1] == 3 else [1.0], "float32")
-    return ops.sum(roots * weights[:, None, None, None], axis=1, keepdims=True)
 
 
 def _blurred(roots: Tensor, sigma: Tensor) -> Tensor:
@@ -244,21 +222,15 @@ def _power(roots: Tensor) -> Tensor:
     return ops.sum(ops.square(roots), axis=(2, 3, 4))[..., None, None]
 
 
-def _sigma(clean: Tensor, brightness: Tensor, sigma: Tensor) -> Tensor:
-    """What `np.interp` would return of curves [N, C, K] for each value of [N, S, S, C]."""
-    output = sigma[:, None, None, :, 0]
+def _sigma(clean: Tensor, model: NoiseTables) -> Tensor:
+    """[N, S, S, C], what `np.interp` would return of each picture's tone curves."""
+    brightness, sigma = (table[:, None, None] for table in (model.brightness, model.sigma))
+    output = sigma[..., 0]
     for k in range(brightness.shape[-1] - 1):
-        start, end = (brightness[:, None, None, :, i] for i in (k, k + 1))
+        start, end = brightness[..., k], brightness[..., k + 1]
         part = ops.clip((clean - start) / ops.maximum(end - start, 1e-6), 0.0, 1.0)
-        output = output + part * (sigma[:, None, None, :, k + 1] - sigma[:, None, None, :, k])
+        output = output + part * (sigma[..., k + 1] - sigma[..., k])
     return output
-
-
-def _add_in_linear_light(clean: Tensor, noise: Tensor) -> Tensor:
-    """Adds noise, given in sRGB values, behind the sRGB curve; in [0, 1]."""
-    light = to_linear(clean)
-    slope = ops.where(clean <= 0.04045, 1 / 12.92, 2.4 * light / (clean + 0.055))
-    return to_srgb(ops.clip(light + noise * slope, 0.0, 1.0))
 
 
 def _padded(curve: np.ndarray, points: int) -> np.ndarray:

@@ -1,4 +1,7 @@
-"""Pairs of a noisy and a clean photograph out of what a teacher has denoised."""
+"""Pairs of a noisy and a clean photograph out of what a teacher has denoised.
+
+All is `keras.ops`, on any backend, and a function of the random numbers that it is given.
+"""
 
 from collections.abc import Sequence
 from typing import Any
@@ -6,40 +9,49 @@ from typing import Any
 from keras import ops
 
 from cbsn.augmentation import clean, jpeg, noise
-from cbsn.augmentation.clean import Draws, relight, shrink, turn
+from cbsn.augmentation.clean import Draws
 from cbsn.augmentation.noise import NoiseFamily, NoiseTables, add_measured_noise, add_noise
 from cbsn.errors import ConfigError
-from cbsn.noise.correlated_noise import CorrelatedNoise
-from cbsn.noise.measured_noise import MeasuredNoise
+from cbsn.noise.measured_noise import CorrelatedNoise
+from cbsn.noise.synthetic import range_text
 
 Tensor = Any
 
 _LIGHT = (0.3, 1.0)
-"""How much is left of the light, of the pictures that are put into another one."""
+"""How much is left of the light, of the pictures of `OwnNoiseAugmentation` in another one."""
+
+_CRISP = 0.25
+"""Share of the pictures of `PhotoAugmentation` that are made as crisp as no lens draws them, or get
+a fine pattern."""
 
 
 class OwnNoiseAugmentation:
     """Makes pairs to learn from, on the device that trains.
 
-    As `Retake` does, a picture that a teacher has denoised is made 2, 3 or 4 times
-    smaller, which leaves it sharp and clean; turned; half of the time put into another light; and
-    then given noise of the strength, and the correlation of pixels and channels, that was measured.
-
-    All is `keras.ops`, on any backend, and a function of the random numbers that it is given.
+    As `retake` does, a picture that a teacher has denoised is made 2, 3 or 4 times smaller, which
+    leaves it sharp and clean; turned; half of the time put into another light; and then given noise
+    of the strength, and the correlation of pixels and channels, that was measured.
 
     Args:
-        noise: what is added: its models, and how many times as strong.
+        models: what is added, from `measure_noise`.
         size: int, side of the pairs in pixels.
+        gain: lowest and highest > 0, of what the noise is multiplied with; it is drawn uniformly in
+            its logarithm.
 
     Example:
-        >>> augment = OwnNoiseAugmentation(MeasuredNoise(pictures, gain=(0.5, 2.0)), 64)
+        >>> augment = OwnNoiseAugmentation(measure_noise(pictures), 64, gain=(0.5, 2.0))
         >>> noisy, clean = ops.split(augment(denoised, StepRandom(0, step, 8)), 2, axis=-1)
     """
 
-    def __init__(self, noise: MeasuredNoise, size: int):
-        self._noise = noise
+    def __init__(
+        self,
+        models: Sequence[CorrelatedNoise],
+        size: int,
+        gain: tuple[float, float] = (1.0, 1.0),
+    ):
         self._size = size
-        self._tables = NoiseTables.on_device(noise.models, size)
+        self._gain = gain
+        self._tables = NoiseTables.of(models, size)
 
     def __call__(self, pictures: Tensor, random: Any) -> Tensor:
         """Makes a pair of each picture.
@@ -57,17 +69,14 @@ class OwnNoiseAugmentation:
         rows, _, _, channels = pictures.shape
         # Three to shrink, three to turn, light and tints, model and gain.
         draws = Draws(random, rows, 10 + channels)
-        clean = turn(shrink(pictures, self._size, draws), draws)
-        clean = ops.clip(relight(clean, draws, _LIGHT), 0.0, 1.0)
-        noisy = add_measured_noise(clean, self._tables, self._noise.gain, draws, random)
-        return ops.concatenate([noisy, clean], axis=-1)
+        picture = clean.turn(clean.shrink(pictures, self._size, draws), draws)
+        picture = ops.clip(clean.relight(picture, draws, _LIGHT), 0.0, 1.0)
+        noisy = add_measured_noise(picture, self._tables, self._gain, draws, random)
+        return ops.concatenate([noisy, picture], axis=-1)
 
     def __str__(self) -> str:
-        return str(self._noise)
-
-
-_CRISP = 0.25
-"""Share of the pictures that are made as crisp as no lens draws them, or get a fine pattern."""
+        places = _places(self._tables)
+        return f"noise measured in {places}, {range_text(self._gain)} times as strong"
 
 
 class PhotoAugmentation:
@@ -79,10 +88,8 @@ class PhotoAugmentation:
     nothing to more than they have, as cameras give it and as JPEGs of cameras and programs have it;
     and some get none.
 
-    All is `keras.ops`, on any backend, and a function of the random numbers that it is given.
-
     Args:
-        models: measured noise, such as `MeasuredNoise.models`; of 1 or 3 channels.
+        models: measured noise, from `measure_noise`; of 1 or 3 channels.
         size: int, side of the pairs in pixels, a multiple of 16.
         family: how strong the noise is.
 
@@ -90,7 +97,7 @@ class PhotoAugmentation:
         ConfigError: if the size is not a multiple of 16.
 
     Example:
-        >>> augment = PhotoAugmentation(MeasuredNoise(pictures).models, 64)
+        >>> augment = PhotoAugmentation(measure_noise(pictures), 64)
         >>> noisy, clean = ops.split(augment(denoised, StepRandom(0, step, 8)), 2, axis=-1)
     """
 
@@ -108,20 +115,10 @@ class PhotoAugmentation:
             )
         self._size = size
         self._family = family or NoiseFamily()
-        self._tables = NoiseTables.on_device(models, size)
+        self._tables = NoiseTables.of(models, size)
 
     def __call__(self, pictures: Tensor, random: Any) -> Tensor:
-        """Makes a pair of each picture.
-
-        Args:
-            pictures: float32 [N, P, P, C] in [0, 1], denoised, P at least the size of the pairs.
-            random: gives `random.uniform(shape)` in [0, 1) and `random.normal(shape)`, float32,
-                where the shape begins with N.
-
-        Returns:
-            float32 [N, size, size, 2·C] in [0, 1]: the noisy channels, rounded to 8 bits, then the
-            clean ones.
-        """
+        """Makes a pair of each picture, as `OwnNoiseAugmentation` does; noisy ones have 8 bits."""
         draws = Draws(random, pictures.shape[0], 1 + clean.DRAWS + noise.DRAWS)
         crisp = draws.happens(_CRISP)
         picture = clean.shrink(pictures, self._size, draws, crisp)
@@ -131,6 +128,10 @@ class PhotoAugmentation:
 
     def __str__(self) -> str:
         low, high = self._family.processed_gain
-        count = len(self._tables.linear)
-        places = f"{count} place{'s' * (count > 1)}"
+        places = _places(self._tables)
         return f"noise as measured in {places}, {low:g} to {high:g} times as strong"
+
+
+def _places(tables: NoiseTables) -> str:
+    count = len(tables.linear)
+    return f"{count} place{'s' * (count > 1)}"

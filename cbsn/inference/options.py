@@ -6,10 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from cbsn.colors import LUMA
+from cbsn.colors import LUMA
 from cbsn.errors import ConfigError
-
-LUMA = (0.299, 0.587, 0.114)
-"""What red, green and blue count for in the luma of Rec. 601."""
 
 ROUNDINGS = {"round": np.rint, "truncate": np.floor}
 """How integer pixels are made; the original C-BSN code truncates."""

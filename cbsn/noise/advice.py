@@ -7,14 +7,14 @@ import numpy as np
 
 from cbsn.noise.estimate import LAGS, NoiseEstimate
 
-NEXT_MATTERS = 0.05
+_NEXT_MATTERS = 0.05
 """Correlation of next neighbours from which on it counts.
 
 Four neighbours with less than that predict less than 1 % of a pixel's noise. The grain that any
 photograph has under added white noise of σ 5 makes for 0.02.
 """
 
-FAR_MATTERS = 0.01
+_FAR_MATTERS = 0.01
 """Correlation of pixels further apart from which on it counts, in the mean of both directions.
 
 SIDD's noise, for which the paper's stride is 5, has 0.017 and 0.014 at 4 pixels, and no more
@@ -66,39 +66,38 @@ def advise(estimate: NoiseEstimate) -> Advice:
     rho = _strength(estimate)
     furthest = _furthest(estimate)
     blurred = float(_SURE * np.median(_error(estimate)))
-    reasons = []
     if furthest == 0:
-        stride, recipe = 1, "n2v-unet"
-        reasons.append(
+        stride_b, stride_i, recipe = 1, 1, "n2v-unet"
+        reasons = [
             f"The noise is white: its correlation is {rho[0]:.3f} between neighbours, where "
-            f"{NEXT_MATTERS} would count, and at most {rho[1:].max():.3f} further away."
-        )
-        reasons.append("For white noise this is the best of the self-supervised recipes.")
+            f"{_NEXT_MATTERS} would count, and at most {rho[1:].max():.3f} further away.",
+            "For white noise this is the best of the self-supervised recipes.",
+        ]
     else:
-        stride, recipe = min(furthest + 1, LAGS), "cbsn"
-        reasons.append(
+        stride_b, stride_i, recipe = min(furthest + 1, LAGS), 2, "cbsn"
+        reasons = [
             f"The noise is correlated: {rho[0]:.3f} between neighbours, {rho[furthest - 1]:.3f} "
             f"still at {furthest} px. Recipes for white noise would keep it."
-        )
+        ]
         if furthest == LAGS:
             reasons.append(
                 f"The correlation is not gone within {LAGS} px, so no stride fits: JPEG "
                 "compression or enlarging are likely. Take the original files, or scale the "
                 "pictures down to a half, which halves the distances, and look again."
             )
-        elif stride > _LONG:
+        elif stride_b > _LONG:
             reasons.append(
-                f"Sub-images of every {stride}th pixel hold little of a picture. So far noise "
+                f"Sub-images of every {stride_b}th pixel hold little of a picture. So far noise "
                 "reaches after JPEG compression or enlarging: take the original files, or scale "
                 "the pictures down to a half, which halves the distances, and look again."
             )
-        if blurred > FAR_MATTERS and stride < _PHOTOGRAPHS:
+        if blurred > _FAR_MATTERS and stride_b < _PHOTOGRAPHS:
             reasons.append(
                 f"Beyond {furthest} px, correlations below {blurred:.3f} would not be seen, for "
                 f"lack of flat blocks. {_PHOTOGRAPHS}, as for photographs, is on the safe side."
             )
-            stride = _PHOTOGRAPHS
-    if blurred > FAR_MATTERS:
+            stride_b = _PHOTOGRAPHS
+    if blurred > _FAR_MATTERS:
         reasons.append(
             f"This is uncertain, as it comes from {estimate.blocks} blocks only: more or larger "
             "pictures would tell more."
@@ -111,14 +110,13 @@ def advise(estimate: NoiseEstimate) -> Advice:
             f"{('0', 'full scale')[end]}: their noise is cut off, and what is denoised there "
             f"comes out too {('bright', 'dark')[end]}."
         )
-    return Advice(stride, 1 if furthest == 0 else 2, recipe, reasons)
+    return Advice(stride_b, stride_i, recipe, reasons)
 
 
 def limits(estimate: NoiseEstimate) -> np.ndarray:
     """Returns from which value on a correlation counts: it matters, and is more than chance.
 
-    Returns:
-        [LAGS], for the mean of both directions. In one direction only, twice as much counts.
+    That is [LAGS], for the mean of both directions. In one direction only, twice as much counts.
     """
     return np.maximum(_matters(estimate), _SURE * _error(estimate))
 
@@ -142,10 +140,10 @@ def _furthest(estimate: NoiseEstimate) -> int:
 
 
 def _matters(estimate: NoiseEstimate) -> np.ndarray:
-    matters = np.full(LAGS, NEXT_MATTERS)
-    if _strength(estimate)[0] > NEXT_MATTERS:
+    matters = np.full(LAGS, _NEXT_MATTERS)
+    if _strength(estimate)[0] > _NEXT_MATTERS:
         near = estimate.correlation_map[7:-7, 7:-7]
-        matters[1:] = max(FAR_MATTERS, _LEFT_OVER * near.sum())
+        matters[1:] = max(_FAR_MATTERS, _LEFT_OVER * near.sum())
     return matters
 
 

@@ -1,23 +1,15 @@
-"""Noise like that of pictures that have no clean side, to be added to others."""
+"""Models of the noise that pictures without a clean side have, to add such noise to others."""
 
-from collections.abc import Iterable
+import dataclasses
+from collections.abc import Iterable, Sequence
 
 import numpy as np
+import scipy
 
-from cbsn.errors import DataError
-from cbsn.noise.autocovariance import (
-    BLOCK,
-    REACH,
-    STEP,
-    Blocks,
-    autocovariance,
-    split,
-    without_bias,
-)
-from cbsn.noise.correlated_noise import CorrelatedNoise
-from cbsn.noise.estimate import FEWEST, flattest, too_few
-from cbsn.noise.survey import Survey, points_of
-from cbsn.value_range import value_range
+from cbsn.noise.autocovariance import BLOCK, REACH, autocovariance, split, without_bias
+from cbsn.noise.pooling import flattest, points_of
+from cbsn.noise.survey import FEWEST, STEP, Blocks, Survey
+from cbsn.value_range import to_levels
 
 _ENOUGH = 64
 """Flat blocks that a model of the noise is made of."""
@@ -26,95 +18,96 @@ _NEAR, _FAR = 6, 12
 """Between these distances in pixels what was found of correlation is made to fade away."""
 
 
-class MeasuredNoise:
-    """Noise of the strength, and the correlation of pixels and channels, that pictures have.
+@dataclasses.dataclass(frozen=True, eq=False)
+class CorrelatedNoise:
+    """Gaussian noise with correlated pixels and channels, as strong as the brightness has it.
+
+    Cameras have their noise in linear light, and the sRGB curve bends it: noisy pixels are darker
+    in the mean than clean ones. Where what a camera does next has undone that, it is noise in sRGB
+    values. `cbsn.augmentation` adds it to pictures.
+
+    Args:
+        levels: of each of C channels float [n, 2], n ≥ 1 intensities, increasing, and the standard
+            deviation of the noise there, in 8-bit levels; in between it is interpolated.
+        covariance: float [C, C, R + 1, 2·R + 1], of noise of standard deviation 1, between one
+            channel's pixel and another's that is 0 to R pixels further down and −R to R to the
+            right; 0 beyond. The other half is taken to be equal by symmetry.
+        linear: whether it is added, and clipped, in linear light, or else in sRGB values.
+    """
+
+    levels: Sequence[np.ndarray]
+    covariance: np.ndarray
+    linear: bool = True
+
+    def root(self, size: tuple[int, int]) -> np.ndarray:
+        """Returns what the spectrum of white noise is to be multiplied with.
+
+        Args:
+            size: [H, W] of the picture; at its borders the noise repeats.
+
+        Returns:
+            float32 [C, C, H, W // 2 + 1], for the real Fourier transform.
+        """
+        channels, reach = len(self.covariance), self.covariance.shape[2] - 1
+        whole = np.zeros((channels, channels, *size))
+        down, right = np.mgrid[: reach + 1, -reach : reach + 1]
+        # What is too far for a small picture is folded into it.
+        np.add.at(whole, (..., down % size[0], right % size[1]), self.covariance)
+        mirrored = self.covariance.copy()
+        mirrored[:, :, 0] = 0  # the first row has its other half in itself
+        np.add.at(whole, (..., -down % size[0], -right % size[1]), mirrored)
+        power = scipy.fft.rfft2(whole).real.transpose(2, 3, 0, 1)
+        values, vectors = np.linalg.eigh(power)
+        # What was measured with errors may have powers below 0.
+        values = np.sqrt(np.maximum(values, 0))
+        root = (vectors * values[..., None, :]) @ vectors.swapaxes(-1, -2)
+        return root.transpose(2, 3, 0, 1).astype(np.float32)
+
+
+def measure_noise(pictures: Iterable[np.ndarray]) -> list[CorrelatedNoise]:
+    """Measures strength of noise, and its correlation from pixel to pixel and channel to channel.
 
     Pictures that follow each other are taken together, until they have enough flat blocks: so there
-    may be several models, as of several cameras and exposures. Each picture to be made noisy gets
-    noise by one of them, more or less of it.
+    may be several models, as of several cameras and exposures.
 
     Args:
         pictures: [H, W, C], uint8, uint16 or float in [0, 1], all of one C of 1 or 3; in an order
             in which neighbours may be of one camera.
-        gain: lowest and highest > 0, of what the noise is multiplied with; it is drawn uniformly in
-            its logarithm.
 
-    Attributes:
-        models: list of `CorrelatedNoise`, at least one.
-        gain: as given.
+    Returns:
+        At least one model.
 
     Raises:
         DataError: if there are too few flat blocks, or pictures of different channels.
 
     Example:
-        >>> noise = MeasuredNoise(pictures, gain=(0.5, 2.0))
-        >>> noisy = noise(clean, np.random.default_rng(0))
+        >>> augment = PhotoAugmentation(measure_noise(pictures), 64)
     """
-
-    def __init__(self, pictures: Iterable[np.ndarray], gain: tuple[float, float] = (1.0, 1.0)):
-        self.gain = gain
-        self.models = []
-        survey, group, blocks = Survey(), [], None
-        for picture in pictures:
-            survey.add(picture, None)
-            group.append(picture)
-            blocks = survey.blocks and flattest(survey.blocks)
-            if blocks and len(blocks) >= _ENOUGH:
-                self.models.append(_model(blocks, group))
-                survey, group, blocks = Survey(), [], None
-        if blocks and len(blocks) >= FEWEST:
-            self.models.append(_model(blocks, group))
-        if not self.models:
-            raise DataError(too_few(survey))
-
-    def __call__(self, image: np.ndarray, random: np.random.Generator) -> np.ndarray:
-        """Returns a picture with noise.
-
-        Args:
-            image: as for `CorrelatedNoise`.
-            random: draws the model, the gain and the noise.
-
-        Returns:
-            As `CorrelatedNoise` does.
-
-        Raises:
-            ConfigError: likewise.
-        """
-        model = self.models[random.integers(len(self.models))]
-        low, high = self.gain
-        return model(image, random, low * (high / low) ** random.random())
-
-    def clean(self, image: np.ndarray) -> np.ndarray:
-        """Returns what the noisy picture is to be compared with, as `CorrelatedNoise` does."""
-        return self.models[0].clean(image)
-
-    def check(self, channels: int) -> None:
-        """Refuses pictures of other channels, as `CorrelatedNoise` does."""
-        self.models[0].check(channels)
-
-    def __str__(self) -> str:
-        count = len(self.models)
-        gain = "-".join(f"{value:g}" for value in dict.fromkeys(self.gain))
-        return f"noise measured in {count} place{'s' * (count > 1)}, {gain} times as strong"
+    models: list[CorrelatedNoise] = []
+    survey, group, blocks = Survey(), [], None
+    for picture in pictures:
+        survey.add(picture)
+        group.append(picture)
+        blocks = survey.blocks and flattest(survey.blocks)
+        if blocks and len(blocks) >= _ENOUGH:
+            models.append(_model(blocks, group))
+            survey, group, blocks = Survey(), [], None
+    if blocks and len(blocks) >= FEWEST:
+        models.append(_model(blocks, group))
+    if not models:
+        raise survey.too_few()
+    return models
 
 
 def _model(blocks: Blocks, pictures: list[np.ndarray]) -> CorrelatedNoise:
-    rests = np.stack(
-        [
-            split(_block(pictures[number], *corner))[1]
-            for number, corner in zip(blocks.picture, blocks.corner, strict=True)
-        ]
-    )
+    corners = zip(blocks.picture, blocks.corner, strict=True)
+    rests = np.stack([split(_block(pictures[number], *corner))[1] for number, corner in corners])
     variance = (rests**2).mean(axis=-1)
-    levels = [
-        np.stack(points_of(*each)[:2], axis=1)
-        for each in zip(variance.T, blocks.brightness.T, strict=True)
-    ]
-    predicted = [
-        np.interp(bright, *points.T)
-        for bright, points in zip(blocks.brightness.T, levels, strict=True)
-    ]
-    rests /= np.stack(predicted, axis=-1)[..., None]
+    levels, sigma = [], np.empty_like(blocks.brightness, dtype=np.float64)
+    for c, brightness in enumerate(blocks.brightness.T):
+        levels.append(np.stack(points_of(variance[:, c], brightness)[:2], axis=1))
+        sigma[:, c] = np.interp(brightness, *levels[-1].T)
+    rests /= sigma[..., None]
     channels = rests.shape[1]
     # Of two channels, by polarization: 4·cov(a, b) = var(a + b) − var(a − b).
     covariance = [
@@ -126,23 +119,16 @@ def _model(blocks: Blocks, pictures: list[np.ndarray]) -> CorrelatedNoise:
     ]
     down, right = np.mgrid[: REACH + 1, -REACH : REACH + 1]
     fade = np.clip((_FAR - np.hypot(down, right)) / (_FAR - _NEAR), 0, 1)
-    return CorrelatedNoise(
-        levels,
-        without_bias(np.array(covariance)) * fade,
-        linear=_is_linear(rests, np.stack(predicted, axis=-1), blocks.brightness),
-    )
+    linear = _is_linear(rests, sigma, blocks.brightness)
+    return CorrelatedNoise(levels, without_bias(np.array(covariance)) * fade, linear)
 
 
 def _is_linear(rests: np.ndarray, sigma: np.ndarray, brightness: np.ndarray) -> bool:
     """Tells by its skewness whether the noise was bent by the sRGB curve.
 
     Where the curve is s(l), Gaussian noise in linear light l gets a skewness of about 3·σ·s″ / s′²,
-    as the second term of the Taylor series has it.
-
-    Args:
-        rests: [n, C, BLOCK²], noise of standard deviation 1.
-        sigma: [n, C], what it was, in 8-bit levels.
-        brightness: [n, C], likewise.
+    as the second term of the Taylor series has it. The noise [n, C, BLOCK²] has a standard
+    deviation of 1; what it was, and the brightness, [n, C], are in 8-bit levels.
     """
     bent = -3 * 1.4 * sigma / (brightness + 0.055 * 255)
     return bool(np.sum(rests**3 * bent[..., None]) > np.sum(bent**2) * rests.shape[-1] / 2)
@@ -155,5 +141,5 @@ def _mean(rests: np.ndarray) -> np.ndarray:
 def _block(picture: np.ndarray, row: int, column: int) -> np.ndarray:
     """float32 [C, BLOCK²], in 8-bit levels."""
     top, left = row * STEP, column * STEP
-    cut = picture[top : top + BLOCK, left : left + BLOCK].astype(np.float32)
-    return (cut * np.float32(255 / value_range(picture.dtype))).reshape(BLOCK**2, -1).T
+    cut = picture[top : top + BLOCK, left : left + BLOCK]
+    return to_levels(cut).reshape(BLOCK**2, -1).T

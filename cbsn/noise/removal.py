@@ -1,11 +1,13 @@
 """Whether a denoiser removed more from a picture than the noise that is seen in it."""
 
 import dataclasses
+from collections.abc import Iterable
 
 import numpy as np
 from scipy.ndimage import uniform_filter
 
-from cbsn.value_range import value_range
+from cbsn.noise.survey import quietest
+from cbsn.value_range import to_levels, value_range
 
 _CELL = 8
 """Side in pixels of the cells that are looked at. Small, so that even pictures full of texture have
@@ -17,7 +19,7 @@ _MOST_CLIPPED = 0.1
 _QUIET = 0.05
 """Quantile of the variance, among cells of about one brightness, that is taken for noise."""
 
-_BIN = (128, 8)
+_BINS = (128, 8)
 """Cells of about one brightness, at least; and the most bins of brightness."""
 
 _CHANCE = 1.15**2
@@ -85,7 +87,7 @@ class Removal:
 
     @property
     def told(self) -> bool:
-        """Whether there are enough cells to tell anything."""
+        """Whether there are cells enough to tell anything."""
         return self.cells >= _FEWEST
 
     @property
@@ -131,7 +133,7 @@ class Sample:
     def compared_with(self, denoised: np.ndarray) -> Removal:
         """Returns what was removed at these places; of the same shape and dtype."""
         windows = (denoised[place] for place in self._places)
-        return _compare([*zip(self._windows, windows, strict=True)])
+        return _compare(zip(self._windows, windows, strict=True))
 
 
 def _places(height: int, width: int) -> list[tuple[slice, slice]]:
@@ -153,41 +155,38 @@ def _places(height: int, width: int) -> list[tuple[slice, slice]]:
     ]
 
 
-def _compare(windows: list[tuple[np.ndarray, np.ndarray]]) -> Removal:
+def _compare(windows: Iterable[tuple[np.ndarray, np.ndarray]]) -> Removal:
     parts = [_cells(noisy, denoised) for noisy, denoised in windows]
     variance, brightness, removed, drawn = (
         np.concatenate(each) for each in zip(*parts, strict=True)
     )
     noise = np.zeros_like(variance)
-    noise[~drawn] = _CHANCE * _quietest(variance[~drawn], brightness[~drawn])
+    noise[~drawn] = _CHANCE * quietest(
+        variance[~drawn], brightness[~drawn], _QUIET, _BINS, "stable"
+    )
     return Removal(removed.size, float(removed.sum(dtype=float)), float(noise.sum(dtype=float)))
 
 
 def _cells(noisy: np.ndarray, denoised: np.ndarray) -> tuple[np.ndarray, ...]:
     """Of the n cells that can tell: variance, brightness and what was removed [n, C]; drawn [n]."""
     white = value_range(noisy.dtype)
-    scale = np.float32(255 / white)
-    cells, after = (_cut(each.astype(np.float32) * scale) for each in (noisy, denoised))
+    cells, after = (_cut(to_levels(each)) for each in (noisy, denoised))
     ends = noisy == noisy.dtype.type(0), noisy == noisy.dtype.type(white)
     clipped = _cut(ends[0] | ends[1]).mean(-1).max(-1) > _MOST_CLIPPED
     constant = (np.ptp(cells, axis=-1) == 0).all(-1)
     drawn = uniform_filter((constant & ~clipped).astype(np.float32), 3, mode="nearest")
     tell = ~(constant | clipped)
     cells = cells[tell]
-    return (
-        _rest(cells),
-        cells.mean(-1),
-        _rest(cells - after[tell]),
-        drawn[tell] > _DRAWN - 1e-3,
-    )
+    removed = _rest(cells - after[tell])
+    return _rest(cells), cells.mean(-1), removed, drawn[tell] > _DRAWN - 1e-3
 
 
 def _cut(picture: np.ndarray) -> np.ndarray:
     """[H, W, C] as [H // 8, W // 8, C, 64]; what is left at the far edges does not count."""
-    height, width = (side // _CELL for side in picture.shape[:2])
+    height, width, channels = picture.shape[0] // _CELL, picture.shape[1] // _CELL, picture.shape[2]
     cells = picture[: height * _CELL, : width * _CELL]
-    cells = cells.reshape(height, _CELL, width, _CELL, picture.shape[2])
-    return cells.transpose(0, 2, 4, 1, 3).reshape(height, width, picture.shape[2], _CELL**2)
+    cells = cells.reshape(height, _CELL, width, _CELL, channels)
+    return cells.transpose(0, 2, 4, 1, 3).reshape(height, width, channels, _CELL**2)
 
 
 def _rest(cells: np.ndarray) -> np.ndarray:
@@ -198,16 +197,3 @@ def _rest(cells: np.ndarray) -> np.ndarray:
     cells = cells - cells.mean(-1, keepdims=True)
     rest = (cells**2).sum(-1) - ((cells @ slopes) ** 2).sum(-1)
     return np.maximum(rest, 0) / _CELL**2
-
-
-def _quietest(variance: np.ndarray, brightness: np.ndarray) -> np.ndarray:
-    """[n, C], a low quantile of the variance as a function of the brightness."""
-    quiet = np.empty_like(variance)
-    if not len(variance):
-        return quiet
-    least, most = _BIN
-    for channel, (values, by) in enumerate(zip(variance.T, brightness.T, strict=True)):
-        bins = np.array_split(np.argsort(by, kind="stable"), np.clip(len(by) // least, 1, most))
-        centres = [by[each].mean() for each in bins]
-        quiet[:, channel] = np.interp(by, centres, [np.quantile(values[i], _QUIET) for i in bins])
-    return quiet

@@ -9,8 +9,8 @@ import numpy as np
 from cbsn.errors import ConfigError
 from cbsn.files import atomic_path
 from cbsn.noise.advice import Advice, limits
-from cbsn.noise.autocovariance import BINS
 from cbsn.noise.estimate import DIRECTIONS, LAGS, NoiseEstimate
+from cbsn.noise.survey import BINS
 
 _COLORS = {"red": "#c0392b", "green": "#2e8b57", "blue": "#2a6fbb", "gray": "#444444"}
 _STYLES = (
@@ -25,19 +25,18 @@ _SMALL = 0.02
 _TICKS = (-1, -0.1, -0.01, 0, 0.01, 0.1, 1)
 _NAMES = [f"{tick:g}".replace("-", "−") for tick in _TICKS]
 
-FORMATS = (".png", ".pdf", ".svg")
-"""Suffixes of the files that can be drawn."""
+_FORMATS = (".png", ".pdf", ".svg")
 
 
 def check_figure(path: Path) -> None:
     """Tells before any work is done whether the figure can be drawn.
 
     Raises:
-        ConfigError: if matplotlib is not installed, or the file has no suffix of `FORMATS`.
+        ConfigError: if matplotlib is not installed, or the file has another suffix than it writes.
     """
-    if path.suffix.lower() not in FORMATS:
+    if path.suffix.lower() not in _FORMATS:
         raise ConfigError(
-            f"--figure takes a file that ends in {', '.join(FORMATS)}. Received: --figure {path}"
+            f"--figure takes a file that ends in {', '.join(_FORMATS)}. Received: --figure {path}"
         )
     if importlib.util.find_spec("matplotlib") is None:
         raise ConfigError(
@@ -46,7 +45,7 @@ def check_figure(path: Path) -> None:
 
 
 def draw_noise(estimate: NoiseEstimate, advice: Advice, path: Path) -> None:
-    """Draws strength, correlation and pixel values, and writes the figure.
+    """Draws strength, correlation and pixel values, with the stride that is advised.
 
     Args:
         estimate: what is drawn.

@@ -16,7 +16,7 @@ from cbsn.inference.options import DenoiseOptions
 from cbsn.models.folder import save_model
 from cbsn.models.loading import load_model
 from cbsn.noise.camera import simulate_camera
-from cbsn.noise.correlated_noise import CorrelatedNoise
+from cbsn.noise.measured_noise import CorrelatedNoise
 from cbsn.recipes import customised
 from cbsn.training import adaptation as module
 from cbsn.training import tuning

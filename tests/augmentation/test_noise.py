@@ -11,7 +11,9 @@ from cbsn.augmentation.noise import (
     add_measured_noise,
     add_noise,
 )
-from cbsn.noise.correlated_noise import CorrelatedNoise
+from cbsn.colors import LUMA
+from cbsn.noise.measured_noise import CorrelatedNoise
+from tests.noise_by_numpy import with_noise
 
 SIZE = 32
 ROWS = 64
@@ -38,11 +40,12 @@ def test_tables_have_the_curves_of_all_models(models):
     first = models()[0]
     short = CorrelatedNoise([curve[:1] for curve in first.levels], np.ones((3, 3, 1, 1)))
     tables = NoiseTables.of([first, short], 8)
+    curves = tables.brightness, tables.sigma
     for m, model in enumerate((first, short)):
         for c, curve in enumerate(model.levels):
             at = np.linspace(0, 1, 50)
             np.testing.assert_allclose(
-                np.interp(at, tables.brightness[m, c], tables.sigma[m, c]),
+                np.interp(at, *(ops.convert_to_numpy(each[m, c]) for each in curves)),
                 np.interp(at, *(curve.T / 255)),
                 rtol=1e-6,
             )
@@ -50,9 +53,9 @@ def test_tables_have_the_curves_of_all_models(models):
 
 @pytest.mark.parametrize("size", [16, 48])
 def test_roots_are_the_whole_spectrum(models, size):
-    """White noise comes out as `CorrelatedNoise` makes it."""
+    """White noise comes out as a real Fourier transform makes it."""
     model = models()[0]
-    roots = NoiseTables.of([model], size).roots[0]
+    roots = ops.convert_to_numpy(NoiseTables.of([model], size).roots)[0]
     white = np.random.default_rng(0).standard_normal((3, size, size))
     whole = np.fft.ifft2(np.einsum("cdhw,dhw->chw", roots, np.fft.fft2(white)))
     half = np.einsum("cdhw,dhw->chw", model.root((size, size)), np.fft.rfft2(white))
@@ -65,7 +68,7 @@ def test_sigma_is_interpolated(models, channels, random):
     model = models(channels)[0]
     clean = random.random((2, 8, 8, channels), np.float32)
     tables = NoiseTables.of([model, model], 8)
-    sigma = module._sigma(ops.convert_to_tensor(clean), tables.brightness, tables.sigma)
+    sigma = module._sigma(ops.convert_to_tensor(clean), tables)
     for c, curve in enumerate(model.levels):
         expected = np.interp(clean[..., c], *(curve.T / 255))
         np.testing.assert_allclose(ops.convert_to_numpy(sigma)[..., c], expected, atol=1e-6)
@@ -102,20 +105,6 @@ def test_crisp_pictures_get_none_more_often(models, recorded):
     assert others < 0.25 < crisp
 
 
-@pytest.mark.parametrize("channels", [1, 3])
-def test_in_linear_light_as_correlated_noise_adds_it(models, channels, random):
-    model = models(channels)[0]
-    clean = random.random((1, 16, 16, channels), np.float32)
-    expected = model(clean[0], np.random.default_rng(1))
-    white = np.random.default_rng(1).standard_normal((1, channels, 16, 16), np.float32)
-    tables = NoiseTables.of([model], 16)
-    as_it_is = np.zeros(1, np.float32)
-    field = module._correlated(ops.convert_to_tensor(white), tables.roots, as_it_is, as_it_is)
-    sigma = module._sigma(ops.convert_to_tensor(clean), tables.brightness, tables.sigma)
-    noisy = module._add_in_linear_light(ops.convert_to_tensor(clean), sigma * field)
-    np.testing.assert_allclose(ops.convert_to_numpy(noisy)[0], expected, atol=1e-5)
-
-
 class Given:
     """The same numbers for every picture, and NumPy's noise."""
 
@@ -135,11 +124,11 @@ def test_measured_noise_is_what_numpy_adds(models, channels, number, random):
     """From the same random numbers, by the model and with the gain that they stand for."""
     clean = random.random((1, 16, 16, channels), np.float32)
     model = models(channels)[number]
-    expected = model(clean[0], np.random.default_rng(1), gain=0.5 * 4**0.7)
+    expected = with_noise(model, clean[0], np.random.default_rng(1), 0.5 * 4**0.7)
     given = Given(0.5 * number, 0.7)
     noisy = add_measured_noise(
         ops.convert_to_tensor(clean),
-        NoiseTables.on_device(models(channels), 16),
+        NoiseTables.of(models(channels), 16),
         (0.5, 2.0),
         Draws(given, 1, 2),
         given,
@@ -161,7 +150,7 @@ def test_gain_is_from_next_to_nothing_up(models, recorded):
 def test_processed_noise_reaches_further_and_is_not_weaker(models, recorded):
     model = models()[1]
     white = recorded().normal((ROWS, 3, SIZE, SIZE))
-    roots = np.repeat(NoiseTables.of([model], SIZE).roots, ROWS, axis=0)
+    roots = NoiseTables.of([model] * ROWS, SIZE).roots
     found = []
     for sigma in ((0.0, 0.0), (1.2, 0.0), (0.0, 1.5)):
         wider, chroma = (np.full(ROWS, each, np.float32) for each in sigma)
@@ -169,7 +158,7 @@ def test_processed_noise_reaches_further_and_is_not_weaker(models, recorded):
             module._correlated(ops.convert_to_tensor(white), roots, wider, chroma)
         )
         assert field.std() == pytest.approx(1, rel=0.03)
-        luma = field @ np.float32([0.299, 0.587, 0.114])
+        luma = field @ np.float32(LUMA)
         blue = field[..., 2] - luma
         found.append([_next_but_one(part) for part in (luma, blue)])
     as_it_is, wider, of_colours = found
@@ -181,14 +170,14 @@ def test_processed_noise_reaches_further_and_is_not_weaker(models, recorded):
 def test_colours_stay_as_strong_as_they_were(models, recorded):
     """Relative to the luminance, where they alone are smoothed."""
     white = recorded().normal((ROWS, 3, SIZE, SIZE))
-    roots = np.repeat(NoiseTables.of([models()[1]], SIZE).roots, ROWS, axis=0)
+    roots = NoiseTables.of(models()[1:] * ROWS, SIZE).roots
     none = np.zeros(ROWS, np.float32)
     shares = []
     for chroma in (0.0, 1.5):
         field = ops.convert_to_numpy(
             module._correlated(ops.convert_to_tensor(white), roots, none, none + np.float32(chroma))
         )
-        luma = field @ np.float32([0.299, 0.587, 0.114])
+        luma = field @ np.float32(LUMA)
         shares.append((field - luma[..., None]).std() / luma.std())
     # Smooth noise of 64 × 32² has a twentieth as many independent values: an error of 1.5 %.
     assert shares[1] == pytest.approx(shares[0], rel=0.06)

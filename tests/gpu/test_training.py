@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from cbsn.augmentation import PhotoAugmentation
-from cbsn.noise.correlated_noise import CorrelatedNoise
+from cbsn.noise.measured_noise import CorrelatedNoise
 from cbsn.recipes import customised
 from cbsn.training.checkpoints import Checkpoints
 from cbsn.training.trainer import Trainer

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import scipy
 
-from cbsn.noise.camera import to_linear, to_srgb
+from cbsn.colors import to_linear, to_srgb
 from cbsn.training.distillation import _LEVELS_PER_PIXEL, with_low_frequencies
 
 

@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
+from cbsn.colors import LUMA
 from cbsn.errors import ConfigError
-from cbsn.inference.options import LUMA, Strength
+from cbsn.inference.options import Strength
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.01, float("nan"), float("inf"), -1])

@@ -4,10 +4,10 @@ from scipy.ndimage import uniform_filter
 
 from cbsn.noise.autocovariance import (
     BLOCK,
+    DISTANCES,
+    PAIRS,
     REACH,
     autocovariance,
-    distances,
-    pairs,
     polynomials,
     smooth_energy,
     split,
@@ -63,14 +63,14 @@ def test_autocovariance_is_the_mean_product(white):
         assert found[down, REACH + right] == pytest.approx(product.mean(), abs=1e-5)
         product = block[down:, : BLOCK - right] * block[: BLOCK - down, right:]
         assert found[down, REACH - right] == pytest.approx(product.mean(), abs=1e-5)
-        assert pairs()[down, REACH - right] == product.size
+        assert PAIRS[down, REACH - right] == product.size
     np.testing.assert_allclose(found[0], found[0, ::-1], atol=1e-5)
 
 
 def test_each_distance_is_there_once():
-    assert np.count_nonzero(distances()) == ((2 * REACH + 1) ** 2 - 1) // 2
-    assert distances()[3, REACH - 4] == 5
-    assert not distances()[0, : REACH + 1].any()
+    assert np.count_nonzero(DISTANCES) == ((2 * REACH + 1) ** 2 - 1) // 2
+    assert DISTANCES[3, REACH - 4] == 5
+    assert not DISTANCES[0, : REACH + 1].any()
 
 
 def test_bias_of_white_noise(white):
@@ -85,7 +85,7 @@ def test_bias_of_white_noise(white):
 def test_bias_of_correlated_noise(smeared):
     covariance = autocovariance(split(smeared)[1]).mean(axis=0)
     assert covariance[0, REACH + 4] < -0.05
-    near = (distances() < 7) & (distances() > 0)
+    near = (DISTANCES < 7) & (DISTANCES > 0)
     unbiased = without_bias(covariance)
     np.testing.assert_allclose(unbiased[near], BOX[near], atol=0.015)
     assert unbiased[0, REACH] == pytest.approx(1, abs=0.02)
@@ -93,12 +93,12 @@ def test_bias_of_correlated_noise(smeared):
     np.testing.assert_allclose(stacked, [unbiased, 2 * unbiased], rtol=1e-6)
 
 
-def test_smooth_energy_is_foretold(white, smeared):
+def test_smooth_energy_is_predicted(white, smeared):
     for blocks in (white, smeared):
         energy, rest = split(blocks)
-        foretold = smooth_energy(without_bias(autocovariance(rest).mean(axis=0)))
-        assert foretold == pytest.approx(energy.mean(), rel=0.05)
-    assert foretold > 5
+        predicted = smooth_energy(without_bias(autocovariance(rest).mean(axis=0)))
+        assert predicted == pytest.approx(energy.mean(), rel=0.05)
+    assert predicted > 5
 
 
 def test_structure(white, smeared):

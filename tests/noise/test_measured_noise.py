@@ -2,24 +2,64 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from cbsn.errors import ConfigError, DataError
+from cbsn.errors import DataError
 from cbsn.noise import measured_noise
-from cbsn.noise.correlated_noise import CorrelatedNoise
-from cbsn.noise.measured_noise import MeasuredNoise
+from cbsn.noise.measured_noise import CorrelatedNoise, measure_noise
 from cbsn.noise.synthetic import Noise, neighbour_correlation
+from tests.noise_by_numpy import with_noise
+
+REACH = 3
+
+MIX = np.array([[1.0, 0.3, 0.5], [0.3, 1.0, 0.2], [0.5, 0.2, 1.0]])
+"""Correlation of the channels."""
 
 
-def _sample(noise, value, channels=3, count=8):
-    """float64 [count·128, 128, C], what is added to a gray picture, in 8-bit levels."""
+def _levels(*sigmas):
+    return [np.array([[0.0, sigma], [255.0, sigma]]) for sigma in sigmas]
+
+
+def _smooth(mix):
+    """The covariance of noise that is a moving average: 2 pixels down, and 3 to the right."""
+    down, right = np.mgrid[: REACH + 1, -REACH : REACH + 1]
+    space = np.maximum(2 - down, 0) / 2 * np.maximum(3 - abs(right), 0) / 3
+    return mix[:, :, None, None] * space
+
+
+def _sample(models, value):
+    """float64 [256·n, 256, C], what n models add to a gray picture, in 8-bit levels."""
     random = np.random.default_rng(0)
-    picture = np.full((128, 128, channels), value / 255, np.float32)
-    noisy = [noise(picture, random).astype(float) * 255 - value for _ in range(count)]
+    picture = np.full((256, 256, len(models[0].levels)), value / 255, np.float32)
+    noisy = [with_noise(model, picture, random).astype(float) * 255 - value for model in models]
     return np.concatenate(noisy)
+
+
+def test_the_spectrum_is_of_the_correlation_that_is_asked_for():
+    field = _sample([CorrelatedNoise(_levels(2, 3, 4), _smooth(MIX))], 127.5)
+    np.testing.assert_allclose(field.std(axis=(0, 1)), [2, 3, 4], rtol=0.02)
+    np.testing.assert_allclose(np.corrcoef(field.reshape(-1, 3).T), MIX, atol=0.03)
+    field /= field.std(axis=(0, 1))
+    for down, right, expected in [(1, 0, 1 / 2), (2, 0, 0), (0, 1, 2 / 3), (1, -2, 1 / 6)]:
+        shifted = np.roll(field, (-down, -right), axis=(0, 1))
+        assert np.mean(field * shifted) == pytest.approx(expected, abs=0.02)
+        assert np.mean(field[..., 0] * shifted[..., 2]) == pytest.approx(expected / 2, abs=0.03)
+
+
+def test_pictures_may_be_smaller_than_the_noise_reaches():
+    root = CorrelatedNoise(_levels(5, 5, 5), _smooth(MIX)).root((3, 2))
+    assert root.shape == (3, 3, 3, 2) and root.dtype == np.float32
+    assert np.isfinite(root).all() and root.any()
+
+
+def test_errors_of_measurement_do_no_harm():
+    """No noise is correlated like this: the nearest that there can be is taken."""
+    covariance = np.zeros((1, 1, 2, 3))
+    covariance[..., 0, :] = 0.9, 1, 0.9
+    assert np.isfinite(CorrelatedNoise(_levels(5), covariance).root((80, 96))).all()
 
 
 def test_it_is_the_noise_of_the_pictures(walls, add_noise, random):
     noisy = add_noise(walls, 6, random, lambda noise: ndimage.uniform_filter(noise, (3, 2, 0)))
-    sample = _sample(MeasuredNoise(noisy), 120, channels=1)
+    sample = _sample(measure_noise(noisy), 120)
     assert sample.std() == pytest.approx(6, rel=0.07)
     along = neighbour_correlation(sample), neighbour_correlation(sample.swapaxes(0, 1))
     np.testing.assert_allclose(along[0][:3], [0.5, 0, 0], atol=0.06)
@@ -30,15 +70,15 @@ def test_channels_have_in_common_what_they_had(walls, random):
     """A simulated camera's noise is its own, at each brightness."""
     camera = Noise("camera", sigma=(4, 4), peak=(200, 200))
     clean = [np.repeat(wall, 3, axis=-1) for wall in walls]
-    noisy = [camera(picture, random) for picture in clean]
-    noise = MeasuredNoise(noisy)
+    models = measure_noise([camera(picture, random) for picture in clean])
     for value in (90, 170):
-        expected = _sample(lambda picture, random: camera(picture, random), value)
-        found = _sample(noise, value)
+        flat = np.full((256, 256, 3), value / 255, np.float32)
+        expected = camera(flat, random).astype(float) * 255 - value
+        found = _sample(models, value)
         np.testing.assert_allclose(found.std(axis=(0, 1)), expected.std(axis=(0, 1)), rtol=0.12)
         correlations = [np.corrcoef(each.reshape(-1, 3).T) for each in (found, expected)]
         np.testing.assert_allclose(*correlations, atol=0.06)
-        rho = [neighbour_correlation(each - each.mean(axis=(0, 1))) for each in (found, expected)]
+        rho = [neighbour_correlation(each) for each in (found, expected)]
         np.testing.assert_allclose(*rho, atol=0.06)
 
 
@@ -46,48 +86,30 @@ def test_channels_have_in_common_what_they_had(walls, random):
 def test_the_mean_is_shifted_as_in_the_pictures(walls, random, linear):
     """Noise in linear light makes dark pixels darker, but not noise in sRGB values."""
     model = CorrelatedNoise([np.array([[0, 12.0]])], np.ones((1, 1, 1, 1)), linear=linear)
-    found = _sample(MeasuredNoise([model(wall, random) for wall in walls]), 60, channels=1)
-    expected = _sample(model, 60, channels=1)
-    assert found.mean() == pytest.approx(expected.mean(), abs=0.3)
-    assert (expected.mean() < -1) == linear
+    models = measure_noise([with_noise(model, wall / 255, random) for wall in walls])
+    assert {each.linear for each in models} == {linear}
+    expected = _sample([model], 60).mean()
+    assert _sample(models, 60).mean() == pytest.approx(expected, abs=0.3)
+    assert (expected < -1) == linear
 
 
 def test_each_camera_has_a_model(walls, add_noise, random):
-    noise = MeasuredNoise([*add_noise(walls, 3, random), *add_noise(walls, 12, random)])
-    assert len(noise.models) > 1
-    strengths = [_sample(model, 120, channels=1).std() for model in noise.models]
+    models = measure_noise([*add_noise(walls, 3, random), *add_noise(walls, 12, random)])
+    assert len(models) > 1
+    strengths = [_sample([model], 120).std() for model in models]
     assert min(strengths) < 4 and max(strengths) > 10
-    drawn = [_sample(noise, 120, channels=1, count=1).std() for _ in range(2)]
-    assert drawn[0] == drawn[1]  # a generator tells all
-    assert str(noise) == f"noise measured in {len(noise.models)} places, 1 times as strong"
 
 
 def test_what_is_left_at_the_end_counts_too(walls, add_noise, random, monkeypatch):
     """The last pictures are a group of their own, however few their blocks are."""
     noisy = add_noise(walls[:3], 6, random)
-    every = [len(MeasuredNoise(noisy[:count]).models) for count in (1, 3)]
-    assert every == [1, 3]
+    assert [len(measure_noise(noisy[:count])) for count in (1, 3)] == [1, 3]
     monkeypatch.setattr(measured_noise, "_ENOUGH", 10**6)
-    assert len(MeasuredNoise(noisy).models) == 1
+    assert len(measure_noise(noisy)) == 1
 
 
-def test_there_is_more_or_less_of_it(walls, add_noise, random):
-    noise = MeasuredNoise(add_noise(walls, 6, random), gain=(0.5, 2))
-    random = np.random.default_rng(3)
-    picture = np.full((64, 64, 1), 0.5, np.float32)
-    found = [np.std(noise(picture, random)) * 255 / 6 for _ in range(60)]
-    assert 0.4 < min(found) < 0.7 < 1.4 < max(found) < 2.3
-    assert np.median(found) == pytest.approx(1, abs=0.25)
-    assert str(noise).endswith("0.5-2 times as strong")
-
-
-def test_what_it_cannot_be(walls, add_noise, random):
+def test_what_shows_no_noise_is_refused(walls):
     with pytest.raises(DataError, match=r"Received: 0 pictures"):
-        MeasuredNoise([])
+        measure_noise([])
     with pytest.raises(DataError, match="too few flat blocks"):
-        MeasuredNoise(walls)  # there is no noise
-    noise = MeasuredNoise(add_noise(walls, 6, random))
-    noise.check(1)
-    for use in (lambda: noise.check(3), lambda: noise.clean(np.zeros((4, 4, 3)))):
-        with pytest.raises(ConfigError, match=r"channels, 1\. Received: "):
-            use()
+        measure_noise(walls)

@@ -4,6 +4,7 @@ import pytest
 from cbsn.data.records import PatchRecords, RecordWriter
 from cbsn.errors import DataError, ModelError, TrainingError
 from cbsn.inference.denoiser import Denoiser
+from cbsn.inference.options import DenoiseOptions
 from cbsn.models.folder import save_model
 from cbsn.recipes import customised
 from cbsn.training import distillation as module
@@ -45,7 +46,8 @@ def test_patches_are_paired_with_the_mean_of_what_the_teachers_make_of_them(
     teachers = (tmp_path / model, second_model)
     pairs = _teach(records, tmp_path, *teachers)
     denoisers = [
-        Denoiser.load(teacher, self_ensemble=True, precision="float32") for teacher in teachers
+        Denoiser.load(teacher, DenoiseOptions(self_ensemble=True, precision="float32"))
+        for teacher in teachers
     ]
     assert pairs.counts == [2, 3]
     for index in range(5):
@@ -110,18 +112,18 @@ def test_the_noise_of_a_data_set_is_measured(tmp_path, random, channels):
     """For a network for gray pictures, that of their luma."""
     patches = np.clip(random.normal(120, 10, (2, 96, 96, 3)), 0, 255).astype("uint8")
     _write(tmp_path / "a.tfrecords", patches)
-    noise = measure_own(PatchRecords([tmp_path / "a.tfrecords"], 96, np.uint8), channels, (2, 2))
-    gray = np.full((96, 96, channels), 0.5, np.float32)
+    (model,) = measure_own(PatchRecords([tmp_path / "a.tfrecords"], 96, np.uint8), channels)
     weights = np.array([0.299, 0.587, 0.114])
-    expected = 20 * (np.sqrt(np.sum(weights**2)) if channels == 1 else 1)
-    assert noise(gray, random).std() * 255 == pytest.approx(expected, rel=0.1)
+    expected = 10 * (np.sqrt(np.sum(weights**2)) if channels == 1 else 1)
+    sigmas = [curve[:, 1].mean() for curve in model.levels]
+    assert sigmas == pytest.approx([expected] * channels, rel=0.1)
 
 
 def test_noise_that_cannot_be_seen_is_refused(tmp_path):
     _write(tmp_path / "a.tfrecords", np.full((2, 64, 64, 3), 99, np.uint8))
     records = PatchRecords([tmp_path / "a.tfrecords"], 64, np.uint8)
     with pytest.raises(DataError, match=r"too few flat blocks.*--recipe distill --noise camera"):
-        measure_own(records, 3, (1, 1))
+        measure_own(records, 3)
 
 
 def test_patches_are_denoised_together(records, tmp_path, model, monkeypatch):

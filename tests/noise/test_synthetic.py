@@ -6,10 +6,13 @@ import pytest
 import skimage.data
 
 from cbsn.errors import ConfigError
+from cbsn.noise import synthetic as module
 from cbsn.noise.camera import simulate_camera
-from cbsn.noise.synthetic import NOISES, Noise, neighbour_correlation
+from cbsn.noise.synthetic import NOISES, Noise, neighbour_correlation, retake
 
 GRAY = 0.4
+
+CAMERA = Noise("camera", sigma=(5, 5), peak=(300, 300))
 
 
 @pytest.fixture(scope="module")
@@ -196,6 +199,61 @@ def test_a_peak_of_no_photons(text):
 def test_flags_that_do_not_go_together(flags, message):
     with pytest.raises(ConfigError, match=message):
         Noise.parse(*flags)
+
+
+def _many(noise, picture, size=32, count=60):
+    """Pictures and their clean sides, retaken with different seeds."""
+    made = [retake(picture, size, noise, np.random.default_rng(seed)) for seed in range(count)]
+    return [np.split(pair, 2, axis=-1) for pair in made]
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+def test_retaking_makes_pairs(dtype):
+    full = 1 if dtype == "float32" else np.iinfo(dtype).max
+    picture = (skimage.data.astronaut()[:256, :256] / 255 * full).astype(dtype)
+    for noisy, clean in _many(CAMERA, picture, count=20):
+        for each in (noisy, clean):
+            assert each.shape == (32, 32, 3) and each.dtype == np.float32
+            assert each.min() > -0.1 and each.max() < 1.1
+        assert 0.005 < np.abs(noisy - clean).mean() < 0.2
+
+
+def test_retaking_of_gray_pictures_and_those_no_larger_than_the_result(random):
+    picture = random.integers(0, 256, (32, 32, 1)).astype("uint8")
+    for noisy, _ in _many(Noise("gaussian", sigma=(10, 10)), picture):
+        assert noisy.shape == (32, 32, 1)
+
+
+def test_retaking_is_seeded():
+    picture = skimage.data.astronaut()[:256, :256]
+    first, second, other = (
+        retake(picture, 32, CAMERA, np.random.default_rng(seed)) for seed in (1, 1, 2)
+    )
+    np.testing.assert_array_equal(first, second)
+    assert (first != other).any()
+
+
+def test_retaken_pictures_become_sharp(monkeypatch):
+    """Of a slope of one level a pixel 2, 3 and 4 are left."""
+    monkeypatch.setattr(module, "_OTHER_LIGHT", 0)
+    slope = np.arange(256, dtype="uint8")[:, None, None] * np.ones((1, 256, 3), "uint8")
+    for size, expected in ((32, [2, 3, 4]), (100, [2]), (200, [1])):
+        steps = set()
+        for _, clean in _many(Noise("gaussian", sigma=(0, 0)), slope, size):
+            steps.add(round(255 * max(np.abs(np.diff(clean, axis=a)).mean() for a in (0, 1)), 3))
+        assert sorted(steps) == expected
+
+
+def test_some_are_retaken_in_another_light():
+    picture = np.full((64, 64, 3), 200, np.uint8)
+    cleans = _many(Noise("gaussian", sigma=(0, 0)), picture)
+    colors = np.array([clean.mean(axis=(0, 1)) for _, clean in cleans]) / (200 / 255)
+    as_it_was = np.isclose(colors, 1, atol=1e-3).all(axis=1)
+    assert 0.25 < as_it_was.mean() < 0.75
+    others = colors[~as_it_was]
+    assert 0.3 * 0.6 < others.min() < 0.4 and 0.8 < others.max() < 1
+    tints = others.max(axis=1) / others.min(axis=1)
+    assert 1.3 < tints.max() < 1 / 0.6
 
 
 def test_correlation_of_known_noise(random):

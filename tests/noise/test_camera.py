@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import skimage.data
 
+from cbsn.colors import to_linear
 from cbsn.noise.camera import expose, simulate_camera
 from cbsn.noise.synthetic import neighbour_correlation
 
@@ -37,13 +38,11 @@ def test_noise_is_correlated_like_a_photographs(photograph, clean):
 
 
 def test_noise_has_the_variance_asked_for():
-    """On linear values: Poisson-Gaussian, a·x + b², behind known demosaicing weights."""
-    from cbsn.noise.camera import to_linear
-
+    """On linear values: Poisson-Gaussian, a·x + b²."""
     gray = np.full((400, 400, 3), 150, "uint8")
     x = to_linear(150 / 255)
-    result = to_linear(simulate_camera(gray, shot=0.002, read=0.01, white_balance=(1, 1, 1)) / 255)
-    # Where green was measured its variance is that of the sensor.
+    result = to_linear(simulate_camera(gray, shot=0.002, read=0.01) / 255)
+    # Where green was measured its variance is that of the sensor, and its gain is 1.
     measured = result[0::2, 1::2, 1]
     assert measured.var() == pytest.approx(0.002 * x + 0.01**2, rel=0.05)
     assert measured.mean() == pytest.approx(x, rel=0.01)
@@ -62,11 +61,6 @@ def test_simulate_camera_is_expose_rounded(photograph, random):
     np.testing.assert_array_equal(np.rint(exposed * 255), simulate_camera(photograph[:40, :40]))
 
 
-def test_expose_takes_float_pictures_alone(photograph):
-    with pytest.raises(ValueError, match="Received: uint8"):
-        expose(photograph, shot=0, read=0)
-
-
 @pytest.mark.parametrize(
     ("image", "options"),
     [
@@ -74,9 +68,14 @@ def test_expose_takes_float_pictures_alone(photograph):
         (np.zeros((4, 4, 3), "float32"), {}),
         (np.zeros((1, 4, 3), "uint8"), {}),
         (np.zeros((4, 4, 3), "uint8"), {"shot": -1}),
-        (np.zeros((4, 4, 3), "uint8"), {"white_balance": (0.5, 1, 1)}),
+        (np.zeros((4, 4, 3), "uint8"), {"read": -1}),
     ],
 )
 def test_what_no_camera_takes_is_refused(image, options):
     with pytest.raises(ValueError, match="Received"):
         simulate_camera(image, **options)
+
+
+def test_expose_takes_float_pictures_alone(photograph):
+    with pytest.raises(ValueError, match="Received: uint8"):
+        expose(photograph, shot=0, read=0)

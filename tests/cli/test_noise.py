@@ -1,0 +1,192 @@
+"""python -m cbsn noise, as a user would run it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cbsn.cli.noise import main, make_parser
+from cbsn.errors import CbsnError, ImageError
+from cbsn.inference.denoiser import Denoiser
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def pictures(tmp_path, walls, random):
+    """Folders `noisy`, with white noise of σ 12, and `clean`."""
+    for number, wall in enumerate(walls):
+        noisy = np.clip(np.rint(wall + 12 * random.normal(size=wall.shape)), 0, 255)
+        for kind, pixels in (("noisy", noisy), ("clean", wall)):
+            (tmp_path / kind).mkdir(exist_ok=True)
+            path = tmp_path / kind / f"{number}.png"
+            Image.fromarray(pixels[..., 0].astype("uint8")).save(path)
+    return tmp_path / "noisy"
+
+
+@pytest.fixture
+def look(tmp_path, monkeypatch):
+    """Runs `main` in the folder with the pictures; returns what is in the JSON file."""
+    monkeypatch.chdir(tmp_path)
+
+    def look(*flags):
+        main(make_parser().parse_args([*map(str, flags), "--json", "noise.json"]))
+        return json.loads((tmp_path / "noise.json").read_text("utf-8"))
+
+    return look
+
+
+@pytest.mark.slow
+def test_tables_json_and_figure(pictures, tmp_path):
+    """In a process of its own, which is to keep TensorFlow quiet."""
+    pytest.importorskip("matplotlib")
+    environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
+    flags = [str(pictures), "--json", "noise.json", "--figure", "noise.png"]
+    process = subprocess.run(
+        [sys.executable, "-m", "cbsn", "noise", *flags],
+        cwd=tmp_path,
+        env={**environment, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert (process.returncode, process.stderr) == (0, "")
+    lines = process.stdout.splitlines()
+    assert lines[0].startswith("Noise of 6 pictures, seen in flat blocks: ")
+    assert "Train with train.py --recipe n2v-unet" in lines
+    found = json.loads((tmp_path / "noise.json").read_text())
+    assert found["noise"]["level"] == [pytest.approx(12, rel=0.03)]
+    assert np.shape(found["noise"]["correlation"]) == (4, 12)
+    assert found["advice"]["stride_b"] == found["advice"]["stride_i"] == 1
+    assert found["advice"]["recipe"] == "n2v-unet"
+    assert (tmp_path / "noise.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_each_file_is_taken_once(look, pictures):
+    found = look(pictures, pictures / "2.png", pictures / "[45].png")
+    assert found["names"] == [str(pictures / f"{number}.png") for number in range(6)]
+    found = look(pictures, "--images", 2)
+    assert found["names"] == [str(pictures / f"{number}.png") for number in (0, 3)]
+    assert len(look(pictures, "--images", 9)["names"]) == 6
+
+
+def test_alpha_is_no_channel_to_look_at(look, pictures):
+    gray = Image.open(pictures / "3.png")
+    Image.merge("LA", (gray, gray)).save(pictures / "3.png")
+    assert len(look(pictures)["noise"]["level"]) == 1
+
+
+def test_denoised_pictures(look, pictures, tmp_path, capsys):
+    for path in (tmp_path / "clean").iterdir():
+        Image.open(path).save(path.with_suffix(".tif"))
+        path.unlink()
+    flags = ("--denoised", "clean", "--images", 3)
+    found = look(pictures / "*.png", *flags)
+    shown = capsys.readouterr().out
+    assert shown.startswith("Noise of 3 pictures, seen in what the denoiser took away: 675 of 675")
+    assert "The denoised pictures:\nRemoved: 12.0 levels" in shown
+    assert "none to speak of" in shown
+    assert found["diagnosis"]["removed"] == pytest.approx(12, rel=0.03)
+    (tmp_path / "clean" / "2.tif").unlink()
+    with pytest.raises(CbsnError, match=r"--denoised clean has none for noisy/2\.png"):
+        look("noisy", *flags)
+
+
+def test_a_model_denoises(look, pictures, monkeypatch, capsys):
+    given = {}
+
+    class Rounded:
+        recipe = type("Recipe", (), {"name": "rounded"})
+        choices = "As it likes."
+
+        def __call__(self, picture, *, white):
+            assert white == 255
+            return picture // 64 * 64
+
+    def load(path, options):
+        given.update(path=path, options=options)
+        return Rounded()
+
+    monkeypatch.setattr(Denoiser, "load", load)
+    found = look(pictures, "--modelpath", "model", "--strength", "0.5")
+    assert (given["path"], given["options"].strength) == ("model", 0.5)
+    shown = capsys.readouterr().out
+    assert shown.startswith("rounded (model): As it likes.\nNoise of 6 pictures, seen in what the ")
+    assert found["diagnosis"]["removed"] > 12
+
+
+def test_the_picture_that_fails_is_named(look, pictures, monkeypatch):
+    def load(path, options):
+        def denoise(picture, *, white):
+            raise ImageError("It is too noisy.")
+
+        denoise.recipe, denoise.choices = type("Recipe", (), {"name": "none"}), ""
+        return denoise
+
+    monkeypatch.setattr(Denoiser, "load", load)
+    with pytest.raises(ImageError, match=r"0\.png: It is too noisy\."):
+        look(pictures, "--modelpath", "model")
+
+
+def test_too_few_flat_blocks(run_here, pictures, tmp_path):
+    process = run_here("noise", tmp_path / "clean")
+    assert (process.returncode, process.stdout) == (2, "")
+    assert process.stderr.startswith("error: There are too few flat blocks")
+    assert process.stderr.count("\n") == 1
+    assert "--modelpath" in process.stderr
+    assert "Received: 6 pictures" in process.stderr
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["nowhere"], "no file matches nowhere"),
+        (["noisy", "noisy/*.tif"], r"no file matches .*\*\.tif"),
+        (["noisy", "--modelpath", "nowhere"], "No model at nowhere"),
+        (["broken.png"], "broken.png: "),
+        (["noisy", "--images", "-3"], "--images must be at least 0. Received: --images -3"),
+        (["noisy", "--modelpath", "a", "--denoised", "b"], "Received: --modelpath a --denoised b$"),
+        (["noisy", "--denoised", "empty"], "in the folder empty"),
+        (["noisy", "--json", "no/file.json"], "--json takes .* Received: no/file.json$"),
+        (["noisy", "--json", "empty"], "--json takes .* Received: empty$"),
+        (["noisy", "--figure", "no/file.png"], "--figure takes .* Received: no/file.png$"),
+        (["noisy", "--figure", "noise.doc"], "Received: --figure noise.doc$"),
+    ],
+)
+def test_mistakes(flags, message, pictures, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "broken.png").write_bytes(b"nothing")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CbsnError, match=message) as raised:
+        main(make_parser().parse_args(flags))
+    assert raised.value.status == 2
+    assert "\n" not in str(raised.value)
+
+
+def test_names_may_be_of_any_bytes(run_here, pictures, tmp_path):
+    names = [os.fsdecode(b"\xff\n'.png"), "-a.png", "a" * 251 + ".png"]
+    for name, path in zip(names, sorted(pictures.iterdir()), strict=False):
+        path.rename(pictures / name)
+        (tmp_path / "clean" / path.name).rename(tmp_path / "clean" / name)
+    files = [os.fsdecode(b"\xff\n") + name for name in ("noise.json", "noise.svg")]
+    for flags in ((), ("--denoised", "clean")):
+        process = run_here("noise", "noisy", *flags, "--json", files[0], "--figure", files[1])
+        assert (process.returncode, process.stderr) == (0, "")
+        found = json.loads((tmp_path / files[0]).read_text("utf-8"))["names"]
+        assert {f"noisy/{name}" for name in names} <= {*found}
+        assert (tmp_path / files[1]).is_file()
+
+
+@pytest.mark.parametrize("flag", ["--json", "--figure"])
+def test_a_picture_is_never_taken_for_the_file_to_write(run_here, pictures, flag):
+    """As a shell's glob makes it where the name of the file was forgotten."""
+    first, *others = sorted(pictures.glob("*.png"))
+    before = first.read_bytes()
+    process = run_here("noise", flag, first, *others)
+    assert process.returncode == 2 and f"{flag} takes the name of a file" in process.stderr
+    assert first.read_bytes() == before
