@@ -10,6 +10,8 @@ import textwrap
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+# Whatever proxy there is must not be asked for a server of this machine.
+os.environ["no_proxy"] = "127.0.0.1"
 
 import numpy as np
 import pytest

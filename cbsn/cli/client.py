@@ -1,6 +1,7 @@
 """Denoises pictures on a server of an exported model. See `--help`."""
 
 import argparse
+import functools
 import sys
 
 from cbsn.cli.flags import add_format, add_save_path, add_strength, add_white, new_parser, run
@@ -8,31 +9,24 @@ from cbsn.cli.flags import add_format, add_save_path, add_strength, add_white, n
 
 def main(flags: argparse.Namespace) -> int:
     """Sends the pictures and writes the results; returns 1 if some of them failed."""
-    # `--help` shall not wait for these, nor `--rest` for TensorFlow.
+    # `--help` must not wait for these, nor `--rest` for TensorFlow.
     from cbsn.client.transport import denoise_remotely
-    from cbsn.inference.folder import Denoise, denoise_each
+    from cbsn.inference.folder import denoise_each, plan_files
 
     if flags.transport == "rest":
-        from cbsn.client.protocols import RestTransport as Transport
+        from cbsn.client.rest_transport import RestTransport as Transport
     else:
-        from cbsn.client.protocols import GrpcTransport as Transport
-
-    def start() -> Denoise:
-        transport.check()
-
-        def denoise(picture, on_share):
-            denoised = denoise_remotely(transport, picture)
-            on_share(1.0)
-            return denoised
-
-        return denoise
+        from cbsn.client.grpc_transport import GrpcTransport as Transport
 
     names = ("model", "version", "timeout", "strength", "color_strength")
     options = {name: getattr(flags, name) for name in names}
     with Transport(flags.url, **options) as transport:
-        return denoise_each(
-            flags.image_paths, flags.save_path, start, format=flags.format, white=flags.white
+        outputs = plan_files(
+            flags.image_paths, flags.save_path, format=flags.format, white=flags.white
         )
+        transport.check()
+        denoise = functools.partial(denoise_remotely, transport)
+        return denoise_each(denoise, outputs, flags.save_path, white=flags.white)
 
 
 def make_parser() -> argparse.ArgumentParser:

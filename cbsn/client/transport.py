@@ -1,8 +1,9 @@
 """Denoising a picture on a server."""
 
 import abc
+import dataclasses
 import re
-from typing import Any
+from collections.abc import Callable
 
 import imagecodecs
 import numpy as np
@@ -18,14 +19,7 @@ from cbsn.client.api import (
     STRENGTH,
     WITH_STRENGTH,
 )
-from cbsn.errors import (
-    CbsnError,
-    ConfigError,
-    ImageError,
-    ModelError,
-    check_number,
-    plain_reason,
-)
+from cbsn.errors import CbsnError, ConfigError, ImageError, ModelError, check_number, plain_reason
 from cbsn.images.picture import Picture, squeezed
 from cbsn.inference.options import Strength
 from cbsn.value_range import from_unit, to_unit
@@ -42,11 +36,7 @@ _CHECK_TIMEOUT = 30
 
 
 def check_name(model: str, flag: str) -> None:
-    """Checks the name of a model.
-
-    Raises:
-        ConfigError: if it is empty, or cannot be sent.
-    """
+    """Raises ConfigError if the name of a model is empty, or cannot be sent."""
     if not model or model.encode(errors="replace").decode() != model:
         raise ConfigError(f"{flag} is the name of a model, in UTF-8. Received: {model!r}")
 
@@ -69,6 +59,7 @@ class ServerError(Exception):
         return plain_reason(self) if str(self).strip() else self.code
 
 
+@dataclasses.dataclass
 class Transport(abc.ABC):
     """A way to ask a server that speaks TensorFlow Serving's protocol to denoise.
 
@@ -85,30 +76,26 @@ class Transport(abc.ABC):
         ConfigError: if one of these cannot be.
     """
 
-    def __init__(
-        self,
-        url: str,
-        *,
-        model: str = "cbsn",
-        version: int | None = None,
-        timeout: float = 600,
-        strength: float | None = None,
-        color_strength: float | None = None,
-    ):
-        address = _ADDRESS.fullmatch(url)
+    url: str
+    _: dataclasses.KW_ONLY
+    model: str = "cbsn"
+    version: int | None = None
+    timeout: float = 600
+    strength: float | None = None
+    color_strength: float | None = None
+
+    def __post_init__(self):
+        address = _ADDRESS.fullmatch(self.url)
         if not address or int(address[1]) > _LARGEST_PORT:
-            raise ConfigError(f"--url is HOST:PORT, such as localhost:8500. Received: {url!r}")
-        check_name(model, "--model")
-        if version is not None:
-            check_number("--version", version, 0, _LARGEST_VERSION)
-        check_number("--timeout", timeout, 0, _LONGEST_TIMEOUT, above=True)
-        self.url = url
-        self.model = model
-        self.version = version
-        self.timeout = timeout
+            raise ConfigError(f"--url is HOST:PORT, such as localhost:8500. Received: {self.url!r}")
+        check_name(self.model, "--model")
+        if self.version is not None:
+            check_number("--version", self.version, 0, _LARGEST_VERSION)
+        check_number("--timeout", self.timeout, 0, _LONGEST_TIMEOUT, above=True)
         self._shares: dict[str, float] = {}
-        if strength is not None or color_strength is not None:
-            shares = Strength(1.0 if strength is None else strength, color_strength)
+        if self.strength is not None or self.color_strength is not None:
+            luma = 1.0 if self.strength is None else self.strength
+            shares = Strength(luma, self.color_strength)
             self._shares = {STRENGTH: shares.luma, COLOR_STRENGTH: shares.color}
 
     def check(self) -> None:
@@ -122,15 +109,14 @@ class Transport(abc.ABC):
             signatures = self._signatures(min(self.timeout, _CHECK_TIMEOUT))
         except ServerError as error:
             raise self._no_model(error) from error
+        received = f"Received: the signatures {', '.join(sorted(signatures)) or 'none'}"
         for signature, (sent, returned) in SIGNATURES.items():
-            received = f"Received: the signatures {', '.join(sorted(signatures)) or 'none'}"
             if signatures.get(signature) != ({sent}, {returned}):
                 raise ModelError(
                     f"{self._named_model()} at {self.url} is none that export.py wrote: it has no "
                     f"signature {signature!r} from {sent!r} to {returned!r}. {received}"
                 )
-            wanted = {sent, *self._shares}, {returned}
-            if signatures.get(self._signature(signature)) != wanted:
+            if signatures.get(self._signature(signature)) != ({sent, *self._shares}, {returned}):
                 raise ModelError(
                     f"{self._named_model()} at {self.url} takes no strength: it was exported "
                     "before there was one. Export it again, or omit --strength and "
@@ -166,21 +152,16 @@ class Transport(abc.ABC):
         """The name of the signature that is asked: with strengths, if they are to be sent."""
         return signature + WITH_STRENGTH if self._shares else signature
 
-    @abc.abstractmethod
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027, as not every way keeps a connection
         """Ends the connection."""
 
     @abc.abstractmethod
     def _signatures(self, timeout: float) -> dict[str, tuple[set[str], set[str]]]:
-        """Of each signature of the model the names of its inputs and of its outputs.
-
-        Raises:
-            ServerError: if the server does not say them.
-        """
+        """The names of the inputs and the outputs of each signature; may raise ServerError."""
 
     @abc.abstractmethod
     def _predict(self, signature: str, value: np.ndarray | bytes) -> np.ndarray | bytes:
-        """As `predict`, but raises ServerError."""
+        """As `predict`, but may raise ServerError."""
 
     def _named_model(self) -> str:
         version = "" if self.version is None else f" version {self.version}"
@@ -206,7 +187,7 @@ class Transport(abc.ABC):
     def __enter__(self) -> "Transport":
         return self
 
-    def __exit__(self, *exception: Any) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
@@ -214,7 +195,11 @@ _DARK = 2**14
 """16-bit files whose colours stay below are read in a smaller range by the server."""
 
 
-def denoise_remotely(transport: Transport, picture: Picture) -> Picture:
+def denoise_remotely(
+    transport: Transport,
+    picture: Picture,
+    on_share: Callable[[float], None] = lambda share: None,
+) -> Picture:
     """Lets a server denoise one picture.
 
     Pixels of 8 and 16 bits travel as PNG files, which lose nothing, so that the result does not
@@ -224,6 +209,7 @@ def denoise_remotely(transport: Transport, picture: Picture) -> Picture:
     Args:
         transport: the way to the server.
         picture: the noisy picture.
+        on_share: called with 1.0 when the answer is there.
 
     Returns:
         The denoised picture, of the same shape and dtype, with the same metadata.
@@ -240,6 +226,7 @@ def denoise_remotely(transport: Transport, picture: Picture) -> Picture:
         result = transport.predict(FLOATS, pixels)
     else:
         result = _decode(transport.predict(FILES, imagecodecs.png_encode(squeezed(pixels))))
+    on_share(1.0)
     if (result.shape, result.dtype) != (pixels.shape, pixels.dtype):
         raise ImageError(
             f"the server returned another kind of picture than {pixels.dtype} {pixels.shape}. "

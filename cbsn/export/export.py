@@ -41,7 +41,7 @@ def write_warmup(folder: Path, model_name: str) -> None:
         ConfigError: if tensorflow-serving-api is not installed.
     """
     try:
-        from cbsn.client.api import predict_pb2, prediction_log_pb2
+        from cbsn.client.messages import predict_pb2, prediction_log_pb2
     except ConfigError as error:
         raise ConfigError(
             "Warm-up requests are messages of TensorFlow Serving; make them with its package, or "

@@ -9,14 +9,6 @@ from cbsn.inference.options import DenoiseOptions
 from cbsn.recipes import customised
 
 
-@pytest.fixture(scope="module", autouse=True)
-def no_proxy():
-    """Whatever proxy there is shall not be asked for a server of this machine."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("no_proxy", "127.0.0.1")
-        yield
-
-
 @pytest.fixture(scope="session")
 def make_denoiser():
     """Makes a denoiser of random weights, whose pictures are neither flat nor clipped."""

@@ -22,35 +22,16 @@ _PATH = re.compile(
 )
 _STATUS = {
     tf.errors.INVALID_ARGUMENT: 400,
-    tf.errors.FAILED_PRECONDITION: 400,
     tf.errors.OUT_OF_RANGE: 400,
     tf.errors.NOT_FOUND: 404,
     tf.errors.RESOURCE_EXHAUSTED: 429,
-    tf.errors.UNIMPLEMENTED: 501,
 }
 _KINDS = {"f": "iuf", "i": "iu", "u": "iu", "b": "b"}
 """Kinds of NumPy's dtypes: what a tensor takes, by its own."""
 
-_BYTES_SUFFIX = "_bytes"
-
-_LARGEST_BODY = 2**31
-"""Bytes of a request, about as many as a message of gRPC may have."""
-
-_SECONDS = 60
-"""How long a request's next bytes may take."""
-
 
 class RestServer(ThreadingHTTPServer):
-    """Answers predictions, status and metadata of one model, each request in a thread of its own.
-
-    Args:
-        host: where to listen.
-        port: likewise; 0 for a free one.
-        model: what computes.
-
-    Raises:
-        OSError: if that port cannot be had.
-    """
+    """Answers predictions, status and metadata of one model; port 0 is a free one."""
 
     def __init__(self, host: str, port: int, model: ServedModel):
         self.model = model
@@ -59,22 +40,12 @@ class RestServer(ThreadingHTTPServer):
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
-    timeout = _SECONDS
 
     def do_GET(self) -> None:
         self._answer(self._get)
 
     def do_POST(self) -> None:
-        length = self.headers.get("Content-Length", "")
-        if not length.isdecimal():
-            self.close_connection = True  # where the body ends is not known
-            self._send(411, {"error": "Content-Length is missing"})
-            return
-        if len(length) > len(str(_LARGEST_BODY)) or int(length) > _LARGEST_BODY:
-            self.close_connection = True  # the body is left where it is
-            self._send(413, {"error": f"A request has at most {_LARGEST_BODY} bytes"})
-            return
-        body = self.rfile.read(int(length))
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         self._answer(lambda: self._post(body))
 
     def log_message(self, *_: Any) -> None:
@@ -82,9 +53,11 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _get(self) -> dict[str, Any]:
         model = self.server.model
-        what = self._asked("", "/metadata")
-        if what:
-            signatures = {k: _to_json(v) for k, v in model.signatures.items()}
+        if self._asked("", "/metadata"):
+            # All fields, under their own names.
+            options = {"preserving_proto_field_name": True}
+            options["always_print_fields_with_no_presence"] = True
+            signatures = {k: MessageToDict(v, **options) for k, v in model.signatures.items()}
             spec = {"name": model.name, "signature_name": "", "version": str(model.version)}
             metadata = {"signature_def": {"signature_def": signatures}}
             return {"model_spec": spec, "metadata": metadata}
@@ -94,20 +67,29 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _post(self, body: bytes) -> dict[str, Any]:
         self._asked(":predict")
-        model = self.server.model
-        request = _parse(body)
+        try:
+            request = json.loads(body)
+        except ValueError as error:
+            raise invalid(f"JSON Parse error: {error}") from error
+        if not isinstance(request, dict):
+            raise invalid("JSON Value: Is not object")
         signature = request.get("signature_name", "")
         if not isinstance(signature, str):
             raise invalid("'signature_name' key must be a string value.")
-        infos = model.signature(signature).inputs
         if ("instances" in request) == ("inputs" in request):
             raise invalid("Expecting one of the keys 'inputs' and 'instances'")
-        if "instances" in request:
-            outputs = model.predict(signature, _of_rows(request["instances"], infos))
-            return {"predictions": _to_rows(outputs)}
-        outputs = model.predict(signature, _of_columns(request["inputs"], infos))
+        model = self.server.model
+        infos = model.signature(signature).inputs
+        if "inputs" in request:
+            outputs = model.predict(signature, _of_columns(request["inputs"], infos))
+            columns = {name: _to_values(name, array) for name, array in outputs.items()}
+            return {"outputs": columns if len(columns) > 1 else next(iter(columns.values()))}
+        outputs = model.predict(signature, _of_rows(request["instances"], infos))
         columns = {name: _to_values(name, array) for name, array in outputs.items()}
-        return {"outputs": columns if len(columns) > 1 else next(iter(columns.values()))}
+        if len(columns) == 1:
+            return {"predictions": next(iter(columns.values()))}
+        rows = zip(*columns.values(), strict=True)
+        return {"predictions": [dict(zip(columns, row, strict=True)) for row in rows]}
 
     def _asked(self, *offered: str) -> str:
         """Which of the things that are offered the path asks for, of the model that is here."""
@@ -119,17 +101,14 @@ class _Handler(BaseHTTPRequestHandler):
         return match["what"]
 
     def _answer(self, answer: Callable[[], dict[str, Any]]) -> None:
-        """Sends the answer, or the error that comes of it."""
+        """Sends the answer, or the error in its place."""
         try:
             status, value = 200, answer()
         except tf.errors.OpError as error:
             status, value = _STATUS.get(error.error_code, 500), {"error": message_of(error)}
-        except Exception as error:  # of one request; the next shall be answered
+        except Exception as error:  # of one request; the next must be answered
             traceback.print_exc()
             status, value = 500, {"error": f"{type(error).__name__}: {error}"}
-        self._send(status, value)
-
-    def _send(self, status: int, value: dict[str, Any]) -> None:
         body = json.dumps(value).encode()
         try:
             self.send_response(status)
@@ -139,23 +118,6 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
         except ConnectionError:  # the client has given up
             self.close_connection = True
-
-
-def _to_json(message: Any) -> dict[str, Any]:
-    """A message of protobuf with all its fields, under their own names."""
-    return MessageToDict(
-        message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True
-    )
-
-
-def _parse(body: bytes) -> dict[str, Any]:
-    try:
-        request = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise invalid(f"JSON Parse error: {error}") from error
-    if not isinstance(request, dict):
-        raise invalid("JSON Value: Is not object")
-    return request
 
 
 def _of_rows(instances: Any, infos: dict[str, TensorInfo]) -> dict[str, np.ndarray]:
@@ -186,28 +148,23 @@ def _to_array(name: str, value: Any, info: TensorInfo) -> np.ndarray:
     dtype = tf.as_dtype(info.dtype)
     try:
         if dtype == tf.string:
-            return _to_strings(value)
+            array = np.array(_to_bytes(value), object)
+            if any(isinstance(item, list) for item in array.flat):
+                raise ValueError("Lists of one level differ in length or depth")
+            return array
         given = np.array(value)
-        if given.size and given.dtype.kind not in _KINDS[np.dtype(dtype.as_numpy_dtype).kind]:
-            raise ValueError(f"JSON Value: {str(value)[:80]}")
         array = given.astype(dtype.as_numpy_dtype)
+        if given.size and given.dtype.kind not in _KINDS[array.dtype.kind]:
+            raise ValueError(f"JSON Value: {str(value)[:80]}")
         if array.dtype.kind != "f" and (array != given).any():
             raise ValueError(f"JSON Value out of range: {str(value)[:80]}")
         return array
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
+    except (TypeError, ValueError) as error:
         raise invalid(f"Input {name} is not of expected type: {dtype.name}. {error}") from error
 
 
 def _is_bytes(value: Any) -> bool:
     return isinstance(value, dict) and value.keys() == {"b64"}
-
-
-def _to_strings(value: Any) -> np.ndarray:
-    """An array of bytes objects."""
-    array = np.array(_to_bytes(value), object)
-    if any(isinstance(item, list) for item in array.flat):
-        raise ValueError("Lists of one level differ in length or depth")
-    return array
 
 
 def _to_bytes(value: Any) -> Any:
@@ -221,20 +178,13 @@ def _to_bytes(value: Any) -> Any:
     raise ValueError(f"JSON Value: {str(value)[:80]}")
 
 
-def _to_rows(outputs: dict[str, np.ndarray]) -> list[Any]:
-    columns = {name: _to_values(name, array) for name, array in outputs.items()}
-    if len(columns) == 1:
-        return next(iter(columns.values()))
-    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
-
-
 def _to_values(name: str, array: np.ndarray) -> Any:
     """A tensor as values of JSON; strings are base64 if the tensor's name says so."""
     if array.dtype != object:
         return array.tolist()
 
     def to_string(item: bytes) -> Any:
-        if name.endswith(_BYTES_SUFFIX):
+        if name.endswith("_bytes"):
             return {"b64": base64.b64encode(item).decode()}
         return item.decode("utf-8", "replace")
 

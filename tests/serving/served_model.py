@@ -14,6 +14,7 @@ from cbsn.errors import ModelError, plain_reason
 
 _SAVED_MODEL = "saved_model.pb"
 _PRIVATE = "__saved_model_init_op"
+_DEFAULT = tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY
 _ABOUT_PYTHON = re.compile(
     r"\AGraph execution error:\s+(Detected at node .*<stack traces unavailable>\n)?| \[Op:\w*\]\Z",
     re.DOTALL,
@@ -23,17 +24,15 @@ _ABOUT_PYTHON = re.compile(
 class ServedModel:
     """The newest version of a SavedModel, loaded by TensorFlow and nothing else.
 
-    What is wrong with a request is raised as TensorFlow's error with TensorFlow Serving's code and
-    words, which `tests.serving.grpc_service` and `tests.serving.rest_service` pass on.
+    What is wrong with a request is raised as TensorFlow's error, with TensorFlow Serving's code and
+    words, which the services pass on. Shapes are left to the model to check.
 
     Args:
-        base_path: a folder of versions (`1`, `2`, …), as TensorFlow Serving polls it, or one of
-            the versions itself.
+        base_path: a folder of versions (`1`, `2`, …), as TensorFlow Serving polls it, or a version.
         name: under which it is asked for.
 
     Attributes:
-        folder: Path of the version that was loaded.
-        name: str.
+        folder, name: Path of the version that was loaded, and its name.
         version: int, 1 where the folder's name is no number.
         signatures: the `SignatureDef` of each name.
 
@@ -57,38 +56,20 @@ class ServedModel:
         self.signatures = {k: v for k, v in graph.signature_def.items() if k != _PRIVATE}
 
     def check(self, name: str, version: int | None) -> None:
-        """Raises NotFoundError unless this is the model of the name, and version if one is told."""
+        """Raises NotFoundError unless this is the model of the name, and of the version if any."""
         if name != self.name or version not in (None, self.version):
             wanted = f"Latest({name})" if version is None else f"Specific({name}, {version})"
             raise tf.errors.NotFoundError(None, None, f"Servable not found for request: {wanted}")
 
     def signature(self, name: str) -> SignatureDef:
-        """The signature of a name; "" is the default one.
-
-        Raises:
-            tf.errors.InvalidArgumentError: if there is none.
-        """
-        name = name or tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY
+        """The signature of a name; "" is the default one."""
+        name = name or _DEFAULT
         if name not in self.signatures:
             raise invalid(f'Serving signature name: "{name}" not found in signature def')
         return self.signatures[name]
 
     def predict(self, signature: str, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Computes a signature.
-
-        Shapes are left to the model to check, as TensorFlow Serving leaves them.
-
-        Args:
-            signature: its name; "" is the default one.
-            inputs: the arrays by their names. Strings are arrays of bytes objects.
-
-        Returns:
-            The outputs by their names.
-
-        Raises:
-            tf.errors.OpError: whatever the model raises; InvalidArgumentError if there is no such
-                signature, or it takes other inputs.
-        """
+        """Computes a signature; arrays of strings hold bytes objects."""
         wanted = {*self.signature(signature).inputs}
         if {*inputs} != wanted:
             raise invalid(
@@ -96,10 +77,13 @@ class ServedModel:
                 f"Sent extra: {{{','.join(sorted({*inputs} - wanted))}}}. "
                 f"Missing but required: {{{','.join(sorted(wanted - {*inputs}))}}}."
             )
-        name = signature or tf.saved_model.DEFAULT_SERVING_SIGNATURE_DEF_KEY
-        tensors = {key: _to_tensor(key, value) for key, value in inputs.items()}
-        outputs = self._loaded.signatures[name](**tensors)
-        return {key: value.numpy() for key, value in outputs.items()}
+        # Of an array of no strings TensorFlow cannot tell what it is.
+        tensors = {
+            name: tf.convert_to_tensor(array, tf.string if array.dtype == object else None)
+            for name, array in inputs.items()
+        }
+        outputs = self._loaded.signatures[signature or _DEFAULT](**tensors)
+        return {name: value.numpy() for name, value in outputs.items()}
 
 
 def invalid(message: str) -> tf.errors.InvalidArgumentError:
@@ -110,14 +94,6 @@ def invalid(message: str) -> tf.errors.InvalidArgumentError:
 def message_of(error: tf.errors.OpError) -> str:
     """What TensorFlow Serving would say, which knows nothing of Python."""
     return _ABOUT_PYTHON.sub("", error.message)
-
-
-def _to_tensor(name: str, array: np.ndarray) -> tf.Tensor:
-    try:
-        # Of an array of no strings TensorFlow cannot tell what it is.
-        return tf.convert_to_tensor(array, tf.string if array.dtype == object else None)
-    except (TypeError, ValueError) as error:
-        raise invalid(f"tensor parsing error: {name}") from error
 
 
 def _newest(base_path: Path) -> Path:

@@ -4,33 +4,25 @@ import argparse
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 from cbsn.cli.flags import new_parser, run
 from cbsn.errors import ConfigError, check_number
 
 _GRPC_THREADS = 4
-_LARGEST_PORT = 65535
-_POLL_SECONDS = 0.05
-"""How long the end of the server may have to wait."""
+_POLL_SECONDS = 0.05  # how long the end of the server may have to wait
 
 
 class StandInServer:
     """Serves a SavedModel by gRPC and REST as TensorFlow Serving does, with TensorFlow alone.
 
-    It is for trying and for tests: it knows one model in one version, and has no batching, no
-    limits and no encryption.
-
     Args:
         model_base_path: a folder of versions, of which the newest is served, or one version.
         model_name: under which it is asked for. Default "cbsn".
         host: where to listen. Default "127.0.0.1", this machine only.
-        port: for gRPC; 0, the default, for a free one.
-        rest_api_port: for REST, likewise.
+        port, rest_api_port: for gRPC and for REST; 0, the default, for a free one.
 
     Attributes:
-        port: int, for gRPC.
-        rest_api_port: int, for REST.
+        port, rest_api_port: those that it listens at.
         model: the `ServedModel`.
 
     Raises:
@@ -51,15 +43,15 @@ class StandInServer:
         port: int = 0,
         rest_api_port: int = 0,
     ):
-        # `--help` shall not wait for these.
-        from cbsn.client.api import UNLIMITED, grpc
+        # `--help` must not wait for these.
+        from cbsn.client.messages import UNLIMITED, grpc
         from cbsn.client.transport import check_name
-        from tests.serving.grpc_service import GrpcService
+        from tests.serving.grpc_service import GrpcService, prediction_service_pb2_grpc
         from tests.serving.rest_service import RestServer
         from tests.serving.served_model import ServedModel
 
         for flag, number in (("--port", port), ("--rest_api_port", rest_api_port)):
-            check_number(flag, number, 0, _LARGEST_PORT)
+            check_number(flag, number, 0, 65535)
         check_name(model_name, "--model_name")
         self.model = ServedModel(model_base_path, model_name)
         service = GrpcService(self.model)
@@ -72,7 +64,7 @@ class StandInServer:
         # Otherwise a second server would share the port, and get every other request.
         options = [*UNLIMITED, ("grpc.so_reuseport", 0)]
         self._grpc = grpc.server(ThreadPoolExecutor(_GRPC_THREADS), options=options)
-        service.add_to(self._grpc)
+        prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(service, self._grpc)
         try:
             self.port = self._grpc.add_insecure_port(f"{host}:{port}")
         except RuntimeError as error:
@@ -87,7 +79,7 @@ class StandInServer:
         self._thread.start()
         return self
 
-    def __exit__(self, *exception: Any) -> None:
+    def __exit__(self, *_: object) -> None:
         self._rest.shutdown()
         self._rest.server_close()
         self._grpc.stop(grace=None).wait()

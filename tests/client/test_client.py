@@ -11,12 +11,13 @@ import tensorflow as tf
 from PIL import Image
 
 from cbsn.cli import client
-from cbsn.client.protocols import GrpcTransport, RestTransport
+from cbsn.client.grpc_transport import GrpcTransport
+from cbsn.client.rest_transport import RestTransport
 from cbsn.client.transport import denoise_remotely
 from cbsn.errors import ConfigError, DataError, ImageError, ModelError
 from cbsn.images.image_files import read_picture, write_picture
 from cbsn.images.picture import Picture
-from tests.export import toy_model
+from tests.serving import toy_model
 from tests.serving.server import StandInServer
 
 TRANSPORTS = {"--grpc": GrpcTransport, "--rest": RestTransport}
@@ -109,7 +110,7 @@ def test_a_picture_that_the_server_refuses(run, random, tmp_path, capsys):
 
 
 def test_a_picture_of_many_megabytes(run, random, tmp_path):
-    pixels = random.integers(256, size=(1300, 1300, 3), dtype=np.uint8)  # more than gRPC's 4 MB
+    pixels = random.integers(256, size=(1200, 1200, 3), dtype=np.uint8)  # more than gRPC's 4 MB
     write_picture(tmp_path / "large.bmp", Picture(pixels, "BMP"))
     assert run("large.bmp", "--format", "tiff", "--version", "1") == 0
     result = read_picture(tmp_path / "out" / "large.tif").pixels
@@ -253,22 +254,23 @@ def test_a_server_of_another_kind(answering):
 
 
 def test_without_tensorflow_serving_s_api(monkeypatch):
-    for module in ("serving_api", "grpc_transport"):
-        monkeypatch.delitem(sys.modules, f"cbsn.export.{module}")
+    for module in ("messages", "grpc_transport"):
+        monkeypatch.delitem(sys.modules, f"cbsn.client.{module}")
     monkeypatch.setitem(sys.modules, "tensorflow_serving.apis", None)
     flags = ["a.png", "--savepath", "out", "--url", "localhost:8500"]
     with pytest.raises(ConfigError, match=r"pip install 'cbsn\[serving\]' .*--rest"):
         client.main(client.make_parser().parse_args(flags))
 
 
+@pytest.mark.slow
 def test_the_command_by_grpc(server, run_python, tmp_path):
     write_picture(tmp_path / "a.png", Picture(np.full((3, 3, 3), 9, np.uint8), "PNG"))
     (tmp_path / "b.png").write_text("no picture")
     run = run_python(f"""
         import os, runpy, sys
         os.environ.pop("TF_CPP_MIN_LOG_LEVEL", None)  # TensorFlow is to be quiet by itself
-        sys.argv = ["client", "--url", "127.0.0.1:{server.port}", ".", "--savepath", "out"]
-        runpy.run_module("cbsn.cli.client", run_name="__main__")
+        sys.argv = ["cbsn", "client", "--url", "127.0.0.1:{server.port}", ".", "--savepath", "out"]
+        runpy.run_module("cbsn", run_name="__main__")
     """)
     assert run.returncode == 1, run.stderr
     assert run.stdout == "1 of 2 pictures denoised, in out\n"
@@ -281,10 +283,10 @@ def test_the_command_by_rest_does_without_tensorflow(server, run_python, tmp_pat
     write_picture(tmp_path / "a.png", Picture(np.full((3, 3, 3), 9, np.uint8), "PNG"))
     run = run_python(f"""
         import runpy, sys
-        sys.argv = ["client", "--rest", "--url", "127.0.0.1:{server.rest_api_port}"]
+        sys.argv = ["cbsn", "client", "--rest", "--url", "127.0.0.1:{server.rest_api_port}"]
         sys.argv += ["--savepath", "out", "a.png"]
         try:
-            runpy.run_module("cbsn.cli.client", run_name="__main__")
+            runpy.run_module("cbsn", run_name="__main__")
         finally:
             print({{"tensorflow", "keras", "grpc"}} & {{*sys.modules}})
     """)

@@ -1,0 +1,70 @@
+"""TensorFlow Serving by gRPC."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from cbsn.client.messages import (
+    UNLIMITED,
+    get_model_metadata_pb2,
+    grpc,
+    predict_pb2,
+    prediction_service_pb2_grpc,
+)
+from cbsn.client.transport import SIGNATURES, ServerError, Transport
+from cbsn.errors import ImageError
+
+_LARGEST = 2**31 - 2**16
+"""Bytes of a picture: a message of protobuf is less than 2 GiB, with what stands around it."""
+
+
+class GrpcTransport(Transport):
+    """A `Transport` by gRPC, whose messages may be of any size that protobuf can hold."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        self._channel = grpc.insecure_channel(self.url, options=UNLIMITED)
+        self._service = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
+
+    def close(self) -> None:
+        """Ends the connection."""
+        self._channel.close()
+
+    def _signatures(self, timeout: float) -> dict[str, tuple[set[str], set[str]]]:
+        request = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
+        response = self._ask(self._service.GetModelMetadata, request, timeout)
+        signatures = get_model_metadata_pb2.SignatureDefMap()
+        response.metadata["signature_def"].Unpack(signatures)
+        return {
+            name: ({*signature.inputs}, {*signature.outputs})
+            for name, signature in signatures.signature_def.items()
+        }
+
+    def _predict(self, signature: str, value: np.ndarray | bytes) -> np.ndarray | bytes:
+        size = len(value) if isinstance(value, bytes) else value.nbytes
+        if size > _LARGEST:
+            raise ImageError(f"gRPC carries less than 2 GiB; cut it up. Received: {size:,} bytes")
+        sent, returned = SIGNATURES[signature]
+        request = predict_pb2.PredictRequest()
+        request.model_spec.signature_name = self._signature(signature)
+        batch = [value] if isinstance(value, bytes) else value[None]
+        request.inputs[sent].CopyFrom(tf.make_tensor_proto(batch))
+        for name, share in self._shares.items():
+            request.inputs[name].CopyFrom(tf.make_tensor_proto([share], tf.float32))
+        response = self._ask(self._service.Predict, request, self.timeout)
+        try:
+            (result,) = tf.make_ndarray(response.outputs[returned])
+        except (TypeError, ValueError) as error:
+            raise ServerError("UNIMPLEMENTED", "an answer that holds no picture") from error
+        return result
+
+    def _ask(self, method: Callable, request: Any, timeout: float) -> Any:
+        request.model_spec.name = self.model
+        if self.version is not None:
+            request.model_spec.version.value = self.version
+        try:
+            return method(request, timeout=timeout)
+        except grpc.RpcError as error:
+            raise ServerError(error.code().name, error.details() or "") from error
