@@ -60,14 +60,10 @@ def alone(out: Path) -> Iterator[None]:
 def keep_done(wanted: Manifest, raw: RawData, out: Path, anew: str) -> Manifest:
     """Returns the data set in `out` without the chunks that are incomplete or whose files changed.
 
-    Args:
-        wanted: the data set to be, without entries.
-        raw: its pictures.
-        out: folder that it lies in, if there is one.
-        anew: the command that makes it anew, for the message.
+    It has the parameters of `wanted`, which has no entries yet.
 
     Raises:
-        ConfigError: `out` holds another data set.
+        ConfigError: `out` holds another data set; `anew` is the command that replaces it.
         DataError: its manifest is damaged.
     """
     if not (out / MANIFEST_NAME).exists():
@@ -136,14 +132,8 @@ def convert_rest(
 ) -> tuple[Manifest, list[str]]:
     """Converts what is not done; the manifest in `out` follows, and at last old shards go.
 
-    Args:
-        done: what is kept of the data set in `out`.
-        raw: all pictures.
-        out: existing folder.
-        workers: number of processes; None for no other than this one.
-
-    Returns:
-        The new manifest, and what the user should know.
+    It does so in this process if `workers` is None. Returns the new manifest, and what the user
+    should know.
     """
     names = {source.path for source in done.sources}
     rest = [path for path in raw.files if raw.name(path) not in names]
@@ -169,7 +159,9 @@ def convert_rest(
                     manifest.write(out)
                     next_save = started + 10 * (time.perf_counter() - started)
         finally:
-            _write_changed(manifest, out)
+            # Not where it is as it was: all may be there to be read only.
+            if not _is_written(manifest, out):
+                manifest.write(out)
     listed = {shard.name for shard in manifest.shards}
     surplus = [path for path in shard_files(out) if path.name not in listed]
     # The manifest is written: whoever opens the data set from now on has no use for them.
@@ -183,12 +175,20 @@ def convert_rest(
     return manifest, []
 
 
-def _write_changed(manifest: Manifest, out: Path) -> None:
-    """Writes a manifest where it is another one than before: not where all may only be read."""
+def _add(manifest: Manifest, result: ChunkResult) -> Manifest:
+    # Sorted, as chunks end in any order, and training with one seed counts on one order.
+    return dataclasses.replace(
+        manifest,
+        sources=tuple(sorted(manifest.sources + result.sources, key=lambda s: s.path)),
+        shards=tuple(sorted(manifest.shards + result.shards, key=lambda s: s.name)),
+        failed=tuple(sorted(manifest.failed + result.failed, key=lambda f: f.path)),
+    )
+
+
+def _is_written(manifest: Manifest, out: Path) -> bool:
     with contextlib.suppress(DataError):
-        if Manifest.read(out) == manifest:
-            return
-    manifest.write(out)
+        return Manifest.read(out) == manifest
+    return False
 
 
 def _split(files: Sequence[Path]) -> Iterator[tuple[Path, ...]]:
@@ -203,16 +203,6 @@ def _split(files: Sequence[Path]) -> Iterator[tuple[Path, ...]]:
             part, size = [], 0
     if part:
         yield tuple(part)
-
-
-def _add(manifest: Manifest, result: ChunkResult) -> Manifest:
-    # Sorted, as chunks end in any order, and training with one seed counts on one order.
-    return dataclasses.replace(
-        manifest,
-        sources=tuple(sorted(manifest.sources + result.sources, key=lambda s: s.path)),
-        shards=tuple(sorted(manifest.shards + result.shards, key=lambda s: s.name)),
-        failed=tuple(sorted(manifest.failed + result.failed, key=lambda f: f.path)),
-    )
 
 
 def _run_chunks(chunks: Sequence[Chunk], workers: int) -> Iterator[ChunkResult]:

@@ -6,7 +6,6 @@ import dataclasses
 import hashlib
 import os
 import shlex
-from collections.abc import Mapping
 from pathlib import Path
 
 from cbsn.data.manifest import MANIFEST_NAME, Failure, Manifest, Source
@@ -30,19 +29,12 @@ _TOLD_RANGES = 8
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What to tell the user at the end; as a text, all of it.
+    """What to tell the user at the end; as a text, all of it."""
 
-    Args:
-        out: the folder that was written to.
-        summary: one line.
-        failed: the files that could not be converted.
-        notes: what else one should know, a line each.
-    """
-
-    out: Path
-    summary: str
+    out: Path  # the folder that was written to
+    summary: str  # in one line
     failed: tuple[Failure, ...] = ()
-    notes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()  # what else one should know, a line each
 
     def __str__(self) -> str:
         lines = [in_one_line(f"  {each.path}: {each.reason}") for each in self.failed]
@@ -87,10 +79,7 @@ def prepare(
         workers: number of processes; a picture that ends one of them is named, and the others go
             on. A script that gives it needs the usual `if __name__ == "__main__":`. Default: none
             but this one.
-        force: convert everything, also into a folder that holds another data set.
-
-    Returns:
-        The folder written to, a summary, and the files that could not be converted.
+        force: whether to convert everything, also into a folder that holds another data set.
 
     Raises:
         ConfigError: an argument is out of range, or `out` holds another data set.
@@ -117,17 +106,17 @@ def prepare(
                 "The pictures' own folder cannot hold their data set: give another one with "
                 f"prepare_dataset.py --out. Received: {out}"
             )
-        anew = _command(
-            {
-                "--dataset": dataset,
-                "--out": out,
-                "--offset": offset,
-                "--white": white,
-                "--source": None if source == DATASET_FOLDER else source,
-                "--patchsize": None if patch_size == 256 else patch_size,
-                "--stride": None if stride == 200 else stride,
-            }
-        )
+        flags = {
+            "--dataset": dataset,
+            "--out": out,
+            "--offset": offset,
+            "--white": white,
+            "--source": None if source == DATASET_FOLDER else source,
+            "--patchsize": None if patch_size == 256 else patch_size,
+            "--stride": None if stride == 200 else stride,
+        }
+        given = [text for pair in flags.items() if pair[1] is not None for text in map(str, pair)]
+        anew = shlex.join(["python", "prepare_dataset.py", *given, "--force"])
         out = Path(out or _default_out(dataset, raw, patch_size))
         out.mkdir(parents=True, exist_ok=True)
         wanted = Manifest(
@@ -157,11 +146,7 @@ def prepare(
 
 
 def prepared_folder(dataset: str | Path, patch_size: int = 256) -> Path:
-    """Returns where `prepare` puts the patches of pictures, unless told otherwise.
-
-    Args:
-        dataset: a folder or glob of pictures.
-        patch_size: as given to `prepare`.
+    """Returns where `prepare` puts the patches of a folder or glob of pictures by default.
 
     Raises:
         DataError: there are no pictures.
@@ -182,12 +167,6 @@ def _check_sides(raw: RawData, patch_size: int) -> None:
             f"--patchsize must be at most twice as large as the pictures; the largest one has "
             f"{largest} pixels on its longer side. Received: --patchsize {patch_size}"
         )
-
-
-def _command(flags: Mapping[str, object]) -> str:
-    """The command line that makes a data set anew, for a shell."""
-    given = [part for flag, value in flags.items() if value is not None for part in (flag, value)]
-    return shlex.join(["python", "prepare_dataset.py", *map(str, given), "--force"])
 
 
 def _default_out(dataset: str | Path, raw: RawData, patch_size: int) -> Path:
@@ -223,7 +202,12 @@ def _describe_ranges(manifest: Manifest) -> list[str]:
     groups: dict[str, list[Source]] = collections.defaultdict(list)
     for source in manifest.sources:
         if source.dtype:
-            groups[_range_of(source, manifest.white)].append(source)
+            text = str(source.value_range)
+            if source.value_range.is_of(source.dtype):
+                text = ""
+            elif manifest.white is None and source.dtype == "float32":
+                text = "black and white at their lowest and highest value"
+            groups[text].append(source)
     whole = groups.pop("", [])
     if not groups:
         return []
@@ -241,12 +225,3 @@ def _describe_ranges(manifest: Manifest) -> list[str]:
     if manifest.white is None:
         line += " If a white is another one, say --white N."
     return [line]
-
-
-def _range_of(source: Source, white: float | None) -> str:
-    """The range of a picture in words; empty if it is the whole one of its file's dtype."""
-    if source.value_range.is_of(source.dtype):
-        return ""
-    if white is None and source.dtype == "float32":
-        return "black and white at their lowest and highest value"
-    return str(source.value_range)

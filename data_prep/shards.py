@@ -26,18 +26,9 @@ _OWN_NAME = re.compile(rf"\.?patches-(\d+)-\d+\b.*{re.escape(RECORD_SUFFIX)}")
 
 @dataclasses.dataclass(frozen=True)
 class Chunk:
-    """Pictures that are converted together, into shards of their own.
+    """Pictures that are converted together, into shards of their own in an existing folder."""
 
-    Args:
-        number: of the chunk, unique in the output folder.
-        raw: the pictures.
-        out: existing folder for the shards.
-        patch_size: height and width of a patch, in pixels.
-        stride: distance of neighbouring patches, in pixels.
-        offset: distance of the first patch from the top and left edge, in pixels.
-    """
-
-    number: int
+    number: int  # unique in the folder
     raw: RawData
     out: Path
     patch_size: int
@@ -59,17 +50,8 @@ def write_chunk(chunk: Chunk, reads: Callable[[int], None] = lambda index: None)
 
     Only one picture is in memory at a time: its patches go to a temporary file without a name,
     which is gone whenever the process ends, and from there, in random order, to the shards. The
-    order depends on the chunk's number and pictures alone.
-
-    Args:
-        chunk: the pictures.
-        reads: is told the place of each picture before it is read, and their number at the end.
-
-    Returns:
-        The entries for the manifest; a file that cannot be read is among the failed ones.
-
-    Raises:
-        OSError: the shards cannot be written.
+    order depends on the chunk's number and pictures alone. `reads` is told the place of each
+    picture before it is read, and their number at the end.
     """
     sources, failed, total = [], [], 0
     size, stride, offset = chunk.patch_size, chunk.stride, chunk.offset
@@ -80,12 +62,7 @@ def write_chunk(chunk: Chunk, reads: Callable[[int], None] = lambda index: None)
             try:
                 stat = path.stat()
                 stored, value_range = chunk.raw.read(path)
-                height, width = stored.shape[:2]
-                if is_too_small(max(height, width), size):
-                    raise ImageError(
-                        f"is {width} x {height} pixels: too small for patches of {size}."
-                    )
-                image = pad(convert(stored, chunk.raw.dtype), size)
+                image = convert(padded(stored, size), chunk.raw.dtype)
             except Exception as error:  # one bad file must not end the others
                 failed.append(Failure(name, _reason(error, path)))
                 continue
@@ -146,21 +123,8 @@ def shard_files(out: Path) -> dict[Path, int]:
     return {path: int(match[1]) for path, match in matches.items() if match}
 
 
-def is_too_small(longest_side: int, size: int) -> bool:
-    """Whether a picture is so much smaller than a patch that it is not padded to one.
-
-    A patch of the usual size is made of any picture, and a larger one of those that are at least
-    half as long: what is repeated more often than that is a pattern of mirrors, and no picture.
-    """
-    return size > max(PADDED_SIZE, 2 * longest_side)
-
-
 def convert(image: np.ndarray, dtype: str) -> np.ndarray:
     """Gives a picture the dtype of its data set, white staying white.
-
-    Args:
-        image: uint8, uint16 (full range) or float32 ([0, 1]), any shape.
-        dtype: `uint8`, `uint16` or `float32`, at least as wide as the picture's.
 
     Raises:
         ImageError: values would be lost, or are not finite.
@@ -176,29 +140,33 @@ def convert(image: np.ndarray, dtype: str) -> np.ndarray:
     raise ImageError(f"is a {image.dtype} picture in a data set of {dtype}.")
 
 
-def pad(image: np.ndarray, size: int) -> np.ndarray:
-    """Reflects a picture [H, W, C] at the bottom and right, to `size` pixels at least.
+def is_too_small(longest_side: int, size: int) -> bool:
+    """Whether a picture is so much smaller than a patch that it is not padded to one.
 
-    It is reflected again and again if need be, down to a single pixel.
+    A patch of the usual size is made of any picture, and a larger one of those that are at least
+    half as long: what is repeated more often than that is a pattern of mirrors, and no picture.
     """
-    missing = [(0, max(0, size - length)) for length in image.shape[:2]]
-    return np.pad(image, [*missing, (0, 0)], mode="reflect") if np.any(missing) else image
+    return size > max(PADDED_SIZE, 2 * longest_side)
+
+
+def padded(image: np.ndarray, size: int) -> np.ndarray:
+    """Reflects a picture [H, W, C] at the bottom and right, as often as need be for a patch.
+
+    Raises:
+        ImageError: it is too small for that.
+    """
+    height, width = image.shape[:2]
+    if is_too_small(max(height, width), size):
+        raise ImageError(f"is {width} x {height} pixels: too small for patches of {size}.")
+    missing = [(0, max(0, size - height)), (0, max(0, size - width)), (0, 0)]
+    return np.pad(image, missing, mode="reflect") if np.any(missing) else image
 
 
 def cut(image: np.ndarray, size: int, stride: int, offset: int) -> Iterator[np.ndarray]:
-    """Cuts all patches with corners at offset + k·stride that lie within a picture.
+    """Yields the patches with corners at offset + k·stride that lie within a picture, row by row.
 
     Along an axis that is too short for even the first of them, the patch at the far edge is
     taken. So every picture that is as large as a patch gives some.
-
-    Args:
-        image: [H, W, C], any dtype; H and W of at least `size`.
-        size: height and width of a patch.
-        stride: distance of neighbouring patches.
-        offset: distance of the first patch from the top and left edge.
-
-    Yields:
-        Views [size, size, C], row after row.
     """
     for top in _corners(image.shape[0], size, stride, offset):
         for left in _corners(image.shape[1], size, stride, offset):

@@ -26,15 +26,8 @@ _BLOCK_NAME = "[0-9][0-9][0-9][0-9]_[0-9][0-9].png"
 def write_pairs(source: str | Path, out: str | Path, *, force: bool = False) -> str:
     """Writes block m of picture n as `OUT/noisy/NNNN_MM.png` and `OUT/clean/NNNN_MM.png`.
 
-    Does nothing if the pairs in `out` are complete and made of the same two files.
-
-    Args:
-        source: folder with the two `.mat` files of SIDD's validation data.
-        out: folder to write to, made with its parents.
-        force: whether to write the pairs in any case.
-
-    Returns:
-        A line that says what was done.
+    `source` is the folder with the two `.mat` files of SIDD's validation data. Nothing is done if
+    the pairs in `out` are complete and made of these two, unless `force`. Returns what was done.
 
     Raises:
         DataError: a file is missing or broken, or the two do not fit together.

@@ -28,12 +28,7 @@ _LARGEST_PATCH = 2**24
 
 
 def patch_order(chunk: int, patches: int) -> np.ndarray:
-    """Returns the order in which the patches of a chunk are stored: always the same permutation.
-
-    Args:
-        chunk: int, the chunk's number.
-        patches: int, how many patches all its pictures together give.
-    """
+    """Returns the order in which the `patches` of a chunk of that number are stored."""
     return np.random.default_rng((_SHUFFLE_SEED, chunk)).permutation(patches)
 
 
@@ -42,34 +37,20 @@ class Source:
     """A picture file whose patches are in the data set.
 
     The defaults are for data sets of versions that did not store these fields.
-
-    Args:
-        path: relative to the data set's root where it lies below it, with forward slashes.
-        size: bytes.
-        mtime_ns: time of its last change, in nanoseconds since 1970.
-        patches: how many were cut from it.
-        padded: whether it was smaller than a patch and was reflect-padded.
-        chunk: number of the group of files that share shards.
-        first: number of its first patch among those of its chunk, before they are shuffled.
-        dtype: of the file's pixels, a key of `DTYPES`.
-        black: the value in the file that became 0 in the patches.
-        white: the value in the file that became the largest one, or 1 in floats.
-        pixels: how many it has, padding included.
-        uncovered: how many of them lie in no patch.
     """
 
-    path: str
-    size: int
-    mtime_ns: int
-    patches: int
-    padded: bool
-    chunk: int
-    first: int = -1
-    dtype: str = ""
-    black: float = 0.0
-    white: float = 1.0
-    pixels: int = 0
-    uncovered: int = 0
+    path: str  # relative to the data set's root if it lies below it, with forward slashes
+    size: int  # bytes
+    mtime_ns: int  # time of its last change, in nanoseconds since 1970
+    patches: int  # how many were cut from it
+    padded: bool  # whether it was smaller than a patch and was reflect-padded
+    chunk: int  # number of the group of files that share shards
+    first: int = -1  # its first patch among those of its chunk, before they are shuffled
+    dtype: str = ""  # of the file's pixels, a key of `DTYPES`
+    black: float = 0.0  # the value in the file that became 0 in the patches
+    white: float = 1.0  # the value in the file that became the largest one, or 1 in floats
+    pixels: int = 0  # how many it has, padding included
+    uncovered: int = 0  # how many of them lie in no patch
 
     @property
     def value_range(self) -> ValueRange | None:
@@ -98,31 +79,18 @@ class Failure:
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-    """What a prepared data set was made of, and what it consists of; stored as JSON.
+    """What a prepared data set was made of, and what it consists of; stored as JSON."""
 
-    Args:
-        kind: `SIDD`, `DND` or `folder`.
-        root: folder that the source paths are relative to.
-        patch_size: height and width of a patch, in pixels.
-        stride: distance of neighbouring patches, in pixels.
-        offset: distance of the first patch from the top and left edge, in pixels.
-        dtype: a key of `DTYPES`.
-        sources: the converted files.
-        shards: the record files.
-        failed: the files that could not be converted.
-        white: the value of white in the files as the user gave it; None if each tells by itself.
-    """
-
-    kind: str
-    root: str
-    patch_size: int
-    stride: int
-    offset: int
-    dtype: str
-    sources: tuple[Source, ...] = ()
-    shards: tuple[Shard, ...] = ()
-    failed: tuple[Failure, ...] = ()
-    white: float | None = None
+    kind: str  # `SIDD`, `DND` or `folder`
+    root: str  # folder that the source paths are relative to
+    patch_size: int  # height and width of a patch, in pixels
+    stride: int  # distance of neighbouring patches, in pixels
+    offset: int  # distance of the first patch from the top and left edge, in pixels
+    dtype: str  # a key of `DTYPES`
+    sources: tuple[Source, ...] = ()  # the converted files
+    shards: tuple[Shard, ...] = ()  # the record files
+    failed: tuple[Failure, ...] = ()  # the files that could not be converted
+    white: float | None = None  # in the files, as the user gave it; None if each tells by itself
 
     @classmethod
     def read(cls, folder: str | os.PathLike) -> "Manifest":
@@ -156,26 +124,8 @@ class Manifest:
         """Writes the manifest into `folder`, atomically."""
         write_json(Path(folder) / MANIFEST_NAME, {**_FORMAT, **dataclasses.asdict(self)})
 
-    def picture_of(self, shard: str, record: int) -> str:
-        """Returns the path of the picture that a patch, a record of a shard, was cut from.
-
-        Raises:
-            DataError: the manifest does not tell.
-        """
-        with contextlib.suppress(DataError):
-            patches = self.patches_of(shard)
-            if 0 <= record < len(patches):
-                return str(Path(self.root, patches[record][0]))
-        raise DataError(f"The manifest does not tell the picture of patch {record} of {shard}.")
-
     def patches_of(self, shard: str) -> list[tuple[str, int]]:
-        """Returns where each patch of a shard comes from.
-
-        Args:
-            shard: its name.
-
-        Returns:
-            For each patch the path of its picture below the root, and its number in that picture.
+        """Returns of each patch of a shard its picture's path below the root, and its number there.
 
         Raises:
             DataError: the manifest does not tell.
@@ -224,30 +174,21 @@ class Manifest:
 def _check_types(entry: Manifest | Source | Shard | Failure) -> None:
     """Checks the fields by their annotations."""
     for field in dataclasses.fields(entry):
-        value, kind = getattr(entry, field.name), field.type
+        value, kind, good = getattr(entry, field.name), field.type, False
         if kind is int:
             lowest = {"first": -1, "mtime_ns": -_MOST}.get(field.name, 0)
             good = type(value) is int and lowest <= value <= _MOST
         elif kind is bool:
             good = type(value) is bool
         elif kind is str:
-            good = type(value) is str and _can_be_a_name(value)
+            with contextlib.suppress(UnicodeEncodeError):  # a lone half of a character
+                good = type(value) is str and b"\0" not in os.fsencode(value)  # as in file names
         elif kind in (float, float | None):
-            if value is None:
-                good = kind is not float
-            else:
-                good = type(value) in (int, float) and abs(value) < _LARGEST_FLOAT
+            number = type(value) in (int, float) and abs(value) < _LARGEST_FLOAT
+            good = number or (value is None and kind is not float)
         else:
             continue
         if not good:
             shown = repr(value)
             shown = shown if len(shown) < 80 else f"{shown[:80]}…"
             raise ValueError(f"its {field.name} is {shown}")
-
-
-def _can_be_a_name(text: str) -> bool:
-    """Whether a text can be (in) a file's name here; lone halves of a character cannot."""
-    try:
-        return b"\0" not in os.fsencode(text)
-    except UnicodeEncodeError:
-        return False

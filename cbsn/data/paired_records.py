@@ -16,7 +16,7 @@ _LOOKED_AT = 64
 
 
 class PairedRecords:
-    """Two prepared data sets as one, whose patches have twice as many channels.
+    """Two prepared data sets as one: `Patches` with twice as many channels.
 
     The second must hold a picture for each of the first's, of the same name (but for its suffix)
     and size, prepared with the same patch size and stride. It may hold more. Where two shots were
@@ -27,10 +27,6 @@ class PairedRecords:
         second: the second ones, of any order.
         partners: of each patch of the first, the second's index, where those are made of the first
             and need no check; None to find them by the names of the pictures.
-
-    Attributes:
-        shots: 2.
-        paths, patch_size, dtype, counts: as `PatchRecords` has them, of the first shots.
 
     Raises:
         DataError: if they do not fit together, or are the same.

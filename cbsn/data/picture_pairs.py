@@ -22,15 +22,10 @@ Item = TypeVar("Item")
 
 @dataclasses.dataclass(frozen=True)
 class NamedPicture:
-    """A picture that is read when it is needed.
+    """A picture that is read when it is needed."""
 
-    Args:
-        place: str, where it lies, for messages.
-        read: returns it; raises ImageError if it cannot.
-    """
-
-    place: str
-    read: Callable[[], Picture]
+    place: str  # where it lies, for messages
+    read: Callable[[], Picture]  # raises ImageError if it cannot
 
 
 def find_named_pictures(pattern: str | Path, white: float | None = None) -> dict[str, NamedPicture]:

@@ -54,7 +54,7 @@ class Patches(Protocol):
 
 
 class PatchRecords:
-    """Random access to the patches of a data set, from any number of threads.
+    """Random access to the patches of a data set, as `Patches`, from any number of threads.
 
     `records[i]` takes tens of microseconds. Every access opens its file anew, reads one patch and
     verifies its checksum: so a data set may have more shards than a process may open files, and a
@@ -67,11 +67,6 @@ class PatchRecords:
         patch_size: height and width of the patches.
         dtype: of the patches, one of `DTYPES`' values.
         manifest: of the data set, where there is one; it tells whose patches they are.
-
-    Attributes:
-        paths, patch_size, dtype, manifest: as given.
-        shots: 1.
-        counts: how many patches each file holds.
 
     Raises:
         DataError: a file is missing, or does not consist of whole patches of this kind.
@@ -159,8 +154,9 @@ class PatchRecords:
         path, number = self._locate(index)
         text = f"record {number} of {path}"
         if self.manifest:
-            with contextlib.suppress(DataError):
-                text += f" ({self.manifest.picture_of(path.name, number)})"
+            with contextlib.suppress(DataError, IndexError):
+                picture, _ = self.manifest.patches_of(path.name)[number]
+                text += f" ({Path(self.manifest.root, picture)})"
         return text
 
     def patches(self) -> list[tuple[str, int]]:

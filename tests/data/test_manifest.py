@@ -122,20 +122,15 @@ SHARD = MANIFEST.shards[0].name
 
 
 def test_a_patch_has_a_picture():
-    assert [MANIFEST.picture_of(SHARD, record) for record in range(4)] == ["photos/a/b.png"] * 4
+    assert sorted(MANIFEST.patches_of(SHARD)) == [("a/b.png", number) for number in range(4)]
 
 
 def test_an_untold_picture_is_an_error():
     old = dataclasses.replace(MANIFEST.sources[0], first=-1)
     older = dataclasses.replace(MANIFEST, sources=(old,))
-    for manifest, shard, record in (
-        (MANIFEST, SHARD, 4),
-        (MANIFEST, SHARD, -1),
-        (MANIFEST, "other.tfrecords", 0),
-        (older, SHARD, 0),
-    ):
-        with pytest.raises(DataError, match=rf"not tell the picture of patch {record} of {shard}"):
-            manifest.picture_of(shard, record)
+    for manifest, shard in ((MANIFEST, "other.tfrecords"), (older, SHARD)):
+        with pytest.raises(DataError, match=rf"does not tell whose patches {shard} holds"):
+            manifest.patches_of(shard)
 
 
 def test_manifests_of_the_first_version_are_read(tmp_path):

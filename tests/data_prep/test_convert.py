@@ -14,7 +14,9 @@ from data_prep import convert, shards, sources
 from data_prep.convert import LOCK_NAME
 from data_prep.prepare import prepare
 from data_prep.shards import Chunk
+from data_prep.sources import RawData
 
+READ = RawData.read
 SIZE = {"patch_size": 16, "stride": 16}
 
 
@@ -206,31 +208,32 @@ def test_a_data_set_in_use_stays_until_nobody_reads_it(done, out, save, content)
 def test_interrupted_run_keeps_its_chunks_and_goes_on(photos, out, monkeypatch, content):
     calls = []
 
-    def interrupted(path, white):
+    def interrupted(raw, path):
         calls.append(path)
         if len(calls) == 4:
             raise KeyboardInterrupt
-        return READ(path, white)
+        return READ(raw, path)
 
-    monkeypatch.setattr(sources, "read_rgb", interrupted)
+    monkeypatch.setattr(RawData, "read", interrupted)
     with pytest.raises(KeyboardInterrupt):
         prepare(photos, out=out, **SIZE)
     assert sum(content(out).values()) == 4
     names = {LOCK_NAME, MANIFEST_NAME, "patches-00000-00.tfrecords"}
     assert {path.name for path in out.iterdir()} == names
-    monkeypatch.setattr(sources, "read_rgb", READ)
+    monkeypatch.undo()
+    monkeypatch.setattr(convert, "CHUNK_FILES", 2)
     assert "already done: 2" in prepare(photos, out=out, **SIZE).summary
     assert content(out) == dict.fromkeys(range(6), 2)
 
 
 @pytest.mark.parametrize("error", [MemoryError, RecursionError, SystemError, ZeroDivisionError])
 def test_whatever_a_file_raises_makes_it_a_failed_one(photos, out, monkeypatch, content, error):
-    def read(path, white):
+    def read(raw, path):
         if path.name == "3.png":
             raise error("as\nit happens")
-        return READ(path, white)
+        return READ(raw, path)
 
-    monkeypatch.setattr(sources, "read_rgb", read)
+    monkeypatch.setattr(RawData, "read", read)
     (failure,) = prepare(photos, out=out, **SIZE).failed
     assert failure.reason == f"cannot be read ({error.__name__}: as it happens)."
     assert content(out) == dict.fromkeys([0, 1, 2, 4, 5], 2)
@@ -258,14 +261,13 @@ def test_result_does_not_depend_on_the_number_of_processes(done, out, tmp_path):
         assert (out / name).read_bytes() == (tmp_path / "two" / name).read_bytes()
 
 
-def read_or_die(path, white=None):
-    """In a process of its own, where nothing can be patched."""
-    if path.name in ("1.png", "4.png"):
-        os._exit(9)
-    return READ(path, white)
+class Deadly(RawData):
+    """For processes of their own, where nothing can be patched."""
 
-
-READ = sources.read_rgb
+    def read(self, path):
+        if path.name in ("1.png", "4.png"):
+            os._exit(9)
+        return super().read(path)
 
 
 @pytest.mark.slow
@@ -273,7 +275,7 @@ READ = sources.read_rgb
 def test_a_file_that_ends_its_process_is_named_and_the_others_go_on(
     photos, out, monkeypatch, content, workers
 ):
-    monkeypatch.setattr(sources, "read_rgb", read_or_die)
+    monkeypatch.setattr(sources, "RawData", Deadly)
     report = prepare(photos, out=out, workers=workers, **SIZE)
     assert [failure.path for failure in report.failed] == ["1.png", "4.png"]
     assert "ended the process that read it" in str(report)

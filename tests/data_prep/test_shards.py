@@ -13,20 +13,22 @@ from data_prep.shards import (
     convert,
     cut,
     is_too_small,
-    pad,
+    padded,
     shard_files,
     uncovered,
     write_chunk,
 )
-from data_prep.sources import RawData, read_rgb
+from data_prep.sources import RawData, find_raw
 
 
-def read(path):
-    """An image of 8x12 pixels that all hold the number in the file."""
-    text = path.read_text()
-    if not text:
-        raise ImageError(f"{path}: is empty.")
-    return np.full((8, 12, 3), int(text), np.uint8), ValueRange(0.0, 255.0)
+class Texts(RawData):
+    """Images of 8x12 pixels that all hold the number in their file."""
+
+    def read(self, path):
+        text = path.read_text()
+        if not text:
+            raise ImageError(f"{path}: is empty.")
+        return np.full((8, 12, 3), int(text), np.uint8), ValueRange(0.0, 255.0)
 
 
 @pytest.fixture
@@ -36,7 +38,7 @@ def chunk(tmp_path):
     files = tuple(sorted(tmp_path.glob("*.txt")))
     out = tmp_path / "out"
     out.mkdir()
-    raw = RawData("folder", tmp_path, files, read, len, "uint8")
+    raw = Texts("folder", tmp_path, files, "uint8")
     return Chunk(number=7, raw=raw, out=out, patch_size=4, stride=4, offset=0)
 
 
@@ -142,7 +144,7 @@ def test_axis_too_short_for_the_offset_gives_its_last_patch():
 @pytest.mark.parametrize("shape", [(1, 1), (1, 9), (3, 20), (7, 7), (8, 5)])
 def test_small_pictures_are_reflected_to_one_patch_high_or_wide(shape):
     image = coordinates(*shape)
-    patches = list(cut(pad(image, 8), size=8, stride=100, offset=3))
+    patches = list(cut(padded(image, 8), size=8, stride=100, offset=3))
     assert [patch.shape for patch in patches] == [(8, 8, 3)]
     height, width = min(shape[0], 8), min(shape[1], 8)
     left = patches[0][0, 0, 1]  # a long side is cut where the offset says
@@ -153,13 +155,14 @@ def test_small_pictures_are_reflected_to_one_patch_high_or_wide(shape):
 
 def test_picture_of_a_patchs_size_is_one_patch():
     image = coordinates(8, 8)
-    assert pad(image, 8) is image
+    assert padded(image, 8) is image
     (patch,) = cut(image, size=8, stride=5, offset=3)
     np.testing.assert_array_equal(patch, image)
 
 
 def test_patches_of_a_sidd_picture_are_the_references(golden):
-    image, _ = read_rgb(golden("records/0002_NOISY_SRGB_010.PNG"))
+    path = golden("records/0002_NOISY_SRGB_010.PNG")
+    image, _ = find_raw(path, "").read(path)
     hashes = [hashlib.sha256(p.tobytes()).hexdigest()[:16] for p in cut(image, 256, 200, 10)]
     assert hashes == ["d36fa679f8f7e2d7", "07b1a5936e99921f"]
 

@@ -5,7 +5,7 @@ import tifffile
 from PIL import Image
 
 from cbsn.errors import DataError, ImageError
-from data_prep.sources import find_raw, read_rgb
+from data_prep.sources import find_raw
 
 GRAY8 = np.arange(6, dtype=np.uint8).reshape(2, 3)
 GRAY16 = GRAY8.astype(np.uint16) * 1000
@@ -81,11 +81,13 @@ def test_broken_headers_do_not_stop_the_search(tmp_path, content):
 
 
 def test_gray_is_repeated_and_alpha_dropped(tmp_path):
-    gray, value_range = read_rgb(save(tmp_path / "gray.png", GRAY16 * 13))
+    save(tmp_path / "gray.png", GRAY16 * 13)
+    raw = find(tmp_path)
+    gray, value_range = raw.read(tmp_path / "gray.png")
     np.testing.assert_array_equal(gray, np.stack([GRAY16 * 13] * 3, axis=-1))
     assert value_range.is_of(np.uint16)
     rgba = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
-    color, _ = read_rgb(save(tmp_path / "rgba.png", rgba))
+    color, _ = raw.read(save(tmp_path / "rgba.png", rgba))
     np.testing.assert_array_equal(color, rgba[..., :3])
 
 
@@ -93,7 +95,7 @@ def test_broken_picture_is_an_error(tmp_path):
     path = save(tmp_path / "x.png", GRAY8)
     path.write_bytes(path.read_bytes()[:40])
     with pytest.raises(ImageError, match=r"x\.png"):
-        read_rgb(path)
+        find(tmp_path).read(path)
 
 
 def test_noisy_pictures_of_sidd(tmp_path):

@@ -13,12 +13,12 @@ import scipy.io
 import tifffile
 from PIL import Image
 
+from cbsn.data.dnd import open_noisy
 from cbsn.data.manifest import Manifest, Shard
 from cbsn.data.mat_files import load_mat, read_blocks
 from cbsn.data.records import PatchRecords
 from cbsn.errors import DataError, ImageError
 from cbsn.images.image_files import Picture, read_header, read_picture, write_picture
-from data_prep.sources import read_dnd
 from tests.fuzz.mutate import png_chunks, png_of
 
 GRAY = np.random.default_rng(0).integers(0, 2**16, (12, 9)).astype(np.uint16)
@@ -202,17 +202,18 @@ def test_an_empty_part_of_an_hdf5_file(tmp_path):
     for name, options in (("good", {"compression": "gzip"}), ("sum", {"fletcher32": True})):
         with h5py.File(tmp_path / f"{name}.mat", "w") as file:
             file.create_dataset("InoisySRGB", data=values, chunks=(3, 3, 3), **options)
-    assert read_dnd(tmp_path / "good.mat")[0].shape == (6, 6, 3)
-    with pytest.raises(ImageError, match="not as MATLAB"):
-        read_dnd(tmp_path / "sum.mat")
+    with open_noisy(tmp_path / "good.mat") as noisy:
+        assert noisy[()].shape == (3, 6, 6)
+    with pytest.raises(ImageError, match="not as MATLAB"), open_noisy(tmp_path / "sum.mat"):
+        pass
     with h5py.File(tmp_path / "good.mat") as file:
         size = file["InoisySRGB"].id.get_chunk_info(0).size
     content = (tmp_path / "good.mat").read_bytes()
     entry = struct.pack("<II", size, 0) + bytes(32)  # with the filters left out, and the place
     assert content.count(entry) == 1
     (tmp_path / "good.mat").write_bytes(content.replace(entry, bytes(len(entry))))
-    with pytest.raises(ImageError, match="no readable"):
-        read_dnd(tmp_path / "good.mat")
+    with pytest.raises(ImageError, match="no readable"), open_noisy(tmp_path / "good.mat"):
+        pass
 
 
 @pytest.mark.parametrize("compression", [None, "zlib"])
