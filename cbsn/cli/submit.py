@@ -2,14 +2,13 @@
 
 import argparse
 import functools
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cbsn.cli.flags import MODEL, add_denoising, add_gpu, new_parser, run
 from cbsn.errors import check_number
 
 if TYPE_CHECKING:
     from cbsn.evaluation.submit.submission import Submission
-    from cbsn.inference.denoiser import Denoiser
 
 _LARGEST_SEED = 2**64 - 1
 
@@ -33,9 +32,18 @@ def main(flags: argparse.Namespace) -> None:
     options = DenoiseOptions.pop({**vars(flags), "rounding": rounding})
     denoiser = Denoiser.load(flags.model_path, options)
     print(denoiser.choices, flush=True)
-    settings = _settings(denoiser)
-    if flags.benchmark == "sidd":
-        settings["rounding"] = flags.rounding
+    settings = {
+        "rounding": flags.rounding,
+        "seed": options.seed,
+        "r3": denoiser.r3,
+        "self_ensemble": options.self_ensemble,
+        "tile": options.tile,
+        "precision": denoiser.network.dtype_policy.name,
+        "engine": denoiser.engine,
+    }
+    if not denoiser.strength.is_whole:  # else as in submissions begun before there was such a flag
+        settings["strength"] = options.strength
+        settings["color_strength"] = options.color_strength
     model = {"path": flags.model_path, "sha256": denoiser.sha256()}
     # A dark part is not to be taken for one of another value range.
     denoise = functools.partial(denoiser, white=value_range(submission.DTYPE))
@@ -57,27 +65,6 @@ def _submission(flags: argparse.Namespace) -> "Submission":
         "MachineSpecs": flags.machine_specs,
     }
     return SiddSubmission(**taken, layouts=flags.layouts, texts=texts)
-
-
-def _settings(denoiser: "Denoiser") -> dict[str, Any]:
-    """The denoiser's options, with what was chosen in place of `auto`."""
-    from cbsn.inference.engines import choose_engine
-
-    options, network = denoiser.options, denoiser.network
-    precision = network.dtype_policy.name
-    engine, _ = choose_engine(options.engine, precision, has_loop=network.has_loop)
-    settings = {
-        "seed": options.seed,
-        "r3": denoiser.r3,
-        "self_ensemble": options.self_ensemble,
-        "tile": options.tile,
-        "precision": precision,
-        "engine": engine,
-    }
-    if not denoiser.strength.is_whole:  # else as in submissions begun before there was such a flag
-        settings["strength"] = options.strength
-        settings["color_strength"] = options.color_strength
-    return settings
 
 
 def make_parser() -> argparse.ArgumentParser:

@@ -3,14 +3,11 @@
 import dataclasses
 
 import numpy as np
-import scipy
+import scipy  # these two load their parts when they are used: some take a second
 import skimage
 
 from cbsn.errors import ConfigError, check_number
 from cbsn.value_range import ValueRange, value_range
-
-# SciPy and scikit-image load their parts when they are used: some take a second, and not all who
-# import this module measure something.
 
 _GAUSSIAN = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
 
@@ -27,6 +24,9 @@ SSIMS = {
 """By name: what scikit-image is told, and the side of the window in pixels."""
 
 _SCALE_OF_SSIM = 256
+_LARGEST_RANGE = 1e9  # beyond all that files hold
+_FLOAT_STEPS = 255.0  # to which pictures of floats are rounded, as if they were saved in 8 bits
+_ROUNDINGS = {"round": np.rint, "floor": np.floor, "none": None}
 
 
 def psnr(clean: np.ndarray, denoised: np.ndarray, data_range: float | None = None) -> float:
@@ -102,15 +102,6 @@ def _made_smaller(picture: np.ndarray) -> np.ndarray:
     return averaged[::factor, ::factor]
 
 
-_ROUNDINGS = {"round": np.rint, "floor": np.floor, "none": None}
-
-_LARGEST_RANGE = 1e9
-"""Beyond all that files hold."""
-
-_FLOAT_STEPS = 255.0
-"""Steps to which pictures of floats are rounded, as if they were saved in 8 bits."""
-
-
 @dataclasses.dataclass(frozen=True)
 class Conventions:
     """How a denoised picture is made comparable with the clean one, and compared.
@@ -142,11 +133,10 @@ class Conventions:
 
     def __post_init__(self):
         for field, known in (("rounding", _ROUNDINGS), ("color", ("rgb", "luma")), ("ssim", SSIMS)):
-            if getattr(self, field) not in known:
-                raise ConfigError(
-                    f"--{field} takes {', '.join(known)}. "
-                    f"Received: --{field} {getattr(self, field)}"
-                )
+            value = getattr(self, field)
+            if value not in known:
+                accepted = ", ".join(known)
+                raise ConfigError(f"--{field} takes {accepted}. Received: --{field} {value}")
         check_number("--border", self.border, 0)
         if self.data_range not in ("dtype", "clean"):
             try:
@@ -161,12 +151,9 @@ class Conventions:
 
     @classmethod
     def choose(cls, synthetic: bool, **settings: str | bool | int | None) -> "Conventions":
-        """Returns the usual conventions for a kind of pictures.
+        """Returns the usual conventions for real or synthetic noise, but for settings not None.
 
-        Args:
-            synthetic: whether noise is added to clean pictures. Such floats stand for no file, and
-                are neither rounded nor clipped, unless the settings say so.
-            **settings: of this class; None for what is usual.
+        Floats of synthetic noise stand for no file, and are neither rounded nor clipped.
         """
         usual = {"rounding": "none", "clip": False} if synthetic else {}
         given = {name: value for name, value in settings.items() if value is not None}
@@ -182,12 +169,7 @@ class Conventions:
     def levels(self, picture: np.ndarray, dtype: np.dtype) -> np.ndarray:
         """Returns a denoised picture as float64 in the units of the clean one, rounded and clipped.
 
-        Args:
-            picture: [H, W, C], of the clean one's dtype, or floats in units of [0, 1].
-            dtype: of the clean picture.
-
-        Raises:
-            ValueError: if it is of 8 bits and the clean one of 16, or the like.
+        It is of the clean one's dtype, or floats in units of [0, 1].
         """
         peak = value_range(dtype)
         values = picture.astype(np.float64)
@@ -209,11 +191,7 @@ class Conventions:
         return dataclasses.replace(self, data_range=repr(peak))
 
     def psnr_and_ssim(self, clean: np.ndarray, denoised: np.ndarray) -> tuple[float, float]:
-        """Returns PSNR in dB, infinite where equal, and SSIM.
-
-        Args:
-            clean: [H, W, 1 or 3], uint8, uint16 or float in [0, 1].
-            denoised: same shape; as for `levels`.
+        """Returns PSNR in dB, infinite where equal, and SSIM, of pictures [H, W, 1 or 3].
 
         Raises:
             ValueError: if shapes or depths differ, the pictures are too small, or the clean one is

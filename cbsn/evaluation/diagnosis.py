@@ -1,7 +1,7 @@
 """Whether a denoised picture is to be trusted, where there is no clean one to compare with."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -48,22 +48,22 @@ class Diagnosis:
     whatever the dtype. What can't be told is None.
 
     Attributes:
-        removed: float, standard deviation of the residual (noisy less denoised), in levels.
-        removal: `Removal`, what was removed within small cells, and the noise that is there.
-        structure: float, share of the contrast of the denoised picture's edges that was removed;
-            0 for an ideal denoiser, whatever the noise; towards 1 with blurring, a little below 0
-            where noise was left or edges were sharpened. It is that of the mean of the channels;
-            texture that was removed entirely is not in it, but in `removal`.
-        structure_error: float, its standard error.
-        noise_left: float, roughness of the denoised picture as a share of the noisy one's (root
-            mean square, within 8 × 8 px), in the smoothest places: 1 where nothing was removed. In
+        removed: standard deviation of the residual (noisy less denoised), in levels.
+        removal: what was removed within small cells, and the noise that is there.
+        structure: share of the contrast of the denoised picture's edges that was removed, of the
+            mean of the channels: 0 for an ideal denoiser, whatever the noise; towards 1 with
+            blurring, a little below 0 where noise was left or edges were sharpened. Texture that
+            was removed entirely is not in it, but in `removal`.
+        structure_error: its standard error.
+        noise_left: roughness of the denoised picture as a share of the noisy one's (root mean
+            square, within 8 × 8 px), in the smoothest places: 1 where nothing was removed. In
             pictures with texture everywhere, where the noise is weak, it is that texture.
-        shift: float, by how many levels the denoised picture is brighter than the noisy one is on
-            average, in flat places of that channel and tone where this is most certain. Only what
-            neither clipping nor skewed noise explains; 0 where they explain all.
-        shift_error: float, its standard error, in levels.
+        shift: by how many levels the denoised picture is brighter than the noisy one on average,
+            in flat places of that channel and tone where this is most certain. Only what neither
+            clipping nor skewed noise explains; 0 where they explain all.
+        shift_error: its standard error, in levels.
         shift_channel: `"red"`, `"green"`, `"blue"` or `"gray"`.
-        shift_tone: float, the denoised picture's brightness there, in levels.
+        shift_tone: the denoised picture's brightness there, in levels.
         mean_shift: for each channel, the mean of such shifts over all tones, in levels.
         checkerboard: by stride, in pixels: root mean square in levels of a pattern of that period
             (and of none that is shorter) that is in the mean of the denoised channels, and not in
@@ -164,15 +164,13 @@ class Diagnosis:
             "checkerboard": {str(k): _rounded(each, 2) for k, each in self.checkerboard.items()},
         }
 
-    def _findings(self) -> list[tuple[int, str]]:
+    def _findings(self) -> Iterator[tuple[int, str]]:
         """Of each figure: 0 for fine, 1 for a little, 2 for clearly amiss; and the words."""
-        return [
-            self._of_removed(),
-            self._of_structure(),
-            self._of_noise(),
-            self._of_shift(),
-            self._of_checkerboard(),
-        ]
+        yield self._of_removed()
+        yield self._of_structure()
+        yield self._of_noise()
+        yield self._of_shift()
+        yield self._of_checkerboard()
 
     def _of_removed(self) -> tuple[int, str]:
         if self.removed < _NOTHING:
@@ -195,13 +193,14 @@ class Diagnosis:
     def _of_structure(self) -> tuple[int, str]:
         if self.structure is None:
             return 0, "Structure in what was removed: there are too few edges to tell."
-        degree = _degree(self.structure - 2 * self.structure_error, _STRUCTURE)
-        words = (
+        degree, words = _verdict(
+            self.structure - 2 * self.structure_error,
+            _STRUCTURE,
             f" (none to speak of: not certain to be above {_STRUCTURE[0]})",
             ": the picture was smoothed a little",
             ": the picture was smoothed; edges can be seen in the residual. Train longer, or a "
             "larger network",
-        )[degree]
+        )
         if not degree and self.removal.degree:
             words = ". This is about the edges that are left, not about the texture that was lost"
         return degree, (
@@ -212,31 +211,32 @@ class Diagnosis:
     def _of_noise(self) -> tuple[int, str]:
         if self.noise_left is None:
             return 0, "Noise left: the picture is too small, or has no noise, to tell."
-        degree = _degree(self.noise_left, _NOISE_LEFT)
-        words = (
+        degree, words = _verdict(
+            self.noise_left,
+            _NOISE_LEFT,
             f" (none to speak of: below {_NOISE_LEFT[0]})",
             ": a little is left; or fine texture, where the noise is weak",
             ": noise was left, unless the picture is fine texture all over. Blind spots see "
             "through noise that is correlated: train by train.py with a larger --stride_b",
-        )[degree]
+        )
         return degree, f"Noise left: {self.noise_left:.2f} of it, in the smoothest places{words}."
 
     def _of_shift(self) -> tuple[int, str]:
         if self.shift is None:
             return 0, "Brightness and colour: too few flat places that are not clipped to tell."
-        degree = _degree(abs(self.shift) - 3 * self.shift_error, _SHIFT)
         figure = f"{abs(self.shift):.1f} ± {self.shift_error:.1f} levels of 255"
-        if not degree:
-            return 0, (
-                f"Brightness and colour: fine; the largest shift that was measured, {figure}, is "
-                f"not certain to be above {_SHIFT[0]}."
-            )
         what = "it" if self.shift_channel == "gray" else self.shift_channel
-        return degree, (
-            f"Brightness and colour: where {what} is around {self.shift_tone:.0f}, {figure} too "
-            f"{'bright' if self.shift > 0 else 'dark'}: "
-            f"{'slightly shifted' if degree == 1 else 'shifted'}."
+        side = "bright" if self.shift > 0 else "dark"
+        place = f"where {what} is around {self.shift_tone:.0f}, {figure} too {side}"
+        degree, words = _verdict(
+            abs(self.shift) - 3 * self.shift_error,
+            _SHIFT,
+            f"fine; the largest shift that was measured, {figure}, is not certain to be above "
+            f"{_SHIFT[0]}",
+            f"{place}: slightly shifted",
+            f"{place}: shifted",
         )
+        return degree, f"Brightness and colour: {words}."
 
     def _of_checkerboard(self) -> tuple[int, str]:
         told = {stride: each for stride, each in self.checkerboard.items() if each is not None}
@@ -244,17 +244,22 @@ class Diagnosis:
             return 0, "Checkerboard: the picture is too small to tell."
         # Only the strongest: what is by chance stays far below the limits at each of the periods.
         stride = max(told, key=told.get)
-        degree = _degree(told[stride], _CHECKERBOARD)
-        words = (
+        degree, words = _verdict(
+            told[stride],
+            _CHECKERBOARD,
             f" (none to speak of: below {_CHECKERBOARD[0]})",
             ": faint",
             ": it can be seen in flat places. Denoise with --r3 if the recipe has it, or train "
             "longer",
-        )[degree]
-        return degree, (
-            f"Checkerboard: at most {told[stride]:.1f} levels of 255, at a period of {stride} px"
-            f"{words}."
         )
+        figure = f"{told[stride]:.1f} levels of 255, at a period of {stride} px"
+        return degree, f"Checkerboard: at most {figure}{words}."
+
+
+def _verdict(value: float, limits: tuple[float, float], *words: str) -> tuple[int, str]:
+    """How many of the limits are reached, and the words for that."""
+    degree = sum(value >= limit for limit in limits)
+    return degree, words[degree]
 
 
 def diagnose(
@@ -273,11 +278,9 @@ def diagnose(
         ValueError: for other pictures or strides, or floats that are not finite.
     """
     check_comparable("The diagnosis", noisy, denoised)
+    found = f"Received: {noisy.dtype} {noisy.shape}"
     if noisy.dtype not in (np.uint8, np.uint16) and noisy.dtype.kind != "f":
-        raise ValueError(
-            "The diagnosis takes uint8, uint16 or float pictures. "
-            f"Received: {noisy.dtype} {noisy.shape}"
-        )
+        raise ValueError(f"The diagnosis takes uint8, uint16 or float pictures. {found}")
     if noisy.ndim != 3 or noisy.shape[2] not in (1, 3) or min(noisy.shape[:2]) < SMALLEST:
         raise ValueError(
             f"The diagnosis takes pictures [H, W, 1 or 3] of {SMALLEST} px a side or more. "
@@ -287,8 +290,6 @@ def diagnose(
         raise ValueError(
             f"Strides are whole numbers, 2 or more, at least one. Received: strides={strides}"
         )
-    if not (np.isfinite(noisy).all() and np.isfinite(denoised).all()):
-        raise ValueError("The diagnosis takes finite values. Received: NaN or infinity")
     removal = Removal.of(noisy, denoised)
     noisy, denoised = (
         [to_levels(picture[..., c]) for c in range(picture.shape[2])]
@@ -344,11 +345,6 @@ def _mean_shift(shifts: list[tuple[int, float, float, float]]) -> float | None:
     if not shifts:
         return None
     return float(np.average([each[1] for each in shifts], weights=[each[3] for each in shifts]))
-
-
-def _degree(value: float, limits: tuple[float, float]) -> int:
-    """How many of the limits are reached."""
-    return sum(value >= limit for limit in limits)
 
 
 def _rounded(value: float | None, decimals: int) -> float | None:

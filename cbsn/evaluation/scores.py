@@ -5,8 +5,7 @@ import dataclasses
 import io
 import math
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
-from pathlib import Path
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,9 +15,8 @@ from cbsn.devices import peak_memory, reset_peak_memory
 from cbsn.errors import CbsnError, DataError, ImageError
 from cbsn.evaluation.conventions import Conventions
 from cbsn.evaluation.diagnosis import SMALLEST, Diagnosis, diagnose
-from cbsn.evaluation.lpips import LPIPS, cached_weights
+from cbsn.evaluation.lpips import LPIPS
 from cbsn.evaluation.methods import Method
-from cbsn.files import expanded
 from cbsn.value_range import to_unit, value_range
 
 _METRICS = {"psnr": ("PSNR", 2, 3), "ssim": ("SSIM", 4, 4), "lpips": ("LPIPS", 4, 4)}
@@ -34,12 +32,12 @@ class Scores:
     Args:
         method: str, name of the denoiser.
         parameters: int, of its network; None if it has none.
-        names: of the pictures.
-        psnr: of each picture, in dB; infinite where equal. Empty without clean pictures.
-        ssim: of each picture; empty without clean pictures.
-        lpips: of each picture, None where it was not taken; empty without clean pictures.
+        names: of the pictures, as all that follows is in their order.
+        psnr: in dB, infinite where equal. The metrics are empty without clean pictures.
+        ssim: from 0 to 1, which is equal.
+        lpips: 0 where equal, None where it was not taken.
         seconds: that each picture took; empty where that says nothing.
-        pixels: of each picture.
+        pixels: height times width.
         peak_gib: float, largest memory of the process meanwhile, with all that it had loaded
             before; None where that says nothing.
         diagnosis: what can be told without clean pictures, or None.
@@ -155,32 +153,14 @@ def csv_table(scores: Sequence[Scores]) -> str:
     return file.getvalue()
 
 
-Metric = Callable[[np.ndarray, np.ndarray], float | None]
-
-
-def choose_lpips(wanted: bool | None, weights: Path | None) -> Metric | None:
-    """Returns what takes LPIPS of a pair, or None for a gray one that has none; or no metric.
-
-    Args:
-        wanted: whether to take it; None to take it of pictures in colour, if there are weights.
-        weights: their file; None for those in the cache, which are fetched if it is wanted.
-    """
-    if wanted is False or (wanted is None and weights is None and not cached_weights().exists()):
-        return None
-    metric = LPIPS.load(None if weights is None else expanded(weights))
-
-    def measure(clean: np.ndarray, denoised: np.ndarray) -> float | None:
-        return None if clean.shape[-1] == 1 and not wanted else metric(clean, denoised)
-
-    return measure
-
-
 def score(
     method: Method,
     pairs: PicturePairs,
     conventions: Conventions,
-    lpips: Metric | None,
     keep: Collection[int] = (),
+    *,
+    lpips: LPIPS | None = None,
+    lpips_of_gray: bool = False,
 ) -> tuple[Scores, dict[int, np.ndarray]]:
     """Denoises all pictures by a method, and measures them where there are clean ones.
 
@@ -215,7 +195,8 @@ def score(
             kept[index] = denoised
         if clean is not None:
             here = conventions.stretched(pairs.ranges[name], clean.dtype)
-            for key, value in _measure(name, clean, denoised, here, lpips).items():
+            metric = lpips if lpips_of_gray or clean.shape[-1] == 3 else None
+            for key, value in _measure(name, clean, denoised, here, metric).items():
                 figures[key].append(value)
         # Nothing can be said of what was left as it was, nor of what is too small.
         if noisy is not None and denoised is not given and min(noisy.shape[:2]) >= SMALLEST:
@@ -248,7 +229,7 @@ def _measure(
     clean: np.ndarray,
     denoised: np.ndarray,
     conventions: Conventions,
-    lpips: Metric | None,
+    lpips: LPIPS | None,
 ) -> dict[str, float | None]:
     advice = ""
     try:

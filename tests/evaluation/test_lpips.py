@@ -71,7 +71,7 @@ def published(arrays, tmp_path, monkeypatch, cache):
 @pytest.mark.parametrize(("name", "distance"), [("ex_p0", 0.7219), ("ex_p1", 0.1376)])
 def test_reference_distances(name, distance):
     clean, other = (to_rgb(read_picture(SHARED / "check" / f"{n}.png")) for n in ("ex_ref", name))
-    assert LPIPS.load(SHARED / "lpips_alex.npz")(clean, other) == pytest.approx(distance, abs=5e-5)
+    assert LPIPS(SHARED / "lpips_alex.npz")(clean, other) == pytest.approx(distance, abs=5e-5)
 
 
 def test_is_a_distance(lpips, random):
@@ -134,19 +134,19 @@ def test_damage_is_noticed(weights, tmp_path):
 
 def test_fetches_once(published, cache, arrays, random):
     a, b = random.integers(0, 256, (2, 40, 40, 3), "uint8")
-    distance = LPIPS.load()(a, b)
+    distance = LPIPS()(a, b)
     assert [*cache.iterdir()] == [lpips_weights.cached_weights()]
     fetched = read_weights(cache / "lpips_alex.npz")
     for name, array in arrays.items():
         np.testing.assert_array_equal(fetched[name], array)
     published.unlink()
-    assert LPIPS.load()(a, b) == distance
+    assert LPIPS()(a, b) == distance
 
 
 def test_keeps_nothing_but_the_right_file(published, cache):
     published.write_bytes(published.read_bytes()[:-1] + b"?")
     with pytest.raises(ModelError, match=r"sha256 file hash does not match.*--lpips_weights FILE"):
-        LPIPS.load()
+        LPIPS()
     assert not cache.exists()
 
 
@@ -157,11 +157,11 @@ def test_keeps_nothing_but_the_right_file(published, cache):
 def test_no_network(cache, monkeypatch, url, reason):
     monkeypatch.setattr(lpips_weights, "URL", url)
     with pytest.raises(ModelError, match=rf"{url}, which.*{reason}.*--lpips_weights FILE"):
-        LPIPS.load()
+        LPIPS()
     assert not cache.exists()
 
 
 def test_a_cache_that_cannot_be_written(published, cache):
     cache.write_text("a file")
     with pytest.raises(ModelError, match="CBSN_CACHE"):
-        LPIPS.load()
+        LPIPS()

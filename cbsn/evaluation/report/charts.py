@@ -15,17 +15,9 @@ import numpy as np
 
 VALIDATION = "validation_psnr"
 
-_NO_LOSSES = {
-    "step",
-    "learning_rate",
-    "steps_per_second",
-    "patches_per_second",
-    "skipped_steps",
-    "bad_records",
-    "peak_memory_gib",
-    "peak_gpu_memory_gib",
-}
-"""What `cbsn.training.logging` writes besides the terms of the loss."""
+# What `cbsn.training.logging` writes besides the terms of the loss.
+_NO_LOSSES = {"step", "learning_rate", "steps_per_second", "patches_per_second", "skipped_steps"}
+_NO_LOSSES |= {"bad_records", "peak_memory_gib", "peak_gpu_memory_gib"}
 
 _MOST_POINTS = 300
 _LOG_FROM = 30
@@ -74,11 +66,7 @@ class Chart:
 
 
 def training_charts(path: Path) -> list[Chart]:
-    """Returns the charts of a run's `metrics.jsonl`; none if it holds no values yet.
-
-    Raises:
-        OSError: if the file cannot be read.
-    """
+    """Returns the charts of a run's `metrics.jsonl`; none if it holds no values yet."""
     losses = read_curves(path)
     steps = [step for points in losses.values() for step, _ in points]
     validation = losses.pop(VALIDATION, None)

@@ -27,10 +27,6 @@ def write_contact_sheet(path: str | os.PathLike, pictures: Sequence[ReportPictur
     Pictures larger than `TILE` are cut, not reduced, as their noise is to be seen: at the place
     that is the worst for the first method. Very small ones are enlarged. A method that a picture
     lacks leaves a gap in its row.
-
-    Raises:
-        OSError: if the file cannot be written.
-        ValueError: if there is no picture.
     """
     if not pictures:
         raise ValueError("A contact sheet needs a picture. Received: none")
@@ -45,11 +41,11 @@ def write_contact_sheet(path: str | os.PathLike, pictures: Sequence[ReportPictur
         {label: _wrapped(picture.captions.get(label, ""), column) for label in labels}
         for picture in pictures
     ]
-    # Of each row: the tallest tile, and the lines of the name and the longest caption.
     tallest = [max(tile.height for tile in row.values()) for row in tiles]
-    lines = [1 + max(map(len, row.values())) for row in captions]
+    longest = [max(map(len, row.values())) for row in captions]
     heights = [
-        _GAP + number * _LINE + height for number, height in zip(lines, tallest, strict=True)
+        _GAP + _LINE + height + lines * _LINE
+        for height, lines in zip(tallest, longest, strict=True)
     ]
     top = _MARGIN + max(map(len, heads.values())) * _LINE
     width = 2 * _MARGIN + len(labels) * (column + _GAP) - _GAP

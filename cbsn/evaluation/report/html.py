@@ -26,31 +26,18 @@ from cbsn.files import atomic_path
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ReportContent:
-    """What a report shows, from its top to its end.
-
-    Args:
-        title: str.
-        facts: lines that say what was compared, and how.
-        table: rows of the scores, text by heading; all have the same headings. May be empty.
-        notes: lines of plain words, by heading; one with line breaks, a table, is shown as it is.
-        pictures: may be empty.
-        curves: by method, the `metrics.jsonl` of the run that trained it.
-    """
+    """What a report shows, from its top to its end; all but the title may be empty."""
 
     title: str
-    facts: Sequence[str]
-    table: Sequence[Mapping[str, str]]
-    notes: Mapping[str, Sequence[str]]
+    facts: Sequence[str]  # what was compared, and how
+    table: Sequence[Mapping[str, str]]  # rows of the scores, text by heading
+    notes: Mapping[str, Sequence[str]]  # by heading; a line with breaks is shown as a table
     pictures: Sequence[ReportPicture]
-    curves: Mapping[str, Path]
+    curves: Mapping[str, Path]  # by method, the `metrics.jsonl` of the run that trained it
 
 
 def write_report(path: str | os.PathLike, content: ReportContent) -> None:
-    """Writes a report, whole or not at all.
-
-    Raises:
-        OSError: if the file cannot be written.
-    """
+    """Writes a report, whole or not at all; raises OSError if it cannot be written."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,

@@ -14,23 +14,16 @@ from cbsn import value_range
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ReportPicture:
-    """A picture before and after.
+    """A picture before and after, [H, W, 1 or 3], uint8, uint16 or float, of which [0, 1] is shown.
 
-    Args:
-        name: str, for people.
-        noisy: [H, W, C], uint8, uint16 or float, of which [0, 1] is shown; C is 1 or 3.
-        denoised: by method, at least one; same shape and dtype. The first one decides which
-            places are shown in detail.
-        clean: same shape and dtype, or None where there is none.
-        captions: short texts, such as "31.20 dB, SSIM .892", by "noisy" or method; it may lack
-            some.
+    There is at least one method; the first decides which places are shown in detail.
     """
 
     name: str
     noisy: np.ndarray
-    denoised: Mapping[str, np.ndarray]
+    denoised: Mapping[str, np.ndarray]  # by method
     clean: np.ndarray | None
-    captions: Mapping[str, str]
+    captions: Mapping[str, str]  # of "noisy" and methods: short texts, such as "31.20 dB"
 
     @property
     def sides(self) -> dict[str, np.ndarray]:

@@ -90,7 +90,6 @@ class DndSubmission(Submission):
                 f"{height} × {width}, and DND has {IMAGES} with {IMAGES * BOXES} of {SIDE} × {SIDE}"
             )
         super().__init__(
-            source=folder,
             files=[folder / "info.mat", *paths],
             shapes=shapes,
             warning=warning,

@@ -82,10 +82,10 @@ class SiddSubmission(Submission):
         images, blocks, *shape = self._blocks.shape
         found, real = (" × ".join(map(str, sides)) for sides in (self._blocks.shape, SHAPE))
         super().__init__(
-            source=path.parent,
             files=[path],
             shapes={f"{n:04d}": tuple(shape) for n in range(images * blocks)},
             warning="" if found == real else f"{path} is {found}, and SIDD's is {real}",
+            settings={},
             out=out,
             resume=resume,
         )

@@ -5,7 +5,7 @@ import contextlib
 import json
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,17 +33,12 @@ class Submission(abc.ABC):
     took, and the denoised parts, so that a submission that was stopped can go on.
 
     Args:
-        source: folder of the benchmark's files.
-        files: those files; their sizes and times tell whether they are the same on resume.
+        files: of the benchmark; their sizes and times tell whether they are the same on resume.
         shapes: shape of each part, by its name, in the order of the work.
         warning: str, what is unlike the real benchmark; empty if nothing is.
         settings: of the submission; `--resume` insists on the same ones.
         out: folder to write; made, with its parents, by `run`.
-        resume: whether to go on with the submission in `out`.
-
-    Raises:
-        ConfigError: if `out` holds a submission and `resume` is False, or no record of how it was
-            begun.
+        resume: whether to go on with the submission in `out`, which is refused else.
     """
 
     BENCHMARK: str
@@ -55,29 +50,24 @@ class Submission(abc.ABC):
     def __init__(
         self,
         *,
-        source: Path,
-        files: Iterable[Path],
+        files: Sequence[Path],
         shapes: Mapping[str, tuple[int, ...]],
         warning: str,
+        settings: Mapping[str, Any],
         out: str | Path,
         resume: bool,
-        settings: Mapping[str, Any] | None = None,
     ):
         self.shapes = shapes
         self.out = out = expanded(out)
         self.parts = out / f"{self.PART}s"
         self._warning = warning
+        self._settings = settings
         states = {path.name: path.stat() for path in files}
-        self._record = {
-            "benchmark": self.BENCHMARK,
-            "model": {"path": "", "sha256": ""},
-            "settings": {**(settings or {})},
-            "source": {
-                "path": str(source),
-                "files": {
-                    name: {"size": state.st_size, "mtime_ns": state.st_mtime_ns}
-                    for name, state in states.items()
-                },
+        self._source = {
+            "path": str(files[0].parent),
+            "files": {
+                name: {"size": state.st_size, "mtime_ns": state.st_mtime_ns}
+                for name, state in states.items()
             },
         }
         if out.exists() and not out.is_dir():
@@ -104,8 +94,7 @@ class Submission(abc.ABC):
     ) -> list[Path]:
         """Denoises the parts that are not there yet; when all are, writes what is to be submitted.
 
-        Parts are kept as they are done. The first is denoised twice, and timed the second time, as
-        graphs are built in the first.
+        Parts are kept as they are done.
 
         Args:
             denoise: is given the parts one by one, [H, W, 3] of `DTYPE`.
@@ -119,13 +108,15 @@ class Submission(abc.ABC):
             ConfigError: if the earlier work in `out` was begun with other settings, or `out` cannot
                 be written.
             DataError: if a part of the source cannot be read.
-            ImageError: if a part cannot be denoised, or comes back with another shape or dtype,
-                or with values that are not finite.
+            ImageError: if a part cannot be denoised, or not to one that can be submitted.
         """
-        self._record["settings"].update(settings or {})
-        if model:
-            self._record["model"] = dict(model)
-        seconds = self._begin()
+        record = {
+            "benchmark": self.BENCHMARK,
+            "model": model or {"path": "", "sha256": ""},
+            "settings": {**self._settings, **(settings or {})},
+            "source": self._source,
+        }
+        seconds = self._begin(record)
         if self._warning:
             warning = f"warning: {self._warning}: the site will not take this submission"
             print(warning, file=sys.stderr, flush=True)
@@ -143,7 +134,7 @@ class Submission(abc.ABC):
             for name in missing:
                 noisy = self.read(name)
                 if name == missing[0]:
-                    self._denoise(denoise, name, noisy)
+                    self._denoise(denoise, name, noisy)  # not to be timed, as it builds graphs
                 started = time.perf_counter()
                 denoised = self._denoise(denoise, name, noisy)
                 seconds[name] = time.perf_counter() - started
@@ -157,13 +148,13 @@ class Submission(abc.ABC):
         mean = sum(seconds[name] for name in known) * _MEGAPIXEL / pixels if known else None
         with self._writing():
             bundles = self.bundle(mean)
-            facts = {
+            record |= {
                 "complete": True,
                 "parts": len(self.shapes),
                 "seconds_per_megapixel": mean,
                 "submit": [str(path.relative_to(self.out)) for path in bundles],
             }
-            write_json(self.out / _RECORD, {**self._record, **facts})
+            write_json(self.out / _RECORD, record)
         speed = "" if mean is None else f", {mean:.3f} s per megapixel"
         plural = "s" * (len(self.shapes) != 1)
         print(f"{len(self.shapes)} {self.PART}{plural} denoised{speed}. To be submitted:")
@@ -185,11 +176,7 @@ class Submission(abc.ABC):
 
     @abc.abstractmethod
     def bundle(self, seconds: float | None) -> list[Path]:
-        """Writes what is to be submitted; returns its files or folders.
-
-        Args:
-            seconds: per megapixel, if known.
-        """
+        """Writes the files or folders to be submitted; the seconds are per megapixel, if known."""
 
     def load(self, name: str) -> np.ndarray:
         """Reads a denoised part; raises DataError if it is missing or broken."""
@@ -201,7 +188,7 @@ class Submission(abc.ABC):
             raise DataError(f"{self._path(name)} {reason}. Give --resume to make it again.")
         return part
 
-    def _begin(self) -> dict[str, float]:
+    def _begin(self, record: dict[str, Any]) -> dict[str, float]:
         """Makes the folder ready, if it was begun in the same way; returns the seconds of parts.
 
         What a killed process left half written is cleared away.
@@ -209,7 +196,7 @@ class Submission(abc.ABC):
         path = self.out / _RECORD
         if path.exists():
             try:
-                changes = _differences(json.loads(path.read_text("utf-8")), self._record)
+                changes = _differences(json.loads(path.read_text("utf-8")), record)
             # Also what is nested too deep, and what is no UTF-8, which is a ValueError.
             except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
                 raise ConfigError(
@@ -223,7 +210,7 @@ class Submission(abc.ABC):
                 )
         with self._writing():
             self.out.mkdir(parents=True, exist_ok=True)
-            write_json(path, {**self._record, "complete": False})
+            write_json(path, {**record, "complete": False})
             self.parts.mkdir(exist_ok=True)
             for folder in {self.parts, *((self.out / bundle).parent for bundle in self.BUNDLES)}:
                 if folder.is_dir():
