@@ -18,7 +18,7 @@ from cbsn.errors import ConfigError, ModelError, plain_reason
 try:
     import fcntl
 except ImportError:  # Windows
-    fcntl = None
+    fcntl = None  # type: ignore[assignment]
 
 _TEMPORARY = re.compile(r"\..*\.[0-9a-f]{8}(\.[^.]+)?", re.DOTALL)
 _OLD = ".old"
@@ -45,11 +45,10 @@ def expanded(path: str | os.PathLike) -> Path:
 
 @contextlib.contextmanager
 def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
-    """Yields a temporary name in the folder of `path`; renames it to `path` if the block succeeds.
+    """Yields a temporary path, with the same folder and suffix, that becomes `path` at the end.
 
-    The file is flushed to disk before the rename, so after a crash `path` holds either the
-    old content or the new, never a part. If the block raises, the temporary file is removed.
-    It has the suffix of `path`, whose folder must exist.
+    The file is flushed to disk before it is renamed, so after a crash `path` holds either the old
+    content or the new, never a part. If the block raises, the temporary file is removed.
     """
     path = Path(path)
     temporary = _temporary(path, path.stem, path.suffix)
@@ -186,28 +185,23 @@ def verify_checksums(folder: Path, required: Iterable[str] = ()) -> None:
         entries = [line.split(maxsplit=1) for line in lines]
         for expected, name in entries:
             if Path(name).name != name:
-                raise ModelError(
-                    f"{folder}: {CHECKSUMS} names {name[:100]!r}, which is no file of this folder. "
-                    "Copy the folder again."
-                )
+                what = f"names {name[:100]!r}, which is no file of this folder"
+                raise _unfit(f"{folder}: {CHECKSUMS} {what}")
             if _sha256(folder / name) != expected:
-                raise ModelError(
-                    f"{folder / name} is not the file that was saved (its SHA-256 differs from "
-                    f"{CHECKSUMS}). Copy the folder again."
-                )
+                what = f"is not the file that was saved (its SHA-256 differs from {CHECKSUMS})"
+                raise _unfit(f"{folder / name} {what}")
         missing = {*required} - {name for _, name in entries}
     except ModelError:
         raise
     except (OSError, ValueError) as error:
-        raise ModelError(
-            f"{folder}: incomplete, or not to be read ({plain_reason(error)}). Copy the folder "
-            "again."
-        ) from error
+        what = f"incomplete, or not to be read ({plain_reason(error)})"
+        raise _unfit(f"{folder}: {what}") from error
     if missing:
-        raise ModelError(
-            f"{folder}: {CHECKSUMS} does not name {', '.join(sorted(missing))}. Copy the folder "
-            "again."
-        )
+        raise _unfit(f"{folder}: {CHECKSUMS} does not name {', '.join(sorted(missing))}")
+
+
+def _unfit(what: str) -> ModelError:
+    return ModelError(f"{what}. Copy the folder again.")
 
 
 def _sha256(path: Path) -> str:

@@ -116,8 +116,9 @@ def is_of(old: Manifest, raw: RawData) -> bool:
         return any(_is_unchanged(source, present) for source in old.sources)
     if not os.path.samefile(old.root, raw.root):  # noqa: PTH121
         return False
-    names = [entry.path for entry in (*old.sources, *old.failed) if entry.path not in present]
-    return not any(os.path.exists(Path(old.root, name)) for name in names)  # noqa: PTH110
+    names = {*(each.path for each in old.sources), *(each.path for each in old.failed)}
+    missing = [Path(old.root, name) for name in names - present.keys()]
+    return not any(os.path.exists(path) for path in missing)  # noqa: PTH110
 
 
 def _is_unchanged(source: Source, present: Mapping[str, Path]) -> bool:
@@ -205,7 +206,7 @@ def _split(files: Sequence[Path]) -> Iterator[tuple[Path, ...]]:
         yield tuple(part)
 
 
-def _run_chunks(chunks: Sequence[Chunk], workers: int) -> Iterator[ChunkResult]:
+def _run_chunks(chunks: Sequence[Chunk], workers: int) -> Generator[ChunkResult, None, None]:
     """Converts chunks in processes, and yields the result of each, in the order in which they end.
 
     A damaged file may make a decoder end its process. All chunks that were being converted then
@@ -279,8 +280,9 @@ def _start_worker(places: MutableSequence[int]) -> None:
     _places = places
 
     def watch() -> None:
-        multiprocessing.parent_process().join()
-        os._exit(1)
+        if parent := multiprocessing.parent_process():
+            parent.join()
+            os._exit(1)
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=watch, daemon=True).start()

@@ -119,15 +119,9 @@ def prepare(
         anew = shlex.join(["python", "prepare_dataset.py", *given, "--force"])
         out = Path(out or _default_out(dataset, raw, patch_size))
         out.mkdir(parents=True, exist_ok=True)
-        wanted = Manifest(
-            kind=raw.kind,
-            root=str(raw.root),
-            patch_size=patch_size,
-            stride=stride,
-            offset=raw.offset if offset is None else offset,
-            dtype=raw.dtype,
-            white=white,
-        )
+        offset = raw.offset if offset is None else offset
+        root = str(raw.root)
+        wanted = Manifest(raw.kind, root, patch_size, stride, offset, raw.dtype, white=white)
         with alone(out):
             done = wanted if force else keep_done(wanted, raw, out, anew)
             manifest, notes = convert_rest(done, raw, out, workers)
@@ -141,8 +135,8 @@ def prepare(
         f"reflect-padded: {padded}, already done: {len(done.sources)}, "
         f"failed: {len(manifest.failed)})."
     )
-    notes = (*_describe_margins(manifest), *_describe_ranges(manifest), *notes)
-    return Report(out, summary, manifest.failed, notes)
+    notes = [*_describe_margins(manifest), *_describe_ranges(manifest), *notes]
+    return Report(out, summary, manifest.failed, tuple(notes))
 
 
 def prepared_folder(dataset: str | Path, patch_size: int = 256) -> Path:
@@ -201,9 +195,9 @@ def _describe_ranges(manifest: Manifest) -> list[str]:
     """Says what was taken for black and white where that is not the whole range of a file."""
     groups: dict[str, list[Source]] = collections.defaultdict(list)
     for source in manifest.sources:
-        if source.dtype:
-            text = str(source.value_range)
-            if source.value_range.is_of(source.dtype):
+        if value_range := source.value_range:
+            text = str(value_range)
+            if value_range.is_of(source.dtype):
                 text = ""
             elif manifest.white is None and source.dtype == "float32":
                 text = "black and white at their lowest and highest value"

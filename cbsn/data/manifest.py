@@ -5,6 +5,7 @@ import dataclasses
 import json
 import os
 from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +14,11 @@ from cbsn.files import write_json
 from cbsn.value_range import ValueRange
 
 MANIFEST_NAME = "manifest.json"
-DTYPES = {"uint8": np.dtype("u1"), "uint16": np.dtype("<u2"), "float32": np.dtype("<f4")}
+DTYPES: dict[str, np.dtype] = {
+    "uint8": np.dtype("u1"),
+    "uint16": np.dtype("<u2"),
+    "float32": np.dtype("<f4"),
+}
 """What a patch may hold: integers over their full range, floats in [0, 1]."""
 
 _FORMAT = {"format": "cbsn-patches", "version": 1}
@@ -110,10 +115,7 @@ class Manifest:
             manifest = cls(**fields)
             manifest._check()
             return manifest
-        except (
-            *(OSError, ValueError, LookupError, TypeError, AttributeError),
-            *(RecursionError, MemoryError),
-        ) as error:
+        except Exception as error:  # damaged JSON may raise almost anything
             raise DataError(
                 f"{path} cannot be used as the manifest of a prepared data set "
                 f"({' '.join(str(error).split()) or type(error).__name__}). "
@@ -124,8 +126,8 @@ class Manifest:
         """Writes the manifest into `folder`, atomically."""
         write_json(Path(folder) / MANIFEST_NAME, {**_FORMAT, **dataclasses.asdict(self)})
 
-    def patches_of(self, shard: str) -> list[tuple[str, int]]:
-        """Returns of each patch of a shard its picture's path below the root, and its number there.
+    def patches_of(self, shard: str) -> list[tuple[Source, int]]:
+        """Returns the picture of each patch of a shard, and the patch's number in it.
 
         Raises:
             DataError: the manifest does not tell.
@@ -140,7 +142,7 @@ class Manifest:
                 "prepare_dataset.py --force."
             )
         cut = [
-            (source.path, number)
+            (source, number)
             for source in sorted(sources, key=lambda each: each.first)
             for number in range(source.patches)
         ]
@@ -160,9 +162,8 @@ class Manifest:
             raise ValueError(f"its patch_size is {self.patch_size}")
         for shard in self.shards:
             # On any system: a data set may come from another one.
-            if shard.name in ("", ".", "..") or not (
-                PurePosixPath(shard.name).name == PureWindowsPath(shard.name).name == shard.name
-            ):
+            names = {shard.name, PurePosixPath(shard.name).name, PureWindowsPath(shard.name).name}
+            if len(names) > 1 or names & {"", ".."}:
                 raise ValueError(f"its shard {shard.name!r} is no plain file name")
         if len({shard.name for shard in self.shards}) < len(self.shards):
             raise ValueError("a shard is there twice")
@@ -171,8 +172,8 @@ class Manifest:
                 raise ValueError(f"its values of {source.path!r} are no range of a picture")
 
 
-def _check_types(entry: Manifest | Source | Shard | Failure) -> None:
-    """Checks the fields by their annotations."""
+def _check_types(entry: Any) -> None:
+    """Checks the fields of a dataclass by their annotations."""
     for field in dataclasses.fields(entry):
         value, kind, good = getattr(entry, field.name), field.type, False
         if kind is int:

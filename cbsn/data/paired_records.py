@@ -49,13 +49,11 @@ class PairedRecords:
         self.patch_size = first.patch_size
         self.dtype = first.dtype
         self.counts = first.counts
+        self._partners = _find_partners(first, second) if partners is None else partners
         self._ranges: dict[int, tuple[ValueRange, ValueRange]] = {}
         if partners is None:
-            self._partners = _find_partners(first, second)
             self._ranges = _find_ranges(first, second, self._partners)
             self._check_other()
-        else:
-            self._partners = partners
 
     def __len__(self) -> int:
         return len(self._first)
@@ -92,7 +90,7 @@ class PairedRecords:
 
 def _find_partners(first: PatchRecords, second: PatchRecords) -> list[int]:
     keys, others = (
-        [(Path(picture).with_suffix(""), number) for picture, number in records.patches()]
+        [(Path(source.path).with_suffix(""), number) for source, number in records.patches()]
         for records in (first, second)
     )
     places = {key: index for index, key in enumerate(others)}
@@ -111,27 +109,23 @@ def _find_ranges(
     first: PatchRecords, second: PatchRecords, partners: Sequence[int]
 ) -> dict[int, tuple[ValueRange, ValueRange]]:
     """The ranges of both shots, of the patches where they differ."""
-    sources = [
-        {each.path: each for each in records.manifest.sources} for records in (first, second)
-    ]
     theirs = second.patches()
     found, seen = {}, set()
-    for index, (picture, _) in enumerate(first.patches()):
-        other = theirs[partners[index]][0]
-        if picture not in seen:
-            seen.add(picture)
+    for index, (source, _) in enumerate(first.patches()):
+        other, _ = theirs[partners[index]]
+        if source.path not in seen:
+            seen.add(source.path)
             with contextlib.suppress(OSError):  # the pictures need not be there any more
-                if Path(first.manifest.root, picture).samefile(Path(second.manifest.root, other)):
-                    raise _same(picture)
-        shots = sources[0][picture], sources[1][other]
-        if 0 < shots[0].pixels != shots[1].pixels > 0:
+                if first.picture_path(source).samefile(second.picture_path(other)):
+                    raise _same(source.path)
+        if 0 < source.pixels != other.pixels > 0:
             raise DataError(
-                f"The two shots of {picture} are not of one size: they have {shots[0].pixels} and "
-                f"{shots[1].pixels} pixels. Crop them alike."
+                f"The two shots of {source.path} are not of one size: they have {source.pixels} "
+                f"and {other.pixels} pixels. Crop them alike."
             )
-        ranges = tuple(shot.value_range for shot in shots)
-        if shots[0].dtype == shots[1].dtype and ranges[0] != ranges[1]:
-            found[index] = ranges
+        a, b = source.value_range, other.value_range
+        if a and b and a != b and source.dtype == other.dtype:
+            found[index] = a, b
     return found
 
 

@@ -29,16 +29,14 @@ class NamedPicture:
 
 
 def find_named_pictures(pattern: str | Path, white: float | None = None) -> dict[str, NamedPicture]:
-    """Finds pictures, at least one.
+    """Finds pictures, at least one, by what pairs them with others, sorted.
+
+    That is the file's name without suffix, or `NNNN_MM` for a block of SIDD, as
+    `prepare_dataset.py` names it.
 
     Args:
-        pattern: a folder, a glob or a file, as for `find_images`; or a `.mat` file of SIDD's
-            blocks.
+        pattern: as for `find_images`, or a `.mat` file of SIDD's blocks.
         white: what white is in the files, as for `read_picture`.
-
-    Returns:
-        The pictures by what pairs them with others: the names of their files without suffix,
-        sorted, or `NNNN_MM` for a block of SIDD, as `prepare_dataset.py` names it.
 
     Raises:
         DataError: there are none, or two of one name, or the `.mat` file cannot be used.
@@ -47,7 +45,9 @@ def find_named_pictures(pattern: str | Path, white: float | None = None) -> dict
         path = expanded(pattern)
         blocks = read_blocks(path)
         return {
-            name: NamedPicture(f"{path}, block {name}", lambda p=place: Picture(blocks[p], "PNG"))
+            name: NamedPicture(
+                f"{path}, block {name}", functools.partial(Picture, blocks[place], "PNG")
+            )
             for name, place in block_places(blocks).items()
         }
     found: dict[str, NamedPicture] = {}
@@ -99,9 +99,9 @@ class PicturePairs:
     ):
         self._noise = noisy if isinstance(noisy, Noise) else None
         self._seed = seed
-        self._clean = find_named_pictures(clean, white) if clean is not None else {}
-        self._noisy = {}
-        if noisy is not None and self._noise is None:
+        self._clean = {} if clean is None else find_named_pictures(clean, white)
+        self._noisy: dict[str, NamedPicture] = {}
+        if not (noisy is None or isinstance(noisy, Noise)):
             self._noisy = find_named_pictures(noisy, white)
         named = self._noisy or self._clean
         missing = [name for name in named if self._clean and name not in self._clean]
@@ -128,8 +128,9 @@ class PicturePairs:
         """
         for name in self.names:
             if self._noisy and self._clean:
-                *pair, self.ranges[name] = _read_pair(self._noisy[name], self._clean[name])
-                yield tuple(pair)
+                pair = _read_pair(self._noisy[name], self._clean[name])
+                noisy, clean, self.ranges[name] = pair
+                yield noisy, clean
                 continue
             picture = (self._noisy or self._clean)[name].read()
             self.ranges[name] = picture.range_in_file
@@ -140,12 +141,11 @@ class PicturePairs:
                 yield (None, color) if self._clean else (color, None)
 
     def check(self) -> None:
-        """Reads all pairs: a fault in one of them is to be known before they are needed.
+        """Reads all pairs, so that a fault in one is known before they are needed.
 
         Raises:
             ConfigError: if they cannot get the noise.
-            ImageError: if a file is not readable.
-            DataError: if a pair differs in size or depth.
+            ImageError, DataError: as iterating does.
         """
         for _ in self:
             pass

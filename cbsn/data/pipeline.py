@@ -7,7 +7,8 @@ save; and every epoch is a full permutation, however the patches lie in the file
 
 import functools
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -39,19 +40,13 @@ class RecordOrder:
     each epoch every record comes once. With several workers, each takes its share of the rows of
     every batch, worker 0 the first ones:
 
-    - where the files can be dealt out to the workers evenly, each worker draws its rows from files
-      of its own, which no other worker reads, in epochs of its own length;
+    - where the files can be dealt out to the workers evenly (`by_file`), each worker draws its rows
+      from files of its own, which no other worker reads, in epochs of its own length;
     - where they cannot, the stream is that of a single worker, cut up; so the weights are those of
       a single worker, too.
 
-    Args:
-        counts: records in each file; a record's index counts through all of them.
-        batch_size: int, rows of a batch, over all workers; a multiple of `workers`.
-        workers: int ≥ 1.
-        seed: int ≥ 0.
-
-    Attributes:
-        by_file: whether each worker has files of its own.
+    A record's index counts through all files, which have `counts` records. `batch_size` is that
+    over all workers, and a multiple of their number.
     """
 
     def __init__(self, counts: Sequence[int], batch_size: int, workers: int = 1, seed: int = 0):
@@ -73,10 +68,8 @@ class RecordOrder:
     def candidates(self, position: int) -> Iterator[int]:
         """Yields the index of the record at a position, then those that may replace it.
 
-        These are the others of the same epoch (from its end on, from its start) and worker.
-
-        Args:
-            position: int ≥ 0, row `position % batch_size` of batch `position // batch_size`.
+        These are the others of the same epoch and worker: from there to its end, then from its
+        start. The position is row `position % batch_size` of batch `position // batch_size`.
         """
         rows, row = divmod(position, self._share)
         step, number = divmod(rows, len(self._groups))
@@ -174,7 +167,6 @@ class PatchPipeline:
         self._skip_bad_records = skip_bad_records
         self._channels = channels
         self._noise = noise
-        self._retakes = noise is not None and records.shots == 2
         self._whole = whole
         side, self._shots = (records.patch_size, 1) if whole else (patch_size, shots)
         self._shape = side, side, self._shots * channels
@@ -187,10 +179,7 @@ class PatchPipeline:
         return -(-len(self.records) // self.batch_size)
 
     def crop(self, position: int) -> np.ndarray:
-        """Returns the crop at a position of the stream.
-
-        Args:
-            position: int ≥ 0, row `position % batch_size` of batch `position // batch_size`.
+        """Returns the crop at a position: row `position % batch_size` of a batch.
 
         Returns:
             [patch_size, patch_size, shots·channels] in the records' dtype; with noise float32 in
@@ -212,10 +201,9 @@ class PatchPipeline:
         return self._colors(self._find(position)[1][..., :3])
 
     def sources(self, step: int) -> list[str]:
-        """Says where each row of a step's batch, of all workers, comes from.
+        """Says in a line where each row of a step's batch, of all workers, comes from.
 
-        Returns:
-            A line for each row. If any of them hold values that are not finite, only those.
+        If some of them hold values that are not finite, it names only these.
         """
         first = step * self.batch_size
         found = [self._find(first + row) for row in range(self.batch_size)]
@@ -231,17 +219,18 @@ class PatchPipeline:
         It reads ahead: a damaged record may end it some batches before the one with its crop.
         """
         size = math.prod(self._shape) * self._dtype.itemsize
+        load: Callable[[list[int]], np.ndarray] = self._crops
+        count = max(1, min(_CROPS_AT_ONCE, _BYTES_AT_ONCE // size))
+        shape: tuple[int, ...] = (count, *self._shape)
+        dtype = self._dtype
         in_memory = self._whole and len(self.records) * size <= _MOST_IN_MEMORY
         if in_memory:
             with tf.device("CPU"):
                 patches = tf.constant(self._all_patches())
             load, count = self._indices, _INDICES_AT_ONCE
-            shape, dtype = (), np.dtype(np.int64)
-        else:
-            load, count = self._crops, max(1, min(_CROPS_AT_ONCE, _BYTES_AT_ONCE // size))
-            shape, dtype = self._shape, self._dtype
+            shape, dtype = (count,), np.dtype(np.int64)
 
-        def call(place: np.int64) -> np.ndarray:
+        def call(place: int) -> np.ndarray:
             try:
                 return load(self._positions(place, count))
             except DataError as error:
@@ -249,7 +238,7 @@ class PatchPipeline:
                 raise
 
         def load_graph(place: tf.Tensor) -> tf.Tensor:
-            return tf.ensure_shape(tf.numpy_function(call, [place], dtype), (count, *shape))
+            return tf.ensure_shape(tf.numpy_function(call, [place], dtype), shape)
 
         places = tf.data.Dataset.range(start * self._rows, np.iinfo(np.int64).max, count)
         # Not several calls at a time: they would wait for each other, at Python's lock, at twice
@@ -277,7 +266,8 @@ class PatchPipeline:
     def _crops(self, positions: Sequence[int]) -> np.ndarray:
         crops = np.empty((len(positions), *self._shape), self._dtype)
         bits = np.random.Philox(key=0)
-        random, state = np.random.Generator(bits), bits.state
+        random = np.random.Generator(bits)
+        state: Any = bits.state
         for crop, position in zip(crops, positions, strict=True):
             _, patch = self._find(position)
             # As `Philox(key=(seed << 64) + position)`, which would take several times longer:
@@ -295,12 +285,11 @@ class PatchPipeline:
         """A crop of a patch, or of a pair of them, turned, with noise; or all of it, as it is."""
         if self._whole:
             return self._colors(patch[..., -3:])
-        if self._retakes:
+        if self._noise and self.records.shots == 2:
             return retake(self._colors(patch[..., 3:]), self.patch_size, self._noise, random)
         size, room = self.patch_size, len(patch) - self.patch_size + 1
         top, left, orientation = random.integers(0, (room, room, NUM_ORIENTATIONS))
-        patch = orient(patch[top : top + size, left : left + size], orientation)
-        patch = self._colors(patch)
+        patch = self._colors(orient(patch[top : top + size, left : left + size], orientation))
         if not self._noise:
             return patch
         return np.concatenate([self._noise(patch, random) for _ in range(self._shots)], axis=-1)

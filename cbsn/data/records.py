@@ -17,14 +17,14 @@ import operator
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import google_crc32c
 import numpy as np
 
-from cbsn.data.manifest import DTYPES, MANIFEST_NAME, Manifest
+from cbsn.data.manifest import DTYPES, MANIFEST_NAME, Manifest, Source
 from cbsn.errors import DataError
-from cbsn.files import atomic_path, share_folder
+from cbsn.files import FolderLock, atomic_path, share_folder
 
 RECORD_SUFFIX = ".tfrecords"
 
@@ -88,6 +88,7 @@ class PatchRecords:
         self._frame = _frame(patch_size * patch_size * 3 * self.dtype.itemsize)
         self.counts = [*map(self._count, self.paths)]
         self._ends = [*itertools.accumulate(self.counts)]
+        self._in_use: FolderLock | None = None
 
     @classmethod
     def open(cls, path: str | os.PathLike) -> "PatchRecords":
@@ -155,12 +156,12 @@ class PatchRecords:
         text = f"record {number} of {path}"
         if self.manifest:
             with contextlib.suppress(DataError, IndexError):
-                picture, _ = self.manifest.patches_of(path.name)[number]
-                text += f" ({Path(self.manifest.root, picture)})"
+                source, _ = self.manifest.patches_of(path.name)[number]
+                text += f" ({self.picture_path(source)})"
         return text
 
-    def patches(self) -> list[tuple[str, int]]:
-        """Returns of every patch its picture's path below the root, and its number in that.
+    def patches(self) -> list[tuple[Source, int]]:
+        """Returns the picture of every patch, and the patch's number in it.
 
         Raises:
             DataError: no manifest tells.
@@ -171,6 +172,10 @@ class PatchRecords:
                 "Prepare the pictures with prepare_dataset.py."
             )
         return [patch for path in self.paths for patch in self.manifest.patches_of(path.name)]
+
+    def picture_path(self, source: Source) -> Path:
+        """Returns where a picture was when the data set was prepared."""
+        return Path(self.manifest.root if self.manifest else "", source.path)
 
     def __getitem__(self, index: int) -> np.ndarray:
         """The patch number `index`: [P, P, 3] of `dtype`, read-only.
@@ -185,7 +190,7 @@ class PatchRecords:
         try:
             with path.open("rb", buffering=0) as file:
                 file.seek(number * frame.size)
-                count = file.readinto(buffer[shift:])
+                count = file.readinto(buffer[shift:].data)
         except OSError as error:
             raise DataError(f"Record {number} of {path} cannot be read: {error}.") from error
         buffer.flags.writeable = False  # google_crc32c takes no other
@@ -245,7 +250,7 @@ class RecordWriter:
         self.bytes = 0
         self._digest = hashlib.sha256()
         self._cleanup = contextlib.ExitStack()
-        self._layout = None
+        self._layout: tuple | None = None
 
     @property
     def sha256(self) -> str:
@@ -257,7 +262,7 @@ class RecordWriter:
         self._file = self._cleanup.enter_context(temporary.open("wb"))
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, *error: Any) -> None:
         self._cleanup.__exit__(*error)
 
     def write(self, patch: np.ndarray) -> None:
@@ -276,8 +281,8 @@ class RecordWriter:
                 f"{[*DTYPES]}. Received: shape {patch.shape}, dtype {patch.dtype}."
             )
         self._layout = layout
-        payload = np.frombuffer(patch.tobytes(), np.uint8)
-        frame = _frame(payload.size)
+        payload = patch.tobytes()
+        frame = _frame(len(payload))
         for part in (frame.head, payload, frame.checksum(payload)):
             self._file.write(part)
             self._digest.update(part)
@@ -293,7 +298,7 @@ class _Frame(NamedTuple):
     payload: int  # bytes of a patch
     size: int  # bytes of the whole frame
 
-    def checksum(self, payload: np.ndarray) -> bytes:
+    def checksum(self, payload: bytes | np.ndarray) -> bytes:
         return _masked(google_crc32c.extend(self.head_crc, payload))
 
 
