@@ -12,13 +12,9 @@ LUMA = (0.299, 0.587, 0.114)
 
 
 def luma(pictures: np.ndarray) -> np.ndarray:
-    """Returns the luma of colours.
+    """Returns the luma of colours, in the same dtype; gray stays what it is.
 
-    Args:
-        pictures: [..., 3·n], uint8, uint16 or float: red, green and blue of n shots.
-
-    Returns:
-        [..., n] of the same dtype; gray stays what it is.
+    Red, green and blue of n shots, [..., 3·n], become [..., n].
     """
     red, green, blue = (
         weight * pictures[..., channel::3].astype(np.float64) for channel, weight in enumerate(LUMA)
@@ -28,14 +24,7 @@ def luma(pictures: np.ndarray) -> np.ndarray:
 
 
 def to_linear(srgb: Tensor) -> Tensor:
-    """Undoes the sRGB curve.
-
-    Args:
-        srgb: float of any shape, values in [0, 1]: a NumPy array, or a tensor.
-
-    Returns:
-        The same kind and shape.
-    """
+    """Undoes the sRGB curve, of values in [0, 1]: a NumPy array of floats, or a tensor."""
     xp = _library(srgb)
     curve = xp.power((xp.maximum(srgb, 0.04045) + 0.055) / 1.055, 2.4)
     return xp.where(srgb <= 0.04045, srgb / 12.92, curve)

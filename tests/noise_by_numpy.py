@@ -7,11 +7,11 @@ from cbsn.colors import to_linear, to_srgb
 
 
 def with_noise(model, picture, random, gain=1.0):
-    """A picture, float [H, W, C] in [0, 1], with the noise of a `CorrelatedNoise`; float32."""
-    size = picture.shape[:2]
-    white = random.standard_normal((picture.shape[2], *size), np.float32)
-    spectrum = np.einsum("cdhw,dhw->chw", model.root(size), scipy.fft.rfft2(white))
-    field = scipy.fft.irfft2(spectrum, s=size).transpose(1, 2, 0)
+    """A picture, float [S, S, C] in [0, 1], with the noise of a `CorrelatedNoise`; float32."""
+    size, _, channels = picture.shape
+    white = random.standard_normal((channels, size, size), np.float32)
+    spectrum = np.einsum("cdhw,dhw->chw", model.root(size), scipy.fft.fft2(white))
+    field = scipy.fft.ifft2(spectrum).real.transpose(1, 2, 0)
     sigma = [np.interp(picture[..., c], *(curve.T / 255)) for c, curve in enumerate(model.levels)]
     noise = gain * np.stack(sigma, axis=-1) * field
     if not model.linear:

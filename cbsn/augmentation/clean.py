@@ -18,38 +18,27 @@ something up takes a sum; JAX has no int64 unless it is asked for."""
 DRAWS = 30
 """Random numbers that a picture takes, at most."""
 
-_SHRINKS = (2, 3, 4)
-"""How many times smaller the pictures are made: neighbouring numbers."""
+_SHRINKS = (2, 3, 4)  # how many times smaller the pictures are made: neighbouring numbers
 
 _POINTS = 0.6
 """Share of the crisp pictures of which single pixels are kept in place of means: they are sharper
 than a lens draws, with the jagged fine texture that pictures have which were made smaller
 carelessly."""
 
-_SOFT, _SHARP = 0.5, 0.6
-"""Shares of the pictures that are blurred a little, as lenses do, and of the crisp ones that are
-sharpened instead, as cameras and programs do: by an unsharp mask."""
-
-_SIGMA, _AMOUNT = (0.3, 1.0), (0.0, 2.0)
-"""σ of the blur in pixels, and how many times what the mask takes away is added."""
-
-_PATTERNED = 0.3
-"""Share of the crisp pictures with a fine regular pattern, as of fabric, fences and small print."""
-
-_FREQUENCY, _CONTRAST, _HARD = (0.08, 0.5), (0.05, 0.7), 3.0
-"""Of patterns: cycles per pixel, how much darker and brighter they make a picture, and how many
-times as steep as a sine wave their edges may be."""
-
-_OTHER_LIGHT, _LIGHT, _TINT = 0.5, (0.2, 1.0), (0.6, 1.0)
-"""Share in another light; how much of it is left, unless told otherwise, and of each channel in
-addition."""
-
-_OTHER_ORDER = 0.5
-"""Share of the pictures whose channels are put in another order."""
-
-_OTHER_SATURATION, _SATURATION = 0.6, (0.5, 3.0)
-
+_SOFT = 0.5  # share of the pictures that are blurred a little, as lenses do
+_SHARP = 0.6  # share of the crisp ones sharpened, as cameras and programs do: by an unsharp mask
+_SIGMA, _AMOUNT = (0.3, 1.0), (0.0, 2.0)  # of the blur in pixels, and times the mask is added
 _REACH = 3  # pixels, of the blur
+
+_PATTERNED = 0.3  # share of the crisp ones with a pattern, as of fabric, fences and small print
+_FREQUENCY = (0.08, 0.5)  # cycles per pixel of a pattern
+_CONTRAST = (0.05, 0.7)  # how much darker and brighter it makes a picture
+_HARD = 3.0  # times as steep as a sine wave its edges may be
+
+_OTHER_LIGHT, _LIGHT = 0.5, (0.2, 1.0)  # share in another light, and how much of it is left
+_TINT = (0.6, 1.0)  # how much of each channel is left in addition
+_OTHER_ORDER = 0.5  # share of the pictures whose channels are put in another order
+_OTHER_SATURATION, _SATURATION = 0.6, (0.5, 3.0)
 
 _ORDERS = np.stack(
     [np.eye(3, dtype="float32")[:, [*order]] for order in itertools.permutations(range(3))]

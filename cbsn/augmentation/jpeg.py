@@ -37,15 +37,10 @@ _DCT = _DCT.astype("float32")
 
 
 def compress(pictures: Tensor, quality: Tensor, subsampled: Tensor) -> Tensor:
-    """Returns pictures as they come back from JPEG files.
+    """Returns pictures [N, H, W, C] in [0, 1], C being 1 or 3, as they come back from JPEG files.
 
-    Args:
-        pictures: float32 [N, H, W, C] in [0, 1], C being 1 or 3, H and W multiples of 16.
-        quality: float32 [N], 50 to 100, as libjpeg counts it.
-        subsampled: bool [N], whether chroma has half the resolution (4:2:0); gray has none.
-
-    Returns:
-        The same shape, multiples of 1/255.
+    The quality [N] is 50 to 100, as libjpeg counts it; where `subsampled`, bool [N], chroma has
+    half the resolution (4:2:0). H and W are multiples of 16, the results multiples of 1/255.
     """
     values = ops.round(pictures * 255)
     # As libjpeg scales its tables from a quality of 50 on.

@@ -17,47 +17,32 @@ Tensor = Any
 DRAWS = 13
 """Random numbers that a picture takes, apart from its noise."""
 
-_WIDER = 1.2
-"""σ in pixels of the blur that widens the correlation of processed noise, at most."""
+# Of pictures with processed noise:
+_WIDER = 1.2  # σ in pixels of the blur that widens its correlation, at most
+_WHITE = 0.3  # share whose noise is mixed with white noise
+_LINEAR = 0.5  # share whose noise is added in linear light
+_JPEG, _QUALITY, _SUBSAMPLED = 0.6, (60.0, 99.0), 0.5  # share of JPEGs; of these with chroma halved
 
 _CHROMA, _CHROMA_WIDER = 0.6, 3.0
-"""Share of processed pictures whose colour noise is smoothed more than the luminance's, as cameras
-do, and σ in pixels of that blur, at most. In the camera JPEGs of CC15 colour noise reaches as far
-as after a blur of 1.5 to 3.5 pixels, that of the luminance after one of 0.5."""
+"""Share whose colour noise is smoothed more than the luminance's, as cameras do, and σ in pixels of
+that blur, at most. In the camera JPEGs of CC15 colour noise reaches as far as after a blur of 1.5
+to 3.5 pixels, that of the luminance after one of 0.5."""
 
-_TINY = 1e-12
-"""Power that is divided by, at least: gray noise has no colours."""
-
-_WHITE = 0.3
-"""Share of processed pictures whose noise is mixed with white noise."""
-
-_LINEAR = 0.5
-"""Share of processed pictures whose noise is added in linear light."""
-
-_JPEG, _QUALITY, _SUBSAMPLED = 0.6, (60.0, 99.0), 0.5
-"""Share of processed pictures that are JPEGs, their quality, and share with chroma subsampled."""
+_TINY = 1e-12  # power that is divided by, at least: gray noise has no colours
 
 
 @dataclasses.dataclass(frozen=True)
 class NoiseTables:
-    """Models of noise as tensors, for pictures of one size.
+    """M models of noise as tensors, for pictures of one size S and C channels.
 
     A graph is given tensors, but has copies of arrays in itself: with 127 models, of 128 pixels, it
     took 5 times as long to make, and 1 GiB.
-
-    Args:
-        brightness: float32 [M, C, K], of M models, C channels and K points of a tone curve,
-            increasing, in [0, 1].
-        sigma: float32 [M, C, K], standard deviation of the noise there, in units of [0, 1].
-        roots: float32 [M, C, C, S, S], what the spectrum of white noise is multiplied with to get
-            noise of standard deviation 1 with the model's correlation of pixels and channels.
-        linear: float32 [M], 1 where the noise is that of linear light, else 0.
     """
 
-    brightness: Tensor
-    sigma: Tensor
-    roots: Tensor
-    linear: Tensor
+    brightness: Tensor  # float32 [M, C, K], K points of tone curves, increasing, in [0, 1]
+    sigma: Tensor  # float32 [M, C, K], standard deviation there, in units of [0, 1]
+    roots: Tensor  # float32 [M, C, C, S, S], of `CorrelatedNoise.root`
+    linear: Tensor  # float32 [M], 1 where the noise is that of linear light, else 0
 
     @classmethod
     def of(cls, models: Sequence[CorrelatedNoise], size: int) -> "NoiseTables":
@@ -65,7 +50,7 @@ class NoiseTables:
         points = max(len(curve) for model in models for curve in model.levels)
         curves = np.stack([[_padded(curve, points) for curve in model.levels] for model in models])
         curves = curves.astype("float32") / 255
-        roots = np.stack([_whole(model.root((size, size))) for model in models])
+        roots = np.stack([model.root(size) for model in models])
         linear = np.array([model.linear for model in models], "float32")
         return cls(*map(ops.convert_to_tensor, (curves[..., 0], curves[..., 1], roots, linear)))
 
@@ -107,18 +92,10 @@ def add_noise(
     draws: Draws,
     random: Any,
 ) -> Tensor:
-    """Returns pictures with noise, rounded to 8 bits; some get none.
+    """Returns clean pictures [N, S, S, C] with noise, rounded to 8 bits; some get none.
 
-    Args:
-        clean: float32 [N, S, S, C] in [0, 1].
-        crisp: bool [N], which of them are crisper than lenses draw.
-        tables: what the noise is like.
-        family: how strong it is.
-        draws: gives 13 numbers a picture.
-        random: gives `random.normal(shape)`.
-
-    Returns:
-        The same shape, multiples of 1/255 in [0, 1].
+    Those that are `crisp`, bool [N], are crisper than lenses draw. This takes 13 numbers a picture,
+    and `random.normal(shape)`.
     """
     rows, size, _, channels = clean.shape
     model = tables.draw(draws)
@@ -150,18 +127,10 @@ def add_noise(
 def add_measured_noise(
     clean: Tensor, tables: NoiseTables, gain: tuple[float, float], draws: Draws, random: Any
 ) -> Tensor:
-    """Returns pictures with noise as it was measured, not rounded.
+    """Returns clean pictures [N, S, S, C] with noise as it was measured, not rounded.
 
-    Args:
-        clean: float32 [N, S, S, C] in [0, 1].
-        tables: what the noise is like.
-        gain: lowest and highest > 0, of what the noise is multiplied with; it is drawn uniformly in
-            its logarithm.
-        draws: gives two numbers a picture.
-        random: gives `random.normal(shape)`.
-
-    Returns:
-        The same shape, in [0, 1].
+    The gain is drawn uniformly in its logarithm. This takes two numbers a picture, and
+    `random.normal(shape)`.
     """
     rows, size, _, channels = clean.shape
     model = tables.draw(draws)
@@ -184,11 +153,8 @@ def _add(clean: Tensor, noise: Tensor, linear: Tensor) -> Tensor:
 def _correlated(white: Tensor, roots: Tensor, wider: Tensor, chroma: Tensor) -> Tensor:
     """Noise of standard deviation 1 with the correlation of a model, float32 [N, S, S, C].
 
-    Args:
-        white: float32 [N, C, S, S], of standard deviation 1.
-        roots: float32 [N, C, C, S, S].
-        wider: float32 [N], σ in pixels of a Gaussian blur that leaves it as strong as it was.
-        chroma: float32 [N], σ in pixels of another one, of the colours alone.
+    White noise [N, C, S, S] gets it by roots [N, C, C, S, S] that are blurred, but for their power:
+    `wider` and, of the colours alone, `chroma` are [N], σ of Gaussian blurs in pixels.
     """
     # The luminance [N, 1, C, S, S]; gray is nothing else.
     weights = np.array(LUMA if roots.shape[1] == 3 else [1.0], "float32")
@@ -237,13 +203,3 @@ def _padded(curve: np.ndarray, points: int) -> np.ndarray:
     """A tone curve with more points, beyond its end and of equal σ."""
     more = np.arange(1, points - len(curve) + 1)
     return np.concatenate([curve, np.stack([curve[-1, 0] + more, 0 * more + curve[-1, 1]], axis=1)])
-
-
-def _whole(root: np.ndarray) -> np.ndarray:
-    """[C, C, S, S] of what a real Fourier transform has kept, [C, C, S, S // 2 + 1].
-
-    The spectrum is that of a real field with real values: equal at opposite frequencies.
-    """
-    size = root.shape[2]
-    opposite = root[:, :, -np.arange(size) % size][..., 1 : (size + 1) // 2][..., ::-1]
-    return np.concatenate([root, opposite], axis=-1)

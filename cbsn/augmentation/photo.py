@@ -24,13 +24,15 @@ _CRISP = 0.25
 """Share of the pictures of `PhotoAugmentation` that are made as crisp as no lens draws them, or get
 a fine pattern."""
 
+_FAMILY = NoiseFamily()
+
 
 class OwnNoiseAugmentation:
     """Makes pairs to learn from, on the device that trains.
 
-    As `retake` does, a picture that a teacher has denoised is made 2, 3 or 4 times smaller, which
-    leaves it sharp and clean; turned; half of the time put into another light; and then given noise
-    of the strength, and the correlation of pixels and channels, that was measured.
+    A picture that a teacher has denoised is made 2, 3 or 4 times smaller, which leaves it sharp and
+    clean; turned; half of the time put into another light; and then given noise of the strength,
+    and the correlation of pixels and channels, that was measured.
 
     Args:
         models: what is added, from `measure_noise`.
@@ -44,10 +46,7 @@ class OwnNoiseAugmentation:
     """
 
     def __init__(
-        self,
-        models: Sequence[CorrelatedNoise],
-        size: int,
-        gain: tuple[float, float] = (1.0, 1.0),
+        self, models: Sequence[CorrelatedNoise], size: int, gain: tuple[float, float] = (1.0, 1.0)
     ):
         self._size = size
         self._gain = gain
@@ -101,12 +100,7 @@ class PhotoAugmentation:
         >>> noisy, clean = ops.split(augment(denoised, StepRandom(0, step, 8)), 2, axis=-1)
     """
 
-    def __init__(
-        self,
-        models: Sequence[CorrelatedNoise],
-        size: int,
-        family: NoiseFamily | None = None,
-    ):
+    def __init__(self, models: Sequence[CorrelatedNoise], size: int, family: NoiseFamily = _FAMILY):
         if size % jpeg.MULTIPLE:
             below = max(size // jpeg.MULTIPLE, 1) * jpeg.MULTIPLE
             raise ConfigError(
@@ -114,7 +108,7 @@ class PhotoAugmentation:
                 f" take --patchsize {below}. Received: --patchsize {size}"
             )
         self._size = size
-        self._family = family or NoiseFamily()
+        self._family = family
         self._tables = NoiseTables.of(models, size)
 
     def __call__(self, pictures: Tensor, random: Any) -> Tensor:

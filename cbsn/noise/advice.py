@@ -21,9 +21,7 @@ SIDD's noise, for which the paper's stride is 5, has 0.017 and 0.014 at 4 pixels
 than 0.006 further away. Where next neighbours do not count, as much as for them is needed.
 """
 
-_LEFT_OVER = 0.001
-"""What is left of content and bias, measured on noise that was added, of the sum of all ρ."""
-
+_LEFT_OVER = 0.001  # of the sum of all ρ, left of content and bias; measured on added noise
 _ALONE = 2  # times as much, where it is in one direction only
 _SURE = 4  # standard errors, as the largest of many is to be no chance
 _LIKELY = 2

@@ -47,11 +47,10 @@ def polynomials() -> np.ndarray:
 
 
 def split(blocks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Splits blocks, float32 [..., BLOCK²], into what the polynomials can follow and the rest.
+    """Returns the energy of the smooth part of blocks, float32 [..., BLOCK²], and their rest.
 
-    Returns:
-        The energy of the smooth part, that of degrees 2 to 4 alone, per polynomial [...]; and the
-        rest [..., BLOCK²]. Of white noise of variance v, the energy is v on average.
+    The energy [...] is that of degrees 2 to 4 alone, per polynomial. Of white noise of variance v
+    it is v on average.
     """
     # Less their mean first, as float32 holds large values less exactly.
     blocks = blocks - blocks.mean(axis=-1, keepdims=True)
@@ -60,11 +59,7 @@ def split(blocks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def autocovariance(blocks: np.ndarray) -> np.ndarray:
-    """Returns a map of the mean product of two pixels of a block.
-
-    Args:
-        blocks: float [..., BLOCK²], the rest that `split` returns.
-    """
+    """Returns a map of the mean product of two pixels, of blocks [..., BLOCK²] from `split`."""
     blocks = blocks.reshape(*blocks.shape[:-1], BLOCK, BLOCK)
     power = np.abs(scipy.fft.rfft2(blocks, s=(_FFT, _FFT))) ** 2
     products = scipy.fft.irfft2(power, s=(_FFT, _FFT))
@@ -95,16 +90,11 @@ def smooth_energy(covariance: np.ndarray) -> float:
 
 
 def structure(covariance: np.ndarray) -> np.ndarray:
-    """Tells blocks with edges, stripes or texture from noise, whatever that is like.
+    """Tells single blocks with edges, stripes or texture from noise, whatever that is like.
 
     In noise that is correlated nearby only, the squares of far correlations are
-    Σρ² / (number of pairs) on average (Bartlett 1946).
-
-    Args:
-        covariance: maps of single blocks, not 0 everywhere.
-
-    Returns:
-        [...], how large the far correlations are, 1 being as large as chance makes them.
+    Σρ² / (number of pairs) on average (Bartlett 1946). This returns how large they are, [...], 1
+    being as large as chance makes them.
     """
     near = (np.maximum(_DOWN, abs(_RIGHT)) <= 5) & (DISTANCES > 0)
     far = (DISTANCES >= 7) & (DISTANCES <= REACH)

@@ -16,11 +16,7 @@ _HALVES = np.array([[0, 1, 0], [1, 4, 1], [0, 1, 0]]) / 4  # green: every second
 
 
 def expose(
-    image: np.ndarray,
-    *,
-    shot: float,
-    read: float,
-    random: np.random.Generator | None = None,
+    image: np.ndarray, *, shot: float, read: float, random: np.random.Generator | None = None
 ) -> np.ndarray:
     """Photographs a picture anew, with a noisy camera.
 
@@ -33,15 +29,12 @@ def expose(
         image: float [H, W, 3] in [0, 1], sRGB, noise-free; H, W ≥ 2.
         shot: float ≥ 0, variance of the shot noise of a pixel that the light just saturates,
             in units of saturation (the reciprocal of its electrons).
-        read: float ≥ 0, standard deviation of the read noise, in units of saturation.
+        read: float ≥ 0, standard deviation of the read noise, in units of saturation. With 0 for
+            both, the result is the picture to compare with.
         random: draws the shot noise, then the read noise; needed unless both are 0.
 
     Returns:
-        float64, same shape, in [0, 1], sRGB, not rounded. With `shot=0, read=0` the picture that
-        the camera would take without noise: the one to compare with.
-
-    Raises:
-        ValueError: if the image is not of that kind, or a value out of its range.
+        float64, same shape, in [0, 1], sRGB, not rounded.
     """
     if image.dtype.kind != "f" or image.ndim != 3 or image.shape[2] != 3 or min(image.shape) < 2:
         raise ValueError(
@@ -80,13 +73,9 @@ def simulate_camera(
 
     Returns:
         uint8, same shape. With `shot=0, read=0` the picture to compare with.
-
-    Raises:
-        ValueError: if the image is not of that kind, or a value out of its range.
     """
     if image.dtype != np.uint8:
         raise ValueError(f"simulate_camera takes uint8 pictures. Received: {image.dtype}")
     random = np.random.default_rng(seed)
-    return np.rint(expose(image / 255.0, shot=shot, read=read, random=random) * 255).astype(
-        np.uint8
-    )
+    exposed = expose(image / 255.0, shot=shot, read=read, random=random)
+    return np.rint(exposed * 255).astype(np.uint8)

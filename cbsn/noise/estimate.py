@@ -7,13 +7,7 @@ from typing import Any
 import numpy as np
 
 from cbsn.noise.autocovariance import REACH, without_bias
-from cbsn.noise.pooling import (
-    flattest,
-    groups,
-    noise_levels,
-    sample_size,
-    typical_correlation,
-)
+from cbsn.noise.pooling import flattest, groups, noise_levels, sample_size, typical_correlation
 from cbsn.noise.survey import FEWEST, Blocks, Survey
 
 LAGS = 12
@@ -136,14 +130,12 @@ def estimate_noise(pictures: Iterable[np.ndarray]) -> NoiseEstimate:
 def estimate_noise_of_residuals(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> NoiseEstimate:
     """Estimates the noise of pictures from what a denoiser took away from them.
 
-    As `estimate_noise`, but with hardly any content in the way. It is measured on the quarter of
-    each picture that is flattest when denoised (512 blocks at least), whatever the noise is like
-    there. What the denoiser left in the picture is missing, and what it took of the content is
-    there too.
+    Hardly any content is in the way. It is measured on the quarter of each picture that is flattest
+    when denoised (512 blocks at least), whatever the noise is like there. What the denoiser left in
+    the picture is missing, and what it took of the content is there too.
 
     Args:
-        pairs: the noisy picture, as for `estimate_noise`, and the denoised one of equal shape and
-            dtype.
+        pairs: noisy pictures, as for `estimate_noise`, and denoised ones of equal shape and dtype.
 
     Raises:
         DataError: as `estimate_noise`, or if the two of a pair differ in shape or dtype.
@@ -157,10 +149,9 @@ def estimate_noise_of_residuals(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) 
 def _estimate(survey: Survey, blocks: Blocks | None, source: str) -> NoiseEstimate:
     if blocks is None or len(blocks) < FEWEST:
         raise survey.too_few()
-    scaled = blocks.covariance / blocks.quiet[:, :, None, None]
     group, size = groups(blocks), sample_size(blocks)
-    correlation, deviation = typical_correlation(scaled.mean(axis=1), group, size)
-    channels = [typical_correlation(each, group, size)[0] for each in scaled.swapaxes(0, 1)]
+    correlation, deviation = typical_correlation(blocks.scaled.mean(axis=1), group, size)
+    channels = [typical_correlation(each, group, size)[0] for each in blocks.scaled.swapaxes(0, 1)]
     mean = blocks.covariance.mean(axis=0)
     bias = (mean / without_bias(mean))[:, 0, REACH]
     variance = blocks.covariance[:, :, 0, REACH] / bias

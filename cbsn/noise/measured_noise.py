@@ -11,11 +11,8 @@ from cbsn.noise.pooling import flattest, points_of
 from cbsn.noise.survey import FEWEST, STEP, Blocks, Survey
 from cbsn.value_range import to_levels
 
-_ENOUGH = 64
-"""Flat blocks that a model of the noise is made of."""
-
-_NEAR, _FAR = 6, 12
-"""Between these distances in pixels what was found of correlation is made to fade away."""
+_ENOUGH = 64  # flat blocks that a model of the noise is made of
+_NEAR, _FAR = 6, 12  # pixels, between which what was found of correlation is made to fade away
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -39,29 +36,28 @@ class CorrelatedNoise:
     covariance: np.ndarray
     linear: bool = True
 
-    def root(self, size: tuple[int, int]) -> np.ndarray:
-        """Returns what the spectrum of white noise is to be multiplied with.
+    def root(self, size: int) -> np.ndarray:
+        """Returns what the spectrum of white noise is to be multiplied with, float32 [C, C, S, S].
 
-        Args:
-            size: [H, W] of the picture; at its borders the noise repeats.
-
-        Returns:
-            float32 [C, C, H, W // 2 + 1], for the real Fourier transform.
+        At the borders of a picture of S × S pixels, which is `size`, the noise repeats.
         """
         channels, reach = len(self.covariance), self.covariance.shape[2] - 1
-        whole = np.zeros((channels, channels, *size))
+        whole = np.zeros((channels, channels, size, size))
         down, right = np.mgrid[: reach + 1, -reach : reach + 1]
         # What is too far for a small picture is folded into it.
-        np.add.at(whole, (..., down % size[0], right % size[1]), self.covariance)
+        np.add.at(whole, (..., down % size, right % size), self.covariance)
         mirrored = self.covariance.copy()
         mirrored[:, :, 0] = 0  # the first row has its other half in itself
-        np.add.at(whole, (..., -down % size[0], -right % size[1]), mirrored)
+        np.add.at(whole, (..., -down % size, -right % size), mirrored)
         power = scipy.fft.rfft2(whole).real.transpose(2, 3, 0, 1)
         values, vectors = np.linalg.eigh(power)
         # What was measured with errors may have powers below 0.
         values = np.sqrt(np.maximum(values, 0))
         root = (vectors * values[..., None, :]) @ vectors.swapaxes(-1, -2)
-        return root.transpose(2, 3, 0, 1).astype(np.float32)
+        root = root.transpose(2, 3, 0, 1).astype(np.float32)
+        # Of real noise with a real spectrum, this is equal at opposite frequencies.
+        opposite = root[:, :, -np.arange(size) % size][..., 1 : (size + 1) // 2][..., ::-1]
+        return np.concatenate([root, opposite], axis=-1)
 
 
 def measure_noise(pictures: Iterable[np.ndarray]) -> list[CorrelatedNoise]:
@@ -73,9 +69,6 @@ def measure_noise(pictures: Iterable[np.ndarray]) -> list[CorrelatedNoise]:
     Args:
         pictures: [H, W, C], uint8, uint16 or float in [0, 1], all of one C of 1 or 3; in an order
             in which neighbours may be of one camera.
-
-    Returns:
-        At least one model.
 
     Raises:
         DataError: if there are too few flat blocks, or pictures of different channels.

@@ -8,25 +8,15 @@ import numpy as np
 from cbsn.noise.autocovariance import DISTANCES, FAR, REACH, smooth_energy, without_bias
 from cbsn.noise.survey import STEP, Blocks
 
-_FIRST = 16
-"""Flat blocks to begin with."""
-
-_MOST_CONTENT = 1.25
-"""Energy of the smooth part, in units of what noise of the correlation found would have."""
-
-_MIDDLE = (0.1, 0.7)
-"""Quantiles of the variance, between which blocks are taken in the end."""
-
-_PICTURES = 16
-"""With blocks of this many pictures, each picture is a group; with fewer, each place in them."""
-
+_FIRST = 16  # flat blocks to begin with
+_MOST_CONTENT = (
+    1.25  # times the smooth part's energy that noise of the correlation found would have
+)
+_MIDDLE = (0.1, 0.7)  # quantiles of the variance, between which blocks are taken in the end
+_PICTURES = 16  # from so many on, each is a group; with fewer, each place in them
 _PLACE = 4  # steps, from place to place
-
-_ERROR = 1.1
-"""Standard error of the mean of the middle half of normal values, in units of that of all."""
-
-_BINS, _IN_BIN = 12, 8
-"""Of brightness: how many at most, and blocks in each at least."""
+_ERROR = 1.1  # standard error of the mean of normal values' middle half, in units of that of all
+_BINS, _IN_BIN = 12, 8  # of brightness: how many at most, and blocks in each at least
 
 
 def flattest(blocks: Blocks) -> Blocks:
@@ -37,7 +27,7 @@ def flattest(blocks: Blocks) -> Blocks:
     former have texture, the latter are of pictures with texture everywhere.
     """
     blocks = blocks[np.argsort(blocks.content)]
-    scaled = (blocks.covariance / blocks.quiet[:, :, None, None]).mean(axis=1)
+    scaled = blocks.scaled.mean(axis=1)
     sums = np.cumsum(scaled, axis=0, dtype=np.float64)
     number, size = 0, _FIRST
     while size <= len(blocks):
@@ -76,22 +66,18 @@ def sample_size(blocks: Blocks) -> float:
         for right in (0, 1)
     ]
     pixels = STEP**2 * len(np.unique(np.concatenate(quarters), axis=0))
-    far = (blocks.covariance / blocks.quiet[:, :, None, None])[..., DISTANCES >= FAR]
+    far = blocks.scaled[..., DISTANCES >= FAR]
     return pixels * float(np.mean(far**2) / np.mean(far.mean(axis=1) ** 2))
 
 
 def typical_correlation(
     covariance: np.ndarray, group: np.ndarray, size: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the correlation in the middle half of the groups, and its standard error.
+    """Returns the correlation in the middle half of the `groups`, and its standard error.
 
-    The error is told by how much the groups differ, but is no smaller than for a sample of
-    Gaussian noise of this correlation, √(Σρ² / size) (Bartlett 1946).
-
-    Args:
-        covariance: [n, REACH + 1, 2·REACH + 1], from `autocovariance`, in any units.
-        group: int [n], from `groups`. Each counts as much as it has blocks.
-        size: of the sample, from `sample_size`.
+    Each group counts as much as it has blocks. The error is told by how much they differ, but is no
+    smaller than for a sample of Gaussian noise of this correlation and of this `sample_size`,
+    √(Σρ² / size) (Bartlett 1946).
     """
     weights = np.bincount(group).astype(float)
     sums = np.zeros((len(weights), *covariance.shape[1:]))
@@ -112,20 +98,13 @@ def noise_levels(
     picture: np.ndarray,
     everywhere: Sequence[np.ndarray],
 ) -> dict[str, Any]:
-    """Returns how strong the noise is.
+    """Returns `level`, `spread`, `slope`, `floor`, `misfit` and `points` of `NoiseEstimate`.
 
     Flat blocks are not as bright as the rest of their picture. So a picture's variance is that of
     the flat blocks of all pictures, as a function of the brightness, averaged over the picture,
-    times how much more or less its own flat blocks have.
-
-    Args:
-        variance: [n, C] of the noise in the flat blocks, in 8-bit levels².
-        brightness: [n, C] of the flat blocks, in 8-bit levels.
-        picture: int [n], index of their pictures.
-        everywhere: brightness [m, C] of all blocks of each picture.
-
-    Returns:
-        `level`, `spread`, `slope`, `floor`, `misfit` and `points` of `NoiseEstimate`.
+    times how much more or less its own flat blocks have. Variance and brightness, [n, C], and
+    number of the picture are those of the flat blocks; `everywhere` has the brightness [m, C] of
+    all blocks of each picture.
     """
     points = [points_of(v, b) for v, b in zip(variance.T, brightness.T, strict=True)]
 
@@ -154,15 +133,10 @@ def noise_levels(
 
 
 def points_of(variance: np.ndarray, brightness: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Returns the strength of the noise by the brightness, for one channel.
+    """Returns the strength of the noise by the brightness, for one channel of n blocks.
 
-    Args:
-        variance: [n] of the noise in flat blocks.
-        brightness: [n], theirs.
-
-    Returns:
-        Brightness, σ and number of blocks, [m] each, of bins with about as many blocks each, by
-        increasing brightness.
+    That is brightness, σ and number of blocks, [m] each, of bins with about as many blocks each, by
+    increasing brightness.
     """
     bins = np.array_split(np.argsort(brightness), np.clip(len(variance) // _IN_BIN, 1, _BINS))
     # Medians, as texture here and there is not to count.

@@ -9,41 +9,27 @@ from scipy.ndimage import uniform_filter
 from cbsn.noise.survey import quietest
 from cbsn.value_range import to_levels, value_range
 
-_CELL = 8
-"""Side in pixels of the cells that are looked at. Small, so that even pictures full of texture have
-some that are smooth."""
-
-_MOST_CLIPPED = 0.1
-"""Share of a cell's pixels."""
-
-_QUIET = 0.05
-"""Quantile of the variance, among cells of about one brightness, that is taken for noise."""
-
-_BINS = (128, 8)
-"""Cells of about one brightness, at least; and the most bins of brightness."""
-
-_CHANCE = 1.15**2
-"""How much more variance noise has than the quietest cells have of it by chance. That is so for
-white noise; for correlated noise, as SIDD's, it is 1.3²; in cc15, whose cameras smooth flat places
-more than others, up to 1.7²."""
-
-_DRAWN = 4 / 9
-"""Share of constant cells around one from which on it is taken for drawn, not photographed."""
-
-_FEWEST = 64
-"""Cells that are enough to tell."""
-
 MUCH = (2.0, 3.0)
 """How many times the noise is too much to be right, and far too much. Clean pictures taken for
 denoised ones stay below 1.5, and below 2 where the noisy ones were enlarged or went through JPEG of
 a high quality."""
 
-_DIFFERENCE = 2.0
-"""Levels beyond the noise below which nothing is lost that can be seen."""
+_CELL = 8
+"""Side in pixels of the cells that are looked at. Small, so that even pictures full of texture have
+some that are smooth."""
 
-_WINDOW = 256
-_WINDOWS = 16
-"""Side in pixels, and number, of the windows of a large picture that are looked at."""
+_FEWEST = 64  # cells that are enough to tell
+_MOST_CLIPPED = 0.1  # share of a cell's pixels
+_QUIET = 0.05  # quantile of the variance, among cells of about one brightness, taken for noise
+_BINS = (128, 8)  # cells of about one brightness, at least; and the most bins of brightness
+_DRAWN = 4 / 9  # share of constant cells around one from which on it was drawn, not photographed
+_DIFFERENCE = 2.0  # levels beyond the noise below which nothing is lost that can be seen
+_WINDOW, _WINDOWS = 256, 16  # side in pixels, and number, of what is looked at of a large picture
+
+_CHANCE = 1.15**2
+"""How much more variance noise has than the quietest cells have of it by chance. That is so for
+white noise; for correlated noise, as SIDD's, it is 1.3²; in cc15, whose cameras smooth flat places
+more than others, up to 1.7²."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +56,7 @@ class Removal:
 
     @classmethod
     def of(cls, noisy: np.ndarray, denoised: np.ndarray) -> "Removal":
-        """Compares a picture before and after.
+        """Compares a picture [H, W, C], floats in units of [0, 1] or integers, with a denoised one.
 
         Noise is everywhere, so no place has less variance than the noise has there, but by chance:
         the quietest cells of each brightness and channel tell how much there is at most; of a
@@ -78,10 +64,6 @@ class Removal:
         photograph, count for nothing; but cells with many of them around, as letters have, were
         drawn, so there is no noise. Where part of a picture has more noise than the rest at the
         same brightness, as before a background that was blurred, there is more than this says.
-
-        Args:
-            noisy: [H, W, C], uint8, uint16 or float in units of [0, 1], which noise may exceed.
-            denoised: same shape and dtype.
         """
         return _compare([(noisy, denoised)])
 
@@ -116,11 +98,8 @@ class Sample:
 
     They take little memory and time, however large the picture is: it may be overwritten.
 
-    Args:
-        noisy: [H, W, C], as for `Removal.of`.
-
     Example:
-        >>> sample = Sample(picture)
+        >>> sample = Sample(picture)  # as for `Removal.of`
         >>> denoise(picture, in_place=True)
         >>> sample.compared_with(picture).degree
         0

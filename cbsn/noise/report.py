@@ -19,12 +19,9 @@ _STYLES = (
     {"color": "#999999", "marker": "^", "markersize": 3, "linewidth": 0.8},
     {"color": "#bbbbbb", "marker": "v", "markersize": 3, "linewidth": 0.8},
 )
-_SMALL = 0.02
-"""Correlations up to here are drawn to scale, larger ones logarithmically."""
-
+_SMALL = 0.02  # correlations up to here are drawn to scale, larger ones logarithmically
 _TICKS = (-1, -0.1, -0.01, 0, 0.01, 0.1, 1)
 _NAMES = [f"{tick:g}".replace("-", "−") for tick in _TICKS]
-
 _FORMATS = (".png", ".pdf", ".svg")
 
 
@@ -45,15 +42,10 @@ def check_figure(path: Path) -> None:
 
 
 def draw_noise(estimate: NoiseEstimate, advice: Advice, path: Path) -> None:
-    """Draws strength, correlation and pixel values, with the stride that is advised.
-
-    Args:
-        estimate: what is drawn.
-        advice: its stride is marked.
-        path: of the file to be written, which `check_figure` has nothing against.
+    """Draws strength, correlation with the stride that is advised, and pixel values, into a file.
 
     Raises:
-        ConfigError: if the file cannot be written.
+        ConfigError: if the file cannot be written; `check_figure` knows of other mistakes.
     """
     # An extra; and nothing else here needs it.
     from matplotlib.figure import Figure
@@ -104,26 +96,20 @@ def _draw_correlation(axes: Any, estimate: NoiseEstimate, advice: Advice) -> Non
     for name, values, style in [*zip(DIRECTIONS, estimate.correlation, _STYLES, strict=True)][::-1]:
         axes.plot(lags, values, label=name, **{"linewidth": 1.3, **style})
     axes.axvline(advice.stride_b, color="#8e44ad", linestyle="--", linewidth=1.2)
-    axes.annotate(
-        f"stride_b {advice.stride_b}",
-        (advice.stride_b, 0.97),
-        xycoords=("data", "axes fraction"),
-        xytext=(5, 0),
-        textcoords="offset points",
-        va="top",
-        color="#8e44ad",
-    )
+    place = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points", "va": "top"}
+    text = f"stride_b {advice.stride_b}"
+    axes.annotate(text, (advice.stride_b, 0.97), xytext=(5, 0), color="#8e44ad", **place)
     axes.set_yscale("symlog", linthresh=_SMALL, linscale=0.8)
     axes.set_yticks(_TICKS, _NAMES)
     axes.minorticks_off()
     axes.set_xticks(lags)
-    lowest = min(estimate.correlation.min(), -_SMALL)
+    axes.set_ylim(1.3 * min(estimate.correlation.min(), -_SMALL), 1)
     axes.set(xlabel="distance in px (diagonally: steps)", ylabel="correlation ρ")
-    axes.set_ylim(1.3 * lowest, 1)
     axes.set_title("Correlation by distance")
-    lines, names = axes.get_legend_handles_labels()
-    place = {"loc": "upper right", "bbox_to_anchor": (1, 0.92)}
-    axes.legend(lines[::-1], names[::-1], frameon=False, fontsize=9, **place)
+    lines, names = (each[::-1] for each in axes.get_legend_handles_labels())
+    axes.legend(
+        lines, names, frameon=False, fontsize=9, loc="upper right", bbox_to_anchor=(1, 0.92)
+    )
 
 
 def _draw_values(axes: Any, estimate: NoiseEstimate) -> None:

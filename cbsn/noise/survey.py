@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+from collections.abc import Iterator
 from typing import Literal
 
 import numpy as np
@@ -19,49 +20,38 @@ BINS = 64
 FEWEST = 8
 """Blocks that an estimate takes at least."""
 
-_MOST_KEPT = 8192
-"""Blocks in memory, those with the least content, of 2 KB for each channel."""
-
+_MOST_KEPT = 8192  # blocks in memory, those with the least content, of 2 KB for each channel
 _AT_ONCE = 1024  # blocks whose pixels are in memory
-
-_MOST_CLIPPED = 0.1
-"""Share of a block's pixels. On SIDD, so much changes correlations by less than 0.005."""
-
-_QUIET = 0.1
-"""Quantile of the variance, among blocks of about one brightness, that is taken for noise."""
-
-_LOUDEST = 1.35
-"""Blocks of more than this many times that variance have texture in them."""
+_TRIED = (512, 8192)  # how many blocks of a picture are measured at least, and at most
+_MOST_CLIPPED = 0.1  # share of a block's pixels; on SIDD it moves correlations by less than 0.005
+_QUIET = 0.1  # quantile of the variance, among blocks of about one brightness, taken for noise
+_BINS = (32, 16)  # blocks of about one brightness, at least; and the most bins of brightness
+_LOUDEST = 1.35  # times that variance; louder blocks have texture in them
 
 _MOST_STRUCTURED = 1.3
 """As `structure` has it. Noise has 0.9 ± 0.1, of one channel and strongly correlated ± 0.25."""
-
-_TRIED = (512, 8192)
-"""How many blocks of a picture are measured at least, and at most."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Blocks:
     """What was measured on n blocks of 32 × 32 pixels, in C channels.
 
-    Args:
-        content: [n], energy of the smooth part, apart from brightness and shading, in units of
-            the noise's variance. That is where content is, far above the noise. All other
-            measurements are made without it, so that choosing by it does not bias them.
-        quiet: [n, C], variance in 8-bit levels² that the quietest blocks of this brightness have
-            in this picture: a first guess of the noise.
-        brightness: [n, C], mean in 8-bit levels.
-        covariance: [n, C, REACH + 1, 2·REACH + 1], from `autocovariance`, in 8-bit levels².
-        picture: int [n], number of the picture.
-        corner: int [n, 2], row and column of the first pixel, in units of `STEP` pixels.
+    The energy of their smooth part, apart from brightness and shading, is where content is, far
+    above the noise. All other measurements are made without it, so that choosing by it does not
+    bias them.
     """
 
-    content: np.ndarray
-    quiet: np.ndarray
-    brightness: np.ndarray
-    covariance: np.ndarray
-    picture: np.ndarray
-    corner: np.ndarray
+    content: np.ndarray  # [n], energy of the smooth part, in units of `quiet`
+    quiet: np.ndarray  # [n, C], variance of the quietest blocks of this brightness, in levels²
+    brightness: np.ndarray  # [n, C], mean in 8-bit levels
+    covariance: np.ndarray  # [n, C, REACH + 1, 2·REACH + 1], from `autocovariance`, in levels²
+    picture: np.ndarray  # int [n], number of the picture
+    corner: np.ndarray  # int [n, 2], row and column of the first pixel, in units of `STEP`
+
+    @property
+    def scaled(self) -> np.ndarray:
+        """The covariance in units of `quiet`, a first guess of the noise."""
+        return self.covariance / self.quiet[:, :, None, None]
 
     def __len__(self) -> int:
         return len(self.content)
@@ -75,18 +65,15 @@ class Blocks:
 
 
 class Survey:
-    """Collects the blocks of pictures that may be flat, in memory that does not grow with them.
-
-    Attributes:
-        blocks: `Blocks`, those with the least content of all pictures; None before there are any.
-        brightness: of each picture, the means [m, C] of all its blocks that are not clipped.
-        counts: blocks in `all`, and `clipped`, `silent` (without noise) and `uneven`.
-    """
+    """Collects the blocks of pictures that may be flat, in memory that does not grow with them."""
 
     def __init__(self) -> None:
         self.blocks: Blocks | None = None
+        """Those with the least content of all pictures."""
         self.brightness: list[np.ndarray] = []
+        """Of each picture, the means [m, C] of all its blocks that are not clipped."""
         self.counts: collections.Counter[str] = collections.Counter()
+        """Of blocks, in `all`, and `clipped`, `silent` (without noise) and `uneven`."""
         self._pixels = 0
         self._ends = self._histogram = np.zeros(())
 
@@ -97,14 +84,6 @@ class Survey:
         structure do not count. How flat the others are, their `content` says; a quarter of them
         is measured, the flattest. If there is a denoised picture, the noise is what it lacks, and
         `content` is the variance of what it has.
-
-        Args:
-            noisy: [H, W, C], uint8, uint16 or float, C being 1 or 3.
-            denoised: the same shape and dtype.
-
-        Raises:
-            DataError: if values are not finite, the two differ in shape or dtype, or this picture
-                and others in channels.
         """
         self._check(noisy, denoised)
         scale = value_range(noisy.dtype)
@@ -126,20 +105,14 @@ class Survey:
         if denoised is not None:
             picture = to_levels(denoised)
             noise = noise - picture
-        energy, variance = _parts(noise)
-        bright, share = (
-            np.concatenate([_cut(strip).mean(axis=-1) for strip in _strips(each)])
-            for each in (picture, black | white)
-        )
+        energy, variance, bright, share = _look(noise, picture, black | white)
         exposed = (share <= _MOST_CLIPPED).all(axis=1)
         heard = (variance > rounding).all(axis=1)
         where = np.flatnonzero(exposed & heard)
-        quiet = quietest(variance[where], bright[where], _QUIET, (32, 16), "quicksort")
+        quiet = quietest(variance[where], bright[where], _QUIET, _BINS, "quicksort")
         tried = np.arange(len(where))
         if denoised is None:
             tried = np.flatnonzero((variance[where] / quiet).mean(axis=1) < _LOUDEST)
-        else:
-            energy = np.add(*_parts(picture))
         content = (energy[where] / quiet).mean(axis=1)
         tried = tried[np.argsort(content[tried])][: np.clip(len(where) // 4, *_TRIED)]
         rows, columns = np.divmod(where[tried], (noise.shape[1] - BLOCK) // STEP + 1)
@@ -210,12 +183,8 @@ def quietest(
 ) -> np.ndarray:
     """Returns a low quantile of the variance as a function of the brightness, all [n, C].
 
-    Args:
-        variance: of blocks.
-        brightness: theirs.
-        quantile: float in [0, 1].
-        bins: blocks of about one brightness, at least, and such bins, at most.
-        sort: the kind, which decides where blocks of one brightness go.
+    `bins` are how many blocks of about one brightness are taken together at least, and how many
+    such bins there are at most. The kind of `sort` decides where blocks of one brightness go.
     """
     quiet = np.empty_like(variance)
     if not len(variance):
@@ -229,9 +198,17 @@ def quietest(
     return quiet
 
 
-def _strips(picture: np.ndarray) -> list[np.ndarray]:
-    """All rows of blocks of a picture, [BLOCK, W, C] each."""
-    return [picture[top : top + BLOCK] for top in range(0, len(picture) - BLOCK + 1, STEP)]
+def _look(noise: np.ndarray, picture: np.ndarray, clipped: np.ndarray) -> Iterator[np.ndarray]:
+    """Of all blocks, [n, C] each: content, variance of the noise, brightness, share clipped."""
+    rows = []
+    for top in range(0, len(noise) - BLOCK + 1, STEP):
+        blocks, shown, ends = (_cut(each[top : top + BLOCK]) for each in (noise, picture, clipped))
+        energy, rest = split(blocks)
+        if picture is not noise:
+            smooth, content = split(shown)
+            energy = smooth + (content**2).mean(axis=-1)
+        rows.append((energy, (rest**2).mean(axis=-1), shown.mean(axis=-1), ends.mean(axis=-1)))
+    return map(np.concatenate, zip(*rows, strict=True))
 
 
 def _cut(strip: np.ndarray) -> np.ndarray:
@@ -239,16 +216,6 @@ def _cut(strip: np.ndarray) -> np.ndarray:
     windows = np.lib.stride_tricks.sliding_window_view(strip, BLOCK, axis=1)[:, ::STEP]
     blocks = windows.transpose(1, 2, 0, 3)
     return blocks.reshape(*blocks.shape[:2], BLOCK**2)
-
-
-def _parts(picture: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """[n, C] each, of all blocks: the energy of the smooth part, and the variance of the rest."""
-    energies, variances = [], []
-    for strip in _strips(picture):
-        energy, rest = split(_cut(strip))
-        energies.append(energy)
-        variances.append((rest**2).mean(axis=-1))
-    return np.concatenate(energies), np.concatenate(variances)
 
 
 def _covariance(noise: np.ndarray, tops: np.ndarray, lefts: np.ndarray) -> np.ndarray:

@@ -26,12 +26,9 @@ _ACCEPTED = {
 }
 _MOST = 1e9  # NumPy draws no Poisson noise of much brighter light
 
-_SHRINKS = (2, 3, 4)
-"""How many times smaller `retake` makes pictures."""
-
-_OTHER_LIGHT, _DARKEST, _TINT = 0.5, 0.3, 0.6
-"""The share that it takes in another light; how much of that is left at least, and how much of each
-colour in addition, as lamps differ."""
+_SHRINKS = (2, 3, 4)  # how many times smaller `retake` makes pictures
+_OTHER_LIGHT = 0.5  # share that it takes in another light
+_DARKEST, _TINT = 0.3, 0.6  # what is left of that at least, and of each colour in addition
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,15 +55,12 @@ class Noise:
 
     @classmethod
     def parse(cls, kind: str | None, sigma: str | None, peak: str | None) -> "Noise | None":
-        """Returns the noise that the flags --noise, --noise_sigma and --noise_peak ask for.
+        """Returns the noise that the flags --noise, --noise_sigma and --noise_peak ask for, if any.
 
         Args:
             kind: one of `NOISES`, or None for the one that has just the settings given.
             sigma: a number or a range, such as `25` or `5-50`, or None for the kind's default.
-            peak: a number or a range, or None for the kind's default.
-
-        Returns:
-            The noise, or None if all are None.
+            peak: as `sigma`.
 
         Raises:
             ConfigError: for anything else, or a setting that the kind has no use for.
@@ -96,8 +90,7 @@ class Noise:
         """Returns a picture with noise.
 
         Args:
-            image: [H, W, C], noise-free, uint8, uint16 or float in [0, 1]; C is 1 or 3, for the
-                camera 3.
+            image: [H, W, C], noise-free, uint8, uint16 or float in [0, 1]; C is 1 or 3.
             random: draws the peak, σ, the Poisson noise and the Gaussian noise, in this order,
                 each where the kind has it.
 
@@ -139,12 +132,7 @@ class Noise:
         """Returns a picture with noise that is a function of the seed and the name alone.
 
         This makes the fixed-seed noisy test set: which other pictures there are, and in which
-        order they come, does not matter.
-
-        Args:
-            image: as for `__call__`.
-            seed: int in [0, 2⁶⁴).
-            name: of the picture; pictures of equal names get the same noise.
+        order they come, does not matter. The seed is in [0, 2⁶⁴).
         """
         # Philox takes 128 bits of key: the seed in one half, the name in the other.
         digest = hashlib.sha256(name.encode(errors="surrogatepass")).digest()
@@ -176,11 +164,9 @@ class Noise:
 def retake(picture: np.ndarray, size: int, noise: Noise, random: np.random.Generator) -> np.ndarray:
     """Takes a picture anew, with noise.
 
-    A denoised photograph is soft, and still has faults. Made 2, 3 or 4 times smaller it is sharp,
-    and next to free of them: as clean as any. Half of the time it is put into another light, less
-    of it and of another colour; and then it is given noise. `OwnNoiseAugmentation` does the same
-    with measured noise on the device that trains; simulated cameras draw from Poisson's
-    distribution, which is left to NumPy.
+    This does with NumPy what `OwnNoiseAugmentation` does on the device that trains: the picture is
+    made 2, 3 or 4 times smaller; turned; half of the time put into another light, as lamps differ;
+    and given noise. Simulated cameras draw from Poisson's distribution, which devices do not have.
 
     Args:
         picture: uint8, uint16 or float in [0, 1], [P, P, C] with C of 1 or 3 and P at least
@@ -210,14 +196,9 @@ def retake(picture: np.ndarray, size: int, noise: Noise, random: np.random.Gener
 
 
 def neighbour_correlation(noise: np.ndarray, lags: int = 5) -> np.ndarray:
-    """Returns the correlation of noise between horizontal neighbours.
+    """Returns the correlation of noise [H, W, C] between pixels 1 to `lags` apart in a row.
 
-    Args:
-        noise: float [H, W, C], such as noisy less clean.
-        lags: int, largest distance in pixels.
-
-    Returns:
-        float64 [lags], for the distances 1 to `lags`, over all channels together.
+    All channels count together. The noise may be that of noisy less clean pictures.
     """
     noise = noise.astype(np.float64)
     noise = noise - noise.mean(axis=(0, 1))

@@ -51,18 +51,6 @@ def test_tables_have_the_curves_of_all_models(models):
             )
 
 
-@pytest.mark.parametrize("size", [16, 48])
-def test_roots_are_the_whole_spectrum(models, size):
-    """White noise comes out as a real Fourier transform makes it."""
-    model = models()[0]
-    roots = ops.convert_to_numpy(NoiseTables.of([model], size).roots)[0]
-    white = np.random.default_rng(0).standard_normal((3, size, size))
-    whole = np.fft.ifft2(np.einsum("cdhw,dhw->chw", roots, np.fft.fft2(white)))
-    half = np.einsum("cdhw,dhw->chw", model.root((size, size)), np.fft.rfft2(white))
-    np.testing.assert_allclose(whole.imag, 0, atol=1e-5)
-    np.testing.assert_allclose(whole.real, np.fft.irfft2(half, s=(size, size)), atol=1e-5)
-
-
 @pytest.mark.parametrize("channels", [1, 3])
 def test_sigma_is_interpolated(models, channels, random):
     model = models(channels)[0]

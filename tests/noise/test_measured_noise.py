@@ -26,9 +26,9 @@ def _smooth(mix):
 
 
 def _sample(models, value):
-    """float64 [256·n, 256, C], what n models add to a gray picture, in 8-bit levels."""
+    """float64 [192·n, 192, C], what n models add to a gray picture, in 8-bit levels."""
     random = np.random.default_rng(0)
-    picture = np.full((256, 256, len(models[0].levels)), value / 255, np.float32)
+    picture = np.full((192, 192, len(models[0].levels)), value / 255, np.float32)
     noisy = [with_noise(model, picture, random).astype(float) * 255 - value for model in models]
     return np.concatenate(noisy)
 
@@ -44,9 +44,16 @@ def test_the_spectrum_is_of_the_correlation_that_is_asked_for():
         assert np.mean(field[..., 0] * shifted[..., 2]) == pytest.approx(expected / 2, abs=0.03)
 
 
+@pytest.mark.parametrize("size", [15, 16])
+def test_the_noise_is_real(size, random):
+    root = CorrelatedNoise(_levels(2, 3, 4), _smooth(MIX)).root(size)
+    spectrum = np.einsum("cdhw,dhw->chw", root, np.fft.fft2(random.normal(size=(3, size, size))))
+    np.testing.assert_allclose(np.fft.ifft2(spectrum).imag, 0, atol=1e-6)
+
+
 def test_pictures_may_be_smaller_than_the_noise_reaches():
-    root = CorrelatedNoise(_levels(5, 5, 5), _smooth(MIX)).root((3, 2))
-    assert root.shape == (3, 3, 3, 2) and root.dtype == np.float32
+    root = CorrelatedNoise(_levels(5, 5, 5), _smooth(MIX)).root(2)
+    assert root.shape == (3, 3, 2, 2) and root.dtype == np.float32
     assert np.isfinite(root).all() and root.any()
 
 
@@ -54,7 +61,7 @@ def test_errors_of_measurement_do_no_harm():
     """No noise is correlated like this: the nearest that there can be is taken."""
     covariance = np.zeros((1, 1, 2, 3))
     covariance[..., 0, :] = 0.9, 1, 0.9
-    assert np.isfinite(CorrelatedNoise(_levels(5), covariance).root((80, 96))).all()
+    assert np.isfinite(CorrelatedNoise(_levels(5), covariance).root(80)).all()
 
 
 def test_it_is_the_noise_of_the_pictures(walls, add_noise, random):
@@ -72,7 +79,7 @@ def test_channels_have_in_common_what_they_had(walls, random):
     clean = [np.repeat(wall, 3, axis=-1) for wall in walls]
     models = measure_noise([camera(picture, random) for picture in clean])
     for value in (90, 170):
-        flat = np.full((256, 256, 3), value / 255, np.float32)
+        flat = np.full((192, 192, 3), value / 255, np.float32)
         expected = camera(flat, random).astype(float) * 255 - value
         found = _sample(models, value)
         np.testing.assert_allclose(found.std(axis=(0, 1)), expected.std(axis=(0, 1)), rtol=0.12)
