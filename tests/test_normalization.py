@@ -88,9 +88,3 @@ def test_flat_pictures_are_floored_and_come_back():
     _, deviation = norm.statistics(image)
     np.testing.assert_allclose(deviation, 1 / 16)
     np.testing.assert_array_equal(_finished(norm, image, _normalised(norm, image)), image)
-
-
-def test_value_range():
-    assert [value_range(t) for t in ("uint8", "uint16", "float32")] == [255, 65535, 1]
-    with pytest.raises(TypeError, match="int32"):
-        value_range("int32")

@@ -1,4 +1,3 @@
-import contextlib
 import json
 
 import numpy as np
@@ -6,7 +5,6 @@ import pytest
 import scipy.io
 from PIL import Image
 
-from cbsn.data.mat_files import read_blocks
 from cbsn.errors import DataError
 from data_prep.sidd_validation import write_pairs
 
@@ -110,25 +108,3 @@ def test_damaged_file_is_refused(tmp_path):
     path.write_bytes(path.read_bytes()[:500])
     with pytest.raises(DataError, match=r"ValidationNoisyBlocksSrgb\.mat cannot be read"):
         write_pairs(tmp_path, tmp_path / "out")
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_damaged_bytes_are_read_or_refused(tmp_path, seed):
-    write_mats(tmp_path)
-    path = tmp_path / f"{NOISY}.mat"
-    content = path.read_bytes()
-    random = np.random.default_rng(seed)
-    for _ in range(30):
-        damaged = bytearray(content)
-        for place in random.integers(0, 400, 3):  # where the headers are
-            damaged[place] = random.integers(0, 256)
-        path.write_bytes(damaged)
-        with contextlib.suppress(DataError):
-            read_blocks(path)
-
-
-@pytest.mark.parametrize("value", ["text", 3.0, {"a": 1}, np.zeros((0, 0, 8, 8, 3), np.uint8)])
-def test_other_variables_are_refused(tmp_path, value):
-    scipy.io.savemat(tmp_path / "x.mat", {"x": value})
-    with pytest.raises(DataError, match="should hold one array"):
-        read_blocks(tmp_path / "x.mat")

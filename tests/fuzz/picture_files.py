@@ -5,23 +5,10 @@ import io
 import imagecodecs
 import numpy as np
 import tifffile
-from PIL import ExifTags, Image, ImageCms, PngImagePlugin
+from PIL import Image, PngImagePlugin
 
 from tests.fuzz.mutate import png_chunks, png_of
-
-XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><about/></x:xmpmeta>'
-OME = (
-    '<?xml version="1.0" encoding="UTF-8"?><OME xmlns="http://www.openmicroscopy.org/Schemas/OME/'
-    '2016-06"><Image ID="Image:0"><Pixels ID="Pixels:0" DimensionOrder="XYZCT" Type="uint16" '
-    'SizeX="13" SizeY="18" SizeZ="1" SizeC="1" SizeT="1"><Channel ID="Channel:0:0"/><TiffData/>'
-    "</Pixels></Image></OME>"
-)
-GEO = [
-    (33550, "d", 3, (10.0, 10.0, 0.0), True),
-    (33922, "d", 6, (0.0, 0.0, 0.0, 440720.0, 3751320.0, 0.0), True),
-    (42112, "s", 0, "<GDALMetadata/>", True),
-    (42113, "s", 0, "-9999", True),
-]
+from tests.images.samples import GEO, PROFILE, XMP, exif, ome
 
 
 def picture_files() -> dict[str, bytes]:
@@ -40,15 +27,6 @@ def _pixels(height=18, width=13):
     return noisy.astype(np.uint16)
 
 
-def _exif():
-    exif = Image.Exif()
-    exif[274] = 6
-    exif[271] = "Cam"
-    exif.get_ifd(ExifTags.IFD.Exif).update({0x829A: 0.01, 0x8827: 1600, 0x9286: b"ASCII\0\0\0hi"})
-    exif.get_ifd(ExifTags.IFD.GPSInfo).update({1: "N", 2: (48.0, 8.0, 30.0)})
-    return exif
-
-
 def _save(image, format, **options):
     file = io.BytesIO()
     image.save(file, format, **options)
@@ -59,12 +37,11 @@ def _png(pixels):
     eight = (pixels >> 8).astype(np.uint8)
     rgb, rgba = Image.fromarray(eight[..., :3]), Image.fromarray(eight)
     gray, palette = rgb.convert("L"), rgb.quantize(9)
-    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     info = PngImagePlugin.PngInfo()
     info.add_itxt("XML:com.adobe.xmp", XMP.decode(), zip=True)
     info.add_text("Title", "a picture")
     info.add_text("Long", "a picture " * 30, zip=True)
-    rich = _save(rgb, "PNG", exif=_exif(), icc_profile=profile, dpi=(300, 300), pnginfo=info)
+    rich = _save(rgb, "PNG", exif=exif(), icc_profile=PROFILE, dpi=(300, 300), pnginfo=info)
     chunks = png_chunks(_save(rgb, "PNG"))
     colors = [(b"gAMA", bytes((0, 0, 0xB1, 0x8F))), (b"cHRM", bytes(range(32)))]
     colors += [(b"sRGB", b"\0"), (b"cICP", bytes((9, 16, 0, 1))), (b"sCAL", b"\x011\x002")]
@@ -111,8 +88,7 @@ def _pillow(pixels):
     rgba = Image.fromarray((pixels >> 8).astype(np.uint8))
     rgb = rgba.convert("RGB")
     gray, large = rgb.convert("L"), rgb.resize((90, 70), Image.Resampling.BICUBIC)
-    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    everything = {"exif": _exif(), "icc_profile": profile, "xmp": XMP}
+    everything = {"exif": exif(), "icc_profile": PROFILE, "xmp": XMP}
     preview = {"save_all": True, "append_images": [rgb.rotate(90)]}
     files = {
         "jpeg": _save(large, "JPEG", quality=85),
@@ -144,7 +120,7 @@ def _pillow(pixels):
     files["pillow group4"] = _save(gray.convert("1"), "TIFF", compression="group4")
     files["pillow palette"] = _save(rgb.quantize(9), "TIFF")
     files["pillow jpeg"] = _save(rgb, "TIFF", compression="jpeg")
-    files["pillow rich"] = _save(rgb, "TIFF", exif=_exif(), icc_profile=profile, dpi=(300, 300))
+    files["pillow rich"] = _save(rgb, "TIFF", exif=exif(), icc_profile=PROFILE, dpi=(300, 300))
     return files
 
 
@@ -173,6 +149,7 @@ def _tiff(pixels):
     color = {"photometric": "rgb", "metadata": None}
     planes = np.ascontiguousarray(np.moveaxis(rgb, -1, 0))
     large = np.tile(rgb, (4, 4, 1))
+    nodata = (42113, "s", 0, "-9999", True)
     files = {
         "tiff": make(eight, **color),
         "tiff gray": make(gray),
@@ -200,10 +177,10 @@ def _tiff(pixels):
         ),
         "tiff imagej": make(gray >> 4, imagej=True, metadata={"unit": "um", "spacing": 2.0}),
         "tiff imagej stack": make(np.stack([gray, gray]), imagej=True),
-        "tiff ome": make(gray >> 4, description=OME.encode(), metadata=None),
+        "tiff ome": make(gray >> 4, description=ome(13, 18), metadata=None),
         "tiff ome own": make(gray, ome=True),
         "tiff shaped": make(gray),
-        "tiff geo": make(floats[..., 0], extratags=GEO, metadata=None),
+        "tiff geo": make(floats[..., 0], extratags=[*GEO, nodata], metadata=None),
         "tiff pages": make(np.stack([gray, gray, gray]), photometric="minisblack"),
         "tiff stated": make(gray >> 6, extratags=[(341, "H", 1, 1023, True)], metadata=None),
         "tiff stated 8": make(eight >> 1, extratags=[(281, "H", 3, (127,) * 3, True)], **color),

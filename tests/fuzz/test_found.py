@@ -9,13 +9,11 @@ import h5py
 import imagecodecs
 import numpy as np
 import pytest
-import scipy.io
 import tifffile
 from PIL import Image
 
 from cbsn.data.dnd import open_noisy
 from cbsn.data.manifest import Manifest, Shard
-from cbsn.data.mat_files import load_mat, read_blocks
 from cbsn.data.records import PatchRecords
 from cbsn.errors import DataError, ImageError
 from cbsn.images.image_files import Picture, read_header, read_picture, write_picture
@@ -157,43 +155,6 @@ def test_a_box_that_claims_too_much(tmp_path):
     path.write_bytes(content[:place] + large + content[place + 8 :])
     with pytest.raises(ImageError, match="damaged"):
         read_picture(path)
-
-
-def mat_file(value, **options):
-    file = io.BytesIO()
-    scipy.io.savemat(file, {"Blocks": value}, **options)
-    return bytearray(file.getvalue())
-
-
-@pytest.mark.parametrize("kind", [0, 8, 10, 14, 15, 19, 200, 2**15])
-def test_a_mat_file_whose_values_are_of_no_kind(tmp_path, kind):
-    """SciPy ends the process."""
-    blocks = np.zeros((1, 2, 4, 4, 3), np.uint8)
-    content = mat_file(blocks)
-    struct.pack_into("<I", content, 128 + 72, kind)
-    (tmp_path / "x.mat").write_bytes(content)
-    with pytest.raises(DataError, match="it may be damaged"):
-        read_blocks(tmp_path / "x.mat")
-
-
-def test_a_mat_file_whose_array_has_no_sizes(tmp_path):
-    """SciPy ends the process."""
-    content = mat_file("text")
-    struct.pack_into("<I", content, 128 + 28, 1)
-    (tmp_path / "x.mat").write_bytes(content)
-    with pytest.raises(ValueError, match="sizes of an array"):
-        load_mat(tmp_path / "x.mat")
-
-
-@pytest.mark.parametrize("compressed", [False, True])
-def test_mat_files_that_are_good(tmp_path, compressed):
-    cells = np.array([np.ones((2, 3)), "text", {"b": 1.5}], object)
-    values = [np.arange(6), "text", "t", {"a": {"b": [1, 2]}}, cells, np.eye(3) * 1j, True]
-    for value in values:
-        content = mat_file(value, do_compression=compressed)
-        (tmp_path / "x.mat").write_bytes(content)
-        expected = scipy.io.loadmat(io.BytesIO(content))["Blocks"]
-        assert repr(load_mat(tmp_path / "x.mat", ["Blocks"])["Blocks"]) == repr(expected)
 
 
 def test_an_empty_part_of_an_hdf5_file(tmp_path):
