@@ -11,13 +11,7 @@ from cbsn.data.picture_pairs import PicturePairs, spread
 from cbsn.errors import ConfigError, DataError, check_number
 from cbsn.evaluation.conventions import Conventions
 from cbsn.evaluation.lpips import LPIPS, cached_weights
-from cbsn.evaluation.methods import (
-    BEST,
-    find_denoised,
-    load_models,
-    make_baselines,
-    parse_sigma,
-)
+from cbsn.evaluation.methods import BEST, find_denoised, load_models, make_baselines
 from cbsn.evaluation.report.contact_sheet import write_contact_sheet
 from cbsn.evaluation.report.html import ReportContent, write_report
 from cbsn.evaluation.report.pictures import ReportPicture
@@ -99,8 +93,8 @@ def evaluate(
     """
     model_paths, denoised = [*model_paths], [*denoised]
     _check(clean, noisy, noise)
-    for flag, value in (("--images", images), ("--report_images", report_images)):
-        check_number(flag, value, 0)
+    check_number("--images", images, 0)
+    check_number("--report_images", report_images, 0)
     check_number("--seed", seed, 0, _LARGEST_SEED)
     source = noisy if noise is None else noise
     if baselines is None:
@@ -110,8 +104,6 @@ def evaluate(
             "Models and baselines need noisy pictures: give --noisy, or --noise_sigma 25 to add "
             "noise to the clean ones. Only --denoised goes without."
         )
-    if baseline_sigma not in (None, BEST):
-        parse_sigma(baseline_sigma)  # even if no baseline is told it
     if baseline_sigma == BEST and clean is None:
         raise ConfigError("--baseline_sigma best needs the clean pictures: give --clean.")
     classic = make_baselines(baselines, noise, baseline_sigma)

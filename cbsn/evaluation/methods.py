@@ -114,6 +114,8 @@ estimated in much smaller ones."""
 
 def make_baselines(names: str, noise: Noise | None, sigma: str | None) -> list[Method]:
     """Makes the classic denoisers, of `BASELINES`, with commas between them."""
+    if sigma not in (None, BEST):
+        parse_sigma(sigma)  # even if no baseline is told it
     methods = []
     for name in dict.fromkeys(name.strip() for name in names.split(",") if name.strip()):
         if name not in BASELINES:

@@ -19,10 +19,11 @@ VALIDATION = "validation_psnr"
 _NO_LOSSES = {"step", "learning_rate", "steps_per_second", "patches_per_second", "skipped_steps"}
 _NO_LOSSES |= {"bad_records", "peak_memory_gib", "peak_gpu_memory_gib"}
 
+Curves = Mapping[str, Sequence[tuple[float, float]]]
+"""(step, value) in the order of the steps, by name."""
+
 _MOST_POINTS = 300
 _LOG_FROM = 30
-
-Points = Sequence[tuple[float, float]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Chart:
     y_ticks: list[tuple[float, str]]
 
     @classmethod
-    def plot(cls, label: str, curves: Mapping[str, Points], steps: tuple[float, float]) -> "Chart":
+    def plot(cls, label: str, curves: Curves, steps: tuple[float, float]) -> "Chart":
         """Lays out curves, at least one, none empty, from the first to the last of the steps.
 
         The vertical axis is logarithmic if the values are above 0 and far apart. Curves of many
@@ -77,11 +78,10 @@ def training_charts(path: Path) -> list[Chart]:
 
 
 def read_curves(path: Path) -> dict[str, list[tuple[float, float]]]:
-    """Reads a `metrics.jsonl`, even while it is being written.
+    """Reads the terms of the loss, and `VALIDATION`, even while the file is being written.
 
-    Returns (step, value) in the order of the steps, by name: the terms of the loss, without a total
-    that is the only term once more, and `VALIDATION`. Lines that are incomplete and values that are
-    no finite numbers are left out.
+    A total that is the only term once more is left out, as are lines that are incomplete and values
+    that are no finite numbers.
     """
     curves: dict[str, dict[float, float]] = {}
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():

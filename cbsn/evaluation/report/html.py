@@ -5,7 +5,7 @@ import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jinja2
 import markupsafe
@@ -67,20 +67,12 @@ def _breakable(text: str) -> markupsafe.Markup:
     return markupsafe.escape(text).replace("/", markupsafe.Markup("/<wbr>"))
 
 
-class Cell(NamedTuple):
-    """Of a table: what it says, whether its column has numbers, and no other row a better one."""
-
-    text: str
-    number: bool
-    best: bool
-
-
 _BETTER = {"PSNR": max, "SSIM": max, "LPIPS": min}
 """By the first word of a heading."""
 
 
-def mark_best(table: Sequence[Mapping[str, str]]) -> list[list[Cell]]:
-    """Returns the rows of a table as cells, of which the first ones are names."""
+def mark_best(table: Sequence[Mapping[str, str]]) -> list[list[tuple[str, bool]]]:
+    """Returns the rows of a table: of each cell the text, and whether it is the best one."""
     best: dict[str, float] = {}
     for heading in table[0]:
         numbers = [number for row in table if (number := _number(row[heading])) is not None]
@@ -88,10 +80,7 @@ def mark_best(table: Sequence[Mapping[str, str]]) -> list[list[Cell]]:
         if better and len(numbers) > 1:
             best[heading] = better(numbers)
     return [
-        [
-            Cell(text, i > 0, heading in best and _number(text) == best[heading])
-            for i, (heading, text) in enumerate(row.items())
-        ]
+        [(text, head in best and _number(text) == best[head]) for head, text in row.items()]
         for row in table
     ]
 

@@ -32,8 +32,7 @@ class DndSubmission(Submission):
 
     Args:
         source: the folder `dnd_2017` (or `dnd2017`), or the one that holds it. Inside are
-            `info.mat` and `images_srgb/IIII.mat`. Other numbers than 50 images with 20 boxes of
-            512 × 512 bring a warning.
+            `info.mat` and `images_srgb/IIII.mat`.
         out: folder to write.
         rounding: `"round"` or `"floor"` to 8-bit levels, or `"none"` for the denoiser's floats as
             they are.

@@ -35,8 +35,7 @@ class SiddSubmission(Submission):
     each block's bytes in base64, and `kit` is that of the MATLAB kit.
 
     Args:
-        source: `BenchmarkNoisyBlocksSrgb.mat`, or the folder that holds it. The blocks are uint8
-            [40, 32, 256, 256, 3]; other numbers bring a warning.
+        source: `BenchmarkNoisyBlocksSrgb.mat`, or the folder that holds it.
         out: folder to write.
         layouts: str, keys of `LAYOUTS` with commas between them.
         texts: values of `OPTIONAL_DATA` for the layout `kit`; those not given are empty.

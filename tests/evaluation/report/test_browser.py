@@ -18,6 +18,8 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.select import Select
 
+pytestmark = pytest.mark.slow
+
 FLAGS = (
     "headless=new",
     "no-sandbox",  # the tests may run as root
