@@ -82,16 +82,14 @@ def write_with_pillow(file: BinaryIO, picture: Picture) -> None:
         "WEBP": {"lossless": True, "exact": True},
         "BMP": {},
     }[picture.format]
-    if picture.exif:
-        options["exif"] = EXIF_PREFIX + picture.exif
-    if picture.icc_profile:
-        options["icc_profile"] = picture.icc_profile
-    if picture.xmp:
-        options["xmp"] = picture.xmp
-    if picture.resolution:
-        options["dpi"] = tuple(each * INCH for each in picture.resolution)
-    if isinstance(picture.extras, bytes):
-        options["comment"] = picture.extras
+    metadata = {
+        "exif": picture.exif and EXIF_PREFIX + picture.exif,
+        "icc_profile": picture.icc_profile,
+        "xmp": picture.xmp,
+        "dpi": picture.resolution and tuple(each * INCH for each in picture.resolution),
+        "comment": picture.extras if isinstance(picture.extras, bytes) else None,
+    }
+    options |= {name: value for name, value in metadata.items() if value}
     Image.fromarray(squeezed(picture.pixels)).save(file, picture.format, **options)
 
 
@@ -182,15 +180,13 @@ def _resolution(info: dict[str, Any], is_jpeg: bool) -> tuple[float, float] | No
 
 
 def _pixels(image: Image.Image) -> np.ndarray:
-    transparent = "transparency" in image.info
-    if image.mode == "P":
-        image = image.convert("RGBA" if transparent else "RGB")
-    elif image.mode == "1" or (image.mode == "L" and transparent):
-        image = image.convert("LA" if transparent else "L")
-    elif image.mode == "RGB" and transparent:
-        image = image.convert("RGBA")
-    if image.mode not in ("L", "LA", "RGB", "RGBA"):
-        raise ImageError(f"is a {image.mode} picture; convert it to gray or RGB.")
+    mode = {"P": "RGB", "1": "L"}.get(image.mode, image.mode)
+    if mode in ("L", "RGB") and "transparency" in image.info:
+        mode += "A"
+    if mode not in ("L", "LA", "RGB", "RGBA"):
+        raise ImageError(f"is a {mode} picture; convert it to gray or RGB.")
+    if mode != image.mode:
+        image = image.convert(mode)
     pixels = np.empty((image.height, image.width, len(image.getbands())), np.uint8)
     for rows in row_blocks(pixels):  # all at once, Pillow would make two more copies on the way
         block = image.crop((0, rows.start, image.width, rows.stop))

@@ -29,7 +29,7 @@ _NODATA_TAG = 42113
 
 # Pictures of more bytes are BigTIFF: offsets of 32 bits might not reach their end.
 CLASSIC_BYTES = 2**32 - 2**25
-# Of the encoded file at a time; tifffile's own 256 and 512 MB are much besides a picture.
+# Of the encoded file at a time; tifffile's own 256 and 512 MB are a lot next to a picture.
 _BUFFER_BYTES = 2**24
 _LARGE_STRIP_BYTES = 2**25
 # The compressions whose codecs decode into an array which is there already.
@@ -45,7 +45,7 @@ def read_tiff(path: Path) -> Picture:
     """
     with tifffile.TiffFile(path) as file:
         _refuse_raw(file)
-        pages = [*whole_pages(file)]
+        pages = [*_whole_pages(file)]
         if not pages:
             raise ImageError("has no readable page: the file is damaged or cut off.")
         page = pages[0].aspage()
@@ -64,7 +64,7 @@ def read_tiff(path: Path) -> Picture:
 def tiff_header(path: Path) -> Header:
     """The header of the first page."""
     with tifffile.TiffFile(path) as file:
-        return _header_of(next(whole_pages(file)).aspage())
+        return _header_of(next(_whole_pages(file)).aspage())
 
 
 def write_tiff(file: BinaryIO, picture: Picture) -> None:
@@ -87,12 +87,8 @@ def write_tiff(file: BinaryIO, picture: Picture) -> None:
     )
 
 
-def whole_pages(file: tifffile.TiffFile) -> Iterator[Any]:
-    """Goes through the pages of a file but for reduced ones, which are thumbnails.
-
-    Raises:
-        ImageError: the list of pages goes in a circle, or to beyond the file.
-    """
+def _whole_pages(file: tifffile.TiffFile) -> Iterator[Any]:
+    """The pages but for reduced ones, which are thumbnails; refuses lists in circles or cut off."""
     seen, last = set(), None
     for page in file.pages:
         last = page.offset
