@@ -115,8 +115,8 @@ def prepare(
             "--patchsize": None if patch_size == 256 else patch_size,
             "--stride": None if stride == 200 else stride,
         }
-        given = [text for pair in flags.items() if pair[1] is not None for text in map(str, pair)]
-        anew = shlex.join(["python", "prepare_dataset.py", *given, "--force"])
+        given = [f"{flag} {shlex.quote(str(v))}" for flag, v in flags.items() if v is not None]
+        anew = " ".join(["python prepare_dataset.py", *given, "--force"])
         out = Path(out or _default_out(dataset, raw, patch_size))
         out.mkdir(parents=True, exist_ok=True)
         offset = raw.offset if offset is None else offset

@@ -166,11 +166,12 @@ class PatchPipeline:
         self._order = RecordOrder(records.counts, batch_size, workers, seed)
         self._skip_bad_records = skip_bad_records
         self._channels = channels
-        self._noise = noise
         self._whole = whole
-        side, self._shots = (records.patch_size, 1) if whole else (patch_size, shots)
+        self._noise = None if whole else noise
+        self._shots = 1 if whole else shots
+        side = records.patch_size if whole else patch_size
         self._shape = side, side, self._shots * channels
-        self._dtype = np.dtype(np.float32) if noise else records.dtype
+        self._dtype = np.dtype(np.float32) if self._noise else records.dtype
         self._error: DataError | None = None
 
     @property

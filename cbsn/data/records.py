@@ -33,13 +33,9 @@ _BARE_PATCH_SIZE = 256
 
 
 class Patches(Protocol):
-    """Equally large patches of pictures, as `PatchPipeline` takes them.
+    """Equally large patches of pictures, as `PatchPipeline` takes them."""
 
-    Attributes:
-        shots: 1, or 2 for pairs of noisy shots, whose channels come one after the other.
-    """
-
-    shots: int
+    shots: int  # 1; or 2 for pairs of noisy shots, whose channels come one after the other
     patch_size: int  # height and width
     dtype: np.dtype
     counts: Sequence[int]  # of the patches in each file
@@ -75,11 +71,7 @@ class PatchRecords:
     shots = 1
 
     def __init__(
-        self,
-        paths: Sequence[Path],
-        patch_size: int,
-        dtype: np.dtype,
-        manifest: Manifest | None = None,
+        self, paths: list[Path], patch_size: int, dtype: np.dtype, manifest: Manifest | None = None
     ):
         self.paths = tuple(paths)
         self.manifest = manifest
@@ -94,10 +86,9 @@ class PatchRecords:
     def open(cls, path: str | os.PathLike) -> "PatchRecords":
         """Opens a data set.
 
-        Args:
-            path: a folder that `prepare_dataset.py` wrote, or a record file of 256×256 patches
-                without a manifest (the authors' `SIDD256.tfrecords`, `DND256.tfrecords`), or a
-                folder of such files.
+        That is a folder that `prepare_dataset.py` wrote, or a record file of 256×256 patches
+        without a manifest (the authors' `SIDD256.tfrecords`, `DND256.tfrecords`), or a folder of
+        such files.
 
         Raises:
             DataError: there is no such data set, or it is incomplete, damaged or empty.
@@ -266,13 +257,10 @@ class RecordWriter:
         self._cleanup.__exit__(*error)
 
     def write(self, patch: np.ndarray) -> None:
-        """Appends a patch.
-
-        Args:
-            patch: [P, P, 3] uint8, uint16 or float32 (in [0, 1]); P and dtype as of the first.
+        """Appends a patch: [P, P, 3] uint8, uint16 or float32 (in [0, 1]).
 
         Raises:
-            DataError: the patch has another shape or dtype.
+            DataError: P or the dtype is not that of the first patch, or it is no such patch.
         """
         layout = self._layout or (patch.shape[:1] * 2 + (3,), patch.dtype)
         if (patch.shape, patch.dtype) != layout or patch.dtype not in DTYPES.values():
