@@ -1,7 +1,6 @@
-"""What there is to denoise with Beam, and what came of it."""
+"""Denoising what is not denoised yet of folders, globs or URLs, with Beam."""
 
 import contextlib
-import dataclasses
 import io
 import json
 import shutil
@@ -28,10 +27,16 @@ from cbsn.inference.options import DenoiseOptions
 from cbsn.inference.outputs import changed_settings, plan_outputs
 from cbsn.value_range import check_white
 
+RECORD = "run.json"
+"""What the results in a folder were made with."""
+
+_PIXEL_BYTES = 3
+"""Of 8-bit RGB, in which `max_megapixels` is counted."""
+
 _MOST_WORKERS = 1000
 """Of one machine; 0 is one for each of its cores."""
 
-_DEFAULTS = (
+_BEAM_DEFAULTS = (
     # The denoiser takes all cores by itself; several threads would have several pictures in memory.
     "--number_of_worker_harness_threads=1",
     "--default_sdk_harness_log_level=WARNING",
@@ -40,91 +45,7 @@ _DEFAULTS = (
     "--allow_unsafe_triggers",
 )
 
-
-def parse_beam_flags(flags: Sequence[str]) -> PipelineOptions:
-    """Returns Beam's options.
-
-    Args:
-        flags: those that are not the command's own.
-
-    Raises:
-        ConfigError: if a flag has a value that it cannot have, or is unknown. With a runner that is
-            named, which may have flags that nobody knows here, Beam only warns.
-    """
-    if flags and not flags[0].startswith("-"):
-        raise ConfigError(f"Pictures are given by --input. Received: {flags[0]!r}")
-    errors = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(errors):
-            options = PipelineOptions([*_DEFAULTS, *flags])
-            known = PipelineOptions([]).get_all_options()
-            unknown = {*options.get_all_options(retain_unknown_options=True)} - {*known}
-    except SystemExit:
-        reason = errors.getvalue().strip().rpartition("error: ")[2]
-        raise ConfigError(f"Beam cannot take these flags: {reason}") from None
-    workers = options.view_as(DirectOptions).direct_num_workers
-    check_number("--direct_num_workers", workers, 0, _MOST_WORKERS)
-    if unknown and is_local(options):
-        names = ", ".join(f"--{name}" for name in sorted(unknown))
-        raise ConfigError(f"Neither this command nor Beam knows {names}. See --help.")
-    return options
-
-
-def is_local(options: PipelineOptions) -> bool:
-    """Says whether the pipeline runs in this process, as it does unless a runner is named."""
-    return options.view_as(StandardOptions).runner is None
-
-
-RECORD = "run.json"
-
-
-def check_record(output: str, record: dict[str, Any]) -> None:
-    """Compares the record of a folder's results with that of the run to come.
-
-    Args:
-        output: the folder, with a record.
-        record: of the run to come: `model` (its `path`, which may differ, and `sha256`), and
-            whatever else must not differ, by its name.
-
-    Raises:
-        ConfigError: if they differ, or the folder's cannot be read.
-    """
-    location = f"{output}/{RECORD}"
-    try:
-        with local_copy(location) as path:
-            before = json.loads(path.read_text(encoding="utf-8"))
-        changes = changed_settings(before, record)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ConfigError(
-            f"{location} cannot be read, so nobody knows how the results there were made. Give "
-            f"another --output. ({error!r})"
-        ) from error
-    if changes:
-        raise ConfigError(
-            f"The results in {output} were made otherwise: {', '.join(changes)}. Give what was "
-            "given then, or another --output."
-        )
-
-
-def write_record(output: str, record: dict[str, Any]) -> None:
-    """Writes the record of a folder's results; the folder is made.
-
-    Raises:
-        ConfigError: it cannot be written.
-    """
-    try:
-        with new_file(f"{output}/{RECORD}") as path:
-            write_json(path, record)
-    except Exception as error:  # each file system has errors of its own
-        raise ConfigError(f"{output} cannot be written: {error}. Give another --output.") from error
-
-
-PIXEL_BYTES = 3
-"""Of 8-bit RGB, in which `max_megapixels` is counted."""
-
-_DEFAULT_OPTIONS = DenoiseOptions()
-
-_SETTINGS = ("format", "white", "rounding", "r3", "seed", "self_ensemble", "precision", "engine")
+_DEFAULTS = DenoiseOptions()
 
 
 def denoise_with_beam(
@@ -136,7 +57,7 @@ def denoise_with_beam(
     white: float | None = None,
     max_megapixels: float = 100,
     beam_flags: Sequence[str] = (),
-    options: DenoiseOptions = _DEFAULT_OPTIONS,
+    options: DenoiseOptions = _DEFAULTS,
 ) -> int:
     """Denoises every picture of folders or globs that is not denoised yet.
 
@@ -151,7 +72,7 @@ def denoise_with_beam(
             in it tells them.
         format: one of `cbsn.inference.outputs.FORMATS`.
         white: float > 0, the value of white in the files, as for `read_picture`. Default None.
-        max_megapixels: pictures that would take more memory than so many megapixels of 8-bit RGB
+        max_megapixels: pictures that would take more memory than that many megapixels of 8-bit RGB
             are not decoded, and fail. 100 take 2 GB in all; R3 and the self-ensemble take 1.2 GB
             more each, so that one of them fits into a worker of 4 GB.
         beam_flags: Beam's own flags.
@@ -174,22 +95,20 @@ def denoise_with_beam(
     check_white(white)
     sources = _find_sources(inputs, output)
     targets = _plan(sorted(sources), output, format)
-    handler = DenoisingModelHandler(
-        model_path,
-        options,
-        max_bytes=int(max_megapixels * 1e6 * PIXEL_BYTES),
-        white=white,
-    )
+    max_bytes = int(max_megapixels * 1e6 * _PIXEL_BYTES)
+    handler = DenoisingModelHandler(model_path, options, max_bytes=max_bytes, white=white)
     # Loaded here, too, so that what is wrong with it is said before there is a pipeline.
     denoiser = handler.load_model()
 
     there = list_files(output)
-    record = _record(
-        model_path,
-        denoiser,
-        inputs,
-        {"format": format, "white": white, **dataclasses.asdict(options)},
-    )
+    where = [path if is_url(path) else str(Path(path).expanduser().absolute()) for path in inputs]
+    record = {
+        "model": {"path": model_path, "sha256": denoiser.sha256()},
+        "input": sorted(where),
+        "format": format,
+        "white": white,
+        **_settings(denoiser),
+    }
     _begin(output, record, there, targets.values())
     works = [
         Work(source, target)
@@ -213,6 +132,37 @@ def denoise_with_beam(
     if failed:
         print(f"Why they failed is in {output}/{FAILED}")
     return 1 if failed else 0
+
+
+def parse_beam_flags(flags: Sequence[str]) -> PipelineOptions:
+    """Returns Beam's options, from the flags that are not the command's own.
+
+    Raises:
+        ConfigError: if a flag has a value that it cannot have, or is unknown. With a runner that is
+            named, which may have flags that nobody knows here, Beam only warns.
+    """
+    if flags and not flags[0].startswith("-"):
+        raise ConfigError(f"Pictures are given by --input. Received: {flags[0]!r}")
+    errors = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(errors):
+            options = PipelineOptions([*_BEAM_DEFAULTS, *flags])
+            known = PipelineOptions([]).get_all_options()
+            unknown = {*options.get_all_options(retain_unknown_options=True)} - {*known}
+    except SystemExit:
+        reason = errors.getvalue().strip().rpartition("error: ")[2]
+        raise ConfigError(f"Beam cannot take these flags: {reason}") from None
+    workers = options.view_as(DirectOptions).direct_num_workers
+    check_number("--direct_num_workers", workers, 0, _MOST_WORKERS)
+    if unknown and is_local(options):
+        names = ", ".join(f"--{name}" for name in sorted(unknown))
+        raise ConfigError(f"Neither this command nor Beam knows {names}. See --help.")
+    return options
+
+
+def is_local(options: PipelineOptions) -> bool:
+    """Says whether the pipeline runs in this process, as it does unless a runner is named."""
+    return options.view_as(StandardOptions).runner is None
 
 
 def _folder(output: str) -> str:
@@ -263,35 +213,49 @@ def _plan(sources: Iterable[str], output: str, format: str) -> dict[str, str]:
     }
 
 
-def _record(
-    model_path: str, denoiser: Denoiser, inputs: Iterable[str], options: dict[str, Any]
-) -> dict[str, Any]:
-    """What the results are made with; what `auto` means is up to the workers."""
-    # The tiles change nothing in a network that is local, and less memory may be wanted.
-    names = _SETTINGS if denoiser.network.is_local else (*_SETTINGS, "tile")
-    settings = {name: options[name] for name in names if name in options}
-    if settings.get("r3") is None:
-        settings["r3"] = denoiser.recipe.r3
+def _settings(denoiser: Denoiser) -> dict[str, Any]:
+    """The options that results depend on; what `auto` means is up to the workers."""
+    names = ["rounding", "r3", "seed", "self_ensemble", "precision", "engine"]
+    if not denoiser.network.is_local:
+        names.append("tile")  # else it changes nothing, and less memory may be wanted
+    settings = {name: getattr(denoiser.options, name) for name in names}
+    settings["r3"] = denoiser.r3
     if not denoiser.strength.is_whole:  # else as in records of before there was such a setting
         settings["strength"] = denoiser.strength.luma
         settings["color_strength"] = denoiser.strength.color
-    where = [path if is_url(path) else str(Path(path).expanduser().absolute()) for path in inputs]
-    model = {"path": model_path, "sha256": denoiser.sha256()}
-    return {"model": model, "input": sorted(where), **settings}
+    return settings
 
 
 def _begin(
     output: str, record: dict[str, Any], there: Iterable[str], targets: Iterable[str]
 ) -> None:
     """Makes the folder of the results ready, if those in it are of the same kind."""
-    if f"{output}/{RECORD}" in there:
-        check_record(output, record)
+    location = f"{output}/{RECORD}"
+    if location in there:
+        try:
+            with local_copy(location) as path:
+                before = json.loads(path.read_text(encoding="utf-8"))
+            changes = changed_settings(before, record)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ConfigError(
+                f"{location} cannot be read, so nobody knows how the results there were made. Give "
+                f"another --output. ({error!r})"
+            ) from error
+        if changes:
+            raise ConfigError(
+                f"The results in {output} were made otherwise: {', '.join(changes)}. Give what was "
+                "given then, or another --output."
+            )
     elif foreign := sorted({*there}.intersection(targets)):
         raise ConfigError(
             f"{output} has no {RECORD}, so nobody knows how {foreign[0]} was made. Give another "
             "--output."
         )
-    write_record(output, record)
+    try:
+        with new_file(location) as path:
+            write_json(path, record)
+    except Exception as error:  # each file system has errors of its own
+        raise ConfigError(f"{output} cannot be written: {error}. Give another --output.") from error
     # What failed will be tried again; Beam's temporary files are of a run that was stopped.
     old = (f"{output}/{FAILED}/failed-", f"{output}/{FAILED}/beam-temp-")
     FileSystems.delete([file for file in there if file.startswith(old)])

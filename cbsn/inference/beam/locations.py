@@ -20,7 +20,7 @@ _BLOCK_BYTES = 2**20
 
 
 def is_url(location: str) -> bool:
-    """Says whether a location is a URL, and not a local path."""
+    """Says whether a location is a URL, rather than a local path."""
     return "://" in location
 
 
@@ -30,14 +30,11 @@ def has_wildcard(location: str) -> bool:
 
 
 def find_pictures(pattern: str) -> dict[str, float]:
-    """The picture files that a folder, a glob or a single name stands for.
+    """The picture files that a pattern stands for, and when each was last changed, in seconds.
 
     Args:
         pattern: a local one as `find_images` takes it; or a URL: a glob as Beam has it (`*` is any
             text without `/`, `**` any text), a file with one of `IMAGE_SUFFIXES`, or else a folder.
-
-    Returns:
-        Of each file, of which there is at least one, when it was last changed, in seconds.
 
     Raises:
         DataError: nothing was found.
@@ -59,14 +56,7 @@ def find_pictures(pattern: str) -> dict[str, float]:
 
 
 def list_files(folder: str) -> dict[str, float]:
-    """All files below a folder, however deep, and when they were last changed, in seconds.
-
-    Args:
-        folder: without wildcards; it need not be there.
-
-    Raises:
-        ConfigError: nobody here knows such URLs, or they cannot be listed.
-    """
+    """As `find_pictures`, of all files below a folder without wildcards, which need not exist."""
     return _match(f"{folder}/**")
 
 

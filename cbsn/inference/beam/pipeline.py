@@ -26,179 +26,23 @@ from cbsn.models.folder import RECIPE, WEIGHTS
 from cbsn.models.loading import RUN_MODELS
 from cbsn.value_range import value_range
 
+FAILED = "failed"
+"""Folder, in that of the results, for the reasons of what failed."""
+
+_METRICS = "cbsn"
+_LOG = logging.getLogger(__name__)
+_DEFAULTS = DenoiseOptions()
+
 
 class Work(NamedTuple):
-    """A picture to denoise.
-
-    Args:
-        source: path or URL of the noisy picture.
-        target: path or URL of the denoised one.
-    """
+    """A picture to denoise: the paths or URLs of the noisy one and of the denoised one."""
 
     source: str
     target: str
 
 
-class Failure(NamedTuple):
-    """What there is in place of a denoised picture.
-
-    Args:
-        reason: why, in a line.
-    """
-
-    reason: str
-
-    @classmethod
-    def of(cls, error: Exception, location: str) -> "Failure":
-        """Puts into words what failed; of what was not foreseen, the traceback is logged.
-
-        Args:
-            error: what was raised.
-            location: of the file in question; its name in front is left away.
-        """
-        if isinstance(error, MemoryError):
-            return cls("not enough memory; try a smaller --tile")
-        reason = plain_reason(error).removeprefix(f"{location}: ")
-        if isinstance(error, CbsnError | OSError):
-            return cls(reason)
-        logging.getLogger(__name__).error("%s failed", location, exc_info=error)
-        return cls(f"{type(error).__name__}: {reason}")
-
-
-_DEFAULT_OPTIONS = DenoiseOptions()
-
-
-class DenoisingModelHandler(ModelHandler[Work, PredictionResult, Denoiser]):
-    """Reads and denoises pictures with a model that each worker process loads once.
-
-    Pictures are read here, and not by a step of its own, so that only their names wait for it, and
-    one picture is in memory at a time.
-
-    The model is not shared across processes: it is small beside the pictures, which would all have
-    to be sent to the process that has it, and back.
-
-    Args:
-        model_path: what `Denoiser.load` takes; or the URL of a saved-model folder, or of a run's.
-        max_bytes: pictures whose pixels take more bytes are refused before they are decoded.
-        white: float > 0, the value of white in the files, as for `read_picture`. Default None.
-        options: of `Denoiser.load`.
-
-    Example:
-        >>> options = DenoiseOptions(tile=512)
-        >>> handler = DenoisingModelHandler("gs://models/cbsn", options, max_bytes=3 * 10**8)
-        >>> results = pipeline | beam.Create([Work(noisy, denoised)]) | RunInference(handler)
-    """
-
-    def __init__(
-        self,
-        model_path: str,
-        options: DenoiseOptions = _DEFAULT_OPTIONS,
-        *,
-        max_bytes: int,
-        white: float | None = None,
-    ):
-        super().__init__()
-        self._model_path = model_path
-        self._max_bytes = max_bytes
-        self._white = white
-        self._options = options
-
-    def batch_elements_kwargs(self) -> dict[str, int]:
-        """Says how many pictures to give at a time: one.
-
-        The denoiser makes batches of a picture's tiles by itself; pictures of several sizes would
-        not fit together.
-        """
-        return {"max_batch_size": 1}
-
-    def load_model(self) -> Denoiser:
-        """Loads the model.
-
-        Raises:
-            ConfigError: if an option cannot be had.
-            ModelError: if there is no such model, or it cannot be read.
-        """
-        select_gpus(None, most=1)  # one picture at a time
-        with _local_model(self._model_path) as path:
-            denoiser = Denoiser.load(path, self._options)
-        logging.getLogger(__name__).info(denoiser.choices)
-        return denoiser
-
-    def run_inference(
-        self,
-        batch: Sequence[Work],
-        model: Denoiser,
-        inference_args: dict[str, Any] | None = None,
-    ) -> Iterator[PredictionResult]:
-        """Denoises pictures.
-
-        Args:
-            batch: the pictures.
-            model: from `load_model`.
-            inference_args: of no use here.
-
-        Yields:
-            Of each picture its `Work`, with the denoised `Picture` or a `Failure`.
-        """
-        for work in batch:
-            yield PredictionResult(work, self._denoise(work.source, model))
-
-    def _denoise(self, source: str, denoiser: Denoiser) -> Picture | Failure:
-        # Whatever is wrong with one picture must not stop the others.
-        try:
-            with local_copy(source) as path:
-                self._check_size(path)
-                picture = read_picture(path, white=self._white)
-            white = value_range(picture.pixels.dtype)
-            return picture.with_pixels(denoiser(picture.pixels, in_place=True, white=white))
-        except Exception as error:
-            return Failure.of(error, source)
-
-    def _check_size(self, path: Path) -> None:
-        size = read_header(path).pixel_bytes
-        if size > self._max_bytes:
-            raise ImageError(
-                f"{path}: its pixels would take {size / 1e6:,.0f} MB, and the limit is "
-                f"{self._max_bytes / 1e6:,.0f} MB: cut it up, or raise --max_megapixels."
-            )
-
-
-@contextlib.contextmanager
-def _local_model(location: str) -> Iterator[str | Path]:
-    """Gives a model as a local one: itself, or a temporary copy of its folder."""
-    if not is_url(location):
-        yield location
-        return
-    try:
-        url = _model_url(location.rstrip("/"))
-        with local_copies(url, (RECIPE, WEIGHTS, CHECKSUMS)) as folder:
-            yield folder
-    except CbsnError:
-        raise
-    except Exception as error:  # each file system has errors of its own
-        raise ModelError(f"{location} cannot be read: {plain_reason(error)}") from error
-
-
-def _model_url(location: str) -> str:
-    """The URL of the saved-model folder that a location means."""
-    for url in (location, *(f"{location}/{name}" for name in RUN_MODELS)):
-        if FileSystems.exists(f"{url}/{RECIPE}"):
-            return url
-    raise ModelError(
-        f"No model at {location}. A URL names a saved-model folder (with {RECIPE}), or a run's "
-        f"(with {' or '.join(RUN_MODELS)} in it)."
-    )
-
-
-FAILED = "failed"
-"""Folder, in that of the results, for the reasons of what failed."""
-
-_METRICS = "cbsn"
-_DENOISED, _FAILED = "denoised", "failed"
-
-
 def run_pipeline(
-    options: PipelineOptions, works: Sequence[Work], handler: DenoisingModelHandler, output: str
+    options: PipelineOptions, works: Sequence[Work], handler: "DenoisingModelHandler", output: str
 ) -> tuple[int, int] | None:
     """Denoises pictures.
 
@@ -243,50 +87,150 @@ def run_pipeline(
         ) from error
     if state != PipelineState.DONE:
         raise PipelineError(f"The pipeline ended in the state {state}.")
-    return _count(result, _DENOISED), _count(result, _FAILED)
+    counters = result.metrics().query(MetricsFilter().with_namespace(_METRICS))["counters"]
+    counts = dict.fromkeys(("denoised", "failed"), 0)
+    for counter in counters:
+        counts[counter.key.metric.name] += counter.result
+    return counts["denoised"], counts["failed"]
+
+
+class DenoisingModelHandler(ModelHandler[Work, PredictionResult, Denoiser]):
+    """Reads and denoises pictures with a model that each worker process loads once.
+
+    Pictures are read here, and not by a step of its own, so that only their names wait for it, and
+    one picture is in memory at a time.
+
+    The model is not shared across processes: it is small compared with the pictures, which would
+    all have to be sent to the process that has it, and back.
+
+    Args:
+        model_path: what `Denoiser.load` takes; or the URL of a saved-model folder, or of a run's.
+        options: of `Denoiser.load`.
+        max_bytes: pictures whose pixels take more bytes are refused before they are decoded.
+        white: float > 0, the value of white in the files, as for `read_picture`. Default None.
+
+    Example:
+        >>> options = DenoiseOptions(tile=512)
+        >>> handler = DenoisingModelHandler("gs://models/cbsn", options, max_bytes=3 * 10**8)
+        >>> results = pipeline | beam.Create([Work(noisy, denoised)]) | RunInference(handler)
+    """
+
+    def __init__(
+        self,
+        model_path: str,
+        options: DenoiseOptions = _DEFAULTS,
+        *,
+        max_bytes: int,
+        white: float | None = None,
+    ):
+        super().__init__()
+        self._model_path = model_path
+        self._options = options
+        self._max_bytes = max_bytes
+        self._white = white
+
+    def batch_elements_kwargs(self) -> dict[str, int]:
+        """Says how many pictures to give at a time: one, whose tiles are batches by themselves."""
+        return {"max_batch_size": 1}
+
+    def load_model(self) -> Denoiser:
+        """Loads the model.
+
+        Raises:
+            ConfigError: if an option cannot be had.
+            ModelError: if there is no such model, or it cannot be read.
+        """
+        select_gpus(None, most=1)  # one picture at a time
+        with _local_model(self._model_path) as path:
+            denoiser = Denoiser.load(path, self._options)
+        _LOG.info(denoiser.choices)
+        return denoiser
+
+    def run_inference(
+        self,
+        batch: Sequence[Work],
+        model: Denoiser,
+        inference_args: dict[str, Any] | None = None,
+    ) -> Iterator[PredictionResult]:
+        """Yields for each picture its `Work` with the denoised `Picture`, or the reason, a str."""
+        for work in batch:
+            try:
+                result = self._denoise(work.source, model)
+            except Exception as error:  # the others are denoised all the same
+                result = _reason(error, work.source)
+            yield PredictionResult(work, result)
+
+    def _denoise(self, source: str, denoiser: Denoiser) -> Picture:
+        with local_copy(source) as path:
+            size = read_header(path).pixel_bytes
+            if size > self._max_bytes:
+                raise ImageError(
+                    f"{path}: its pixels would take {size / 1e6:,.0f} MB, and the limit is "
+                    f"{self._max_bytes / 1e6:,.0f} MB: cut it up, or raise --max_megapixels."
+                )
+            picture = read_picture(path, white=self._white)
+        white = value_range(picture.pixels.dtype)
+        return picture.with_pixels(denoiser(picture.pixels, in_place=True, white=white))
 
 
 class WritePicture(beam.DoFn):
     """Writes denoised pictures; of those that failed, gives a line of JSON."""
 
     def __init__(self):
-        self._denoised = Metrics.counter(_METRICS, _DENOISED)
-        self._failed = Metrics.counter(_METRICS, _FAILED)
+        self._denoised = Metrics.counter(_METRICS, "denoised")
+        self._failed = Metrics.counter(_METRICS, "failed")
 
     def process(self, result: PredictionResult) -> Iterator[str]:
-        """Writes one picture.
+        """Writes one picture of `DenoisingModelHandler`; yields which failed and why, if it did."""
+        work, reason = result.example, result.inference
+        if isinstance(reason, Picture):
+            try:
+                with new_file(work.target) as path:
+                    losses = write_picture(path, reason)
+                for loss in losses:
+                    _LOG.warning("%s: %s.", work.target, loss)
+                self._denoised.inc()
+                return
+            except Exception as error:  # the others are written all the same
+                reason = _reason(error, work.target)
+        self._failed.inc()
+        line = json.dumps({"source": work.source, "reason": reason}, ensure_ascii=False)
+        # As `write_text` has it: what is no UTF-8 in a file's name is escaped, as JSON may be.
+        yield line.encode(errors="backslashreplace").decode()
 
-        Args:
-            result: of `DenoisingModelHandler`.
 
-        Yields:
-            If it failed, which and why, as `run_pipeline` says.
-        """
-        work, outcome = result.example, result.inference
-        failure = outcome if isinstance(outcome, Failure) else _write(work.target, outcome)
-        if failure is None:
-            self._denoised.inc()
-        else:
-            self._failed.inc()
-            line = json.dumps({"source": work.source, "reason": failure.reason}, ensure_ascii=False)
-            # As `write_text` has it: what is no UTF-8 in a file's name is escaped, as JSON may be.
-            yield line.encode(errors="backslashreplace").decode()
+def _reason(error: Exception, location: str) -> str:
+    """Why a file failed, in a line without its name; of what was not foreseen, the log has more."""
+    if isinstance(error, MemoryError):
+        return "not enough memory; try a smaller --tile"
+    reason = plain_reason(error).removeprefix(f"{location}: ")
+    if isinstance(error, CbsnError | OSError):
+        return reason
+    _LOG.error("%s failed", location, exc_info=error)
+    return f"{type(error).__name__}: {reason}"
 
 
-def _write(target: str, picture: Picture) -> Failure | None:
+@contextlib.contextmanager
+def _local_model(location: str) -> Iterator[str | Path]:
+    """Gives a model as a local one: itself, or a temporary copy of its folder."""
+    if not is_url(location):
+        yield location
+        return
     try:
-        with new_file(target) as path:
-            losses = write_picture(path, picture)
-    except Exception as error:  # the others are to be written all the same
-        return Failure.of(error, target)
-    for loss in losses:
-        logging.getLogger(__name__).warning("%s: %s.", target, loss)
-    return None
-
-
-def _count(result: beam.runners.runner.PipelineResult, name: str) -> int:
-    found = result.metrics().query(MetricsFilter().with_namespace(_METRICS).with_name(name))
-    return sum(counter.result for counter in found["counters"])
+        url = location.rstrip("/")
+        candidates = (url, *(f"{url}/{name}" for name in RUN_MODELS))
+        folder = next((each for each in candidates if FileSystems.exists(f"{each}/{RECIPE}")), None)
+        if folder is None:
+            raise ModelError(
+                f"No model at {url}. A URL names a saved-model folder (with {RECIPE}), or a run's "
+                f"(with {' or '.join(RUN_MODELS)} in it)."
+            )
+        with local_copies(folder, (RECIPE, WEIGHTS, CHECKSUMS)) as copies:
+            yield copies
+    except CbsnError:
+        raise
+    except Exception as error:  # each file system has errors of its own
+        raise ModelError(f"{location} cannot be read: {plain_reason(error)}") from error
 
 
 def _is_interrupt(error: BaseException | None) -> bool:

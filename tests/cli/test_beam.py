@@ -8,12 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from apache_beam.options.pipeline_options import PipelineOptions
 
 from cbsn.cli import beam as command
 from cbsn.errors import ConfigError
 from cbsn.images.image_files import Picture, read_picture, write_picture
 
-ROOT = Path(__file__).resolve().parents[3]
+ROOT = Path(__file__).resolve().parents[2]
 NUMBER = 40
 
 
@@ -35,13 +36,14 @@ def start(tmp_path):
     return run
 
 
-def test_ctrl_c_leaves_whole_files_and_the_same_command_goes_on(start, tiny_model, tmp_path):
+@pytest.mark.slow
+def test_ctrl_c_leaves_whole_files_and_the_same_command_goes_on(start, model, tmp_path):
     pixels = np.random.default_rng(0).integers(256, size=(300, 400, 3), dtype=np.uint8)
     (tmp_path / "in").mkdir()
     for number in range(NUMBER):
         write_picture(tmp_path / "in" / f"{number:02d}.tif", Picture(pixels, "TIFF"))
     (tmp_path / "in" / "text.png").write_text("no picture")
-    flags = ("--modelpath", tiny_model, "--input", "in", "--output", "out", "--tile", "128")
+    flags = ("--modelpath", model, "--input", "in", "--output", "out", "--tile", "128")
 
     process = start(*flags)
     while process.poll() is None and not list(tmp_path.glob("out/[0-9]*.tif")):
@@ -69,3 +71,19 @@ def test_beam_is_an_extra(monkeypatch):
     monkeypatch.setattr(command.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"pip install 'cbsn\[beam\]'"):
         command.main(None)
+
+
+def test_flags_are_the_commands_or_beams():
+    own = {
+        flag.lstrip("-")
+        for action in command.make_parser()._actions
+        for flag in action.option_strings
+    }
+    assert "modelpath" in own
+    assert not own & PipelineOptions([]).get_all_options().keys()
+    required = ["--modelpath", "m", "--input", "a", "b", "--output", "o"]
+    flags = command.make_parser().parse_args(
+        [*required, "--runner", "X", "--tile", "32", "--region=r"]
+    )
+    assert (flags.inputs, flags.tile) == (["a", "b"], "32")
+    assert flags.beam_flags == ["--runner", "X", "--region=r"]
