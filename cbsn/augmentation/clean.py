@@ -27,7 +27,7 @@ carelessly."""
 
 _SOFT = 0.5  # share of the pictures that are blurred a little, as lenses do
 _SHARP = 0.6  # share of the crisp ones sharpened, as cameras and programs do: by an unsharp mask
-_SIGMA, _AMOUNT = (0.3, 1.0), (0.0, 2.0)  # of the blur in pixels, and times the mask is added
+_SIGMA, _AMOUNT = (0.3, 1.0), (0.0, 2.0)  # σ of the blur in pixels; times the mask is added
 _REACH = 3  # pixels, of the blur
 
 _PATTERNED = 0.3  # share of the crisp ones with a pattern, as of fabric, fences and small print

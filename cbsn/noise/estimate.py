@@ -149,9 +149,9 @@ def estimate_noise_of_residuals(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) 
 def _estimate(survey: Survey, blocks: Blocks | None, source: str) -> NoiseEstimate:
     if blocks is None or len(blocks) < FEWEST:
         raise survey.too_few()
-    group, size = groups(blocks), sample_size(blocks)
-    correlation, deviation = typical_correlation(blocks.scaled.mean(axis=1), group, size)
-    channels = [typical_correlation(each, group, size)[0] for each in blocks.scaled.swapaxes(0, 1)]
+    group, size, scaled = groups(blocks), sample_size(blocks), blocks.scaled
+    correlation, deviation = typical_correlation(scaled.mean(axis=1), group, size)
+    channels = [typical_correlation(each, group, size)[0] for each in scaled.swapaxes(0, 1)]
     mean = blocks.covariance.mean(axis=0)
     bias = (mean / without_bias(mean))[:, 0, REACH]
     variance = blocks.covariance[:, :, 0, REACH] / bias

@@ -185,7 +185,7 @@ def retake(picture: np.ndarray, size: int, noise: Noise, random: np.random.Gener
     window = orient(picture[top : top + side, left : left + side], orientation)
     cells = window.reshape(size, times, size, times, -1)
     clean = np.zeros((size, size, picture.shape[-1]), np.float32)
-    for i in range(times):  # NumPy's mean over so few pixels takes five times as long
+    for i in range(times):  # NumPy's mean over this few pixels takes five times as long
         for j in range(times):
             clean += cells[:, i, :, j].astype(np.float32)
     clean /= np.float32(times**2 * value_range(picture.dtype))
@@ -209,16 +209,10 @@ def neighbour_correlation(noise: np.ndarray, lags: int = 5) -> np.ndarray:
 def parse_range(
     flag: str, text: str, accepted: str, *, positive: bool = False
 ) -> tuple[float, float]:
-    """Returns the lowest and the highest value that a flag gives.
-
-    Args:
-        flag: its name, for the error.
-        text: a number, or two with `-` in between, of 0 to 1e9.
-        accepted: what it takes, for the error.
-        positive: whether 0 is refused.
+    """Returns the lowest and the highest value of a flag's text: a number, or two with `-` between.
 
     Raises:
-        ConfigError: for anything else.
+        ConfigError: for anything else, saying what is `accepted`; for 0, too, if it is `positive`.
     """
     try:
         numbers = [float(part) for part in text.split("-")]
