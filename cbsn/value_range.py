@@ -34,7 +34,7 @@ def value_range(dtype: DTypeLike) -> float:
 
 def to_unit(picture: np.ndarray, dtype: DTypeLike = np.float32) -> np.ndarray:
     """Returns a picture of any dtype in floats, 1.0 being white; values beyond [0, 1] stay."""
-    return picture.astype(dtype) / np.dtype(dtype).type(value_range(picture.dtype))
+    return picture.astype(dtype) / np.array(value_range(picture.dtype), dtype)
 
 
 def to_levels(picture: np.ndarray) -> np.ndarray:

@@ -18,8 +18,10 @@ import warnings
 from collections.abc import Callable
 from concurrent.futures import CancelledError
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from cbsn.errors import CbsnWarning, ImageError
 from cbsn.files import atomic_path
@@ -145,7 +147,7 @@ class _CancellableFile(io.BufferedWriter):
         super().__init__(io.FileIO(path, "w"))
         self._cancelled = cancelled
 
-    def write(self, data: bytes | memoryview) -> int:
+    def write(self, data: bytes | memoryview) -> int:  # type: ignore[override]
         if self._cancelled():
             raise CancelledError
         return super().write(data)
@@ -177,7 +179,7 @@ def _stretched(path: Path, picture: Picture, white: float | None) -> Picture:
         color = color[visible][None] if visible.any() else color
     if white is not None and (cut := ValueRange.cut(picture.color, white)):
         _note(path, f"{cut} values are beyond --white {white:g}, and are cut off")
-    stated = picture.value_range and picture.value_range.white
+    stated = picture.value_range.white if picture.value_range else None
     found = ValueRange.of(color, white=white, stated=stated)
     if white is None and stated is None and (rest := found.few_decide(color)):
         count, without = rest
@@ -228,13 +230,13 @@ def _fit(picture: Picture, format: str) -> tuple[Picture, list[str]]:
     extras = picture.extras
     home = "PNG" if isinstance(extras, Chunks) else "TIFF" if isinstance(extras, Tags) else "JPEG"
     if extras and home != format:
-        names = ["comment"] if isinstance(extras, bytes) else extras.names()
-        dropped["extras"] = ", ".join(names)
+        parts = ["comment"] if isinstance(extras, bytes) else extras.names()
+        dropped["extras"] = ", ".join(parts)
         if isinstance(extras, Chunks) and COLOR_CHUNKS & {kind for kind, _ in extras.entries}:
             dropped["extras"] += " (what its colours mean: --format png keeps it)"
     losses += [f"{format} holds no {name}: dropped" for name in dropped.values() if name]
-    kept = {"pixels": pixels, "format": format, **dict.fromkeys(dropped)}
-    return dataclasses.replace(picture, **kept), losses
+    emptied: dict[str, Any] = dict.fromkeys(dropped)
+    return dataclasses.replace(picture, pixels=pixels, format=format, **emptied), losses
 
 
 def _fit_pixels(picture: Picture, format: str, losses: list[str]) -> np.ndarray:
@@ -260,7 +262,7 @@ def _fit_pixels(picture: Picture, format: str, losses: list[str]) -> np.ndarray:
     return pixels
 
 
-def _converted(pixels: np.ndarray, dtype: type) -> np.ndarray:
+def _converted(pixels: np.ndarray, dtype: DTypeLike) -> np.ndarray:
     converted = np.empty(pixels.shape, dtype)
     for rows in row_blocks(pixels):
         converted[rows] = from_unit(to_unit(pixels[rows]), dtype)

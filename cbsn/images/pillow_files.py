@@ -77,11 +77,11 @@ def pillow_header(path: Path, start: bytes) -> Header:
 
 def write_with_pillow(file: BinaryIO, picture: Picture) -> None:
     """Writes a picture of 8 bits, whose format is `JPEG`, `WEBP` or `BMP`."""
-    options: dict[str, Any] = {
+    options: dict[str, dict[str, Any]] = {
         "JPEG": {"quality": 95, "subsampling": "4:4:4"},
         "WEBP": {"lossless": True, "exact": True},
         "BMP": {},
-    }[picture.format]
+    }
     metadata = {
         "exif": picture.exif and EXIF_PREFIX + picture.exif,
         "icc_profile": picture.icc_profile,
@@ -89,8 +89,9 @@ def write_with_pillow(file: BinaryIO, picture: Picture) -> None:
         "dpi": picture.resolution and tuple(each * INCH for each in picture.resolution),
         "comment": picture.extras if isinstance(picture.extras, bytes) else None,
     }
-    options |= {name: value for name, value in metadata.items() if value}
-    Image.fromarray(squeezed(picture.pixels)).save(file, picture.format, **options)
+    kept = {name: value for name, value in metadata.items() if value}
+    image = Image.fromarray(squeezed(picture.pixels))
+    image.save(file, picture.format, **options[picture.format], **kept)
 
 
 def _open(path: Path, content: BinaryIO | None = None) -> Image.Image:
@@ -128,12 +129,13 @@ def _header_of(image: Image.Image, sample_bytes: int = 1) -> Header:
 
 def _load(path: Path, png: PngFile | None) -> Picture:
     """The picture as Pillow has it; of a PNG file of 16 bits without the pixels."""
-    with _open(path, png and png.pixels_only) as image:
+    with _open(path, png.pixels_only if png else None) as image:
         is_jpeg = image.format in ("JPEG", "MPO")
         _header_of(image, 2 if png and png.is_deep else 1).check(path)
         # The further frames of an MPO are previews or the other eye's view.
-        if image.format != "MPO" and getattr(image, "n_frames", 1) > 1:
-            raise ImageError(_ANIMATION.format(image.n_frames))
+        frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+        if frames > 1:
+            raise ImageError(_ANIMATION.format(frames))
         image.load()
         if is_jpeg and not _has_end(path):
             raise ImageError("is cut off: a JPEG file has a mark of its end.")
@@ -144,7 +146,7 @@ def _load(path: Path, png: PngFile | None) -> Picture:
         exif, xmp = info.get("exif"), info.get("xmp")
         return Picture(
             pixels=np.empty((0, 0, 1), np.uint8) if png and png.is_deep else _pixels(image),
-            format="JPEG" if is_jpeg else image.format,
+            format="JPEG" if is_jpeg else str(image.format),
             icc_profile=info.get("icc_profile") or None,
             exif=exif.removeprefix(EXIF_PREFIX) if exif else None,
             xmp=png.xmp if png else xmp if isinstance(xmp, bytes) and xmp else None,
@@ -168,11 +170,10 @@ def _has_end(path: Path) -> bool:
         return content.rfind(b"\xff\xd9") > place
 
 
-def _resolution(info: dict[str, Any], is_jpeg: bool) -> tuple[float, float] | None:
+def _resolution(info: dict[Any, Any], is_jpeg: bool) -> tuple[float, float] | None:
     """Pixels per metre where the file says them; what only EXIF data say stays there."""
-    density, metres = info.get("dpi"), INCH
-    if is_jpeg:
-        density, metres = info.get("jfif_density"), _METRES.get(info.get("jfif_unit"))
+    density = info.get("jfif_density" if is_jpeg else "dpi")
+    metres = _METRES.get(info.get("jfif_unit", 0)) if is_jpeg else INCH
     if not density or not metres or not all(0 < each < 1e9 for each in density):
         return None
     x, y = density

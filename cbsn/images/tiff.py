@@ -89,8 +89,9 @@ def write_tiff(file: BinaryIO, picture: Picture) -> None:
 
 def _whole_pages(file: tifffile.TiffFile) -> Iterator[Any]:
     """The pages but for reduced ones, which are thumbnails; refuses lists in circles or cut off."""
+    pages: Any = file.pages
     seen, last = set(), None
-    for page in file.pages:
+    for page in pages:
         last = page.offset
         if last is not None and last in seen:
             raise ImageError("is damaged: its list of pages goes in a circle.")
@@ -98,13 +99,13 @@ def _whole_pages(file: tifffile.TiffFile) -> Iterator[Any]:
         if not page.is_reduced:
             yield page
     if last is not None:  # tifffile is silent where the list goes on beyond the file
-        file.filehandle.seek(file.pages.next_page_offset)
+        file.filehandle.seek(pages.next_page_offset)
         following = file.filehandle.read(file.tiff.offsetsize)
         if struct.unpack(file.tiff.offsetformat, following)[0] >= file.filehandle.size:
             raise ImageError("lists a page beyond its end: the file is cut off.")
 
 
-def _header_of(page: tifffile.TiffPage) -> Header:
+def _header_of(page: Any) -> Header:
     size = page.nbytes * (3 if page.photometric.name == "PALETTE" else 1)
     return Header(page.imagewidth, page.imagelength, size, str(page.dtype))
 
@@ -159,12 +160,12 @@ def _refuse_missing(page: tifffile.TiffPage, pixels: np.ndarray) -> None:
         nodata = float(page.tags.valueof(_NODATA_TAG))
     except (TypeError, ValueError):
         return
-    nodata = np.float32(nodata) if pixels.dtype.kind == "f" else nodata
-    if (pixels == nodata).all(axis=-1).any():
-        raise ImageError(f"has pixels without data (GDAL's nodata {nodata:g}): cut these off.")
+    value = np.float32(nodata) if pixels.dtype.kind == "f" else nodata
+    if (pixels == value).all(axis=-1).any():
+        raise ImageError(f"has pixels without data (GDAL's nodata {value:g}): cut these off.")
 
 
-def _pixels(page: tifffile.TiffPage) -> np.ndarray:
+def _pixels(page: Any) -> np.ndarray:
     photometric = page.photometric.name
     _check(page, photometric)
     pixels = _decode(page)
@@ -184,7 +185,7 @@ def _pixels(page: tifffile.TiffPage) -> np.ndarray:
     return pixels
 
 
-def _check(page: tifffile.TiffPage, photometric: str) -> None:
+def _check(page: Any, photometric: str) -> None:
     """Raises ImageError unless the page is one that a `Picture` can hold."""
     kinds = ("MINISBLACK", "MINISWHITE", "RGB", "PALETTE")
     jpeg_color = photometric == "YCBCR" and page.compression.name == "JPEG"  # decodes to RGB
@@ -210,7 +211,7 @@ def _check(page: tifffile.TiffPage, photometric: str) -> None:
         )
 
 
-def _decode(page: tifffile.TiffPage) -> np.ndarray:
+def _decode(page: Any) -> np.ndarray:
     """The page's samples [H, W] or [H, W, C], in an array of their own and native byte order."""
     if page.axes == "SYX":
         return _interleave(page)

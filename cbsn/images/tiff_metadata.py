@@ -49,7 +49,7 @@ class Tags:
     """Tags of a TIFF file that describe its picture."""
 
     byteorder: str  # "<" or ">", of the file and so of the values
-    entries: tuple[tuple[int, int, int, bytes, bool], ...]  # as tifffile writes them
+    entries: tuple[tuple[Any, ...], ...]  # code, type, count and value, as tifffile writes them
     resolution: tuple[Fraction, Fraction, int] | None  # with its unit
 
     def names(self) -> list[str]:
@@ -93,7 +93,7 @@ def write_options(picture: Picture) -> dict[str, Any]:
     """
     exif = _exif_of(picture)
     own = picture.extras if isinstance(picture.extras, Tags) else None
-    tags = [(_ORIENTATION_TAG, "H", 1, exif.get(_ORIENTATION_TAG, 1), True)]
+    tags: list[tuple[Any, ...]] = [(_ORIENTATION_TAG, "H", 1, exif.get(_ORIENTATION_TAG, 1), True)]
     resolution = None
     if own:
         tags += own.entries
@@ -107,15 +107,16 @@ def write_options(picture: Picture) -> dict[str, Any]:
         if picture.xmp:
             tags.append((_XMP_TAG, "B", len(picture.xmp), picture.xmp, True))
         if picture.resolution:  # in whole pixels per metre PNG has it
-            resolution = (*(Fraction(each / 100) for each in picture.resolution), 3)
+            x, y = picture.resolution
+            resolution = (Fraction(x / 100), Fraction(y / 100), 3)
             inches = [round(each * INCH) for each in picture.resolution]
             if max(abs(np.divide(inches, INCH) - picture.resolution)) < 1:
-                resolution = (*map(Fraction, inches), 2)
+                resolution = (Fraction(inches[0]), Fraction(inches[1]), 2)
     tags += [(code - 1, "I", 1, 0, True) for code in _BRANCHES if exif.get_ifd(code)]
     options: dict[str, Any] = {"extratags": tags, "byteorder": own.byteorder if own else "<"}
     if resolution:
-        x, y, unit = resolution
-        options |= {"resolution": (_rational(x), _rational(y)), "resolutionunit": unit}
+        *pair, unit = resolution
+        options |= {"resolution": tuple(map(_rational, pair)), "resolutionunit": unit}
     return options
 
 
@@ -139,7 +140,7 @@ def write_exif(path: Path, picture: Picture) -> None:
             end += end % 2
             raw.seek(end)
             raw.write(ifd.tobytes(end))
-            tag = file.pages[0].tags[code - 1]
+            tag = file.pages.first.tags[code - 1]
             raw.seek(tag.offset)
             raw.write(struct.pack(f"{file.byteorder}H", code))
             raw.seek(tag.valueoffset)
@@ -179,7 +180,7 @@ def _read_exif(path: Path, page: tifffile.TiffPage) -> bytes | None:
     return block.removeprefix(EXIF_PREFIX)
 
 
-def _swapped(entry: tuple[int, int, int, bytes, bool]) -> tuple[int, int, int, bytes, bool]:
+def _swapped(entry: tuple[Any, ...]) -> tuple[Any, ...]:
     """A tag with its value in the other byte order."""
     code, kind, count, value, once = entry
     size = struct.calcsize(f"<{tifffile.TIFF.DATA_FORMATS[kind][-1]}")
