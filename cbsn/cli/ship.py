@@ -8,53 +8,52 @@ those that it ended with often keep the good of both (Wortsman et al., CVPR 2022
 """
 
 import argparse
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from cbsn.cli.flags import MODEL, fraction, new_parser, run
 from cbsn.errors import ConfigError, ModelError, plain_reason
+from cbsn.files import expanded
+
+if TYPE_CHECKING:
+    from cbsn.recipes import Recipe
 
 
-def ship(
-    model_path: str | Path, out: str | Path, start: str | Path | None = None, share: float = 1.0
-) -> None:
-    """Writes a saved model with weights in float16; an earlier one there is replaced.
-
-    Args:
-        model_path: as for `cbsn.models.loading.load_model`.
-        out: the folder of the saved model; its parent must exist.
-        start: the model that training started from, also as for `load_model`.
-        share: float in [0, 1], how much is taken of what changed in the weights since `start`.
-
-    Raises:
-        ConfigError: a share without `start`.
-        ModelError: if a model cannot be loaded, the networks differ, or it cannot be written.
-    """
-    from cbsn.files import expanded
+def main(flags: argparse.Namespace) -> None:
+    """Writes the model; an earlier one there is replaced."""
+    # TensorFlow comes with these; `--help` need not wait for it.
     from cbsn.models.folder import save_model
     from cbsn.models.loading import load_model
 
-    if start is None and share != 1:
+    if flags.start is None and flags.share != 1:
         raise ConfigError(
             f"A share of what training changed needs the model that it started from: --start MODEL."
-            f" Received: --share {share:g}"
+            f" Received: --share {flags.share:g}"
         )
-    recipe, network = load_model(model_path)
-    facts = {"weights": "rounded to float16"}
-    if start is not None:
-        first_recipe, first = load_model(start)
+    recipe, network = load_model(flags.modelpath)
+    weights = network.get_weights()
+    facts: dict[str, Any] = {"weights": "rounded to float16"}
+    if flags.start is not None:
+        first_recipe, first = load_model(flags.start)
         kinds = [(each.network, each.network_config) for each in (first_recipe, recipe)]
         if kinds[0] != kinds[1]:
             raise ModelError(
-                f"--start must name the model that {model_path} was trained further from, of the "
-                f"same network. Received: {start}, {_network(first_recipe)}, not {_network(recipe)}"
+                f"--start must name the model that {flags.modelpath} was trained further from, of "
+                f"the same network. Received: {flags.start}, {_network(first_recipe)}, not "
+                f"{_network(recipe)}"
             )
-        ends = zip(first.get_weights(), network.get_weights(), strict=True)
-        network.set_weights([(1 - share) * a + share * b for a, b in ends])
-        facts["share_of_change"] = share
-    out = expanded(out)
+        ends = zip(first.get_weights(), weights, strict=True)
+        weights = [(1 - flags.share) * a + flags.share * b for a, b in ends]
+        facts["share_of_change"] = flags.share
+    # Layers that compute in float32 whatever the policy is, such as the last one, keep theirs.
+    network = recipe.build_network("float16")
+    network.set_weights(weights)
+    if not all(np.isfinite(value).all() for value in network.get_weights()):
+        raise ModelError("The weights are too large for 16 bits, so they cannot be halved.")
+    out = expanded(flags.out)
     try:
-        save_model(out, recipe, network, facts, float16=True)
+        save_model(out, recipe, network, facts)
     except OSError as error:
         raise ModelError(
             f"{out} cannot be written: {plain_reason(error)}. Make its parent folder, or room."
@@ -63,7 +62,7 @@ def ship(
     print(f"{out}: {recipe.name}, {network.count_params():,} parameters, {size / 1e6:.1f} MB")
 
 
-def _network(recipe: Any) -> str:
+def _network(recipe: "Recipe") -> str:
     config = ", ".join(f"{key} {value}" for key, value in recipe.network_config.items())
     return f"{recipe.network} with {config}"
 
@@ -86,4 +85,4 @@ def make_parser() -> argparse.ArgumentParser:
 
 def command() -> None:
     """Runs the command."""
-    run(lambda flags: ship(flags.modelpath, flags.out, flags.start, flags.share), make_parser())
+    run(main, make_parser())

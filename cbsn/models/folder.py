@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import reprlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import numpy as np
 
 from cbsn.errors import ConfigError, ModelError, plain_reason
 from cbsn.files import atomic_folder, read_small, verify_checksums, write_checksums, write_json
+from cbsn.networks.denoising_network import DenoisingNetwork
 from cbsn.recipes import Recipe
 
 METRICS_FILE = "metrics.jsonl"
@@ -38,11 +40,11 @@ class _WeightsFile(io.BytesIO):
 
 
 def is_model_folder(folder: Path) -> bool:
-    """Says whether `folder` looks like a saved model."""
+    """Whether `folder` looks like a saved model."""
     return (folder / RECIPE).is_file()
 
 
-def model_sha256(recipe: Recipe, network: Any) -> str:
+def model_sha256(recipe: Recipe, network: DenoisingNetwork) -> str:
     """Returns the SHA-256 of the recipe and the weights: the same for a copy of the model."""
     digest = hashlib.sha256(json.dumps(recipe.to_dict(), sort_keys=True).encode())
     for weights in network.get_weights():
@@ -51,64 +53,41 @@ def model_sha256(recipe: Recipe, network: Any) -> str:
 
 
 def save_model(
-    folder: Path,
-    recipe: Recipe,
-    network: Any,
-    training: dict[str, Any],
-    *,
-    float16: bool = False,
+    folder: Path, recipe: Recipe, network: DenoisingNetwork, training: Mapping[str, Any]
 ) -> None:
     """Writes a model, replacing an earlier one of that name only when it is complete.
 
     Args:
         folder: where to; its parent must exist.
-        recipe: the recipe, whose network `network` is.
-        network: a Keras model; its weights are saved.
+        recipe: the recipe of the network.
+        network: its weights are saved.
         training: facts for a reader, such as `{"step": 1000, "val_psnr": 36.2}`.
-        float16: whether weights are rounded to 11 bits, which takes half the room. Those of
-            layers that compute in float32 whatever the policy is, such as the last one, are not.
 
     Raises:
-        ModelError: weights are too large for float16.
         OSError: it cannot be written; an earlier one is intact.
     """
-    if float16:
-        values = network.get_weights()
-        network = recipe.build_network("float16")
-        network.set_weights(values)
-        if not all(np.isfinite(value).all() for value in network.get_weights()):
-            raise ModelError("The weights are too large for 16 bits, so they cannot be halved.")
     with atomic_folder(folder) as temporary:
         # In memory first, for HDF5 crashes the process when the disk is full.
         weights = _WeightsFile()
         network.save_weights(weights)
         (temporary / WEIGHTS).write_bytes(weights.getbuffer())
-        write_json(
-            temporary / RECIPE,
-            {"format": FORMAT, "recipe": recipe.to_dict(), "training": training},
-        )
+        content = {"format": FORMAT, "recipe": recipe.to_dict(), "training": training}
+        write_json(temporary / RECIPE, content)
         write_checksums(temporary)
 
 
-def load_model(folder: Path, precision: str = "float32") -> tuple[Recipe, Any]:
-    """Reads a model that `save_model` wrote.
-
-    Args:
-        folder: the saved-model folder.
-        precision: Keras dtype policy of the network's layers.
-
-    Returns:
-        The recipe and the network with its weights.
+def load_folder(folder: Path, precision: str = "float32") -> tuple[Recipe, DenoisingNetwork]:
+    """Reads the recipe and the network that `save_model` wrote.
 
     Raises:
-        ModelError: if a file is missing, altered, or not understood.
+        ModelError: a file is missing, altered, or not understood.
     """
     verify_checksums(folder, (RECIPE, WEIGHTS))
     recipe = _read_recipe(folder / RECIPE)
     return recipe, load_weights(recipe, folder / WEIGHTS, precision, "Copy the folder again.")
 
 
-def load_weights(recipe: Recipe, path: Path, precision: str, advice: str) -> Any:
+def load_weights(recipe: Recipe, path: Path, precision: str, advice: str) -> DenoisingNetwork:
     """Builds a recipe's network and reads its weights.
 
     Args:
@@ -117,12 +96,9 @@ def load_weights(recipe: Recipe, path: Path, precision: str, advice: str) -> Any
         precision: Keras dtype policy of the network's layers.
         advice: a sentence on what to do if the weights do not fit.
 
-    Returns:
-        The network with its weights.
-
     Raises:
-        ModelError: if the file cannot be read, is of another network, or holds values that are
-            not finite.
+        ModelError: the file cannot be read, is of another network, or holds values that are not
+            finite.
     """
     size = ", ".join(f"{key}={value}" for key, value in recipe.network_config.items())
     needed = f"weights of the network of recipe {recipe.name!r} with {size}"
@@ -150,11 +126,6 @@ def load_weights(recipe: Recipe, path: Path, precision: str, advice: str) -> Any
 
 
 def _read_recipe(path: Path) -> Recipe:
-    """Reads a recipe out of a saved model's JSON, of whatever content.
-
-    Raises:
-        ModelError: if it is none.
-    """
     try:
         content = json.loads(read_small(path, _LARGEST_RECIPE))
         if content["format"] != FORMAT:

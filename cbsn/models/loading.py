@@ -1,4 +1,4 @@
-"""`--init`: the weights that a training starts with."""
+"""Finding and loading a trained model by what a user calls it."""
 
 import warnings
 from collections.abc import Mapping
@@ -9,13 +9,14 @@ import numpy as np
 
 from cbsn.devices import set_up
 from cbsn.errors import CbsnWarning, ConfigError, ModelError, plain_reason
-from cbsn.models.folder import WEIGHTS, is_model_folder, load_weights
-from cbsn.models.folder import load_model as load_model_folder
+from cbsn.models.folder import WEIGHTS, is_model_folder, load_folder, load_weights
+from cbsn.networks.denoising_network import DenoisingNetwork
 from cbsn.recipes import RECIPES, Recipe, customised
 
-_HERE = Path(__file__).resolve().parents[1]
-SHIPPED = _HERE / "pretrained" if (_HERE / "pretrained").is_dir() else _HERE.parent / "pretrained"
-"""Where the models that ship lie: in an installed package, or beside it in a clone."""
+_PACKAGE = Path(__file__).resolve().parents[1]
+_PARENT = _PACKAGE if (_PACKAGE / "pretrained").is_dir() else _PACKAGE.parent
+SHIPPED = _PARENT / "pretrained"
+"""Where the models that ship lie: in an installed package, or next to it in a clone."""
 
 RENAMED = {"student": "photo", "teacher": "photo_large"}
 """Names of models that used to ship, with the ones that took their places."""
@@ -31,22 +32,19 @@ def load_model(
     channel: int | None = None,
     num_block: int | None = None,
     precision: str = "float32",
-) -> tuple[Recipe, Any]:
+) -> tuple[Recipe, DenoisingNetwork]:
     """Loads a recipe and its trained network.
 
     Args:
         model_path: a run's folder (its best weights, else its last), a saved-model folder, the
             name of a shipped model, the prefix of an original TensorFlow 1.15 checkpoint, or
             weights (`*.weights.h5`): those in a saved-model folder stand for it, others are bare.
-        recipe_name: str, name of the recipe. Needed for bare weights of another one than `cbsn`
-            only; elsewhere it is read, and must agree where given.
-        channel: int, the network's number of channels. Needed for bare weights that are not of
-            the default size only; as `recipe_name` elsewhere.
+        recipe_name: str, name of the recipe. Needed only for bare weights of a recipe other than
+            `cbsn`; elsewhere it is read, and must agree where given.
+        channel: int, the network's number of channels. Needed only for bare weights that are not
+            of the default size; as `recipe_name` elsewhere.
         num_block: int, dilated modules in each branch; as `channel`.
         precision: Keras dtype policy of the network's layers.
-
-    Returns:
-        The recipe and the network, ready to run.
 
     Raises:
         ModelError: if there is no model, or it cannot be read.
@@ -54,8 +52,9 @@ def load_model(
     set_up()
     try:
         path = Path(model_path).expanduser()
-        folder, bare, prefix = _model_folder(path), _is_bare(path), _checkpoint_prefix(path)
-        if folder is None and not bare and prefix is None:
+        folder, prefix = _model_folder(path), _checkpoint_prefix(path)
+        is_bare = path.name.endswith(".weights.h5") and path.is_file()
+        if folder is None and not is_bare and prefix is None:
             raise ModelError(_not_found(path))
     except (OSError, RuntimeError) as error:  # no permission, too long a name, no home
         raise ModelError(
@@ -63,10 +62,15 @@ def load_model(
             "that you may read."
         ) from error
     if folder is not None:
-        recipe, network = load_model_folder(folder, precision)
-    elif bare:
-        return _bare_weights(path, recipe_name or "cbsn", channel, num_block, precision)
-    else:
+        recipe, network = load_folder(folder, precision)
+    elif is_bare:
+        recipe = customised(recipe_name or "cbsn", filters=channel, num_modules=num_block)
+        advice = (
+            "Keep the file in its folder, beside its recipe.json; or say what network it is of: "
+            "infer.py and export.py take --recipe, --channel and --num_block."
+        )
+        network = load_weights(recipe, path, precision, advice)
+    elif prefix is not None:
         recipe, network = _original_checkpoint(prefix, precision)
     facts = {"recipe": recipe.name, **recipe.network_config}
     for flag, key, value in (
@@ -102,10 +106,6 @@ def _model_folder(path: Path) -> Path | None:
     return found
 
 
-def _is_bare(path: Path) -> bool:
-    return path.name.endswith(".weights.h5") and path.is_file()
-
-
 def _checkpoint_prefix(path: Path) -> Path | None:
     """The checkpoint prefix that `path` means; its `.index` or `.data-…` file will do, too."""
     if not path.name:  # such as /
@@ -116,7 +116,7 @@ def _checkpoint_prefix(path: Path) -> Path | None:
     return None
 
 
-def _original_checkpoint(prefix: Path, precision: str) -> tuple[Recipe, Any]:
+def _original_checkpoint(prefix: Path, precision: str) -> tuple[Recipe, DenoisingNetwork]:
     # Imported only here, as it needs TensorFlow: saved models load on any Keras backend.
     from cbsn.models.tf1_checkpoint import TF1Checkpoint
 
@@ -130,17 +130,6 @@ def _original_checkpoint(prefix: Path, precision: str) -> tuple[Recipe, Any]:
         ) from error
     checkpoint.load_into(network)
     return recipe, network
-
-
-def _bare_weights(
-    path: Path, recipe_name: str, channel: int | None, num_block: int | None, precision: str
-) -> tuple[Recipe, Any]:
-    recipe = customised(recipe_name, filters=channel, num_modules=num_block)
-    advice = (
-        "Keep the file in its folder, beside its recipe.json; or say what network it is of: "
-        "infer.py and export.py take --recipe, --channel and --num_block."
-    )
-    return recipe, load_weights(recipe, path, precision, advice)
 
 
 def _not_found(path: Path) -> str:
@@ -159,14 +148,14 @@ def _not_found(path: Path) -> str:
 
 
 def read_initial(
-    model_path: str, recipe_name: str, changes: Mapping[str, Any]
+    model_path: str | Path, recipe_name: str, changes: Mapping[str, Any]
 ) -> tuple[dict[str, Any], list[np.ndarray]]:
-    """Reads the weights of a model, for another training of its network.
+    """Reads the weights that `--init` names, for another training of their network.
 
     Args:
-        model_path: as `cbsn.models.loading.load_model` takes it.
+        model_path: as for `load_model`.
         recipe_name: str, what is to be trained.
-        changes: settings of the recipe to change, as `cbsn.recipes.customised` takes them.
+        changes: settings of the recipe to change, as for `cbsn.recipes.customised`.
 
     Returns:
         The changes, with the size of the model's network, and its weights.

@@ -5,30 +5,21 @@ The number of channels and of modules is read from the checkpoint itself.
 
 import re
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from cbsn.errors import ModelError, plain_reason
+from cbsn.networks.denoising_network import DenoisingNetwork
 
-SCOPE = "DBSN"
-
-
-def is_checkpoint(prefix: str | Path) -> bool:
-    """Says whether `prefix` is the prefix of a TensorFlow checkpoint on disk."""
-    return Path(f"{prefix}.index").is_file()
+_SCOPE = "DBSN"
 
 
 def variable_names(num_modules: int) -> list[tuple[str, str]]:
-    """Lists (name in the checkpoint, path in the network) of all weights, in creation order.
+    """Pairs each weight's name in the checkpoint with its path in the network, in creation order.
 
-    Args:
-        num_modules: int, dilated modules in each branch.
-
-    Returns:
-        Pairs such as ("DBSN/B1/conv1/W1", "branch1/masked/kernel"). The path is that of a
-        weight of `cbsn.networks.ConditionalBlindSpotNetwork`, less the network's own name.
+    They are such as ("DBSN/B1/conv1/W1", "branch1/masked/kernel"). The path is that of a weight of
+    `cbsn.networks.ConditionalBlindSpotNetwork`, less the network's own name.
     """
     layers = [("conv0", "head")]
     layers += [
@@ -48,8 +39,8 @@ def variable_names(num_modules: int) -> list[tuple[str, str]]:
     names = []
     for theirs, ours in layers:
         kernel, bias = ("W1", "b1") if ours.endswith("masked") else ("kernel", "bias")
-        names.append((f"{SCOPE}/{theirs}/{kernel}", f"{ours}/kernel"))
-        names.append((f"{SCOPE}/{theirs}/{bias}", f"{ours}/bias"))
+        names.append((f"{_SCOPE}/{theirs}/{kernel}", f"{ours}/kernel"))
+        names.append((f"{_SCOPE}/{theirs}/{bias}", f"{ours}/bias"))
     return names
 
 
@@ -82,10 +73,10 @@ class TF1Checkpoint:
             raise
         except Exception as error:  # damaged bytes make TensorFlow raise almost anything
             raise self._unreadable(error) from error
-        head = shapes.get(f"{SCOPE}/conv0/kernel")
+        head = shapes.get(f"{_SCOPE}/conv0/kernel")
         if head is None or len(head) != 4:
             raise ModelError(
-                f"{self.prefix}: this checkpoint has no variable {SCOPE}/conv0/kernel, so it is "
+                f"{self.prefix}: this checkpoint has no variable {_SCOPE}/conv0/kernel, so it is "
                 "not one of the original C-BSN code. Received variables: "
                 + ", ".join(name[:100] for name in sorted(shapes)[:5])
             )
@@ -93,13 +84,13 @@ class TF1Checkpoint:
         modules = {int(m[1]) for m in (re.search(r"/B1/DCM(\d+)/", name) for name in shapes) if m}
         self.num_modules = len(modules)
 
-    def load_into(self, network: Any) -> None:
+    def load_into(self, network: DenoisingNetwork) -> None:
         """Copies the weights into a `ConditionalBlindSpotNetwork` of the same size.
 
         Raises:
             ModelError: if a weight is missing, of another shape, or left over.
         """
-        weights = {_relative_path(weight): weight for weight in network.weights}
+        weights = {weight.path.split("/", 1)[1]: weight for weight in network.weights}
         for theirs, ours in variable_names(self.num_modules):
             weight = weights.pop(ours, None)
             if weight is None or not self._reader.has_tensor(theirs):
@@ -130,7 +121,3 @@ class TF1Checkpoint:
             f"{self.prefix}: not a readable checkpoint, as a file of it is missing, damaged or cut "
             f"off ({plain_reason(error)}). Copy its .index and .data-00000-of-00001 again."
         )
-
-
-def _relative_path(weight: Any) -> str:
-    return weight.path.split("/", 1)[1]

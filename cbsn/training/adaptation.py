@@ -4,36 +4,31 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
 from cbsn.augmentation import NoiseFamily, PhotoAugmentation, jpeg
-from cbsn.data.pipeline import luma
+from cbsn.colors import luma
 from cbsn.errors import LARGEST, ConfigError, DataError, TrainingError, check_number
-from cbsn.files import CHECKSUMS, expanded
+from cbsn.files import CHECKSUMS
 from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.engines import choose_engine
 from cbsn.inference.options import DenoiseOptions
 from cbsn.inference.outputs import check_writable
-from cbsn.models.folder import RECIPE, WEIGHTS, model_sha256, save_model
-from cbsn.models.loading import load_model
+from cbsn.models.folder import RECIPE, WEIGHTS, save_model
+from cbsn.networks.denoising_network import DenoisingNetwork
 from cbsn.noise.advice import advise
-from cbsn.noise.correlated_noise import CorrelatedNoise
 from cbsn.noise.estimate import estimate_noise
-from cbsn.noise.measured_noise import MeasuredNoise
+from cbsn.noise.measured_noise import CorrelatedNoise, measure_noise
 from cbsn.objectives import OBJECTIVES
-from cbsn.objectives.objective import Objective
-from cbsn.precision import choose_precision
 from cbsn.recipes import RECIPES, Recipe
 from cbsn.training.dataset import is_gray, some_patches
 from cbsn.training.distillation import make_targets, patches_at_once
-from cbsn.training.tuning import PicturePatches, Tuned, tune
-
-_ADAPTED = "adapted"
+from cbsn.training.tuning import PicturePatches, tune
 
 _BLIND_RATE = 1e-4
 """With more, the losses fall as well, but the brightness of flat pictures comes to waver: on SIDD
@@ -60,189 +55,141 @@ _TARGETS_DONE = 1 / 5
 
 _A_WEEK = 7 * 24 * 60
 
+_ADAPTED = "adapted"
 
-@dataclasses.dataclass(frozen=True)
-class Model:
-    """A recipe, a network with its weights, and what is to be known of them."""
+
+class Adapted(NamedTuple):
+    """The best model for some pictures, in the precision of the one that was adapted to them."""
 
     recipe: Recipe
-    network: Any
-    facts: dict[str, Any]
+    network: DenoisingNetwork
+    facts: Mapping[str, Any]
+    """For a reader of the saved model, such as `adapted`: whether its weights are others."""
 
 
 def adapt(
     image_paths: Iterable[str | Path],
-    folder: str | Path,
+    model: Denoiser,
     minutes: float,
-    model_path: str | Path,
-    **options: Any,
-) -> None:
-    """Adapts a model to pictures, as `adapted` does, and saves it.
-
-    Args:
-        image_paths: the noisy pictures: folders, globs or files, each as for `find_images`.
-        folder: where the saved model goes. An earlier one is replaced when the new one is complete.
-        minutes: float > 0, how long this takes, up to a step or a patch.
-        model_path: the model, as for `adapted`.
-        **options: of `adapted`.
-
-    Raises:
-        ConfigError: as `adapted` does, or if the folder holds something else, or nothing can be
-            written there.
-        TrainingError: if the result cannot be written all the same.
-        CbsnError: as `adapted` does.
-
-    Example:
-        >>> adapt(["noisy"], "adapted", 5, "checkpoints/my-run")
-        >>> denoise = Denoiser.load("adapted")
-    """
-    folder = expanded(folder)
-    check_minutes(minutes)
-    check_folder(folder)
-    save(adapted(image_paths, minutes, model_path, **options), folder)
-
-
-def adapted(
-    image_paths: Iterable[str | Path],
-    minutes: float,
-    model_path: str | Path,
     *,
-    precision: str = "auto",
-    seed: int = 0,
     white: float | None = None,
+    seed: int = 0,
     max_steps: int | None = None,
     learning_rate: float | None = None,
-    **loading: Any,
-) -> Model:
+) -> Adapted:
     """Trains a model further on noisy pictures, and returns what is best to denoise them with.
 
     A blind-spot network learns from the pictures as they are, with the strides that their noise
     asks for, where that can be seen. A student learns from its own pictures of them, made smaller
     and so next to clean, with noise like theirs, less of it, and none (`PhotoAugmentation`). An
     eighth of the patches is held out: where the loss on these does not fall, or pictures without
-    noise would fare worse, the weights stay as they were. So they do where no noise is seen in the
-    pictures.
+    noise would fare worse, the weights stay as they were. They also stay where no noise is seen in
+    the pictures.
 
     With `max_steps`, and time enough for them, the result depends on the seed alone.
 
     Args:
         image_paths: the noisy pictures: folders, globs or files, each as for `find_images`.
+        model: of a recipe with a blind objective, or of `distill`; it stays as it is.
         minutes: float > 0, how long this takes, up to a step or a patch.
-        model_path: the model, as for `load_model`; of a recipe with a blind objective, or of
-            `distill`.
-        precision: as `choose_precision` takes it.
-        seed: int ≥ 0.
         white: float > 0, the value of white in the files, as for `read_picture`. Default None.
+        seed: int ≥ 0.
         max_steps: int, steps after which to end in any case. Default None.
         learning_rate: float > 0; None for what has done well.
-        **loading: `recipe_name`, `channel` and `num_block` of `load_model`.
 
     Raises:
         ConfigError: if the minutes or the seed are out of range, or the model cannot learn from
             noisy pictures alone.
         DataError: if there is no picture, or none is large enough.
-        ModelError: if the model cannot be loaded.
+
+    Example:
+        >>> adapted = adapt(["noisy"], Denoiser.load("photo"), minutes=5)
+        >>> denoise = Denoiser(adapted.recipe, adapted.network)
     """
     started = time.monotonic()
-    check_minutes(minutes)
-    check_number("--seed", seed, 0, LARGEST)
-    precision, _ = choose_precision(precision)
-    model = _load(model_path, {"minutes": minutes, "seed": seed}, **loading)
-    objective = model.recipe.build_objective()
-    if not _is_fit(objective):
-        fit = [name for name, each in RECIPES.items() if _is_fit(each.build_objective())]
+    check_adaptation(minutes, seed)
+    facts = {_ADAPTED: False, "from": model.sha256(), "minutes": minutes, "seed": seed}
+    is_student = OBJECTIVES[model.recipe.objective].TAUGHT
+    if not _is_fit(model.recipe):
+        fit = [name for name, recipe in RECIPES.items() if _is_fit(recipe)]
         raise ConfigError(
             f"A model of the recipe {model.recipe.name!r} cannot learn from noisy pictures alone: "
-            f"for --adapt take one of {', '.join(fit)}. Received: --modelpath {model_path}"
+            f"for --adapt take one of {', '.join(fit)}."
         )
     patches = PicturePatches.read(image_paths, white=white)
-    augmentation, harm, strides = None, 0.0, {}
-    if "stride_b" in model.recipe.objective_config:
-        strides = _strides(patches)
-    recipe = _fit(model.recipe, strides, patches.patch_size)
-    if objective.TAUGHT:
-        models = _measured(patches, model.network.channels)
-        if not models:
+    strides = _strides(patches) if "stride_b" in model.recipe.objective_config else {}
+    recipe = _fit(model.recipe, strides, patches.patch_size, learning_rate)
+    augmentation, harm = None, 0.0
+    if is_student:
+        noise = _measured(patches, model.network.channels)
+        if not noise:
             print(
                 "The noise report sees no noise in these pictures: the weights stay as they were.",
                 flush=True,
             )
-            return dataclasses.replace(model, facts={**model.facts, "step": 0})
-        augmentation = PhotoAugmentation(models, recipe.patch_size, _FAMILY)
-        weakest = min(np.median(curve[:, 1]) for each in models for curve in each.levels)
+            return Adapted(model.recipe, model.network, {**facts, "step": 0})
+        augmentation = PhotoAugmentation(noise, recipe.patch_size, _FAMILY)
+        weakest = min(np.median(curve[:, 1]) for each in noise for curve in each.levels)
         harm = float(_HARM * weakest / 255) ** 2
         print(f"The network sees its own pictures of them with {augmentation}.")
-    told = [f"{key} {value}" for key, value in recipe.objective_config.items() if "stride" in key]
-    kinds = [(len(patches), "patch", "patches"), (patches.pictures, "picture", "pictures")]
-    kinds = [f"{count} {one if count == 1 else more}" for count, one, more in kinds]
-    print(
-        f"Adapting to {kinds[0]} of {patches.patch_size} px of {kinds[1]}, for {minutes:g} "
-        f"minute{'s' * (minutes != 1)}: {recipe.name}, in crops of {recipe.patch_size} px"
-        + "".join(f", {stride}" for stride in told),
-        flush=True,
-    )
-    ends = started + 60 * minutes
-    if objective.TAUGHT:
+    _announce(recipe, patches, minutes)
+    if is_student:
         patches = patches.shuffled(seed)
-        done = started + 60 * minutes * _TARGETS_DONE
-        patches = patches.paired(_denoised(model, patches, precision, done))
-    training, held_out = patches.split()
+        until = started + 60 * minutes * _TARGETS_DONE
+        patches = patches.paired(_own_pictures(model, patches, until))
     tuned = tune(
         recipe,
-        model.network.get_weights(),
-        training,
-        held_out,
-        deadline=ends,
-        learning_rate=learning_rate or (_TAUGHT_RATE if objective.TAUGHT else _BLIND_RATE),
-        augmentation=augmentation,
-        harm=harm,
+        model.network,
+        patches,
+        augmentation,
+        deadline=started + 60 * minutes,
         max_steps=max_steps,
-        precision=precision,
+        harm=harm,
         seed=seed,
     )
-    return _better(model, tuned, held_out)
+    if not tuned.share:
+        verdict = "Pictures without noise would become worse: the weights stay as they were."
+    elif not tuned.is_better:
+        verdict = "That is no better: the weights stay as they were."
+    elif tuned.share < 1:
+        verdict = (
+            f"Of the change of the weights {tuned.share:g} is taken: with more, pictures without "
+            "noise would become worse."
+        )
+    else:
+        verdict = "The adapted weights are taken."
+    count, steps = len(patches.split()[1]), tuned.steps
+    print(
+        f"Loss on {count} patch{'es' * (count > 1)} held out: {tuned.before:.5f}, after "
+        f"{steps} step{'s' * (steps > 1)} {tuned.after:.5f}. {verdict}",
+        flush=True,
+    )
+    facts |= {_ADAPTED: tuned.is_better, "step": steps}
+    for name, loss in (("before", tuned.before), ("after", tuned.after)):
+        # JSON has no number for what is not finite.
+        facts[f"held_out_loss_{name}"] = loss if math.isfinite(loss) else None
+    facts["share_of_change"] = tuned.share
+    if not tuned.is_better:
+        return Adapted(model.recipe, model.network, facts)
+    return Adapted(dataclasses.replace(recipe, max_steps=steps), tuned.network, facts)
 
 
-def save(model: Model, folder: Path) -> None:
-    """Saves an adapted model.
-
-    Args:
-        model: what.
-        folder: where to, as `check_folder` takes it.
+def check_adaptation(minutes: float, seed: int, folder: Path | None = None) -> None:
+    """Refuses what `adapt` cannot take, and a folder that its result cannot be kept in.
 
     Raises:
-        TrainingError: if it cannot be written; what was there is intact.
-    """
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        save_model(folder, model.recipe, model.network, model.facts)
-    except OSError as error:
-        raise TrainingError(
-            f"The adapted model cannot be kept in {folder}: {error.strerror or error}. What was "
-            "there is intact."
-        ) from error
-
-
-def check_minutes(minutes: float) -> None:
-    """Refuses what is no time.
-
-    Raises:
-        ConfigError: if it is not above 0, or more than a week.
+        ConfigError: if the minutes are not above 0, or more than a week, the seed is too large,
+            anything but an earlier result, which is replaced, is in the folder, or nothing can be
+            written there.
     """
     if not 0 < minutes <= _A_WEEK:
         raise ConfigError(
             f"--adapt takes minutes, above 0 and at most {_A_WEEK} (a week). "
             f"Received: --adapt {minutes:g}"
         )
-
-
-def check_folder(folder: Path) -> None:
-    """Refuses a folder that the adapted model cannot be kept in.
-
-    Raises:
-        ConfigError: if anything but an earlier result is there, as that is replaced, or nothing can
-            be written.
-    """
+    check_number("--seed", seed, 0, LARGEST)
+    if folder is None:
+        return
     received = f"--adapt_save {folder}"
     try:
         is_other = folder.exists() and not _is_result(folder)
@@ -264,30 +211,30 @@ def _is_result(folder: Path) -> bool:
         if not names:
             return True
         content = json.loads((folder / RECIPE).read_text(encoding="utf-8"))
-        ours = _ADAPTED in content["training"]
+        return _ADAPTED in content["training"] and names <= {RECIPE, WEIGHTS, CHECKSUMS}
     except (OSError, ValueError, KeyError, TypeError):
         return False
-    return ours and names <= {RECIPE, WEIGHTS, CHECKSUMS}
 
 
-def _load(model_path: str | Path, facts: dict[str, Any], **loading: Any) -> Model:
-    recipe, network = load_model(model_path, **loading)
-    digest = model_sha256(recipe, network)
-    return Model(recipe, network, {_ADAPTED: False, "from": digest, **facts})
+def save_adapted(model: Adapted, folder: Path) -> None:
+    """Saves an adapted model in a folder that `check_adaptation` has let pass.
 
-
-def _measured(patches: PicturePatches, channels: int) -> list[CorrelatedNoise]:
-    """The noise of the patches, measured in 1 or 3 channels; empty if none is seen."""
+    Raises:
+        TrainingError: if it cannot be written; what was there is intact.
+    """
     try:
-        models = MeasuredNoise(map(luma, patches) if channels == 1 else patches).models
-    except DataError:
-        return []
-    strongest = max(curve[:, 1].max() for model in models for curve in model.levels)
-    return models if strongest >= _LEAST_NOISE else []
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        save_model(folder, *model)
+    except OSError as error:
+        raise TrainingError(
+            f"The adapted model cannot be kept in {folder}: {error.strerror or error}. What was "
+            "there is intact."
+        ) from error
 
 
-def _is_fit(objective: Objective) -> bool:
+def _is_fit(recipe: Recipe) -> bool:
     """Whether it needs noisy pictures only, or what can be made of these."""
+    objective = OBJECTIVES[recipe.objective]
     return objective.NEEDS_BLINDNESS or objective.TAUGHT
 
 
@@ -302,83 +249,84 @@ def _strides(patches: PicturePatches) -> dict[str, int]:
     return {"stride_b": advice.stride_b, "stride_i": advice.stride_i}
 
 
-def _fit(recipe: Recipe, strides: dict[str, int], largest: int) -> Recipe:
-    """The recipe with other strides, if it has them, and crops that fit these and the patches."""
-    config = recipe.objective_config
-    config = {key: strides.get(key, value) for key, value in config.items()}
+def _fit(
+    recipe: Recipe, strides: Mapping[str, int], largest: int, learning_rate: float | None
+) -> Recipe:
+    """The recipe with other strides, if it has them, and crops that fit these and the patches.
+
+    The loss is what it is at the end of the recipe's training.
+    """
+    changed = {**strides, "ramp_steps": 0}
+    config = {key: changed.get(key, value) for key, value in recipe.objective_config.items()}
     objective = OBJECTIVES[recipe.objective](**config)
     multiple, wanted, batch = objective.patch_multiple, recipe.patch_size, recipe.batch_size
+    rate = _BLIND_RATE
     if objective.TAUGHT:
         multiple, wanted = jpeg.MULTIPLE, min(wanted, _TAUGHT_CROP)
-        batch = min(batch, _TAUGHT_BATCH)
+        batch, rate = min(batch, _TAUGHT_BATCH), _TAUGHT_RATE
     crop = max(multiple, min(wanted, largest) // multiple * multiple)
     if crop > largest:
         raise DataError(
             f"To adapt, most pictures must have {multiple} px or more in height and width, as far "
             f"as their noise reaches: denoise without --adapt. Received: {largest} px"
         )
-    return dataclasses.replace(recipe, patch_size=crop, batch_size=batch, objective_config=config)
-
-
-def _denoised(
-    student: Model, patches: PicturePatches, precision: str, deadline: float
-) -> list[np.ndarray]:
-    """What the student makes of the first patches, one at least.
-
-    They are denoised together, first one, then as many as there are already; towards the deadline
-    as many as there is time for.
-    """
-    engine, _ = choose_engine("auto", precision, has_loop=student.network.has_loop)
-    denoise = Denoiser(
-        student.recipe, student.network, DenoiseOptions(engine=engine, self_ensemble=True)
+    return dataclasses.replace(
+        recipe,
+        patch_size=crop,
+        batch_size=batch,
+        objective_config=config,
+        learning_rate=learning_rate or rate,
+        lr_decay=1.0,
+        schedule="steps",
+        epochs=0,
     )
+
+
+def _measured(patches: PicturePatches, channels: int) -> list[CorrelatedNoise]:
+    """The noise of the patches, measured in 1 or 3 channels; empty if none is seen."""
+    try:
+        models = measure_noise(map(luma, patches) if channels == 1 else patches)
+    except DataError:
+        return []
+    strongest = max(curve[:, 1].max() for model in models for curve in model.levels)
+    return models if strongest >= _LEAST_NOISE else []
+
+
+def _announce(recipe: Recipe, patches: PicturePatches, minutes: float) -> None:
+    count = f"{len(patches)} patch{'es' * (len(patches) != 1)} of {patches.patch_size} px"
+    pictures = f"{patches.pictures} picture{'s' * (patches.pictures != 1)}"
+    config = recipe.objective_config
+    strides = [f", {key} {value}" for key, value in config.items() if "stride" in key]
+    print(
+        f"Adapting to {count} of {pictures}, for {minutes:g} minute{'s' * (minutes != 1)}: "
+        f"{recipe.name}, in crops of {recipe.patch_size} px" + "".join(strides),
+        flush=True,
+    )
+
+
+def _own_pictures(model: Denoiser, patches: PicturePatches, until: float) -> list[np.ndarray]:
+    """What a student makes, in float32, of the first patches, one at least.
+
+    They are denoised together: first one, then as many as are done already, or there is time for.
+    """
+    network = model.network
+    precision = network.dtype_policy.name
+    engine, _ = choose_engine("auto", precision, network)
+    if precision != "float32":
+        network = model.recipe.build_network()
+        network.set_weights(model.network.get_weights())
+    options = DenoiseOptions(engine=engine, self_ensemble=True)
+    teachers = [Denoiser(model.recipe, network, options)]
     denoised, most = [], patches_at_once(patches.patch_size)
     started = time.monotonic()
     with tqdm(total=len(patches), unit="patch", desc="its pictures") as bar:
         while len(denoised) < len(patches):
             done, now = len(denoised), time.monotonic()
-            if done and now >= deadline:
+            if done and now >= until:
                 break
-            fit = int((deadline - now) * done / (now - started)) if done else 1
+            fit = int((until - now) * done / (now - started)) if done else 1
             count = max(1, min(done, most, len(patches) - done, fit))
             some = np.stack([patches[index] for index in range(done, done + count)])
-            denoised.extend(make_targets(some, [denoise]))
+            denoised.extend(make_targets(some, teachers))
             bar.update(count)
     return denoised
-
-
-def _better(model: Model, tuned: Tuned, held_out: PicturePatches) -> Model:
-    """The tuned model if it is better, else the one that there was; says which."""
-    facts = {
-        **model.facts,
-        _ADAPTED: tuned.is_better,
-        "step": tuned.steps,
-        "held_out_loss_before": _or_none(tuned.before),
-        "held_out_loss_after": _or_none(tuned.after),
-        "share_of_change": tuned.share,
-    }
-    if tuned.is_better and tuned.share < 1:
-        verdict = (
-            f"Of the change of the weights {tuned.share:g} is taken: with more, pictures without "
-            "noise would become worse."
-        )
-    elif tuned.is_better:
-        verdict = "The adapted weights are taken."
-    elif tuned.share:
-        verdict = "That is no better: the weights stay as they were."
-    else:
-        verdict = "Pictures without noise would become worse: the weights stay as they were."
-    count = len(held_out)
-    print(
-        f"Loss on {count} patch{'es' * (count > 1)} held out: {tuned.before:.5f}, after "
-        f"{tuned.steps} step{'s' * (tuned.steps > 1)} {tuned.after:.5f}. {verdict}",
-        flush=True,
-    )
-    if not tuned.is_better:
-        return dataclasses.replace(model, facts=facts)
-    return Model(tuned.recipe, tuned.network, facts)
-
-
-def _or_none(loss: float) -> float | None:
-    """None for what JSON has no number for."""
-    return loss if math.isfinite(loss) else None

@@ -9,83 +9,18 @@ import numpy as np
 from keras import ops
 from tqdm import tqdm
 
-from cbsn.colors import to_linear, to_srgb
+from cbsn.colors import luma, to_linear, to_srgb
 from cbsn.data.paired_records import PairedRecords
-from cbsn.data.pipeline import luma
 from cbsn.data.records import RECORD_SUFFIX, PatchRecords, RecordWriter
 from cbsn.errors import DataError, ImageError, TrainingError, plain_reason
 from cbsn.files import tidy, write_json
 from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.options import DenoiseOptions
-from cbsn.noise.measured_noise import MeasuredNoise
+from cbsn.noise.measured_noise import CorrelatedNoise, measure_noise
 from cbsn.training.dataset import some_patches
-from cbsn.value_range import value_range
+from cbsn.value_range import from_unit, to_unit
 
 Tensor = Any
-
-_LEVELS_PER_PIXEL = 2.5
-_LEAST, _MOST = 2.0, 8.0
-
-_TRUNCATE = 4.0
-"""Standard deviations of a blur's kernel in which all of it is, as SciPy has it."""
-
-
-def with_low_frequencies(noisy: np.ndarray, denoised: np.ndarray) -> np.ndarray:
-    """Returns denoised pictures with the low frequencies of the noisy ones.
-
-    A blind-spot network gets the colours of larger areas somewhat wrong. There the noisy picture
-    is right, as the mean of the noise over many pixels is next to nothing: so a Gaussian blur of
-    what was taken away is put back. Its standard deviation is 1 pixel for 2.5 levels (of 255) of
-    what was taken away, between 2 and 8, so that what comes back of the noise stays small.
-
-    This is done in linear light, the sRGB curve being undone. It is there that a camera's noise has
-    a mean of 0; the curve, steep in the dark, makes strongly noisy pictures too dark on average.
-
-    It is computed for all pictures at once, with matrices of H × H and W × W for each: for patches,
-    not for photographs.
-
-    Args:
-        noisy: float [N, H, W, C] in [0, 1], or one picture, [H, W, C].
-        denoised: likewise.
-
-    Returns:
-        float32, same shape, in [0, 1].
-    """
-    if noisy.ndim == 3:
-        return with_low_frequencies(noisy[None], denoised[None])[0]
-    level = (noisy - denoised).std(axis=(1, 2, 3)) * 255
-    width = np.clip(level / _LEVELS_PER_PIXEL, _LEAST, _MOST).astype(np.float32)
-    noisy, denoised = (ops.convert_to_tensor(each, "float32") for each in (noisy, denoised))
-    light = to_linear(denoised)
-    coarse = _blurred(to_linear(noisy) - light, width)
-    return ops.convert_to_numpy(to_srgb(ops.clip(light + coarse, 0.0, 1.0)))
-
-
-def _blurred(pictures: Tensor, width: np.ndarray) -> Tensor:
-    """A Gaussian blur, float32 [N] pixels wide; beyond their border pictures are mirrored."""
-    _, rows, columns, _ = pictures.shape
-    pictures = ops.einsum("nhi,nijc->nhjc", _blur(width, rows), pictures)
-    return ops.einsum("nwj,nhjc->nhwc", _blur(width, columns), pictures)
-
-
-def _blur(width: np.ndarray, size: int) -> Tensor:
-    """float32 [N, size, size], what the pixels of a row are to be multiplied with."""
-    most = int(_TRUNCATE * _MOST + 0.5)
-    place = np.arange(size, dtype=np.float32)
-    to, of = place[:, None], place
-    times = -(-most // size) // 2 + 1
-    starts = 2 * size * np.arange(-times, times + 1, dtype=np.float32)
-    # Each pixel is there again and again: as it is, and mirrored.
-    offsets = [of - to + start for start in starts] + [-1 - of - to + start for start in starts]
-    width = ops.convert_to_tensor(width[:, None, None])
-    reach = ops.floor(_TRUNCATE * width + 0.5)
-    weights = sum(
-        ops.where(np.abs(offset) <= reach, ops.exp(-0.5 * ops.square(offset / width)), 0.0)
-        for offset in offsets
-        if np.abs(offset).min() <= most
-    )
-    return weights / ops.sum(weights, axis=2, keepdims=True)
-
 
 TARGETS = "targets"
 """The folder in a run's folder where they are."""
@@ -94,6 +29,13 @@ _FACTS = "teachers.json"
 
 _PATCHES_AT_ONCE, _BYTES_AT_ONCE = 64, 2**24
 """Patches that are denoised together at most, and their bytes as float32."""
+
+_LEVELS_PER_PIXEL = 2.5
+_LEAST, _MOST = 2.0, 8.0
+"""Standard deviation of the blur in pixels: at least, at most, and levels removed for each."""
+
+_TRUNCATE = 4.0
+"""Standard deviations of a blur's kernel in which all of it is, as SciPy has it."""
 
 
 def teach(
@@ -116,7 +58,7 @@ def teach(
         records: the noisy patches.
         teachers: of each, as `Denoiser.load` takes it.
         folder: where the targets go, a record file for each of the data set's.
-        precision: as for `Denoiser.load`.
+        precision: as for `DenoiseOptions`.
         skip_bad_records: whether damaged records, which training will skip, get black targets.
         write: whether to make them; if not, another process has just done it.
 
@@ -127,8 +69,11 @@ def teach(
     """
     paths = [folder / f"{number:05d}{RECORD_SUFFIX}" for number in range(len(records.paths))]
     if write:
+        options = DenoiseOptions(self_ensemble=True, precision=precision)
+        denoisers = [Denoiser.load(teacher, options) for teacher in teachers]
         try:
-            _write(records, teachers, folder, paths, precision, skip_bad_records)
+            _prepare_folder(folder, records, denoisers)
+            _write(records, denoisers, paths, skip_bad_records)
         except OSError as error:
             raise TrainingError(
                 f"The teacher's pictures cannot be written in {folder}: {plain_reason(error)}. "
@@ -138,84 +83,44 @@ def teach(
     return PairedRecords(records, targets, range(len(records)))
 
 
-def measure_own(
-    records: PatchRecords | PairedRecords, channels: int, gain: tuple[float, float] = (1.0, 1.0)
-) -> MeasuredNoise:
-    """Measures the noise of a data set, for a student to see it.
-
-    Args:
-        records: the noisy patches.
-        channels: int, 3 or 1, of the student.
-        gain: as for `MeasuredNoise`.
-
-    Raises:
-        DataError: if the patches do not show their noise.
-    """
-    patches = some_patches(records, gray=False)
+def _prepare_folder(folder: Path, records: PatchRecords, teachers: Sequence[Denoiser]) -> None:
+    """Makes the folder, without targets of other teachers or data."""
+    files = [(path.name, path.stat()) for path in records.paths]
+    facts = {
+        "teachers": [teacher.sha256() for teacher in teachers],
+        "data": [[name, stat.st_size, stat.st_mtime_ns] for name, stat in files],
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    tidy(folder)
     try:
-        return MeasuredNoise(map(luma, patches) if channels == 1 else patches, gain)
-    except DataError as error:
-        raise DataError(
-            f"{error}. Or learn with a simulated camera's noise: --recipe distill --noise camera."
-        ) from error
-
-
-def patches_at_once(patch_size: int) -> int:
-    """Returns how many patches `make_targets` is to be given at a time."""
-    return max(1, min(_PATCHES_AT_ONCE, _BYTES_AT_ONCE // (patch_size**2 * 3 * 4)))
-
-
-def make_targets(patches: np.ndarray, teachers: Sequence[Denoiser]) -> np.ndarray:
-    """Returns what is to be learned of noisy patches.
-
-    Args:
-        patches: [N, H, W, 3] uint8, uint16 or float in [0, 1].
-        teachers: of whose pictures the mean is taken.
-
-    Returns:
-        The same shape and dtype.
-
-    Raises:
-        ImageError: if values of a patch are not finite.
-    """
-    full = np.float32(value_range(patches.dtype))
-    unit = patches.astype(np.float32) / full
-    mean = np.mean([teacher.batch(unit, white=1.0) for teacher in teachers], axis=0)
-    targets = with_low_frequencies(unit, mean)
-    return targets if patches.dtype.kind == "f" else np.rint(targets * full).astype(patches.dtype)
+        same = json.loads((folder / _FACTS).read_text(encoding="utf-8")) == facts
+    except (OSError, ValueError):
+        same = False
+    if not same:
+        for path in folder.glob(f"*{RECORD_SUFFIX}"):
+            path.unlink()
+        write_json(folder / _FACTS, facts)
 
 
 def _write(
     records: PatchRecords,
-    teachers: Sequence[str | Path],
-    folder: Path,
-    paths: list[Path],
-    precision: str,
+    teachers: Sequence[Denoiser],
+    paths: Sequence[Path],
     skip_bad_records: bool,
 ) -> None:
-    denoisers = [
-        Denoiser.load(teacher, DenoiseOptions(self_ensemble=True, precision=precision))
-        for teacher in teachers
-    ]
-    facts = {
-        "teachers": [denoiser.sha256() for denoiser in denoisers],
-        "data": [
-            [path.name, path.stat().st_size, path.stat().st_mtime_ns] for path in records.paths
-        ],
-    }
-    _prepare_folder(folder, facts)
     start, at_once = 0, patches_at_once(records.patch_size)
     with tqdm(total=len(records), unit="patch", desc="teacher") as bar:
         for path, count in zip(paths, records.counts, strict=True):
+            stop = start + count
             if not path.exists():
                 with RecordWriter(path) as writer:
-                    for first in range(start, start + count, at_once):
-                        indices = range(first, min(first + at_once, start + count))
-                        for target in _targets(records, indices, denoisers, skip_bad_records):
+                    for first in range(start, stop, at_once):
+                        indices = range(first, min(first + at_once, stop))
+                        for target in _targets(records, indices, teachers, skip_bad_records):
                             writer.write(target)
                         bar.update(len(indices))
-            start += count
-            bar.update(start - bar.n)
+            bar.update(stop - bar.n)
+            start = stop
 
 
 def _targets(
@@ -236,15 +141,83 @@ def _targets(
         return [np.zeros((records.patch_size, records.patch_size, 3), records.dtype)]
 
 
-def _prepare_folder(folder: Path, facts: dict) -> None:
-    """Makes the folder, without targets of other teachers or data."""
-    folder.mkdir(parents=True, exist_ok=True)
-    tidy(folder)
+def patches_at_once(patch_size: int) -> int:
+    """Returns how many patches `make_targets` is to be given at a time."""
+    return max(1, min(_PATCHES_AT_ONCE, _BYTES_AT_ONCE // (patch_size**2 * 3 * 4)))
+
+
+def make_targets(patches: np.ndarray, teachers: Sequence[Denoiser]) -> np.ndarray:
+    """Returns what is to be learned of noisy patches, [N, H, W, 3] uint8, uint16 or float32.
+
+    Raises:
+        ImageError: if values of a patch are not finite.
+    """
+    unit = to_unit(patches)
+    mean = np.mean([teacher.batch(unit, white=1.0) for teacher in teachers], axis=0)
+    return from_unit(with_low_frequencies(unit, mean), patches.dtype)
+
+
+def with_low_frequencies(noisy: np.ndarray, denoised: np.ndarray) -> np.ndarray:
+    """Returns denoised pictures with the low frequencies of the noisy ones.
+
+    A blind-spot network gets the colours of larger areas somewhat wrong. There the noisy picture
+    is right, as the mean of the noise over many pixels is next to nothing: so a Gaussian blur of
+    what was taken away is put back. Its standard deviation is 1 pixel for 2.5 levels (of 255) of
+    what was taken away, between 2 and 8, so that what comes back of the noise stays small.
+
+    This is done in linear light, the sRGB curve being undone. It is there that a camera's noise has
+    a mean of 0; the curve, steep in the dark, makes strongly noisy pictures too dark on average.
+
+    It is computed for all pictures at once, with matrices of H × H and W × W for each: for patches,
+    not for photographs.
+
+    Args:
+        noisy: float [N, H, W, C] in [0, 1].
+        denoised: the same.
+
+    Returns:
+        float32, same shape, in [0, 1].
+    """
+    level = (noisy - denoised).std(axis=(1, 2, 3)) * 255
+    width = np.clip(level / _LEVELS_PER_PIXEL, _LEAST, _MOST).astype(np.float32)
+    noisy, denoised = (ops.convert_to_tensor(each, "float32") for each in (noisy, denoised))
+    _, rows, columns, _ = noisy.shape
+    light = to_linear(denoised)
+    removed = to_linear(noisy) - light
+    removed = ops.einsum("nhi,nijc->nhjc", _blur(width, rows), removed)
+    coarse = ops.einsum("nwj,nhjc->nhwc", _blur(width, columns), removed)
+    return ops.convert_to_numpy(to_srgb(ops.clip(light + coarse, 0.0, 1.0)))
+
+
+def _blur(width: np.ndarray, size: int) -> Tensor:
+    """float32 [N, size, size]: blurs rows with each of N widths, mirrored beyond their ends."""
+    most = int(_TRUNCATE * _MOST + 0.5)
+    place = np.arange(size, dtype=np.float32)
+    to, of = place[:, None], place
+    times = -(-most // size) // 2 + 1
+    starts = 2 * size * np.arange(-times, times + 1, dtype=np.float32)
+    # Each pixel is there again and again: as it is, and mirrored.
+    offsets = [of - to + start for start in starts] + [-1 - of - to + start for start in starts]
+    width = ops.convert_to_tensor(width[:, None, None])
+    reach = ops.floor(_TRUNCATE * width + 0.5)
+    weights = sum(
+        ops.where(np.abs(offset) <= reach, ops.exp(-0.5 * ops.square(offset / width)), 0.0)
+        for offset in offsets
+        if np.abs(offset).min() <= most
+    )
+    return weights / ops.sum(weights, axis=2, keepdims=True)
+
+
+def measure_own(records: PatchRecords | PairedRecords, channels: int) -> list[CorrelatedNoise]:
+    """Measures the noise of a data set, for a student of 3 channels or 1 to see it.
+
+    Raises:
+        DataError: if the patches do not show their noise.
+    """
+    patches = some_patches(records, gray=False)
     try:
-        same = json.loads((folder / _FACTS).read_text(encoding="utf-8")) == facts
-    except (OSError, ValueError):
-        same = False
-    if not same:
-        for path in folder.glob(f"*{RECORD_SUFFIX}"):
-            path.unlink()
-        write_json(folder / _FACTS, facts)
+        return measure_noise(map(luma, patches) if channels == 1 else patches)
+    except DataError as error:
+        raise DataError(
+            f"{error}. Or learn with a simulated camera's noise: --recipe distill --noise camera."
+        ) from error

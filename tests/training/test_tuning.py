@@ -4,8 +4,8 @@ import pytest
 from cbsn.data.pipeline import PatchPipeline
 from cbsn.errors import CbsnWarning, DataError
 from cbsn.images.image_files import Picture, write_picture
-from cbsn.training import tuning as picture_patches
-from cbsn.training.tuning import PicturePatches
+from cbsn.training import tuning as module
+from cbsn.training.tuning import PicturePatches, Tuned
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def _is_part(patch, picture):
 
 
 def test_patches_of_a_picture_do_not_overlap(save, read, monkeypatch):
-    monkeypatch.setattr(picture_patches, "PATCH_SIZE", 16)
+    monkeypatch.setattr(module, "PATCH_SIZE", 16)
     pixels = save("a.png", 54, 36)
     patches = read()
     assert len(patches) == 6 and patches.counts == [6] and patches.pictures == 1
@@ -112,8 +112,8 @@ def test_twelve_bits_are_read_as_when_they_are_denoised(tmp_path, random):
 
 
 def test_patches_are_bounded_and_spread_evenly(save, read, monkeypatch):
-    monkeypatch.setattr(picture_patches, "PATCH_SIZE", 16)
-    monkeypatch.setattr(picture_patches, "MOST_PATCHES", 10)
+    monkeypatch.setattr(module, "PATCH_SIZE", 16)
+    monkeypatch.setattr(module, "MOST_PATCHES", 10)
     save("large.png", 96, 80)
     save("middle.png", 80, 80)
     save("small.png", 16, 32)
@@ -124,16 +124,16 @@ def test_patches_are_bounded_and_spread_evenly(save, read, monkeypatch):
         for name in ("small.png", "dle.png", "rge.png")
     ]
     assert shares == [2, 4, 4]  # what the small one does not fill goes to the others
-    monkeypatch.setattr(picture_patches, "MOST_PATCHES", 2)
+    monkeypatch.setattr(module, "MOST_PATCHES", 2)
     assert read().pictures == len(read()) == 2
 
 
 def test_reading_is_bounded(save, read, monkeypatch):
     for number in range(6):
         save(f"{number}.png", 20, 20)
-    monkeypatch.setattr(picture_patches, "MOST_BYTES", 3 * 1200)
+    monkeypatch.setattr(module, "MOST_BYTES", 3 * 1200)
     assert read().pictures == 3
-    monkeypatch.setattr(picture_patches, "MOST_BYTES", 1)
+    monkeypatch.setattr(module, "MOST_BYTES", 1)
     assert read().pictures == 1
 
 
@@ -171,3 +171,39 @@ def test_the_pipeline_takes_them():
     assert batch.shape == (4, 2, 2, 3)
     assert len({int(crop.max()) for crop in batch.numpy()}) == 4
     assert "png" in pipeline.sources(0)[0]
+
+
+@pytest.mark.parametrize("after", [1.0, 1.5, float("nan"), float("inf")])
+def test_no_better_is_what_is_not_less(after):
+    assert not Tuned(None, 1, 1.0, after).is_better
+    assert not Tuned(None, 1, float("nan"), after).is_better
+
+
+class Weights:
+    """A network of one weight, whose error is 1 at 0 and grows with it."""
+
+    def __init__(self, value):
+        self.value = value
+
+    def get_weights(self):
+        return [np.array(self.value)]
+
+    def set_weights(self, weights):
+        self.value = float(weights[0])
+
+
+@pytest.mark.parametrize(
+    ("slope", "share"), [(0.01, 1), (0.02, 0.5), (0.09, 0.125), (0.2, 0), (-1, 1)]
+)
+def test_as_much_is_taken_as_does_no_harm(slope, share):
+    """0.05 dB are a growth by 1.16 %."""
+    network = Weights(1.0)
+
+    def measure():
+        return 1 - network.value, 1 + slope * network.value
+
+    loss, taken = module._without_harm(network, [np.array(0.0)], measure, module._HARM)
+    assert taken == share
+    if share:
+        assert network.value == share and loss == measure()[0]
+    assert Tuned(network, 1, 1.0, loss, taken).is_better == (share > 0)

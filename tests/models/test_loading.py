@@ -12,9 +12,9 @@ import pytest
 
 from cbsn.errors import CbsnWarning, ConfigError, ModelError
 from cbsn.files import write_checksums
-from cbsn.models import loading as model_path
+from cbsn.models import loading
 from cbsn.models.folder import save_model
-from cbsn.models.loading import load_model
+from cbsn.models.loading import load_model, read_initial
 from cbsn.recipes import RECIPES, Recipe, customised
 
 
@@ -79,7 +79,7 @@ def test_saving_again_replaces(recipe, saved, tmp_path):
 
 
 def test_shipped_name(recipe, saved, tmp_path, monkeypatch):
-    monkeypatch.setattr(model_path, "SHIPPED", tmp_path)
+    monkeypatch.setattr(loading, "SHIPPED", tmp_path)
     assert _same(load_model("last")[1], saved)
     with pytest.raises(ModelError, match="Shipped models: last"):
         load_model("lost")
@@ -305,3 +305,29 @@ def test_a_folder_without_permission_is_told(tmp_path, monkeypatch):
 def test_nothing_there_says_what_could_be(tmp_path):
     with pytest.raises(ModelError, match="No model at"):
         load_model(tmp_path / "nothing")
+
+
+def test_the_size_of_the_network_comes_with_the_weights(tmp_path, model):
+    changes, weights = read_initial(tmp_path / model, "cbsn", {"max_steps": 3, "filters": None})
+    assert changes == {"max_steps": 3, "filters": 4, "num_modules": 1, "channels": 3}
+    expected = load_model(tmp_path / model)[1].get_weights()
+    for weight, value in zip(weights, expected, strict=True):
+        np.testing.assert_array_equal(weight, value)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "changes", "message"),
+    [
+        ("apbsn", {}, "network='DilatedBlindSpotNetwork'.*--recipe cbsn.*--init"),
+        ("cbsn", {"filters": 8}, "filters=4.*Received: filters=8"),
+        ("cbsn", {"channels": 1}, "channels=3.*Received: channels=1"),
+    ],
+)
+def test_initial_weights_of_other_networks_are_refused(tmp_path, model, recipe, changes, message):
+    with pytest.raises(ConfigError, match=message):
+        read_initial(tmp_path / model, recipe, changes)
+
+
+def test_an_initial_model_that_is_not_there(tmp_path):
+    with pytest.raises(ModelError, match="nothing"):
+        read_initial(tmp_path / "nothing", "cbsn", {})

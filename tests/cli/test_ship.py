@@ -5,7 +5,7 @@ from cbsn.models.loading import load_model
 
 
 def test_a_shipped_model_is_half_as_large_and_the_same_but_for_rounding(tmp_path, model, run_here):
-    process = run_here("cbsn.cli.ship", "--modelpath", model, "--out", "shipped")
+    process = run_here("ship", "--modelpath", model, "--out", "shipped")
     assert process.returncode == 0, process.stderr
     recipe, network = load_model(tmp_path / model)
     assert f"shipped: cbsn, {network.count_params():,} parameters" in process.stdout
@@ -28,7 +28,7 @@ def test_part_of_a_change(tmp_path, model, run_here):
     network.set_weights([weight + 0.25 for weight in first])
     save_model(tmp_path / "further", recipe, network, {})
     flags = ("--modelpath", "further", "--start", model, "--share", "0.5", "--out", "shipped")
-    process = run_here("cbsn.cli.ship", *flags)
+    process = run_here("ship", *flags)
     assert process.returncode == 0, process.stderr
     for a, b in zip(load_model(tmp_path / "shipped")[1].get_weights(), first, strict=True):
         np.testing.assert_allclose(a, b + 0.125, rtol=2**-11, atol=2**-24)
@@ -45,6 +45,6 @@ def test_what_cannot_be_shipped_is_said(tmp_path, model, run_here):
         (("--modelpath", model, "--out", "b", "--start", model, "--share", "2"), "--share"),
         (("--modelpath", model, "--out", "b", "--share", "0.5"), "needs the model that it started"),
     ):
-        process = run_here("cbsn.cli.ship", *flags)
+        process = run_here("ship", *flags)
         assert process.returncode == 2
         assert message in process.stderr
