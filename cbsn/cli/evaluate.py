@@ -2,6 +2,7 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from cbsn.cli.flags import MODEL, add_denoising, add_gpu, add_noise, add_white, new_parser, run
 
@@ -30,7 +31,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = new_parser("Scores denoisers on noisy pictures, with clean ones or without.")
     what = parser.add_argument_group("what is scored")
     add = what.add_argument
-    several = {"nargs": "*", "default": argparse.SUPPRESS}
+    several: dict[str, Any] = {"nargs": "*", "default": argparse.SUPPRESS}
     models = f"models, each {MODEL}"
     add("--modelpath", dest="model_paths", metavar="MODEL", help=models, **several)
     add(
@@ -62,16 +63,16 @@ def make_parser() -> argparse.ArgumentParser:
     add(
         "--clean",
         metavar="GLOB",
-        help="clean pictures of the same names, likewise; without them there are no metrics, but "
+        help="clean pictures of the same names; without them there are no metrics, but "
         "time, diagnosis and report",
     )
     add_noise(on, "instead of --noisy, noise for the clean pictures, always the same")
     add("--seed", type=int, default=0, help="of that noise")
     add_white(on)
-    add("--images", type=int, default=0, help="take so many, evenly spread; 0: all")
+    add("--images", type=int, default=0, help="how many to take, evenly spread; 0: all")
 
     add = parser.add_argument_group("conventions, in which published figures differ").add_argument
-    either = {"action": argparse.BooleanOptionalAction, "default": None}
+    either: dict[str, Any] = {"action": argparse.BooleanOptionalAction, "default": None}
     add(
         "--rounding",
         help="of the results before they are compared: round, as infer.py and the AP-BSN code do; "
@@ -94,7 +95,7 @@ def make_parser() -> argparse.ArgumentParser:
     add(
         "--ssim",
         help="uniform: windows of 7×7, as scikit-image by default and the AP-BSN code; gaussian: "
-        "11×11 with σ 1.5, as Wang et al.; matlab: likewise, large pictures made smaller first, as "
+        "11×11 with σ 1.5, as Wang et al.; matlab: the same, large pictures made smaller first, as "
         "Wang's ssim.m does (uniform)",
     )
     add("--border", type=int, help="pixels to leave out on each side (0)")

@@ -1,6 +1,7 @@
 """PSNR and SSIM, and the conventions in which published figures differ."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import scipy  # these two load their parts when they are used: some take a second
@@ -11,7 +12,7 @@ from cbsn.value_range import ValueRange, value_range
 
 _GAUSSIAN = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
 
-SSIMS = {
+SSIMS: dict[str, tuple[dict[str, Any], int]] = {
     # scikit-image's default, which the AP-BSN and SS-BSN code uses: equal weights in 7×7 windows,
     # sample covariance.
     "uniform": ({"win_size": 7}, 7),
@@ -155,9 +156,9 @@ class Conventions:
 
         Floats of synthetic noise stand for no file, and are neither rounded nor clipped.
         """
-        usual = {"rounding": "none", "clip": False} if synthetic else {}
-        given = {name: value for name, value in settings.items() if value is not None}
-        return cls(**{**usual, **given})
+        given: dict[str, Any] = {"rounding": "none", "clip": False} if synthetic else {}
+        given.update((name, value) for name, value in settings.items() if value is not None)
+        return cls(**given)
 
     def __str__(self) -> str:
         cut = f", {self.border} px cut off" if self.border else ""

@@ -101,10 +101,9 @@ class Diagnosis:
             )
         sums = [each._sums for each in diagnoses]
         channels = max(len(each["tones"]) for each in sums)
-        pooled = {name: sum(each[name] for each in sums) for name in sums[0] if name != "tones"}
-        pooled["tones"] = sum(
-            np.broadcast_to(each["tones"], (channels, *each["tones"].shape[1:])) for each in sums
-        )
+        tones = (np.broadcast_to(s["tones"], (channels, *s["tones"].shape[1:])) for s in sums)
+        pooled: dict[str, Any] = {"tones": sum(tones)}
+        pooled |= {name: sum(s[name] for s in sums) for name in sums[0] if name != "tones"}
         return cls._from_sums(pooled, *strides)
 
     @classmethod
@@ -144,7 +143,7 @@ class Diagnosis:
         return [words for _, words in self._findings()]
 
     def warnings(self) -> list[str]:
-        """Returns those of the lines that say what is amiss: none for an ideal denoiser."""
+        """Returns those of the lines that say what is wrong: none for an ideal denoiser."""
         return [words for degree, words in self._findings() if degree]
 
     def to_dict(self) -> dict[str, Any]:
@@ -165,7 +164,7 @@ class Diagnosis:
         }
 
     def _findings(self) -> Iterator[tuple[int, str]]:
-        """Of each figure: 0 for fine, 1 for a little, 2 for clearly amiss; and the words."""
+        """Of each figure: 0 for fine, 1 for a little, 2 for clearly wrong; and the words."""
         yield self._of_removed()
         yield self._of_structure()
         yield self._of_noise()
@@ -191,7 +190,7 @@ class Diagnosis:
         )
 
     def _of_structure(self) -> tuple[int, str]:
-        if self.structure is None:
+        if self.structure is None or self.structure_error is None:
             return 0, "Structure in what was removed: there are too few edges to tell."
         degree, words = _verdict(
             self.structure - 2 * self.structure_error,
@@ -222,7 +221,7 @@ class Diagnosis:
         return degree, f"Noise left: {self.noise_left:.2f} of it, in the smoothest places{words}."
 
     def _of_shift(self) -> tuple[int, str]:
-        if self.shift is None:
+        if self.shift is None or self.shift_error is None:
             return 0, "Brightness and colour: too few flat places that are not clipped to tell."
         figure = f"{abs(self.shift):.1f} ± {self.shift_error:.1f} levels of 255"
         what = "it" if self.shift_channel == "gray" else self.shift_channel
@@ -243,7 +242,7 @@ class Diagnosis:
         if not told:
             return 0, "Checkerboard: the picture is too small to tell."
         # Only the strongest: what is by chance stays far below the limits at each of the periods.
-        stride = max(told, key=told.get)
+        stride = max(told, key=lambda each: told[each])
         degree, words = _verdict(
             told[stride],
             _CHECKERBOARD,
@@ -291,13 +290,10 @@ def diagnose(
             f"Strides are whole numbers, 2 or more, at least one. Received: strides={strides}"
         )
     removal = Removal.of(noisy, denoised)
-    noisy, denoised = (
-        [to_levels(picture[..., c]) for c in range(picture.shape[2])]
-        for picture in (noisy, denoised)
-    )
-    channels = list(zip(noisy, denoised, strict=True))
-    means = [np.mean(planes, axis=0) for planes in (noisy, denoised)]
-    sums = {
+    planes = [[to_levels(p[..., c]) for c in range(p.shape[2])] for p in (noisy, denoised)]
+    channels = list(zip(*planes, strict=True))
+    means = np.mean(planes[0], axis=0), np.mean(planes[1], axis=0)
+    sums: dict[str, Any] = {
         "residual": sum(n.size * np.array([1.0, (n - d).var(dtype=float)]) for n, d in channels),
         "removal": np.array(dataclasses.astuple(removal)),
         "structure": structure_sums(*means),

@@ -191,7 +191,7 @@ def _check(clean: str | Path | None, noisy: str | Path | None, noise: Noise | No
 
 
 def _make_folder(path: Path) -> Path:
-    """Makes the folder of the results before the work, rather than finding it amiss after it."""
+    """Makes the folder of the results before the work, rather than failing after it."""
     path = expanded(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -203,7 +203,7 @@ def _make_folder(path: Path) -> Path:
 def _noise_notes(pairs: PicturePairs) -> dict[str, Sequence[str]]:
     heading = "The noise, judged without clean pictures"
     try:
-        estimate = estimate_noise(noisy for noisy, _ in pairs)
+        estimate = estimate_noise(noisy for noisy, _ in pairs if noisy is not None)
     except DataError as error:
         return {heading: [str(error)]}
     return {heading: ["\n".join(estimate.lines()), *advise(estimate).lines()]}
@@ -218,12 +218,13 @@ def _report_pictures(
 ) -> list[ReportPicture]:
     pictures = []
     for index, (name, (noisy, clean)) in enumerate(zip(pairs.names, pairs, strict=True)):
-        if index not in shown:
+        if index not in shown or noisy is None:
             continue
         denoised = {method: results[index] for method, results in kept.items() if method != "noisy"}
         if denoised:
             captions = {each.method: each.caption(index) for each in scores}
-            noisy, clean = unrounded(noisy, conventions), unrounded(clean, conventions)
+            clean = None if clean is None else unrounded(clean, conventions)
+            noisy = unrounded(noisy, conventions)
             pictures.append(ReportPicture(name, noisy, denoised, clean, captions))
     return pictures
 

@@ -7,6 +7,7 @@ import tempfile
 import zipfile
 import zlib
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -90,12 +91,12 @@ def fetch_weights(path: Path) -> None:
                 "--lpips_weights FILE (an .npz)"
             ) from error
         with tarfile.open(archive) as tar:
-            pickled = tar.extractfile(MEMBER).read()
+            pickled = tar.extractfile(MEMBER).read()  # type: ignore[union-attr]
     # A pickle of NumPy arrays is scanned here for their bytes, and never run. They come in the
     # order of SHAPES, in C order and little-endian; the checksum has made sure of that.
     values = [value for code, value, _ in pickletools.genops(pickled) if code.name == "BINBYTES"]
-    arrays = {
-        name: np.frombuffer(data, "<f4").reshape(shape)
+    arrays: dict[str, Any] = {
+        name: np.frombuffer(data, "<f4").reshape(shape)  # type: ignore[arg-type]
         for (name, shape), data in zip(SHAPES.items(), values, strict=True)
     }
     try:

@@ -30,7 +30,7 @@ class Method:
     """
 
     name: str
-    denoise: Callable[[str, np.ndarray | None, np.ndarray | None], np.ndarray]
+    denoise: Callable[..., np.ndarray]
     parameters: int | None = None
     computes: bool = True  # whether the time that it takes says anything
     strides: Sequence[int] = STRIDES  # periods of the patterns that it may leave
@@ -88,6 +88,7 @@ def _read_denoised(
 ) -> np.ndarray:
     picture = found[name].read()
     expected = noisy if clean is None else clean
+    assert expected is not None  # one side of a pair there is
     if picture.pixels.dtype == expected.dtype:
         picture.range_in_file.change(picture.color, pairs.ranges[name])
     pixels = picture.color if expected.shape[-1] == 1 else to_rgb(picture)
@@ -153,7 +154,7 @@ class Baseline:
         self._denoise = _load_bm3d() if name == "bm3d" else _non_local_means
         self._best = sigma == BEST
         self._sigma = None if self._best or sigma is None else parse_sigma(sigma)
-        if sigma is None and noise and noise.kind == "gaussian":
+        if sigma is None and noise and noise.kind == "gaussian" and noise.sigma:
             if noise.sigma[0] != noise.sigma[1]:
                 raise ConfigError(
                     f"--baselines {name} is told the σ of the noise, so it must be the same for "
@@ -169,9 +170,9 @@ class Baseline:
                 f"{self._name} needs pictures of at least {_SMALLEST} px a side. "
                 f"Received: {noisy.shape}"
             )
-        unit = _unit(noisy)
-        if self._best:
-            reference = _unit(clean)
+        unit = to_unit(noisy, np.float64)
+        if self._best and clean is not None:
+            reference = to_unit(clean, np.float64)
             true = float(np.std(unit - reference))
             results = [np.clip(self._denoise(unit, true * m), 0, 1) for m in _MULTIPLES]
             denoised = max(results, key=lambda result: psnr(reference, result))
@@ -180,7 +181,7 @@ class Baseline:
             if sigma is None:
                 estimate = skimage.restoration.estimate_sigma
                 sigma = float(estimate(unit, average_sigmas=True, channel_axis=-1))
-            denoised = np.clip(self._denoise(unit, sigma), 0, 1)
+            denoised = self._denoise(unit, sigma)
         return from_unit(denoised, noisy.dtype)
 
 
@@ -221,7 +222,3 @@ def _non_local_means(unit: np.ndarray, sigma: float) -> np.ndarray:
         unit, patch_size=5, patch_distance=6, h=0.8 * sigma, sigma=sigma, channel_axis=-1
     )
     return denoised.reshape(unit.shape)  # a single channel comes back without its axis
-
-
-def _unit(picture: np.ndarray) -> np.ndarray:
-    return to_unit(picture, np.float64)

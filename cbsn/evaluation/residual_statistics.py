@@ -157,7 +157,8 @@ def grid_power(noisy: np.ndarray, denoised: np.ndarray, stride: int) -> np.ndarr
     )
     scale = side**2 * (window**2).sum()
     shown_power, seen_power = np.abs(shown) ** 2 / scale, np.abs(seen) ** 2 / scale
-    local, steady = [], []
+    residual = seen - shown
+    local_powers, steady_powers = [], []
     there = against = opposite = total = 0.0
     for i, j in itertools.product(range(stride), repeat=2):
         if math.gcd(i, j, stride) != 1:
@@ -165,23 +166,23 @@ def grid_power(noisy: np.ndarray, denoised: np.ndarray, stride: int) -> np.ndarr
         y, x = 8 * i, 8 * j
         power, error = _peak(shown_power, y, x)
         before, doubt = _peak(seen_power, y, x)
-        local.append(power - max(0, before - 2 * doubt) if power > 3 * error else 0.0)
-        if local[-1] > 0:
-            near, removed = (_around(each, y, x, _NEAR, _NEAR) for each in (shown, seen - shown))
+        local_powers.append(power - max(0, before - 2 * doubt) if power > 3 * error else 0.0)
+        if local_powers[-1] > 0:
+            near, removed = (_around(each, y, x, _NEAR, _NEAR) for each in (shown, residual))
             there += (abs(near) ** 2).sum()
             against -= (near.conj() * removed).real.sum()
         at = shown[:, y, x] / window.sum()
         mean, chance = at.mean(), at.var() / len(at)
         # By chance alone it exceeds 7 times its expectation once in a thousand.
         found = abs(mean) ** 2 > 7 * chance
-        steady.append(abs(mean) ** 2 - chance if found else 0.0)
+        steady_powers.append(abs(mean) ** 2 - chance if found else 0.0)
         if found:
-            residual = seen[:, y, x].mean() / window.sum() - mean
-            opposite -= (mean.conj() * residual).real
+            removed = seen[:, y, x].mean() / window.sum() - mean
+            opposite -= (mean.conj() * removed).real
             total += abs(mean) ** 2
     made = np.clip(opposite / total, 0, 1) if total else 0.0
-    local = np.array(local) * (np.clip(against / there, 0, 1) if there else 0.0)
-    steady = np.array(steady)
+    local = np.array(local_powers) * (np.clip(against / there, 0, 1) if there else 0.0)
+    steady = np.array(steady_powers)
     power = np.maximum(np.maximum(local - steady * (1 - made), steady * made), 0).sum()
     return noisy.size * np.array([1.0, power])
 
@@ -230,5 +231,5 @@ def _around(
 ) -> np.ndarray:
     """[tiles, rows, columns] of a spectrum [tiles, side, side], which wraps around."""
     side = spectrum.shape[1]
-    rows, columns = (np.array(rows) + y) % side, (np.array(columns) + x) % side
-    return spectrum[:, rows[:, None], columns]
+    near_y, near_x = (np.array(rows) + y) % side, (np.array(columns) + x) % side
+    return spectrum[:, near_y[:, None], near_x]

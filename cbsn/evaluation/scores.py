@@ -175,7 +175,7 @@ def score(
     kept = {}
     peak = 0.0
     for index, (name, (noisy, clean)) in enumerate(zip(pairs.names, pairs, strict=True)):
-        given = unrounded(noisy, conventions)
+        given = None if noisy is None else unrounded(noisy, conventions)
         try:
             if method.computes and index == 0:
                 method.denoise(name, given, clean)  # the first time is slow, as graphs are built
@@ -217,9 +217,9 @@ def score(
     return scores, kept
 
 
-def unrounded(picture: np.ndarray | None, conventions: Conventions) -> np.ndarray | None:
+def unrounded(picture: np.ndarray, conventions: Conventions) -> np.ndarray:
     """Returns a picture in floats, unless its results are to be rounded as files are."""
-    if picture is None or picture.dtype.kind == "f" or conventions.rounding == "round":
+    if picture.dtype.kind == "f" or conventions.rounding == "round":
         return picture
     return to_unit(picture)
 

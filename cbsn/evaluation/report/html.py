@@ -55,11 +55,8 @@ def write_report(path: str | os.PathLike, content: ReportContent) -> None:
         heat=HEAT,
         chart=Chart,
     )
-    with (
-        atomic_path(path) as temporary,
-        temporary.open("w", encoding="utf-8", errors="backslashreplace") as file,
-    ):
-        stream.dump(file)
+    with atomic_path(path) as temporary:
+        stream.dump(str(temporary), encoding="utf-8", errors="backslashreplace")
 
 
 def _breakable(text: str) -> markupsafe.Markup:

@@ -90,7 +90,7 @@ def find_places(picture: ReportPicture, size: int, count: int) -> list[tuple[sli
     # `uniform_filter` centres its window; this is the mean of the window that begins at a pixel.
     means = uniform_filter(badness, (height, width))[height // 2 :, width // 2 :]
     means = means[: badness.shape[0] - height + 1, : badness.shape[1] - width + 1].copy()
-    places = []
+    places: list[tuple[slice, slice]] = []
     while len(places) < count and np.isfinite(means).any():
         top, left = map(int, np.unravel_index(np.argmax(means), means.shape))
         places.append((slice(top, top + height), slice(left, left + width)))
@@ -117,6 +117,7 @@ def error_maps(picture: ReportPicture) -> tuple[int, dict[str, Image.Image]]:
 
     Returns what the lightest colour means, in levels of 255, and the maps by method.
     """
+    assert picture.clean is not None
     clean = to_unit(picture.clean)
     errors = {
         method: np.abs(to_unit(pixels) - clean).mean(axis=-1) * 255

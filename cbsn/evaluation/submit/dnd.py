@@ -72,7 +72,7 @@ class DndSubmission(Submission):
                 f"DND has {len(paths)} pictures, of which {len(missing)} cannot be found, such as "
                 f"{missing[0]}. Download it {_DOWNLOAD}."
             )
-        self._places = {}
+        self._places: dict[str, tuple[Path, Box]] = {}
         for path, each in zip(paths, boxes, strict=True):
             _check(path, each)
             self._places |= {f"{path.stem}_{b:02d}": (path, box) for b, box in enumerate(each, 1)}

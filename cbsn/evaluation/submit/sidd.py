@@ -107,7 +107,7 @@ class SiddSubmission(Submission):
         """Writes the layouts."""
         blocks = np.empty(self._blocks.shape, np.uint8)
         for name in self.shapes:
-            blocks[divmod(int(name), blocks.shape[1])] = self.load(name)
+            blocks[divmod(int(name), self._blocks.shape[1])] = self.load(name)
         paths = [self.out / LAYOUTS[layout] for layout in self._layouts]
         for layout, path in zip(self._layouts, paths, strict=True):
             path.parent.mkdir(exist_ok=True)

@@ -110,7 +110,7 @@ class Submission(abc.ABC):
             DataError: if a part of the source cannot be read.
             ImageError: if a part cannot be denoised, or not to one that can be submitted.
         """
-        record = {
+        record: dict[str, Any] = {
             "benchmark": self.BENCHMARK,
             "model": model or {"path": "", "sha256": ""},
             "settings": {**self._settings, **(settings or {})},
