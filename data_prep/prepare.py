@@ -1,4 +1,4 @@
-"""Raw pictures to a data set of patches, and what that tells its user."""
+"""Raw pictures to a data set of patches, and the report on it."""
 
 import collections
 import contextlib
@@ -23,8 +23,8 @@ _MOST_WORKERS = 1024
 _LONGEST_NAME = 200
 """Bytes of a picture folder's name that its data set is called by."""
 
-_TOLD_SHARE = 0.005
-_TOLD_RANGES = 8
+_REPORTED_SHARE = 0.005  # of the pixels, if they lie in no patch
+_REPORTED_RANGES = 8
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,7 +183,7 @@ def _default_out(dataset: str | Path, raw: RawData, patch_size: int) -> Path:
 def _describe_margins(manifest: Manifest) -> list[str]:
     pixels = sum(source.pixels for source in manifest.sources)
     share = sum(source.uncovered for source in manifest.sources) / max(1, pixels)
-    if share < _TOLD_SHARE:
+    if share < _REPORTED_SHARE:
         return []
     return [
         f"{share:.0%} of the pixels lie in no patch: the margins that {manifest.patch_size} pixels "
@@ -209,8 +209,8 @@ def _describe_ranges(manifest: Manifest) -> list[str]:
     texts = [
         f"{len(each)} with {text}, such as {in_one_line(each[0].path)}" for text, each in found
     ]
-    if len(texts) > _TOLD_RANGES:
-        texts[_TOLD_RANGES:] = [f"{len(texts) - _TOLD_RANGES} more"]
+    if len(texts) > _REPORTED_RANGES:
+        texts[_REPORTED_RANGES:] = [f"{len(texts) - _REPORTED_RANGES} more"]
     if whole:
         texts.append(f"{len(whole)} with the whole range of their files")
     line = f"Values of the images: {'; '.join(texts)}."

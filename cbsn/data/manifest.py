@@ -95,7 +95,7 @@ class Manifest:
     sources: tuple[Source, ...] = ()  # the converted files
     shards: tuple[Shard, ...] = ()  # the record files
     failed: tuple[Failure, ...] = ()  # the files that could not be converted
-    white: float | None = None  # in the files, as the user gave it; None if each tells by itself
+    white: float | None = None  # in the files, as the user gave it; None if each shows it itself
 
     @classmethod
     def read(cls, folder: str | os.PathLike) -> "Manifest":

@@ -62,7 +62,7 @@ class PatchRecords:
         paths: the record files.
         patch_size: height and width of the patches.
         dtype: of the patches, one of `DTYPES`' values.
-        manifest: of the data set, where there is one; it tells whose patches they are.
+        manifest: of the data set, if it has one, for the pictures that the patches are of.
 
     Raises:
         DataError: a file is missing, or does not consist of whole patches of this kind.
@@ -129,7 +129,7 @@ class PatchRecords:
             )
         with files[0].open("rb") as file:
             start = file.read(64)
-        for dtype in DTYPES.values():  # as the length of the first record tells
+        for dtype in DTYPES.values():  # by the length of the first record
             if start.startswith(_frame(_BARE_PATCH_SIZE**2 * 3 * dtype.itemsize).head):
                 return cls(files, _BARE_PATCH_SIZE, dtype)
         raise DataError(
@@ -142,7 +142,7 @@ class PatchRecords:
         return self._ends[-1] if self._ends else 0
 
     def describe(self, index: int) -> str:
-        """Says where a patch lies, and of which picture it is where a manifest tells."""
+        """Says where a patch lies, and of which picture it is if that is known."""
         path, number = self._locate(index)
         text = f"record {number} of {path}"
         if self.manifest:
@@ -155,7 +155,7 @@ class PatchRecords:
         """Returns the picture of every patch, and the patch's number in it.
 
         Raises:
-            DataError: no manifest tells.
+            DataError: the manifest is missing, or too old to say.
         """
         if not self.manifest:
             raise DataError(
