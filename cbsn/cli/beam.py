@@ -29,7 +29,7 @@ def main(flags: argparse.Namespace) -> int:
     _quieten()
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # it may be ignored
         signal.signal(signal.SIGINT, _stop)
-    # TensorFlow comes with these; `--help` shall not wait for it.
+    # TensorFlow comes with these; `--help` does not wait for it.
     from cbsn.inference.beam.job import denoise_with_beam
     from cbsn.inference.options import DenoiseOptions
 
@@ -40,8 +40,8 @@ def main(flags: argparse.Namespace) -> int:
 def _quieten() -> None:
     """Silences false alarms of Beam's, unless another level is asked for by --verbosity.
 
-    That clients for Google's cloud are missing, and the like, it says through the root logger; and
-    that nothing has failed is a warning of its sink. Other loggers are heard as ever.
+    Through the root logger it says that clients for Google's cloud are missing, and the like; and
+    its sink warns when nothing has failed. Other loggers are heard as ever.
     """
     root = logging.getLogger()
     if root.level == logging.WARNING:
@@ -78,13 +78,11 @@ def make_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    unset = argparse.SUPPRESS
     add(
         "--modelpath",
         dest="model_path",
         metavar="MODEL",
         required=True,
-        default=unset,
         help=f"{MODEL}; a *.weights.h5 file; or the URL of a saved-model folder, or of a "
         "run's. Workers on other machines need a URL, or a path that they have, too",
     )
@@ -94,7 +92,6 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="GLOB",
         nargs="+",
         required=True,
-        default=unset,
         help="pictures, folders or globs, local or URLs (gs://, s3://, hdfs:// …, as far as Beam's "
         "extras for them are installed); in quotes, ** is any depth",
     )
@@ -102,7 +99,6 @@ def make_parser() -> argparse.ArgumentParser:
         "--output",
         metavar="DIR",
         required=True,
-        default=unset,
         help="folder for the denoised pictures, local or a URL, made if it is not there. What "
         "failed, and why, is told in DIR/failed, and by exit status 1; DIR/run.json keeps what the "
         "results were made with: with another model, other settings or another --input, take "

@@ -9,7 +9,7 @@ from cbsn.cli.flags import add_format, add_save_path, add_strength, add_white, n
 
 def main(flags: argparse.Namespace) -> int:
     """Sends the pictures and writes the results; returns 1 if some of them failed."""
-    # `--help` must not wait for these, nor `--rest` for TensorFlow.
+    # `--help` does not wait for these, nor `--rest` for TensorFlow.
     from cbsn.client.transport import denoise_remotely
     from cbsn.inference.folder import denoise_each, plan_files
 
@@ -36,19 +36,16 @@ def make_parser() -> argparse.ArgumentParser:
         "that speaks as it does, and writes what infer.py would have written."
     )
     add = parser.add_argument
-    unset = argparse.SUPPRESS
     add(
         "image_paths",
         metavar="IMAGES",
         nargs="+",
-        default=unset,
         help="pictures, folders or globs; in quotes, ** is any depth",
     )
     add(
         "--url",
         metavar="HOST:PORT",
         required=True,
-        default=unset,
         help="of the server; usually its port is 8500 for gRPC, 8501 for REST",
     )
     transports = parser.add_mutually_exclusive_group()

@@ -15,7 +15,7 @@ from cbsn.cli.flags import (
 
 def main(flags: argparse.Namespace) -> None:
     """Exports the model."""
-    # TensorFlow comes with these; `--help` shall not wait for it.
+    # TensorFlow comes with these; `--help` does not wait for it.
     from cbsn.devices import select_gpus
     from cbsn.export.export import export
     from cbsn.inference.options import DenoiseOptions
@@ -31,21 +31,18 @@ def make_parser() -> argparse.ArgumentParser:
         "Exports a trained model: as a SavedModel for TensorFlow Serving, for LiteRT, for ONNX."
     )
     add = parser.add_argument
-    unset = argparse.SUPPRESS
     add_gpu(parser)
     add(
         "--modelpath",
         dest="model_path",
         metavar="MODEL",
         required=True,
-        default=unset,
         help=f"{MODEL}; or a *.weights.h5 file",
     )
     add(
         "--out",
         metavar="DIR",
         required=True,
-        default=unset,
         help="folder of the model, made if it is not there; its name is what a server calls it",
     )
     add(

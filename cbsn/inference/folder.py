@@ -1,13 +1,10 @@
 """Denoising a folder or glob of picture files with a model."""
 
 import collections
-import copy
 import dataclasses
-import math
 import queue
 import sys
 import threading
-import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
@@ -15,16 +12,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 from tqdm import tqdm
 
 from cbsn.errors import CbsnError, in_one_line
 from cbsn.files import expanded
 from cbsn.images.image_files import read_header, read_picture, write_picture
 from cbsn.images.picture import Picture
+from cbsn.inference.duration import say_duration
 from cbsn.inference.outputs import check_writable, find_sources, plan_outputs
 from cbsn.noise.removal import Removal, Sample
-from cbsn.orientations import NUM_ORIENTATIONS
 from cbsn.value_range import check_white, value_range
 
 if TYPE_CHECKING:  # not loaded for pictures that a server denoises: it brings TensorFlow
@@ -32,9 +28,6 @@ if TYPE_CHECKING:  # not loaded for pictures that a server denoises: it brings T
 
 BUDGET = 2**29
 """Bytes that the pictures in memory may take together; one that takes more is there alone."""
-
-_MOST_AT_WORK = 3
-"""Pictures in memory: one is read, one denoised, one written."""
 
 
 DenoisePicture = Callable[[Picture, Callable[[float], None]], Picture]
@@ -49,19 +42,16 @@ def plan_files(
     format: str = "auto",
     white: float | None = None,
 ) -> dict[Path, Path]:
-    """Finds the pictures of folders or globs, and decides where their results go.
+    """Finds the pictures of folders or globs, and where their results go: source to target.
 
-    This is the first step of `denoise_files`, and finds what is wrong with its arguments. Take it
-    before a model is loaded; nothing is written.
+    This is the first step of `denoise_files`. Taken before a model is loaded, it says at once what
+    is wrong with the arguments; nothing is written.
 
     Args:
         image_paths: folders, globs or files, each as for `find_images`.
         save_path: folder for the results; see `plan_outputs`.
         format: one of `cbsn.inference.outputs.FORMATS`.
         white: float > 0, the value of white in the files, as for `read_picture`. Default None.
-
-    Returns:
-        Source to target.
 
     Raises:
         DataError: if there is no picture.
@@ -84,16 +74,15 @@ def denoise_files(
     white: float | None = None,
     fast_share: float | None = None,
 ) -> int:
-    """Denoises every picture of folders or globs; a broken one does not stop the others.
+    """Denoises every picture of folders or globs, as `denoise_each` does, with a model.
 
-    Says how long it will take, if that is more than a minute, and what computes. The rest is as
-    `denoise_each` does it; at the end it also names the pictures from which more than the noise was
-    removed.
+    Says first how long it will take, if that is more than a minute, and what computes; and at the
+    end which pictures have lost more than their noise.
 
     Args:
         denoiser: the model.
         image_paths: as for `plan_files`.
-        save_path: folder for the results, made if it is not there.
+        save_path: as for `plan_files`; made if it is not there.
         format: as for `plan_files`.
         white: as for `plan_files`.
         fast_share: float in (0, 1), the part of the time that `--quality fast` takes. None, the
@@ -148,18 +137,16 @@ def denoise_each(
 ) -> int:
     """Denoises picture files; a broken one does not stop the others.
 
-    While one picture is denoised, the next is read and the previous one written. Shows a progress
-    bar, and at the end says which value ranges were seen in the pictures, and names those that
-    failed, with the reasons. After Ctrl-C nothing more is begun and the file that is being written
-    is given up, so that there are whole files only.
+    While one picture is denoised, the next is read and the previous one written. A progress bar
+    shows; at the end it says which value ranges the pictures had, and which failed and why. After
+    Ctrl-C nothing more is begun and the file that is being written is given up: all are whole.
 
     Args:
         denoise: what denoises one picture.
         outputs: source to target, from `plan_files`.
         save_path: the folder of the targets, made if it is not there.
         white: as for `plan_files`.
-        name_losses: whether to say at the end in which pictures more than the noise was removed.
-            Default False.
+        name_losses: whether to say which pictures have lost more than their noise. Default False.
 
     Returns:
         Exit status: 0, or 1 if a picture failed.
@@ -291,7 +278,8 @@ class _Files:
         """Takes room for a picture of so many bytes; False if there is no more to be read."""
 
         def fits() -> bool:
-            few = len(self._sizes) < _MOST_AT_WORK and sum(self._sizes) + size <= BUDGET
+            # One is denoised, one written, and this one read.
+            few = len(self._sizes) < 3 and sum(self._sizes) + size <= BUDGET
             return few or not self._sizes or self._stopping.is_set()
 
         with self._room:
@@ -344,85 +332,3 @@ def _denoise_work(denoise: DenoisePicture, work: _Work, bar: tqdm) -> None:
         work.picture = denoise(work.picture, on_share)
     except CbsnError as error:
         raise type(error)(f"{work.source}: {error}") from error
-
-
-_LEAST_PIXELS = 1_000_000
-"""Of all pictures: fewer are not worth measuring, as the models that ship need no minute for them,
-even on a slow machine."""
-
-_SIDE, _LARGEST_SIDE = 256, 1024
-"""Of the picture that the speed is measured on, at first and at most, in pixels."""
-
-_LONG_ENOUGH = 0.2
-"""Seconds that a measurement should take at least: a GPU needs a larger picture for that."""
-
-
-def say_duration(
-    denoiser: "Denoiser", sources: Iterable[Path], fast_share: float | None = None
-) -> None:
-    """Prints how long pictures will take, if that is more than a minute.
-
-    Args:
-        denoiser: what will denoise them.
-        sources: the picture files, of which the headers are read.
-        fast_share: as for `denoise_files`. Default None.
-
-    Example:
-        >>> say_duration(denoiser, sources, 0.3)
-        About 14 minutes for 31 pictures of 372 megapixels; --quality fast takes about 4 minutes.
-    """
-    headers = [read_header(source) for source in sources]
-    pixels = sum(header.width * header.height for header in headers)
-    orientations = NUM_ORIENTATIONS if denoiser.options.self_ensemble else 1
-    if pixels * orientations < _LEAST_PIXELS:
-        return
-    computed = sum(_reach(denoiser, each.width) * _reach(denoiser, each.height) for each in headers)
-    seconds = _seconds_per_pixel(denoiser) * orientations * computed
-    if seconds < 60:
-        return
-    text = f"About {_words(seconds)} for {len(headers)} picture{'s' * (len(headers) > 1)} of "
-    text += f"{pixels / 1e6:.0f} megapixel{'s' * (round(pixels / 1e6) > 1)}"
-    if fast_share is not None:
-        fast = fast_share * seconds
-        takes = "less than a minute" if fast < 60 else f"about {_words(fast)}"
-        text += f"; --quality fast takes {takes}"
-    print(f"{text}.", flush=True)
-
-
-def _seconds_per_pixel(denoiser: "Denoiser") -> float:
-    """Measures it here, without the rims of tiles and in one orientation."""
-    # On a GPU a call of the size that is needed anyway; not pictures of sizes that nobody needs.
-    if seconds := denoiser.seconds_per_pixel():
-        return seconds
-    once = copy.copy(denoiser)
-    once.options = dataclasses.replace(denoiser.options, self_ensemble=False)
-    side = _SIDE
-    while True:
-        random = np.random.default_rng(0)
-        picture = random.integers(0, 256, (side, side, denoiser.network.channels), np.uint8)
-        # The first time of all includes the making of a graph, which is needed anyway.
-        seconds = min(_time(once, picture) for _ in range(2))
-        if seconds >= _LONG_ENOUGH or side >= _LARGEST_SIDE:
-            return seconds / (_reach(once, side) ** 2)
-        side *= 2
-
-
-def _time(denoiser: "Denoiser", picture: np.ndarray) -> float:
-    start = time.perf_counter()
-    denoiser(picture)
-    return time.perf_counter() - start
-
-
-def _reach(denoiser: "Denoiser", size: int) -> int:
-    """How many rows are computed for a picture of `size` rows, with those that tiles share."""
-    tiles = math.ceil(size / denoiser.side) if denoiser.side else 1
-    ends = 0 if denoiser.recipe.border == "reflect" else 1
-    return size + 2 * denoiser.network.receptive_field_radius * max(0, tiles - ends)
-
-
-def _words(seconds: float) -> str:
-    """A time in minutes or hours, as one says it."""
-    minutes = round(seconds / 60)
-    if minutes < 90:
-        return f"{minutes} minute{'s' * (minutes > 1)}"
-    return f"{round(minutes / 60)} hours"

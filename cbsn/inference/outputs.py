@@ -21,11 +21,8 @@ _LONGEST = 255
 def find_sources(image_paths: Iterable[str | Path]) -> list[Path]:
     """Returns the picture files of folders, globs and names, each file once, sorted.
 
-    Args:
-        image_paths: each as for `find_images`.
-
     Raises:
-        DataError: if one of them stands for no picture.
+        DataError: if one of them, each as for `find_images`, stands for no picture.
     """
     found: dict[tuple[str, str], Path] = {}
     for pattern in image_paths:
@@ -83,12 +80,12 @@ def plan_outputs(
         raise ConfigError(f"format is one of {', '.join(FORMATS)}. Received: {format!r}")
     save_path = Path(save_path)
     suffixes = {source: _suffix(source, format) for source in sources}
-    names = {source: source.stem + suffixes[source] for source in sources}
-    in_folder = collections.Counter((source.parent, names[source]) for source in sources)
+    names = {source: source.stem + suffix for source, suffix in suffixes.items()}
+    in_folder = collections.Counter((source.parent, name) for source, name in names.items())
     for source, suffix in suffixes.items():
         if in_folder[source.parent, names[source]] > 1 and source.suffix != suffix:
             names[source] = source.name + suffix
-    names = {source: _shortened(name, suffixes[source]) for source, name in names.items()}
+        names[source] = _shortened(names[source], suffix)
 
     # Names that differ in case only are one on some file systems.
     anywhere = collections.Counter(name.casefold() for name in names.values())
@@ -145,12 +142,9 @@ def _check_overwriting(targets: dict[Path, Path]) -> None:
 
 
 def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Says of each difference between two runs what was and what is.
+    """Says of each difference between the settings of earlier results and those of now what it is.
 
-    Args:
-        before: the settings, JSON values by name, that results were made with. One is the `model`,
-            its `path` and `sha256`: it may have moved.
-        now: those of the run to come.
+    They are JSON values by name. One is the `model`, its `path` and `sha256`: it may have moved.
     """
     changes = []
     if before["model"]["sha256"] != now["model"]["sha256"]:
