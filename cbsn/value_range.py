@@ -98,8 +98,8 @@ class ValueRange:
         That of uint8 is 0 to 255. That of uint16 is 0 to the largest value of 2, 4, … 14 or 16
         bits, the fewest that hold all its values. That of floats is [0, 1] if they lie in it and
         reach beyond 1/4; else from 0, or their lowest value if that is negative, to their highest.
-        `white`, what the user says that white is, goes before this, and so does `stated`, what the
-        file says, if no value is above it.
+        `white`, what the user says that white is, takes precedence over this; so does `stated`,
+        what the file says, unless a value is above it.
 
         Raises:
             ImageError: the values are not finite or stand for missing ones, or integers are above

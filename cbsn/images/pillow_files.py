@@ -16,7 +16,7 @@ from cbsn.images.picture import EXIF_PREFIX, INCH, Header, Picture, squeezed
 from cbsn.images.png import SIGNATURE, PngFile, inspect_png, png_header
 from cbsn.value_range import row_blocks
 
-with contextlib.suppress(ImportError):  # it makes Pillow read HEIC files
+with contextlib.suppress(ImportError):  # where it is installed, Pillow reads HEIC files
     import pillow_heif
 
     pillow_heif.register_heif_opener()
@@ -95,7 +95,7 @@ def write_with_pillow(file: BinaryIO, picture: Picture) -> None:
 
 
 def _open(path: Path, content: BinaryIO | None = None) -> Image.Image:
-    """Opens a file, or its content as it should be."""
+    """Opens a file, or in its place what is left of its content."""
     Image.init()
     formats = [format for format in _FORMATS if format in Image.OPEN]
     with _size_limit:  # Pillow warns from 89 megapixels on, which are an ordinary panorama

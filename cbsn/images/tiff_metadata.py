@@ -106,7 +106,7 @@ def write_options(picture: Picture) -> dict[str, Any]:
         ]
         if picture.xmp:
             tags.append((_XMP_TAG, "B", len(picture.xmp), picture.xmp, True))
-        if picture.resolution:  # in whole pixels per metre PNG has it
+        if picture.resolution:  # PNG has rounded pixels per metre: whole ones per inch come back
             x, y = picture.resolution
             resolution = (Fraction(x / 100), Fraction(y / 100), 3)
             inches = [round(each * INCH) for each in picture.resolution]
