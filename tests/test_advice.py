@@ -50,6 +50,7 @@ PRINTED_BY = {
     "cbsn/client": {"cbsn client"},
     "cbsn/objectives/noise2noise.py": {"train.py"},
     "cbsn/training/dataset.py": {"train.py"},
+    "cbsn/training/options.py": {"train.py"},
     "cbsn/training/distillation.py": {"train.py"},
     "data_prep": {"train.py", "prepare_dataset.py"},
     # It was said that the network refines, in those that have the flag.

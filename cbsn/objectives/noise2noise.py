@@ -104,6 +104,10 @@ class Noise2Noise(Objective):
     Args:
         lmbda: float ≥ 0, λ, the weight of the perceptual term; with 0 its weights are not needed.
 
+    Attributes:
+        perceptual_weights: file of VGG-16's weights, which `prepare` loads. Default None: Keras
+            fetches them.
+
     Raises:
         ConfigError: if it is out of range.
     """
@@ -115,6 +119,7 @@ class Noise2Noise(Objective):
         if not (lmbda >= 0 and math.isfinite(lmbda)):
             raise ConfigError(f"lmbda must be 0 or above. Received: lmbda={lmbda}")
         self.lmbda = lmbda
+        self.perceptual_weights: str | os.PathLike | None = None
         self._perceptual: PerceptualLoss | None = None
 
     @property
@@ -122,17 +127,14 @@ class Noise2Noise(Objective):
         """As `Objective` says."""
         return ("pixel", "perceptual") if self.lmbda else ("pixel",)
 
-    def prepare(self, perceptual_weights: Any = None) -> None:
+    def prepare(self) -> None:
         """Loads VGG-16, if λ is not 0.
 
-        Args:
-            perceptual_weights: path of its weights; None for those that Keras fetches.
-
         Raises:
-            ConfigError: if they cannot be had.
+            ConfigError: if its weights cannot be had.
         """
         if self.lmbda:
-            self._perceptual = PerceptualLoss(perceptual_weights)
+            self._perceptual = PerceptualLoss(self.perceptual_weights)
 
     def __call__(self, network: Any, noisy: Tensor, step: Tensor, random: Any) -> dict[str, Tensor]:
         """Computes the loss of one batch, as `Objective` says.

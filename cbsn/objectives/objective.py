@@ -31,12 +31,8 @@ class Objective:
         """Patch sizes must be multiples of this."""
         return 1
 
-    def prepare(self, perceptual_weights: Any = None) -> None:
-        """Loads what it needs beside the network, once, before the first call.
-
-        Args:
-            perceptual_weights: file of the weights of a perceptual loss, for those that have one.
-        """
+    def prepare(self) -> None:
+        """Loads what it needs besides the network, once, before the first call."""
 
     def __call__(
         self, network: Any, noisy: Tensor, step: Tensor, random: Any

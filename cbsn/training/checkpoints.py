@@ -9,7 +9,6 @@ import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import filelock
 import numpy as np
@@ -25,34 +24,35 @@ from cbsn.files import (
     write_json,
     write_text,
 )
-from cbsn.recipes import Recipe
 from cbsn.training.trainer import Trainer
 
 KEEP = 3
 """Checkpoints kept of a run; older ones are deleted."""
 
-CHECKPOINTS = "checkpoints"
-"""The folder in a run's folder where they are."""
+_CHECKPOINTS = "checkpoints"
+_RUN_FILE = "run.json"
+"""In a run's folder."""
 
 _STEP = re.compile(r"step-([0-9]+)")
 _STATE = "state"
 _FILES = (f"{_STATE}.index", f"{_STATE}.data-00000-of-00001")
+
+_LONGEST_NAME = 255
+"""Bytes, on all usual file systems."""
 
 
 class Checkpoints:
     """Saves and restores all that a training changes: weights, averages, slots, and the step.
 
     The step is also the place in the data and the state of the random numbers, as both are
-    functions of it. Each checkpoint is a folder `step-N` with checksums, which is renamed to that
-    name when it is complete; what a killed process, a crash or a bad disk has left of one is
-    recognised, and the one before it is used.
+    functions of it. Each checkpoint is a folder `step-N` with checksums, which gets that name when
+    it is complete; what a killed process, a crash or a bad disk has left of one is recognised, and
+    the one before it is used. (Keras' `BackupAndRestore` keeps one checkpoint only, and verifies
+    nothing; TensorFlow's `CheckpointManager` does not verify either.)
 
     Args:
         folder: the run's folder.
         trainer: whose state it is.
-
-    Raises:
-        ConfigError: TensorFlow cannot write there.
 
     Attributes:
         best_psnr: float32 variable, highest validation PSNR so far, in dB.
@@ -60,13 +60,7 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path, trainer: Trainer):
-        self._folder = folder / CHECKPOINTS
-        try:
-            str(self._folder).encode()
-        except UnicodeEncodeError as error:
-            raise ConfigError(
-                f"{folder}: TensorFlow writes to no path that is not UTF-8. Take another folder."
-            ) from error
+        self._folder = folder / _CHECKPOINTS
         self._step = trainer.step
         self._saved: tuple[int, int] | None = None
         self._damaged: list[int] = []
@@ -94,8 +88,7 @@ class Checkpoints:
         """Goes back to the newest checkpoint that is whole, if there are any; returns the step.
 
         Raises:
-            ConfigError: if it does not hold what this training keeps, or an earlier version has
-                written it.
+            ConfigError: if another version or another training has written it.
             ModelError: if there are checkpoints, but all are damaged, or the folder cannot be read.
         """
         steps = self._steps()
@@ -133,15 +126,16 @@ class Checkpoints:
             TrainingError: if a value is not finite; nothing is written.
             OSError, tf.errors.OpError: if it cannot be written; earlier ones are intact.
         """
-        if self._now() == self._saved:
+        now = self._now()
+        if now == self._saved:
             return
-        step, _ = self._now()
         self.check_finite()
         self._folder.mkdir(exist_ok=True)
+        step, _ = now
         with atomic_folder(self._path(step)) as temporary:
             self._state.write(str(temporary / _STATE))
             write_checksums(temporary)
-        self._saved = self._now()
+        self._saved = now
         # Damaged ones would be counted as the newest; now there is a whole one in their place.
         useless = {each for each in self._damaged if each != step}
         self._damaged.clear()
@@ -150,11 +144,7 @@ class Checkpoints:
             remove_folder(self._path(old))
 
     def check_finite(self) -> None:
-        """Checks weights, averages and slots.
-
-        Raises:
-            TrainingError: if a value is not finite.
-        """
+        """Raises a `TrainingError` if a weight, an average or a slot is not finite."""
         for kind, variables in self._values.items():
             for variable in variables:
                 if not np.isfinite(variable.numpy()).all():
@@ -204,25 +194,19 @@ class Checkpoints:
         return sorted(int(match[1]) for match in map(_STEP.fullmatch, names) if match)
 
 
-RUN_FILE = "run.json"
-
-_LONGEST_NAME = 255
-"""Bytes, on all usual file systems."""
-
-
 @contextlib.contextmanager
 def lock_run(folder: Path) -> Iterator[None]:
-    """Keeps every other process from training the run in `folder` until the block ends.
+    """Keeps every other process from training the run in a folder until the block ends.
 
     The lock is the operating system's: it goes with the process that holds it, however that ends.
 
     Args:
-        folder: `DIR/NAME`; `DIR` is made if need be.
+        folder: of the run. Its parent is made if need be.
 
     Raises:
         ConfigError: if another process holds it, or files cannot be locked there.
     """
-    # Beside the folder, which --no-resume renames.
+    # Next to the folder, which --no-resume renames.
     path, owner_path = _beside(folder, ".", ".lock"), _beside(folder, ".", ".owner")
     lock = filelock.FileLock(path)
     try:
@@ -243,7 +227,7 @@ def lock_run(folder: Path) -> Iterator[None]:
             f"{path} cannot be locked: {error}. Say with --checkpoints where else runs are to go."
         ) from error
     try:
-        # Only for the message above: a full disk shall not keep a run from its own errors.
+        # Only for the message above: a full disk is not to keep a run from its own errors.
         with contextlib.suppress(OSError):
             write_text(owner_path, f"process {os.getpid()} on {socket.gethostname()}")
         yield
@@ -252,32 +236,68 @@ def lock_run(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def open_run(
-    folder: Path, recipe: Recipe, settings: dict[str, Any], *, resume: bool = True
-) -> None:
+def open_run(folder: Path, facts: dict[str, object], *, resume: bool = True) -> None:
     """Makes the folder of a run, or checks that an earlier run in it can go on.
 
     What a killed process left half written in it is cleared away.
 
     Args:
-        folder: `DIR/NAME`. With `resume=False` an earlier run there is set aside under a new
-            name; nothing is deleted.
-        recipe: what is to be trained. The network must be the earlier run's; other differences
-            are allowed, and printed.
-        settings: further facts for `run.json` that change what is trained.
+        folder: of the run. With `resume=False` an earlier one there is set aside under a new name;
+            nothing is deleted.
+        facts: what is trained and how, for `run.json`: a recipe's `to_dict` and more. The network
+            and whether it is averaged must be as in the earlier run; other differences are
+            allowed, and printed.
         resume: whether to go on where an earlier run of this name stopped.
 
     Raises:
         ConfigError: if the earlier run is one of another network, or of another average, or the
             folder cannot be written.
     """
+    path = folder / _RUN_FILE
     try:
-        _open(folder, {**recipe.to_dict(), **settings}, resume)
+        if folder.exists() and not resume:
+            _set_aside(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        for each in (folder, folder / _CHECKPOINTS):
+            if each.exists():
+                tidy(each)
+        if path.exists():
+            _check_earlier(path, facts)
+        write_json(path, facts)
     except OSError as error:
         raise ConfigError(
             f"The folder of the run cannot be written: {error}. Make room, or say with "
             "--checkpoints where else runs are to go (an earlier one can be moved there)."
         ) from error
+
+
+def _set_aside(folder: Path) -> None:
+    number = 1
+    while (aside := _beside(folder, "", f".{number}")).exists():
+        number += 1
+    folder.rename(aside)
+    print(f"The earlier run {folder.name} is kept as {aside}.", file=sys.stderr)
+
+
+def _check_earlier(path: Path, now: dict[str, object]) -> None:
+    """Checks that the run that wrote this file can go on; prints what has changed."""
+    try:
+        before = dict(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise ConfigError(
+            f"{path} cannot be read ({error}). Delete it to go on from the run's checkpoints "
+            "with these flags, or start over with --no-resume."
+        ) from error
+    for key in ("network", "network_config", "average"):
+        if before.get(key) != now[key]:
+            raise ConfigError(
+                f"The run {path.parent} was started with {key}={before.get(key)}. Take another "
+                "--name, give the same flags, or start over with --no-resume. "
+                f"Received: {key}={now[key]}"
+            )
+    for key in now:
+        if key in before and before[key] != now[key]:
+            print(f"Going on with another {key}: {before[key]} → {now[key]}")
 
 
 def _beside(folder: Path, prefix: str, suffix: str) -> Path:
@@ -288,36 +308,3 @@ def _beside(folder: Path, prefix: str, suffix: str) -> Path:
         digest = hashlib.sha256(name).hexdigest()[:16].encode()
         name = name[: room - len(digest)] + digest
     return folder.with_name(f"{prefix}{os.fsdecode(name)}{suffix}")
-
-
-def _open(folder: Path, now: dict[str, Any], resume: bool) -> None:
-    if folder.exists() and not resume:
-        number = 1
-        while (aside := _beside(folder, "", f".{number}")).exists():
-            number += 1
-        folder.rename(aside)
-        print(f"The earlier run {folder.name} is kept as {aside}.", file=sys.stderr)
-    folder.mkdir(parents=True, exist_ok=True)
-    for each in (folder, folder / CHECKPOINTS):
-        if each.exists():
-            tidy(each)
-    path = folder / RUN_FILE
-    if path.exists():
-        try:
-            before = dict(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, TypeError, RecursionError) as error:
-            raise ConfigError(
-                f"{path} cannot be read ({error}). Delete it to go on from the run's checkpoints "
-                "with these flags, or start over with --no-resume."
-            ) from error
-        for key in ("network", "network_config", "average"):
-            if before.get(key) != now[key]:
-                raise ConfigError(
-                    f"The run {folder} was started with {key}={before.get(key)}. Take another "
-                    "--name, give the same flags, or start over with --no-resume. "
-                    f"Received: {key}={now[key]}"
-                )
-        for key in now:
-            if key in before and before[key] != now[key]:
-                print(f"Going on with another {key}: {before[key]} → {now[key]}")
-    write_json(path, now)

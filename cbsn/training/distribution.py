@@ -13,6 +13,13 @@ from cbsn.errors import ConfigError, TrainingError, plain_reason
 
 VARIABLE = "TF_CONFIG"
 
+_LOST = (
+    tf.errors.UnavailableError,
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class Cluster:
@@ -72,20 +79,12 @@ class Cluster:
         return json.dumps({"cluster": {"worker": self.addresses}, "task": task})
 
 
-_LOST = (
-    tf.errors.UnavailableError,
-    tf.errors.AbortedError,
-    tf.errors.CancelledError,
-    tf.errors.DeadlineExceededError,
-)
-
-
 def make_strategy(cluster: Cluster | None = None, cpu_devices: int = 1) -> tf.distribute.Strategy:
     """Sets up the visible devices, and returns their strategy. Call before anything runs.
 
     Args:
-        cluster: processes that share the work, from `Cluster.read`; it returns when all of them
-            have called it. None for this process alone.
+        cluster: processes that share the work; it returns when all of them have called it. None
+            for this process alone.
         cpu_devices: int ≥ 1, without GPUs: logical devices to split the CPU into.
 
     Returns:
@@ -150,20 +149,20 @@ class Workers:
             lambda value: strategy.reduce("SUM", strategy.run(lambda: value), axis=None)
         )
 
-    def wait(self) -> None:
-        """Returns when all workers have called it."""
-        self._sum(0)
+    @classmethod
+    def join(cls, cpu_devices: int = 1) -> "Workers":
+        """Sets up the devices, and waits for all processes of `TF_CONFIG`; see `make_strategy`."""
+        cluster = Cluster.read()
+        if cluster:
+            print(f"Worker {cluster.index} waits for all of {cluster.addresses}.", flush=True)
+        return cls(make_strategy(cluster, cpu_devices), cluster)
 
     def any(self, value: bool) -> bool:
         """Returns whether it is true of any worker, when all have called it."""
         return self._sum(int(value)) > 0
 
     def agree(self, value: int, what: str) -> None:
-        """Checks that all workers have the same value.
-
-        Raises:
-            ConfigError: if they have not.
-        """
+        """Raises a `ConfigError` unless all workers have the same value."""
         if (total := self._sum(value)) != value * self.count:
             raise ConfigError(
                 f"The {self.count} workers do not have the same {what}: number {self.index} has "
@@ -175,10 +174,10 @@ class Workers:
     def chief_first(self) -> Iterator[None]:
         """Runs the block on the chief, and then on the others."""
         if not self.is_chief:
-            self.wait()
+            self._sum(0)  # returns when all have called it
         yield
         if self.is_chief:
-            self.wait()
+            self._sum(0)
 
     @contextlib.contextmanager
     def watch(self) -> Iterator[None]:
@@ -188,10 +187,13 @@ class Workers:
         except _LOST as error:
             if self.count == 1:
                 raise
+            reason = plain_reason(error)
+            # Before that it says where in the graph it was noticed.
+            reason = reason[max(0, reason.find("Collective ops is aborted")) :]
             raise TrainingError(
                 f"A worker is gone, and number {self.index} cannot go on without it. See what the "
                 "others said last, and start all of them again: they go on from the newest "
-                f"checkpoint. (TensorFlow: {_last_part(error)})"
+                f"checkpoint. (TensorFlow: {reason})"
             ) from error
 
     def _sum(self, value: int) -> int:
@@ -200,9 +202,3 @@ class Workers:
         with self.watch():
             total = int(self._add(tf.constant(value, tf.int64)))
         return total * self.count // self.strategy.num_replicas_in_sync
-
-
-def _last_part(error: tf.errors.OpError) -> str:
-    """What is gone; before it stands where in the graph that was noticed."""
-    reason = plain_reason(error)
-    return reason[max(0, reason.find("Collective ops is aborted")) :]

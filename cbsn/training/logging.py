@@ -15,83 +15,7 @@ from tqdm import tqdm
 from cbsn.devices import peak_memory
 from cbsn.files import write_text
 from cbsn.models.folder import METRICS_FILE
-from cbsn.value_range import value_range
-
-
-class MetricsLog:
-    """Appends a line of JSON for each logged step.
-
-    Args:
-        path: the file. Lines of an earlier run of it are kept up to the step at which it goes on;
-            those after it will come again.
-        start: int, that step.
-    """
-
-    def __init__(self, path: Path, start: int):
-        self._path = path
-        if path.exists():
-            lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-            kept = [line for line in lines if _step(line) <= start]
-            if kept != lines:
-                write_text(path, "".join(f"{line}\n" for line in kept))
-
-    def write(self, values: Mapping[str, float]) -> None:
-        """Appends a line; values that are not finite become null.
-
-        Args:
-            values: by name, `step` among them.
-        """
-        finite = {k: v if math.isfinite(v) else None for k, v in values.items()}
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(finite) + "\n")
-
-
-def _step(line: str) -> float:
-    """The step of a line; infinite where the line is incomplete, as after a crash."""
-    try:
-        step = json.loads(line)["step"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return math.inf
-    return step if type(step) is int else math.inf
-
-
-class Summaries:
-    """Writes scalars and pictures for TensorBoard.
-
-    Args:
-        folder: where the event files go; made if need be.
-    """
-
-    def __init__(self, folder: Path):
-        self._writer = tf.summary.create_file_writer(str(folder))
-
-    def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Writes named scalars, such as `{"loss/total": 1.2}`, of a step."""
-        with self._writer.as_default(step):
-            for name, value in values.items():
-                tf.summary.scalar(name, value)
-
-    def pictures(self, step: int, name: str, pictures: Sequence[np.ndarray]) -> None:
-        """Writes pictures side by side as one.
-
-        Args:
-            step: of the training.
-            name: such as "validation/0".
-            pictures: each [H, W, C] of one size; uint8, uint16 or float in [0, 1], which is
-                clipped to that.
-        """
-        rows = [np.clip(p.astype(np.float32) / value_range(p.dtype), 0, 1) for p in pictures]
-        with self._writer.as_default(step):
-            tf.summary.image(name, np.concatenate(rows, axis=1)[None])
-
-    def flush(self) -> None:
-        """Writes out what is still in memory."""
-        self._writer.flush()
-
-    def close(self) -> None:
-        """Writes out the rest, if it can: the log is not worth an error after all else."""
-        with contextlib.suppress(tf.errors.OpError):
-            self._writer.close()
+from cbsn.value_range import to_unit
 
 
 def say(line: str) -> None:
@@ -105,16 +29,22 @@ class Reporter:
 
     Args:
         folder: of the run.
-        start: int, step at which the training goes on.
+        start: int, step at which the training goes on. Lines of an earlier run in `metrics.jsonl`
+            are kept up to that step; those after it will come again.
         batch_size: int, patches in a step.
     """
 
     def __init__(self, folder: Path, start: int, batch_size: int):
-        self._summaries = Summaries(folder / "events")
-        self._metrics_log = MetricsLog(folder / METRICS_FILE, start)
+        self._events = tf.summary.create_file_writer(str(folder / "events"))
+        self._metrics = folder / METRICS_FILE
         self._batch_size = batch_size
         self._clock = (time.monotonic(), start)
         self._psnr: float | None = None
+        if self._metrics.exists():
+            lines = self._metrics.read_text(encoding="utf-8", errors="replace").splitlines()
+            kept = [line for line in lines if _step(line) <= start]
+            if kept != lines:
+                write_text(self._metrics, "".join(f"{line}\n" for line in kept))
 
     def log(
         self, step: int, metrics: Mapping[str, tf.Tensor], *, skipped: int, bad_records: int
@@ -140,13 +70,19 @@ class Reporter:
             "skipped_steps": skipped,
             "bad_records": bad_records,
             "peak_memory_gib": peak_memory(),
-            **_gpu_memory(),
         }
-        validated = {} if self._psnr is None else {"validation_psnr": self._psnr}
-        self._psnr = None
+        if gpus := tf.config.list_logical_devices("GPU"):
+            peaks = [tf.config.experimental.get_memory_info(gpu.name)["peak"] for gpu in gpus]
+            others["peak_gpu_memory_gib"] = max(peaks) / 2**30
         losses = {f"loss/{name}": value for name, value in terms.items()}
-        self._summaries.scalars(step, {**losses, **others})
-        self._metrics_log.write({"step": step, **terms, **others, **validated})
+        self._write_scalars(step, {**losses, **others})
+        line = {"step": step, **terms, **others}
+        if self._psnr is not None:
+            line["validation_psnr"] = self._psnr
+            self._psnr = None
+        finite = {name: value if math.isfinite(value) else None for name, value in line.items()}
+        with self._metrics.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(finite) + "\n")
         text = ", ".join(f"{name} {value:.4f}" for name, value in terms.items())
         note = f", {skipped} steps skipped (loss or gradient not finite)" if skipped else ""
         say(f"step {step}: {text}, lr {learning_rate:.2e}, {speed:.2f} steps/s{note}")
@@ -154,14 +90,16 @@ class Reporter:
     def validation(self, step: int, psnr: float, triples: Sequence[Sequence[np.ndarray]]) -> None:
         """Reports a validation: its PSNR in dB, and pictures to be shown side by side."""
         self._psnr = psnr
-        self._summaries.scalars(step, {"validation/psnr": psnr})
+        self._write_scalars(step, {"validation/psnr": psnr})
         for i, triple in enumerate(triples):
-            self._summaries.pictures(step, f"validation/{i}", triple)
+            self.pictures(step, triple, f"validation/{i}")
         say(f"step {step}: validation PSNR {psnr:.3f} dB")
 
-    def pictures(self, step: int, pictures: Sequence[np.ndarray]) -> None:
-        """Shows a patch of the training, before and after."""
-        self._summaries.pictures(step, "training", pictures)
+    def pictures(self, step: int, pictures: Sequence[np.ndarray], name: str = "training") -> None:
+        """Shows pictures of one size, [H, W, C], side by side."""
+        unit = [np.clip(to_unit(p), 0, 1) for p in pictures]
+        with self._events.as_default(step):
+            tf.summary.image(name, np.concatenate(unit, axis=1)[None])
 
     @contextlib.contextmanager
     def pause(self) -> Iterator[None]:
@@ -173,16 +111,23 @@ class Reporter:
 
     def flush(self) -> None:
         """Writes out what is still in memory."""
-        self._summaries.flush()
+        self._events.flush()
 
     def close(self) -> None:
-        """Ends the events."""
-        self._summaries.close()
+        """Writes out the rest, if it can: the log is not worth an error after all else."""
+        with contextlib.suppress(tf.errors.OpError):
+            self._events.close()
+
+    def _write_scalars(self, step: int, values: Mapping[str, float]) -> None:
+        with self._events.as_default(step):
+            for name, value in values.items():
+                tf.summary.scalar(name, value)
 
 
-def _gpu_memory() -> dict[str, float]:
-    gpus = tf.config.list_logical_devices("GPU")
-    if not gpus:
-        return {}
-    peaks = [tf.config.experimental.get_memory_info(gpu.name)["peak"] for gpu in gpus]
-    return {"peak_gpu_memory_gib": max(peaks) / 2**30}
+def _step(line: str) -> float:
+    """The step of a line; infinite where the line is incomplete, as after a crash."""
+    try:
+        step = json.loads(line)["step"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return math.inf
+    return step if type(step) is int else math.inf

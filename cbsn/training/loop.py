@@ -21,73 +21,33 @@ from cbsn.devices import has_gpu
 from cbsn.errors import DataError, TrainingError, TrainingStopped, plain_reason
 from cbsn.evaluation.conventions import psnr
 from cbsn.inference.denoiser import Denoiser
+from cbsn.inference.options import DenoiseOptions
 from cbsn.models.folder import save_model
 from cbsn.training.checkpoints import Checkpoints
 from cbsn.training.distribution import Workers
 from cbsn.training.logging import Reporter, say
-from cbsn.training.options import RunOptions
+from cbsn.training.options import LoopOptions
 from cbsn.training.trainer import Trainer
 from cbsn.value_range import value_range
 
-
-class StopSignals:
-    """While its `with` block runs, SIGINT and SIGTERM only leave a note.
-
-    A second signal acts as it did before the block, so that who cannot wait need not. Threads
-    other than the main one get no signals; there it does nothing.
-
-    Attributes:
-        received: str, name of the signal that came, or "".
-    """
-
-    SIGNALS = (signal.SIGINT, signal.SIGTERM)
-
-    def __init__(self):
-        self.received = ""
-        self._before: dict[int, object] = {}
-
-    def __enter__(self) -> "StopSignals":
-        if threading.current_thread() is threading.main_thread():
-            for number in self.SIGNALS:
-                # What is ignored, as by processes in the background of some shells, stays so.
-                if signal.getsignal(number) != signal.SIG_IGN:
-                    self._before[number] = signal.signal(number, self._note)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._restore()
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self.received = signal.Signals(number).name
-        self._restore()
-        # Not `print`: the signal may have come in the middle of one.
-        os.write(2, f"\n{self.received}: finishing the step, then saving.\n".encode())
-
-    def _restore(self) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        self._before.clear()
-
-
 _SAVE_SECONDS = 900
-"""A checkpoint is written at the latest so long after the one before."""
+"""After this time there is a new checkpoint in any case."""
+
+_STEPS_AT_ONCE = 16
+"""Steps that a GPU is given before the loop looks at their results. To look is to wait."""
 
 _SOURCES_SHOWN = 8
 
-_STEPS_AT_ONCE = 16
-"""Steps that a GPU is given before the loop looks at what they gave. To look is to wait."""
+_PICTURES_SHOWN = 4
+
+Triple = tuple[np.ndarray, np.ndarray, np.ndarray]
+"""Noisy, denoised, clean."""
 
 
 class TrainingLoop:
-    """Trains to the last step, and writes what there is to see and to go on from.
+    """Trains to the last step, and writes the run's models, checkpoints and logs into its folder.
 
-    Args:
-        folder: of the run; it must exist.
-        trainer: what is trained.
-        pipeline: the batches.
-        validation: pairs to measure on, or None.
-        options: how often to do what.
-        workers: the processes that take part. Only the chief writes.
+    Of several workers only the chief writes.
     """
 
     def __init__(
@@ -96,7 +56,7 @@ class TrainingLoop:
         trainer: Trainer,
         pipeline: PatchPipeline,
         validation: PicturePairs | None,
-        options: RunOptions,
+        options: LoopOptions,
         workers: Workers,
     ):
         self._folder = folder
@@ -108,11 +68,12 @@ class TrainingLoop:
         self._max_bad_steps = options.max_bad_steps
         self._print_every, self._val_every, self._save_every = options.intervals(self._max_steps)
         # Refinement would take eight times as long again, and changes no order.
-        self._denoiser = Denoiser(trainer.recipe, trainer.model, r3=False)
+        self._denoiser = Denoiser(
+            trainer.recipe, trainer.model, DenoiseOptions(r3=False, engine="tensorflow")
+        )
         self._checkpoints = Checkpoints(folder, trainer)
         self._signals = StopSignals()
         self._bad_records_told = 0
-        self._bad_in_row = 0
         # Made once, as to make one is to copy it to the device.
         self._stop_flags = tf.constant(False), tf.constant(True)
 
@@ -141,7 +102,7 @@ class TrainingLoop:
                     self._validate(start)
                     self._save(start)
                 if start < self._max_steps and not self._must_stop():
-                    self._steps(start)
+                    self._take_steps(start)
             except DataError:
                 # A damaged record; the steps before it are good.
                 if (step := int(self._trainer.step.numpy())) > start:
@@ -160,7 +121,7 @@ class TrainingLoop:
             )
         return stopped
 
-    def _steps(self, start: int) -> None:
+    def _take_steps(self, start: int) -> None:
         dataset = self._pipeline.dataset(start)
         quiet = None if self._workers.is_chief else True
         with (
@@ -182,7 +143,9 @@ class TrainingLoop:
                 agreed = validating or logging or saving or step % at_once == 0
                 if not (agreed or late or self._must_stop()):
                     continue
-                asked = self._look_at(pending) or asked
+                for number, found in pending.items():
+                    self._check_finite(number, found)
+                    asked = asked or bool(found["stop"])
                 if bar.update(len(pending)):
                     bar.set_postfix(loss=f"{float(metrics['total']):.4f}", refresh=False)
                 pending.clear()
@@ -207,16 +170,6 @@ class TrainingLoop:
             )
         return metrics
 
-    def _look_at(self, steps: Mapping[int, Mapping[str, tf.Tensor]]) -> bool:
-        """Tells of those that changed nothing; returns whether any process was asked to stop."""
-        for step, metrics in steps.items():
-            self._bad_in_row += 1
-            if metrics["skipped"]:
-                self._check_bad_steps(step)
-            else:
-                self._bad_in_row = 0
-        return any(bool(metrics["stop"]) for metrics in steps.values())
-
     def _must_stop(self) -> bool:
         """Whether to stop at once. Several workers stop together, after a step that tells all."""
         return self._workers.count == 1 and bool(self._signals.received)
@@ -239,40 +192,38 @@ class TrainingLoop:
         if self._trainer.xla and start < self._max_steps:
             say("XLA compiles the step first, which takes a minute or two (--no-xla: without it).")
 
-    def _check_bad_steps(self, step: int) -> None:
+    def _check_finite(self, step: int, metrics: Mapping[str, tf.Tensor]) -> None:
         """Tells of a step that changed nothing; ends the run if there were too many in a row."""
+        if not metrics["skipped"]:
+            self._bad_in_row = 0
+            return
+        self._bad_in_row += 1
         if self._workers.is_chief:
             say(f"step {step}: loss or gradient not finite, nothing changed")
-        in_row = self._bad_in_row
-        if in_row < self._max_bad_steps:
+        if self._bad_in_row < self._max_bad_steps:
             return
         sources = self._pipeline.sources(step - 1)
         if len(sources) > _SOURCES_SHOWN:
             sources[_SOURCES_SHOWN:] = [f"and {len(sources) - _SOURCES_SHOWN} more"]
         batch = "\n  ".join(sources)
         raise TrainingError(
-            f"In {in_row} steps in a row, up to step {step}, the loss or a gradient was not "
-            f"finite; they changed nothing. The batch of step {step} was:\n  {batch}\n"
+            f"In {self._bad_in_row} steps in a row, up to step {step}, the loss or a gradient was "
+            f"not finite; they changed nothing. The batch of step {step} was:\n  {batch}\n"
             f"{self._checkpoints.newest()}. Mend the data, or start again with a smaller --lr, "
             "with --clip_norm, or with --precision float32; --max_bad_steps allows more."
         )
 
     def _log(self, step: int, metrics: Mapping[str, tf.Tensor]) -> None:
-        self._tell_bad_records()
+        bad_records = [*self._pipeline.bad_records.values()]
+        for error in bad_records[self._bad_records_told :]:
+            tqdm.write(f"skipped: {error}", file=sys.stderr)
+        if len(bad_records) > self._bad_records_told:
+            tqdm.write(f"Damaged records skipped so far: {len(bad_records)}.", file=sys.stderr)
+        self._bad_records_told = len(bad_records)
         if self._workers.is_chief:
             skipped = int(self._trainer.skipped.numpy())
-            bad_records = len(self._pipeline.bad_records)
             with self._writing(step):
-                self._reporter.log(step, metrics, skipped=skipped, bad_records=bad_records)
-
-    def _tell_bad_records(self) -> None:
-        """Names the damaged records that were skipped since it was called last."""
-        errors = [*self._pipeline.bad_records.values()]
-        for error in errors[self._bad_records_told :]:
-            tqdm.write(f"skipped: {error}", file=sys.stderr)
-        if len(errors) > self._bad_records_told:
-            tqdm.write(f"Damaged records skipped so far: {len(errors)}.", file=sys.stderr)
-        self._bad_records_told = len(errors)
+                self._reporter.log(step, metrics, skipped=skipped, bad_records=len(bad_records))
 
     def _validate(self, step: int) -> None:
         """Measures on the pairs; without any, shows a patch of the training."""
@@ -284,21 +235,17 @@ class TrainingLoop:
                 denoised = self._denoiser(noisy, white=value_range(noisy.dtype))
                 with self._writing(step):
                     self._reporter.pictures(step, (noisy, denoised))
-            else:
-                result = validate(self._validation, self._denoiser, stop=self._must_stop)
-                if result is None:
-                    return
-                psnr, triples = result
+            elif result := validate(self._validation, self._denoiser, self._must_stop):
+                mean, triples = result
                 with self._writing(step):
-                    self._reporter.validation(step, psnr, triples)
-                    self._keep_best(step, psnr)
+                    self._reporter.validation(step, mean, triples)
+                    if mean > float(self._checkpoints.best_psnr):
+                        self._checkpoints.check_finite()
+                        self._checkpoints.best_psnr.assign(mean)
+                        self._save_model("best", step)
+            else:
+                return
         self._checkpoints.validated.assign(step)
-
-    def _keep_best(self, step: int, psnr: float) -> None:
-        if psnr > float(self._checkpoints.best_psnr):
-            self._checkpoints.check_finite()
-            self._checkpoints.best_psnr.assign(psnr)
-            self._save_model("best", step)
 
     def _save(self, step: int) -> None:
         self._saved_at = time.monotonic()
@@ -328,30 +275,56 @@ class TrainingLoop:
             ) from error
 
 
-def validate(
-    pairs: PicturePairs,
-    denoiser: Denoiser,
-    keep: int = 4,
-    stop: Callable[[], bool] = lambda: False,
-) -> tuple[float, list[tuple[np.ndarray, np.ndarray, np.ndarray]]] | None:
-    """Denoises every noisy picture of some pairs.
+class StopSignals:
+    """While its `with` block runs, SIGINT and SIGTERM only leave a note.
 
-    Args:
-        pairs: noisy and clean pictures.
-        denoiser: from image to image.
-        keep: how many pictures to return.
-        stop: asked before each picture whether to give up.
+    A second signal acts as it did before the block, for those who cannot wait. Threads other than
+    the main one get no signals; there it does nothing.
+
+    Attributes:
+        received: str, name of the signal that came, or "".
+    """
+
+    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+    def __init__(self):
+        self.received = ""
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "StopSignals":
+        if threading.current_thread() is threading.main_thread():
+            for number in self.SIGNALS:
+                # What is ignored, as by processes in the background of some shells, stays so.
+                if signal.getsignal(number) != signal.SIG_IGN:
+                    self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before.clear()
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.received = signal.Signals(number).name
+        self.__exit__()
+        # Not `print`: the signal may have come in the middle of one.
+        os.write(2, f"\n{self.received}: finishing the step, then saving.\n".encode())
+
+
+def validate(
+    pairs: PicturePairs, denoise: Callable[..., np.ndarray], stop: Callable[[], bool]
+) -> tuple[float, list[Triple]] | None:
+    """Denoises every noisy picture of some pairs, unless it is told to stop before one of them.
 
     Returns:
-        The mean PSNR in dB, and the first `keep` triples (noisy, denoised, clean); None if it gave
-        up.
+        The mean PSNR in dB, and the first pictures to show; None if it was stopped.
     """
     values, triples = [], []
     for noisy, clean in pairs:
         if stop():
             return None
-        denoised = denoiser(noisy, white=value_range(noisy.dtype))
+        denoised = denoise(noisy, white=value_range(noisy.dtype))
         values.append(psnr(clean, denoised))
-        if len(triples) < keep:
+        if len(triples) < _PICTURES_SHOWN:
             triples.append((noisy, denoised, clean))
     return float(np.mean(values)), triples

@@ -1,8 +1,7 @@
-"""A training from its flags to its end."""
+"""A training from its flags to its end: resolve the settings, build what they ask for, run."""
 
 import contextlib
 import dataclasses
-import functools
 import json
 import math
 import shlex
@@ -11,22 +10,28 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from cbsn.augmentation import OwnNoiseAugmentation, PhotoAugmentation
+from cbsn.data.paired_records import PairedRecords
 from cbsn.data.picture_pairs import PicturePairs
 from cbsn.data.pipeline import PatchPipeline
+from cbsn.data.records import PatchRecords
 from cbsn.errors import ConfigError, TrainingStopped
 from cbsn.models.loading import SHIPPED, read_initial
+from cbsn.objectives import Noise2Noise
 from cbsn.precision import choose_precision
 from cbsn.recipes import RECIPES, Recipe, customised
 from cbsn.training.checkpoints import lock_run, open_run
-from cbsn.training.dataset import AUTO, choose_strides, is_gray, open_records, without_auto
+from cbsn.training.dataset import choose_strides, is_gray, open_records, without_auto
 from cbsn.training.distillation import TARGETS, measure_own, teach
-from cbsn.training.distribution import Cluster, Workers, make_strategy
+from cbsn.training.distribution import Workers
 from cbsn.training.loop import TrainingLoop
 from cbsn.training.options import RunOptions
 from cbsn.training.trainer import Trainer
+
+Changes = Mapping[str, Any]
 
 TEACHER = SHIPPED / "photo"
 """Who teaches recipes with an augmentation, unless told otherwise: the small model that ships."""
@@ -35,7 +40,7 @@ _NEXT_ROUND = 0.4
 """Part of the steps, and of the learning rate, that each further round has."""
 
 
-def train(recipe_name: str, changes: Mapping[str, Any], options: RunOptions) -> Path:
+def train(recipe_name: str, changes: Changes, options: RunOptions) -> Path:
     """Trains a recipe, from its start or from where the run of that name stopped.
 
     With several workers (`TF_CONFIG`), each calls this with the same arguments. The run's folder
@@ -62,47 +67,81 @@ def train(recipe_name: str, changes: Mapping[str, Any], options: RunOptions) -> 
             cannot be written, or another worker is gone. Earlier checkpoints are intact.
         TrainingStopped: if SIGINT or SIGTERM asked it to stop; it has saved itself.
     """
-    devices = _Devices(options.cpu_devices)
+    recipe = customised(recipe_name, **without_auto(recipe_name, changes))
+    if recipe.augmentation != "none" and not (options.teacher or options.second_shots):
+        options = dataclasses.replace(options, teacher=(str(TEACHER),))
+    _check(recipe, changes, options)
+    workers = Workers.join(options.cpu_devices)
+    if options.deterministic:
+        tf.config.experimental.enable_op_determinism()
     for number, each in enumerate(_rounds(recipe_name, changes, options), 1):
-        folder, stopped = _train(recipe_name, *each, devices)
+        settings = resolve(recipe_name, *each, workers)
+        trainer, pipeline = build(settings, workers)
+        stopped = _run(settings, trainer, pipeline, workers)
         if stopped and number < options.rounds:
             raise TrainingStopped(
                 f"Stopped as asked to, when round {number} of {options.rounds} was done. The same "
                 "command goes on from here."
             )
-    if devices.workers.is_chief:
-        path = shlex.quote(str(folder))
+    if workers.is_chief:
+        path = shlex.quote(str(options.folder))
         infer = f"python infer.py --modelpath {path} --imagepath PICTURES --savepath out"
         print(f"Denoise with: {infer}")
-    return folder
+    return options.folder
 
 
-class _Devices:
-    """The devices and processes that train, which can be set up once only in a process."""
-
-    def __init__(self, cpu_devices: int):
-        self._cpu_devices = cpu_devices
-
-    @functools.cached_property
-    def workers(self) -> Workers:
-        """All that take part."""
-        cluster = Cluster.read()
-        if cluster:
-            print(f"Worker {cluster.index} waits for all of {cluster.addresses}.", flush=True)
-        return Workers(make_strategy(cluster, self._cpu_devices), cluster)
-
-
-def _rounds(
-    recipe_name: str, changes: Mapping[str, Any], options: RunOptions
-) -> Iterator[tuple[Mapping[str, Any], RunOptions]]:
-    """The settings of each round, as for `train`."""
-    recipe = customised(recipe_name)
+def _check(recipe: Recipe, changes: Changes, options: RunOptions) -> None:
+    """Refuses what does not go together, before any work, and before other workers are awaited."""
     if options.rounds > 1 and recipe.augmentation == "none":
         fit = [name for name, each in RECIPES.items() if each.augmentation != "none"]
         raise ConfigError(
             f"--rounds is for the recipes {' and '.join(fit)}. "
-            f"Received: --recipe {recipe_name} --rounds {options.rounds}"
+            f"Received: --recipe {recipe.name} --rounds {options.rounds}"
         )
+    if options.epochs and changes.get("max_steps"):
+        raise ConfigError(
+            "--epochs and --maxiter both say how long to train; omit one of them. "
+            f"Received: --epochs {options.epochs} --maxiter {changes['max_steps']}"
+        )
+    choose_precision(options.precision)
+    if recipe.augmentation != "none" and (options.noise or options.own_noise):
+        raise ConfigError(
+            f"The recipe {recipe.name!r} measures the noise of --dataset, and adds such noise: "
+            "omit --noise, --noise_sigma, --noise_peak and --own_noise, or take --recipe distill. "
+            f"Received: {options.noise or f'--own_noise {options.own_noise}'}"
+        )
+    objective = recipe.build_objective()
+    second = {"--second_shots": options.second_shots, "--teacher": options.teacher}
+    if objective.SHOTS == 1:
+        takes, what = set(), "takes one shot of each picture"
+        missing = ""
+    elif objective.TAUGHT:
+        takes, what = {"--second_shots", "--teacher"}, "learns what a teacher makes of pictures"
+        missing = (
+            "Give a trained model, such as --teacher photo; or what one has made of the same "
+            "pictures, with --second_shots FOLDER."
+        )
+    else:
+        takes, what = {"--second_shots"}, "takes two noisy shots of each picture"
+        missing = (
+            "Give the second ones with --second_shots FOLDER; or give clean pictures, and "
+            "--noise_sigma 25."
+        )
+    given = {flag for flag, value in second.items() if value}
+    for flag in sorted(given - takes):
+        raise ConfigError(
+            f"The recipe {recipe.name!r} {what}: omit {flag}. Received: {flag} {second[flag]}"
+        )
+    made = options.noise and not objective.TAUGHT  # noise drawn twice makes two shots
+    if missing and not (given or made):
+        raise ConfigError(f"The recipe {recipe.name!r} {what}. {missing}")
+
+
+def _rounds(
+    recipe_name: str, changes: Changes, options: RunOptions
+) -> Iterator[tuple[Changes, RunOptions]]:
+    """The settings of each round, as for `train`."""
+    recipe = customised(recipe_name)
     for number in range(1, options.rounds):
         name = f"{options.name}-round{number}"
         yield changes, dataclasses.replace(options, name=name, rounds=1)
@@ -123,60 +162,102 @@ def _rounds(
     yield changes, options
 
 
-def _train(
-    recipe_name: str, changes: Mapping[str, Any], options: RunOptions, devices: _Devices
-) -> tuple[Path, bool]:
-    """Trains one round; returns its folder, and whether it was asked to stop in its last step."""
-    if options.epochs and changes.get("max_steps"):
-        raise ConfigError(
-            "--epochs and --maxiter both say how long to train; omit one of them. "
-            f"Received: --epochs {options.epochs} --maxiter {changes['max_steps']}"
-        )
-    precision, why = choose_precision(options.precision)
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """One round of a training, all of it decided."""
+
+    recipe: Recipe  # with the strides, the channels and the steps that the data ask for
+    options: RunOptions
+    records: PatchRecords | PairedRecords  # a teacher's pictures of these are still to be made
+    augmentation: PhotoAugmentation | OwnNoiseAugmentation | None
+    validation: PicturePairs | None
+    initial: list[np.ndarray] | None  # weights to start with; None for fresh ones
+    precision: tuple[str, str]  # one of `cbsn.precision.PRECISIONS`, and why
+    why_strides: list[str]
+
+    @property
+    def ema(self) -> float:
+        """Decay of the averaged weights."""
+        return self.recipe.ema if self.options.ema is None else self.options.ema
+
+    @property
+    def noise_text(self) -> str | None:
+        """Says what is added to the pictures, if anything."""
+        added = self.augmentation or self.options.noise
+        return str(added) if added else None
+
+
+def resolve(recipe_name: str, changes: Changes, options: RunOptions, workers: Workers) -> Settings:
+    """Decides what the flags leave open, by the models and the data that they name."""
+    precision = choose_precision(options.precision)
     initial = None
     if options.init:
         if options.gray is not None:
             changes = {**changes, "channels": 1 if options.gray else 3}
         changes, initial = read_initial(options.init, recipe_name, changes)
-    recipe = customised(recipe_name, **without_auto(recipe_name, changes))
-    augmented = recipe.augmentation != "none"
-    if augmented and not (options.teacher or options.second_shots):
-        options = dataclasses.replace(options, teacher=(str(TEACHER),))
-    shots = _check_shots(recipe, options)
-    workers = devices.workers
-    if options.deterministic:
-        tf.config.experimental.enable_op_determinism()
-    recipe.build_network()  # its settings may not fit each other, which is to be known at once
+    # Its settings may not fit each other, which is to be known before the data are prepared.
+    customised(recipe_name, **without_auto(recipe_name, changes)).build_network()
     validation = None
     if options.val_clean is not None and workers.is_chief:
         noisy = options.val_noisy or options.noise
         validation = PicturePairs(noisy, options.val_clean, options.val_images, white=options.white)
         validation.check()
     with workers.chief_first():
-        records = open_records(
-            options.dataset,
-            options.source,
-            second_shots=options.second_shots,
-            white=options.white,
-            convert=workers.is_chief,
-        )
+        records = open_records(options, convert=workers.is_chief)
     gray = is_gray(records)
     if options.gray or (options.gray is None and gray and initial is None):
         changes = {**changes, "channels": 1}
-    why_strides = []
-    if changes.get("stride_b") == AUTO:
-        changes, why_strides = choose_strides(
-            recipe_name, changes, records, noise=options.noise, gray=gray
-        )
+    changes, why_strides = choose_strides(recipe_name, changes, records, options.noise, gray)
     recipe = customised(recipe_name, **changes)
+    epochs = options.epochs or (0 if changes.get("max_steps") else recipe.epochs)
+    if epochs:
+        steps = epochs * math.ceil(len(records) / recipe.batch_size)
+        recipe = customised(recipe_name, **{**changes, "max_steps": steps})
     channels = recipe.network_config["channels"]
     augmentation = None
-    if augmented:
-        augmentation = PhotoAugmentation(measure_own(records, channels).models, recipe.patch_size)
+    if recipe.augmentation != "none":
+        augmentation = PhotoAugmentation(measure_own(records, channels), recipe.patch_size)
     elif options.own_noise:
-        own = measure_own(records, channels, options.own_noise)
-        augmentation = OwnNoiseAugmentation(own, recipe.patch_size)
-    pipeline = PatchPipeline(
+        own = measure_own(records, channels)
+        augmentation = OwnNoiseAugmentation(own, recipe.patch_size, options.own_noise)
+    return Settings(
+        recipe, options, records, augmentation, validation, initial, precision, why_strides
+    )
+
+
+def build(settings: Settings, workers: Workers) -> tuple[Trainer, PatchPipeline]:
+    """Builds what trains, and what gives it batches."""
+    recipe, options = settings.recipe, settings.options
+    pipeline = _pipeline(settings, settings.records, workers)
+    gpus = len(tf.config.get_visible_devices("GPU"))
+    precision, _ = settings.precision
+    facts = [recipe.to_dict(), precision, settings.ema, options.seed]
+    facts += [settings.records.counts, gpus, settings.noise_text]
+    workers.agree(zlib.crc32(json.dumps(facts).encode()), "flags, precision, data and GPUs")
+    objective = recipe.build_objective()
+    if isinstance(objective, Noise2Noise):
+        objective.perceptual_weights = options.perceptual_weights
+    trainer = Trainer(
+        recipe,
+        objective=objective,
+        precision=precision,
+        ema=settings.ema,
+        seed=options.seed,
+        accumulate=options.accumulate,
+        xla=options.xla,
+        strategy=workers.strategy,
+        augmentation=settings.augmentation,
+    )
+    if settings.initial is not None:
+        trainer.initialize(settings.initial)
+    return trainer, pipeline
+
+
+def _pipeline(
+    settings: Settings, records: PatchRecords | PairedRecords, workers: Workers
+) -> PatchPipeline:
+    recipe, options = settings.recipe, settings.options
+    return PatchPipeline(
         records,
         recipe.patch_size,
         recipe.batch_size,
@@ -184,109 +265,57 @@ def _train(
         worker=workers.index,
         workers=workers.count,
         skip_bad_records=options.skip_bad_records,
-        channels=channels,
+        channels=recipe.network_config["channels"],
         noise=options.noise,
-        shots=shots,
-        whole=augmentation is not None,
+        shots=recipe.build_objective().SHOTS,
+        whole=settings.augmentation is not None,
     )
-    epochs = options.epochs or (0 if changes.get("max_steps") else recipe.epochs)
-    if epochs:
-        steps = epochs * pipeline.steps_per_epoch
-        recipe = customised(recipe_name, **{**changes, "max_steps": steps})
-    gpus = len(tf.config.get_visible_devices("GPU"))
-    noise = augmentation or options.noise
-    noise = str(noise) if noise else None
-    ema = recipe.ema if options.ema is None else options.ema
-    facts = [recipe.to_dict(), precision, ema, options.seed, records.counts, gpus, noise]
-    workers.agree(zlib.crc32(json.dumps(facts).encode()), "flags, precision, data and GPUs")
-    trainer = Trainer(
-        recipe,
-        precision=precision,
-        ema=ema,
-        seed=options.seed,
-        accumulate=options.accumulate,
-        xla=options.xla,
-        strategy=workers.strategy,
-        perceptual_weights=options.perceptual_weights,
-        augmentation=augmentation,
-    )
-    if initial is not None:
-        trainer.initialize(initial)
-    folder = options.checkpoints / options.name
-    settings = {
-        "average": bool(ema),
-        "seed": options.seed,
-        "dataset": options.dataset,
-        "second_shots": options.second_shots,
-        "noise": noise,
-        "init": options.init,
-        "teacher": [*options.teacher],
-    }
+
+
+def _run(settings: Settings, trainer: Trainer, pipeline: PatchPipeline, workers: Workers) -> bool:
+    """Trains in the run's folder; returns whether it was asked to stop in its last step."""
+    options, folder = settings.options, settings.options.folder
     with contextlib.ExitStack() as lock, workers.watch():
         with workers.chief_first():
             if workers.is_chief:
                 lock.enter_context(lock_run(folder))
-                open_run(folder, recipe, settings, resume=options.resume)
-                print(
-                    f"Precision {precision}: {why}. Workers: {workers.count}, devices: "
-                    f"{workers.strategy.num_replicas_in_sync}, parts of a batch on each: "
-                    f"{trainer.accumulate}."
-                )
-                for line in why_strides:
-                    print(line)
-                if options.teacher:
-                    print(f"Teacher: {' and '.join(map(str, options.teacher))}.")
-                if noise and (options.teacher or augmented):
-                    print(f"The student sees the teacher's pictures with {noise}.")
-                elif noise:
-                    print(f"The pictures are taken to be clean; added to them: {noise}.")
+                facts = {
+                    "average": bool(settings.ema),
+                    "seed": options.seed,
+                    "dataset": options.dataset,
+                    "second_shots": options.second_shots,
+                    "noise": settings.noise_text,
+                    "init": options.init,
+                    "teacher": [*options.teacher],
+                }
+                open_run(folder, {**settings.recipe.to_dict(), **facts}, resume=options.resume)
+                _print_settings(settings, trainer, workers)
             if options.teacher:
-                pipeline.records = teach(
-                    records,
+                taught = teach(
+                    settings.records,
                     options.teacher,
                     folder / TARGETS,
                     precision=options.precision,
                     skip_bad_records=options.skip_bad_records,
                     write=workers.is_chief,
                 )
-        stopped = TrainingLoop(folder, trainer, pipeline, validation, options, workers).run()
-    return folder, stopped
+                pipeline = _pipeline(settings, taught, workers)
+        validation = settings.validation
+        return TrainingLoop(folder, trainer, pipeline, validation, options, workers).run()
 
 
-def _check_shots(recipe: Recipe, options: RunOptions) -> int:
-    """Returns how many pictures of each scene the objective takes, if they are there."""
-    objective = recipe.build_objective()
-    flags = {
-        "--second_shots": options.second_shots,
-        "--teacher": options.teacher,
-        "--noise": options.noise,
-    }
-    given = {flag for flag, value in flags.items() if value}
-    if objective.SHOTS == 1:
-        takes, what = set(), "takes one shot of each picture"
-        missing = ""
-    elif objective.TAUGHT:
-        takes, what = {"--second_shots", "--teacher"}, "learns what a teacher makes of pictures"
-        missing = (
-            "Give a trained model, such as --teacher photo; or what one has made of the same "
-            "pictures, with --second_shots FOLDER."
-        )
-    else:
-        takes, what = {"--second_shots", "--noise"}, "takes two noisy shots of each picture"
-        missing = (
-            "Give the second ones with --second_shots FOLDER; or give clean pictures, and "
-            "--noise_sigma 25."
-        )
-    if recipe.augmentation != "none" and (options.noise or options.own_noise):
-        raise ConfigError(
-            f"The recipe {recipe.name!r} measures the noise of --dataset, and adds such noise: "
-            "omit --noise, --noise_sigma, --noise_peak and --own_noise, or take --recipe distill. "
-            f"Received: {options.noise or f'--own_noise {options.own_noise}'}"
-        )
-    for flag in sorted(given - takes - {"--noise"}):
-        raise ConfigError(
-            f"The recipe {recipe.name!r} {what}: omit {flag}. Received: {flag} {flags[flag]}"
-        )
-    if missing and not given & takes:
-        raise ConfigError(f"The recipe {recipe.name!r} {what}. {missing}")
-    return objective.SHOTS
+def _print_settings(settings: Settings, trainer: Trainer, workers: Workers) -> None:
+    precision, why = settings.precision
+    print(
+        f"Precision {precision}: {why}. Workers: {workers.count}, devices: "
+        f"{workers.strategy.num_replicas_in_sync}, parts of a batch on each: {trainer.accumulate}."
+    )
+    for line in settings.why_strides:
+        print(line)
+    teacher, noise = settings.options.teacher, settings.noise_text
+    if teacher:
+        print(f"Teacher: {' and '.join(map(str, teacher))}.")
+    if noise and (teacher or settings.augmentation):
+        print(f"The student sees the teacher's pictures with {noise}.")
+    elif noise:
+        print(f"The pictures are taken to be clean; added to them: {noise}.")

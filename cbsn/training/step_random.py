@@ -25,6 +25,10 @@ class StepRandom:
         rows: int, how many these are. Default: all of the batch.
         first_draw: int in [0, 1000), number of the first draw, for others than those of another
             object with the same step. Default 0.
+
+    Each method makes independent draws, new ones at each call, of a shape whose first axis runs
+    over this replica's rows of the batch, once or, as `cbsn.sampling.space_to_batch` has it,
+    several times.
     """
 
     def __init__(
@@ -44,13 +48,7 @@ class StepRandom:
         self._draws = first_draw
 
     def integers(self, shape: tuple[int, ...], high: int) -> Tensor:
-        """Draws independent int32 in [0, high); each call gives new ones.
-
-        Args:
-            shape: the first axis runs over this replica's rows of the batch, once or, as
-                `cbsn.sampling.space_to_batch` has it, several times.
-            high: int, upper bound, itself not drawn.
-        """
+        """Draws int32 in [0, high)."""
         length, *rest = shape
         times = length // self._rows
         # One key for each draw of a step; the step is the other half, so that none repeats.
@@ -66,21 +64,14 @@ class StepRandom:
         return tf.reshape(numbers, shape)
 
     def uniform(self, shape: tuple[int, ...]) -> Tensor:
-        """Draws independent float32 in [0, 1), multiples of 2⁻²⁴; each call gives new ones.
-
-        Args:
-            shape: as for `integers`.
-        """
+        """Draws float32 in [0, 1), multiples of 2⁻²⁴."""
         # Made of integers, as XLA and TensorFlow draw different floats.
         return tf.cast(self.integers(shape, _FLOATS), tf.float32) / _FLOATS
 
     def normal(self, shape: tuple[int, ...]) -> Tensor:
-        """Draws independent float32, normal with a mean of 0 and a standard deviation of 1.
+        """Draws float32, normal with a mean of 0 and a standard deviation of 1.
 
         (Box & Muller, "A note on the generation of random normal deviates", 1958.)
-
-        Args:
-            shape: as for `integers`.
         """
         length = tf.sqrt(-2 * tf.math.log(1 - self.uniform(shape)))
         return length * tf.cos(2 * math.pi * self.uniform(shape))

@@ -1,9 +1,9 @@
 """The training step: a recipe's loss, applied under `tf.distribute`."""
 
-import collections
+import contextlib
 import itertools
+import random as python_random
 from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
 from typing import Any
 
 import keras
@@ -12,40 +12,13 @@ import tensorflow as tf
 
 from cbsn.devices import has_gpu, is_out_of_memory, set_up
 from cbsn.errors import ConfigError, TrainingError, plain_reason
+from cbsn.objectives.objective import Objective
 from cbsn.recipes import Recipe
+from cbsn.training.optimizer import FIRST_SCALE, SkippingAdam, update_average, update_scale
 from cbsn.training.step_random import StepRandom
 from cbsn.value_range import value_range
 
 Tensor = Any
-
-
-class SkippingAdam(keras.optimizers.Adam):
-    """Adam whose steps can be skipped, which is decided on the device.
-
-    Keras' own loss scaling skips steps with a branch in the graph. The host has to know which side
-    of a branch to go on with, so a GPU would wait for it in every step.
-
-    Attributes:
-        good: boolean scalar tensor, whether the step that is traced changes anything.
-    """
-
-    good: Tensor = None
-
-    def apply(self, grads: list[Tensor], trainable_variables: list[Any]) -> None:  # noqa: D102
-        with tf.control_dependencies([self.good]):  # or a step that fails would count
-            super().apply(grads, trainable_variables)
-        self.iterations.assign_sub(tf.cast(~self.good, self.iterations.dtype))
-
-    def assign_add(self, variable: Any, value: Tensor) -> None:  # noqa: D102
-        super().assign_add(variable, tf.where(self.good, value, tf.zeros_like(value)))
-
-    def assign_sub(self, variable: Any, value: Tensor) -> None:  # noqa: D102
-        super().assign_sub(variable, tf.where(self.good, value, tf.zeros_like(value)))
-
-
-_FIRST_SCALE = 2.0**15
-_SCALE_INTERVAL = 2000
-"""Scale of the loss in float16 at the start, and the steps from one doubling to the next."""
 
 _FEATURE_BYTES = 1 << 30
 _PASSES = 2
@@ -64,10 +37,11 @@ class Trainer:
 
     Args:
         recipe: what to train and how.
-        precision: Keras dtype policy of the network's layers, one of
-            `cbsn.precision.PRECISIONS`. Weights, normalisation, last layer and loss are float32
-            in any case. With "mixed_float16" the loss is scaled, so that small gradients are
-            not lost: steps that overflow halve the scale, and are skipped.
+        objective: what is minimised, as `recipe.build_objective` makes it, which it is by default.
+        precision: one of `cbsn.precision.PRECISIONS`, Keras dtype policy of the network's layers.
+            Weights, normalisation, last layer and loss are float32 in any case. With
+            "mixed_float16" the loss is scaled, so that small gradients are not lost: steps that
+            overflow halve the scale, and are skipped.
         ema: float in [0, 1): decay of an exponential moving average of the weights, which then
             takes the weights' place in `model`; 0 for none. The decay rises from 0.1 with the
             first steps, so that short trainings are averaged, too.
@@ -79,8 +53,6 @@ class Trainer:
         xla: whether XLA compiles the step, which takes a minute or two at its first call and makes
             it faster on a GPU. Default None: where there is a GPU.
         strategy: of `tf.distribute`; the current one by default.
-        perceptual_weights: file of VGG-16's weights, for objectives with a perceptual term; by
-            default they are those that Keras fetches.
         augmentation: makes what the objective takes out of a batch, on the device, as
             `PhotoAugmentation` does. Default None: the objective takes the batch.
 
@@ -90,29 +62,27 @@ class Trainer:
         step: int64 variable, number of steps done, skipped ones included.
         skipped: int64 variable, number of steps that changed nothing.
         skipped_in_row: int64 variable, number of such steps since the last good one.
-        accumulate: int, as given or chosen, or more since memory ran out.
-        xla: bool, as given or chosen.
-        rate_scale: float32 variable, 1 unless assigned: what the recipe's learning rate is
-            multiplied with.
+        accumulate, xla: as given or chosen; `accumulate` grows where memory runs out.
+        rate_scale: float32 variable, 1 unless assigned: factor of the recipe's learning rate.
         loss_scale: float32 variable, with "mixed_float16" what the loss is multiplied by while
             its gradients are taken.
 
     Raises:
         ConfigError: if the batch cannot be shared out evenly, `accumulate` does not divide a
-            device's share of it, or `ema` is out of range, or the perceptual weights cannot be had.
+            device's share of it, `ema` is out of range, or the objective lacks what it needs.
     """
 
     def __init__(
         self,
         recipe: Recipe,
         *,
+        objective: Objective | None = None,
         precision: str = "float32",
         ema: float = 0.0,
         seed: int = 0,
         accumulate: int = 0,
         xla: bool | None = None,
         strategy: tf.distribute.Strategy | None = None,
-        perceptual_weights: Path | None = None,
         augmentation: Callable[[Tensor, Any], Tensor] | None = None,
     ):
         set_up()
@@ -124,11 +94,11 @@ class Trainer:
                 f"--batchsize is shared out over {self._replicas} devices, so it must be a "
                 f"multiple of {self._replicas}. Received: batch_size={recipe.batch_size}"
             )
-        rows = recipe.batch_size // self._replicas
-        if accumulate < 0 or (accumulate and rows % accumulate):
+        self._rows = recipe.batch_size // self._replicas
+        if accumulate < 0 or (accumulate and self._rows % accumulate):
             raise ConfigError(
-                f"--accumulate must divide the {rows} patches that a device gets of a batch; 0 "
-                f"leaves it to the program. Received: --accumulate {accumulate}"
+                f"--accumulate must divide the {self._rows} patches that a device gets of a batch; "
+                f"0 leaves it to the program. Received: --accumulate {accumulate}"
             )
         if not 0 <= ema < 1:
             raise ConfigError(f"--ema must be in [0, 1). Received: ema={ema}")
@@ -136,10 +106,9 @@ class Trainer:
         self._seed = seed
         self._augmentation = augmentation
         self._normalization = recipe.build_normalization()
-        self._objective = recipe.build_objective()
-        keras.utils.set_random_seed(seed)
-        with self.strategy.scope():
-            self._objective.prepare(perceptual_weights)
+        self._objective = objective or recipe.build_objective()
+        with self.strategy.scope(), _initial_weights_from(seed):
+            self._objective.prepare()
             self.network = recipe.build_network(precision)
             self.average = recipe.build_network(precision) if ema else None
             self.optimizer = SkippingAdam(recipe.learning_rate, epsilon=1e-8, name="adam")
@@ -148,13 +117,32 @@ class Trainer:
             self.skipped = tf.Variable(0, dtype=tf.int64, name="skipped")
             self.skipped_in_row = tf.Variable(0, dtype=tf.int64, name="skipped_in_row")
             self.rate_scale = tf.Variable(1.0, name="rate_scale")
-            self.loss_scale = tf.Variable(_FIRST_SCALE, name="loss_scale")
+            self.loss_scale = tf.Variable(FIRST_SCALE, name="loss_scale")
         self._scaled = precision == "mixed_float16"
-        self.accumulate = accumulate or self._choose_parts(rows)
+        self.accumulate = accumulate or self._choose_parts()
         if self.average is not None:
             self.average.set_weights(self.network.get_weights())
         self.xla = has_gpu() if xla is None else xla
-        self._graph = self._make_graph()
+        self._make_graph()
+
+    @property
+    def model(self) -> keras.Model:
+        """The network to denoise with: the averaged one, where there is one."""
+        return self.average if self.average is not None else self.network
+
+    def initialize(self, weights: list[np.ndarray]) -> None:
+        """Starts with these weights, as `network.get_weights()` has them, instead of fresh ones."""
+        self.network.set_weights(weights)
+        if self.average is not None:
+            self.average.set_weights(weights)
+
+    def distribute(self, batches: Iterable[Tensor]) -> Iterator[Any]:
+        """Shares out this process' rows of the global batches over its devices."""
+        shares = map(self._share, batches)
+        if not has_gpu():
+            return shares
+        # Asks for each while the one before it is computed on: it is copied meanwhile.
+        return (share for share, _ in itertools.pairwise(itertools.chain(shares, [None])))
 
     def train_step(self, batch: Tensor, stop: Tensor = False) -> dict[str, Tensor]:
         """Takes one step.
@@ -188,23 +176,37 @@ class Trainer:
         """Returns the graph of a step, a `ConcreteFunction` of a batch like this one."""
         return self._graph.get_concrete_function(batch)
 
-    def _make_graph(self) -> Callable[..., dict[str, Tensor]]:
+    def _make_graph(self) -> None:
         # What several devices exchange cannot be compiled; their gradients are, then.
         alone = self._replicas == 1
+        self._compiled = self._loss_and_gradients
         if self.xla and not alone:
             self._compiled = tf.function(self._loss_and_gradients, jit_compile=True)
-        else:
-            self._compiled = self._loss_and_gradients
-        return tf.function(self._train_step, jit_compile=True if self.xla and alone else None)
+        self._graph = tf.function(
+            self._train_step, jit_compile=True if self.xla and alone else None
+        )
+
+    def _choose_parts(self) -> int:
+        if has_gpu():
+            return 1
+        # What a pass keeps for its gradient: the output of each convolution, at every pixel.
+        outputs = sum(v.shape[-1] for v in self.network.trainable_variables if v.ndim == 4)
+        value_bytes = tf.as_dtype(self.network.compute_dtype).size
+        row_bytes = _PASSES * outputs * self.recipe.patch_size**2 * value_bytes
+        fit = max(1, _FEATURE_BYTES // row_bytes)
+        return next(n for n in self._divisors() if self._rows // n <= fit)
+
+    def _divisors(self) -> Iterator[int]:
+        """Into how many equal parts a device's share of a batch can be split."""
+        return (n for n in range(1, self._rows + 1) if self._rows % n == 0)
 
     def _split_further(self, error: Exception) -> None:
-        rows = self.recipe.batch_size // self._replicas
-        finer = [n for n in range(2 * self.accumulate, rows + 1) if rows % n == 0]
+        finer = next((n for n in self._divisors() if n >= 2 * self.accumulate), None)
         advice = (
             "Give train.py a smaller --patchsize or network, or --precision mixed_bfloat16; or see "
             f"what else is using the memory ({plain_reason(error)})"
         )
-        if not finer:
+        if finer is None:
             raise TrainingError(
                 f"There is not enough memory for one patch of {self.recipe.patch_size} pixels at a "
                 f"time. {advice}."
@@ -213,43 +215,22 @@ class Trainer:
             # The others wait for what this one was to send.
             raise TrainingError(
                 "This worker has not enough memory. Start train.py on all of them with "
-                f"--accumulate {finer[0]}. {advice}."
+                f"--accumulate {finer}. {advice}."
             ) from error
-        self.accumulate = finer[0]
-        self._graph = self._make_graph()
-
-    @property
-    def model(self) -> keras.Model:
-        """The network to denoise with: the averaged one, where there is one."""
-        return self.average if self.average is not None else self.network
-
-    def initialize(self, weights: list[np.ndarray]) -> None:
-        """Starts with these weights, as `network.get_weights()` has them, instead of fresh ones."""
-        self.network.set_weights(weights)
-        if self.average is not None:
-            self.average.set_weights(weights)
-
-    def distribute(self, batches: Iterable[Tensor]) -> Iterator[Any]:
-        """Shares batches out over the devices of this process.
-
-        Args:
-            batches: [N, P, P, C] each, this process' share of the global batches.
-        """
-        shares = map(self._share, batches)
-        return _one_ahead(shares) if has_gpu() else shares
+        self.accumulate = finer
+        self._make_graph()
 
     def _share(self, batch: Tensor) -> Any:
         """Puts a batch, or the parts of it, where it is computed on."""
         if self._replicas == 1:
             return tf.identity(batch) if has_gpu() else batch
-        rows = self.recipe.batch_size // self._replicas
         devices = self.strategy.extended.worker_devices
 
         def part(context: tf.distribute.experimental.ValueContext) -> Tensor:
             replica = context.replica_id_in_sync_group
-            first = replica * rows % batch.shape[0]
+            first = replica * self._rows % batch.shape[0]
             with tf.device(devices[replica % len(devices)]):
-                return tf.identity(batch[first : first + rows])
+                return tf.identity(batch[first : first + self._rows])
 
         # Not one of the strategy's own datasets, as they tune their buffers: to end one may take
         # 10 s, while the thread that does so sleeps.
@@ -264,9 +245,11 @@ class Trainer:
         # selected, not branched on, as the host would have to know which branch to go on with.
         good = bad == 0
         self.optimizer.good = good
-        self.strategy.run(self._apply, args=(gradients,))
+        variables = self.network.trainable_variables
+        self.strategy.run(lambda each: self.optimizer.apply(each, variables), args=(gradients,))
         self.optimizer.good = None
-        self._update_average(good)
+        if self.average is not None:
+            update_average(self.average, self.network, self._ema, self.step, good, self.strategy)
         # Not before it is known, or a step that runs out of memory would count.
         with tf.control_dependencies([good]):
             self.step.assign_add(1)
@@ -274,7 +257,7 @@ class Trainer:
             self.skipped.assign_add(skipped)
             self.skipped_in_row.assign((self.skipped_in_row + 1) * skipped)
             if self._scaled:
-                self._update_scale(good)
+                update_scale(self.loss_scale, self.step, good)
         return {
             **{name: self.strategy.reduce("MEAN", term, axis=None) for name, term in terms.items()},
             "learning_rate": learning_rate,
@@ -302,18 +285,17 @@ class Trainer:
         self, batch: Tensor, first: Tensor
     ) -> tuple[dict[str, Tensor], list[Tensor]]:
         """Of the rows of the global batch from `first` on; part by part."""
-        rows = batch.shape[0]
-        count = self.accumulate
-        part_rows = rows // count
+        rows, count = batch.shape[0], self.accumulate
+        batch_size = rows * self._replicas
         if self._augmentation is not None:
-            random = self._random(first, rows, rows * self._replicas, _AUGMENTS)
+            random = StepRandom(self._seed, self.step, batch_size, first, rows, _AUGMENTS)
             batch = self._augmentation(_unit(batch), random)
-        parts = tf.reshape(batch, (count, part_rows, *batch.shape[1:]))
+        parts = tf.reshape(batch, (count, rows // count, *batch.shape[1:]))
         variables = [variable.value for variable in self.network.trainable_variables]
 
         def accumulate(part: Tensor, terms: dict, gradients: list) -> tuple[Tensor, dict, list]:
             new_terms, new_gradients = self._backward(
-                parts[part], first + part * part_rows, rows * self._replicas, variables
+                parts[part], first + part * (rows // count), batch_size, variables
             )
             return (
                 part + 1,
@@ -324,22 +306,11 @@ class Trainer:
         terms = {name: tf.zeros(()) for name in ("total", *self._objective.TERMS)}
         state = (0, terms, [tf.zeros(variable.shape) for variable in variables])
         if count == 1:
-            _, terms, gradients = accumulate(*state)
-        else:
-            # One after the other, or the memory of all would be taken at once.
-            _, terms, gradients = tf.while_loop(
-                lambda part, *_: part < count, accumulate, state, parallel_iterations=1
-            )
-        return terms, gradients
-
-    def _clip(self, gradients: list[Tensor]) -> list[Tensor]:
-        """Scales this replica's share, so that the sum of all shares is no longer than allowed."""
-        total = gradients
-        if self._replicas > 1:
-            total = tf.distribute.get_replica_context().all_reduce("SUM", gradients)
-        longest = self.recipe.clip_norm
-        scale = longest / tf.maximum(tf.linalg.global_norm(total), longest)
-        return [gradient * scale for gradient in gradients]
+            return accumulate(*state)[1:]
+        # One after the other, or the memory of all would be taken at once.
+        return tf.while_loop(
+            lambda part, *_: part < count, accumulate, state, parallel_iterations=1
+        )[1:]
 
     def _backward(
         self, batch: Tensor, first: Tensor, batch_size: int, variables: list[tf.Variable]
@@ -358,52 +329,29 @@ class Trainer:
             gradients = [gradient / self.loss_scale for gradient in gradients]
         return terms, gradients
 
-    def _random(self, first: Tensor, rows: int, batch_size: int, first_draw: int = 0) -> StepRandom:
-        """The random numbers of some rows, from `first` on, of a global batch of that size."""
-        return StepRandom(self._seed, self.step, batch_size, first, rows, first_draw)
+    def _random(self, first: Tensor, rows: int, batch_size: int) -> StepRandom:
+        """The objective's random numbers, of some rows of the global batch."""
+        return StepRandom(self._seed, self.step, batch_size, first, rows)
 
-    def _choose_parts(self, rows: int) -> int:
-        if has_gpu():
-            return 1
-        # What a pass keeps for its gradient: the output of each convolution, at every pixel.
-        outputs = sum(v.shape[-1] for v in self.network.trainable_variables if v.ndim == 4)
-        value_bytes = tf.as_dtype(self.network.compute_dtype).size
-        row_bytes = _PASSES * outputs * self.recipe.patch_size**2 * value_bytes
-        fit = max(1, _FEATURE_BYTES // row_bytes)
-        return next(n for n in range(1, rows + 1) if rows % n == 0 and rows // n <= fit)
-
-    def _update_scale(self, good: Tensor) -> None:
-        """Halves the scale after an overflow, and doubles it now and then, up to the first."""
-        grow = self.step % _SCALE_INTERVAL == 0
-        factor = tf.where(good, tf.where(grow, 2.0, 1.0), 0.5)
-        self.loss_scale.assign(tf.clip_by_value(self.loss_scale * factor, 1.0, _FIRST_SCALE))
-
-    def _apply(self, gradients: list[Tensor]) -> None:
-        self.optimizer.apply(gradients, self.network.trainable_variables)
-
-    def _update_average(self, good: Tensor) -> None:
-        if self.average is None:
-            return
-        step = tf.cast(self.step, tf.float32)
-        share = 1.0 - tf.minimum(self._ema, (1.0 + step) / (10.0 + step))
-        share = tf.where(good, share, 0.0)
-
-        def approach(average: tf.Variable, weight: tf.Variable) -> None:
-            average.assign_add(share * (weight - average))
-
-        pairs = zip(self.average.trainable_variables, self.network.trainable_variables, strict=True)
-        for average, weight in pairs:
-            self.strategy.extended.update(
-                average.value, approach, args=(weight.value,), group=False
-            )
+    def _clip(self, gradients: list[Tensor]) -> list[Tensor]:
+        """Scales this replica's share, so that the sum of all shares is no longer than allowed."""
+        total = gradients
+        if self._replicas > 1:
+            total = tf.distribute.get_replica_context().all_reduce("SUM", gradients)
+        longest = self.recipe.clip_norm
+        scale = longest / tf.maximum(tf.linalg.global_norm(total), longest)
+        return [gradient * scale for gradient in gradients]
 
 
-def _one_ahead(shares: Iterator[Any]) -> Iterator[Any]:
-    """Asks for each one while the one before it is computed on: it is copied meanwhile."""
-    waiting = collections.deque(itertools.islice(shares, 1))
-    while waiting:
-        waiting.extend(itertools.islice(shares, 1))
-        yield waiting.popleft()
+@contextlib.contextmanager
+def _initial_weights_from(seed: int) -> Iterator[None]:
+    """Has Keras' initializers, which draw their seeds from Python's `random`, begin at a seed."""
+    state = python_random.getstate()
+    python_random.seed(seed)
+    try:
+        yield
+    finally:
+        python_random.setstate(state)
 
 
 def _unit(batch: Tensor) -> Tensor:

@@ -1,5 +1,9 @@
+import dataclasses
 import errno
+import json
+import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,7 +11,7 @@ import tensorflow as tf
 
 from cbsn.errors import ConfigError, ModelError, TrainingError
 from cbsn.files import write_checksums
-from cbsn.training.checkpoints import KEEP, Checkpoints
+from cbsn.training.checkpoints import KEEP, Checkpoints, lock_run, open_run
 from cbsn.training.trainer import Trainer
 
 
@@ -102,8 +106,16 @@ def _flip(path):
     path.write_bytes(data)
 
 
-@pytest.mark.parametrize("damage", [_cut, _flip, lambda path: path.unlink()])
-@pytest.mark.parametrize("name", ["state.index", "state.data-00000-of-00001", "SHA256SUMS"])
+@pytest.mark.parametrize(
+    ("damage", "name"),
+    [
+        (_cut, "state.index"),
+        (_flip, "state.data-00000-of-00001"),
+        (Path.unlink, "state.data-00000-of-00001"),
+        (_flip, "SHA256SUMS"),
+        (Path.unlink, "SHA256SUMS"),
+    ],
+)
 def test_a_damaged_checkpoint_is_told_and_the_one_before_it_used(
     recipe, two_saved, damage, name, capsys
 ):
@@ -144,8 +156,10 @@ def test_damaged_checkpoints_do_not_start_a_run_anew(recipe, two_saved):
         Checkpoints(two_saved, Trainer(recipe)).restore()
 
 
-@pytest.mark.parametrize("damage", [_cut, _flip])
-@pytest.mark.parametrize("name", ["state.index", "state.data-00000-of-00001"])
+@pytest.mark.parametrize(
+    ("damage", "name"),
+    [(_cut, "state.index"), (_flip, "state.index"), (_cut, "state.data-00000-of-00001")],
+)
 def test_damage_with_the_right_checksum_is_told_too(recipe, two_saved, damage, name, capsys):
     folder = two_saved / "checkpoints/step-10"
     damage(folder / name)
@@ -218,3 +232,107 @@ def test_a_run_of_an_earlier_version_is_not_started_anew(recipe, tmp_path):
     tf.train.CheckpointManager(older, str(tmp_path / "checkpoints"), 3).save(5)
     with pytest.raises(ConfigError, match=r"by an earlier version.*--no-resume"):
         Checkpoints(tmp_path, Trainer(recipe)).restore()
+
+
+def _open(folder, recipe, average, **options):
+    open_run(folder, {**recipe.to_dict(), "average": average}, **options)
+
+
+def test_a_run_is_opened_again(recipe, tmp_path, capsys):
+    _open(tmp_path / "a", recipe, False)
+    _open(tmp_path / "a", recipe, False)
+    assert capsys.readouterr().out == ""
+    _open(tmp_path / "a", recipe.lasting(10), False)
+    assert "another max_steps: 500000 → 10" in capsys.readouterr().out
+    assert json.loads((tmp_path / "a/run.json").read_text())["max_steps"] == 10
+
+
+@pytest.mark.parametrize("change", ["network_config", "average"])
+def test_another_network_cannot_go_on(recipe, tmp_path, change):
+    _open(tmp_path / "a", recipe, False)
+    other = dataclasses.replace(recipe, network_config={"filters": 8, "num_modules": 1})
+    with pytest.raises(ConfigError, match=rf"started with {change}=.*--no-resume"):
+        if change == "average":
+            _open(tmp_path / "a", recipe, True)
+        else:
+            _open(tmp_path / "a", other, False)
+
+
+def test_starting_over_deletes_nothing(recipe, tmp_path, capsys):
+    for number in range(3):
+        _open(tmp_path / "a", recipe, False, resume=False)
+        (tmp_path / "a" / "mark").write_text(str(number))
+    assert [(tmp_path / name / "mark").read_text() for name in ("a.1", "a.2", "a")] == [*"012"]
+    assert "kept as" in capsys.readouterr().err
+
+
+def test_a_damaged_run_file_is_named(recipe, tmp_path):
+    _open(tmp_path / "a", recipe, False)
+    (tmp_path / "a/run.json").write_text("{")
+    with pytest.raises(ConfigError, match=r"run\.json cannot be read.*--no-resume"):
+        _open(tmp_path / "a", recipe, False)
+
+
+def test_what_a_killed_process_left_is_cleared_away(recipe, tmp_path):
+    run = tmp_path / "a"
+    for name in (".last", "checkpoints/.step-7"):
+        (run / f"{name}.0a1b2c3d").mkdir(parents=True)
+    # Killed between the two renames that replace a folder.
+    (run / "checkpoints/.step-5.0a1b2c3d.old/step-5").mkdir(parents=True)
+    _open(run, recipe, False)
+    left = {str(path.relative_to(run)) for path in run.rglob("*")}
+    assert left == {"run.json", "checkpoints", "checkpoints/step-5"}
+
+
+def test_names_may_be_as_long_as_the_system_has_them(recipe, tmp_path):
+    run = tmp_path / ("n" * 255)
+    for _ in range(2):
+        with lock_run(run):
+            _open(run, recipe, False, resume=False)
+    assert len([path for path in tmp_path.iterdir() if path.is_dir()]) == 2
+
+
+@pytest.mark.slow
+def test_a_run_is_locked_by_one_process_at_a_time(tmp_path, run_python):
+    take = """
+        from pathlib import Path
+        from cbsn.errors import ConfigError
+        from cbsn.training.checkpoints import lock_run
+        try:
+            with lock_run(Path("runs/a")):
+                pass
+        except ConfigError as error:
+            print(error)
+    """
+    with lock_run(tmp_path / "runs/a"):
+        refused = run_python(take).stdout
+        assert f"runs/a is being trained by process {os.getpid()} on " in refused
+        with lock_run(tmp_path / "runs/b"):
+            pass
+    with lock_run(tmp_path / "runs/a"):
+        pass
+
+
+@pytest.mark.slow
+def test_a_dead_process_holds_no_lock(tmp_path, run_python):
+    killed = run_python(
+        """
+        import os, signal
+        from pathlib import Path
+        from cbsn.training.checkpoints import lock_run
+        with lock_run(Path("runs/a")):
+            os.kill(os.getpid(), signal.SIGKILL)
+        """
+    )
+    assert killed.returncode == -9
+    with lock_run(tmp_path / "runs/a"):
+        pass
+
+
+def test_a_folder_that_cannot_be_made_is_an_error(tmp_path):
+    (tmp_path / "file").write_text("")
+    with (
+        pytest.raises(ConfigError, match=r"cannot be locked.*--checkpoints"),
+        lock_run(tmp_path / "file/a"),
+    ):
+        pass

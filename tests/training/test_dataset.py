@@ -1,12 +1,18 @@
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
+from scipy.ndimage import uniform_filter
 
-from cbsn.data.records import RecordWriter
-from cbsn.errors import DataError
-from cbsn.training.dataset import is_gray, open_records
+from cbsn.data.records import PatchRecords, RecordWriter
+from cbsn.errors import ConfigError, DataError
+from cbsn.noise.synthetic import Noise
+from cbsn.recipes import RECIPES
+from cbsn.training.dataset import choose_strides, is_gray, open_records, without_auto
+from cbsn.training.options import DataOptions
 
 
 @pytest.fixture
@@ -19,64 +25,68 @@ def photos(tmp_path, monkeypatch, random):
     return tmp_path / "photos"
 
 
+def _open(dataset, convert=True, **options):
+    return open_records(DataOptions(dataset=str(dataset), **options), convert=convert)
+
+
 @pytest.mark.parametrize("pattern", ["photos", "photos/*.png"])
 def test_pictures_are_prepared_once(photos, pattern, tmp_path, capsys):
-    assert len(open_records(pattern, tmp_path)) == 4
+    assert len(_open(pattern)) == 4
     assert "already done: 0" in capsys.readouterr().out
-    assert len(open_records(pattern, tmp_path)) == 4
+    assert len(_open(pattern)) == 4
     assert "already done: 2" in capsys.readouterr().out
 
 
 def test_broken_pictures_are_named_and_the_rest_is_used(photos, tmp_path, capsys):
     (photos / "broken.png").write_bytes(b"no picture")
-    assert len(open_records("photos", tmp_path)) == 4
+    assert len(_open("photos")) == 4
     assert "broken.png" in capsys.readouterr().err
 
 
 def test_prepared_folder_and_record_file(photos, tmp_path):
-    first = open_records("photos", tmp_path)
-    assert len(open_records(str(tmp_path / "dataset/photos256"), tmp_path)) == 4
-    np.testing.assert_array_equal(open_records("dataset/photos256", tmp_path)[2], first[2])
+    first = _open("photos")
+    assert len(_open(str(tmp_path / "dataset/photos256"))) == 4
+    np.testing.assert_array_equal(_open("dataset/photos256")[2], first[2])
 
 
 @pytest.mark.parametrize("name", ["SIDD", "dnd"])
 def test_the_authors_files_by_name(tmp_path, name):
     with RecordWriter(tmp_path / f"{name.upper()}256.tfrecords") as writer:
         writer.write(np.zeros((256, 256, 3), "uint8"))
-    assert len(open_records(name, tmp_path)) == 1
+    assert len(_open(name, source=tmp_path)) == 1
 
 
 def test_an_unprepared_benchmark_says_how(tmp_path):
     with pytest.raises(DataError, match=r"prepare_dataset\.py --dataset SIDD --source"):
-        open_records("SIDD", tmp_path)
+        _open("SIDD", source=tmp_path)
 
 
 def test_nothing_there_is_an_error(tmp_path):
     with pytest.raises(DataError, match="nowhere"):
-        open_records(str(tmp_path / "nowhere"), tmp_path)
+        _open(str(tmp_path / "nowhere"))
 
 
 def test_another_process_only_reads(photos, tmp_path, capsys):
     with pytest.raises(DataError, match="photos256"):
-        open_records("photos", tmp_path, convert=False)
-    first = open_records("photos", tmp_path)
+        _open("photos", convert=False)
+    first = _open("photos")
     before = {path: path.stat().st_mtime_ns for path in Path("dataset/photos256").iterdir()}
     capsys.readouterr()
-    np.testing.assert_array_equal(open_records("photos", tmp_path, convert=False)[3], first[3])
+    np.testing.assert_array_equal(_open("photos", convert=False)[3], first[3])
     assert {p: p.stat().st_mtime_ns for p in Path("dataset/photos256").iterdir()} == before
     assert capsys.readouterr().out == ""
 
 
 def test_gray_is_told_by_the_patches(photos, tmp_path):
-    assert not is_gray(open_records("photos", tmp_path))
+    assert not is_gray(_open("photos"))
     for i, path in enumerate(sorted(photos.iterdir())):
         Image.open(path).convert("L").save(tmp_path / f"{i}.gray.png")
-    gray = open_records(str(tmp_path / "*.gray.png"), tmp_path)
+    gray = _open(str(tmp_path / "*.gray.png"))
     assert is_gray(gray)
     (tmp_path / "negative").mkdir()
     for path in tmp_path.glob("*.gray.png"):
         Image.fromarray(255 - np.asarray(Image.open(path))).save(tmp_path / "negative" / path.name)
-    shots = open_records(str(tmp_path / "*.gray.png"), tmp_path, second_shots="negative")
+    shots = _open(str(tmp_path / "*.gray.png"), second_shots="negative")
     assert (shots[0][..., 0] != shots[0][..., 3]).any()
     assert is_gray(shots)
 
@@ -86,6 +96,119 @@ def test_second_shots_are_prepared_and_paired(photos, tmp_path):
     second.mkdir()
     for path in photos.iterdir():
         Image.fromarray(255 - np.asarray(Image.open(path))).save(second / path.name)
-    records = open_records("photos", tmp_path, second_shots="second")
+    records = _open("photos", second_shots="second")
     assert len(records) == 4
     assert (records[0].astype(int).reshape(256, 256, 2, 3).sum(axis=2) == 255).all()
+
+
+AUTO = {"stride_b": "auto"}
+
+
+def _smooth_patches():
+    """Eight patches of slow gradients."""
+    y, x = np.mgrid[0:256, 0:256] / 256
+    for i in range(8):
+        ramp = 100 + 40 * (x * np.cos(i) + y * np.sin(i))
+        yield np.stack([ramp, ramp[::-1], ramp[:, ::-1]], axis=-1)
+
+
+def _write(path, patches):
+    with RecordWriter(path) as writer:
+        for patch in patches:
+            writer.write(np.clip(np.rint(patch), 0, 255).astype("uint8"))
+    return PatchRecords.open(path)
+
+
+@pytest.fixture(scope="module")
+def blurred(tmp_path_factory):
+    """Noise that is the mean of 4 × 4 independent pixels: gone at a distance of 4."""
+    random = np.random.default_rng(0)
+    patches = [
+        patch + 40 * uniform_filter(random.normal(size=patch.shape), (4, 4, 1))
+        for patch in _smooth_patches()
+    ]
+    return _write(tmp_path_factory.mktemp("blurred") / "blurred.tfrecords", patches)
+
+
+@pytest.fixture
+def clean(tmp_path):
+    return _write(tmp_path / "clean.tfrecords", _smooth_patches())
+
+
+def _chosen(records, recipe="cbsn", changes=AUTO, noise=None, gray=False):
+    return choose_strides(recipe, changes, records, noise, gray)
+
+
+def test_correlated_noise(blurred):
+    changes, lines = _chosen(blurred)
+    assert changes == {"stride_b": 4, "stride_i": 2}
+    assert lines and all(isinstance(line, str) for line in lines)
+
+
+def test_white_noise_is_added_as_in_training(clean):
+    changes, _ = _chosen(clean, noise=Noise("gaussian", sigma=(25, 25)))
+    assert changes == {"stride_b": 1, "stride_i": 1}
+
+
+def test_what_is_given_stays(blurred):
+    changes, _ = _chosen(blurred, changes={**AUTO, "stride_i": 1, "filters": 4})
+    assert changes == {"stride_b": 4, "stride_i": 1, "filters": 4}
+
+
+def test_recipes_without_stride_i(blurred):
+    assert _chosen(blurred, "apbsn")[0] == {"stride_b": 4}
+
+
+def test_the_next_stride_that_divides_the_patch(blurred):
+    changes, lines = _chosen(blurred, changes={**AUTO, "patch_size": 90})
+    assert changes["stride_b"] == 5
+    assert lines[-1] == "4 does not divide the patches evenly, so it is 5."
+    with pytest.raises(ConfigError, match="multiple of"):
+        _chosen(blurred, changes={**AUTO, "patch_size": 22})
+
+
+def test_gray_patches_count_once(tmp_path, random):
+    patches = [
+        np.repeat(patch[..., :1] + random.normal(0, 20, (256, 256, 1)), 3, axis=-1)
+        for patch in _smooth_patches()
+    ]
+    changes, _ = _chosen(_write(tmp_path / "gray.tfrecords", patches), gray=True)
+    assert changes == {"stride_b": 1, "stride_i": 1}
+
+
+def test_patches_that_show_no_noise(tmp_path):
+    texture = np.random.default_rng(0).integers(0, 2, (256, 256, 3)) * 255
+    records = _write(tmp_path / "saturated.tfrecords", [texture])
+    with pytest.raises(DataError, match=r"Or say the stride, such as --stride_b 5\.$"):
+        _chosen(records)
+
+
+def test_other_recipes_have_none():
+    for name, recipe in RECIPES.items():
+        if "stride_b" in recipe.objective_config:
+            assert without_auto(name, AUTO) == {"stride_b": None}
+        else:
+            with pytest.raises(ConfigError, match=f"{name}.*omit --stride_b"):
+                without_auto(name, AUTO)
+    assert without_auto("cbsn", {"stride_b": 3}) == {"stride_b": 3}
+
+
+def test_a_wider_picture_has_the_patches_made_anew(photos, capsys):
+    assert _open("photos").dtype == "uint8"
+    tifffile.imwrite("photos/deep.tif", np.full((30, 30), 60000, "uint16"))
+    assert _open("photos").dtype == "uint16"
+    assert "uint16 from 3 of 3 images" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("copied", [False, True])
+def test_one_folder_for_both_shots_is_refused(photos, copied):
+    second = shutil.copytree("photos", "copy") if copied else "photos"
+    with pytest.raises(DataError, match="The second shots are the first ones"):
+        _open("photos", second_shots=second)
+
+
+def test_second_shots_of_other_names_are_refused(photos):
+    Path("second").mkdir()
+    Image.new("RGB", (64, 64)).save("second/other.png")
+    with pytest.raises(DataError, match="Each picture needs a second shot"):
+        _open("photos", second_shots="second")

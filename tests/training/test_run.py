@@ -1,333 +1,241 @@
 import json
 import os
-import re
-import shutil
-import signal
+import shlex
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
+from scipy.ndimage import uniform_filter
 
 from cbsn.data.picture_pairs import PicturePairs
 from cbsn.data.records import RecordWriter
-from cbsn.errors import ConfigError, DataError, TrainingError, TrainingStopped
+from cbsn.errors import ConfigError, TrainingStopped
+from cbsn.inference.denoiser import Denoiser
+from cbsn.inference.options import DenoiseOptions
 from cbsn.models.loading import load_model
 from cbsn.noise.synthetic import Noise
+from cbsn.training.distillation import with_low_frequencies
+from cbsn.training.distribution import Workers
+from cbsn.training.loop import validate
 from cbsn.training.options import RunOptions
-from cbsn.training.run import train
-from cbsn.training.trainer import Trainer
+from cbsn.training.run import resolve, train
 
-TINY = {"filters": 4, "num_modules": 1, "patch_size": 20, "batch_size": 2, "max_steps": 6}
-UNET = {"filters": 4, "depth": 1, "patch_size": 20, "batch_size": 2, "max_steps": 6}
+TINY = {"filters": 4, "num_modules": 1, "patch_size": 20, "batch_size": 2, "max_steps": 2}
+UNET = {"filters": 4, "depth": 1, "patch_size": 20, "batch_size": 2, "max_steps": 2}
 """Settings of `dil-unet`, for what is the same with any network: traced in half the time."""
 
-
-@pytest.fixture(scope="module")
-def finished(patches, tmp_path_factory):
-    """The folder of a run that came to its end; not to be changed."""
-    runs = tmp_path_factory.mktemp("runs")
-    return train("cbsn", TINY, RunOptions(name="a", dataset=str(patches), checkpoints=runs))
+OWN_NOISE = {"filters": 4, "depth": 1, "patch_size": 32, "batch_size": 4, "max_steps": 3}
 
 
 def _weights(folder):
     return load_model(folder / "last")[1].get_weights()
 
 
-def _signal_at(monkeypatch, step, number):
-    """Sends this process a signal while a step is being prepared."""
-    calls = []
-
-    def next_with_signal(batches):
-        calls.append(None)
-        if len(calls) == step:
-            os.kill(os.getpid(), number)
-        return batches.__next__()
-
-    monkeypatch.setattr("cbsn.training.loop.next", next_with_signal, raising=False)
-
-
-@pytest.mark.parametrize(("ema", "number"), [(0.0, signal.SIGINT), (0.9, signal.SIGTERM)])
-def test_interrupted_and_resumed_equals_uninterrupted(
-    finished, options, ema, number, monkeypatch, capsys
-):
-    whole = train("cbsn", TINY, RunOptions(name="whole", ema=ema, **options)) if ema else finished
-    handlers = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
-    _signal_at(monkeypatch, 4, number)
-    with pytest.raises(TrainingStopped, match=rf"{number.name} stopped the run.*at step 4"):
-        train("cbsn", TINY, RunOptions(name="parts", ema=ema, **options))
-    monkeypatch.undo()
-    assert handlers == [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
-    parts = train("cbsn", TINY, RunOptions(name="parts", ema=ema, **options))
-    assert "steps 4 to 6" in capsys.readouterr().out
-    for a, b in zip(_weights(whole), _weights(parts), strict=True):
-        np.testing.assert_array_equal(a, b)
-
-
-def test_a_signal_in_the_last_step_does_not_matter(options, monkeypatch):
-    _signal_at(monkeypatch, 6, signal.SIGTERM)
-    train("dil-unet", UNET, RunOptions(name="a", **options))
-
-
-def test_a_checkpoint_is_never_old(options, monkeypatch):
-    monkeypatch.setattr("cbsn.training.loop._SAVE_SECONDS", -1.0)
-    folder = train("dil-unet", UNET, RunOptions(name="a", **options))
-    assert {path.name for path in (folder / "checkpoints").iterdir()} == {
-        "step-4",
-        "step-5",
-        "step-6",
-    }
+def _facts(folder):
+    return json.loads((folder / "run.json").read_text())
 
 
 @pytest.fixture
-def pairs(tmp_path, random):
-    """Flags for three pairs to validate on."""
-    for kind in ("noisy", "clean"):
-        (tmp_path / kind).mkdir()
-        for i in range(3):
-            pixels = random.integers(0, 256, (30, 30, 3)).astype("uint8")
-            Image.fromarray(pixels).save(tmp_path / kind / f"{i}.png")
-    return {"val_noisy": str(tmp_path / "noisy"), "val_clean": str(tmp_path / "clean")}
+def settings(options):
+    """Resolves the settings of a run in this process alone."""
+
+    def begin(recipe, changes, **given):
+        run = RunOptions(name="a", **{**options, **given})
+        return resolve(recipe, changes, run, Workers(tf.distribute.get_strategy()))
+
+    return begin
 
 
-@pytest.mark.parametrize("step", [2, pytest.param(6, marks=pytest.mark.slow)])
-def test_a_validation_cut_short_is_made_up_for(options, pairs, step, monkeypatch):
-    every = {"val_every": 2, "save_every": 1, **pairs, **options}
-    whole = train("dil-unet", UNET, RunOptions(name="whole", **every))
-
-    read = PicturePairs.__iter__
-    calls = []
-
-    def read_until_told(self):
-        calls.append(None)
-        for i, pair in enumerate(read(self)):
-            if len(calls) == step // 2 and i == 1:
-                os.kill(os.getpid(), signal.SIGTERM)
-            yield pair
-
-    monkeypatch.setattr(PicturePairs, "__iter__", read_until_told)
-    monkeypatch.setattr(PicturePairs, "check", lambda self: None)  # reads them, too
-    with pytest.raises(TrainingStopped, match=f"at step {step}"):
-        train("dil-unet", UNET, RunOptions(name="parts", **every))
-    parts = train("dil-unet", UNET, RunOptions(name="parts", **every))
-    assert len(calls) == 4
-    train("dil-unet", UNET, RunOptions(name="parts", **every))
-    assert len(calls) == 4
-    for name in ("best", "last"):
-        facts = [json.loads((f / name / "recipe.json").read_text()) for f in (whole, parts)]
-        assert facts[0]["training"] == facts[1]["training"]
-
-
-def test_metrics_go_on_as_if_the_run_had_never_stopped(options, pairs, monkeypatch):
-    flags = {"print_every": 2, "val_every": 4, "save_every": 3, **pairs, **options}
-    _signal_at(monkeypatch, 5, signal.SIGTERM)
-    with pytest.raises(TrainingStopped):
-        train("dil-unet", UNET, RunOptions(name="a", **flags))
-    monkeypatch.undo()
-    shutil.rmtree(options["checkpoints"] / "a/checkpoints/step-5")
-    folder = train("dil-unet", UNET, RunOptions(name="a", **flags))
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines] == [2, 4, 6]
-    assert ["validation_psnr" in line for line in lines] == [False, True, True]
-    names = ("total", "blind", "self", "invariance", "learning_rate", "steps_per_second")
-    for name in (*names, "skipped_steps", "bad_records", "peak_memory_gib"):
-        assert all(np.isfinite(line[name]) for line in lines), name
-
-
-@pytest.fixture
-def poisoned(tmp_path, random):
-    """Patches of which every second one is not finite."""
-    path = tmp_path / "poisoned.tfrecords"
-    with RecordWriter(path) as writer:
-        for i in range(4):
-            writer.write(np.full((256, 256, 3), np.nan if i % 2 else 0.5, "float32"))
-    return {"dataset": str(path), "checkpoints": tmp_path / "runs"}
-
-
-@pytest.fixture(params=[False, True], ids=["at-once", "some-at-a-time"])
-def looks_later(request, monkeypatch):
-    """Whether the loop gives the device some steps before it looks at them, as it does a GPU."""
-    monkeypatch.setattr("cbsn.training.loop.has_gpu", lambda: request.param)
-    return request.param
-
-
-def test_bad_steps_change_nothing_and_are_counted(poisoned, looks_later, capsys):
-    one = {**UNET, "batch_size": 1, "max_steps": 8}
-    every = 8 if looks_later else 1
-    folder = train("dil-unet", one, RunOptions(name="a", print_every=every, **poisoned))
-    out = capsys.readouterr().out
-    told = [int(n) for n in re.findall(r"step (\d+): .* not finite, nothing changed", out)]
-    assert len(told) == 4 and told == sorted(set(told))
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines] == [*range(every, 9, every)]
-    assert lines[-1]["skipped_steps"] == 4
-    bad = [line["step"] for line in lines if line["total"] is None]
-    assert bad == [step for step in told if step % every == 0]
-    assert all(np.isfinite(weight).all() for weight in _weights(folder))
-
-
-def test_too_many_bad_steps_in_a_row_end_the_run(poisoned, looks_later):
-    all_four = {**UNET, "batch_size": 4}
-    options = RunOptions(name="a", max_bad_steps=3, **poisoned)
-    with pytest.raises(TrainingError) as error:
-        train("dil-unet", all_four, options)
-    message = str(error.value)
-    assert "In 3 steps in a row, up to step 3" in message
-    for number in (1, 3):
-        assert f"record {number} of {poisoned['dataset']}, which holds" in message
-    assert f"record 0 of {poisoned['dataset']}" not in message
-    assert "There is no checkpoint yet" in message
-
-
-def test_out_of_memory_is_said_once_and_the_run_goes_on(options, monkeypatch, capsys):
-    step = Trainer._train_step
-
-    def hungry(self, batch, stop=False):
-        metrics = step(self, batch, stop)
-        if self.accumulate == 1:
-            petabytes = tf.fill([2**50 + tf.cast(self.step, tf.int64)], 0.0)
-            metrics["total"] += tf.reduce_sum(petabytes)
-        return metrics
-
-    monkeypatch.setattr(Trainer, "_train_step", hungry)
-    folder = train("dil-unet", UNET, RunOptions(name="a", **options))
-    out = capsys.readouterr().out
-    assert out.count("Out of memory: ") == 1
-    assert "in 2 parts, with the same results; --accumulate 2 does so from the start" in out
-    assert json.loads((folder / "last/recipe.json").read_text())["training"]["step"] == 6
-
-
-def test_what_was_trained_before_a_damaged_record_is_saved(options, monkeypatch):
-    def next_until_the_fourth(batches, calls=[]):  # noqa: B006, as it is to be kept
-        calls.append(None)
-        if len(calls) == 4:
-            raise DataError("Record 2 is damaged.")
-        return batches.__next__()
-
-    monkeypatch.setattr("cbsn.training.loop.next", next_until_the_fourth, raising=False)
-    with pytest.raises(DataError, match="Record 2"):
-        train("dil-unet", UNET, RunOptions(name="a", **options))
-    checkpoints = options["checkpoints"] / "a/checkpoints"
-    assert [path.name for path in checkpoints.iterdir()] == ["step-3"]
-
-
-def test_a_damaged_record_ends_the_run_or_is_skipped_and_told(options, tmp_path, capsys):
-    data = bytearray(Path(options["dataset"]).read_bytes())
-    data[len(data) // 2] ^= 1
-    (tmp_path / "patches.tfrecords").write_bytes(data)
-    options["dataset"] = str(tmp_path / "patches.tfrecords")
-    with pytest.raises(DataError, match=r"Record 2 of .*patches\.tfrecords is damaged"):
-        train("dil-unet", UNET, RunOptions(name="a", **options))
-    assert not (options["checkpoints"] / "a/checkpoints").exists()
-    folder = train("dil-unet", UNET, RunOptions(name="b", skip_bad_records=True, **options))
-    errors = capsys.readouterr().err
-    assert "skipped: Record 2 of" in errors
-    assert "Damaged records skipped so far: 1." in errors
-    line = json.loads((folder / "metrics.jsonl").read_text().splitlines()[-1])
-    assert line["bad_records"] == 1
-
-
-def test_a_finished_run_is_left_alone(finished, options, capsys):
-    shutil.copytree(finished, options["checkpoints"] / "a")
-    folder = train("cbsn", TINY, RunOptions(name="a", **options))
-    assert "steps 6 to 6" in capsys.readouterr().out
-    for a, b in zip(_weights(finished), _weights(folder), strict=True):
-        np.testing.assert_array_equal(a, b)
-
-
-def test_epochs_are_passes_over_the_patches(options, capsys):
-    changes = {key: value for key, value in UNET.items() if key != "max_steps"}
-    train("dil-unet", changes, RunOptions(name="a", epochs=2, **options))
-    # 5 patches in batches of 2 are 3 steps.
-    assert "steps 0 to 6" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("given", [{"epochs": 1}, {}])
-def test_recipes_may_be_counted_in_epochs(options, capsys, given):
-    small = {key: TINY[key] for key in ("filters", "num_modules", "patch_size", "batch_size")}
-    folder = train("apbsn", small, RunOptions(name="a", **given, **options))
-    epochs = given.get("epochs", 20)
-    assert f"steps 0 to {3 * epochs}" in capsys.readouterr().out
-    recipe = json.loads((folder / "last/recipe.json").read_text())["recipe"]
-    # 8 of 20 epochs, rounded up.
-    assert recipe["lr_decay_steps"] == -(-3 * epochs * 8 // 20)
-    assert recipe["denoise_stride"] == 2
-
-
-def test_both_lengths_are_refused(options):
-    with pytest.raises(ConfigError, match="--epochs 1 --maxiter 6"):
-        train("cbsn", TINY, RunOptions(name="a", epochs=1, **options))
-
-
-def test_unknown_precisions_are_refused(options):
-    with pytest.raises(ConfigError, match=r"--precision.*float64"):
-        train("cbsn", TINY, RunOptions(name="a", precision="float64", **options))
-
-
-def test_the_log_says_the_precision_and_why(options, capsys):
-    train("dil-unet", UNET, RunOptions(name="a", precision="float32", accumulate=2, **options))
-    line = "Precision float32: as asked for. Workers: 1, devices: 1, parts of a batch on each: 2."
-    assert line in capsys.readouterr().out
+@pytest.mark.parametrize(("recipe", "epochs"), [("dil-unet", 2), ("apbsn", 1), ("apbsn", 0)])
+def test_epochs_are_passes_over_the_patches(settings, recipe, epochs):
+    """Some recipes are counted in them; 5 patches in batches of 2 are 3 steps."""
+    size = UNET if recipe == "dil-unet" else TINY
+    changes = {key: value for key, value in size.items() if key != "max_steps"}
+    resolved = settings(recipe, changes, epochs=epochs).recipe
+    steps = 3 * (epochs or 20)
+    assert resolved.max_steps == steps
+    if recipe == "apbsn":
+        # 8 of 20 epochs, rounded up.
+        assert resolved.lr_decay_steps == -(-steps * 8 // 20)
+        assert resolved.denoise_stride == 2
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("changes", "change", "message"),
     [
-        ({"name": "a/b"}, "--name"),
-        ({"name": ".."}, "--name"),
-        ({"ema": 1.0}, "--ema"),
-        ({"val_noisy": "n"}, "give --val_clean along with --val_noisy"),
-        ({"val_clean": "n"}, "give --val_noisy along with --val_clean"),
-        ({"noise": Noise("gaussian", (5, 5)), "second_shots": "s"}, "--second_shots s"),
-        ({"teacher": ["a", "b"], "second_shots": "s"}, "--teacher a b --second_shots s"),
-        ({"own_noise": (1, 1)}, "of a --teacher.*Received: no --teacher"),
+        ({}, {"epochs": 1}, "--epochs 1 --maxiter 2"),
+        ({}, {"precision": "float64"}, r"--precision.*float64"),
         (
-            {"own_noise": (1, 1), "teacher": ["a"], "noise": Noise("gaussian", (5, 5))},
-            "in place of any other. Received: --noise: gaussian noise, σ 5",
+            {"patch_size": 300},
+            {},
+            r"python prepare_dataset\.py .*--patchsize 300 --out",
         ),
-        ({"seed": -1}, "--seed"),
-        ({"max_bad_steps": 0}, "--max_bad_steps"),
-        ({"save_every": -5}, "--save_every"),
+        ({}, {"white": 255.0}, "omit --white"),
     ],
 )
-def test_bad_options_name_the_flag(change, message):
+def test_what_does_not_fit_is_refused(options, changes, change, message):
     with pytest.raises(ConfigError, match=message):
-        RunOptions(**{"name": "a", "dataset": "d", **change})
+        train("dil-unet", {**UNET, **changes}, RunOptions(name="a", **{**options, **change}))
+    assert not options["checkpoints"].exists()
 
 
-def test_validation_with_noise_needs_clean_pictures_only(options, pairs, capsys):
-    """The clean side of the pairs; the same figures each time."""
-    lines = []
-    for name in ("a", "b"):
-        chosen = {
-            **options,
-            "noise": Noise.parse(None, "25", None),
-            "val_clean": pairs["val_clean"],
-        }
-        folder = train("dil-unet", UNET, RunOptions(name=name, val_every=3, **chosen))
-        lines.append([x for x in capsys.readouterr().out.splitlines() if "validation PSNR" in x])
-    assert len(lines[0]) == 2
-    assert lines[0] == lines[1]
-    assert json.loads((folder / "run.json").read_text())["noise"] == "gaussian noise, σ 25"
+def test_validation_with_noise_needs_clean_pictures_only(options, tmp_path, random, capsys):
+    """The clean side of the pairs."""
+    Image.fromarray(random.integers(0, 256, (30, 30, 3)).astype("uint8")).save(tmp_path / "a.png")
+    chosen = {**options, "noise": Noise.parse(None, "25", None)}
+    given = RunOptions(name="a", val_every=1, val_clean=str(tmp_path / "a.png"), **chosen)
+    folder = train("dil-unet", UNET, given)
+    assert capsys.readouterr().out.count("validation PSNR") == 2
+    assert _facts(folder)["noise"] == "gaussian noise, σ 25"
 
 
-def test_gray_pictures_get_a_gray_network(tmp_path, random, capsys):
+def test_gray_pictures_get_a_gray_network(settings, tmp_path, random):
     with RecordWriter(tmp_path / "gray.tfrecords") as writer:
-        for _ in range(3):
-            gray = random.integers(0, 256, (256, 256, 1)).astype("uint8")
-            writer.write(np.repeat(gray, 3, axis=-1))
-    options = {"dataset": str(tmp_path / "gray.tfrecords"), "checkpoints": tmp_path / "runs"}
-    for gray, channels in ((None, 1), (False, 3)):
-        folder = train("cbsn", TINY, RunOptions(name=f"run{channels}", gray=gray, **options))
-        assert f"channels {channels}" in capsys.readouterr().out
-        assert load_model(folder)[1].channels == channels
+        gray = random.integers(0, 256, (256, 256, 1)).astype("uint8")
+        writer.write(np.repeat(gray, 3, axis=-1))
+    for given, channels in ((None, 1), (True, 1), (False, 3)):
+        dataset = str(tmp_path / "gray.tfrecords")
+        recipe = settings("dil-unet", UNET, dataset=dataset, gray=given).recipe
+        assert recipe.network_config["channels"] == channels
+    assert settings("dil-unet", UNET).recipe.network_config["channels"] == 3
+    assert settings("dil-unet", UNET, gray=True).recipe.network_config["channels"] == 1
 
 
-def test_intervals_are_the_authors_in_proportion():
-    options = RunOptions(name="a", dataset="d")
-    assert options.intervals(500_000) == (1000, 10_000, 10_000)
-    assert options.intervals(50_000) == (100, 1000, 1000)
-    assert options.intervals(100) == (20, 200, 200)
-    given = RunOptions(name="a", dataset="d", print_every=1, val_every=2, save_every=3)
-    assert given.intervals(100) == (1, 2, 3)
+def test_strides_are_chosen_by_the_patches(settings, tmp_path, random):
+    slope = np.linspace(60, 180, 256)[:, None, None]
+    noise = random.normal(size=(8, 256, 256, 3))
+    patches = slope + 60 * uniform_filter(noise, (1, 3, 3, 1))
+    with RecordWriter(tmp_path / "patches.tfrecords") as writer:
+        for patch in patches:
+            writer.write(np.clip(np.rint(patch), 0, 255).astype("uint8"))
+    changes = {**TINY, "patch_size": 30, "stride_b": "auto"}
+    resolved = settings("cbsn", changes, dataset=str(tmp_path / "patches.tfrecords"))
+    assert resolved.recipe.objective_config["stride_b"] == 3
+    assert "--stride_b 3" in "".join(resolved.why_strides)
+
+
+def test_runs_of_any_name_and_the_command_that_is_printed(options, monkeypatch):
+    name = "a'b\n$x"
+    monkeypatch.setattr("builtins.print", lambda *args, **kwargs: lines.append(str(args[0])))
+    lines = []
+    given = RunOptions(name=name, precision="float32", accumulate=2, **options)
+    folder = train("dil-unet", UNET, given)
+    line = "Precision float32: as asked for. Workers: 1, devices: 1, parts of a batch on each: 2."
+    assert line in lines
+    command = shlex.split(lines[-1].removeprefix("Denoise with: "))
+    assert command[:4] == ["python", "infer.py", "--modelpath", str(folder)]
+    folder = train("dil-unet", UNET, RunOptions(name=name, resume=False, **options))
+    assert json.loads((folder / "run.json").read_text())["dataset"] == options["dataset"]
+    assert len([p for p in folder.parent.iterdir() if not p.name.startswith(".")]) == 2
+
+
+def test_pictures_of_any_name_are_trained_on(options, tmp_path, random, monkeypatch):
+    name = os.fsdecode(b"\xff\xfe")
+    monkeypatch.chdir(tmp_path)
+    Path(name).mkdir()
+    Image.fromarray(random.integers(0, 256, (64, 64, 3)).astype("uint8")).save(f"{name}/a.png")
+    options = {**options, "dataset": name, "val_clean": name, "val_noisy": name}
+    folder = train("dil-unet", UNET, RunOptions(name="a", **options))
+    assert _facts(folder)["dataset"] == name
+    assert "validation_psnr" in (folder / "metrics.jsonl").read_text()
+
+
+def test_damaged_run_files_are_named(options):
+    for content in ("[1]", "3", "[" * 10**5, '"a"', "\0"):
+        run = options["checkpoints"] / "a"
+        run.mkdir(parents=True, exist_ok=True)
+        (run / "run.json").write_text(content)
+        with pytest.raises(ConfigError, match=r"run\.json cannot be read"):
+            train("dil-unet", UNET, RunOptions(name="a", **options))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "change", "message"),
+    [
+        ("n2n-resunet", {}, "two noisy shots.*--second_shots FOLDER.*--noise_sigma"),
+        ("n2n-resunet", {"teacher": ["cbsn"]}, "two noisy shots.*omit --teacher"),
+        ("dil-unet", {"second_shots": "b"}, "takes one shot.*omit --second_shots"),
+        ("dil-unet", {"teacher": ["cbsn"]}, "takes one shot.*omit --teacher"),
+        ("distill", {}, "--teacher photo.*--second_shots FOLDER"),
+        ("distill", {"noise": Noise("gaussian", (5, 5))}, "--teacher photo.*--second_shots"),
+    ],
+)
+def test_shots_must_be_as_many_as_the_recipe_takes(options, recipe, change, message):
+    with pytest.raises(ConfigError, match=message):
+        train(recipe, {"max_steps": 2}, RunOptions(name="a", **{**options, **change}))
+
+
+@pytest.mark.slow
+def test_a_student_learns_what_its_teacher_does(options, tmp_path, model, capsys):
+    teacher = tmp_path / model
+    changes = {"filters": 8, "depth": 1, "patch_size": 32, "batch_size": 4, "learning_rate": 1e-2}
+    options = {**options, "precision": "float32", "teacher": [str(teacher)]}
+    folders = [
+        train("distill", {**changes, "max_steps": steps}, RunOptions(name=f"s{steps}", **options))
+        for steps in (1, 60)
+    ]
+    # The second run's teacher had nothing to do with the first's.
+    assert (folders[1] / "targets" / "00000.tfrecords").is_file()
+    noisy = np.random.default_rng(1).integers(0, 256, (64, 64, 3)).astype("uint8")
+    taught = Denoiser.load(teacher, DenoiseOptions(precision="float32", self_ensemble=True))(noisy)
+    taught = with_low_frequencies(noisy[None] / 255, taught[None] / 255)[0] * 255
+    errors = [
+        np.abs(Denoiser.load(folder, DenoiseOptions(precision="float32"))(noisy) - taught).mean()
+        for folder in folders
+    ]
+    assert errors[1] < 0.7 * errors[0]
+    capsys.readouterr()
+    # Which goes on from there on other terms, and does not forget what it knows.
+    again = train(
+        "distill",
+        {"patch_size": 32, "batch_size": 4, "learning_rate": 1e-5, "max_steps": 1},
+        RunOptions(name="again", init=str(folders[1]), **options),
+    )
+    assert "filters 8, depth 1" in capsys.readouterr().out
+    for ours, theirs in zip(_weights(again), _weights(folders[1]), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-4)
+
+
+def test_a_student_sees_its_teachers_pictures_with_their_own_noise(
+    options, tmp_path, model, capsys
+):
+    chosen = {**options, "teacher": [str(tmp_path / model)], "own_noise": (0.5, 2.0)}
+    run = train("distill", {**OWN_NOISE, "max_steps": 1}, RunOptions(name="a", **chosen))
+    noise = _facts(run)["noise"]
+    assert noise == "noise measured in 5 places, 0.5-2 times as strong"
+    assert f"sees the teacher's pictures with {noise}" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_their_own_noise_is_the_same_after_a_break(options, tmp_path, model, signal_at):
+    chosen = {**options, "teacher": [str(tmp_path / model)], "own_noise": (0.5, 2.0)}
+    whole = train("distill", OWN_NOISE, RunOptions(name="whole", **chosen))
+    signal_at(2)
+    with pytest.raises(TrainingStopped, match="at step 2"):
+        train("distill", OWN_NOISE, RunOptions(name="parts", **chosen))
+    signal_at(0)
+    parts = train("distill", OWN_NOISE, RunOptions(name="parts", **chosen))
+    for ours, theirs in zip(_weights(parts), _weights(whole), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.slow
+def test_two_shots_of_real_scenes(tmp_path, monkeypatch):
+    """Noisy and clean photographs stand in for two shots: what is common to both is learnt."""
+    shots = Path(__file__).resolve().parents[3] / "shared/data/cc15"
+    if not shots.is_dir():
+        pytest.skip("the photographs of shared/data/cc15 are not here")
+    monkeypatch.chdir(tmp_path)
+    for kind in ("noisy", "clean"):
+        Path(kind).mkdir()
+        for path in sorted((shots / kind).iterdir())[:2]:
+            Path(kind, path.name).symlink_to(path)
+    changes = {"filters": 8, "depth": 2, "patch_size": 32, "batch_size": 4, "max_steps": 200}
+    options = RunOptions(name="a", dataset="noisy", second_shots="clean", precision="float32")
+    folder = train("n2n-resunet", {**changes, "learning_rate": 2e-3}, options)
+    pairs = PicturePairs("noisy", "clean")
+    before, _ = validate(pairs, lambda noisy, white: noisy, stop=lambda: False)
+    after, _ = validate(pairs, Denoiser.load(folder), stop=lambda: False)
+    assert after > before + 0.05

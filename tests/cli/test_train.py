@@ -1,18 +1,33 @@
 """train.py as a user runs it, on pictures."""
 
 import json
+import shlex
+from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+import tifffile
 from PIL import Image
 
+from cbsn.data.manifest import Manifest
 from cbsn.models.folder import save_model
 from cbsn.noise.camera import simulate_camera
 from cbsn.recipes import customised
+from cbsn.training import dataset as dataset_module
 
 TINY = ("--channel", 4, "--block", 1, "--patchsize", 20, "--batchsize", 2, "--lr", "1e-3")
+SMALL = ("--recipe", "dil-unet", "--channel", 4, "--depth", 1, "--patchsize", 20)
+SMALL = (*SMALL, "--batchsize", 2, "--maxiter", 2)
+
+COUNTS = (
+    *("channel", "block", "attention", "depth", "patchsize", "batchsize", "maxiter", "epochs"),
+    *("lr_steps", "ramp_steps", "mask_cell", "stride_b", "stride_i", "denoise_stride", "seed"),
+    *("accumulate", "max_bad_steps", "cpu_devices", "val_images"),
+    *("print_every", "val_every", "save_every"),
+)
+NUMBERS = ("lr", "lmbda", "ema", "clip_norm", "white")
 
 
 @pytest.fixture
@@ -28,24 +43,30 @@ def photos(tmp_path):
     return tmp_path / "photos"
 
 
-def test_from_pictures_to_a_model_that_denoises(run_command, run_here, photos, tmp_path):
+def test_from_pictures_to_a_model_that_denoises(run_here, photos, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
     flags = (
-        *("--name", "run", "--dataset", photos / "noisy", *TINY, "--maxiter", 40),
+        *("--name", "run", "--dataset", photos / "noisy", *TINY, "--maxiter", 8),
         *("--val_noisy", photos / "noisy", "--val_clean", photos / "clean"),
-        *("--print_every", 10, "--val_every", 20, "--ema", 0.9),
+        *("--print_every", 4, "--val_every", 4, "--ema", 0.9),
     )
-    result = run_command("train.py", *flags)
+    result = run_here("train.py", *flags)
     assert result.returncode == 0, result.stderr
     assert "2 patches" not in result.stderr
     assert result.stdout.count("validation PSNR") == 2
-    assert "step 40: total " in result.stdout
+    assert "step 8: total " in result.stdout
     run = tmp_path / "checkpoints/run"
-    assert json.loads((run / "best/recipe.json").read_text())["training"]["step"] in (20, 40)
-    events = list((run / "events").glob("events.out.tfevents.*"))
-    assert len(events) == 1
+    assert json.loads((run / "best/recipe.json").read_text())["training"]["step"] in (4, 8)
+    assert len(list((run / "events").glob("events.out.tfevents.*"))) == 1
+    events = EventAccumulator(str(run / "events")).Reload()
+    tags = set(events.Tags()["tensors"])
+    assert {f"loss/{term}" for term in ("total", "blind", "self", "invariance")} <= tags
+    assert {"learning_rate", "steps_per_second", "validation/psnr", "validation/0"} <= tags
+    assert [event.step for event in events.Tensors("loss/total")] == [4, 8]
 
     result = run_here("train.py", *flags)
-    assert (result.returncode, "steps 40 to 40" in result.stdout) == (0, True)
+    assert (result.returncode, "steps 8 to 8" in result.stdout) == (0, True)
 
     result = run_here(
         "infer.py", "--modelpath", run, "--imagepath", photos / "noisy", "--savepath", "out"
@@ -69,6 +90,7 @@ def bright(tmp_path):
     return "bright"
 
 
+@pytest.mark.slow
 def test_self_similarity_from_pictures_to_a_denoised_one(run_here, photos, bright, tmp_path):
     result = run_here(
         "train.py",
@@ -100,21 +122,21 @@ def test_clean_gray_pictures_with_noise(run_here, photos, tmp_path):
         for path in (photos / "clean").iterdir():
             Image.open(path).convert("L").save(tmp_path / "data" / kind / path.name)
     flags = (
-        *("--recipe", "dil-unet", "--dataset", "data/train", "--noise_sigma", 25, "--epochs", 4),
+        *("--recipe", "dil-unet", "--dataset", "data/train", "--noise_sigma", 25, "--epochs", 2),
         *("--batch_size", 2, "--patch_size", 64, "--learning_rate", "1e-3", "--channel", 8),
         *("--depth", 2, "--val_clean", "data/valid", "--save_path", "results/gray"),
-        *("--print_every", 1, "--val_every", 4, "--precision", "float32"),
+        *("--print_every", 1, "--val_every", 2, "--precision", "float32"),
     )
     result = run_here("train.py", *flags)
     assert result.returncode == 0, result.stderr
     assert "channels 1" in result.stdout
-    assert "step 4: validation PSNR" in result.stdout
+    assert "step 2: validation PSNR" in result.stdout
     model = tmp_path / "results/gray"
     assert {"best", "last", "checkpoints", "events", "metrics.jsonl"} <= {
         path.name for path in model.iterdir()
     }
     lines = [json.loads(line) for line in (model / "metrics.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines] == [1, 2, 3, 4]
+    assert [line["step"] for line in lines] == [1, 2]
     assert all(0 < line["total"] < 10 and line["skipped_steps"] == 0 for line in lines)
     scores = ("--clean", "data/valid", "--noise_sigma", 25, "--out", "scores", "--report_images", 0)
     result = run_here("evaluate.py", "--modelpath", model, *scores, "--precision", "float32")
@@ -126,22 +148,6 @@ def test_clean_gray_pictures_with_noise(run_here, photos, tmp_path):
     # The model that was saved, with the noise of the validation.
     assert denoised == pytest.approx(lines[-1]["validation_psnr"], abs=0.01)
     assert denoised != pytest.approx(noisy, abs=0.01)
-
-
-def test_events_hold_what_a_user_looks_for(run_here, photos, tmp_path):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    result = run_here(
-        "train.py",
-        *("--name", "run", "--dataset", photos / "noisy", *TINY, "--maxiter", 4),
-        *("--val_noisy", photos / "noisy", "--val_clean", photos / "clean", "--print_every", 2),
-    )
-    assert result.returncode == 0, result.stderr
-    events = EventAccumulator(str(tmp_path / "checkpoints/run/events")).Reload()
-    tags = set(events.Tags()["tensors"])
-    assert {f"loss/{term}" for term in ("total", "blind", "self", "invariance")} <= tags
-    assert {"learning_rate", "steps_per_second", "validation/psnr", "validation/0"} <= tags
-    assert [event.step for event in events.Tensors("loss/total")] == [2, 4]
 
 
 @pytest.mark.parametrize(
@@ -181,6 +187,108 @@ def test_bad_flags_fail_before_any_work(run_here, tmp_path, monkeypatch, flags, 
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [
+        *((flag, "-1") for flag in COUNTS),
+        *((flag, value) for flag in NUMBERS for value in ("-1", "nan")),
+        *((flag, "0") for flag in ("channel", "patchsize", "batchsize", "maxiter", "lr")),
+        *((flag, "0") for flag in ("stride_b", "cpu_devices", "white")),
+        ("maxiter", "1" + "0" * 30),
+        ("seed", "1" + "0" * 30),
+        ("lr", "1e400"),
+        ("noise_sigma", "nan"),
+        ("noise_peak", "-1"),
+        ("own_noise", "inf"),
+    ],
+)
+def test_numbers_out_of_range_are_refused_before_any_work(run_here, tmp_path, flag, value):
+    recipe = "ssbsn" if flag in ("attention", "block") else "dil-unet"
+    done = run_here("train.py", "--recipe", recipe, "--dataset", "nowhere", f"--{flag}", value)
+    assert done.returncode == 2
+    (line,) = (line for line in done.stderr.splitlines() if line.startswith("error: "))
+    assert "nowhere" not in line
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_network_that_cannot_be_is_refused_before_any_work(run_here, tmp_path):
+    flags = ("--recipe", "ssbsn", "--dataset", "nowhere", "--block", 2, "--attention", 3)
+    done = run_here("train.py", *flags)
+    assert (done.returncode, "num_attention" in done.stderr) == (2, True)
+
+
+def _save(path, pixels):
+    path = Path(path)
+    path.parent.mkdir(exist_ok=True)
+    if path.suffix == ".tif":
+        tifffile.imwrite(path, pixels, photometric="minisblack")
+    else:
+        Image.fromarray(pixels).save(path)
+
+
+@pytest.mark.parametrize(
+    ("noisy", "clean", "message"),
+    [
+        (np.zeros((30, 30), "uint8"), np.zeros((30, 31), "uint8"), "not a pair"),
+        (np.zeros((30, 30), "uint8"), np.zeros((30, 30), "uint16"), "not a pair"),
+        (np.zeros((30, 30), "uint8"), np.full((30, 30), np.nan, "float32"), "not finite"),
+        (None, np.full((30, 30), np.nan, "float32"), "not finite"),
+        (np.zeros((30, 30), "uint8"), None, "Every noisy picture needs a clean one"),
+    ],
+)
+def test_validation_pictures_are_checked_before_the_first_step(
+    photos, run_here, tmp_path, monkeypatch, noisy, clean, message
+):
+    monkeypatch.chdir(tmp_path)
+    for name, pixels in (("vn", noisy), ("vc", clean)):
+        _save(f"{name}/other.png", np.zeros((30, 30), "uint8"))
+        if pixels is not None:
+            _save(f"{name}/a{'.tif' if pixels.dtype.itemsize > 1 else '.png'}", pixels)
+    validation = ["--val_clean", "vc", "--noise_sigma", 5]
+    if noisy is not None:
+        validation = ["--val_noisy", "vn", "--val_clean", "vc"]
+    done = run_here("train.py", *SMALL, "--name", "a", "--dataset", photos / "noisy", *validation)
+    assert (done.returncode, message in done.stderr) == (2, True), done.stderr
+    assert not Path("checkpoints").exists()
+
+
+def test_white_counts_for_patches_and_validation(run_here, tmp_path, random, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("deep", "vn", "vc"):
+        _save(f"{name}/0.tif", random.integers(0, 1000, (300, 300)).astype("uint16"))
+    flags = (*SMALL, "--dataset", "deep", "--val_noisy", "vn", "--val_clean", "vc")
+    done = run_here("train.py", *flags, "--white", 4095)
+    assert done.returncode == 0, done.stderr
+    assert "12 bits, white is 4095" in done.stdout
+    assert Manifest.read("dataset/deep256").white == 4095
+    # Another one needs other patches, and the command that makes them works; of patches that are
+    # prepared, too.
+    for dataset, white in (("deep", 1023), ("dataset/deep256", 4095)):
+        flags = (*SMALL, "--dataset", dataset, "--white", white, "--name", str(white))
+        done = run_here("train.py", *flags)
+        assert (done.returncode, "white" in done.stderr) == (2, True)
+        command = shlex.split(done.stderr.split("`")[1])
+        assert run_here(*command[1:]).returncode == 0
+        assert Manifest.read("dataset/deep256").white == white
+    done = run_here("train.py", *flags)
+    assert done.returncode == 0, done.stderr
+    done = run_here("train.py", *SMALL, "--dataset", "deep", "--white", 500)
+    assert (done.returncode, "--white 500" in done.stderr) == (2, True)
+
+
+def test_a_folder_without_permission_is_one_line(photos, run_here, monkeypatch):
+    error = PermissionError(13, "Permission denied", "photos")
+
+    def refuse(*args, **kwargs):
+        raise error
+
+    monkeypatch.setattr(dataset_module.PatchRecords, "open", refuse)
+    done = run_here("train.py", *SMALL, "--dataset", photos / "noisy")
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1].startswith(f"error: {photos / 'noisy'} cannot be read: ")
+
+
+@pytest.mark.slow
 def test_bad_flags_are_one_line(run_command, tmp_path):
     result = run_command("train.py", "--patchsize", 121)
     assert (result.returncode, result.stdout) == (2, "")
@@ -189,13 +297,14 @@ def test_bad_flags_are_one_line(run_command, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_help_shows_the_defaults(run_command):
-    result = run_command("train.py", "--help")
+def test_help_shows_the_defaults(run_here):
+    result = run_here("train.py", "--help")
     assert result.returncode == 0
     for flag in ("--stride_b", "--no-resume", "--ema", "--gpu"):
         assert flag in result.stdout
 
 
+@pytest.mark.slow
 def test_help_needs_no_tensorflow(run_python):
     """Whose start takes most of a command's time."""
     result = run_python(

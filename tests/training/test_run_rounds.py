@@ -1,10 +1,8 @@
-"""Trainings with augmentation, which learn from a teacher and then from themselves."""
+"""Runs of several rounds, which learn from a teacher and then from themselves."""
 
 import dataclasses
 import json
-import os
 import re
-import signal
 from pathlib import Path
 
 import keras
@@ -124,30 +122,17 @@ def test_a_finished_run_of_two_rounds_is_left_alone(finished, capsys):
     assert kept == {path: path.stat().st_mtime_ns for path in kept}
 
 
-def _signal_at(monkeypatch, step):
-    """Sends this process a signal while a step, counted over all rounds, is being prepared."""
-    calls = []
-
-    def next_with_signal(batches):
-        calls.append(None)
-        if len(calls) == step:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return batches.__next__()
-
-    monkeypatch.setattr("cbsn.training.loop.next", next_with_signal, raising=False)
-
-
 @pytest.mark.slow
-def test_stopped_in_each_round_it_ends_with_the_same_weights(finished, options, monkeypatch):
+def test_stopped_in_each_round_it_ends_with_the_same_weights(finished, options, signal_at):
     whole, _ = finished
     given = RunOptions(name="a", rounds=2, seed=3, **options)
     # After step 3 of the first round, after its last step, and after the first of the second round.
     for call, message in ((3, "saved at step 3"), (2, "round 1 of 2 was done"), (1, "at step 1")):
-        _signal_at(monkeypatch, call)
+        signal_at(call)
         with pytest.raises(TrainingStopped, match=message):
             train("photo", TINY, given)
-        monkeypatch.undo()
         assert (given.checkpoints / "a").exists() == (call == 1)
+    signal_at(0)
     folder = train("photo", TINY, given)
     for ours, theirs in zip(_weights(folder), _weights(whole.checkpoints / "a"), strict=True):
         np.testing.assert_array_equal(ours, theirs)
@@ -165,12 +150,17 @@ def test_starting_over_sets_all_rounds_aside(options, capsys):
     assert kept == {"a", "a.1", "a-round1", "a-round1.1"}
 
 
-def test_the_small_model_that_ships_teaches_by_default(options, monkeypatch, capsys):
-    (teacher,) = options.pop("teacher")
-    monkeypatch.setattr("cbsn.training.run.TEACHER", Path(teacher))
-    folder = train("photo", {**TINY, "max_steps": 1}, RunOptions(name="a", **options))
-    assert f"Teacher: {teacher}." in capsys.readouterr().out
-    assert _facts(folder)["teacher"] == [teacher]
+def test_the_small_model_that_ships_teaches_by_default(options, monkeypatch):
+    class ResolvedError(Exception):
+        pass
+
+    def resolve(recipe_name, changes, options, workers):
+        raise ResolvedError(options.teacher)
+
+    del options["teacher"]
+    monkeypatch.setattr("cbsn.training.run.resolve", resolve)
+    with pytest.raises(ResolvedError, match="photo'"):
+        train("photo", TINY, RunOptions(name="a", **options))
 
 
 @pytest.mark.slow
@@ -206,6 +196,7 @@ def test_gray_pictures_get_a_gray_network_in_all_rounds(tmp_path, photos, random
         assert load_model(tmp_path / "runs" / name)[1].channels == 1
 
 
+@pytest.mark.slow
 def test_damaged_patches_are_skipped(options, tmp_path, capsys):
     data = bytearray(Path(options["dataset"]).read_bytes())
     data[len(data) // 2] ^= 1
@@ -259,12 +250,6 @@ def test_what_does_not_fit_is_refused(options, recipe, change, message):
     assert not options["checkpoints"].exists()
 
 
-@pytest.mark.parametrize("rounds", [0, -1, 101])
-def test_rounds_are_at_least_one(rounds):
-    with pytest.raises(ConfigError, match=f"--rounds must be at .*{rounds}"):
-        RunOptions(name="a", dataset="d", rounds=rounds)
-
-
 def test_noise_that_cannot_be_measured_is_said_with_what_to_do(options, tmp_path):
     with RecordWriter(tmp_path / "flat.tfrecords") as writer:
         writer.write(np.full((256, 256, 3), 99, "uint8"))
@@ -272,52 +257,3 @@ def test_noise_that_cannot_be_measured_is_said_with_what_to_do(options, tmp_path
     with pytest.raises(DataError, match="--recipe distill --noise camera"):
         train("photo", TINY, RunOptions(name="a", **options))
     assert not options["checkpoints"].exists()
-
-
-SMALL = (
-    *("--recipe", "photo", "--dataset", "patches.tfrecords", "--teacher", "teacher"),
-    *("--channel", 4, "--depth", 1, "--patchsize", 32, "--batchsize", 2, "--maxiter", 20),
-    *("--rounds", 2, "--precision", "float32", "--print_every", 4, "--save_every", 2),
-    *("--checkpoints", "runs"),
-)
-
-
-@pytest.mark.slow
-def test_killed_in_each_round_it_ends_with_the_same_bits(start, read_state):
-    _save_teacher(start.folder / "teacher")
-    process = start(start.train, "--name", "whole", small=SMALL)
-    output = process.communicate(timeout=240)[0]
-    assert process.returncode == 0, output
-
-    # The first is killed while the teacher is at work, the others in the steps of a round.
-    for until in ("teacher:", "step 8: ", "step 4: "):
-        process = start(start.train, "--name", "parts", small=SMALL)
-        seen = []
-        for line in process.stdout:
-            seen.append(line)
-            if until in line:
-                break
-        process.kill()
-        assert "Traceback" not in "".join(seen) + process.communicate()[0]
-        assert process.returncode == -signal.SIGKILL, seen
-    process = start(start.train, "--name", "parts", small=SMALL)
-    output = process.communicate(timeout=240)[0]
-    assert process.returncode == 0, output
-    assert "steps 20 to 20;" in output
-    for run in ("{}-round1", "{}"):
-        whole, parts = (read_state(start.runs / run.format(name)) for name in ("whole", "parts"))
-        assert whole.keys() == parts.keys()
-        for key, value in whole.items():
-            np.testing.assert_array_equal(value, parts[key], err_msg=f"{run}: {key}")
-
-
-@pytest.mark.slow
-def test_two_workers_train_all_rounds(start):
-    _save_teacher(start.folder / "teacher")
-    launch = ("-m", "cbsn", "launch", "--workers", "2", "--")
-    process = start(launch, "--name", "workers", small=SMALL)
-    output = process.communicate(timeout=240)[0]
-    assert process.returncode == 0, output
-    assert output.count("Workers: 2, devices: 2") == 2
-    assert "steps 0 to 20;" in output and "steps 0 to 8;" in output
-    assert output.count("Denoise with") == 1

@@ -58,3 +58,24 @@ def test_pauses_do_not_count(tmp_path, monkeypatch):
     now += 2
     reporter.log(10, METRICS, skipped=0, bad_records=0)
     assert _lines(tmp_path)[0]["steps_per_second"] == pytest.approx(10 / 5)
+
+
+def _report(folder, start, *steps):
+    reporter = Reporter(folder, start, batch_size=1)
+    for step in steps:
+        reporter.log(step, METRICS, skipped=0, bad_records=0)
+    reporter.close()
+
+
+def test_a_run_that_goes_on_takes_back_what_will_come_again(tmp_path):
+    _report(tmp_path, 0, 10, 20, 30)
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 40, "tot')
+    _report(tmp_path, 20, 30)
+    assert [line["step"] for line in _lines(tmp_path)] == [10, 20, 30]
+
+
+def test_half_a_line_is_no_line(tmp_path):
+    (tmp_path / "metrics.jsonl").write_bytes(b'{"step": 10}\n\xff\xfe{"st\n3\n')
+    _report(tmp_path, 100, 120)
+    assert [line["step"] for line in _lines(tmp_path)] == [10, 120]

@@ -23,6 +23,7 @@ def uninterrupted(start):
     return output
 
 
+@pytest.mark.slow
 def test_two_devices_and_two_workers_give_the_weights_of_one(
     uninterrupted, start, train_here, read_state
 ):
@@ -62,7 +63,8 @@ def _signal_worker(process, worker, number):
     return process.communicate(timeout=240)[0]
 
 
-@pytest.mark.parametrize("victim", [pytest.param(0, marks=pytest.mark.slow), 1])
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
 def test_a_killed_worker_ends_the_run_and_all_go_on(uninterrupted, start, read_state, victim):
     name = f"killed{victim}"
     process = start(WORKERS, "--name", name, *LONGER)
@@ -82,6 +84,7 @@ def test_a_killed_worker_ends_the_run_and_all_go_on(uninterrupted, start, read_s
         np.testing.assert_array_equal(value, parts[key], err_msg=key)
 
 
+@pytest.mark.slow
 def test_one_worker_that_is_asked_to_stop_stops_all(start, read_state):
     process = start(WORKERS, "--name", "stopped", *LONGER)
     rest = _signal_worker(process, 1, signal.SIGTERM)
@@ -92,14 +95,13 @@ def test_one_worker_that_is_asked_to_stop_stops_all(start, read_state):
     assert int(read_state(start.runs / "stopped")["step/.ATTRIBUTES/VARIABLE_VALUE"]) == int(step)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
         (("--cpu_devices", 2), "--cpu_devices 2"),
-        pytest.param(
-            ("--batchsize", 7), "--batchsize is shared out over 2 workers", marks=pytest.mark.slow
-        ),
-        pytest.param(("--dataset", "nowhere"), "nowhere", marks=pytest.mark.slow),
+        (("--batchsize", 7), "--batchsize is shared out over 2 workers"),
+        (("--dataset", "nowhere"), "nowhere"),
     ],
 )
 def test_mistakes_end_all_workers(start, flags, message):

@@ -8,13 +8,17 @@ import signal
 import subprocess
 import time
 
+import keras
 import numpy as np
 import pytest
 
+from cbsn.models.folder import save_model
+from cbsn.recipes import customised
 
-@pytest.mark.parametrize(
-    ("kills", "steps"), [(3, 36), pytest.param(25, 100, marks=pytest.mark.slow)]
-)
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize(("kills", "steps"), [(3, 36), (25, 100)])
 def test_killed_at_random_moments_it_ends_with_the_same_bits(start, read_state, kills, steps):
     whole, parts = f"whole{kills}", f"parts{kills}"
     # Saves so often that kills hit the saving as well as the steps.
@@ -137,3 +141,57 @@ def test_a_truncated_checkpoint(start, train_here, read_state):
     assert "The checkpoint of step 10 is damaged, taking the one before it: " in output
     assert "steps 5 to 10;" in output
     assert int(read_state(start.runs / "truncated")["step/.ATTRIBUTES/VARIABLE_VALUE"]) == 10
+
+
+PHOTO = (
+    *("--recipe", "photo", "--dataset", "patches.tfrecords", "--teacher", "teacher"),
+    *("--channel", 4, "--depth", 1, "--patchsize", 32, "--batchsize", 2, "--maxiter", 20),
+    *("--rounds", 2, "--precision", "float32", "--print_every", 4, "--save_every", 2),
+    *("--checkpoints", "runs"),
+)
+"""Flags of a training of two rounds, beside those of `start`."""
+
+
+@pytest.fixture
+def teacher(start):
+    """What teaches in these."""
+    keras.utils.set_random_seed(1)
+    recipe = customised("distill", filters=4, depth=1)
+    save_model(start.folder / "teacher", recipe, recipe.build_network(), {})
+
+
+def test_killed_in_each_round_it_ends_with_the_same_bits(start, teacher, read_state):
+    process = start(start.train, "--name", "whole", small=PHOTO)
+    output = process.communicate(timeout=240)[0]
+    assert process.returncode == 0, output
+
+    # The first is killed while the teacher is at work, the others in the steps of a round.
+    for until in ("teacher:", "step 8: ", "step 4: "):
+        process = start(start.train, "--name", "parts", small=PHOTO)
+        seen = []
+        for line in process.stdout:
+            seen.append(line)
+            if until in line:
+                break
+        process.kill()
+        assert "Traceback" not in "".join(seen) + process.communicate()[0]
+        assert process.returncode == -signal.SIGKILL, seen
+    process = start(start.train, "--name", "parts", small=PHOTO)
+    output = process.communicate(timeout=240)[0]
+    assert process.returncode == 0, output
+    assert "steps 20 to 20;" in output
+    for run in ("{}-round1", "{}"):
+        whole, parts = (read_state(start.runs / run.format(name)) for name in ("whole", "parts"))
+        assert whole.keys() == parts.keys()
+        for key, value in whole.items():
+            np.testing.assert_array_equal(value, parts[key], err_msg=f"{run}: {key}")
+
+
+def test_two_workers_train_all_rounds(start, teacher):
+    launch = ("-m", "cbsn", "launch", "--workers", "2", "--")
+    process = start(launch, "--name", "workers", small=PHOTO)
+    output = process.communicate(timeout=240)[0]
+    assert process.returncode == 0, output
+    assert output.count("Workers: 2, devices: 2") == 2
+    assert "steps 0 to 20;" in output and "steps 0 to 8;" in output
+    assert output.count("Denoise with") == 1

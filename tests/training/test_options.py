@@ -1,0 +1,42 @@
+import pytest
+
+from cbsn.errors import ConfigError
+from cbsn.noise.synthetic import Noise
+from cbsn.training.options import RunOptions
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"name": "a/b"}, "--name"),
+        ({"name": ".."}, "--name"),
+        ({"ema": 1.0}, "--ema"),
+        ({"val_noisy": "n"}, "give --val_clean along with --val_noisy"),
+        ({"val_clean": "n"}, "give --val_noisy along with --val_clean"),
+        ({"noise": Noise("gaussian", (5, 5)), "second_shots": "s"}, "--second_shots s"),
+        ({"teacher": ["a", "b"], "second_shots": "s"}, "--teacher a b --second_shots s"),
+        ({"own_noise": (1, 1)}, "of a --teacher.*Received: no --teacher"),
+        (
+            {"own_noise": (1, 1), "teacher": ["a"], "noise": Noise("gaussian", (5, 5))},
+            "in place of any other. Received: --noise: gaussian noise, σ 5",
+        ),
+        ({"rounds": 0}, "--rounds must be at least 1.*0"),
+        ({"rounds": 101}, "--rounds must be at most 100.*101"),
+        ({"name": "\udcff"}, "not UTF-8"),
+        ({"seed": -1}, "--seed"),
+        ({"max_bad_steps": 0}, "--max_bad_steps"),
+        ({"save_every": -5}, "--save_every"),
+    ],
+)
+def test_bad_options_name_the_flag(change, message):
+    with pytest.raises(ConfigError, match=message):
+        RunOptions(**{"name": "a", "dataset": "d", **change})
+
+
+def test_intervals_are_the_authors_in_proportion():
+    options = RunOptions(name="a", dataset="d")
+    assert options.intervals(500_000) == (1000, 10_000, 10_000)
+    assert options.intervals(50_000) == (100, 1000, 1000)
+    assert options.intervals(100) == (20, 200, 200)
+    given = RunOptions(name="a", dataset="d", print_every=1, val_every=2, save_every=3)
+    assert given.intervals(100) == (1, 2, 3)
