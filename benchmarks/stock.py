@@ -32,7 +32,6 @@ class StockNetwork(keras.Model):
     DILATIONS = ConditionalBlindSpotNetwork.DILATIONS
     blindness = "switched"
     is_local = True
-    has_loop = False
     grid = 1
 
     def __init__(self, filters: int = 128, num_modules: int = 9, channels: int = 3, **kwargs):

@@ -1,4 +1,6 @@
-"""The eight ways to turn and mirror a square patch."""
+"""The eight ways to turn and mirror a picture."""
+
+from typing import Any
 
 import numpy as np
 
@@ -6,10 +8,28 @@ NUM_ORIENTATIONS = 8
 
 
 def orient(patch: np.ndarray, orientation: int) -> np.ndarray:
-    """Returns a patch [P, P, C] in one of its eight orientations, as a view.
+    """Returns a patch in one of its eight orientations, as a view.
 
-    `orientation`, in [0, 8), is the number of quarter turns (counter-clockwise), modulo 4; from 4
-    on they are followed by a left-right flip.
+    Args:
+        patch: [H, W, C], any dtype.
+        orientation: int in [0, 8): `orientation` mod 4 quarter turns (counter-clockwise), then
+            a left-right flip where it is 4 or more.
+
+    Returns:
+        [H, W, C] or [W, H, C].
     """
-    patch = np.rot90(patch, orientation % 4)
-    return patch[:, ::-1] if orientation >= 4 else patch
+    transposes, reverses_rows, reverses_columns = orientation_steps(orientation)
+    if transposes:
+        patch = patch.swapaxes(0, 1)
+    if reverses_rows:
+        patch = patch[::-1]
+    return patch[:, ::-1] if reverses_columns else patch
+
+
+def orientation_steps(orientation: Any) -> tuple[Any, Any, Any]:
+    """Whether to transpose, then to reverse the rows, then the columns; of an int or a tensor."""
+    turns = orientation % 4
+    transposes = turns % 2 == 1
+    reverses_rows = (turns == 1) | (turns == 2)
+    reverses_columns = ((turns == 2) | (turns == 3)) ^ (orientation >= 4)
+    return transposes, reverses_rows, reverses_columns

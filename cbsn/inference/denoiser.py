@@ -1,7 +1,6 @@
 """A trained network as a function from picture to picture."""
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +9,12 @@ import numpy as np
 from cbsn.errors import ImageError
 from cbsn.inference.engines import choose_engine
 from cbsn.inference.options import DenoiseOptions, Strength
-from cbsn.inference.passes import Passes, Where, auto_side
-from cbsn.inference.pixels import Frame, HiddenPixels, Units
-from cbsn.inference.refinement import self_ensemble
-from cbsn.inference.tiling import Tile
+from cbsn.inference.passes import Passes, auto_side
+from cbsn.inference.pixels import Frame, Units, fill_hidden
+from cbsn.inference.tiling import Index
 from cbsn.models.folder import model_sha256
 from cbsn.models.loading import load_model
-from cbsn.orientations import NUM_ORIENTATIONS
+from cbsn.orientations import NUM_ORIENTATIONS, orient
 from cbsn.precision import choose_precision
 from cbsn.recipes import Recipe
 from cbsn.value_range import ValueRange, value_range
@@ -50,7 +48,8 @@ class Denoiser:
 
     Attributes:
         recipe, network, options: as given.
-        choices: str, what computes, and why.
+        engine: str, what computes: one of `cbsn.inference.engines.ENGINES`.
+        choices: str, the same in words, and why.
         r3: bool, whether it refines.
         side: int, the side of the tiles in pixels; None for the whole picture at once.
         strength: a `Strength`, of luma and colour.
@@ -69,13 +68,12 @@ class Denoiser:
         self.network = network
         self.options = options
         self.strength = Strength(options.strength, options.color_strength)
-        precision = network.dtype_policy.name
-        engine, why = choose_engine(options.engine, precision, has_loop=network.has_loop)
-        self.choices = f"Engine {engine}: {why}."
+        self.engine, why = choose_engine(options.engine, network.dtype_policy.name, network)
+        self.choices = f"Engine {self.engine}: {why}."
         self.side = auto_side(network) if options.tile == "auto" else int(options.tile or 0) or None
         self._normalization = recipe.build_normalization()
         self._passes = Passes(
-            recipe, network, engine, side=self.side, r3=options.r3, seed=options.seed
+            recipe, network, self.engine, side=self.side, r3=options.r3, seed=options.seed
         )
         self.r3 = self._passes.r3
 
@@ -187,21 +185,21 @@ class Denoiser:
         if channels % 2:
             self._denoise_colors(colors, white, on_tile)
             return
-        hidden = [HiddenPixels(*each) for each in zip(colors, images[..., -1], strict=True)]
-        seen = [number for number, each in enumerate(hidden) if not each.all]
-        if len(seen) == len(images):
-            self._denoise_colors(colors, white, on_tile)
-        elif seen:
-            some = colors[seen]
-            self._denoise_colors(some, white, on_tile)
-            colors[seen] = some
-        for number in seen:
-            hidden[number].restore()
+        hidden = images[..., -1] == 0
+        before = colors[hidden]
+        seen = []
+        for picture, hides in zip(colors, hidden, strict=True):
+            if not hides.all():
+                fill_hidden(picture, hides)
+                seen.append(picture)
+        if seen:
+            self._denoise_colors(seen, white, on_tile)
+        colors[hidden] = before
 
     def _denoise_colors(
-        self, images: np.ndarray, white: float | None, on_tile: Callable[[float], None]
+        self, images: Sequence[np.ndarray], white: float | None, on_tile: Callable[[float], None]
     ) -> None:
-        """Denoises the colours of pictures, [N, H, W, 1 or 3], in place."""
+        """Denoises the colours of pictures, each [H, W, 1 or 3], in place."""
         try:
             ranges = [ValueRange.of(image, white=white) for image in images]
         except ImageError as error:
@@ -210,71 +208,52 @@ class Denoiser:
         if self.strength.is_none:  # not even stretched, which floats would not come back from
             on_tile(1.0)
             return
+        frames = []
         for image, found in zip(images, ranges, strict=True):
             found.stretch(image)
-        full = value_range(images.dtype)
-        units = [Units(*self._normalization.statistics(image), full) for image in images]
+            statistics = self._normalization.statistics(image)
+            frames.append(Frame(image, Units(*statistics, value_range(image.dtype))))
         if self.options.self_ensemble:
-            self._ensemble(images, units, on_tile)
+            self._ensemble(frames, on_tile)
         else:
-            writes = [partial(self._write, *each) for each in zip(images, units, strict=True)]
-            self._passes(images.shape[1:], _frames(images, units, writes), on_tile)
+            for frame, where, result in self._passes(frames, on_tile):
+                self._put(frame, where, result)
         for image, found in zip(images, ranges, strict=True):
             found.unstretch(image)
 
-    def _ensemble(
-        self, images: np.ndarray, units: Sequence[Units], on_tile: Callable[[float], None]
-    ) -> None:
+    def _ensemble(self, frames: Sequence[Frame], on_tile: Callable[[float], None]) -> None:
         """Overwrites pictures with the means of what comes of their eight orientations."""
-
-        def denoise(orientations: dict[int, tuple[np.ndarray, np.ndarray]]) -> None:
-            frames = []
-            for number, (turned, totals) in orientations.items():
-                writes = [partial(_add, total) for total in totals]
-                frames += _frames(turned, units, writes, number)
-            part = len(orientations) / NUM_ORIENTATIONS
-            self._passes(turned.shape[1:], frames, lambda share: on_tile(part * share))
-
-        means = self_ensemble(denoise, images)
-        for image, unit, mean in zip(images, units, means, strict=True):
-            for start in range(0, len(mean), _ROWS_AT_ONCE):
+        totals = [np.zeros(frame.image.shape, np.float32) for frame in frames]
+        # Views: what is added to a turned sum is turned back by that.
+        turned = [
+            Frame(orient(frame.image, number), frame.units, number, orient(total, number))
+            for number in range(NUM_ORIENTATIONS)
+            for frame, total in zip(frames, totals, strict=True)
+        ]
+        for frame, where, result in self._passes(turned, on_tile):
+            frame.total[where] += result
+        for frame, total in zip(frames, totals, strict=True):
+            for start in range(0, len(total), _ROWS_AT_ONCE):
                 rows = slice(start, start + _ROWS_AT_ONCE)
-                self._write(image, unit, rows, mean[rows])
+                self._put(frame, rows, total[rows] / NUM_ORIENTATIONS)
 
-    def _write(
-        self, image: np.ndarray, units: Units, where: Where | slice, result: np.ndarray
-    ) -> None:
+    def _put(self, frame: Frame, where: slice | tuple[Index, ...], result: np.ndarray) -> None:
         """Overwrites pixels, which are noisy still, with what the network returned for them."""
-        image[where] = units.finish(result, image[where], self.strength, self.options.rounding)
+        frame.image[where] = frame.units.finish(
+            result, frame.image[where], self.strength, self.options.rounding
+        )
 
     def seconds_per_pixel(self) -> float | None:
-        """As `Passes.seconds_per_pixel` measures it."""
+        """Measures what a GPU takes for a pixel of one picture, in one orientation.
+
+        Returns:
+            Seconds; None without a GPU, or where the whole picture is computed at once.
+        """
         return self._passes.seconds_per_pixel()
 
     def sha256(self) -> str:
         """Of the recipe and the weights: the same for a model that was moved or copied."""
         return model_sha256(self.recipe, self.network)
-
-
-def _frames(
-    images: np.ndarray,
-    units: Sequence[Units],
-    writes: Sequence[Callable[[Where, np.ndarray], None]],
-    orientation: int = 0,
-) -> list[Frame]:
-    """Pictures [N, H, W, C], which are in one orientation, for a network that needs them so."""
-
-    def read(image: np.ndarray, unit: Units, tile: Tile, out: np.ndarray) -> None:
-        tile.cut(image, unit.normalise, out)
-
-    return [
-        Frame(partial(read, image, unit), write, orientation)
-        for image, unit, write in zip(images, units, writes, strict=True)
-    ]
-
-
-def _add(total: np.ndarray, where: Where, result: np.ndarray) -> None:
-    total[where] += result
 
 
 def _check(images: np.ndarray, what: str, ranks: tuple[int, ...]) -> None:

@@ -1,4 +1,4 @@
-"""Calls of a network, in parts where there is too little memory for them."""
+"""What computes a network, and calls of it, in parts where there is too little memory."""
 
 import importlib.util
 import math
@@ -11,6 +11,7 @@ import numpy as np
 
 from cbsn.devices import has_gpu, is_out_of_memory
 from cbsn.errors import CbsnWarning, ConfigError, plain_reason
+from cbsn.inference.tiling import Tiling
 from cbsn.precision import cpu_flags
 from cbsn.recipes import Recipe
 
@@ -23,14 +24,19 @@ Run = Callable[[np.ndarray], Any]
 _OPENVINO_PRECISIONS = {"float32": "f32", "mixed_bfloat16": "bf16"}
 
 
-def choose_engine(wanted: str, precision: str, *, has_loop: bool = False) -> tuple[str, str]:
+def has_attention(network: Any) -> bool:
+    """Whether a network has self-similarity attention, whose loop some runtimes cannot have."""
+    return getattr(network, "num_attention", 0) > 0
+
+
+def choose_engine(wanted: str, precision: str, network: Any) -> tuple[str, str]:
     """Resolves `--engine`.
 
     Args:
         wanted: "auto" or one of `ENGINES`. `auto` is OpenVINO where it is installed and
             known to be faster: in bfloat16 on processors with AMX.
-        precision: the network's.
-        has_loop: whether the network's graph has a loop, such as that over attention's chunks.
+        precision: what is to be computed in.
+        network: what is to be computed.
 
     Returns:
         One of `ENGINES`, and the reason in words.
@@ -53,7 +59,7 @@ def choose_engine(wanted: str, precision: str, *, has_loop: bool = False) -> tup
                 "OpenVINO is not installed: pip install 'cbsn[openvino]' (from a clone: "
                 "pip install '.[openvino]'), or omit --engine. Received: --engine openvino"
             )
-        if has_loop:
+        if has_attention(network):
             raise ConfigError(
                 "OpenVINO cannot compute self-similarity attention: omit --engine. "
                 "Received: --engine openvino, with a network of SS-BSN's"
@@ -69,17 +75,15 @@ def choose_engine(wanted: str, precision: str, *, has_loop: bool = False) -> tup
         return "tensorflow", f"the network as it is, on Keras' {keras.backend.backend()}"
     if precision != "mixed_bfloat16" or "amx_bf16" not in cpu_flags() or has_gpu():
         return "tensorflow", "OpenVINO gains only with bfloat16 on a processor with AMX"
-    if has_loop:
+    if has_attention(network):
         return "tensorflow", "OpenVINO cannot compute self-similarity attention"
     if not installed:
         return "tensorflow", "OpenVINO, faster on this processor, is not installed"
     return "openvino", "faster than TensorFlow in bfloat16 on a processor with AMX"
 
 
-def compile_network(recipe: Recipe, network: Any, engine: str, *, blind: bool, padding: str) -> Run:
-    """Returns a network's pass as a function of arrays.
-
-    One graph serves tiles of all sizes.
+def compile_network(recipe: Recipe, network: Any, engine: str, *, blind: bool) -> Run:
+    """Returns a network's pass as a function of arrays; one graph serves tiles of all sizes.
 
     Args:
         recipe: of the network.
@@ -87,32 +91,31 @@ def compile_network(recipe: Recipe, network: Any, engine: str, *, blind: bool, p
         engine: one of `ENGINES`. On Keras' other backends "tensorflow" runs the network as it
             is.
         blind: whether the network is to be blind.
-        padding: "same", or "valid" for results that are less the halo on each side.
     """
-    options = {"blind": blind, "padding": padding}
     if engine == "openvino":
-        return _openvino(recipe, network, options)
+        return _openvino(recipe, network, blind)
     if keras.backend.backend() != "tensorflow":
-        return lambda x: network(x, **options)
-    return make_graph(network, blind=blind, padding=padding)
+        return network_pass(recipe, network, blind)
+    return make_graph(recipe, network, blind=blind)
 
 
-def make_graph(network: Any, **options: Any) -> Any:
-    """Returns a network's pass as a `tf.function` of tiles, float32 [N, h, w, C] of any size.
+def network_pass(recipe: Recipe, network: Any, blind: bool) -> Callable[[Any], Any]:
+    """Returns a network as a function of tensors; with a reflected border, it omits the halo."""
+    padding = "valid" if recipe.border == "reflect" else "same"
+    return lambda x: network(x, blind=blind, padding=padding)
 
-    Args:
-        network: as for `compile_network`.
-        **options: `blind` and `padding`, likewise.
-    """
+
+def make_graph(recipe: Recipe, network: Any, *, blind: bool) -> Any:
+    """Returns `network_pass` as a `tf.function` of tiles, float32 [N, h, w, C] of any size."""
     import tensorflow as tf
 
     signature = tf.TensorSpec((None, None, None, network.channels), tf.float32)
     return tf.function(
-        lambda x: network(x, **options), input_signature=[signature], autograph=False
+        network_pass(recipe, network, blind), input_signature=[signature], autograph=False
     )
 
 
-def _openvino(recipe: Recipe, network: Any, options: dict[str, Any]) -> Run:
+def _openvino(recipe: Recipe, network: Any, blind: bool) -> Run:
     import openvino
 
     precision = network.dtype_policy.name
@@ -121,7 +124,8 @@ def _openvino(recipe: Recipe, network: Any, options: dict[str, Any]) -> Run:
         weights = network.get_weights()
         network = recipe.build_network("float32")
         network.set_weights(weights)
-    model = openvino.convert_model(make_graph(network, **options).get_concrete_function())
+    graph = make_graph(recipe, network, blind=blind)
+    model = openvino.convert_model(graph.get_concrete_function())
     # Unless told, it computes in bfloat16 wherever the processor has it.
     hint = {"INFERENCE_PRECISION_HINT": _OPENVINO_PRECISIONS[precision]}
     request = openvino.Core().compile_model(model, "CPU", hint).create_infer_request()
@@ -138,16 +142,19 @@ def _openvino(recipe: Recipe, network: Any, options: dict[str, Any]) -> Run:
     return run
 
 
-class Room:
-    """How much is computed at once, and what turned out to be too much.
+class Calls:
+    """Calls networks on a device; where memory does not suffice, again with less.
 
-    One object serves all networks that compute on a device.
+    First with fewer tiles, then with parts of a tile that overlap by the halo. The results of a
+    network that is local stay the same. What turned out to be too much is not tried again.
 
     Args:
+        tiling: border, halo and multiple of the networks.
         pixels: int, how many pixels are computed at once, if they are those of small tiles.
     """
 
-    def __init__(self, pixels: int):
+    def __init__(self, tiling: Tiling, pixels: int):
+        self._tiling = tiling
         self._pixels = pixels
         self._too_many = math.inf
         self._failed: tuple[int, ...] | None = None
@@ -156,75 +163,28 @@ class Room:
         """Returns how many tiles of a size are to be computed at once, at least 1."""
         return max(1, int(min(self._pixels, self._too_many // 2)) // (height * width))
 
-    def has(self, x: np.ndarray) -> bool:
-        """Whether tiles [n, h, w, C] are fewer than what has failed."""
-        return math.prod(x.shape[:3]) < self._too_many
-
-    def failed(self, x: np.ndarray) -> None:
-        """Notes that there was no memory for tiles [n, h, w, C]."""
-        self._too_many = min(self._too_many, math.prod(x.shape[:3]))
-        self._failed = self._failed or x.shape
-
-    def worked(self, x: np.ndarray, halo: int) -> None:
-        """Notes that there was memory for tiles [n, h, w, C]; says so if there was none before."""
-        if self._failed is None:
-            return
-        (count, *before), (fewer, height, width, _) = self._failed[:3], x.shape
-        self._failed = None
-        text = f"There is too little memory for {count} × {before[0]} × {before[1]} pixels at once"
-        if [height, width] == before:
-            text += f": {fewer} × {height} × {width} are taken instead"
-        else:
-            tile = max(1, min(height, width) - 2 * halo)
-            text += (
-                f": {height} × {width} are taken instead, which takes longer; the --tile {tile} of "
-                "infer.py has it so from the start"
-            )
-        warnings.warn(text, CbsnWarning, stacklevel=2)
-
-
-class Calls:
-    """Calls a network; where memory does not suffice, again with less.
-
-    First with fewer tiles, then with parts of a tile that overlap by the halo. The results of a
-    network that is local stay the same.
-
-    Args:
-        run: the network's pass over tiles.
-        halo: int, its receptive-field radius.
-        multiple: int, its `size_multiple`.
-        border: one of `cbsn.recipes.BORDERS`. With "reflect" `run` omits the halo.
-        room: what is known of the memory.
-    """
-
-    def __init__(self, run: Run, *, halo: int, multiple: int, border: str, room: Room):
-        self._run = run
-        self._halo = halo
-        self._multiple = multiple
-        self._valid = border == "reflect"
-        self.room = room
-
-    def start(self, x: np.ndarray) -> Any:
+    def start(self, run: Run, x: np.ndarray) -> Any:
         """Begins a call, which a GPU goes on with while the host does something else.
 
         Args:
+            run: the network's pass.
             x: float32 [n, h, w, C], which stays as it is until the result is there.
 
         Returns:
             What `finish` takes.
         """
-        if self.room.has(x):
+        if math.prod(x.shape[:3]) < self._too_many:
             try:
-                return self._run(x)
+                return run(x)
             except Exception as error:
-                self._take(error, x)
+                self._note(error, x)
         return None
 
-    def finish(self, x: np.ndarray, started: Any) -> np.ndarray:
+    def finish(self, run: Run, x: np.ndarray, started: Any) -> np.ndarray:
         """Waits for the result of a call.
 
         Args:
-            x: as given to `start`.
+            run, x: as given to `start`.
             started: what that returned.
 
         Raises:
@@ -234,45 +194,56 @@ class Calls:
             try:
                 y = np.asarray(started)
             except Exception as error:
-                self._take(error, x)
+                self._note(error, x)
             else:
-                self.room.worked(x, self._halo)
+                self._warn(x)
                 return y
         if len(x) > 1:
-            return np.concatenate([self._call(part) for part in np.array_split(x, 2)])
-        return self._call_by_halves(x)
+            return np.concatenate([self._call(run, part) for part in np.array_split(x, 2)])
+        return self._call_by_halves(run, x)
 
-    def _call(self, x: np.ndarray) -> np.ndarray:
-        return self.finish(x, self.start(x))
+    def _call(self, run: Run, x: np.ndarray) -> np.ndarray:
+        return self.finish(run, x, self.start(run, x))
 
-    def _take(self, error: Exception, x: np.ndarray) -> None:
-        """Notes that memory did not suffice; raises what else went wrong."""
+    def _note(self, error: Exception, x: np.ndarray) -> None:
+        """Notes that memory did not suffice for tiles; raises what else went wrong."""
         if not is_out_of_memory(error):
             raise error
-        self.room.failed(x)
+        self._too_many = min(self._too_many, math.prod(x.shape[:3]))
+        self._failed = self._failed or x.shape
 
-    def _call_by_halves(self, x: np.ndarray) -> np.ndarray:
+    def _warn(self, x: np.ndarray) -> None:
+        """Says that there was memory for these tiles, if there was none for others before."""
+        if self._failed is None:
+            return
+        (count, *before), (fewer, height, width, _) = self._failed[:3], x.shape
+        self._failed = None
+        text = f"There is too little memory for {count} × {before[0]} × {before[1]} pixels at once"
+        if [height, width] == before:
+            text += f": {fewer} × {height} × {width} are taken instead"
+        else:
+            tile = max(1, min(height, width) - 2 * self._tiling.halo)
+            text += (
+                f": {height} × {width} are taken instead, which takes longer; the --tile {tile} of "
+                "infer.py has it so from the start"
+            )
+        warnings.warn(text, CbsnWarning, stacklevel=2)
+
+    def _call_by_halves(self, run: Run, x: np.ndarray) -> np.ndarray:
         """Has one tile computed in two parts, each of which sees what it needs of the other."""
+        halo, multiple = self._tiling.halo, self._tiling.multiple
+        omits = self._tiling.border == "reflect"
         axis = 1 if x.shape[1] >= x.shape[2] else 2
         size = x.shape[axis]
-        result = size - 2 * self._halo * self._valid
+        result = size - 2 * halo * omits
         # Below four times the halo, halves would be hardly smaller than the whole.
-        if size < 4 * self._halo or result < 2 * self._multiple:
+        if size < 4 * halo or result < 2 * multiple:
             raise MemoryError(
                 f"there is too little memory even for {x.shape[1]} × {x.shape[2]} pixels at once"
             )
-        middle = -(-result // (2 * self._multiple)) * self._multiple
-        stop, start = middle + self._halo, middle - self._halo
-        if self._valid:
-            stop, start = stop + self._halo, middle
-        first, second = (
-            self._call(np.ascontiguousarray(part))
-            for part in (_along(x, axis, 0, stop), _along(x, axis, start, size))
-        )
-        kept = _along(second, axis, middle - start, second.shape[axis])
-        return np.concatenate([_along(first, axis, 0, middle), kept], axis)
-
-
-def _along(x: np.ndarray, axis: int, start: int, stop: int) -> np.ndarray:
-    """A piece of one axis."""
-    return x[(slice(None),) * axis + (slice(start, stop),)]
+        middle = -(-result // (2 * multiple)) * multiple
+        stop, start = (middle + 2 * halo, middle) if omits else (middle + halo, middle - halo)
+        first = self._call(run, x.take(range(stop), axis))
+        second = self._call(run, x.take(range(start, size), axis))
+        rest = second.take(range(middle - start, second.shape[axis]), axis)
+        return np.concatenate([first.take(range(middle), axis), rest], axis)

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from cbsn.colors import LUMA
-from cbsn.colors import LUMA
 from cbsn.errors import ConfigError
 
 ROUNDINGS = {"round": np.rint, "truncate": np.floor}

@@ -2,85 +2,78 @@
 
 import dataclasses
 from collections.abc import Callable
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 
 from cbsn.errors import ModelError
 from cbsn.inference.options import ROUNDINGS, Strength
-from cbsn.inference.tiling import Index, Tile
+from cbsn.inference.tiling import Tile, arange
 
-_NOWHERE = np.int32(2**30)
+Array = Any
+"""An array or a tensor."""
+
+_NOWHERE = 2**30
 """A distance beyond any picture."""
 
 
-class HiddenPixels:
-    """The fully transparent pixels of a picture while it is denoised.
-
-    Args:
-        colors: [H, W, 1 or 3], the picture's colours, in which the hidden ones are overwritten by
-            those of visible pixels.
-        alpha: [H, W], 0 where a pixel is hidden.
-
-    Attributes:
-        all: bool, whether there is no visible pixel; then nothing is overwritten.
-    """
-
-    def __init__(self, colors: np.ndarray, alpha: np.ndarray):
-        self._colors = colors
-        self._hidden = alpha == 0
-        self._kept = colors[self._hidden]
-        self.all = bool(self._hidden.all())
-        if len(self._kept) and not self.all:
-            _fill(colors, self._hidden)
-
-    def restore(self) -> None:
-        """Puts the hidden colours back."""
-        self._colors[self._hidden] = self._kept
-
-
-def _fill(colors: np.ndarray, hidden: np.ndarray) -> None:
+def fill_hidden(colors: np.ndarray, hidden: np.ndarray) -> None:
     """Gives each hidden pixel the colour of the nearest visible one in its row or column.
 
     Where there is none in either, those that have just been filled count as visible.
-    """
-    while hidden.any():
-        columns, across = _nearest(~hidden)
-        rows, down = (each.T for each in _nearest(~hidden.T))
-        distance = np.minimum(across, down)
-        y, x = np.nonzero(hidden & (distance < _NOWHERE))
-        in_row = across[y, x] <= down[y, x]
-        sources = np.where(in_row, y, rows[y, x]), np.where(in_row, columns[y, x], x)
-        colors[y, x] = colors[sources]
-        hidden = hidden & (distance == _NOWHERE)
-
-
-def _nearest(visible: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The nearest visible place in each row of [H, W], and its distance; the first of two."""
-    width = visible.shape[1]
-    places = np.arange(width, dtype=np.int32)
-    before = np.maximum.accumulate(np.where(visible, places, -_NOWHERE), axis=1)
-    after = np.minimum.accumulate(np.where(visible, places, _NOWHERE + width)[:, ::-1], axis=1)[
-        :, ::-1
-    ]
-    is_before = places - before <= after - places
-    distance = np.where(is_before, places - before, after - places)
-    return np.where(is_before, before, after), np.minimum(distance, _NOWHERE)
-
-
-@dataclasses.dataclass(frozen=True)
-class Frame:
-    """A picture in one orientation, of which the network is given tile after tile.
 
     Args:
-        read: writes the noisy values of a tile, normalised, into an array float32 [h, w, C].
-        write: gets the index of some pixels, and the network's result there, float32 [h, w, C].
-            What `read` is still to be asked for stays unwritten.
-        orientation: int, number of the orientation in a self-ensemble.
+        colors: [H, W, C], overwritten; as it was if everything is hidden.
+        hidden: bool [H, W].
+    """
+    while hidden.any() and not hidden.all():
+        y, x, left = nearest_visible(hidden, np, lambda each: np.maximum.accumulate(each, axis=-1))
+        filled = hidden & ~left
+        colors[filled] = colors[y[filled], x[filled]]
+        hidden = left
+
+
+def nearest_visible(
+    hidden: Array, xp: ModuleType, running_maximum: Callable[[Array], Array]
+) -> tuple[Array, Array, Array]:
+    """Finds where hidden pixels take their colours from, for arrays and in a graph.
+
+    Args:
+        hidden: bool [..., H, W].
+        xp: `numpy` or `tensorflow`.
+        running_maximum: gives the largest value up to each place along the last axis.
+
+    Returns:
+        For each pixel, [..., H, W], row and column of the nearest visible one in its row or column:
+        of itself if it is visible or there is none; and whether it is hidden still.
     """
 
-    read: Callable[[Tile, np.ndarray], object]
-    write: Callable[[tuple[Index, ...], np.ndarray], None]
-    orientation: int = 0
+    def transposed(x: Array) -> Array:
+        return np.swapaxes(x, -1, -2) if xp is np else xp.linalg.matrix_transpose(x)
+
+    columns, across = _nearest_in_row(~hidden, xp, running_maximum)
+    rows, down = map(transposed, _nearest_in_row(~transposed(hidden), xp, running_maximum))
+    in_row = across <= down
+    found = hidden & (xp.minimum(across, down) < _NOWHERE)
+    height, width = xp.shape(hidden)[-2], xp.shape(hidden)[-1]
+    y = xp.where(found & ~in_row, rows, arange(0, height, xp)[:, None])
+    x = xp.where(found & in_row, columns, arange(0, width, xp))
+    return y, x, hidden & ~found
+
+
+def _nearest_in_row(
+    visible: Array, xp: ModuleType, running_maximum: Callable[[Array], Array]
+) -> tuple[Array, Array]:
+    """The nearest visible place along the last axis, and its distance; the first of two."""
+    width = xp.shape(visible)[-1]
+    places = arange(0, width, xp)
+    before = running_maximum(xp.where(visible, places, -_NOWHERE))
+    after = xp.where(visible, places, _NOWHERE + width)
+    after = -running_maximum(-after[..., ::-1])[..., ::-1]
+    is_before = places - before <= after - places
+    distance = xp.where(is_before, places - before, after - places)
+    return xp.where(is_before, before, after), distance
 
 
 class Units:
@@ -98,12 +91,7 @@ class Units:
         self._white = white
 
     def normalise(self, values: np.ndarray, out: np.ndarray) -> None:
-        """Writes normalised values.
-
-        Args:
-            values: [h, w, C] pixels.
-            out: float32, of the same shape, contiguous.
-        """
+        """Writes pixels [h, w, C], normalised, into contiguous float32 [h, w, C]."""
         # Rows as a whole: NumPy is slow at loops over as few as three channels.
         rows, out = _rows(values), _rows(out)
         if self._mean.any():
@@ -161,3 +149,25 @@ def _repeated(channels: np.ndarray, values: np.ndarray, dtype: type) -> np.ndarr
     if (channels == channels[0]).all():
         return channels[:1].astype(dtype)
     return np.tile(channels.astype(dtype), values.shape[1])
+
+
+@dataclasses.dataclass(frozen=True)
+class Frame:
+    """A picture in one orientation, of which the network is given tile after tile.
+
+    Args:
+        image: [H, W, C], its pixels.
+        units: its statistics.
+        orientation: int, the number of its orientation in a self-ensemble. Default 0.
+        total: float32 [H, W, C], the sum of a self-ensemble, in the same orientation. Default None.
+    """
+
+    image: np.ndarray
+    units: Units
+    orientation: int = 0
+    total: np.ndarray | None = None
+
+    def read(self, tile: Tile, out: np.ndarray) -> None:
+        """Writes what the network is to see in place of a tile into float32 [1, h, w, C]."""
+        self.units.normalise(tile.take(self.image), out[0])
+        tile.clear(out[0])

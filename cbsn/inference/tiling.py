@@ -1,50 +1,193 @@
-"""Cutting a picture into tiles whose results fit together exactly."""
+"""Cutting a picture into tiles whose results fit together exactly.
+
+Where tiles start and end, and which row of the picture a network is given at which place, is
+arithmetic with integers: `Axis` and `Spans`. It is written once, for NumPy and for the exported
+graph, which learns the size of a picture as it runs; `xp` is `numpy` or `tensorflow`.
+"""
 
 import dataclasses
-import functools
-import math
-from collections.abc import Callable
+from collections.abc import Sequence
+from types import ModuleType
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from cbsn.recipes import Recipe
+
+Integer = Any
+"""An int, or an integer scalar of `xp`."""
+
+Integers = Any
+"""Integers of `xp`, [n]."""
+
+_R3_MARGIN = 2
+"""What a picture is reflected by for R3, where beyond its border there are zeros."""
+
 
 @dataclasses.dataclass(frozen=True)
-class Layout:
-    """One axis of what a network is given, from its first place to its last.
+class Axis:
+    """One axis of what a network is given: the rows (or columns) of a picture by their places.
 
     Args:
-        reads: int [n], the row (or column) of the picture at each place; -1 for zeros.
-        writes: int [n], the row that is filled with the result of that place; -1 for none. Each
-            row is filled once.
+        size: int, rows of the picture, a multiple of `stride`.
+        stride: int, distance of the rows that are neighbours in a sub-image. The sub-images lie one
+            after the other, as in `cbsn.sampling.pixel_shuffle_down`. Default 1: the picture.
+        pad: int, places around each sub-image. Default 0.
+        reflects: bool, whether the picture is reflected there. Default False: they are zeros.
+        xp: `numpy` or `tensorflow`. Default `numpy`.
     """
 
-    reads: np.ndarray
-    writes: np.ndarray
+    size: Integer
+    stride: int = 1
+    pad: int = 0
+    reflects: bool = False
+    xp: ModuleType = np
 
     @property
-    def places(self) -> np.ndarray:
-        """Int [rows of the picture], the place whose result fills each row."""
-        places = np.flatnonzero(self.writes >= 0)
-        return places[np.argsort(self.writes[places])]
+    def length(self) -> Integer:
+        """Number of places."""
+        return self.size + 2 * self.stride * self.pad
 
-    @classmethod
-    def mosaic(cls, size: int, stride: int, pad: int) -> "Layout":
-        """Its sub-images one after the other, as `cbsn.sampling.pixel_shuffle_down` has them.
+    def rows(self, places: Integers) -> Integers:
+        """Returns the row that is given at each place; -1 for zeros."""
+        if self.stride == 1 and self.pad == 0:
+            return places
+        cells = self.size // self.stride
+        block = cells + 2 * self.pad
+        sub_image, cell = places // block, places % block - self.pad
+        if self.reflects:
+            cell = reflected(cell, cells, self.xp)
+        is_inside = (cell >= 0) & (cell < cells)
+        return self.xp.where(is_inside, cell * self.stride + sub_image, -1)
 
-        Args:
-            size: int, rows of the picture, a multiple of `stride`.
-            stride: int, distance of the rows that are neighbours in a sub-image.
-            pad: int, zeros around each of them.
-        """
-        rows = np.arange(size).reshape(-1, stride).T
-        rows = np.pad(rows, ((0, 0), (pad, pad)), constant_values=-1).ravel()
-        return cls(rows, rows)
+    def places(self, rows: Integers) -> Integers:
+        """Returns the place whose result fills each row."""
+        block = self.size // self.stride + 2 * self.pad
+        return rows % self.stride * block + self.pad + rows // self.stride
 
-    @classmethod
-    def reflected(cls, size: int, margin: int) -> "Layout":
-        """A picture with a reflected margin, which is cut off the result."""
-        rows = np.arange(size)
-        return cls(np.pad(rows, margin, "reflect"), np.pad(rows, margin, constant_values=-1))
+
+def pass_axes(recipe: Recipe, size: Integer, xp: ModuleType = np) -> tuple[Axis, Axis]:
+    """Returns an axis of `size` rows as a recipe gives it to the network: at first, and for R3.
+
+    Zeros at its end make it a multiple of the stride; R3 sees these as part of the picture.
+    """
+    stride = recipe.denoise_stride
+    padded = divided_up(size, stride) * stride
+    margin = _R3_MARGIN if recipe.border == "zeros" else 0
+    return Axis(padded, stride, recipe.denoise_pad, xp=xp), Axis(padded, 1, margin, True, xp)
+
+
+@dataclasses.dataclass(frozen=True)
+class Tiling:
+    """How an axis is divided.
+
+    Args:
+        border: "reflect": the axis is reflected at its ends, all sources are of one size, and the
+            network's result is `halo` smaller on each side. "zeros": a source ends where the axis
+            does, and the result is as large as it.
+        side: int, places that a tile's piece should have at most, but for rounding up to
+            `multiple`. None: one tile.
+        halo: int, the network's receptive-field radius: what a source has more than the piece on
+            each side.
+        multiple: int, what the pieces are multiples of, but the last one.
+        grid: int, the network's `grid`, for sources of one size whatever that of the picture is,
+            unless that is smaller; for networks that are local, and NumPy. Default None: pieces of
+            even size, which take less time to compute.
+    """
+
+    border: str
+    side: int | None
+    halo: int
+    multiple: int
+    grid: int | None = None
+
+
+class Span(NamedTuple):
+    """One axis of a tile.
+
+    Args:
+        first, stop: the places that the network is given, [first, stop), reflected at the ends.
+        margin: how much of its result lies before the piece.
+        start, end: the places of the piece, [start, end).
+    """
+
+    first: Integer
+    stop: Integer
+    margin: Integer
+    start: Integer
+    end: Integer
+
+
+class Spans:
+    """An axis in tiles, whose pieces cover every place once.
+
+    Attributes:
+        axis: as given.
+        step: int, places of a piece, but for the first and the last one.
+        count: int, number of tiles.
+    """
+
+    def __init__(self, axis: Axis, tiling: Tiling):
+        self.axis = axis
+        self._halo, self._zeros = tiling.halo, tiling.border == "zeros"
+        # Near the ends of its input, a network's result is not that of the whole picture beyond a
+        # border of zeros, and left out beyond a reflected one.
+        self._unreliable, self._omitted = (tiling.halo, 0) if self._zeros else (0, tiling.halo)
+        self._last = None
+        side, length = tiling.side or axis.length, axis.length
+        if tiling.grid:
+            self.step = _rounded_up(side, tiling.multiple)
+            rest = length - self.step - 2 * self._unreliable
+            if rest > 0:
+                # The last window ends where the axis does, or less than `grid` later: up to there,
+                # a network that halves pictures reflects them itself.
+                self._last = _rounded_up(rest, tiling.grid)
+                self.count = divided_up(self._last, self.step) + 1
+                return
+        self.step = _rounded_up(divided_up(length, divided_up(length, side)), tiling.multiple)
+        self.count = divided_up(length, self.step)
+
+    def span(self, index: Integer) -> Span:
+        """Returns a tile by its number."""
+        minimum, maximum = self.axis.xp.minimum, self.axis.xp.maximum
+        length = self.axis.length
+        start, end = index * self.step, (index + 1) * self.step
+        first, stop = start - self._halo, end + self._halo
+        if self._last is not None:
+            first = min(start, self._last) - self._omitted
+            stop = first + self.step + 2 * self._halo
+            start += self._unreliable if index > 0 else 0
+            end = end + self._unreliable if index + 1 < self.count else length
+        elif self._zeros:
+            first, stop = maximum(first, 0), minimum(stop, length)
+        return Span(first, stop, start - first - self._omitted, start, minimum(end, length))
+
+    def reads(self, span: Span) -> Integers:
+        """Returns the rows of the picture that the network is given; -1 for zeros."""
+        places = arange(span.first, span.stop, self.axis.xp)
+        return self.axis.rows(reflected(places, self.axis.length, self.axis.xp))
+
+
+def arange(first: Integer, stop: Integer, xp: ModuleType = np) -> Integers:
+    """Returns the integers [first, stop), of 32 bits."""
+    return np.arange(first, stop, dtype=np.int32) if xp is np else xp.range(first, stop)
+
+
+def reflected(places: Integers, size: Integer, xp: ModuleType = np) -> Integers:
+    """Reflects places at 0 and `size` - 1, again and again, as `numpy.pad` does."""
+    period = xp.maximum(2 * (size - 1), 1)
+    # Reflected at 0 first: ONNX's remainder of a negative number is another one.
+    places = xp.abs(places) % period
+    return xp.minimum(places, period - places)
+
+
+def divided_up(number: Integer, divisor: Integer) -> Integer:
+    """Divides, rounding up; without negative numbers, which ONNX rounds otherwise."""
+    return (number + divisor - 1) // divisor
+
+
+def _rounded_up(number: Integer, multiple: int) -> Integer:
+    return divided_up(number, multiple) * multiple
 
 
 Index = slice | np.ndarray
@@ -52,65 +195,28 @@ Index = slice | np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
-class Span:
-    """One axis of a tile.
+class Lines:
+    """One axis of a tile, as indexes of arrays.
 
     Args:
-        reads: int [n], rows (or columns) of the picture that the network is given; -1 for zeros.
-        margin: int, how much of its result lies before the piece.
-        writes: int [m], rows that the piece of its result fills; -1 for none.
-        first: int, first place of the `Layout` that fills any of the rows that are read.
-        stop: int, place after the last one of the piece.
+        reads: int [n], rows (or columns) that the network is given; -1 for zeros.
+        taken: the rows of the picture to take for these, any row standing for zeros.
+        zeros: int [k], which of them are zeros; None for none.
+        kept: the rows of the network's result that fill rows of the picture.
+        filled: these rows of the picture.
+        share: float, how much of the picture's rows they are.
+        first: int, first place of the axis that fills any of the rows that are read.
+        end: int, place after the last one that is filled.
     """
 
     reads: np.ndarray
-    margin: int
-    writes: np.ndarray
+    taken: Index
+    zeros: np.ndarray | None
+    kept: Index
+    filled: Index
+    share: float
     first: int
-    stop: int
-
-    def inside(self, size: int) -> tuple[Index, Index | None]:
-        """Says what a picture of `size` rows has of the rows that are read.
-
-        Returns:
-            The rows to take, any row standing for those that are zeros; and which of the rows that
-            are taken those are, None if there are none.
-        """
-        if self._reads_last < size and isinstance(self._reads_index, slice):
-            return self._reads_index, None
-        outside = (self.reads < 0) | (self.reads >= size)
-        return (
-            _index(np.where(outside, 0, self.reads)),
-            np.flatnonzero(outside) if outside.any() else None,
-        )
-
-    def kept(self, size: int) -> tuple[Index, Index]:
-        """Returns which of the result's rows fill a picture of `size` rows, and which of these."""
-        if self._writes_last < size and isinstance(self._writes_index, slice):
-            return slice(self.margin, self.margin + self.writes.size), self._writes_index
-        pieces = np.flatnonzero((self.writes >= 0) & (self.writes < size))
-        return _index(self.margin + pieces), _index(self.writes[pieces])
-
-    # A span is asked once for each picture of a stack.
-    @functools.cached_property
-    def _reads_last(self) -> int:
-        return self.reads.max()
-
-    @functools.cached_property
-    def _reads_index(self) -> Index:
-        return _index(self.reads)
-
-    @functools.cached_property
-    def _writes_last(self) -> int:
-        return self.writes.max(initial=-1)
-
-    @functools.cached_property
-    def _writes_index(self) -> Index:
-        return _index(self.writes)
-
-
-def _copy(values: np.ndarray, out: np.ndarray) -> None:
-    out[...] = values
+    end: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,57 +226,100 @@ class Tile:
     Args:
         rows: its rows.
         columns: its columns.
+        needed: int, how many tiles of the picture, in their order, see pixels of this one before
+            they may be overwritten.
     """
 
-    rows: Span
-    columns: Span
+    rows: Lines
+    columns: Lines
+    needed: int
 
     @property
     def source_shape(self) -> tuple[int, int]:
         """Rows and columns that the network is given."""
         return self.rows.reads.size, self.columns.reads.size
 
-    def cut(
-        self,
-        image: np.ndarray,
-        convert: Callable[[np.ndarray, np.ndarray], None] = _copy,
-        out: np.ndarray | None = None,
-    ) -> np.ndarray:
-        """Returns a copy of the tile's source of an image [H, W, C].
+    @property
+    def share(self) -> float:
+        """How much of the picture it is."""
+        return self.rows.share * self.columns.share
 
-        Args:
-            image: the picture.
-            convert: writes what is to be made of the first array's values into the second one.
-                Rows and columns that the picture does not have come out as 0 all the same.
-            out: [h, w, C], what it is written into. Default None: a new array of the image's dtype.
+    @property
+    def where(self) -> tuple[Index, ...]:
+        """Index of the pixels that the tile fills."""
+        where = self.rows.filled, self.columns.filled
+        return where if any(isinstance(each, slice) for each in where) else np.ix_(*where)
+
+    def take(self, image: np.ndarray) -> np.ndarray:
+        """Returns the tile's source of an image [H, W, C], a view where it can be one.
+
+        What `clear` makes zeros has any values.
         """
-        if out is None:
-            out = np.empty((*self.source_shape, image.shape[2]), image.dtype)
-        rows, rows_outside = self.rows.inside(image.shape[0])
-        columns, columns_outside = self.columns.inside(image.shape[1])
-        convert(_take(image, rows, columns), out)
-        if rows_outside is not None:
-            out[rows_outside] = 0
-        if columns_outside is not None:
-            out[:, columns_outside] = 0
-        return out
+        return _take(image, self.rows.taken, self.columns.taken)
 
-    def crop(
-        self, result: np.ndarray, height: int, width: int
-    ) -> tuple[np.ndarray, tuple[Index, ...]]:
-        """Returns the part of the network's result that fills pixels, and the index of these.
+    def clear(self, source: np.ndarray) -> None:
+        """Zeroes the rows and columns of [h, w, C] that the picture does not have."""
+        if self.rows.zeros is not None:
+            source[self.rows.zeros] = 0
+        if self.columns.zeros is not None:
+            source[:, self.columns.zeros] = 0
 
-        Args:
-            result: [h, w, C].
-            height: int, rows of the picture; the result may have more.
-            width: int, its columns.
-        """
-        from_rows, rows = self.rows.kept(height)
-        from_columns, columns = self.columns.kept(width)
-        where = rows, columns
-        if not any(isinstance(each, slice) for each in where):
-            where = np.ix_(*where)
-        return _take(result, from_rows, from_columns), where
+    def crop(self, result: np.ndarray) -> np.ndarray:
+        """Returns the part of the network's result [h, w, C] that fills the pixels."""
+        return _take(result, self.rows.kept, self.columns.kept)
+
+
+def make_tiles(
+    axes: Sequence[Axis],
+    tiling: Tiling,
+    size: tuple[int, int],
+    filled: tuple[int, int] | None = None,
+) -> list[Tile]:
+    """Divides what the network is to be given into tiles.
+
+    Args:
+        axes: of the rows and the columns.
+        tiling: how to divide them.
+        size: rows and columns of the picture. What it does not have is zeros.
+        filled: rows and columns that are filled. Default None, as `size`.
+
+    Returns:
+        Tiles from left to right, then from top to bottom; they fill every pixel once.
+    """
+    rows, columns = map(_lines, axes, [tiling] * 2, size, filled or size)
+    # The first place that is needed as it was for each row of tiles or a later one.
+    firsts = np.minimum.accumulate([each.first for each in reversed(rows)])[::-1]
+    needed = np.searchsorted(firsts, [each.end for each in rows]) * len(columns)
+    return [
+        Tile(row, column, int(count))
+        for row, count in zip(rows, needed, strict=True)
+        for column in columns
+    ]
+
+
+def _lines(axis: Axis, tiling: Tiling, size: int, filled: int) -> list[Lines]:
+    spans, lines = Spans(axis, tiling), []
+    for span in map(spans.span, range(spans.count)):
+        reads = spans.reads(span)
+        zeros = np.flatnonzero((reads < 0) | (reads >= size))
+        taken = reads.copy()
+        taken[zeros] = 0
+        places = arange(span.start, span.end)
+        rows = axis.rows(places)
+        pieces = np.flatnonzero((rows >= 0) & (rows < filled) & (axis.places(rows) == places))
+        lines.append(
+            Lines(
+                reads=reads,
+                taken=_index(taken),
+                zeros=zeros if zeros.size else None,
+                kept=_index(span.margin + pieces),
+                filled=_index(rows[pieces]),
+                share=pieces.size / filled,
+                first=int(axis.places(reads[reads >= 0]).min(initial=axis.length)),
+                end=int(span.end),
+            )
+        )
+    return lines
 
 
 def _index(places: np.ndarray) -> Index:
@@ -186,91 +335,10 @@ def _index(places: np.ndarray) -> Index:
 
 def _take(image: np.ndarray, rows: Index, columns: Index) -> np.ndarray:
     """`image[np.ix_(rows, columns)]`, as a view where these are slices."""
-    slices = (each if isinstance(each, slice) else slice(None) for each in (rows, columns))
-    piece = image[tuple(slices)]
+    image = image[
+        tuple(each if isinstance(each, slice) else slice(None) for each in (rows, columns))
+    ]
     for axis, each in enumerate((rows, columns)):
         if not isinstance(each, slice):
-            piece = piece.take(each, axis)
-    return piece
-
-
-def make_bands(
-    rows: Layout,
-    columns: Layout,
-    *,
-    border: str,
-    side: int | None,
-    halo: int,
-    multiple: int,
-    grid: int | None = None,
-) -> list[list[Tile]]:
-    """Divides what the network is to be given into tiles.
-
-    Args:
-        rows: layout of the picture's rows.
-        columns: of its columns.
-        border: "reflect": the layout is reflected at its ends, all sources are of one size, and
-            the network's result is `halo` smaller on each side. "zeros": a source ends where the
-            layout does, and the result is as large as it.
-        side: int, rows and columns that a tile's piece should have at most, but for rounding
-            up to `multiple`. None: one tile, the whole picture.
-        halo: int, the network's receptive-field radius: what a source has more than the piece on
-            each side.
-        multiple: int, what the pieces' heights and widths are multiples of, but the last ones'.
-        grid: int, the network's `grid`, for sources of one size whatever that of the picture is,
-            unless that is smaller; for networks that are local. Default None: pieces of even size,
-            which take less time to compute.
-
-    Returns:
-        Bands from top to bottom, each a list of tiles from left to right; they cover every place
-        once.
-    """
-    down, across = (_divide(each, border, side, halo, multiple, grid) for each in (rows, columns))
-    return [[Tile(span, other) for other in across] for span in down]
-
-
-def _divide(
-    layout: Layout, border: str, side: int | None, halo: int, multiple: int, grid: int | None
-) -> list[Span]:
-    size = layout.reads.size
-    # What a window reads beyond its result, and what of its result is not to be relied on.
-    beyond, margin = (halo, 0) if border == "reflect" else (0, halo)
-    largest = _rounded_up(side or size, multiple)
-    if grid and size > largest + 2 * margin:
-        length = largest + 2 * margin
-        # The last window ends where the layout does, or less than `grid` later: up to there, a
-        # network that halves pictures reflects them itself.
-        last = _rounded_up(size - length, grid)
-        firsts = [*range(0, last, largest), last]
-        stops = [*(first + margin + largest for first in firsts[:-1]), size]
-        starts = [0, *stops[:-1]]
-        sources = [_reflected(first - beyond, first + length + beyond, size) for first in firsts]
-    else:
-        step = _rounded_up(math.ceil(size / math.ceil(size / (side or size))), multiple)
-        starts = range(0, size, step)
-        stops = [min(start + step, size) for start in starts]
-        firsts = [max(0, start - margin) for start in starts]
-        sources = [_reflected(start - halo, start + step + halo, size) for start in starts]
-        if border == "zeros":
-            sources = [
-                np.arange(first, min(size, start + step + halo))
-                for first, start in zip(firsts, starts, strict=True)
-            ]
-    places = layout.places
-    spans = []
-    for source, first, start, stop in zip(sources, firsts, starts, stops, strict=True):
-        reads = layout.reads[source]
-        needed = places[reads[reads >= 0]].min(initial=size)
-        spans.append(Span(reads, start - first, layout.writes[start:stop], int(needed), stop))
-    return spans
-
-
-def _reflected(first: int, stop: int, size: int) -> np.ndarray:
-    """Places of an axis of `size` places, reflected at both ends again and again."""
-    period = max(1, 2 * (size - 1))
-    places = np.abs(np.arange(first, stop)) % period
-    return np.minimum(places, period - places)
-
-
-def _rounded_up(number: int, multiple: int) -> int:
-    return -(-number // multiple) * multiple
+            image = image.take(each, axis)
+    return image

@@ -28,9 +28,6 @@ class DenoisingNetwork(keras.Model):
     is_local = True
     """Whether an input further away than `receptive_field_radius` cannot change an output."""
 
-    has_loop = False
-    """Whether there is a loop in its graph."""
-
     receptive_field_radius: int
     """How many pixels away an input can change an output, in a network that is local."""
 

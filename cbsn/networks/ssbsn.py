@@ -262,11 +262,6 @@ class SelfSimilarityBlindSpotNetwork(TwoBranchNetwork):
         """Whether no module has attention."""
         return self.num_attention == 0
 
-    @property
-    def has_loop(self) -> bool:
-        """Whether its graph has the loop over attention's chunks."""
-        return not self.is_local
-
     def get_config(self):  # noqa: D102
         return {
             **super().get_config(),

@@ -40,7 +40,6 @@ class Identity:
     is_local = True
     grid = 1
     channels = 3
-    has_loop = False
     dtype_policy = keras.DTypePolicy("float32")
 
     def __call__(self, x, blind, padding):
@@ -71,17 +70,14 @@ def _assert_equal_but_for_rounding(result, expected):
     assert np.count_nonzero(off) <= max(2, 0.01 * off.size)
 
 
-@pytest.mark.parametrize("tile", [16, 25, "48", "auto"])
-@pytest.mark.parametrize("size", [(61, 83), (40, 17)])
-def test_tiles_equal_the_whole(model, noisy, size, tile):
-    crop = noisy[: size[0], : size[1]]
-    whole, tiled = (
-        Denoiser(*model, DenoiseOptions(tile=0)),
-        Denoiser(*model, DenoiseOptions(tile=tile)),
-    )
-    _assert_equal_but_for_rounding(tiled(crop), whole(crop))
-    unit = (crop / 255).astype(np.float32)
-    np.testing.assert_allclose(tiled(unit), whole(unit), atol=1e-5)
+@pytest.mark.parametrize("tile", [16, 25, "48"])
+def test_tiles_equal_the_whole(model, noisy, tile):
+    whole, tiled = (Denoiser(*model, DenoiseOptions(tile=each)) for each in (0, tile))
+    for height, width in ((61, 83), (40, 17)):
+        crop = noisy[:height, :width]
+        _assert_equal_but_for_rounding(tiled(crop), whole(crop))
+        unit = (crop / 255).astype(np.float32)
+        np.testing.assert_allclose(tiled(unit), whole(unit), atol=1e-5)
 
 
 LOCAL = {
@@ -117,38 +113,37 @@ def _small_model(name):
     return recipe, network
 
 
-@pytest.mark.parametrize("r3", [False, True])
-@pytest.mark.parametrize("name", sorted(RECIPES))
+@pytest.mark.parametrize(
+    ("name", "r3"), [(name, False) for name in sorted(RECIPES)] + [("cbsn", True), ("apbsn", True)]
+)
 def test_every_recipe_denoises_by_tiles_and_in_place(noisy, name, r3):
     recipe, network = _small_model(name)
     options = {"r3": r3, "seed": 3}
-    if r3 and name not in CAN_REFINE:
-        with pytest.raises(ConfigError, match="omit --r3"):
-            Denoiser(recipe, network, DenoiseOptions(**options))
-        return
-    for crop, self_ensemble in ((noisy[:61, :83], False), (noisy[:20, :31, 0], True)):
-        options = {**options, "self_ensemble": self_ensemble}
+    for crop, self_ensemble in ((noisy[:53, :67], False), (noisy[:20, :31, 0], True)):
+        options["self_ensemble"] = self_ensemble
         expected = Denoiser(recipe, network, DenoiseOptions(tile=0, **options))(crop)
         assert expected.shape == crop.shape
         assert 1 < expected.std() < 90
         picture = crop.copy()
-        result = Denoiser(recipe, network, DenoiseOptions(tile=16, **options))(
-            picture, in_place=True
-        )
-        assert result is picture
-        _assert_equal_but_for_rounding(result, expected)
+        denoise = Denoiser(recipe, network, DenoiseOptions(tile=16, **options))
+        assert denoise(picture, in_place=True) is picture
+        _assert_equal_but_for_rounding(picture, expected)
+
+
+@pytest.mark.parametrize("name", sorted({*RECIPES} - {*CAN_REFINE}))
+def test_networks_that_are_never_blind_cannot_refine(name):
+    with pytest.raises(ConfigError, match="omit --r3"):
+        Denoiser(*_small_model(name), DenoiseOptions(r3=True))
 
 
 @pytest.mark.parametrize("name", CAN_REFINE)
 def test_refinement_is_the_recipes_choice_unless_told(noisy, name):
-    recipe, network = _small_model(name)
-    crop = noisy[:40, :40]
-    default, with_r3, without = (
-        Denoiser(recipe, network, DenoiseOptions(**options))(crop)
-        for options in ({}, {"r3": True}, {"r3": False})
-    )
-    np.testing.assert_array_equal(default, with_r3 if name in ("apbsn", "ssbsn") else without)
-    assert (with_r3 != without).any()
+    model = _small_model(name)
+    assert Denoiser(*model).r3 == (name in ("apbsn", "ssbsn"))
+    with_r3, without = (Denoiser(*model, DenoiseOptions(r3=r3)) for r3 in (True, False))
+    assert with_r3.r3 and not without.r3
+    crop = noisy[:20, :20]
+    assert (with_r3(crop) != without(crop)).any()
 
 
 @pytest.mark.parametrize("name", ["cbsn", "dil-unet"])
@@ -176,8 +171,10 @@ def test_noise_beyond_the_range_is_taken_where_white_is_given(noisy):
         denoise(crop, white=1)
 
 
-@pytest.mark.parametrize("tile", [0, 6, 16, 48, "auto"])
-@pytest.mark.parametrize("shape", [(61, 83, 3), (130, 20, 4), (97, 40), (1, 1, 3), (33, 5, 2)])
+@pytest.mark.parametrize(
+    ("shape", "tile"),
+    [((61, 83, 3), 6), ((130, 20, 4), 48), ((97, 40), 16), ((1, 1, 3), 6), ((33, 5, 2), "auto")],
+)
 def test_in_place_is_the_same(denoise, model, random, shape, tile):
     image = random.integers(0, 256, shape).astype(np.uint8)
     expected = denoise(image)
@@ -207,7 +204,7 @@ def gpu(monkeypatch):
     monkeypatch.setattr(passes, "GPU_PIXELS", 6_000_000)
 
 
-@pytest.mark.parametrize("name", sorted(RECIPES))
+@pytest.mark.parametrize("name", ["cbsn", "apbsn", "n2n-resunet", "photo-large"])
 def test_a_gpu_is_given_one_shape(noisy, gpu, monkeypatch, name):
     """Each new one costs it a while; the pixels are those of the whole picture."""
     recipe, network = _small_model(name)
@@ -224,7 +221,7 @@ def test_a_gpu_is_given_one_shape(noisy, gpu, monkeypatch, name):
     tiled = Denoiser(recipe, network, DenoiseOptions(tile=24, r3=False))
     window = 24 + 2 * network.halo
     at_once = max(1, int(6_000_000 * (24 / passes.auto_side(network)) ** 2) // window**2)
-    for height, width in ((200, 197), (171, 160), (150, 199), (144, 144)):
+    for height, width in ((171, 160), (144, 199)):
         crop = noisy[:height, :width]
         _assert_equal_but_for_rounding(tiled(crop), whole(crop))
     assert shapes == {(at_once, window, window, 3)}
@@ -235,7 +232,7 @@ def test_a_gpu_is_given_one_shape(noisy, gpu, monkeypatch, name):
 def test_a_gpu_sees_what_a_cpu_sees(noisy, monkeypatch):
     """Of networks that are not local, whose tiles matter."""
     for name, changes in (
-        ("ssbsn", {"filters": 4, "num_modules": 2, "num_attention": 1}),
+        ("ssbsn", {"filters": 4, "num_modules": 1, "num_attention": 1}),
         ("n2n-resunet", {"filters": 8, "depth": 2}),
     ):
         recipe = customised(name, **changes)
@@ -244,9 +241,8 @@ def test_a_gpu_sees_what_a_cpu_sees(noisy, monkeypatch):
         results = []
         for there in (False, True):
             monkeypatch.setattr(passes, "has_gpu", lambda there=there: there)
-            results.append(
-                Denoiser(recipe, network, DenoiseOptions(tile=24))(noisy[:100, :120] / 255)
-            )
+            denoise = Denoiser(recipe, network, DenoiseOptions(tile=24))
+            results.append(denoise(noisy[:60, :70] / 255))
         np.testing.assert_allclose(*results, rtol=0, atol=1e-5)
 
 
@@ -333,17 +329,6 @@ def test_shares_of_the_work_add_up(model, random, options, tiles, self_ensemble)
 def test_unusable_pictures_say_what_was_received(denoise, image, words):
     with pytest.raises(ImageError, match=words):
         denoise(image)
-
-
-@pytest.mark.parametrize("tile", [-1, "big", "-3"])
-def test_unusable_tiles(model, tile):
-    with pytest.raises(ConfigError, match="tile"):
-        Denoiser(*model, DenoiseOptions(tile=tile))
-
-
-def test_unusable_rounding(model):
-    with pytest.raises(ConfigError, match="round or truncate"):
-        Denoiser(*model, DenoiseOptions(rounding="up"))
 
 
 def test_broken_weights_are_an_error(model, random):
@@ -445,44 +430,39 @@ SHARES = [(0.5, None), (0, 1), (1, 0), (0.3, 0.8)]
 
 
 @pytest.mark.parametrize("shares", SHARES)
-@pytest.mark.parametrize("shape", [(33, 41), (33, 41, 2), (33, 41, 3), (33, 41, 4)])
-def test_floats_of_less_strength_are_blended(model, denoise, random, shape, shares):
-    image = random.random(shape)
-    if shape[2:] in ((2,), (4,)):
-        image[..., -1] = random.random(shape[:2]) < 0.8
-    result = Denoiser(*model, DenoiseOptions(strength=shares[0], color_strength=shares[1]))(image)
-    noisy, denoised = image.reshape(33, 41, -1), denoise(image).reshape(33, 41, -1)
-    colors = noisy.shape[-1] - (noisy.shape[-1] + 1) % 2
-    blended = Strength(*shares).blend(noisy[..., :colors], denoised[..., :colors])
-    # Both come from the same bits of the network, and are not rounded to less than float64.
-    expected = np.concatenate([blended.clip(0, 1), noisy[..., colors:]], axis=-1)
-    np.testing.assert_allclose(result.reshape(33, 41, -1), expected, rtol=0, atol=1e-12)
-    if colors < noisy.shape[-1]:
-        hidden = noisy[..., -1] == 0
-        np.testing.assert_array_equal(result[hidden], image[hidden])
+def test_floats_of_less_strength_are_blended(model, denoise, random, shares):
+    weaker = Denoiser(*model, DenoiseOptions(strength=shares[0], color_strength=shares[1]))
+    for channels in (1, 2, 3, 4):
+        image = random.random((33, 41, channels))
+        hidden = random.random((33, 41)) < (0.2 if channels % 2 == 0 else 0)
+        image[hidden, -1] = 0
+        result, denoised = weaker(image), denoise(image)
+        colors = channels - (channels + 1) % 2
+        blended = Strength(*shares).blend(image[..., :colors], denoised[..., :colors])
+        # Both come from the same bits of the network, and are not rounded to less than float64.
+        expected = np.concatenate([blended.clip(0, 1), image[..., colors:]], axis=-1)
+        expected[hidden] = image[hidden]
+        np.testing.assert_allclose(result, expected, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("shares", SHARES)
-@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_integers_are_blended_before_they_are_rounded(model, random, dtype, shares):
-    white = np.iinfo(dtype).max
-    image = random.integers(0, white, (33, 41, 3), dtype, endpoint=True)
-    options = {"strength": shares[0], "color_strength": shares[1]}
-    for rounding in ("round", "truncate"):
-        result = Denoiser(*model, DenoiseOptions(rounding=rounding, **options))(image)
-        floats = Denoiser(*model, DenoiseOptions(**options))(image / white, white=1) * white
+@pytest.mark.parametrize("rounding", ["round", "truncate"])
+def test_integers_are_blended_before_they_are_rounded(model, random, rounding):
+    denoise = Denoiser(*model, DenoiseOptions(rounding=rounding, strength=0.3, color_strength=0.8))
+    for dtype in (np.uint8, np.uint16):
+        white = np.iinfo(dtype).max
+        image = random.integers(0, white, (33, 41, 3), dtype, endpoint=True)
+        floats = denoise(image / white, white=1) * white
         # The network's input differs by a rounding of float32, which it makes 1e-5 of at most.
         slack = 1e-5 * white
         low, high = (-0.5, 0.5) if rounding == "round" else (-1, 0)
-        off = result - floats
+        off = denoise(image) - floats
         assert low - slack <= off.min() and off.max() <= high + slack
 
 
-@pytest.mark.parametrize("shares", [(0, None), (0, 0)])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float16, np.float32, np.float64, ">f4"])
-@pytest.mark.parametrize("ensemble", [False, True])
-def test_no_strength_gives_the_picture_back(model, random, dtype, shares, ensemble):
-    options = {"strength": shares[0], "color_strength": shares[1], "self_ensemble": ensemble}
+@pytest.mark.parametrize(("color", "ensemble"), [(None, False), (0, True)])
+def test_no_strength_gives_the_picture_back(model, random, dtype, color, ensemble):
+    options = {"strength": 0, "color_strength": color, "self_ensemble": ensemble}
     denoise = Denoiser(*model, DenoiseOptions(rounding="truncate", **options))
     for shape in ((20, 30), (20, 30, 2), (20, 30, 3), (20, 30, 4)):
         image = (300 * random.random(shape) - (50 if "f" in np.dtype(dtype).str else 0)) % 251
@@ -503,28 +483,26 @@ def test_full_strength_changes_no_bit(model, denoise, noisy, random):
         np.testing.assert_array_equal(whole(image), denoise(image), strict=True)
 
 
-@pytest.mark.parametrize("r3", [False, True])
-@pytest.mark.parametrize("name", CAN_REFINE)
-def test_less_strength_by_tiles_and_in_place(noisy, name, r3):
+@pytest.mark.parametrize(
+    ("name", "r3", "self_ensemble"),
+    [("cbsn", False, False), ("apbsn", True, False), ("cbsn", True, True)],
+)
+def test_less_strength_by_tiles_and_in_place(noisy, name, r3, self_ensemble):
     """What is blended must be noisy still where it is overwritten tile by tile."""
     recipe, network = _small_model(name)
-    options = {"r3": r3, "strength": 0.4, "color_strength": 0.7}
-    for crop, self_ensemble in ((noisy[:61, :83], False), (noisy[:20, :31], True)):
-        options["self_ensemble"] = self_ensemble
-        expected = Denoiser(recipe, network, DenoiseOptions(tile=0, **options))(crop)
-        picture = crop.copy()
-        assert (
-            Denoiser(recipe, network, DenoiseOptions(tile=16, **options))(picture, in_place=True)
-            is picture
-        )
-        _assert_equal_but_for_rounding(picture, expected)
-        whole = Denoiser(
-            recipe, network, DenoiseOptions(tile=0, r3=r3, self_ensemble=self_ensemble)
-        )(crop)
-        blended = Strength(0.4, 0.7).blend(crop.astype(float), whole.astype(float))
-        # Each channel of `whole` was rounded by half a level, and they are mixed by weights that
-        # add up to 0.7 and 0.3 times those of the luma.
-        assert np.abs(picture - blended.clip(0, 255)).max() <= 0.5 + 0.5 * (0.7 + 0.3) + 0.01
+    options = {"r3": r3, "self_ensemble": self_ensemble}
+    weaker = {**options, "strength": 0.4, "color_strength": 0.7}
+    crop = noisy[:20, :31] if self_ensemble else noisy[:51, :63]
+    expected = Denoiser(recipe, network, DenoiseOptions(tile=0, **weaker))(crop)
+    picture = crop.copy()
+    tiled = Denoiser(recipe, network, DenoiseOptions(tile=16, **weaker))
+    assert tiled(picture, in_place=True) is picture
+    _assert_equal_but_for_rounding(picture, expected)
+    whole = Denoiser(recipe, network, DenoiseOptions(tile=0, **options))(crop)
+    blended = Strength(0.4, 0.7).blend(crop.astype(float), whole.astype(float))
+    # Each channel of `whole` was rounded by half a level, and they are mixed by weights that
+    # add up to 0.7 and 0.3 times those of the luma.
+    assert np.abs(picture - blended.clip(0, 255)).max() <= 0.5 + 0.5 * (0.7 + 0.3) + 0.01
 
 
 @pytest.mark.parametrize("white", [4095, None])
@@ -540,24 +518,19 @@ def test_less_strength_in_a_range_of_ones_own(model, denoise, noisy, white):
     np.testing.assert_allclose(result, expected, atol=4095 * 1e-6)
 
 
-def test_unusable_strengths(model):
-    for options in ({"strength": 1.5}, {"color_strength": -1}, {"strength": float("nan")}):
-        with pytest.raises(ConfigError, match="takes a number from 0 to 1"):
-            Denoiser(*model, DenoiseOptions(**options))
-
-
 def _each(denoise, images, white=None):
     return np.stack([denoise(image, white=white) for image in images])
 
 
-@pytest.mark.parametrize(("name", "r3"), [("cbsn", False), ("apbsn", True), ("photo", False)])
-@pytest.mark.parametrize("self_ensemble", [False, True])
-@pytest.mark.parametrize("tile", [16, "auto"])
+@pytest.mark.parametrize(
+    ("name", "r3", "self_ensemble", "tile"),
+    [("cbsn", False, True, 16), ("apbsn", True, False, "auto"), ("photo", False, False, 16)],
+)
 def test_a_batch_is_each_of_its_pictures(random, name, r3, self_ensemble, tile):
     recipe, network = _small_model(name)
     options = {"r3": r3, "self_ensemble": self_ensemble, "tile": tile, "seed": 7}
     denoise = Denoiser(recipe, network, DenoiseOptions(**options))
-    for shape in ((5, 20, 20, 3), (2, 13, 31, 3), (3, 17, 9, 1), (1, 6, 6, 3)):
+    for shape in ((5, 20, 20, 3), (2, 13, 31, 1), (1, 6, 6, 3)):
         # Each in a range of its own, so that statistics matter.
         levels = random.uniform(0.2, 1, (shape[0], 1, 1, 1))
         images = (random.random(shape) * levels).astype(np.float32)

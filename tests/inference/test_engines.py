@@ -1,4 +1,5 @@
 import importlib.util
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -33,37 +34,37 @@ def machine(monkeypatch):
         ({"amx": False}, "mixed_bfloat16", "tensorflow"),
         ({"gpu": True}, "mixed_bfloat16", "tensorflow"),
         ({"installed": False}, "mixed_bfloat16", "tensorflow"),
-        ({"has_loop": True}, "mixed_bfloat16", "tensorflow"),
+        ({"num_attention": 2}, "mixed_bfloat16", "tensorflow"),
     ],
 )
 def test_auto(machine, there, precision, expected):
-    has_loop = there.pop("has_loop", False)
+    network = SimpleNamespace(num_attention=there.pop("num_attention", 0))
     machine(**there)
-    chosen, why = choose_engine("auto", precision, has_loop=has_loop)
+    chosen, why = choose_engine("auto", precision, network)
     assert chosen == expected
     assert "OpenVINO" in why or "TensorFlow" in why
 
 
 def test_what_is_asked_for_is_taken_or_refused(machine):
+    network, attentive = (SimpleNamespace(num_attention=count) for count in (0, 2))
     machine(amx=False)
-    assert choose_engine("openvino", "float32") == ("openvino", "as asked for")
+    assert choose_engine("openvino", "float32", network) == ("openvino", "as asked for")
     with pytest.raises(ConfigError, match="--precision mixed_float16"):
-        choose_engine("openvino", "mixed_float16")
+        choose_engine("openvino", "mixed_float16", network)
     with pytest.raises(ConfigError, match="self-similarity attention"):
-        choose_engine("openvino", "float32", has_loop=True)
+        choose_engine("openvino", "float32", attentive)
     with pytest.raises(ConfigError, match=r"auto or one of tensorflow, openvino.*'onnx'"):
-        choose_engine("onnx", "float32")
+        choose_engine("onnx", "float32", network)
     machine(installed=False)
     with pytest.raises(ConfigError, match=r"pip install '\.\[openvino\]'"):
-        choose_engine("openvino", "float32")
+        choose_engine("openvino", "float32", network)
 
 
 def test_openvino_computes_the_same(golden, random):
     pytest.importorskip("openvino")
     recipe, network = load_model(golden("small/CBSN_small.ckpt"))
     ours, theirs = (
-        compile_network(recipe, network, engine, blind=False, padding="valid")
-        for engine in engines.ENGINES
+        compile_network(recipe, network, engine, blind=False) for engine in engines.ENGINES
     )
     side = 2 * network.receptive_field_radius
     for height, width in ((6, 18), (60, 12), (6, 18)):
@@ -91,9 +92,8 @@ def test_bfloat16_is_off_by_its_rounding_at_most(golden, random, needs_engine, e
     _, half = load_model(path, precision="mixed_bfloat16")
     side = 2 * single.receptive_field_radius
     x = random.normal(size=(2, 60 + side, 48 + side, 3)).astype("float32")
-    options = {"blind": False, "padding": "valid"}
-    expected = np.asarray(compile_network(recipe, single, "tensorflow", **options)(x))
-    result = np.asarray(compile_network(recipe, half, engine, **options)(x))
+    expected = np.asarray(compile_network(recipe, single, "tensorflow", blind=False)(x))
+    result = np.asarray(compile_network(recipe, half, engine, blind=False)(x))
     difference = np.abs(result - expected)
     roundings = 3 * sum(weight.path.endswith("kernel") for weight in single.weights)
     assert _rms(difference) <= np.sqrt(roundings) * 2**-8 * _rms(expected)

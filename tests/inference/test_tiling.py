@@ -1,23 +1,22 @@
-import itertools
-
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from cbsn.inference.passes import AUTO_TILE
-from cbsn.inference.tiling import Layout, make_bands
+from cbsn.inference.tiling import Axis, Spans, Tiling, make_tiles, reflected
 from cbsn.sampling import pixel_shuffle_down
 
 LAYOUTS = {
-    "plain": lambda size: Layout.mosaic(size, 1, 0),
-    "mosaic": lambda size: Layout.mosaic(size, 2, 2),
-    "reflected": lambda size: Layout.reflected(size, 2),
+    "plain": lambda size, xp=np: Axis(size, xp=xp),
+    "mosaic": lambda size, xp=np: Axis(size, 2, 2, xp=xp),
+    "reflected": lambda size, xp=np: Axis(size, 1, 2, True, xp),
 }
 SIZES = [(2, 2), (2, 40), (14, 6), (38, 64)]  # a mosaic needs multiples of its stride
 
 
-def _tiles(height, width, *, layout="plain", border="reflect", **options):
-    rows, columns = (LAYOUTS[layout](size) for size in (height, width))
-    return itertools.chain.from_iterable(make_bands(rows, columns, border=border, **options))
+def _tiles(height, width, *, layout="plain", border="reflect", grid=None, **options):
+    axes = [LAYOUTS[layout](size) for size in (height, width)]
+    return make_tiles(axes, Tiling(border=border, grid=grid, **options), (height, width))
 
 
 def _given(image, layout):
@@ -29,19 +28,29 @@ def _given(image, layout):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
+def test_places_are_those_of_the_picture_that_is_given(layout):
+    image = np.arange(1, 39)[:, None, None]
+    given = _given(np.tile(image, (1, 4, 1)), layout)[:, 2, 0]
+    axis = LAYOUTS[layout](38)
+    rows = axis.rows(np.arange(axis.length))
+    np.testing.assert_array_equal(np.where(rows < 0, 0, rows + 1), given)
+    np.testing.assert_array_equal(given[axis.places(np.arange(38))], image.ravel())
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("border", ["reflect", "zeros"])
 @pytest.mark.parametrize("side", [None, 1, 7, 16, 100])
 @pytest.mark.parametrize(("height", "width"), SIZES)
 def test_tiles_cover_each_pixel_once(height, width, side, border, layout):
     covered = np.zeros((height, width), int)
     options = {"layout": layout, "border": border, "side": side, "halo": 8, "multiple": 6}
-    sizes = set()
+    sizes, share = set(), 0
     for tile in _tiles(height, width, **options):
-        result = np.ones((200, 200), int)
-        piece, where = tile.crop(result, height, width)
-        covered[where] += piece
+        covered[tile.where] += tile.crop(np.ones((200, 200), int))
         sizes.update(tile.source_shape)
+        share += tile.share
     assert (covered == 1).all()
+    assert share == pytest.approx(1)
     if border == "reflect":  # all of one size, so that they can go together
         assert len(sizes) <= 2
         assert all((size - 16) % 6 == 0 for size in sizes)
@@ -54,46 +63,42 @@ def test_sources_are_windows(height, width, side, layout):
     halo = 8
     image = np.random.default_rng(0).random((height, width, 3))
     given = _given(image, layout)
-    shape = given.shape[:2]
-    options = {"layout": layout, "side": side, "halo": halo, "multiple": 6}
     margins = ((halo, halo + 99), (halo, halo + 99), (0, 0))
-    reflected, zeros = np.pad(given, margins, mode="reflect"), np.pad(given, margins)
-    for border, around in (("reflect", reflected), ("zeros", zeros)):
-        for tile in _tiles(height, width, border=border, **options):
-            source = tile.cut(image)
-            # Where the window begins, from where its piece begins.
-            top, left = (
-                span.stop - span.writes.size - span.margin + (halo if border == "zeros" else 0)
-                for span in (tile.rows, tile.columns)
+    options = {"layout": layout, "side": side, "halo": halo, "multiple": 6}
+    for border, mode in (("reflect", "reflect"), ("zeros", "constant")):
+        around = np.pad(given, margins, mode=mode)
+        axes = [LAYOUTS[layout](size) for size in (height, width)]
+        spans = [Spans(axis, Tiling(border, side, halo, 6)) for axis in axes]
+        tiles = _tiles(height, width, border=border, **options)
+        assert len(tiles) == spans[0].count * spans[1].count
+        for number, tile in enumerate(tiles):
+            row, column = (
+                each.span(index)
+                for each, index in zip(spans, divmod(number, spans[1].count), strict=True)
             )
-            window = around[top : top + source.shape[0], left : left + source.shape[1]]
+            source = tile.take(image).copy()
+            tile.clear(source)
+            window = around[row.first + halo : row.stop + halo]
+            window = window[:, column.first + halo : column.stop + halo]
             np.testing.assert_array_equal(source, window)
             if border == "reflect":
                 source = source[halo:-halo, halo:-halo]
             else:
-                end = [
-                    start - halo + n for start, n in zip((top, left), source.shape, strict=False)
-                ]
-                assert end[0] <= shape[0] and end[1] <= shape[1]
-            piece, where = tile.crop(source, height, width)
-            np.testing.assert_array_equal(piece, image[where])
+                assert row.stop <= len(given) and column.stop <= given.shape[1]
+            np.testing.assert_array_equal(tile.crop(source), image[tile.where])
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("border", ["reflect", "zeros"])
-@pytest.mark.parametrize("side", [3, 10])
-def test_first_tells_what_a_band_still_needs(layout, border, side):
-    """A row may be overwritten once no later band reads it."""
-    height = 38
-    rows = LAYOUTS[layout](height)
-    options = {"border": border, "side": side, "halo": 8, "multiple": 1}
-    bands = make_bands(rows, rows, **options)
-    for i, band in enumerate(bands):
-        needed = min((later[0].rows.first for later in bands[i + 1 :]), default=rows.reads.size)
-        written = [row for row in rows.writes[:needed] if row >= 0]
-        for later in bands[i + 1 :]:
-            assert not np.isin(later[0].rows.reads, written).any()
-        assert band[0].rows.first <= band[0].rows.stop
+@pytest.mark.parametrize(("side", "grid"), [(3, None), (10, None), (12, 4)])
+def test_needed_tells_when_a_tile_may_be_overwritten(layout, border, side, grid):
+    options = {"border": border, "side": side, "halo": 8, "multiple": 1, "grid": grid}
+    tiles = _tiles(60, 20, layout=layout, **options)
+    assert len({tile.needed for tile in tiles}) > 1
+    for i, tile in enumerate(tiles):
+        assert tile.needed > i
+        for later in tiles[tile.needed :]:
+            assert not np.isin(later.rows.reads, np.arange(60)[tile.rows.filled]).any()
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -102,38 +107,32 @@ def test_first_tells_what_a_band_still_needs(layout, border, side):
 @pytest.mark.parametrize("side", [12, 20])
 def test_fixed_windows(layout, border, halo, grid, side):
     """Each is a piece of the picture as it is given; a row is filled from the middle of one."""
-    options = {"border": border, "side": side, "halo": halo, "multiple": 4, "grid": grid}
+    tiling = Tiling(border=border, side=side, halo=halo, multiple=4, grid=grid)
     length = side + 2 * halo
     sizes = set()
-    for height in range(2, 150, 2):
-        rows = LAYOUTS[layout](height)
-        size = rows.reads.size
-        bands = make_bands(rows, LAYOUTS["plain"](4), **options)
+    for height in range(2, 150, 4):
+        axis = LAYOUTS[layout](height)
+        size, rows = axis.length, axis.rows(np.arange(axis.length))
         inside = np.pad(np.arange(size), 99, mode="reflect")
-        covered = np.zeros(height, int)
-        for number, [tile] in enumerate(bands):
-            span = tile.rows
-            first = span.stop - span.writes.size - span.margin
+        spans, covered = Spans(axis, tiling), np.zeros(height, int)
+        for number, tile in enumerate(make_tiles([axis, Axis(4)], tiling, (height, 4))):
+            span, lines = spans.span(number), tile.rows
+            first = span.start - span.margin
             assert first % grid == 0
             window = first - (halo if border == "reflect" else 0) + 99
-            expected = rows.reads[inside[window : window + span.reads.size]]
-            np.testing.assert_array_equal(span.reads, expected)
+            expected = rows[inside[window : window + lines.reads.size]]
+            np.testing.assert_array_equal(lines.reads, expected)
             if border == "zeros" and size > length:
-                end = first + span.reads.size
+                is_last = number == spans.count - 1
                 assert span.margin >= halo or number == 0
-                assert span.stop <= end - halo or number == len(bands) - 1
-                assert size <= end < size + grid if number == len(bands) - 1 else end <= size
-            from_rows, where = span.kept(height)
-            covered[where] += 1
-            done = rows.reads[inside[np.arange(first, first + 2 * length)[from_rows] + 99]]
-            np.testing.assert_array_equal(done, np.arange(height)[where])
-            needed = min((later[0].rows.first for later in bands[number + 1 :]), default=size)
-            written = [row for row in rows.writes[:needed] if row >= 0]
-            for [later] in bands[number + 1 :]:
-                assert not np.isin(later.rows.reads, written).any()
+                assert span.end <= span.stop - halo or is_last
+                assert size <= span.stop < size + grid if is_last else span.stop <= size
+            covered[lines.filled] += 1
+            done = rows[inside[np.arange(first, first + 2 * length)[lines.kept] + 99]]
+            np.testing.assert_array_equal(done, np.arange(height)[lines.filled])
+            if size > length:
+                sizes.add(lines.reads.size)
         assert (covered == 1).all()
-        if size > length:
-            sizes.update(tile.source_shape[0] for [tile] in bands)
     assert sizes == {length}
 
 
@@ -142,27 +141,54 @@ def test_fixed_windows(layout, border, halo, grid, side):
 def test_odd_sizes(height, width, layout):
     covered = np.zeros((height, width), int)
     for tile in _tiles(height, width, layout=layout, side=4, halo=8, multiple=6):
-        piece, where = tile.crop(np.ones((200, 200), int), height, width)
-        covered[where] += piece
+        covered[tile.where] += tile.crop(np.ones((200, 200), int))
     assert (covered == 1).all()
 
 
 def test_beyond_a_padded_picture_there_are_zeros():
     """A picture of 5 rows, padded to 6 for its sub-images."""
-    image = np.ones((5, 6, 1), np.uint8)
-    (tile,) = _tiles(6, 6, layout="mosaic", border="zeros", side=None, halo=8, multiple=6)
-    source = np.empty((*tile.source_shape, 1))
-    tile.cut(image, lambda values, out: np.subtract(values, 0.5, out=out), source)
+    image = np.ones((5, 6, 1))
+    tiling = Tiling("zeros", None, 8, 6)
+    (tile,) = make_tiles([LAYOUTS["mosaic"](6)] * 2, tiling, (5, 6))
+    source = tile.take(image) - 0.5
+    tile.clear(source)
     expected = pixel_shuffle_down(np.pad(image - 0.5, ((0, 1), (0, 0), (0, 0)))[None], 2, 2)
     np.testing.assert_array_equal(source, expected[0])
+    assert tile.crop(source).shape == (5, 6, 1)
+    (tile,) = make_tiles([LAYOUTS["mosaic"](6)] * 2, tiling, (5, 6), filled=(6, 6))
+    assert tile.crop(source).shape == (6, 6, 1)
 
 
 def test_tiles_are_of_even_size():
-    tiles = list(_tiles(1000, 520, side=512, halo=29, multiple=6))
+    tiles = _tiles(1000, 520, side=512, halo=29, multiple=6)
     assert len(tiles) == 4
     assert {t.source_shape for t in tiles} == {(504 + 58, 264 + 58)}
 
 
 def test_the_default_tile_of_the_full_network_needs_no_rounding():
-    tile = next(_tiles(5000, 5000, side=AUTO_TILE, halo=29, multiple=6))
+    tile = _tiles(5000, 5000, side=AUTO_TILE, halo=29, multiple=6)[0]
     assert tile.source_shape[0] <= AUTO_TILE + 2 * 29
+
+
+@pytest.mark.parametrize("xp", [np, tf])
+@pytest.mark.parametrize("size", [1, 2, 3, 10])
+def test_reflection_is_numpys(size, xp):
+    places = (tf.range if xp is tf else np.arange)(-25, size + 25)
+    expected = np.pad(np.arange(size), 25, "reflect")
+    np.testing.assert_array_equal(reflected(places, size, xp), expected)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("border", ["reflect", "zeros"])
+@pytest.mark.parametrize(("size", "side", "multiple"), [(50, 24, 6), (50, None, 4), (6, 24, 6)])
+def test_tiles_of_a_graph_are_those_of_arrays(layout, border, size, side, multiple):
+    tiling = Tiling(border, side, 7, multiple)
+    spans = Spans(LAYOUTS[layout](tf.constant(size), tf), tiling)
+    expected = Spans(LAYOUTS[layout](size), tiling)
+    assert (int(spans.step), int(spans.count)) == (expected.step, expected.count)
+    for index in range(expected.count):
+        span, known = spans.span(tf.constant(index)), expected.span(index)
+        assert tuple(map(int, span)) == known
+        np.testing.assert_array_equal(spans.reads(span), expected.reads(known))
+    places = expected.axis.places(np.arange(size))
+    np.testing.assert_array_equal(spans.axis.places(tf.range(size)), places)

@@ -3,7 +3,7 @@ import pytest
 
 from cbsn.colors import LUMA
 from cbsn.errors import ConfigError
-from cbsn.inference.options import Strength
+from cbsn.inference.options import DenoiseOptions, Strength
 
 
 @pytest.mark.parametrize("value", [-0.1, 1.01, float("nan"), float("inf"), -1])
@@ -48,3 +48,26 @@ def test_gray_pixels_of_a_colour_picture_are_blended_as_gray(random):
     blended = Strength(0.25, 1).blend(noisy.repeat(3, -1), denoised.repeat(3, -1))
     expected = Strength(0.25).blend(noisy, denoised).repeat(3, -1)
     np.testing.assert_allclose(blended, expected, atol=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"tile": -1}, "tile is auto, .*-1"),
+        ({"tile": "big"}, "tile is auto, .*'big'"),
+        ({"rounding": "up"}, "round or truncate.*'up'"),
+        ({"seed": -1}, "--seed .*-1"),
+        ({"seed": 2**64}, f"--seed .*{2**64}"),
+        ({"strength": 1.5}, "--strength takes a number from 0 to 1"),
+        ({"color_strength": -1}, "--color_strength takes a number from 0 to 1"),
+    ],
+)
+def test_unusable_options_say_what_was_received(options, words):
+    with pytest.raises(ConfigError, match=words):
+        DenoiseOptions(**options)
+
+
+def test_options_are_taken_out_of_flags():
+    flags = {"tile": "48", "seed": 3, "savepath": "out"}
+    assert DenoiseOptions.pop(flags) == DenoiseOptions(tile="48", seed=3)
+    assert flags == {"savepath": "out"}

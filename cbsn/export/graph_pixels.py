@@ -1,0 +1,152 @@
+"""Pixels in a graph: statistics, cutting and putting together, R3, orientations, transparency."""
+
+from collections.abc import Callable
+
+import tensorflow as tf
+
+from cbsn.colors import LUMA
+from cbsn.inference.pixels import nearest_visible
+from cbsn.inference.refinement import RandomReplacement
+from cbsn.inference.tiling import Span, Spans
+from cbsn.orientations import orientation_steps
+from cbsn.value_range import value_range
+
+Orientation = int | tf.Tensor
+"""In [0, 8), as `cbsn.orientations.orient` takes it; a tensor inside a loop."""
+
+_BLOCK_VALUES = 2**22
+"""How many values of a picture are in float64 at a time, for its statistics."""
+
+
+def mean_by_blocks(x: tf.Tensor, function: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
+    """The mean of a function of the values in [0, 1], float64 [N, 1, 1, C], in bounded memory."""
+    shape = tf.shape(x)
+    rows = tf.maximum(_BLOCK_VALUES // (shape[0] * shape[2] * shape[3]), 1)
+
+    def body(row: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        block = unit(x[:, row : row + rows], tf.float64)
+        return row + rows, total + tf.reduce_sum(function(block), (1, 2), keepdims=True)
+
+    zeros = tf.zeros((shape[0], 1, 1, shape[3]), tf.float64)
+    _, total = tf.while_loop(
+        lambda row, total: row < shape[1],
+        body,
+        (0, zeros),
+        shape_invariants=(tf.TensorShape(()), tf.TensorShape((None, 1, 1, None))),
+        parallel_iterations=1,
+    )
+    return total / tf.cast(shape[1], tf.float64) / tf.cast(shape[2], tf.float64)
+
+
+def mean_by_rows(x: tf.Tensor, function: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
+    """The mean of a function of the values, [N, 1, 1, C], at once and without float64.
+
+    One sum of them all would be off the more the larger the picture is: by 8 % at 3000 × 3000.
+    """
+    return tf.reduce_mean(tf.reduce_mean(function(x), 2, keepdims=True), 1, keepdims=True)
+
+
+def unit(x: tf.Tensor, dtype: tf.DType = tf.float32) -> tf.Tensor:
+    """Values in [0, 1] of pixels."""
+    return tf.cast(x, dtype) / value_range(x.dtype.as_numpy_dtype)
+
+
+def blend(
+    noisy: tf.Tensor, denoised: tf.Tensor, luma: tf.Tensor, color: tf.Tensor, dtype: tf.DType
+) -> tf.Tensor:
+    """As `Strength.blend`, in the range of a dtype; exact where both strengths are 0 or 1."""
+    removed = noisy - denoised
+    weights = tf.where(tf.shape(removed)[-1] == 1, (1.0, 0.0, 0.0), LUMA)
+    removed_luma = tf.reduce_sum(removed * weights, axis=-1, keepdims=True)
+    blended = noisy - (color * removed + (luma - color) * removed_luma)
+    blended = tf.clip_by_value(blended, 0.0, value_range(dtype.as_numpy_dtype))
+    blended = tf.where(tf.maximum(luma, color) == 0.0, noisy, blended)
+    return tf.where(tf.minimum(luma, color) == 1.0, denoised, blended)
+
+
+def cut(images: tf.Tensor, rows: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:
+    """Takes rows and columns of [N, H, W, C]; any of them for what is outside."""
+    for axis, places in ((1, rows), (2, columns)):
+        last = tf.shape(images)[axis] - 1
+        images = tf.gather(images, tf.clip_by_value(places, 0, last), axis=axis)
+    return images
+
+
+def crop(y: tf.Tensor, rows: Spans, row: Span, columns: Spans, column: Span) -> tf.Tensor:
+    """Cuts a tile's piece out of the network's result [n, h, w, C], and fills it up to `step`."""
+    paddings = []
+    for axis, spans, span in ((1, rows, row), (2, columns, column)):
+        size = span.end - span.start
+        y = tf.gather(y, tf.range(span.margin, span.margin + size), axis=axis)
+        paddings.append((0, spans.step - size))
+    return tf.pad(y, [(0, 0), *paddings, (0, 0)])
+
+
+def make_copies(
+    noisy: tf.Tensor, denoised: tf.Tensor, bits: tf.Tensor, rows: tf.Tensor, columns: tf.Tensor
+) -> tf.Tensor:
+    """What R3 has the network see, [N·8, h, w, C]; `bits` as `_replacement_bits` has them."""
+    bits = tf.gather(bits, rows % RandomReplacement.PERIOD)
+    bits = tf.gather(bits, columns % RandomReplacement.PERIOD, axis=1)
+    powers = tf.reshape(2 ** tf.range(RandomReplacement.TIMES), (-1, 1, 1, 1))
+    masks = tf.cast(bits, tf.int32) // powers % 2 > 0
+    x = tf.where(masks[..., : tf.shape(noisy)[-1]], noisy[:, None], denoised[:, None])
+    shape = tf.shape(x)
+    y = tf.reshape(x, (-1, shape[2], shape[3], shape[4]))
+    y.set_shape((None, None, None, noisy.shape[-1]))
+    return y
+
+
+def mean_of_copies(y: tf.Tensor) -> tf.Tensor:
+    """[N·8, h, w, C] → [N, h, w, C]."""
+    shape = tf.concat([[-1, RandomReplacement.TIMES], tf.shape(y)[1:]], 0)
+    return tf.reduce_mean(tf.reshape(y, shape), axis=1)
+
+
+def orient(x: tf.Tensor, orientation: Orientation, *, back: bool = False) -> tf.Tensor:
+    """As `cbsn.orientations.orient`, of pictures [N, H, W, C]; or `back` from there."""
+    transposes, reverses_rows, reverses_columns = orientation_steps(orientation)
+    steps = [
+        (transposes, lambda x: tf.transpose(x, (0, 2, 1, 3))),
+        (reverses_rows, lambda x: tf.reverse(x, (1,))),
+        (reverses_columns, lambda x: tf.reverse(x, (2,))),
+    ]
+    for is_taken, step in reversed(steps) if back else steps:
+        if isinstance(is_taken, bool):
+            x = step(x) if is_taken else x
+        else:
+            x = tf.cond(is_taken, lambda x=x, step=step: step(x), lambda x=x: x)
+    return x
+
+
+def fill_hidden(colors: tf.Tensor, hidden: tf.Tensor) -> tf.Tensor:
+    """As `cbsn.inference.pixels.fill_hidden`.
+
+    Args:
+        colors: [N, H, W, 1 or 3], of any dtype.
+        hidden: bool [N, H, W].
+
+    Returns:
+        The colours; of pictures in which nothing is visible, as they were.
+    """
+
+    def fill() -> tf.Tensor:
+        filled, left = colors, hidden
+        for _ in range(2):  # the second time what has just been filled counts as visible
+            y, x, left = nearest_visible(left, tf, _running_maximum)
+            filled = tf.gather_nd(filled, tf.stack([y, x], -1), batch_dims=1)
+        return tf.ensure_shape(filled, colors.shape)
+
+    return tf.cond(tf.reduce_any(hidden), fill, lambda: colors)
+
+
+def _running_maximum(x: tf.Tensor) -> tf.Tensor:
+    """The largest of each row's values [N, H, W] up to each place."""
+    width = tf.shape(x)[2]
+
+    def widen(step: tf.Tensor, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        shifted = tf.concat([x[..., :step], x[..., : width - step]], axis=-1)
+        return step * 2, tf.maximum(x, shifted)
+
+    _, x = tf.while_loop(lambda step, _: step < width, widen, (1, x), parallel_iterations=1)
+    return x
