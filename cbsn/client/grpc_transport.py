@@ -1,4 +1,4 @@
-"""TensorFlow Serving by gRPC."""
+"""TensorFlow Serving by gRPC, whose messages an extra brings: importing this needs it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,15 +6,26 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from cbsn.client.messages import (
-    UNLIMITED,
-    get_model_metadata_pb2,
-    grpc,
-    predict_pb2,
-    prediction_service_pb2_grpc,
-)
 from cbsn.client.transport import SIGNATURES, ServerError, Transport
-from cbsn.errors import ImageError
+from cbsn.errors import ConfigError, ImageError
+
+try:
+    import grpc
+    from tensorflow_serving.apis import (
+        get_model_metadata_pb2,
+        predict_pb2,
+        prediction_log_pb2,  # noqa: F401, for warm-up requests
+        prediction_service_pb2_grpc,
+    )
+except ImportError as error:
+    raise ConfigError(
+        "TensorFlow Serving's API is not installed: pip install 'cbsn[serving]' (from a clone: "
+        "pip install '.[serving]'). python -m cbsn client needs none with --rest. "
+        f"Received: {error}"
+    ) from error
+
+UNLIMITED = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
+"""Options of gRPC, whose messages are limited to 4 MB otherwise: less than a photograph."""
 
 _LARGEST = 2**31 - 2**16
 """Bytes of a picture: a message of protobuf is less than 2 GiB, with what stands around it."""

@@ -19,7 +19,7 @@ from cbsn.client.api import (
     STRENGTH,
     WITH_STRENGTH,
 )
-from cbsn.errors import CbsnError, ConfigError, ImageError, ModelError, check_number, plain_reason
+from cbsn.errors import ConfigError, ImageError, ModelError, check_number, plain_reason
 from cbsn.images.picture import Picture, squeezed
 from cbsn.inference.options import Strength
 from cbsn.value_range import from_unit, to_unit
@@ -42,12 +42,7 @@ def check_name(model: str, flag: str) -> None:
 
 
 class ServerError(Exception):
-    """What a server, or the way to it, has answered instead of a result.
-
-    Args:
-        code: the name of a gRPC status, such as `INVALID_ARGUMENT`.
-        message: the server's own.
-    """
+    """What a server has answered instead of a result; its code is the name of a gRPC status."""
 
     def __init__(self, code: str, message: str):
         super().__init__(message)
@@ -99,40 +94,46 @@ class Transport(abc.ABC):
             self._shares = {STRENGTH: shares.luma, COLOR_STRENGTH: shares.color}
 
     def check(self) -> None:
-        """Asks whether the server is there, and has a model that takes what the client sends.
-
-        Raises:
-            ConfigError: if no server of the kind answers.
-            ModelError: if it has no such model, or one that `export.py` has not written.
-        """
+        """Raises ConfigError if no such server answers, ModelError if its model is none of ours."""
+        version = "" if self.version is None else f" version {self.version}"
+        model = f"The model {self.model!r}{version}"
         try:
             signatures = self._signatures(min(self.timeout, _CHECK_TIMEOUT))
         except ServerError as error:
-            raise self._no_model(error) from error
+            if error.code in ("UNAVAILABLE", "DEADLINE_EXCEEDED"):
+                raise ConfigError(
+                    f"No server answers as asked at {self.url}; --url is its HOST:PORT, where 8500 "
+                    f"is the usual port for --grpc, 8501 for --rest. Received: {error.reason}"
+                ) from error
+            if error.code == "NOT_FOUND":
+                raise ModelError(
+                    f"{model} is not at {self.url}; --model and --version say which. "
+                    f"Received: {error.reason}"
+                ) from error
+            raise ConfigError(
+                f"What answers at {self.url} does not describe its models as TensorFlow Serving "
+                f"does. Received: {error.code}: {error.reason}"
+            ) from error
         received = f"Received: the signatures {', '.join(sorted(signatures)) or 'none'}"
         for signature, (sent, returned) in SIGNATURES.items():
             if signatures.get(signature) != ({sent}, {returned}):
                 raise ModelError(
-                    f"{self._named_model()} at {self.url} is none that export.py wrote: it has no "
-                    f"signature {signature!r} from {sent!r} to {returned!r}. {received}"
+                    f"{model} at {self.url} is none that export.py wrote: it has no signature "
+                    f"{signature!r} from {sent!r} to {returned!r}. {received}"
                 )
             if signatures.get(self._signature(signature)) != ({sent, *self._shares}, {returned}):
                 raise ModelError(
-                    f"{self._named_model()} at {self.url} takes no strength: it was exported "
-                    "before there was one. Export it again, or omit --strength and "
-                    f"--color_strength. {received}"
+                    f"{model} at {self.url} takes no strength: it was exported before there was "
+                    f"one. Export it again, or omit --strength and --color_strength. {received}"
                 )
 
     def predict(self, signature: str, value: np.ndarray | bytes) -> np.ndarray | bytes:
         """Lets the server denoise one picture.
 
         Args:
-            signature: "encoded" or "serving_default", a key of `SIGNATURES`.
-            value: for "encoded" the bytes of a PNG or JPEG file; for "serving_default" float32
-                [H, W, C] in [0, 1].
-
-        Returns:
-            The bytes of a PNG file, or float32 [H, W, C].
+            signature: a key of `SIGNATURES`.
+            value: of `FILES` the bytes of a PNG or JPEG file, for which those of a PNG file are
+                returned; of `FLOATS` float32 [H, W, C] in [0, 1], for which the same.
 
         Raises:
             ImageError: if the server refuses the picture, fails, or does not answer in time.
@@ -163,27 +164,6 @@ class Transport(abc.ABC):
     def _predict(self, signature: str, value: np.ndarray | bytes) -> np.ndarray | bytes:
         """As `predict`, but may raise ServerError."""
 
-    def _named_model(self) -> str:
-        version = "" if self.version is None else f" version {self.version}"
-        return f"The model {self.model!r}{version}"
-
-    def _no_model(self, error: ServerError) -> CbsnError:
-        """Why there is no model to ask, in the words of the flags."""
-        if error.code in ("UNAVAILABLE", "DEADLINE_EXCEEDED"):
-            return ConfigError(
-                f"No server answers as asked at {self.url}; --url is its HOST:PORT, where 8500 is "
-                f"the usual port for --grpc, 8501 for --rest. Received: {error.reason}"
-            )
-        if error.code == "NOT_FOUND":
-            return ModelError(
-                f"{self._named_model()} is not at {self.url}; --model and --version say which. "
-                f"Received: {error.reason}"
-            )
-        return ConfigError(
-            f"What answers at {self.url} does not describe its models as TensorFlow Serving does. "
-            f"Received: {error.code}: {error.reason}"
-        )
-
     def __enter__(self) -> "Transport":
         return self
 
@@ -211,12 +191,8 @@ def denoise_remotely(
         picture: the noisy picture.
         on_share: called with 1.0 when the answer is there.
 
-    Returns:
-        The denoised picture, of the same shape and dtype, with the same metadata.
-
     Raises:
-        ImageError: if the server refuses the picture, fails, does not answer in time, or returns
-            anything but a picture of this shape and dtype.
+        ImageError: as `Transport.predict`, or if the answer is no picture of this shape and dtype.
     """
     pixels = picture.pixels
     is_dark = pixels.dtype == np.uint16 and picture.color.max() < _DARK
@@ -238,7 +214,6 @@ def denoise_remotely(
 
 
 def _decode(png: bytes) -> np.ndarray:
-    """The pixels [H, W, C] of a PNG file."""
     try:
         pixels = imagecodecs.png_decode(png)
     except Exception as error:  # damaged bytes make decoders raise almost anything

@@ -3,110 +3,20 @@
 import dataclasses
 import re
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
-import cbsn
-from cbsn.client.api import (
-    BYTES,
-    COLOR_STRENGTH,
-    FILES,
-    FLOATS,
-    IMAGE_BYTES,
-    IMAGES,
-    STRENGTH,
-    WARMUP,
-    WITH_STRENGTH,
-)
 from cbsn.errors import ConfigError, ModelError, check_number, plain_reason
-from cbsn.export.formats import check_installed, check_supported, write_litert, write_onnx
-from cbsn.export.signatures import MAX_PIXELS, ServedDenoiser
-from cbsn.files import atomic_folder, expanded, write_json
+from cbsn.export.formats import (
+    check_litert,
+    check_onnx,
+    write_litert,
+    write_onnx,
+    write_saved_model,
+)
+from cbsn.files import expanded
 from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.options import DenoiseOptions
-
-_SIDE = 64
-
-
-def write_warmup(folder: Path, model_name: str) -> None:
-    """Writes a request for each signature: without them, the first of a client would wait.
-
-    Args:
-        folder: of the SavedModel.
-        model_name: what the server will call the model.
-
-    Raises:
-        ConfigError: if tensorflow-serving-api is not installed.
-    """
-    try:
-        from cbsn.client.messages import predict_pb2, prediction_log_pb2
-    except ConfigError as error:
-        raise ConfigError(
-            "Warm-up requests are messages of TensorFlow Serving; make them with its package, or "
-            f"export with --no-warmup. {error}"
-        ) from error
-    picture = np.full((1, _SIDE, _SIDE, 3), 128, np.uint8)
-    files = [tf.io.encode_png(picture[0]).numpy()]
-    inputs = {
-        FLOATS: {IMAGES: tf.make_tensor_proto(picture / np.float32(255))},
-        BYTES: {IMAGES: tf.make_tensor_proto(picture)},
-        FILES: {IMAGE_BYTES: tf.make_tensor_proto(files)},
-    }
-    share = tf.make_tensor_proto([0.5], tf.float32)
-    shares = {STRENGTH: share, COLOR_STRENGTH: share}
-    inputs |= {name + WITH_STRENGTH: tensors | shares for name, tensors in inputs.items()}
-    path = folder / WARMUP
-    path.parent.mkdir(exist_ok=True)
-    with tf.io.TFRecordWriter(str(path)) as writer:
-        for signature, tensors in inputs.items():
-            request = predict_pb2.PredictRequest()
-            request.model_spec.name = model_name
-            request.model_spec.signature_name = signature
-            for name, tensor in tensors.items():
-                request.inputs[name].CopyFrom(tensor)
-            log = prediction_log_pb2.PredictionLog()
-            log.predict_log.request.CopyFrom(request)
-            writer.write(log.SerializeToString())
-
-
-FACTS = "assets.extra/cbsn.json"
-"""What the model is, for a reader; the server does not look at it."""
-
-
-def write_saved_model(
-    folder: Path,
-    denoiser: Denoiser,
-    *,
-    facts: dict[str, Any] | None = None,
-    warmup: bool = True,
-    max_pixels: int = MAX_PIXELS,
-) -> None:
-    """Writes a denoiser with the signatures of `ServedDenoiser`.
-
-    It needs nothing of this package to run. While it is written, the folder has a name that the
-    server does not take for a version.
-
-    Args:
-        folder: where to, `MODEL/VERSION`; its parent must exist.
-        denoiser: what to export; its tiles are those of the graph.
-        facts: what to say of it in `FACTS`.
-        warmup: whether to write warm-up requests. Default True.
-        max_pixels: int, of an encoded picture.
-
-    Raises:
-        ConfigError: if warm-up requests cannot be made.
-        OSError: it cannot be written; nothing is left of it. Or TensorFlow's own error.
-    """
-    served = ServedDenoiser(denoiser, max_pixels)
-    with atomic_folder(folder) as temporary:
-        (temporary / FACTS).parent.mkdir()
-        write_json(temporary / FACTS, facts or {})
-        if warmup:
-            write_warmup(temporary, folder.parent.name)
-        tf.saved_model.save(served, str(temporary), signatures=served.functions)
-
 
 FORMATS = ("saved_model", "litert", "onnx")
 
@@ -119,8 +29,7 @@ _LARGEST_PICTURE = 2147
 _VERSIONED = re.compile(r"(?:model-)?(\d+)(?:-float16)?(?:\.tflite|\.onnx)?")
 """Names of what is exported."""
 
-
-_DEFAULT_OPTIONS = DenoiseOptions(precision="float32")
+_DEFAULTS = DenoiseOptions(precision="float32")
 
 
 def export(
@@ -131,7 +40,7 @@ def export(
     version: int | None = None,
     warmup: bool = True,
     max_megapixels: float = 134,
-    options: DenoiseOptions = _DEFAULT_OPTIONS,
+    options: DenoiseOptions = _DEFAULTS,
 ) -> list[Path]:
     """Exports a trained model, and says what was written.
 
@@ -142,9 +51,8 @@ def export(
         version: int ≥ 1. Default: one more than the last in `out`.
         warmup: whether the SavedModel has warm-up requests.
         max_megapixels: of an encoded picture that the SavedModel takes.
-        options: of `Denoiser.load`. `precision` is a Keras dtype policy, for the SavedModel; the
-            others are float32. The strengths are those of requests that say none. `engine` is of
-            no account.
+        options: how it denoises. `precision` is that of the SavedModel; the others are float32.
+            The strengths are those of requests that say none. `engine` is ignored.
 
     Returns:
         The files and folders.
@@ -152,11 +60,10 @@ def export(
     Raises:
         ConfigError: if a format is unknown or cannot have the model, or the version is there
             already, or a package is missing.
-        ModelError: if the model cannot be loaded, or what is made of it cannot be written.
+        ModelError: if the model cannot be loaded, or an export cannot be written.
     """
     names = [name.strip() for name in formats.split(",")]
-    unknown = [name for name in names if name not in FORMATS]
-    if unknown:
+    if not {*names} <= {*FORMATS}:
         raise ConfigError(f"--format is some of {', '.join(FORMATS)}. Received: {formats!r}")
     if version is not None:
         check_number("--version", version, 1, _LARGEST_VERSION)
@@ -165,32 +72,23 @@ def export(
     if str(out).encode(errors="replace").decode() != str(out) or "\0" in str(out):
         raise ConfigError(f"TensorFlow writes to no path that is not UTF-8. Received: --out {out}")
     if version is None:
-        version = max(_versions(out), default=0) + 1
+        version = _last_version(out) + 1
     paths = _plan(out, names, version)
-
-    def load(precision: str) -> Denoiser:
-        changed = dataclasses.replace(options, precision=precision, engine="tensorflow")
-        return Denoiser.load(model_path, changed)
-
-    precision = options.precision
-    denoiser = load(precision)
+    options = dataclasses.replace(options, engine="tensorflow")
+    denoiser = Denoiser.load(model_path, options)
     # What cannot be is said before anything is written.
     if "onnx" in names:
-        check_installed()
+        check_onnx()
     if "litert" in names:
-        check_supported(denoiser)
+        check_litert(denoiser)
     try:
         out.mkdir(parents=True, exist_ok=True)
         if "saved_model" in names:
-            write_saved_model(
-                paths["saved_model"],
-                denoiser,
-                facts=_facts(denoiser),
-                warmup=warmup,
-                max_pixels=int(max_megapixels * 1e6),
-            )
-        if precision != "float32" and names != ["saved_model"]:
-            denoiser = load("float32")
+            max_pixels = int(max_megapixels * 1e6)
+            write_saved_model(paths["saved_model"], denoiser, warmup=warmup, max_pixels=max_pixels)
+        if options.precision != "float32" and names != ["saved_model"]:
+            options = dataclasses.replace(options, precision="float32")
+            denoiser = Denoiser.load(model_path, options)
         if "litert" in names:
             write_litert(paths["litert"], denoiser, float16=False)
             write_litert(paths["float16"], denoiser, float16=True)
@@ -203,10 +101,11 @@ def export(
     return [*paths.values()]
 
 
-def _versions(out: Path) -> list[int]:
-    """Numbers of what was exported to a folder."""
+def _last_version(out: Path) -> int:
+    """The highest number of what was exported to a folder, 0 if nothing was."""
     names = [path.name for path in out.iterdir()] if out.is_dir() else []
-    return [int(match[1]) for match in map(_VERSIONED.fullmatch, names) if match]
+    versions = [int(match[1]) for match in map(_VERSIONED.fullmatch, names) if match]
+    return max(versions, default=0)
 
 
 def _plan(out: Path, names: list[str], version: int) -> dict[str, Path]:
@@ -226,19 +125,3 @@ def _plan(out: Path, names: list[str], version: int) -> dict[str, Path]:
                 f"for the next one. Received: --version {version}"
             )
     return paths
-
-
-def _facts(denoiser: Denoiser) -> dict[str, Any]:
-    """What a SavedModel is, for a reader."""
-    return {
-        "cbsn": cbsn.__version__,
-        "recipe": denoiser.recipe.to_dict(),
-        "precision": denoiser.network.dtype_policy.name,
-        "tile": denoiser.side,
-        "rounding": denoiser.options.rounding,
-        "r3": denoiser.r3,
-        "self_ensemble": denoiser.options.self_ensemble,
-        "seed": denoiser.options.seed,
-        "strength": denoiser.strength.luma,
-        "color_strength": denoiser.strength.color,
-    }

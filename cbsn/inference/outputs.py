@@ -33,14 +33,9 @@ def find_sources(image_paths: Iterable[str | Path]) -> list[Path]:
 
 
 def check_writable(folder: Path, received: str) -> None:
-    """Refuses a folder for results that cannot be made, or written to; nothing is left there.
+    """Raises ConfigError if a folder for results cannot be made, or written to, as a trial shows.
 
-    Args:
-        folder: which need not exist, nor need its parents.
-        received: str, flag and value that it comes from, for the message.
-
-    Raises:
-        ConfigError: if a trial fails.
+    Nothing is left there. `received` is the flag and the value that it comes from, for the message.
     """
     there = folder
     try:
@@ -56,7 +51,7 @@ def check_writable(folder: Path, received: str) -> None:
 def plan_outputs(
     sources: list[Path], save_path: str | Path, format: str = "auto"
 ) -> dict[Path, Path]:
-    """Decides where the result of each picture goes, so that none overwrites another.
+    """Decides where the result of each picture goes (source to target); none overwrites another.
 
     A result keeps its source's name, with the suffix of its format. Where two files of one
     folder would get the same name, those of another format keep their full one (`a.jpg.png`).
@@ -65,12 +60,9 @@ def plan_outputs(
     characters of its own checksum instead.
 
     Args:
-        sources: files, as from `find_images`.
+        sources: files.
         save_path: folder for the results.
         format: one of `FORMATS`.
-
-    Returns:
-        Source to target.
 
     Raises:
         ConfigError: if a result would overwrite a source, or two results each other all the

@@ -254,8 +254,7 @@ def test_a_server_of_another_kind(answering):
 
 
 def test_without_tensorflow_serving_s_api(monkeypatch):
-    for module in ("messages", "grpc_transport"):
-        monkeypatch.delitem(sys.modules, f"cbsn.client.{module}")
+    monkeypatch.delitem(sys.modules, "cbsn.client.grpc_transport")
     monkeypatch.setitem(sys.modules, "tensorflow_serving.apis", None)
     flags = ["a.png", "--savepath", "out", "--url", "localhost:8500"]
     with pytest.raises(ConfigError, match=r"pip install 'cbsn\[serving\]' .*--rest"):

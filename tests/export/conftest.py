@@ -40,9 +40,9 @@ def denoiser(make_denoiser):
 @pytest.fixture(scope="session")
 def saved_model(denoiser, tmp_path_factory):
     """Its SavedModel, version 1 in a folder named `denoiser`."""
-    from cbsn.export.export import write_saved_model
+    from cbsn.export.formats import write_saved_model
 
     folder = tmp_path_factory.mktemp("served") / "denoiser"
     folder.mkdir()
-    write_saved_model(folder / "1", denoiser, facts={"recipe": "cbsn"}, max_pixels=100_000)
+    write_saved_model(folder / "1", denoiser, max_pixels=100_000)
     return folder / "1"

@@ -16,11 +16,12 @@ from cbsn.cli import client
 from cbsn.images.image_files import read_picture, write_picture
 from cbsn.images.picture import Picture
 from cbsn.inference.denoiser import Denoiser
-from cbsn.inference.folder import denoise_each
+from cbsn.inference.folder import denoise_files
 from cbsn.inference.options import DenoiseOptions
-from cbsn.value_range import value_range
 from tests.inference.beam.samples import GOOD, REASONS, save_bad, save_good
 from tests.serving.server import StandInServer
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -36,13 +37,9 @@ def both(request, server, denoiser, tmp_path, monkeypatch):
     (tmp_path / "in").mkdir()
 
     def run(*flags, white=None, **options):
-        made = Denoiser(denoiser.recipe, denoiser.network, DenoiseOptions(tile=24, **options))
-
-        def denoise(picture, report):
-            white = value_range(picture.pixels.dtype)
-            return picture.with_pixels(made(picture.pixels, white=white))
-
-        status = denoise_each(["in/**"], "expected", lambda: denoise, white=white)
+        options = DenoiseOptions(tile=24, **options)
+        local = Denoiser(denoiser.recipe, denoiser.network, options)
+        status = denoise_files(local, ["in/**"], "expected", white=white)
         port = server.port if request.param == "--grpc" else server.rest_api_port
         flags = [*flags, request.param, "--url", f"127.0.0.1:{port}", "--savepath", "out", "in/**"]
         flags += [] if white is None else ["--white", str(white)]

@@ -5,10 +5,10 @@ import pytest
 import tensorflow as tf
 
 from cbsn.client.api import WARMUP
-from cbsn.export import export as module
-from cbsn.export.export import write_saved_model
+from cbsn.export.formats import FACTS, write_saved_model
 
 
+@pytest.mark.slow
 def test_a_process_without_this_package_runs_it(saved_model, denoiser, random, run_python):
     """By TensorFlow 2, and by the loader that TensorFlow Serving has, too."""
     folder = saved_model.parent
@@ -51,9 +51,10 @@ def test_the_folder_is_what_a_server_expects(saved_model):
     assert [path.name for path in saved_model.parent.glob(".*")] == []  # no half of one is left
     assert (saved_model / "saved_model.pb").is_file()
     assert (saved_model / "variables/variables.index").is_file()
-    assert json.loads((saved_model / module.FACTS).read_text())["recipe"] == "cbsn"
+    assert json.loads((saved_model / FACTS).read_text())["recipe"]["name"] == "cbsn"
 
 
+@pytest.mark.slow
 def test_warmup_requests_are_answered(saved_model):
     from tensorflow_serving.apis import prediction_log_pb2
 

@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from cbsn.client.api import WARMUP
-from cbsn.client.messages import (
+from cbsn.client.grpc_transport import (
     get_model_metadata_pb2,
     grpc,
     predict_pb2,

@@ -44,7 +44,7 @@ class StandInServer:
         rest_api_port: int = 0,
     ):
         # `--help` must not wait for these.
-        from cbsn.client.messages import UNLIMITED, grpc
+        from cbsn.client.grpc_transport import UNLIMITED, grpc
         from cbsn.client.transport import check_name
         from tests.serving.grpc_service import GrpcService, prediction_service_pb2_grpc
         from tests.serving.rest_service import RestServer

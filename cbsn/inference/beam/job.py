@@ -68,8 +68,7 @@ def denoise_with_beam(
         model_path: as for `DenoisingModelHandler`.
         inputs: folders, globs or files, local or URLs, each as for `find_pictures`.
         output: folder for the results, local or a URL, made if it is not there; see
-            `plan_outputs`. It belongs to these inputs, this model and these options: `run.json`
-            in it tells them.
+            `plan_outputs`. It belongs to what its `run.json` tells: inputs, model and options.
         format: one of `cbsn.inference.outputs.FORMATS`.
         white: float > 0, the value of white in the files, as for `read_picture`. Default None.
         max_megapixels: pictures that would take more memory than that many megapixels of 8-bit RGB
@@ -82,11 +81,8 @@ def denoise_with_beam(
         Exit status: 0, or 1 if a picture failed.
 
     Raises:
-        ConfigError: if a flag is not one that can be had, two results would overwrite each other,
-            or those in `output` are of another kind; nothing has been done then.
-        DataError: if there is no picture, or none outside `output`.
-        ModelError: if the model cannot be loaded.
-        PipelineError: if the pipeline failed as a whole.
+        CbsnError: if anything cannot be had or found, or the results in `output` are of another
+            kind; nothing has been done then. Or if the pipeline failed as a whole.
     """
     beam_options = parse_beam_flags(beam_flags)
     FileSystems.set_options(beam_options)

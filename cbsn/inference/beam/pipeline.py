@@ -44,17 +44,10 @@ class Work(NamedTuple):
 def run_pipeline(
     options: PipelineOptions, works: Sequence[Work], handler: "DenoisingModelHandler", output: str
 ) -> tuple[int, int] | None:
-    """Denoises pictures.
+    """Returns how many were denoised and how many failed; None if the pipeline is not waited for.
 
-    Args:
-        options: Beam's.
-        works: the pictures.
-        handler: the model.
-        output: path or URL of the folder of the results. For each picture that failed,
-            `failed/failed-*.jsonl` in it get a line of JSON: `{"source": …, "reason": …}`.
-
-    Returns:
-        How many were denoised, and how many failed; None if the pipeline is not waited for.
+    For each picture that failed, `failed/failed-*.jsonl` in the folder `output` get a line of JSON:
+    `{"source": …, "reason": …}`.
 
     Raises:
         ConfigError: if the runner lacks an option.
@@ -98,10 +91,8 @@ class DenoisingModelHandler(ModelHandler[Work, PredictionResult, Denoiser]):
     """Reads and denoises pictures with a model that each worker process loads once.
 
     Pictures are read here, and not by a step of its own, so that only their names wait for it, and
-    one picture is in memory at a time.
-
-    The model is not shared across processes: it is small compared with the pictures, which would
-    all have to be sent to the process that has it, and back.
+    one picture is in memory at a time. The model is not shared across processes: it is small
+    compared with the pictures, which would have to be sent to the process that has it, and back.
 
     Args:
         model_path: what `Denoiser.load` takes; or the URL of a saved-model folder, or of a run's.
@@ -134,12 +125,7 @@ class DenoisingModelHandler(ModelHandler[Work, PredictionResult, Denoiser]):
         return {"max_batch_size": 1}
 
     def load_model(self) -> Denoiser:
-        """Loads the model.
-
-        Raises:
-            ConfigError: if an option cannot be had.
-            ModelError: if there is no such model, or it cannot be read.
-        """
+        """Loads the model, with the errors of `Denoiser.load`."""
         select_gpus(None, most=1)  # one picture at a time
         with _local_model(self._model_path) as path:
             denoiser = Denoiser.load(path, self._options)

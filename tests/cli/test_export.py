@@ -5,11 +5,12 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from cbsn.export.export import FACTS
+from cbsn.export.formats import FACTS
 from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.options import DenoiseOptions
 
 
+@pytest.mark.slow
 def test_all_formats_and_the_next_version(model, run_command, random, tmp_path):
     flags = ("--modelpath", model, "--out", "served/holiday")
     run = run_command("export.py", *flags, "--format", "saved_model, litert,onnx")
@@ -29,6 +30,7 @@ def test_all_formats_and_the_next_version(model, run_command, random, tmp_path):
         assert np.abs(found.astype(int) - denoise(picture)).max() <= 1
 
 
+@pytest.mark.slow
 def test_settings_go_into_the_model(model, run_here, tmp_path):
     flags = ("--modelpath", model, "--out", "served")
     (tmp_path / "served/7").mkdir(parents=True)

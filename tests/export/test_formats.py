@@ -1,4 +1,7 @@
-"""LiteRT and ONNX, each run by its own runtime, against the `Denoiser`."""
+"""LiteRT and ONNX, each run by its own runtime, against the `Denoiser`.
+
+A conversion takes seconds, so all but the plain network's are slow.
+"""
 
 import functools
 import importlib.util
@@ -87,12 +90,16 @@ def _differences(denoiser, path, pictures):
 
 
 @pytest.mark.parametrize("format", FORMATS)
-@pytest.mark.parametrize("name", SMALL)
-def test_every_network_in_its_runtime(convert, random, name, format):
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n != "cbsn")) for n in SMALL]
+)
+def test_every_network_in_its_runtime(convert, random, capfd, name, format):
     """AP-BSN's with sub-images and R3, as its recipe has it."""
+    converted = convert(name, format)
+    assert capfd.readouterr() == ("", "")
     for size in SIZES:
         pictures = random.random((*size, 3), np.float32)
-        assert _differences(*convert(name, format), pictures).max() < 1e-4
+        assert _differences(*converted, pictures).max() < 1e-4
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -101,6 +108,7 @@ def test_photographs(convert, format):
     assert _differences(*convert("cbsn", format), pictures).max() < 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", FORMATS)
 def test_noisy_photographs(convert, format):
     path = SHARED / "dnd_crops" / "0001_1.png"
@@ -111,23 +119,26 @@ def test_noisy_photographs(convert, format):
         assert _differences(*convert(name, format), pictures).max() < 1e-4
 
 
-@pytest.mark.parametrize("format", ["tflite", pytest.param("onnx", marks=pytest.mark.slow)])
-def test_gray(make_denoiser, write, random, format):
-    denoiser = make_denoiser("cbsn", {**SMALL["cbsn"], "channels": 1})
+@pytest.mark.slow
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("options", [{}, {"strength": 0.3, "color_strength": 1}])
+def test_gray(make_denoiser, write, random, format, options):
+    denoiser = make_denoiser("cbsn", {**SMALL["cbsn"], "channels": 1}, **options)
     pictures = random.random((2, 20, 31, 1), np.float32)
     assert _differences(denoiser, write(denoiser, format), pictures).max() < 1e-4
 
 
-def test_weights_of_16_bits(make_denoiser, write, capfd):
+@pytest.mark.slow
+def test_weights_of_16_bits(make_denoiser, write):
     """Half the file, and pixels that differ by less than a level."""
     denoiser = make_denoiser("cbsn", {"filters": 32, "num_modules": 2})
     whole, half = (write(denoiser, format) for format in ("tflite", "float16.tflite"))
-    assert capfd.readouterr() == ("", "")
     assert half.stat().st_size < 0.7 * whole.stat().st_size
     pictures = data.chelsea()[None, 60:220, 120:260].astype(np.float32) / 255
     assert 0 < _differences(denoiser, half, pictures).max() < 1 / 255
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("name", ["cbsn", "n2v-unet"])
 def test_the_strength_is_the_denoisers(convert, random, name, format):
@@ -136,13 +147,7 @@ def test_the_strength_is_the_denoisers(convert, random, name, format):
         assert _differences(denoiser, path, random.random((*size, 3), np.float32)).max() < 1e-4
 
 
-def test_strength_of_gray(make_denoiser, write, random):
-    config = {**SMALL["cbsn"], "channels": 1}
-    denoiser = make_denoiser("cbsn", config, strength=0.3, color_strength=1)
-    pictures = random.random((2, 20, 31, 1), np.float32)
-    assert _differences(denoiser, write(denoiser, "tflite"), pictures).max() < 1e-4
-
-
+@pytest.mark.slow
 @pytest.mark.parametrize("own", [{}, {"strength": 0.4}, {"strength": 0.4, "color_strength": 0.9}])
 def test_strengths_are_inputs_in_onnx_that_may_be_omitted(convert, make_denoiser, random, own):
     _, path = convert("cbsn", "onnx", **own)
@@ -163,9 +168,8 @@ def test_strengths_are_inputs_in_onnx_that_may_be_omitted(convert, make_denoiser
     np.testing.assert_array_equal(run(strength=0.5, color_strength=-1), same)
 
 
-def test_what_an_onnx_model_says_of_itself(make_denoiser, write, capfd):
-    path = write(make_denoiser("cbsn", SMALL["cbsn"]), "onnx")
-    assert capfd.readouterr() == ("", "")
+def test_what_an_onnx_model_says_of_itself(convert):
+    _, path = convert("cbsn", "onnx")
     session = onnxruntime.InferenceSession(path)
     shape = ["N", "H", "W", 3]
     values = [*session.get_inputs(), *session.get_outputs()]
