@@ -10,7 +10,7 @@ from PIL import Image
 from tensorflow.core.protobuf.config_pb2 import CallableOptions
 
 from cbsn.errors import ImageError
-from cbsn.export.export import write_saved_model
+from cbsn.export.formats import write_saved_model
 from cbsn.images.image_files import read_picture, write_picture
 from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.options import DenoiseOptions
