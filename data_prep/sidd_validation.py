@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from cbsn.data.mat_files import block_places, read_blocks
+from cbsn.data.benchmark_files import block_places, read_blocks
 from cbsn.errors import DataError
 from cbsn.files import atomic_path, write_json
 

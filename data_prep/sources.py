@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cbsn.data.dnd import FOLDERS, open_noisy
+from cbsn.data.benchmark_files import DND_FOLDERS, open_dnd
 from cbsn.errors import DataError
 from cbsn.images.finding import find_images
 from cbsn.images.image_files import read_header, read_picture, to_rgb
@@ -65,12 +65,12 @@ class _Dnd(RawData):
     """The same for the MATLAB files of DND."""
 
     def read(self, path: Path) -> tuple[np.ndarray, ValueRange]:
-        with open_noisy(path) as noisy:
+        with open_dnd(path) as noisy:
             stored = noisy[()]
         return np.ascontiguousarray(stored.T, np.float32), ValueRange(0.0, 1.0)
 
     def longest_side(self, path: Path) -> int:
-        with open_noisy(path) as noisy:
+        with open_dnd(path) as noisy:
             return max(noisy.shape[1:])
 
 
@@ -100,7 +100,7 @@ def _find_sidd(source: Path) -> RawData:
 
 
 def _find_dnd(source: Path) -> RawData:
-    folders = [source / name / "images_srgb" for name in FOLDERS]
+    folders = [source / name / "images_srgb" for name in DND_FOLDERS]
     for folder in folders:
         if files := sorted(folder.glob("*.mat")):
             return _Dnd("DND", folder, tuple(files), "float32")

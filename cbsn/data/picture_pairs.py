@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import numpy as np
 
-from cbsn.data.mat_files import block_places, read_blocks
+from cbsn.data.benchmark_files import block_places, read_blocks
 from cbsn.errors import DataError
 from cbsn.files import expanded
 from cbsn.images.finding import find_images

@@ -19,29 +19,26 @@ _ONLY_READ = {".avif", ".gif", ".heic", ".heif", ".hif", ".jp2", ".j2k", ".jpx",
 # Suffixes, in lower case, of the files that a folder is searched for.
 IMAGE_SUFFIXES = frozenset({*_FORMAT_OF_SUFFIX, *_ONLY_READ})
 
-_RAW_SUFFIXES = frozenset(
-    {".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dng", ".erf", ".iiq", ".mrw", ".nef", ".nrw"}
-    | {".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".srw", ".x3f"}
-)
-# Pictures all the same: a folder's are named as skipped, as raw files are.
-_SKIPPED_SUFFIXES = frozenset({".exr", ".hdr", ".pbm", ".pgm", ".ppm", ".psb", ".psd", ".svg"})
+_RAW = (".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dng", ".erf", ".iiq", ".mrw", ".nef", ".nrw")
+_RAW += (".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".srw", ".x3f")
+_OTHERS = (".exr", ".hdr", ".pbm", ".pgm", ".ppm", ".psb", ".psd", ".svg")
+# Pictures all the same: a folder's are named as skipped.
+_SKIPPED = dict.fromkeys(_RAW, "a raw file") | dict.fromkeys(_OTHERS, "of a kind not read")
 
 
 def find_images(pattern: str | Path) -> list[Path]:
     """The picture files that a folder, a glob or a single name stands for.
 
     Args:
-        pattern: a folder (its files with one of `IMAGE_SUFFIXES`, not those of its sub-folders),
-            a glob (every file it matches; `**` is any depth), or one file. `~` is expanded. Folders
-            may have `[`, `*` and `?` in their names: what exists is taken by its name.
+        pattern: a folder (its files with one of `IMAGE_SUFFIXES`, without sub-folders), a glob
+            (`**` is any depth), or one file. `~` is expanded. What exists is taken by its name,
+            even if that has `[`, `*` or `?` in it.
 
     Returns:
-        At least one path, sorted. Of a folder's other pictures, such as raw files, a `CbsnWarning`
-        says that they are skipped.
+        At least one path, sorted. A `CbsnWarning` tells of skipped pictures, such as raw files.
 
     Raises:
         DataError: nothing was found, or a folder cannot be read.
-        ConfigError: the pattern begins with `~NAME`, and there is no such user.
     """
     path = expanded(pattern)
     try:
@@ -65,10 +62,9 @@ def find_images(pattern: str | Path) -> list[Path]:
 
 def _in_folder(folder: Path) -> list[Path]:
     visible = [each for each in folder.iterdir() if not each.name.startswith(".")]
-    skipped = [each for each in visible if each.suffix.lower() in _RAW_SUFFIXES | _SKIPPED_SUFFIXES]
-    if skipped:
+    if skipped := [each for each in visible if each.suffix.lower() in _SKIPPED]:
         first = min(skipped)
-        reason = "a raw file" if first.suffix.lower() in _RAW_SUFFIXES else "of a kind not read"
+        reason = _SKIPPED[first.suffix.lower()]
         files = f"{len(skipped)} file{'s' * (len(skipped) > 1)}"
         warnings.warn(
             f"skipped in {folder}: {files} of other kinds, such as {first.name} ({reason}). "

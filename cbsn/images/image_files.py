@@ -1,14 +1,12 @@
 """Reading and writing picture files: PNG, JPEG, TIFF, WebP and BMP, 8 and 16 bits.
 
-Whatever goes in comes out: 16 bits stay 16 bits, in the values' own range; alpha, colour profile,
-EXIF data and what else describes the picture stay with the pixels. Where a format cannot hold
-something, `write_picture` says what was lost. AVIF, GIF, HEIC, JPEG 2000 and JPEG XL are read where
-an installed library does.
+16 bits stay 16 bits, in the values' own range; alpha, colour profile, EXIF data and what else
+describes the picture stay with the pixels, or `write_picture` says what was lost. AVIF, GIF, HEIC,
+JPEG 2000 and JPEG XL are read where an installed library does.
 
-A picture may take hundreds of MB, so copies of it are few. TIFF needs none, to read or to write,
-but for values that do not use their dtype's whole range. Of the others Pillow keeps one of its own,
-of 4 bytes per pixel in colour, while it reads or writes; a PNG file is in memory as a whole while
-it is written, or read with 16 bits or texts.
+A picture may take hundreds of MB, so copies of it are few. TIFF needs none, but for values that do
+not use their dtype's whole range. For the others Pillow keeps one, of 4 bytes per pixel in colour;
+a PNG file is in memory as a whole while it is written, or read with 16 bits or texts.
 """
 
 import contextlib
@@ -48,23 +46,20 @@ def read_picture(path: str | Path, *, white: float | None = None) -> Picture:
 
     Args:
         path: a file with one picture.
-        white: float > 0, the value that is white in the file. Default None: as the file or its
-            values show it, see `ValueRange.of`.
+        white: float > 0, what is white in the file. Default: as it shows it, see `ValueRange.of`.
 
     Returns:
         The decoded picture; its pixels are writable, and use the whole range of their dtype.
 
     Raises:
-        ImageError: the file is missing, broken, cut off, of another kind, or holds what a
-            denoiser of gray and RGB pictures has no use for (CMYK, several pages, raw data of a
-            sensor, channels that are neither RGB nor alpha, …), or is a decompression bomb.
+        ImageError: the file is missing, broken, a decompression bomb, or no single picture of gray
+            or RGB (but CMYK, several pages, a camera's raw data, …).
     """
     path = Path(path)
     try:
-        start = _start(path)
+        start, is_tiff = _start(path)
         if start.startswith(_RAW_STARTS) or start[4:12] == b"ftypcrx ":
             raise ImageError(RAW)
-        is_tiff = start.startswith(TIFF_MAGICS)
         picture = read_tiff(path) if is_tiff else read_with_pillow(path, start)
         return _stretched(path, picture, white)
     except ImageError as error:
@@ -87,8 +82,7 @@ def read_header(path: str | Path) -> Header:
     """What a picture file says of its pixels, which are not decoded; all 0 if it is unreadable."""
     path = Path(path)
     with contextlib.suppress(Exception):  # damaged headers make decoders raise almost anything
-        start = _start(path)
-        is_tiff = start.startswith(TIFF_MAGICS)
+        start, is_tiff = _start(path)
         return tiff_header(path) if is_tiff else pillow_header(path, start)
     return Header(0, 0, 0)
 
@@ -106,12 +100,12 @@ def write_picture(
 
     Args:
         path: the file to write or replace; its folder must exist.
-        picture: what to write.
+        picture: what to write; its own `format` does not matter.
         format: a key of `SUFFIX_OF_FORMAT`. Default: the one of the path's suffix.
         cancelled: asked before each part of the file; if it says True, the writing ends.
 
     Returns:
-        What the format could not hold, in words: empty if nothing was lost.
+        What the format could not hold, in words.
 
     Raises:
         ImageError: the format is unknown or the file cannot be written.
@@ -156,10 +150,11 @@ class _CancellableFile(io.BufferedWriter):
         raise io.UnsupportedOperation  # Pillow would write to the descriptor directly
 
 
-def _start(path: Path) -> bytes:
-    """Enough of a file to tell what it is."""
+def _start(path: Path) -> tuple[bytes, bool]:
+    """Enough of a file to tell what it is, and whether that is TIFF."""
     with path.open("rb") as file:
-        return file.read(26)
+        start = file.read(26)
+    return start, start.startswith(TIFF_MAGICS)
 
 
 def _reason(error: Exception) -> str:
@@ -170,10 +165,9 @@ def _reason(error: Exception) -> str:
 
 def _stretched(path: Path, picture: Picture, white: float | None) -> Picture:
     """The picture with its colours over the whole range of their dtype, and their own range."""
-    pixels, alpha = picture.pixels, picture.alpha
+    pixels, color, alpha = picture.pixels, picture.color, picture.alpha
     if not pixels.size:
         raise ImageError("has no pixels: the file is damaged.")
-    color = picture.color
     if alpha is not None:
         visible = alpha[..., 0] > 0
         color = color[visible][None] if visible.any() else color
@@ -190,7 +184,7 @@ def _stretched(path: Path, picture: Picture, white: float | None) -> Picture:
         )
     if alpha is not None and pixels.dtype.kind == "f":
         low, high = float(alpha.min()), float(alpha.max())
-        if not (low >= -ROUNDING_ERROR and high <= 1 + ROUNDING_ERROR):
+        if not -ROUNDING_ERROR <= low <= high <= 1 + ROUNDING_ERROR:
             raise ImageError(
                 f"has an alpha channel with values from {low:g} to {high:g}; floats from 0 to 1 "
                 "are read."
@@ -230,8 +224,7 @@ def _fit(picture: Picture, format: str) -> tuple[Picture, list[str]]:
     extras = picture.extras
     home = "PNG" if isinstance(extras, Chunks) else "TIFF" if isinstance(extras, Tags) else "JPEG"
     if extras and home != format:
-        parts = ["comment"] if isinstance(extras, bytes) else extras.names()
-        dropped["extras"] = ", ".join(parts)
+        dropped["extras"] = ", ".join(["comment"] if home == "JPEG" else extras.names())
         if isinstance(extras, Chunks) and COLOR_CHUNKS & {kind for kind, _ in extras.entries}:
             dropped["extras"] += " (what its colours mean: --format png keeps it)"
     losses += [f"{format} holds no {name}: dropped" for name in dropped.values() if name]

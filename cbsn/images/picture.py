@@ -50,14 +50,12 @@ class Picture:
             the file's own range is; alpha is straight, not multiplied into the colour. As stored:
             the EXIF orientation is not applied.
         format: the kind of file, such as `PNG` or `TIFF`.
-        icc_profile: the colour profile, or None.
-        exif: the EXIF block without its `Exif` prefix, with the orientation, or None.
+        icc_profile, xmp: the colour profile and the XMP packet.
+        exif: the EXIF block without its `Exif` prefix, with the orientation.
         value_range: what black and white are in the file, to which `write_picture` scales the
             colours back; None if it is the whole range of the dtype.
-        xmp: the XMP packet, or None.
-        resolution: pixels per metre, horizontal and vertical, or None.
-        extras: what only files of this format hold: `png.Chunks`, `tiff_metadata.Tags`, the
-            comment of a JPEG file (bytes), or None.
+        resolution: pixels per metre, horizontal and vertical.
+        extras: what only some formats hold: `png.Chunks`, `tiff_metadata.Tags`, a comment (bytes).
     """
 
     pixels: np.ndarray

@@ -33,19 +33,19 @@ _ANIMATION = "is an animation of {} frames; save them one by one."
 
 _CODESTREAM = b"\xff\x0a"
 _CONTAINER = b"\0\0\0\x0cJXL \r\n\x87\n"
-_JPEG_XL_STARTS = (_CODESTREAM, _CONTAINER)
+_JPEG_XL = (_CODESTREAM, _CONTAINER)
 
 _size_limit = threading.Lock()
 
 
 def read_with_pillow(path: Path, start: bytes) -> Picture:
-    """Reads a picture with all that travels with it, from a file that starts with these 26 bytes.
+    """Reads a file that starts with these 26 bytes.
 
     Raises:
         ImageError: the file holds what a `Picture` cannot, or no installed library reads it.
         Exception: of damaged bytes, whatever the decoder raises.
     """
-    if start.startswith(_JPEG_XL_STARTS):
+    if start.startswith(_JPEG_XL):
         _jpeg_xl_header(path).check(path)
         return Picture(_checked(imagecodecs.jpegxl_decode(path.read_bytes())), "JPEG XL")
     png = inspect_png(path) if start.startswith(b"\x89PNG") else None
@@ -54,7 +54,7 @@ def read_with_pillow(path: Path, start: bytes) -> Picture:
             image.verify()
     picture = _load(path, png)
     # What Pillow had in memory has made room by now.
-    if png and png.is_deep:
+    if png and png.depth == 16:
         content = png.pixels_only.getvalue() if png.pixels_only else path.read_bytes()
         return picture.with_pixels(_with_channels(imagecodecs.png_decode(content)))
     if picture.format in _DEEP_DECODERS:
@@ -67,7 +67,7 @@ def read_with_pillow(path: Path, start: bytes) -> Picture:
 
 def pillow_header(path: Path, start: bytes) -> Header:
     """The header of a file that starts with these 26 bytes."""
-    if start.startswith(_JPEG_XL_STARTS):
+    if start.startswith(_JPEG_XL):
         return _jpeg_xl_header(path)
     if start.startswith(SIGNATURE):  # Pillow looks at all chunks, and may not like some
         return png_header(start)
@@ -112,8 +112,7 @@ def _unknown(path: Path) -> str:
     """Says why a file is no picture that is read here."""
     with path.open("rb") as file:
         start = file.read(12)
-    kind = _KINDS.get(start[8:12]) if start[4:8] == b"ftyp" else None
-    if kind:
+    if start[4:8] == b"ftyp" and (kind := _KINDS.get(start[8:12])):
         return (
             f"is a {kind} picture, which the installed libraries do not read: convert it to PNG "
             "or TIFF."
@@ -129,9 +128,10 @@ def _header_of(image: Image.Image, sample_bytes: int = 1) -> Header:
 
 def _load(path: Path, png: PngFile | None) -> Picture:
     """The picture as Pillow has it; of a PNG file of 16 bits without the pixels."""
+    is_deep = png is not None and png.depth == 16
     with _open(path, png.pixels_only if png else None) as image:
         is_jpeg = image.format in ("JPEG", "MPO")
-        _header_of(image, 2 if png and png.is_deep else 1).check(path)
+        _header_of(image, 2 if is_deep else 1).check(path)
         # The further frames of an MPO are previews or the other eye's view.
         frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
         if frames > 1:
@@ -145,7 +145,7 @@ def _load(path: Path, png: PngFile | None) -> Picture:
             info["transparency"] *= 255 // (2**png.depth - 1)
         exif, xmp = info.get("exif"), info.get("xmp")
         return Picture(
-            pixels=np.empty((0, 0, 1), np.uint8) if png and png.is_deep else _pixels(image),
+            pixels=np.empty((0, 0, 1), np.uint8) if is_deep else _pixels(image),
             format="JPEG" if is_jpeg else str(image.format),
             icc_profile=info.get("icc_profile") or None,
             exif=exif.removeprefix(EXIF_PREFIX) if exif else None,
@@ -160,10 +160,8 @@ def _has_end(path: Path) -> bool:
 
     Pillow asks for it in larger files only: where zeros fill the place of the end, these are read.
     """
-    with (
-        path.open("rb") as file,
-        mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content,
-    ):
+    access = mmap.ACCESS_READ
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=access) as content:
         place = 2
         while content[place : place + 1] == b"\xff" and content[place + 1] != 0xDA:
             place += 2 + int.from_bytes(content[place + 2 : place + 4], "big")

@@ -1,6 +1,5 @@
 """The chunks of PNG files; `cbsn.images.image_files` is the door to all kinds of files."""
 
-import contextlib
 import dataclasses
 import io
 import struct
@@ -33,7 +32,7 @@ _CUT_OFF = "is cut off: a PNG file ends with a chunk IEND."
 class Chunks:
     """What describes the picture of a PNG file besides its profile, EXIF data and XMP packet."""
 
-    entries: tuple[tuple[bytes, bytes], ...]  # kind and content of each, in the file's order
+    entries: tuple[tuple[bytes, bytes], ...]  # kind and content, in the file's order
 
     def names(self) -> list[str]:
         """What another format cannot hold of it, for messages; resolutions they can."""
@@ -44,21 +43,13 @@ class Chunks:
 
 @dataclasses.dataclass(frozen=True)
 class PngFile:
-    """A PNG file whose chunks have been read.
-
-    `pixels_only` is the file without texts, animation, and chunks that are damaged and not needed
-    for the pixels, where there are any of these; else None.
-    """
+    """A PNG file whose chunks have been read."""
 
     depth: int  # bits of a sample
     chunks: Chunks
     xmp: bytes | None
+    # The file without texts, animation and damaged chunks, None where it has none of these.
     pixels_only: io.BytesIO | None
-
-    @property
-    def is_deep(self) -> bool:
-        """Whether it has 16 bits, of which Pillow keeps 8."""
-        return self.depth == 16
 
     @property
     def resolution(self) -> tuple[float, float] | None:
@@ -84,7 +75,8 @@ def inspect_png(path: Path) -> PngFile:
     Raises:
         ImageError: one that the pixels need is damaged, the file is cut off, or an animation.
     """
-    xmp, entries, of_pixels, is_bare = None, [], [], True
+    xmp, entries, pixels_only = None, [], None
+    wanted, is_bare = [(0, len(SIGNATURE))], True  # places and sizes of what the pixels need
     with path.open("rb") as file:
         start = file.read(25)
         if len(start) < 25:
@@ -101,8 +93,7 @@ def inspect_png(path: Path) -> PngFile:
             name = kind.decode("latin-1")
             if kind == b"IHDR" and place > len(SIGNATURE):
                 raise ImageError("is damaged: it has two chunks IHDR.")
-            is_needed = not kind[0] & 0x20  # the case of the first letter says so
-            if is_needed and not matches:
+            if not matches and not kind[0] & 0x20:  # needed, as the case of the first letter says
                 raise ImageError(f"is damaged: the checksum of its chunk {name} is wrong.")
             if kind == b"acTL" and (frames := int.from_bytes(content[:4], "big")) > 1:
                 raise ImageError(f"is an animation of {frames} frames; save them one by one.")
@@ -119,8 +110,13 @@ def inspect_png(path: Path) -> PngFile:
             if not matches or kind in _TEXT_CHUNKS | _ANIMATION:
                 is_bare = False
             else:
-                of_pixels.append((place, file.tell() - place))
-        pixels_only = None if is_bare else _copy(file, of_pixels)
+                wanted.append((place, file.tell() - place))
+        if not is_bare:
+            pixels_only = io.BytesIO()
+            for place, size in wanted:
+                file.seek(place)
+                pixels_only.write(file.read(size))
+            pixels_only.seek(0)
     return PngFile(start[24], Chunks(tuple(entries)), xmp, pixels_only)
 
 
@@ -166,16 +162,6 @@ def _read_chunk(file: BinaryIO) -> tuple[bytes, bytes, bool]:
     return kind, b"".join(parts), file.read(4) == checksum.to_bytes(4, "big")
 
 
-def _copy(file: BinaryIO, places: list[tuple[int, int]]) -> io.BytesIO:
-    copy = io.BytesIO()
-    copy.write(SIGNATURE)
-    for place, size in places:
-        file.seek(place)
-        copy.write(file.read(size))
-    copy.seek(0)
-    return copy
-
-
 def _xmp_of(kind: bytes, content: bytes) -> bytes | None:
     """The XMP packet in a chunk, if it is one that holds it."""
     if kind != b"iTXt" or not content.startswith(_XMP + b"\0"):
@@ -183,7 +169,8 @@ def _xmp_of(kind: bytes, content: bytes) -> bytes | None:
     is_compressed, rest = content[len(_XMP) + 1 : len(_XMP) + 2], content[len(_XMP) + 3 :]
     text = b"".join(rest.split(b"\0", 2)[2:])  # behind language and translated keyword
     if is_compressed == b"\1":
-        with contextlib.suppress(zlib.error):
-            return zlib.decompressobj().decompress(text, _MOST_XMP) or None
-        return None
+        try:
+            text = zlib.decompressobj().decompress(text, _MOST_XMP)
+        except zlib.error:
+            return None
     return text or None

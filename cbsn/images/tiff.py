@@ -37,12 +37,7 @@ _INTO_MEMORY = ("LZW", "ADOBE_DEFLATE", "DEFLATE", "PACKBITS", "ZSTD")
 
 
 def read_tiff(path: Path) -> Picture:
-    """Reads a TIFF file of one picture, with its metadata.
-
-    Raises:
-        ImageError: the file holds what a `Picture` cannot, or is cut off.
-        Exception: of damaged bytes, whatever the decoder raises.
-    """
+    """Reads a TIFF file of one picture, with its metadata; raises what `read_with_pillow` does."""
     with tifffile.TiffFile(path) as file:
         _refuse_raw(file)
         pages = [*_whole_pages(file)]
@@ -149,7 +144,7 @@ def _refuse_gaps(page: tifffile.TiffPage) -> None:
         raise ImageError("ends before its pixels do: the file is cut off.")
     if page.is_contiguous:
         return
-    lacking = math.prod(page.chunked) - sum(offset > 0 and size > 0 for offset, size in pieces)
+    lacking = math.prod(page.chunked) - sum(map(all, pieces))
     if lacking > 0:
         raise ImageError(f"lacks {lacking} of its strips or tiles: it is damaged or incomplete.")
 

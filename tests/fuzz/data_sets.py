@@ -11,9 +11,8 @@ import numpy as np
 import scipy.io
 import scipy.sparse
 
-from cbsn.data.dnd import open_noisy
+from cbsn.data.benchmark_files import open_dnd, read_blocks
 from cbsn.data.manifest import MANIFEST_NAME, Failure, Manifest, Shard, Source
-from cbsn.data.mat_files import read_blocks
 from cbsn.data.records import PatchRecords, RecordWriter
 from cbsn.errors import DataError, ImageError
 from tests.fuzz.mutate import damaged, json_changed
@@ -155,7 +154,7 @@ class MatFiles:
                 blocks = read_blocks(self.path)
                 assert blocks.ndim == 5 and blocks.shape[-1] == 3 and blocks.dtype == np.uint8
                 return "blocks read"
-            with open_noisy(self.path) as noisy:
+            with open_dnd(self.path) as noisy:
                 picture = noisy[()].T
             assert picture.ndim == 3 and picture.shape[-1] == 3 and picture.size
             assert picture.dtype.kind == "f"

@@ -12,7 +12,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from cbsn.data.dnd import open_noisy
+from cbsn.data.benchmark_files import open_dnd
 from cbsn.data.manifest import Manifest, Shard
 from cbsn.data.records import PatchRecords
 from cbsn.errors import DataError, ImageError
@@ -163,9 +163,9 @@ def test_an_empty_part_of_an_hdf5_file(tmp_path):
     for name, options in (("good", {"compression": "gzip"}), ("sum", {"fletcher32": True})):
         with h5py.File(tmp_path / f"{name}.mat", "w") as file:
             file.create_dataset("InoisySRGB", data=values, chunks=(3, 3, 3), **options)
-    with open_noisy(tmp_path / "good.mat") as noisy:
+    with open_dnd(tmp_path / "good.mat") as noisy:
         assert noisy[()].shape == (3, 6, 6)
-    with pytest.raises(ImageError, match="not as MATLAB"), open_noisy(tmp_path / "sum.mat"):
+    with pytest.raises(ImageError, match="not as MATLAB"), open_dnd(tmp_path / "sum.mat"):
         pass
     with h5py.File(tmp_path / "good.mat") as file:
         size = file["InoisySRGB"].id.get_chunk_info(0).size
@@ -173,7 +173,7 @@ def test_an_empty_part_of_an_hdf5_file(tmp_path):
     entry = struct.pack("<II", size, 0) + bytes(32)  # with the filters left out, and the place
     assert content.count(entry) == 1
     (tmp_path / "good.mat").write_bytes(content.replace(entry, bytes(len(entry))))
-    with pytest.raises(ImageError, match="no readable"), open_noisy(tmp_path / "good.mat"):
+    with pytest.raises(ImageError, match="no readable"), open_dnd(tmp_path / "good.mat"):
         pass
 
 

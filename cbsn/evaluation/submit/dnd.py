@@ -7,8 +7,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 
-from cbsn.data.dnd import FOLDERS, open_noisy
-from cbsn.data.mat_files import read_mat, write_mat
+from cbsn.data.benchmark_files import DND_FOLDERS, open_dnd, read_mat, write_mat
 from cbsn.errors import ConfigError, DataError, ImageError, plain_reason
 from cbsn.evaluation.submit.submission import Submission
 from cbsn.files import atomic_folder, expanded
@@ -136,7 +135,7 @@ class DndSubmission(Submission):
 
 
 def _find(source: Path) -> Path:
-    folders = [source, *(source / name for name in FOLDERS)]
+    folders = [source, *(source / name for name in DND_FOLDERS)]
     for folder in folders:
         if (folder / "info.mat").is_file():
             return folder
@@ -183,7 +182,7 @@ def _check(path: Path, boxes: list[Box]) -> None:
 @contextlib.contextmanager
 def _noisy(path: Path) -> Iterator[h5py.Dataset]:
     try:
-        with open_noisy(path) as picture:
+        with open_dnd(path) as picture:
             yield picture
     except ImageError as error:
         if isinstance(error.__cause__, Exception):  # the decoder's

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from cbsn.data.mat_files import read_mat, write_mat
+from cbsn.data.benchmark_files import read_mat, write_mat
 from cbsn.errors import ConfigError, DataError
 from cbsn.evaluation.submit.submission import Submission
 from cbsn.files import atomic_path, expanded

@@ -1,58 +1,54 @@
-"""The benchmarks' MATLAB files."""
+"""The benchmarks' MATLAB files: SIDD's of version 5, and the pictures of DND, which are HDF5."""
 
+import contextlib
 import struct
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import h5py
 import numpy as np
 import scipy.io
 
-from cbsn.errors import DataError, plain_reason
+from cbsn.errors import DataError, ImageError, plain_reason
 from cbsn.files import atomic_path
+from cbsn.images.picture import MAX_PIXELS
 
+DND_FOLDERS = ("dnd_2017", "dnd2017")  # names that DND's folder goes by
+
+# Of version 5: the header's bytes, kinds of values, parts and arrays, and a flag.
 _HEADER = 128
-_NUMBERS = frozenset({1, 2, 3, 4, 5, 6, 7, 9, 12, 13})
-_TEXTS = _NUMBERS | {16, 17, 18}
 _INT32 = frozenset({5, 6})
+_NUMBERS = _INT32 | {1, 2, 3, 4, 7, 9, 12, 13}
+_TEXTS = _NUMBERS | {16, 17, 18}
 _MATRIX, _COMPRESSED = 14, 15
-_CHAR, _SPARSE = 4, 5
-_NUMERIC = range(6, 16)
+_CHAR, _SPARSE, _NUMERIC = 4, 5, range(6, 16)
 _COMPLEX = 0x800
 _BLOCK = 2**20
 
 
-def load_mat(path: Path, names: Sequence[str] | None = None) -> dict[str, Any]:
-    """Reads variables of a file, those of the names or all; a DataError says why it cannot be."""
-    try:
-        with path.open("rb") as file:
-            _check_file(file)
-        return scipy.io.loadmat(path, variable_names=names)
-    except Exception as error:  # damaged bytes make the decoder raise almost anything
-        reason = plain_reason(error)
-        raise DataError(f"{path} cannot be read, it may be damaged: {reason}.") from error
-
-
 def read_mat(path: Path, name: str) -> np.ndarray:
     """Reads one variable; a DataError says that the file is broken, or has no such variable."""
-    variables = load_mat(path, [name])
+    variables = _load(path, [name])
     if name not in variables:
         raise DataError(f"{path} has no variable {name}.")
     return variables[name]
 
 
-def read_blocks(path: Path) -> np.ndarray:
-    """Reads SIDD's blocks, noisy or clean, of the validation or the benchmark.
+def write_mat(path: Path, variables: dict[str, Any]) -> None:
+    """Writes arrays (of objects: cells), strings, numbers and dicts (structs), atomically."""
+    with atomic_path(path) as temporary:
+        scipy.io.savemat(temporary, variables)
 
-    Returns:
-        uint8 [pictures, blocks, height, width, 3].
+
+def read_blocks(path: Path) -> np.ndarray:
+    """Reads SIDD's blocks, noisy or clean: uint8 [pictures, blocks, height, width, 3].
 
     Raises:
         DataError: the file cannot be read, or does not hold just such an array.
     """
-    variables = load_mat(path)
-    arrays = [np.asarray(v) for name, v in variables.items() if not name.startswith("__")]
+    arrays = [np.asarray(v) for name, v in _load(path).items() if not name.startswith("__")]
     is_good = [(each.ndim, each.shape[-1:], each.dtype) for each in arrays] == [(5, (3,), np.uint8)]
     if not (is_good and arrays[0].size):
         found = [f"{each.dtype} {each.shape}" for each in arrays]
@@ -68,20 +64,59 @@ def block_places(blocks: np.ndarray) -> dict[str, tuple[int, int]]:
     return {f"{n:04d}_{m:02d}": (n, m) for n, m in np.ndindex(blocks.shape[:2])}
 
 
-def write_mat(path: Path, variables: dict[str, Any]) -> None:
-    """Writes variables by their names, atomically, to a file in a folder that exists.
+@contextlib.contextmanager
+def open_dnd(path: Path) -> Iterator[h5py.Dataset]:
+    """Opens a noisy sRGB picture of DND, floats [3, W, H] in [0, 1], to be read in the block.
 
-    They are arrays (of dtype object: cells), strings, numbers or dicts (structs).
+    Raises:
+        ImageError: the file is broken, also where it is read in the block (the decoder's error is
+            the cause then), or holds no such picture.
     """
-    with atomic_path(path) as temporary:
-        scipy.io.savemat(temporary, variables)
+    try:
+        with h5py.File(path) as file:
+            data = file["InoisySRGB"]
+            _check_dnd(data)
+            yield data
+    except ImageError:
+        raise
+    except Exception as error:  # damaged bytes make the decoder raise almost anything
+        raise ImageError(f"has no readable `InoisySRGB` (MATLAB 7.3): {error}") from error
+
+
+def _check_dnd(data: h5py.Dataset | h5py.Group) -> None:
+    if not isinstance(data, h5py.Dataset):
+        raise ImageError("holds an `InoisySRGB` that is no array.")
+    if len(data.shape or ()) != 3 or data.shape[0] != 3 or data.dtype.kind != "f":
+        raise ImageError(
+            f"holds `InoisySRGB` of shape {data.shape} and dtype {data.dtype}; "
+            "expected floats of shape (3, width, height)."
+        )
+    if not 0 < data.size <= 3 * MAX_PIXELS:
+        raise ImageError(f"claims {data.shape[1]} x {data.shape[2]} pixels.")
+    # HDF5 ends the process at empty chunks, by filters that MATLAB does not use.
+    properties = data.id.get_create_plist()
+    filters = {properties.get_filter(each)[0] for each in range(properties.get_nfilters())}
+    if not filters <= {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE}:
+        raise ImageError(f"holds `InoisySRGB` packed by filters {sorted(filters)}, not as MATLAB.")
+    if data.chunks and data.id.chunk_iter(lambda chunk: None if chunk.size else chunk):
+        raise ImageError("has no readable `InoisySRGB` (MATLAB 7.3): a part of it is empty.")
+
+
+def _load(path: Path, names: Sequence[str] | None = None) -> dict[str, Any]:
+    try:
+        with path.open("rb") as file:
+            _check_file(file)
+        return scipy.io.loadmat(path, variable_names=names)
+    except Exception as error:  # damaged bytes make the decoder raise almost anything
+        reason = plain_reason(error)
+        raise DataError(f"{path} cannot be read, it may be damaged: {reason}.") from error
 
 
 def _check_file(file: BinaryIO) -> None:
     """Refuses files whose parts are not as they should be, of which SciPy ends the process."""
     header = file.read(_HEADER)
     order = {b"IM": "<", b"MI": ">"}.get(header[126:128])
-    major = header[125:124:-1] if order == "<" else header[124:125]
+    major = header[125:126] if order == "<" else header[124:125]
     if order is None or major not in (b"\1", b"\2"):
         raise ValueError("it is no MATLAB file of version 5")
     if major == b"\2":
@@ -134,8 +169,9 @@ def _check_matrix(file: BinaryIO | _Inflated, order: str, kind: int, size: int) 
         return
     end = file.tell() + size
     (flags,) = struct.unpack(f"{order}8xI4x", _exactly(file, 16))
-    of_numbers = flags & 0xFF in (_SPARSE, *_NUMERIC)
-    is_array = flags & 0xFF in range(16)  # others are functions and such
+    array = flags & 0xFF
+    of_numbers = array in (_SPARSE, *_NUMERIC)
+    is_array = array in range(16)  # others are functions and such
     allowed = _NUMBERS if of_numbers else _TEXTS
     count = -2  # of its sizes and its name
     while file.tell() < end:
@@ -153,8 +189,8 @@ def _check_matrix(file: BinaryIO | _Inflated, order: str, kind: int, size: int) 
         rest = -(-length // 8) * 8
         while rest > 0 and (block := file.read(min(rest, _BLOCK))):  # the last may be shorter
             rest -= len(block)
-    parts = {_CHAR: 1, _SPARSE: 3}.get(flags & 0xFF, 1) + bool(flags & _COMPLEX)
-    if file.tell() > end + 8 or ((of_numbers or flags & 0xFF == _CHAR) and count != parts):
+    parts = (3 if array == _SPARSE else 1) + bool(flags & _COMPLEX)
+    if file.tell() > end + 8 or ((of_numbers or array == _CHAR) and count != parts):
         raise ValueError("the parts of an array are not as long as they should be")
 
 
