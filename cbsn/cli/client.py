@@ -10,17 +10,21 @@ from cbsn.cli.flags import add_format, add_save_path, add_strength, add_white, n
 def main(flags: argparse.Namespace) -> int:
     """Sends the pictures and writes the results; returns 1 if some of them failed."""
     # `--help` does not wait for these, nor `--rest` for TensorFlow.
-    from cbsn.client.transport import denoise_remotely
+    from cbsn.client.transport import Transport, denoise_remotely
     from cbsn.inference.folder import denoise_each, plan_files
 
+    transport_class: type[Transport]
     if flags.transport == "rest":
-        from cbsn.client.rest_transport import RestTransport as Transport
-    else:
-        from cbsn.client.grpc_transport import GrpcTransport as Transport
+        from cbsn.client.rest_transport import RestTransport
 
+        transport_class = RestTransport
+    else:
+        from cbsn.client.grpc_transport import GrpcTransport
+
+        transport_class = GrpcTransport
     names = ("model", "version", "timeout", "strength", "color_strength")
     options = {name: getattr(flags, name) for name in names}
-    with Transport(flags.url, **options) as transport:
+    with transport_class(flags.url, **options) as transport:
         outputs = plan_files(
             flags.image_paths, flags.save_path, format=flags.format, white=flags.white
         )

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from cbsn.client.transport import SIGNATURES, ServerError, Transport
@@ -34,7 +33,7 @@ _LARGEST = 2**31 - 2**16
 class GrpcTransport(Transport):
     """A `Transport` by gRPC, whose messages may be of any size that protobuf can hold."""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         self._channel = grpc.insecure_channel(self.url, options=UNLIMITED)
         self._service = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
@@ -53,7 +52,7 @@ class GrpcTransport(Transport):
             for name, signature in signatures.signature_def.items()
         }
 
-    def _predict(self, signature: str, value: np.ndarray | bytes) -> np.ndarray | bytes:
+    def _predict(self, signature: str, value: Any) -> Any:
         size = len(value) if isinstance(value, bytes) else value.nbytes
         if size > _LARGEST:
             raise ImageError(f"gRPC carries less than 2 GiB; cut it up. Received: {size:,} bytes")

@@ -27,7 +27,7 @@ class RestTransport(Transport):
     pictures of floats take gRPC.
     """
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         self._model_url = f"http://{self.url}/v1/models/{urllib.parse.quote(self.model, safe='')}"
         if self.version is not None:
@@ -44,7 +44,7 @@ class RestTransport(Transport):
         except (AttributeError, KeyError, TypeError) as error:
             raise _unexpected(answer) from error
 
-    def _predict(self, signature: str, value: np.ndarray | bytes) -> np.ndarray | bytes:
+    def _predict(self, signature: str, value: Any) -> Any:
         is_file = isinstance(value, bytes)
         instance = {"b64": base64.b64encode(value).decode()} if is_file else value.tolist()
         if self._shares:
@@ -64,7 +64,16 @@ class RestTransport(Transport):
         headers = {"Content-Type": "application/json"}
         question = urllib.request.Request(self._model_url + path, body, headers)
         try:
-            status, answer = _exchange(question, timeout)
+            try:
+                response = urllib.request.urlopen(question, timeout=timeout)
+            except urllib.error.HTTPError as error:
+                response = error  # an answer as well
+            except urllib.error.URLError as error:
+                if isinstance(error.reason, Exception):  # that of the connection
+                    raise error.reason from None
+                raise
+            with response:
+                status, answer = response.status, response.read()
         except TimeoutError as error:
             raise ServerError("DEADLINE_EXCEEDED", str(error)) from error
         except http.client.HTTPException as error:
@@ -79,18 +88,6 @@ class RestTransport(Transport):
             return json.loads(answer)
         except ValueError as error:
             raise _unexpected(answer) from error
-
-
-def _exchange(question: urllib.request.Request, timeout: float) -> tuple[int, bytes]:
-    """The status and the body of the answer."""
-    try:
-        response = urllib.request.urlopen(question, timeout=timeout)
-    except urllib.error.HTTPError as error:
-        response = error  # an answer as well
-    except urllib.error.URLError as error:
-        raise error.reason from None  # the exception of the connection
-    with response:
-        return response.status, response.read()
 
 
 def _message(body: bytes) -> str:

@@ -4,6 +4,7 @@ import abc
 import dataclasses
 import re
 from collections.abc import Callable
+from typing import Any, TypeVar
 
 import imagecodecs
 import numpy as np
@@ -23,6 +24,8 @@ from cbsn.errors import ConfigError, ImageError, ModelError, check_number, plain
 from cbsn.images.picture import Picture, squeezed
 from cbsn.inference.options import Strength
 from cbsn.value_range import from_unit, to_unit
+
+PictureData = TypeVar("PictureData", np.ndarray, bytes)
 
 SIGNATURES = {FILES: (IMAGE_BYTES, DENOISED_BYTES), FLOATS: (IMAGES, DENOISED)}
 """The signatures that the client asks, with the names of their input and output."""
@@ -79,7 +82,7 @@ class Transport(abc.ABC):
     strength: float | None = None
     color_strength: float | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         address = _ADDRESS.fullmatch(self.url)
         if not address or int(address[1]) > _LARGEST_PORT:
             raise ConfigError(f"--url is HOST:PORT, such as localhost:8500. Received: {self.url!r}")
@@ -87,7 +90,7 @@ class Transport(abc.ABC):
         if self.version is not None:
             check_number("--version", self.version, 0, _LARGEST_VERSION)
         check_number("--timeout", self.timeout, 0, _LONGEST_TIMEOUT, above=True)
-        self._shares: dict[str, float] = {}
+        self._shares: dict[str, float | None] = {}
         if self.strength is not None or self.color_strength is not None:
             luma = 1.0 if self.strength is None else self.strength
             shares = Strength(luma, self.color_strength)
@@ -127,7 +130,7 @@ class Transport(abc.ABC):
                     f"one. Export it again, or omit --strength and --color_strength. {received}"
                 )
 
-    def predict(self, signature: str, value: np.ndarray | bytes) -> np.ndarray | bytes:
+    def predict(self, signature: str, value: PictureData) -> PictureData:
         """Lets the server denoise one picture.
 
         Args:
@@ -161,7 +164,7 @@ class Transport(abc.ABC):
         """The names of the inputs and the outputs of each signature; may raise ServerError."""
 
     @abc.abstractmethod
-    def _predict(self, signature: str, value: np.ndarray | bytes) -> np.ndarray | bytes:
+    def _predict(self, signature: str, value: Any) -> Any:
         """As `predict`, but may raise ServerError."""
 
     def __enter__(self) -> "Transport":
@@ -201,7 +204,7 @@ def denoise_remotely(
     if pixels.dtype == np.float32:
         result = transport.predict(FLOATS, pixels)
     else:
-        result = _decode(transport.predict(FILES, imagecodecs.png_encode(squeezed(pixels))))
+        result = _decode(transport.predict(FILES, bytes(imagecodecs.png_encode(squeezed(pixels)))))
     on_share(1.0)
     if (result.shape, result.dtype) != (pixels.shape, pixels.dtype):
         raise ImageError(

@@ -112,7 +112,7 @@ def _plan(out: Path, names: list[str], version: int) -> dict[str, Path]:
     """Where everything will stand; nothing of it may be there."""
     paths = {}
     if "saved_model" in names:
-        paths["saved_model"] = out / str(version)
+        paths["saved_model"] = out / f"{version}"
     if "litert" in names:
         paths["litert"] = out / f"model-{version}.tflite"
         paths["float16"] = out / f"model-{version}-float16.tflite"

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -87,7 +88,7 @@ def _write_warmup(path: Path, model_name: str) -> None:
             f"export with --no-warmup. {error}"
         ) from error
     picture = np.full((1, _WARMUP_SIDE, _WARMUP_SIDE, 3), 128, np.uint8)
-    inputs = {
+    inputs: dict[str, dict[str, Any]] = {
         FLOATS: {IMAGES: picture / np.float32(255)},
         BYTES: {IMAGES: picture},
         FILES: {IMAGE_BYTES: [tf.io.encode_png(picture[0]).numpy()]},
@@ -198,7 +199,9 @@ def write_onnx(path: Path, denoiser: Denoiser) -> None:
         color = -1.0 if share.color == share.luma else share.color
         for name, value in ((STRENGTH, share.luma), (COLOR_STRENGTH, color)):
             # In ONNX, an input that is an initializer as well may be omitted.
-            model.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(value), name))
+            model.graph.initializer.append(
+                onnx.numpy_helper.from_array(np.array(value, np.float32), name)
+            )
         # Of a node that it cannot convert, tf2onnx says so and goes on.
         onnx.checker.check_model(model)
         for tensor in (*model.graph.input, *model.graph.output):

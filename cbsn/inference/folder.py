@@ -157,7 +157,7 @@ def denoise_each(
     lost: dict[Path, Removal] = {}
     with tqdm(total=len(outputs), unit="image") as bar, _Files(outputs, white, bar) as files:
         for work in files:
-            if work.error is None:
+            if work.picture is not None:
                 found = work.picture.value_range
                 if found and white is None:
                     if work.picture.pixels.dtype.kind == "f":
@@ -166,12 +166,12 @@ def denoise_each(
                         ranges[str(found)].append(str(work.source))
                 try:
                     sample = Sample(work.picture.color) if name_losses else None
-                    _denoise_work(denoise, work, bar)
+                    work.picture = _with_progress(denoise, work.picture, work.source, bar)
                     removal = sample and sample.compared_with(work.picture.color)
                     if removal and removal.degree:
                         lost[work.source] = removal
                 except Exception as error:  # the others are denoised all the same
-                    work.error = error
+                    work.picture, work.error = None, error
             files.write(work)
 
     plural = "s" * (len(outputs) > 1)
@@ -290,7 +290,7 @@ class _Files:
     def _finish(self, work: _Work) -> None:
         losses = []
         try:
-            if work.error is None:
+            if work.picture is not None:
                 try:
                     work.target.parent.mkdir(parents=True, exist_ok=True)
                     cancelled = self._stopping.is_set
@@ -320,15 +320,16 @@ class _Files:
         return in_one_line(f"{source}: {type(error).__name__}: {error}")
 
 
-def _denoise_work(denoise: DenoisePicture, work: _Work, bar: tqdm) -> None:
+def _with_progress(denoise: DenoisePicture, picture: Picture, source: Path, bar: tqdm) -> Picture:
+    """Denoises a picture; its name stands in the bar, and in the message where it fails."""
     done = 0.0
 
     def on_share(share: float) -> None:
         nonlocal done
         done += share
-        bar.set_postfix_str(in_one_line(f"{work.source.name} {done:.0%}"))
+        bar.set_postfix_str(in_one_line(f"{source.name} {done:.0%}"))
 
     try:
-        work.picture = denoise(work.picture, on_share)
+        return denoise(picture, on_share)
     except CbsnError as error:
-        raise type(error)(f"{work.source}: {error}") from error
+        raise type(error)(f"{source}: {error}") from error

@@ -25,19 +25,8 @@ class ServedModel:
     """The newest version of a SavedModel, loaded by TensorFlow and nothing else.
 
     What is wrong with a request is raised as TensorFlow's error, with TensorFlow Serving's code and
-    words, which the services pass on. Shapes are left to the model to check.
-
-    Args:
-        base_path: a folder of versions (`1`, `2`, …), as TensorFlow Serving polls it, or a version.
-        name: under which it is asked for.
-
-    Attributes:
-        folder, name: Path of the version that was loaded, and its name.
-        version: int, 1 where the folder's name is no number.
-        signatures: the `SignatureDef` of each name.
-
-    Raises:
-        ModelError: if there is no SavedModel, or it cannot be loaded.
+    words, which the services pass on. Shapes are left to the model to check. `base_path` is a
+    folder of versions (`1`, `2`, …), as TensorFlow Serving polls it, or a version.
     """
 
     def __init__(self, base_path: str | Path, name: str):

@@ -15,19 +15,8 @@ _POLL_SECONDS = 0.05  # how long the end of the server may have to wait
 class StandInServer:
     """Serves a SavedModel by gRPC and REST as TensorFlow Serving does, with TensorFlow alone.
 
-    Args:
-        model_base_path: a folder of versions, of which the newest is served, or one version.
-        model_name: under which it is asked for. Default "cbsn".
-        host: where to listen. Default "127.0.0.1", this machine only.
-        port, rest_api_port: for gRPC and for REST; 0, the default, for a free one.
-
-    Attributes:
-        port, rest_api_port: those that it listens at.
-        model: the `ServedModel`.
-
-    Raises:
-        ConfigError: if a port cannot be had, or TensorFlow Serving's API is not installed.
-        ModelError: if the model cannot be loaded, or fails with its own warm-up requests.
+    The arguments are the flags of the command; port 0 is a free one, which `port` and
+    `rest_api_port` tell afterwards.
 
     Example:
         >>> with StandInServer("serving/cbsn") as server:

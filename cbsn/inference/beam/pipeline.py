@@ -141,7 +141,7 @@ class DenoisingModelHandler(ModelHandler[Work, PredictionResult, Denoiser]):
         """Yields for each picture its `Work` with the denoised `Picture`, or the reason, a str."""
         for work in batch:
             try:
-                result = self._denoise(work.source, model)
+                result: Picture | str = self._denoise(work.source, model)
             except Exception as error:  # the others are denoised all the same
                 result = _reason(error, work.source)
             yield PredictionResult(work, result)
@@ -168,7 +168,8 @@ class WritePicture(beam.DoFn):
 
     def process(self, result: PredictionResult) -> Iterator[str]:
         """Writes one picture of `DenoisingModelHandler`; yields which failed and why, if it did."""
-        work, reason = result.example, result.inference
+        work: Any = result.example
+        reason: Any = result.inference
         if isinstance(reason, Picture):
             try:
                 with new_file(work.target) as path:
