@@ -7,8 +7,7 @@ import numpy as np
 
 Tensor = Any
 
-LUMA = (0.299, 0.587, 0.114)
-"""What red, green and blue count for in the luma of Rec. 601."""
+LUMA = (0.299, 0.587, 0.114)  # what red, green and blue count for
 
 
 def luma(pictures: np.ndarray) -> np.ndarray:

@@ -1,7 +1,6 @@
 """Setting up GPUs and choosing them; what memory there is.
 
-TensorFlow is imported when something is called, so that models load without it on Keras' other
-backends.
+TensorFlow is imported late, so that models load without it on Keras' other backends.
 """
 
 import contextlib
@@ -35,8 +34,8 @@ def reset_peak_memory() -> None:
 def set_up() -> None:
     """Makes TensorFlow compute float32 as such, and take GPU memory as it is needed.
 
-    Whatever loads a model or trains one calls it; calling it again changes nothing. On Keras' other
-    backends it does nothing.
+    Whatever loads a model or trains one calls it, any number of times. On Keras' other backends it
+    does nothing.
 
     - TF32 is switched off. On NVIDIA GPUs since compute capability 8.0 TensorFlow would multiply
       float32 with 10 bits of mantissa, whose results differ from the CPU's in the third decimal.
@@ -65,15 +64,13 @@ def select_gpus(wanted: str | None, *, most: int | None = None) -> int:
 
     Args:
         wanted: None for whatever there is, "all", or numbers such as "0" or "0,1".
-        most: int ≥ 1, number of GPUs that can be used; those with the lowest numbers are taken.
-            Default None, any number.
+        most: number ≥ 1 of GPUs that can be used; those with the lowest numbers are taken.
 
     Returns:
         How many GPUs are in use; 0 means the CPU.
 
     Raises:
-        ConfigError: if a GPU is asked for that is not there, the text is neither, or GPUs are in
-            use already and others are asked for.
+        ConfigError: there is no such GPU, or GPUs are in use already and others are asked for.
     """
     import tensorflow as tf
 
@@ -116,12 +113,9 @@ def has_gpu() -> bool:
 def is_out_of_memory(error: Exception) -> bool:
     """Whether memory did not suffice, the device's or the host's."""
     # By its name, as JAX has an error of its own for it, and TensorFlow may not be imported.
-    name = "RESOURCE_EXHAUSTED"
-    return (
-        isinstance(error, MemoryError)
-        or type(error).__name__ == "ResourceExhaustedError"
-        or name in str(error)
-    )
+    name = type(error).__name__
+    is_named = name == "ResourceExhaustedError" or "RESOURCE_EXHAUSTED" in str(error)
+    return is_named or isinstance(error, MemoryError)
 
 
 def _no_gpu(flag: str, found: int) -> str:

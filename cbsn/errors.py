@@ -2,21 +2,16 @@
 
 import re
 
-LARGEST = 2**31 - 1
-"""Of the numbers that flags take, unless something else limits them: one that any library takes."""
+LARGEST = 2**31 - 1  # of the numbers that flags take, unless told: any library takes it
+LARGEST_SEED = 2**64 - 1  # of noise, and of the random choices of R3
 
-_LONGEST_REASON = 500
-"""Characters: some list all layers of a network, or quote all that they cannot read."""
+_LONGEST_REASON = 500  # characters: some list all layers of a network, or all that they read
 
 
 class CbsnError(Exception):
-    """Base of all errors that the commands print without a traceback.
+    """Base of all errors that the commands print without a traceback."""
 
-    Attributes:
-        status: exit status of a command that ends with it.
-    """
-
-    status = 2
+    status = 2  # exit status of a command that ends with it
 
 
 class ConfigError(CbsnError, ValueError):
@@ -55,28 +50,17 @@ class CbsnWarning(UserWarning):
 
 
 class TrainingStopped(CbsnError):  # noqa: N818, as it is no error
-    """Not a failure: a training that was asked to stop has saved itself, and can go on.
+    """Not a failure: a training that was asked to stop has saved itself, and can go on."""
 
-    Its exit status is `EX_TEMPFAIL` of sysexits.h: try again.
-    """
-
-    status = 75
+    status = 75  # `EX_TEMPFAIL` of sysexits.h: try again
 
 
 def check_number(
     flag: str, value: float, least: float, most: float = LARGEST, *, above: bool = False
 ) -> None:
-    """Checks the number that a flag was given.
+    """Raises a ConfigError if the number that a flag (with its dashes) was given is out of range.
 
-    Args:
-        flag: str, with its dashes.
-        value: int or float; one that is not a number is refused, as are infinite ones.
-        least: the smallest that there may be.
-        most: the largest.
-        above: whether it must be above `least`.
-
-    Raises:
-        ConfigError: if it is beyond them.
+    That is from `least`, or `above` it, to `most`; NaN and infinity are beyond.
     """
     if value > most:
         raise ConfigError(f"{flag} must be at most {most}. Received: {flag} {value}")
@@ -89,9 +73,6 @@ def plain_reason(error: Exception) -> str:
     """Returns what a library's error says, in one line, without the nodes of TensorFlow's graphs.
 
     What is long is cut off; where nothing is said, it is the name of the error's class.
-
-    Args:
-        error: of any kind.
     """
     text = getattr(error, "message", None) or str(error)
     text = re.sub(r"\{\{.*?\}\}|\[Op:\w*\]|\[\[.*?\]\]", "", text)

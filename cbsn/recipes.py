@@ -19,17 +19,11 @@ from cbsn.objectives import OBJECTIVES
 
 Tensor = Any
 
-BORDERS = ("reflect", "zeros")
-"""What may be beyond the edge of a picture: the picture reflected, or features that are 0."""
-
+BORDERS = ("reflect", "zeros")  # a picture's own reflection, or features that are 0
 SCHEDULES = ("steps", "cosine")
-"""How the learning rate falls: by a factor every so often, or along a cosine."""
+AUGMENTATIONS = ("none", "photo")  # of a batch, on the device that trains: `PhotoAugmentation`
 
-AUGMENTATIONS = ("none", "photo")
-"""What is made of a batch on the device that trains: nothing, or `PhotoAugmentation`."""
-
-_WARM_UP = 0.01
-"""Part of a training with `schedule="cosine"` in which the learning rate rises."""
+_WARM_UP = 0.01  # part of a training with `schedule="cosine"` in which the learning rate rises
 
 _KINDS = {
     str: (str, "text"),
@@ -40,35 +34,24 @@ _KINDS = {
 """By annotation: what a value must be, and how to say so."""
 
 _RANGES = {
-    "filters": (1, 4096),
-    "num_modules": (0, 256),
-    "num_attention": (0, 256),
-    "depth": (1, 12),
-    "channels": (1, 256),
-    "mask_cell": (2, 256),
-    "scale": (1, 256),
-    "reduction": (0, 4096),
-    "stride_b": (1, 256),
-    "stride_i": (1, 256),
-    "pad": (0, 256),
-    "ramp_steps": (0, LARGEST),
-    "lmbda": (0, LARGEST),
-    "denoise_stride": (1, 256),
-    "denoise_pad": (0, 256),
-    "patch_size": (1, 1 << 16),
-    "batch_size": (1, 1 << 20),
-    "max_steps": (1, LARGEST),
-    "learning_rate": (0, LARGEST),
-    "lr_decay": (0, 1),
-    "lr_decay_steps": (1, LARGEST),
-    "epochs": (0, LARGEST),
-    "clip_norm": (0, LARGEST),
-    "ema": (0, 1),
+    name: limits
+    for limits, names in {
+        (0, 1): ("lr_decay", "ema"),
+        (0, 256): ("num_modules", "num_attention", "pad", "denoise_pad"),
+        (0, 4096): ("reduction",),
+        (1, 12): ("depth",),
+        (1, 256): ("channels", "scale", "stride_b", "stride_i", "denoise_stride"),
+        (1, 4096): ("filters",),
+        (1, 1 << 16): ("patch_size",),
+        (1, 1 << 20): ("batch_size",),
+        (1, LARGEST): ("max_steps", "lr_decay_steps"),
+        (2, 256): ("mask_cell",),
+    }.items()
+    for name in names
 }
-"""Least and most. Beyond the most, memory and time end before a library says why."""
+"""Least and most, else 0 and LARGEST. Beyond, memory and time end before a library says why."""
 
-_LARGEST_NETWORK = 40_000_000
-"""As `least_weights` counts them; such networks have about 10⁹."""
+_LARGEST_NETWORK = 40_000_000  # as `least_weights` counts them; such networks have about 10⁹
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,35 +59,29 @@ class Recipe:
     """One way to train a denoiser, complete and checked.
 
     Args:
-        name: str, what `--recipe` calls it.
-        network: str, a class of `cbsn.networks`.
-        objective: str, a class of `cbsn.objectives`.
-        network_config: keyword arguments of the network.
-        objective_config: keyword arguments of the objective.
-        normalization: str, a key of `cbsn.normalization.NORMALIZATIONS`.
-        patch_size: int, side of a training patch in pixels.
-        batch_size: int, patches in a step, over all devices.
-        max_steps: int, number of training steps.
-        learning_rate: float, of Adam (β 0.9 and 0.999, ε 1e-8), at the start.
-        lr_decay: float in (0, 1], factor of the learning rate every `lr_decay_steps`.
-        lr_decay_steps: int, steps from one learning rate to the next.
-        epochs: int, passes over the patches that `max_steps` stands for: `train.py` takes as many
+        name: what `--recipe` calls it.
+        network, network_config: a class of `cbsn.networks`, and its keyword arguments.
+        objective, objective_config: a class of `cbsn.objectives`, and its keyword arguments.
+        normalization: a key of `cbsn.normalization.NORMALIZATIONS`.
+        patch_size: side of a training patch in pixels.
+        batch_size: patches in a step, over all devices.
+        max_steps: number of training steps.
+        learning_rate: of Adam (β 0.9 and 0.999, ε 1e-8), at the start.
+        lr_decay, lr_decay_steps: factor > 0 of the learning rate, every this many steps.
+        epochs: passes over the patches that `max_steps` stands for: `train.py` takes as many
             steps as they are, whatever the data set. 0 for a training that is counted in steps.
-        border: str, one of `BORDERS`: what the network is given beyond the edge of a picture that
-            is denoised. Networks that are not local need "zeros".
-        denoise_stride: int ≥ 1, into so many² sub-images a picture is split to be denoised (PD);
-            1 for none.
-        denoise_pad: int ≥ 0, zeros around each of them.
-        r3: bool, whether random-replacing refinement follows, unless told otherwise.
-        clip_norm: float ≥ 0, longest that the gradient of all weights together may be; it is
-            scaled down to that. 0 for no limit, as in the papers.
-        schedule: str, one of `SCHEDULES`. With "steps" the learning rate is multiplied with
-            `lr_decay` every `lr_decay_steps`; with "cosine" it rises in the first hundredth of
-            the steps, and then falls to 0 along a cosine.
-        ema: float in [0, 1), decay of the averaged weights, unless a run says otherwise; 0 for
-            none.
-        augmentation: str, one of `AUGMENTATIONS`; "photo" needs an objective that is taught, and
-            a patch size that is a multiple of 16.
+        border: one of `BORDERS`: what the network is given beyond the edge of a picture that is
+            denoised. Networks that are not local need "zeros".
+        denoise_stride: a picture is denoised as this number squared of sub-images (PD); 1 for none.
+        denoise_pad: zeros around each of them.
+        r3: whether random-replacing refinement follows, unless told otherwise.
+        clip_norm: longest that the gradient of all weights together may be; it is scaled down to
+            that. 0 for no limit, as in the papers.
+        schedule: "steps", as `lr_decay` says, or "cosine": the learning rate rises in the first
+            hundredth of the steps, and then falls to 0 along a cosine.
+        ema: decay < 1 of the averaged weights, unless a run says otherwise; 0 for none.
+        augmentation: one of `AUGMENTATIONS`; "photo" needs an objective that is taught, and a
+            patch size that is a multiple of 16.
 
     Raises:
         ConfigError: if a value is out of range, unknown, or does not fit another one.
@@ -149,14 +126,13 @@ class Recipe:
                     f"Unknown {field}. Known are: {', '.join(known)}. "
                     f"Received: {field}={getattr(self, field)!r}"
                 )
-        if self.learning_rate == 0:
-            raise ConfigError(
-                f"learning_rate must be above 0. Received: learning_rate={self.learning_rate}"
-            )
-        if self.lr_decay == 0:
-            raise ConfigError(f"lr_decay must be above 0. Received: lr_decay={self.lr_decay}")
-        if self.ema == 1:
-            raise ConfigError(f"ema must be below 1. Received: ema={self.ema}")
+        for field, end, limit in (
+            ("learning_rate", 0, "above 0"),
+            ("lr_decay", 0, "above 0"),
+            ("ema", 1, "below 1"),
+        ):
+            if (value := getattr(self, field)) == end:
+                raise ConfigError(f"{field} must be {limit}. Received: {field}={value}")
         _check_kinds(self.objective_config, _settings(OBJECTIVES[self.objective]))
         objective = self.build_objective()
         if self.augmentation != "none":
@@ -215,10 +191,7 @@ class Recipe:
 
     def build_objective(self) -> Any:
         """Builds the objective."""
-        try:
-            return OBJECTIVES[self.objective](**self.objective_config)
-        except TypeError as error:
-            raise ConfigError(f"The objective of recipe {self.name!r}: {error}") from error
+        return OBJECTIVES[self.objective](**self.objective_config)
 
     def build_normalization(self) -> Normalization:
         """Builds the normalisation."""
@@ -230,37 +203,31 @@ class Recipe:
         Keras' schedules differ: `ExponentialDecay` divides steps as float32, which rounds up to the
         next rate early in long trainings; the warm-up of `CosineDecay` comes before the cosine.
         """
+        rate = ops.cast(self.learning_rate, "float32")
         if self.schedule == "cosine":
             done = ops.cast(step, "float32") / self.max_steps
             rising = ops.minimum(1.0, (done + 1 / self.max_steps) / _WARM_UP)
             falling = 0.5 + 0.5 * ops.cos(math.pi * ops.minimum(done, 1.0))
-            return ops.cast(self.learning_rate, "float32") * rising * falling
+            return rate * rising * falling
         decays = ops.cast(ops.floor_divide(step, self.lr_decay_steps), "float32")
-        return ops.cast(self.learning_rate, "float32") * ops.power(
-            ops.cast(self.lr_decay, "float32"), decays
-        )
+        return rate * ops.power(ops.cast(self.lr_decay, "float32"), decays)
 
     def lasting(self, max_steps: int) -> "Recipe":
         """Returns the recipe for another number of steps, its schedules in proportion.
 
-        Args:
-            max_steps: int. Where the recipe is counted in steps, and this is not below its own,
-                schedules stay as they are; a cosine ends with the training in any case.
+        Where the recipe is counted in steps, and these are not below its own, schedules stay as
+        they are; a cosine ends with the training in any case.
         """
         steps = max_steps if self.epochs else min(max_steps, self.max_steps)
 
         def scaled(schedule: int) -> int:
             return -(-schedule * steps // self.max_steps)  # rounded up, without floats
 
-        objective_config = dict(self.objective_config)
-        if "ramp_steps" in objective_config:
-            objective_config["ramp_steps"] = scaled(objective_config["ramp_steps"])
+        decay, config = scaled(self.lr_decay_steps), dict(self.objective_config)
+        if "ramp_steps" in config:
+            config["ramp_steps"] = scaled(config["ramp_steps"])
         return dataclasses.replace(
-            self,
-            max_steps=max_steps,
-            lr_decay_steps=scaled(self.lr_decay_steps),
-            epochs=0,
-            objective_config=objective_config,
+            self, max_steps=max_steps, lr_decay_steps=decay, epochs=0, objective_config=config
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -277,8 +244,7 @@ class Recipe:
         try:
             return cls(**values)
         except TypeError as error:
-            received = reprlib.repr(values)
-            raise ConfigError(f"Not a recipe: {error}. Received: {received}") from error
+            raise ConfigError(f"Not a recipe: {error}. Received: {reprlib.repr(values)}") from error
 
 
 def _settings(network_or_objective: type) -> dict[str, Any]:
@@ -288,17 +254,11 @@ def _settings(network_or_objective: type) -> dict[str, Any]:
 
 
 def _check_kinds(values: Mapping[str, Any], kinds: Mapping[str, Any]) -> None:
-    """Checks what a recipe is made of, which a file may hold: anything that JSON has.
-
-    Raises:
-        ConfigError: a name is unknown, or a value is of another kind, or out of all proportion.
-    """
+    """Checks what a recipe is made of, which a file may hold: anything that JSON has."""
     for name, value in values.items():
         if name not in kinds:
-            raise ConfigError(
-                f"There are the settings {', '.join(kinds) or 'none'}. "
-                f"Received: {reprlib.repr(name)}"
-            )
+            known, received = ", ".join(kinds) or "none", reprlib.repr(name)
+            raise ConfigError(f"There are the settings {known}. Received: {received}")
         kind, words = _KINDS.get(kinds[name], (Mapping, "settings by name"))
         number = kinds[name] in (int, float)
         if not isinstance(value, kind) or (number and isinstance(value, bool)):
@@ -306,18 +266,21 @@ def _check_kinds(values: Mapping[str, Any], kinds: Mapping[str, Any]) -> None:
         least, most = _RANGES.get(name, (0, LARGEST))
         if number and not least <= value <= most:
             limit = f"at most {most}" if value > most else f"at least {least}"
-            received = reprlib.repr(value)
-            raise ConfigError(f"{name} must be {limit}. Received: {name}={received}")
+            raise ConfigError(f"{name} must be {limit}. Received: {name}={reprlib.repr(value)}")
 
 
+# Of AP-BSN and SS-BSN.
 _PIXEL_SHUFFLE = {
+    "objective": "AsymmetricPixelShuffle",
+    "objective_config": {"stride_b": 5, "pad": 2},
     "normalization": "0-255",
+    "epochs": 20,
+    "lr_decay": 0.1,
     "border": "zeros",
     "denoise_stride": 2,
     "denoise_pad": 2,
     "r3": True,
 }
-"""How AP-BSN and SS-BSN denoise."""
 
 _UNET_TRAINING = {
     "patch_size": 64,
@@ -333,6 +296,7 @@ _BLIND_UNET = {
     **_UNET_TRAINING,
 }
 
+# How the models that ship were trained.
 _PHOTO = {
     "network": "ResidualAttentionUNet",
     "objective": "Distillation",
@@ -346,7 +310,6 @@ _PHOTO = {
     "clip_norm": 1.0,
     "border": "zeros",
 }
-"""How the models that ship were trained."""
 
 RECIPES = {
     recipe.name: recipe
@@ -367,12 +330,8 @@ RECIPES = {
             name="apbsn",
             network="DilatedBlindSpotNetwork",
             network_config={"filters": 128, "num_modules": 9, "channels": 3},
-            objective="AsymmetricPixelShuffle",
-            objective_config={"stride_b": 5, "pad": 2},
             batch_size=8,
-            epochs=20,
             max_steps=200_000,
-            lr_decay=0.1,
             lr_decay_steps=80_000,
             **_PIXEL_SHUFFLE,
         ),
@@ -389,11 +348,7 @@ RECIPES = {
                 "scale": 2,
                 "channels": 3,
             },
-            objective="AsymmetricPixelShuffle",
-            objective_config={"stride_b": 5, "pad": 2},
-            epochs=20,
             max_steps=400_000,
-            lr_decay=0.1,
             lr_decay_steps=320_000,
             **_PIXEL_SHUFFLE,
         ),
@@ -454,8 +409,8 @@ def customised(name: str, *, max_steps: int | None = None, **changes: Any) -> Re
     """Returns a recipe with some of its settings changed.
 
     Args:
-        name: str, a key of `RECIPES`.
-        max_steps: int, number of steps. The recipe's schedules change in proportion, as
+        name: a key of `RECIPES`.
+        max_steps: number of steps. The recipe's schedules change in proportion, as
             `Recipe.lasting` has it, unless they are among the changes.
         **changes: settings by name: fields of the recipe, of its network's configuration or of
             its objective's. None leaves a setting as it is.
@@ -481,11 +436,8 @@ def customised(name: str, *, max_steps: int | None = None, **changes: Any) -> Re
     for key, value in changes.items():
         if value is None:
             continue
-        homes = [config for config in configs.values() if key in config]
-        if homes:
-            homes[0][key] = value
-        elif key in changeable:
-            fields[key] = value
-        else:
+        home = next((config for config in configs.values() if key in config), fields)
+        if home is fields and key not in changeable:
             raise ConfigError(f"The recipe {name!r} has no setting {key}. Received: {key}={value}")
+        home[key] = value
     return dataclasses.replace(recipe, **fields, **configs)
