@@ -1,13 +1,12 @@
 """From patch records to batches: random crops in random orientations, in a random order.
 
-Everything is a function of the seed and of the position in the stream. So a run that starts at
-any step gets what it would have got had it come there by itself, without a shuffle buffer to
-save; and every epoch is a full permutation, however the patches lie in the files.
+Everything is a function of the seed and of the position in the stream: a run that starts at any
+step gets what it would have got had it come there by itself, without a shuffle buffer to save.
 """
 
 import functools
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,31 +18,22 @@ from cbsn.errors import ConfigError, DataError
 from cbsn.noise.synthetic import Noise, retake
 from cbsn.orientations import NUM_ORIENTATIONS, orient
 
-_EVEN = 0.9
-"""Files are dealt out to workers only if none gets less than this part of what another gets."""
-
-_CROPS_AT_ONCE, _BYTES_AT_ONCE = 128, 2**23
-"""Crops that tf.data asks Python for in one call at most, as every call has its price."""
-
-_INDICES_AT_ONCE = 1024
-
+_EVEN = 0.9  # a worker gets no less than this part of what another gets, to have its own files
+# What tf.data asks Python for in one call at most, as every call has its price.
+_CROPS_AT_ONCE, _BYTES_AT_ONCE, _INDICES_AT_ONCE = 128, 2**23, 1024
 _BATCHES_AHEAD = 4
-
-_MOST_IN_MEMORY = 2 << 30
-"""Bytes of whole patches that are read once and kept."""
+_MOST_IN_MEMORY = 2 << 30  # bytes of whole patches that are read once and kept
 
 
 class RecordOrder:
     """Which record stands at each place of an endless stream of batches.
 
-    It is a function of the seed and the position alone, so that a stream can start anywhere. In
-    each epoch every record comes once. With several workers, each takes its share of the rows of
+    In each epoch every record comes once. With several workers, each takes its share of the rows of
     every batch, worker 0 the first ones:
 
     - where the files can be dealt out to the workers evenly (`by_file`), each worker draws its rows
       from files of its own, which no other worker reads, in epochs of its own length;
-    - where they cannot, the stream is that of a single worker, cut up; so the weights are those of
-      a single worker, too.
+    - where they cannot, the stream is that of a single worker, cut up, and so are the weights.
 
     A record's index counts through all files, which have `counts` records. `batch_size` is that
     over all workers, and a multiple of their number.
@@ -53,23 +43,19 @@ class RecordOrder:
         self._seed = seed
         files = _deal(counts, workers) if workers > 1 else None
         self.by_file = files is not None
-        if files is None:
-            self._share = batch_size
-            self._groups = [np.arange(sum(counts))]
-        else:
-            self._share = batch_size // workers
-            starts = np.cumsum([0, *counts])
-            self._groups = [
-                np.concatenate([np.arange(starts[f], starts[f + 1]) for f in sorted(group)])
-                for group in files
-            ]
-        self._permutation = functools.lru_cache(maxsize=2 * len(self._groups))(self._permute)
+        hands = files or [[*range(len(counts))]]
+        starts = np.cumsum([0, *counts])
+        self._groups = [
+            np.concatenate([np.arange(starts[f], starts[f + 1]) for f in sorted(hand)])
+            for hand in hands
+        ]
+        self._share = batch_size // len(hands)
+        self._permutation = functools.lru_cache(maxsize=2 * len(hands))(self._permute)
 
     def candidates(self, position: int) -> Iterator[int]:
-        """Yields the index of the record at a position, then those that may replace it.
+        """Yields the index of the record at a position, then the others of its epoch and worker.
 
-        These are the others of the same epoch and worker: from there to its end, then from its
-        start. The position is row `position % batch_size` of batch `position // batch_size`.
+        The position is row `position % batch_size` of batch `position // batch_size`.
         """
         rows, row = divmod(position, self._share)
         step, number = divmod(rows, len(self._groups))
@@ -96,35 +82,32 @@ def _deal(counts: Sequence[int], workers: int) -> list[list[int]] | None:
 
 
 class PatchPipeline:
-    """An endless stream of training batches.
+    """An endless stream of training batches, each a function of the seed and its step.
 
     Args:
         records: the patches of the data set.
         patch_size: int, side of the crops in pixels; at most that of the records.
         batch_size: int, crops in a batch, over all workers.
-        seed: int ≥ 0, seed of order, crops and orientations.
-        worker: int, number of this process among the workers, who share each batch; this one
-            gets `batch_size / workers` rows of it. See `RecordOrder` for who reads what.
-        workers: int ≥ 1, a divisor of `batch_size`.
+        seed: int ≥ 0, of order, crops, orientations and noise.
+        worker, workers: number of this process among all, who share each batch; this one gets
+            `batch_size / workers` rows of it. See `RecordOrder` for who reads what.
         skip_bad_records: whether to take the next record of the epoch in place of a damaged one.
         channels: int, 3 (RGB), or 1: gray, the luma (Rec. 601) of what has colours.
-        noise: what is added to the crops, which are clean then; None for nothing. It is drawn anew
-            each time, a function of seed and position. Of pairs the second pictures are taken, and
-            taken anew with that noise, as `retake` does.
+        noise: what is added to the crops, which are clean then, drawn anew each time. Of pairs the
+            second pictures are taken, and taken anew with that noise, as `retake` does.
         shots: int, noisy shots of each crop, one after the other in the channels. Two come of
             pairs, or of noise drawn twice.
         whole: whether to give patches as they are recorded, one shot, of pairs the second, for an
-            augmentation that cuts and turns them on the device that trains; nothing else is done
-            here then. They are all in memory, if they fit into 2 GiB, so that no Python code
-            slows a GPU down. Default False.
+            augmentation on the device that trains; nothing else is done here then. If they fit
+            into 2 GiB, they are all in memory, so that no Python code slows a GPU down.
 
     Attributes:
         records, patch_size, batch_size, seed: as given.
         bad_records: dict, what is wrong with each damaged record that was skipped, by its index.
 
     Raises:
-        ConfigError: if the crops are larger than the recorded patches, the batch cannot be shared
-            out evenly, or the noise is not for that number of channels.
+        ConfigError: the crops are larger than the recorded patches, the batch cannot be shared out
+            evenly, or the noise is not for that number of channels.
     """
 
     def __init__(
@@ -174,31 +157,20 @@ class PatchPipeline:
         self._dtype = np.dtype(np.float32) if self._noise else records.dtype
         self._error: DataError | None = None
 
-    @property
-    def steps_per_epoch(self) -> int:
-        """Batches it takes to see every recorded patch once, rounded up."""
-        return -(-len(self.records) // self.batch_size)
+    def batch(self, step: int) -> np.ndarray:
+        """Returns this worker's rows of a batch: [rows, patch_size, patch_size, shots·channels].
 
-    def crop(self, position: int) -> np.ndarray:
-        """Returns the crop at a position: row `position % batch_size` of a batch.
-
-        Returns:
-            [patch_size, patch_size, shots·channels] in the records' dtype; with noise float32 in
-            units of [0, 1], not clipped.
+        They have the records' dtype; with noise they are float32 in [0, 1], not clipped.
 
         Raises:
-            DataError: if the record is damaged.
+            DataError: a record is damaged.
         """
-        return self._crops([position])[0]
-
-    def batch(self, step: int) -> np.ndarray:
-        """Returns this worker's rows of a batch, as `crop` has them, stacked."""
         return self._crops(self._positions(step * self._rows, self._rows))
 
     def example(self, position: int) -> np.ndarray:
         """Returns the first shot of the crop at a position, to be shown: [P, P, channels]."""
         if not self._whole:
-            return self.crop(position)[..., : self._channels]
+            return self._crops([position])[0, ..., : self._channels]
         return self._colors(self._find(position)[1][..., :3])
 
     def sources(self, step: int) -> list[str]:
@@ -209,10 +181,8 @@ class PatchPipeline:
         first = step * self.batch_size
         found = [self._find(first + row) for row in range(self.batch_size)]
         bad = [index for index, patch in found if not np.isfinite(patch).all()]
-        if bad:
-            note = ", which holds values that are not finite"
-            return [self.records.describe(index) + note for index in bad]
-        return [self.records.describe(index) for index, _ in found]
+        note = ", which holds values that are not finite" if bad else ""
+        return [self.records.describe(i) + note for i in bad or [index for index, _ in found]]
 
     def dataset(self, start: int = 0) -> tf.data.Dataset:
         """Returns this worker's rows of the batches from step `start` on, as an endless dataset.
@@ -220,30 +190,30 @@ class PatchPipeline:
         It reads ahead: a damaged record may end it some batches before the one with its crop.
         """
         size = math.prod(self._shape) * self._dtype.itemsize
-        load: Callable[[list[int]], np.ndarray] = self._crops
-        count = max(1, min(_CROPS_AT_ONCE, _BYTES_AT_ONCE // size))
-        shape: tuple[int, ...] = (count, *self._shape)
-        dtype = self._dtype
         in_memory = self._whole and len(self.records) * size <= _MOST_IN_MEMORY
         if in_memory:
             with tf.device("CPU"):
                 patches = tf.constant(self._all_patches())
-            load, count = self._indices, _INDICES_AT_ONCE
-            shape, dtype = (count,), np.dtype(np.int64)
+            count, shape, dtype = _INDICES_AT_ONCE, (), np.dtype(np.int64)
+        else:
+            count = max(1, min(_CROPS_AT_ONCE, _BYTES_AT_ONCE // size))
+            shape, dtype = self._shape, self._dtype
 
-        def call(place: int) -> np.ndarray:
+        def load(place: int) -> np.ndarray:
+            positions = self._positions(place, count)
             try:
-                return load(self._positions(place, count))
+                if in_memory:
+                    return np.array([self._index(position) for position in positions], np.int64)
+                return self._crops(positions)
             except DataError as error:
                 self._error = error  # for `guard`
                 raise
 
         def load_graph(place: tf.Tensor) -> tf.Tensor:
-            return tf.ensure_shape(tf.numpy_function(call, [place], dtype), shape)
+            return tf.ensure_shape(tf.numpy_function(load, [place], dtype), (count, *shape))
 
         places = tf.data.Dataset.range(start * self._rows, np.iinfo(np.int64).max, count)
-        # Not several calls at a time: they would wait for each other, at Python's lock, at twice
-        # the cost.
+        # Not several calls at a time: they would wait for each other at Python's lock.
         batches = places.map(load_graph).rebatch(self._rows, drop_remainder=True)
         if in_memory:
             batches = batches.map(lambda indices: tf.gather(patches, indices))
@@ -302,20 +272,15 @@ class PatchPipeline:
         """All whole patches; those of damaged records that are skipped hold anything."""
         patches = np.empty((len(self.records), *self._shape), self._dtype)
         for index, place in enumerate(patches):
-            patch = self._read(index)
-            if patch is not None:
+            if (patch := self._read(index)) is not None:
                 place[:] = self._colors(patch[..., -3:])
         return patches
-
-    def _indices(self, positions: Iterable[int]) -> np.ndarray:
-        return np.array([self._index(position) for position in positions], np.int64)
 
     def _find(self, position: int) -> tuple[int, np.ndarray]:
         """Index and patch at a position, or the next good ones where damaged ones are skipped."""
         while True:
             index = self._index(position)
-            patch = self._read(index)
-            if patch is not None:
+            if (patch := self._read(index)) is not None:
                 return index, patch
 
     def _index(self, position: int) -> int:
