@@ -109,7 +109,7 @@ def make_parser() -> argparse.ArgumentParser:
         type=float,
         metavar="N",
         default=100,
-        help="pictures that would take more memory than so many megapixels in 8-bit RGB are not "
+        help="pictures that would take more memory than that many megapixels in 8-bit RGB are not "
         "decoded, but fail; 16 bits count twice, gray a third. 100 suit workers of 4 GB, but not "
         "--r3 and --self_ensemble together",
     )

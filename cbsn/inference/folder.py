@@ -275,7 +275,7 @@ class _Files:
             self._read.put(None)
 
     def _wait_for_room(self, size: int) -> bool:
-        """Takes room for a picture of so many bytes; False if there is no more to be read."""
+        """Takes room for a picture of that size in bytes; False if nothing more is to be read."""
 
         def fits() -> bool:
             # One is denoised, one written, and this one read.

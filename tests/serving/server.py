@@ -111,7 +111,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add("--model_name", metavar="NAME", default="cbsn", help="under which it is asked for")
     add("--port", type=int, default=8500, help="for gRPC; 0 for a free one")
-    add("--rest_api_port", type=int, default=8501, metavar="PORT", help="for REST, likewise")
+    add("--rest_api_port", type=int, default=8501, metavar="PORT", help="for REST; 0 as well")
     add("--host", default="127.0.0.1", help="where to listen; 0.0.0.0 for everywhere")
     return parser
 

@@ -81,8 +81,11 @@ def denoise_with_beam(
         Exit status: 0, or 1 if a picture failed.
 
     Raises:
-        CbsnError: if anything cannot be had or found, or the results in `output` are of another
-            kind; nothing has been done then. Or if the pipeline failed as a whole.
+        ConfigError: if a flag is unusable, or the results in `output` are of another kind. Like
+            DataError and ModelError, it is raised before anything is done.
+        DataError: if there is no picture, or none outside `output`.
+        ModelError: if the model cannot be loaded.
+        PipelineError: if the pipeline failed as a whole.
     """
     beam_options = parse_beam_flags(beam_flags)
     FileSystems.set_options(beam_options)
