@@ -13,15 +13,13 @@ from typing import NoReturn
 from absl import app, flags, logging
 from absl.flags import argparse_flags
 
-from cbsn.errors import LARGEST, CbsnError, CbsnWarning, TrainingStopped, in_one_line
+from cbsn.errors import LARGEST, LARGEST_SEED, CbsnError, CbsnWarning, TrainingStopped, in_one_line
 
 MODEL = (
     "a run's folder, a saved-model folder, the name of a shipped model, or the prefix of an "
     "original TensorFlow 1.15 checkpoint"
 )
 """What `--modelpath` takes."""
-
-_LARGEST_SEED = 2**64 - 1
 
 _READABLE = {"σ": "sigma", "×": "x", "→": "->", "…": "...", "–": "-", "−": "-", "≥": ">="}
 """What is written in place of characters that the terminal, or the file, does not have."""
@@ -155,7 +153,7 @@ def add_rounding(parser: argparse._ActionsContainer) -> None:
     )
     parser.add_argument(
         "--seed",
-        type=_whole_number(0, _LARGEST_SEED),
+        type=_whole_number(0, LARGEST_SEED),
         default=0,
         help="of the random choices of --r3",
     )

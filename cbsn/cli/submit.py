@@ -5,12 +5,10 @@ import functools
 from typing import TYPE_CHECKING
 
 from cbsn.cli.flags import MODEL, add_denoising, add_gpu, new_parser, run
-from cbsn.errors import check_number
+from cbsn.errors import LARGEST_SEED, check_number
 
 if TYPE_CHECKING:
     from cbsn.evaluation.submit.submission import Submission
-
-_LARGEST_SEED = 2**64 - 1
 
 _ROUNDINGS = {"round": "round", "floor": "truncate"}
 """SIDD's, in the words of `Denoiser`; DND's crops are rounded after it."""
@@ -24,7 +22,7 @@ def main(flags: argparse.Namespace) -> None:
     from cbsn.inference.options import DenoiseOptions
     from cbsn.value_range import value_range
 
-    check_number("--seed", flags.seed, 0, _LARGEST_SEED)
+    check_number("--seed", flags.seed, 0, LARGEST_SEED)
     select_gpus(flags.gpu, most=1)
     # The benchmark's files are looked at before the model is loaded.
     submission = _submission(flags)

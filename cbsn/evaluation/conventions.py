@@ -8,16 +8,14 @@ import scipy  # these two load their parts when they are used: some take a secon
 import skimage
 
 from cbsn.errors import ConfigError, check_number
-from cbsn.value_range import ValueRange, value_range
+from cbsn.value_range import ValueRange, to_unit, value_range
 
 _GAUSSIAN = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
 
 SSIMS: dict[str, tuple[dict[str, Any], int]] = {
-    # scikit-image's default, which the AP-BSN and SS-BSN code uses: equal weights in 7×7 windows,
-    # sample covariance.
+    # scikit-image's default, which the AP-BSN and SS-BSN code uses: 7×7, sample covariance.
     "uniform": ({"win_size": 7}, 7),
-    # Wang et al. (2004), and MATLAB code since (ssim_index.m): 11×11 windows, Gaussian weights of
-    # σ 1.5.
+    # Wang et al. (2004), and MATLAB code since (ssim_index.m): 11×11, Gaussian weights of σ 1.5.
     "gaussian": (_GAUSSIAN, 11),
     # Wang's later ssim.m: the same, after pictures of 384 px or more were made smaller.
     "matlab": (_GAUSSIAN, 11),
@@ -39,7 +37,7 @@ def psnr(clean: np.ndarray, denoised: np.ndarray, data_range: float | None = Non
         data_range: float > 0, the peak. Default: the dtype's.
 
     Raises:
-        ValueError: if shapes or dtypes differ: comparing 8 bits with 16 would give a figure.
+        ValueError: if shapes or dtypes differ, or values are not finite.
     """
     check_comparable("PSNR", clean, denoised)
     peak = data_range or value_range(clean.dtype)
@@ -58,13 +56,13 @@ def ssim(
     It is the mean over all windows that lie in the picture, and over the channels.
 
     Args:
-        clean: [H, W, C], uint8, uint16 or float in [0, 1]; H and W at least those of a window.
+        clean: [H, W, C], uint8, uint16 or float in [0, 1].
         denoised: same shape and dtype.
         data_range: float > 0, the peak. Default: the dtype's.
         flavour: a key of `SSIMS`.
 
     Raises:
-        ValueError: if shapes or dtypes differ, or the pictures are smaller than a window.
+        ValueError: as for `psnr`, and if the pictures are smaller than a window.
     """
     check_comparable("SSIM", clean, denoised)
     settings, window = SSIMS[flavour]
@@ -108,17 +106,17 @@ class Conventions:
     """How a denoised picture is made comparable with the clean one, and compared.
 
     Args:
-        rounding: str, what becomes of results that are floats: `"round"` to the levels of the
-            clean picture (of 8 bits, if that is of floats), as the AP-BSN code and `infer.py` do;
-            `"floor"` to the level below, as the C-BSN code does; or `"none"`. Default `"round"`.
-        clip: bool, whether values beyond the range are clipped to it. Default True.
+        rounding: of results that are floats: `"round"` to the levels of the clean picture (of 8
+            bits, if that is of floats), as the AP-BSN code and `infer.py` do; `"floor"` to the
+            level below, as the C-BSN code does; or `"none"`. Default `"round"`.
+        clip: whether values beyond the range are clipped to it. Default True.
         data_range: the peak of PSNR, and of the constants of SSIM: `"dtype"`, the full range (255,
             65535, or 1 for floats), `"clean"`, highest less lowest value of each clean picture, as
             is usual in microscopy, or a number in the units of the pictures, such as 4095 for 12
             bits in files of 16. Default `"dtype"`.
-        color: str, `"rgb"`, all channels together, or `"luma"`, Y of BT.601 in 16 to 235, as
-            MATLAB's `rgb2ycbcr` has it, but not rounded. Default `"rgb"`.
-        ssim: str, a key of `SSIMS`. Default `"uniform"`.
+        color: `"rgb"`, all channels together, or `"luma"`, Y of BT.601 in 16 to 235, as MATLAB's
+            `rgb2ycbcr` has it, but not rounded. Default `"rgb"`.
+        ssim: a key of `SSIMS`. Default `"uniform"`.
         border: int ≥ 0, pixels that are cut off on each side. Default 0.
 
     Raises:
@@ -166,6 +164,11 @@ class Conventions:
             f"rounding {self.rounding}, {'clipped' if self.clip else 'not clipped'}, data range "
             f"{self.data_range}, {self.color}, SSIM {self.ssim}{cut}"
         )
+
+    def unrounded(self, picture: np.ndarray) -> np.ndarray:
+        """Returns a picture in floats, unless its results are to be rounded as files are."""
+        is_fit = picture.dtype.kind == "f" or self.rounding == "round"
+        return picture if is_fit else to_unit(picture)
 
     def levels(self, picture: np.ndarray, dtype: np.dtype) -> np.ndarray:
         """Returns a denoised picture as float64 in the units of the clean one, rounded and clipped.

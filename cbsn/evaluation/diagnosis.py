@@ -1,6 +1,7 @@
 """Whether a denoised picture is to be trusted, where there is no clean one to compare with."""
 
 import dataclasses
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -18,8 +19,7 @@ from cbsn.evaluation.residual_statistics import (
 from cbsn.noise.removal import Removal
 from cbsn.value_range import to_levels
 
-SMALLEST = 16
-"""Sides in pixels of what can be diagnosed at all."""
+SMALLEST = 16  # side in pixels of what can be diagnosed at all
 
 STRIDES = tuple(range(2, 9))
 """Periods in pixels of the checkerboards that are looked for, unless said otherwise: those of
@@ -51,19 +51,15 @@ class Diagnosis:
         removed: standard deviation of the residual (noisy less denoised), in levels.
         removal: what was removed within small cells, and the noise that is there.
         structure: share of the contrast of the denoised picture's edges that was removed, of the
-            mean of the channels: 0 for an ideal denoiser, whatever the noise; towards 1 with
-            blurring, a little below 0 where noise was left or edges were sharpened. Texture that
-            was removed entirely is not in it, but in `removal`.
-        structure_error: its standard error.
+            mean of the channels, and its standard error: 0 for an ideal denoiser, whatever the
+            noise; towards 1 with blurring, a little below 0 where noise was left or edges were
+            sharpened. Texture that was removed entirely is not in it, but in `removal`.
         noise_left: roughness of the denoised picture as a share of the noisy one's (root mean
             square, within 8 × 8 px), in the smoothest places: 1 where nothing was removed. In
             pictures with texture everywhere, where the noise is weak, it is that texture.
         shift: by how many levels the denoised picture is brighter than the noisy one on average,
-            in flat places of that channel and tone where this is most certain. Only what neither
-            clipping nor skewed noise explains; 0 where they explain all.
-        shift_error: its standard error, in levels.
-        shift_channel: `"red"`, `"green"`, `"blue"` or `"gray"`.
-        shift_tone: the denoised picture's brightness there, in levels.
+            and its standard error, in flat places of that channel and tone (in levels) where this
+            is most certain. Only what neither clipping nor skewed noise explains.
         mean_shift: for each channel, the mean of such shifts over all tones, in levels.
         checkerboard: by stride, in pixels: root mean square in levels of a pattern of that period
             (and of none that is shorter) that is in the mean of the denoised channels, and not in
@@ -88,10 +84,7 @@ class Diagnosis:
         """Returns the diagnosis of several pictures together, by the sums behind the figures.
 
         What no single picture is large enough to tell may be told by many. Gray pictures count in
-        each channel where others are in colour.
-
-        Raises:
-            ValueError: if there are none, or their strides differ.
+        each channel where others are in colour. There must be one at least, all of equal strides.
         """
         strides = {tuple(each.checkerboard) for each in diagnoses}
         if len(strides) != 1:
@@ -130,7 +123,12 @@ class Diagnosis:
             shift_error=shift_error,
             shift_channel=shift_channel,
             shift_tone=shift_tone,
-            mean_shift=tuple(map(_mean_shift, shifts.values())),
+            mean_shift=tuple(
+                float(np.average([s for _, s, _, _ in each], weights=[n for *_, n in each]))
+                if each
+                else None
+                for each in shifts.values()
+            ),
             checkerboard={
                 stride: float(np.sqrt(power / pixels)) if pixels else None
                 for stride, (pixels, power) in zip(strides, sums["grid"], strict=True)
@@ -150,17 +148,17 @@ class Diagnosis:
         """Returns the figures as plain values, fit for JSON, rounded."""
         removal = {name: round(getattr(self.removal, name), 2) for name in ("removed", "noise")}
         return {
-            "removed": _rounded(self.removed, 2),
+            "removed": rounded(self.removed, 2),
             "removal": removal if self.removal.told else None,
-            "structure": _rounded(self.structure, 3),
-            "structure_error": _rounded(self.structure_error, 3),
-            "noise_left": _rounded(self.noise_left, 3),
-            "shift": _rounded(self.shift, 2),
-            "shift_error": _rounded(self.shift_error, 2),
+            "structure": rounded(self.structure, 3),
+            "structure_error": rounded(self.structure_error, 3),
+            "noise_left": rounded(self.noise_left, 3),
+            "shift": rounded(self.shift, 2),
+            "shift_error": rounded(self.shift_error, 2),
             "shift_channel": self.shift_channel,
             "shift_tone": self.shift_tone,
-            "mean_shift": [_rounded(each, 2) for each in self.mean_shift],
-            "checkerboard": {str(k): _rounded(each, 2) for k, each in self.checkerboard.items()},
+            "mean_shift": [rounded(each, 2) for each in self.mean_shift],
+            "checkerboard": {str(k): rounded(each, 2) for k, each in self.checkerboard.items()},
         }
 
     def _findings(self) -> Iterator[tuple[int, str]]:
@@ -268,8 +266,7 @@ def diagnose(
 
     Args:
         noisy: [H, W, 1 or 3], uint8, uint16 or float in units of [0, 1], which noise may exceed;
-            H and W at least 16. Below about 150 a side some figures are None; pooling many
-            such pictures helps with structure and shift.
+            H and W at least 16. Below about 150 a side some figures are None; pooling helps.
         denoised: same shape and dtype.
         strides: int, 2 or more, periods in pixels at which a checkerboard is looked for.
 
@@ -277,8 +274,8 @@ def diagnose(
         ValueError: for other pictures or strides, or floats that are not finite.
     """
     check_comparable("The diagnosis", noisy, denoised)
-    found = f"Received: {noisy.dtype} {noisy.shape}"
     if noisy.dtype not in (np.uint8, np.uint16) and noisy.dtype.kind != "f":
+        found = f"Received: {noisy.dtype} {noisy.shape}"
         raise ValueError(f"The diagnosis takes uint8, uint16 or float pictures. {found}")
     if noisy.ndim != 3 or noisy.shape[2] not in (1, 3) or min(noisy.shape[:2]) < SMALLEST:
         raise ValueError(
@@ -336,12 +333,6 @@ def _shifts(tones: np.ndarray) -> list[tuple[int, float, float, float]]:
     return shifts
 
 
-def _mean_shift(shifts: list[tuple[int, float, float, float]]) -> float | None:
-    """The mean over the tones, weighted by their cells."""
-    if not shifts:
-        return None
-    return float(np.average([each[1] for each in shifts], weights=[each[3] for each in shifts]))
-
-
-def _rounded(value: float | None, decimals: int) -> float | None:
-    return None if value is None else round(value, decimals)
+def rounded(value: float | None, decimals: int) -> float | None:
+    """Returns a figure for JSON, which has no number for what is not finite."""
+    return None if value is None or not math.isfinite(value) else round(value, decimals)

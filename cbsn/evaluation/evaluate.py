@@ -3,34 +3,23 @@
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from cbsn.data.picture_pairs import PicturePairs, spread
-from cbsn.errors import ConfigError, DataError, check_number
+from cbsn.errors import LARGEST_SEED, ConfigError, DataError, check_number
 from cbsn.evaluation.conventions import Conventions
 from cbsn.evaluation.lpips import LPIPS, cached_weights
-from cbsn.evaluation.methods import BEST, find_denoised, load_models, make_baselines
-from cbsn.evaluation.report.contact_sheet import write_contact_sheet
+from cbsn.evaluation.methods import BEST, Method, find_denoised, load_models, make_baselines
 from cbsn.evaluation.report.html import ReportContent, write_report
-from cbsn.evaluation.report.pictures import ReportPicture
-from cbsn.evaluation.scores import (
-    Scores,
-    csv_table,
-    format_table,
-    markdown_table,
-    score,
-    unrounded,
-)
+from cbsn.evaluation.report.pictures import ReportPicture, write_contact_sheet
+from cbsn.evaluation.scores import Scores, csv_table, format_table, markdown_table, score
 from cbsn.files import expanded, write_json, write_text
 from cbsn.inference.options import DenoiseOptions
 from cbsn.noise.advice import advise
 from cbsn.noise.estimate import estimate_noise
 from cbsn.noise.synthetic import Noise
 from cbsn.value_range import check_white
-
-_LARGEST_SEED = 2**64 - 1
 
 
 def evaluate(
@@ -57,7 +46,7 @@ def evaluate(
     Without clean pictures there are no metrics, but the time, the diagnosis and the report.
 
     Args:
-        clean: clean pictures, as for `PicturePairs`; None where there are none.
+        clean: clean pictures, as for `PicturePairs`, if there are any.
         model_paths: each as for `Denoiser.load`.
         noisy: noisy pictures with the same names; or else
         noise: noise for the clean ones, the same on every run.
@@ -68,12 +57,11 @@ def evaluate(
         baseline_sigma: as for `Baseline`.
         images: int ≥ 0, take that many pairs, spread evenly over the list; 0 for all.
         conventions: how they are compared. Default as `Conventions.choose` has it.
-        lpips: whether to take LPIPS, and to fetch its weights if need be. None to take it of
-            pictures in colour, if the weights are given or in the cache.
+        lpips: whether to take LPIPS, of gray pictures too, and to fetch its weights if need be.
+            None to take it of pictures in colour, if the weights are given or in the cache.
         lpips_weights: as for `LPIPS`.
         white: float > 0, the value of white in the files, as for `read_picture`.
-        out: folder for `results.json`, `.csv` and `.md`, `report.html` and `contact_sheet.png`;
-            made if it is not there.
+        out: folder for `results.json`, `.csv` and `.md`, `report.html` and `contact_sheet.png`.
         report_images: int ≥ 0, pictures in the report, spread evenly; 0 for no report.
         options: of the models, as for `Denoiser.load`.
 
@@ -91,50 +79,39 @@ def evaluate(
         >>> scores = evaluate("test/clean", ["checkpoints/my-run"], noisy="test/noisy")
         >>> print(scores[-1].mean("psnr"))
     """
+    # Resolve.
     model_paths, denoised = [*model_paths], [*denoised]
-    _check(clean, noisy, noise)
     check_number("--images", images, 0)
     check_number("--report_images", report_images, 0)
-    check_number("--seed", seed, 0, _LARGEST_SEED)
-    source = noisy if noise is None else noise
-    if baselines is None:
-        baselines = "noisy" if source is not None and clean is not None else ""
-    if source is None and (model_paths or baselines):
-        raise ConfigError(
-            "Models and baselines need noisy pictures: give --noisy, or --noise_sigma 25 to add "
-            "noise to the clean ones. Only --denoised goes without."
-        )
-    if baseline_sigma == BEST and clean is None:
-        raise ConfigError("--baseline_sigma best needs the clean pictures: give --clean.")
-    classic = make_baselines(baselines, noise, baseline_sigma)
+    check_number("--seed", seed, 0, LARGEST_SEED)
+    classic = _resolve_baselines(clean, noisy, noise, model_paths, baselines, baseline_sigma)
     if not (classic or model_paths or denoised):
         raise ConfigError(
             "There is nothing to score: give a --modelpath, --denoised, or --baselines noisy."
         )
     check_white(white)
     conventions = conventions or Conventions.choose(noise is not None)
+
+    # Load, all before the first is scored, so that a wrong path is told at once.
+    source = noisy if noise is None else noise
     pairs = PicturePairs(source, clean, images, seed, white=white)
-    if noise is None and clean is not None and noisy is not None:
+    if clean is not None and noisy is not None:
         pairs.check()  # an unfit one is to be known before the others have taken their time
     methods = find_denoised(denoised, pairs, white)
     if out is not None:
         out = _make_folder(out)
-    # All are loaded before the first is scored, so that a wrong path is told at once.
     methods += load_models(model_paths, options or DenoiseOptions())
-    metric = None
-    if clean is not None and (
-        lpips or (lpips is None and (lpips_weights is not None or cached_weights().exists()))
-    ):
-        metric = LPIPS(lpips_weights and expanded(lpips_weights))
+    metric = None if clean is None else _load_lpips(lpips, lpips_weights)
 
-    made = f"{noise}, seed {seed}" if noise else None
+    # Score.
+    made = f"{noise}, seed {seed}" if noise else noisy or "none"
     count = f"{len(pairs)} picture{'s' * (len(pairs) > 1)}"
-    facts = [f"{count}: noisy {made or noisy or 'none'}, clean {clean or 'none'}"]
+    facts = [f"{count}: noisy {made}, clean {clean or 'none'}"]
     if clean is not None:
         facts.append(f"Conventions: {conventions}.")
     print("\n".join(facts), flush=True)
-    with_report = out is not None and report_images > 0 and source is not None
-    shown = spread(range(len(pairs)), report_images) if with_report else []
+    with_pictures = out is not None and report_images > 0 and source is not None
+    shown = spread(range(len(pairs)), report_images) if with_pictures else []
     scores, kept = [], {}
     for method in (*classic, *methods):
         result, kept[method.name] = score(
@@ -152,18 +129,19 @@ def evaluate(
     }
     for heading, lines in notes.items():
         print("\n".join(["", heading, *(f"  {line}" for line in lines)]))
+
+    # Write.
     if out is None:
         return scores
-
-    compared = {
-        "clean": None if clean is None else str(clean),
-        "noisy": None if noisy is None else str(noisy),
-        "noise": None if noise is None else str(noise),
+    inputs = {"clean": clean, "noisy": noisy, "noise": noise}
+    record = {
+        **{name: None if each is None else str(each) for name, each in inputs.items()},
         "seed": None if noise is None else seed,
         "conventions": dataclasses.asdict(conventions),
+        "methods": [each.to_dict() for each in scores],
     }
     # What the reader is to look at comes first, the classics after it.
-    kept = {method.name: kept[method.name] for method in methods + classic}
+    kept = {each.name: kept[each.name] for each in methods + classic if each.name != "noisy"}
     content = ReportContent(
         title=f"Denoising {clean if noisy is None else noisy}",
         facts=facts,
@@ -172,12 +150,21 @@ def evaluate(
         pictures=_report_pictures(pairs, shown, conventions, scores, kept),
         curves={method.name: method.log for method in methods if method.log},
     )
-    paths = _write_results(out, compared, scores, content if report_images else None)
+    texts = {"csv": csv_table(scores), "md": markdown_table(table)}
+    paths = _write_results(out, record, texts, content if report_images else None)
     print(f"\nWritten: {', '.join(map(str, paths))}")
     return scores
 
 
-def _check(clean: str | Path | None, noisy: str | Path | None, noise: Noise | None) -> None:
+def _resolve_baselines(
+    clean: str | Path | None,
+    noisy: str | Path | None,
+    noise: Noise | None,
+    model_paths: Sequence[str | Path],
+    baselines: str | None,
+    sigma: str | None,
+) -> list[Method]:
+    """Makes the baselines for the pictures that there are, if these fit what is scored on them."""
     if noisy is not None and noise is not None:
         raise ConfigError(
             "Give the noisy pictures by --noisy, or noise for the clean ones by --noise: the one "
@@ -188,10 +175,27 @@ def _check(clean: str | Path | None, noisy: str | Path | None, noise: Noise | No
             "Give pictures: noisy ones by --noisy, the clean ones of the same names by --clean "
             "where there are any, or clean ones alone and noise for them by --noise_sigma 25."
         )
+    has_noisy = noisy is not None or noise is not None
+    if baselines is None:
+        baselines = "noisy" if has_noisy and clean is not None else ""
+    if not has_noisy and (model_paths or baselines):
+        raise ConfigError(
+            "Models and baselines need noisy pictures: give --noisy, or --noise_sigma 25 to add "
+            "noise to the clean ones. Only --denoised goes without."
+        )
+    if sigma == BEST and clean is None:
+        raise ConfigError("--baseline_sigma best needs the clean pictures: give --clean.")
+    return make_baselines(baselines, noise, sigma)
+
+
+def _load_lpips(wanted: bool | None, weights: Path | None) -> LPIPS | None:
+    if wanted is None:
+        wanted = weights is not None or cached_weights().exists()
+    return LPIPS(weights and expanded(weights)) if wanted else None
 
 
 def _make_folder(path: Path) -> Path:
-    """Makes the folder of the results before the work, rather than failing after it."""
+    """Before the work, rather than failing after it."""
     path = expanded(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -218,29 +222,24 @@ def _report_pictures(
 ) -> list[ReportPicture]:
     pictures = []
     for index, (name, (noisy, clean)) in enumerate(zip(pairs.names, pairs, strict=True)):
-        if index not in shown or noisy is None:
-            continue
-        denoised = {method: results[index] for method, results in kept.items() if method != "noisy"}
-        if denoised:
+        if index in shown and kept and noisy is not None:
+            denoised = {method: results[index] for method, results in kept.items()}
             captions = {each.method: each.caption(index) for each in scores}
-            clean = None if clean is None else unrounded(clean, conventions)
-            noisy = unrounded(noisy, conventions)
+            clean = None if clean is None else conventions.unrounded(clean)
+            noisy = conventions.unrounded(noisy)
             pictures.append(ReportPicture(name, noisy, denoised, clean, captions))
     return pictures
 
 
 def _write_results(
-    folder: Path,
-    compared: Mapping[str, Any],
-    scores: Sequence[Scores],
-    content: ReportContent | None,
+    folder: Path, record: object, texts: Mapping[str, str], content: ReportContent | None
 ) -> list[Path]:
     """Returns what was written; without content there is no report, and no contact sheet."""
-    paths = [folder / f"results.{suffix}" for suffix in ("json", "csv", "md")]
+    paths = [folder / "results.json", *(folder / f"results.{suffix}" for suffix in texts)]
     try:
-        write_json(paths[0], {**compared, "methods": [each.to_dict() for each in scores]})
-        write_text(paths[1], csv_table(scores))
-        write_text(paths[2], markdown_table([each.cells() for each in scores]))
+        write_json(paths[0], record)
+        for path, text in zip(paths[1:], texts.values(), strict=True):
+            write_text(path, text)
         if content is not None:
             paths.append(folder / "report.html")
             write_report(paths[-1], content)

@@ -1,7 +1,6 @@
-"""What the residual of a denoised picture is like: sums that can be pooled over pictures.
+"""What the residual, noisy less denoised, is like: sums that can be pooled over pictures.
 
-The residual is the noisy picture less the denoised one. Both are planes of one channel, float32
-[H, W], of 16 px a side or more, in 8-bit levels (of 255).
+Pictures are planes of one channel, float32 [H, W], of 16 px a side or more, in 8-bit levels.
 """
 
 import itertools
@@ -12,30 +11,16 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from scipy.ndimage import gaussian_filter, map_coordinates
 
-CELL = 8
-"""Side in pixels of the cells whose means and roughness are taken."""
+CELL = 8  # side in pixels of the cells whose means and roughness are taken
+TONES = 16  # bins of the denoised brightness, equally wide
 
-TONES = 16
-"""Bins of the denoised brightness, equally wide."""
-
-_EDGES = 0.15
-"""The share of the pixels, those of the strongest gradients, that counts as edges."""
-
-_ALONG = (-5, -4, 4, 5)
-"""Pixels along the edge from where an edge is measured to where its neighbours are."""
-
-_BLOCK = 32
-"""Side in pixels of the blocks that are taken as independent of each other."""
-
-_SMOOTHEST = 0.05
-"""The share of the picture in which the noise that is left is looked for."""
-
+_EDGES = 0.15  # share of the pixels, those of the strongest gradients, that counts as edges
+_ALONG = (-5, -4, 4, 5)  # pixels along an edge from where it is measured to its neighbours
+_BLOCK = 32  # side in pixels of the blocks that are taken as independent of each other
+_SMOOTHEST = 0.05  # share of the picture in which the noise that is left is looked for
+_LEAST_PLACES, _LEAST_TILES, _MANY_TILES = 64, 8, 256
+# Steps in the spectrum of a tile: where a pattern is, through a Hann window; and next to that.
 _NEAR, _NEXT = (-1, 0, 1), (-2, 2)
-"""Steps in the spectrum of a tile: where a pattern is, through a Hann window; and next to that."""
-
-_LEAST_PLACES = 64
-_LEAST_TILES = 8
-_MANY_TILES = 256
 
 
 def structure_sums(noisy: np.ndarray, denoised: np.ndarray) -> np.ndarray:
@@ -125,14 +110,13 @@ def tone_sums(noisy: np.ndarray, denoised: np.ndarray) -> np.ndarray:
 def grid_power(noisy: np.ndarray, denoised: np.ndarray, stride: int) -> np.ndarray:
     """Measures the power of a grid pattern in the denoised picture that is not in the noisy one.
 
-    It is measured at the frequencies of a grid, the multiples of 1/stride cycles per pixel, apart
-    from those that grids of a shorter period have, too; in the flattest half of the picture's
-    tiles, of 8 × stride pixels a side. A pattern is found in one of two ways: as power above that
-    of the neighbouring frequencies, horizontally and vertically (a grid that comes and goes; the
-    same of the noisy picture is subtracted where it is beyond chance); or, much weaker, as what is
-    left of the mean over the tiles (a grid that is the same everywhere). Both are compared with the
-    residual: a pattern that the denoiser has made is there with the opposite sign, one of the
-    picture itself is not.
+    It is measured at the multiples of 1/stride cycles per pixel, apart from those that grids of a
+    shorter period have, too; in the flattest half of the picture's tiles, of 8 × stride pixels a
+    side. A pattern is found in one of two ways: as power above that of the neighbouring
+    frequencies, horizontally and vertically (a grid that comes and goes; the same of the noisy
+    picture is subtracted where it is beyond chance); or, much weaker, as what is left of the mean
+    over the tiles (a grid that is the same everywhere). Both are compared with the residual: a
+    pattern that the denoiser has made is there with the opposite sign.
 
     Returns float64 [2]: the number of pixels, and it times the power (the pattern's mean square);
     both 0 if the picture is too small to tell, below about 20 × stride a side.

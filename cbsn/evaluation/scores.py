@@ -3,7 +3,6 @@
 import csv
 import dataclasses
 import io
-import math
 import time
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -14,13 +13,16 @@ from cbsn.data.picture_pairs import PicturePairs
 from cbsn.devices import peak_memory, reset_peak_memory
 from cbsn.errors import CbsnError, DataError, ImageError
 from cbsn.evaluation.conventions import Conventions
-from cbsn.evaluation.diagnosis import SMALLEST, Diagnosis, diagnose
+from cbsn.evaluation.diagnosis import SMALLEST, Diagnosis, diagnose, rounded
 from cbsn.evaluation.lpips import LPIPS
 from cbsn.evaluation.methods import Method
 from cbsn.value_range import to_unit, value_range
 
-_METRICS = {"psnr": ("PSNR", 2, 3), "ssim": ("SSIM", 4, 4), "lpips": ("LPIPS", 4, 4)}
-"""By name: heading, decimals shown, decimals kept."""
+_METRICS = {"psnr": ("PSNR", 2), "ssim": ("SSIM", 4), "lpips": ("LPIPS", 4)}
+"""By name: heading, decimals in tables."""
+
+_DECIMALS = {"psnr": 3, "ssim": 4, "lpips": 4, "seconds": 4}
+"""Of the figures in files, by name."""
 
 _NONE = "–"
 
@@ -30,16 +32,14 @@ class Scores:
     """How close a denoiser came to the clean pictures, and how fast.
 
     Args:
-        method: str, name of the denoiser.
-        parameters: int, of its network; None if it has none.
-        names: of the pictures, as all that follows is in their order.
-        psnr: in dB, infinite where equal. The metrics are empty without clean pictures.
-        ssim: from 0 to 1, which is equal.
-        lpips: 0 where equal, None where it was not taken.
+        method: name of the denoiser.
+        parameters: of its network; None if it has none.
+        names: of the pictures; all that follows is in their order.
+        psnr, ssim, lpips: of each picture, PSNR in dB, LPIPS None where it was not taken; empty
+            without clean pictures.
         seconds: that each picture took; empty where that says nothing.
         pixels: height times width.
-        peak_gib: float, largest memory of the process meanwhile, with all that it had loaded
-            before; None where that says nothing.
+        peak_gib: the process' largest memory meanwhile; None where that says nothing.
         diagnosis: what can be told without clean pictures, or None.
     """
 
@@ -72,31 +72,26 @@ class Scores:
         return {
             "method": self.method,
             "parameters": self.parameters,
-            **{name: _rounded(self.mean(name), kept) for name, (_, _, kept) in _METRICS.items()},
-            "seconds": _rounded(float(np.median(self.seconds)), 4) if self.seconds else None,
-            "megapixels_per_second": _rounded(self.megapixels_per_second, 5),
-            "peak_gib": _rounded(self.peak_gib, 3),
+            **{name: rounded(self.mean(name), _DECIMALS[name]) for name in _METRICS},
+            "seconds": rounded(float(np.median(self.seconds)), 4) if self.seconds else None,
+            "megapixels_per_second": rounded(self.megapixels_per_second, 5),
+            "peak_gib": rounded(self.peak_gib, 3),
             "diagnosis": self.diagnosis.to_dict() if self.diagnosis else None,
             "images": [self.of_picture(i) for i in range(len(self.names))],
         }
 
     def of_picture(self, index: int) -> dict[str, str | float | None]:
         """Returns the name and the figures of one picture; those not taken are None."""
-        kept = {**{name: kept for name, (_, _, kept) in _METRICS.items()}, "seconds": 4}
-        columns = {name: getattr(self, name) for name in kept}
-        return {
-            "image": self.names[index],
-            **{
-                name: _rounded(values[index], kept[name]) if values else None
-                for name, values in columns.items()
-            },
-            "pixels": self.pixels[index],
+        figures = {
+            name: rounded(values[index], decimals) if (values := getattr(self, name)) else None
+            for name, decimals in _DECIMALS.items()
         }
+        return {"image": self.names[index], **figures, "pixels": self.pixels[index]}
 
     def cells(self) -> dict[str, str]:
         """Returns what a table shows, by the headings of its columns."""
         cells = {"method": self.method}
-        for name, (heading, decimals, _) in _METRICS.items():
+        for name, (heading, decimals) in _METRICS.items():
             mean, values = self.mean(name), getattr(self, name)
             if mean is not None:
                 taken = sum(value is not None for value in values)
@@ -112,14 +107,9 @@ class Scores:
         """Returns the metrics of one picture in a few words; empty if there are none."""
         return ", ".join(
             f"{heading} {values[index]:.{decimals}f}"
-            for name, (heading, decimals, _) in _METRICS.items()
+            for name, (heading, decimals) in _METRICS.items()
             if (values := getattr(self, name)) and values[index] is not None
         )
-
-
-def _rounded(value: float | None, decimals: int) -> float | None:
-    """None for what JSON has no number for."""
-    return None if value is None or not math.isfinite(value) else round(value, decimals)
 
 
 def format_table(rows: Sequence[Mapping[str, str]]) -> str:
@@ -165,17 +155,14 @@ def score(
     """Denoises all pictures by a method, and measures them where there are clean ones.
 
     Returns the scores, and the denoised pictures at the places in the list that are to be kept.
-
-    Raises:
-        DataError: if pictures cannot be compared, or are too small for a metric; it names one.
-        ImageError: if one cannot be read or denoised; it names it.
+    Errors name the picture.
     """
     figures: dict[str, list] = {key: [] for key in (*_METRICS, "seconds", "pixels")}
     diagnoses: list[Diagnosis] = []
     kept = {}
     peak = 0.0
     for index, (name, (noisy, clean)) in enumerate(zip(pairs.names, pairs, strict=True)):
-        given = None if noisy is None else unrounded(noisy, conventions)
+        given = None if noisy is None else conventions.unrounded(noisy)
         try:
             if method.computes and index == 0:
                 method.denoise(name, given, clean)  # the first time is slow, as graphs are built
@@ -215,13 +202,6 @@ def score(
         diagnosis=Diagnosis.mean_of(diagnoses) if diagnoses else None,
     )
     return scores, kept
-
-
-def unrounded(picture: np.ndarray, conventions: Conventions) -> np.ndarray:
-    """Returns a picture in floats, unless its results are to be rounded as files are."""
-    if picture.dtype.kind == "f" or conventions.rounding == "round":
-        return picture
-    return to_unit(picture)
 
 
 def _measure(

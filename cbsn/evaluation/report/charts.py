@@ -1,7 +1,6 @@
 """Charts of a training: their geometry, which the template draws.
 
-A drawing of our own is half of what matplotlib would need to be made to look like the page, and
-matplotlib is an extra that a report must do without.
+Matplotlib is an extra that a report must do without, and would be no shorter.
 """
 
 import dataclasses
@@ -105,7 +104,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _with_margin(first: float, last: float, margin: float) -> tuple[float, float]:
-    """Adds a margin, in parts of the length, to both ends; some length if there is none."""
+    """Adds a share of the length to both ends; some length if there is none."""
     room = (last - first) * margin or (0 if last > first else abs(first) * 0.1 or 1)
     return first - room, last + room
 

@@ -90,9 +90,8 @@ def _number(text: str) -> float | None:
     return None if math.isnan(number) else number
 
 
-_CROP = 64
-_CROPS = 3
-_CROP_SHOWN = 256
+_CROPS, _CROP, _CROP_SHOWN = 3, 64, 256
+"""Their number, and pixels a side, in the picture and on the page."""
 
 
 def _picture(picture: ReportPicture) -> dict[str, Any]:
@@ -142,7 +141,6 @@ def _runs(curves: Mapping[str, Path]) -> Iterator[dict[str, Any]]:
         charts, reason = [], f"{path} holds no values yet"
         try:
             charts = training_charts(path)
-        except OSError as error:
-            # Not worth the loss of the report.
+        except OSError as error:  # not worth the loss of the report
             reason = f"{path}: {error.strerror}"
         yield {"method": method, "charts": charts, "reason": reason}

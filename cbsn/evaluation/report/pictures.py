@@ -1,15 +1,19 @@
-"""The report's pictures: sides, places that are shown in detail, maps of errors and residuals."""
+"""Pictures before and after: what the report shows of them, and the sheet of them for a paper."""
 
 import base64
 import dataclasses
 import io
-from collections.abc import Mapping
+import os
+import re
+from collections.abc import Mapping, Sequence
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from scipy.ndimage import uniform_filter
 
 from cbsn import value_range
+from cbsn.errors import in_one_line
+from cbsn.files import atomic_path
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -38,8 +42,7 @@ LONGEST = 1024
 
 def to_unit(pixels: np.ndarray) -> np.ndarray:
     """Returns a picture as float32, 1.0 being white; NaN and −∞ become 0, ∞ becomes 1."""
-    unit = value_range.to_unit(pixels)
-    return np.nan_to_num(unit, copy=False, posinf=1, neginf=0)
+    return np.nan_to_num(value_range.to_unit(pixels), copy=False, posinf=1, neginf=0)
 
 
 def to_image(pixels: np.ndarray) -> Image.Image:
@@ -72,12 +75,10 @@ _SMOOTHING = 9
 def find_places(picture: ReportPicture, size: int, count: int) -> list[tuple[slice, slice]]:
     """Returns the places that show most of what the first method does wrong, the worst first.
 
-    With a clean picture, these have the largest mean absolute error. Without, they are where
-    it changed the most structure: noise leaves little in the mean of a few neighbours, so what is
-    there of noisy − denoised was in the scene, or is noise of a low frequency.
-
-    They are squares of `size` px, or less where the picture is smaller, and do not overlap, so
-    there may be fewer than `count`, but there is one at least.
+    With a clean picture, these have the largest mean absolute error. Without, they are where it
+    changed the most structure: noise leaves little in the mean of a few neighbours, so what is
+    there of noisy − denoised was in the scene, or is noise of a low frequency. They are squares of
+    `size` px at most and do not overlap, so there may be fewer than `count`, but at least one.
     """
     denoised = to_unit(next(iter(picture.denoised.values())))
     if picture.clean is not None:
@@ -151,3 +152,78 @@ def residual_maps(picture: ReportPicture) -> tuple[int, dict[str, Image.Image]]:
         levels = np.rint((0.5 + gain * each) * _RESIDUAL_LEVELS) / _RESIDUAL_LEVELS
         maps[method] = shrunk(to_image(levels))
     return gain, maps
+
+
+TILE = 256
+"""Pixels a side of what the sheet shows of a larger picture."""
+
+_SMALLEST = 128
+_MARGIN, _GAP, _LINE = 20, 12, 19
+_FONT = ImageFont.load_default(size=14)
+_BLACK, _GRAY = "#000000", "#606060"
+
+
+def write_contact_sheet(path: str | os.PathLike, pictures: Sequence[ReportPicture]) -> None:
+    """Writes a PNG with a row for each picture: noisy, each method, clean.
+
+    Pictures larger than `TILE` are cut, not reduced, as their noise is to be seen: at the place
+    that is the worst for the first method. Very small ones are enlarged. The pictures have the
+    same sides.
+    """
+    tiles = [_tiles(picture) for picture in pictures]
+    column = max(_SMALLEST, *(row["noisy"].width for row in tiles))
+    lefts = {label: _MARGIN + i * (column + _GAP) for i, label in enumerate(tiles[0])}
+    width = 2 * _MARGIN + len(lefts) * (column + _GAP) - _GAP
+    heads = {label: _wrapped(label, column) for label in lefts}
+    captions = [
+        {label: _wrapped(picture.captions.get(label, ""), column) for label in lefts}
+        for picture in pictures
+    ]
+    heights = [
+        _GAP + _LINE + row["noisy"].height + max(map(len, texts.values())) * _LINE
+        for row, texts in zip(tiles, captions, strict=True)
+    ]
+    top = _MARGIN + max(map(len, heads.values())) * _LINE
+    sheet = Image.new("RGB", (width, top + sum(heights) + _MARGIN), "white")
+    draw = ImageDraw.Draw(sheet)
+    for label, head in heads.items():
+        # The last line of each stands right above the pictures.
+        _write(draw, lefts[label], top - len(head) * _LINE, head, _BLACK)
+    for picture, row, texts, height in zip(pictures, tiles, captions, heights, strict=True):
+        y = top + _GAP // 2
+        _write(draw, _MARGIN, y, _wrapped(picture.name, width - 2 * _MARGIN)[:1], _GRAY)
+        for label, tile in row.items():
+            sheet.paste(tile, (lefts[label], y + _LINE))
+            _write(draw, lefts[label], y + _LINE + tile.height + 2, texts[label], _GRAY)
+        top += height
+    with atomic_path(path) as temporary:
+        sheet.save(temporary, "PNG")
+
+
+def _tiles(picture: ReportPicture) -> dict[str, Image.Image]:
+    rows, columns = find_places(picture, TILE, count=1)[0]
+    tiles = {}
+    for label, pixels in picture.sides.items():
+        tile = to_image(pixels[rows, columns])
+        zoom = max(1, _SMALLEST // max(tile.size))
+        size = (tile.width * zoom, tile.height * zoom)
+        tiles[label] = tile.resize(size, Image.Resampling.NEAREST)
+    return tiles
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    """Breaks a text into lines of at most `width` px: after a space or a slash, if it can."""
+    lines = [""]
+    for piece in re.findall("[^ /]*[ /]?", in_one_line(" ".join(text.split()))):
+        if _FONT.getlength(lines[-1] + piece.rstrip()) > width and lines[-1]:
+            lines.append("")
+        for character in piece:
+            if _FONT.getlength(lines[-1] + character.rstrip()) > width and lines[-1]:
+                lines.append("")
+            lines[-1] += character
+    return lines
+
+
+def _write(draw: ImageDraw.ImageDraw, x: int, y: int, lines: Sequence[str], color: str) -> None:
+    for i, line in enumerate(lines):
+        draw.text((x, y + i * _LINE), line, color, _FONT)
