@@ -29,14 +29,7 @@ def launch(command: list[str], workers: int) -> int:
     """Runs a command in several processes that know of each other through `TF_CONFIG`.
 
     SIGINT and SIGTERM are passed on to all. When one of them fails, the others get some time to
-    end, and are then killed.
-
-    Args:
-        command: what to run.
-        workers: int ≥ 1, how often.
-
-    Returns:
-        0 if all succeeded, else the exit status of the first that did not.
+    end, and are then killed. Returns 0 if all succeeded, else the status of the first that did not.
     """
     addresses = _free_addresses(workers)
     processes: list[subprocess.Popen] = []

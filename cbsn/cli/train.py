@@ -6,13 +6,25 @@ from pathlib import Path
 
 from cbsn.cli.flags import MODEL, add_gpu, add_noise, add_white, new_parser, run
 
-_LEAST = {
-    **dict.fromkeys(("channel", "block", "depth", "patchsize", "batchsize", "maxiter"), 1),
-    **dict.fromkeys(("lr_steps", "stride_b", "stride_i", "denoise_stride"), 1),
-    **dict.fromkeys(("attention", "lmbda", "ramp_steps", "clip_norm"), 0),
-    "mask_cell": 2,
+_SETTINGS = {
+    "maxiter": ("max_steps", 1),
+    "channel": ("filters", 1),
+    "block": ("num_modules", 1),
+    "attention": ("num_attention", 0),
+    "depth": ("depth", 1),
+    "mask_cell": ("mask_cell", 2),
+    "patchsize": ("patch_size", 1),
+    "batchsize": ("batch_size", 1),
+    "lr": ("learning_rate", 0),
+    "lr_steps": ("lr_decay_steps", 1),
+    "lmbda": ("lmbda", 0),
+    "ramp_steps": ("ramp_steps", 0),
+    "stride_b": ("stride_b", 1),
+    "stride_i": ("stride_i", 1),
+    "denoise_stride": ("denoise_stride", 1),
+    "clip_norm": ("clip_norm", 0),
 }
-"""Of the recipe's settings, by flag. What is too large for a recipe it says itself."""
+"""The recipe's settings by flag, and the least they may be. What is too large it says itself."""
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -256,29 +268,11 @@ def main(flags: argparse.Namespace) -> None:
     from cbsn.training.options import RunOptions
     from cbsn.training.run import train
 
-    for flag, least in _LEAST.items():
-        if (value := getattr(flags, flag)) not in (None, "auto"):
-            check_number(f"--{flag}", value, least)
-    if flags.lr is not None:
-        check_number("--lr", flags.lr, 0, above=True)
-    changes = {
-        "max_steps": flags.maxiter,
-        "filters": flags.channel,
-        "num_modules": flags.block,
-        "num_attention": flags.attention,
-        "depth": flags.depth,
-        "mask_cell": flags.mask_cell,
-        "patch_size": flags.patchsize,
-        "batch_size": flags.batchsize,
-        "learning_rate": flags.lr,
-        "lr_decay_steps": flags.lr_steps,
-        "lmbda": flags.lmbda,
-        "ramp_steps": flags.ramp_steps,
-        "stride_b": flags.stride_b,
-        "stride_i": flags.stride_i,
-        "denoise_stride": flags.denoise_stride,
-        "clip_norm": flags.clip_norm,
-    }
+    changes = {}
+    for flag, (setting, least) in _SETTINGS.items():
+        changes[setting] = value = getattr(flags, flag)
+        if value not in (None, "auto"):
+            check_number(f"--{flag}", value, least, above=flag == "lr")
     names = {field.name for field in dataclasses.fields(RunOptions)}
     given = {key: value for key, value in vars(flags).items() if key in names}
     given["noise"] = Noise.parse(flags.noise, flags.noise_sigma, flags.noise_peak)

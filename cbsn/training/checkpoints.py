@@ -50,10 +50,6 @@ class Checkpoints:
     the one before it is used. (Keras' `BackupAndRestore` keeps one checkpoint only, and verifies
     nothing; TensorFlow's `CheckpointManager` does not verify either.)
 
-    Args:
-        folder: the run's folder.
-        trainer: whose state it is.
-
     Attributes:
         best_psnr: float32 variable, highest validation PSNR so far, in dB.
         validated: int64 variable, step of the last validation.
@@ -85,12 +81,7 @@ class Checkpoints:
         )
 
     def restore(self) -> int:
-        """Goes back to the newest checkpoint that is whole, if there are any; returns the step.
-
-        Raises:
-            ConfigError: if another version or another training has written it.
-            ModelError: if there are checkpoints, but all are damaged, or the folder cannot be read.
-        """
+        """Goes back to the newest checkpoint that is whole, if there are any; returns the step."""
         steps = self._steps()
         for step in reversed(steps):
             path = self._path(step)
@@ -122,9 +113,8 @@ class Checkpoints:
     def save(self) -> None:
         """Writes a checkpoint, unless there is one of this step and its validation already.
 
-        Raises:
-            TrainingError: if a value is not finite; nothing is written.
-            OSError, tf.errors.OpError: if it cannot be written; earlier ones are intact.
+        Where a value is not finite, or it cannot be written (OSError, tf.errors.OpError), earlier
+        ones are intact.
         """
         now = self._now()
         if now == self._saved:
@@ -199,12 +189,6 @@ def lock_run(folder: Path) -> Iterator[None]:
     """Keeps every other process from training the run in a folder until the block ends.
 
     The lock is the operating system's: it goes with the process that holds it, however that ends.
-
-    Args:
-        folder: of the run. Its parent is made if need be.
-
-    Raises:
-        ConfigError: if another process holds it, or files cannot be locked there.
     """
     # Next to the folder, which --no-resume renames.
     path, owner_path = _beside(folder, ".", ".lock"), _beside(folder, ".", ".owner")
@@ -239,19 +223,15 @@ def lock_run(folder: Path) -> Iterator[None]:
 def open_run(folder: Path, facts: dict[str, object], *, resume: bool = True) -> None:
     """Makes the folder of a run, or checks that an earlier run in it can go on.
 
-    What a killed process left half written in it is cleared away.
+    What a killed process left half written in it is cleared away. With `resume=False` an earlier
+    run there is set aside under a new name.
 
     Args:
-        folder: of the run. With `resume=False` an earlier one there is set aside under a new name;
-            nothing is deleted.
+        folder: of the run.
         facts: what is trained and how, for `run.json`: a recipe's `to_dict` and more. The network
             and whether it is averaged must be as in the earlier run; other differences are
             allowed, and printed.
         resume: whether to go on where an earlier run of this name stopped.
-
-    Raises:
-        ConfigError: if the earlier run is one of another network, or of another average, or the
-            folder cannot be written.
     """
     path = folder / _RUN_FILE
     try:

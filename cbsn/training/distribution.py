@@ -23,26 +23,14 @@ _LOST = (
 
 @dataclasses.dataclass(frozen=True)
 class Cluster:
-    """Processes that train one network together, on one machine or on several.
+    """Processes that train one network together, on one machine or on several."""
 
-    Args:
-        addresses: `HOST:PORT` of each, the chief first.
-        index: int, which of them this process is.
-    """
-
-    addresses: tuple[str, ...]
-    index: int
+    addresses: tuple[str, ...]  # HOST:PORT of each, the chief first
+    index: int  # which of them this process is
 
     @classmethod
     def read(cls, environment: Mapping[str, str] = os.environ) -> "Cluster | None":
-        """Reads the environment variable `TF_CONFIG`, which TensorFlow reads as well.
-
-        Returns:
-            The cluster, or None if the variable is not set or lists this process alone.
-
-        Raises:
-            ConfigError: if it is not a list of workers, or this process is none of them.
-        """
+        """Reads `TF_CONFIG`, as TensorFlow does; None if it is not set or lists one process."""
         text = environment.get(VARIABLE, "").strip()
         if not text:
             return None
@@ -82,17 +70,8 @@ class Cluster:
 def make_strategy(cluster: Cluster | None = None, cpu_devices: int = 1) -> tf.distribute.Strategy:
     """Sets up the visible devices, and returns their strategy. Call before anything runs.
 
-    Args:
-        cluster: processes that share the work; it returns when all of them have called it. None
-            for this process alone.
-        cpu_devices: int ≥ 1, without GPUs: logical devices to split the CPU into.
-
-    Returns:
-        `MultiWorkerMirroredStrategy` for several processes, `MirroredStrategy` for several GPUs or
-        logical CPU devices, and else TensorFlow's default.
-
-    Raises:
-        ConfigError: if the settings do not fit each other, or this process cannot take part.
+    It returns when all processes of the cluster have called it. Without GPUs, `cpu_devices` is the
+    number of logical devices to split the CPU into.
     """
     set_up()
     gpus = tf.config.get_visible_devices("GPU")
@@ -127,16 +106,6 @@ class Workers:
 
     The first one is the chief: it prepares pictures and writes the run's files. The others read
     them, so the folders must be shared.
-
-    Args:
-        strategy: of `tf.distribute`, as `make_strategy` makes it for `cluster`.
-        cluster: the processes; None for this one alone.
-
-    Attributes:
-        strategy: as given.
-        count: int ≥ 1, number of processes.
-        index: int, number of this one.
-        is_chief: whether it is the first.
     """
 
     def __init__(self, strategy: tf.distribute.Strategy, cluster: Cluster | None = None):

@@ -27,11 +27,8 @@ def say(line: str) -> None:
 class Reporter:
     """Prints lines, and writes TensorBoard's `events` and `metrics.jsonl`.
 
-    Args:
-        folder: of the run.
-        start: int, step at which the training goes on. Lines of an earlier run in `metrics.jsonl`
-            are kept up to that step; those after it will come again.
-        batch_size: int, patches in a step.
+    Of an earlier part of the run, lines in `metrics.jsonl` are kept up to the step at which the
+    training starts; those after it will come again.
     """
 
     def __init__(self, folder: Path, start: int, batch_size: int):
@@ -49,14 +46,7 @@ class Reporter:
     def log(
         self, step: int, metrics: Mapping[str, tf.Tensor], *, skipped: int, bad_records: int
     ) -> None:
-        """Reports a step.
-
-        Args:
-            step: int, its number.
-            metrics: what the trainer returned for it.
-            skipped: int, number of steps so far that changed nothing.
-            bad_records: int, number of damaged records that were skipped.
-        """
+        """Reports a step, and how many steps and damaged records were skipped so far."""
         flags = ("learning_rate", "skipped", "stop")
         terms = {name: float(value) for name, value in metrics.items() if name not in flags}
         learning_rate = float(metrics["learning_rate"])

@@ -40,9 +40,6 @@ _SOURCES_SHOWN = 8
 
 _PICTURES_SHOWN = 4
 
-Triple = tuple[np.ndarray, np.ndarray, np.ndarray]
-"""Noisy, denoised, clean."""
-
 
 class TrainingLoop:
     """Trains to the last step, and writes the run's models, checkpoints and logs into its folder.
@@ -81,11 +78,8 @@ class TrainingLoop:
         """Trains from the newest checkpoint on.
 
         Returns:
-            Whether it was asked to stop when there was nothing left to be stopped.
-
-        Raises:
-            TrainingError: if it cannot go on; earlier checkpoints are intact.
-            TrainingStopped: if it was asked to stop; it has saved itself.
+            Whether it was asked to stop when there was nothing left to be stopped. Before that, it
+            raises a `TrainingStopped` when it has saved itself.
         """
         start = self._checkpoints.restore()
         self._bad_in_row = int(self._trainer.skipped_in_row.numpy())
@@ -313,11 +307,11 @@ class StopSignals:
 
 def validate(
     pairs: PicturePairs, denoise: Callable[..., np.ndarray], stop: Callable[[], bool]
-) -> tuple[float, list[Triple]] | None:
+) -> tuple[float, list[tuple[np.ndarray, ...]]] | None:
     """Denoises every noisy picture of some pairs, unless it is told to stop before one of them.
 
     Returns:
-        The mean PSNR in dB, and the first pictures to show; None if it was stopped.
+        The mean PSNR in dB, and (noisy, denoised, clean) of the first ones; None if stopped.
     """
     values, triples = [], []
     for noisy, clean in pairs:

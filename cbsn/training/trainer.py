@@ -32,16 +32,15 @@ class Trainer:
     """Holds all that changes in a training, and changes it step by step.
 
     The optimizer is the paper's: Adam with β 0.9 and 0.999, and ε 1e-8. A step whose loss or
-    gradients are not finite changes no weight; it is counted in `skipped`. Nothing in a step waits
-    for the host, so that a GPU is given the next steps while it computes one.
+    gradients are not finite changes no weight. Nothing in a step waits for the host, so that a GPU
+    is given the next steps while it computes one.
 
     Args:
         recipe: what to train and how.
         objective: what is minimised, as `recipe.build_objective` makes it, which it is by default.
         precision: one of `cbsn.precision.PRECISIONS`, Keras dtype policy of the network's layers.
-            Weights, normalisation, last layer and loss are float32 in any case. With
-            "mixed_float16" the loss is scaled, so that small gradients are not lost: steps that
-            overflow halve the scale, and are skipped.
+            With "mixed_float16" the loss is scaled, so that small gradients are not lost: steps
+            that overflow halve the scale, and are skipped.
         ema: float in [0, 1): decay of an exponential moving average of the weights, which then
             takes the weights' place in `model`; 0 for none. The decay rises from 0.1 with the
             first steps, so that short trainings are averaged, too.
