@@ -88,13 +88,9 @@ def load_folder(folder: Path, precision: str = "float32") -> tuple[Recipe, Denoi
 
 
 def load_weights(recipe: Recipe, path: Path, precision: str, advice: str) -> DenoisingNetwork:
-    """Builds a recipe's network and reads its weights.
+    """Builds a recipe's network and reads its weights, a `*.weights.h5` of Keras.
 
-    Args:
-        recipe: how the network is made.
-        path: a `*.weights.h5` of Keras.
-        precision: Keras dtype policy of the network's layers.
-        advice: a sentence on what to do if the weights do not fit.
+    The error ends with the advice, a sentence on what to do if the weights do not fit.
 
     Raises:
         ModelError: the file cannot be read, is of another network, or holds values that are not

@@ -152,13 +152,8 @@ def read_initial(
 ) -> tuple[dict[str, Any], list[np.ndarray]]:
     """Reads the weights that `--init` names, for another training of their network.
 
-    Args:
-        model_path: as for `load_model`.
-        recipe_name: str, what is to be trained.
-        changes: settings of the recipe to change, as for `cbsn.recipes.customised`.
-
-    Returns:
-        The changes, with the size of the model's network, and its weights.
+    Returns the changes to the recipe that is to be trained, as `cbsn.recipes.customised` takes
+    them, with the size of the model's network; and its weights.
 
     Raises:
         ConfigError: if the recipe has another network, another normalisation, or a size of the

@@ -45,14 +45,9 @@ def variable_names(num_modules: int) -> list[tuple[str, str]]:
 
 
 class TF1Checkpoint:
-    """An original C-BSN checkpoint on disk.
+    """An original C-BSN checkpoint on disk, by its prefix: its path without `.index`.
 
-    Args:
-        prefix: path without `.index` and `.data-…`, such as `pretrained/CBSN_SIDDtrain.ckpt`.
-
-    Attributes:
-        filters: int, number of channels.
-        num_modules: int, dilated modules in each branch.
+    It is of a network of `filters` channels and `num_modules` dilated modules in each branch.
 
     Raises:
         ModelError: if it cannot be read, or is not of this network.

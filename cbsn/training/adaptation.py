@@ -28,7 +28,7 @@ from cbsn.objectives import OBJECTIVES
 from cbsn.recipes import RECIPES, Recipe
 from cbsn.training.dataset import is_gray, some_patches
 from cbsn.training.distillation import make_targets, patches_at_once
-from cbsn.training.tuning import PicturePatches, tune
+from cbsn.training.tuning import PicturePatches, Tuned, tune
 
 _BLIND_RATE = 1e-4
 """With more, the losses fall as well, but the brightness of flat pictures comes to waver: on SIDD
@@ -147,21 +147,10 @@ def adapt(
         harm=harm,
         seed=seed,
     )
-    if not tuned.share:
-        verdict = "Pictures without noise would become worse: the weights stay as they were."
-    elif not tuned.is_better:
-        verdict = "That is no better: the weights stay as they were."
-    elif tuned.share < 1:
-        verdict = (
-            f"Of the change of the weights {tuned.share:g} is taken: with more, pictures without "
-            "noise would become worse."
-        )
-    else:
-        verdict = "The adapted weights are taken."
     count, steps = len(patches.split()[1]), tuned.steps
     print(
         f"Loss on {count} patch{'es' * (count > 1)} held out: {tuned.before:.5f}, after "
-        f"{steps} step{'s' * (steps > 1)} {tuned.after:.5f}. {verdict}",
+        f"{steps} step{'s' * (steps > 1)} {tuned.after:.5f}. {_verdict(tuned)}",
         flush=True,
     )
     facts |= {_ADAPTED: tuned.is_better, "step": steps}
@@ -177,10 +166,10 @@ def adapt(
 def check_adaptation(minutes: float, seed: int, folder: Path | None = None) -> None:
     """Refuses what `adapt` cannot take, and a folder that its result cannot be kept in.
 
+    An earlier result in the folder is replaced; anything else that is there is refused.
+
     Raises:
-        ConfigError: if the minutes are not above 0, or more than a week, the seed is too large,
-            anything but an earlier result, which is replaced, is in the folder, or nothing can be
-            written there.
+        ConfigError: that says what.
     """
     if not 0 < minutes <= _A_WEEK:
         raise ConfigError(
@@ -188,8 +177,11 @@ def check_adaptation(minutes: float, seed: int, folder: Path | None = None) -> N
             f"Received: --adapt {minutes:g}"
         )
     check_number("--seed", seed, 0, LARGEST)
-    if folder is None:
-        return
+    if folder is not None:
+        _check_folder(folder)
+
+
+def _check_folder(folder: Path) -> None:
     received = f"--adapt_save {folder}"
     try:
         is_other = folder.exists() and not _is_result(folder)
@@ -252,10 +244,7 @@ def _strides(patches: PicturePatches) -> dict[str, int]:
 def _fit(
     recipe: Recipe, strides: Mapping[str, int], largest: int, learning_rate: float | None
 ) -> Recipe:
-    """The recipe with other strides, if it has them, and crops that fit these and the patches.
-
-    The loss is what it is at the end of the recipe's training.
-    """
+    """The recipe as at the end of its training, with crops that fit strides and patches."""
     changed = {**strides, "ramp_steps": 0}
     config = {key: changed.get(key, value) for key, value in recipe.objective_config.items()}
     objective = OBJECTIVES[recipe.objective](**config)
@@ -301,6 +290,19 @@ def _announce(recipe: Recipe, patches: PicturePatches, minutes: float) -> None:
         f"Adapting to {count} of {pictures}, for {minutes:g} minute{'s' * (minutes != 1)}: "
         f"{recipe.name}, in crops of {recipe.patch_size} px" + "".join(strides),
         flush=True,
+    )
+
+
+def _verdict(tuned: Tuned) -> str:
+    if not tuned.share:
+        return "Pictures without noise would become worse: the weights stay as they were."
+    if not tuned.is_better:
+        return "That is no better: the weights stay as they were."
+    if tuned.share == 1:
+        return "The adapted weights are taken."
+    return (
+        f"Of the change of the weights {tuned.share:g} is taken: with more, pictures without noise "
+        "would become worse."
     )
 
 

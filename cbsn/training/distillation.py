@@ -51,16 +51,10 @@ def teach(
 
     Each teacher denoises each patch in its eight orientations; of all the mean is taken, as
     mistakes that the passes do not have in common cancel out, and the low frequencies are the noisy
-    patch's own (`with_low_frequencies`). Record files that are there already are kept, so that a
-    run that was killed goes on; with other teachers or data they are made anew.
-
-    Args:
-        records: the noisy patches.
-        teachers: of each, as `Denoiser.load` takes it.
-        folder: where the targets go, a record file for each of the data set's.
-        precision: as for `DenoiseOptions`.
-        skip_bad_records: whether damaged records, which training will skip, get black targets.
-        write: whether to make them; if not, another process has just done it.
+    patch's own (`with_low_frequencies`). Record files that are in the folder already are kept, so
+    that a run that was killed goes on; with other teachers or data they are made anew. Damaged
+    records get black targets if training will skip them. Without `write`, another process has just
+    made the targets.
 
     Raises:
         ModelError: if a teacher cannot be loaded.
@@ -168,15 +162,8 @@ def with_low_frequencies(noisy: np.ndarray, denoised: np.ndarray) -> np.ndarray:
     This is done in linear light, the sRGB curve being undone. It is there that a camera's noise has
     a mean of 0; the curve, steep in the dark, makes strongly noisy pictures too dark on average.
 
-    It is computed for all pictures at once, with matrices of H × H and W × W for each: for patches,
-    not for photographs.
-
-    Args:
-        noisy: float [N, H, W, C] in [0, 1].
-        denoised: the same.
-
-    Returns:
-        float32, same shape, in [0, 1].
+    All pictures, float [N, H, W, C] in [0, 1], are computed at once, with matrices of H × H and
+    W × W for each: for patches, not for photographs. The result is float32 in [0, 1].
     """
     level = (noisy - denoised).std(axis=(1, 2, 3)) * 255
     width = np.clip(level / _LEVELS_PER_PIXEL, _LEAST, _MOST).astype(np.float32)

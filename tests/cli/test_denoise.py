@@ -437,12 +437,13 @@ def test_names_may_be_of_any_bytes_and_of_any_length(run_command, model, noisy, 
     assert {b"\xff\xfe.png", b"new\nline.png", b"-dash.png", b"--adapt.png"} <= {*results}
 
 
+@pytest.fixture(params=["ascii", "cp1252"])
+def narrow_output(request, monkeypatch):
+    monkeypatch.setenv("PYTHONIOENCODING", request.param)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
-def test_output_never_fails_for_its_encoding(
-    monkeypatch, run_command, model, noisy, tmp_path, encoding
-):
-    monkeypatch.setenv("PYTHONIOENCODING", encoding)
+def test_output_never_fails_for_its_encoding(narrow_output, run_command, model, noisy, tmp_path):
     (tmp_path / "a.png").rename(tmp_path / "σ.png")
     (tmp_path / "画.png").write_bytes(b"no picture")
     run = run_command(
