@@ -319,7 +319,8 @@ def _own_pictures(model: Denoiser, patches: PicturePatches, until: float) -> lis
         network.set_weights(model.network.get_weights())
     options = DenoiseOptions(engine=engine, self_ensemble=True)
     teachers = [Denoiser(model.recipe, network, options)]
-    denoised, most = [], patches_at_once(patches.patch_size)
+    denoised: list[np.ndarray] = []
+    most = patches_at_once(patches.patch_size)
     started = time.monotonic()
     with tqdm(total=len(patches), unit="patch", desc="its pictures") as bar:
         while len(denoised) < len(patches):
