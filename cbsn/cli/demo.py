@@ -21,7 +21,6 @@ from cbsn.noise.camera import simulate_camera
 from cbsn.noise.synthetic import neighbour_correlation
 
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")
-RESULTS = ("denoised", "adapted")
 CROP = 160
 
 
@@ -43,7 +42,7 @@ def write_pictures(folder: Path) -> None:
 
 def report(folder: Path) -> None:
     """Prints PSNR before and after, and writes `before_after.png` into `folder`."""
-    kinds = [kind for kind in ("noisy", *RESULTS) if (folder / kind).is_dir()]
+    kinds = [kind for kind in ("noisy", "denoised", "adapted") if (folder / kind).is_dir()]
     rows, scores = [], []
     print(f"{'PSNR in dB':<12}" + "".join(f"{kind:>10}" for kind in kinds))
     for path in find_images(folder / "noisy"):
@@ -54,7 +53,7 @@ def report(folder: Path) -> None:
         rows.append(np.concatenate([_middle(p) for p in (*pictures, clean)], axis=1))
     print(_line("mean", np.mean(scores, axis=0)))
     half = len(rows) // 2
-    columns = [np.concatenate(rows[:half]), np.concatenate(rows[half:])]
+    columns = [np.concatenate(part) for part in (rows[:half], rows[half:])]
     picture = folder / "before_after.png"
     Image.fromarray(np.concatenate(columns, axis=1)).save(picture)
     print(f"{' | '.join(kinds)} | noise-free, side by side: {picture}")

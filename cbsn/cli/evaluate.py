@@ -34,25 +34,19 @@ def make_parser() -> argparse.ArgumentParser:
     several: dict[str, Any] = {"nargs": "*", "default": argparse.SUPPRESS}
     models = f"models, each {MODEL}"
     add("--modelpath", dest="model_paths", metavar="MODEL", help=models, **several)
-    add(
-        "--denoised",
-        metavar="DIR",
-        help="folders of pictures that were denoised before, by any program, with the same names",
-        **several,
+    folders = "folders of pictures that were denoised before, by any program, with the same names"
+    add("--denoised", metavar="DIR", help=folders, **several)
+    classic = (
+        "classic denoisers, with commas: noisy (the pictures as they are), bm3d, nlm (non-local "
+        "means); without the flag noisy, where there are clean pictures"
     )
-    add(
-        "--baselines",
-        metavar="NAMES",
-        help="classic denoisers, with commas: noisy (the pictures as they are), bm3d, nlm "
-        "(non-local means); without the flag noisy, where there are clean pictures",
+    add("--baselines", metavar="NAMES", help=classic)
+    sigma = (
+        "σ in 8-bit levels that bm3d and nlm are told; best: the best of 1, 1.5, 2 and 3 times the "
+        "true one, which only the clean pictures tell; without the flag that of --noise_sigma, or "
+        "an estimate"
     )
-    add(
-        "--baseline_sigma",
-        metavar="S",
-        help="σ in 8-bit levels that bm3d and nlm are told; best: the best of 1, 1.5, 2 and 3 "
-        "times the true one, which only the clean pictures tell; without the flag that of "
-        "--noise_sigma, or an estimate",
-    )
+    add("--baseline_sigma", metavar="S", help=sigma)
     add_denoising(what)
     add_gpu(what)
 
@@ -60,12 +54,11 @@ def make_parser() -> argparse.ArgumentParser:
     add = on.add_argument
     noisy = "noisy pictures: a folder or a glob, or a .mat file of SIDD's blocks"
     add("--noisy", metavar="GLOB", help=noisy)
-    add(
-        "--clean",
-        metavar="GLOB",
-        help="clean pictures of the same names; without them there are no metrics, but "
-        "time, diagnosis and report",
+    clean = (
+        "clean pictures of the same names; without them there are no metrics, but time, diagnosis "
+        "and report"
     )
+    add("--clean", metavar="GLOB", help=clean)
     add_noise(on, "instead of --noisy, noise for the clean pictures, always the same")
     add("--seed", type=int, default=0, help="of that noise")
     add_white(on)

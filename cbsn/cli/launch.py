@@ -21,15 +21,14 @@ from cbsn.errors import ConfigError
 from cbsn.training.distribution import VARIABLE, Cluster
 
 TRAIN = Path(__file__).resolve().parents[2] / "train.py"
-PATIENCE = 60.0
-"""Seconds that the others have to end by themselves when one worker has ended."""
+PATIENCE = 60.0  # seconds that the others have to end by themselves when one worker has ended
 
 
 def launch(command: list[str], workers: int) -> int:
     """Runs a command in several processes that know of each other through `TF_CONFIG`.
 
-    SIGINT and SIGTERM are passed on to all. When one of them fails, the others get some time to
-    end, and are then killed. Returns 0 if all succeeded, else the status of the first that did not.
+    SIGINT and SIGTERM are passed on to all. When one fails, the others get some time to end.
+    Returns 0 if all succeeded, else the status of the first that did not.
     """
     addresses = _free_addresses(workers)
     processes: list[subprocess.Popen] = []
@@ -79,14 +78,6 @@ def _free_addresses(count: int) -> tuple[str, ...]:
         return tuple(f"127.0.0.1:{each.getsockname()[1]}" for each in found)
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """Returns the flags."""
-    flags = new_parser("Start several workers of one training on this machine.")
-    flags.add_argument("--workers", type=int, default=2, help="how many")
-    flags.add_argument("train_flags", nargs="*", metavar="-- FLAGS", help="flags of train.py")
-    return flags
-
-
 def main(flags: argparse.Namespace) -> int:
     """Starts them."""
     if flags.workers < 1:
@@ -94,6 +85,14 @@ def main(flags: argparse.Namespace) -> int:
     if not TRAIN.exists():
         raise ConfigError(f"{TRAIN} is not there: run this in a clone, in the folder of train.py.")
     return launch([sys.executable, str(TRAIN), *flags.train_flags], flags.workers)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """Returns the flags."""
+    flags = new_parser("Start several workers of one training on this machine.")
+    flags.add_argument("--workers", type=int, default=2, help="how many")
+    flags.add_argument("train_flags", nargs="*", metavar="-- FLAGS", help="flags of train.py")
+    return flags
 
 
 def command() -> None:

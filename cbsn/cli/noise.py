@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -38,20 +39,14 @@ def main(flags: argparse.Namespace) -> None:
     found = (path for pattern in flags.pictures for path in find_images(pattern))
     paths = spread([*dict.fromkeys(found)], flags.images)
     diagnoses: list[Diagnosis] = []
-    if flags.denoised:
-        pairs = _named_pairs(paths, flags.denoised, flags.white)
-        estimate = estimate_noise_of_residuals(_diagnosed(pairs, diagnoses))
-    elif flags.modelpath:
-        pairs = _denoised(paths, flags.modelpath, DenoiseOptions.pop(vars(flags)), flags.white)
-        estimate = estimate_noise_of_residuals(_diagnosed(pairs, diagnoses))
-    else:
+    if not (flags.denoised or flags.modelpath):
         estimate = estimate_noise(read_picture(path, white=flags.white).color for path in paths)
+    else:
+        pairs = _named_pairs(paths, flags) if flags.denoised else _denoised(paths, flags)
+        estimate = estimate_noise_of_residuals(_diagnosed(pairs, diagnoses))
     advice = advise(estimate)
-    numbers = {
-        "names": [str(path) for path in paths],
-        "noise": estimate.to_dict(),
-        "advice": advice.to_dict(),
-    }
+    numbers: dict[str, Any] = {"names": [str(path) for path in paths]}
+    numbers |= {"noise": estimate.to_dict(), "advice": advice.to_dict()}
     print("\n".join([*estimate.lines(), "", *advice.lines()]))
     if diagnoses:
         diagnosis = Diagnosis.mean_of(diagnoses)
@@ -66,36 +61,32 @@ def main(flags: argparse.Namespace) -> None:
         draw_noise(estimate, advice, flags.figure)
 
 
-def _named_pairs(paths: Iterable[Path], folder: str, white: float | None) -> Pairs:
-    """Each picture with the one of its name, but for the suffix, in a folder.
-
-    The others are taken in the range of values of the first.
-    """
-    denoised = {path.stem: path for path in find_images(folder)}
+def _named_pairs(paths: Iterable[Path], flags: argparse.Namespace) -> Pairs:
+    """Each picture with the denoised one of its name, but for the suffix, in the range of both."""
+    denoised = {path.stem: path for path in find_images(flags.denoised)}
     for path in paths:
         if path.stem not in denoised:
             raise DataError(
-                f"Every picture needs a denoised one of its name. --denoised {folder} has none "
-                f"for {path}."
+                f"Every picture needs a denoised one of its name. --denoised {flags.denoised} has "
+                f"none for {path}."
             )
     for path in paths:
-        first, second = (read_picture(each, white=white) for each in (path, denoised[path.stem]))
+        pair = (path, denoised[path.stem])
+        first, second = (read_picture(each, white=flags.white) for each in pair)
         if first.pixels.dtype == second.pixels.dtype:
             second.range_in_file.change(second.color, first.range_in_file)
         yield first.color, second.color
 
 
-def _denoised(
-    paths: Iterable[Path], model_path: str, options: DenoiseOptions, white: float | None
-) -> Pairs:
+def _denoised(paths: Iterable[Path], flags: argparse.Namespace) -> Pairs:
     """Each picture with what a model makes of it."""
     # TensorFlow comes with it, and nothing else here needs that.
     from cbsn.inference.denoiser import Denoiser
 
-    denoise = Denoiser.load(model_path, options)
-    print(f"{denoise.recipe.name} ({model_path}): {denoise.choices}", flush=True)
+    denoise = Denoiser.load(flags.modelpath, DenoiseOptions.pop(vars(flags)))
+    print(f"{denoise.recipe.name} ({flags.modelpath}): {denoise.choices}", flush=True)
     for path in paths:
-        picture = read_picture(path, white=white).color
+        picture = read_picture(path, white=flags.white).color
         try:
             yield picture, denoise(picture, white=value_range(picture.dtype))
         except CbsnError as error:
@@ -135,17 +126,13 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("pictures", nargs="+", metavar="PICTURES", help="noisy pictures: folders, globs or files")
-    add(
-        "--modelpath",
-        metavar="MODEL",
-        help=f"a trained model, {MODEL}: the noise is seen in what it takes away, and not in "
-        "the flat parts of the pictures",
+    model = (
+        f"a trained model, {MODEL}: the noise is seen in what it takes away, and not in the flat "
+        "parts of the pictures"
     )
-    add(
-        "--denoised",
-        metavar="FOLDER",
-        help="the same, with pictures of the same names that are denoised already",
-    )
+    add("--modelpath", metavar="MODEL", help=model)
+    denoised = "the same, with pictures of the same names that are denoised already"
+    add("--denoised", metavar="FOLDER", help=denoised)
     add("--images", type=int, default=0, help="how many pictures to take, evenly spread; 0: all")
     add_white(parser)
     add_denoising(parser)

@@ -74,12 +74,8 @@ def make_parser() -> argparse.ArgumentParser:
     add("--modelpath", metavar="MODEL", required=True, default=unset, help=MODEL)
     add("--out", metavar="DIR", required=True, default=unset, help="folder of the result")
     add("--start", metavar="MODEL", help="model that the training of --modelpath started from")
-    add(
-        "--share",
-        type=fraction,
-        default=1.0,
-        help="how much of the change from --start is taken, from 0 to 1",
-    )
+    share = "how much of the change from --start is taken, from 0 to 1"
+    add("--share", type=fraction, default=1.0, help=share)
     return flags
 
 

@@ -72,20 +72,32 @@ def make_parser() -> argparse.ArgumentParser:
         "site takes."
     )
     benchmarks = parser.add_subparsers(dest="benchmark", metavar="{sidd,dnd}", required=True)
-    sidd = benchmarks.add_parser(
+
+    def add_benchmark(name: str, what: str, does: str, source: str) -> argparse.ArgumentParser:
+        parts = benchmarks.add_parser(
+            name, help=what, description=does, formatter_class=parser.formatter_class
+        )
+        add = parts.add_argument
+        out = "folder for the submission, made if it is not there"
+        resume = "go on with the submission in --out: what is there and whole is kept"
+        add_gpu(parts)
+        add("--modelpath", dest="model_path", metavar="MODEL", required=True, help=MODEL)
+        add("--source", metavar="PATH", required=True, help=source)
+        add("--out", metavar="DIR", required=True, help=out)
+        add("--resume", action="store_true", help=resume)
+        add("--seed", type=int, default=0, help="of the random choices of --r3")
+        add_denoising(parts)
+        return parts
+
+    sidd = add_benchmark(
         "sidd",
-        help="blocks of SIDD's benchmark, sRGB",
-        description="Denoises the blocks of SIDD's benchmark to OUT/blocks, and writes OUT/"
-        "SubmitSrgb.mat of them.",
-        formatter_class=parser.formatter_class,
+        "blocks of SIDD's benchmark, sRGB",
+        "Denoises the blocks of SIDD's benchmark to OUT/blocks, and writes OUT/SubmitSrgb.mat of "
+        "them.",
+        "BenchmarkNoisyBlocksSrgb.mat, or the folder that holds it",
     )
-    _add_shared(sidd, "BenchmarkNoisyBlocksSrgb.mat, or the folder that holds it")
-    sidd.add_argument(
-        "--rounding",
-        choices=("round", "floor"),
-        default="round",
-        help="to 8-bit pixels; floor is what the original C-BSN code does",
-    )
+    rounding = "to 8-bit pixels; floor is what the original C-BSN code does"
+    sidd.add_argument("--rounding", choices=("round", "floor"), default="round", help=rounding)
     sidd.add_argument(
         "--layout",
         dest="layouts",
@@ -99,34 +111,18 @@ def make_parser() -> argparse.ArgumentParser:
     kit.add_argument("--method_name", metavar="TEXT", help="without the flag what --modelpath says")
     for name in ("authors", "paper_title", "venue", "machine_specs"):
         kit.add_argument(f"--{name}", metavar="TEXT")
-    dnd = benchmarks.add_parser(
+
+    dnd = add_benchmark(
         "dnd",
-        help="crops of the Darmstadt Noise Dataset, sRGB",
-        description="Denoises the crops of the Darmstadt Noise Dataset (DND) to OUT/crops, and "
-        "bundles them; the content of OUT/bundled is to be submitted.",
-        formatter_class=parser.formatter_class,
+        "crops of the Darmstadt Noise Dataset, sRGB",
+        "Denoises the crops of the Darmstadt Noise Dataset (DND) to OUT/crops, and bundles them; "
+        "the content of OUT/bundled is to be submitted.",
+        "the folder dnd_2017, or the one that holds it",
     )
-    _add_shared(dnd, "the folder dnd_2017, or the one that holds it")
-    dnd.add_argument(
-        "--rounding",
-        choices=("none", "round", "floor"),
-        default="none",
-        help="to 8-bit levels; none: the denoiser's floats as they are",
-    )
+    rounding = "to 8-bit levels; none: the denoiser's floats as they are"
+    choices = ("none", "round", "floor")
+    dnd.add_argument("--rounding", choices=choices, default="none", help=rounding)
     return parser
-
-
-def _add_shared(parser: argparse.ArgumentParser, source: str) -> None:
-    add = parser.add_argument
-    out = "folder for the submission, made if it is not there"
-    resume = "go on with the submission in --out: what is there and whole is kept"
-    add_gpu(parser)
-    add("--modelpath", dest="model_path", metavar="MODEL", required=True, help=MODEL)
-    add("--source", metavar="PATH", required=True, help=source)
-    add("--out", metavar="DIR", required=True, help=out)
-    add("--resume", action="store_true", help=resume)
-    add("--seed", type=int, default=0, help="of the random choices of --r3")
-    add_denoising(parser)
 
 
 def command() -> None:

@@ -33,13 +33,11 @@ class DndSubmission(Submission):
         source: the folder `dnd_2017` (or `dnd2017`), or the one that holds it. Inside are
             `info.mat` and `images_srgb/IIII.mat`.
         out: folder to write.
-        rounding: `"round"` or `"floor"` to 8-bit levels, or `"none"` for the denoiser's floats as
-            they are.
-        resume: whether to go on with the submission in `out`.
+        rounding: `"round"` or `"floor"` to 8-bit levels, or `"none"` for the denoiser's floats.
+        resume: whether to go on with a submission in `out`, which is refused otherwise.
 
     Raises:
-        ConfigError: if `rounding` is none of these, or `out` holds a submission and `resume` is
-            False.
+        ConfigError: if `rounding` is none of these, or `out` cannot be used.
         DataError: if a file is missing or broken, or a box is not inside its picture.
 
     Example:
@@ -53,12 +51,7 @@ class DndSubmission(Submission):
     BUNDLES = ("bundled",)
 
     def __init__(
-        self,
-        source: str | Path,
-        out: str | Path,
-        *,
-        rounding: str = "none",
-        resume: bool = False,
+        self, source: str | Path, out: str | Path, *, rounding: str = "none", resume: bool = False
     ):
         if rounding not in ROUNDINGS:
             raise ConfigError(f"rounding is one of {', '.join(ROUNDINGS)}. Received: {rounding!r}")
@@ -88,12 +81,7 @@ class DndSubmission(Submission):
                 f"{height} × {width}, and DND has {IMAGES} with {IMAGES * BOXES} of {SIDE} × {SIDE}"
             )
         super().__init__(
-            files=[folder / "info.mat", *paths],
-            shapes=shapes,
-            warning=warning,
-            settings={"rounding": rounding},
-            out=out,
-            resume=resume,
+            [folder / "info.mat", *paths], shapes, warning, {"rounding": rounding}, out, resume
         )
 
     def read(self, name: str) -> np.ndarray:
@@ -127,10 +115,8 @@ class DndSubmission(Submission):
                 cells = np.empty((1, len(names)), object)
                 for place, name in enumerate(names):
                     cells[0, place] = self.load(name)
-                write_mat(
-                    temporary / file,
-                    {"Idenoised": cells, "israw": np.array(False), "eval_version": "1.0"},
-                )
+                facts = {"israw": np.array(False), "eval_version": "1.0"}
+                write_mat(temporary / file, {"Idenoised": cells, **facts})
         return [folder]
 
 

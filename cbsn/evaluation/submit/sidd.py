@@ -17,14 +17,12 @@ from cbsn.images.image_files import read_picture
 VARIABLE = "BenchmarkNoisyBlocksSrgb"
 FILE = f"{VARIABLE}.mat"
 
-SHAPE = (40, 32, 256, 256, 3)
-"""Images, blocks, height, width and colours of the real benchmark."""
+SHAPE = (40, 32, 256, 256, 3)  # images, blocks, height, width, colours of the real benchmark
 
 LAYOUTS = {"blocks": "SubmitSrgb.mat", "csv": "SubmitSrgb.csv", "kit": "kit/SubmitSrgb.mat"}
 """What `--layout` takes, and where each is written below the submission's folder."""
 
 OPTIONAL_DATA = ("MethodName", "Authors", "PaperTitle", "Venue", "MachineSpecs")
-"""Fields of the kit's `OptionalData`."""
 
 
 class SiddSubmission(Submission):
@@ -37,12 +35,12 @@ class SiddSubmission(Submission):
     Args:
         source: `BenchmarkNoisyBlocksSrgb.mat`, or the folder that holds it.
         out: folder to write.
-        layouts: str, keys of `LAYOUTS` with commas between them.
-        texts: values of `OPTIONAL_DATA` for the layout `kit`; those not given are empty.
-        resume: whether to go on with the submission in `out`.
+        layouts: keys of `LAYOUTS` with commas between them.
+        texts: values of the kit's `OPTIONAL_DATA`; those not given are empty.
+        resume: whether to go on with a submission in `out`, which is refused otherwise.
 
     Raises:
-        ConfigError: if there is no such layout, or `out` holds a submission and `resume` is False.
+        ConfigError: if there is no such layout, or `out` cannot be used.
         DataError: if the file is missing or broken.
 
     Example:
@@ -80,14 +78,9 @@ class SiddSubmission(Submission):
         self._blocks = _read(path)
         images, blocks, *shape = self._blocks.shape
         found, real = (" × ".join(map(str, sides)) for sides in (self._blocks.shape, SHAPE))
-        super().__init__(
-            files=[path],
-            shapes={f"{n:04d}": tuple(shape) for n in range(images * blocks)},
-            warning="" if found == real else f"{path} is {found}, and SIDD's is {real}",
-            settings={},
-            out=out,
-            resume=resume,
-        )
+        warning = "" if found == real else f"{path} is {found}, and SIDD's is {real}"
+        shapes = {f"{n:04d}": tuple(shape) for n in range(images * blocks)}
+        super().__init__([path], shapes, warning, {}, out, resume)
 
     def read(self, name: str) -> np.ndarray:
         """Returns a noisy block, uint8 [H, W, 3]."""
@@ -117,23 +110,14 @@ class SiddSubmission(Submission):
             elif layout == "csv":
                 _write_csv(path, blocks)
             else:
-                self._write_kit(path, blocks, seconds)
+                # The kit itself saves MATLAB 7.3; SciPy writes no such file, and this is version 5.
+                cells = np.empty(blocks.shape[:2], object)
+                for place in np.ndindex(cells.shape):
+                    cells[place] = blocks[place] / np.float32(255)
+                time = math.nan if seconds is None else seconds
+                texts = {"TimeMPSrgb": time, "OptionalData": self._texts}
+                write_mat(path, {"DenoisedBlocksSrgb": cells, **texts})
         return paths
-
-    def _write_kit(self, path: Path, blocks: np.ndarray, seconds: float | None) -> None:
-        """Writes cells of single in [0, 1].
-
-        The kit itself saves MATLAB 7.3; SciPy writes no such file, and this is of version 5.
-        """
-        cells = np.empty(blocks.shape[:2], object)
-        for place in np.ndindex(cells.shape):
-            cells[place] = blocks[place] / np.float32(255)
-        variables = {
-            "DenoisedBlocksSrgb": cells,
-            "TimeMPSrgb": math.nan if seconds is None else seconds,
-            "OptionalData": self._texts,
-        }
-        write_mat(path, variables)
 
 
 def _write_csv(path: Path, blocks: np.ndarray) -> None:

@@ -35,10 +35,10 @@ class Submission(abc.ABC):
     Args:
         files: of the benchmark; their sizes and times tell whether they are the same on resume.
         shapes: shape of each part, by its name, in the order of the work.
-        warning: str, what is unlike the real benchmark; empty if nothing is.
+        warning: what is unlike the real benchmark; empty if nothing is.
         settings: of the submission; `--resume` insists on the same ones.
         out: folder to write; made, with its parents, by `run`.
-        resume: whether to go on with the submission in `out`, which is refused else.
+        resume: whether to go on with a submission in `out`, which is refused otherwise.
     """
 
     BENCHMARK: str
@@ -49,7 +49,6 @@ class Submission(abc.ABC):
 
     def __init__(
         self,
-        *,
         files: Sequence[Path],
         shapes: Mapping[str, tuple[int, ...]],
         warning: str,
@@ -62,14 +61,9 @@ class Submission(abc.ABC):
         self.parts = out / f"{self.PART}s"
         self._warning = warning
         self._settings = settings
-        states = {path.name: path.stat() for path in files}
-        self._source = {
-            "path": str(files[0].parent),
-            "files": {
-                name: {"size": state.st_size, "mtime_ns": state.st_mtime_ns}
-                for name, state in states.items()
-            },
-        }
+        states = ((path.name, path.stat()) for path in files)
+        facts = {name: {"size": s.st_size, "mtime_ns": s.st_mtime_ns} for name, s in states}
+        self._source = {"path": str(files[0].parent), "files": facts}
         if out.exists() and not out.is_dir():
             raise ConfigError(f"--out takes a folder, and this is a file. Received: --out {out}")
         names = (_RECORD, self.parts.name, *self.BUNDLES)
@@ -94,8 +88,6 @@ class Submission(abc.ABC):
     ) -> list[Path]:
         """Denoises the parts that are not there yet; when all are, writes what is to be submitted.
 
-        Parts are kept as they are done.
-
         Args:
             denoise: is given the parts one by one, [H, W, 3] of `DTYPE`.
             settings: of `denoise`, JSON values by name: `--resume` insists on the same ones.
@@ -105,8 +97,7 @@ class Submission(abc.ABC):
             The files or folders to submit.
 
         Raises:
-            ConfigError: if the earlier work in `out` was begun with other settings, or `out` cannot
-                be written.
+            ConfigError: if `out` was begun with other settings, or cannot be written.
             DataError: if a part of the source cannot be read.
             ImageError: if a part cannot be denoised, or not to one that can be submitted.
         """
@@ -122,8 +113,7 @@ class Submission(abc.ABC):
             print(warning, file=sys.stderr, flush=True)
         missing = [name for name in self.shapes if not self._is_done(name)]
         if missing:
-            # The bundles are of parts that are about to be replaced.
-            with self._writing():
+            with self._writing():  # the bundles are of parts that are about to be replaced
                 for path in (self.out / bundle for bundle in self.BUNDLES):
                     if path.is_dir():
                         remove_folder(path)
@@ -158,8 +148,7 @@ class Submission(abc.ABC):
         speed = "" if mean is None else f", {mean:.3f} s per megapixel"
         plural = "s" * (len(self.shapes) != 1)
         print(f"{len(self.shapes)} {self.PART}{plural} denoised{speed}. To be submitted:")
-        for path in bundles:
-            print(f"  {path}")
+        print(*(f"  {path}" for path in bundles), sep="\n")
         return bundles
 
     @abc.abstractmethod
@@ -234,11 +223,10 @@ class Submission(abc.ABC):
         return self.parts / f"{name}{self.SUFFIX}"
 
     def _is_done(self, name: str) -> bool:
-        try:
+        with contextlib.suppress(DataError):
             self.load(name)
-        except DataError:
-            return False
-        return True
+            return True
+        return False
 
     def _denoise(self, denoise: Denoise, name: str, noisy: np.ndarray) -> np.ndarray:
         part = f"{self.PART} {name}"
