@@ -31,8 +31,7 @@ class BlindSpotUNet(EncoderDecoder):
         mask_cell: int, c ≥ 2: side of the cells of a blind pass, which masks 1/c² of the pixels.
             Default 4.
         channels: int, channels of the picture. Default 3.
-        **kwargs: of `keras.Model`. With a mixed `dtype` policy the last convolution and the
-            output stay float32.
+        **kwargs: of `keras.Model`.
 
     Input and output: as `EncoderDecoder` has them.
 
@@ -48,12 +47,7 @@ class BlindSpotUNet(EncoderDecoder):
     blindness = "masked"
 
     def __init__(
-        self,
-        filters: int = 32,
-        depth: int = 3,
-        mask_cell: int = 4,
-        channels: int = 3,
-        **kwargs,
+        self, filters: int = 32, depth: int = 3, mask_cell: int = 4, channels: int = 3, **kwargs
     ):
         super().__init__(filters, depth, channels, **kwargs)
         if mask_cell < 2:
@@ -66,21 +60,14 @@ class BlindSpotUNet(EncoderDecoder):
         *widths, bottom = self.widths
         self.encoder = [block(width, f"encoder{level}") for level, width in enumerate(widths)]
         self.bottom = block(bottom, "bottom")
-        self.doublings = [
-            self._convolution(width, f"up{level}") for level, width in enumerate(widths)
-        ]
+        self.doublings = [self._convolution(w, f"up{level}") for level, w in enumerate(widths)]
         self.decoder = [block(width, f"decoder{level}") for level, width in enumerate(widths)]
         self.head = pointwise(channels, None, name="head", dtype="float32")
         self.build((None, None, None, channels))
 
     def _convolution(self, width: int, name: str) -> Convolution:
         return Convolution(
-            width,
-            3,
-            activation="relu",
-            kernel_initializer=HE,
-            dtype=self.dtype_policy,
-            name=name,
+            width, 3, activation="relu", kernel_initializer=HE, dtype=self.dtype_policy, name=name
         )
 
     def build(self, input_shape):  # noqa: D102
@@ -119,15 +106,7 @@ class BlindSpotUNet(EncoderDecoder):
         return self.head(x)
 
     def blind_pass(self, inputs: Tensor, random: Any) -> tuple[Tensor, Tensor]:
-        """Runs the network on masked pictures.
-
-        Args:
-            inputs: float32 [N, H, W, channels], normalised.
-            random: gives `random.integers(shape, high)`: int32 in [0, high).
-
-        Returns:
-            Its output, and where that is blind: float32 [N, H, W, 1], 1 at masked pixels, else 0.
-        """
+        """Runs the network on masked pictures; it is blind at masked pixels."""
         cell = self.mask_cell
         n, height, width, _ = ops.shape(inputs)
         shape, count = (n, height // cell, width // cell), cell * cell

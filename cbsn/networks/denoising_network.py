@@ -16,8 +16,7 @@ class DenoisingNetwork(keras.Model):
     `random.integers(shape, high)`, as `cbsn.objectives.objective.Objective` says.
 
     Args:
-        filters: int, number of channels inside.
-        channels: int, channels of the picture.
+        filters, channels: ints, channels inside, and of the picture.
         **kwargs: of `keras.Model`.
     """
 
@@ -48,11 +47,7 @@ class DenoisingNetwork(keras.Model):
         return -(-self.receptive_field_radius // self.grid) * self.grid
 
     def check_padding(self, padding: str) -> None:
-        """Refuses "valid" padding of a network that is not local.
-
-        Raises:
-            ValueError: as said.
-        """
+        """Raises a ValueError for "valid" padding of a network that is not local."""
         if padding == "valid" and not self.is_local:
             raise ValueError(
                 "Every output of this network depends on all of the input, so that no tile has an "

@@ -46,18 +46,15 @@ class EncoderDecoder(DenoisingNetwork):
         return [self.filters * 2**level for level in range(self.depth + 1)]
 
     @property
-    def grid(self) -> int:
-        """As `DenoisingNetwork` has it: so tiles are halved as the whole picture is."""
-        return 2**self.depth
+    def grid(self) -> int:  # noqa: D102
+        return 2**self.depth  # so that tiles are halved as the whole picture is
 
     @property
-    def size_multiple(self) -> int:
-        """As `DenoisingNetwork` has it."""
+    def size_multiple(self) -> int:  # noqa: D102
         return self.grid
 
     @property
-    def receptive_field_radius(self) -> int:
-        """As `DenoisingNetwork` has it."""
+    def receptive_field_radius(self) -> int:  # noqa: D102
         at_ends, at_bottom, between = self.reaches()
         radius = 0
         for place in range(self.grid):
@@ -74,9 +71,8 @@ class EncoderDecoder(DenoisingNetwork):
     def reaches(self) -> tuple[int, int, int]:
         """How far convolutions reach, in pixels of their resolution.
 
-        Returns:
-            Of a block of the encoder, and of one of the decoder; of the block at the lowest
-            resolution; of what comes before a doubling.
+        Those of a block of the encoder or decoder; of the block at the lowest resolution; of what
+        comes before a doubling.
         """
         raise NotImplementedError
 

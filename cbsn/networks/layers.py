@@ -26,17 +26,18 @@ def crop(x: Tensor, margin: int) -> Tensor:
     return x[:, margin:-margin, margin:-margin] if margin else x
 
 
-def _scaled(scale: float, distribution: str) -> dict[str, Any]:
+def scaled(scale: float, distribution: str) -> dict[str, Any]:
+    """An initialiser whose variance is `scale` / fan in."""
     # Not an initialiser, but what Keras makes one of: layers that shared one would start equal.
     config = {"scale": scale, "mode": "fan_in", "distribution": distribution}
     return {"class_name": "VarianceScaling", "config": config}
 
 
-HE = _scaled(2.0, "truncated_normal")
-HE_UNTRUNCATED = _scaled(2.0, "untruncated_normal")
+HE = scaled(2.0, "truncated_normal")
+HE_UNTRUNCATED = scaled(2.0, "untruncated_normal")
 """C-BSN's initialisers: normal, of standard deviation sqrt(2 / fan in)."""
 
-FAN_IN_UNIFORM = _scaled(1 / 3, "uniform")
+FAN_IN_UNIFORM = scaled(1 / 3, "uniform")
 """That of PyTorch's convolutions: uniform in ±1 / sqrt(fan in)."""
 
 
@@ -93,12 +94,10 @@ class ConditionalMaskedConv2D(Convolution):
     depend on the input pixel at its own place; with `blind=False` the same kernel is used whole.
 
     Args:
-        filters: int, number of output channels.
-        kernel_size: odd int, side of the kernel.
-        **kwargs: of `keras.layers.Conv2D`. Defaults: ReLU, normal initialiser of standard
-            deviation sqrt(2 / fan in).
+        filters, kernel_size, **kwargs: as of `Convolution`; by default with ReLU and
+            `HE_UNTRUNCATED`.
 
-    Input: [N, H, W, C_in]. Output: [N, H, W, filters], or smaller (see `Convolution`).
+    Input and output: as `Convolution` has them.
     """
 
     def __init__(self, filters: int, kernel_size: int | tuple[int, int], **kwargs):
@@ -110,9 +109,8 @@ class ConditionalMaskedConv2D(Convolution):
                 f"A masked kernel needs a centre, so its size must be odd. "
                 f"Received: kernel_size={kernel_size}"
             )
-        mask = np.ones((*self.kernel_size, 1, 1), "float32")
-        mask[self.kernel_size[0] // 2, self.kernel_size[1] // 2] = 0.0
-        self._mask = mask
+        self._mask = np.ones((*self.kernel_size, 1, 1), "float32")
+        self._mask[self.kernel_size[0] // 2, self.kernel_size[1] // 2] = 0.0
 
     def call(self, inputs: Tensor, blind: bool = True, padding: str = "same") -> Tensor:
         """Convolves; `blind` is a Python bool, so each setting is a graph of its own."""
@@ -145,19 +143,12 @@ class DilatedModule(keras.layers.Layer):
     """Heights and widths of the phases must be multiples of this."""
 
     def __init__(
-        self,
-        filters: int,
-        activation: str | None = "relu",
-        kernel_initializer: Any = HE,
-        **kwargs,
+        self, filters: int, activation: str | None = "relu", kernel_initializer: Any = HE, **kwargs
     ):
         super().__init__(**kwargs)
-        self._config = {
-            "filters": filters,
-            "activation": activation,
-            "kernel_initializer": kernel_initializer,
-        }
-        common = {"kernel_initializer": kernel_initializer, "dtype": self.dtype_policy}
+        initializer = {"kernel_initializer": kernel_initializer}
+        self._config = {"filters": filters, "activation": activation, **initializer}
+        common = {**initializer, "dtype": self.dtype_policy}
         self.spatial = Convolution(filters, 3, activation="relu", name="spatial", **common)
         self.pointwise = pointwise(filters, activation, name="pointwise", **common)
 
@@ -167,11 +158,7 @@ class DilatedModule(keras.layers.Layer):
         self.built = True
 
     def call(
-        self,
-        inputs: Tensor,
-        inside: Tensor | None = None,
-        padding: str = "same",
-        dilation: int = 1,
+        self, inputs: Tensor, inside: Tensor | None = None, padding: str = "same", dilation: int = 1
     ) -> Tensor:
         """Adds the module's residual to its input."""
         residual = self.pointwise(self.spatial(inputs, padding=padding, dilation=dilation))
@@ -291,24 +278,17 @@ class DilatedBranch(keras.layers.Layer):
 
 
 def dilates_natively() -> bool:
-    """Whether dilated convolutions are computed as such, and not in polyphase form.
-
-    They are on a GPU: on an H200 a training step of C-BSN is 1.27 times as fast.
-    """
+    """Whether dilated convolutions are computed as such, and not in polyphase form."""
+    # On an H200 a training step of C-BSN is 1.27 times as fast.
     return keras.backend.backend() == "tensorflow" and has_gpu()
 
 
 def to_phases(x: Tensor, dilation: int, multiple: int) -> tuple[Tensor, Tensor | None]:
     """Splits a feature map into the phases that a dilated convolution keeps apart.
 
-    Args:
-        x: [N, H, W, C].
-        dilation: int, d.
-        multiple: int, a multiple of d; `x` is padded with zeros to multiples of it.
-
-    Returns:
-        The phases [d²·N, H/d, W/d, C], and a mask [d²·N, H/d, W/d, 1] that is 1 inside `x` and 0
-        in the padding; None where nothing is padded.
+    With d the dilation, [N, H, W, C] becomes [d²·N, H/d, W/d, C]. It is padded with zeros to
+    multiples of `multiple`, itself one of d; a mask [d²·N, H/d, W/d, 1] is 1 inside `x` and 0 in
+    the padding, and None where nothing is padded.
     """
     height, width = ops.shape(x)[1:3]
     known = isinstance(height, int) and isinstance(width, int)

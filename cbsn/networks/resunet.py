@@ -6,16 +6,13 @@ import keras
 from keras import ops
 
 from cbsn.networks.encoder_decoder import EncoderDecoder, halve
-from cbsn.networks.layers import HE, Convolution, pointwise
+from cbsn.networks.layers import HE, Convolution, pointwise, scaled
 from cbsn.sampling import depth_to_space
 
 Tensor = Any
 
-_FIRST_NOISE = {
-    "class_name": "VarianceScaling",
-    "config": {"scale": 0.01, "mode": "fan_in", "distribution": "truncated_normal"},
-}
-"""So that a fresh network returns nearly what it is given."""
+# So that a fresh network returns nearly what it is given.
+_FIRST_NOISE = scaled(0.01, "truncated_normal")
 
 
 @keras.saving.register_keras_serializable(package="cbsn")
@@ -36,8 +33,7 @@ class ResidualAttentionUNet(EncoderDecoder):
             channels than the features; 0 for no squeeze-and-excitation, which makes the network
             local. Default 8.
         channels: int, channels of the picture. Default 3.
-        **kwargs: of `keras.Model`. With a mixed `dtype` policy the last convolution and the
-            output stay float32.
+        **kwargs: of `keras.Model`.
 
     Input and output: as `EncoderDecoder` has them.
 
@@ -51,12 +47,7 @@ class ResidualAttentionUNet(EncoderDecoder):
     """
 
     def __init__(
-        self,
-        filters: int = 32,
-        depth: int = 3,
-        reduction: int = 8,
-        channels: int = 3,
-        **kwargs,
+        self, filters: int = 32, depth: int = 3, reduction: int = 8, channels: int = 3, **kwargs
     ):
         super().__init__(filters, depth, channels, **kwargs)
         if reduction < 0:
@@ -106,9 +97,8 @@ class ResidualAttentionUNet(EncoderDecoder):
         return 2, 2, 0
 
     @property
-    def receptive_field_radius(self) -> int:
-        """As `DenoisingNetwork` has it, but for the means."""
-        return super().receptive_field_radius + 1  # the head's
+    def receptive_field_radius(self) -> int:  # noqa: D102
+        return super().receptive_field_radius + 1  # the head's; but for the means
 
     def transform(self, inputs: Tensor) -> Tensor:  # noqa: D102
         x, skips = inputs, []
@@ -138,10 +128,9 @@ class _ResidualBlock(keras.layers.Layer):
         self.shortcut = pointwise(filters, None, name="shortcut", dtype=self.dtype_policy)
         self.squeeze = self.excite = None
         if reduction:
-            common = {"dtype": self.dtype_policy}
-            hidden = max(1, filters // reduction)
-            self.squeeze = keras.layers.Dense(hidden, "relu", name="squeeze", **common)
-            self.excite = keras.layers.Dense(filters, "sigmoid", name="excite", **common)
+            dtype, hidden = self.dtype_policy, max(1, filters // reduction)
+            self.squeeze = keras.layers.Dense(hidden, "relu", name="squeeze", dtype=dtype)
+            self.excite = keras.layers.Dense(filters, "sigmoid", name="excite", dtype=dtype)
 
     def build(self, input_shape):
         features = (*input_shape[:-1], self.first.filters)

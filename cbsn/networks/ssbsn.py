@@ -12,11 +12,8 @@ from cbsn.sampling import batch_to_space, space_to_batch
 
 Tensor = Any
 
-KEPT = 2**25
-"""So many attention weights may be kept for the gradient; where there are more, none are."""
-
-CHUNK = 2**23
-"""How many of them are then held at a time, about."""
+KEPT = 2**25  # attention weights that are kept for the gradient; where there are more, none are
+CHUNK = 2**23  # about how many of them are then held at a time
 
 
 @keras.saving.register_keras_serializable(package="cbsn")
@@ -77,13 +74,8 @@ class SelfSimilarityAttention(keras.layers.Layer):
 def normalise(x: Tensor, inside: Tensor | None, phases: int) -> Tensor:
     """Normalises each sample over all of its pixels and channels to mean 0 and variance 1.
 
-    Args:
-        x: [phases·N, h, w, C], 0 where `inside` is.
-        inside: [phases·N, h, w, 1], 1 or 0; None for 1 everywhere.
-        phases: int, entries of the batch that belong to one sample.
-
-    Returns:
-        As `x`, and 0 where it was; of `x`'s dtype, computed in float32.
+    A sample has `phases` entries of the batch [phases·N, h, w, C]. That is 0, and stays so, where
+    `inside`, [phases·N, h, w, 1] or None for 1 everywhere, is. It is computed in float32.
     """
     _, height, width, channels = ops.shape(x)
     samples = ops.cast(ops.reshape(x, (phases, -1, height, width, channels)), "float32")
@@ -115,12 +107,7 @@ def unit_length(x: Tensor) -> Tensor:
 def attend(queries: Tensor, values: Tensor) -> Tensor:
     """Attention of tokens among themselves, some queries at a time.
 
-    Args:
-        queries: [P, T, E], queries and keys in one.
-        values: [P, T, C].
-
-    Returns:
-        [P, T, C].
+    Of queries and keys in one [P, T, E] and values [P, T, C] it makes [P, T, C].
     """
     problems, tokens, width = ops.shape(queries)
     if isinstance(tokens, int) and tokens == 1:
@@ -206,8 +193,7 @@ class SelfSimilarityBlindSpotNetwork(TwoBranchNetwork):
         scale: int, f: each of the d² phases of a branch of dilation d is split into f² sub-grids,
             whose pixels attend to each other. Default 2.
         channels: int, channels of the picture. Default 3.
-        **kwargs: of `keras.Model`. With a mixed `dtype` policy the last convolution and the
-            output stay float32.
+        **kwargs: of `keras.Model`.
 
     Input and output: as `TwoBranchNetwork` has them; values from 0 to 255. `blind` changes
     nothing.
@@ -263,8 +249,4 @@ class SelfSimilarityBlindSpotNetwork(TwoBranchNetwork):
         return self.num_attention == 0
 
     def get_config(self):  # noqa: D102
-        return {
-            **super().get_config(),
-            "num_attention": self.num_attention,
-            "scale": self.scale,
-        }
+        return {**super().get_config(), "num_attention": self.num_attention, "scale": self.scale}

@@ -93,13 +93,12 @@ class TwoBranchNetwork(DenoisingNetwork):
         self.build((None, None, None, channels))
 
     @property
-    def receptive_field_radius(self) -> int:
-        """As `DenoisingNetwork` has it, but for attention."""
+    def receptive_field_radius(self) -> int:  # noqa: D102
+        # But for attention.
         return max(branch.radius for branch in self.branches)
 
     @property
-    def size_multiple(self) -> int:
-        """As `DenoisingNetwork` has it."""
+    def size_multiple(self) -> int:  # noqa: D102
         return math.lcm(*(branch.size_multiple for branch in self.branches))
 
     def build(self, input_shape):  # noqa: D102
@@ -147,8 +146,7 @@ class DilatedBlindSpotNetwork(TwoBranchNetwork):
         num_modules: int, dilated modules in each branch. Default 9. With both defaults the
             network has 98 variables and 3,656,131 parameters.
         channels: int, channels of the picture. Default 3.
-        **kwargs: of `keras.Model`. With a mixed `dtype` policy the last convolution and the
-            output stay float32.
+        **kwargs: of `keras.Model`.
 
     Input and output: as `TwoBranchNetwork` has them; values from 0 to 255. `blind` changes
     nothing.
@@ -191,8 +189,7 @@ class ConditionalBlindSpotNetwork(TwoBranchNetwork):
         num_modules: int, dilated modules in each branch. Default 9. With both defaults the
             network has 98 variables and 3,656,131 parameters.
         channels: int, channels of the picture. Default 3.
-        **kwargs: of `keras.Model`. With a mixed `dtype` policy the last convolution and the
-            output stay float32.
+        **kwargs: of `keras.Model`.
 
     Input and output: as `TwoBranchNetwork` has them.
 
