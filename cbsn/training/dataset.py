@@ -43,7 +43,7 @@ def open_records(options: DataOptions, *, convert: bool = True) -> PatchRecords 
             opened.append(_open(name, options.source, options.white, convert))
         except OSError as error:
             raise DataError(f"{name} cannot be read: {error}") from error
-    return PairedRecords(*opened) if options.second_shots else opened[0]
+    return PairedRecords(opened[0], opened[1]) if options.second_shots else opened[0]
 
 
 def _open(dataset: str, source: Path, white: float | None, convert: bool) -> PatchRecords:
@@ -74,8 +74,16 @@ def _open(dataset: str, source: Path, white: float | None, convert: bool) -> Pat
         if manifest is None or manifest.kind != "folder":
             advice = "What white is in them is known: omit --white."
         else:
-            command = ("python", "prepare_dataset.py", "--dataset", manifest.root, "--out", path)
-            command = shlex.join([*map(str, command), "--white", f"{white}", "--force"])
+            flags = (
+                "--dataset",
+                manifest.root,
+                "--out",
+                str(path),
+                "--white",
+                f"{white}",
+                "--force",
+            )
+            command = shlex.join(("python", "prepare_dataset.py", *flags))
             advice = f"Prepare them anew with `{command}`, or omit --white."
         raise ConfigError(
             f"The patches of {path} were prepared with another white. {advice} "

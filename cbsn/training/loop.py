@@ -250,7 +250,7 @@ class TrainingLoop:
                 self._reporter.flush()
 
     def _save_model(self, name: str, step: int) -> None:
-        facts = {"step": step}
+        facts: dict[str, float] = {"step": step}
         if np.isfinite(best := float(self._checkpoints.best_psnr)):
             facts["best_validation_psnr"] = round(best, 4)
         save_model(self._folder / name, self._trainer.recipe, self._trainer.model, facts)
@@ -313,8 +313,10 @@ def validate(
     Returns:
         The mean PSNR in dB, and (noisy, denoised, clean) of the first ones; None if stopped.
     """
-    values, triples = [], []
+    values: list[float] = []
+    triples: list[tuple[np.ndarray, ...]] = []
     for noisy, clean in pairs:
+        assert noisy is not None and clean is not None
         if stop():
             return None
         denoised = denoise(noisy, white=value_range(noisy.dtype))

@@ -214,7 +214,7 @@ def resolve(recipe_name: str, changes: Changes, options: RunOptions, workers: Wo
         steps = epochs * math.ceil(len(records) / recipe.batch_size)
         recipe = customised(recipe_name, **{**changes, "max_steps": steps})
     channels = recipe.network_config["channels"]
-    augmentation = None
+    augmentation: PhotoAugmentation | OwnNoiseAugmentation | None = None
     if recipe.augmentation != "none":
         augmentation = PhotoAugmentation(measure_own(records, channels), recipe.patch_size)
     elif options.own_noise:
@@ -291,8 +291,10 @@ def _run(settings: Settings, trainer: Trainer, pipeline: PatchPipeline, workers:
                 open_run(folder, {**settings.recipe.to_dict(), **facts}, resume=options.resume)
                 _print_settings(settings, trainer, workers)
             if options.teacher:
+                records = settings.records
+                assert isinstance(records, PatchRecords)  # as there are no second shots then
                 taught = teach(
-                    settings.records,
+                    records,
                     options.teacher,
                     folder / TARGETS,
                     precision=options.precision,

@@ -3,7 +3,7 @@
 import contextlib
 import itertools
 import random as python_random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import keras
@@ -313,7 +313,7 @@ class Trainer:
 
     def _backward(
         self, batch: Tensor, first: Tensor, batch_size: int, variables: list[tf.Variable]
-    ) -> tuple[dict[str, Tensor], list[Tensor]]:
+    ) -> tuple[Mapping[str, Tensor], list[Tensor]]:
         """The loss terms and gradients of some rows, from `first` on, of the global batch."""
         x = self._normalization.batch(_unit(batch))
         random = self._random(first, batch.shape[0], batch_size)
