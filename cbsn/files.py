@@ -23,16 +23,13 @@ except ImportError:  # Windows
 _TEMPORARY = re.compile(r"\..*\.[0-9a-f]{8}(\.[^.]+)?", re.DOTALL)
 _OLD = ".old"
 
-_LONGEST = 255
-"""Bytes that Linux, macOS and Windows allow for a file name."""
+_LONGEST = 255  # bytes that Linux, macOS and Windows allow for a file name
+CHECKSUMS = "SHA256SUMS"
+_MOST_CHECKSUMS = 1 << 20  # bytes: ours have a few lines
 
 
 def expanded(path: str | os.PathLike) -> Path:
-    """Replaces a leading `~` or `~user` by the home folder.
-
-    Raises:
-        ConfigError: there is no such user, or the path is empty.
-    """
+    """Replaces a leading `~` or `~user` by the home folder; ConfigError if the path is empty."""
     if not os.fspath(path):
         raise ConfigError("A path is empty. Write . for the current folder.")
     try:
@@ -47,8 +44,8 @@ def expanded(path: str | os.PathLike) -> Path:
 def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     """Yields a temporary path, with the same folder and suffix, that becomes `path` at the end.
 
-    The file is flushed to disk before it is renamed, so after a crash `path` holds either the old
-    content or the new, never a part. If the block raises, the temporary file is removed.
+    The file is flushed to disk first, so even after a crash `path` holds the old content or the
+    new, never a part. If the block raises, the temporary file is removed.
     """
     path = Path(path)
     temporary = _temporary(path, path.stem, path.suffix)
@@ -143,12 +140,7 @@ def write_json(path: str | os.PathLike, value: object) -> None:
 
 
 def read_small(path: Path, largest: int) -> bytes:
-    """Reads a file that should have at most `largest` bytes.
-
-    Raises:
-        OSError: it cannot be read, or is no file.
-        ValueError: it is larger.
-    """
+    """Reads a file that should have at most `largest` bytes; ValueError if it has more."""
     with _open(path) as file:
         content = file.read(largest + 1)
     if len(content) > largest:
@@ -160,12 +152,6 @@ def _open(path: Path) -> BinaryIO:
     if not path.is_file():  # a pipe would be waited for
         raise FileNotFoundError(errno.ENOENT, "no such file", str(path))
     return path.open("rb")
-
-
-CHECKSUMS = "SHA256SUMS"
-
-_LARGEST = 1 << 20
-"""Bytes of such a file: ours have a few lines."""
 
 
 def write_checksums(folder: Path) -> None:
@@ -181,7 +167,7 @@ def verify_checksums(folder: Path, required: Iterable[str] = ()) -> None:
         ModelError: a file is missing, or not the one that was written.
     """
     try:
-        lines = read_small(folder / CHECKSUMS, _LARGEST).decode().splitlines()
+        lines = read_small(folder / CHECKSUMS, _MOST_CHECKSUMS).decode().splitlines()
         entries = [line.split(maxsplit=1) for line in lines]
         for expected, name in entries:
             if Path(name).name != name:

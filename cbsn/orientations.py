@@ -8,15 +8,10 @@ NUM_ORIENTATIONS = 8
 
 
 def orient(patch: np.ndarray, orientation: int) -> np.ndarray:
-    """Returns a patch in one of its eight orientations, as a view.
+    """Returns a patch [H, W, C] in one of its eight orientations, as a view.
 
-    Args:
-        patch: [H, W, C], any dtype.
-        orientation: int in [0, 8): `orientation` mod 4 quarter turns (counter-clockwise), then
-            a left-right flip where it is 4 or more.
-
-    Returns:
-        [H, W, C] or [W, H, C].
+    These are `orientation` mod 4 quarter turns (counter-clockwise), then a left-right flip where it
+    is 4 or more.
     """
     transposes, reverses_rows, reverses_columns = orientation_steps(orientation)
     if transposes:

@@ -19,11 +19,7 @@ _BITS = {float(2**bits - 1): bits for bits in range(2, 16, 2)}
 
 
 def value_range(dtype: DTypeLike) -> float:
-    """Returns the white level of pictures of a dtype: 255, 65535, or 1 for floats.
-
-    Raises:
-        TypeError: for any other dtype.
-    """
+    """Returns the white level of pictures of a dtype: 255, 65535, or 1 for floats."""
     dtype = np.dtype(dtype)
     if dtype in (np.uint8, np.uint16):
         return float(np.iinfo(dtype).max)
@@ -75,8 +71,7 @@ class ValueRange:
     16, and floats in any unit; so the range is not that of the dtype alone.
 
     Args:
-        black: the value that a network sees as 0.
-        white: above `black`, the value that it sees as 1.
+        black, white: the values that a network sees as 0 and as 1.
         source: how it is known: `"dtype"`, `"values"`, `"file"` or `"user"`.
 
     Example:
@@ -98,8 +93,8 @@ class ValueRange:
         That of uint8 is 0 to 255. That of uint16 is 0 to the largest value of 2, 4, … 14 or 16
         bits, the fewest that hold all its values. That of floats is [0, 1] if they lie in it and
         reach beyond 1/4; else from 0, or their lowest value if that is negative, to their highest.
-        `white`, what the user says that white is, takes precedence over this; so does `stated`,
-        what the file says, unless a value is above it.
+        `white`, what the user says, takes precedence, and then `stated`, what the file says, unless
+        a value is above it.
 
         Raises:
             ImageError: the values are not finite or stand for missing ones, or integers are above
@@ -126,8 +121,7 @@ class ValueRange:
         if stated is not None and low >= 0 and high <= stated <= most and stated > 0:
             return cls(0.0, float(stated), "dtype" if stated == full else "file")
         if is_float:
-            in_unit = low >= -ROUNDING_ERROR and high <= 1 + ROUNDING_ERROR
-            if (in_unit and high > _DARK) or low == high == 0:
+            if (low >= -ROUNDING_ERROR and _DARK < high <= 1 + ROUNDING_ERROR) or low == high == 0:
                 return cls(0.0, 1.0)
             black = min(low, 0.0)
             return cls(black, high if high > black else black + 1, "values")
@@ -141,17 +135,13 @@ class ValueRange:
     def cut(pixels: np.ndarray, white: float) -> int:
         """Cuts values off that no brightness up to `white` explains, in place; returns how many.
 
-        Of integers these are all above; of floats those that noise does not reach, as it may lie
-        beyond black and white.
-
         Raises:
             ImageError: they are more than faulty pixels can be.
         """
+        # The noise of floats may lie beyond black and white.
         low, high = (-white / 2, white * 3 / 2) if pixels.dtype.kind == "f" else (0, white)
-        count = sum(
-            int(np.count_nonzero((pixels[rows] < low) | (pixels[rows] > high)))
-            for rows in row_blocks(pixels)
-        )
+        blocks = (pixels[rows] for rows in row_blocks(pixels))
+        count = sum(int(np.count_nonzero((block < low) | (block > high))) for block in blocks)
         if count > _FEW * pixels.size:
             raise ImageError(
                 f"has values from {pixels.min():g} to {pixels.max():g}, of which "
@@ -162,22 +152,19 @@ class ValueRange:
         return count
 
     def few_decide(self, pixels: np.ndarray) -> tuple[int, float] | None:
-        """Says whether white is what it is for a few values only, as faulty pixels have.
+        """How few values decide what white is, as faulty pixels do, and what it is without them.
 
-        It returns how many there are above a quarter of the range, and what white would be
-        without them; None if they are not few.
+        They are those above a quarter of the range; None if they are not few.
         """
         if pixels.dtype == np.uint8:
             return None
         limit = self.black + (self.white - self.black) / 4
-        count = sum(int(np.count_nonzero(pixels[rows] > limit)) for rows in row_blocks(pixels))
+        blocks = [pixels[rows] for rows in row_blocks(pixels)]
+        count = sum(int(np.count_nonzero(block > limit)) for block in blocks)
         if not 0 < count < _FEW * pixels.size:
             return None
         low = pixels.min()
-        largest = max(
-            pixels[rows].max(where=pixels[rows] <= limit, initial=low)
-            for rows in row_blocks(pixels)
-        )
+        largest = max(block.max(where=block <= limit, initial=low) for block in blocks)
         if pixels.dtype.kind == "u":
             return count, ValueRange.of(largest.reshape(1, 1, 1)).white
         return count, float(largest)

@@ -27,18 +27,11 @@ from cbsn.files import is_folder_in_use
 from data_prep.shards import Chunk, ChunkResult, shard_files, write_chunk
 from data_prep.sources import RawData
 
-LOCK_NAME = ".preparing.lock"
-"""A file in a prepared folder, held by the one process that writes there."""
-
-CHUNK_FILES = 16
-CHUNK_BYTES = 2**29
-"""A chunk takes this many files, or fewer that are this large together."""
-
+LOCK_NAME = ".preparing.lock"  # in a prepared folder, held by the one process that writes there
+CHUNK_FILES, CHUNK_BYTES = 16, 2**29  # a chunk is full when it has either
 _SEED = 0
 _NOT_BEGUN = -1
-
-_places: MutableSequence[int] = []
-"""In a worker: at which file each chunk is."""
+_places: MutableSequence[int] = []  # in a worker: at which file each chunk is
 
 
 @contextlib.contextmanager
@@ -60,11 +53,8 @@ def alone(out: Path) -> Iterator[None]:
 def keep_done(wanted: Manifest, raw: RawData, out: Path, anew: str) -> Manifest:
     """Returns the data set in `out` without the chunks that are incomplete or whose files changed.
 
-    It has the parameters of `wanted`, which has no entries yet.
-
-    Raises:
-        ConfigError: `out` holds another data set; `anew` is the command that replaces it.
-        DataError: its manifest is damaged.
+    It has the parameters of `wanted`, which has no entries yet. If `out` holds another data set,
+    a ConfigError names `anew`, the command that replaces it.
     """
     if not (out / MANIFEST_NAME).exists():
         return wanted
@@ -90,11 +80,9 @@ def keep_done(wanted: Manifest, raw: RawData, out: Path, anew: str) -> Manifest:
     present = raw.names()
     sizes = {path.name: path.stat().st_size for path in shard_files(out)}
     dropped = {s.chunk for s in old.shards if sizes.get(s.name) != s.bytes}
-    for source in old.sources:
-        # Versions that did not tell took 16 bits and floats to use their whole range.
-        is_known = source.dtype or old.dtype == "uint8"
-        if not (is_known and _is_unchanged(source, present)):
-            dropped.add(source.chunk)
+    dropped |= {s.chunk for s in old.sources if not _is_unchanged(s, present)}
+    if old.dtype != "uint8":  # versions that did not tell took the whole range
+        dropped |= {s.chunk for s in old.sources if not s.dtype}
     return dataclasses.replace(
         wanted,
         sources=tuple(s for s in old.sources if s.chunk not in dropped),
@@ -118,7 +106,7 @@ def is_of(old: Manifest, raw: RawData) -> bool:
         return False
     names = {*(each.path for each in old.sources), *(each.path for each in old.failed)}
     missing = [Path(old.root, name) for name in names - present.keys()]
-    return not any(os.path.exists(path) for path in missing)  # noqa: PTH110
+    return not any(map(os.path.exists, missing))
 
 
 def _is_unchanged(source: Source, present: Mapping[str, Path]) -> bool:
@@ -131,28 +119,30 @@ def _is_unchanged(source: Source, present: Mapping[str, Path]) -> bool:
 def convert_rest(
     done: Manifest, raw: RawData, out: Path, workers: int | None
 ) -> tuple[Manifest, list[str]]:
-    """Converts what is not done; the manifest in `out` follows, and at last old shards go.
+    """Converts what is not done, in this process if `workers` is None; at last old shards go.
 
-    It does so in this process if `workers` is None. Returns the new manifest, and what the user
-    should know.
+    Returns the new manifest, which is in `out` all along, and what the user should know.
     """
     names = {source.path for source in done.sources}
     rest = [path for path in raw.files if raw.name(path) not in names]
     # A chunk number above all in the folder: no shard in use is ever overwritten.
     first = max(shard_files(out).values(), default=-1) + 1
-    chunks = [
-        Chunk(
-            n, dataclasses.replace(raw, files=files), out, done.patch_size, done.stride, done.offset
-        )
-        for n, files in enumerate(_split(rest), first)
-    ]
+    grid = done.patch_size, done.stride, done.offset
+    parts = [dataclasses.replace(raw, files=files) for files in _split(rest)]
+    chunks = [Chunk(number, part, out, *grid) for number, part in enumerate(parts, first)]
     manifest, next_save = done, 0.0
     progress = tqdm(total=len(raw.files), initial=len(names), desc="Preparing", unit="image")
     results = _run_chunks(chunks, workers) if workers else (write_chunk(each) for each in chunks)
     with progress, contextlib.closing(results):
         try:
             for result in results:
-                manifest = _add(manifest, result)
+                # Sorted, as chunks end in any order, and training with one seed needs one order.
+                manifest = dataclasses.replace(
+                    manifest,
+                    sources=tuple(sorted(manifest.sources + result.sources, key=lambda s: s.path)),
+                    shards=tuple(sorted(manifest.shards + result.shards, key=lambda s: s.name)),
+                    failed=tuple(sorted(manifest.failed + result.failed, key=lambda f: f.path)),
+                )
                 progress.update(len(result.sources) + len(result.failed))
                 # The manifest of a large data set takes a while: a tenth of the time at most.
                 started = time.perf_counter()
@@ -174,16 +164,6 @@ def convert_rest(
     for path in surplus:
         path.unlink()
     return manifest, []
-
-
-def _add(manifest: Manifest, result: ChunkResult) -> Manifest:
-    # Sorted, as chunks end in any order, and training with one seed counts on one order.
-    return dataclasses.replace(
-        manifest,
-        sources=tuple(sorted(manifest.sources + result.sources, key=lambda s: s.path)),
-        shards=tuple(sorted(manifest.shards + result.shards, key=lambda s: s.name)),
-        failed=tuple(sorted(manifest.failed + result.failed, key=lambda f: f.path)),
-    )
 
 
 def _is_written(manifest: Manifest, out: Path) -> bool:
@@ -211,8 +191,7 @@ def _run_chunks(chunks: Sequence[Chunk], workers: int) -> Generator[ChunkResult,
 
     A damaged file may make a decoder end its process. All chunks that were being converted then
     are converted again, one by one; if that process ends as well, the file that it was reading is
-    a failed one, and its chunk is converted without it. DataError if processes end that were not
-    reading a picture.
+    a failed one, and its chunk is converted without it.
     """
     while chunks:
         lost = yield from _run_pool(chunks, workers)

@@ -16,13 +16,9 @@ from data_prep.convert import alone, convert_rest, is_of, keep_done
 from data_prep.shards import is_too_small
 from data_prep.sources import RawData, find_raw
 
-DATASET_FOLDER = Path("dataset")
-"""Where raw data sets are looked for and prepared ones written, unless told otherwise."""
-
+DATASET_FOLDER = Path("dataset")  # where raw data sets are looked for and prepared ones written
 _MOST_WORKERS = 1024
-_LONGEST_NAME = 200
-"""Bytes of a picture folder's name that its data set is called by."""
-
+_LONGEST_NAME = 200  # bytes of a picture folder's name that its data set is called by
 _REPORTED_SHARE = 0.005  # of the pixels, if they lie in no patch
 _REPORTED_RANGES = 8
 
@@ -38,9 +34,8 @@ class Report:
 
     def __str__(self) -> str:
         lines = [in_one_line(f"  {each.path}: {each.reason}") for each in self.failed]
-        return "\n".join(
-            [self.summary, *self.notes, *(["Not converted:", *lines] if lines else [])]
-        )
+        failed = ["Not converted:", *lines] if lines else []
+        return "\n".join([self.summary, *self.notes, *failed])
 
 
 def prepare(
@@ -57,28 +52,23 @@ def prepare(
 ) -> Report:
     """Cuts the pictures of a data set into patches and writes these as sharded TFRecord files.
 
-    Running it again keeps the chunks whose files are unchanged and converts only the rest: new
-    and changed files, those that failed, and the neighbours of removed ones. Interrupted, it
-    goes on where it stopped. What a training is reading stays until it is done. `SIDD_VAL` gives
-    folders of PNG pairs instead of records, and of the arguments only `source`, `out` and `force`
-    matter then.
+    Running it again, also after an interruption, converts only what is new or changed or failed,
+    and the neighbours of removed files. What a training is reading stays until it is done.
+    `SIDD_VAL` gives folders of PNG pairs, for which only `source`, `out` and `force` matter.
 
     Args:
         dataset: `SIDD`, `DND` or `SIDD_VAL` in any case, or a folder, glob or picture file.
         source: folder that holds SIDD or DND.
-        out: folder to write to, made with its parents. Default: `dataset/` and the data set's
-            name and patch size, such as `dataset/SIDD256` (`dataset/SIDD_VAL` for pairs); if
-            other pictures of that name are there, with a number that is the pictures' own.
+        out: folder to write to, made with its parents. Default: the data set's name and patch
+            size, such as `dataset/SIDD256` (`dataset/SIDD_VAL` for pairs); if other pictures of
+            that name are there, with a number that is the pictures' own.
         patch_size: height and width of a patch, in pixels. Smaller pictures are reflect-padded;
             to more than 256 pixels only those that are half as large at least.
         stride: distance of neighbouring patches, in pixels.
-        offset: distance of the first patch from the top and left edge, in pixels. Default: 10
-            for SIDD, 0 for all others.
-        white: what white is in the pictures of a folder, as for `read_picture`. Default: as each
-            of them shows it.
-        workers: number of processes; a picture that ends one of them is named, and the others go
-            on. A script that gives it needs the usual `if __name__ == "__main__":`. Default: none
-            but this one.
+        offset: distance of the first one from the edges. Default: 10 for SIDD, else 0.
+        white: what white is in a folder's pictures, as for `read_picture`. Default: as each shows.
+        workers: number of processes; a picture that ends one is named, and the others go on. A
+            script needs the usual `if __name__ == "__main__":` then. Default: none but this one.
         force: whether to convert everything, also into a folder that holds another data set.
 
     Raises:
@@ -119,9 +109,8 @@ def prepare(
         anew = " ".join(["python prepare_dataset.py", *given, "--force"])
         out = Path(out or _default_out(dataset, raw, patch_size))
         out.mkdir(parents=True, exist_ok=True)
-        offset = raw.offset if offset is None else offset
-        root = str(raw.root)
-        wanted = Manifest(raw.kind, root, patch_size, stride, offset, raw.dtype, white=white)
+        grid = patch_size, stride, raw.offset if offset is None else offset
+        wanted = Manifest(raw.kind, str(raw.root), *grid, raw.dtype, white=white)
         with alone(out):
             done = wanted if force else keep_done(wanted, raw, out, anew)
             manifest, notes = convert_rest(done, raw, out, workers)
@@ -140,11 +129,7 @@ def prepare(
 
 
 def prepared_folder(dataset: str | Path, patch_size: int = 256) -> Path:
-    """Returns where `prepare` puts the patches of a folder or glob of pictures by default.
-
-    Raises:
-        DataError: there are no pictures.
-    """
+    """Returns where `prepare` puts the patches of a folder or glob of pictures by default."""
     return _default_out(dataset, find_raw(dataset, DATASET_FOLDER), patch_size)
 
 
@@ -196,10 +181,8 @@ def _describe_ranges(manifest: Manifest) -> list[str]:
     groups: dict[str, list[Source]] = collections.defaultdict(list)
     for source in manifest.sources:
         if value_range := source.value_range:
-            text = str(value_range)
-            if value_range.is_of(source.dtype):
-                text = ""
-            elif manifest.white is None and source.dtype == "float32":
+            text = "" if value_range.is_of(source.dtype) else str(value_range)
+            if text and manifest.white is None and source.dtype == "float32":
                 text = "black and white at their lowest and highest value"
             groups[text].append(source)
     whole = groups.pop("", [])

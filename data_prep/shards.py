@@ -15,12 +15,8 @@ from cbsn.errors import ImageError
 from cbsn.value_range import to_unit
 from data_prep.sources import RawData
 
-SHARD_BYTES = 128 * 2**20
-"""About how large a shard may become."""
-
-PADDED_SIZE = 256
-"""Pictures of any size are padded to patches that are no larger."""
-
+SHARD_BYTES = 128 * 2**20  # about how large a shard may become
+PADDED_SIZE = 256  # pictures of any size are padded to patches that are no larger
 _OWN_NAME = re.compile(rf"\.?patches-(\d+)-\d+\b.*{re.escape(RECORD_SUFFIX)}")
 
 
@@ -49,9 +45,8 @@ def write_chunk(chunk: Chunk, reads: Callable[[int], None] = lambda index: None)
     """Cuts the pictures of a chunk into patches and writes these, shuffled, into shards.
 
     Only one picture is in memory at a time: its patches go to a temporary file without a name,
-    which is gone whenever the process ends, and from there, in random order, to the shards. The
-    order depends on the chunk's number and pictures alone. `reads` is told the place of each
-    picture before it is read, and their number at the end.
+    which is gone whenever the process ends, and from there, in random order, to the shards.
+    `reads` is told the place of each picture before it is read, and their number at the end.
     """
     sources, failed, total = [], [], 0
     size, stride, offset = chunk.patch_size, chunk.stride, chunk.offset
@@ -66,19 +61,19 @@ def write_chunk(chunk: Chunk, reads: Callable[[int], None] = lambda index: None)
             except Exception as error:  # one bad file must not end the others
                 failed.append(Failure(name, _reason(error, path)))
                 continue
-            count = 0
+            first = total
             for patch in cut(image, size, stride, offset):
                 spool.write(patch.tobytes())
-                count += 1
+                total += 1
             height, width = image.shape[:2]
             source = Source(
                 path=name,
                 size=stat.st_size,
                 mtime_ns=stat.st_mtime_ns,
-                patches=count,
+                patches=total - first,
                 padded=image.shape != stored.shape,
                 chunk=chunk.number,
-                first=total,
+                first=first,
                 dtype=str(stored.dtype),
                 black=value_range.black,
                 white=value_range.white,
@@ -86,7 +81,6 @@ def write_chunk(chunk: Chunk, reads: Callable[[int], None] = lambda index: None)
                 uncovered=uncovered(height, width, size, stride, offset),
             )
             sources.append(source)
-            total += count
         reads(len(chunk.raw.files))
         spool.flush()
         shards = _write_shards(spool, total, chunk) if total else ()
@@ -112,8 +106,7 @@ def _write_shards(spool: BinaryIO, patches: int, chunk: Chunk) -> tuple[Shard, .
         with RecordWriter(path) as writer:
             for index in indices:
                 writer.write(pool[index])
-        entry = Shard(path.name, writer.records, writer.bytes, writer.sha256, chunk.number)
-        shards.append(entry)
+        shards.append(Shard(path.name, writer.records, writer.bytes, writer.sha256, chunk.number))
     return tuple(shards)
 
 
@@ -124,11 +117,7 @@ def shard_files(out: Path) -> dict[Path, int]:
 
 
 def convert(image: np.ndarray, dtype: str) -> np.ndarray:
-    """Gives a picture the dtype of its data set, white staying white.
-
-    Raises:
-        ImageError: values would be lost, or are not finite.
-    """
+    """Gives a picture the dtype of its data set; ImageError if that would lose values."""
     if image.dtype.kind == "f" and not np.isfinite(image).all():
         raise ImageError("holds values that are not finite (NaN or infinity).")
     if image.dtype == dtype:
@@ -143,18 +132,14 @@ def convert(image: np.ndarray, dtype: str) -> np.ndarray:
 def is_too_small(longest_side: int, size: int) -> bool:
     """Whether a picture is so much smaller than a patch that it is not padded to one.
 
-    A patch of the usual size is made of any picture, and a larger one of those that are at least
-    half as long: what is repeated more often than that is a pattern of mirrors, and no picture.
+    Patches of the usual size are made of any picture, larger ones of those at least half as long:
+    what is repeated more often than that is a pattern of mirrors, and no picture.
     """
     return size > max(PADDED_SIZE, 2 * longest_side)
 
 
 def padded(image: np.ndarray, size: int) -> np.ndarray:
-    """Reflects a picture [H, W, C] at the bottom and right, as often as need be for a patch.
-
-    Raises:
-        ImageError: it is too small for that.
-    """
+    """Reflects a picture [H, W, C] at the bottom and right, as often as need be for a patch."""
     height, width = image.shape[:2]
     if is_too_small(max(height, width), size):
         raise ImageError(f"is {width} x {height} pixels: too small for patches of {size}.")
@@ -165,8 +150,7 @@ def padded(image: np.ndarray, size: int) -> np.ndarray:
 def cut(image: np.ndarray, size: int, stride: int, offset: int) -> Iterator[np.ndarray]:
     """Yields the patches with corners at offset + k·stride that lie within a picture, row by row.
 
-    Along an axis that is too short for even the first of them, the patch at the far edge is
-    taken. So every picture that is as large as a patch gives some.
+    Along an axis that is too short for even the first of them, the patch at the far edge is taken.
     """
     for top in _corners(image.shape[0], size, stride, offset):
         for left in _corners(image.shape[1], size, stride, offset):

@@ -11,27 +11,21 @@ from cbsn.data.benchmark_files import block_places, read_blocks
 from cbsn.errors import DataError
 from cbsn.files import atomic_path, write_json
 
+# The folders written, and the names that their source goes by.
 _SIDES = {
     "noisy": ("ValidationNoisyBlocksSrgb.mat",),
     "clean": ("ValidationGtBlocksSrgb.mat", "ValidationGTBlocksSrgb.mat"),
 }
-"""The folders written, and the names that their source goes by."""
-
-_PAIRS_NAME = "pairs.json"
-"""Written last: what the pairs were made of."""
-
+_PAIRS_NAME = "pairs.json"  # written last: what the pairs were made of
 _BLOCK_NAME = "[0-9][0-9][0-9][0-9]_[0-9][0-9].png"
 
 
 def write_pairs(source: str | Path, out: str | Path, *, force: bool = False) -> str:
     """Writes block m of picture n as `OUT/noisy/NNNN_MM.png` and `OUT/clean/NNNN_MM.png`.
 
-    `source` is the folder with the two `.mat` files of SIDD's validation data. Nothing is done if
-    the pairs in `out` are complete and made of these two, unless `force`. Returns what was done.
-
-    Raises:
-        DataError: a file is missing or broken, or the two do not fit together.
-        OSError: the pairs cannot be written.
+    `source` is the folder with the two `.mat` files of SIDD's validation data; a DataError tells if
+    they cannot be used. Nothing is done if the pairs in `out` are complete and made of these two,
+    unless `force`. Returns what was done.
     """
     source, out = Path(source), Path(out)
     paths = {side: _find(source, names) for side, names in _SIDES.items()}

@@ -17,33 +17,19 @@ from cbsn.value_range import ValueRange
 
 @dataclasses.dataclass(frozen=True)
 class RawData:
-    """The picture files of a raw data set, and how to read them.
+    """The picture files of a raw data set, and how to read them."""
 
-    Args:
-        kind: `SIDD`, `DND` or `folder`.
-        root: the folder it lies in; the manifest names files relative to it.
-        files: its pictures.
-        dtype: the widest dtype among them: `uint8`, `uint16` or `float32`.
-        offset: usual distance of the first patch from the top and left edge, in pixels.
-        white: what white is in the files, as for `read_picture`.
-    """
-
-    kind: str
-    root: Path
+    kind: str  # `SIDD`, `DND` or `folder`
+    root: Path  # the folder it lies in; the manifest names files relative to it
     files: tuple[Path, ...]
-    dtype: str
-    offset: int = 0
-    white: float | None = None
+    dtype: str  # the widest among the pictures: `uint8`, `uint16` or `float32`
+    offset: int = 0  # usual distance of the first patch from the top and left edge, in pixels
+    white: float | None = None  # what white is in the files, as for `read_picture`
 
     def read(self, path: Path) -> tuple[np.ndarray, ValueRange]:
-        """Reads a picture; gray is repeated, alpha dropped.
+        """Reads a picture; gray is repeated, alpha dropped; ImageError if it is broken.
 
-        Returns:
-            [H, W, 3] uint8, uint16 or float32 over the whole range of its dtype (floats: [0, 1]),
-            and what that range is in the file.
-
-        Raises:
-            ImageError: the file is broken.
+        Returns [H, W, 3] over the whole range of its dtype, and what that range is in the file.
         """
         picture = read_picture(path, white=self.white)
         return to_rgb(picture), picture.range_in_file
@@ -75,22 +61,15 @@ class _Dnd(RawData):
 
 
 def find_raw(dataset: str | Path, source: str | Path, white: float | None = None) -> RawData:
-    """Finds the pictures of a data set: the arguments are those of `prepare`.
-
-    Raises:
-        DataError: there are none.
-    """
+    """Finds the pictures of a data set, at least one: the arguments are those of `prepare`."""
     find = {"SIDD": _find_sidd, "DND": _find_dnd}.get(str(dataset).upper())
     return find(Path(source).absolute()) if find else _find_pictures(dataset, white)
 
 
 def _find_sidd(source: Path) -> RawData:
     root = source / "SIDD_Medium_Srgb" / "Data"
-    files = sorted(
-        path
-        for path in root.glob("*/*")
-        if "NOISY" in path.name.upper() and path.suffix.upper() == ".PNG"
-    )
+    pictures = [path for path in root.glob("*/*") if path.suffix.upper() == ".PNG"]
+    files = sorted(path for path in pictures if "NOISY" in path.name.upper())
     if not files:
         raise DataError(
             f"There is no {root / '*' / '*NOISY*.PNG'}. Download SIDD Medium (sRGB) from "

@@ -14,22 +14,13 @@ from cbsn.files import write_json
 from cbsn.value_range import ValueRange
 
 MANIFEST_NAME = "manifest.json"
-DTYPES: dict[str, np.dtype] = {
-    "uint8": np.dtype("u1"),
-    "uint16": np.dtype("<u2"),
-    "float32": np.dtype("<f4"),
-}
-"""What a patch may hold: integers over their full range, floats in [0, 1]."""
+# What a patch may hold: integers over their full range, floats in [0, 1].
+DTYPES = {name: np.dtype(name).newbyteorder("<") for name in ("uint8", "uint16", "float32")}
 
 _FORMAT = {"format": "cbsn-patches", "version": 1}
-
 _SHUFFLE_SEED = 0
-
-_MOST, _LARGEST_FLOAT = 2**62, 1e300
-"""No number in a manifest is larger."""
-
-_LARGEST_PATCH = 2**24
-"""Pixels of its side: bytes of a record are counted in 64 bits."""
+_MOST, _LARGEST_FLOAT = 2**62, 1e300  # no number in a manifest is larger
+_LARGEST_PATCH = 2**24  # pixels of its side: bytes of a record are counted in 64 bits
 
 
 def patch_order(chunk: int, patches: int) -> np.ndarray:
@@ -99,11 +90,7 @@ class Manifest:
 
     @classmethod
     def read(cls, folder: str | os.PathLike) -> "Manifest":
-        """Reads the manifest of a prepared folder.
-
-        Raises:
-            DataError: it is missing, damaged or of another version.
-        """
+        """Reads the manifest of a prepared folder; DataError if that is missing or damaged."""
         path = Path(folder) / MANIFEST_NAME
         try:
             fields = json.loads(path.read_text(encoding="utf-8"))
@@ -127,11 +114,7 @@ class Manifest:
         write_json(Path(folder) / MANIFEST_NAME, {**_FORMAT, **dataclasses.asdict(self)})
 
     def patches_of(self, shard: str) -> list[tuple[Source, int]]:
-        """Returns the picture of each patch of a shard, and the patch's number in it.
-
-        Raises:
-            DataError: the manifest does not tell.
-        """
+        """Returns the picture of each patch of a shard, and its number there, or a DataError."""
         chunk = next((entry.chunk for entry in self.shards if entry.name == shard), None)
         records = {entry.name: entry.records for entry in self.shards if entry.chunk == chunk}
         sources = [each for each in self.sources if each.chunk == chunk and each.first >= 0]
@@ -191,5 +174,4 @@ def _check_types(entry: Any) -> None:
             continue
         if not good:
             shown = repr(value)
-            shown = shown if len(shown) < 80 else f"{shown[:80]}…"
-            raise ValueError(f"its {field.name} is {shown}")
+            raise ValueError(f"its {field.name} is {shown[:80]}{'…' * (len(shown) >= 80)}")

@@ -11,8 +11,7 @@ from cbsn.data.records import PatchRecords
 from cbsn.errors import DataError
 from cbsn.value_range import ValueRange
 
-_LOOKED_AT = 64
-"""Pairs, evenly spread over all, that tell whether the second shots are other ones."""
+_LOOKED_AT = 64  # pairs, spread over all, that tell whether the second shots are other ones
 
 
 class PairedRecords:
@@ -23,10 +22,9 @@ class PairedRecords:
     read in different ranges of values, both get the one that holds the two.
 
     Args:
-        first: the first shots.
-        second: the second ones, of any order.
+        first, second: the two shots, each in any order.
         partners: of each patch of the first, the second's index, where those are made of the first
-            and need no check; None to find them by the names of the pictures.
+            and need no check. Default: found by the names of the pictures.
 
     Raises:
         DataError: if they do not fit together, or are the same.
@@ -43,12 +41,8 @@ class PairedRecords:
                     f"Two shots need patches of one kind; prepare both data sets alike. Received: "
                     f"{name} {getattr(first, name)} and {getattr(second, name)}"
                 )
-        self._first = first
-        self._second = second
-        self.paths = first.paths
-        self.patch_size = first.patch_size
-        self.dtype = first.dtype
-        self.counts = first.counts
+        self._first, self._second = first, second
+        self.patch_size, self.dtype, self.counts = first.patch_size, first.dtype, first.counts
         self._partners = _find_partners(first, second) if partners is None else partners
         self._ranges: dict[int, tuple[ValueRange, ValueRange]] = {}
         if partners is None:
@@ -64,11 +58,7 @@ class PairedRecords:
         return f"{self._first.describe(index)} and {partner}"
 
     def __getitem__(self, index: int) -> np.ndarray:
-        """The pair number `index`: [P, P, 6] of `dtype`, the first shot's channels first.
-
-        Raises:
-            DataError: a record is damaged; the message names file and record.
-        """
+        """The pair number `index`: [P, P, 6] of `dtype`; DataError if a record is damaged."""
         shots = [self._first[index], self._second[self._partners[index]]]
         if ranges := self._ranges.get(index):
             common = ValueRange.common(*ranges)

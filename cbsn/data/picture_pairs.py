@@ -29,28 +29,22 @@ class NamedPicture:
 
 
 def find_named_pictures(pattern: str | Path, white: float | None = None) -> dict[str, NamedPicture]:
-    """Finds pictures, at least one, by what pairs them with others, sorted.
+    """Finds pictures, at least one, sorted, by what pairs them with others.
 
-    That is the file's name without suffix, or `NNNN_MM` for a block of SIDD, as
-    `prepare_dataset.py` names it.
-
-    Args:
-        pattern: as for `find_images`, or a `.mat` file of SIDD's blocks.
-        white: what white is in the files, as for `read_picture`.
+    That is the file's name without suffix, or `NNNN_MM` for a block of a `.mat` file of SIDD, as
+    `prepare_dataset.py` names it. Else the arguments are those of `find_images` and `read_picture`.
 
     Raises:
         DataError: there are none, or two of one name, or the `.mat` file cannot be used.
     """
+    found: dict[str, NamedPicture] = {}
     if str(pattern).lower().endswith(".mat"):
         path = expanded(pattern)
         blocks = read_blocks(path)
-        return {
-            name: NamedPicture(
-                f"{path}, block {name}", functools.partial(Picture, blocks[place], "PNG")
-            )
-            for name, place in block_places(blocks).items()
-        }
-    found: dict[str, NamedPicture] = {}
+        for name, place in block_places(blocks).items():
+            read = functools.partial(Picture, blocks[place], "PNG")
+            found[name] = NamedPicture(f"{path}, block {name}", read)
+        return found
     for path in find_images(pattern):
         if other := found.get(path.stem):
             raise DataError(f"{path} and {other.place} have one name; keep one of them.")
@@ -71,18 +65,16 @@ class PicturePairs:
 
     Args:
         noisy: the noisy pictures, as for `find_named_pictures`; or the noise that the clean ones
-            are given, which is a function of each one's name and of `seed`, and is not clipped;
-            or None, if there are only clean ones.
-        clean: the clean ones, of which there may be more; None if there are only noisy ones.
+            are given, a function of each one's name and of `seed`, not clipped; or None.
+        clean: the clean ones, of which there may be more; or None.
         limit: int, number of pairs to take, spread evenly over the list; 0 for all.
         seed: int ≥ 0, of the noise.
-        white: what white is in the files, as for `read_picture`. Default None: as they show it, a
-            noisy picture and its clean one together.
+        white: what white is in the files, as for `read_picture`. Default: as they show it, a noisy
+            picture and its clean one together.
 
     Attributes:
         names: of the pairs, in their order.
-        ranges: by name, what black and white were in the files of the pair that was read last:
-            its pixels use the whole range of their dtype.
+        ranges: by name, what black and white were in the files of the pairs read so far.
 
     Raises:
         DataError: if a noisy picture has no clean one, or several have one name.
@@ -99,10 +91,10 @@ class PicturePairs:
     ):
         self._noise = noisy if isinstance(noisy, Noise) else None
         self._seed = seed
-        self._clean = {} if clean is None else find_named_pictures(clean, white)
-        self._noisy: dict[str, NamedPicture] = {}
-        if not (noisy is None or isinstance(noisy, Noise)):
-            self._noisy = find_named_pictures(noisy, white)
+        self._clean, self._noisy = (
+            {} if side is None or isinstance(side, Noise) else find_named_pictures(side, white)
+            for side in (clean, noisy)
+        )
         named = self._noisy or self._clean
         missing = [name for name in named if self._clean and name not in self._clean]
         if missing:
@@ -141,12 +133,7 @@ class PicturePairs:
                 yield (None, color) if self._clean else (color, None)
 
     def check(self) -> None:
-        """Reads all pairs, so that a fault in one is known before they are needed.
-
-        Raises:
-            ConfigError: if they cannot get the noise.
-            ImageError, DataError: as iterating does.
-        """
+        """Iterates over all, so that a fault in one is known before they are needed."""
         for _ in self:
             pass
 

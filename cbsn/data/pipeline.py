@@ -6,7 +6,7 @@ step gets what it would have got had it come there by itself, without a shuffle 
 
 import functools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -153,8 +153,8 @@ class PatchPipeline:
         self._noise = None if whole else noise
         self._shots = 1 if whole else shots
         side = records.patch_size if whole else patch_size
-        self._shape = side, side, self._shots * channels
-        self._dtype = np.dtype(np.float32) if self._noise else records.dtype
+        self._shape: tuple[int, ...] = side, side, self._shots * channels
+        self._dtype: np.dtype = np.dtype(np.float32) if self._noise else records.dtype
         self._error: DataError | None = None
 
     def batch(self, step: int) -> np.ndarray:
@@ -190,14 +190,13 @@ class PatchPipeline:
         It reads ahead: a damaged record may end it some batches before the one with its crop.
         """
         size = math.prod(self._shape) * self._dtype.itemsize
+        count = max(1, min(_CROPS_AT_ONCE, _BYTES_AT_ONCE // size))
+        shape, dtype = self._shape, self._dtype
         in_memory = self._whole and len(self.records) * size <= _MOST_IN_MEMORY
         if in_memory:
             with tf.device("CPU"):
                 patches = tf.constant(self._all_patches())
             count, shape, dtype = _INDICES_AT_ONCE, (), np.dtype(np.int64)
-        else:
-            count = max(1, min(_CROPS_AT_ONCE, _BYTES_AT_ONCE // size))
-            shape, dtype = self._shape, self._dtype
 
         def load(place: int) -> np.ndarray:
             positions = self._positions(place, count)
@@ -222,7 +221,7 @@ class PatchPipeline:
         options.autotune.enabled = False
         return batches.prefetch(_BATCHES_AHEAD).with_options(options)
 
-    def guard(self, batches: Iterator[tf.Tensor]) -> Iterator[tf.Tensor]:
+    def guard(self, batches: Iterator[tf.Tensor]) -> Generator[tf.Tensor, None, None]:
         """Passes batches on; turns what tf.data makes of a `DataError` back into one."""
         try:
             yield from batches

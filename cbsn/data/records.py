@@ -1,11 +1,10 @@
 """Patch records: the TFRecord files that training reads.
 
-This is the one place that knows their format. A file holds equally large patches, each framed as
-TFRecord does (length, its checksum, data, its checksum) around a `tf.train.Example` with the one
-bytes feature `Noisy`: the patch's values in C order, little-endian. TensorFlow reads and writes
-the same files, but nothing here imports it: its start-up takes longer than preparing a small
-data set, and a reader that needs only NumPy serves every Keras backend. So the few protobuf
-bytes around the pixels are written by hand; they are the same for every patch of a file.
+A file holds equally large patches, each framed as TFRecord does (length, its checksum, data, its
+checksum) around a `tf.train.Example` with the one bytes feature `Noisy`: the patch's values in C
+order, little-endian. TensorFlow reads and writes the same files, but nothing here imports it: its
+start-up takes longer than preparing a small data set. So the few protobuf bytes around the pixels
+are written by hand; they are the same for every patch of a file.
 """
 
 import bisect
@@ -27,15 +26,13 @@ from cbsn.errors import DataError
 from cbsn.files import FolderLock, atomic_path, share_folder
 
 RECORD_SUFFIX = ".tfrecords"
-
-_BARE_PATCH_SIZE = 256
-"""Patch size of files without a manifest: the authors' SIDD256 and DND256."""
+_BARE_PATCH_SIZE = 256  # of files without a manifest: the authors' SIDD256 and DND256
 
 
 class Patches(Protocol):
     """Equally large patches of pictures, as `PatchPipeline` takes them."""
 
-    shots: int  # 1; or 2 for pairs of noisy shots, whose channels come one after the other
+    shots: int  # 2 for pairs of noisy shots, whose channels come one after the other, else 1
     patch_size: int  # height and width
     dtype: np.dtype
     counts: Sequence[int]  # of the patches in each file
@@ -56,12 +53,9 @@ class PatchRecords:
     verifies its checksum: so a data set may have more shards than a process may open files, and a
     file that shrinks meanwhile gives an error where a memory map would end the process.
 
-    As long as a data set is open, a preparation that replaces its files leaves them where they are.
-
     Args:
         paths: the record files.
-        patch_size: height and width of the patches.
-        dtype: of the patches, one of `DTYPES`' values.
+        patch_size, dtype: of the patches; the dtype is one of `DTYPES`' values.
         manifest: of the data set, if it has one, for the pictures that the patches are of.
 
     Raises:
@@ -78,17 +72,16 @@ class PatchRecords:
         self.patch_size = patch_size
         self.dtype = np.dtype(dtype)
         self._frame = _frame(patch_size * patch_size * 3 * self.dtype.itemsize)
-        self.counts = [*map(self._count, self.paths)]
+        self.counts: Sequence[int] = [*map(self._count, self.paths)]
         self._ends = [*itertools.accumulate(self.counts)]
         self._in_use: FolderLock | None = None
 
     @classmethod
     def open(cls, path: str | os.PathLike) -> "PatchRecords":
-        """Opens a data set.
+        """Opens a data set; while it is open, a preparation that replaces its files keeps them.
 
         That is a folder that `prepare_dataset.py` wrote, or a record file of 256×256 patches
-        without a manifest (the authors' `SIDD256.tfrecords`, `DND256.tfrecords`), or a folder of
-        such files.
+        without a manifest (the authors' `SIDD256.tfrecords`), or a folder of such files.
 
         Raises:
             DataError: there is no such data set, or it is incomplete, damaged or empty.
@@ -152,11 +145,7 @@ class PatchRecords:
         return text
 
     def patches(self) -> list[tuple[Source, int]]:
-        """Returns the picture of every patch, and the patch's number in it.
-
-        Raises:
-            DataError: the manifest is missing, or too old to say.
-        """
+        """Returns the picture of every patch, and its number there; DataError if nothing tells."""
         if not self.manifest:
             raise DataError(
                 f"{self.paths[0].parent} has no {MANIFEST_NAME} that tells whose patches it holds. "
@@ -224,10 +213,9 @@ class PatchRecords:
 
 
 class RecordWriter:
-    """Writes equally large patches to a record file.
+    """Writes equally large patches to a record file in a folder that exists.
 
-    The file appears under its name, complete, when the `with` block ends without an error; until
-    then it is a hidden temporary file in the same folder, which must exist. Afterwards `records`,
+    The file appears, complete, when the `with` block ends without an error. Afterwards `records`,
     `bytes` and `sha256` say what was written.
 
     Example:
@@ -237,8 +225,7 @@ class RecordWriter:
 
     def __init__(self, path: str | os.PathLike):
         self.path = Path(path)
-        self.records = 0
-        self.bytes = 0
+        self.records = self.bytes = 0
         self._digest = hashlib.sha256()
         self._cleanup = contextlib.ExitStack()
         self._layout: tuple | None = None
@@ -279,7 +266,7 @@ class RecordWriter:
 
 
 class _Frame(NamedTuple):
-    """The bytes around every patch of a file, which depend on the patch's size alone."""
+    """The bytes around every patch of a file, which depend on its size alone."""
 
     head: bytes  # of the frame and of the Example, up to the first pixel
     head_crc: int  # of the Example's part of `head`: where the data checksum goes on from
@@ -292,11 +279,10 @@ class _Frame(NamedTuple):
 
 @functools.cache
 def _frame(payload: int) -> _Frame:
-    example = b"\x0a" + _varint(payload)  # BytesList.value
-    example = b"\x0a" + _varint(len(example) + payload) + example  # Feature.bytes_list
-    example = b"\x0a\x05Noisy\x12" + _varint(len(example) + payload) + example  # key and value
-    example = b"\x0a" + _varint(len(example) + payload) + example  # Features.feature
-    example = b"\x0a" + _varint(len(example) + payload) + example  # Example.features
+    example = b""
+    # BytesList.value, Feature.bytes_list, key and value, Features.feature, Example.features
+    for tag in (b"\x0a", b"\x0a", b"\x0a\x05Noisy\x12", b"\x0a", b"\x0a"):
+        example = tag + _varint(len(example) + payload) + example
     length = (len(example) + payload).to_bytes(8, "little")
     head = length + _masked(google_crc32c.value(length)) + example
     return _Frame(head, google_crc32c.value(example), payload, len(head) + payload + 4)

@@ -19,9 +19,9 @@ _ONLY_READ = {".avif", ".gif", ".heic", ".heif", ".hif", ".jp2", ".j2k", ".jpx",
 # Suffixes, in lower case, of the files that a folder is searched for.
 IMAGE_SUFFIXES = frozenset({*_FORMAT_OF_SUFFIX, *_ONLY_READ})
 
-_RAW = (".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dng", ".erf", ".iiq", ".mrw", ".nef", ".nrw")
-_RAW += (".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".srw", ".x3f")
-_OTHERS = (".exr", ".hdr", ".pbm", ".pgm", ".ppm", ".psb", ".psd", ".svg")
+_RAW = {".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dng", ".erf", ".iiq", ".mrw", ".nef", ".nrw"}
+_RAW |= {".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".srw", ".x3f"}
+_OTHERS = {".exr", ".hdr", ".pbm", ".pgm", ".ppm", ".psb", ".psd", ".svg"}
 # Pictures all the same: a folder's are named as skipped.
 _SKIPPED = dict.fromkeys(_RAW, "a raw file") | dict.fromkeys(_OTHERS, "of a kind not read")
 
