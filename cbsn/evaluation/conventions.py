@@ -53,16 +53,8 @@ def ssim(
 ) -> float:
     """Returns the structural similarity (Wang et al. 2004), 1 where equal.
 
-    It is the mean over all windows that lie in the picture, and over the channels.
-
-    Args:
-        clean: [H, W, C], uint8, uint16 or float in [0, 1].
-        denoised: same shape and dtype.
-        data_range: float > 0, the peak. Default: the dtype's.
-        flavour: a key of `SSIMS`.
-
-    Raises:
-        ValueError: as for `psnr`, and if the pictures are smaller than a window.
+    It is the mean over all windows that lie in the picture, and over the channels. The arguments
+    are as for `psnr`, and a key of `SSIMS`. Pictures smaller than a window raise a ValueError.
     """
     check_comparable("SSIM", clean, denoised)
     settings, window = SSIMS[flavour]
@@ -197,9 +189,7 @@ class Conventions:
     def psnr_and_ssim(self, clean: np.ndarray, denoised: np.ndarray) -> tuple[float, float]:
         """Returns PSNR in dB, infinite where equal, and SSIM, of pictures [H, W, 1 or 3].
 
-        Raises:
-            ValueError: if shapes or depths differ, the pictures are too small, or the clean one is
-                flat and its range is asked for.
+        It raises a ValueError if they cannot be compared, or a flat one's range is asked for.
         """
         denoised, reference = self.levels(denoised, clean.dtype), clean.astype(np.float64)
         check_comparable("PSNR", reference, denoised)

@@ -10,7 +10,7 @@ from cbsn.data.picture_pairs import PicturePairs, spread
 from cbsn.errors import LARGEST_SEED, ConfigError, DataError, check_number
 from cbsn.evaluation.conventions import Conventions
 from cbsn.evaluation.lpips import LPIPS, cached_weights
-from cbsn.evaluation.methods import BEST, Method, find_denoised, load_models, make_baselines
+from cbsn.evaluation.methods import BEST, Method, find_denoised, load_model_method, make_baselines
 from cbsn.evaluation.report.html import ReportContent, write_report
 from cbsn.evaluation.report.pictures import ReportPicture, write_contact_sheet
 from cbsn.evaluation.scores import Scores, csv_table, format_table, markdown_table, score
@@ -54,7 +54,7 @@ def evaluate(
         denoised: folders of pictures denoised before, with the same names. They need no noisy ones.
         baselines: of `cbsn.evaluation.methods.BASELINES`, with commas between them. Default
             `"noisy"`, where there are noisy and clean ones.
-        baseline_sigma: as for `Baseline`.
+        baseline_sigma: σ in 8-bit levels that they are told, or `"best"`; see `Baseline`.
         images: int ≥ 0, take that many pairs, spread evenly over the list; 0 for all.
         conventions: how they are compared. Default as `Conventions.choose` has it.
         lpips: whether to take LPIPS, of gray pictures too, and to fetch its weights if need be.
@@ -66,26 +66,25 @@ def evaluate(
         options: of the models, as for `Denoiser.load`.
 
     Returns:
-        The baselines' scores, then those of the denoised folders and of the models, each in the
-        order in which they were given.
+        The scores of the baselines, the denoised folders and the models, in this order.
 
     Raises:
         ConfigError: if the arguments do not fit each other, or bm3d is not installed.
         DataError: if there are no pairs, or one of them is too small for a metric.
         ImageError: if a picture cannot be read or denoised.
-        ModelError: if a model cannot be loaded, or LPIPS's weights neither.
+        ModelError: if a model or the weights of LPIPS cannot be loaded.
 
     Example:
         >>> scores = evaluate("test/clean", ["checkpoints/my-run"], noisy="test/noisy")
         >>> print(scores[-1].mean("psnr"))
     """
     # Resolve.
-    model_paths, denoised = [*model_paths], [*denoised]
+    models, folders = ([*dict.fromkeys(map(str, each))] for each in (model_paths, denoised))
     check_number("--images", images, 0)
     check_number("--report_images", report_images, 0)
     check_number("--seed", seed, 0, LARGEST_SEED)
-    classic = _resolve_baselines(clean, noisy, noise, model_paths, baselines, baseline_sigma)
-    if not (classic or model_paths or denoised):
+    classic = _resolve_baselines(clean, noisy, noise, models, baselines, baseline_sigma)
+    if not (classic or models or folders):
         raise ConfigError(
             "There is nothing to score: give a --modelpath, --denoised, or --baselines noisy."
         )
@@ -97,10 +96,10 @@ def evaluate(
     pairs = PicturePairs(source, clean, images, seed, white=white)
     if clean is not None and noisy is not None:
         pairs.check()  # an unfit one is to be known before the others have taken their time
-    methods = find_denoised(denoised, pairs, white)
+    methods = [find_denoised(folder, pairs, white) for folder in folders]
     if out is not None:
         out = _make_folder(out)
-    methods += load_models(model_paths, options or DenoiseOptions())
+    methods += [load_model_method(path, options or DenoiseOptions()) for path in models]
     metric = None if clean is None else _load_lpips(lpips, lpips_weights)
 
     # Score.
@@ -114,9 +113,7 @@ def evaluate(
     shown = spread(range(len(pairs)), report_images) if with_pictures else []
     scores, kept = [], {}
     for method in (*classic, *methods):
-        result, kept[method.name] = score(
-            method, pairs, conventions, shown, lpips=metric, lpips_of_gray=bool(lpips)
-        )
+        result, kept[method.name] = score(method, pairs, conventions, shown, metric, bool(lpips))
         scores.append(result)
         cells = [f"{head} {text}" for head, text in result.cells().items() if head != "method"]
         print(f"{method.name}: {', '.join(cells)}", flush=True)
@@ -150,7 +147,7 @@ def evaluate(
         pictures=_report_pictures(pairs, shown, conventions, scores, kept),
         curves={method.name: method.log for method in methods if method.log},
     )
-    texts = {"csv": csv_table(scores), "md": markdown_table(table)}
+    texts = {"results.csv": csv_table(scores), "results.md": markdown_table(table)}
     paths = _write_results(out, record, texts, content if report_images else None)
     print(f"\nWritten: {', '.join(map(str, paths))}")
     return scores
@@ -160,7 +157,7 @@ def _resolve_baselines(
     clean: str | Path | None,
     noisy: str | Path | None,
     noise: Noise | None,
-    model_paths: Sequence[str | Path],
+    models: Sequence[str],
     baselines: str | None,
     sigma: str | None,
 ) -> list[Method]:
@@ -178,7 +175,7 @@ def _resolve_baselines(
     has_noisy = noisy is not None or noise is not None
     if baselines is None:
         baselines = "noisy" if has_noisy and clean is not None else ""
-    if not has_noisy and (model_paths or baselines):
+    if not has_noisy and (models or baselines):
         raise ConfigError(
             "Models and baselines need noisy pictures: give --noisy, or --noise_sigma 25 to add "
             "noise to the clean ones. Only --denoised goes without."
@@ -235,11 +232,11 @@ def _write_results(
     folder: Path, record: object, texts: Mapping[str, str], content: ReportContent | None
 ) -> list[Path]:
     """Returns what was written; without content there is no report, and no contact sheet."""
-    paths = [folder / "results.json", *(folder / f"results.{suffix}" for suffix in texts)]
+    paths = [folder / name for name in ("results.json", *texts)]
     try:
         write_json(paths[0], record)
-        for path, text in zip(paths[1:], texts.values(), strict=True):
-            write_text(path, text)
+        for name, text in texts.items():
+            write_text(folder / name, text)
         if content is not None:
             paths.append(folder / "report.html")
             write_report(paths[-1], content)

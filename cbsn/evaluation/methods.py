@@ -1,14 +1,13 @@
 """What is scored: models, folders of denoised pictures, and classic denoisers."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import skimage
 
-from cbsn.data.picture_pairs import NamedPicture, PicturePairs, find_named_pictures
+from cbsn.data.picture_pairs import PicturePairs, find_named_pictures
 from cbsn.errors import ConfigError, DataError, ImageError, in_one_line
 from cbsn.evaluation.conventions import psnr
 from cbsn.evaluation.diagnosis import STRIDES
@@ -37,86 +36,62 @@ class Method:
     log: Path | None = None  # metrics of the run that it was trained in
 
 
-def load_models(paths: Iterable[str | Path], options: DenoiseOptions) -> list[Method]:
-    """Loads models, each as for `Denoiser.load`, and says what they compute with."""
-    methods = []
-    for path in dict.fromkeys(map(str, paths)):
-        model = Denoiser.load(path, options)
-        name = f"{model.recipe.name} ({in_one_line(path)})"
-        print(f"{name}: {model.choices}", flush=True)
-        used = (model.recipe.denoise_stride, model.recipe.objective_config.get("stride_b", 1))
-        # The path is a run, or a model in it.
-        folder = expanded(path)
-        logs = (place / METRICS_FILE for place in (folder, folder.parent))
-        methods.append(
-            Method(
-                name,
-                lambda _, noisy, clean, model=model: model(noisy, white=value_range(noisy.dtype)),
-                parameters=model.network.count_params(),
-                strides=sorted({*STRIDES, *used} - {1}),
-                log=next((log for log in logs if log.is_file()), None),
-            )
-        )
-    return methods
+def load_model_method(path: str, options: DenoiseOptions) -> Method:
+    """Loads a model, as for `Denoiser.load`, and says what it computes with."""
+    model = Denoiser.load(path, options)
+    name = f"{model.recipe.name} ({in_one_line(path)})"
+    print(f"{name}: {model.choices}", flush=True)
+    used = (model.recipe.denoise_stride, model.recipe.objective_config.get("stride_b", 1))
+    # The path is a run, or a model in it.
+    logs = (place / METRICS_FILE for place in (expanded(path), expanded(path).parent))
+    return Method(
+        name,
+        lambda _, noisy, clean: model(noisy, white=value_range(noisy.dtype)),
+        parameters=model.network.count_params(),
+        strides=sorted({*STRIDES, *used} - {1}),
+        log=next((log for log in logs if log.is_file()), None),
+    )
 
 
-def find_denoised(
-    folders: Iterable[str | Path], pairs: PicturePairs, white: float | None = None
-) -> list[Method]:
-    """Finds pictures that were denoised before, one of each name in every folder."""
-    methods = []
-    for folder in dict.fromkeys(map(str, folders)):
-        found = find_named_pictures(folder, white)
-        missing = [name for name in pairs.names if name not in found]
-        if missing:
-            raise DataError(
-                f"{folder} has no denoised picture for {len(missing)} of {len(pairs.names)} names, "
-                f"such as {missing[0]}. Denoise them by infer.py --savepath {folder}, or score "
-                "fewer."
-            )
-        read = partial(_read_denoised, found, pairs)
-        methods.append(Method(f"denoised ({in_one_line(folder)})", read, computes=False))
-    return methods
-
-
-def _read_denoised(
-    found: dict[str, NamedPicture],
-    pairs: PicturePairs,
-    name: str,
-    noisy: np.ndarray | None,
-    clean: np.ndarray | None,
-) -> np.ndarray:
-    picture = found[name].read()
-    expected = noisy if clean is None else clean
-    assert expected is not None  # one side of a pair there is
-    if picture.pixels.dtype == expected.dtype:
-        picture.range_in_file.change(picture.color, pairs.ranges[name])
-    pixels = picture.color if expected.shape[-1] == 1 else to_rgb(picture)
-    if pixels.shape != expected.shape:
+def find_denoised(folder: str, pairs: PicturePairs, white: float | None) -> Method:
+    """Finds pictures that were denoised before, one of each name in a folder."""
+    found = find_named_pictures(folder, white)
+    if missing := [name for name in pairs.names if name not in found]:
         raise DataError(
-            f"{found[name].place} is no denoised picture of that name: it is {pixels.shape}, and "
-            f"that is {expected.shape}."
+            f"{folder} has no denoised picture for {len(missing)} of {len(pairs.names)} names, "
+            f"such as {missing[0]}. Denoise them by infer.py --savepath {folder}, or score fewer."
         )
-    return pixels
+
+    def read(name: str, noisy: np.ndarray | None, clean: np.ndarray | None) -> np.ndarray:
+        picture = found[name].read()
+        expected = noisy if clean is None else clean
+        assert expected is not None  # one side of a pair there is
+        if picture.pixels.dtype == expected.dtype:
+            picture.range_in_file.change(picture.color, pairs.ranges[name])
+        pixels = picture.color if expected.shape[-1] == 1 else to_rgb(picture)
+        if pixels.shape != expected.shape:
+            raise DataError(
+                f"{found[name].place} is no denoised picture of that name: it is {pixels.shape}, "
+                f"and that is {expected.shape}."
+            )
+        return pixels
+
+    return Method(f"denoised ({in_one_line(folder)})", read, computes=False)
 
 
-BASELINES = ("noisy", "bm3d", "nlm")
-"""What `--baselines` knows; the first is the pictures as they are."""
-
+BASELINES = ("noisy", "bm3d", "nlm")  # the first is the pictures as they are
 BEST = "best"
 _MULTIPLES = (1.0, 1.5, 2.0, 3.0)
 """Of the true σ, from which the best is taken. BM3D takes noise to be white, and noise that is
 correlated is weaker at the fine scales than its σ says, and stronger at the coarse ones."""
 
 _SMALLEST = 9
-"""BM3D refuses pictures below 8 px a side, and crashes the process on those of 8 × 8; σ cannot be
-estimated in much smaller ones."""
+"""BM3D refuses pictures below 8 px a side, and crashes the process on those of 8 × 8."""
 
 
 def make_baselines(names: str, noise: Noise | None, sigma: str | None) -> list[Method]:
     """Makes the classic denoisers, of `BASELINES`, with commas between them."""
-    if sigma not in (None, BEST):
-        parse_sigma(sigma)  # even if no baseline is told it
+    _parse_sigma(sigma)  # even if no baseline is told it
     methods = []
     for name in dict.fromkeys(name.strip() for name in names.split(",") if name.strip()):
         if name not in BASELINES:
@@ -136,24 +111,17 @@ def make_baselines(names: str, noise: Noise | None, sigma: str | None) -> list[M
 class Baseline:
     """A classic denoiser that has to be told how strong the noise is.
 
-    Args:
-        name: str, `"bm3d"` (Dabov et al. 2007) or `"nlm"` (non-local means, Buades et al. 2005, by
-            scikit-image).
-        noise: what was added to the pictures, if it was; the σ of Gaussian noise is known.
-        sigma: str, σ of the noise in 8-bit levels; or `"best"` for the one of a few multiples of
-            the true σ whose PSNR is best, which only the clean picture tells: what the method
-            could do at most. Default None, the known σ, or else an estimate from each picture.
-
-    Raises:
-        ConfigError: if `sigma` is none of these, σ differs between the pictures, or the package
-            bm3d is not installed.
+    That is bm3d (Dabov et al. 2007) or nlm (non-local means, Buades et al. 2005). It is told
+    `sigma`, in 8-bit levels; without it the σ of Gaussian `noise`, or else an estimate from each
+    picture. `"best"` is the one of a few multiples of the true σ whose PSNR is best, which only the
+    clean picture tells: what the method could do at most.
     """
 
     def __init__(self, name: str, noise: Noise | None = None, sigma: str | None = None):
         self._name = name
         self._denoise = _load_bm3d() if name == "bm3d" else _non_local_means
         self._best = sigma == BEST
-        self._sigma = None if self._best or sigma is None else parse_sigma(sigma)
+        self._sigma = _parse_sigma(sigma)
         if sigma is None and noise and noise.kind == "gaussian" and noise.sigma:
             if noise.sigma[0] != noise.sigma[1]:
                 raise ConfigError(
@@ -185,8 +153,10 @@ class Baseline:
         return from_unit(denoised, noisy.dtype)
 
 
-def parse_sigma(text: str) -> float:
-    """Returns what `--baseline_sigma` says, in units of [0, 1]."""
+def _parse_sigma(text: str | None) -> float | None:
+    """What `--baseline_sigma` says, in units of [0, 1]; None if it is no number."""
+    if text is None or text == BEST:
+        return None
     try:
         sigma = float(text)
     except ValueError:

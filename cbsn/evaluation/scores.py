@@ -21,9 +21,7 @@ from cbsn.value_range import to_unit, value_range
 _METRICS = {"psnr": ("PSNR", 2), "ssim": ("SSIM", 4), "lpips": ("LPIPS", 4)}
 """By name: heading, decimals in tables."""
 
-_DECIMALS = {"psnr": 3, "ssim": 4, "lpips": 4, "seconds": 4}
-"""Of the figures in files, by name."""
-
+_DECIMALS = {"psnr": 3, "ssim": 4, "lpips": 4, "seconds": 4}  # in files
 _NONE = "–"
 
 
@@ -31,28 +29,20 @@ _NONE = "–"
 class Scores:
     """How close a denoiser came to the clean pictures, and how fast.
 
-    Args:
-        method: name of the denoiser.
-        parameters: of its network; None if it has none.
-        names: of the pictures; all that follows is in their order.
-        psnr, ssim, lpips: of each picture, PSNR in dB, LPIPS None where it was not taken; empty
-            without clean pictures.
-        seconds: that each picture took; empty where that says nothing.
-        pixels: height times width.
-        peak_gib: the process' largest memory meanwhile; None where that says nothing.
-        diagnosis: what can be told without clean pictures, or None.
+    What there is of each picture is in the order of their names. The metrics are empty without
+    clean pictures; times and memory are missing where they say nothing.
     """
 
     method: str
-    parameters: int | None
+    parameters: int | None  # of its network, if it has one
     names: Sequence[str]
-    psnr: Sequence[float]
+    psnr: Sequence[float]  # in dB, infinite where equal
     ssim: Sequence[float]
-    lpips: Sequence[float | None]
+    lpips: Sequence[float | None]  # 0 where equal, None where it was not taken
     seconds: Sequence[float]
     pixels: Sequence[int]
-    peak_gib: float | None = None
-    diagnosis: Diagnosis | None = None
+    peak_gib: float | None = None  # largest memory of the process, with all that it had loaded
+    diagnosis: Diagnosis | None = None  # what can be told without clean pictures
 
     def mean(self, metric: str) -> float | None:
         """Returns the mean of `"psnr"`, `"ssim"` or `"lpips"`; None where it was never taken."""
@@ -147,10 +137,9 @@ def score(
     method: Method,
     pairs: PicturePairs,
     conventions: Conventions,
-    keep: Collection[int] = (),
-    *,
-    lpips: LPIPS | None = None,
-    lpips_of_gray: bool = False,
+    keep: Collection[int],
+    lpips: LPIPS | None,
+    lpips_of_gray: bool,
 ) -> tuple[Scores, dict[int, np.ndarray]]:
     """Denoises all pictures by a method, and measures them where there are clean ones.
 

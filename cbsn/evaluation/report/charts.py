@@ -1,12 +1,13 @@
 """Charts of a training: their geometry, which the template draws.
 
-Matplotlib is an extra that a report must do without, and would be no shorter.
+Matplotlib is an extra that a report must do without; to look like the page, it would take twice
+the code.
 """
 
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,6 @@ VALIDATION = "validation_psnr"
 # What `cbsn.training.logging` writes besides the terms of the loss.
 _NO_LOSSES = {"step", "learning_rate", "steps_per_second", "patches_per_second", "skipped_steps"}
 _NO_LOSSES |= {"bad_records", "peak_memory_gib", "peak_gpu_memory_gib"}
-
-Curves = Mapping[str, Sequence[tuple[float, float]]]
-"""(step, value) in the order of the steps, by name."""
 
 _MOST_POINTS = 300
 _LOG_FROM = 30
@@ -39,13 +37,16 @@ class Chart:
     y_ticks: list[tuple[float, str]]
 
     @classmethod
-    def plot(cls, label: str, curves: Curves, steps: tuple[float, float]) -> "Chart":
-        """Lays out curves, at least one, none empty, from the first to the last of the steps.
+    def plot(cls, label: str, curves: Mapping[str, list], steps: tuple[float, float]) -> "Chart":
+        """Lays out curves of (step, value), none empty, from the first to the last of the steps.
 
         The vertical axis is logarithmic if the values are above 0 and far apart. Curves of many
         points are drawn by the means of equal runs of them.
         """
-        thin = {name: _thinned(np.array(points, float)) for name, points in curves.items()}
+        thin = {}
+        for name, points in curves.items():
+            parts = np.array_split(np.array(points, float), min(len(points), _MOST_POINTS))
+            thin[name] = np.array([part.mean(axis=0) for part in parts])
         values = np.concatenate([points[:, 1] for points in thin.values()])
         low, high = values.min(), values.max()
         logarithmic = low > 0 and high >= _LOG_FROM * low
@@ -69,10 +70,10 @@ def training_charts(path: Path) -> list[Chart]:
     """Returns the charts of a run's `metrics.jsonl`; none if it holds no values yet."""
     losses = read_curves(path)
     steps = [step for points in losses.values() for step, _ in points]
-    validation = losses.pop(VALIDATION, None)
-    parts = {"loss": losses, "PSNR in dB": {"validation": validation} if validation else {}}
+    validation = {"validation": losses.pop(VALIDATION)} if VALIDATION in losses else {}
+    parts = {"loss": losses, "PSNR in dB": validation}
     return [
-        Chart.plot(label, part, (min(steps), max(steps))) for label, part in parts.items() if part
+        Chart.plot(name, part, (min(steps), max(steps))) for name, part in parts.items() if part
     ]
 
 
@@ -112,11 +113,6 @@ def _with_margin(first: float, last: float, margin: float) -> tuple[float, float
 def _axis(first: float, last: float, start: float, end: float) -> Callable[[float], float]:
     """Maps [first, last] to [start, end] of the drawing."""
     return lambda value: round(start + (value - first) / (last - first) * (end - start), 1)
-
-
-def _thinned(points: np.ndarray) -> np.ndarray:
-    parts = np.array_split(points, min(len(points), _MOST_POINTS))
-    return np.array([part.mean(axis=0) for part in parts])
 
 
 def _ticks(low: float, high: float) -> list[float]:

@@ -64,15 +64,14 @@ def _breakable(text: str) -> markupsafe.Markup:
     return markupsafe.escape(text).replace("/", markupsafe.Markup("/<wbr>"))
 
 
-_BETTER = {"PSNR": max, "SSIM": max, "LPIPS": min}
-"""By the first word of a heading."""
+_BETTER = {"PSNR": max, "SSIM": max, "LPIPS": min}  # by the first word of a heading
 
 
 def mark_best(table: Sequence[Mapping[str, str]]) -> list[list[tuple[str, bool]]]:
     """Returns the rows of a table: of each cell the text, and whether it is the best one."""
     best: dict[str, float] = {}
     for heading in table[0]:
-        numbers = [number for row in table if (number := _number(row[heading])) is not None]
+        numbers = [n for row in table if not math.isnan(n := _number(row[heading]))]
         better = _BETTER.get(heading.partition(" ")[0])
         if better and len(numbers) > 1:
             best[heading] = better(numbers)
@@ -82,12 +81,11 @@ def mark_best(table: Sequence[Mapping[str, str]]) -> list[list[tuple[str, bool]]
     ]
 
 
-def _number(text: str) -> float | None:
+def _number(text: str) -> float:
     try:
-        number = float(text.replace(",", ""))
+        return float(text.replace(",", ""))
     except ValueError:
-        return None
-    return None if math.isnan(number) else number
+        return math.nan
 
 
 _CROPS, _CROP, _CROP_SHOWN = 3, 64, 256

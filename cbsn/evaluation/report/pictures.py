@@ -36,8 +36,7 @@ class ReportPicture:
         return {"noisy": self.noisy, **self.denoised, **clean}
 
 
-LONGEST = 1024
-"""Pixels of the longer side of what is shown whole; a report has many pictures."""
+LONGEST = 1024  # pixels a side of what is shown whole; a report has many pictures
 
 
 def to_unit(pixels: np.ndarray) -> np.ndarray:
@@ -154,9 +153,7 @@ def residual_maps(picture: ReportPicture) -> tuple[int, dict[str, Image.Image]]:
     return gain, maps
 
 
-TILE = 256
-"""Pixels a side of what the sheet shows of a larger picture."""
-
+TILE = 256  # pixels a side of what the sheet shows of a larger picture
 _SMALLEST = 128
 _MARGIN, _GAP, _LINE = 20, 12, 19
 _FONT = ImageFont.load_default(size=14)

@@ -12,33 +12,20 @@ from cbsn.errors import ConfigError, DataError, ImageError, plain_reason
 from cbsn.evaluation.submit.submission import Submission
 from cbsn.files import atomic_folder, expanded
 
-IMAGES, BOXES, SIDE = 50, 20, 512
-"""Of the real benchmark: pictures, boxes in each, and pixels along a box."""
-
-ROUNDINGS = ("none", "round", "floor")
+IMAGES, BOXES, SIDE = 50, 20, 512  # of the real benchmark: pictures, boxes in each, pixels a side
+ROUNDINGS = ("none", "round", "floor")  # to 8-bit levels; none: the denoiser's floats
 
 _DOWNLOAD = "from https://noise.visinf.tu-darmstadt.de, and say with --source where its folder lies"
 
-Box = tuple[int, int, int, int]
-"""Top, left, bottom and right, in pixels from 0; the last two are the first beyond the box."""
+Box = tuple[int, int, int, int]  # top, left, bottom, right, from 0; the last two lie beyond it
 
 
 class DndSubmission(Submission):
     """The boxes of DND, denoised one by one to `OUT/crops/IIII_BB.mat`.
 
     Image IIII and box BB count from 1. When all are there, those of each image are written to
-    `OUT/bundled/IIII.mat`; the content of that folder is to be submitted.
-
-    Args:
-        source: the folder `dnd_2017` (or `dnd2017`), or the one that holds it. Inside are
-            `info.mat` and `images_srgb/IIII.mat`.
-        out: folder to write.
-        rounding: `"round"` or `"floor"` to 8-bit levels, or `"none"` for the denoiser's floats.
-        resume: whether to go on with a submission in `out`, which is refused otherwise.
-
-    Raises:
-        ConfigError: if `rounding` is none of these, or `out` cannot be used.
-        DataError: if a file is missing or broken, or a box is not inside its picture.
+    `OUT/bundled/IIII.mat`; the content of that folder is to be submitted. The source is the folder
+    `dnd_2017` (or `dnd2017`), or the one that holds it, with `info.mat` and `images_srgb/IIII.mat`.
 
     Example:
         >>> DndSubmission("dnd_2017", "out").run(Denoiser.load("checkpoints/my-run"))

@@ -29,19 +29,9 @@ class SiddSubmission(Submission):
     """The blocks of SIDD, denoised one by one to `OUT/blocks/NNNN_DN.png`.
 
     Block NNNN is block NNNN % 32 of image NNNN // 32. When all are there, they are written in the
-    layouts asked for: `blocks` is the array as SS-BSN's packer writes it, `csv` is Kaggle's, with
-    each block's bytes in base64, and `kit` is that of the MATLAB kit.
-
-    Args:
-        source: `BenchmarkNoisyBlocksSrgb.mat`, or the folder that holds it.
-        out: folder to write.
-        layouts: keys of `LAYOUTS` with commas between them.
-        texts: values of the kit's `OPTIONAL_DATA`; those not given are empty.
-        resume: whether to go on with a submission in `out`, which is refused otherwise.
-
-    Raises:
-        ConfigError: if there is no such layout, or `out` cannot be used.
-        DataError: if the file is missing or broken.
+    layouts asked for (keys of `LAYOUTS` with commas between them): `blocks` is the array as
+    SS-BSN's packer writes it, `csv` is Kaggle's, with each block's bytes in base64, and `kit` is
+    that of the MATLAB kit, with `texts` for its `OPTIONAL_DATA`.
 
     Example:
         >>> submission = SiddSubmission("BenchmarkNoisyBlocksSrgb.mat", "out")

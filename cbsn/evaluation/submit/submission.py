@@ -19,11 +19,9 @@ from cbsn.inference.outputs import changed_settings
 _RECORD = "submission.json"
 _SECONDS = "seconds.txt"
 
-_MEGAPIXEL = 1 << 20
-"""Pixels of a megapixel, as SIDD's kit counts them."""
+_MEGAPIXEL = 1 << 20  # pixels, as SIDD's kit counts them
 
-Denoise = Callable[[np.ndarray], np.ndarray]
-"""From a noisy picture to a denoised one of the same shape and dtype, such as a `Denoiser`."""
+Denoise = Callable[[np.ndarray], np.ndarray]  # such as a `Denoiser`
 
 
 class Submission(abc.ABC):
@@ -31,14 +29,6 @@ class Submission(abc.ABC):
 
     The folder keeps a record of how it was begun (`submission.json`), the seconds that each part
     took, and the denoised parts, so that a submission that was stopped can go on.
-
-    Args:
-        files: of the benchmark; their sizes and times tell whether they are the same on resume.
-        shapes: shape of each part, by its name, in the order of the work.
-        warning: what is unlike the real benchmark; empty if nothing is.
-        settings: of the submission; `--resume` insists on the same ones.
-        out: folder to write; made, with its parents, by `run`.
-        resume: whether to go on with a submission in `out`, which is refused otherwise.
     """
 
     BENCHMARK: str
@@ -49,12 +39,12 @@ class Submission(abc.ABC):
 
     def __init__(
         self,
-        files: Sequence[Path],
-        shapes: Mapping[str, tuple[int, ...]],
-        warning: str,
-        settings: Mapping[str, Any],
+        files: Sequence[Path],  # the benchmark's; sizes and times tell whether they are the same
+        shapes: Mapping[str, tuple[int, ...]],  # of the parts by name, in the order of the work
+        warning: str,  # what is unlike the real benchmark; empty if nothing is
+        settings: Mapping[str, Any],  # `--resume` insists on the same ones
         out: str | Path,
-        resume: bool,
+        resume: bool,  # whether to go on with a submission in `out`, which is refused otherwise
     ):
         self.shapes = shapes
         self.out = out = expanded(out)
@@ -95,11 +85,6 @@ class Submission(abc.ABC):
 
         Returns:
             The files or folders to submit.
-
-        Raises:
-            ConfigError: if `out` was begun with other settings, or cannot be written.
-            DataError: if a part of the source cannot be read.
-            ImageError: if a part cannot be denoised, or not to one that can be submitted.
         """
         record: dict[str, Any] = {
             "benchmark": self.BENCHMARK,
@@ -269,11 +254,9 @@ def _line(name: str, seconds: float) -> str:
 def _read_seconds(path: Path) -> dict[str, float]:
     """Reads the seconds of the parts; a line that a killed process left unfinished is dropped."""
     seconds = {}
-    if path.exists():
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True):
-            # The number of a line without its end may have lost digits.
-            with contextlib.suppress(ValueError):
-                name, number = line.removesuffix("\n").split(" ")
-                if line.endswith("\n"):
-                    seconds[name] = float(number)
+    text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+    for line in text.split("\n")[:-1]:  # the number of a line without its end may lack digits
+        with contextlib.suppress(ValueError):
+            name, number = line.split(" ")
+            seconds[name] = float(number)
     return seconds
