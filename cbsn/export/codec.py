@@ -19,26 +19,17 @@ _WHITES = [2**bits - 1 for bits in range(2, 16, 2)] + [_FULL]
 
 
 def check(condition: tf.Tensor, message: str, values: Any = ()) -> tf.Operation:
-    """An assertion whose message has values in the place of its `{}`, for a graph.
-
-    Args:
-        condition: bool scalar.
-        message: what to say where it is False.
-        values: a tensor or several.
-
-    Returns:
-        The operation; it raises `tf.errors.InvalidArgumentError`.
-    """
+    """An assertion in a graph, whose message has values in the place of its `{}`."""
     return tf.debugging.Assert(condition, [tf.strings.format(message, values, summarize=-1)])
 
 
 def decode_and_encode(
     data: tf.Tensor, denoise: Callable[[tf.Tensor], tf.Tensor], max_pixels: int
 ) -> tf.Tensor:
-    """Denoises an encoded picture, in a graph.
+    """Denoises a PNG or JPEG file, in a graph.
 
     Args:
-        data: string scalar, a PNG or JPEG file.
+        data: string scalar, the file.
         denoise: from [H, W, C], uint8 or uint16, to the same.
         max_pixels: int; larger pictures are refused before they are decoded.
 
@@ -46,36 +37,24 @@ def decode_and_encode(
         String scalar, a PNG file of the same channels, 8 or 16 bits; a transparent colour has
         become alpha. Files of 16 bits are denoised in the range that their colours use, as
         `ValueRange.of` sees it, and the result has that range.
-
-    Raises:
-        tf.errors.InvalidArgumentError: when it runs, if the file is damaged, or neither PNG nor
-            JPEG, or has too many pixels, or is a CMYK JPEG or an animation.
     """
     is_png = tf.strings.substr(data, 0, len(_PNG)) == _PNG
     is_jpeg = tf.strings.substr(data, 0, len(_JPEG)) == _JPEG
-    known = check(
-        is_png | is_jpeg,
-        "A picture is a PNG or JPEG file. Received: {} bytes of something else",
-        tf.strings.length(data),
-    )
-    with tf.control_dependencies([known]):
+    length = tf.strings.length(data)
+    message = "A picture is a PNG or JPEG file. Received: {} bytes of something else"
+    with tf.control_dependencies([check(is_png | is_jpeg, message, length)]):
         data = tf.identity(data)
     height, width, channels, is_deep, transparent_step = tf.cond(
         is_png, lambda: _png_header(data), lambda: _jpeg_header(data)
     )
     pixels = height * width
+    received = "Received: {} x {} pixels"
+    none = f"A picture has at least one pixel. {received}"
+    too_many = f"A picture has at most {max_pixels} pixels; cut it up. {received}"
     checks = [
         check(channels != 4, "The JPEG is a CMYK picture; convert it to gray or RGB."),
-        check(
-            pixels > 0,
-            "A picture has at least one pixel. Received: {} x {} pixels",
-            (width, height),
-        ),
-        check(
-            pixels <= max_pixels,
-            f"A picture has at most {max_pixels} pixels; cut it up. Received: {{}} x {{}} pixels",
-            (width, height),
-        ),
+        check(pixels > 0, none, (width, height)),
+        check(pixels <= max_pixels, too_many, (width, height)),
     ]
     with tf.control_dependencies(checks):
         data = tf.identity(data)
@@ -131,19 +110,14 @@ def _png_header(data: tf.Tensor) -> tuple[tf.Tensor, ...]:
     That is the step through red, green, blue and alpha to the channels of a picture with a
     transparent colour.
     """
-    complete = check(
-        tf.strings.length(data) >= _PNG_HEADER,
-        "The PNG file is cut off. Received: {} bytes",
-        tf.strings.length(data),
-    )
+    length = tf.strings.length(data)
+    complete = check(length >= _PNG_HEADER, "The PNG file is cut off. Received: {} bytes", length)
     with tf.control_dependencies([complete]):
         header = tf.io.decode_raw(tf.strings.substr(data, 0, _PNG_HEADER), tf.uint8)
-    width, height = _number(header[16:20]), _number(header[20:24])
-    with tf.control_dependencies([complete]):
         is_transparent, frames = _png_chunks(data)
-    still = check(
-        frames <= 1, "The PNG is an animation of {} frames; save them one by one.", frames
-    )
+    width, height = _number(header[16:20]), _number(header[20:24])
+    animation = "The PNG is an animation of {} frames; save them one by one."
+    still = check(frames <= 1, animation, frames)
     is_gray, is_rgb = header[25] == 0, header[25] == 2
     # Palettes are decoded with their alpha in any case.
     step = tf.where(is_transparent & is_gray, 3, tf.where(is_transparent & is_rgb, 1, 0))
@@ -154,17 +128,15 @@ def _png_header(data: tf.Tensor) -> tuple[tf.Tensor, ...]:
 def _png_chunks(data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Whether a chunk before the pixels names a transparent colour, and the number of frames."""
     length = tf.cast(tf.strings.length(data), tf.int64)
+    too_many = (
+        f"The PNG file has more than {_MOST_CHUNKS} chunks before its pixels; save it without them."
+    )
 
     def is_before_pixels(place: tf.Tensor, number: tf.Tensor, kind: tf.Tensor, *_) -> tf.Tensor:
         return (place + 8 <= length) & (kind != b"IDAT")
 
     def read(place, number, kind, is_transparent, frames):
-        few = check(
-            number < _MOST_CHUNKS,
-            f"The PNG file has more than {_MOST_CHUNKS} chunks before its pixels; "
-            "save it without them.",
-        )
-        with tf.control_dependencies([few]):
+        with tf.control_dependencies([check(number < _MOST_CHUNKS, too_many)]):
             kind = tf.strings.substr(data, place + 4, 4)
         content = _number_at(data, tf.minimum(place + 8, length))
         frames = tf.where(kind == b"acTL", tf.maximum(frames, content), frames)

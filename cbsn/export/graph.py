@@ -31,21 +31,14 @@ _ROUNDINGS = {"round": tf.round, "truncate": tf.floor}
 
 
 class _Pictures(NamedTuple):
-    """Pictures of one size, and what is known of each.
+    """Pictures of one size, and what is known of each."""
 
-    Args:
-        colors: [N, H, W, 1 or 3].
-        mean, deviation: float32 [N, 1, 1, C or 1].
-        luma, color: float32 [N, 1, 1, 1], their strengths; None where they are 1 for good.
-        denoised: float32 [N, h, w, C], the result of the pass before R3.
-    """
-
-    colors: tf.Tensor
-    mean: tf.Tensor
+    colors: tf.Tensor  # [N, H, W, 1 or 3]
+    mean: tf.Tensor  # float32 [N, 1, 1, C or 1]
     deviation: tf.Tensor
-    luma: tf.Tensor | None = None
+    luma: tf.Tensor | None = None  # float32 [N, 1, 1, 1], its strength; None where 1 for good
     color: tf.Tensor | None = None
-    denoised: tf.Tensor | None = None
+    denoised: tf.Tensor | None = None  # float32 [N, h, w, C], the result of the pass before R3
 
     def some(self, which: slice) -> "_Pictures":
         return _Pictures(*(each if each is None else each[which] for each in self))
@@ -134,17 +127,14 @@ class GraphDenoiser:
         zeros = tf.zeros((tf.shape(colors)[0], 1, 1, 1))
         return tuple(tf.cast(each, tf.float32) + zeros for each in statistics)
 
-    def _shares(
-        self, pictures: tf.Tensor, strength: tf.Tensor | None, color_strength: tf.Tensor | None
-    ) -> tuple[tf.Tensor | None, tf.Tensor | None]:
+    def _shares(self, pictures: tf.Tensor, *given: tf.Tensor | None) -> list[tf.Tensor | None]:
         """Strengths of luma and colour, as `_Pictures` has them."""
-        shares = strength, color_strength
-        if strength is None:
-            if self._denoiser.strength.is_whole:
-                return None, None
-            shares = self._denoiser.strength.luma, self._denoiser.strength.color
-        shares = (tf.reshape(tf.cast(each, tf.float32), (-1, 1, 1, 1)) for each in shares)
-        return tuple(each + tf.zeros((pictures, 1, 1, 1)) for each in shares)
+        own = self._denoiser.strength
+        if given[0] is None and own.is_whole:
+            return [None, None]
+        shares = (own.luma, own.color) if given[0] is None else given
+        shaped = [tf.reshape(tf.cast(each, tf.float32), (-1, 1, 1, 1)) for each in shares]
+        return [each + tf.zeros((pictures, 1, 1, 1)) for each in shaped]
 
     def _sum_of_orientations(self, pictures: _Pictures) -> tf.Tensor:
         """What comes of the eight orientations, turned back, in units of the normalisation."""
@@ -198,7 +188,9 @@ class GraphDenoiser:
         With the bits of R3's masks, it is the blind one, and runs over the copies.
         """
         rows, columns = (Spans(axis, self._tiling) for axis in axes)
-        samples = 1 if bits is None else RandomReplacement.TIMES
+        run, samples = self._first, 1
+        if bits is not None:
+            run, samples = self._refine, RandomReplacement.TIMES
 
         # What a while_loop repeats must be a function.
         def compute(row: tf.Tensor, column: tf.Tensor, which: slice) -> tf.Tensor:
@@ -207,7 +199,7 @@ class GraphDenoiser:
             x = self._read(some, *places)
             if bits is not None:
                 x = make_copies(x, cut(some.denoised, *places), bits, *places)
-            y = self._run_colors(self._first if bits is None else self._refine, x)
+            y = self._run_colors(run, x)
             if self._loops and self._recipe.border == "zeros":
                 y = crop(y, rows, down, columns, across)
             if bits is not None:

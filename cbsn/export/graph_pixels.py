@@ -120,15 +120,7 @@ def orient(x: tf.Tensor, orientation: Orientation, *, back: bool = False) -> tf.
 
 
 def fill_hidden(colors: tf.Tensor, hidden: tf.Tensor) -> tf.Tensor:
-    """As `cbsn.inference.pixels.fill_hidden`.
-
-    Args:
-        colors: [N, H, W, 1 or 3], of any dtype.
-        hidden: bool [N, H, W].
-
-    Returns:
-        The colours; of pictures in which nothing is visible, as they were.
-    """
+    """As `cbsn.inference.pixels.fill_hidden`, of pictures [N, H, W, 1 or 3]."""
 
     def fill() -> tf.Tensor:
         filled, left = colors, hidden

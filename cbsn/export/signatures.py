@@ -1,6 +1,6 @@
 """What a served model answers to: pictures as arrays, or as encoded files."""
 
-from collections.abc import Callable
+from collections.abc import Sequence
 
 import tensorflow as tf
 
@@ -29,12 +29,13 @@ class ServedDenoiser(tf.Module):
     """A denoiser with the signatures that it is served by.
 
     `serving_default` takes `images`, float32 [N, H, W, C] in [0, 1], and gives `denoised`, the
-    same; `uint8` likewise for uint8. C is 1 (gray), 2 (gray and alpha), 3 (RGB) or 4 (RGB and
+    same; `uint8` does so for uint8. C is 1 (gray), 2 (gray and alpha), 3 (RGB) or 4 (RGB and
     alpha). `encoded` takes `image_bytes`, strings [N], each a PNG or JPEG file, and gives
     `denoised_bytes`, each a PNG file of the same channels and bits, without the metadata.
 
     Each has a second one, such as `encoded_with_strength`, which takes `strength` and
     `color_strength`, too: float32 [N] from 0 to 1, for each picture. The first have the denoiser's.
+    What cannot be denoised raises `tf.errors.InvalidArgumentError`, as the server reports it.
 
     Args:
         denoiser: what to serve.
@@ -42,8 +43,6 @@ class ServedDenoiser(tf.Module):
 
     Attributes:
         functions: dict, name of each signature to its function, as `tf.saved_model.save` takes it.
-
-    What cannot be denoised raises `tf.errors.InvalidArgumentError`, as the server reports it.
     """
 
     def __init__(self, denoiser: Denoiser, max_pixels: int = MAX_PIXELS):
@@ -51,84 +50,72 @@ class ServedDenoiser(tf.Module):
         # What the graphs use must hang on the module for it to be saved. A Keras 3 network's
         # variables are not found by themselves.
         self._weights = [variable.value for variable in denoiser.network.variables]
-        denoise = _Denoise(denoiser)
-        self.functions = {
-            **_of_arrays(FLOATS, denoise, tf.float32),
-            **_of_arrays(BYTES, denoise, tf.uint8),
-            **_of_files(FILES, denoise, max_pixels),
-        }
+        service = _Service(denoiser, max_pixels)
+        self.functions = {}
+        for name, serve, *spec in (
+            (FLOATS, service.arrays, [None] * 4, tf.float32, IMAGES),
+            (BYTES, service.arrays, [None] * 4, tf.uint8, IMAGES),
+            (FILES, service.files, [None], tf.string, IMAGE_BYTES),
+        ):
+            for suffix, shares in (("", []), (WITH_STRENGTH, _SHARES)):
+                self.functions[name + suffix] = tf.function(
+                    serve, input_signature=[tf.TensorSpec(*spec), *shares], autograph=False
+                )
 
 
 _SHARES = [tf.TensorSpec((None,), tf.float32, name=name) for name in (STRENGTH, COLOR_STRENGTH)]
 
 
-class _Denoise:
-    """Denoises tensors, each type of them by one graph, in whatever signature it is called."""
+class _Service:
+    """What the signatures do; each type of tensor is denoised by one graph in all of them."""
 
-    def __init__(self, denoiser: Denoiser):
-        graph = GraphDenoiser(denoiser)
+    def __init__(self, denoiser: Denoiser, max_pixels: int):
+        self._max_pixels = max_pixels
         self._shares = denoiser.strength.luma, denoiser.strength.color
+        graph = GraphDenoiser(denoiser)
         self._graphs = {
             dtype: tf.function(
                 graph,
-                input_signature=[tf.TensorSpec((None, None, None, None), dtype), *_SHARES],
+                input_signature=[tf.TensorSpec([None] * 4, dtype), *_SHARES],
                 autograph=False,
             )
             for dtype in (tf.float32, tf.uint8, tf.uint16)
         }
 
-    def __call__(self, images: tf.Tensor, *shares: tf.Tensor) -> tf.Tensor:
-        """Denoises [N, H, W, C] by strengths [N]; without these by the denoiser's."""
-        shares = shares or [tf.fill(tf.shape(images)[:1], share) for share in self._shares]
-        return self._graphs[images.dtype](images, *shares)
-
-
-def _of_arrays(name: str, denoise: _Denoise, dtype: tf.DType) -> dict[str, Callable]:
-    """The signature of a name, and the one with strengths."""
-
-    def serve(images: tf.Tensor, *shares: tf.Tensor) -> dict[str, tf.Tensor]:
+    def arrays(self, images: tf.Tensor, *shares: tf.Tensor) -> dict[str, tf.Tensor]:
         images = _of_rank(images, f"{IMAGES} is [N, H, W, C], pictures of one size")
         with tf.control_dependencies(_checks(images)):
             images = tf.identity(images)
-        return {DENOISED: denoise(images, *_checked(shares, tf.shape(images)[0]))}
+        return {DENOISED: self._denoise(images, *_checked(shares, tf.shape(images)[0]))}
 
-    return _signatures(name, serve, tf.TensorSpec((None, None, None, None), dtype, name=IMAGES))
-
-
-def _of_files(name: str, denoise: _Denoise, max_pixels: int) -> dict[str, Callable]:
-    """The signature of a name, and the one with strengths."""
-
-    def denoise_file(data: tf.Tensor, *shares: tf.Tensor) -> tf.Tensor:
-        shares = [share[None] for share in shares]
-        return decode_and_encode(data, lambda image: denoise(image[None], *shares)[0], max_pixels)
-
-    def serve(image_bytes: tf.Tensor, *shares: tf.Tensor) -> dict[str, tf.Tensor]:
+    def files(self, image_bytes: tf.Tensor, *shares: tf.Tensor) -> dict[str, tf.Tensor]:
         image_bytes = _of_rank(image_bytes, f"{IMAGE_BYTES} is [N], each a PNG or JPEG file")
-        shares = _checked(shares, tf.shape(image_bytes)[0])
+
+        def denoise_file(each: Sequence[tf.Tensor]) -> tf.Tensor:
+            data, shares = each[0], [share[None] for share in each[1:]]
+            return decode_and_encode(
+                data, lambda image: self._denoise(image[None], *shares)[0], self._max_pixels
+            )
+
         results = tf.map_fn(
-            lambda each: denoise_file(*each),
-            (image_bytes, *shares),
+            denoise_file,
+            (image_bytes, *_checked(shares, tf.shape(image_bytes)[0])),
             fn_output_signature=tf.string,
             parallel_iterations=1,
         )
         return {DENOISED_BYTES: results}
 
-    return _signatures(name, serve, tf.TensorSpec((None,), tf.string, name=IMAGE_BYTES))
-
-
-def _signatures(name: str, serve: Callable, pictures: tf.TensorSpec) -> dict[str, Callable]:
-    """A function of pictures as a signature, and as one of strengths, too."""
-
-    def function(*specs: tf.TensorSpec) -> Callable:
-        return tf.function(serve, input_signature=specs, autograph=False)
-
-    return {name: function(pictures), name + WITH_STRENGTH: function(pictures, *_SHARES)}
+    def _denoise(self, images: tf.Tensor, *shares: tf.Tensor) -> tf.Tensor:
+        """Denoises [N, H, W, C] by strengths [N]; without these by the denoiser's."""
+        if not shares:
+            shares = tuple(tf.fill(tf.shape(images)[:1], share) for share in self._shares)
+        return self._graphs[images.dtype](images, *shares)
 
 
 def _checked(shares: tuple[tf.Tensor, ...], pictures: tf.Tensor) -> list[tf.Tensor]:
     """The strengths, if there are any, which are checked as the graph runs."""
     checked = []
-    for spec, share in zip(_SHARES, shares, strict=False):
+    for spec, share in zip(_SHARES, shares, strict=False):  # there may be none
         what = f"{spec.name} is [N], a number from 0 to 1 for each picture"
         share = _of_rank(share, what)
         fits = (tf.size(share) == pictures) & tf.reduce_all((share >= 0) & (share <= 1))
@@ -151,27 +138,19 @@ def _of_rank(x: tf.Tensor, what: str) -> tf.Tensor:
 def _checks(images: tf.Tensor) -> list[tf.Operation]:
     """Assertions that pictures can be denoised, in the words of `Denoiser`."""
     shape = tf.shape(images)
+    channels = "A picture has 1 to 4 channels, [N, H, W, C]. Received: shape {}"
+    pixels = "A picture has at least one pixel. Received: shape {}"
     checks = [
-        check(
-            (shape[-1] >= 1) & (shape[-1] <= 4),
-            "A picture has 1 to 4 channels, [N, H, W, C]. Received: shape {}",
-            shape,
-        ),
-        check(
-            tf.reduce_all(shape > 0),
-            "A picture has at least one pixel. Received: shape {}",
-            shape,
-        ),
+        check((shape[-1] >= 1) & (shape[-1] <= 4), channels, shape),
+        check(tf.reduce_all(shape > 0), pixels, shape),
     ]
     if images.dtype.is_floating:
         low, high = tf.reduce_min(images), tf.reduce_max(images)
-        finite = tf.reduce_all(tf.math.is_finite(images))
-        checks.append(
-            check(
-                finite & (low >= -ROUNDING_ERROR) & (high <= 1 + ROUNDING_ERROR),
-                "A picture of floats is finite and in [0, 1]; scale it first. "
-                "Received: values from {} to {}",
-                (low, high),
-            )
+        in_range = (low >= -ROUNDING_ERROR) & (high <= 1 + ROUNDING_ERROR)
+        message = (
+            "A picture of floats is finite and in [0, 1]; scale it first. "
+            "Received: values from {} to {}"
         )
+        is_finite = tf.reduce_all(tf.math.is_finite(images))
+        checks.append(check(is_finite & in_range, message, (low, high)))
     return checks

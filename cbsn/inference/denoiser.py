@@ -29,12 +29,9 @@ class Denoiser:
     """Denoises pictures of any size, gray or RGB, tile by tile.
 
     The recipe says how: in one pass, or by its sub-images (pixel-shuffle downsampling, PD), with or
-    without random-replacing refinement (R3) after it.
-
-    Mean and deviation are those of the whole picture and the tiles overlap by the network's
-    receptive field, so the result does not depend on the tiling. Networks that are not local are
-    the exception: SS-BSN's attention, and the means of the residual attention U-Net, are of the
-    tile that a pixel is in, the overlap included, and no more.
+    without random-replacing refinement (R3) after it. The result does not depend on the tiling, but
+    for networks that are not local: SS-BSN's attention, and the means of the residual attention
+    U-Net, are of the tile that a pixel is in, the overlap included.
 
     On a GPU, which needs a while for each new size of its input, large pictures go through in
     windows of one size, several in a call. Where memory does not suffice, fewer are taken, then
@@ -43,8 +40,7 @@ class Denoiser:
     Args:
         recipe: how the network was trained, and how it denoises.
         network: the trained network.
-        options: how it denoises. `recipe_name`, `channel`, `num_block` and `precision` are of no
-            account here: the network is there already. Default `DenoiseOptions()`.
+        options: how it denoises; those of loading do not count. Default `DenoiseOptions()`.
 
     Attributes:
         recipe, network, options: as given.
@@ -55,8 +51,8 @@ class Denoiser:
         strength: a `Strength`, of luma and colour.
 
     Raises:
-        ConfigError: if the engine cannot compute the network, or the network needs another border
-            than the recipe's, or cannot be blind for R3.
+        ConfigError: if the engine cannot compute the network, or the network cannot have the
+            recipe's border, or not be blind for R3.
 
     Example:
         >>> denoise = Denoiser.load("checkpoints/my-run")
@@ -114,16 +110,15 @@ class Denoiser:
 
         Args:
             image: [H, W] gray, or [H, W, C] with C of 1 (gray), 2 (gray and alpha), 3 (RGB) or 4
-                (RGB and alpha); uint8, uint16, or float; any H, W ≥ 1. Gray runs through a network
-                for RGB as three equal channels, whose results are averaged; RGB through one for
-                gray channel by channel. Colours under an alpha of 0 do not count.
+                (RGB and alpha); uint8, uint16, or float. Gray runs through a network for RGB as
+                three equal channels, whose results are averaged; RGB through one for gray channel
+                by channel. Colours under an alpha of 0 do not count.
             on_tile: called after each tile with its share of the whole work; they add up to 1.
-            in_place: whether to write the result over `image`, a writable array, so that a
-                large picture is in memory once only.
+            in_place: whether to write the result over `image`, so that a large picture is in
+                memory once only. Default False.
             white: float > 0, the value of white. The result lies between 0 and that, even where
                 noise takes floats beyond (unless the strength is 0). Default None: as
-                `ValueRange.of` sees it in the picture, such as 4095 for values of 12 bits, or 1
-                for floats in [0, 1].
+                `ValueRange.of` sees it, such as 4095 for 12 bits, or 1 for floats in [0, 1].
 
         Returns:
             The denoised picture, of the same shape and dtype; alpha, and colours under an alpha
@@ -161,12 +156,10 @@ class Denoiser:
             The denoised pictures, of the same shape and dtype.
 
         Raises:
-            ImageError: as for one picture.
-            ModelError: if the network returns values that are not finite.
+            ImageError, ModelError, MemoryError: as for one picture.
 
         Example:
-            >>> patches = np.stack([picture[:128, :128], picture[128:256, :128]])
-            >>> clean = denoise.batch(patches)
+            >>> clean = denoise.batch(np.stack([picture[:128, :128], picture[128:256, :128]]))
         """
         images = np.asarray(images)
         if images.ndim == 4 and not len(images):
@@ -183,7 +176,7 @@ class Denoiser:
         channels = images.shape[-1]
         colors = images[..., : 3 if channels >= 3 else 1]
         if channels % 2:
-            self._denoise_colors(colors, white, on_tile)
+            self._denoise_colors([*colors], white, on_tile)
             return
         hidden = images[..., -1] == 0
         before = colors[hidden]
@@ -222,7 +215,7 @@ class Denoiser:
             found.unstretch(image)
 
     def _ensemble(self, frames: Sequence[Frame], on_tile: Callable[[float], None]) -> None:
-        """Overwrites pictures with the means of what comes of their eight orientations."""
+        """Overwrites pictures with the means of the results of their eight orientations."""
         totals = [np.zeros(frame.image.shape, np.float32) for frame in frames]
         # Views: what is added to a turned sum is turned back by that.
         turned = [
@@ -231,6 +224,7 @@ class Denoiser:
             for frame, total in zip(frames, totals, strict=True)
         ]
         for frame, where, result in self._passes(turned, on_tile):
+            assert frame.total is not None
             frame.total[where] += result
         for frame, total in zip(frames, totals, strict=True):
             for start in range(0, len(total), _ROWS_AT_ONCE):

@@ -30,16 +30,10 @@ def has_attention(network: Any) -> bool:
 
 
 def choose_engine(wanted: str, precision: str, network: Any) -> tuple[str, str]:
-    """Resolves `--engine`.
+    """Resolves `--engine`, "auto" or one of `ENGINES`, to one of these and the reason in words.
 
-    Args:
-        wanted: "auto" or one of `ENGINES`. `auto` is OpenVINO where it is installed and
-            known to be faster: in bfloat16 on processors with AMX.
-        precision: what is to be computed in.
-        network: what is to be computed.
-
-    Returns:
-        One of `ENGINES`, and the reason in words.
+    `auto` is OpenVINO where it is installed and known to be faster: in bfloat16 on processors with
+    AMX.
 
     Raises:
         ConfigError: if `wanted` is neither, not installed, or cannot compute the network or in
@@ -85,12 +79,7 @@ def choose_engine(wanted: str, precision: str, network: Any) -> tuple[str, str]:
 def compile_network(recipe: Recipe, network: Any, engine: str, *, blind: bool) -> Run:
     """Returns a network's pass as a function of arrays; one graph serves tiles of all sizes.
 
-    Args:
-        recipe: of the network.
-        network: called as `network(x, blind=…, padding=…)`.
-        engine: one of `ENGINES`. On Keras' other backends "tensorflow" runs the network as it
-            is.
-        blind: whether the network is to be blind.
+    On Keras' other backends, the engine "tensorflow" runs the network as it is.
     """
     if engine == "openvino":
         return _openvino(recipe, network, blind)
@@ -166,12 +155,8 @@ class Calls:
     def start(self, run: Run, x: np.ndarray) -> Any:
         """Begins a call, which a GPU goes on with while the host does something else.
 
-        Args:
-            run: the network's pass.
-            x: float32 [n, h, w, C], which stays as it is until the result is there.
-
-        Returns:
-            What `finish` takes.
+        The tiles `x`, float32 [n, h, w, C], stay as they are until the result is there. Returns
+        what `finish` takes.
         """
         if math.prod(x.shape[:3]) < self._too_many:
             try:
@@ -181,11 +166,7 @@ class Calls:
         return None
 
     def finish(self, run: Run, x: np.ndarray, started: Any) -> np.ndarray:
-        """Waits for the result of a call.
-
-        Args:
-            run, x: as given to `start`.
-            started: what that returned.
+        """Waits for the result of a call that was begun with the same arguments.
 
         Raises:
             MemoryError: if memory does not suffice for the smallest part of a tile.

@@ -7,12 +7,10 @@ from typing import Any
 import numpy as np
 
 from cbsn.colors import LUMA
-from cbsn.errors import ConfigError
+from cbsn.errors import LARGEST_SEED, ConfigError
 
 ROUNDINGS = {"round": np.rint, "truncate": np.floor}
 """How integer pixels are made; the original C-BSN code truncates."""
-
-_LARGEST_SEED = 2**64 - 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,21 +45,16 @@ class Strength:
 
     @property
     def is_whole(self) -> bool:
-        """Whether the result is what the network returns."""
+        """Whether all is removed."""
         return self.luma == self.color == 1
 
     @property
     def is_none(self) -> bool:
-        """Whether the result is the noisy picture."""
+        """Whether nothing is removed."""
         return self.luma == self.color == 0
 
     def blend(self, noisy: np.ndarray, denoised: np.ndarray) -> np.ndarray:
-        """Returns noisy values without the shares of what was removed.
-
-        Args:
-            noisy: float [..., 1 or 3].
-            denoised: of the same shape, in the same units.
-        """
+        """Returns noisy values, float [..., 1 or 3], less the shares of what denoising removes."""
         removed = noisy - denoised
         if removed.shape[-1] == 1 or self.luma == self.color:
             return noisy - self.luma * removed
@@ -75,9 +68,9 @@ class DenoiseOptions:
     """How a model is loaded, and how it denoises.
 
     Args:
-        recipe_name: str, name of the recipe; only bare weights need it.
-        channel: int, channels of the network; only bare weights need it.
-        num_block: int, dilated modules in each branch; only bare weights need it.
+        recipe_name: str, name of the recipe; only bare weights need it, and the next two.
+        channel: int, channels of the network.
+        num_block: int, dilated modules in each branch.
         precision: as `cbsn.precision.choose_precision` takes it. "float32" gives the original
             code's numbers; bfloat16 differs by a level here and there. Default "auto".
         engine: as `cbsn.inference.engines.choose_engine` takes it. Default "auto".
@@ -91,8 +84,8 @@ class DenoiseOptions:
         self_ensemble: whether to denoise the picture in its eight orientations and average.
             Default False.
         seed: int in [0, 2⁶⁴), of R3's random choices. Default 0.
-        strength: float from 0 to 1, how much is removed of what the network would remove. At 1, the
-            default, the result is the network's; at 0 it is the noisy picture, as it was.
+        strength: float from 0 to 1, how much is removed of what the network would remove, 0 being
+            nothing. Default 1.
         color_strength: the same for colour, `strength` being that for luma then; see `Strength`.
             Default None, as `strength`.
 
@@ -121,7 +114,7 @@ class DenoiseOptions:
         if self.rounding not in ROUNDINGS:
             accepted = " or ".join(ROUNDINGS)
             raise ConfigError(f"rounding is {accepted}. Received: {self.rounding!r}")
-        if not 0 <= self.seed <= _LARGEST_SEED:
+        if not 0 <= self.seed <= LARGEST_SEED:
             raise ConfigError(f"--seed must be 0 or above, and below 2^64. Received: {self.seed}")
         Strength(self.strength, self.color_strength)
         if self.tile != "auto":

@@ -13,7 +13,7 @@ from cbsn.devices import has_gpu
 from cbsn.errors import ConfigError
 from cbsn.inference.engines import Calls, Run, compile_network
 from cbsn.inference.pixels import Frame
-from cbsn.inference.refinement import Copies, RandomReplacement
+from cbsn.inference.refinement import Copies
 from cbsn.inference.tiling import Axis, Index, Spans, Tile, Tiling, make_tiles, pass_axes
 from cbsn.recipes import Recipe
 
@@ -43,18 +43,11 @@ class Passes:
     PD); then, with R3, one over each of the copies that `RandomReplacement` makes of the result.
 
     Args:
-        recipe: how to denoise.
-        network: the trained network.
+        recipe, network: how to denoise, and by what.
         engine: one of `cbsn.inference.engines.ENGINES`.
         side: int, side of the tiles in pixels; None for the whole picture at once.
         r3: whether to refine by R3; None as the recipe has it.
         seed: int in [0, 2⁶⁴), of R3's random choices.
-
-    Attributes:
-        r3: bool, whether to refine.
-
-    Raises:
-        ConfigError: if the network cannot have the recipe's border, or not be blind for R3.
     """
 
     def __init__(
@@ -105,15 +98,11 @@ class Passes:
     def __call__(
         self, frames: Sequence[Frame], on_tile: Callable[[float], None]
     ) -> Iterator[tuple[Frame, tuple[Index, ...], np.ndarray]]:
-        """Denoises pictures; those of one shape together.
-
-        Args:
-            frames: the pictures.
-            on_tile: called after each tile with its share of the work; they add up to 1.
+        """Denoises pictures, those of one shape together; as for `Denoiser`, `on_tile` gets shares.
 
         Yields:
             A picture, the index of some of its pixels, and the network's result there, float32
-            [h, w, C]. What is still to be read of a picture comes later.
+            [h, w, C]. Pixels that are still to be read come later.
         """
         for shape in dict.fromkeys(frame.image.shape for frame in frames):
             same = [frame for frame in frames if frame.image.shape == shape]
@@ -126,51 +115,43 @@ class Passes:
         self, frames: Sequence[Frame], on_tile: Callable[[float], None], part: float
     ) -> Iterator[tuple[Frame, tuple[Index, ...], np.ndarray]]:
         """Denoises pictures of one shape, each of which is a part of the work."""
-        *size, channels = frames[0].image.shape
+        size = frames[0].image.shape[:2]
         first_axes, refine_axes = zip(
             *(pass_axes(self._recipe, each) for each in size), strict=True
         )
         if not self.r3:
             tiles = make_tiles(first_axes, self._tiling, size)
-            for number, tile, result in self._results(self._first, tiles, frames, channels):
+            for number, tile, result in self._results(self._first, tiles, frames):
                 yield frames[number], tile.where, tile.crop(result)
                 on_tile(part * tile.share)
             return
 
-        padded = [axis.size for axis in first_axes]
-        denoised = [np.empty((*padded, channels), np.float32) for _ in frames]
-        tiles = make_tiles(first_axes, self._tiling, size, filled=padded)
-        times = RandomReplacement.TIMES
-        for number, tile, result in self._results(self._first, tiles, frames, channels):
+        height, width = (axis.size for axis in first_axes)
+        denoised = [np.empty((height, width, frame.channels), np.float32) for frame in frames]
+        tiles = make_tiles(first_axes, self._tiling, size, filled=(height, width))
+        for number, tile, result in self._results(self._first, tiles, frames):
             denoised[number][tile.where] = tile.crop(result)
-            on_tile(part * tile.share / (1 + times))
+            on_tile(part * tile.share / (1 + Copies.samples))
 
-        copies = [
-            Copies(frame, first, self._seed) for frame, first in zip(frames, denoised, strict=True)
-        ]
+        copies = [Copies(*each, self._seed) for each in zip(frames, denoised, strict=True)]
         tiles = make_tiles(refine_axes, self._tiling, size)
-        for number, tile, result in self._results(self._refine, tiles, copies, channels, times):
+        for number, tile, result in self._results(self._refine, tiles, copies):
             yield frames[number], tile.where, tile.crop(result)
-            on_tile(part * tile.share * times / (1 + times))
+            on_tile(part * tile.share * Copies.samples / (1 + Copies.samples))
 
     def _results(
-        self,
-        run: Run,
-        tiles: Sequence[Tile],
-        pictures: Sequence[Frame | Copies],
-        channels: int,
-        samples: int = 1,
+        self, run: Run, tiles: Sequence[Tile], pictures: Sequence[Frame | Copies]
     ) -> Iterator[tuple[int, Tile, np.ndarray]]:
-        """Runs the network over pictures, which are read in a number of samples each.
+        """Runs the network over pictures.
 
         Yields:
             A picture's number, a tile, and the mean result of its samples, float32 [h, w, C]; not
             before all tiles that see pixels of it are read.
         """
         waiting: collections.deque[tuple[Work, np.ndarray]] = collections.deque()
-        for group, y, reads in self._groups(run, tiles, pictures, channels, samples):
-            y = y.reshape(-1, samples, *y.shape[1:])
-            waiting.extend(zip(group, y.mean(axis=1) if samples > 1 else y[:, 0], strict=False))
+        for group, y, reads in self._groups(run, tiles, pictures):
+            y = y.mean(axis=1) if y.shape[1] > 1 else y[:, 0]
+            waiting.extend(zip(group, y, strict=False))
             while waiting:
                 (number, tile), result = waiting[0]
                 if number * len(tiles) + tile.needed > reads:
@@ -179,12 +160,7 @@ class Passes:
                 yield number, tile, result
 
     def _groups(
-        self,
-        run: Run,
-        tiles: Sequence[Tile],
-        pictures: Sequence[Frame | Copies],
-        channels: int,
-        samples: int,
+        self, run: Run, tiles: Sequence[Tile], pictures: Sequence[Frame | Copies]
     ) -> Iterator[tuple[Sequence[Work], np.ndarray, int]]:
         """Runs the network over tiles of one shape, as many at a time as memory allows.
 
@@ -192,8 +168,14 @@ class Passes:
         write the previous.
 
         Yields:
-            The tiles; the results of their samples; and how many tiles have been read.
+            The tiles; their results [n, samples, h, w, C]; and how many tiles have been read.
         """
+        samples, channels = pictures[0].samples, pictures[0].channels
+
+        def finished(group: Sequence[Work], calls: list[Any]) -> tuple[Sequence[Work], np.ndarray]:
+            y = self._finish(run, channels, calls)
+            return group, y.reshape(-1, samples, *y.shape[1:])
+
         running: tuple[Sequence[Work], list[Any]] | None = None
         reads = 0
         for group, count in self._plan(tiles, len(pictures), samples):
@@ -203,12 +185,12 @@ class Passes:
                 pictures[number].read(tile, out)
             x[len(group) :] = 0
             reads += len(group)
-            previous = running and (running[0], self._finish(run, channels, running[1]))
+            previous = running and finished(*running)
             running = group, self._start(run, x.reshape(-1, *shape, channels))
             if previous:
                 yield *previous, reads
         if running:
-            yield running[0], self._finish(run, channels, running[1]), reads
+            yield *finished(*running), reads
 
     def _plan(
         self, tiles: Sequence[Tile], pictures: int, samples: int
@@ -249,21 +231,17 @@ class Passes:
         return y
 
     def seconds_per_pixel(self) -> float | None:
-        """As `Denoiser.seconds_per_pixel`: of a call of the size that is needed anyway."""
-        if not self._on_gpu or self._tiling.side is None:
+        """As `Denoiser.seconds_per_pixel`, by a call of the size that is needed anyway."""
+        side, halo = self._tiling.side, self._tiling.halo
+        if not self._on_gpu or side is None:
             return None
-        seconds = self._time_call(self._first)
-        if self.r3:
-            seconds += RandomReplacement.TIMES * self._time_call(self._refine)
-        return seconds
-
-    def _time_call(self, run: Run) -> float:
-        """Seconds per pixel of a call of the size that large pictures need."""
-        large = Axis(3 * (self._tiling.side + 2 * self._tiling.halo))
-        inside = Spans(large, self._tiling).span(1)
-        side = inside.stop - inside.first
-        x = np.zeros((self._calls.tiles(side, side), side, side, self._channels), np.float32)
-        for _ in range(2):  # the first time a GPU looks for the fastest way to compute it
-            start = time.perf_counter()
-            self._calls.finish(run, x, self._calls.start(run, x))
-        return (time.perf_counter() - start) / math.prod(x.shape[:3])
+        inside = Spans(Axis(3 * (side + 2 * halo)), self._tiling).span(1)  # of a large picture
+        size = inside.stop - inside.first
+        x = np.zeros((self._calls.tiles(size, size), size, size, self._channels), np.float32)
+        seconds = 0.0
+        for run, times in [(self._first, 1)] + [(self._refine, Copies.samples)] * self.r3:
+            for _ in range(2):  # the first time a GPU looks for the fastest way to compute it
+                start = time.perf_counter()
+                self._calls.finish(run, x, self._calls.start(run, x))
+            seconds += times * (time.perf_counter() - start)
+        return seconds / math.prod(x.shape[:3])

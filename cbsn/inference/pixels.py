@@ -19,13 +19,10 @@ _NOWHERE = 2**30
 
 
 def fill_hidden(colors: np.ndarray, hidden: np.ndarray) -> None:
-    """Gives each hidden pixel the colour of the nearest visible one in its row or column.
+    """Gives each hidden pixel of [H, W, C] the colour of the nearest in its row or column.
 
-    Where there is none in either, those that have just been filled count as visible.
-
-    Args:
-        colors: [H, W, C], overwritten; as it was if everything is hidden.
-        hidden: bool [H, W].
+    Where there is none in either, those that have just been filled count as visible; where
+    everything is hidden, nothing changes.
     """
     while hidden.any() and not hidden.all():
         y, x, left = nearest_visible(hidden, np, lambda each: np.maximum.accumulate(each, axis=-1))
@@ -37,16 +34,14 @@ def fill_hidden(colors: np.ndarray, hidden: np.ndarray) -> None:
 def nearest_visible(
     hidden: Array, xp: ModuleType, running_maximum: Callable[[Array], Array]
 ) -> tuple[Array, Array, Array]:
-    """Finds where hidden pixels take their colours from, for arrays and in a graph.
+    """Finds where hidden pixels [..., H, W] take their colours from, for arrays and in a graph.
 
-    Args:
-        hidden: bool [..., H, W].
-        xp: `numpy` or `tensorflow`.
-        running_maximum: gives the largest value up to each place along the last axis.
+    `xp` is `numpy` or `tensorflow`, and `running_maximum` gives the largest value up to each place
+    of the last axis.
 
     Returns:
-        For each pixel, [..., H, W], row and column of the nearest visible one in its row or column:
-        of itself if it is visible or there is none; and whether it is hidden still.
+        For each pixel, row and column of the nearest visible one in its row or column: of itself if
+        it is visible or there is none; and whether it is hidden still.
     """
 
     def transposed(x: Array) -> Array:
@@ -104,16 +99,9 @@ class Units:
     def finish(
         self, y: np.ndarray, noisy: np.ndarray, strength: Strength, rounding: str
     ) -> np.ndarray:
-        """Makes pixels of what the network returned.
+        """Makes pixels of what the network returned for `noisy` ones, [h, w, C].
 
-        Args:
-            y: float32 [h, w, C].
-            noisy: the pixels that were there, [h, w, C]; the result is for their dtype.
-            strength: how much of what the network removes is removed.
-            rounding: a key of `ROUNDINGS`, of integers.
-
-        Returns:
-            The pixels as floats, still to be cast.
+        They are floats still, but what the dtype of the noisy ones can hold.
 
         Raises:
             ModelError: if values are not finite.
@@ -159,13 +147,20 @@ class Frame:
         image: [H, W, C], its pixels.
         units: its statistics.
         orientation: int, the number of its orientation in a self-ensemble. Default 0.
-        total: float32 [H, W, C], the sum of a self-ensemble, in the same orientation. Default None.
+        total: float32 [H, W, C], the sum of a self-ensemble, in the same orientation.
     """
 
     image: np.ndarray
     units: Units
     orientation: int = 0
     total: np.ndarray | None = None
+
+    samples = 1
+
+    @property
+    def channels(self) -> int:
+        """1 for gray, 3 for RGB."""
+        return self.image.shape[-1]
 
     def read(self, tile: Tile, out: np.ndarray) -> None:
         """Writes what the network is to see in place of a tile into float32 [1, h, w, C]."""

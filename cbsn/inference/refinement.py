@@ -14,9 +14,8 @@ class RandomReplacement:
     pixel; the noisy values break it up, and their own noise the network cannot see through. (Lee et
     al., CVPR 2022, arXiv 2203.11799, section 4.3.)
 
-    It is a function of the seed, the orientation and the place only: not of the tiles, nor of the
-    order in which they are taken. It repeats every `PERIOD` pixels, so that an exported graph can
-    have it as a table.
+    It is a function of the seed, the orientation and the place, which repeats every `PERIOD`
+    pixels, so that an exported graph can have it as a table.
 
     Args:
         seed: int ≥ 0, below 2^64.
@@ -43,15 +42,12 @@ class RandomReplacement:
 
 
 class Copies:
-    """What R3 has the network see of a picture.
+    """What R3 has the network see of a picture whose first result is `denoised`, [H, W, C]."""
 
-    Args:
-        frame: the picture.
-        denoised: float32 [H, W, C], the result of the first pass, zeros at its end included.
-        seed: int, of the random choices.
-    """
+    samples = RandomReplacement.TIMES
 
     def __init__(self, frame: Frame, denoised: np.ndarray, seed: int):
+        self.channels = frame.channels
         self._frame = frame
         self._denoised = denoised
         self._replacement = RandomReplacement(seed, frame.orientation)
@@ -62,4 +58,4 @@ class Copies:
         self._frame.read(tile, noisy)
         rows, columns = tile.rows.reads, tile.columns.reads
         out[...] = self._denoised[np.ix_(rows, columns)]
-        np.copyto(out, noisy, where=self._replacement.masks(rows, columns, out.shape[-1]))
+        np.copyto(out, noisy, where=self._replacement.masks(rows, columns, self.channels))

@@ -15,10 +15,9 @@ import numpy as np
 from cbsn.recipes import Recipe
 
 Integer = Any
-"""An int, or an integer scalar of `xp`."""
+"""An int, or an integer scalar of `xp`; `Integers` are [n]."""
 
 Integers = Any
-"""Integers of `xp`, [n]."""
 
 _R3_MARGIN = 2
 """What a picture is reflected by for R3, where beyond its border there are zeros."""
@@ -49,7 +48,7 @@ class Axis:
         return self.size + 2 * self.stride * self.pad
 
     def rows(self, places: Integers) -> Integers:
-        """Returns the row that is given at each place; -1 for zeros."""
+        """The row that is given at each place; -1 for zeros."""
         if self.stride == 1 and self.pad == 0:
             return places
         cells = self.size // self.stride
@@ -61,15 +60,15 @@ class Axis:
         return self.xp.where(is_inside, cell * self.stride + sub_image, -1)
 
     def places(self, rows: Integers) -> Integers:
-        """Returns the place whose result fills each row."""
+        """The place whose result fills each row."""
         block = self.size // self.stride + 2 * self.pad
         return rows % self.stride * block + self.pad + rows // self.stride
 
 
 def pass_axes(recipe: Recipe, size: Integer, xp: ModuleType = np) -> tuple[Axis, Axis]:
-    """Returns an axis of `size` rows as a recipe gives it to the network: at first, and for R3.
+    """An axis of `size` rows as a recipe gives it to the network: at first, and for R3.
 
-    Zeros at its end make it a multiple of the stride; R3 sees these as part of the picture.
+    Zeros at its end make it a multiple of the stride; for R3 they are part of the picture.
     """
     stride = recipe.denoise_stride
     padded = divided_up(size, stride) * stride
@@ -79,16 +78,14 @@ def pass_axes(recipe: Recipe, size: Integer, xp: ModuleType = np) -> tuple[Axis,
 
 @dataclasses.dataclass(frozen=True)
 class Tiling:
-    """How an axis is divided.
+    """How an axis is divided into tiles, each a piece of it and what the network sees around that.
 
     Args:
         border: "reflect": the axis is reflected at its ends, all sources are of one size, and the
             network's result is `halo` smaller on each side. "zeros": a source ends where the axis
             does, and the result is as large as it.
-        side: int, places that a tile's piece should have at most, but for rounding up to
-            `multiple`. None: one tile.
-        halo: int, the network's receptive-field radius: what a source has more than the piece on
-            each side.
+        side: int, places of a piece at most, but for rounding up to `multiple`. None: one tile.
+        halo: int, the network's `halo`: what a source has more than the piece on each side.
         multiple: int, what the pieces are multiples of, but the last one.
         grid: int, the network's `grid`, for sources of one size whatever that of the picture is,
             unless that is smaller; for networks that are local, and NumPy. Default None: pieces of
@@ -103,12 +100,10 @@ class Tiling:
 
 
 class Span(NamedTuple):
-    """One axis of a tile.
+    """One axis of a tile: its source is the places [first, stop), its piece is [start, end).
 
-    Args:
-        first, stop: the places that the network is given, [first, stop), reflected at the ends.
-        margin: how much of its result lies before the piece.
-        start, end: the places of the piece, [start, end).
+    The source may go beyond the axis, which is reflected then. `margin` is how much of the
+    network's result lies before the piece.
     """
 
     first: Integer
@@ -119,13 +114,7 @@ class Span(NamedTuple):
 
 
 class Spans:
-    """An axis in tiles, whose pieces cover every place once.
-
-    Attributes:
-        axis: as given.
-        step: int, places of a piece, but for the first and the last one.
-        count: int, number of tiles.
-    """
+    """An axis in `count` tiles, whose pieces cover every place once, a new one every `step`."""
 
     def __init__(self, axis: Axis, tiling: Tiling):
         self.axis = axis
@@ -148,7 +137,7 @@ class Spans:
         self.count = divided_up(length, self.step)
 
     def span(self, index: Integer) -> Span:
-        """Returns a tile by its number."""
+        """A tile by its number."""
         minimum, maximum = self.axis.xp.minimum, self.axis.xp.maximum
         length = self.axis.length
         start, end = index * self.step, (index + 1) * self.step
@@ -163,13 +152,13 @@ class Spans:
         return Span(first, stop, start - first - self._omitted, start, minimum(end, length))
 
     def reads(self, span: Span) -> Integers:
-        """Returns the rows of the picture that the network is given; -1 for zeros."""
+        """The rows of the picture that the network is given; -1 for zeros."""
         places = arange(span.first, span.stop, self.axis.xp)
         return self.axis.rows(reflected(places, self.axis.length, self.axis.xp))
 
 
 def arange(first: Integer, stop: Integer, xp: ModuleType = np) -> Integers:
-    """Returns the integers [first, stop), of 32 bits."""
+    """The integers [first, stop), of 32 bits."""
     return np.arange(first, stop, dtype=np.int32) if xp is np else xp.range(first, stop)
 
 
@@ -196,43 +185,23 @@ Index = slice | np.ndarray
 
 @dataclasses.dataclass(frozen=True)
 class Lines:
-    """One axis of a tile, as indexes of arrays.
+    """One axis of a tile, as indexes of arrays."""
 
-    Args:
-        reads: int [n], rows (or columns) that the network is given; -1 for zeros.
-        taken: the rows of the picture to take for these, any row standing for zeros.
-        zeros: int [k], which of them are zeros; None for none.
-        kept: the rows of the network's result that fill rows of the picture.
-        filled: these rows of the picture.
-        share: float, how much of the picture's rows they are.
-        first: int, first place of the axis that fills any of the rows that are read.
-        end: int, place after the last one that is filled.
-    """
-
-    reads: np.ndarray
-    taken: Index
-    zeros: np.ndarray | None
-    kept: Index
-    filled: Index
-    share: float
-    first: int
-    end: int
+    reads: np.ndarray  # rows (or columns) of the picture that the network is given; -1 for zeros
+    taken: Index  # the rows to take for these, any row standing for zeros
+    zeros: np.ndarray  # which of them are zeros
+    kept: Index  # rows of the network's result that fill rows of the picture
+    filled: Index  # these rows of the picture
+    share: float  # how much of the picture's rows they are
 
 
 @dataclasses.dataclass(frozen=True)
 class Tile:
-    """A piece of a picture, and what the network has to see to make it.
-
-    Args:
-        rows: its rows.
-        columns: its columns.
-        needed: int, how many tiles of the picture, in their order, see pixels of this one before
-            they may be overwritten.
-    """
+    """A piece of a picture, and what the network has to see to make it."""
 
     rows: Lines
     columns: Lines
-    needed: int
+    needed: int  # how many tiles must have been read before the pixels of this one are overwritten
 
     @property
     def source_shape(self) -> tuple[int, int]:
@@ -251,21 +220,16 @@ class Tile:
         return where if any(isinstance(each, slice) for each in where) else np.ix_(*where)
 
     def take(self, image: np.ndarray) -> np.ndarray:
-        """Returns the tile's source of an image [H, W, C], a view where it can be one.
-
-        What `clear` makes zeros has any values.
-        """
+        """The tile's source of an image [H, W, C], a view where it can be one, before `clear`."""
         return _take(image, self.rows.taken, self.columns.taken)
 
     def clear(self, source: np.ndarray) -> None:
         """Zeroes the rows and columns of [h, w, C] that the picture does not have."""
-        if self.rows.zeros is not None:
-            source[self.rows.zeros] = 0
-        if self.columns.zeros is not None:
-            source[:, self.columns.zeros] = 0
+        source[self.rows.zeros] = 0
+        source[:, self.columns.zeros] = 0
 
     def crop(self, result: np.ndarray) -> np.ndarray:
-        """Returns the part of the network's result [h, w, C] that fills the pixels."""
+        """The part of the network's result [h, w, C] that fills the pixels."""
         return _take(result, self.rows.kept, self.columns.kept)
 
 
@@ -286,10 +250,13 @@ def make_tiles(
     Returns:
         Tiles from left to right, then from top to bottom; they fill every pixel once.
     """
-    rows, columns = map(_lines, axes, [tiling] * 2, size, filled or size)
-    # The first place that is needed as it was for each row of tiles or a later one.
-    firsts = np.minimum.accumulate([each.first for each in reversed(rows)])[::-1]
-    needed = np.searchsorted(firsts, [each.end for each in rows]) * len(columns)
+    down, across = (Spans(axis, tiling) for axis in axes)
+    rows, columns = map(_lines, (down, across), size, filled or size)
+    # The first place whose row is still to be read, by each row of tiles or a later one.
+    first_places = (axes[0].places(each.reads[each.reads >= 0]) for each in rows)
+    firsts = [places.min(initial=axes[0].length) for places in first_places]
+    firsts = np.minimum.accumulate(firsts[::-1])[::-1]
+    needed = np.searchsorted(firsts, [down.span(i).end for i in range(down.count)]) * len(columns)
     return [
         Tile(row, column, int(count))
         for row, count in zip(rows, needed, strict=True)
@@ -297,8 +264,8 @@ def make_tiles(
     ]
 
 
-def _lines(axis: Axis, tiling: Tiling, size: int, filled: int) -> list[Lines]:
-    spans, lines = Spans(axis, tiling), []
+def _lines(spans: Spans, size: int, filled: int) -> list[Lines]:
+    axis, lines = spans.axis, []
     for span in map(spans.span, range(spans.count)):
         reads = spans.reads(span)
         zeros = np.flatnonzero((reads < 0) | (reads >= size))
@@ -311,12 +278,10 @@ def _lines(axis: Axis, tiling: Tiling, size: int, filled: int) -> list[Lines]:
             Lines(
                 reads=reads,
                 taken=_index(taken),
-                zeros=zeros if zeros.size else None,
+                zeros=zeros,
                 kept=_index(span.margin + pieces),
                 filled=_index(rows[pieces]),
                 share=pieces.size / filled,
-                first=int(axis.places(reads[reads >= 0]).min(initial=axis.length)),
-                end=int(span.end),
             )
         )
     return lines

@@ -1,3 +1,4 @@
+import functools
 import io
 import struct
 import zlib
@@ -10,7 +11,7 @@ from PIL import Image
 from tensorflow.core.protobuf.config_pb2 import CallableOptions
 
 from cbsn.errors import ImageError
-from cbsn.export.formats import write_saved_model
+from cbsn.export.signatures import ServedDenoiser
 from cbsn.images.image_files import read_picture, write_picture
 from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.options import DenoiseOptions
@@ -206,11 +207,11 @@ def test_floats_that_are_off_by_rounding_are_in_range(signatures, random):
     assert 0 <= found.numpy().min() <= found.numpy().max() <= 1
 
 
-SHAPES = [(), (3,), (4, 4), (4, 4, 3), (1, 1, 4, 4, 3), (0,), (1,) * 9]
-WRONG_RANKS = [
-    *[(name, np.zeros(shape, dtype)) for name, dtype in DTYPES.items() for shape in SHAPES],
-    *[("encoded", np.full(shape, b"text", object)) for shape in [(), (1, 1), (0, 3)]],
-]
+WRONG_RANKS = {
+    "serving_default": [(), (4, 4, 3), (0,), (1,) * 9],
+    "uint8": [(3,), (1, 1, 4, 4, 3)],
+    "encoded": [(), (1, 1), (0, 3)],
+}
 
 
 @pytest.fixture(scope="module")
@@ -223,30 +224,32 @@ def serve_as_tensorflow_serving(saved_model):
     with session.graph.as_default():
         loaded = tf.compat.v1.saved_model.load(session, ["serve"], str(saved_model))
 
-    def serve(name, value):
+    @functools.cache
+    def make(name):
         signature = loaded.signature_def[name]
         [output], [given] = signature.outputs.values(), signature.inputs.values()
         # What is public of a session checks them, too.
         options = CallableOptions(feed=[given.name], fetch=[output.name])
-        return session._make_callable_from_options(options)(value)
+        return session._make_callable_from_options(options)
 
-    yield serve
+    yield make
     session.close()
 
 
-@pytest.mark.parametrize(("name", "value"), WRONG_RANKS)
-def test_a_wrong_rank_is_told(signatures, serve_as_tensorflow_serving, name, value):
-    shape = " ".join(map(str, value.shape))
-    what = r"images is \[N, H, W, C\], pictures of one size"
-    argument, dtype = "images", value.dtype
+@pytest.mark.parametrize("name", WRONG_RANKS)
+def test_a_wrong_rank_is_told(signatures, serve_as_tensorflow_serving, name):
+    what, argument = r"images is \[N, H, W, C\], pictures of one size", "images"
     if name == "encoded":
-        what = r"image_bytes is \[N\], each a PNG or JPEG file"
-        argument, dtype = "image_bytes", tf.string
-    message = rf"{what}\. Received: shape \[{shape}\]"
-    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
-        signatures[name](**{argument: tf.constant(value, dtype)})
-    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
-        serve_as_tensorflow_serving(name, value)
+        what, argument = r"image_bytes is \[N\], each a PNG or JPEG file", "image_bytes"
+    for shape in WRONG_RANKS[name]:
+        value = (
+            np.full(shape, b"text", object) if name == "encoded" else np.zeros(shape, DTYPES[name])
+        )
+        message = rf"{what}\. Received: shape \[{' '.join(map(str, shape))}\]"
+        with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+            signatures[name](**{argument: tf.constant(value)})
+        with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+            serve_as_tensorflow_serving(name)(value)
 
 
 @pytest.mark.parametrize(
@@ -391,14 +394,15 @@ def test_strengths_that_are_none_are_refused(signatures, name, luma, color, word
         _serve(signatures, name, pictures, luma, color)
 
 
-def test_an_export_of_less_strength_has_it_where_none_is_asked_for(denoiser, random, tmp_path):
+def test_an_export_of_less_strength_has_it_where_none_is_asked_for(denoiser, random):
     weaker = Denoiser(denoiser.recipe, denoiser.network, DenoiseOptions(tile=24, strength=0.4))
-    write_saved_model(tmp_path / "1", weaker, warmup=False)
-    signatures = tf.saved_model.load(str(tmp_path / "1")).signatures
+    signatures = ServedDenoiser(weaker).functions
     pictures = random.integers(0, 255, (2, 30, 40, 3), np.uint8)
-    result = signatures["uint8"](images=tf.constant(pictures))["denoised"].numpy()
+    result = signatures["uint8"](tf.constant(pictures))["denoised"].numpy()
     expected = np.stack([weaker(picture) for picture in pictures])
     assert np.abs(result.astype(int) - expected).max() <= 1
-    result = _serve(signatures, "uint8", pictures, [1, 1], [1, 1])
+    full = tf.ones(2)
+    serve = signatures["uint8_with_strength"]
+    result = serve(tf.constant(pictures), full, full)["denoised"].numpy()
     expected = np.stack([denoiser(picture) for picture in pictures])
     assert np.abs(result.astype(int) - expected).max() <= 1

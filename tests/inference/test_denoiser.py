@@ -1,3 +1,5 @@
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -96,6 +98,7 @@ LOCAL = {
 CAN_REFINE = ("apbsn", "cbsn", "ssbsn")
 
 
+@functools.cache
 def _small_model(name):
     """A recipe and its network, with weights that make a picture of a picture."""
     keras.utils.set_random_seed(1)
@@ -118,9 +121,11 @@ def _small_model(name):
 )
 def test_every_recipe_denoises_by_tiles_and_in_place(noisy, name, r3):
     recipe, network = _small_model(name)
-    options = {"r3": r3, "seed": 3}
-    for crop, self_ensemble in ((noisy[:53, :67], False), (noisy[:20, :31, 0], True)):
-        options["self_ensemble"] = self_ensemble
+    cases = [(noisy[:53, :67], False)]
+    if r3 or name == "photo":
+        cases.append((noisy[:20, :31, 0], True))
+    for crop, self_ensemble in cases:
+        options = {"r3": r3, "seed": 3, "self_ensemble": self_ensemble}
         expected = Denoiser(recipe, network, DenoiseOptions(tile=0, **options))(crop)
         assert expected.shape == crop.shape
         assert 1 < expected.std() < 90
