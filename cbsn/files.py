@@ -61,8 +61,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
 def atomic_folder(path: Path) -> Iterator[Path]:
     """Does what `atomic_path` does for a folder of files, in place of one that is there already.
 
-    A folder cannot be renamed onto another one, so the old one is set aside for a moment; `tidy`
-    brings it back if the process is killed just then.
+    The old one is set aside for a moment; `tidy` brings it back if the process is killed just then.
     """
     temporary = _temporary(path, path.name)
     temporary.mkdir()
@@ -126,11 +125,8 @@ def _flush(path: Path) -> None:
 
 
 def write_text(path: str | os.PathLike, text: str) -> None:
-    r"""Writes `text` to `path` atomically, as UTF-8.
-
-    What is no UTF-8 in the names of files, which may be of any bytes, is written as `\udcff`.
-    """
-    with atomic_path(path) as temporary:
+    """Writes `text` to `path` atomically, as UTF-8."""
+    with atomic_path(path) as temporary:  # names of files may be of any bytes, which are escaped
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
@@ -205,18 +201,11 @@ class FolderLock:
         descriptor = os.open(folder, os.O_RDONLY)
         # Not __del__, which may find no `os` any more when the interpreter ends.
         self.close = weakref.finalize(self, os.close, descriptor)
-        try:
-            fcntl.flock(descriptor, mode)
-        except BaseException:
-            self.close()
-            raise
+        fcntl.flock(descriptor, mode)
 
 
 def share_folder(folder: Path) -> FolderLock | None:
-    """Says that this process reads a folder, as others may, for as long as the result is kept.
-
-    It is None where there are no locks, which `is_folder_in_use` takes into account.
-    """
+    """Says that this process reads a folder for as long as the result is kept; None: no locks."""
     if fcntl:
         with contextlib.suppress(OSError):
             # Waits for `is_folder_in_use` of another process at most, which takes no time.

@@ -31,6 +31,11 @@ LOCK_NAME = ".preparing.lock"  # in a prepared folder, held by the one process t
 CHUNK_FILES, CHUNK_BYTES = 16, 2**29  # a chunk is full when it has either
 _SEED = 0
 _NOT_BEGUN = -1
+_LOST = (
+    "A process ended before its work was done, often for lack of memory or disk space. What is "
+    "done is kept, and the same command goes on from there; prepare_dataset.py with fewer "
+    "--workers needs less memory."
+)
 _places: MutableSequence[int] = []  # in a worker: at which file each chunk is
 
 
@@ -198,7 +203,7 @@ def _run_chunks(chunks: Sequence[Chunk], workers: int) -> Generator[ChunkResult,
         chunks = [chunk for chunk, place in lost if place == _NOT_BEGUN]
         suspects = [chunk for chunk, place in lost if place != _NOT_BEGUN]
         if chunks and not suspects:
-            raise _lost()
+            raise DataError(_LOST)
         for chunk in suspects:
             yield from _run_alone(chunk)
 
@@ -207,19 +212,11 @@ def _run_alone(chunk: Chunk) -> Iterator[ChunkResult]:
     while lost := (yield from _run_pool([chunk], 1)):
         place, files = lost[0][1], chunk.raw.files
         if not 0 <= place < len(files):
-            raise _lost()
+            raise DataError(_LOST)
         reason = "ended the process that read it: it crashes its decoder, or memory ran out."
         yield ChunkResult(failed=(Failure(chunk.raw.name(files[place]), reason),))
         rest = dataclasses.replace(chunk.raw, files=files[:place] + files[place + 1 :])
         chunk = dataclasses.replace(chunk, raw=rest)
-
-
-def _lost() -> DataError:
-    return DataError(
-        "A process ended before its work was done, often for lack of memory or disk space. What is "
-        "done is kept, and the same command goes on from there; prepare_dataset.py with fewer "
-        "--workers needs less memory."
-    )
 
 
 def _run_pool(

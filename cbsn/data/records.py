@@ -158,11 +158,7 @@ class PatchRecords:
         return Path(self.manifest.root if self.manifest else "", source.path)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        """The patch number `index`: [P, P, 3] of `dtype`, read-only.
-
-        Raises:
-            DataError: the record is damaged; the message names file and record.
-        """
+        """The patch number `index`: [P, P, 3] of `dtype`, read-only; DataError if damaged."""
         path, number = self._locate(index)
         frame = self._frame
         shift = -len(frame.head) % 16  # puts the first value where arrays are aligned
@@ -244,11 +240,7 @@ class RecordWriter:
         self._cleanup.__exit__(*error)
 
     def write(self, patch: np.ndarray) -> None:
-        """Appends a patch: [P, P, 3] uint8, uint16 or float32 (in [0, 1]).
-
-        Raises:
-            DataError: P or the dtype is not that of the first patch, or it is no such patch.
-        """
+        """Appends a patch, [P, P, 3] uint8, uint16 or float32, like the first; else DataError."""
         layout = self._layout or (patch.shape[:1] * 2 + (3,), patch.dtype)
         if (patch.shape, patch.dtype) != layout or patch.dtype not in DTYPES.values():
             raise DataError(

@@ -174,8 +174,7 @@ def _resolution(info: dict[Any, Any], is_jpeg: bool) -> tuple[float, float] | No
     metres = _METRES.get(info.get("jfif_unit", 0)) if is_jpeg else INCH
     if not density or not metres or not all(0 < each < 1e9 for each in density):
         return None
-    x, y = density
-    return float(x) / metres, float(y) / metres
+    return float(density[0]) / metres, float(density[1]) / metres
 
 
 def _pixels(image: Image.Image) -> np.ndarray:

@@ -1,7 +1,6 @@
 """TIFF files from and to pictures; `cbsn.images.image_files` is the door to all kinds of files.
 
-Large pictures are decoded and encoded piece by piece: memory never holds a second copy of the
-pixels, and of the file only the piece at hand.
+They are decoded and encoded piece by piece: memory never holds a second copy of the pixels.
 """
 
 import math
@@ -110,9 +109,9 @@ def _refuse_raw(file: tifffile.TiffFile) -> None:
     file.filehandle.seek(8)
     is_canon = file.filehandle.read(2) == b"CR"
     first = file.pages.first
-    pages = [first, *(first.pages or ())]
-    sensor = (32803, 34892)  # a colour filter array, or linear raw values
-    if is_canon or _DNG_VERSION_TAG in first.tags or any(p.photometric in sensor for p in pages):
+    kinds = {each.photometric for each in (first, *(first.pages or ()))}
+    # A colour filter array, or linear raw values.
+    if is_canon or _DNG_VERSION_TAG in first.tags or kinds & {32803, 34892}:
         raise ImageError(RAW)
 
 
@@ -161,9 +160,8 @@ def _refuse_missing(page: tifffile.TiffPage, pixels: np.ndarray) -> None:
 
 
 def _pixels(page: Any) -> np.ndarray:
-    photometric = page.photometric.name
-    _check(page, photometric)
-    pixels = _decode(page)
+    _check(page)
+    pixels, photometric = _decode(page), page.photometric.name
     if photometric == "PALETTE":
         return (page.colormap.T >> 8).astype(np.uint8)[pixels]
     if pixels.dtype == bool:
@@ -172,23 +170,23 @@ def _pixels(page: Any) -> np.ndarray:
     if pixels.ndim == 2:
         pixels = pixels[..., None]
     if photometric == "MINISWHITE":
-        white = pixels.dtype.type(value_range(pixels.dtype))
-        np.subtract(white, pixels, out=pixels)
+        np.subtract(pixels.dtype.type(value_range(pixels.dtype)), pixels, out=pixels)
     if [sample.name for sample in page.extrasamples] == ["ASSOCALPHA"]:
         for rows in row_blocks(pixels):
             _make_alpha_straight(pixels[rows])
     return pixels
 
 
-def _check(page: Any, photometric: str) -> None:
+def _check(page: Any) -> None:
     """Raises ImageError unless the page is one that a `Picture` can hold."""
+    photometric = page.photometric.name
     kinds = ("MINISBLACK", "MINISWHITE", "RGB", "PALETTE")
     jpeg_color = photometric == "YCBCR" and page.compression.name == "JPEG"  # decodes to RGB
     if photometric not in kinds and not jpeg_color:
         name = "CMYK" if photometric == "SEPARATED" else photometric
         raise ImageError(f"is a {name} picture; convert it to gray or RGB.")
-    samples = (("bool", 1), ("uint8", 8), ("uint16", 16), ("float32", 32))
-    if (str(page.dtype), page.bitspersample) not in samples:
+    samples = {"bool": 1, "uint8": 8, "uint16": 16, "float32": 32}
+    if samples.get(str(page.dtype)) != page.bitspersample:
         raise ImageError(
             f"stores {page.bitspersample}-bit {page.dtype} samples; "
             "convert them to 8 or 16 bits, or to 32-bit float."
@@ -227,9 +225,8 @@ def _decode(page: Any) -> np.ndarray:
 def _interleave(page: tifffile.TiffPage) -> np.ndarray:
     """Puts a page's separate planes into one array [H, W, C] as they are decoded."""
     pixels = np.empty((page.imagelength, page.imagewidth, page.samplesperpixel), page.dtype)
-    for piece, (plane, _, top, left, _), (_, height, width, _) in page.segments(
-        buffersize=_BUFFER_BYTES
-    ):
+    segments = page.segments(buffersize=_BUFFER_BYTES)
+    for piece, (plane, _, top, left, _), (_, height, width, _) in segments:
         target = pixels[top : top + height, left : left + width, plane]
         height, width = target.shape  # tiles reach beyond the edge
         target[:] = page.nodata if piece is None else piece[0, :height, :width, 0]

@@ -1,8 +1,7 @@
 """What describes the picture of a TIFF file; `cbsn.images.tiff` reads and writes the pixels.
 
-Tags go from one TIFF file to the other as they are: descriptions of ImageJ and OME with the pixel
-size, GeoTIFF's, IPTC. EXIF data are a tree of tags whose branches lie anywhere in the file; Pillow
-reads and writes these.
+Tags go from one TIFF file to the other as they are: ImageJ's, OME's, GeoTIFF's, IPTC. EXIF data are
+a tree of tags whose branches lie anywhere in the file; Pillow reads and writes these.
 """
 
 import contextlib
