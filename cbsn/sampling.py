@@ -80,7 +80,7 @@ def mask_pixels(x: Tensor, masked: Tensor, sources: Tensor, cell: int) -> tuple[
         x: [N, H, W, C].
         masked: integers in [0, cell²), [N, H // cell, W // cell]: which pixel of each cell is
             hidden, dy·cell + dx.
-        sources: likewise, which one takes its place; never the same one.
+        sources: as `masked`, which one takes its place; never the same one.
         cell: side of a cell, ≥ 2.
 
     Returns:
@@ -142,7 +142,7 @@ def pixel_shuffle_up(x: Tensor, factor: int, pad: int = 0) -> Tensor:
     Args:
         x: [N, H, W, C]; `factor` divides H and W.
         factor: as given to `pixel_shuffle_down`.
-        pad: likewise; what is cut off each sub-image.
+        pad: what is cut off each sub-image on each side.
 
     Returns:
         [N, H - 2·pad·factor, W - 2·pad·factor, C].

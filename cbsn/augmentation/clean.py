@@ -11,19 +11,17 @@ from cbsn.colors import LUMA
 
 Tensor = Any
 
+# TensorFlow computes with int32 in the host's memory, which a GPU would wait for, and looking
+# something up takes a sum; JAX has no int64 unless it is asked for.
 _INDEX = "int64" if keras.config.backend() == "tensorflow" else "int32"
-"""TensorFlow computes with int32 in the host's memory, which a GPU would wait for, and looking
-something up takes a sum; JAX has no int64 unless it is asked for."""
 
-DRAWS = 30
-"""Random numbers that a picture takes, at most."""
+DRAWS = 30  # random numbers that a picture takes, at most
 
 _SHRINKS = (2, 3, 4)  # how many times smaller the pictures are made: neighbouring numbers
 
+# Share of the crisp pictures of which single pixels are kept in place of means: they are sharper
+# than a lens draws, with the jagged fine texture of pictures that were made smaller carelessly.
 _POINTS = 0.6
-"""Share of the crisp pictures of which single pixels are kept in place of means: they are sharper
-than a lens draws, with the jagged fine texture that pictures have which were made smaller
-carelessly."""
 
 _SOFT = 0.5  # share of the pictures that are blurred a little, as lenses do
 _SHARP = 0.6  # share of the crisp ones sharpened, as cameras and programs do: by an unsharp mask
@@ -40,9 +38,7 @@ _TINT = (0.6, 1.0)  # how much of each channel is left in addition
 _OTHER_ORDER = 0.5  # share of the pictures whose channels are put in another order
 _OTHER_SATURATION, _SATURATION = 0.6, (0.5, 3.0)
 
-_ORDERS = np.stack(
-    [np.eye(3, dtype="float32")[:, [*order]] for order in itertools.permutations(range(3))]
-)
+_ORDERS = np.stack([np.eye(3, dtype="float32")[:, o] for o in itertools.permutations(range(3))])
 
 
 class Draws:
@@ -192,8 +188,6 @@ def _blur(pictures: Tensor, sigma: Tensor) -> Tensor:
     places = np.clip(np.arange(-_REACH, size + _REACH), 0, size - 1)
     for axis in (1, 2):
         padded = ops.take(pictures, places, axis=axis)
-        pictures = sum(
-            each(weights[:, i]) * ops.take(padded, np.arange(i, i + size), axis=axis)
-            for i in range(2 * _REACH + 1)
-        )
+        shifted = [ops.take(padded, i + np.arange(size), axis=axis) for i in range(len(away))]
+        pictures = sum(each(weights[:, i]) * x for i, x in enumerate(shifted))
     return pictures

@@ -9,9 +9,7 @@ from cbsn.colors import LUMA
 
 Tensor = Any
 
-MULTIPLE = 16
-"""Sides of pictures must be multiples of this: blocks of 8 pixels, with chroma halved."""
-
+MULTIPLE = 16  # of which sides of pictures must be one: blocks of 8 pixels, with chroma halved
 _SIDE = 8
 
 # Annex K.1 of the standard, as libjpeg has them.
@@ -53,9 +51,8 @@ def compress(pictures: Tensor, quality: Tensor, subsampled: Tensor) -> Tensor:
         y = _quantise(y - 128, scale, _LUMA_TABLE) + 128
         cb = _chroma(-0.168736 * red - 0.331264 * green + 0.5 * blue, scale, subsampled)
         cr = _chroma(0.5 * red - 0.418688 * green - 0.081312 * blue, scale, subsampled)
-        output = ops.stack(
-            [y + 1.402 * cr, y - 0.344136 * cb - 0.714136 * cr, y + 1.772 * cb], axis=-1
-        )
+        green = y - 0.344136 * cb - 0.714136 * cr
+        output = ops.stack([y + 1.402 * cr, green, y + 1.772 * cb], axis=-1)
     return ops.clip(ops.round(output), 0, 255) / 255
 
 

@@ -14,8 +14,7 @@ from cbsn.noise.measured_noise import CorrelatedNoise
 
 Tensor = Any
 
-DRAWS = 13
-"""Random numbers that a picture takes, apart from its noise."""
+DRAWS = 13  # random numbers that a picture takes, apart from its noise
 
 # Of pictures with processed noise:
 _WIDER = 1.2  # σ in pixels of the blur that widens its correlation, at most
@@ -23,10 +22,10 @@ _WHITE = 0.3  # share whose noise is mixed with white noise
 _LINEAR = 0.5  # share whose noise is added in linear light
 _JPEG, _QUALITY, _SUBSAMPLED = 0.6, (60.0, 99.0), 0.5  # share of JPEGs; of these with chroma halved
 
+# Share whose colour noise is smoothed more than the luminance's, as cameras do, and σ in pixels of
+# that blur, at most. In the camera JPEGs of CC15 colour noise reaches as far as after a blur of 1.5
+# to 3.5 pixels, that of the luminance after one of 0.5.
 _CHROMA, _CHROMA_WIDER = 0.6, 3.0
-"""Share whose colour noise is smoothed more than the luminance's, as cameras do, and σ in pixels of
-that blur, at most. In the camera JPEGs of CC15 colour noise reaches as far as after a blur of 1.5
-to 3.5 pixels, that of the luminance after one of 0.5."""
 
 _TINY = 1e-12  # power that is divided by, at least: gray noise has no colours
 
@@ -64,17 +63,17 @@ class NoiseTables:
 class NoiseFamily:
     """How strong the noise is that pictures get, relative to what was measured.
 
-    Gains are drawn uniformly in their logarithm.
+    Gains, lowest and highest, are drawn uniformly in their logarithm; the others are shares of the
+    pictures.
 
     Args:
-        gain: lowest and highest > 0.
-        processed: float in [0, 1], share of the pictures whose noise has been processed as by
-            cameras' own JPEGs and by programs: its correlation reaches up to 1.2 pixels (σ)
-            further, it is mixed with white noise, and it is compressed.
-        processed_gain: lowest and highest > 0, of these.
-        none: float in [0, 1], share of the pictures that get no noise at all.
-        none_if_crisp: float in [0, 1], that share of the crisp ones. What makes pictures as crisp
-            as no lens draws them, making them smaller above all, takes noise away too.
+        gain: of noise as it was measured.
+        processed, processed_gain: of noise that has been processed as by cameras' own JPEGs and by
+            programs: its correlation reaches up to 1.2 pixels (σ) further, it is mixed with white
+            noise, and it is compressed.
+        none: without noise.
+        none_if_crisp: of the crisp ones, without noise. What makes pictures as crisp as no lens
+            draws them, making them smaller above all, takes noise away too.
     """
 
     gain: tuple[float, float] = (0.15, 2.5)
@@ -119,9 +118,8 @@ def add_noise(
     noisy = ops.where(each(none), clean, noisy)
     quality, is_jpeg = draws.uniform(*_QUALITY), draws.happens(_JPEG)
     compressed = compress(noisy, quality, draws.happens(_SUBSAMPLED))
-    return ops.where(
-        each(ops.logical_and(is_jpeg, processed)), compressed, ops.round(noisy * 255) / 255
-    )
+    is_jpeg = ops.logical_and(is_jpeg, processed)
+    return ops.where(each(is_jpeg), compressed, ops.round(noisy * 255) / 255)
 
 
 def add_measured_noise(

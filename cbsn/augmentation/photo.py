@@ -17,12 +17,12 @@ from cbsn.noise.synthetic import range_text
 
 Tensor = Any
 
+# How much is left of the light, of the pictures of `OwnNoiseAugmentation` in another one.
 _LIGHT = (0.3, 1.0)
-"""How much is left of the light, of the pictures of `OwnNoiseAugmentation` in another one."""
 
+# Share of the pictures of `PhotoAugmentation` that are made as crisp as no lens draws them, or get
+# a fine pattern.
 _CRISP = 0.25
-"""Share of the pictures of `PhotoAugmentation` that are made as crisp as no lens draws them, or get
-a fine pattern."""
 
 _FAMILY = NoiseFamily()
 
@@ -36,9 +36,8 @@ class OwnNoiseAugmentation:
 
     Args:
         models: what is added, from `measure_noise`.
-        size: int, side of the pairs in pixels.
-        gain: lowest and highest > 0, of what the noise is multiplied with; it is drawn uniformly in
-            its logarithm.
+        size: side of the pairs in pixels.
+        gain: lowest and highest factor > 0 of the noise, drawn uniformly in its logarithm.
 
     Example:
         >>> augment = OwnNoiseAugmentation(measure_noise(pictures), 64, gain=(0.5, 2.0))
@@ -74,22 +73,22 @@ class OwnNoiseAugmentation:
         return ops.concatenate([noisy, picture], axis=-1)
 
     def __str__(self) -> str:
-        places = _places(self._tables)
-        return f"noise measured in {places}, {range_text(self._gain)} times as strong"
+        gain = range_text(self._gain)
+        return f"noise measured in {_places(self._tables)}, {gain} times as strong"
 
 
 class PhotoAugmentation:
     """Makes pairs to learn from, on the device that trains.
 
-    A picture that a teacher has denoised is made 2 to 4 times smaller, which leaves it sharp and
-    clean; turned; and, now and then, made softer or sharper, given a fine pattern, and put in
-    another light and other colours. Then it gets noise like that of real pictures, from next to
+    A picture that a teacher has denoised is made smaller and turned, as by `OwnNoiseAugmentation`;
+    and, now and then, made softer or sharper, given a fine pattern, and put in another light and
+    other colours. Then it gets noise like that of real pictures, from next to
     nothing to more than they have, as cameras give it and as JPEGs of cameras and programs have it;
     and some get none.
 
     Args:
         models: measured noise, from `measure_noise`; of 1 or 3 channels.
-        size: int, side of the pairs in pixels, a multiple of 16.
+        size: side of the pairs in pixels, a multiple of 16.
         family: how strong the noise is.
 
     Raises:

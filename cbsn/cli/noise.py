@@ -46,7 +46,7 @@ def main(flags: argparse.Namespace) -> None:
         estimate = estimate_noise_of_residuals(_diagnosed(pairs, diagnoses))
     advice = advise(estimate)
     numbers: dict[str, Any] = {"names": [str(path) for path in paths]}
-    numbers |= {"noise": estimate.to_dict(), "advice": advice.to_dict()}
+    numbers |= {"noise": estimate.to_dict(), "advice": vars(advice)}
     print("\n".join([*estimate.lines(), "", *advice.lines()]))
     if diagnoses:
         diagnosis = Diagnosis.mean_of(diagnoses)

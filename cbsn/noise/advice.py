@@ -1,25 +1,20 @@
 """What to train with, by the noise that was found."""
 
 import dataclasses
-from typing import Any
 
 import numpy as np
 
 from cbsn.noise.estimate import LAGS, NoiseEstimate
 
+# Correlation of next neighbours from which on it counts. Four with less than that predict
+# less than 1 % of a pixel's noise. The grain that any photograph has under added white noise of σ 5
+# makes for 0.02.
 _NEXT_MATTERS = 0.05
-"""Correlation of next neighbours from which on it counts.
 
-Four neighbours with less than that predict less than 1 % of a pixel's noise. The grain that any
-photograph has under added white noise of σ 5 makes for 0.02.
-"""
-
+# That of pixels further apart, in the mean of both directions. SIDD's noise, for which the paper's
+# stride is 5, has 0.017 and 0.014 at 4 pixels, and no more than 0.006 further away. Where next
+# neighbours do not count, as much as for them is needed.
 _FAR_MATTERS = 0.01
-"""Correlation of pixels further apart from which on it counts, in the mean of both directions.
-
-SIDD's noise, for which the paper's stride is 5, has 0.017 and 0.014 at 4 pixels, and no more
-than 0.006 further away. Where next neighbours do not count, as much as for them is needed.
-"""
 
 _LEFT_OVER = 0.001  # of the sum of all ρ, left of content and bias; measured on added noise
 _ALONE = 2  # times as much, where it is in one direction only
@@ -32,31 +27,20 @@ _MANY_CLIPPED = 0.05
 
 @dataclasses.dataclass(frozen=True)
 class Advice:
-    """What to train with.
+    """What to train with."""
 
-    Args:
-        stride_b: int in [1, LAGS], distance in pixels from which on the noise is not correlated.
-        stride_i: int, stride of the invariance term that goes with it.
-        recipe: str, a key of `cbsn.recipes.RECIPES`.
-        reasons: list of str, why, in whole sentences.
-    """
-
-    stride_b: int
-    stride_i: int
-    recipe: str
-    reasons: list[str]
+    stride_b: int  # in [1, LAGS], distance in pixels from which on the noise is not correlated
+    stride_i: int  # that of the invariance term that goes with it
+    recipe: str  # a key of `cbsn.recipes.RECIPES`
+    reasons: list[str]  # in whole sentences
 
     def lines(self) -> list[str]:
         """Returns the flags of `train.py`, and the reasons."""
-        command = f"train.py --recipe {self.recipe}"
-        if self.recipe != "n2v-unet":  # Noise2Void has no strides
-            b, i = self.stride_b, self.stride_i
-            command = f"train.py --recipe {self.recipe} --stride_b {b} --stride_i {i}"
-        return [f"Train with {command}", *(f"- {reason}" for reason in self.reasons)]
-
-    def to_dict(self) -> dict[str, Any]:
-        """Returns plain values, fit for JSON, by the names of the attributes."""
-        return dataclasses.asdict(self)
+        strides = f" --stride_b {self.stride_b} --stride_i {self.stride_i}"
+        if self.recipe == "n2v-unet":  # Noise2Void has none
+            strides = ""
+        command = f"Train with train.py --recipe {self.recipe}{strides}"
+        return [command, *(f"- {reason}" for reason in self.reasons)]
 
 
 def advise(estimate: NoiseEstimate) -> Advice:

@@ -9,14 +9,9 @@ import functools
 import numpy as np
 import scipy
 
-BLOCK = 32
-"""Side of a block in pixels."""
-
-REACH = 14
-"""Largest distance in pixels, along each axis, that an autocovariance is taken at."""
-
-FAR = 8
-"""From this distance in pixels on, correlation is taken for bias or chance where they are told."""
+BLOCK = 32  # side of a block in pixels
+REACH = 14  # largest distance in pixels, along each axis, that an autocovariance is taken at
+FAR = 8  # from this distance on, correlation is taken for bias or chance where they are told
 
 _DEGREE = 4
 _LINEAR = 3  # polynomials of degree 0 and 1: no block is free of brightness and shading
@@ -24,11 +19,11 @@ _FFT = 48  # BLOCK + REACH at least, so that nothing wraps around
 
 _DOWN, _RIGHT = np.mgrid[: REACH + 1, -REACH : REACH + 1]
 
+# A map, in pixels; 0 for ways that are there a second time, turned round.
 DISTANCES = np.where((_DOWN > 0) | (_RIGHT > 0), np.hypot(_DOWN, _RIGHT), 0)
-"""[REACH + 1, 2·REACH + 1] in pixels; 0 for ways that are there a second time, turned round."""
 
+# How many pairs of pixels a block has for each way.
 PAIRS = ((BLOCK - _DOWN) * (BLOCK - abs(_RIGHT))).astype(np.float32)
-"""[REACH + 1, 2·REACH + 1], how many pairs of pixels a block has for each way."""
 
 
 @functools.cache

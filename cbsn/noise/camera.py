@@ -5,11 +5,8 @@ import scipy
 
 from cbsn.colors import to_linear, to_srgb
 
-BAYER = ((0, 1), (1, 2))
-"""Colour that each pixel of a 2 × 2 cell of the sensor sees: RGGB."""
-
-WHITE_BALANCE = (2.0, 1.0, 1.6)
-"""Gains of red, green and blue, as in daylight."""
+BAYER = ((0, 1), (1, 2))  # colour that each pixel of a 2 × 2 cell of the sensor sees: RGGB
+WHITE_BALANCE = (2.0, 1.0, 1.6)  # gains of red, green and blue, as in daylight
 
 _QUARTERS = np.array([[1, 2, 1], [2, 4, 2], [1, 2, 1]]) / 4  # red and blue: every fourth pixel
 _HALVES = np.array([[0, 1, 0], [1, 4, 1], [0, 1, 0]]) / 4  # green: every second
@@ -27,10 +24,10 @@ def expose(
 
     Args:
         image: float [H, W, 3] in [0, 1], sRGB, noise-free; H, W ≥ 2.
-        shot: float ≥ 0, variance of the shot noise of a pixel that the light just saturates,
-            in units of saturation (the reciprocal of its electrons).
-        read: float ≥ 0, standard deviation of the read noise, in units of saturation. With 0 for
-            both, the result is the picture to compare with.
+        shot: ≥ 0, variance of the shot noise of a pixel that the light just saturates, in units of
+            saturation (the reciprocal of its electrons).
+        read: ≥ 0, standard deviation of the read noise, in units of saturation. With 0 for both,
+            the result is the picture to compare with.
         random: draws the shot noise, then the read noise; needed unless both are 0.
 
     Returns:
@@ -63,16 +60,9 @@ def expose(
 def simulate_camera(
     image: np.ndarray, *, shot: float = 0.01, read: float = 0.02, seed: int = 0
 ) -> np.ndarray:
-    """Photographs a picture anew, as `expose` does, and stores it in 8 bits.
+    """Photographs a picture anew, as `expose` does, from 8 bits to 8 bits.
 
-    Args:
-        image: uint8 [H, W, 3], sRGB, noise-free; H, W ≥ 2.
-        shot: as for `expose`.
-        read: as for `expose`.
-        seed: int ≥ 0; the same seed gives the same noise.
-
-    Returns:
-        uint8, same shape. With `shot=0, read=0` the picture to compare with.
+    The same seed gives the same noise.
     """
     if image.dtype != np.uint8:
         raise ValueError(f"simulate_camera takes uint8 pictures. Received: {image.dtype}")

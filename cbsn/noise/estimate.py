@@ -6,17 +6,17 @@ from typing import Any
 
 import numpy as np
 
-from cbsn.noise.autocovariance import REACH, without_bias
-from cbsn.noise.pooling import flattest, groups, noise_levels, sample_size, typical_correlation
-from cbsn.noise.survey import FEWEST, Blocks, Survey
+from cbsn.noise.autocovariance import DISTANCES, FAR, REACH, without_bias
+from cbsn.noise.survey import FEWEST, STEP, Blocks, Survey
 
-LAGS = 12
-"""Largest distance in pixels at which correlation is looked for."""
-
+LAGS = 12  # largest distance in pixels at which correlation is looked for
 DIRECTIONS = ("horizontal", "vertical", "diagonal ↘", "diagonal ↙")
-"""Of the correlation; a diagonal step is one pixel down and one sideways."""
+_STEPS = ((0, 1), (1, 0), (1, 1), (1, -1))  # of these: pixels down, and to the right
 
-_STEPS = ((0, 1), (1, 0), (1, 1), (1, -1))  # down and right, of these
+_PICTURES = 16  # if there are this many, each is a group of blocks; with fewer, each place in them
+_PLACE = 4  # steps, from place to place
+_ERROR = 1.1  # standard error of the mean of normal values' middle half, in units of that of all
+_BINS, _IN_BIN = 12, 8  # of brightness: how many at most, and blocks in each at least
 
 _CHANNELS = {1: ("gray",), 3: ("red", "green", "blue")}
 
@@ -27,48 +27,30 @@ class NoiseEstimate:
 
     Intensities and standard deviations are in 8-bit levels (of 255), whatever the depth of the
     pictures. Where pixels are clipped, there is no noise to see: such parts do not count.
-
-    Args:
-        level: [C], standard deviation σ in the median picture.
-        spread: [C, 2], between which standard deviations 80 % of the pictures are.
-        slope: [C], a of the line variance = a · intensity + b; 255 / a are the photons of a white
-            pixel, if light is all that the noise depends on.
-        floor: [C], b of it: the variance of the noise that does not depend on the light.
-        misfit: [C], by how much σ is off the line, relative to it, as a root mean square.
-        points: of each channel [n, 2], intensities and σ there, by increasing intensity.
-        correlation: [4, LAGS], of pixels 1, 2, … steps apart along `DIRECTIONS`, all channels
-            together.
-        deviation: [4, LAGS], its standard error.
-        channel_correlation: [C, 4, LAGS], of each channel.
-        correlation_map: [29, 29], of pixels up to 14 down and to the right; 1 in the middle.
-        clipped: [C, 2], share of the pixels at 0 and at full scale.
-        histogram: [C, 64], share of the pixels by value, from 0 to full scale.
-        pictures: int, how many were looked at.
-        blocks: int, of how many blocks of 32 × 32 pixels, which overlap by half, this is.
-        of_blocks: int, how many there are.
-        source: str, what the noise was seen in.
     """
 
-    level: np.ndarray
-    spread: np.ndarray
+    level: np.ndarray  # [C], standard deviation σ in the median picture
+    spread: np.ndarray  # [C, 2], between which standard deviations 80 % of the pictures are
+    # [C] each, of the line variance = a · intensity + b: a, where 255 / a are the photons of a
+    # white pixel, if light is all that the noise depends on; and b, the variance of other noise.
     slope: np.ndarray
     floor: np.ndarray
-    misfit: np.ndarray
-    points: Sequence[np.ndarray]
+    misfit: np.ndarray  # [C], by how much σ is off that, relatively, as a root mean square
+    points: Sequence[np.ndarray]  # of each channel [n, 2], intensities, increasing, and σ there
+    # [4, LAGS], of pixels 1, 2, … steps apart along `DIRECTIONS`, all channels together.
     correlation: np.ndarray
-    deviation: np.ndarray
-    channel_correlation: np.ndarray
-    correlation_map: np.ndarray
-    clipped: np.ndarray
-    histogram: np.ndarray
-    pictures: int
-    blocks: int
-    of_blocks: int
-    source: str
+    deviation: np.ndarray  # [4, LAGS], its standard error
+    channel_correlation: np.ndarray  # [C, 4, LAGS], of each channel
+    correlation_map: np.ndarray  # [29, 29], up to 14 px down and to the right; 1 in the middle
+    clipped: np.ndarray  # [C, 2], share of the pixels at 0 and at full scale
+    histogram: np.ndarray  # [C, 64], share of the pixels by value, from 0 to full scale
+    pictures: int  # how many were looked at
+    blocks: int  # of how many blocks of 32 × 32 pixels, which overlap by half, this is
+    of_blocks: int  # how many there are
+    source: str  # what the noise was seen in
 
     @property
-    def channels(self) -> tuple[str, ...]:
-        """The names of the channels."""
+    def channels(self) -> tuple[str, ...]:  # noqa: D102
         return _CHANNELS[len(self.level)]
 
     def lines(self) -> list[str]:
@@ -124,7 +106,7 @@ def estimate_noise(pictures: Iterable[np.ndarray]) -> NoiseEstimate:
     survey = Survey()
     for picture in pictures:
         survey.add(picture)
-    return _estimate(survey, survey.blocks and flattest(survey.blocks), "flat blocks")
+    return _estimate(survey, survey.flattest(), "flat blocks")
 
 
 def estimate_noise_of_residuals(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> NoiseEstimate:
@@ -167,6 +149,126 @@ def _estimate(survey: Survey, blocks: Blocks | None, source: str) -> NoiseEstima
         of_blocks=survey.counts["all"],
         source=source,
     )
+
+
+def groups(blocks: Blocks) -> np.ndarray:
+    """Returns a number for each block, equal for those whose errors may be alike; int [n]."""
+    pictures = np.unique(blocks.picture, return_inverse=True)[1]
+    if pictures.max() + 1 >= _PICTURES:
+        return pictures
+    places = np.column_stack([pictures, blocks.corner // _PLACE])
+    return np.unique(places, axis=0, return_inverse=True)[1].ravel()
+
+
+def sample_size(blocks: Blocks) -> float:
+    """Returns how many independent samples of a map of correlations the blocks are.
+
+    That is the number of pixels in all of them together, as they may overlap, times that of
+    independent channels: where channels have nothing in common, the square of the mean of far
+    correlations is that many times smaller than the mean of their squares.
+    """
+    quarters = [
+        np.column_stack([blocks.picture, blocks.corner + place]) for place in np.ndindex(2, 2)
+    ]
+    pixels = STEP**2 * len(np.unique(np.concatenate(quarters), axis=0))
+    far = blocks.scaled[..., DISTANCES >= FAR]
+    return pixels * float(np.mean(far**2) / np.mean(far.mean(axis=1) ** 2))
+
+
+def typical_correlation(
+    covariance: np.ndarray, group: np.ndarray, size: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the correlation in the middle half of the `groups`, and its standard error.
+
+    Each group counts as much as it has blocks. The error is told by how much they differ, but is no
+    smaller than for a sample of Gaussian noise of this correlation and of this `sample_size`,
+    √(Σρ² / size) (Bartlett 1946).
+    """
+    weights = np.bincount(group).astype(float)
+    sums = np.zeros((len(weights), *covariance.shape[1:]))
+    np.add.at(sums, group, covariance)
+    unbiased = without_bias(sums / weights[:, None, None])
+    values = unbiased / unbiased[:, :1, REACH, None]
+    middle = _middle_mean(values, weights)
+    # 0.69 is what the middle mean of |z| is, z being standard normal.
+    spread = _middle_mean(abs(values - middle), weights) / 0.69
+    error = spread * np.sqrt(np.sum(weights**2)) / np.sum(weights)
+    squares = 2 * np.sum(middle[1:] ** 2) + 2 * np.sum(middle[0, REACH + 1 :] ** 2) + 1
+    return middle, _ERROR * np.maximum(error, np.sqrt(squares / size))
+
+
+def noise_levels(
+    variance: np.ndarray,
+    brightness: np.ndarray,
+    picture: np.ndarray,
+    everywhere: Sequence[np.ndarray],
+) -> dict[str, Any]:
+    """Returns `level`, `spread`, `slope`, `floor`, `misfit` and `points` of `NoiseEstimate`.
+
+    Flat blocks are not as bright as the rest of their picture. So a picture's variance is that of
+    the flat blocks of all pictures, as a function of the brightness, averaged over the picture,
+    times how much more or less its own flat blocks have. Variance and brightness, [n, C], and
+    number of the picture are those of the flat blocks; `everywhere` has the brightness [m, C] of
+    all blocks of each picture.
+    """
+    points = [points_of(v, b) for v, b in zip(variance.T, brightness.T, strict=True)]
+
+    def predicted(bright: np.ndarray) -> np.ndarray:
+        curves = zip(bright.T, points, strict=True)
+        return np.stack([np.interp(b, at, sigma**2) for b, (at, sigma, _) in curves], axis=1)
+
+    levels = []
+    for number, bright in enumerate(everywhere):
+        if not len(bright):
+            continue
+        mean = predicted(bright).mean(axis=0)
+        mine = picture == number
+        if mine.any():
+            mean *= variance[mine].sum(axis=0) / predicted(brightness[mine]).sum(axis=0)
+        levels.append(np.sqrt(mean))
+    slope, floor, misfit = np.array([_fit(*each) for each in points]).T
+    return {
+        "level": np.median(levels, axis=0),
+        "spread": np.quantile(levels, [0.1, 0.9], axis=0).T,
+        "slope": slope,
+        "floor": floor,
+        "misfit": misfit,
+        "points": [np.stack([at, sigma], axis=1) for at, sigma, _ in points],
+    }
+
+
+def points_of(variance: np.ndarray, brightness: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Returns the strength of the noise by the brightness, for one channel of n blocks.
+
+    That is brightness, σ and number of blocks, [m] each, of bins with about as many blocks each, by
+    increasing brightness.
+    """
+    bins = np.array_split(np.argsort(brightness), np.clip(len(variance) // _IN_BIN, 1, _BINS))
+    # Medians, as texture here and there is not to count.
+    typical = [(np.median(brightness[i]), np.median(variance[i]) ** 0.5, len(i)) for i in bins]
+    return tuple(np.array(typical).T)
+
+
+def _fit(brightness: np.ndarray, sigma: np.ndarray, number: np.ndarray) -> tuple[float, ...]:
+    """Slope and floor of the variance, and the relative deviation of σ from that."""
+    # The error of a variance is in proportion to it.
+    weights = np.sqrt(number) / sigma**2
+    terms = np.stack([brightness, np.ones_like(brightness)], axis=1)
+    if np.ptp(brightness) < 1:  # level of 255: no slope can be seen
+        terms[:, 0] = 0
+    slope, floor = np.linalg.lstsq(terms * weights[:, None], sigma**2 * weights, rcond=None)[0]
+    fitted = np.sqrt(np.maximum(terms @ [slope, floor], 0))
+    misfit = np.sqrt(np.average((fitted / sigma - 1) ** 2, weights=number))
+    return slope, floor, misfit
+
+
+def _middle_mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Along the first axis, the mean of what is between the quartiles."""
+    order = np.argsort(values, axis=0)
+    shares = weights[order] / np.sum(weights)
+    ends = np.cumsum(shares, axis=0)
+    inside = np.clip(np.minimum(ends, 0.75) - np.maximum(ends - shares, 0.25), 0, None)
+    return np.sum(inside * np.take_along_axis(values, order, axis=0), axis=0) / 0.5
 
 
 def _along(values: np.ndarray) -> np.ndarray:

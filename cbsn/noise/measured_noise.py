@@ -7,7 +7,7 @@ import numpy as np
 import scipy
 
 from cbsn.noise.autocovariance import BLOCK, REACH, autocovariance, split, without_bias
-from cbsn.noise.pooling import flattest, points_of
+from cbsn.noise.estimate import points_of
 from cbsn.noise.survey import FEWEST, STEP, Blocks, Survey
 from cbsn.value_range import to_levels
 
@@ -81,7 +81,7 @@ def measure_noise(pictures: Iterable[np.ndarray]) -> list[CorrelatedNoise]:
     for picture in pictures:
         survey.add(picture)
         group.append(picture)
-        blocks = survey.blocks and flattest(survey.blocks)
+        blocks = survey.flattest()
         if blocks and len(blocks) >= _ENOUGH:
             models.append(_model(blocks, group))
             survey, group, blocks = Survey(), [], None
@@ -101,17 +101,14 @@ def _model(blocks: Blocks, pictures: list[np.ndarray]) -> CorrelatedNoise:
         levels.append(np.stack(points_of(variance[:, c], brightness)[:2], axis=1))
         sigma[:, c] = np.interp(brightness, *levels[-1].T)
     rests /= sigma[..., None]
-    channels = rests.shape[1]
+    by_channel = rests.swapaxes(0, 1)
     # Of two channels, by polarization: 4·cov(a, b) = var(a + b) − var(a − b).
     covariance = [
-        [
-            (_mean(rests[:, a] + rests[:, b]) - _mean(rests[:, a] - rests[:, b])) / 4
-            for b in range(channels)
-        ]
-        for a in range(channels)
+        [(_mean(one + other) - _mean(one - other)) / 4 for other in by_channel]
+        for one in by_channel
     ]
-    down, right = np.mgrid[: REACH + 1, -REACH : REACH + 1]
-    fade = np.clip((_FAR - np.hypot(down, right)) / (_FAR - _NEAR), 0, 1)
+    distances = np.hypot(*np.mgrid[: REACH + 1, -REACH : REACH + 1])
+    fade = np.clip((_FAR - distances) / (_FAR - _NEAR), 0, 1)
     linear = _is_linear(rests, sigma, blocks.brightness)
     return CorrelatedNoise(levels, without_bias(np.array(covariance)) * fade, linear)
 

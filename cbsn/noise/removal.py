@@ -9,14 +9,14 @@ from scipy.ndimage import uniform_filter
 from cbsn.noise.survey import quietest
 from cbsn.value_range import to_levels, value_range
 
-MUCH = (2.0, 3.0)
-"""How many times the noise is too much to be right, and far too much. Clean pictures taken for
-denoised ones stay below 1.5, and below 2 where the noisy ones were enlarged or went through JPEG of
-a high quality."""
+# How many times the noise is too much to be right, and far too much. Clean pictures taken for
+# denoised ones stay below 1.5, and below 2 where the noisy ones were enlarged or went through JPEG
+# of a high quality.
+_MUCH = (2.0, 3.0)
 
+# Side in pixels of the cells that are looked at. Small, so that even pictures full of texture have
+# some that are smooth.
 _CELL = 8
-"""Side in pixels of the cells that are looked at. Small, so that even pictures full of texture have
-some that are smooth."""
 
 _FEWEST = 64  # cells that are enough to tell
 _MOST_CLIPPED = 0.1  # share of a cell's pixels
@@ -26,10 +26,10 @@ _DRAWN = 4 / 9  # share of constant cells around one from which on it was drawn,
 _DIFFERENCE = 2.0  # levels beyond the noise below which nothing is lost that can be seen
 _WINDOW, _WINDOWS = 256, 16  # side in pixels, and number, of what is looked at of a large picture
 
+# How much more variance noise has than the quietest cells have of it by chance. That is so for
+# white noise; for correlated noise, as SIDD's, it is 1.3²; in cc15, whose cameras smooth flat
+# places more than others, up to 1.7².
 _CHANCE = 1.15**2
-"""How much more variance noise has than the quietest cells have of it by chance. That is so for
-white noise; for correlated noise, as SIDD's, it is 1.3²; in cc15, whose cameras smooth flat places
-more than others, up to 1.7²."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,20 +39,15 @@ class Removal:
     Both are of what varies, by more than a slope, within cells of 8 × 8 pixels that are not
     clipped. The attributes are sums, so those of several pictures add up.
 
-    Args:
-        cells: float, their number, times that of the channels.
-        removed_power: float, Σ of the variance of the residual, in 8-bit levels².
-        noise_power: float, Σ of that of the noise.
-
     Example:
         >>> removal = Removal.of(noisy, denoised)
         >>> print(removal)
         removed 11.2 levels, of noise there are about 4.1
     """
 
-    cells: float
-    removed_power: float
-    noise_power: float
+    cells: float  # their number, times that of the channels
+    removed_power: float  # Σ of the variance of the residual, in 8-bit levels²
+    noise_power: float  # Σ of that of the noise
 
     @classmethod
     def of(cls, noisy: np.ndarray, denoised: np.ndarray) -> "Removal":
@@ -87,7 +82,7 @@ class Removal:
         """1 where much more than the noise was removed, 2 for far more, else 0."""
         if not self.told or self.removed < self.noise + _DIFFERENCE:
             return 0
-        return sum(self.removed >= limit * self.noise for limit in MUCH)
+        return sum(self.removed >= limit * self.noise for limit in _MUCH)
 
     def __str__(self) -> str:
         return f"removed {self.removed:.1f} levels, of noise there are about {self.noise:.1f}"
@@ -136,13 +131,9 @@ def _places(height: int, width: int) -> list[tuple[slice, slice]]:
 
 def _compare(windows: Iterable[tuple[np.ndarray, np.ndarray]]) -> Removal:
     parts = [_cells(noisy, denoised) for noisy, denoised in windows]
-    variance, brightness, removed, drawn = (
-        np.concatenate(each) for each in zip(*parts, strict=True)
-    )
-    noise = np.zeros_like(variance)
-    noise[~drawn] = _CHANCE * quietest(
-        variance[~drawn], brightness[~drawn], _QUIET, _BINS, "stable"
-    )
+    variance, brightness, removed, drawn = map(np.concatenate, zip(*parts, strict=True))
+    shot, noise = ~drawn, np.zeros_like(variance)
+    noise[shot] = _CHANCE * quietest(variance[shot], brightness[shot], _QUIET, _BINS, "stable")
     return Removal(removed.size, float(removed.sum(dtype=float)), float(noise.sum(dtype=float)))
 
 

@@ -26,11 +26,7 @@ _FORMATS = (".png", ".pdf", ".svg")
 
 
 def check_figure(path: Path) -> None:
-    """Tells before any work is done whether the figure can be drawn.
-
-    Raises:
-        ConfigError: if matplotlib is not installed, or the file has another suffix than it writes.
-    """
+    """Raises a ConfigError, before any work is done, if the figure cannot be drawn."""
     if path.suffix.lower() not in _FORMATS:
         raise ConfigError(
             f"--figure takes a file that ends in {', '.join(_FORMATS)}. Received: --figure {path}"
@@ -44,8 +40,7 @@ def check_figure(path: Path) -> None:
 def draw_noise(estimate: NoiseEstimate, advice: Advice, path: Path) -> None:
     """Draws strength, correlation with the stride that is advised, and pixel values, into a file.
 
-    Raises:
-        ConfigError: if the file cannot be written; `check_figure` knows of other mistakes.
+    A file that cannot be written is a ConfigError; `check_figure` knows of other mistakes.
     """
     # An extra; and nothing else here needs it.
     from matplotlib.figure import Figure
@@ -107,9 +102,8 @@ def _draw_correlation(axes: Any, estimate: NoiseEstimate, advice: Advice) -> Non
     axes.set(xlabel="distance in px (diagonally: steps)", ylabel="correlation ρ")
     axes.set_title("Correlation by distance")
     lines, names = (each[::-1] for each in axes.get_legend_handles_labels())
-    axes.legend(
-        lines, names, frameon=False, fontsize=9, loc="upper right", bbox_to_anchor=(1, 0.92)
-    )
+    place = {"loc": "upper right", "bbox_to_anchor": (1, 0.92)}
+    axes.legend(lines, names, frameon=False, fontsize=9, **place)
 
 
 def _draw_values(axes: Any, estimate: NoiseEstimate) -> None:

@@ -8,17 +8,24 @@ from typing import Literal
 import numpy as np
 
 from cbsn.errors import DataError
-from cbsn.noise.autocovariance import BLOCK, REACH, autocovariance, split, structure
+from cbsn.noise.autocovariance import (
+    BLOCK,
+    REACH,
+    autocovariance,
+    smooth_energy,
+    split,
+    structure,
+    without_bias,
+)
 from cbsn.value_range import to_levels, value_range
 
-STEP = 16
-"""Distance of neighbouring blocks in pixels: they overlap by half."""
+STEP = 16  # distance of neighbouring blocks in pixels: they overlap by half
+BINS = 64  # of the histogram of pixel values, from 0 to full scale
+FEWEST = 8  # blocks that an estimate takes at least
 
-BINS = 64
-"""Of the histogram of pixel values, from 0 to full scale."""
-
-FEWEST = 8
-"""Blocks that an estimate takes at least."""
+_FIRST = 16  # flat blocks to begin with
+_MOST_CONTENT = 1.25  # times the smooth energy that noise of the correlation found would have
+_MIDDLE = (0.1, 0.7)  # quantiles of the variance, between which blocks are taken in the end
 
 _MOST_KEPT = 8192  # blocks in memory, those with the least content, of 2 KB for each channel
 _AT_ONCE = 1024  # blocks whose pixels are in memory
@@ -28,8 +35,8 @@ _QUIET = 0.1  # quantile of the variance, among blocks of about one brightness, 
 _BINS = (32, 16)  # blocks of about one brightness, at least; and the most bins of brightness
 _LOUDEST = 1.35  # times that variance; louder blocks have texture in them
 
+# As `structure` has it. Noise has 0.9 ± 0.1, of one channel and strongly correlated ± 0.25.
 _MOST_STRUCTURED = 1.3
-"""As `structure` has it. Noise has 0.9 ± 0.1, of one channel and strongly correlated ± 0.25."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,12 +75,12 @@ class Survey:
     """Collects the blocks of pictures that may be flat, in memory that does not grow with them."""
 
     def __init__(self) -> None:
+        # Those with the least content of all pictures.
         self.blocks: Blocks | None = None
-        """Those with the least content of all pictures."""
+        # Of each picture, the means [m, C] of all its blocks that are not clipped.
         self.brightness: list[np.ndarray] = []
-        """Of each picture, the means [m, C] of all its blocks that are not clipped."""
+        # Of blocks, in `all`, and `clipped`, `silent` (without noise) and `uneven`.
         self.counts: collections.Counter[str] = collections.Counter()
-        """Of blocks, in `all`, and `clipped`, `silent` (without noise) and `uneven`."""
         self._pixels = 0
         self._ends = self._histogram = np.zeros(())
 
@@ -90,12 +97,9 @@ class Survey:
         black, white = noisy == 0, noisy == scale
         self._pixels += noisy.shape[0] * noisy.shape[1]
         self._ends = self._ends + np.stack([each.sum(axis=(0, 1)) for each in (black, white)], 1)
-        self._histogram = self._histogram + np.stack(
-            [
-                np.histogram(np.clip(channel, 0, scale), BINS, (0, scale))[0]
-                for channel in np.moveaxis(noisy, 2, 0)
-            ]
-        )
+        channels = [np.clip(channel, 0, scale) for channel in np.moveaxis(noisy, 2, 0)]
+        counts = [np.histogram(channel, BINS, (0, scale))[0] for channel in channels]
+        self._histogram = self._histogram + np.stack(counts)
         if min(noisy.shape[:2]) < BLOCK:
             self.brightness.append(np.zeros((0, noisy.shape[2])))
             return
@@ -135,6 +139,32 @@ class Survey:
         if len(blocks) > _MOST_KEPT:
             blocks = blocks[np.argsort(blocks.content)[:_MOST_KEPT]]
         self.blocks = blocks
+
+    def flattest(self) -> Blocks | None:
+        """Returns the blocks without content, None before the first picture that has blocks.
+
+        Blocks are taken in the order of their content, as long as that is not more than noise of
+        the correlation that they have would have. Of these, the loudest and the quietest are
+        dropped: the former have texture, the latter are of pictures with texture everywhere.
+        """
+        if self.blocks is None:
+            return None
+        blocks = self.blocks[np.argsort(self.blocks.content)]
+        scaled = blocks.scaled.mean(axis=1)
+        sums = np.cumsum(scaled, axis=0, dtype=np.float64)
+        number, size = 0, _FIRST
+        while size <= len(blocks):
+            predicted = smooth_energy(without_bias(sums[size - 1] / size))
+            if blocks.content[size - 1] <= _MOST_CONTENT * predicted:
+                number = size
+            elif number:
+                break
+            size += size // 8
+        if not number:
+            return blocks[:0]
+        variance = scaled[:number, 0, REACH]
+        low, high = np.quantile(variance, _MIDDLE)
+        return blocks[:number][(variance >= low) & (variance <= high)]
 
     def shares(self) -> dict[str, np.ndarray]:
         """`clipped` and `histogram` of `NoiseEstimate`, after at least one picture."""

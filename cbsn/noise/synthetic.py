@@ -10,14 +10,13 @@ from cbsn.noise.camera import expose
 from cbsn.orientations import NUM_ORIENTATIONS, orient
 from cbsn.value_range import to_unit, value_range
 
+# The settings that each kind has, as its flags would give them.
 _DEFAULTS = {
     "gaussian": {"sigma": "25"},
     "poisson": {"peak": "30"},
     "poisson-gaussian": {"peak": "30", "sigma": "5"},
     "camera": {"peak": "100", "sigma": "5.1"},
 }
-"""The settings that each kind has, as its flags would give them."""
-
 NOISES = tuple(_DEFAULTS)
 
 _ACCEPTED = {
@@ -42,11 +41,10 @@ class Noise:
     peak uniformly in its logarithm, as a camera's sensitivity is set.
 
     Args:
-        kind: one of `NOISES`.
+        kind: one of `NOISES`; settings that it does not have are None.
         sigma: standard deviation of the Gaussian noise (the camera's read noise), in 8-bit levels
-            (of 255), lowest and highest ≥ 0; None where the kind has no such noise.
-        peak: photons of a white pixel (electrons, in the camera), lowest and highest > 0; None
-            where the kind has no such noise.
+            (of 255), lowest and highest ≥ 0.
+        peak: photons of a white pixel (electrons, in the camera), lowest and highest > 0.
     """
 
     kind: str
@@ -72,9 +70,8 @@ class Noise:
                 return None
             kind = next(k for k in NOISES if _DEFAULTS[k].keys() == given.keys())
         if kind not in NOISES:
-            raise ConfigError(
-                f"--noise must be one of {', '.join(NOISES)}. Received: --noise {kind}"
-            )
+            known = ", ".join(NOISES)
+            raise ConfigError(f"--noise must be one of {known}. Received: --noise {kind}")
         for name in given.keys() - _DEFAULTS[kind].keys():
             raise ConfigError(
                 f"--noise {kind} has no use for --noise_{name}: omit it, or take --noise "
@@ -87,15 +84,12 @@ class Noise:
         return cls(kind, **ranges)
 
     def __call__(self, image: np.ndarray, random: np.random.Generator) -> np.ndarray:
-        """Returns a picture with noise.
+        """Returns a picture with noise: float32, 1.0 being white; only the camera clips it.
 
         Args:
             image: [H, W, C], noise-free, uint8, uint16 or float in [0, 1]; C is 1 or 3.
             random: draws the peak, σ, the Poisson noise and the Gaussian noise, in this order,
                 each where the kind has it.
-
-        Returns:
-            float32, same shape, in units of [0, 1], not rounded; nor clipped, but by the camera.
 
         Raises:
             ConfigError: camera noise for a gray picture.
@@ -140,11 +134,8 @@ class Noise:
         return self(image, np.random.Generator(bits))
 
     def __str__(self) -> str:
-        shown = [
-            f"{name} {range_text(bounds)}"
-            for name, bounds in (("peak", self.peak), ("σ", self.sigma))
-            if bounds
-        ]
+        settings = {"peak": self.peak, "σ": self.sigma}.items()
+        shown = [f"{name} {range_text(bounds)}" for name, bounds in settings if bounds]
         return ", ".join([f"{self.kind} noise", *shown])
 
     def check(self, channels: int) -> None:
@@ -171,7 +162,7 @@ def retake(picture: np.ndarray, size: int, noise: Noise, random: np.random.Gener
     Args:
         picture: uint8, uint16 or float in [0, 1], [P, P, C] with C of 1 or 3 and P at least
             `size`. If it is not twice as large, it keeps its scale.
-        size: int, side of the result in pixels.
+        size: side of the result in pixels.
         noise: what is added.
         random: draws all that varies.
 
@@ -211,8 +202,7 @@ def parse_range(
 ) -> tuple[float, float]:
     """Returns the lowest and the highest value of a flag's text: a number, or two with `-` between.
 
-    Raises:
-        ConfigError: for anything else, saying what is `accepted`; for 0, too, if it is `positive`.
+    Anything else is a ConfigError, saying what is `accepted`; so is 0 if it is to be `positive`.
     """
     try:
         numbers = [float(part) for part in text.split("-")]

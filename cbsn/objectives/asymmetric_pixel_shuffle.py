@@ -42,8 +42,7 @@ class AsymmetricPixelShuffle(Objective):
         self.pad = pad
 
     @property
-    def patch_multiple(self) -> int:
-        """Patch sizes must be multiples of this."""
+    def patch_multiple(self) -> int:  # noqa: D102
         return self.stride_b
 
     def __call__(

@@ -27,14 +27,7 @@ class Distillation(Objective):
     NEEDS_BLINDNESS = False
 
     def __call__(self, network: Any, noisy: Tensor, step: Tensor, random: Any) -> dict[str, Tensor]:
-        """Computes the loss of one batch, as `Objective` says.
-
-        Args:
-            network: called as `network(x, blind=False)`.
-            noisy: float32 [N, H, W, 2·C] in [0, 1]: the noisy pictures, and the teacher's.
-            step: of no influence.
-            random: likewise.
-        """
+        """Computes the loss of one batch, as `Objective` says; only the pictures count."""
         picture, target = ops.split(noisy, 2, axis=-1)
         output = ops.cast(network(picture, blind=False), "float32")
         pixel = ops.mean(ops.abs(output - target))

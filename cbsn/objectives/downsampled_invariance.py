@@ -55,8 +55,7 @@ class DownsampledInvariance(Objective):
         self.ramp_steps = ramp_steps
 
     @property
-    def patch_multiple(self) -> int:
-        """Patch sizes must be multiples of this."""
+    def patch_multiple(self) -> int:  # noqa: D102
         return math.lcm(self.stride_b, self.stride_i)
 
     def ramp(self, step: Tensor) -> Tensor:

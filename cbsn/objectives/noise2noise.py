@@ -20,8 +20,8 @@ WEIGHTS = "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"
 URL = f"https://storage.googleapis.com/tensorflow/keras-applications/vgg16/{WEIGHTS}"
 _MD5 = "6d6bbae143d832006294945121d1f1fc"
 
+# Of ImageNet's channels B, G, R in [0, 255], which VGG's weights expect to be subtracted.
 _MEANS = np.array([103.939, 116.779, 123.68], "float32")
-"""Of ImageNet's channels B, G, R in [0, 255], which VGG's weights expect to be subtracted."""
 
 
 class PerceptualLoss:
@@ -56,15 +56,10 @@ class PerceptualLoss:
         self._network.trainable = False
 
     def __call__(self, a: Tensor, b: Tensor) -> Tensor:
-        """Computes the loss of two batches.
+        """Computes the loss, a float32 scalar, of two batches of one shape.
 
-        Args:
-            a: float32 [N, H, W, 1 or 3] in [0, 1], or somewhat outside; H and W at least 4. Gray
-                is seen as three equal channels.
-            b: same shape.
-
-        Returns:
-            A float32 scalar ≥ 0.
+        They are float32 [N, H, W, 1 or 3] in [0, 1], or somewhat outside; H and W at least 4. Gray
+        is seen as three equal channels.
         """
         pairs = zip(self._features(a), self._features(b), strict=True)
         differences = [ops.mean(ops.abs(ops.cast(x - y, "float32"))) for x, y in pairs]
@@ -97,7 +92,7 @@ class Noise2Noise(Objective):
         pixel = mean |f(a) − b|
         total = pixel + λ · perceptual(f(a), b)
 
-    The noise of b cannot be foretold, so the network learns what is common to both. `perceptual`
+    The noise of b cannot be predicted, so the network learns what is common to both. `perceptual`
     compares features of VGG-16 (see `PerceptualLoss`); they are not linear, so that noise in b
     leaves its traces in their mean, and the more so the larger λ.
 
@@ -123,28 +118,16 @@ class Noise2Noise(Objective):
         self._perceptual: PerceptualLoss | None = None
 
     @property
-    def TERMS(self) -> tuple[str, ...]:  # noqa: N802
-        """As `Objective` says."""
+    def TERMS(self) -> tuple[str, ...]:  # noqa: D102, N802
         return ("pixel", "perceptual") if self.lmbda else ("pixel",)
 
     def prepare(self) -> None:
-        """Loads VGG-16, if λ is not 0.
-
-        Raises:
-            ConfigError: if its weights cannot be had.
-        """
+        """Loads VGG-16, if λ is not 0; a ConfigError says that its weights cannot be had."""
         if self.lmbda:
             self._perceptual = PerceptualLoss(self.perceptual_weights)
 
     def __call__(self, network: Any, noisy: Tensor, step: Tensor, random: Any) -> dict[str, Tensor]:
-        """Computes the loss of one batch, as `Objective` says.
-
-        Args:
-            network: called as `network(x, blind=False)`.
-            noisy: float32 [N, H, W, 2·C], the two shots, in [0, 1] but for their noise.
-            step: of no influence.
-            random: likewise; what is random is in the shots.
-        """
+        """Computes the loss of one batch, as `Objective` says; what is random is in the shots."""
         first, second = ops.split(noisy, 2, axis=-1)
         output = ops.cast(network(first, blind=False), "float32")
         pixel = ops.mean(ops.abs(output - second))

@@ -1,5 +1,3 @@
-import json
-
 import numpy as np
 import pytest
 
@@ -112,10 +110,9 @@ def test_clipping_is_told():
     assert "too dark" in bright.reasons[-1]
 
 
-def test_lines_and_json():
+def test_lines():
     advice = advise(_estimate([0.5, 0.2]))
     first, *others = advice.lines()
     assert first == "Train with train.py --recipe cbsn --stride_b 3 --stride_i 2"
     assert others == [f"- {reason}" for reason in advice.reasons]
-    assert json.loads(json.dumps(advice.to_dict()))["stride_b"] == 3
     assert advise(_estimate([])).lines()[0] == "Train with train.py --recipe n2v-unet"
