@@ -45,7 +45,7 @@ def write_report(path: str | os.PathLike, content: ReportContent) -> None:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters["breakable"] = _breakable
+    environment.filters |= {"breakable": _breakable, "uri": data_uri}
     # The pictures are encoded one by one as they are written: all at once may take a GB.
     stream = environment.get_template("report.html.jinja").stream(
         content=content,
@@ -103,19 +103,15 @@ def _picture(picture: ReportPicture) -> dict[str, Any]:
         "size": (width, height),
         "shown": shown["noisy"].size,
         "sides": [
-            {"label": label, "caption": picture.captions.get(label, ""), "uri": data_uri(image)}
+            {"label": label, "caption": picture.captions.get(label, ""), "image": image}
             for label, image in shown.items()
         ],
         "crops": [_crop(picture, *place) for place in find_places(picture, _CROP, _CROPS)],
         "peak": peak,
         "gain": gain,
         "maps": [
-            {
-                "method": method,
-                "error": data_uri(errors[method]) if errors else None,
-                "residual": data_uri(residuals[method]),
-            }
-            for method in picture.denoised
+            {"method": method, "error": errors.get(method), "residual": residual}
+            for method, residual in residuals.items()
         ],
     }
 
@@ -126,10 +122,7 @@ def _crop(picture: ReportPicture, rows: slice, columns: slice) -> dict[str, Any]
         "at": (columns.start, rows.start),
         "size": (width, height),
         "zoom": max(1, _CROP_SHOWN // max(width, height)),
-        "sides": [
-            {"label": label, "uri": data_uri(to_image(pixels[rows, columns]))}
-            for label, pixels in picture.sides.items()
-        ],
+        "sides": {label: to_image(side[rows, columns]) for label, side in picture.sides.items()},
     }
 
 
