@@ -173,10 +173,8 @@ class ValueRange:
     def common(cls, first: "ValueRange", second: "ValueRange") -> "ValueRange":
         """Returns the narrowest range that holds two, for pictures that are to be compared."""
         black, white = min(first.black, second.black), max(first.white, second.white)
-        for each in (first, second):
-            if (each.black, each.white) == (black, white):
-                return each
-        return cls(black, white, first.source)
+        whole = [each for each in (first, second) if (each.black, each.white) == (black, white)]
+        return whole[0] if whole else cls(black, white, first.source)
 
     def is_of(self, dtype: DTypeLike) -> bool:
         """Whether it is the whole range of a dtype."""

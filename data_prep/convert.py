@@ -43,7 +43,7 @@ _places: MutableSequence[int] = []  # in a worker: at which file each chunk is
 def alone(out: Path) -> Iterator[None]:
     """Waits until no other process prepares the same folder, and keeps others from it."""
     with contextlib.ExitStack() as stack:
-        # Where files cannot be locked, or not be written, what follows says so if it matters.
+        # Where files cannot be locked or written, what follows says so if it matters.
         with contextlib.suppress(OSError, NotImplementedError):
             lock = filelock.FileLock(out / LOCK_NAME)
             try:
@@ -56,10 +56,9 @@ def alone(out: Path) -> Iterator[None]:
 
 
 def keep_done(wanted: Manifest, raw: RawData, out: Path, anew: str) -> Manifest:
-    """Returns the data set in `out` without the chunks that are incomplete or whose files changed.
+    """Returns `wanted` with the chunks in `out` that are complete and whose files did not change.
 
-    It has the parameters of `wanted`, which has no entries yet. If `out` holds another data set,
-    a ConfigError names `anew`, the command that replaces it.
+    If `out` holds another data set, a ConfigError names `anew`, the command that replaces it.
     """
     if not (out / MANIFEST_NAME).exists():
         return wanted
@@ -70,11 +69,8 @@ def keep_done(wanted: Manifest, raw: RawData, out: Path, anew: str) -> Manifest:
         if getattr(old, name) != getattr(wanted, name)
     ]
     if not is_of(old, raw):
-        differences.append(
-            f"other pictures of {old.root}"
-            if old.root == wanted.root
-            else f"the pictures of {old.root} (now {wanted.root})"
-        )
+        other, now = ("other", "") if old.root == wanted.root else ("the", f" (now {wanted.root})")
+        differences.append(f"{other} pictures of {old.root}{now}")
     if differences and (old.sources or old.shards):
         raise ConfigError(
             f"{out} holds a data set prepared with {', '.join(differences)}. Replace it with "
@@ -228,16 +224,16 @@ def _run_pool(
     workers = min(workers, len(chunks))
     pool = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(places,))
     try:
-        futures, ended = {}, set()
+        futures, lost = {}, dict(enumerate(chunks))
         with contextlib.suppress(BrokenProcessPool):
             for index, chunk in enumerate(chunks):
                 futures[pool.submit(_write, index, chunk)] = index
         for future in as_completed(futures):
             with contextlib.suppress(BrokenProcessPool):
                 result = future.result()
-                ended.add(futures[future])
+                del lost[futures[future]]
                 yield result
-        return [(chunk, places[i]) for i, chunk in enumerate(chunks) if i not in ended]
+        return [(chunk, places[index]) for index, chunk in lost.items()]
     except (KeyboardInterrupt, GeneratorExit):
         for process in multiprocessing.active_children():
             process.terminate()

@@ -116,13 +116,13 @@ def prepare(
             manifest, notes = convert_rest(done, raw, out, workers)
     except OSError as error:
         raise DataError(f"The data set cannot be prepared: {error}") from error
-    padded = sum(source.padded for source in manifest.sources)
+    sources = manifest.sources
     summary = (
-        f"{out}: {sum(source.patches for source in manifest.sources)} patches of "
-        f"{patch_size}x{patch_size} {manifest.dtype} from {len(manifest.sources)} of "
-        f"{len(raw.files)} images (shards: {len(manifest.shards)}, images smaller than a patch, "
-        f"reflect-padded: {padded}, already done: {len(done.sources)}, "
-        f"failed: {len(manifest.failed)})."
+        f"{out}: {sum(each.patches for each in sources)} patches of {patch_size}x{patch_size} "
+        f"{manifest.dtype} from {len(sources)} of {len(raw.files)} images (shards: "
+        f"{len(manifest.shards)}, images smaller than a patch, reflect-padded: "
+        f"{sum(each.padded for each in sources)}, already done: {len(done.sources)}, failed: "
+        f"{len(manifest.failed)})."
     )
     notes = [*_describe_margins(manifest), *_describe_ranges(manifest), *notes]
     return Report(out, summary, manifest.failed, tuple(notes))
@@ -151,11 +151,10 @@ def _check_sides(raw: RawData, patch_size: int) -> None:
 def _default_out(dataset: str | Path, raw: RawData, patch_size: int) -> Path:
     if raw.kind != "folder":
         return DATASET_FOLDER / f"{raw.kind}{patch_size}"
-    name = os.fsencode(raw.root.resolve().name)[:_LONGEST_NAME]
-    plain = DATASET_FOLDER / f"{os.fsdecode(name)}{patch_size}"
-    place = os.path.realpath(Path(dataset).expanduser())
-    number = hashlib.sha256(os.fsencode(place)).hexdigest()[:8]
-    own = plain.with_name(f"{plain.name}-{number}")
+    name = os.fsdecode(os.fsencode(raw.root.resolve().name)[:_LONGEST_NAME])
+    plain = DATASET_FOLDER / f"{name}{patch_size}"
+    place = os.fsencode(os.path.realpath(Path(dataset).expanduser()))
+    own = plain.with_name(f"{plain.name}-{hashlib.sha256(place).hexdigest()[:8]}")
     if (own / MANIFEST_NAME).exists():
         return own
     try:
@@ -188,9 +187,9 @@ def _describe_ranges(manifest: Manifest) -> list[str]:
     whole = groups.pop("", [])
     if not groups:
         return []
-    found = sorted(groups.items(), key=lambda item: len(item[1]), reverse=True)
     texts = [
-        f"{len(each)} with {text}, such as {in_one_line(each[0].path)}" for text, each in found
+        f"{len(each)} with {text}, such as {in_one_line(each[0].path)}"
+        for text, each in sorted(groups.items(), key=lambda item: -len(item[1]))
     ]
     if len(texts) > _REPORTED_RANGES:
         texts[_REPORTED_RANGES:] = [f"{len(texts) - _REPORTED_RANGES} more"]

@@ -29,10 +29,8 @@ def write_pairs(source: str | Path, out: str | Path, *, force: bool = False) -> 
     """
     source, out = Path(source), Path(out)
     paths = {side: _find(source, names) for side, names in _SIDES.items()}
-    made_of = {
-        path.name: {"size": path.stat().st_size, "mtime_ns": path.stat().st_mtime_ns}
-        for path in paths.values()
-    }
+    stats = {path.name: path.stat() for path in paths.values()}
+    made_of = {n: {"size": s.st_size, "mtime_ns": s.st_mtime_ns} for n, s in stats.items()}
     if not force and (pairs := _pairs_before(out, made_of)):
         return f"{out}: {pairs} pairs were already done."
     blocks = {side: read_blocks(path) for side, path in paths.items()}
@@ -46,17 +44,18 @@ def write_pairs(source: str | Path, out: str | Path, *, force: bool = False) -> 
     (out / _PAIRS_NAME).unlink(missing_ok=True)
     for side, values in blocks.items():
         _write_side(out / side, values)
-    pairs = noisy.shape[0] * noisy.shape[1]
+    pairs = len(block_places(noisy))
     write_json(out / _PAIRS_NAME, {"pairs": pairs, "sources": made_of})
     return f"{out}: {pairs} pairs of blocks, in the folders noisy and clean."
 
 
 def _find(source: Path, names: tuple[str, ...]) -> Path:
-    for name in names:
-        if (source / name).is_file():
-            return source / name
+    paths = [source / name for name in names]
+    for path in paths:
+        if path.is_file():
+            return path
     raise DataError(
-        f"There is no {' or '.join(str(source / name) for name in names)}. Download SIDD's "
+        f"There is no {' or '.join(map(str, paths))}. Download SIDD's "
         "validation blocks from https://abdokamel.github.io/sidd and say with --source where "
         "they lie."
     )

@@ -141,7 +141,7 @@ class PatchRecords:
         if self.manifest:
             with contextlib.suppress(DataError, IndexError):
                 source, _ = self.manifest.patches_of(path.name)[number]
-                text += f" ({self.picture_path(source)})"
+                return f"{text} ({self.picture_path(source)})"
         return text
 
     def patches(self) -> list[tuple[Source, int]]:

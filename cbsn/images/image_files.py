@@ -176,19 +176,13 @@ def _stretched(path: Path, picture: Picture, white: float | None) -> Picture:
     stated = picture.value_range.white if picture.value_range else None
     found = ValueRange.of(color, white=white, stated=stated)
     if white is None and stated is None and (rest := found.few_decide(color)):
-        count, without = rest
-        _note(
-            path,
-            f"{count} of {color.size} values are far above the others, and decide what white is: "
-            f"--white {without:g} if they are faulty pixels",
-        )
+        few = f"{rest[0]} of {color.size} values are far above the others, and decide what white is"
+        _note(path, f"{few}: --white {rest[1]:g} if they are faulty pixels")
     if alpha is not None and pixels.dtype.kind == "f":
         low, high = float(alpha.min()), float(alpha.max())
         if not -ROUNDING_ERROR <= low <= high <= 1 + ROUNDING_ERROR:
-            raise ImageError(
-                f"has an alpha channel with values from {low:g} to {high:g}; floats from 0 to 1 "
-                "are read."
-            )
+            values = f"values from {low:g} to {high:g}"
+            raise ImageError(f"has an alpha channel with {values}; floats from 0 to 1 are read.")
     found.stretch(picture.color)  # a view: in place
     return dataclasses.replace(picture, value_range=None if found.is_of(pixels.dtype) else found)
 
@@ -234,8 +228,7 @@ def _fit(picture: Picture, format: str) -> tuple[Picture, list[str]]:
 
 def _fit_pixels(picture: Picture, format: str, losses: list[str]) -> np.ndarray:
     """The pixels as the format holds them, in the file's own range where it can."""
-    pixels = picture.pixels
-    colors = picture.color.shape[-1]
+    pixels, colors = picture.pixels, picture.color.shape[-1]
     holds_dtype = format == "TIFF" or (format == "PNG" and pixels.dtype != np.float32)
     if picture.value_range and (holds_dtype or pixels.dtype == np.uint8):
         pixels = pixels.copy()
