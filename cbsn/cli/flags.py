@@ -15,14 +15,14 @@ from absl.flags import argparse_flags
 
 from cbsn.errors import LARGEST, LARGEST_SEED, CbsnError, CbsnWarning, TrainingStopped, in_one_line
 
+# What `--modelpath` takes.
 MODEL = (
     "a run's folder, a saved-model folder, the name of a shipped model, or the prefix of an "
     "original TensorFlow 1.15 checkpoint"
 )
-"""What `--modelpath` takes."""
 
+# What is written in place of characters that the terminal, or the file, does not have.
 _READABLE = {"σ": "sigma", "×": "x", "→": "->", "…": "...", "–": "-", "−": "-", "≥": ">="}
-"""What is written in place of characters that the terminal, or the file, does not have."""
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -61,80 +61,59 @@ def add_gpu(parser: argparse._ActionsContainer, *, several: bool = False) -> Non
 
 def add_bare_weights(parser: argparse._ActionsContainer) -> None:
     """Adds what a `*.weights.h5` file does not say: `--recipe`, `--channel` and `--num_block`."""
+    add, size = parser.add_argument, _whole_number(1)
     only = "; only a *.weights.h5 file needs it"
     trained = f"method that the network was trained by (cbsn){only}"
-    parser.add_argument("--recipe", dest="recipe_name", metavar="NAME", help=trained)
-    size = _whole_number(1)
-    parser.add_argument("--channel", type=size, metavar="C", help=f"channels of the network{only}")
-    blocks = f"dilated modules in each branch{only}"
-    parser.add_argument("--num_block", type=size, metavar="N", help=blocks)
+    add("--recipe", dest="recipe_name", metavar="NAME", help=trained)
+    add("--channel", type=size, metavar="C", help=f"channels of the network{only}")
+    add("--num_block", type=size, metavar="N", help=f"dilated modules in each branch{only}")
 
 
 def add_denoising(parser: argparse._ActionsContainer, *, here: bool = True) -> None:
     """Adds how to denoise, most of `cbsn.inference.options.DenoiseOptions`.
 
-    Args:
-        parser: or a group of it.
-        here: whether it is this machine that denoises. If not, there is no `--engine`, and
-            `--precision` is not left to the hardware.
+    If it is not `here`, on this machine, that is denoised, there is no `--engine`, and
+    `--precision` is not left to the hardware.
     """
-    parser.add_argument(
-        "--r3",
-        action=argparse.BooleanOptionalAction,
-        default=None,
-        help="refine by random replacement (R3): eight more passes of the blind network; without "
-        "the flag as the recipe has it (apbsn, ssbsn: yes; cbsn: no; U-Nets cannot)",
+    add = parser.add_argument
+    refine = (
+        "refine by random replacement (R3): eight more passes of the blind network; without "
+        "the flag as the recipe has it (apbsn, ssbsn: yes; cbsn: no; U-Nets cannot)"
     )
-    parser.add_argument(
-        "--self_ensemble",
-        action="store_true",
-        help="denoise each picture in its eight orientations and average: eight times as long",
-    )
+    add("--r3", action=argparse.BooleanOptionalAction, default=None, help=refine)
+    eight = "denoise each picture in its eight orientations and average: eight times as long"
+    add("--self_ensemble", action="store_true", help=eight)
     add_strength(parser, 1.0)
-    parser.add_argument(
-        "--tile",
-        type=_tile,
-        default="auto",
-        help="how much is denoised at a time: auto, the side of a square in pixels, or 0 for the "
+    tile = (
+        "how much is denoised at a time: auto, the side of a square in pixels, or 0 for the "
         "whole picture; smaller takes less memory. The results are equal, but for ssbsn and "
-        "n2n-resunet, parts of which see the tile and its rim, and no more",
+        "n2n-resunet, parts of which see the tile and its rim, and no more"
     )
+    add("--tile", type=_tile, default="auto", help=tile)
     precisions = "float32, mixed_bfloat16 or mixed_float16"
     if not here:
-        parser.add_argument(
-            "--precision",
-            choices=("float32", "mixed_bfloat16", "mixed_float16"),
-            default="float32",
-            metavar="P",
-            help=f"{precisions}: as the hardware has it that will denoise",
-        )
+        known = ("float32", "mixed_bfloat16", "mixed_float16")
+        what = f"{precisions}: as the hardware has it that will denoise"
+        add("--precision", choices=known, default="float32", metavar="P", help=what)
         return
-    parser.add_argument(
-        "--precision",
-        default="auto",
-        help=f"{precisions}; auto: bfloat16 where the hardware has it, which changes a pixel by a "
-        "level here and there; float16 on GPUs of compute capability 7",
+    auto = (
+        f"{precisions}; auto: bfloat16 where the hardware has it, which changes a pixel by a "
+        "level here and there; float16 on GPUs of compute capability 7"
     )
-    parser.add_argument(
-        "--engine",
-        choices=("auto", "tensorflow", "openvino"),
-        default="auto",
-        help="what computes; openvino: on the CPU, if it is installed",
-    )
+    add("--precision", default="auto", help=auto)
+    engines = ("auto", "tensorflow", "openvino")
+    what = "what computes; openvino: on the CPU, if it is installed"
+    add("--engine", choices=engines, default="auto", help=what)
 
 
 def add_strength(parser: argparse._ActionsContainer, default: float | None) -> None:
     """Adds `--strength`, whose default is None where the server has one, and `--color_strength`."""
-    of_server = "; without both flags as the model was exported; with the other one only, 1"
-    parser.add_argument(
-        "--strength",
-        type=fraction,
-        default=default,
-        metavar="S",
-        help="how much of what the network would remove is removed, from 0 (nothing) to 1 (all)"
-        + (of_server if default is None else ""),
-    )
-    parser.add_argument(
+    add = parser.add_argument
+    what = "how much of what the network would remove is removed, from 0 (nothing) to 1 (all)"
+    if default is None:
+        what += "; without both flags as the model was exported; with the other one only, 1"
+    add("--strength", type=fraction, default=default, metavar="S", help=what)
+    add(
         "--color_strength",
         type=fraction,
         metavar="S",
@@ -145,68 +124,49 @@ def add_strength(parser: argparse._ActionsContainer, default: float | None) -> N
 
 def add_rounding(parser: argparse._ActionsContainer) -> None:
     """Adds `--rounding` and `--seed`."""
-    parser.add_argument(
-        "--rounding",
-        choices=("round", "truncate"),
-        default="round",
-        help="to integer pixels; truncate is what the original code does",
-    )
-    parser.add_argument(
-        "--seed",
-        type=_whole_number(0, LARGEST_SEED),
-        default=0,
-        help="of the random choices of --r3",
-    )
+    add, seed = parser.add_argument, _whole_number(0, LARGEST_SEED)
+    what = "to integer pixels; truncate is what the original code does"
+    add("--rounding", choices=("round", "truncate"), default="round", help=what)
+    add("--seed", type=seed, default=0, help="of the random choices of --r3")
 
 
 def add_save_path(parser: argparse._ActionsContainer) -> None:
     """Adds `--savepath`, where the results go."""
-    parser.add_argument(
-        "--savepath",
-        dest="save_path",
-        metavar="DIR",
-        required=True,
-        default=argparse.SUPPRESS,
-        help="folder for the denoised pictures, made if it is not there",
-    )
+    what = "folder for the denoised pictures, made if it is not there"
+    parser.add_argument("--savepath", dest="save_path", metavar="DIR", required=True, help=what)
 
 
 def add_format(parser: argparse._ActionsContainer) -> None:
     """Adds `--format`, one of `cbsn.inference.outputs.FORMATS`."""
-    parser.add_argument(
-        "--format",
-        choices=("auto", "png", "jpeg", "tiff", "webp", "bmp"),
-        default="auto",
-        help="of the results; auto keeps the source's, but writes PNG where that is JPEG",
-    )
+    formats = ("auto", "png", "jpeg", "tiff", "webp", "bmp")
+    what = "of the results; auto keeps the source's, but writes PNG where that is JPEG"
+    parser.add_argument("--format", choices=formats, default="auto", help=what)
 
 
 def add_white(parser: argparse._ActionsContainer) -> None:
     """Adds `--white`, as `cbsn.images.image_files.read_picture` takes it."""
-    parser.add_argument(
-        "--white",
-        type=float,
-        metavar="N",
-        help="value of white in the files, such as 4095 for 12 bits; without the flag as the "
+    what = (
+        "value of white in the files, such as 4095 for 12 bits; without the flag as the "
         "values of each picture show it: the fewest of 2, 4, … 16 bits that hold them in 16-bit "
-        "files; 255 in 8-bit files; 1 for floats in [0, 1], else their highest value",
+        "files; 255 in 8-bit files; 1 for floats in [0, 1], else their highest value"
     )
+    parser.add_argument("--white", type=float, metavar="N", help=what)
 
 
 def add_noise(parser: argparse._ActionsContainer, what: str) -> None:
     """Adds `--noise`, of which `what` says what it is for, `--noise_sigma` and `--noise_peak`."""
-    kinds = "gaussian, poisson, poisson-gaussian or camera"
-    parser.add_argument("--noise", help=f"{what}: {kinds}")
-    parser.add_argument(
-        "--noise_sigma",
-        help="standard deviation of the Gaussian noise, or of the camera's read noise, in 8-bit "
-        "levels: 25, or a range such as 5-50 (gaussian: 25, poisson-gaussian: 5, camera: 5.1)",
+    add = parser.add_argument
+    add("--noise", help=f"{what}: gaussian, poisson, poisson-gaussian or camera")
+    sigma = (
+        "standard deviation of the Gaussian noise, or of the camera's read noise, in 8-bit "
+        "levels: 25, or a range such as 5-50 (gaussian: 25, poisson-gaussian: 5, camera: 5.1)"
     )
-    parser.add_argument(
-        "--noise_peak",
-        help="photons of a white pixel: 30, or a range such as 10-100 (poisson, "
-        "poisson-gaussian: 30, camera: 100)",
+    add("--noise_sigma", help=sigma)
+    peak = (
+        "photons of a white pixel: 30, or a range such as 10-100 (poisson, "
+        "poisson-gaussian: 30, camera: 100)"
     )
+    add("--noise_peak", help=peak)
 
 
 def _whole_number(least: int, most: int = LARGEST) -> Callable[[str], int]:
@@ -216,9 +176,8 @@ def _whole_number(least: int, most: int = LARGEST) -> Callable[[str], int]:
         with contextlib.suppress(ValueError):
             if least <= int(text) <= most:
                 return int(text)
-        raise argparse.ArgumentTypeError(
-            f"takes a whole number from {least} to {most}. Received: {text}"
-        )
+        limits = f"from {least} to {most}"
+        raise argparse.ArgumentTypeError(f"takes a whole number {limits}. Received: {text}")
 
     return parse
 
@@ -250,18 +209,13 @@ def run(
     *,
     tensorflow: bool = True,
 ) -> None:
-    """Parses the flags, runs `main`, and exits with the status it returns.
+    """Parses the flags, runs `main`, and exits with the status it returns, None meaning 0.
 
-    A `CbsnError` is printed as one line, without a traceback, and exits with its status: 2 for
-    unusable flags or inputs, 1 where some of the work failed; so is what the system refuses, such
-    as files without permission (2). Ctrl-C exits with 130. Each `CbsnWarning` is printed once, as a
-    line that begins with `note:`. Output never fails for its encoding.
-
-    Args:
-        main: takes the parsed flags; returns an exit status, None meaning 0.
-        parser: from `new_parser`.
-        tensorflow: whether `main` needs TensorFlow. It is imported after the flags are parsed,
-            so that `--help` and mistakes answer at once.
+    A `CbsnError` is printed as one line, without a traceback, and exits with its status; so is what
+    the system refuses, such as files without permission (2). Ctrl-C exits with 130. Each
+    `CbsnWarning` is printed once, as a line that begins with `note:`. Output never fails for its
+    encoding. If `main` needs TensorFlow, it is imported after the flags are parsed, so that
+    `--help` and mistakes answer at once.
     """
 
     def guarded(arguments: argparse.Namespace) -> int:
@@ -280,7 +234,9 @@ def run(
         except OSError as error:
             if error.errno is None:  # not the system's, but a library's that has met a bug
                 raise
-            print(f"error: {in_one_line(_describe(error))}", file=sys.stderr)
+            names = [os.fsdecode(n) for n in (error.filename, error.filename2) if n is not None]
+            reason = ": ".join([*names, error.strerror or str(error)])
+            print(f"error: {in_one_line(reason)}", file=sys.stderr)
             return 2
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
@@ -290,12 +246,6 @@ def run(
     # TensorFlow logs every checkpoint at the default level; --verbosity brings it back.
     flags.FLAGS.verbosity = logging.WARNING
     app.run(guarded, flags_parser=lambda argv: parser.parse_args(argv[1:]))
-
-
-def _describe(error: OSError) -> str:
-    """Of what file the system refused what."""
-    names = [os.fsdecode(name) for name in (error.filename, error.filename2) if name is not None]
-    return ": ".join([*names, error.strerror or str(error)])
 
 
 def _make_output_encodable() -> None:
