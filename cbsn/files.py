@@ -157,11 +157,7 @@ def write_checksums(folder: Path) -> None:
 
 
 def verify_checksums(folder: Path, required: Iterable[str] = ()) -> None:
-    """Compares the files of a folder with what `write_checksums` wrote, `required` among them.
-
-    Raises:
-        ModelError: a file is missing, or not the one that was written.
-    """
+    """Compares the files of a folder with what `write_checksums` wrote, `required` among them."""
     try:
         lines = read_small(folder / CHECKSUMS, _MOST_CHECKSUMS).decode().splitlines()
         entries = [line.split(maxsplit=1) for line in lines]

@@ -133,11 +133,7 @@ class ValueRange:
 
     @staticmethod
     def cut(pixels: np.ndarray, white: float) -> int:
-        """Cuts values off that no brightness up to `white` explains, in place; returns how many.
-
-        Raises:
-            ImageError: they are more than faulty pixels can be.
-        """
+        """Cuts values off that no brightness up to `white` explains, in place; returns how many."""
         # The noise of floats may lie beyond black and white.
         low, high = (-white / 2, white * 3 / 2) if pixels.dtype.kind == "f" else (0, white)
         blocks = (pixels[rows] for rows in row_blocks(pixels))

@@ -1,7 +1,4 @@
-"""Bringing a data set up to date: what is done is kept, the rest is converted, chunk by chunk.
-
-It works in this process or in several, and survives files that end one of them.
-"""
+"""Bringing a data set up to date: what is done is kept, the rest is converted, chunk by chunk."""
 
 import contextlib
 import dataclasses

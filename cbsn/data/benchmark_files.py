@@ -43,11 +43,7 @@ def write_mat(path: Path, variables: dict[str, Any]) -> None:
 
 
 def read_blocks(path: Path) -> np.ndarray:
-    """Reads SIDD's blocks, noisy or clean: uint8 [pictures, blocks, height, width, 3].
-
-    Raises:
-        DataError: the file cannot be read, or does not hold just such an array.
-    """
+    """Reads SIDD's blocks, noisy or clean: uint8 [pictures, blocks, height, width, 3]."""
     arrays = [np.asarray(v) for name, v in _load(path).items() if not name.startswith("__")]
     is_good = [(each.ndim, each.shape[-1:], each.dtype) for each in arrays] == [(5, (3,), np.uint8)]
     if not (is_good and arrays[0].size):
@@ -68,9 +64,7 @@ def block_places(blocks: np.ndarray) -> dict[str, tuple[int, int]]:
 def open_dnd(path: Path) -> Iterator[h5py.Dataset]:
     """Opens a noisy sRGB picture of DND, floats [3, W, H] in [0, 1], to be read in the block.
 
-    Raises:
-        ImageError: the file is broken, also where it is read in the block (the decoder's error is
-            the cause then), or holds no such picture.
+    ImageError if there is none, or the file is broken, also where it is read in the block.
     """
     try:
         with h5py.File(path) as file:

@@ -18,16 +18,9 @@ class PairedRecords:
     """Two prepared data sets as one: `Patches` with twice as many channels.
 
     The second must hold a picture for each of the first's, of the same name (but for its suffix)
-    and size, prepared with the same patch size and stride. It may hold more. Where two shots were
-    read in different ranges of values, both get the one that holds the two.
-
-    Args:
-        first, second: the two shots, each in any order.
-        partners: of each patch of the first, the second's index, where those are made of the first
-            and need no check. Default: found by the names of the pictures.
-
-    Raises:
-        DataError: if they do not fit together, or are the same.
+    and size, prepared alike; it may hold more. Else, or if they are the same, it is a DataError.
+    Where two shots were read in different ranges of values, both get the one that holds the two.
+    `partners` are the second's indices by the first's, where it is made of that, and unchecked.
     """
 
     shots = 2

@@ -67,17 +67,16 @@ class PicturePairs:
         noisy: the noisy pictures, as for `find_named_pictures`; or the noise that the clean ones
             are given, a function of each one's name and of `seed`, not clipped; or None.
         clean: the clean ones, of which there may be more; or None.
-        limit: int, number of pairs to take, spread evenly over the list; 0 for all.
-        seed: int ≥ 0, of the noise.
-        white: what white is in the files, as for `read_picture`. Default: as they show it, a noisy
-            picture and its clean one together.
+        limit: number of pairs to take, spread evenly over the list; 0 for all.
+        seed: ≥ 0, of the noise.
+        white: what white is in the files. Default: as a noisy picture and its clean one show it.
 
     Attributes:
         names: of the pairs, in their order.
         ranges: by name, what black and white were in the files of the pairs read so far.
 
     Raises:
-        DataError: if a noisy picture has no clean one, or several have one name.
+        DataError: a noisy picture has no clean one, or several have one name.
     """
 
     def __init__(
@@ -112,11 +111,8 @@ class PicturePairs:
         """Yields (noisy, clean), two arrays of one dtype: [H, W, 3], or [H, W, 1] if both are gray.
 
         Both are in one range of values: [0, 1] for floats whose clean side is in it, else what
-        holds the two. A side without pictures is None.
-
-        Raises:
-            ImageError: if a file is not readable.
-            DataError: if a pair differs in size or depth.
+        holds the two. A side without pictures is None. ImageError or DataError if a file cannot be
+        read, or a pair differs in size or depth.
         """
         for name in self.names:
             if self._noisy and self._clean:

@@ -86,28 +86,23 @@ class PatchPipeline:
 
     Args:
         records: the patches of the data set.
-        patch_size: int, side of the crops in pixels; at most that of the records.
-        batch_size: int, crops in a batch, over all workers.
-        seed: int ≥ 0, of order, crops, orientations and noise.
-        worker, workers: number of this process among all, who share each batch; this one gets
-            `batch_size / workers` rows of it. See `RecordOrder` for who reads what.
-        skip_bad_records: whether to take the next record of the epoch in place of a damaged one.
-        channels: int, 3 (RGB), or 1: gray, the luma (Rec. 601) of what has colours.
+        patch_size: side of the crops in pixels; at most that of the records.
+        batch_size: crops in a batch, over all workers.
+        seed: ≥ 0, of order, crops, orientations and noise.
+        worker, workers: number of this process among all, who share each batch as `RecordOrder`
+            says.
+        skip_bad_records: whether to take the next record of the epoch in place of a damaged one;
+            `bad_records` says by their indices what is wrong with these.
+        channels: 3 (RGB), or 1: gray, the luma (Rec. 601) of what has colours.
         noise: what is added to the crops, which are clean then, drawn anew each time. Of pairs the
             second pictures are taken, and taken anew with that noise, as `retake` does.
-        shots: int, noisy shots of each crop, one after the other in the channels. Two come of
-            pairs, or of noise drawn twice.
+        shots: noisy shots of each crop, in the channels: of pairs, or of noise drawn twice.
         whole: whether to give patches as they are recorded, one shot, of pairs the second, for an
-            augmentation on the device that trains; nothing else is done here then. If they fit
-            into 2 GiB, they are all in memory, so that no Python code slows a GPU down.
-
-    Attributes:
-        records, patch_size, batch_size, seed: as given.
-        bad_records: dict, what is wrong with each damaged record that was skipped, by its index.
+            augmentation on the device that trains. If they fit into 2 GiB, they are all in memory,
+            so that no Python code slows a GPU down.
 
     Raises:
-        ConfigError: the crops are larger than the recorded patches, the batch cannot be shared out
-            evenly, or the noise is not for that number of channels.
+        ConfigError: crops, workers or noise do not go with the records, batch or channels.
     """
 
     def __init__(
@@ -161,9 +156,6 @@ class PatchPipeline:
         """Returns this worker's rows of a batch: [rows, patch_size, patch_size, shots·channels].
 
         They have the records' dtype; with noise they are float32 in [0, 1], not clipped.
-
-        Raises:
-            DataError: a record is damaged.
         """
         return self._crops(self._positions(step * self._rows, self._rows))
 

@@ -47,19 +47,14 @@ class Patches(Protocol):
 
 
 class PatchRecords:
-    """Random access to the patches of a data set, as `Patches`, from any number of threads.
+    """Random access to the patches of record files, as `Patches`, from any number of threads.
 
     `records[i]` takes tens of microseconds. Every access opens its file anew, reads one patch and
     verifies its checksum: so a data set may have more shards than a process may open files, and a
     file that shrinks meanwhile gives an error where a memory map would end the process.
 
-    Args:
-        paths: the record files.
-        patch_size, dtype: of the patches; the dtype is one of `DTYPES`' values.
-        manifest: of the data set, if it has one, for the pictures that the patches are of.
-
-    Raises:
-        DataError: a file is missing, or does not consist of whole patches of this kind.
+    The manifest, if there is one, tells whose patches they are. DataError if a file is missing, or
+    does not consist of whole patches of this kind.
     """
 
     shots = 1
@@ -81,10 +76,8 @@ class PatchRecords:
         """Opens a data set; while it is open, a preparation that replaces its files keeps them.
 
         That is a folder that `prepare_dataset.py` wrote, or a record file of 256×256 patches
-        without a manifest (the authors' `SIDD256.tfrecords`), or a folder of such files.
-
-        Raises:
-            DataError: there is no such data set, or it is incomplete, damaged or empty.
+        without a manifest (the authors' `SIDD256.tfrecords`), or a folder of such files. DataError
+        if there is no such data set, or it is incomplete, damaged or empty.
         """
         path = Path(path)
         try:

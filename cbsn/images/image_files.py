@@ -102,14 +102,13 @@ def write_picture(
         path: the file to write or replace; its folder must exist.
         picture: what to write; its own `format` does not matter.
         format: a key of `SUFFIX_OF_FORMAT`. Default: the one of the path's suffix.
-        cancelled: asked before each part of the file; if it says True, the writing ends.
+        cancelled: asked before each part of the file; True ends the writing by a CancelledError.
 
     Returns:
         What the format could not hold, in words.
 
     Raises:
         ImageError: the format is unknown or the file cannot be written.
-        CancelledError: `cancelled` said True; the path is as it was.
     """
     path = Path(path)
     format = format or format_of_suffix(path.suffix)

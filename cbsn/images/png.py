@@ -70,11 +70,7 @@ def png_header(start: bytes) -> Header:
 
 
 def inspect_png(path: Path) -> PngFile:
-    """Goes through the chunks of a PNG file and verifies their checksums.
-
-    Raises:
-        ImageError: one that the pixels need is damaged, the file is cut off, or an animation.
-    """
+    """Goes through the chunks of a PNG file and verifies the checksums that the pixels need."""
     xmp, entries, pixels_only = None, [], None
     wanted, is_bare = [(0, len(SIGNATURE))], True  # places and sizes of what the pixels need
     with path.open("rb") as file:

@@ -86,10 +86,7 @@ def read_metadata(path: Path, page: tifffile.TiffPage) -> dict[str, Any]:
 
 
 def write_options(picture: Picture) -> dict[str, Any]:
-    """Returns the options of `tifffile.imwrite` that write a picture's metadata.
-
-    The branches of the EXIF tree are written as 0; `write_exif` puts them in.
-    """
+    """Returns options of `tifffile.imwrite` for the metadata; `write_exif` adds EXIF branches."""
     exif = _exif_of(picture)
     own = picture.extras if isinstance(picture.extras, Tags) else None
     tags: list[tuple[Any, ...]] = [(_ORIENTATION_TAG, "H", 1, exif.get(_ORIENTATION_TAG, 1), True)]
