@@ -36,11 +36,11 @@ class Advice:
 
     def lines(self) -> list[str]:
         """Returns the flags of `train.py`, and the reasons."""
-        strides = f" --stride_b {self.stride_b} --stride_i {self.stride_i}"
-        if self.recipe == "n2v-unet":  # Noise2Void has none
-            strides = ""
-        command = f"Train with train.py --recipe {self.recipe}{strides}"
-        return [command, *(f"- {reason}" for reason in self.reasons)]
+        command = f"train.py --recipe {self.recipe}"
+        if self.recipe != "n2v-unet":  # Noise2Void has no strides
+            b, i = self.stride_b, self.stride_i
+            command = f"train.py --recipe {self.recipe} --stride_b {b} --stride_i {i}"
+        return [f"Train with {command}", *(f"- {reason}" for reason in self.reasons)]
 
 
 def advise(estimate: NoiseEstimate) -> Advice:
