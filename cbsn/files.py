@@ -157,7 +157,7 @@ def write_checksums(folder: Path) -> None:
 
 
 def verify_checksums(folder: Path, required: Iterable[str] = ()) -> None:
-    """Raises a ModelError unless all files, and `required` ones, are as `write_checksums` saw them."""
+    """Raises a ModelError unless files, `required` included, are as `write_checksums` saw them."""
     try:
         lines = read_small(folder / CHECKSUMS, _MOST_CHECKSUMS).decode().splitlines()
         entries = [line.split(maxsplit=1) for line in lines]
