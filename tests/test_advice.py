@@ -43,7 +43,6 @@ PRINTED_BY = {
     "cbsn/__main__.py": {*COMMANDS},
     "cbsn/data/paired_records.py": {"train.py"},
     "cbsn/evaluation/conventions.py": {"evaluate.py"},
-    "cbsn/inference/duration.py": {"infer.py"},
     "cbsn/inference/folder.py": {"infer.py"},
     "cbsn/models/loading.py": {"train.py"},  # of --init
     "cbsn/training/distribution.py": {"train.py"},

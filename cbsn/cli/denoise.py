@@ -36,7 +36,7 @@ def main(flags: argparse.Namespace) -> int:
     # TensorFlow comes with these; `--help` need not wait for it.
     from cbsn.devices import select_gpus
     from cbsn.inference.denoiser import Denoiser
-    from cbsn.inference.folder import denoise_planned, plan_files
+    from cbsn.inference.folder import denoise_files, plan_files
     from cbsn.inference.options import DenoiseOptions
     from cbsn.models.loading import SHIPPED
 
@@ -81,7 +81,7 @@ def main(flags: argparse.Namespace) -> int:
         choices = denoiser.choices
         denoiser = Denoiser(adapted.recipe, adapted.network, options)
         denoiser.choices = choices
-    status = denoise_planned(
+    status = denoise_files(
         denoiser, outputs, flags.save_path, white=flags.white, fast_share=fast_share
     )
     if not_kept:

@@ -1,38 +1,40 @@
 """Denoising a folder or glob of picture files with a model."""
 
 import collections
+import copy
 import dataclasses
+import math
 import queue
 import sys
 import threading
+import timeit
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 from tqdm import tqdm
 
 from cbsn.errors import CbsnError, in_one_line
 from cbsn.files import expanded
 from cbsn.images.image_files import read_header, read_picture, write_picture
 from cbsn.images.picture import Picture
-from cbsn.inference.duration import say_duration
 from cbsn.inference.outputs import check_writable, find_sources, plan_outputs
 from cbsn.noise.removal import Removal, Sample
+from cbsn.orientations import NUM_ORIENTATIONS
 from cbsn.value_range import check_white, value_range
 
 if TYPE_CHECKING:  # not loaded for pictures that a server denoises: it brings TensorFlow
     from cbsn.inference.denoiser import Denoiser
 
-BUDGET = 2**29
-"""Bytes that the pictures in memory may take together; one that takes more is there alone."""
+BUDGET = 2**29  # bytes that the pictures in memory may take together; a larger one is there alone
 
-
+# From a noisy picture, which may be overwritten, and a function to call with each share of the
+# work that is done (they add up to 1), to the denoised picture.
 DenoisePicture = Callable[[Picture, Callable[[float], None]], Picture]
-"""From a noisy picture, which may be overwritten, and a function to call with each share of the
-work that is done (they add up to 1), to the denoised picture."""
 
 
 def plan_files(
@@ -44,14 +46,14 @@ def plan_files(
 ) -> dict[Path, Path]:
     """Finds the pictures of folders or globs, and where their results go: source to target.
 
-    This is the first step of `denoise_files`. Taken before a model is loaded, it says at once what
-    is wrong with the arguments; nothing is written.
+    Taken before a model is loaded, this says at once what is wrong with the arguments. Nothing is
+    written.
 
     Args:
         image_paths: folders, globs or files, each as for `find_images`.
         save_path: folder for the results; see `plan_outputs`.
         format: one of `cbsn.inference.outputs.FORMATS`.
-        white: float > 0, the value of white in the files, as for `read_picture`. Default None.
+        white: the value of white in the files, as for `read_picture`. Default None.
 
     Raises:
         DataError: if there is no picture.
@@ -67,64 +69,35 @@ def plan_files(
 
 def denoise_files(
     denoiser: "Denoiser",
-    image_paths: Iterable[str | Path],
-    save_path: str | Path,
-    *,
-    format: str = "auto",
-    white: float | None = None,
-    fast_share: float | None = None,
-) -> int:
-    """Denoises every picture of folders or globs, as `denoise_each` does, with a model.
-
-    Says first how long it will take, if that is more than a minute, and what computes; and at the
-    end which pictures have lost more than their noise.
-
-    Args:
-        denoiser: the model.
-        image_paths: as for `plan_files`.
-        save_path: as for `plan_files`; made if it is not there.
-        format: as for `plan_files`.
-        white: as for `plan_files`.
-        fast_share: float in (0, 1), the part of the time that `--quality fast` takes. None, the
-            default, where it would be another choice than the user's.
-
-    Returns:
-        Exit status: 0, or 1 if a picture failed.
-
-    Raises:
-        CbsnError: as `plan_files` does; nothing has been done then.
-
-    Example:
-        >>> denoise_files(Denoiser.load("photo"), ["holiday/*.jpg"], "clean")
-    """
-    outputs = plan_files(image_paths, save_path, format=format, white=white)
-    return denoise_planned(denoiser, outputs, save_path, white=white, fast_share=fast_share)
-
-
-def denoise_planned(
-    denoiser: "Denoiser",
     outputs: Mapping[Path, Path],
     save_path: str | Path,
     *,
     white: float | None = None,
     fast_share: float | None = None,
 ) -> int:
-    """Does what `denoise_files` does, with the `outputs` of a `plan_files` before."""
+    """Denoises picture files with a model, for which `denoise_each` explains the rest.
+
+    Says first how long it will take, if that is more than a minute, and what computes; and at the
+    end which pictures have lost more than their noise. `fast_share`, from 0 to 1, is the part of
+    the time that `--quality fast` takes; None where it would be another choice than the user's.
+
+    Example:
+        >>> outputs = plan_files(["holiday/*.jpg"], "clean")
+        >>> denoise_files(Denoiser.load("photo"), outputs, "clean")
+    """
+
+    def denoise(picture: Picture, on_share: Callable[[float], None]) -> Picture:
+        highest = value_range(picture.pixels.dtype)
+        try:  # in place: there may be no room for two
+            pixels = denoiser(picture.pixels, on_share, in_place=True, white=highest)
+        except MemoryError as error:
+            reason = str(error) or "not enough memory"
+            raise MemoryError(f"{reason}; try a smaller --tile, or another device") from error
+        return picture.with_pixels(pixels)
+
     say_duration(denoiser, outputs, fast_share)
     print(denoiser.choices, flush=True)
-    denoise = partial(_denoise, denoiser)
     return denoise_each(denoise, outputs, save_path, white=white, name_losses=True)
-
-
-def _denoise(denoiser: "Denoiser", picture: Picture, on_share: Callable[[float], None]) -> Picture:
-    """Denoises a picture in place: there may be no room for two."""
-    white = value_range(picture.pixels.dtype)
-    try:
-        pixels = denoiser(picture.pixels, on_share, in_place=True, white=white)
-    except MemoryError as error:
-        reason = str(error) or "not enough memory"
-        raise MemoryError(f"{reason}; try a smaller --tile, or another device") from error
-    return picture.with_pixels(pixels)
 
 
 def denoise_each(
@@ -174,8 +147,7 @@ def denoise_each(
                     work.picture, work.error = None, error
             files.write(work)
 
-    plural = "s" * (len(outputs) > 1)
-    count = f"{len(outputs) - len(files.failures)} of {len(outputs)} picture{plural}"
+    count = f"{len(outputs) - len(files.failures)} of {_count(len(outputs), 'picture')}"
     print(in_one_line(f"{count} denoised, in {save_path}"))
     notes = [
         f"read as {kind}: {_such_as(examples)}. If white is another value: --white N"
@@ -196,11 +168,14 @@ def denoise_each(
     return 1 if files.failures else 0
 
 
-def _such_as(names: Sequence[str]) -> str:
+def _such_as(names: list[str]) -> str:
     """How many pictures these are, with the first as an example."""
-    if len(names) == 1:
-        return f"1 picture, {names[0]}"
-    return f"{len(names)} pictures, such as {names[0]}"
+    example = names[0] if len(names) == 1 else f"such as {names[0]}"
+    return f"{_count(len(names), 'picture')}, {example}"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'s' * (number > 1)}"
 
 
 @dataclasses.dataclass
@@ -218,10 +193,8 @@ class _Files:
 
     Iterating over it gives the pictures in order, those that cannot be read too; each is to be
     handed to `write`. At most three are in memory, and the next is read only when all of them
-    together take no more than `BUDGET` bytes, or it is alone.
-
-    Attributes:
-        failures: why pictures failed, in their order; complete when the block has ended.
+    together take no more than `BUDGET` bytes, or it is alone. When the block has ended, `failures`
+    says why pictures failed, in their order.
     """
 
     def __init__(self, outputs: Mapping[Path, Path], white: float | None, bar: tqdm):
@@ -333,3 +306,63 @@ def _with_progress(denoise: DenoisePicture, picture: Picture, source: Path, bar:
         return denoise(picture, on_share)
     except CbsnError as error:
         raise type(error)(f"{source}: {error}") from error
+
+
+def say_duration(
+    denoiser: "Denoiser", sources: Iterable[Path], fast_share: float | None = None
+) -> None:
+    """Prints how long pictures will take, if that is more than a minute.
+
+    The arguments are those of `denoise_files`. Of the sources only the headers are read.
+
+    Example:
+        >>> say_duration(denoiser, sources, 0.3)
+        About 14 minutes for 31 pictures of 372 megapixels; --quality fast takes about 4 minutes.
+    """
+    headers = [read_header(source) for source in sources]
+    pixels = sum(header.width * header.height for header in headers)
+    orientations = NUM_ORIENTATIONS if denoiser.options.self_ensemble else 1
+    # Fewer are not worth measuring: the models that ship need no minute, even on a slow machine.
+    if pixels * orientations < 1_000_000:
+        return
+    computed = sum(_reach(denoiser, each.width) * _reach(denoiser, each.height) for each in headers)
+    seconds = _seconds_per_pixel(denoiser) * orientations * computed
+    if seconds < 60:
+        return
+    megapixels = _count(round(pixels / 1e6), "megapixel")
+    text = f"About {_words(seconds)} for {_count(len(headers), 'picture')} of {megapixels}"
+    if fast_share is not None:
+        fast = fast_share * seconds
+        takes = "less than a minute" if fast < 60 else f"about {_words(fast)}"
+        text += f"; --quality fast takes {takes}"
+    print(f"{text}.", flush=True)
+
+
+def _seconds_per_pixel(denoiser: "Denoiser") -> float:
+    """Measures it here, without the rims of tiles and in one orientation."""
+    # On a GPU a call of the size that is needed anyway; not pictures of sizes that nobody needs.
+    if seconds := denoiser.seconds_per_pixel():
+        return seconds
+    once = copy.copy(denoiser)
+    once.options = dataclasses.replace(denoiser.options, self_ensemble=False)
+    for side in (256, 512, 1024):
+        random = np.random.default_rng(0)
+        picture = random.integers(0, 256, (side, side, denoiser.network.channels), np.uint8)
+        # The first time of all includes the making of a graph, which is needed anyway.
+        seconds = min(timeit.repeat(partial(once, picture), number=1, repeat=2))
+        if seconds >= 0.2:  # long enough to be measured
+            break
+    return seconds / _reach(once, side) ** 2
+
+
+def _reach(denoiser: "Denoiser", size: int) -> int:
+    """How many rows are computed for a picture of `size` rows, with those that tiles share."""
+    tiles = math.ceil(size / denoiser.side) if denoiser.side else 1
+    ends = 0 if denoiser.recipe.border == "reflect" else 1
+    return size + 2 * denoiser.network.receptive_field_radius * max(0, tiles - ends)
+
+
+def _words(seconds: float) -> str:
+    """A time in minutes or hours, as one says it."""
+    minutes = round(seconds / 60)
+    return _count(minutes, "minute") if minutes < 90 else f"{round(minutes / 60)} hours"

@@ -1,6 +1,7 @@
 """Where the results of picture files go, and whether those there are of the same settings."""
 
 import collections
+import contextlib
 import hashlib
 import os
 import tempfile
@@ -11,18 +12,17 @@ from typing import Any
 from cbsn.errors import ConfigError, ImageError
 from cbsn.images.finding import SUFFIX_OF_FORMAT, find_images, format_of_suffix
 
+# What `--format` takes. `auto` keeps the source's, but writes PNG where that is JPEG.
 FORMATS = ("auto", *(format.lower() for format in SUFFIX_OF_FORMAT))
-"""What `--format` takes. `auto` keeps the source's, but writes PNG where that is JPEG."""
 
-_LONGEST = 255
-"""Bytes of a file's name that Linux, macOS and Windows take at least."""
+_LONGEST = 255  # bytes that Linux, macOS and Windows allow for a file name
 
 
 def find_sources(image_paths: Iterable[str | Path]) -> list[Path]:
-    """Returns the picture files of folders, globs and names, each file once, sorted.
+    """Returns the picture files of paths as for `find_images`, each file once, sorted.
 
     Raises:
-        DataError: if one of them, each as for `find_images`, stands for no picture.
+        DataError: if one of the paths stands for no picture.
     """
     found: dict[tuple[str, str], Path] = {}
     for pattern in image_paths:
@@ -33,9 +33,9 @@ def find_sources(image_paths: Iterable[str | Path]) -> list[Path]:
 
 
 def check_writable(folder: Path, received: str) -> None:
-    """Raises ConfigError if a folder for results cannot be made, or written to, as a trial shows.
+    """Raises ConfigError if a trial, of which nothing is left, shows that a folder is not writable.
 
-    Nothing is left there. `received` is the flag and the value that it comes from, for the message.
+    It may not exist yet. `received` is the flag that it comes from with its value, for the message.
     """
     there = folder
     try:
@@ -94,10 +94,9 @@ def plan_outputs(
 
 def _suffix(source: Path, format: str) -> str:
     """The suffix of the result; the source's own where that says the right format."""
-    try:
+    own = None
+    with contextlib.suppress(ImageError):
         own = format_of_suffix(source.suffix)
-    except ImageError:
-        own = None
     if format == "auto":
         format = "PNG" if own in (None, "JPEG") else own
     return source.suffix if own == format.upper() else SUFFIX_OF_FORMAT[format.upper()]
@@ -134,9 +133,9 @@ def _check_overwriting(targets: dict[Path, Path]) -> None:
 
 
 def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Says of each difference between the settings of earlier results and those of now what it is.
+    """Says how the settings of earlier results, JSON values by name, differ from those of now.
 
-    They are JSON values by name. One is the `model`, its `path` and `sha256`: it may have moved.
+    One is the `model`, its `path` and `sha256`: it may have moved.
     """
     changes = []
     if before["model"]["sha256"] != now["model"]["sha256"]:

@@ -16,7 +16,7 @@ from cbsn.cli import client
 from cbsn.images.image_files import read_picture, write_picture
 from cbsn.images.picture import Picture
 from cbsn.inference.denoiser import Denoiser
-from cbsn.inference.folder import denoise_files
+from cbsn.inference.folder import denoise_files, plan_files
 from cbsn.inference.options import DenoiseOptions
 from tests.inference.beam.samples import GOOD, REASONS, save_bad, save_good
 from tests.serving.server import StandInServer
@@ -39,7 +39,8 @@ def both(request, server, denoiser, tmp_path, monkeypatch):
     def run(*flags, white=None, **options):
         options = DenoiseOptions(tile=24, **options)
         local = Denoiser(denoiser.recipe, denoiser.network, options)
-        status = denoise_files(local, ["in/**"], "expected", white=white)
+        outputs = plan_files(["in/**"], "expected", white=white)
+        status = denoise_files(local, outputs, "expected", white=white)
         port = server.port if request.param == "--grpc" else server.rest_api_port
         flags = [*flags, request.param, "--url", f"127.0.0.1:{port}", "--savepath", "out", "in/**"]
         flags += [] if white is None else ["--white", str(white)]

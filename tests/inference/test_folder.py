@@ -13,14 +13,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import skimage.data
+from PIL import Image
 from scipy.ndimage import median_filter
 
 from cbsn.errors import ConfigError, DataError, ImageError
 from cbsn.images.image_files import read_picture, write_picture
 from cbsn.images.picture import Header, Picture
 from cbsn.inference import folder
-from cbsn.inference.folder import denoise_each, denoise_files, plan_files
+from cbsn.inference.denoiser import Denoiser
+from cbsn.inference.folder import denoise_each, denoise_files, plan_files, say_duration
 from cbsn.inference.options import DenoiseOptions
+from cbsn.recipes import customised
 
 INFER = Path(__file__).resolve().parents[2] / "infer.py"
 WAIT = 240  # seconds until a test fails that waits for what does not happen
@@ -55,6 +58,10 @@ def save(path, height=9, dtype=np.uint8):
     write_picture(path, Picture(np.full((height, 8, 3), 7, dtype), "PNG", b"profile"))
 
 
+def denoise_all(denoiser, image_paths, save_path, format="auto"):
+    return denoise_files(denoiser, plan_files(image_paths, save_path, format=format), save_path)
+
+
 def test_the_good_ones_are_done_and_the_bad_ones_named(tmp_path, capsys):
     source, target = tmp_path / "in", tmp_path / "new" / "out"
     save(source / "good.png")
@@ -62,7 +69,7 @@ def test_the_good_ones_are_done_and_the_bad_ones_named(tmp_path, capsys):
     save(source / "memory.png", height=13)
     save(source / "bug.png", height=14)
     (source / "broken.png").write_bytes((source / "good.png").read_bytes()[:50])
-    assert denoise_files(Inverter(), [source], target) == 1
+    assert denoise_all(Inverter(), [source], target) == 1
     assert sorted(p.name for p in target.iterdir()) == ["good.png", "last.png"]
     result = read_picture(target / "good.png")
     assert (result.pixels == 248).all() and result.icc_profile == b"profile"
@@ -83,7 +90,7 @@ def test_pictures_that_lose_more_than_their_noise_are_named(tmp_path, capsys):
     pictures["alpha"] = np.dstack([noisy, noisy[..., 0]])
     for name, pixels in pictures.items():
         write_picture(tmp_path / f"{name}.png", Picture(pixels, "PNG"))
-    assert denoise_files(Smoother(), [tmp_path / "*.png"], tmp_path / "out") == 0
+    assert denoise_all(Smoother(), [tmp_path / "*.png"], tmp_path / "out") == 0
     (note,) = (x for x in capsys.readouterr().err.splitlines() if x.startswith("note: "))
     # Of several the one that lost most is the example.
     assert re.match(
@@ -91,18 +98,18 @@ def test_pictures_that_lose_more_than_their_noise_are_named(tmp_path, capsys):
         r"\(removed [0-9.]+ levels, of noise there are about [0-9.]+\): .*--strength 0\.5",
         note,
     )
-    assert denoise_files(Smoother(), [tmp_path / "sharp.png"], tmp_path / "out") == 0
+    assert denoise_all(Smoother(), [tmp_path / "sharp.png"], tmp_path / "out") == 0
     output, errors = capsys.readouterr()
     assert "more than the noise was removed from 1 picture, " in errors
     assert "1 of 1 picture denoised" in output
     fine = [tmp_path / f"{name}.png" for name in ("smooth", "noisy", "alpha")]
-    assert denoise_files(Smoother(), fine, tmp_path / "out") == 0
+    assert denoise_all(Smoother(), fine, tmp_path / "out") == 0
     assert "note: " not in capsys.readouterr().err
 
 
 def test_what_is_lost_is_said(tmp_path, capsys):
     save(tmp_path / "deep.png", dtype=np.uint16)
-    assert denoise_files(Inverter(), [tmp_path / "deep.png"], tmp_path / "out", format="webp") == 0
+    assert denoise_all(Inverter(), [tmp_path / "deep.png"], tmp_path / "out", format="webp") == 0
     assert "deep.webp: WEBP holds 8 bits" in capsys.readouterr().err
 
 
@@ -110,7 +117,7 @@ def test_a_result_that_cannot_be_written_does_not_stop_the_others(tmp_path, caps
     for name in ("a.png", "b.png", "c.png"):
         save(tmp_path / "in" / name)
     (tmp_path / "out" / "b.png").mkdir(parents=True)
-    assert denoise_files(Inverter(), [tmp_path / "in"], tmp_path / "out") == 1
+    assert denoise_all(Inverter(), [tmp_path / "in"], tmp_path / "out") == 1
     assert "b.png: cannot be written as PNG (Is a directory)" in capsys.readouterr().err
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.png", "b.png", "c.png"]
     assert (read_picture(tmp_path / "out" / "c.png").pixels == 248).all()
@@ -118,7 +125,7 @@ def test_a_result_that_cannot_be_written_does_not_stop_the_others(tmp_path, caps
 
 def test_nothing_is_done_without_pictures_or_a_folder(tmp_path):
     with pytest.raises(DataError, match="no file matches"):
-        denoise_files(Inverter(), [tmp_path / "*.png"], tmp_path / "out")
+        denoise_all(Inverter(), [tmp_path / "*.png"], tmp_path / "out")
     assert not (tmp_path / "out").exists()
     save(tmp_path / "a.png")
     with pytest.raises(ConfigError, match="No folder can be made"):
@@ -138,7 +145,7 @@ def test_reading_ahead_changes_no_result_and_no_message(tmp_path, capsys, monkey
     runs = []
     for budget in (0, 3 * 8 * 25, 2**29):
         monkeypatch.setattr(folder, "BUDGET", budget)
-        assert denoise_files(Inverter(), [tmp_path / "in"], tmp_path / "out", format="webp") == 1
+        assert denoise_all(Inverter(), [tmp_path / "in"], tmp_path / "out", format="webp") == 1
         output, errors = capsys.readouterr()
         names = [str(tmp_path), "failed: "]
         messages = [line for line in errors.splitlines() if line.startswith(tuple(names))]
@@ -309,3 +316,80 @@ def test_ctrl_c_leaves_whole_files_only(tmp_path, golden, random):
     for result in results:
         assert result.suffix == ".tif" and not result.name.startswith(".")
         assert read_picture(result).pixels.shape == (400, 500, 3)
+
+
+@pytest.fixture
+def make_denoiser():
+    """A denoiser of 2 channels, whose network sees 20 pixels in each direction."""
+    recipe = customised("distill", filters=2, depth=1)
+    network = recipe.build_network()
+    return lambda **options: Denoiser(recipe, network, DenoiseOptions(**options))
+
+
+@pytest.fixture
+def sources(tmp_path):
+    """Two pictures of a megapixel each, one of which is cut off, and a file that is none."""
+    Image.new("L", (1250, 800)).save(tmp_path / "gray.png")
+    Image.new("RGB", (800, 1250)).save(tmp_path / "color.jpg")
+    content = (tmp_path / "color.jpg").read_bytes()
+    (tmp_path / "color.jpg").write_bytes(content[:700])
+    (tmp_path / "text.png").write_text("no picture")
+    return sorted(tmp_path.iterdir())
+
+
+@pytest.fixture
+def said(monkeypatch, capsys):
+    """What `say_duration` says on a machine that takes some seconds for two megapixels."""
+
+    def say(*arguments, seconds):
+        monkeypatch.setattr(Denoiser, "seconds_per_pixel", lambda self: seconds / 2e6)
+        say_duration(*arguments)
+        return capsys.readouterr().out
+
+    return say
+
+
+def test_minutes_pictures_and_megapixels_are_said(make_denoiser, sources, said):
+    denoiser = make_denoiser(tile=0)
+    text = said(denoiser, sources, seconds=800)
+    assert text == "About 13 minutes for 3 pictures of 2 megapixels.\n"
+    text = said(denoiser, sources, 0.3, seconds=800)
+    assert text.endswith(" of 2 megapixels; --quality fast takes about 4 minutes.\n")
+    text = said(denoiser, sources, 0.3, seconds=100)
+    assert text.endswith("; --quality fast takes less than a minute.\n")
+    assert said(denoiser, sources[:1], seconds=130).startswith("About 1 minute for 1 pict")
+    assert said(denoiser, sources, seconds=8000).startswith("About 2 hours for")
+    assert said(denoiser, sources, 0.3, seconds=59) == ""
+
+
+def test_little_is_not_even_measured(make_denoiser, tmp_path, monkeypatch):
+    monkeypatch.setattr(Denoiser, "seconds_per_pixel", lambda self: 1 / 0)
+    Image.new("L", (300, 400)).save(tmp_path / "a.png")
+    sources = [tmp_path / "a.png"] * 8
+    say_duration(make_denoiser(), sources)
+    with pytest.raises(ZeroDivisionError):
+        say_duration(make_denoiser(self_ensemble=True), sources[:2])
+
+
+def test_eight_orientations_and_the_rims_of_tiles_take_their_time(make_denoiser, sources, said):
+    once = said(make_denoiser(tile=0), sources, seconds=120)
+    eight = said(make_denoiser(tile=0, self_ensemble=True), sources, seconds=120)
+    tiles = said(make_denoiser(tile=20), sources, seconds=120)
+    assert [each.split(" for")[0] for each in (once, eight)] == [
+        "About 2 minutes",
+        "About 16 minutes",
+    ]
+    assert int(tiles.split()[1]) > 2
+
+
+def test_the_speed_is_measured_in_one_orientation(make_denoiser, sources, monkeypatch):
+    seen = []
+
+    def denoise(self, picture):
+        seen.append((picture.shape, self.options.self_ensemble))
+
+    monkeypatch.setattr(Denoiser, "__call__", denoise)
+    denoiser = make_denoiser(self_ensemble=True)
+    say_duration(denoiser, sources)
+    assert {*seen} == {((side, side, 3), False) for side in (256, 512, 1024)}
+    assert denoiser.options.self_ensemble

@@ -13,7 +13,7 @@ from cbsn.errors import ConfigError, DataError, ModelError
 from cbsn.images.image_files import read_picture
 from cbsn.inference.beam.job import denoise_with_beam, is_local, parse_beam_flags
 from cbsn.inference.denoiser import Denoiser
-from cbsn.inference.folder import denoise_files
+from cbsn.inference.folder import denoise_files, plan_files
 from cbsn.inference.options import DenoiseOptions
 from cbsn.models.folder import save_model
 from cbsn.recipes import customised
@@ -26,8 +26,12 @@ OPTIONS = DenoiseOptions(precision="float32", tile="16", rounding="truncate")
 def expected(tmp_path_factory, tiny_model, pictures):
     """What infer.py makes of the good pictures, by name."""
     folder = tmp_path_factory.mktemp("expected")
-    sources = [pictures / name for name in GOOD]
-    assert denoise_files(Denoiser.load(tiny_model, OPTIONS), sources, folder) == 0
+    return infer(tiny_model, [pictures / name for name in GOOD], folder)
+
+
+def infer(model, sources, folder, white=None, **changed):
+    denoiser = Denoiser.load(model, dataclasses.replace(OPTIONS, **changed))
+    assert denoise_files(denoiser, plan_files(sources, folder), folder, white=white) == 0
     return contents(folder)
 
 
@@ -145,9 +149,8 @@ def test_less_strength_is_that_of_infer_py(tiny_model, pictures, tmp_path):
         shutil.copy(pictures / name, tmp_path / "in")
     options = {"strength": 0.6, "color_strength": 0.9}
     assert denoise(tmp_path, tiny_model, **options) == 0
-    denoiser = Denoiser.load(tiny_model, dataclasses.replace(OPTIONS, **options))
-    assert denoise_files(denoiser, [tmp_path / "in"], tmp_path / "expected") == 0
-    assert contents(tmp_path / "out") == contents(tmp_path / "expected")
+    expected = infer(tiny_model, [tmp_path / "in"], tmp_path / "expected", **options)
+    assert contents(tmp_path / "out") == expected
     record = json.loads((tmp_path / "out" / "run.json").read_text())
     assert (record["strength"], record["color_strength"]) == (0.6, 0.9)
     with pytest.raises(ConfigError, match=r"color_strength 0\.9 \(now 0\.6\)\. Give"):
@@ -213,12 +216,10 @@ def test_the_value_range_is_that_of_infer_py(tiny_model, tmp_path):
         (tmp_path / "in" / name).write_bytes(imagecodecs.png_encode(pixels))
     found = {}
     for white in (None, 4095):
-        folder = tmp_path / f"expected{white}"
-        denoiser = Denoiser.load(tiny_model, OPTIONS)
-        assert denoise_files(denoiser, [tmp_path / "in"], folder, white=white) == 0
+        expected = infer(tiny_model, [tmp_path / "in"], tmp_path / f"expected{white}", white)
         assert denoise(tmp_path, tiny_model, f"out{white}", white=white) == 0
         found[white] = contents(tmp_path / f"out{white}")
-        assert found[white] == contents(folder)
+        assert found[white] == expected
     assert found[None]["shades.png"] == found[4095]["shades.png"]
     assert found[None]["dark.png"] != found[4095]["dark.png"]
     with pytest.raises(ConfigError, match=r"otherwise: white 4095 \(now None\)"):
