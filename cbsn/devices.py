@@ -18,7 +18,7 @@ def peak_memory() -> float:
     try:
         # ru_maxrss will not do on Linux: a process inherits that of the one that started it.
         lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
-        kibibytes = next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+        kibibytes = next(float(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
     except (OSError, StopIteration):
         usage = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         kibibytes = usage / 1024 if sys.platform == "darwin" else usage

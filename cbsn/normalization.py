@@ -134,4 +134,8 @@ def _unit_blocks(image: np.ndarray) -> Iterator[np.ndarray]:
 
 
 # Every normalisation that a recipe may name.
-NORMALIZATIONS = {"standardize": Standardization, "0-1": UnitRange, "0-255": EightBitRange}
+NORMALIZATIONS: dict[str, type[Normalization]] = {
+    "standardize": Standardization,
+    "0-1": UnitRange,
+    "0-255": EightBitRange,
+}

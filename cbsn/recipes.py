@@ -25,7 +25,7 @@ AUGMENTATIONS = ("none", "photo")  # of a batch, on the device that trains: `Pho
 
 _WARM_UP = 0.01  # part of a training with `schedule="cosine"` in which the learning rate rises
 
-_KINDS = {
+_KINDS: dict[Any, tuple[Any, str]] = {
     str: (str, "text"),
     bool: (bool, "true or false"),
     int: (numbers.Integral, "a whole number"),
@@ -270,7 +270,7 @@ def _check_kinds(values: Mapping[str, Any], kinds: Mapping[str, Any]) -> None:
 
 
 # Of AP-BSN and SS-BSN.
-_PIXEL_SHUFFLE = {
+_PIXEL_SHUFFLE: dict[str, Any] = {
     "objective": "AsymmetricPixelShuffle",
     "objective_config": {"stride_b": 5, "pad": 2},
     "normalization": "0-255",
@@ -282,7 +282,7 @@ _PIXEL_SHUFFLE = {
     "r3": True,
 }
 
-_UNET_TRAINING = {
+_UNET_TRAINING: dict[str, Any] = {
     "patch_size": 64,
     "batch_size": 16,
     "max_steps": 100_000,
@@ -290,14 +290,14 @@ _UNET_TRAINING = {
     "lr_decay_steps": 20_000,
     "border": "zeros",
 }
-_BLIND_UNET = {
+_BLIND_UNET: dict[str, Any] = {
     "network": "BlindSpotUNet",
     "network_config": {"filters": 32, "depth": 3, "mask_cell": 4, "channels": 3},
     **_UNET_TRAINING,
 }
 
 # How the models that ship were trained.
-_PHOTO = {
+_PHOTO: dict[str, Any] = {
     "network": "ResidualAttentionUNet",
     "objective": "Distillation",
     "normalization": "0-1",
@@ -428,7 +428,7 @@ def customised(name: str, *, max_steps: int | None = None, **changes: Any) -> Re
             raise ConfigError(f"--maxiter must be at least 1. Received: {max_steps}")
         recipe = recipe.lasting(max_steps)
     fields: dict[str, Any] = {}
-    configs = {
+    configs: dict[str, Any] = {
         "network_config": dict(recipe.network_config),
         "objective_config": dict(recipe.objective_config),
     }

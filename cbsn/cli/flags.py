@@ -260,7 +260,7 @@ def _make_output_encodable() -> None:
             stream.reconfigure(errors="readable")
 
 
-def _readable(error: UnicodeError) -> tuple[str, int]:
+def _readable(error: UnicodeEncodeError) -> tuple[str, int]:
     """Replaces one character that cannot be encoded."""
     character = error.object[error.start]
     escaped = character.encode("ascii", "backslashreplace").decode()

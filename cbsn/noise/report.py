@@ -102,8 +102,9 @@ def _draw_correlation(axes: Any, estimate: NoiseEstimate, advice: Advice) -> Non
     axes.set(xlabel="distance in px (diagonally: steps)", ylabel="correlation ρ")
     axes.set_title("Correlation by distance")
     lines, names = (each[::-1] for each in axes.get_legend_handles_labels())
-    place = {"loc": "upper right", "bbox_to_anchor": (1, 0.92)}
-    axes.legend(lines, names, frameon=False, fontsize=9, **place)
+    axes.legend(
+        lines, names, frameon=False, fontsize=9, loc="upper right", bbox_to_anchor=(1, 0.92)
+    )
 
 
 def _draw_values(axes: Any, estimate: NoiseEstimate) -> None:
