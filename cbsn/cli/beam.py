@@ -22,10 +22,8 @@ from cbsn.errors import ConfigError
 def main(flags: argparse.Namespace) -> int:
     """Denoises the pictures; returns 1 if some of them failed."""
     if importlib.util.find_spec("apache_beam") is None:
-        raise ConfigError(
-            "Apache Beam is not installed: pip install 'cbsn[beam]' (from a clone: pip install "
-            "'.[beam]')"
-        )
+        install = "pip install 'cbsn[beam]' (from a clone: pip install '.[beam]')"
+        raise ConfigError(f"Apache Beam is not installed: {install}")
     _quieten()
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # it may be ignored
         signal.signal(signal.SIGINT, _stop)
@@ -78,41 +76,28 @@ def make_parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add(
-        "--modelpath",
-        dest="model_path",
-        metavar="MODEL",
-        required=True,
-        help=f"{MODEL}; a *.weights.h5 file; or the URL of a saved-model folder, or of a "
-        "run's. Workers on other machines need a URL, or a path that they have, too",
+    model = (
+        f"{MODEL}; a *.weights.h5 file; or the URL of a saved-model folder, or of a run's. Workers "
+        "on other machines need a URL, or a path that they have, too"
     )
-    add(
-        "--input",
-        dest="inputs",
-        metavar="GLOB",
-        nargs="+",
-        required=True,
-        help="pictures, folders or globs, local or URLs (gs://, s3://, hdfs:// …, as far as Beam's "
-        "extras for them are installed); in quotes, ** is any depth",
+    add("--modelpath", dest="model_path", metavar="MODEL", required=True, help=model)
+    pictures = (
+        "pictures, folders or globs, local or URLs (gs://, s3://, hdfs:// …, as far as Beam's "
+        "extras for them are installed); in quotes, ** is any depth"
     )
-    add(
-        "--output",
-        metavar="DIR",
-        required=True,
-        help="folder for the denoised pictures, local or a URL, made if it is not there. What "
-        "failed, and why, is told in DIR/failed, and by exit status 1; DIR/run.json keeps what the "
-        "results were made with: with another model, other settings or another --input, take "
-        "another folder",
+    add("--input", dest="inputs", metavar="GLOB", nargs="+", required=True, help=pictures)
+    folder = (
+        "folder for the denoised pictures, local or a URL, made if it is not there. What failed, "
+        "and why, is told in DIR/failed, and by exit status 1; DIR/run.json keeps what the results "
+        "were made with: with another model, other settings or another --input, take another folder"
     )
-    add(
-        "--max_megapixels",
-        type=float,
-        metavar="N",
-        default=100,
-        help="pictures that would take more memory than that many megapixels in 8-bit RGB are not "
+    add("--output", metavar="DIR", required=True, help=folder)
+    most = (
+        "pictures that would take more memory than that many megapixels in 8-bit RGB are not "
         "decoded, but fail; 16 bits count twice, gray a third. 100 suit workers of 4 GB, but not "
-        "--r3 and --self_ensemble together",
+        "--r3 and --self_ensemble together"
     )
+    add("--max_megapixels", type=float, metavar="N", default=100, help=most)
     add_bare_weights(parser)
     add_denoising(parser)
     add_rounding(parser)

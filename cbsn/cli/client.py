@@ -40,42 +40,22 @@ def make_parser() -> argparse.ArgumentParser:
         "that speaks as it does, and writes what infer.py would have written."
     )
     add = parser.add_argument
-    add(
-        "image_paths",
-        metavar="IMAGES",
-        nargs="+",
-        help="pictures, folders or globs; in quotes, ** is any depth",
-    )
-    add(
-        "--url",
-        metavar="HOST:PORT",
-        required=True,
-        help="of the server; usually its port is 8500 for gRPC, 8501 for REST",
-    )
+    what = "pictures, folders or globs; in quotes, ** is any depth"
+    add("image_paths", metavar="IMAGES", nargs="+", help=what)
+    what = "of the server; usually its port is 8500 for gRPC, 8501 for REST"
+    add("--url", metavar="HOST:PORT", required=True, help=what)
     transports = parser.add_mutually_exclusive_group()
-    transports.add_argument(
-        "--grpc",
-        dest="transport",
-        action="store_const",
-        const="grpc",
-        help="ask by gRPC, as without the flag; it needs the extra cbsn[serving]",
-    )
-    transports.add_argument(
-        "--rest",
-        dest="transport",
-        action="store_const",
-        const="rest",
-        help="ask by REST, in JSON; slower for pictures of floats",
-    )
+    for name, what in (
+        ("grpc", "ask by gRPC, as without the flag; it needs the extra cbsn[serving]"),
+        ("rest", "ask by REST, in JSON; slower for pictures of floats"),
+    ):
+        transports.add_argument(
+            f"--{name}", dest="transport", action="store_const", const=name, help=what
+        )
     add("--model", metavar="NAME", default="cbsn", help="name of the model on the server")
     add("--version", type=int, metavar="N", help="of the model; without the flag the newest")
-    add(
-        "--timeout",
-        type=float,
-        metavar="S",
-        default=600,
-        help="seconds to wait for each picture",
-    )
+    what = "seconds to wait for each picture"
+    add("--timeout", type=float, metavar="S", default=600, help=what)
     add_strength(parser, None)
     add_save_path(parser)
     add_white(parser)

@@ -32,49 +32,25 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add_gpu(parser)
-    add(
-        "--modelpath",
-        dest="model_path",
-        metavar="MODEL",
-        required=True,
-        help=f"{MODEL}; or a *.weights.h5 file",
+    model = f"{MODEL}; or a *.weights.h5 file"
+    add("--modelpath", dest="model_path", metavar="MODEL", required=True, help=model)
+    out = "folder of the model, made if it is not there; its name is what a server calls it"
+    add("--out", metavar="DIR", required=True, help=out)
+    formats = (
+        "with commas: saved_model (DIR/VERSION/, for TensorFlow and TensorFlow Serving), litert "
+        "(DIR/model-VERSION.tflite and, with weights of half the size, "
+        "DIR/model-VERSION-float16.tflite), onnx (DIR/model-VERSION.onnx)"
     )
-    add(
-        "--out",
-        metavar="DIR",
-        required=True,
-        help="folder of the model, made if it is not there; its name is what a server calls it",
-    )
-    add(
-        "--format",
-        dest="formats",
-        metavar="NAMES",
-        default="saved_model",
-        help="with commas: saved_model (DIR/VERSION/, for TensorFlow and TensorFlow Serving), "
-        "litert (DIR/model-VERSION.tflite and, with weights of half the size, "
-        "DIR/model-VERSION-float16.tflite), onnx (DIR/model-VERSION.onnx)",
-    )
-    add(
-        "--version",
-        type=int,
-        metavar="N",
-        help="number of this export, 1 or above; without the flag one more than the last in DIR",
-    )
+    add("--format", dest="formats", metavar="NAMES", default="saved_model", help=formats)
+    version = "number of this export, 1 or above; without the flag one more than the last in DIR"
+    add("--version", type=int, metavar="N", help=version)
     add_bare_weights(parser)
     add_denoising(parser, here=False)
     add_rounding(parser)
-    add(
-        "--max_megapixels",
-        type=float,
-        default=134,
-        help="larger PNG and JPEG files are refused by the SavedModel before they are decoded",
-    )
-    add(
-        "--warmup",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="requests that a server makes of the SavedModel when it loads it",
-    )
+    larger = "larger PNG and JPEG files are refused by the SavedModel before they are decoded"
+    add("--max_megapixels", type=float, default=134, help=larger)
+    warmup = "requests that a server makes of the SavedModel when it loads it"
+    add("--warmup", action=argparse.BooleanOptionalAction, default=True, help=warmup)
     return parser
 
 

@@ -23,11 +23,11 @@ except ImportError as error:
         f"Received: {error}"
     ) from error
 
+# Options of gRPC, whose messages are limited to 4 MB otherwise: less than a photograph.
 UNLIMITED = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
-"""Options of gRPC, whose messages are limited to 4 MB otherwise: less than a photograph."""
 
+# Bytes of a picture: a message of protobuf is less than 2 GiB, with what stands around it.
 _LARGEST = 2**31 - 2**16
-"""Bytes of a picture: a message of protobuf is less than 2 GiB, with what stands around it."""
 
 
 class GrpcTransport(Transport):
@@ -38,8 +38,7 @@ class GrpcTransport(Transport):
         self._channel = grpc.insecure_channel(self.url, options=UNLIMITED)
         self._service = prediction_service_pb2_grpc.PredictionServiceStub(self._channel)
 
-    def close(self) -> None:
-        """Ends the connection."""
+    def __exit__(self, *_: object) -> None:
         self._channel.close()
 
     def _signatures(self, timeout: float) -> dict[str, tuple[set[str], set[str]]]:

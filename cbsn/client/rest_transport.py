@@ -12,20 +12,11 @@ import numpy as np
 
 from cbsn.client.transport import SIGNATURES, ServerError, Transport
 
-_CODES = {
-    400: "INVALID_ARGUMENT",
-    404: "NOT_FOUND",
-    503: "UNAVAILABLE",
-    504: "DEADLINE_EXCEEDED",
-}
+_CODES = {400: "INVALID_ARGUMENT", 404: "NOT_FOUND", 503: "UNAVAILABLE", 504: "DEADLINE_EXCEEDED"}
 
 
 class RestTransport(Transport):
-    """A `Transport` by REST, in JSON.
-
-    Files travel as base64, floats as decimal numbers, which take five times their bytes: for large
-    pictures of floats take gRPC.
-    """
+    """A `Transport` by REST, in JSON: files as base64, floats as decimals, five times as long."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -68,22 +59,17 @@ class RestTransport(Transport):
                 response = urllib.request.urlopen(question, timeout=timeout)
             except urllib.error.HTTPError as error:
                 response = error  # an answer as well
-            except urllib.error.URLError as error:
-                if isinstance(error.reason, Exception):  # that of the connection
-                    raise error.reason from None
-                raise
             with response:
                 status, answer = response.status, response.read()
-        except TimeoutError as error:
-            raise ServerError("DEADLINE_EXCEEDED", str(error)) from error
         except http.client.HTTPException as error:
             kind = type(error).__name__
             raise ServerError("UNAVAILABLE", f"no answer in HTTP ({kind})") from error
         except (OSError, UnicodeError) as error:
-            raise ServerError("UNAVAILABLE", str(error)) from error
+            cause = error.reason if isinstance(error, urllib.error.URLError) else error
+            code = "DEADLINE_EXCEEDED" if isinstance(cause, TimeoutError) else "UNAVAILABLE"
+            raise ServerError(code, str(cause)) from error
         if status != http.client.OK:
-            code = _CODES.get(status, f"HTTP status {status}")
-            raise ServerError(code, _message(answer))
+            raise ServerError(_CODES.get(status, f"HTTP status {status}"), _message(answer))
         try:
             return json.loads(answer)
         except ValueError as error:
@@ -91,13 +77,10 @@ class RestTransport(Transport):
 
 
 def _message(body: bytes) -> str:
-    """The message in the body of an error, or the whole of it.
-
-    TensorFlow Serving escapes messages in the manner of C, so not all of them are JSON.
-    """
+    """The message in the body of an error, or the whole of it."""
     try:
         return str(json.loads(body)["error"])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError):  # TensorFlow Serving escapes as C does, not as JSON
         return body.decode("utf-8", "replace")
 
 

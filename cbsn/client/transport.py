@@ -1,6 +1,7 @@
-"""Denoising a picture on a server."""
+"""Denoising a picture on a server, and the names that an exported model and its clients share."""
 
 import abc
+import contextlib
 import dataclasses
 import re
 from collections.abc import Callable
@@ -9,33 +10,32 @@ from typing import Any, TypeVar
 import imagecodecs
 import numpy as np
 
-from cbsn.client.api import (
-    COLOR_STRENGTH,
-    DENOISED,
-    DENOISED_BYTES,
-    FILES,
-    FLOATS,
-    IMAGE_BYTES,
-    IMAGES,
-    STRENGTH,
-    WITH_STRENGTH,
-)
 from cbsn.errors import ConfigError, ImageError, ModelError, check_number, plain_reason
 from cbsn.images.picture import Picture, squeezed
 from cbsn.inference.options import Strength
 from cbsn.value_range import from_unit, to_unit
 
-PictureData = TypeVar("PictureData", np.ndarray, bytes)
+FLOATS, BYTES, FILES = "serving_default", "uint8", "encoded"  # signatures
+IMAGES, DENOISED = "images", "denoised"  # their input and output, for pictures as arrays
+# For files; TensorFlow Serving's REST encodes what ends in `_bytes`.
+IMAGE_BYTES, DENOISED_BYTES = "image_bytes", "denoised_bytes"
 
+# Ending of the signatures that also take strengths, and these inputs. They are signatures of their
+# own because REST of TensorFlow Serving insists on all inputs: it knows no default values.
+WITH_STRENGTH = "_with_strength"
+STRENGTH, COLOR_STRENGTH = "strength", "color_strength"
+
+# The signatures that the client asks, with the names of their input and output.
 SIGNATURES = {FILES: (IMAGE_BYTES, DENOISED_BYTES), FLOATS: (IMAGES, DENOISED)}
-"""The signatures that the client asks, with the names of their input and output."""
+
+PictureData = TypeVar("PictureData", np.ndarray, bytes)
 
 _ADDRESS = re.compile(r"(?:\[[^\]\s]+\]|[^\s/:\0\ud800-\udfff]+):([0-9]{1,5})")
 _LARGEST_PORT = 65535
-_LARGEST_VERSION = 2**63 - 1
-_LONGEST_TIMEOUT = 86400
-_CHECK_TIMEOUT = 30
-"""Seconds; what is asked before the pictures are sent needs no computing."""
+_CHECK_TIMEOUT = 30  # seconds; what is asked before the pictures are sent needs no computing
+
+# 16-bit files whose colours stay below are read in a smaller range by the server.
+_DARK = 2**14
 
 
 def check_name(model: str, flag: str) -> None:
@@ -45,20 +45,19 @@ def check_name(model: str, flag: str) -> None:
 
 
 class ServerError(Exception):
-    """What a server has answered instead of a result; its code is the name of a gRPC status."""
+    """What a server has answered instead of a result.
+
+    Its `code` is the name of a gRPC status, its `reason` the message in one line, or the code.
+    """
 
     def __init__(self, code: str, message: str):
         super().__init__(message)
         self.code = code
-
-    @property
-    def reason(self) -> str:
-        """The message in one line that is not too long; the code where there is no message."""
-        return plain_reason(self) if str(self).strip() else self.code
+        self.reason = plain_reason(self) if message.strip() else code
 
 
 @dataclasses.dataclass
-class Transport(abc.ABC):
+class Transport(contextlib.AbstractContextManager):
     """A way to ask a server that speaks TensorFlow Serving's protocol to denoise.
 
     Args:
@@ -88,8 +87,8 @@ class Transport(abc.ABC):
             raise ConfigError(f"--url is HOST:PORT, such as localhost:8500. Received: {self.url!r}")
         check_name(self.model, "--model")
         if self.version is not None:
-            check_number("--version", self.version, 0, _LARGEST_VERSION)
-        check_number("--timeout", self.timeout, 0, _LONGEST_TIMEOUT, above=True)
+            check_number("--version", self.version, 0, 2**63 - 1)
+        check_number("--timeout", self.timeout, 0, 86400, above=True)
         self._shares: dict[str, float | None] = {}
         if self.strength is not None or self.color_strength is not None:
             luma = 1.0 if self.strength is None else self.strength
@@ -156,9 +155,6 @@ class Transport(abc.ABC):
         """The name of the signature that is asked: with strengths, if they are to be sent."""
         return signature + WITH_STRENGTH if self._shares else signature
 
-    def close(self) -> None:  # noqa: B027, as not every way keeps a connection
-        """Ends the connection."""
-
     @abc.abstractmethod
     def _signatures(self, timeout: float) -> dict[str, tuple[set[str], set[str]]]:
         """The names of the inputs and the outputs of each signature; may raise ServerError."""
@@ -167,15 +163,8 @@ class Transport(abc.ABC):
     def _predict(self, signature: str, value: Any) -> Any:
         """As `predict`, but may raise ServerError."""
 
-    def __enter__(self) -> "Transport":
-        return self
-
     def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-_DARK = 2**14
-"""16-bit files whose colours stay below are read in a smaller range by the server."""
+        """Ends the connection, if the way keeps one."""
 
 
 def denoise_remotely(
@@ -187,12 +176,8 @@ def denoise_remotely(
 
     Pixels of 8 and 16 bits travel as PNG files, which lose nothing, so that the result does not
     depend on who decodes a JPEG; floats travel as they are, and so do dark pictures of 16 bits,
-    whose range the server would find too small. The metadata do not travel.
-
-    Args:
-        transport: the way to the server.
-        picture: the noisy picture.
-        on_share: called with 1.0 when the answer is there.
+    whose range the server would find too small. The metadata do not travel. `on_share` is called
+    with 1.0 when the answer is there.
 
     Raises:
         ImageError: as `Transport.predict`, or if the answer is no picture of this shape and dtype.

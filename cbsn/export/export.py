@@ -18,44 +18,36 @@ from cbsn.files import expanded
 from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.options import DenoiseOptions
 
-FORMATS = ("saved_model", "litert", "onnx")
-
-_LARGEST_VERSION = 2**63 - 1
-"""That TensorFlow Serving knows."""
-
-_LARGEST_PICTURE = 2147
-"""Megapixels that a SavedModel can count."""
-
+# What is exported in each format, below the folder of the model, with the version for the braces.
+FORMATS = {
+    "saved_model": ["{}"],
+    "litert": ["model-{}.tflite", "model-{}-float16.tflite"],
+    "onnx": ["model-{}.onnx"],
+}
 _VERSIONED = re.compile(r"(?:model-)?(\d+)(?:-float16)?(?:\.tflite|\.onnx)?")
-"""Names of what is exported."""
-
-_DEFAULTS = DenoiseOptions(precision="float32")
 
 
 def export(
     model_path: str | Path,
     out: str | Path,
     *,
-    formats: str = "saved_model",
-    version: int | None = None,
-    warmup: bool = True,
-    max_megapixels: float = 134,
-    options: DenoiseOptions = _DEFAULTS,
-) -> list[Path]:
-    """Exports a trained model, and says what was written.
+    formats: str,
+    version: int | None,
+    warmup: bool,
+    max_megapixels: float,
+    options: DenoiseOptions,
+) -> None:
+    """Exports a trained model, and prints what was written.
 
     Args:
         model_path: as for `Denoiser.load`.
         out: folder of the model, made if it is not there.
         formats: some of `FORMATS`, with commas.
-        version: int ≥ 1. Default: one more than the last in `out`.
+        version: int ≥ 1; None for one more than the last in `out`.
         warmup: whether the SavedModel has warm-up requests.
         max_megapixels: of an encoded picture that the SavedModel takes.
         options: how it denoises. `precision` is that of the SavedModel; the others are float32.
             The strengths are those of requests that say none. `engine` is ignored.
-
-    Returns:
-        The files and folders.
 
     Raises:
         ConfigError: if a format is unknown or cannot have the model, or the version is there
@@ -63,17 +55,29 @@ def export(
         ModelError: if the model cannot be loaded, or an export cannot be written.
     """
     names = [name.strip() for name in formats.split(",")]
-    if not {*names} <= {*FORMATS}:
+    if not {*names} <= FORMATS.keys():
         raise ConfigError(f"--format is some of {', '.join(FORMATS)}. Received: {formats!r}")
     if version is not None:
-        check_number("--version", version, 1, _LARGEST_VERSION)
-    check_number("--max_megapixels", max_megapixels, 0, _LARGEST_PICTURE, above=True)
+        check_number("--version", version, 1, 2**63 - 1)  # TensorFlow Serving knows no more
+    # A SavedModel counts pixels in int32.
+    check_number("--max_megapixels", max_megapixels, 0, 2147, above=True)
     out = expanded(out).absolute()
     if str(out).encode(errors="replace").decode() != str(out) or "\0" in str(out):
         raise ConfigError(f"TensorFlow writes to no path that is not UTF-8. Received: --out {out}")
     if version is None:
         version = _last_version(out) + 1
-    paths = _plan(out, names, version)
+    paths = {
+        name: [out / file.format(version) for file in files]
+        for name, files in FORMATS.items()
+        if name in names
+    }
+    written = [path for of_format in paths.values() for path in of_format]
+    for path in written:
+        if path.exists():
+            raise ConfigError(
+                f"{path} is there already, and may be in use; give another --version, or none "
+                f"for the next one. Received: --version {version}"
+            )
     options = dataclasses.replace(options, engine="tensorflow")
     denoiser = Denoiser.load(model_path, options)
     # What cannot be is said before anything is written.
@@ -84,21 +88,20 @@ def export(
     try:
         out.mkdir(parents=True, exist_ok=True)
         if "saved_model" in names:
+            [folder] = paths["saved_model"]
             max_pixels = int(max_megapixels * 1e6)
-            write_saved_model(paths["saved_model"], denoiser, warmup=warmup, max_pixels=max_pixels)
+            write_saved_model(folder, denoiser, warmup=warmup, max_pixels=max_pixels)
         if options.precision != "float32" and names != ["saved_model"]:
-            options = dataclasses.replace(options, precision="float32")
-            denoiser = Denoiser.load(model_path, options)
+            denoiser = Denoiser.load(model_path, dataclasses.replace(options, precision="float32"))
         if "litert" in names:
-            write_litert(paths["litert"], denoiser, float16=False)
-            write_litert(paths["float16"], denoiser, float16=True)
+            whole, half = paths["litert"]
+            write_litert(whole, denoiser, float16=False)
+            write_litert(half, denoiser, float16=True)
         if "onnx" in names:
-            write_onnx(paths["onnx"], denoiser)
+            write_onnx(*paths["onnx"], denoiser)
     except (OSError, tf.errors.OpError) as error:
         raise ModelError(f"{out}: the model cannot be written ({plain_reason(error)}).") from error
-    for path in paths.values():
-        print(path)
-    return [*paths.values()]
+    print(*written, sep="\n")
 
 
 def _last_version(out: Path) -> int:
@@ -106,22 +109,3 @@ def _last_version(out: Path) -> int:
     names = [path.name for path in out.iterdir()] if out.is_dir() else []
     versions = [int(match[1]) for match in map(_VERSIONED.fullmatch, names) if match]
     return max(versions, default=0)
-
-
-def _plan(out: Path, names: list[str], version: int) -> dict[str, Path]:
-    """Where everything will stand; nothing of it may be there."""
-    paths = {}
-    if "saved_model" in names:
-        paths["saved_model"] = out / f"{version}"
-    if "litert" in names:
-        paths["litert"] = out / f"model-{version}.tflite"
-        paths["float16"] = out / f"model-{version}-float16.tflite"
-    if "onnx" in names:
-        paths["onnx"] = out / f"model-{version}.onnx"
-    for path in paths.values():
-        if path.exists():
-            raise ConfigError(
-                f"{path} is there already, and may be in use; give another --version, or none "
-                f"for the next one. Received: --version {version}"
-            )
-    return paths

@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 import cbsn
-from cbsn.client.api import (
+from cbsn.client.transport import (
     BYTES,
     COLOR_STRENGTH,
     DENOISED,
@@ -21,7 +21,6 @@ from cbsn.client.api import (
     IMAGE_BYTES,
     IMAGES,
     STRENGTH,
-    WARMUP,
     WITH_STRENGTH,
 )
 from cbsn.errors import CbsnError, ConfigError, ModelError
@@ -31,13 +30,11 @@ from cbsn.files import atomic_folder, atomic_path, write_json
 from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.engines import has_attention
 
+# In the folder of a SavedModel: what it is, for a reader; and where the server looks for requests.
 FACTS = "assets.extra/cbsn.json"
-"""What a SavedModel is, for a reader; the server does not look at it."""
+WARMUP = "assets.extra/tf_serving_warmup_requests"
 
-_WARMUP_SIDE = 64
-
-OPSET = 15
-"""Of ONNX: old enough for any runtime of the last years (ONNX 1.10, 2021)."""
+OPSET = 15  # of ONNX: old enough for any runtime of the last years (ONNX 1.10, 2021)
 
 
 def write_saved_model(
@@ -51,11 +48,8 @@ def write_saved_model(
     Args:
         folder: where to, `MODEL/VERSION`; its parent must exist.
         denoiser: what to export; its tiles are those of the graph.
-        warmup: whether to write warm-up requests. Default True.
-        max_pixels: int, of an encoded picture.
-
-    Raises:
-        ConfigError: if warm-up requests cannot be made.
+        warmup: whether to write warm-up requests: ConfigError if they cannot be made. Default True.
+        max_pixels: as for `ServedDenoiser`.
     """
     served = ServedDenoiser(denoiser, max_pixels)
     facts = {
@@ -87,7 +81,7 @@ def _write_warmup(path: Path, model_name: str) -> None:
             "Warm-up requests are messages of TensorFlow Serving; make them with its package, or "
             f"export with --no-warmup. {error}"
         ) from error
-    picture = np.full((1, _WARMUP_SIDE, _WARMUP_SIDE, 3), 128, np.uint8)
+    picture = np.full((1, 64, 64, 3), 128, np.uint8)
     inputs: dict[str, dict[str, Any]] = {
         FLOATS: {IMAGES: picture / np.float32(255)},
         BYTES: {IMAGES: picture},

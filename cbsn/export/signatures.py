@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from cbsn.client.api import (
+from cbsn.client.transport import (
     BYTES,
     COLOR_STRENGTH,
     DENOISED,

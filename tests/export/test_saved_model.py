@@ -4,8 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from cbsn.client.api import WARMUP
-from cbsn.export.formats import FACTS, write_saved_model
+from cbsn.export.formats import FACTS, WARMUP, write_saved_model
 
 
 @pytest.mark.slow

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from cbsn.client.api import WARMUP
 from cbsn.client.grpc_transport import (
     get_model_metadata_pb2,
     grpc,
@@ -16,6 +15,7 @@ from cbsn.client.grpc_transport import (
     prediction_service_pb2_grpc,
 )
 from cbsn.errors import ModelError
+from cbsn.export.formats import WARMUP
 from tests.serving.served_model import ServedModel, invalid, message_of
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}
