@@ -1,6 +1,7 @@
 """Trains a denoiser from noisy pictures. See `--help`."""
 
 import argparse
+import contextlib
 import dataclasses
 from pathlib import Path
 
@@ -31,18 +32,19 @@ def make_parser() -> argparse.ArgumentParser:
     """Returns the flags; the paper's authors' names and defaults where they have them."""
     flags = new_parser("Train a denoiser from noisy pictures.")
     what = flags.add_argument_group("what")
-    what.add_argument("--name", default="temp", help="name of the run, and of its folder")
-    what.add_argument(
+    add = what.add_argument
+    add("--name", default="temp", help="name of the run, and of its folder")
+    add(
         "--dataset",
         default="SIDD",
         help="SIDD, DND, a folder that prepare_dataset.py wrote, or pictures: a folder or a glob",
     )
-    what.add_argument("--source", default="dataset", type=Path, help="folder of SIDD and DND")
-    what.add_argument(
+    add("--source", default="dataset", type=Path, help="folder of SIDD and DND")
+    add(
         "--second_shots",
         help="another noisy shot of each picture of --dataset, by equal names (n2n-resunet)",
     )
-    what.add_argument(
+    add(
         "--teacher",
         metavar="MODEL",
         nargs="+",
@@ -51,213 +53,189 @@ def make_parser() -> argparse.ArgumentParser:
         f"photo-large): each {MODEL}; without the flag photo and photo-large take the small "
         "model that ships",
     )
-    what.add_argument(
+    add(
         "--rounds",
         type=int,
         default=1,
         help="how often to train (photo, photo-large): in each further round the model of the one "
         "before is the teacher, and goes on with 0.4 times the steps and the learning rate",
     )
-    what.add_argument(
-        "--init",
-        metavar="MODEL",
-        help=f"start with the weights of a trained model: {MODEL}",
-    )
+    add("--init", metavar="MODEL", help=f"start with the weights of a trained model: {MODEL}")
     add_white(what)
     add_noise(what, "noise to add to pictures that are clean, or to the teacher's")
-    what.add_argument(
+    add(
         "--own_noise",
         metavar="GAIN",
         help="learn from the teacher's pictures with noise like that of --dataset, as measured, so "
         "many times as strong: 1, or a range such as 0.4-2.5",
     )
-    what.add_argument(
+    add(
         "--recipe",
         default="cbsn",
         help="method, with all its settings: cbsn, apbsn, ssbsn, n2v-unet, dil-unet, n2n-resunet, "
         "distill, photo or photo-large",
     )
-    what.add_argument(
+    add(
         "--gray",
         action=argparse.BooleanOptionalAction,
         default=None,
         help="a network for gray pictures, which takes those with colours channel by channel; "
         "without the flag as the pictures of --dataset are",
     )
-    what.add_argument(
-        "--channel", type=int, help="channels of the network (C-BSN and its like: 128, U-Nets: 32)"
-    )
-    what.add_argument(
-        "--block", type=int, help="dilated modules in a branch (C-BSN and its like: 9)"
-    )
-    what.add_argument(
-        "--attention", type=int, help="how many of them, the last ones, have it (ssbsn: 3)"
-    )
-    what.add_argument("--depth", type=int, help="how often a U-Net halves the picture (U-Nets: 3)")
+    add("--channel", type=int, help="channels of the network (C-BSN and its like: 128, U-Nets: 32)")
+    add("--block", type=int, help="dilated modules in a branch (C-BSN and its like: 9)")
+    add("--attention", type=int, help="how many of them, the last ones, have it (ssbsn: 3)")
+    add("--depth", type=int, help="how often a U-Net halves the picture (U-Nets: 3)")
 
     how = flags.add_argument_group("how")
-    how.add_argument(
+    add = how.add_argument
+    add(
         "--patchsize",
         "--patch_size",
         type=int,
         help="side of the training patches (C-BSN and its like: 120, U-Nets: 64, photo: 128)",
     )
-    how.add_argument(
+    add(
         "--batchsize",
         "--batch_size",
         type=int,
         help="patches in a step, over all devices and machines (cbsn, ssbsn: 4, apbsn: 8, U-Nets: "
         "16, photo: 32)",
     )
-    how.add_argument(
+    add(
         "--maxiter",
         type=int,
         help="training steps (cbsn: 500000, U-Nets: 100000); with fewer, the ramp and the steps of "
         "the learning rate shrink in proportion",
     )
-    how.add_argument(
+    add(
         "--epochs",
         type=int,
         default=0,
         help="passes over the patches, instead; 0: as the recipe has it (apbsn, ssbsn: 20)",
     )
-    how.add_argument(
+    add(
         "--lr",
         "--learning_rate",
         type=float,
         help="learning rate at the start (C-BSN and its like: 1e-4, U-Nets: 1e-3)",
     )
-    how.add_argument(
+    add(
         "--lr_steps",
         type=int,
         help="it falls every so many steps (cbsn: to 1/2 every 100000; U-Nets: every 20000; apbsn: "
         "to 1/10 every 8 epochs; ssbsn: every 16)",
     )
-    how.add_argument(
+    add(
         "--lmbda",
         type=float,
         help="weight of the invariance term (cbsn, dil-unet: 2), or of the perceptual term "
         "(n2n-resunet: 0)",
     )
-    how.add_argument(
+    add(
         "--ramp_steps",
         type=int,
         help="steps to the full weight of the invariance term (cbsn: 200000, dil-unet: 20000)",
     )
-    how.add_argument(
+    add(
         "--perceptual_weights",
         type=Path,
         help="file of VGG-16's weights for the perceptual term; without it Keras fetches them",
     )
-    how.add_argument(
+    add(
         "--mask_cell",
         type=int,
         help="one pixel of each cell of so many is masked, squared (n2v-unet, dil-unet: 4)",
     )
-    how.add_argument(
+    add(
         "--stride_b",
         type=_stride,
         metavar="S",
         help="downsampling of the blind term: distance at which the noise is no longer correlated; "
         "auto: as the patches show it, and --stride_i with it (cbsn, apbsn, ssbsn: 5, dil-unet: 1)",
     )
-    how.add_argument(
-        "--stride_i", type=int, help="cells of the random subsampler (cbsn, dil-unet: 2)"
-    )
-    how.add_argument(
+    add("--stride_i", type=int, help="cells of the random subsampler (cbsn, dil-unet: 2)")
+    add(
         "--denoise_stride",
         type=int,
         help="downsampling to denoise with; kept with the model (apbsn, ssbsn: 2, all others: 1)",
     )
-    how.add_argument("--seed", type=int, default=0, help="of everything random")
-    how.add_argument(
+    add("--seed", type=int, default=0, help="of everything random")
+    add(
         "--ema",
         type=float,
         help="decay of averaged weights; 0: none (photo, photo-large: 0.999, others: none)",
     )
-    how.add_argument(
+    add(
         "--precision",
         default="auto",
         help="float32, mixed_bfloat16 or mixed_float16; auto: bfloat16 where the hardware has it, "
         "float16 on GPUs of compute capability 7",
     )
-    how.add_argument(
+    add(
         "--accumulate",
         type=int,
         default=0,
         help="take the gradients of a batch in this many parts, one after the other: the same "
         "steps in less memory; 0: on a CPU parts that need about 1 GiB, on a GPU one",
     )
-    how.add_argument(
+    add(
         "--xla",
         action=argparse.BooleanOptionalAction,
         help="compile the step with XLA: a minute or two at the start, then faster on a GPU "
         "(default: on a GPU)",
     )
-    how.add_argument(
-        "--clip_norm", type=float, help="longest gradient of all weights together; 0: any"
-    )
-    how.add_argument(
+    add("--clip_norm", type=float, help="longest gradient of all weights together; 0: any")
+    add(
         "--deterministic",
         action="store_true",
         help="the same bits on every run, also on GPUs, where that is slower",
     )
-    how.add_argument(
+    add(
         "--max_bad_steps",
         type=int,
         default=20,
         help="stop after this many steps in a row whose loss or gradients are not finite",
     )
-    how.add_argument(
+    add(
         "--skip_bad_records",
         action="store_true",
         help="go on without damaged records, and count them, instead of stopping at the first",
     )
-    how.add_argument(
-        "--cpu_devices", type=int, default=1, help="logical devices to split the CPU into"
-    )
+    add("--cpu_devices", type=int, default=1, help="logical devices to split the CPU into")
     add_gpu(how, several=True)
 
     report = flags.add_argument_group("what is kept and shown")
-    report.add_argument("--checkpoints", default="checkpoints", type=Path, help="folder of runs")
-    report.add_argument(
-        "--save_path", type=Path, help="folder of the run, instead of --checkpoints and --name"
-    )
-    report.add_argument(
+    add = report.add_argument
+    add("--checkpoints", default="checkpoints", type=Path, help="folder of runs")
+    add("--save_path", type=Path, help="folder of the run, instead of --checkpoints and --name")
+    add(
         "--resume",
         action=argparse.BooleanOptionalAction,
         default=True,
         help="go on where the run of that name stopped",
     )
-    report.add_argument("--val_noisy", help="noisy pictures to validate on: a folder or a glob")
-    report.add_argument(
+    add("--val_noisy", help="noisy pictures to validate on: a folder or a glob")
+    add(
         "--val_clean",
         help="clean pictures of the same names; with --noise… they are enough: they get that "
         "noise, always the same",
     )
-    report.add_argument("--val_images", type=int, default=0, help="take so many pairs; 0: all")
+    add("--val_images", type=int, default=0, help="take so many pairs; 0: all")
     for flag, kind, steps in (
         ("print", "log lines", 1000),
         ("val", "validations", 10_000),
         ("save", "checkpoints (there is one every 15 minutes, too)", 10_000),
     ):
-        report.add_argument(
-            f"--{flag}_every",
-            type=int,
-            default=0,
-            help=f"steps between {kind}; 0: {steps} in 500000, in proportion",
-        )
+        text = f"steps between {kind}; 0: {steps} in 500000, in proportion"
+        add(f"--{flag}_every", type=int, default=0, help=text)
     return flags
 
 
 def _stride(text: str) -> int | str:
-    if text == "auto":
-        return text
-    try:
-        return int(text)
-    except ValueError:
-        message = f"a stride is a whole number, or auto. Received: {text}"
-        raise argparse.ArgumentTypeError(message) from None
+    with contextlib.suppress(ValueError):
+        return text if text == "auto" else int(text)
+    raise argparse.ArgumentTypeError(f"a stride is a whole number, or auto. Received: {text}")
 
 
 def main(flags: argparse.Namespace) -> None:

@@ -18,18 +18,12 @@ from cbsn.files import atomic_folder, read_small, verify_checksums, write_checks
 from cbsn.networks.denoising_network import DenoisingNetwork
 from cbsn.recipes import Recipe
 
-METRICS_FILE = "metrics.jsonl"
-"""In a run's folder, what a script reads to follow it."""
-
-RECIPE = "recipe.json"
-WEIGHTS = "model.weights.h5"
+METRICS_FILE = "metrics.jsonl"  # in a run's folder, what a script reads to follow it
+RECIPE, WEIGHTS = "recipe.json", "model.weights.h5"
 FORMAT = 1
 
-_LARGEST_RECIPE = 1 << 20
-"""Bytes of its file; ours have a few hundred."""
-
-_BYTES = 2
-"""Of a weight in a file, at least."""
+_LARGEST_RECIPE = 1 << 20  # bytes of its file; ours have a few hundred
+_BYTES = 2  # of a weight in a file, at least
 
 
 class _WeightsFile(io.BytesIO):
@@ -57,14 +51,8 @@ def save_model(
 ) -> None:
     """Writes a model, replacing an earlier one of that name only when it is complete.
 
-    Args:
-        folder: where to; its parent must exist.
-        recipe: the recipe of the network.
-        network: its weights are saved.
-        training: facts for a reader, such as `{"step": 1000, "val_psnr": 36.2}`.
-
-    Raises:
-        OSError: it cannot be written; an earlier one is intact.
+    The folder's parent must exist. `training` are facts for a reader, such as `{"step": 1000}`.
+    Where it cannot be written (OSError), an earlier one is intact.
     """
     with atomic_folder(folder) as temporary:
         # In memory first, for HDF5 crashes the process when the disk is full.
@@ -77,11 +65,7 @@ def save_model(
 
 
 def load_folder(folder: Path, precision: str = "float32") -> tuple[Recipe, DenoisingNetwork]:
-    """Reads the recipe and the network that `save_model` wrote.
-
-    Raises:
-        ModelError: a file is missing, altered, or not understood.
-    """
+    """Reads the recipe and the network that `save_model` wrote."""
     verify_checksums(folder, (RECIPE, WEIGHTS))
     recipe = _read_recipe(folder / RECIPE)
     return recipe, load_weights(recipe, folder / WEIGHTS, precision, "Copy the folder again.")
@@ -91,10 +75,6 @@ def load_weights(recipe: Recipe, path: Path, precision: str, advice: str) -> Den
     """Builds a recipe's network and reads its weights, a `*.weights.h5` of Keras.
 
     The error ends with the advice, a sentence on what to do if the weights do not fit.
-
-    Raises:
-        ModelError: the file cannot be read, is of another network, or holds values that are not
-            finite.
     """
     size = ", ".join(f"{key}={value}" for key, value in recipe.network_config.items())
     needed = f"weights of the network of recipe {recipe.name!r} with {size}"

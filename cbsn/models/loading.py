@@ -13,16 +13,13 @@ from cbsn.models.folder import WEIGHTS, is_model_folder, load_folder, load_weigh
 from cbsn.networks.denoising_network import DenoisingNetwork
 from cbsn.recipes import RECIPES, Recipe, customised
 
+# The models that ship lie in an installed package, or next to it in a clone.
 _PACKAGE = Path(__file__).resolve().parents[1]
 _PARENT = _PACKAGE if (_PACKAGE / "pretrained").is_dir() else _PACKAGE.parent
 SHIPPED = _PARENT / "pretrained"
-"""Where the models that ship lie: in an installed package, or next to it in a clone."""
 
-RENAMED = {"student": "photo", "teacher": "photo_large"}
-"""Names of models that used to ship, with the ones that took their places."""
-
-RUN_MODELS = ("best", "last")
-"""Names of the saved models in a run's folder, the preferred one first."""
+RENAMED = {"student": "photo", "teacher": "photo_large"}  # those that used to ship, and now do
+RUN_MODELS = ("best", "last")  # the saved models in a run's folder, the preferred one first
 
 
 def load_model(
@@ -39,15 +36,13 @@ def load_model(
         model_path: a run's folder (its best weights, else its last), a saved-model folder, the
             name of a shipped model, the prefix of an original TensorFlow 1.15 checkpoint, or
             weights (`*.weights.h5`): those in a saved-model folder stand for it, others are bare.
-        recipe_name: str, name of the recipe. Needed only for bare weights of a recipe other than
-            `cbsn`; elsewhere it is read, and must agree where given.
-        channel: int, the network's number of channels. Needed only for bare weights that are not
-            of the default size; as `recipe_name` elsewhere.
-        num_block: int, dilated modules in each branch; as `channel`.
+        recipe_name: of bare weights that are not of `cbsn`; elsewhere it is read, and must agree.
+        channel: the network's channels; as `recipe_name`, for bare weights of another size.
+        num_block: dilated modules in each branch; as `channel`.
         precision: Keras dtype policy of the network's layers.
 
     Raises:
-        ModelError: if there is no model, or it cannot be read.
+        ModelError: there is no model, or it cannot be read.
     """
     set_up()
     try:
@@ -97,11 +92,8 @@ def _model_folder(path: Path) -> Path | None:
     found = next((folder for folder in candidates if is_model_folder(folder)), None)
     if found is None and str(path) in RENAMED:
         name = RENAMED[str(path)]
-        warnings.warn(
-            f"The model {path} no longer ships; {name} has taken its place.",
-            CbsnWarning,
-            stacklevel=3,
-        )
+        note = f"The model {path} no longer ships; {name} has taken its place."
+        warnings.warn(note, CbsnWarning, stacklevel=3)
         found = SHIPPED / name
     return found
 
@@ -125,9 +117,8 @@ def _original_checkpoint(prefix: Path, precision: str) -> tuple[Recipe, Denoisin
         recipe = customised("cbsn", filters=checkpoint.filters, num_modules=checkpoint.num_modules)
         network = recipe.build_network(precision)
     except ConfigError as error:
-        raise ModelError(
-            f"{prefix}: damaged, or not of the original C-BSN code ({error})"
-        ) from error
+        text = f"{prefix}: damaged, or not of the original C-BSN code ({error})"
+        raise ModelError(text) from error
     checkpoint.load_into(network)
     return recipe, network
 
@@ -153,12 +144,8 @@ def read_initial(
     """Reads the weights that `--init` names, for another training of their network.
 
     Returns the changes to the recipe that is to be trained, as `cbsn.recipes.customised` takes
-    them, with the size of the model's network; and its weights.
-
-    Raises:
-        ConfigError: if the recipe has another network, another normalisation, or a size of the
-            network is given that is not the model's.
-        ModelError: if there is no such model, or it cannot be read.
+    them, with the size of the model's network; and its weights. The recipe must have the model's
+    network and normalisation, and no other size may be given.
     """
     model, network = load_model(model_path)
     wanted = RECIPES.get(recipe_name, model)  # an unknown one is refused elsewhere, in words

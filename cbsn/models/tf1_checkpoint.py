@@ -16,10 +16,9 @@ _SCOPE = "DBSN"
 
 
 def variable_names(num_modules: int) -> list[tuple[str, str]]:
-    """Pairs each weight's name in the checkpoint with its path in the network, in creation order.
+    """Pairs weights' names in the checkpoint with their paths in the network, in creation order.
 
-    They are such as ("DBSN/B1/conv1/W1", "branch1/masked/kernel"). The path is that of a weight of
-    `cbsn.networks.ConditionalBlindSpotNetwork`, less the network's own name.
+    They are such as ("DBSN/B1/conv1/W1", "branch1/masked/kernel"), without the network's own name.
     """
     layers = [("conv0", "head")]
     layers += [
@@ -48,9 +47,6 @@ class TF1Checkpoint:
     """An original C-BSN checkpoint on disk, by its prefix: its path without `.index`.
 
     It is of a network of `filters` channels and `num_modules` dilated modules in each branch.
-
-    Raises:
-        ModelError: if it cannot be read, or is not of this network.
     """
 
     def __init__(self, prefix: str | Path):
@@ -80,11 +76,7 @@ class TF1Checkpoint:
         self.num_modules = len(modules)
 
     def load_into(self, network: DenoisingNetwork) -> None:
-        """Copies the weights into a `ConditionalBlindSpotNetwork` of the same size.
-
-        Raises:
-            ModelError: if a weight is missing, of another shape, or left over.
-        """
+        """Copies the weights into a `ConditionalBlindSpotNetwork` of the same size."""
         weights = {weight.path.split("/", 1)[1]: weight for weight in network.weights}
         for theirs, ours in variable_names(self.num_modules):
             weight = weights.pop(ours, None)

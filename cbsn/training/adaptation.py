@@ -30,31 +30,24 @@ from cbsn.training.dataset import is_gray, some_patches
 from cbsn.training.distillation import make_targets, patches_at_once
 from cbsn.training.tuning import PicturePatches, Tuned, tune
 
+# With more, the losses fall as well, but the brightness of flat pictures comes to waver: on SIDD
+# and cc15, PSNR fell by as much as 1 dB in the first 100 steps at 3e-4, where it rose at 1e-4.
 _BLIND_RATE = 1e-4
-"""With more, the losses fall as well, but the brightness of flat pictures comes to waver: on SIDD
-and cc15, PSNR fell by as much as 1 dB in the first 100 steps at 3e-4, where it rose at 1e-4."""
-
 _TAUGHT_RATE = 2e-4
 
+# The noise that a student sees, relative to what the pictures have: these differ, too; and parts of
+# them, or others that it will be given, have next to none.
 _FAMILY = NoiseFamily(gain=(0.6, 1.6), processed_gain=(0.04, 1.6), none=0.15)
-"""How much noise a student sees relative to what the pictures have: these differ, too; and parts of
-them, or others that it will be given, have next to none."""
 
-_LEAST_NOISE = 0.5
-"""Standard deviation in 8-bit levels below which no noise is seen: rounding alone makes 0.29."""
+_LEAST_NOISE = 0.5  # σ in 8-bit levels, below which no noise is seen: rounding alone makes 0.29
 
+# Error that pictures without noise may gain, relative to the noise of those that are adapted to:
+# next to that it is not seen. Where these are clean, that is nothing.
 _HARM = 1 / 10
-"""Error that pictures without noise may gain, relative to the noise of those that are adapted to:
-next to that it is not seen. Where these are clean, that is nothing."""
 
-_TAUGHT_CROP, _TAUGHT_BATCH = 64, 16
-"""A student's crops and batches at most: of more, a processor computes too few in some minutes."""
-
-_TARGETS_DONE = 1 / 5
-"""Part of the time after which what a student learns from is there."""
-
+_TAUGHT_CROP, _TAUGHT_BATCH = 64, 16  # at most: of more a CPU computes too few in some minutes
+_TARGETS_DONE = 1 / 5  # of the time, after which what a student learns from is there
 _A_WEEK = 7 * 24 * 60
-
 _ADAPTED = "adapted"
 
 
@@ -63,8 +56,7 @@ class Adapted(NamedTuple):
 
     recipe: Recipe
     network: DenoisingNetwork
-    facts: Mapping[str, Any]
-    """For a reader of the saved model, such as `adapted`: whether its weights are others."""
+    facts: Mapping[str, Any]  # for a reader of the saved model: `adapted`, whether it changed, …
 
 
 def adapt(
@@ -82,25 +74,21 @@ def adapt(
     A blind-spot network learns from the pictures as they are, with the strides that their noise
     asks for, where that can be seen. A student learns from its own pictures of them, made smaller
     and so next to clean, with noise like theirs, less of it, and none (`PhotoAugmentation`). An
-    eighth of the patches is held out: where the loss on these does not fall, or pictures without
-    noise would fare worse, the weights stay as they were. They also stay where no noise is seen in
-    the pictures.
-
-    With `max_steps`, and time enough for them, the result depends on the seed alone.
+    eighth of the patches is held out: where the loss on these does not fall, pictures without noise
+    would fare worse, or no noise is seen in the pictures, the weights stay as they were.
 
     Args:
         image_paths: the noisy pictures: folders, globs or files, each as for `find_images`.
         model: of a recipe with a blind objective, or of `distill`; it stays as it is.
-        minutes: float > 0, how long this takes, up to a step or a patch.
-        white: float > 0, the value of white in the files, as for `read_picture`. Default None.
-        seed: int ≥ 0.
-        max_steps: int, steps after which to end in any case. Default None.
-        learning_rate: float > 0; None for what has done well.
+        minutes: how long this takes, up to a step or a patch.
+        white: the value of white in the files, as for `read_picture`.
+        seed: with `max_steps`, and time enough for them, the result depends on it alone.
+        max_steps: after which to end in any case.
+        learning_rate: None for what has done well.
 
     Raises:
-        ConfigError: if the minutes or the seed are out of range, or the model cannot learn from
-            noisy pictures alone.
-        DataError: if there is no picture, or none is large enough.
+        ConfigError: a number is out of range, or the model cannot learn from noisy pictures alone.
+        DataError: there is no picture, or none is large enough.
 
     Example:
         >>> adapted = adapt(["noisy"], Denoiser.load("photo"), minutes=5)
@@ -137,26 +125,18 @@ def adapt(
         patches = patches.shuffled(seed)
         until = started + 60 * minutes * _TARGETS_DONE
         patches = patches.paired(_own_pictures(model, patches, until))
-    tuned = tune(
-        recipe,
-        model.network,
-        patches,
-        augmentation,
-        deadline=started + 60 * minutes,
-        max_steps=max_steps,
-        harm=harm,
-        seed=seed,
-    )
+    deadline = started + 60 * minutes
+    tuned = tune(recipe, model.network, patches, augmentation, deadline, max_steps, harm, seed)
     count, steps = len(patches.split()[1]), tuned.steps
     print(
         f"Loss on {count} patch{'es' * (count > 1)} held out: {tuned.before:.5f}, after "
         f"{steps} step{'s' * (steps > 1)} {tuned.after:.5f}. {_verdict(tuned)}",
         flush=True,
     )
+    # JSON has no number for what is not finite.
+    before, after = (x if math.isfinite(x) else None for x in (tuned.before, tuned.after))
     facts |= {_ADAPTED: tuned.is_better, "step": steps}
-    for name, loss in (("before", tuned.before), ("after", tuned.after)):
-        # JSON has no number for what is not finite.
-        facts[f"held_out_loss_{name}"] = loss if math.isfinite(loss) else None
+    facts |= {"held_out_loss_before": before, "held_out_loss_after": after}
     facts["share_of_change"] = tuned.share
     if not tuned.is_better:
         return Adapted(model.recipe, model.network, facts)
@@ -164,12 +144,9 @@ def adapt(
 
 
 def check_adaptation(minutes: float, seed: int, folder: Path | None = None) -> None:
-    """Refuses what `adapt` cannot take, and a folder that its result cannot be kept in.
+    """Raises a `ConfigError` for what `adapt` cannot take, or a folder that cannot hold its result.
 
     An earlier result in the folder is replaced; anything else that is there is refused.
-
-    Raises:
-        ConfigError: that says what.
     """
     if not 0 < minutes <= _A_WEEK:
         raise ConfigError(
@@ -177,11 +154,8 @@ def check_adaptation(minutes: float, seed: int, folder: Path | None = None) -> N
             f"Received: --adapt {minutes:g}"
         )
     check_number("--seed", seed, 0, LARGEST)
-    if folder is not None:
-        _check_folder(folder)
-
-
-def _check_folder(folder: Path) -> None:
+    if folder is None:
+        return
     received = f"--adapt_save {folder}"
     try:
         is_other = folder.exists() and not _is_result(folder)
@@ -209,11 +183,7 @@ def _is_result(folder: Path) -> bool:
 
 
 def save_adapted(model: Adapted, folder: Path) -> None:
-    """Saves an adapted model in a folder that `check_adaptation` has let pass.
-
-    Raises:
-        TrainingError: if it cannot be written; what was there is intact.
-    """
+    """Saves an adapted model in a folder that `check_adaptation` has let pass."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         save_model(folder, *model)
@@ -245,7 +215,7 @@ def _fit(
     recipe: Recipe, strides: Mapping[str, int], largest: int, learning_rate: float | None
 ) -> Recipe:
     """The recipe as at the end of its training, with crops that fit strides and patches."""
-    changed = {**strides, "ramp_steps": 0}
+    changed: dict[str, Any] = {**strides, "ramp_steps": 0}
     config = {key: changed.get(key, value) for key, value in recipe.objective_config.items()}
     objective = OBJECTIVES[recipe.objective](**config)
     multiple, wanted, batch = objective.patch_multiple, recipe.patch_size, recipe.batch_size
@@ -259,16 +229,9 @@ def _fit(
             f"To adapt, most pictures must have {multiple} px or more in height and width, as far "
             f"as their noise reaches: denoise without --adapt. Received: {largest} px"
         )
-    return dataclasses.replace(
-        recipe,
-        patch_size=crop,
-        batch_size=batch,
-        objective_config=config,
-        learning_rate=learning_rate or rate,
-        lr_decay=1.0,
-        schedule="steps",
-        epochs=0,
-    )
+    changed = {"learning_rate": learning_rate or rate, "lr_decay": 1.0, "schedule": "steps"}
+    changed |= {"patch_size": crop, "batch_size": batch, "epochs": 0, "objective_config": config}
+    return dataclasses.replace(recipe, **changed)
 
 
 def _measured(patches: PicturePatches, channels: int) -> list[CorrelatedNoise]:
@@ -307,10 +270,7 @@ def _verdict(tuned: Tuned) -> str:
 
 
 def _own_pictures(model: Denoiser, patches: PicturePatches, until: float) -> list[np.ndarray]:
-    """What a student makes, in float32, of the first patches, one at least.
-
-    They are denoised together: first one, then as many as are done already, or there is time for.
-    """
+    """What a student makes, in float32, of the first patches: one, and those there is time for."""
     network = model.network
     precision = network.dtype_policy.name
     engine, _ = choose_engine("auto", precision, network)
@@ -327,6 +287,7 @@ def _own_pictures(model: Denoiser, patches: PicturePatches, until: float) -> lis
             done, now = len(denoised), time.monotonic()
             if done and now >= until:
                 break
+            # Denoised together: as many as are done already, or there is time for.
             fit = int((until - now) * done / (now - started)) if done else 1
             count = max(1, min(done, most, len(patches) - done, fit))
             some = np.stack([patches[index] for index in range(done, done + count)])

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -26,19 +27,12 @@ from cbsn.files import (
 )
 from cbsn.training.trainer import Trainer
 
-KEEP = 3
-"""Checkpoints kept of a run; older ones are deleted."""
-
-_CHECKPOINTS = "checkpoints"
-_RUN_FILE = "run.json"
-"""In a run's folder."""
-
+KEEP = 3  # checkpoints of a run; older ones are deleted
+_CHECKPOINTS, _RUN_FILE = "checkpoints", "run.json"  # in a run's folder
 _STEP = re.compile(r"step-([0-9]+)")
 _STATE = "state"
 _FILES = (f"{_STATE}.index", f"{_STATE}.data-00000-of-00001")
-
-_LONGEST_NAME = 255
-"""Bytes, on all usual file systems."""
+_LONGEST_NAME = 255  # bytes, on all usual file systems
 
 
 class Checkpoints:
@@ -50,9 +44,8 @@ class Checkpoints:
     the one before it is used. (Keras' `BackupAndRestore` keeps one checkpoint only, and verifies
     nothing; TensorFlow's `CheckpointManager` does not verify either.)
 
-    Attributes:
-        best_psnr: float32 variable, highest validation PSNR so far, in dB.
-        validated: int64 variable, step of the last validation.
+    Besides, it keeps `best_psnr`, the highest of a validation so far in dB, and `validated`, the
+    step of the last one.
     """
 
     def __init__(self, folder: Path, trainer: Trainer):
@@ -224,19 +217,17 @@ def open_run(folder: Path, facts: dict[str, object], *, resume: bool = True) -> 
     """Makes the folder of a run, or checks that an earlier run in it can go on.
 
     What a killed process left half written in it is cleared away. With `resume=False` an earlier
-    run there is set aside under a new name.
-
-    Args:
-        folder: of the run.
-        facts: what is trained and how, for `run.json`: a recipe's `to_dict` and more. The network
-            and whether it is averaged must be as in the earlier run; other differences are
-            allowed, and printed.
-        resume: whether to go on where an earlier run of this name stopped.
+    run there is set aside under a new name. `facts` are what is trained and how, for `run.json`: a
+    recipe's `to_dict` and more. Of an earlier run the network and whether it is averaged must be
+    the same; other differences are allowed, and printed.
     """
     path = folder / _RUN_FILE
     try:
         if folder.exists() and not resume:
-            _set_aside(folder)
+            numbered = (_beside(folder, "", f".{number}") for number in itertools.count(1))
+            aside = next(each for each in numbered if not each.exists())
+            folder.rename(aside)
+            print(f"The earlier run {folder.name} is kept as {aside}.", file=sys.stderr)
         folder.mkdir(parents=True, exist_ok=True)
         for each in (folder, folder / _CHECKPOINTS):
             if each.exists():
@@ -249,14 +240,6 @@ def open_run(folder: Path, facts: dict[str, object], *, resume: bool = True) -> 
             f"The folder of the run cannot be written: {error}. Make room, or say with "
             "--checkpoints where else runs are to go (an earlier one can be moved there)."
         ) from error
-
-
-def _set_aside(folder: Path) -> None:
-    number = 1
-    while (aside := _beside(folder, "", f".{number}")).exists():
-        number += 1
-    folder.rename(aside)
-    print(f"The earlier run {folder.name} is kept as {aside}.", file=sys.stderr)
 
 
 def _check_earlier(path: Path, now: dict[str, object]) -> None:

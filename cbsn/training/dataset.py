@@ -20,11 +20,8 @@ from cbsn.recipes import RECIPES, customised
 from cbsn.training.options import DataOptions
 from data_prep.prepare import prepare, prepared_folder
 
-_AUTO = "auto"
-"""The `stride_b` that is chosen by the noise in the patches."""
-
-_LOOKED_AT_FOR_GRAY, _LOOKED_AT_FOR_NOISE = 64, 256
-"""Patches, evenly spread over all."""
+_AUTO = "auto"  # the `stride_b` that is chosen by the noise in the patches
+_LOOKED_AT_FOR_GRAY, _LOOKED_AT_FOR_NOISE = 64, 256  # patches, evenly spread over all
 
 
 def open_records(options: DataOptions, *, convert: bool = True) -> PatchRecords | PairedRecords:
@@ -32,10 +29,6 @@ def open_records(options: DataOptions, *, convert: bool = True) -> PatchRecords 
 
     Pictures are prepared as `prepare_dataset.py` would, unless they are; or not at all, if another
     process has just done it and `convert` is false.
-
-    Raises:
-        ConfigError: if the patches were prepared with another `white`.
-        DataError: if there is nothing of that name, or it is damaged, or two shots do not fit.
     """
     opened = []
     for name in filter(None, (options.dataset, options.second_shots)):
@@ -74,16 +67,8 @@ def _open(dataset: str, source: Path, white: float | None, convert: bool) -> Pat
         if manifest is None or manifest.kind != "folder":
             advice = "What white is in them is known: omit --white."
         else:
-            flags = (
-                "--dataset",
-                manifest.root,
-                "--out",
-                str(path),
-                "--white",
-                f"{white}",
-                "--force",
-            )
-            command = shlex.join(("python", "prepare_dataset.py", *flags))
+            what = ("--dataset", manifest.root, "--out", str(path), "--white", str(white))
+            command = shlex.join(("python", "prepare_dataset.py", *what, "--force"))
             advice = f"Prepare them anew with `{command}`, or omit --white."
         raise ConfigError(
             f"The patches of {path} were prepared with another white. {advice} "
@@ -124,11 +109,7 @@ def _spread(patches: Patches, most: int) -> Iterator[tuple[int, np.ndarray]]:
 
 
 def without_auto(recipe_name: str, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns changes of a recipe without an `_AUTO`, so that they can be checked without data.
-
-    Raises:
-        ConfigError: if the recipe has no stride to choose.
-    """
+    """Returns changes of a recipe without an `_AUTO`, so that they can be checked without data."""
     if changes.get("stride_b") != _AUTO:
         return dict(changes)
     if recipe_name in RECIPES and "stride_b" not in RECIPES[recipe_name].objective_config:
@@ -146,10 +127,6 @@ def choose_strides(
 
     A `stride_i` is chosen, too, where the recipe has one and it is not given. A `stride_b` that
     does not divide the patch size is replaced by the next one that does.
-
-    Raises:
-        DataError: if the patches do not show their noise.
-        ConfigError: if no stride fits the patch size.
     """
     if changes.get("stride_b") != _AUTO:
         return dict(changes), []
@@ -166,11 +143,10 @@ def choose_strides(
         changes["stride_b"] = stride
         try:
             customised(recipe_name, **changes)
+            break
         except ConfigError:
             if stride == 2 * wanted:
                 raise
-        else:
-            break
     if stride != wanted:
         lines.append(f"{wanted} does not divide the patches evenly, so it is {stride}.")
     return changes, lines

@@ -22,20 +22,13 @@ from cbsn.value_range import from_unit, to_unit
 
 Tensor = Any
 
-TARGETS = "targets"
-"""The folder in a run's folder where they are."""
-
+TARGETS = "targets"  # the folder in a run's folder where they are
 _FACTS = "teachers.json"
+_PATCHES_AT_ONCE, _BYTES_AT_ONCE = 64, 2**24  # denoised together at most, as float32
 
-_PATCHES_AT_ONCE, _BYTES_AT_ONCE = 64, 2**24
-"""Patches that are denoised together at most, and their bytes as float32."""
-
-_LEVELS_PER_PIXEL = 2.5
-_LEAST, _MOST = 2.0, 8.0
-"""Standard deviation of the blur in pixels: at least, at most, and levels removed for each."""
-
-_TRUNCATE = 4.0
-"""Standard deviations of a blur's kernel in which all of it is, as SciPy has it."""
+# Of the blur: its least and largest σ in pixels, the levels removed for each pixel of it, and the
+# σ in which all of its kernel is, as SciPy has it.
+_LEAST, _MOST, _LEVELS_PER_PIXEL, _TRUNCATE = 2.0, 8.0, 2.5, 4.0
 
 
 def teach(
@@ -55,11 +48,6 @@ def teach(
     that a run that was killed goes on; with other teachers or data they are made anew. Damaged
     records get black targets if training will skip them. Without `write`, another process has just
     made the targets.
-
-    Raises:
-        ModelError: if a teacher cannot be loaded.
-        DataError: if a record is damaged, and may not be.
-        TrainingError: if the targets cannot be written; those that are there are intact.
     """
     paths = [folder / f"{number:05d}{RECORD_SUFFIX}" for number in range(len(records.paths))]
     if write:
@@ -80,10 +68,8 @@ def teach(
 def _prepare_folder(folder: Path, records: PatchRecords, teachers: Sequence[Denoiser]) -> None:
     """Makes the folder, without targets of other teachers or data."""
     files = [(path.name, path.stat()) for path in records.paths]
-    facts = {
-        "teachers": [teacher.sha256() for teacher in teachers],
-        "data": [[name, stat.st_size, stat.st_mtime_ns] for name, stat in files],
-    }
+    data = [[name, stat.st_size, stat.st_mtime_ns] for name, stat in files]
+    facts = {"teachers": [teacher.sha256() for teacher in teachers], "data": data}
     folder.mkdir(parents=True, exist_ok=True)
     tidy(folder)
     try:
@@ -97,10 +83,7 @@ def _prepare_folder(folder: Path, records: PatchRecords, teachers: Sequence[Deno
 
 
 def _write(
-    records: PatchRecords,
-    teachers: Sequence[Denoiser],
-    paths: Sequence[Path],
-    skip_bad_records: bool,
+    records: PatchRecords, teachers: Sequence[Denoiser], paths: list[Path], skip_bad_records: bool
 ) -> None:
     start, at_once = 0, patches_at_once(records.patch_size)
     with tqdm(total=len(records), unit="patch", desc="teacher") as bar:
@@ -125,11 +108,8 @@ def _targets(
         return [*make_targets(np.stack([records[index] for index in indices]), teachers)]
     except (DataError, ImageError) as error:
         if len(indices) > 1:  # one by one, to see which of them it is
-            return [
-                target
-                for index in indices
-                for target in _targets(records, range(index, index + 1), teachers, skip_bad_records)
-            ]
+            ones = (range(index, index + 1) for index in indices)
+            return [_targets(records, one, teachers, skip_bad_records)[0] for one in ones]
         if not skip_bad_records:
             raise DataError(f"{records.describe(indices[0])}: {error}") from error
         return [np.zeros((records.patch_size, records.patch_size, 3), records.dtype)]
@@ -141,11 +121,7 @@ def patches_at_once(patch_size: int) -> int:
 
 
 def make_targets(patches: np.ndarray, teachers: Sequence[Denoiser]) -> np.ndarray:
-    """Returns what is to be learned of noisy patches, [N, H, W, 3] uint8, uint16 or float32.
-
-    Raises:
-        ImageError: if values of a patch are not finite.
-    """
+    """Returns what is to be learned of noisy patches, [N, H, W, 3] uint8, uint16 or float32."""
     unit = to_unit(patches)
     mean = np.mean([teacher.batch(unit, white=1.0) for teacher in teachers], axis=0)
     return from_unit(with_low_frequencies(unit, mean), patches.dtype)
@@ -196,11 +172,7 @@ def _blur(width: np.ndarray, size: int) -> Tensor:
 
 
 def measure_own(records: PatchRecords | PairedRecords, channels: int) -> list[CorrelatedNoise]:
-    """Measures the noise of a data set, for a student of 3 channels or 1 to see it.
-
-    Raises:
-        DataError: if the patches do not show their noise.
-    """
+    """Measures the noise of a data set, for a student of 3 channels or 1 to see it."""
     patches = some_patches(records, gray=False)
     try:
         return measure_noise(map(luma, patches) if channels == 1 else patches)

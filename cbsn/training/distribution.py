@@ -38,12 +38,10 @@ class Cluster:
             config = json.loads(text)
             jobs = {job: list(addresses) for job, addresses in config["cluster"].items()}
             task, number = config["task"]["type"], int(config["task"]["index"])
-            # Some clouds call the first worker the chief.
-            ranked = [
-                (job, i) for job in ("chief", "worker") for i in range(len(jobs.get(job, ())))
-            ]
+            names = ("chief", "worker")  # some clouds call the first worker the chief
+            ranked = [(job, i) for job in names for i in range(len(jobs.get(job, ())))]
             addresses = tuple(str(jobs[job][i]) for job, i in ranked)
-            if not jobs.keys() <= {"chief", "worker"} or len(jobs.get("chief", ())) > 1:
+            if not jobs.keys() <= {*names} or len(jobs.get("chief", ())) > 1:
                 raise ValueError("there may be one chief, workers, and nothing else")
             if (task, number) not in ranked:
                 raise ValueError(f"there is no {task} {number}")
@@ -56,8 +54,7 @@ class Cluster:
             raise ConfigError(
                 f"{VARIABLE} must list the workers, and say which this one is "
                 f"({type(error).__name__}: {error}), such as {VARIABLE}='{example}'; without it "
-                "this machine trains alone. "
-                f"Received: {VARIABLE}={text!r}"
+                f"this machine trains alone. Received: {VARIABLE}={text!r}"
             ) from error
         return cls(addresses, ranked.index((task, number))) if len(addresses) > 1 else None
 

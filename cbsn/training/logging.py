@@ -27,8 +27,8 @@ def say(line: str) -> None:
 class Reporter:
     """Prints lines, and writes TensorBoard's `events` and `metrics.jsonl`.
 
-    Of an earlier part of the run, lines in `metrics.jsonl` are kept up to the step at which the
-    training starts; those after it will come again.
+    What an earlier part of the run wrote into the latter after the step `start` comes again, so it
+    is taken out.
     """
 
     def __init__(self, folder: Path, start: int, batch_size: int):

@@ -30,15 +30,9 @@ from cbsn.training.options import LoopOptions
 from cbsn.training.trainer import Trainer
 from cbsn.value_range import value_range
 
-_SAVE_SECONDS = 900
-"""After this time there is a new checkpoint in any case."""
-
-_STEPS_AT_ONCE = 16
-"""Steps that a GPU is given before the loop looks at their results. To look is to wait."""
-
-_SOURCES_SHOWN = 8
-
-_PICTURES_SHOWN = 4
+_SAVE_SECONDS = 900  # after which there is a new checkpoint in any case
+_STEPS_AT_ONCE = 16  # given to a GPU before the loop looks at their results: to look is to wait
+_SOURCES_SHOWN, _PICTURES_SHOWN = 8, 4
 
 
 class TrainingLoop:
@@ -75,11 +69,9 @@ class TrainingLoop:
         self._stop_flags = tf.constant(False), tf.constant(True)
 
     def run(self) -> bool:
-        """Trains from the newest checkpoint on.
+        """Trains from the newest checkpoint on; raises a `TrainingStopped` if it was asked to stop.
 
-        Returns:
-            Whether it was asked to stop when there was nothing left to be stopped. Before that, it
-            raises a `TrainingStopped` when it has saved itself.
+        Returns whether it was asked to when there was nothing left to be stopped.
         """
         start = self._checkpoints.restore()
         self._bad_in_row = int(self._trainer.skipped_in_row.numpy())
@@ -154,13 +146,13 @@ class TrainingLoop:
                     return
 
     def _take_step(self, batch: Any) -> Mapping[str, tf.Tensor]:
-        parts = self._trainer.accumulate
+        before = self._trainer.accumulate
         metrics = self._trainer.train_step(batch, self._stop_flags[bool(self._signals.received)])
-        if self._trainer.accumulate != parts and self._workers.is_chief:
+        parts = self._trainer.accumulate
+        if parts != before and self._workers.is_chief:
             say(
-                "Out of memory: from now on each device takes its share of a batch in "
-                f"{self._trainer.accumulate} parts, with the same results; --accumulate "
-                f"{self._trainer.accumulate} does so from the start."
+                f"Out of memory: from now on each device takes its share of a batch in {parts} "
+                f"parts, with the same results; --accumulate {parts} does so from the start."
             )
         return metrics
 
@@ -274,15 +266,12 @@ class StopSignals:
 
     A second signal acts as it did before the block, for those who cannot wait. Threads other than
     the main one get no signals; there it does nothing.
-
-    Attributes:
-        received: str, name of the signal that came, or "".
     """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
     def __init__(self):
-        self.received = ""
+        self.received = ""  # name of the signal that came
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "StopSignals":
@@ -308,10 +297,9 @@ class StopSignals:
 def validate(
     pairs: PicturePairs, denoise: Callable[..., np.ndarray], stop: Callable[[], bool]
 ) -> tuple[float, list[tuple[np.ndarray, ...]]] | None:
-    """Denoises every noisy picture of some pairs, unless it is told to stop before one of them.
+    """Denoises pairs; returns the mean PSNR in dB, and (noisy, denoised, clean) of the first ones.
 
-    Returns:
-        The mean PSNR in dB, and (noisy, denoised, clean) of the first ones; None if stopped.
+    None if it is told to stop before one of them.
     """
     values: list[float] = []
     triples: list[tuple[np.ndarray, ...]] = []

@@ -12,19 +12,14 @@ import tensorflow as tf
 
 Tensor = Any
 
-FIRST_SCALE = 2.0**15
-_SCALE_INTERVAL = 2000
-"""Scale of the loss in float16 at the start, and the steps from one doubling to the next."""
+FIRST_SCALE = 2.0**15  # of the loss in float16
+_SCALE_INTERVAL = 2000  # steps from one doubling of the scale to the next
 
 
 class SkippingAdam(keras.optimizers.Adam):
-    """Adam whose steps can be skipped.
+    """Adam whose steps can be skipped."""
 
-    Attributes:
-        good: boolean scalar tensor, whether the step that is traced changes anything.
-    """
-
-    good: Tensor = None
+    good: Tensor = None  # boolean scalar, whether the step that is traced changes anything
 
     def apply(self, grads: list[Tensor], trainable_variables: list[Any]) -> None:  # noqa: D102
         with tf.control_dependencies([self.good]):  # or a step that fails would count

@@ -8,10 +8,6 @@ from cbsn.errors import ConfigError, check_number
 from cbsn.noise.synthetic import Noise
 from cbsn.value_range import check_white
 
-_LARGEST_SEED = 2**32 - 1
-_MOST_DEVICES = 256
-_MOST_ROUNDS = 100
-
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataOptions:
@@ -104,8 +100,8 @@ class RunOptions(DataOptions, ModelOptions, ComputeOptions, LoopOptions):
             raise ConfigError(f"--ema must be 0 or above, and below 1. Received: {self.ema}")
         if self.teacher and self.second_shots:
             raise ConfigError(
-                "What is learned from comes from --teacher, or from --second_shots: omit one "
-                f"of them. Received: --teacher {' '.join(self.teacher)} --second_shots "
+                "What is learned from comes from --teacher, or from --second_shots: omit one of "
+                f"them. Received: --teacher {' '.join(self.teacher)} --second_shots "
                 f"{self.second_shots}"
             )
         if self.noise and self.second_shots:
@@ -124,12 +120,12 @@ class RunOptions(DataOptions, ModelOptions, ComputeOptions, LoopOptions):
         if self.val_clean is not None and self.val_noisy is None and self.noise is None:
             raise ConfigError("Validation needs pairs: give --val_noisy along with --val_clean.")
         check_white(self.white)
-        check_number("--seed", self.seed, 0, _LARGEST_SEED)
-        check_number("--cpu_devices", self.cpu_devices, 1, _MOST_DEVICES)
+        check_number("--seed", self.seed, 0, 2**32 - 1)
+        check_number("--cpu_devices", self.cpu_devices, 1, 256)
         check_number("--max_bad_steps", self.max_bad_steps, 1)
-        check_number("--rounds", self.rounds, 1, _MOST_ROUNDS)
-        counts = ("epochs", "accumulate", "val_images", "print_every", "val_every", "save_every")
-        for flag in counts:
+        check_number("--rounds", self.rounds, 1, 100)
+        every = ("print_every", "val_every", "save_every")
+        for flag in ("epochs", "accumulate", "val_images", *every):
             check_number(f"--{flag}", getattr(self, flag), 0)
 
     @property

@@ -33,11 +33,8 @@ from cbsn.training.trainer import Trainer
 
 Changes = Mapping[str, Any]
 
-TEACHER = SHIPPED / "photo"
-"""Who teaches recipes with an augmentation, unless told otherwise: the small model that ships."""
-
-_NEXT_ROUND = 0.4
-"""Part of the steps, and of the learning rate, that each further round has."""
+_TEACHER = SHIPPED / "photo"  # of recipes with an augmentation, unless told otherwise
+_NEXT_ROUND = 0.4  # part of the steps, and of the learning rate, that each further round has
 
 
 def train(recipe_name: str, changes: Changes, options: RunOptions) -> Path:
@@ -49,7 +46,7 @@ def train(recipe_name: str, changes: Changes, options: RunOptions) -> Path:
     last are runs of their own, `NAME-round1` and so on.
 
     Args:
-        recipe_name: str, what to train.
+        recipe_name: what to train.
         changes: settings of the recipe to change, as `cbsn.recipes.customised` takes them;
             `stride_b` may be `"auto"`, to be chosen by the noise in the patches.
         options: all that is not the recipe's.
@@ -58,18 +55,17 @@ def train(recipe_name: str, changes: Changes, options: RunOptions) -> Path:
         The run's folder.
 
     Raises:
-        ConfigError: if settings do not fit each other, the data, or an earlier run, or if another
-            process trains that run.
-        DataError: if the data set or the validation pictures cannot be used.
-        ImageError: if a validation picture cannot be read.
-        ModelError: if the run has checkpoints, but all are damaged.
-        TrainingError: if it cannot go on: too many steps in a row are not finite, a checkpoint
-            cannot be written, or another worker is gone. Earlier checkpoints are intact.
-        TrainingStopped: if SIGINT or SIGTERM asked it to stop; it has saved itself.
+        ConfigError: settings do not fit each other, the data, or an earlier run; or another process
+            trains that run.
+        DataError, ImageError: the data set or the validation pictures cannot be used.
+        ModelError: the run has checkpoints, but all are damaged.
+        TrainingError: it cannot go on: too many steps in a row are not finite, a checkpoint cannot
+            be written, or another worker is gone. Earlier checkpoints are intact.
+        TrainingStopped: SIGINT or SIGTERM asked it to stop; it has saved itself.
     """
     recipe = customised(recipe_name, **without_auto(recipe_name, changes))
     if recipe.augmentation != "none" and not (options.teacher or options.second_shots):
-        options = dataclasses.replace(options, teacher=(str(TEACHER),))
+        options = dataclasses.replace(options, teacher=(str(_TEACHER),))
     _check(recipe, changes, options)
     workers = Workers.join(options.cpu_devices)
     if options.deterministic:
@@ -111,29 +107,29 @@ def _check(recipe: Recipe, changes: Changes, options: RunOptions) -> None:
             f"Received: {options.noise or f'--own_noise {options.own_noise}'}"
         )
     objective = recipe.build_objective()
-    second = {"--second_shots": options.second_shots, "--teacher": options.teacher}
+    takes, missing = [], ""
     if objective.SHOTS == 1:
-        takes, what = set(), "takes one shot of each picture"
-        missing = ""
+        what = "takes one shot of each picture"
     elif objective.TAUGHT:
-        takes, what = {"--second_shots", "--teacher"}, "learns what a teacher makes of pictures"
+        takes, what = ["--second_shots", "--teacher"], "learns what a teacher makes of pictures"
         missing = (
             "Give a trained model, such as --teacher photo; or what one has made of the same "
             "pictures, with --second_shots FOLDER."
         )
     else:
-        takes, what = {"--second_shots"}, "takes two noisy shots of each picture"
+        takes, what = ["--second_shots"], "takes two noisy shots of each picture"
         missing = (
             "Give the second ones with --second_shots FOLDER; or give clean pictures, and "
             "--noise_sigma 25."
         )
-    given = {flag for flag, value in second.items() if value}
-    for flag in sorted(given - takes):
-        raise ConfigError(
-            f"The recipe {recipe.name!r} {what}: omit {flag}. Received: {flag} {second[flag]}"
-        )
-    made = options.noise and not objective.TAUGHT  # noise drawn twice makes two shots
-    if missing and not (given or made):
+        if options.noise:
+            missing = ""  # drawn twice, it makes two shots
+    for flag, value in ("--second_shots", options.second_shots), ("--teacher", options.teacher):
+        if value and flag not in takes:
+            raise ConfigError(
+                f"The recipe {recipe.name!r} {what}: omit {flag}. Received: {flag} {value}"
+            )
+    if missing and not (options.second_shots or options.teacher):
         raise ConfigError(f"The recipe {recipe.name!r} {what}. {missing}")
 
 
@@ -146,14 +142,9 @@ def _rounds(
         name = f"{options.name}-round{number}"
         yield changes, dataclasses.replace(options, name=name, rounds=1)
         before = str(options.checkpoints / name)
-        options = dataclasses.replace(
-            options,
-            teacher=(before,),
-            second_shots=None,
-            init=before,
-            gray=None,
-            epochs=math.ceil(options.epochs * _NEXT_ROUND),
-        )
+        epochs = math.ceil(options.epochs * _NEXT_ROUND)
+        models: dict[str, Any] = {"teacher": (before,), "init": before, "second_shots": None}
+        options = dataclasses.replace(options, **models, gray=None, epochs=epochs)
         steps = changes.get("max_steps")
         if not options.epochs:
             steps = math.ceil((steps or recipe.max_steps) * _NEXT_ROUND)

@@ -7,8 +7,7 @@ import tensorflow as tf
 
 Tensor = Any
 
-_FLOATS = 2**24
-"""Number of different floats that are drawn, as many as float32 has without rounding."""
+_FLOATS = 2**24  # number of different floats that are drawn: float32 has them without rounding
 
 
 class StepRandom:
@@ -17,18 +16,16 @@ class StepRandom:
     Numbers are drawn for the whole global batch, and each replica takes its rows; so they do
     not depend on how many replicas share the work. Nothing is kept between steps.
 
-    Args:
-        seed: int ≥ 0, the run's seed.
-        step: integer scalar tensor, number of steps done.
-        batch_size: int, the global batch.
-        start: integer scalar (tensor), row of the global batch at which this replica's begin.
-        rows: int, how many these are. Default: all of the batch.
-        first_draw: int in [0, 1000), number of the first draw, for others than those of another
-            object with the same step. Default 0.
-
     Each method makes independent draws, new ones at each call, of a shape whose first axis runs
     over this replica's rows of the batch, once or, as `cbsn.sampling.space_to_batch` has it,
     several times.
+
+    Args:
+        seed: of the run; any int ≥ 0.
+        step: integer scalar tensor, number of steps done.
+        batch_size: rows of the global batch.
+        start, rows: this replica's first row (an integer scalar tensor), and how many it has.
+        first_draw: below 1000, for other draws than those of another object with the same step.
     """
 
     def __init__(

@@ -20,12 +20,9 @@ from cbsn.value_range import value_range
 
 Tensor = Any
 
-_FEATURE_BYTES = 1 << 30
-_PASSES = 2
-"""How often an objective runs the network with gradients: blind and not."""
-
-_AUGMENTS = 500
-"""Number of the first random draw of augmentation; objectives have those before."""
+_FEATURE_BYTES = 1 << 30  # what a CPU takes at a time
+_PASSES = 2  # how often an objective runs the network with gradients: blind and not
+_AUGMENTS = 500  # first random draw of augmentation; objectives have those before
 
 
 class Trainer:
@@ -37,38 +34,27 @@ class Trainer:
 
     Args:
         recipe: what to train and how.
-        objective: what is minimised, as `recipe.build_objective` makes it, which it is by default.
-        precision: one of `cbsn.precision.PRECISIONS`, Keras dtype policy of the network's layers.
-            With "mixed_float16" the loss is scaled, so that small gradients are not lost: steps
-            that overflow halve the scale, and are skipped.
-        ema: float in [0, 1): decay of an exponential moving average of the weights, which then
-            takes the weights' place in `model`; 0 for none. The decay rises from 0.1 with the
-            first steps, so that short trainings are averaged, too.
-        seed: int ≥ 0, seed of the initial weights and of every random number in a step.
-        accumulate: int, parts of each device's share of the batch whose gradients are taken one
-            after the other, and summed up: the same step in less memory. 0 for all at once on a
-            GPU, and on a CPU, which hardly gains by more, for parts of about 1 GiB of features.
-            A step that runs out of memory is repeated in at least twice as many parts.
+        objective: what is minimised; None for the recipe's.
+        precision: Keras dtype policy of the network's layers. With "mixed_float16" the loss is
+            scaled, so that small gradients are not lost: steps that overflow halve the scale, and
+            are skipped.
+        ema: decay < 1 of an exponential moving average of the weights, which then takes the
+            weights' place in `model`; 0 for none. The decay rises from 0.1 with the first steps, so
+            that short trainings are averaged, too.
+        seed: of the initial weights and of every random number in a step; any int ≥ 0.
+        accumulate: parts of each device's share of the batch whose gradients are taken one after
+            the other, and summed up: the same step in less memory. 0 for all at once on a GPU, and
+            on a CPU, which hardly gains by more, for parts of about 1 GiB of features. A step that
+            runs out of memory is repeated in at least twice as many parts.
         xla: whether XLA compiles the step, which takes a minute or two at its first call and makes
-            it faster on a GPU. Default None: where there is a GPU.
-        strategy: of `tf.distribute`; the current one by default.
+            it faster on a GPU; None for where there is one.
+        strategy: of `tf.distribute`; None for the current one.
         augmentation: makes what the objective takes out of a batch, on the device, as
-            `PhotoAugmentation` does. Default None: the objective takes the batch.
-
-    Attributes:
-        network: the Keras model that is trained.
-        average: a second one with the averaged weights, or None.
-        step: int64 variable, number of steps done, skipped ones included.
-        skipped: int64 variable, number of steps that changed nothing.
-        skipped_in_row: int64 variable, number of such steps since the last good one.
-        accumulate, xla: as given or chosen; `accumulate` grows where memory runs out.
-        rate_scale: float32 variable, 1 unless assigned: factor of the recipe's learning rate.
-        loss_scale: float32 variable, with "mixed_float16" what the loss is multiplied by while
-            its gradients are taken.
+            `PhotoAugmentation` does; None where the objective takes the batch.
 
     Raises:
-        ConfigError: if the batch cannot be shared out evenly, `accumulate` does not divide a
-            device's share of it, `ema` is out of range, or the objective lacks what it needs.
+        ConfigError: the batch cannot be shared out evenly, `accumulate` does not divide a device's
+            share of it, or the objective lacks what it needs.
     """
 
     def __init__(
@@ -99,8 +85,6 @@ class Trainer:
                 f"--accumulate must divide the {self._rows} patches that a device gets of a batch; "
                 f"0 leaves it to the program. Received: --accumulate {accumulate}"
             )
-        if not 0 <= ema < 1:
-            raise ConfigError(f"--ema must be in [0, 1). Received: ema={ema}")
         self._ema = ema
         self._seed = seed
         self._augmentation = augmentation
@@ -112,11 +96,11 @@ class Trainer:
             self.average = recipe.build_network(precision) if ema else None
             self.optimizer = SkippingAdam(recipe.learning_rate, epsilon=1e-8, name="adam")
             self.optimizer.build(self.network.trainable_variables)
-            self.step = tf.Variable(0, dtype=tf.int64, name="step")
+            self.step = tf.Variable(0, dtype=tf.int64, name="step")  # those that are skipped, too
             self.skipped = tf.Variable(0, dtype=tf.int64, name="skipped")
             self.skipped_in_row = tf.Variable(0, dtype=tf.int64, name="skipped_in_row")
-            self.rate_scale = tf.Variable(1.0, name="rate_scale")
-            self.loss_scale = tf.Variable(FIRST_SCALE, name="loss_scale")
+            self.rate_scale = tf.Variable(1.0, name="rate_scale")  # of the recipe's learning rate
+            self.loss_scale = tf.Variable(FIRST_SCALE, name="loss_scale")  # of "mixed_float16"
         self._scaled = precision == "mixed_float16"
         self.accumulate = accumulate or self._choose_parts()
         if self.average is not None:
@@ -158,9 +142,6 @@ class Trainer:
             float32 scalars, on the device: the terms of the loss (`total` among them),
             `learning_rate`, `skipped`, 1 if the step changed nothing, and `stop`, 1 if any process
             was asked to stop.
-
-        Raises:
-            TrainingError: if there is not enough memory for one patch at a time.
         """
         while True:
             try:
@@ -181,9 +162,8 @@ class Trainer:
         self._compiled = self._loss_and_gradients
         if self.xla and not alone:
             self._compiled = tf.function(self._loss_and_gradients, jit_compile=True)
-        self._graph = tf.function(
-            self._train_step, jit_compile=True if self.xla and alone else None
-        )
+        compiled = True if self.xla and alone else None
+        self._graph = tf.function(self._train_step, jit_compile=compiled)
 
     def _choose_parts(self) -> int:
         if has_gpu():
@@ -288,7 +268,7 @@ class Trainer:
         batch_size = rows * self._replicas
         if self._augmentation is not None:
             random = StepRandom(self._seed, self.step, batch_size, first, rows, _AUGMENTS)
-            batch = self._augmentation(_unit(batch), random)
+            batch = self._augmentation(unit(batch), random)
         parts = tf.reshape(batch, (count, rows // count, *batch.shape[1:]))
         variables = [variable.value for variable in self.network.trainable_variables]
 
@@ -315,8 +295,8 @@ class Trainer:
         self, batch: Tensor, first: Tensor, batch_size: int, variables: list[tf.Variable]
     ) -> tuple[Mapping[str, Tensor], list[Tensor]]:
         """The loss terms and gradients of some rows, from `first` on, of the global batch."""
-        x = self._normalization.batch(_unit(batch))
-        random = self._random(first, batch.shape[0], batch_size)
+        x = self._normalization.batch(unit(batch))
+        random = StepRandom(self._seed, self.step, batch_size, first, batch.shape[0])
         with tf.GradientTape() as tape:
             terms = self._objective(self.network, x, self.step, random)
             # The optimizer adds up what the replicas bring.
@@ -327,10 +307,6 @@ class Trainer:
         if self._scaled:
             gradients = [gradient / self.loss_scale for gradient in gradients]
         return terms, gradients
-
-    def _random(self, first: Tensor, rows: int, batch_size: int) -> StepRandom:
-        """The objective's random numbers, of some rows of the global batch."""
-        return StepRandom(self._seed, self.step, batch_size, first, rows)
 
     def _clip(self, gradients: list[Tensor]) -> list[Tensor]:
         """Scales this replica's share, so that the sum of all shares is no longer than allowed."""
@@ -353,6 +329,6 @@ def _initial_weights_from(seed: int) -> Iterator[None]:
         python_random.setstate(state)
 
 
-def _unit(batch: Tensor) -> Tensor:
+def unit(batch: Tensor) -> Tensor:
     """Values in [0, 1], float32."""
     return tf.cast(batch, tf.float32) / value_range(batch.dtype.as_numpy_dtype)

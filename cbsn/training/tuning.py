@@ -22,46 +22,30 @@ from cbsn.inference.outputs import find_sources
 from cbsn.networks.denoising_network import DenoisingNetwork
 from cbsn.recipes import Recipe
 from cbsn.training.step_random import StepRandom
-from cbsn.training.trainer import Trainer
-from cbsn.value_range import to_unit, value_range
+from cbsn.training.trainer import Trainer, unit
+from cbsn.value_range import to_unit
 
-PATCH_SIZE = 256
-"""Side of the patches; larger than the crops that are trained on, so that these differ."""
+PATCH_SIZE = 256  # larger than the crops that are trained on, so that these differ
+SMALLEST = 16  # side of a patch: in a smaller one there is next to nothing to learn from
+MOST_PATCHES = 512  # in memory these are 400 MB of float32, or 100 MB of bytes
+MOST_BYTES = 2 << 30  # of pixels: thirty photographs of 24 megapixels, in about as many seconds
 
-SMALLEST = 16
-"""Side of the smallest patches; in smaller ones there is next to nothing to learn from."""
-
-MOST_PATCHES = 512
-"""In memory these are 400 MB of float32, or 100 MB of bytes."""
-
-MOST_BYTES = 2 << 30
-"""Of pixels that are read: some thirty photographs of 24 megapixels, in about as many seconds."""
-
-_HELD_OUT = 8
-"""One of this many patches is held out."""
-
+_HELD_OUT = 8  # one of this many patches is
 _EMA = 0.998
+_CHECKED = 32  # crops to compare the loss on; each patch that is held out gives one, or several
+_SHARES = (1.0, 0.7, 0.5, 0.35, 0.25, 0.125)  # of the weights' change: the most without harm
 
-_CHECKED = 32
-"""Crops that the loss is compared on; each patch that is held out gives one, or several."""
-
-_SHARES = (1.0, 0.7, 0.5, 0.35, 0.25, 0.125)
-"""How much of the change of the weights is taken: the most that does no harm."""
-
+# Factor by which the error on noise-free pictures may grow in any case: 0.05 dB, half of what is
+# promised, as other pictures than those at hand may fare worse.
 _HARM = 10 ** (0.05 / 10)
-"""Factor by which the error on noise-free pictures may grow in any case: 0.05 dB, half of what is
-promised, as other pictures than those at hand may fare worse."""
 
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} s{postfix}"
 
 
 class PicturePatches:
-    """Equally large patches of pictures, in memory: `Patches` for a `PatchPipeline`.
+    """Patches of pictures in memory, [P, P, 3·shots] of one dtype, for a `PatchPipeline`.
 
-    Args:
-        patches: at least one, [P, P, 3·shots], all uint8, uint16, or float32 in [0, 1].
-        sources: the name of the picture that each is of; there are `pictures` of them.
-        shots: int, 1, or 2 for pairs.
+    Each has a name in `sources`, of the picture that it is of.
     """
 
     def __init__(self, patches: Sequence[np.ndarray], sources: Sequence[str], shots: int = 1):
@@ -83,11 +67,7 @@ class PicturePatches:
         less if half of the pictures are smaller; pictures that are smaller still are left out, as
         are those less than `SMALLEST` pixels high or wide, and damaged ones, each with a
         `CbsnWarning`. Of many or large pictures it takes some, at most `MOST_BYTES`, and of these
-        `MOST_PATCHES` patches, evenly. If the pictures are not all of one dtype, the patches are
-        float32.
-
-        Raises:
-            DataError: if there is no picture, or none that can be read and is large enough.
+        `MOST_PATCHES` patches, evenly. Pictures of several dtypes become float32.
         """
         paths = find_sources(image_paths)
         sizes = {path: read_header(path).pixel_bytes for path in paths}
@@ -120,7 +100,6 @@ class PicturePatches:
         return iter(self._patches)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        """The patch number `index`, [P, P, 3·shots] of `dtype`."""
         return self._patches[index]
 
     def describe(self, index: int) -> str:
@@ -181,21 +160,11 @@ def _alike(found: dict[str, list[np.ndarray]]) -> tuple[list[np.ndarray], list[s
     size = statistics.median_high(patches[0].shape[0] for patches in found.values())
     small = [source for source, patches in found.items() if patches[0].shape[0] < size]
     if small:
-        warnings.warn(
-            f"left out of the adaptation as smaller than {size} px: {len(small)}, such as "
-            f"{small[0]}",
-            CbsnWarning,
-            stacklevel=3,
-        )
-    sources, patches = zip(
-        *(
-            (source, patch[:size, :size])
-            for source, patches in found.items()
-            if source not in small
-            for patch in patches
-        ),
-        strict=True,
-    )
+        note = f"left out of the adaptation as smaller than {size} px: {len(small)}, such as "
+        warnings.warn(note + small[0], CbsnWarning, stacklevel=3)
+    kept = [(source, each) for source, each in found.items() if source not in small]
+    sources = [source for source, patches in kept for _ in patches]
+    patches = [patch[:size, :size] for _, patches in kept for patch in patches]
     if len({patch.dtype for patch in patches}) > 1:
         # Floats are in [0, 1] already.
         patches = [to_unit(patch) for patch in patches]
@@ -209,8 +178,7 @@ class Tuned(NamedTuple):
     steps: int
     before: float
     after: float
-    share: float = 1.0
-    """Part of the change of the weights that is taken: 0 if any does noise-free pictures harm."""
+    share: float = 1.0  # of the weights' change, which is taken: 0 if any harms noise-free pictures
 
     @property
     def is_better(self) -> bool:
@@ -223,7 +191,6 @@ def tune(
     network: DenoisingNetwork,
     patches: PicturePatches,
     augmentation: PhotoAugmentation | None,
-    *,
     deadline: float,
     max_steps: int | None,
     harm: float,
@@ -281,7 +248,7 @@ def _measure(
 
     @tf.function
     def of_batch(batch: tf.Tensor, number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        x = tf.cast(batch, tf.float32) / value_range(batch.dtype.as_numpy_dtype)
+        x = unit(batch)
         random = StepRandom(seed, number, recipe.batch_size)
         error = tf.zeros(())
         if augmentation is not None:

@@ -16,6 +16,7 @@ from cbsn.noise.measured_noise import CorrelatedNoise
 from cbsn.recipes import customised
 from cbsn.training import adaptation as module
 from cbsn.training.adaptation import Adapted, adapt, check_adaptation, save_adapted
+from cbsn.training.distillation import with_low_frequencies
 from cbsn.training.tuning import Tuned
 
 MINUTES = 5
@@ -64,14 +65,24 @@ def _model(recipe_name, **changes):
 
 
 @pytest.fixture(scope="module")
-def cbsn():
-    return _model("cbsn", num_modules=1)
-
-
-@pytest.fixture(scope="module")
 def blind():
-    """One that is traced faster."""
     return _model("n2v-unet", depth=1)
+
+
+@pytest.fixture
+def not_tuned(monkeypatch):
+    """Has nothing tuned, and a result told all the same; returns what it was to be tuned by."""
+    given = []
+
+    def begin(losses=(0.5, 0.25), share=1):
+        def tune(recipe, network, patches, *_):
+            given[:] = recipe, patches
+            return Tuned("new", 7, *losses, share)
+
+        monkeypatch.setattr(module, "tune", tune)
+        return given
+
+    return begin
 
 
 def _equal(network, other):
@@ -79,18 +90,19 @@ def _equal(network, other):
     return all((a == b).all() for a, b in weights)
 
 
-def test_a_model_becomes_better_by_its_own_loss(tmp_path, noisy, cbsn, capsys):
-    before = cbsn.sha256()
-    adapted = adapt([noisy], cbsn, MINUTES, max_steps=8, learning_rate=1e-2)
+def test_a_model_becomes_better_by_its_own_loss(tmp_path, noisy, capsys):
+    dil = _model("dil-unet", depth=1)
+    before = dil.sha256()
+    adapted = adapt([noisy], dil, MINUTES, max_steps=8, learning_rate=1e-2)
     facts = adapted.facts
     assert facts["adapted"] is True and facts["step"] == 8 and facts["minutes"] == MINUTES
     assert facts["held_out_loss_after"] < facts["held_out_loss_before"]
     assert adapted.recipe.objective_config["ramp_steps"] == 0
     assert (adapted.recipe.patch_size, adapted.recipe.max_steps) == (20, 8)
-    assert not _equal(adapted.network, cbsn.network)
-    assert facts["from"] == before == cbsn.sha256()
+    assert not _equal(adapted.network, dil.network)
+    assert facts["from"] == before == dil.sha256()
     output = capsys.readouterr().out
-    assert "4 patches of 64 px of 4 pictures, for 5 minutes: cbsn, in crops of 20 px" in output
+    assert "4 patches of 64 px of 4 pictures, for 5 minutes: dil-unet, in crops of 20 px" in output
     assert "1 patch held out" in output and "The adapted weights are taken." in output
 
     folder = tmp_path / "made" / "new"
@@ -102,10 +114,8 @@ def test_a_model_becomes_better_by_its_own_loss(tmp_path, noisy, cbsn, capsys):
     check_adaptation(1, 0, folder)  # which may be replaced
 
 
-@pytest.mark.parametrize(
-    ("name", "pictures"),
-    [("n2v-unet", "noisy"), pytest.param("distill", "flat", marks=pytest.mark.slow)],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "pictures"), [("n2v-unet", "noisy"), ("distill", "flat")])
 def test_a_model_that_becomes_worse_stays(name, pictures, request, capsys):
     model, folder = _model(name, depth=1), request.getfixturevalue(pictures)
     recipe, network, facts = adapt([folder], model, MINUTES, max_steps=2, learning_rate=2e9)
@@ -122,8 +132,9 @@ def test_a_model_that_cannot_become_better_stays(tmp_path, blind):
     black = _save(tmp_path / "black", [np.zeros((20, 20, 3), np.uint8)])
     network = blind.recipe.build_network()
     network.set_weights([np.zeros_like(weights) for weights in network.get_weights()])
-    adapted = adapt([black], Denoiser(blind.recipe, network), MINUTES, max_steps=1)
+    adapted = adapt([black], Denoiser(blind.recipe, network), 1e-6)
     assert adapted.facts["adapted"] is False and adapted.facts["held_out_loss_before"] == 0.0
+    assert adapted.facts["step"] == 1  # which there is, however short the time
     assert adapted.network is network
 
 
@@ -137,10 +148,11 @@ def test_a_model_that_cannot_become_better_stays(tmp_path, blind):
         ((0.5, 0.25), 0, "Pictures without noise would become worse: the weights stay"),
     ],
 )
-def test_the_verdict_is_said_and_kept(noisy, blind, losses, share, verdict, monkeypatch, capsys):
-    monkeypatch.setattr(module, "tune", lambda *_, **__: Tuned("new", 7, *losses, share))
+def test_the_verdict_is_said_and_kept(noisy, blind, losses, share, verdict, not_tuned, capsys):
+    not_tuned(losses, share)
     adapted = adapt([noisy], blind, MINUTES)
-    assert verdict in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert verdict in output and "stride" not in output  # U-Nets have none
     is_better = "taken" in verdict
     assert adapted.network == ("new" if is_better else blind.network)
     assert adapted.facts["adapted"] is is_better and adapted.facts["share_of_change"] == share
@@ -148,42 +160,59 @@ def test_the_verdict_is_said_and_kept(noisy, blind, losses, share, verdict, monk
     json.dumps(adapted.facts, allow_nan=False)
 
 
-def test_a_u_net_has_no_strides_and_a_seed_tells_all(noisy, blind, capsys):
+@pytest.mark.slow
+def test_a_seed_tells_all(noisy, blind):
     options = {"max_steps": 3, "learning_rate": 1e-2}
     first, same, other = (
         adapt([noisy], blind, MINUTES, seed=seed, **options) for seed in (3, 3, 4)
     )
     assert first.facts["adapted"] is True
     assert _equal(first.network, same.network) and not _equal(first.network, other.network)
-    assert "stride" not in capsys.readouterr().out
 
 
-def test_strides_are_those_of_the_noise(flat, cbsn, capsys):
-    adapted = adapt([flat], cbsn, 1e-6)
+def test_strides_are_those_of_the_noise(flat, not_tuned, capsys):
+    given = not_tuned()
+    adapt([flat], _model("cbsn", num_modules=1), MINUTES)
     output = capsys.readouterr().out
     assert "The noise is white" in output and "stride_b 1, stride_i 1" in output
-    assert adapted.facts["step"] == 1  # which there is, however short the time
+    assert [given[0].objective_config[key] for key in ("stride_b", "stride_i")] == [1, 1]
 
 
-def test_strides_stay_where_no_noise_is_seen(tmp_path, random, capsys):
+def test_strides_stay_where_no_noise_is_seen(tmp_path, random, not_tuned, capsys):
+    given = not_tuned()
     gray = _model("cbsn", num_modules=1, channels=1)
     small = random.integers(0, 256, (2, 16, 19, 1)).astype("uint8")  # as small as they may be
-    adapted = adapt([_save(tmp_path / "small", small)], gray, MINUTES, max_steps=2)
+    adapt([_save(tmp_path / "small", small)], gray, MINUTES)
     output = capsys.readouterr().out
     assert "the model's strides stay" in output
     assert "in crops of 10 px, stride_b 5, stride_i 2" in output
-    assert adapted.facts["step"] == 2
+    config = given[0].objective_config
+    assert (given[0].patch_size, config["stride_b"], config["stride_i"]) == (10, 5, 2)
 
 
-@pytest.mark.parametrize("channels", [pytest.param(1, marks=pytest.mark.slow), 3])
-def test_a_student_learns_from_its_own_pictures(flat, channels, capsys):
+def test_a_student_is_given_its_own_pictures(flat, not_tuned, capsys):
+    given = not_tuned()
+    student = _model("distill", depth=1)
+    adapt([flat], student, MINUTES)
+    assert "noise as measured in 4 places, 0.04 to 1.6 times as strong" in capsys.readouterr().out
+    patches = given[1]
+    assert patches.shots == 2 and 1 <= len(patches) <= 4
+    noisy, made = np.split(patches[0], 2, axis=-1)
+    denoise = Denoiser(student.recipe, student.network, DenoiseOptions(self_ensemble=True))
+    unit = noisy[None] / np.float32(255)
+    expected = with_low_frequencies(unit, denoise(unit[0])[None])[0]
+    np.testing.assert_allclose(made, 255 * expected, atol=0.501)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_student_learns_from_its_own_pictures(flat, channels):
     student = _model("distill", depth=1, channels=channels)
     adapted = adapt([flat], student, MINUTES, max_steps=8, learning_rate=1e-2)
     assert adapted.recipe.name == "distill" and not _equal(adapted.network, student.network)
     facts = adapted.facts
     assert facts["adapted"] is True
     assert facts["held_out_loss_after"] < facts["held_out_loss_before"]
-    assert "noise as measured in 4 places, 0.04 to 1.6 times as strong" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -243,14 +243,14 @@ def test_a_run_is_opened_again(recipe, tmp_path, capsys):
     _open(tmp_path / "a", recipe, False)
     assert capsys.readouterr().out == ""
     _open(tmp_path / "a", recipe.lasting(10), False)
-    assert "another max_steps: 500000 → 10" in capsys.readouterr().out
+    assert "another max_steps: 100000 → 10" in capsys.readouterr().out
     assert json.loads((tmp_path / "a/run.json").read_text())["max_steps"] == 10
 
 
 @pytest.mark.parametrize("change", ["network_config", "average"])
 def test_another_network_cannot_go_on(recipe, tmp_path, change):
     _open(tmp_path / "a", recipe, False)
-    other = dataclasses.replace(recipe, network_config={"filters": 8, "num_modules": 1})
+    other = dataclasses.replace(recipe, network_config={"filters": 4, "depth": 1})
     with pytest.raises(ConfigError, match=rf"started with {change}=.*--no-resume"):
         if change == "average":
             _open(tmp_path / "a", recipe, True)

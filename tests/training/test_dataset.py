@@ -13,10 +13,18 @@ from cbsn.noise.synthetic import Noise
 from cbsn.recipes import RECIPES
 from cbsn.training.dataset import choose_strides, is_gray, open_records, without_auto
 from cbsn.training.options import DataOptions
+from data_prep.prepare import prepare
 
 
 @pytest.fixture
 def photos(tmp_path, monkeypatch, random):
+    """Pictures, which are prepared in this process: other ones have nothing to do with these."""
+
+    def prepare_here(dataset, *, white, workers):
+        assert workers >= 1
+        return prepare(dataset, white=white)
+
+    monkeypatch.setattr("cbsn.training.dataset.prepare", prepare_here)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "photos").mkdir()
     for i in range(2):

@@ -21,7 +21,7 @@ from cbsn.training.run import train
 from cbsn.training.trainer import Trainer
 
 UNET = {"filters": 4, "depth": 1, "patch_size": 20, "batch_size": 2, "max_steps": 4}
-"""Settings of `dil-unet`, for what is the same with any network: traced in half the time."""
+"""Settings of `n2v-unet`, for what is the same with any network: traced in half the time."""
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +29,7 @@ def finished(patches, tmp_path_factory):
     """The folder of a run that came to its end; not to be changed."""
     runs = tmp_path_factory.mktemp("runs")
     options = RunOptions(name="a", dataset=str(patches), checkpoints=runs, ema=0.9)
-    return train("dil-unet", UNET, options)
+    return train("n2v-unet", UNET, options)
 
 
 def _weights(folder):
@@ -41,10 +41,10 @@ def test_interrupted_and_resumed_equals_uninterrupted(finished, options, signal_
     handlers = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
     signal_at(2, signal.SIGINT)
     with pytest.raises(TrainingStopped, match=r"SIGINT stopped the run.*at step 2"):
-        train("dil-unet", UNET, given)
+        train("n2v-unet", UNET, given)
     assert handlers == [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
     signal_at(0)
-    parts = train("dil-unet", UNET, given)
+    parts = train("n2v-unet", UNET, given)
     assert "steps 2 to 4" in capsys.readouterr().out
     for a, b in zip(_weights(finished), _weights(parts), strict=True):
         np.testing.assert_array_equal(a, b)
@@ -55,7 +55,7 @@ def test_a_checkpoint_is_never_old_and_a_signal_in_the_last_step_does_not_matter
 ):
     monkeypatch.setattr("cbsn.training.loop._SAVE_SECONDS", -1.0)
     signal_at(4)
-    folder = train("dil-unet", UNET, RunOptions(name="a", **options))
+    folder = train("n2v-unet", UNET, RunOptions(name="a", **options))
     kept = {path.name for path in (folder / "checkpoints").iterdir()}
     assert kept == {"step-2", "step-3", "step-4"}
 
@@ -74,7 +74,7 @@ def pairs(tmp_path, random):
 @pytest.mark.parametrize("step", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_a_validation_cut_short_is_made_up_for(options, pairs, step, monkeypatch):
     every = {"val_every": 2, "save_every": 1, **pairs, **options}
-    whole = train("dil-unet", UNET, RunOptions(name="whole", **every))
+    whole = train("n2v-unet", UNET, RunOptions(name="whole", **every))
 
     read = PicturePairs.__iter__
     calls = []
@@ -89,10 +89,10 @@ def test_a_validation_cut_short_is_made_up_for(options, pairs, step, monkeypatch
     monkeypatch.setattr(PicturePairs, "__iter__", read_until_told)
     monkeypatch.setattr(PicturePairs, "check", lambda self: None)  # reads them, too
     with pytest.raises(TrainingStopped, match=f"at step {step}"):
-        train("dil-unet", UNET, RunOptions(name="parts", **every))
-    parts = train("dil-unet", UNET, RunOptions(name="parts", **every))
+        train("n2v-unet", UNET, RunOptions(name="parts", **every))
+    parts = train("n2v-unet", UNET, RunOptions(name="parts", **every))
     assert len(calls) == 3
-    train("dil-unet", UNET, RunOptions(name="parts", **every))
+    train("n2v-unet", UNET, RunOptions(name="parts", **every))
     assert len(calls) == 3
     for name in ("best", "last"):
         facts = [json.loads((f / name / "recipe.json").read_text()) for f in (whole, parts)]
@@ -104,14 +104,14 @@ def test_metrics_go_on_as_if_the_run_had_never_stopped(options, pairs, signal_at
     six = {**UNET, "max_steps": 6}
     signal_at(5)
     with pytest.raises(TrainingStopped):
-        train("dil-unet", six, RunOptions(name="a", **flags))
+        train("n2v-unet", six, RunOptions(name="a", **flags))
     signal_at(0)
     shutil.rmtree(options["checkpoints"] / "a/checkpoints/step-5")
-    folder = train("dil-unet", six, RunOptions(name="a", **flags))
+    folder = train("n2v-unet", six, RunOptions(name="a", **flags))
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [2, 4, 6]
     assert ["validation_psnr" in line for line in lines] == [False, True, True]
-    names = ("total", "blind", "self", "invariance", "learning_rate", "steps_per_second")
+    names = ("total", "blind", "learning_rate", "steps_per_second")
     for name in (*names, "skipped_steps", "bad_records", "peak_memory_gib"):
         assert all(np.isfinite(line[name]) for line in lines), name
 
@@ -136,7 +136,7 @@ def looks_later(request, monkeypatch):
 def test_bad_steps_change_nothing_and_are_counted(poisoned, looks_later, capsys):
     one = {**UNET, "batch_size": 1, "max_steps": 8}
     every = 8 if looks_later else 1
-    folder = train("dil-unet", one, RunOptions(name="a", print_every=every, **poisoned))
+    folder = train("n2v-unet", one, RunOptions(name="a", print_every=every, **poisoned))
     out = capsys.readouterr().out
     told = [int(n) for n in re.findall(r"step (\d+): .* not finite, nothing changed", out)]
     assert len(told) == 4 and told == sorted(set(told))
@@ -152,7 +152,7 @@ def test_too_many_bad_steps_in_a_row_end_the_run(poisoned):
     all_four = {**UNET, "batch_size": 4}
     options = RunOptions(name="a", max_bad_steps=3, **poisoned)
     with pytest.raises(TrainingError) as error:
-        train("dil-unet", all_four, options)
+        train("n2v-unet", all_four, options)
     message = str(error.value)
     assert "In 3 steps in a row, up to step 3" in message
     for number in (1, 3):
@@ -174,7 +174,7 @@ def test_out_of_memory_is_said_once_and_the_run_goes_on(options, monkeypatch, ca
         return metrics
 
     monkeypatch.setattr(Trainer, "_train_step", hungry)
-    folder = train("dil-unet", UNET, RunOptions(name="a", **options))
+    folder = train("n2v-unet", UNET, RunOptions(name="a", **options))
     out = capsys.readouterr().out
     assert out.count("Out of memory: ") == 1
     assert "in 2 parts, with the same results; --accumulate 2 does so from the start" in out
@@ -190,7 +190,7 @@ def test_what_was_trained_before_a_damaged_record_is_saved(options, monkeypatch)
 
     monkeypatch.setattr("cbsn.training.loop.next", next_until_the_third, raising=False)
     with pytest.raises(DataError, match="Record 2"):
-        train("dil-unet", UNET, RunOptions(name="a", **options))
+        train("n2v-unet", UNET, RunOptions(name="a", **options))
     checkpoints = options["checkpoints"] / "a/checkpoints"
     assert [path.name for path in checkpoints.iterdir()] == ["step-2"]
 
@@ -201,9 +201,9 @@ def test_a_damaged_record_ends_the_run_or_is_skipped_and_told(options, tmp_path,
     (tmp_path / "patches.tfrecords").write_bytes(data)
     options["dataset"] = str(tmp_path / "patches.tfrecords")
     with pytest.raises(DataError, match=r"Record 2 of .*patches\.tfrecords is damaged"):
-        train("dil-unet", UNET, RunOptions(name="a", **options))
+        train("n2v-unet", UNET, RunOptions(name="a", **options))
     assert not (options["checkpoints"] / "a/checkpoints").exists()
-    folder = train("dil-unet", UNET, RunOptions(name="b", skip_bad_records=True, **options))
+    folder = train("n2v-unet", UNET, RunOptions(name="b", skip_bad_records=True, **options))
     errors = capsys.readouterr().err
     assert "skipped: Record 2 of" in errors
     assert "Damaged records skipped so far: 1." in errors
@@ -213,7 +213,7 @@ def test_a_damaged_record_ends_the_run_or_is_skipped_and_told(options, tmp_path,
 
 def test_a_finished_run_is_left_alone(finished, options, capsys):
     shutil.copytree(finished, options["checkpoints"] / "a")
-    folder = train("dil-unet", UNET, RunOptions(name="a", ema=0.9, **options))
+    folder = train("n2v-unet", UNET, RunOptions(name="a", ema=0.9, **options))
     assert "steps 4 to 4" in capsys.readouterr().out
     for a, b in zip(_weights(finished), _weights(folder), strict=True):
         np.testing.assert_array_equal(a, b)

@@ -24,7 +24,7 @@ from cbsn.training.run import resolve, train
 
 TINY = {"filters": 4, "num_modules": 1, "patch_size": 20, "batch_size": 2, "max_steps": 2}
 UNET = {"filters": 4, "depth": 1, "patch_size": 20, "batch_size": 2, "max_steps": 2}
-"""Settings of `dil-unet`, for what is the same with any network: traced in half the time."""
+"""Settings of `n2v-unet`, for what is the same with any network: traced in half the time."""
 
 OWN_NOISE = {"filters": 4, "depth": 1, "patch_size": 32, "batch_size": 4, "max_steps": 3}
 
@@ -38,6 +38,12 @@ def _facts(folder):
 
 
 @pytest.fixture
+def no_steps(monkeypatch):
+    """Has a run come to its end without a step."""
+    return lambda: monkeypatch.setattr("cbsn.training.run.TrainingLoop.run", lambda self: False)
+
+
+@pytest.fixture
 def settings(options):
     """Resolves the settings of a run in this process alone."""
 
@@ -48,10 +54,10 @@ def settings(options):
     return begin
 
 
-@pytest.mark.parametrize(("recipe", "epochs"), [("dil-unet", 2), ("apbsn", 1), ("apbsn", 0)])
+@pytest.mark.parametrize(("recipe", "epochs"), [("n2v-unet", 2), ("apbsn", 1), ("apbsn", 0)])
 def test_epochs_are_passes_over_the_patches(settings, recipe, epochs):
     """Some recipes are counted in them; 5 patches in batches of 2 are 3 steps."""
-    size = UNET if recipe == "dil-unet" else TINY
+    size = UNET if recipe == "n2v-unet" else TINY
     changes = {key: value for key, value in size.items() if key != "max_steps"}
     resolved = settings(recipe, changes, epochs=epochs).recipe
     steps = 3 * (epochs or 20)
@@ -77,7 +83,7 @@ def test_epochs_are_passes_over_the_patches(settings, recipe, epochs):
 )
 def test_what_does_not_fit_is_refused(options, changes, change, message):
     with pytest.raises(ConfigError, match=message):
-        train("dil-unet", {**UNET, **changes}, RunOptions(name="a", **{**options, **change}))
+        train("n2v-unet", {**UNET, **changes}, RunOptions(name="a", **{**options, **change}))
     assert not options["checkpoints"].exists()
 
 
@@ -86,7 +92,7 @@ def test_validation_with_noise_needs_clean_pictures_only(options, tmp_path, rand
     Image.fromarray(random.integers(0, 256, (30, 30, 3)).astype("uint8")).save(tmp_path / "a.png")
     chosen = {**options, "noise": Noise.parse(None, "25", None)}
     given = RunOptions(name="a", val_every=1, val_clean=str(tmp_path / "a.png"), **chosen)
-    folder = train("dil-unet", UNET, given)
+    folder = train("n2v-unet", UNET, given)
     assert capsys.readouterr().out.count("validation PSNR") == 2
     assert _facts(folder)["noise"] == "gaussian noise, σ 25"
 
@@ -97,10 +103,10 @@ def test_gray_pictures_get_a_gray_network(settings, tmp_path, random):
         writer.write(np.repeat(gray, 3, axis=-1))
     for given, channels in ((None, 1), (True, 1), (False, 3)):
         dataset = str(tmp_path / "gray.tfrecords")
-        recipe = settings("dil-unet", UNET, dataset=dataset, gray=given).recipe
+        recipe = settings("n2v-unet", UNET, dataset=dataset, gray=given).recipe
         assert recipe.network_config["channels"] == channels
-    assert settings("dil-unet", UNET).recipe.network_config["channels"] == 3
-    assert settings("dil-unet", UNET, gray=True).recipe.network_config["channels"] == 1
+    assert settings("n2v-unet", UNET).recipe.network_config["channels"] == 3
+    assert settings("n2v-unet", UNET, gray=True).recipe.network_config["channels"] == 1
 
 
 def test_strides_are_chosen_by_the_patches(settings, tmp_path, random):
@@ -116,17 +122,18 @@ def test_strides_are_chosen_by_the_patches(settings, tmp_path, random):
     assert "--stride_b 3" in "".join(resolved.why_strides)
 
 
-def test_runs_of_any_name_and_the_command_that_is_printed(options, monkeypatch):
+def test_runs_of_any_name_and_the_command_that_is_printed(options, no_steps, monkeypatch):
     name = "a'b\n$x"
     monkeypatch.setattr("builtins.print", lambda *args, **kwargs: lines.append(str(args[0])))
     lines = []
     given = RunOptions(name=name, precision="float32", accumulate=2, **options)
-    folder = train("dil-unet", UNET, given)
+    folder = train("n2v-unet", UNET, given)
     line = "Precision float32: as asked for. Workers: 1, devices: 1, parts of a batch on each: 2."
     assert line in lines
     command = shlex.split(lines[-1].removeprefix("Denoise with: "))
     assert command[:4] == ["python", "infer.py", "--modelpath", str(folder)]
-    folder = train("dil-unet", UNET, RunOptions(name=name, resume=False, **options))
+    no_steps()
+    folder = train("n2v-unet", UNET, RunOptions(name=name, resume=False, **options))
     assert json.loads((folder / "run.json").read_text())["dataset"] == options["dataset"]
     assert len([p for p in folder.parent.iterdir() if not p.name.startswith(".")]) == 2
 
@@ -137,7 +144,7 @@ def test_pictures_of_any_name_are_trained_on(options, tmp_path, random, monkeypa
     Path(name).mkdir()
     Image.fromarray(random.integers(0, 256, (64, 64, 3)).astype("uint8")).save(f"{name}/a.png")
     options = {**options, "dataset": name, "val_clean": name, "val_noisy": name}
-    folder = train("dil-unet", UNET, RunOptions(name="a", **options))
+    folder = train("n2v-unet", UNET, RunOptions(name="a", **options))
     assert _facts(folder)["dataset"] == name
     assert "validation_psnr" in (folder / "metrics.jsonl").read_text()
 
@@ -148,7 +155,7 @@ def test_damaged_run_files_are_named(options):
         run.mkdir(parents=True, exist_ok=True)
         (run / "run.json").write_text(content)
         with pytest.raises(ConfigError, match=r"run\.json cannot be read"):
-            train("dil-unet", UNET, RunOptions(name="a", **options))
+            train("n2v-unet", UNET, RunOptions(name="a", **options))
 
 
 @pytest.mark.parametrize(
@@ -156,8 +163,8 @@ def test_damaged_run_files_are_named(options):
     [
         ("n2n-resunet", {}, "two noisy shots.*--second_shots FOLDER.*--noise_sigma"),
         ("n2n-resunet", {"teacher": ["cbsn"]}, "two noisy shots.*omit --teacher"),
-        ("dil-unet", {"second_shots": "b"}, "takes one shot.*omit --second_shots"),
-        ("dil-unet", {"teacher": ["cbsn"]}, "takes one shot.*omit --teacher"),
+        ("n2v-unet", {"second_shots": "b"}, "takes one shot.*omit --second_shots"),
+        ("n2v-unet", {"teacher": ["cbsn"]}, "takes one shot.*omit --teacher"),
         ("distill", {}, "--teacher photo.*--second_shots FOLDER"),
         ("distill", {"noise": Noise("gaussian", (5, 5))}, "--teacher photo.*--second_shots"),
     ],
@@ -199,8 +206,9 @@ def test_a_student_learns_what_its_teacher_does(options, tmp_path, model, capsys
 
 
 def test_a_student_sees_its_teachers_pictures_with_their_own_noise(
-    options, tmp_path, model, capsys
+    options, tmp_path, model, no_steps, capsys
 ):
+    no_steps()
     chosen = {**options, "teacher": [str(tmp_path / model)], "own_noise": (0.5, 2.0)}
     run = train("distill", {**OWN_NOISE, "max_steps": 1}, RunOptions(name="a", **chosen))
     noise = _facts(run)["noise"]

@@ -1,4 +1,5 @@
 import dataclasses
+import itertools
 import random as python_random
 
 import keras
@@ -43,8 +44,8 @@ class Given:
         return tf.cast(rows[self.first : self.first + shape[0]], tf.int32)
 
 
-@pytest.mark.parametrize("accumulate", [1, 2])
-def test_five_steps_golden(golden, accumulate):
+@pytest.mark.parametrize("accumulate", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_five_steps_golden(golden, accumulate, monkeypatch):
     """Adam's ε, the order of its operations, and the step at which the rate is halved."""
     data = np.load(golden("small/adam5.npz"))
     recipe = dataclasses.replace(
@@ -58,7 +59,7 @@ def test_five_steps_golden(golden, accumulate):
     trainer.step.assign(data["start_step"])
     trainer._normalization = Identity()
     mask = tf.Variable(data["rand_mask"][0], dtype=tf.int64)  # GPUs have no variables of int32
-    trainer._random = lambda first, rows, batch_size: Given(mask, first)
+    monkeypatch.setattr(trainer_module, "StepRandom", lambda *args: Given(mask, args[3]))
     weights = {w.path.split("/", 1)[1]: w for w in trainer.network.weights}
     for k in range(5):
         mask.assign(data["rand_mask"][k])
@@ -176,7 +177,7 @@ def test_float16_gradients_are_those_of_float32(recipe, batch):
     assert np.linalg.norm(single - half) < 0.02 * np.linalg.norm(single)
 
 
-@pytest.mark.parametrize("accumulate", [3, 6])
+@pytest.mark.parametrize("accumulate", [3, pytest.param(6, marks=pytest.mark.slow)])
 def test_accumulated_parts_make_the_same_step(recipe, random, accumulate):
     recipe = dataclasses.replace(recipe, batch_size=6)
     batch = tf.constant(random.integers(0, 256, (6, 20, 20, 3)).astype("uint8"))
@@ -216,9 +217,10 @@ def _assert_train_alike(trainers, steps, random, shape):
 @pytest.mark.parametrize(
     ("size", "patch_size", "expected"), [((32, 5), 120, 1), ((128, 9), 120, 8), ((64, 9), 120, 4)]
 )
-def test_parts_are_chosen_by_memory(recipe, size, patch_size, expected, monkeypatch):
+def test_parts_are_chosen_by_memory(size, patch_size, expected, monkeypatch):
     config = dict(zip(("filters", "num_modules"), size, strict=True))
-    recipe = dataclasses.replace(recipe, network_config=config, batch_size=8, patch_size=patch_size)
+    sizes = {"network_config": config, "batch_size": 8, "patch_size": patch_size}
+    recipe = dataclasses.replace(RECIPES["cbsn"], **sizes)
     monkeypatch.setattr(trainer_module, "has_gpu", lambda: False)
     assert Trainer(recipe).accumulate == expected
 
@@ -305,7 +307,7 @@ class Hungry(Objective):
         return {"total": total}
 
 
-@pytest.mark.parametrize(("rows", "parts"), [(3, 2), (1, 6)])
+@pytest.mark.parametrize(("rows", "parts"), [(3, 2), pytest.param(1, 6, marks=pytest.mark.slow)])
 def test_out_of_memory_a_step_is_repeated_in_more_parts(recipe, random, rows, parts):
     recipe = dataclasses.replace(recipe, batch_size=6)
     batches = random.integers(0, 256, (2, 6, 20, 20, 3)).astype("uint8")
@@ -383,12 +385,6 @@ def test_a_batch_that_cannot_be_shared_is_refused(recipe):
         Trainer(recipe, strategy=Three())
 
 
-@pytest.mark.parametrize("ema", [-0.1, 1.0])
-def test_bad_ema_is_refused(recipe, ema):
-    with pytest.raises(ConfigError, match="--ema"):
-        Trainer(recipe, ema=ema)
-
-
 def test_the_default_dtype_policy_does_not_leak_in(recipe):
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
@@ -409,6 +405,7 @@ def _augmentation(channels=3, places=1):
     return PhotoAugmentation([model] * places, 32)
 
 
+@pytest.mark.slow
 def test_the_tables_of_the_noise_are_not_in_the_graph():
     """A training has hundreds of MB of them."""
     places = 300
@@ -438,15 +435,14 @@ def test_an_augmentation_makes_other_pictures_at_each_step(random):
     for seed in (0, 1):
         recording = Recording(_augmentation())
         trainer = Trainer(_photo_recipe(), seed=seed, augmentation=recording)
-        for step in (0, 1, 0):
+        for step in (0, 1, 0)[: 3 - 2 * seed]:
             trainer.step.assign(step)
             trainer._gradients(batch)
-        first, second, again = recording.made
-        np.testing.assert_array_equal(first, again)
-        pairs[seed, 0], pairs[seed, 1] = first, second
+        pairs[seed] = recording.made
+    np.testing.assert_array_equal(pairs[0][0], pairs[0][2])
     # All have another window, light or orientation, and all but some other noise.
-    for a, b in (((0, 0), (0, 1)), ((0, 0), (1, 0)), ((0, 1), (1, 0))):
-        assert (np.abs(pairs[a] - pairs[b]).mean(axis=(1, 2, 3)) > 0.01).all()
+    for a, b in itertools.combinations([*pairs[0][:2], *pairs[1]], 2):
+        assert (np.abs(a - b).mean(axis=(1, 2, 3)) > 0.01).all()
 
 
 @pytest.mark.parametrize("channels", [1, 3])
