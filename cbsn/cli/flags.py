@@ -244,7 +244,7 @@ def run(
 
     _make_output_encodable()
     # TensorFlow logs every checkpoint at the default level; --verbosity brings it back.
-    flags.FLAGS.verbosity = logging.WARNING
+    flags.FLAGS["verbosity"].value = logging.WARNING
     app.run(guarded, flags_parser=lambda argv: parser.parse_args(argv[1:]))
 
 
@@ -260,8 +260,9 @@ def _make_output_encodable() -> None:
             stream.reconfigure(errors="readable")
 
 
-def _readable(error: UnicodeEncodeError) -> tuple[str, int]:
+def _readable(error: UnicodeError) -> tuple[str, int]:
     """Replaces one character that cannot be encoded."""
+    assert isinstance(error, UnicodeEncodeError)
     character = error.object[error.start]
     escaped = character.encode("ascii", "backslashreplace").decode()
     return _READABLE.get(character, escaped), error.start + 1

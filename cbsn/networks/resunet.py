@@ -126,7 +126,8 @@ class _ResidualBlock(keras.layers.Layer):
         self.first = Convolution(filters, 3, activation="relu", name="first", **common)
         self.second = Convolution(filters, 3, name="second", **common)
         self.shortcut = pointwise(filters, None, name="shortcut", dtype=self.dtype_policy)
-        self.squeeze = self.excite = None
+        self.squeeze: Any = None
+        self.excite: Any = None
         if reduction:
             dtype, hidden = self.dtype_policy, max(1, filters // reduction)
             self.squeeze = keras.layers.Dense(hidden, "relu", name="squeeze", dtype=dtype)

@@ -13,7 +13,7 @@ _HALVES = np.array([[0, 1, 0], [1, 4, 1], [0, 1, 0]]) / 4  # green: every second
 
 
 def expose(
-    image: np.ndarray, *, shot: float, read: float, random: np.random.Generator | None = None
+    image: np.ndarray, *, shot: float, read: float, random: np.random.Generator
 ) -> np.ndarray:
     """Photographs a picture anew, with a noisy camera.
 
@@ -28,7 +28,7 @@ def expose(
             saturation (the reciprocal of its electrons).
         read: ≥ 0, standard deviation of the read noise, in units of saturation. With 0 for both,
             the result is the picture to compare with.
-        random: draws the shot noise, then the read noise; needed unless both are 0.
+        random: draws the shot noise, then the read noise.
 
     Returns:
         float64, same shape, in [0, 1], sRGB, not rounded.

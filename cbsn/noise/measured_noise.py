@@ -45,10 +45,12 @@ class CorrelatedNoise:
         whole = np.zeros((channels, channels, size, size))
         down, right = np.mgrid[: reach + 1, -reach : reach + 1]
         # What is too far for a small picture is folded into it.
-        np.add.at(whole, (..., down % size, right % size), self.covariance)
+        places: Any = (..., down % size, right % size)
+        np.add.at(whole, places, self.covariance)
         mirrored = self.covariance.copy()
         mirrored[:, :, 0] = 0  # the first row has its other half in itself
-        np.add.at(whole, (..., -down % size, -right % size), mirrored)
+        places = (..., -down % size, -right % size)
+        np.add.at(whole, places, mirrored)
         power = scipy.fft.rfft2(whole).real.transpose(2, 3, 0, 1)
         values, vectors = np.linalg.eigh(power)
         # What was measured with errors may have powers below 0.

@@ -3,7 +3,7 @@
 import collections
 import dataclasses
 from collections.abc import Iterator
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
@@ -110,7 +110,7 @@ class Survey:
             picture = to_levels(denoised)
             noise = noise - picture
         energy, variance, bright, share = _look(noise, picture, black | white)
-        exposed = (share <= _MOST_CLIPPED).all(axis=1)
+        exposed = np.all(share <= _MOST_CLIPPED, axis=1)
         heard = (variance > rounding).all(axis=1)
         where = np.flatnonzero(exposed & heard)
         quiet = quietest(variance[where], bright[where], _QUIET, _BINS, "quicksort")
@@ -166,7 +166,7 @@ class Survey:
         low, high = np.quantile(variance, _MIDDLE)
         return blocks[:number][(variance >= low) & (variance <= high)]
 
-    def shares(self) -> dict[str, np.ndarray]:
+    def shares(self) -> dict[str, Any]:
         """`clipped` and `histogram` of `NoiseEstimate`, after at least one picture."""
         return {"clipped": self._ends / self._pixels, "histogram": self._histogram / self._pixels}
 

@@ -119,7 +119,8 @@ class Noise:
         """
         image = self._unit(image)
         if self.kind == "camera":
-            return expose(image, shot=0, read=0).astype(np.float32)
+            unused = np.random.default_rng(0)
+            return expose(image, shot=0, read=0, random=unused).astype(np.float32)
         return image
 
     def fixed(self, image: np.ndarray, seed: int, name: str) -> np.ndarray:

@@ -46,9 +46,9 @@ class DownsampledInvariance(Objective):
         for name, value in (("stride_b", stride_b), ("stride_i", stride_i)):
             if value < 1:
                 raise ConfigError(f"{name} must be at least 1. Received: {name}={value}")
-        for name, value in (("lmbda", lmbda), ("ramp_steps", ramp_steps)):
-            if not (value >= 0 and math.isfinite(value)):
-                raise ConfigError(f"{name} must be 0 or above. Received: {name}={value}")
+        for name, weight in (("lmbda", lmbda), ("ramp_steps", ramp_steps)):
+            if not (weight >= 0 and math.isfinite(weight)):
+                raise ConfigError(f"{name} must be 0 or above. Received: {name}={weight}")
         self.stride_b = stride_b
         self.stride_i = stride_i
         self.lmbda = lmbda

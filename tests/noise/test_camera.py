@@ -78,4 +78,4 @@ def test_what_no_camera_takes_is_refused(image, options):
 
 def test_expose_takes_float_pictures_alone(photograph):
     with pytest.raises(ValueError, match="Received: uint8"):
-        expose(photograph, shot=0, read=0)
+        expose(photograph, shot=0, read=0, random=None)
