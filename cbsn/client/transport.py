@@ -102,16 +102,15 @@ class Transport(contextlib.AbstractContextManager):
         try:
             signatures = self._signatures(min(self.timeout, _CHECK_TIMEOUT))
         except ServerError as error:
+            received = f"Received: {error.reason}"
             if error.code in ("UNAVAILABLE", "DEADLINE_EXCEEDED"):
                 raise ConfigError(
                     f"No server answers as asked at {self.url}; --url is its HOST:PORT, where 8500 "
-                    f"is the usual port for --grpc, 8501 for --rest. Received: {error.reason}"
+                    f"is the usual port for --grpc, 8501 for --rest. {received}"
                 ) from error
             if error.code == "NOT_FOUND":
-                raise ModelError(
-                    f"{model} is not at {self.url}; --model and --version say which. "
-                    f"Received: {error.reason}"
-                ) from error
+                where = f"{self.url}; --model and --version say which"
+                raise ModelError(f"{model} is not at {where}. {received}") from error
             raise ConfigError(
                 f"What answers at {self.url} does not describe its models as TensorFlow Serving "
                 f"does. Received: {error.code}: {error.reason}"
@@ -168,9 +167,7 @@ class Transport(contextlib.AbstractContextManager):
 
 
 def denoise_remotely(
-    transport: Transport,
-    picture: Picture,
-    on_share: Callable[[float], None] = lambda share: None,
+    transport: Transport, picture: Picture, on_share: Callable[[float], None]
 ) -> Picture:
     """Lets a server denoise one picture.
 

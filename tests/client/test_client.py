@@ -244,7 +244,7 @@ def test_odd_answers(answering):
     picture = Picture(np.zeros((2, 3, 3), np.uint8), "PNG")
     for status, answer, words in cases:
         with pytest.raises(ImageError, match=words):
-            denoise_remotely(answering(status, answer), picture)
+            denoise_remotely(answering(status, answer), picture, print)
 
 
 def test_a_server_of_another_kind(answering):

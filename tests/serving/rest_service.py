@@ -81,15 +81,11 @@ class _Handler(BaseHTTPRequestHandler):
         model = self.server.model
         infos = model.signature(signature).inputs
         if "inputs" in request:
-            outputs = model.predict(signature, _of_columns(request["inputs"], infos))
-            columns = {name: _to_values(name, array) for name, array in outputs.items()}
-            return {"outputs": columns if len(columns) > 1 else next(iter(columns.values()))}
-        outputs = model.predict(signature, _of_rows(request["instances"], infos))
-        columns = {name: _to_values(name, array) for name, array in outputs.items()}
-        if len(columns) == 1:
-            return {"predictions": next(iter(columns.values()))}
-        rows = zip(*columns.values(), strict=True)
-        return {"predictions": [dict(zip(columns, row, strict=True)) for row in rows]}
+            key, inputs = "outputs", _of_columns(request["inputs"], infos)
+        else:
+            key, inputs = "predictions", _of_rows(request["instances"], infos)
+        [output] = model.predict(signature, inputs).values()  # there is one in what is served here
+        return {key: _to_values(output)}
 
     def _asked(self, *offered: str) -> str:
         """Which of the things that are offered the path asks for, of the model that is here."""
@@ -178,14 +174,8 @@ def _to_bytes(value: Any) -> Any:
     raise ValueError(f"JSON Value: {str(value)[:80]}")
 
 
-def _to_values(name: str, array: np.ndarray) -> Any:
-    """A tensor as values of JSON; strings are base64 if the tensor's name says so."""
+def _to_values(array: np.ndarray) -> Any:
+    """A tensor as values of JSON; strings are files, in base64."""
     if array.dtype != object:
         return array.tolist()
-
-    def to_string(item: bytes) -> Any:
-        if name.endswith("_bytes"):
-            return {"b64": base64.b64encode(item).decode()}
-        return item.decode("utf-8", "replace")
-
-    return np.vectorize(to_string, otypes=[object])(array).tolist()
+    return [{"b64": base64.b64encode(item).decode()} for item in array]

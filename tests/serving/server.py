@@ -102,13 +102,8 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.prog = "python -m tests.serving.server"
     add = parser.add_argument
-    add(
-        "--model_base_path",
-        metavar="DIR",
-        required=True,
-        default=argparse.SUPPRESS,
-        help="folder of versions 1, 2, …, of which the newest is served, or one of them",
-    )
+    what = "folder of versions 1, 2, …, of which the newest is served, or one of them"
+    add("--model_base_path", metavar="DIR", required=True, default=argparse.SUPPRESS, help=what)
     add("--model_name", metavar="NAME", default="cbsn", help="under which it is asked for")
     add("--port", type=int, default=8500, help="for gRPC; 0 for a free one")
     add("--rest_api_port", type=int, default=8501, metavar="PORT", help="for REST; 0 as well")

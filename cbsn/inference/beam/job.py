@@ -27,14 +27,7 @@ from cbsn.inference.options import DenoiseOptions
 from cbsn.inference.outputs import changed_settings, plan_outputs
 from cbsn.value_range import check_white
 
-RECORD = "run.json"
-"""What the results in a folder were made with."""
-
-_PIXEL_BYTES = 3
-"""Of 8-bit RGB, in which `max_megapixels` is counted."""
-
-_MOST_WORKERS = 1000
-"""Of one machine; 0 is one for each of its cores."""
+RECORD = "run.json"  # what the results in a folder were made with
 
 _BEAM_DEFAULTS = (
     # The denoiser takes all cores by itself; several threads would have several pictures in memory.
@@ -44,8 +37,6 @@ _BEAM_DEFAULTS = (
     # fetch Prism, a runner written in Go, from the network first.
     "--allow_unsafe_triggers",
 )
-
-_DEFAULTS = DenoiseOptions()
 
 
 def denoise_with_beam(
@@ -57,7 +48,7 @@ def denoise_with_beam(
     white: float | None = None,
     max_megapixels: float = 100,
     beam_flags: Sequence[str] = (),
-    options: DenoiseOptions = _DEFAULTS,
+    options: DenoiseOptions,
 ) -> int:
     """Denoises every picture of folders or globs that is not denoised yet.
 
@@ -70,7 +61,7 @@ def denoise_with_beam(
         output: folder for the results, local or a URL, made if it is not there; see
             `plan_outputs`. It belongs to what its `run.json` tells: inputs, model and options.
         format: one of `cbsn.inference.outputs.FORMATS`.
-        white: float > 0, the value of white in the files, as for `read_picture`. Default None.
+        white: the value of white in the files, as for `read_picture`. Default None.
         max_megapixels: pictures that would take more memory than that many megapixels of 8-bit RGB
             are not decoded, and fail. 100 take 2 GB in all; R3 and the self-ensemble take 1.2 GB
             more each, so that one of them fits into a worker of 4 GB.
@@ -94,20 +85,16 @@ def denoise_with_beam(
     check_white(white)
     sources = _find_sources(inputs, output)
     targets = _plan(sorted(sources), output, format)
-    max_bytes = int(max_megapixels * 1e6 * _PIXEL_BYTES)
+    max_bytes = int(max_megapixels * 1e6 * 3)
     handler = DenoisingModelHandler(model_path, options, max_bytes=max_bytes, white=white)
     # Loaded here, too, so that what is wrong with it is said before there is a pipeline.
     denoiser = handler.load_model()
 
-    there = list_files(output)
+    there = list_files(f"{output}/**")
     where = [path if is_url(path) else str(Path(path).expanduser().absolute()) for path in inputs]
-    record = {
-        "model": {"path": model_path, "sha256": denoiser.sha256()},
-        "input": sorted(where),
-        "format": format,
-        "white": white,
-        **_settings(denoiser),
-    }
+    model = {"path": model_path, "sha256": denoiser.sha256()}
+    record = {"model": model, "input": sorted(where), "format": format, "white": white}
+    record |= _settings(denoiser)
     _begin(output, record, there, targets.values())
     works = [
         Work(source, target)
@@ -136,9 +123,8 @@ def denoise_with_beam(
 def parse_beam_flags(flags: Sequence[str]) -> PipelineOptions:
     """Returns Beam's options, from the flags that are not the command's own.
 
-    Raises:
-        ConfigError: if a flag has a value that it cannot have, or is unknown. With a runner that is
-            named, which may have flags that nobody knows here, Beam only warns.
+    Raises ConfigError for a value that cannot be, and for an unknown flag, unless a runner is
+    named: that may have flags that nobody knows here, so Beam only warns.
     """
     if flags and not flags[0].startswith("-"):
         raise ConfigError(f"Pictures are given by --input. Received: {flags[0]!r}")
@@ -152,7 +138,7 @@ def parse_beam_flags(flags: Sequence[str]) -> PipelineOptions:
         reason = errors.getvalue().strip().rpartition("error: ")[2]
         raise ConfigError(f"Beam cannot take these flags: {reason}") from None
     workers = options.view_as(DirectOptions).direct_num_workers
-    check_number("--direct_num_workers", workers, 0, _MOST_WORKERS)
+    check_number("--direct_num_workers", workers, 0, 1000)  # 0 is one for each core
     if unknown and is_local(options):
         names = ", ".join(f"--{name}" for name in sorted(unknown))
         raise ConfigError(f"Neither this command nor Beam knows {names}. See --help.")

@@ -16,8 +16,6 @@ from cbsn.images.finding import IMAGE_SUFFIXES, find_images
 # Otherwise what is called *.gz would be unpacked on the way.
 _AS_IT_IS = {"compression_type": CompressionTypes.UNCOMPRESSED}
 
-_BLOCK_BYTES = 2**20
-
 
 def is_url(location: str) -> bool:
     """Says whether a location is a URL, rather than a local path."""
@@ -32,9 +30,8 @@ def has_wildcard(location: str) -> bool:
 def find_pictures(pattern: str) -> dict[str, float]:
     """The picture files that a pattern stands for, and when each was last changed, in seconds.
 
-    Args:
-        pattern: a local one as `find_images` takes it; or a URL: a glob as Beam has it (`*` is any
-            text without `/`, `**` any text), a file with one of `IMAGE_SUFFIXES`, or else a folder.
+    A local pattern is as `find_images` takes it; a URL is a glob as Beam has it (`*` is any text
+    without `/`, `**` any text), a file with one of `IMAGE_SUFFIXES`, or else a folder.
 
     Raises:
         DataError: nothing was found.
@@ -44,9 +41,9 @@ def find_pictures(pattern: str) -> dict[str, float]:
         return {str(path): path.stat().st_mtime for path in find_images(pattern)}
     if has_wildcard(pattern) or _is_picture(pattern):
         # Object stores may have empty objects that stand for folders.
-        found = {url: time for url, time in _match(pattern).items() if not url.endswith("/")}
+        found = {url: time for url, time in list_files(pattern).items() if not url.endswith("/")}
     else:
-        inside = _match(f"{pattern.rstrip('/')}/*")
+        inside = list_files(f"{pattern.rstrip('/')}/*")
         found = {url: time for url, time in inside.items() if _is_picture(url)}
     if not found:
         raise DataError(
@@ -55,9 +52,19 @@ def find_pictures(pattern: str) -> dict[str, float]:
     return found
 
 
-def list_files(folder: str) -> dict[str, float]:
-    """As `find_pictures`, of all files below a folder without wildcards, which need not exist."""
-    return _match(f"{folder}/**")
+def list_files(pattern: str) -> dict[str, float]:
+    """As `find_pictures`, of all files that a glob of Beam's stands for; there may be none."""
+    try:
+        [result] = FileSystems.match([pattern])
+    except Exception as error:  # each file system has errors of its own
+        raise ConfigError(f"{pattern} cannot be listed: {plain_reason(error)}") from error
+    return {file.path: file.last_updated_in_seconds for file in result.metadata_list}
+
+
+def _is_picture(url: str) -> bool:
+    """Says whether a file's name is one that a folder is searched for."""
+    name = Path(url.rpartition("/")[2])
+    return name.suffix.lower() in IMAGE_SUFFIXES and not name.name.startswith(".")
 
 
 @contextlib.contextmanager
@@ -78,7 +85,7 @@ def local_copies(folder: str, names: Iterable[str]) -> Iterator[Path]:
         for name in names:
             copy = Path(copies, name)
             with FileSystems.open(f"{folder}/{name}", **_AS_IT_IS) as source, copy.open("wb") as to:
-                shutil.copyfileobj(source, to, _BLOCK_BYTES)
+                shutil.copyfileobj(source, to, 2**20)
         yield Path(copies)
 
 
@@ -86,8 +93,7 @@ def local_copies(folder: str, names: Iterable[str]) -> Iterator[Path]:
 def new_file(location: str) -> Iterator[Path]:
     """Gives a local path, to be written atomically; what is there afterwards goes to `location`.
 
-    The folder is made. On a remote file system the file is uploaded under a temporary name, then
-    renamed.
+    The folder is made. A remote file is uploaded under a temporary name, then renamed.
     """
     if not is_url(location):
         path = Path(location)
@@ -105,7 +111,7 @@ def _upload(file: Path, url: str) -> None:
     temporary = f"{url.rpartition('/')[0]}/.{uuid.uuid4().hex}"
     try:
         with file.open("rb") as source, FileSystems.create(temporary, **_AS_IT_IS) as target:
-            shutil.copyfileobj(source, target, _BLOCK_BYTES)
+            shutil.copyfileobj(source, target, 2**20)
         try:
             FileSystems.rename([temporary], [url])
         except BeamIOError:
@@ -126,17 +132,3 @@ def _named(copies: str, url: str) -> Iterator[None]:
         yield
     except CbsnError as error:
         raise type(error)(str(error).replace(copies, url)) from error
-
-
-def _match(pattern: str) -> dict[str, float]:
-    try:
-        [result] = FileSystems.match([pattern])
-    except Exception as error:  # each file system has errors of its own
-        raise ConfigError(f"{pattern} cannot be listed: {plain_reason(error)}") from error
-    return {file.path: file.last_updated_in_seconds for file in result.metadata_list}
-
-
-def _is_picture(url: str) -> bool:
-    """Says whether a file's name is one that a folder is searched for."""
-    name = Path(url.rpartition("/")[2])
-    return name.suffix.lower() in IMAGE_SUFFIXES and not name.name.startswith(".")

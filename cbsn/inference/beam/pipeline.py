@@ -1,6 +1,7 @@
 """The pipeline: pictures are denoised and written, and what failed is noted."""
 
 import contextlib
+import dataclasses
 import json
 import logging
 from collections.abc import Iterator, Sequence
@@ -26,12 +27,10 @@ from cbsn.models.folder import RECIPE, WEIGHTS
 from cbsn.models.loading import RUN_MODELS
 from cbsn.value_range import value_range
 
-FAILED = "failed"
-"""Folder, in that of the results, for the reasons of what failed."""
+FAILED = "failed"  # folder, in that of the results, for the reasons of what failed
 
 _METRICS = "cbsn"
 _LOG = logging.getLogger(__name__)
-_DEFAULTS = DenoiseOptions()
 
 
 class Work(NamedTuple):
@@ -47,11 +46,8 @@ def run_pipeline(
     """Returns how many were denoised and how many failed; None if the pipeline is not waited for.
 
     For each picture that failed, `failed/failed-*.jsonl` in the folder `output` get a line of JSON:
-    `{"source": …, "reason": …}`.
-
-    Raises:
-        ConfigError: if the runner lacks an option.
-        PipelineError: if the pipeline failed as a whole.
+    `{"source": …, "reason": …}`. Raises ConfigError if the runner lacks an option, PipelineError if
+    the pipeline failed as a whole.
     """
     try:
         pipeline = beam.Pipeline(options=options)
@@ -81,12 +77,11 @@ def run_pipeline(
     if state != PipelineState.DONE:
         raise PipelineError(f"The pipeline ended in the state {state}.")
     counters = result.metrics().query(MetricsFilter().with_namespace(_METRICS))["counters"]
-    counts = dict.fromkeys(("denoised", "failed"), 0)
-    for counter in counters:
-        counts[counter.key.metric.name] += counter.result
-    return counts["denoised"], counts["failed"]
+    counts = {counter.key.metric.name: counter.result for counter in counters}
+    return counts.get("denoised", 0), counts.get("failed", 0)
 
 
+@dataclasses.dataclass(eq=False)
 class DenoisingModelHandler(ModelHandler[Work, PredictionResult, Denoiser]):
     """Reads and denoises pictures with a model that each worker process loads once.
 
@@ -98,7 +93,7 @@ class DenoisingModelHandler(ModelHandler[Work, PredictionResult, Denoiser]):
         model_path: what `Denoiser.load` takes; or the URL of a saved-model folder, or of a run's.
         options: of `Denoiser.load`.
         max_bytes: pictures whose pixels take more bytes are refused before they are decoded.
-        white: float > 0, the value of white in the files, as for `read_picture`. Default None.
+        white: the value of white in the files, as for `read_picture`. Default None.
 
     Example:
         >>> options = DenoiseOptions(tile=512)
@@ -106,19 +101,14 @@ class DenoisingModelHandler(ModelHandler[Work, PredictionResult, Denoiser]):
         >>> results = pipeline | beam.Create([Work(noisy, denoised)]) | RunInference(handler)
     """
 
-    def __init__(
-        self,
-        model_path: str,
-        options: DenoiseOptions = _DEFAULTS,
-        *,
-        max_bytes: int,
-        white: float | None = None,
-    ):
+    model_path: str
+    options: DenoiseOptions
+    _: dataclasses.KW_ONLY
+    max_bytes: int
+    white: float | None = None
+
+    def __post_init__(self) -> None:
         super().__init__()
-        self._model_path = model_path
-        self._options = options
-        self._max_bytes = max_bytes
-        self._white = white
 
     def batch_elements_kwargs(self) -> dict[str, int]:
         """Says how many pictures to give at a time: one, whose tiles are batches by themselves."""
@@ -127,16 +117,13 @@ class DenoisingModelHandler(ModelHandler[Work, PredictionResult, Denoiser]):
     def load_model(self) -> Denoiser:
         """Loads the model, with the errors of `Denoiser.load`."""
         select_gpus(None, most=1)  # one picture at a time
-        with _local_model(self._model_path) as path:
-            denoiser = Denoiser.load(path, self._options)
+        with _local_model(self.model_path) as path:
+            denoiser = Denoiser.load(path, self.options)
         _LOG.info(denoiser.choices)
         return denoiser
 
     def run_inference(
-        self,
-        batch: Sequence[Work],
-        model: Denoiser,
-        inference_args: dict[str, Any] | None = None,
+        self, batch: Sequence[Work], model: Denoiser, inference_args: dict[str, Any] | None = None
     ) -> Iterator[PredictionResult]:
         """Yields for each picture its `Work` with the denoised `Picture`, or the reason, a str."""
         for work in batch:
@@ -149,12 +136,12 @@ class DenoisingModelHandler(ModelHandler[Work, PredictionResult, Denoiser]):
     def _denoise(self, source: str, denoiser: Denoiser) -> Picture:
         with local_copy(source) as path:
             size = read_header(path).pixel_bytes
-            if size > self._max_bytes:
+            if size > self.max_bytes:
                 raise ImageError(
                     f"{path}: its pixels would take {size / 1e6:,.0f} MB, and the limit is "
-                    f"{self._max_bytes / 1e6:,.0f} MB: cut it up, or raise --max_megapixels."
+                    f"{self.max_bytes / 1e6:,.0f} MB: cut it up, or raise --max_megapixels."
                 )
-            picture = read_picture(path, white=self._white)
+            picture = read_picture(path, white=self.white)
         white = value_range(picture.pixels.dtype)
         return picture.with_pixels(denoiser(picture.pixels, in_place=True, white=white))
 

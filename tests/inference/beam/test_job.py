@@ -269,11 +269,12 @@ def test_no_damage_of_a_file_fails_the_pipeline(tiny_model, pictures, tmp_path):
 
 def test_results_are_not_denoised(tiny_model, pictures, tmp_path, capsys):
     (tmp_path / "out").mkdir()
-    shutil.copy(pictures / "rgb.png", tmp_path / "out" / "result.png")
+    out = str(tmp_path / "out")
+    shutil.copy(pictures / "rgb.png", f"{out}/result.png")
     with pytest.raises(DataError, match=r"1 of 1 pictures of --input lie in .*out, where"):
-        denoise_with_beam(str(tiny_model), [f"{tmp_path}/out/*"], str(tmp_path / "out"))
+        denoise_with_beam(str(tiny_model), [f"{out}/*"], out, options=OPTIONS)
     shutil.copy(pictures / "gray.tif", tmp_path)
-    where = [str(tmp_path / "**" / "*.*")], str(tmp_path / "out")
+    where = [str(tmp_path / "**" / "*.*")], out
     assert denoise_with_beam(str(tiny_model), *where, options=OPTIONS) == 0
     assert "1 denoised, 0 were there, 0 failed" in capsys.readouterr().out
 
@@ -283,7 +284,7 @@ def test_nothing_is_begun_with_what_cannot_be(tiny_model, pictures, tmp_path, me
 
     def refuse(error, match, model=tiny_model, input=pictures, output=output, **options):
         with pytest.raises(error, match=match):
-            denoise_with_beam(str(model), [str(input)], str(output), **options)
+            denoise_with_beam(str(model), [str(input)], str(output), options=OPTIONS, **options)
 
     refuse(DataError, "no file matches", input=pictures / "*.gif")
     refuse(DataError, "no picture at memory://in", input="memory://in")

@@ -32,7 +32,7 @@ def test_what_fails_does_not_stop_the_others(works, error, reason, caplog):
             raise error
         return 255 - image
 
-    handler = DenoisingModelHandler("", max_bytes=100)
+    handler = DenoisingModelHandler("", DenoiseOptions(), max_bytes=100)
     first, second = handler.run_inference(works, denoise)
     assert (first.example, first.inference) == (works[0], reason)
     assert second.example == works[1]
@@ -43,13 +43,13 @@ def test_what_fails_does_not_stop_the_others(works, error, reason, caplog):
 
 def test_the_limit_is_the_pixels_memory(works):
     for limit, fits in ((30, True), (29, False)):
-        handler = DenoisingModelHandler("", max_bytes=limit)
+        handler = DenoisingModelHandler("", DenoiseOptions(), max_bytes=limit)
         [result] = handler.run_inference(works[1:], lambda image, **options: image)
         assert isinstance(result.inference, Picture) == fits
 
 
 def test_one_model_in_each_process_and_one_picture_at_a_time():
-    handler = DenoisingModelHandler("", max_bytes=100)
+    handler = DenoisingModelHandler("", DenoiseOptions(), max_bytes=100)
     assert not handler.share_model_across_processes()
     assert handler.batch_elements_kwargs() == {"max_batch_size": 1}
 
