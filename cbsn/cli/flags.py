@@ -244,7 +244,7 @@ def run(
 
     _make_output_encodable()
     # TensorFlow logs every checkpoint at the default level; --verbosity brings it back.
-    flags.FLAGS["verbosity"].value = logging.WARNING
+    flags.FLAGS.verbosity = logging.WARNING  # type: ignore[assignment]
     app.run(guarded, flags_parser=lambda argv: parser.parse_args(argv[1:]))
 
 
