@@ -1,6 +1,7 @@
 """Pixels in a graph: statistics, cutting and putting together, R3, orientations, transparency."""
 
 from collections.abc import Callable
+from typing import TypeAlias
 
 import tensorflow as tf
 
@@ -11,7 +12,7 @@ from cbsn.inference.tiling import Span, Spans
 from cbsn.orientations import orientation_steps
 from cbsn.value_range import value_range
 
-Orientation = int | tf.Tensor
+Orientation: TypeAlias = int | tf.Tensor
 """In [0, 8), as `cbsn.orientations.orient` takes it; a tensor inside a loop."""
 
 _BLOCK_VALUES = 2**22

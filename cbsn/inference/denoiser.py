@@ -133,13 +133,11 @@ class Denoiser:
         """
         image = np.asarray(image)
         _check(image, "A picture", (2, 3))
-        if not image.dtype.isnative:
-            output = image if in_place else np.empty_like(image)
-            native = image.astype(image.dtype.newbyteorder("="))
-            output[...] = self(native, on_tile, in_place=True, white=white)
-            return output
         output = image if in_place else image.copy()
-        self._denoise(output[None] if output.ndim == 3 else output[None, ..., None], white, on_tile)
+        native = output.astype(output.dtype.newbyteorder("="), copy=False)
+        self._denoise(native[None] if native.ndim == 3 else native[None, ..., None], white, on_tile)
+        if native is not output:
+            output[...] = native
         return output
 
     def batch(self, images: np.ndarray, *, white: float | None = None) -> np.ndarray:

@@ -55,6 +55,7 @@ class Strength:
 
     def blend(self, noisy: np.ndarray, denoised: np.ndarray) -> np.ndarray:
         """Returns noisy values, float [..., 1 or 3], less the shares of what denoising removes."""
+        assert self.color is not None  # since __post_init__
         removed = noisy - denoised
         if removed.shape[-1] == 1 or self.luma == self.color:
             return noisy - self.luma * removed

@@ -3,7 +3,7 @@
 import numpy as np
 
 from cbsn.inference.pixels import Frame
-from cbsn.inference.tiling import Tile
+from cbsn.inference.tiling import Tile, as_index, take
 
 
 class RandomReplacement:
@@ -57,5 +57,5 @@ class Copies:
         noisy = np.empty((1, *out.shape[1:]), np.float32)
         self._frame.read(tile, noisy)
         rows, columns = tile.rows.reads, tile.columns.reads
-        out[...] = self._denoised[np.ix_(rows, columns)]
+        out[...] = take(self._denoised, as_index(rows), as_index(columns))
         np.copyto(out, noisy, where=self._replacement.masks(rows, columns, self.channels))

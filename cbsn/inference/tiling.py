@@ -216,12 +216,14 @@ class Tile:
     @property
     def where(self) -> tuple[Index, ...]:
         """Index of the pixels that the tile fills."""
-        where = self.rows.filled, self.columns.filled
-        return where if any(isinstance(each, slice) for each in where) else np.ix_(*where)
+        rows, columns = self.rows.filled, self.columns.filled
+        if isinstance(rows, slice) or isinstance(columns, slice):
+            return rows, columns
+        return np.ix_(rows, columns)
 
     def take(self, image: np.ndarray) -> np.ndarray:
         """The tile's source of an image [H, W, C], a view where it can be one, before `clear`."""
-        return _take(image, self.rows.taken, self.columns.taken)
+        return take(image, self.rows.taken, self.columns.taken)
 
     def clear(self, source: np.ndarray) -> None:
         """Zeroes the rows and columns of [h, w, C] that the picture does not have."""
@@ -230,7 +232,7 @@ class Tile:
 
     def crop(self, result: np.ndarray) -> np.ndarray:
         """The part of the network's result [h, w, C] that fills the pixels."""
-        return _take(result, self.rows.kept, self.columns.kept)
+        return take(result, self.rows.kept, self.columns.kept)
 
 
 def make_tiles(
@@ -253,10 +255,11 @@ def make_tiles(
     down, across = (Spans(axis, tiling) for axis in axes)
     rows, columns = map(_lines, (down, across), size, filled or size)
     # The first place whose row is still to be read, by each row of tiles or a later one.
-    first_places = (axes[0].places(each.reads[each.reads >= 0]) for each in rows)
-    firsts = [places.min(initial=axes[0].length) for places in first_places]
-    firsts = np.minimum.accumulate(firsts[::-1])[::-1]
-    needed = np.searchsorted(firsts, [down.span(i).end for i in range(down.count)]) * len(columns)
+    read = [axes[0].places(each.reads[each.reads >= 0]) for each in rows]
+    firsts = [places.min(initial=axes[0].length) for places in reversed(read)]
+    firsts_to_come = np.minimum.accumulate(firsts)[::-1]
+    ends = [down.span(index).end for index in range(down.count)]
+    needed = np.searchsorted(firsts_to_come, ends) * len(columns)
     return [
         Tile(row, column, int(count))
         for row, count in zip(rows, needed, strict=True)
@@ -277,17 +280,17 @@ def _lines(spans: Spans, size: int, filled: int) -> list[Lines]:
         lines.append(
             Lines(
                 reads=reads,
-                taken=_index(taken),
+                taken=as_index(taken),
                 zeros=zeros,
-                kept=_index(span.margin + pieces),
-                filled=_index(rows[pieces]),
+                kept=as_index(span.margin + pieces),
+                filled=as_index(rows[pieces]),
                 share=pieces.size / filled,
             )
         )
     return lines
 
 
-def _index(places: np.ndarray) -> Index:
+def as_index(places: np.ndarray) -> Index:
     """A slice of the same places, if they are evenly spaced, else the places themselves."""
     if not places.size or places.min() < 0:
         return places
@@ -298,7 +301,7 @@ def _index(places: np.ndarray) -> Index:
     return slice(int(places[0]), None if stop < 0 else int(stop), int(step))
 
 
-def _take(image: np.ndarray, rows: Index, columns: Index) -> np.ndarray:
+def take(image: np.ndarray, rows: Index, columns: Index) -> np.ndarray:
     """`image[np.ix_(rows, columns)]`, as a view where these are slices."""
     image = image[
         tuple(each if isinstance(each, slice) else slice(None) for each in (rows, columns))
