@@ -88,9 +88,8 @@ def export(
     try:
         out.mkdir(parents=True, exist_ok=True)
         if "saved_model" in names:
-            [folder] = paths["saved_model"]
-            max_pixels = int(max_megapixels * 1e6)
-            write_saved_model(folder, denoiser, warmup=warmup, max_pixels=max_pixels)
+            folder, most = paths["saved_model"][0], int(max_megapixels * 1e6)
+            write_saved_model(folder, denoiser, warmup=warmup, max_pixels=most)
         if options.precision != "float32" and names != ["saved_model"]:
             denoiser = Denoiser.load(model_path, dataclasses.replace(options, precision="float32"))
         if "litert" in names:
@@ -98,7 +97,7 @@ def export(
             write_litert(whole, denoiser, float16=False)
             write_litert(half, denoiser, float16=True)
         if "onnx" in names:
-            write_onnx(*paths["onnx"], denoiser)
+            write_onnx(paths["onnx"][0], denoiser)
     except (OSError, tf.errors.OpError) as error:
         raise ModelError(f"{out}: the model cannot be written ({plain_reason(error)}).") from error
     print(*written, sep="\n")

@@ -136,9 +136,8 @@ def write_litert(path: Path, denoiser: Denoiser, *, float16: bool) -> None:
         # not found by themselves.
         module = tf.Module()
         module.weights = [variable.value for variable in denoiser.network.variables]
-        converter = tf.lite.TFLiteConverter.from_concrete_functions(
-            [function.get_concrete_function()], module
-        )
+        functions = [function.get_concrete_function()]
+        converter = tf.lite.TFLiteConverter.from_concrete_functions(functions, module)
         if float16:
             converter.optimizations = [tf.lite.Optimize.DEFAULT]
             converter.target_spec.supported_types = [tf.float16]
@@ -193,9 +192,8 @@ def write_onnx(path: Path, denoiser: Denoiser) -> None:
         color = -1.0 if share.color == share.luma else share.color
         for name, value in ((STRENGTH, share.luma), (COLOR_STRENGTH, color)):
             # In ONNX, an input that is an initializer as well may be omitted.
-            model.graph.initializer.append(
-                onnx.numpy_helper.from_array(np.array(value, np.float32), name)
-            )
+            default = onnx.numpy_helper.from_array(np.array(value, np.float32), name)
+            model.graph.initializer.append(default)
         # Of a node that it cannot convert, tf2onnx says so and goes on.
         onnx.checker.check_model(model)
         for tensor in (*model.graph.input, *model.graph.output):

@@ -341,8 +341,8 @@ def say_duration(
 def _seconds_per_pixel(denoiser: "Denoiser") -> float:
     """Measures it here, without the rims of tiles and in one orientation."""
     # On a GPU a call of the size that is needed anyway; not pictures of sizes that nobody needs.
-    if seconds := denoiser.seconds_per_pixel():
-        return seconds
+    if measured := denoiser.seconds_per_pixel():
+        return measured
     once = copy.copy(denoiser)
     once.options = dataclasses.replace(denoiser.options, self_ensemble=False)
     for side in (256, 512, 1024):
