@@ -17,8 +17,7 @@ from cbsn.cli.flags import new_parser, run
 from cbsn.evaluation.conventions import psnr
 from cbsn.images.finding import find_images
 from cbsn.images.image_files import read_picture
-from cbsn.noise.camera import simulate_camera
-from cbsn.noise.synthetic import neighbour_correlation
+from cbsn.noise.synthetic import neighbour_correlation, simulate_camera
 
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")
 CROP = 160

@@ -21,8 +21,7 @@ from cbsn.export.graph_pixels import (
 )
 from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.engines import make_graph, network_pass
-from cbsn.inference.passes import AUTO_TILE
-from cbsn.inference.refinement import RandomReplacement
+from cbsn.inference.passes import AUTO_TILE, RandomReplacement
 from cbsn.inference.tiling import Axis, Spans, Tiling, pass_axes
 from cbsn.orientations import NUM_ORIENTATIONS
 from cbsn.value_range import value_range

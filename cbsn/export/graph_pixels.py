@@ -6,8 +6,8 @@ from typing import TypeAlias
 import tensorflow as tf
 
 from cbsn.colors import LUMA
+from cbsn.inference.passes import RandomReplacement
 from cbsn.inference.pixels import nearest_visible
-from cbsn.inference.refinement import RandomReplacement
 from cbsn.inference.tiling import Span, Spans
 from cbsn.orientations import orientation_steps
 from cbsn.value_range import value_range

@@ -14,7 +14,7 @@ from cbsn.inference import passes
 from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.options import DenoiseOptions, Strength
 from cbsn.models.loading import load_model
-from cbsn.noise.camera import simulate_camera
+from cbsn.noise.synthetic import simulate_camera
 from cbsn.recipes import RECIPES, customised
 
 

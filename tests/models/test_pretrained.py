@@ -8,7 +8,7 @@ from cbsn.evaluation.conventions import psnr
 from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.options import DenoiseOptions
 from cbsn.models.loading import SHIPPED, load_model
-from cbsn.noise.camera import simulate_camera
+from cbsn.noise.synthetic import simulate_camera
 
 PHOTO, LARGE = SHIPPED / "photo", SHIPPED / "photo_large"
 

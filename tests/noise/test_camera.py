@@ -3,8 +3,7 @@ import pytest
 import skimage.data
 
 from cbsn.colors import to_linear
-from cbsn.noise.camera import expose, simulate_camera
-from cbsn.noise.synthetic import neighbour_correlation
+from cbsn.noise.synthetic import expose, neighbour_correlation, simulate_camera
 
 
 @pytest.fixture(scope="module")

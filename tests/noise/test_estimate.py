@@ -10,10 +10,9 @@ from cbsn.images.finding import find_images
 from cbsn.images.image_files import read_picture
 from cbsn.noise import advise, estimate_noise, estimate_noise_of_residuals
 from cbsn.noise.autocovariance import REACH, autocovariance, split
-from cbsn.noise.camera import simulate_camera
 from cbsn.noise.estimate import groups, noise_levels, sample_size, typical_correlation
 from cbsn.noise.survey import Blocks
-from cbsn.noise.synthetic import Noise, neighbour_correlation
+from cbsn.noise.synthetic import Noise, neighbour_correlation, simulate_camera
 
 FOUR_ERRORS = 4
 

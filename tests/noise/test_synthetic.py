@@ -7,8 +7,7 @@ import skimage.data
 
 from cbsn.errors import ConfigError
 from cbsn.noise import synthetic as module
-from cbsn.noise.camera import simulate_camera
-from cbsn.noise.synthetic import NOISES, Noise, neighbour_correlation, retake
+from cbsn.noise.synthetic import NOISES, Noise, neighbour_correlation, retake, simulate_camera
 
 GRAY = 0.4
 
