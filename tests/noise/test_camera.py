@@ -7,17 +7,17 @@ from cbsn.noise.synthetic import expose, neighbour_correlation, simulate_camera
 
 
 @pytest.fixture(scope="module")
-def photograph():
+def chelsea():
     return skimage.data.chelsea()
 
 
 @pytest.fixture(scope="module")
-def clean(photograph):
-    return simulate_camera(photograph, shot=0, read=0)
+def clean(chelsea):
+    return simulate_camera(chelsea, shot=0, read=0)
 
 
-def test_without_noise_the_picture_is_nearly_kept(photograph, clean):
-    difference = clean.astype(float) - photograph
+def test_without_noise_the_picture_is_nearly_kept(chelsea, clean):
+    difference = clean.astype(float) - chelsea
     assert np.abs(difference.mean()) < 0.5
     assert difference.std() < 8
 
@@ -28,8 +28,8 @@ def test_flat_pictures_come_through_exactly():
         np.testing.assert_array_equal(simulate_camera(flat, shot=0, read=0), flat)
 
 
-def test_noise_is_correlated_like_a_photographs(photograph, clean):
-    noise = simulate_camera(photograph).astype(float) - clean
+def test_noise_is_correlated_like_a_photographs(chelsea, clean):
+    noise = simulate_camera(chelsea).astype(float) - clean
     correlation = neighbour_correlation(noise)
     assert 0.3 < correlation[0] < 0.7
     assert np.all(np.abs(correlation[2:]) < 0.1)
@@ -47,17 +47,17 @@ def test_noise_has_the_variance_asked_for():
     assert measured.mean() == pytest.approx(x, rel=0.01)
 
 
-def test_seeded(photograph):
-    a, b, c = (simulate_camera(photograph[:40, :40], seed=s) for s in (1, 1, 2))
+def test_seeded(chelsea):
+    a, b, c = (simulate_camera(chelsea[:40, :40], seed=s) for s in (1, 1, 2))
     np.testing.assert_array_equal(a, b)
     assert (a != c).mean() > 0.5
 
 
-def test_simulate_camera_is_expose_rounded(photograph, random):
-    exposed = expose(photograph[:40, :40] / 255, shot=0.01, read=0.02, random=random)
+def test_simulate_camera_is_expose_rounded(chelsea, random):
+    exposed = expose(chelsea[:40, :40] / 255, shot=0.01, read=0.02, random=random)
     assert exposed.min() >= 0
     assert exposed.max() <= 1
-    np.testing.assert_array_equal(np.rint(exposed * 255), simulate_camera(photograph[:40, :40]))
+    np.testing.assert_array_equal(np.rint(exposed * 255), simulate_camera(chelsea[:40, :40]))
 
 
 @pytest.mark.parametrize(
@@ -75,6 +75,6 @@ def test_what_no_camera_takes_is_refused(image, options):
         simulate_camera(image, **options)
 
 
-def test_expose_takes_float_pictures_alone(photograph):
+def test_expose_takes_float_pictures_alone(chelsea):
     with pytest.raises(ValueError, match="Received: uint8"):
-        expose(photograph, shot=0, read=0, random=None)
+        expose(chelsea, shot=0, read=0, random=None)
