@@ -96,12 +96,8 @@ def make_parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add_gpu(parser)
-    add(
-        "--modelpath",
-        dest="model_path",
-        metavar="MODEL",
-        help=f"{MODEL}; or a *.weights.h5 file; without the flag one that ships, by --quality",
-    )
+    text = f"{MODEL}; or a *.weights.h5 file; without the flag one that ships, by --quality"
+    add("--modelpath", dest="model_path", metavar="MODEL", help=text)
     add(
         "--quality",
         choices=[*_QUALITIES],
@@ -116,11 +112,8 @@ def make_parser() -> argparse.ArgumentParser:
         help="train the model on these very pictures first, for that many minutes; its weights "
         "stay where that makes it no better by its own loss, or where no noise is seen",
     )
-    add(
-        "--adapt_save",
-        metavar="DIR",
-        help="folder to keep the adapted model in, for --modelpath",
-    )
+    text = "folder to keep the adapted model in, for --modelpath"
+    add("--adapt_save", metavar="DIR", help=text)
     add(
         "--imagepath",
         dest="image_paths",

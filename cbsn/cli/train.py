@@ -34,16 +34,11 @@ def make_parser() -> argparse.ArgumentParser:
     what = flags.add_argument_group("what")
     add = what.add_argument
     add("--name", default="temp", help="name of the run, and of its folder")
-    add(
-        "--dataset",
-        default="SIDD",
-        help="SIDD, DND, a folder that prepare_dataset.py wrote, or pictures: a folder or a glob",
-    )
+    text = "SIDD, DND, a folder that prepare_dataset.py wrote, or pictures: a folder or a glob"
+    add("--dataset", default="SIDD", help=text)
     add("--source", default="dataset", type=Path, help="folder of SIDD and DND")
-    add(
-        "--second_shots",
-        help="another noisy shot of each picture of --dataset, by equal names (n2n-resunet)",
-    )
+    text = "another noisy shot of each picture of --dataset, by equal names (n2n-resunet)"
+    add("--second_shots", help=text)
     add(
         "--teacher",
         metavar="MODEL",
@@ -89,12 +84,8 @@ def make_parser() -> argparse.ArgumentParser:
 
     how = flags.add_argument_group("how")
     add = how.add_argument
-    add(
-        "--patchsize",
-        "--patch_size",
-        type=int,
-        help="side of the training patches (C-BSN and its like: 120, U-Nets: 64, photo: 128)",
-    )
+    text = "side of the training patches (C-BSN and its like: 120, U-Nets: 64, photo: 128)"
+    add("--patchsize", "--patch_size", type=int, help=text)
     add(
         "--batchsize",
         "--batch_size",
@@ -108,18 +99,10 @@ def make_parser() -> argparse.ArgumentParser:
         help="training steps (cbsn: 500000, U-Nets: 100000); with fewer, the ramp and the steps of "
         "the learning rate shrink in proportion",
     )
-    add(
-        "--epochs",
-        type=int,
-        default=0,
-        help="passes over the patches, instead; 0: as the recipe has it (apbsn, ssbsn: 20)",
-    )
-    add(
-        "--lr",
-        "--learning_rate",
-        type=float,
-        help="learning rate at the start (C-BSN and its like: 1e-4, U-Nets: 1e-3)",
-    )
+    text = "passes over the patches, instead; 0: as the recipe has it (apbsn, ssbsn: 20)"
+    add("--epochs", type=int, default=0, help=text)
+    text = "learning rate at the start (C-BSN and its like: 1e-4, U-Nets: 1e-3)"
+    add("--lr", "--learning_rate", type=float, help=text)
     add(
         "--lr_steps",
         type=int,
@@ -132,21 +115,12 @@ def make_parser() -> argparse.ArgumentParser:
         help="weight of the invariance term (cbsn, dil-unet: 2), or of the perceptual term "
         "(n2n-resunet: 0)",
     )
-    add(
-        "--ramp_steps",
-        type=int,
-        help="steps to the full weight of the invariance term (cbsn: 200000, dil-unet: 20000)",
-    )
-    add(
-        "--perceptual_weights",
-        type=Path,
-        help="file of VGG-16's weights for the perceptual term; without it Keras fetches them",
-    )
-    add(
-        "--mask_cell",
-        type=int,
-        help="one pixel of each cell of so many is masked, squared (n2v-unet, dil-unet: 4)",
-    )
+    text = "steps to the full weight of the invariance term (cbsn: 200000, dil-unet: 20000)"
+    add("--ramp_steps", type=int, help=text)
+    text = "file of VGG-16's weights for the perceptual term; without it Keras fetches them"
+    add("--perceptual_weights", type=Path, help=text)
+    text = "one pixel of each cell of so many is masked, squared (n2v-unet, dil-unet: 4)"
+    add("--mask_cell", type=int, help=text)
     add(
         "--stride_b",
         type=_stride,
@@ -155,17 +129,11 @@ def make_parser() -> argparse.ArgumentParser:
         "auto: as the patches show it, and --stride_i with it (cbsn, apbsn, ssbsn: 5, dil-unet: 1)",
     )
     add("--stride_i", type=int, help="cells of the random subsampler (cbsn, dil-unet: 2)")
-    add(
-        "--denoise_stride",
-        type=int,
-        help="downsampling to denoise with; kept with the model (apbsn, ssbsn: 2, all others: 1)",
-    )
+    text = "downsampling to denoise with; kept with the model (apbsn, ssbsn: 2, all others: 1)"
+    add("--denoise_stride", type=int, help=text)
     add("--seed", type=int, default=0, help="of everything random")
-    add(
-        "--ema",
-        type=float,
-        help="decay of averaged weights; 0: none (photo, photo-large: 0.999, others: none)",
-    )
+    text = "decay of averaged weights; 0: none (photo, photo-large: 0.999, others: none)"
+    add("--ema", type=float, help=text)
     add(
         "--precision",
         default="auto",
@@ -186,22 +154,12 @@ def make_parser() -> argparse.ArgumentParser:
         "(default: on a GPU)",
     )
     add("--clip_norm", type=float, help="longest gradient of all weights together; 0: any")
-    add(
-        "--deterministic",
-        action="store_true",
-        help="the same bits on every run, also on GPUs, where that is slower",
-    )
-    add(
-        "--max_bad_steps",
-        type=int,
-        default=20,
-        help="stop after this many steps in a row whose loss or gradients are not finite",
-    )
-    add(
-        "--skip_bad_records",
-        action="store_true",
-        help="go on without damaged records, and count them, instead of stopping at the first",
-    )
+    text = "the same bits on every run, also on GPUs, where that is slower"
+    add("--deterministic", action="store_true", help=text)
+    text = "stop after this many steps in a row whose loss or gradients are not finite"
+    add("--max_bad_steps", type=int, default=20, help=text)
+    text = "go on without damaged records, and count them, instead of stopping at the first"
+    add("--skip_bad_records", action="store_true", help=text)
     add("--cpu_devices", type=int, default=1, help="logical devices to split the CPU into")
     add_gpu(how, several=True)
 
@@ -209,12 +167,8 @@ def make_parser() -> argparse.ArgumentParser:
     add = report.add_argument
     add("--checkpoints", default="checkpoints", type=Path, help="folder of runs")
     add("--save_path", type=Path, help="folder of the run, instead of --checkpoints and --name")
-    add(
-        "--resume",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="go on where the run of that name stopped",
-    )
+    text = "go on where the run of that name stopped"
+    add("--resume", action=argparse.BooleanOptionalAction, default=True, help=text)
     add("--val_noisy", help="noisy pictures to validate on: a folder or a glob")
     add(
         "--val_clean",

@@ -271,14 +271,13 @@ def _verdict(tuned: Tuned) -> str:
 
 def _own_pictures(model: Denoiser, patches: PicturePatches, until: float) -> list[np.ndarray]:
     """What a student makes, in float32, of the first patches: one, and those there is time for."""
-    network = model.network
-    precision = network.dtype_policy.name
+    network, precision = model.network, model.network.dtype_policy.name
     engine, _ = choose_engine("auto", precision, network)
     if precision != "float32":
         network = model.recipe.build_network()
         network.set_weights(model.network.get_weights())
     options = DenoiseOptions(engine=engine, self_ensemble=True)
-    teachers = [Denoiser(model.recipe, network, options)]
+    teacher = Denoiser(model.recipe, network, options)
     denoised: list[np.ndarray] = []
     most = patches_at_once(patches.patch_size)
     started = time.monotonic()
@@ -291,6 +290,6 @@ def _own_pictures(model: Denoiser, patches: PicturePatches, until: float) -> lis
             fit = int((until - now) * done / (now - started)) if done else 1
             count = max(1, min(done, most, len(patches) - done, fit))
             some = np.stack([patches[index] for index in range(done, done + count)])
-            denoised.extend(make_targets(some, teachers))
+            denoised.extend(make_targets(some, [teacher]))
             bar.update(count)
     return denoised

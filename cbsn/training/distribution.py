@@ -90,10 +90,9 @@ def make_strategy(cluster: Cluster | None = None, cpu_devices: int = 1) -> tf.di
     if len(gpus) > 1:
         return tf.distribute.MirroredStrategy()
     if cpu_devices > 1:
-        tf.config.set_logical_device_configuration(
-            tf.config.list_physical_devices("CPU")[0],
-            [tf.config.LogicalDeviceConfiguration()] * cpu_devices,
-        )
+        cpu = tf.config.list_physical_devices("CPU")[0]
+        parts = [tf.config.LogicalDeviceConfiguration()] * cpu_devices
+        tf.config.set_logical_device_configuration(cpu, parts)
         return tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(cpu_devices)])
     return tf.distribute.get_strategy()
 

@@ -55,10 +55,8 @@ def train(recipe_name: str, changes: Changes, options: RunOptions) -> Path:
         The run's folder.
 
     Raises:
-        ConfigError: settings do not fit each other, the data, or an earlier run; or another process
-            trains that run.
-        DataError, ImageError: the data set or the validation pictures cannot be used.
-        ModelError: the run has checkpoints, but all are damaged.
+        ConfigError, DataError, ImageError, ModelError: settings, data, models or an earlier run
+            cannot be used, or do not fit each other.
         TrainingError: it cannot go on: too many steps in a row are not finite, a checkpoint cannot
             be written, or another worker is gone. Earlier checkpoints are intact.
         TrainingStopped: SIGINT or SIGTERM asked it to stop; it has saved itself.
@@ -71,9 +69,7 @@ def train(recipe_name: str, changes: Changes, options: RunOptions) -> Path:
     if options.deterministic:
         tf.config.experimental.enable_op_determinism()
     for number, each in enumerate(_rounds(recipe_name, changes, options), 1):
-        settings = resolve(recipe_name, *each, workers)
-        trainer, pipeline = build(settings, workers)
-        stopped = _run(settings, trainer, pipeline, workers)
+        stopped = _run(resolve(recipe_name, *each, workers), workers)
         if stopped and number < options.rounds:
             raise TrainingStopped(
                 f"Stopped as asked to, when round {number} of {options.rounds} was done. The same "
@@ -216,10 +212,8 @@ def resolve(recipe_name: str, changes: Changes, options: RunOptions, workers: Wo
     )
 
 
-def build(settings: Settings, workers: Workers) -> tuple[Trainer, PatchPipeline]:
-    """Builds what trains, and what gives it batches."""
+def _trainer(settings: Settings, workers: Workers) -> Trainer:
     recipe, options = settings.recipe, settings.options
-    pipeline = _pipeline(settings, settings.records, workers)
     gpus = len(tf.config.get_visible_devices("GPU"))
     precision, _ = settings.precision
     facts = [recipe.to_dict(), precision, settings.ema, options.seed]
@@ -241,7 +235,7 @@ def build(settings: Settings, workers: Workers) -> tuple[Trainer, PatchPipeline]
     )
     if settings.initial is not None:
         trainer.initialize(settings.initial)
-    return trainer, pipeline
+    return trainer
 
 
 def _pipeline(
@@ -263,9 +257,11 @@ def _pipeline(
     )
 
 
-def _run(settings: Settings, trainer: Trainer, pipeline: PatchPipeline, workers: Workers) -> bool:
+def _run(settings: Settings, workers: Workers) -> bool:
     """Trains in the run's folder; returns whether it was asked to stop in its last step."""
     options, folder = settings.options, settings.options.folder
+    pipeline = _pipeline(settings, settings.records, workers)
+    trainer = _trainer(settings, workers)
     with contextlib.ExitStack() as lock, workers.watch():
         with workers.chief_first():
             if workers.is_chief:

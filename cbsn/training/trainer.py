@@ -130,9 +130,6 @@ class Trainer:
     def train_step(self, batch: Tensor, stop: Tensor = False) -> dict[str, Tensor]:
         """Takes one step.
 
-        Where memory runs out, the step is taken in at least twice as many parts, and so are those
-        after it: with the same result, but for rounding.
-
         Args:
             batch: uint8, uint16 or float in [0, 1], [N, P, P, SHOTS·C] (with an augmentation what
                 that takes), or what iterating over `distribute` gives.
@@ -140,8 +137,8 @@ class Trainer:
 
         Returns:
             float32 scalars, on the device: the terms of the loss (`total` among them),
-            `learning_rate`, `skipped`, 1 if the step changed nothing, and `stop`, 1 if any process
-            was asked to stop.
+            `learning_rate`, and as 1 or 0 `skipped`, whether the step changed nothing, and `stop`,
+            whether any process was asked to stop.
         """
         while True:
             try:
@@ -149,7 +146,8 @@ class Trainer:
             except (tf.errors.OpError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-                # Nothing has changed: weights do not before all gradients are there.
+                # Nothing has changed: weights do not before all gradients are there. In smaller
+                # parts, as from now on, the result is the same but for rounding.
                 self._split_further(error)
 
     def concrete_step(self, batch: Tensor) -> Any:
@@ -211,8 +209,7 @@ class Trainer:
             with tf.device(devices[replica % len(devices)]):
                 return tf.identity(batch[first : first + self._rows])
 
-        # Not one of the strategy's own datasets, as they tune their buffers: to end one may take
-        # 10 s, while the thread that does so sleeps.
+        # Not one of the strategy's own datasets, which tune buffers: to end one may take 10 s.
         return self.strategy.experimental_distribute_values_from_function(part)
 
     def _train_step(self, batch: Tensor, stop: Tensor = False) -> dict[str, Tensor]:

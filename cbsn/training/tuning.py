@@ -202,10 +202,9 @@ def tune(
     the same crops with the same random numbers; its time counts.
 
     With an augmentation, which makes what is learned out of the second picture of each pair, the
-    learning rate falls to 0 along a cosine, over `max_steps` or the time. And pictures without
-    noise must not fare worse: if their mean squared error, in units of [0, 1], grows by more than
-    0.05 dB and more than `harm`, only a part of the change of the weights is taken, down to an
-    eighth.
+    learning rate falls to 0 along a cosine, over `max_steps` or the time. And if the mean squared
+    error of pictures without noise, in units of [0, 1], grows by more than 0.05 dB and more than
+    `harm`, only a part of the change of the weights is taken, down to an eighth.
     """
     weights = network.get_weights()
     precision = network.dtype_policy.name
@@ -243,8 +242,7 @@ def _measure(
     augmentation: PhotoAugmentation | None,
 ) -> Callable[[], tuple[float, float]]:
     """Returns what measures the network as it is then: the loss, and the error without noise."""
-    objective = recipe.build_objective()
-    normalization = recipe.build_normalization()
+    objective, normalization = recipe.build_objective(), recipe.build_normalization()
 
     @tf.function
     def of_batch(batch: tf.Tensor, number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -270,11 +268,7 @@ def _measure(
 
 
 def _train(
-    trainer: Trainer,
-    pipeline: PatchPipeline,
-    deadline: float,
-    max_steps: int | None,
-    falls: bool,
+    trainer: Trainer, pipeline: PatchPipeline, deadline: float, max_steps: int | None, falls: bool
 ) -> int:
     """Takes steps, with a learning rate that falls or not; returns how many."""
     started = time.monotonic()
