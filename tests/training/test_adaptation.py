@@ -11,8 +11,8 @@ from cbsn.images.image_files import Picture, write_picture
 from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.options import DenoiseOptions
 from cbsn.models.loading import load_model
-from cbsn.noise.camera import simulate_camera
 from cbsn.noise.measured_noise import CorrelatedNoise
+from cbsn.noise.synthetic import simulate_camera
 from cbsn.recipes import customised
 from cbsn.training import adaptation as module
 from cbsn.training.adaptation import Adapted, adapt, check_adaptation, save_adapted

@@ -177,11 +177,11 @@ def test_shots_must_be_as_many_as_the_recipe_takes(options, recipe, change, mess
 @pytest.mark.slow
 def test_a_student_learns_what_its_teacher_does(options, tmp_path, model, capsys):
     teacher = tmp_path / model
-    changes = {"filters": 8, "depth": 1, "patch_size": 32, "batch_size": 4, "learning_rate": 1e-2}
+    changes = {"filters": 8, "depth": 1, "patch_size": 32, "batch_size": 4, "learning_rate": 3e-3}
     options = {**options, "precision": "float32", "teacher": [str(teacher)]}
     folders = [
         train("distill", {**changes, "max_steps": steps}, RunOptions(name=f"s{steps}", **options))
-        for steps in (1, 60)
+        for steps in (1, 150)
     ]
     # The second run's teacher had nothing to do with the first's.
     assert (folders[1] / "targets" / "00000.tfrecords").is_file()
@@ -192,6 +192,7 @@ def test_a_student_learns_what_its_teacher_does(options, tmp_path, model, capsys
         np.abs(Denoiser.load(folder, DenoiseOptions(precision="float32"))(noisy) - taught).mean()
         for folder in folders
     ]
+    # With other seeds, which change more than any rounding, it is 0.27 to 0.55 times the first.
     assert errors[1] < 0.7 * errors[0]
     capsys.readouterr()
     # Which goes on from there on other terms, and does not forget what it knows.
