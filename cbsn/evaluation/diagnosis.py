@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -132,11 +132,13 @@ class Diagnosis:
 
     def lines(self) -> list[str]:
         """Returns each figure in plain words, with a verdict."""
-        return [words for _, words in self._findings()]
-
-    def warnings(self) -> list[str]:
-        """Returns those of the lines that say what is wrong: none for an ideal denoiser."""
-        return [words for degree, words in self._findings() if degree]
+        return [
+            self._of_removed(),
+            self._of_structure(),
+            self._of_noise(),
+            self._of_shift(),
+            self._of_checkerboard(),
+        ]
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the figures as plain values, fit for JSON, rounded."""
@@ -155,54 +157,46 @@ class Diagnosis:
             "checkerboard": {str(k): rounded(each, 2) for k, each in self.checkerboard.items()},
         }
 
-    def _findings(self) -> Iterator[tuple[int, str]]:
-        """Of each figure: 0 for fine, 1 for a little, 2 for clearly wrong; and the words."""
-        yield self._of_removed()
-        yield self._of_structure()
-        yield self._of_noise()
-        yield self._of_shift()
-        yield self._of_checkerboard()
-
-    def _of_removed(self) -> tuple[int, str]:
+    def _of_removed(self) -> str:
         if self.removed < _NOTHING:
-            return 2, "Removed: nothing; the denoised picture is the noisy one."
+            return "Removed: nothing; the denoised picture is the noisy one."
         figure = f"Removed: {self.removed:.1f} levels of 255 (standard deviation of the residual)"
         if not self.removal.told:
-            return 0, f"{figure}; there are too few places that are not clipped to see the noise."
-        degree = self.removal.degree
+            return f"{figure}; there are too few places that are not clipped to see the noise."
         words = (
             " (nothing to speak of beyond the noise)",
             ": much more than the noise, so fine texture was lost",
             ": far more than the noise, so texture was lost. Take another model, or less of what "
             "it removes (infer.py --strength 0.5)",
-        )[degree]
-        return degree, (
+        )[self.removal.degree]
+        return (
             f"{figure}; within {CELL} × {CELL} px {self.removal.removed:.1f}, of noise there are "
             f"about {self.removal.noise:.1f}{words}."
         )
 
-    def _of_structure(self) -> tuple[int, str]:
+    def _of_structure(self) -> str:
         if self.structure is None or self.structure_error is None:
-            return 0, "Structure in what was removed: there are too few edges to tell."
-        degree, words = _verdict(
+            return "Structure in what was removed: there are too few edges to tell."
+        fine = f" (none to speak of: not certain to be above {_STRUCTURE[0]})"
+        if self.removal.degree:
+            fine = ". This is about the edges that are left, not about the texture that was lost"
+        words = _verdict(
             self.structure - 2 * self.structure_error,
             _STRUCTURE,
-            f" (none to speak of: not certain to be above {_STRUCTURE[0]})",
+            fine,
             ": the picture was smoothed a little",
             ": the picture was smoothed; edges can be seen in the residual. Train longer, or a "
             "larger network",
         )
-        if not degree and self.removal.degree:
-            words = ". This is about the edges that are left, not about the texture that was lost"
-        return degree, (
+        return (
             f"Structure in what was removed: {self.structure:.2f} ± {self.structure_error:.2f} of "
             f"the contrast of the edges left{words}."
         )
 
-    def _of_noise(self) -> tuple[int, str]:
+    def _of_noise(self) -> str:
         if self.noise_left is None:
-            return 0, "Noise left: the picture is too small, or has no noise, to tell."
-        degree, words = _verdict(
+            return "Noise left: the picture is too small, or has no noise, to tell."
+        words = _verdict(
             self.noise_left,
             _NOISE_LEFT,
             f" (none to speak of: below {_NOISE_LEFT[0]})",
@@ -210,16 +204,16 @@ class Diagnosis:
             ": noise was left, unless the picture is fine texture all over. Blind spots see "
             "through noise that is correlated: train by train.py with a larger --stride_b",
         )
-        return degree, f"Noise left: {self.noise_left:.2f} of it, in the smoothest places{words}."
+        return f"Noise left: {self.noise_left:.2f} of it, in the smoothest places{words}."
 
-    def _of_shift(self) -> tuple[int, str]:
+    def _of_shift(self) -> str:
         if self.shift is None or self.shift_error is None:
-            return 0, "Brightness and colour: too few flat places that are not clipped to tell."
+            return "Brightness and colour: too few flat places that are not clipped to tell."
         figure = f"{abs(self.shift):.1f} ± {self.shift_error:.1f} levels of 255"
         what = "it" if self.shift_channel == "gray" else self.shift_channel
         side = "bright" if self.shift > 0 else "dark"
         place = f"where {what} is around {self.shift_tone:.0f}, {figure} too {side}"
-        degree, words = _verdict(
+        words = _verdict(
             abs(self.shift) - 3 * self.shift_error,
             _SHIFT,
             f"fine; the largest shift that was measured, {figure}, is not certain to be above "
@@ -227,15 +221,15 @@ class Diagnosis:
             f"{place}: slightly shifted",
             f"{place}: shifted",
         )
-        return degree, f"Brightness and colour: {words}."
+        return f"Brightness and colour: {words}."
 
-    def _of_checkerboard(self) -> tuple[int, str]:
+    def _of_checkerboard(self) -> str:
         told = {stride: each for stride, each in self.checkerboard.items() if each is not None}
         if not told:
-            return 0, "Checkerboard: the picture is too small to tell."
+            return "Checkerboard: the picture is too small to tell."
         # Only the strongest: what is by chance stays far below the limits at each of the periods.
         stride = max(told, key=lambda each: told[each])
-        degree, words = _verdict(
+        words = _verdict(
             told[stride],
             _CHECKERBOARD,
             f" (none to speak of: below {_CHECKERBOARD[0]})",
@@ -244,13 +238,12 @@ class Diagnosis:
             "longer",
         )
         figure = f"{told[stride]:.1f} levels of 255, at a period of {stride} px"
-        return degree, f"Checkerboard: at most {figure}{words}."
+        return f"Checkerboard: at most {figure}{words}."
 
 
-def _verdict(value: float, limits: tuple[float, float], *words: str) -> tuple[int, str]:
-    """How many of the limits are reached, and the words for that."""
-    degree = sum(value >= limit for limit in limits)
-    return degree, words[degree]
+def _verdict(value: float, limits: tuple[float, float], *words: str) -> str:
+    """The words for how many of the limits are reached."""
+    return words[sum(value >= limit for limit in limits)]
 
 
 def diagnose(

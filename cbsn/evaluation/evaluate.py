@@ -54,7 +54,8 @@ def evaluate(
         denoised: folders of pictures denoised before, with the same names. They need no noisy ones.
         baselines: of `cbsn.evaluation.methods.BASELINES`, with commas between them. Default
             `"noisy"`, where there are noisy and clean ones.
-        baseline_sigma: σ in 8-bit levels that they are told, or `"best"`; see `Baseline`.
+        baseline_sigma: σ in 8-bit levels that they are told, or `"best"`; see
+            `make_baselines`.
         images: int ≥ 0, take that many pairs, spread evenly over the list; 0 for all.
         conventions: how they are compared. Default as `Conventions.choose` has it.
         lpips: whether to take LPIPS, of gray pictures too, and to fetch its weights if need be.
@@ -98,9 +99,17 @@ def evaluate(
         pairs.check()  # an unfit one is to be known before the others have taken their time
     methods = [find_denoised(folder, pairs, white) for folder in folders]
     if out is not None:
-        out = _make_folder(out)
+        out = expanded(out)
+        try:
+            out.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ConfigError(f"No folder can be made at {out}: {error.strerror}.") from error
     methods += [load_model_method(path, options or DenoiseOptions()) for path in models]
-    metric = None if clean is None else _load_lpips(lpips, lpips_weights)
+    metric = None
+    if clean is not None:
+        weights = lpips_weights and expanded(lpips_weights)
+        if lpips or (lpips is None and (weights or cached_weights().exists())):
+            metric = LPIPS(weights)
 
     # Score.
     made = f"{noise}, seed {seed}" if noise else noisy or "none"
@@ -183,22 +192,6 @@ def _resolve_baselines(
     if sigma == BEST and clean is None:
         raise ConfigError("--baseline_sigma best needs the clean pictures: give --clean.")
     return make_baselines(baselines, noise, sigma)
-
-
-def _load_lpips(wanted: bool | None, weights: Path | None) -> LPIPS | None:
-    if wanted is None:
-        wanted = weights is not None or cached_weights().exists()
-    return LPIPS(weights and expanded(weights)) if wanted else None
-
-
-def _make_folder(path: Path) -> Path:
-    """Before the work, rather than failing after it."""
-    path = expanded(path)
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"No folder can be made at {path}: {error.strerror}.") from error
-    return path
 
 
 def _noise_notes(pairs: PicturePairs) -> dict[str, Sequence[str]]:

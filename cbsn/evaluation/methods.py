@@ -90,8 +90,14 @@ _SMALLEST = 9
 
 
 def make_baselines(names: str, noise: Noise | None, sigma: str | None) -> list[Method]:
-    """Makes the classic denoisers, of `BASELINES`, with commas between them."""
-    _parse_sigma(sigma)  # even if no baseline is told it
+    """Makes the classic denoisers, of `BASELINES`, with commas between them.
+
+    bm3d (Dabov et al. 2007) and nlm (non-local means, Buades et al. 2005) have to be told how
+    strong the noise is. They are told `sigma`, in 8-bit levels; without it the σ of Gaussian
+    `noise`, or else an estimate from each picture. `"best"` is the one of a few multiples of the
+    true σ whose PSNR is best, which only the clean picture tells: what the method could do at most.
+    """
+    told = _parse_sigma(sigma)  # even if no baseline is told it
     methods = []
     for name in dict.fromkeys(name.strip() for name in names.split(",") if name.strip()):
         if name not in BASELINES:
@@ -102,55 +108,41 @@ def make_baselines(names: str, noise: Noise | None, sigma: str | None) -> list[M
         if name == "noisy":
             methods.append(Method(name, lambda _, noisy, clean: noisy, computes=False))
         else:
-            told = f" (sigma {sigma})" if sigma else ""
-            run = Baseline(name, noise, sigma)
-            methods.append(Method(name + told, lambda _, noisy, clean, run=run: run(noisy, clean)))
+            label = f"{name} (sigma {sigma})" if sigma else name
+            methods.append(Method(label, _classic(name, noise, told, sigma == BEST)))
     return methods
 
 
-class Baseline:
-    """A classic denoiser that has to be told how strong the noise is.
+def _classic(
+    name: str, noise: Noise | None, sigma: float | None, best: bool
+) -> Callable[..., np.ndarray]:
+    remove = _load_bm3d() if name == "bm3d" else _non_local_means
+    if sigma is None and not best and noise and noise.kind == "gaussian" and noise.sigma:
+        if noise.sigma[0] != noise.sigma[1]:
+            raise ConfigError(
+                f"--baselines {name} is told the σ of the noise, so it must be the same for all "
+                "pictures: give one --noise_sigma, such as 25, or say --baseline_sigma best. "
+                f"Received: {noise}"
+            )
+        sigma = noise.sigma[0] / 255
 
-    That is bm3d (Dabov et al. 2007) or nlm (non-local means, Buades et al. 2005). It is told
-    `sigma`, in 8-bit levels; without it the σ of Gaussian `noise`, or else an estimate from each
-    picture. `"best"` is the one of a few multiples of the true σ whose PSNR is best, which only the
-    clean picture tells: what the method could do at most.
-    """
-
-    def __init__(self, name: str, noise: Noise | None = None, sigma: str | None = None):
-        self._name = name
-        self._denoise = _load_bm3d() if name == "bm3d" else _non_local_means
-        self._best = sigma == BEST
-        self._sigma = _parse_sigma(sigma)
-        if sigma is None and noise and noise.kind == "gaussian" and noise.sigma:
-            if noise.sigma[0] != noise.sigma[1]:
-                raise ConfigError(
-                    f"--baselines {name} is told the σ of the noise, so it must be the same for "
-                    "all pictures: give one --noise_sigma, such as 25, or say --baseline_sigma "
-                    f"best. Received: {noise}"
-                )
-            self._sigma = noise.sigma[0] / 255
-
-    def __call__(self, noisy: np.ndarray, clean: np.ndarray | None = None) -> np.ndarray:
-        """Denoises a picture [H, W, 1 or 3]; the clean one is needed for the best σ only."""
+    def denoise(_: str, noisy: np.ndarray, clean: np.ndarray) -> np.ndarray:
         if min(noisy.shape[:2]) < _SMALLEST:
             raise ImageError(
-                f"{self._name} needs pictures of at least {_SMALLEST} px a side. "
-                f"Received: {noisy.shape}"
+                f"{name} needs pictures of at least {_SMALLEST} px a side. Received: {noisy.shape}"
             )
-        unit = to_unit(noisy, np.float64)
-        if self._best and clean is not None:
+        unit, told = to_unit(noisy, np.float64), sigma
+        if best:
             reference = to_unit(clean, np.float64)
             true = float(np.std(unit - reference))
-            results = [np.clip(self._denoise(unit, true * m), 0, 1) for m in _MULTIPLES]
-            denoised = max(results, key=lambda result: psnr(reference, result))
-        else:
-            sigma = self._sigma
-            if sigma is None:
-                estimate = skimage.restoration.estimate_sigma
-                sigma = float(estimate(unit, average_sigmas=True, channel_axis=-1))
-            denoised = self._denoise(unit, sigma)
-        return from_unit(denoised, noisy.dtype)
+            results = [np.clip(remove(unit, true * m), 0, 1) for m in _MULTIPLES]
+            return from_unit(max(results, key=lambda each: psnr(reference, each)), noisy.dtype)
+        if told is None:
+            estimate = skimage.restoration.estimate_sigma
+            told = float(estimate(unit, average_sigmas=True, channel_axis=-1))
+        return from_unit(remove(unit, told), noisy.dtype)
+
+    return denoise
 
 
 def _parse_sigma(text: str | None) -> float | None:

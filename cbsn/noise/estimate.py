@@ -138,8 +138,9 @@ def _estimate(survey: Survey, blocks: Blocks | None, source: str) -> NoiseEstima
     bias = (mean / without_bias(mean))[:, 0, REACH]
     variance = blocks.covariance[:, :, 0, REACH] / bias
     return NoiseEstimate(
-        **survey.shares(),
         **noise_levels(variance, blocks.brightness, blocks.picture, survey.brightness),
+        clipped=survey.ends / survey.pixels,
+        histogram=survey.histogram / survey.pixels,
         correlation=_along(correlation),
         deviation=_along(deviation),
         channel_correlation=np.stack([_along(each) for each in channels]),

@@ -96,8 +96,11 @@ def measure_noise(pictures: Iterable[np.ndarray]) -> list[CorrelatedNoise]:
 
 
 def _model(blocks: Blocks, pictures: list[np.ndarray]) -> CorrelatedNoise:
-    corners = zip(blocks.picture, blocks.corner, strict=True)
-    rests = np.stack([split(_block(pictures[number], *corner))[1] for number, corner in corners])
+    parts = []
+    for number, (top, left) in zip(blocks.picture, blocks.corner * STEP, strict=True):
+        cut = pictures[number][top : top + BLOCK, left : left + BLOCK]
+        parts.append(split(to_levels(cut).reshape(BLOCK**2, -1).T)[1])
+    rests = np.stack(parts)  # [n, C, BLOCK²]
     variance = (rests**2).mean(axis=-1)
     levels, sigma = [], np.empty_like(blocks.brightness, dtype=np.float64)
     for c, brightness in enumerate(blocks.brightness.T):
@@ -107,7 +110,11 @@ def _model(blocks: Blocks, pictures: list[np.ndarray]) -> CorrelatedNoise:
     by_channel = rests.swapaxes(0, 1)
     # Of two channels, by polarization: 4·cov(a, b) = var(a + b) − var(a − b).
     covariance = [
-        [(_mean(one + other) - _mean(one - other)) / 4 for other in by_channel]
+        [
+            (autocovariance(one + other).mean(axis=0) - autocovariance(one - other).mean(axis=0))
+            / 4
+            for other in by_channel
+        ]
         for one in by_channel
     ]
     distances = np.hypot(*np.mgrid[: REACH + 1, -REACH : REACH + 1])
@@ -125,14 +132,3 @@ def _is_linear(rests: np.ndarray, sigma: np.ndarray, brightness: np.ndarray) -> 
     """
     bent = -3 * 1.4 * sigma / (brightness + 0.055 * 255)
     return bool(np.sum(rests**3 * bent[..., None]) > np.sum(bent**2) * rests.shape[-1] / 2)
-
-
-def _mean(rests: np.ndarray) -> np.ndarray:
-    return autocovariance(rests).mean(axis=0)
-
-
-def _block(picture: np.ndarray, row: int, column: int) -> np.ndarray:
-    """float32 [C, BLOCK²], in 8-bit levels."""
-    top, left = row * STEP, column * STEP
-    cut = picture[top : top + BLOCK, left : left + BLOCK]
-    return to_levels(cut).reshape(BLOCK**2, -1).T

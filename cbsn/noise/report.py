@@ -76,9 +76,8 @@ def _draw_levels(axes: Any, estimate: NoiseEstimate) -> None:
         fitted = np.sqrt(np.maximum(slope * along + floor, 0))
         line = f"σ² = {slope:.2f}·I + {floor:.1f}".replace("+ -", "− ").replace("-", "−")
         axes.plot(along, fitted, color=_COLORS[name], linewidth=1.4, label=f"{name}: {line}")
-    axes.set(xlim=(0, 255), xlabel="intensity I, of 255", ylabel="σ, of 255")
-    axes.set_ylim(0, 1.25 * max(points[:, 1].max() for points in estimate.points))
-    axes.set_title("Strength by intensity")
+    axes.set(title="Strength by intensity", xlabel="intensity I, of 255", ylabel="σ, of 255")
+    axes.set(xlim=(0, 255), ylim=(0, 1.25 * max(each[:, 1].max() for each in estimate.points)))
     axes.legend(frameon=False, fontsize=9)
 
 
@@ -113,9 +112,8 @@ def _draw_values(axes: Any, estimate: NoiseEstimate) -> None:
     for name, shares, (black, white) in rows:
         label = f"{name}: {black:.1%} at 0, {white:.1%} at 255"
         axes.stairs(100 * shares, edges, color=_COLORS[name], linewidth=1.3, label=label)
-    axes.set(xlim=(-4, 259), xlabel="pixel value, of 255", ylabel="share of the pixels in %")
-    axes.set_ylim(bottom=0)
-    axes.set_title("Pixel values and clipping")
+    axes.set(title="Pixel values and clipping", xlim=(-4, 259), ylim=(0, None))
+    axes.set(xlabel="pixel value, of 255", ylabel="share of the pixels in %")
     axes.legend(frameon=False, fontsize=9)
 
 

@@ -3,7 +3,7 @@
 import collections
 import dataclasses
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
@@ -81,8 +81,9 @@ class Survey:
         self.brightness: list[np.ndarray] = []
         # Of blocks, in `all`, and `clipped`, `silent` (without noise) and `uneven`.
         self.counts: collections.Counter[str] = collections.Counter()
-        self._pixels = 0
-        self._ends = self._histogram = np.zeros(())
+        # How many there are; by channel, how many are at 0 and at full scale, and in each bin.
+        self.pixels = 0
+        self.ends = self.histogram = np.zeros(())
 
     def add(self, noisy: np.ndarray, denoised: np.ndarray | None = None) -> None:
         """Adds a picture.
@@ -95,11 +96,11 @@ class Survey:
         self._check(noisy, denoised)
         scale = value_range(noisy.dtype)
         black, white = noisy == 0, noisy == scale
-        self._pixels += noisy.shape[0] * noisy.shape[1]
-        self._ends = self._ends + np.stack([each.sum(axis=(0, 1)) for each in (black, white)], 1)
+        self.pixels += noisy.shape[0] * noisy.shape[1]
+        self.ends = self.ends + np.stack([each.sum(axis=(0, 1)) for each in (black, white)], 1)
         channels = [np.clip(channel, 0, scale) for channel in np.moveaxis(noisy, 2, 0)]
         counts = [np.histogram(channel, BINS, (0, scale))[0] for channel in channels]
-        self._histogram = self._histogram + np.stack(counts)
+        self.histogram = self.histogram + np.stack(counts)
         if min(noisy.shape[:2]) < BLOCK:
             self.brightness.append(np.zeros((0, noisy.shape[2])))
             return
@@ -165,10 +166,6 @@ class Survey:
         variance = scaled[:number, 0, REACH]
         low, high = np.quantile(variance, _MIDDLE)
         return blocks[:number][(variance >= low) & (variance <= high)]
-
-    def shares(self) -> dict[str, Any]:
-        """`clipped` and `histogram` of `NoiseEstimate`, after at least one picture."""
-        return {"clipped": self._ends / self._pixels, "histogram": self._histogram / self._pixels}
 
     def too_few(self) -> DataError:
         """Says that there are too few flat blocks, what there is, and what to do."""

@@ -44,8 +44,6 @@ def expose(
             "The camera takes float [H, W, 3] with sides of 2 or more. "
             f"Received: {image.dtype} {image.shape}"
         )
-    if shot < 0 or read < 0:
-        raise ValueError(f"shot and read must be 0 or above. Received: shot={shot}, read={read}")
     rows, columns = np.indices(image.shape[:2]) % 2
     seen = np.eye(3)[np.array(BAYER)[rows, columns]]  # [H, W, 3], 1 where the sensor sees it
     signal = (to_linear(image) / WHITE_BALANCE * seen).sum(axis=-1)
@@ -161,7 +159,8 @@ class Noise:
         Raises:
             ConfigError: camera noise for a gray picture.
         """
-        noisy = self._unit(image)
+        self.check(image.shape[-1])
+        noisy = to_unit(image)
         peak = sigma = 0.0
         if self.peak:
             low, high = self.peak
@@ -184,7 +183,8 @@ class Noise:
 
         That is float32 in [0, 1]: the picture itself, or the camera's photograph of it.
         """
-        image = self._unit(image)
+        self.check(image.shape[-1])
+        image = to_unit(image)
         if self.kind == "camera":
             unused = np.random.default_rng(0)
             return expose(image, shot=0, read=0, random=unused).astype(np.float32)
@@ -213,11 +213,6 @@ class Noise:
                 "--noise camera needs pictures in colour; take another noise for gray ones. "
                 f"Received: {channels} channels"
             )
-
-    def _unit(self, image: np.ndarray) -> np.ndarray:
-        """The picture in float32, 1.0 being white."""
-        self.check(image.shape[-1])
-        return to_unit(image)
 
 
 def retake(picture: np.ndarray, size: int, noise: Noise, random: np.random.Generator) -> np.ndarray:

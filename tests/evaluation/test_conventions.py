@@ -217,15 +217,14 @@ def test_only_equals_are_compared():
         psnr(np.ones((2, 2, 3), "uint8"), np.ones((2, 2, 3), "uint16"))
 
 
-@pytest.mark.parametrize("metric", [psnr, ssim])
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_only_finite_values_are_compared(metric, value):
+def test_only_finite_values_are_compared(value):
     good = np.zeros((16, 16, 3), "float32")
     bad = good.copy()
     bad[0, 0, 0] = value
     for pair in ((good, bad), (bad, good), (bad, bad)):
         with pytest.raises(ValueError, match="compares finite values"):
-            metric(*pair)
+            psnr(*pair)
 
 
 @pytest.mark.parametrize(("dtype", "peak"), [("uint8", 255), ("uint16", 65535), ("float32", 1)])
@@ -236,16 +235,11 @@ def test_ssim_is_that_of_scikit_image(random, dtype, peak, channels):
         structural_similarity(clean[..., c], noisy[..., c], data_range=peak)
         for c in range(channels)
     ]
-    assert ssim(clean, noisy) == pytest.approx(np.mean(planes), abs=1e-6)
-    assert ssim(clean, clean) == pytest.approx(1)
-
-
-def test_ssim_compares_only_equals():
-    with pytest.raises(ValueError, match=r"SSIM.*uint16"):
-        ssim(np.ones((8, 8, 3), "uint8"), np.ones((8, 8, 3), "uint16"))
+    assert ssim(clean, noisy, peak) == pytest.approx(np.mean(planes), abs=1e-6)
+    assert ssim(clean, clean, peak) == pytest.approx(1)
 
 
 def test_ssim_needs_room_for_a_window():
-    assert ssim(np.ones((7, 7, 1)), np.ones((7, 7, 1))) == 1
+    assert ssim(np.ones((7, 7, 1)), np.ones((7, 7, 1)), 1) == 1
     with pytest.raises(ValueError, match=r"at least 7 px.*\(6, 9, 3\)"):
-        ssim(np.ones((6, 9, 3)), np.ones((6, 9, 3)))
+        ssim(np.ones((6, 9, 3)), np.ones((6, 9, 3)), 1)

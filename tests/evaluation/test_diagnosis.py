@@ -36,6 +36,12 @@ def pair(name="chelsea", noise="gaussian"):
     return noise.fixed(picture, 1, name), noise.clean(picture)
 
 
+def warnings(diagnosis):
+    """The lines that say what is wrong."""
+    fine = ("to speak of", ": fine;", "to tell", "to see the noise", "the edges that are left")
+    return [line for line in diagnosis.lines() if not any(words in line for words in fine)]
+
+
 def blurred(picture, sigma):
     return gaussian_filter(picture, (sigma, sigma, 0))
 
@@ -63,10 +69,10 @@ def grid(shape, stride, seed=0):
 def test_an_ideal_denoiser_is_fine(name, noise):
     noisy, clean = pair(name, noise)
     diagnosis = diagnose(noisy, clean)
-    assert diagnosis.warnings() == []
+    assert warnings(diagnosis) == []
     assert abs(diagnosis.structure) < 0.06
     assert diagnosis.removed == pytest.approx(255 * (noisy - clean).std(), rel=0.01)
-    assert diagnose(stored(noisy), stored(clean)).warnings() == []
+    assert warnings(diagnose(stored(noisy), stored(clean))) == []
 
 
 @pytest.mark.parametrize("noise", ["strong", "camera"])
@@ -77,15 +83,15 @@ def test_the_structure_that_was_removed_grows_with_blur(noise):
     assert structures == sorted(structures)
     assert structures[2] > 0.15
     assert structures[4] > 0.35
-    assert any("was smoothed" in each for each in found[2].warnings())
-    assert any("edges can be seen" in each for each in found[4].warnings())
+    assert any("was smoothed" in each for each in warnings(found[2]))
+    assert any("edges can be seen" in each for each in warnings(found[4]))
 
 
 @pytest.mark.parametrize("name", PHOTOGRAPHS)
 def test_blur_is_no_shift_and_leaves_no_grid(name):
     noisy, clean = pair(name, "weak")
     diagnosis = diagnose(noisy, blurred(clean, 2))
-    assert not any(each.startswith(("Bright", "Check")) for each in diagnosis.warnings())
+    assert not any(each.startswith(("Bright", "Check")) for each in warnings(diagnosis))
 
 
 def test_structure_is_that_of_the_picture_whatever_the_noise():
@@ -106,7 +112,7 @@ def test_structure_by_chance_is_not_warned_of():
     told = [each for each in crops if each.structure is not None]
     assert len(told) > 5
     assert max(abs(each.structure) for each in told) > 0.08
-    assert not any(each.startswith("Structure") for crop in told for each in crop.warnings())
+    assert not any(each.startswith("Structure") for crop in told for each in warnings(crop))
 
 
 @pytest.mark.parametrize("name", ["chelsea", "coffee", "rocket"])
@@ -117,7 +123,7 @@ def test_texture_that_was_removed_entirely_is_said(name):
     harmed = median_filter(clean, (5, 5, 1))
     diagnosis = diagnose(noisy, harmed)
     assert diagnosis.removal.degree > 0
-    (words,) = (each for each in diagnosis.warnings() if each.startswith("Removed"))
+    (words,) = (each for each in warnings(diagnosis) if each.startswith("Removed"))
     assert f"of noise there are about {diagnosis.removal.noise:.1f}: " in words
     assert "texture was lost" in words
     structure = next(each for each in diagnosis.lines() if each.startswith("Structure"))
@@ -150,9 +156,9 @@ def test_noise_left(noise):
     assert left[0].noise_left < 0.25
     assert left[1].noise_left == pytest.approx(0.5, abs=0.05)
     assert left[2].noise_left == 1
-    assert any("noise was left" in each for each in left[1].warnings())
+    assert any("noise was left" in each for each in warnings(left[1]))
     assert left[2].removed == 0
-    assert left[2].warnings()[0].startswith("Removed: nothing")
+    assert warnings(left[2])[0].startswith("Removed: nothing")
     assert (left[2].structure, left[2].shift) == (0, 0)
 
 
@@ -171,7 +177,7 @@ def test_a_shift_of_one_channel(channel, levels):
     assert diagnosis.shift == pytest.approx(levels, abs=3 * diagnosis.shift_error)
     assert diagnosis.mean_shift[channel] == pytest.approx(levels, abs=0.3)
     assert np.abs(np.delete(diagnosis.mean_shift, channel)).max() < 0.3
-    (warning,) = diagnosis.warnings()
+    (warning,) = warnings(diagnosis)
     assert f"{diagnosis.shift_channel} is around" in warning
     assert f"too {'bright' if levels > 0 else 'dark'}" in warning
 
@@ -184,7 +190,7 @@ def test_a_shift_under_skewed_noise_is_told_as_far_as_it_is_certain(noise, level
     diagnosis = diagnose(noisy, clean)
     assert diagnosis.shift_channel == "green"
     assert 1 < diagnosis.shift * np.sign(levels) < 5
-    assert len(diagnosis.warnings()) == 1
+    assert len(warnings(diagnosis)) == 1
 
 
 def test_a_shift_of_the_dark_tones_alone():
@@ -195,7 +201,7 @@ def test_a_shift_of_the_dark_tones_alone():
     assert diagnosis.shift_channel == "gray"
     assert diagnosis.shift_tone < 0.3 * 255
     assert diagnosis.mean_shift[0] < 3
-    assert "where it is around" in diagnosis.warnings()[0]
+    assert "where it is around" in warnings(diagnosis)[0]
 
 
 def test_clipping_is_no_shift():
@@ -204,7 +210,7 @@ def test_clipping_is_no_shift():
     noisy, clean = stored(noise.fixed(dark, 1, "dark")), stored(dark)
     assert (noisy == 0).mean() > 0.1
     assert (noisy / 255.0 - clean / 255.0).mean() * 255 > 0.5  # the bias that clipping makes
-    assert diagnose(noisy, clean).warnings() == []
+    assert warnings(diagnose(noisy, clean)) == []
 
 
 def test_a_picture_that_is_clipped_all_over_tells_no_shift():
@@ -223,7 +229,7 @@ def test_a_checkerboard_is_found(noise, levels, stride, other):
     diagnosis = diagnose(noisy, clean + levels * grid(clean.shape, stride))
     assert diagnosis.checkerboard[stride] == pytest.approx(levels, rel=0.3)
     assert diagnosis.checkerboard[other] < 0.15
-    assert any(each.startswith("Checkerboard") for each in diagnosis.warnings())
+    assert any(each.startswith("Checkerboard") for each in warnings(diagnosis))
 
 
 def test_a_checkerboard_of_less_than_a_level_is_found_in_stored_pictures():
@@ -268,7 +274,7 @@ def test_the_strongest_period_is_named(noise, stride):
     assert max(diagnosis.checkerboard, key=diagnosis.checkerboard.get) == stride
     # A random pattern of a period has up to a quarter of its power at those that divide it.
     assert diagnosis.checkerboard[stride] == pytest.approx(1.5, rel=0.4)
-    (words,) = (each for each in diagnosis.warnings() if each.startswith("Checkerboard"))
+    (words,) = (each for each in warnings(diagnosis) if each.startswith("Checkerboard"))
     assert f"at a period of {stride} px" in words and words.count("period") == 1
 
 
@@ -286,7 +292,7 @@ def test_the_pattern_of_a_facade_is_no_checkerboard():
     x = np.indices(clean.shape[:2])[1]
     facade = (12 / 255 * np.cos(2 * np.pi * x / 5))[..., None].astype(np.float32)
     facade[100:] = 0
-    assert diagnose(noisy + facade, clean + facade).warnings() == []
+    assert warnings(diagnose(noisy + facade, clean + facade)) == []
 
 
 @pytest.mark.parametrize("stride", [2, 5])
@@ -372,7 +378,7 @@ def test_json_and_frozen():
         field.name for field in dataclasses.fields(Diagnosis) if not field.name.startswith("_")
     }
     assert len(diagnosis.lines()) == 5
-    assert set(diagnosis.warnings()) < set(diagnosis.lines())
+    assert set(warnings(diagnosis)) < set(diagnosis.lines())
     with pytest.raises(dataclasses.FrozenInstanceError):
         diagnosis.structure = 0
 
@@ -401,7 +407,7 @@ def test_small_pictures_tell_what_they_can(size):
     assert diagnosis.removed == pytest.approx(25.5, rel=0.15)
     assert (diagnosis.structure, diagnosis.noise_left, diagnosis.shift) == (None, None, None)
     assert sum("to tell" in each for each in diagnosis.lines()) >= 3
-    assert diagnosis.warnings() == []
+    assert warnings(diagnosis) == []
 
 
 def test_a_picture_without_anything():

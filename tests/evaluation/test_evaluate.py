@@ -301,10 +301,10 @@ def test_table_says_what_lpips_is_of():
 
 
 def test_results_that_are_not_finite_are_refused(noisy, monkeypatch):
-    def broken(noisy, clean):
+    def broken(name, noisy, clean):
         return np.full(noisy.shape, np.nan, np.float32)
 
-    monkeypatch.setattr("cbsn.evaluation.methods.Baseline", lambda *_: broken)
+    monkeypatch.setattr("cbsn.evaluation.methods._classic", lambda *_: broken)
     with pytest.raises(ImageError, match="by nlm: The result holds values that are not finite"):
         evaluate(noisy=noisy, baselines="nlm")
 

@@ -8,10 +8,15 @@ from PIL import Image
 from cbsn.errors import ConfigError
 from cbsn.evaluation.conventions import psnr
 from cbsn.evaluation.evaluate import evaluate
-from cbsn.evaluation.methods import Baseline
+from cbsn.evaluation.methods import make_baselines
 from cbsn.noise.synthetic import Noise
 
 GAUSSIAN = Noise("gaussian", sigma=(25, 25))
+
+
+def baseline(name, sigma):
+    (method,) = make_baselines(name, None, sigma)
+    return lambda noisy, clean=None: method.denoise("", noisy, clean)
 
 
 def test_bm3d_is_told_the_sigma(clean, fake_bm3d):
@@ -35,7 +40,7 @@ def test_bm3d_denoises(clean):
     noisy, bm3d = evaluate(clean, noise=GAUSSIAN, baselines="noisy,bm3d")
     assert bm3d.mean("psnr") > noisy.mean("psnr") + 8
     picture = np.asarray(Image.open(clean / "color.png"))
-    denoised = Baseline("bm3d")(picture)
+    denoised = baseline("bm3d", None)(picture)
     assert (denoised.shape, denoised.dtype) == (picture.shape, np.uint8)
     assert psnr(picture, denoised) > 35
 
@@ -51,7 +56,7 @@ def test_nlm_denoises(clean):
     assert nlm.mean("psnr") > noisy.mean("psnr") + 5
     picture = np.asarray(Image.open(clean / "color.png"))
     for dtype, factor in (("uint8", 1), ("uint16", 257), ("float32", 1 / 255)):
-        denoised = Baseline("nlm", sigma="5")((picture * np.float64(factor)).astype(dtype))
+        denoised = baseline("nlm", "5")((picture * np.float64(factor)).astype(dtype))
         assert (denoised.shape, denoised.dtype) == (picture.shape, dtype)
         assert psnr(picture, np.rint(denoised / factor).astype("uint8")) > 35
 
@@ -70,11 +75,11 @@ def test_best_sigma_is_the_best_of_some(clean, fake_bm3d, monkeypatch):
     fake = types.SimpleNamespace(bm3d=denoise)
     monkeypatch.setitem(sys.modules, "bm3d", fake)
     noisy = truth[..., None] + np.where(np.indices((40, 40, 1)).sum(0) % 2, 25, -25) / 255
-    best = Baseline("bm3d", sigma="best")(noisy, truth[..., None])
+    best = baseline("bm3d", "best")(noisy, truth[..., None])
     np.testing.assert_allclose(best[..., 0], truth)
 
 
 @pytest.mark.parametrize("sigma", ["0", "-1", "256", "nan", "much"])
 def test_refuses_a_sigma(sigma):
     with pytest.raises(ConfigError, match=f"Received: --baseline_sigma {sigma}"):
-        Baseline("nlm", sigma=sigma)
+        make_baselines("nlm", None, sigma)

@@ -77,17 +77,6 @@ class Chart:
         )
 
 
-def training_charts(path: Path) -> list[Chart]:
-    """Returns the charts of a run's `metrics.jsonl`; none if it holds no values yet."""
-    losses = read_curves(path)
-    steps = [step for points in losses.values() for step, _ in points]
-    validation = {"validation": losses.pop(VALIDATION)} if VALIDATION in losses else {}
-    parts = {"loss": losses, "PSNR in dB": validation}
-    return [
-        Chart.plot(name, part, (min(steps), max(steps))) for name, part in parts.items() if part
-    ]
-
-
 def read_curves(path: Path) -> dict[str, list[tuple[float, float]]]:
     """Reads the terms of the loss, and `VALIDATION`, even while the file is being written.
 
@@ -210,8 +199,7 @@ def _number(text: str) -> float:
         return math.nan
 
 
-_CROPS, _CROP, _CROP_SHOWN = 3, 64, 256
-"""Their number, and pixels a side, in the picture and on the page."""
+_CROPS, _CROP, _CROP_SHOWN = 3, 64, 256  # number; pixels a side, in the picture and on the page
 
 
 def _picture(picture: ReportPicture) -> dict[str, Any]:
@@ -251,9 +239,17 @@ def _crop(picture: ReportPicture, rows: slice, columns: slice) -> dict[str, Any]
 def _runs(curves: Mapping[str, Path]) -> Iterator[dict[str, Any]]:
     """What the template shows of each run."""
     for method, path in curves.items():
-        charts, reason = [], f"{path} holds no values yet"
+        losses, reason = {}, f"{path} holds no values yet"
         try:
-            charts = training_charts(path)
+            losses = read_curves(path)
         except OSError as error:  # not worth the loss of the report
             reason = f"{path}: {error.strerror}"
+        steps = [step for points in losses.values() for step, _ in points]
+        validation = {"validation": losses.pop(VALIDATION)} if VALIDATION in losses else {}
+        parts = {"loss": losses, "PSNR in dB": validation}
+        charts = [
+            Chart.plot(label, part, (min(steps), max(steps)))
+            for label, part in parts.items()
+            if part
+        ]
         yield {"method": method, "charts": charts, "reason": reason}

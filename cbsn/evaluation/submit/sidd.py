@@ -98,7 +98,11 @@ class SiddSubmission(Submission):
                 israw = np.array(False)
                 write_mat(path, {"Idenoised": blocks, "israw": israw, "eval_version": "2.1.4"})
             elif layout == "csv":
-                _write_csv(path, blocks)
+                with atomic_path(path) as temporary, temporary.open("wb") as file:
+                    file.write(b"ID,BLOCK\n")
+                    for number, place in enumerate(np.ndindex(blocks.shape[:2])):
+                        text = base64.b64encode(blocks[place].tobytes())
+                        file.write(b"%d,%s\n" % (number, text))
             else:
                 # The kit itself saves MATLAB 7.3; SciPy writes no such file, and this is version 5.
                 cells = np.empty(blocks.shape[:2], object)
@@ -108,13 +112,6 @@ class SiddSubmission(Submission):
                 texts = {"TimeMPSrgb": time, "OptionalData": self._texts}
                 write_mat(path, {"DenoisedBlocksSrgb": cells, **texts})
         return paths
-
-
-def _write_csv(path: Path, blocks: np.ndarray) -> None:
-    with atomic_path(path) as temporary, temporary.open("wb") as file:
-        file.write(b"ID,BLOCK\n")
-        for number, place in enumerate(np.ndindex(blocks.shape[:2])):
-            file.write(b"%d,%s\n" % (number, base64.b64encode(blocks[place].tobytes())))
 
 
 def _read(path: Path) -> np.ndarray:

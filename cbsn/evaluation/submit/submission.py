@@ -21,8 +21,6 @@ _SECONDS = "seconds.txt"
 
 _MEGAPIXEL = 1 << 20  # pixels, as SIDD's kit counts them
 
-Denoise = Callable[[np.ndarray], np.ndarray]  # such as a `Denoiser`
-
 
 class Submission(abc.ABC):
     """A benchmark's noisy pictures, and the folder where the submission is made of them.
@@ -71,7 +69,7 @@ class Submission(abc.ABC):
 
     def run(
         self,
-        denoise: Denoise,
+        denoise: Callable[[np.ndarray], np.ndarray],
         *,
         settings: Mapping[str, Any] | None = None,
         model: Mapping[str, str] | None = None,
@@ -116,7 +114,7 @@ class Submission(abc.ABC):
                 with self._writing():
                     self.save(self._path(name), denoised)
                     with (self.out / _SECONDS).open("a", encoding="utf-8") as file:
-                        file.write(_line(name, seconds[name]))
+                        file.write(f"{name} {seconds[name]}\n")
                 bar.update()
         known = [name for name in seconds if name in self.shapes]
         pixels = sum(self.shapes[name][0] * self.shapes[name][1] for name in known)
@@ -190,7 +188,7 @@ class Submission(abc.ABC):
                 if folder.is_dir():
                     tidy(folder)
             seconds = _read_seconds(self.out / _SECONDS)
-            write_text(self.out / _SECONDS, "".join(_line(*item) for item in seconds.items()))
+            write_text(self.out / _SECONDS, "".join(f"{k} {v}\n" for k, v in seconds.items()))
         return seconds
 
     @contextlib.contextmanager
@@ -213,7 +211,9 @@ class Submission(abc.ABC):
             return True
         return False
 
-    def _denoise(self, denoise: Denoise, name: str, noisy: np.ndarray) -> np.ndarray:
+    def _denoise(
+        self, denoise: Callable[[np.ndarray], np.ndarray], name: str, noisy: np.ndarray
+    ) -> np.ndarray:
         part = f"{self.PART} {name}"
         try:
             denoised = denoise(noisy)
@@ -245,10 +245,6 @@ def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     if other := [name for name in {**files, **files_now} if files.get(name) != files_now.get(name)]:
         changes.append(f"source {before['source']['path']}, whose {other[0]} was another file")
     return changes
-
-
-def _line(name: str, seconds: float) -> str:
-    return f"{name} {seconds}\n"
 
 
 def _read_seconds(path: Path) -> dict[str, float]:
