@@ -57,9 +57,10 @@ def read_picture(path: str | Path, *, white: float | None = None) -> Picture:
     """
     path = Path(path)
     try:
-        start, is_tiff = _start(path)
+        start = _start(path)
         if start.startswith(_RAW_STARTS) or start[4:12] == b"ftypcrx ":
             raise ImageError(RAW)
+        is_tiff = start.startswith(TIFF_MAGICS)
         picture = read_tiff(path) if is_tiff else read_with_pillow(path, start)
         return _stretched(path, picture, white)
     except ImageError as error:
@@ -82,26 +83,22 @@ def read_header(path: str | Path) -> Header:
     """What a picture file says of its pixels, which are not decoded; all 0 if it is unreadable."""
     path = Path(path)
     with contextlib.suppress(Exception):  # damaged headers make decoders raise almost anything
-        start, is_tiff = _start(path)
+        start = _start(path)
+        is_tiff = start.startswith(TIFF_MAGICS)
         return tiff_header(path) if is_tiff else pillow_header(path, start)
     return Header(0, 0, 0)
 
 
 def write_picture(
-    path: str | Path,
-    picture: Picture,
-    format: str | None = None,
-    *,
-    cancelled: Callable[[], bool] = lambda: False,
+    path: str | Path, picture: Picture, *, cancelled: Callable[[], bool] = lambda: False
 ) -> list[str]:
     """Writes a picture with its colour profile and EXIF data; an unfinished file never shows.
 
     PNG, TIFF, BMP and WebP are written without loss, JPEG with quality 95 and full colour.
 
     Args:
-        path: the file to write or replace; its folder must exist.
+        path: the file to write or replace, whose suffix says the format; its folder must exist.
         picture: what to write; its own `format` does not matter.
-        format: a key of `SUFFIX_OF_FORMAT`. Default: the one of the path's suffix.
         cancelled: asked before each part of the file; True ends the writing by a CancelledError.
 
     Returns:
@@ -111,7 +108,7 @@ def write_picture(
         ImageError: the format is unknown or the file cannot be written.
     """
     path = Path(path)
-    format = format or format_of_suffix(path.suffix)
+    format = format_of_suffix(path.suffix)
     write = {"TIFF": write_tiff, "PNG": write_png}.get(format, write_with_pillow)
     fitted, losses = _fit(picture, format)
     try:
@@ -149,11 +146,10 @@ class _CancellableFile(io.BufferedWriter):
         raise io.UnsupportedOperation  # Pillow would write to the descriptor directly
 
 
-def _start(path: Path) -> tuple[bytes, bool]:
-    """Enough of a file to tell what it is, and whether that is TIFF."""
+def _start(path: Path) -> bytes:
+    """Enough of a file to tell what it is."""
     with path.open("rb") as file:
-        start = file.read(26)
-    return start, start.startswith(TIFF_MAGICS)
+        return file.read(26)
 
 
 def _reason(error: Exception) -> str:

@@ -39,11 +39,9 @@ _size_limit = threading.Lock()
 
 
 def read_with_pillow(path: Path, start: bytes) -> Picture:
-    """Reads a file that starts with these 26 bytes.
+    """Reads a file that starts with these 26 bytes; any error if these are damaged.
 
-    Raises:
-        ImageError: the file holds what a `Picture` cannot, or no installed library reads it.
-        Exception: of damaged bytes, whatever the decoder raises.
+    ImageError if it holds what a `Picture` cannot, or no installed library reads it.
     """
     if start.startswith(_JPEG_XL):
         _jpeg_xl_header(path).check(path)
@@ -77,21 +75,16 @@ def pillow_header(path: Path, start: bytes) -> Header:
 
 def write_with_pillow(file: BinaryIO, picture: Picture) -> None:
     """Writes a picture of 8 bits, whose format is `JPEG`, `WEBP` or `BMP`."""
-    options: dict[str, dict[str, Any]] = {
-        "JPEG": {"quality": 95, "subsampling": "4:4:4"},
-        "WEBP": {"lossless": True, "exact": True},
-        "BMP": {},
-    }
-    metadata = {
-        "exif": picture.exif and EXIF_PREFIX + picture.exif,
-        "icc_profile": picture.icc_profile,
-        "xmp": picture.xmp,
-        "dpi": picture.resolution and tuple(each * INCH for each in picture.resolution),
-        "comment": picture.extras if isinstance(picture.extras, bytes) else None,
-    }
-    kept = {name: value for name, value in metadata.items() if value}
-    image = Image.fromarray(squeezed(picture.pixels))
-    image.save(file, picture.format, **options[picture.format], **kept)
+    options: dict[str, Any] = {"icc_profile": picture.icc_profile, "xmp": picture.xmp}
+    options["exif"] = picture.exif and EXIF_PREFIX + picture.exif
+    options["dpi"] = picture.resolution and tuple(each * INCH for each in picture.resolution)
+    options["comment"] = picture.extras if isinstance(picture.extras, bytes) else None
+    if picture.format == "JPEG":
+        options |= {"quality": 95, "subsampling": "4:4:4"}
+    if picture.format == "WEBP":
+        options |= {"lossless": True, "exact": True}
+    given = {name: value for name, value in options.items() if value}
+    Image.fromarray(squeezed(picture.pixels)).save(file, picture.format, **given)
 
 
 def _open(path: Path, content: BinaryIO | None = None) -> Image.Image:

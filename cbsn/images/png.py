@@ -72,7 +72,7 @@ def png_header(start: bytes) -> Header:
 def inspect_png(path: Path) -> PngFile:
     """Goes through the chunks of a PNG file and verifies the checksums that the pixels need."""
     xmp, entries, pixels_only = None, [], None
-    wanted, is_bare = [(0, len(SIGNATURE))], True  # places and sizes of what the pixels need
+    wanted = [(0, len(SIGNATURE))]  # places and sizes of what the pixels need
     with path.open("rb") as file:
         start = file.read(25)
         if len(start) < 25:
@@ -99,15 +99,13 @@ def inspect_png(path: Path) -> PngFile:
                     CbsnWarning,
                     stacklevel=2,
                 )
-            elif kind in _KEPT:
-                packet = _xmp_of(kind, content)
+            elif packet := _xmp_of(kind, content):
                 xmp = xmp or packet
-                entries += [] if packet else [(kind, content)]
-            if not matches or kind in _TEXT_CHUNKS | _ANIMATION:
-                is_bare = False
-            else:
+            elif kind in _KEPT:
+                entries.append((kind, content))
+            if matches and kind not in _TEXT_CHUNKS | _ANIMATION:
                 wanted.append((place, file.tell() - place))
-        if not is_bare:
+        if sum(size for _, size in wanted) < file.tell():
             pixels_only = io.BytesIO()
             for place, size in wanted:
                 file.seek(place)
@@ -117,10 +115,8 @@ def inspect_png(path: Path) -> PngFile:
 
 
 def write_png(file: BinaryIO, picture: Picture) -> None:
-    """Writes a picture of 8 or 16 bits.
-
-    Pillow writes no 16-bit colour, imagecodecs no metadata: so its chunks are put in here.
-    """
+    """Writes a picture of 8 or 16 bits."""
+    # Pillow writes no 16-bit colour, imagecodecs no metadata: so its chunks are put in here.
     png = memoryview(imagecodecs.png_encode(squeezed(picture.pixels), level=_LEVEL))
     own = [*picture.extras.entries] if isinstance(picture.extras, Chunks) else []
     if picture.icc_profile:

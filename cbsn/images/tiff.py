@@ -169,11 +169,16 @@ def _pixels(page: Any) -> np.ndarray:
         pixels *= 255
     if pixels.ndim == 2:
         pixels = pixels[..., None]
+    white = pixels.dtype.type(value_range(pixels.dtype))
     if photometric == "MINISWHITE":
-        np.subtract(pixels.dtype.type(value_range(pixels.dtype)), pixels, out=pixels)
+        np.subtract(white, pixels, out=pixels)
     if [sample.name for sample in page.extrasamples] == ["ASSOCALPHA"]:
+        # The alpha channel is divided out of the colours that it was multiplied into.
         for rows in row_blocks(pixels):
-            _make_alpha_straight(pixels[rows])
+            color, alpha = pixels[rows, ..., :-1], pixels[rows, ..., -1:]
+            scale = np.divide(white, alpha, out=np.zeros(alpha.shape), where=alpha > 0)
+            straight = np.minimum(color * scale, white)
+            color[:] = straight if pixels.dtype.kind == "f" else np.rint(straight)
     return pixels
 
 
@@ -234,10 +239,7 @@ def _interleave(page: tifffile.TiffPage) -> np.ndarray:
 
 
 def _decode_large_strips(page: tifffile.TiffPage) -> np.ndarray:
-    """Decodes strips into their place; many programs write the whole picture as one strip.
-
-    tifffile decodes a strip by itself and copies it then, which takes twice the memory.
-    """
+    """Decodes strips, often one of the whole picture, in place: tifffile would copy each."""
     pixels = np.empty(page.shape, page.dtype)
     file = page.parent.filehandle
     decompress = tifffile.TIFF.DECOMPRESSORS[page.compression]
@@ -254,12 +256,3 @@ def _decode_large_strips(page: tifffile.TiffPage) -> np.ndarray:
         if page.predictor == 2:
             imagecodecs.delta_decode(strip, axis=1, out=strip)
     return pixels
-
-
-def _make_alpha_straight(pixels: np.ndarray) -> None:
-    """Divides the alpha channel out of the colours it was multiplied into, in place."""
-    white = pixels.dtype.type(value_range(pixels.dtype))
-    color, alpha = pixels[..., :-1], pixels[..., -1:]
-    scale = np.divide(white, alpha, out=np.zeros(alpha.shape), where=alpha > 0)
-    straight = np.minimum(color * scale, white)
-    color[:] = straight if pixels.dtype.kind == "f" else np.rint(straight)

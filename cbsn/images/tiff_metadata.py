@@ -66,7 +66,11 @@ def read_metadata(path: Path, page: tifffile.TiffPage) -> dict[str, Any]:
     byteorder = page.parent.byteorder
     if byteorder == ">" and _IMAGEJ_TAG not in tags:
         # tifffile writes big-endian files by way of a second copy of the pixels.
-        byteorder, entries = "<", [_swapped(entry) for entry in entries]
+        byteorder = "<"
+        for place, (code, kind, count, value, once) in enumerate(entries):
+            size = struct.calcsize(f"<{tifffile.TIFF.DATA_FORMATS[kind][-1]}")
+            swapped = np.frombuffer(value, f"u{size}").byteswap().tobytes()
+            entries[place] = code, kind, count, swapped, once
     unit = int(tags.valueof(_UNIT_TAG, 2))
     resolution = per_metre = None
     with contextlib.suppress(TypeError, ValueError, ZeroDivisionError):
@@ -174,14 +178,6 @@ def _read_exif(path: Path, page: tifffile.TiffPage) -> bytes | None:
         orientation[_ORIENTATION_TAG] = page.tags.valueof(_ORIENTATION_TAG, 1)
         block = orientation.tobytes()
     return block.removeprefix(EXIF_PREFIX)
-
-
-def _swapped(entry: tuple[Any, ...]) -> tuple[Any, ...]:
-    """A tag with its value in the other byte order."""
-    code, kind, count, value, once = entry
-    size = struct.calcsize(f"<{tifffile.TIFF.DATA_FORMATS[kind][-1]}")
-    swapped = np.frombuffer(value, f"u{size}").byteswap().tobytes()
-    return code, kind, count, swapped, once
 
 
 def _branch(exif: Image.Exif, code: int) -> dict[int, Any]:

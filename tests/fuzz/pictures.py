@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from cbsn.errors import ImageError
-from cbsn.images.finding import find_images
+from cbsn.images.finding import SUFFIX_OF_FORMAT, find_images
 from cbsn.images.image_files import read_header, read_picture, write_picture
 from cbsn.value_range import ROUNDING_ERROR
 from data_prep.prepare import prepare
@@ -64,10 +64,10 @@ class Pictures:
         return "read"
 
     def _write(self, picture, format):
-        path = self.folder / "out"
+        path = self.folder / f"out{SUFFIX_OF_FORMAT[format]}"
         before = picture.pixels.copy()
         try:
-            write_picture(path, picture, format)
+            write_picture(path, picture)
         except ImageError:
             assert not path.exists()
             return

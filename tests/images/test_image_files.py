@@ -186,8 +186,9 @@ def test_which_metadata_each_format_keeps(tmp_path, full, source, format):
     picture = full(source)
     check_exif(picture.exif)
     assert (picture.icc_profile, picture.xmp) == (PROFILE, XMP)
-    losses = " ".join(write_picture(tmp_path / "out", picture, format))
-    back = read_picture(tmp_path / "out")
+    path = tmp_path / f"out{SUFFIX_OF_FORMAT[format]}"
+    losses = " ".join(write_picture(path, picture))
+    back = read_picture(path)
     keeps = {name for name, kept in TABLE[format].items() if kept == "yes"}
     if "EXIF" in keeps:
         check_exif(back.exif)
