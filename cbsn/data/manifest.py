@@ -118,17 +118,14 @@ class Manifest:
         chunk = next((entry.chunk for entry in self.shards if entry.name == shard), None)
         records = {entry.name: entry.records for entry in self.shards if entry.chunk == chunk}
         sources = [each for each in self.sources if each.chunk == chunk and each.first >= 0]
+        sources.sort(key=lambda source: source.first)
         total = sum(records.values())
         if chunk is None or sum(source.patches for source in sources) != total:
             raise DataError(
                 f"The manifest does not tell whose patches {shard} holds. Make the data set again: "
                 "prepare_dataset.py --force."
             )
-        cut = [
-            (source, number)
-            for source in sorted(sources, key=lambda each: each.first)
-            for number in range(source.patches)
-        ]
+        cut = [(source, number) for source in sources for number in range(source.patches)]
         start = sum(count for name, count in records.items() if name < shard)
         return [cut[i] for i in patch_order(chunk, total)[start : start + records[shard]]]
 

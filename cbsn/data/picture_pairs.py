@@ -1,8 +1,8 @@
 """Pairs of noisy and clean pictures, to measure on."""
 
 import dataclasses
-import functools
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -37,19 +37,18 @@ def find_named_pictures(pattern: str | Path, white: float | None = None) -> dict
     Raises:
         DataError: there are none, or two of one name, or the `.mat` file cannot be used.
     """
-    found: dict[str, NamedPicture] = {}
     if str(pattern).lower().endswith(".mat"):
         path = expanded(pattern)
         blocks = read_blocks(path)
-        for name, place in block_places(blocks).items():
-            read = functools.partial(Picture, blocks[place], "PNG")
-            found[name] = NamedPicture(f"{path}, block {name}", read)
-        return found
+        return {
+            name: NamedPicture(f"{path}, block {name}", partial(Picture, blocks[place], "PNG"))
+            for name, place in block_places(blocks).items()
+        }
+    found: dict[str, NamedPicture] = {}
     for path in find_images(pattern):
         if other := found.get(path.stem):
             raise DataError(f"{path} and {other.place} have one name; keep one of them.")
-        read = functools.partial(read_picture, path, white=white)
-        found[path.stem] = NamedPicture(str(path), read)
+        found[path.stem] = NamedPicture(str(path), partial(read_picture, path, white=white))
     return dict(sorted(found.items()))
 
 
@@ -116,8 +115,7 @@ class PicturePairs:
         """
         for name in self.names:
             if self._noisy and self._clean:
-                pair = _read_pair(self._noisy[name], self._clean[name])
-                noisy, clean, self.ranges[name] = pair
+                noisy, clean, self.ranges[name] = _read_pair(self._noisy[name], self._clean[name])
                 yield noisy, clean
                 continue
             picture = (self._noisy or self._clean)[name].read()

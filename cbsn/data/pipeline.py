@@ -4,6 +4,7 @@ Everything is a function of the seed and of the position in the stream: a run th
 step gets what it would have got had it come there by itself, without a shuffle buffer to save.
 """
 
+import dataclasses
 import functools
 import math
 from collections.abc import Generator, Iterator, Sequence
@@ -81,45 +82,36 @@ def _deal(counts: Sequence[int], workers: int) -> list[list[int]] | None:
     return hands if min(sums) >= _EVEN * max(sums) and min(sums) > 0 else None
 
 
+@dataclasses.dataclass(eq=False)
 class PatchPipeline:
     """An endless stream of training batches, each a function of the seed and its step.
 
-    Args:
-        records: the patches of the data set.
-        patch_size: side of the crops in pixels; at most that of the records.
-        batch_size: crops in a batch, over all workers.
-        seed: ≥ 0, of order, crops, orientations and noise.
-        worker, workers: number of this process among all, who share each batch as `RecordOrder`
-            says.
-        skip_bad_records: whether to take the next record of the epoch in place of a damaged one;
-            `bad_records` says by their indices what is wrong with these.
-        channels: 3 (RGB), or 1: gray, the luma (Rec. 601) of what has colours.
-        noise: what is added to the crops, which are clean then, drawn anew each time. Of pairs the
-            second pictures are taken, and taken anew with that noise, as `retake` does.
-        shots: noisy shots of each crop, in the channels: of pairs, or of noise drawn twice.
-        whole: whether to give patches as they are recorded, one shot, of pairs the second, for an
-            augmentation on the device that trains. If they fit into 2 GiB, they are all in memory,
-            so that no Python code slows a GPU down.
+    ConfigError if crops, workers or noise do not go with the records, batch or channels.
 
-    Raises:
-        ConfigError: crops, workers or noise do not go with the records, batch or channels.
+    Attributes:
+        bad_records: by the indices of the damaged records found so far, what is wrong with each.
     """
 
-    def __init__(
-        self,
-        records: Patches,
-        patch_size: int,
-        batch_size: int,
-        seed: int = 0,
-        *,
-        worker: int = 0,
-        workers: int = 1,
-        skip_bad_records: bool = False,
-        channels: int = 3,
-        noise: Noise | None = None,
-        shots: int = 1,
-        whole: bool = False,
-    ):
+    records: Patches
+    patch_size: int  # side of the crops in pixels; at most that of the records
+    batch_size: int  # crops in a batch, over all workers
+    seed: int = 0  # ≥ 0, of order, crops, orientations and noise
+    _: dataclasses.KW_ONLY
+    worker: int = 0  # number of this process among all
+    workers: int = 1  # who share each batch as `RecordOrder` says
+    skip_bad_records: bool = False  # take the next record of the epoch in place of a damaged one
+    channels: int = 3  # RGB; or 1: gray, the luma (Rec. 601) of what has colours
+    # What is added to the crops, which are clean then, drawn anew each time. Of pairs the second
+    # pictures are taken, and taken anew with that noise, as `retake` does.
+    noise: Noise | None = None
+    shots: int = 1  # noisy shots of each crop, in the channels: of pairs, or of noise drawn twice
+    # Give patches as they are recorded, one shot, of pairs the second, for an augmentation on the
+    # device that trains. If they fit into 2 GiB, they are all in memory, so that no Python code
+    # slows a GPU down.
+    whole: bool = False
+
+    def __post_init__(self) -> None:
+        records, patch_size = self.records, self.patch_size
         if patch_size > records.patch_size:
             raise ConfigError(
                 f"The data set holds patches of {records.patch_size} pixels: take --patchsize "
@@ -127,29 +119,20 @@ class PatchPipeline:
                 f"prepare_dataset.py --dataset PICTURES --patchsize {patch_size} --out FOLDER` "
                 f"makes them. Received: --patchsize {patch_size}"
             )
-        if batch_size % workers:
+        if self.batch_size % self.workers:
             raise ConfigError(
-                f"--batchsize is shared out over {workers} workers, so it must be a multiple of "
-                f"{workers}. Received: batch_size={batch_size}"
+                f"--batchsize is shared out over {self.workers} workers, so it must be a multiple "
+                f"of {self.workers}. Received: batch_size={self.batch_size}"
             )
-        if noise:
-            noise.check(channels)
-        self.records = records
-        self.patch_size = patch_size
-        self.batch_size = batch_size
-        self.seed = seed
+        if self.noise:
+            self.noise.check(self.channels)
         self.bad_records: dict[int, str] = {}
-        self._rows = batch_size // workers
-        self._first_row = worker * self._rows
-        self._order = RecordOrder(records.counts, batch_size, workers, seed)
-        self._skip_bad_records = skip_bad_records
-        self._channels = channels
-        self._whole = whole
-        self._noise = None if whole else noise
-        self._shots = 1 if whole else shots
-        side = records.patch_size if whole else patch_size
-        self._shape: tuple[int, ...] = side, side, self._shots * channels
-        self._dtype: np.dtype = np.dtype(np.float32) if self._noise else records.dtype
+        self._rows = self.batch_size // self.workers
+        self._order = RecordOrder(records.counts, self.batch_size, self.workers, self.seed)
+        side, shots = (records.patch_size, 1) if self.whole else (patch_size, self.shots)
+        self._shape: tuple[int, ...] = side, side, shots * self.channels
+        is_noisy = self.noise and not self.whole
+        self._dtype: np.dtype = np.dtype(np.float32) if is_noisy else records.dtype
         self._error: DataError | None = None
 
     def batch(self, step: int) -> np.ndarray:
@@ -161,8 +144,8 @@ class PatchPipeline:
 
     def example(self, position: int) -> np.ndarray:
         """Returns the first shot of the crop at a position, to be shown: [P, P, channels]."""
-        if not self._whole:
-            return self._crops([position])[0, ..., : self._channels]
+        if not self.whole:
+            return self._crops([position])[0, ..., : self.channels]
         return self._colors(self._find(position)[1][..., :3])
 
     def sources(self, step: int) -> list[str]:
@@ -184,7 +167,7 @@ class PatchPipeline:
         size = math.prod(self._shape) * self._dtype.itemsize
         count = max(1, min(_CROPS_AT_ONCE, _BYTES_AT_ONCE // size))
         shape, dtype = self._shape, self._dtype
-        in_memory = self._whole and len(self.records) * size <= _MOST_IN_MEMORY
+        in_memory = self.whole and len(self.records) * size <= _MOST_IN_MEMORY
         if in_memory:
             with tf.device("CPU"):
                 patches = tf.constant(self._all_patches())
@@ -222,8 +205,9 @@ class PatchPipeline:
 
     def _positions(self, place: int, count: int) -> list[int]:
         """Positions in the stream of all workers, of places in this worker's."""
+        first = self.worker * self._rows
         places = (divmod(each, self._rows) for each in range(place, place + count))
-        return [step * self.batch_size + self._first_row + row for step, row in places]
+        return [step * self.batch_size + first + row for step, row in places]
 
     def _crops(self, positions: Sequence[int]) -> np.ndarray:
         crops = np.empty((len(positions), *self._shape), self._dtype)
@@ -245,19 +229,19 @@ class PatchPipeline:
 
     def _cut(self, patch: np.ndarray, random: np.random.Generator) -> np.ndarray:
         """A crop of a patch, or of a pair of them, turned, with noise; or all of it, as it is."""
-        if self._whole:
+        if self.whole:
             return self._colors(patch[..., -3:])
-        if self._noise and self.records.shots == 2:
-            return retake(self._colors(patch[..., 3:]), self.patch_size, self._noise, random)
+        if self.noise and self.records.shots == 2:
+            return retake(self._colors(patch[..., 3:]), self.patch_size, self.noise, random)
         size, room = self.patch_size, len(patch) - self.patch_size + 1
         top, left, orientation = random.integers(0, (room, room, NUM_ORIENTATIONS))
         patch = self._colors(orient(patch[top : top + size, left : left + size], orientation))
-        if not self._noise:
+        if not self.noise:
             return patch
-        return np.concatenate([self._noise(patch, random) for _ in range(self._shots)], axis=-1)
+        return np.concatenate([self.noise(patch, random) for _ in range(self.shots)], axis=-1)
 
     def _colors(self, patch: np.ndarray) -> np.ndarray:
-        return luma(patch) if self._channels == 1 else patch
+        return luma(patch) if self.channels == 1 else patch
 
     def _all_patches(self) -> np.ndarray:
         """All whole patches; those of damaged records that are skipped hold anything."""
@@ -289,7 +273,7 @@ class PatchPipeline:
         try:
             return self.records[index]
         except DataError as error:
-            if not self._skip_bad_records:
+            if not self.skip_bad_records:
                 raise
             self.bad_records[index] = str(error)
             return None
