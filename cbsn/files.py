@@ -94,8 +94,7 @@ def remove_folder(path: Path) -> None:
 def tidy(folder: Path) -> None:
     """Removes what a killed process left half done in a folder that nobody else is writing to."""
     for path in [*folder.iterdir()]:
-        match = _TEMPORARY.fullmatch(path.name)
-        if not match:
+        if not (match := _TEMPORARY.fullmatch(path.name)):
             continue
         if path.is_dir():
             for old in path.iterdir() if match[1] == _OLD else ():
@@ -159,27 +158,24 @@ def write_checksums(folder: Path) -> None:
 def verify_checksums(folder: Path, required: Iterable[str] = ()) -> None:
     """Raises a ModelError unless files, `required` included, are as `write_checksums` saw them."""
     try:
-        lines = read_small(folder / CHECKSUMS, _MOST_CHECKSUMS).decode().splitlines()
-        entries = [line.split(maxsplit=1) for line in lines]
-        for expected, name in entries:
-            if Path(name).name != name:
-                what = f"names {name[:100]!r}, which is no file of this folder"
-                raise _unfit(f"{folder}: {CHECKSUMS} {what}")
-            if _sha256(folder / name) != expected:
-                what = f"is not the file that was saved (its SHA-256 differs from {CHECKSUMS})"
-                raise _unfit(f"{folder / name} {what}")
-        missing = {*required} - {name for _, name in entries}
-    except ModelError:
-        raise
+        fault = next(_faults(folder, required), None)
     except (OSError, ValueError) as error:
-        what = f"incomplete, or not to be read ({plain_reason(error)})"
-        raise _unfit(f"{folder}: {what}") from error
-    if missing:
-        raise _unfit(f"{folder}: {CHECKSUMS} does not name {', '.join(sorted(missing))}")
+        fault = f"{folder}: incomplete, or not to be read ({plain_reason(error)})"
+    if fault:
+        raise ModelError(f"{fault}. Copy the folder again.")
 
 
-def _unfit(what: str) -> ModelError:
-    return ModelError(f"{what}. Copy the folder again.")
+def _faults(folder: Path, required: Iterable[str]) -> Iterator[str]:
+    lines = read_small(folder / CHECKSUMS, _MOST_CHECKSUMS).decode().splitlines()
+    entries = [line.split(maxsplit=1) for line in lines]
+    for expected, name in entries:
+        if Path(name).name != name:
+            yield f"{folder}: {CHECKSUMS} names {name[:100]!r}, which is no file of this folder"
+        if _sha256(folder / name) != expected:
+            what = f"is not the file that was saved (its SHA-256 differs from {CHECKSUMS})"
+            yield f"{folder / name} {what}"
+    if missing := {*required} - {name for _, name in entries}:
+        yield f"{folder}: {CHECKSUMS} does not name {', '.join(sorted(missing))}"
 
 
 def _sha256(path: Path) -> str:

@@ -97,8 +97,7 @@ class ValueRange:
         a value is above it.
 
         Raises:
-            ImageError: the values are not finite or stand for missing ones, or integers are above
-                `white`.
+            ImageError: values are not finite or stand for missing ones, or integers above `white`.
         """
         low, high = float(pixels.min()), float(pixels.max())
         if not np.isfinite([low, high]).all():
@@ -178,7 +177,7 @@ class ValueRange:
 
     def stretch(self, pixels: np.ndarray) -> None:
         """Scales values, integers up to `white`, to the whole range of their dtype, in place."""
-        self._rescale(pixels, undo=False)
+        self._rescale(pixels)
 
     def unstretch(self, pixels: np.ndarray) -> None:
         """Undoes `stretch`, in place; integers come back as they were."""
@@ -195,7 +194,7 @@ class ValueRange:
             return f"{_BITS[self.white]} bits, white is {self.white:g}"
         return f"black is {self.black:g}, white is {self.white:g}"
 
-    def _rescale(self, pixels: np.ndarray, *, undo: bool) -> None:
+    def _rescale(self, pixels: np.ndarray, *, undo: bool = False) -> None:
         if self.is_of(pixels.dtype):
             return
         span = self.white - self.black

@@ -148,8 +148,10 @@ def convert_rest(
                     manifest.write(out)
                     next_save = started + 10 * (time.perf_counter() - started)
         finally:
-            # Not where it is as it was: all may be there to be read only.
-            if not _is_written(manifest, out):
+            written = None
+            with contextlib.suppress(DataError):
+                written = Manifest.read(out)
+            if written != manifest:  # else all may be there to be read only
                 manifest.write(out)
     listed = {shard.name for shard in manifest.shards}
     surplus = [path for path in shard_files(out) if path.name not in listed]
@@ -162,12 +164,6 @@ def convert_rest(
     for path in surplus:
         path.unlink()
     return manifest, []
-
-
-def _is_written(manifest: Manifest, out: Path) -> bool:
-    with contextlib.suppress(DataError):
-        return Manifest.read(out) == manifest
-    return False
 
 
 def _split(files: Sequence[Path]) -> Iterator[tuple[Path, ...]]:

@@ -157,11 +157,11 @@ def _default_out(dataset: str | Path, raw: RawData, patch_size: int) -> Path:
     own = plain.with_name(f"{plain.name}-{hashlib.sha256(place).hexdigest()[:8]}")
     if (own / MANIFEST_NAME).exists():
         return own
-    try:
-        is_free = not (plain / MANIFEST_NAME).exists() or is_of(Manifest.read(plain), raw)
-    except DataError:
-        is_free = True  # a damaged manifest: whoever reads it next says so, unless it is replaced
-    return plain if is_free else own
+    # Of a damaged manifest, whoever reads it next says so, unless it is replaced.
+    with contextlib.suppress(DataError):
+        if (plain / MANIFEST_NAME).exists() and not is_of(Manifest.read(plain), raw):
+            return own
+    return plain
 
 
 def _describe_margins(manifest: Manifest) -> list[str]:
