@@ -62,7 +62,7 @@ def read_metadata(path: Path, page: tifffile.TiffPage) -> dict[str, Any]:
     tags = page.tags
     # Where tifffile has its own description, that says how the pixels are stored.
     skipped = _SKIPPED | ({270} if page.parent.is_shaped else set())
-    entries = [tag.astuple() for tag in tags if tag.code not in skipped]
+    entries: list[tuple[Any, ...]] = [tag.astuple() for tag in tags if tag.code not in skipped]
     byteorder = page.parent.byteorder
     if byteorder == ">" and _IMAGEJ_TAG not in tags:
         # tifffile writes big-endian files by way of a second copy of the pixels.
