@@ -4,7 +4,6 @@ from typing import Any
 
 from keras import ops
 
-from cbsn.errors import ConfigError
 from cbsn.objectives.objective import Objective, mean_where
 from cbsn.sampling import pixel_shuffle_down, pixel_shuffle_up
 
@@ -22,32 +21,17 @@ class AsymmetricPixelShuffle(Objective):
     smaller stride (a recipe's `denoise_stride`), which keeps more of the picture's detail.
 
     Args:
-        stride_b: int ≥ 1, b: the distance at which the noise is no longer correlated. 5 for
-            photographs in sRGB, 1 for pixel-wise independent noise.
+        stride_b: int ≥ 1, b, as of `DownsampledInvariance`.
         pad: int ≥ 0, zeros around each sub-image in the mosaic, in pixels.
-
-    Raises:
-        ConfigError: if a value is out of its range.
     """
 
     TERMS = ("blind",)
 
     def __init__(self, stride_b: int = 5, pad: int = 2):
-        if stride_b < 1 or pad < 0:
-            raise ConfigError(
-                "stride_b must be at least 1 and pad at least 0. "
-                f"Received: stride_b={stride_b}, pad={pad}"
-            )
-        self.stride_b = stride_b
+        self.stride_b = self.patch_multiple = stride_b
         self.pad = pad
 
-    @property
-    def patch_multiple(self) -> int:  # noqa: D102
-        return self.stride_b
-
-    def __call__(
-        self, network: Any, noisy: Tensor, step: Tensor = 0, random: Any = None
-    ) -> dict[str, Tensor]:
+    def __call__(self, network: Any, noisy: Tensor, step: Tensor, random: Any) -> dict[str, Tensor]:
         """Computes the loss of one batch, as `Objective` says; `step` is of no influence."""
         mosaic = pixel_shuffle_down(noisy, self.stride_b, self.pad)
         output, valid = (

@@ -1,6 +1,5 @@
 """Noise2Noise: another noisy shot as the target."""
 
-import math
 import os
 from pathlib import Path
 from typing import Any
@@ -102,24 +101,16 @@ class Noise2Noise(Objective):
     Attributes:
         perceptual_weights: file of VGG-16's weights, which `prepare` loads. Default None: Keras
             fetches them.
-
-    Raises:
-        ConfigError: if it is out of range.
     """
 
     SHOTS = 2
     NEEDS_BLINDNESS = False
 
     def __init__(self, lmbda: float = 0.0):
-        if not (lmbda >= 0 and math.isfinite(lmbda)):
-            raise ConfigError(f"lmbda must be 0 or above. Received: lmbda={lmbda}")
         self.lmbda = lmbda
+        self.TERMS = ("pixel", "perceptual") if lmbda else ("pixel",)
         self.perceptual_weights: str | os.PathLike | None = None
         self._perceptual: PerceptualLoss | None = None
-
-    @property
-    def TERMS(self) -> tuple[str, ...]:  # noqa: D102, N802
-        return ("pixel", "perceptual") if self.lmbda else ("pixel",)
 
     def prepare(self) -> None:
         """Loads VGG-16, if λ is not 0; a ConfigError says that its weights cannot be had."""

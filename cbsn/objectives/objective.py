@@ -26,10 +26,8 @@ class Objective:
     NEEDS_BLINDNESS = True
     """Whether it asks the network for a blind pass."""
 
-    @property
-    def patch_multiple(self) -> int:
-        """Patch sizes must be multiples of this."""
-        return 1
+    patch_multiple = 1
+    """Patch sizes must be multiples of this."""
 
     def prepare(self) -> None:
         """Loads what it needs besides the network, once, before the first call."""
@@ -54,12 +52,9 @@ class Objective:
 
 
 def mean_where(values: Tensor, valid: Tensor | None) -> Tensor:
-    """Returns the mean over some pixels, a float32 scalar.
+    """Returns the mean of [N, H, W, C] over some pixels, a float32 scalar; over none it is 0.
 
-    Args:
-        values: [N, H, W, C].
-        valid: [N, H, W, 1], 1 at the pixels that count, else 0; None where all do. If none does,
-            the mean is 0.
+    `valid`, [N, H, W, 1], is 1 at the pixels that count, else 0; None where all do.
     """
     values = ops.cast(values, "float32")
     if valid is None:
