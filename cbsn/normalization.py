@@ -32,12 +32,10 @@ class Normalization(abc.ABC):
 
     @abc.abstractmethod
     def moments(self, x: Tensor, mean: Mean = _mean) -> tuple[Any, Any]:
-        """Takes the mean and the deviation of each image of a batch, as [N, 1, 1, C] or floats.
+        """Takes the mean and the deviation of each image [N, H, W, C], as [N, 1, 1, C] or floats.
 
-        Args:
-            x: [N, H, W, C].
-            mean: called with `x` and a function; returns the mean over height and width of that
-                function of `x`'s values in [0, 1], float [N, 1, 1, C].
+        `mean` is called with `x` and a function, and returns the mean over height and width of that
+        function of `x`'s values in [0, 1], float [N, 1, 1, C].
         """
 
     @abc.abstractmethod
@@ -75,9 +73,8 @@ class Standardization(Normalization):
         else:
             # Two passes: the mean of squares less the square of the mean would lose the deviation
             # of a bright flat picture to rounding.
-            mean = sum(block.sum(axis=(0, 1)) for block in _unit_blocks(image)) / count
-            squares = sum(((block - mean) ** 2).sum(axis=(0, 1)) for block in _unit_blocks(image))
-            variance = squares / count
+            mean = sum(x.astype(float).sum(axis=(0, 1)) for x in _blocks(image, 8)) / count
+            variance = sum(((x - mean) ** 2).sum(axis=(0, 1)) for x in _blocks(image, 8)) / count
         return mean, np.maximum(np.sqrt(variance), 1.0 / np.sqrt(count))
 
 
@@ -109,10 +106,8 @@ def _of_levels(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     height, width, channels = image.shape
     count, scale = height * width, int(value_range(image.dtype))
     squared = np.dtype(f"u{2 * image.itemsize}")
-    rows = max(1, BLOCK_BYTES // max(1, image[:1].size * squared.itemsize))
     sums = np.zeros((2, width, channels), np.uint64)
-    for start in range(0, height, rows):
-        block = image[start : start + rows]
+    for block in _blocks(image, squared.itemsize):
         sums[0] += block.sum(axis=0, dtype=np.uint64)
         sums[1] += np.square(block, dtype=squared).sum(axis=0, dtype=np.uint64)
     # In Python's integers, which lose nothing where large numbers are nearly equal.
@@ -125,12 +120,10 @@ def _of_levels(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.array(mean), np.array(variance)
 
 
-def _unit_blocks(image: np.ndarray) -> Iterator[np.ndarray]:
-    """Yields blocks of rows as float64 in [0, 1]."""
-    scale = value_range(image.dtype)
-    rows = max(1, BLOCK_BYTES // max(1, image[:1].size * 8))
-    for start in range(0, image.shape[0], rows):
-        yield image[start : start + rows].astype(np.float64) / scale
+def _blocks(image: np.ndarray, item_bytes: int) -> Iterator[np.ndarray]:
+    """Yields blocks of rows, each small enough to be held with so large items."""
+    rows = max(1, BLOCK_BYTES // max(1, image[:1].size * item_bytes))
+    return (image[start : start + rows] for start in range(0, image.shape[0], rows))
 
 
 # Every normalisation that a recipe may name.

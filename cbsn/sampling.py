@@ -14,15 +14,8 @@ Tensor = Any
 def space_to_batch(x: Tensor, factor: int) -> Tensor:
     """Splits each image into its `factor`² sub-images, stacked along the batch (S2B).
 
-    Sub-image (dy, dx) holds the pixels `x[:, dy::factor, dx::factor]`.
-
-    Args:
-        x: [N, H, W, C]; `factor` divides H and W.
-        factor: distance between neighbouring pixels of a sub-image, ≥ 1.
-
-    Returns:
-        [factor²·N, H/factor, W/factor, C]; sub-image (dy, dx) of image n is at index
-        (dy·factor + dx)·N + n.
+    [N, H, W, C] becomes [factor²·N, H/factor, W/factor, C]; the sub-image `x[n, dy::factor,
+    dx::factor]` is at index (dy·factor + dx)·N + n.
     """
     if factor == 1:
         return x
@@ -32,15 +25,7 @@ def space_to_batch(x: Tensor, factor: int) -> Tensor:
 
 
 def batch_to_space(x: Tensor, factor: int) -> Tensor:
-    """Puts sub-images back together: the inverse of `space_to_batch` (B2S).
-
-    Args:
-        x: [factor²·N, H, W, C].
-        factor: as given to `space_to_batch`.
-
-    Returns:
-        [N, H·factor, W·factor, C].
-    """
+    """Puts sub-images back together: the inverse of `space_to_batch` (B2S)."""
     if factor == 1:
         return x
     _, h, w, c = ops.shape(x)
@@ -51,16 +36,9 @@ def batch_to_space(x: Tensor, factor: int) -> Tensor:
 def random_subsample(x: Tensor, indices: Tensor, factor: int) -> Tensor:
     """Keeps one pixel of each `factor` × `factor` cell: the random subsampler (RS).
 
-    The caller draws the indices, so that two images can be sampled at the same places.
-
-    Args:
-        x: [N, H, W, C]; `factor` divides H and W.
-        indices: integers in [0, factor²), shape [N, H/factor, W/factor] or its row-major
-            flattening; index dy·factor + dx takes the pixel (dy, dx) of its cell.
-        factor: side of a cell, ≥ 1.
-
-    Returns:
-        [N, H/factor, W/factor, C].
+    [N, H, W, C] becomes [N, H/factor, W/factor, C]. The caller draws the indices, so that two
+    images can be sampled at the same places: integers in [0, factor²), [N, H/factor, W/factor] or
+    flat; dy·factor + dx takes the pixel (dy, dx) of its cell.
     """
     if factor == 1:
         return x
@@ -76,16 +54,9 @@ def mask_pixels(x: Tensor, masked: Tensor, sources: Tensor, cell: int) -> tuple[
     No pixel that is hidden stands in for another one, so that nothing of its value is left. Rows
     and columns that do not fill a cell stay as they are.
 
-    Args:
-        x: [N, H, W, C].
-        masked: integers in [0, cell²), [N, H // cell, W // cell]: which pixel of each cell is
-            hidden, dy·cell + dx.
-        sources: as `masked`, which one takes its place; never the same one.
-        cell: side of a cell, ≥ 2.
-
-    Returns:
-        The masked images [N, H, W, C], and a mask [N, H, W, 1] of `x`'s dtype, 1 where a pixel is
-        hidden, else 0.
+    Of images [N, H, W, C], `masked` says which pixel of each cell is hidden, and `sources` which
+    other one takes its place: integers dy·cell + dx, [N, H // cell, W // cell]. Returns the masked
+    images, and a mask [N, H, W, 1] of `x`'s dtype, 1 where a pixel is hidden, else 0.
     """
     _, height, width, _ = ops.shape(x)
     below, right = height % cell, width % cell
@@ -103,50 +74,28 @@ def depth_to_space(x: Tensor, factor: int) -> Tensor:
 
     (Shi et al., CVPR 2016, arXiv 1609.05158.)
 
-    Args:
-        x: [N, H, W, factor²·C].
-        factor: side of a cell, ≥ 1.
-
-    Returns:
-        [N, H·factor, W·factor, C]; pixel (dy, dx) of a cell has the channels from
-        (dy·factor + dx)·C on.
+    [N, H, W, factor²·C] becomes [N, H·factor, W·factor, C]; pixel (dy, dx) of a cell has the
+    channels from (dy·factor + dx)·C on.
     """
     _, h, w, c = ops.shape(x)
     return _from_cells(ops.reshape(x, (-1, h, w, factor * factor, c // factor**2)), factor)
 
 
-def pixel_shuffle_down(x: Tensor, factor: int, pad: int = 0, pad_value: float = 0.0) -> Tensor:
+def pixel_shuffle_down(x: Tensor, factor: int, pad: int = 0) -> Tensor:
     """Rearranges each image into a mosaic of its `factor`² sub-images (PD).
 
-    Args:
-        x: [N, H, W, C]; `factor` divides H and W.
-        factor: distance between neighbouring pixels of a sub-image, ≥ 1.
-        pad: rows and columns that are added on each side of every sub-image, ≥ 0.
-        pad_value: what they are filled with.
-
-    Returns:
-        [N, H + 2·pad·factor, W + 2·pad·factor, C]; the tile (dy, dx) of the mosaic is
-        `x[:, dy::factor, dx::factor]`, padded.
+    [N, H, W, C] becomes [N, H + 2·pad·factor, W + 2·pad·factor, C]; the tile (dy, dx) of the mosaic
+    is `x[:, dy::factor, dx::factor]`, with `pad` rows and columns of zeros on each side.
     """
     x = _split_cells(x, factor)
-    margins = ((0, 0), (pad, pad), (0, 0), (pad, pad), (0, 0), (0, 0))
-    x = ops.pad(x, margins, constant_values=pad_value)
+    x = ops.pad(x, ((0, 0), (pad, pad), (0, 0), (pad, pad), (0, 0), (0, 0)))
     _, h, _, w, _, c = ops.shape(x)
     x = ops.transpose(x, (0, 2, 1, 4, 3, 5))
     return ops.reshape(x, (-1, h * factor, w * factor, c))
 
 
 def pixel_shuffle_up(x: Tensor, factor: int, pad: int = 0) -> Tensor:
-    """Puts a mosaic of sub-images back together: the inverse of `pixel_shuffle_down`.
-
-    Args:
-        x: [N, H, W, C]; `factor` divides H and W.
-        factor: as given to `pixel_shuffle_down`.
-        pad: what is cut off each sub-image on each side.
-
-    Returns:
-        [N, H - 2·pad·factor, W - 2·pad·factor, C].
-    """
+    """Puts a mosaic of sub-images back together: the inverse of `pixel_shuffle_down`."""
     _, h, w, c = ops.shape(x)
     h, w = h // factor, w // factor
     x = ops.reshape(x, (-1, factor, h, factor, w, c))[:, :, pad : h - pad, :, pad : w - pad]

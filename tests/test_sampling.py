@@ -49,12 +49,6 @@ def test_padded_pixel_shuffle_golden(golden, factor, pad):
     np.testing.assert_array_equal(up, data[f"up_{case}"])
 
 
-def test_padding_with_another_value_golden(golden):
-    data = np.load(golden("apbsn/pd.npz"))
-    down = sampling.pixel_shuffle_down(data["x"], 2, 2, pad_value=7)
-    np.testing.assert_array_equal(down, data["down_f2_pad2_value7"])
-
-
 def _masks(random, shape, cell):
     masked = random.integers(0, cell**2, shape)
     return masked, (masked + random.integers(1, cell**2, shape)) % cell**2

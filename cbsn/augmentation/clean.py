@@ -109,7 +109,7 @@ def turn(pictures: Tensor, draws: Draws) -> Tensor:
 def relight(pictures: Tensor, draws: Draws, light: tuple[float, float]) -> Tensor:
     """Puts half of the pictures into another light, less of it and of another colour.
 
-    Of all channels `light` is left, at least and at most; of each in addition 0.6 to 1, as lamps
+    Of all channels `light` is left, at least and at most; of each in addition `_TINT`, as lamps
     differ. This takes 2 + C numbers a picture.
     """
     other_light = draws.happens(_OTHER_LIGHT)

@@ -69,8 +69,7 @@ class NoiseFamily:
     Args:
         gain: of noise as it was measured.
         processed, processed_gain: of noise that has been processed as by cameras' own JPEGs and by
-            programs: its correlation reaches up to 1.2 pixels (σ) further, it is mixed with white
-            noise, and it is compressed.
+            programs: its correlation reaches further, it is mixed with white noise, and compressed.
         none: without noise.
         none_if_crisp: of the crisp ones, without noise. What makes pictures as crisp as no lens
             draws them, making them smaller above all, takes noise away too.
@@ -127,8 +126,7 @@ def add_measured_noise(
 ) -> Tensor:
     """Returns clean pictures [N, S, S, C] with noise as it was measured, not rounded.
 
-    The gain is drawn uniformly in its logarithm. This takes two numbers a picture, and
-    `random.normal(shape)`.
+    This takes two numbers a picture, and `random.normal(shape)`.
     """
     rows, size, _, channels = clean.shape
     model = tables.draw(draws)

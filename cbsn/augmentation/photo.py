@@ -8,10 +8,9 @@ from typing import Any
 
 from keras import ops
 
-from cbsn.augmentation import clean, jpeg, noise
+from cbsn.augmentation import clean, noise
 from cbsn.augmentation.clean import Draws
 from cbsn.augmentation.noise import NoiseFamily, NoiseTables, add_measured_noise, add_noise
-from cbsn.errors import ConfigError
 from cbsn.noise.measured_noise import CorrelatedNoise
 from cbsn.noise.synthetic import range_text
 
@@ -82,17 +81,13 @@ class PhotoAugmentation:
 
     A picture that a teacher has denoised is made smaller and turned, as by `OwnNoiseAugmentation`;
     and, now and then, made softer or sharper, given a fine pattern, and put in another light and
-    other colours. Then it gets noise like that of real pictures, from next to
-    nothing to more than they have, as cameras give it and as JPEGs of cameras and programs have it;
-    and some get none.
+    other colours. Then it gets noise like that of real pictures, from next to nothing to more than
+    they have, as cameras give it and as JPEGs of cameras and programs have it; some get none.
 
     Args:
         models: measured noise, from `measure_noise`; of 1 or 3 channels.
-        size: side of the pairs in pixels, a multiple of 16.
+        size: side of the pairs in pixels, a multiple of `jpeg.MULTIPLE`.
         family: how strong the noise is.
-
-    Raises:
-        ConfigError: if the size is not a multiple of 16.
 
     Example:
         >>> augment = PhotoAugmentation(measure_noise(pictures), 64)
@@ -100,12 +95,6 @@ class PhotoAugmentation:
     """
 
     def __init__(self, models: Sequence[CorrelatedNoise], size: int, family: NoiseFamily = _FAMILY):
-        if size % jpeg.MULTIPLE:
-            below = max(size // jpeg.MULTIPLE, 1) * jpeg.MULTIPLE
-            raise ConfigError(
-                f"Patches that are compressed as JPEGs have sides of a multiple of {jpeg.MULTIPLE}:"
-                f" take --patchsize {below}. Received: --patchsize {size}"
-            )
         self._size = size
         self._family = family
         self._tables = NoiseTables.of(models, size)
@@ -120,9 +109,8 @@ class PhotoAugmentation:
         return ops.concatenate([noisy, picture], axis=-1)
 
     def __str__(self) -> str:
-        low, high = self._family.processed_gain
-        places = _places(self._tables)
-        return f"noise as measured in {places}, {low:g} to {high:g} times as strong"
+        gain = "{:g} to {:g}".format(*self._family.processed_gain)
+        return f"noise as measured in {_places(self._tables)}, {gain} times as strong"
 
 
 def _places(tables: NoiseTables) -> str:

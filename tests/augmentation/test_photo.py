@@ -9,7 +9,6 @@ from keras import ops
 
 from cbsn.augmentation import photo as module
 from cbsn.augmentation.photo import OwnNoiseAugmentation, PhotoAugmentation
-from cbsn.errors import ConfigError
 from cbsn.training.step_random import StepRandom
 
 SIZE = 32
@@ -45,11 +44,6 @@ def test_they_say_what_they_do(models):
     )
     own = OwnNoiseAugmentation(models(), SIZE, gain=(0.5, 2.0))
     assert str(own) == "noise measured in 2 places, 0.5-2 times as strong"
-
-
-def test_patches_must_fit_jpeg_blocks(models):
-    with pytest.raises(ConfigError, match=r"multiple of 16.*--patchsize 64. Received: .* 72"):
-        PhotoAugmentation(models(), 72)
 
 
 def test_pictures_become_sharp(models, recorded, monkeypatch):
