@@ -6,19 +6,8 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from cbsn.export.graph_pixels import (
-    Orientation,
-    blend,
-    crop,
-    cut,
-    fill_hidden,
-    make_copies,
-    mean_by_blocks,
-    mean_by_rows,
-    mean_of_copies,
-    orient,
-    unit,
-)
+from cbsn.export import graph_pixels
+from cbsn.export.graph_pixels import Orientation, cut, orient, unit
 from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.engines import make_graph, network_pass
 from cbsn.inference.passes import AUTO_TILE, RandomReplacement
@@ -38,9 +27,6 @@ class _Pictures(NamedTuple):
     luma: tf.Tensor | None = None  # float32 [N, 1, 1, 1], its strength; None where 1 for good
     color: tf.Tensor | None = None
     denoised: tf.Tensor | None = None  # float32 [N, h, w, C], the result of the pass before R3
-
-    def some(self, which: slice) -> "_Pictures":
-        return _Pictures(*(each if each is None else each[which] for each in self))
 
 
 class GraphDenoiser:
@@ -100,7 +86,7 @@ class GraphDenoiser:
             channels = tf.shape(images)[-1]
             given = images[..., : tf.where(channels < 3, 1, 3)]
             hidden = (channels % 2 == 0) & (images[..., -1] == 0)
-            colors = fill_hidden(given, hidden)
+            colors = graph_pixels.fill_hidden(given, hidden)
         shares = self._shares(tf.shape(images)[0], strength, color_strength)
         pictures = _Pictures(colors, *self._statistics(colors), *shares)
         if self._denoiser.options.self_ensemble:
@@ -120,9 +106,9 @@ class GraphDenoiser:
         if not normalization.of_picture:
             statistics = normalization.moments(colors)
         elif self._loops:
-            statistics = normalization.moments(colors, mean_by_blocks)
+            statistics = normalization.moments(colors, graph_pixels.mean_by_blocks)
         else:
-            statistics = normalization.moments(unit(colors), mean_by_rows)
+            statistics = normalization.moments(unit(colors), graph_pixels.mean_by_rows)
         zeros = tf.zeros((tf.shape(colors)[0], 1, 1, 1))
         return tuple(tf.cast(each, tf.float32) + zeros for each in statistics)
 
@@ -165,14 +151,12 @@ class GraphDenoiser:
         if not self._denoiser.r3:
             return self._pass(pictures, first, size, finishes)
         denoised = self._pass(pictures, first, [axis.size for axis in first], finishes=False)
-        bits = self._replacement_bits()[orientation]
+        # R3's masks by orientation, row, column and channel, with a bit for each copy.
+        options = self._denoiser.options
+        count = NUM_ORIENTATIONS if options.self_ensemble else 1
+        tables = [RandomReplacement(options.seed, number).table for number in range(count)]
+        bits = tf.constant(np.packbits(tables, axis=1, bitorder="little")[:, 0])[orientation]
         return self._pass(pictures._replace(denoised=denoised), refine, size, finishes, bits)
-
-    def _replacement_bits(self) -> tf.Tensor:
-        """R3's masks by orientation, row, column and channel, with a bit for each copy."""
-        count = NUM_ORIENTATIONS if self._denoiser.options.self_ensemble else 1
-        tables = [RandomReplacement(self._denoiser.options.seed, k).table for k in range(count)]
-        return tf.constant(np.packbits(tables, axis=1, bitorder="little")[:, 0])
 
     def _pass(
         self,
@@ -193,21 +177,23 @@ class GraphDenoiser:
 
         # What a while_loop repeats must be a function.
         def compute(row: tf.Tensor, column: tf.Tensor, which: slice) -> tf.Tensor:
-            across, down, some = columns.span(column), rows.span(row), pictures.some(which)
-            places = rows.reads(down), columns.reads(across)
+            pieces = (rows, rows.span(row)), (columns, columns.span(column))
+            places = [spans.reads(span) for spans, span in pieces]
+            some = _Pictures(*(each if each is None else each[which] for each in pictures))
             x = self._read(some, *places)
             if bits is not None:
-                x = make_copies(x, cut(some.denoised, *places), bits, *places)
+                x = graph_pixels.make_copies(x, cut(some.denoised, *places), bits, *places)
             y = self._run_colors(run, x)
-            if self._loops and self._recipe.border == "zeros":
-                y = crop(y, rows, down, columns, across)
+            if self._recipe.border == "zeros":
+                y = graph_pixels.crop(y, pieces)
             if bits is not None:
-                y = mean_of_copies(y)
+                shape = tf.concat([[-1, samples], tf.shape(y)[1:]], 0)
+                y = tf.reduce_mean(tf.reshape(y, shape), axis=1)
             if not finishes:
                 return y
             filled = (
                 spans.axis.rows(tf.range(span.start, span.start + spans.step))
-                for spans, span in ((rows, down), (columns, across))
+                for spans, span in pieces
             )
             return self._finish(y, some, cut(some.colors, *filled))
 
@@ -256,7 +242,8 @@ class GraphDenoiser:
             tf.debugging.Assert(tf.reduce_all(tf.math.is_finite(y)), [message])
         y = tf.clip_by_value(y, 0.0, 1.0) * value_range(dtype.as_numpy_dtype)
         if pictures.luma is not None:
-            y = blend(tf.cast(noisy, tf.float32), y, pictures.luma, pictures.color, dtype)
+            shares = pictures.luma, pictures.color
+            y = graph_pixels.blend(tf.cast(noisy, tf.float32), y, *shares, dtype)
         if not dtype.is_floating:
             y = _ROUNDINGS[self._denoiser.options.rounding](y)
         return tf.cast(y, dtype)

@@ -227,6 +227,16 @@ def test_attention_in_litert_is_refused(make_denoiser, tmp_path):
     assert not [*tmp_path.iterdir()]
 
 
+@pytest.mark.parametrize("name", SMALL)
+def test_strength_without_loops(make_denoiser, random, name):
+    denoiser = make_denoiser(name, SMALL[name], strength=0.5)
+    denoise = GraphDenoiser(denoiser, loops=False)
+    for size in SIZES[1:]:  # that are no multiples of what the network needs
+        pictures = random.random((*size, 3), np.float32)
+        expected = np.stack([denoiser(picture) for picture in pictures])
+        np.testing.assert_allclose(denoise(tf.constant(pictures)), expected, rtol=0, atol=1e-4)
+
+
 def test_means_of_large_pictures_are_not_lost_to_rounding(denoiser, random):
     """One float32 sum of so many values would be off by 5 %."""
     pictures = random.normal(0.3, 0.01, (1, 2500, 2500, 3)).astype(np.float32)
