@@ -1,12 +1,13 @@
 """The blind-spot U-Net of Noise2Void."""
 
+import itertools
 from typing import Any
 
 import keras
 from keras import ops
 
 from cbsn.networks.encoder_decoder import EncoderDecoder, halve
-from cbsn.networks.layers import HE, Convolution, pointwise
+from cbsn.networks.layers import HE, Convolution, build_chain, pointwise
 from cbsn.sampling import mask_pixels
 
 Tensor = Any
@@ -25,13 +26,9 @@ class BlindSpotUNet(EncoderDecoder):
     that cell, and only there is its output blind.
 
     Args:
-        filters: int, number of channels at full resolution. Default 32.
-        depth: int, number of halvings. Default 3. With both defaults the network has 36 variables
-            and 2,140,065 parameters for gray pictures.
+        filters, depth, channels, **kwargs: as of `EncoderDecoder`. With the defaults the network
+            has 36 variables and, for gray pictures, 2,140,065 parameters.
         mask_cell: int, c ≥ 2: side of the cells of a blind pass, which masks 1/c² of the pixels.
-            Default 4.
-        channels: int, channels of the picture. Default 3.
-        **kwargs: of `keras.Model`.
 
     Input and output: as `EncoderDecoder` has them.
 
@@ -41,8 +38,10 @@ class BlindSpotUNet(EncoderDecoder):
         (1, 64, 64, 1)
 
     Raises:
-        ValueError: if `filters`, `depth` or `channels` is below 1, or `mask_cell` below 2.
+        ValueError: as `EncoderDecoder`, or if `mask_cell` is below 2.
     """
+
+    REACHES = (2, 2, 1)
 
     blindness = "masked"
 
@@ -71,22 +70,13 @@ class BlindSpotUNet(EncoderDecoder):
         )
 
     def build(self, input_shape):  # noqa: D102
-        *widths, bottom = self.widths
-        seen = self.channels
-        for width, layers in zip(self.widths, [*self.encoder, self.bottom], strict=True):
-            _build(layers, seen, width)
-            seen = width
-        below = bottom
-        for level in reversed(range(self.depth)):
-            width = widths[level]
-            _build([self.doublings[level]], below, width)
-            _build(self.decoder[level], 2 * width, width)
-            below = width
-        _build([self.head], self.filters, self.channels)
+        build_chain([*itertools.chain(*self.encoder), *self.bottom], self.channels)
+        # From below come twice as many channels; and of the skip there are as many again.
+        for width, doubling, block in zip(self.widths, self.doublings, self.decoder, strict=False):
+            build_chain([doubling], 2 * width)
+            build_chain(block, 2 * width)
+        build_chain([self.head], self.filters)
         self.built = True
-
-    def reaches(self) -> tuple[int, int, int]:  # noqa: D102
-        return 2, 2, 1
 
     def transform(self, inputs: Tensor) -> Tensor:  # noqa: D102
         x, skips = inputs, []
@@ -117,12 +107,6 @@ class BlindSpotUNet(EncoderDecoder):
 
     def get_config(self):  # noqa: D102
         return {**super().get_config(), "mask_cell": self.mask_cell}
-
-
-def _build(layers: list[keras.layers.Layer], width: int, next_width: int) -> None:
-    for layer in layers:
-        layer.build((None, None, None, width))
-        width = next_width
 
 
 def _double(x: Tensor) -> Tensor:

@@ -13,8 +13,9 @@ Tensor = Any
 class EncoderDecoder(DenoisingNetwork):
     """A network that halves the picture `depth` times, and doubles it as often.
 
-    A subclass makes its layers, then calls `self.build((None, None, None, channels))`, and
-    computes pictures whose sides are multiples of 2^depth in `transform`.
+    A subclass says its `REACHES`, makes its layers, then calls
+    `self.build((None, None, None, channels))`, and computes pictures whose sides are multiples of
+    2^depth in `transform`.
 
     Args:
         filters: int, number of channels at full resolution; they double with every halving.
@@ -28,8 +29,12 @@ class EncoderDecoder(DenoisingNetwork):
     multiples of `size_multiple`.
 
     Raises:
-        ValueError: if `filters` or `channels` is below 1, or `depth` below 1.
+        ValueError: if `filters`, `depth` or `channels` is below 1.
     """
+
+    REACHES: tuple[int, int, int]
+    """How far convolutions reach, in pixels of their resolution: those of a block of the encoder or
+    decoder; of the block at the lowest resolution; of what comes before a doubling."""
 
     def __init__(self, filters: int, depth: int, channels: int, **kwargs):
         super().__init__(filters, channels, **kwargs)
@@ -39,6 +44,8 @@ class EncoderDecoder(DenoisingNetwork):
                 f"Received: filters={filters}, depth={depth}, channels={channels}"
             )
         self.depth = depth
+        # So that tiles are halved as the whole picture is.
+        self.grid = self.size_multiple = 2**depth
 
     @property
     def widths(self) -> list[int]:
@@ -46,16 +53,8 @@ class EncoderDecoder(DenoisingNetwork):
         return [self.filters * 2**level for level in range(self.depth + 1)]
 
     @property
-    def grid(self) -> int:  # noqa: D102
-        return 2**self.depth  # so that tiles are halved as the whole picture is
-
-    @property
-    def size_multiple(self) -> int:  # noqa: D102
-        return self.grid
-
-    @property
     def receptive_field_radius(self) -> int:  # noqa: D102
-        at_ends, at_bottom, between = self.reaches()
+        at_ends, at_bottom, between = self.REACHES
         radius = 0
         for place in range(self.grid):
             first = last = place
@@ -67,14 +66,6 @@ class EncoderDecoder(DenoisingNetwork):
                 first, last = 2 * first - at_ends, 2 * last + 1 + at_ends
             radius = max(radius, place - first, last - place)
         return radius
-
-    def reaches(self) -> tuple[int, int, int]:
-        """How far convolutions reach, in pixels of their resolution.
-
-        Those of a block of the encoder or decoder; of the block at the lowest resolution; of what
-        comes before a doubling.
-        """
-        raise NotImplementedError
 
     def transform(self, inputs: Tensor) -> Tensor:
         """Denoises [N, H, W, channels], H and W multiples of 2^depth."""

@@ -47,6 +47,13 @@ def pointwise(filters: int, activation: str | None = "relu", **kwargs) -> keras.
     return keras.layers.Conv2D(filters, 1, activation=activation, **kwargs)
 
 
+def build_chain(layers: Sequence[Any], channels: int) -> None:
+    """Builds convolutions that follow each other, of which the first is given `channels`."""
+    for layer in layers:
+        layer.build((None, None, None, channels))
+        channels = layer.filters
+
+
 @keras.saving.register_keras_serializable(package="cbsn")
 class Convolution(keras.layers.Conv2D):
     """A 2-D convolution whose padding is said when it is called.
@@ -55,11 +62,7 @@ class Convolution(keras.layers.Conv2D):
     with `padding="valid"` it loses what the kernel reaches beyond the edge.
 
     Args:
-        filters: int, number of output channels.
-        kernel_size: odd int, side of the kernel.
-        **kwargs: of `keras.layers.Conv2D`.
-
-    Input: [N, H, W, C_in]. Output: [N, H, W, filters], or smaller.
+        filters, kernel_size, **kwargs: of `keras.layers.Conv2D`; the kernel's size is odd.
     """
 
     def __init__(self, filters: int, kernel_size: int | tuple[int, int], **kwargs):
@@ -96,8 +99,6 @@ class ConditionalMaskedConv2D(Convolution):
     Args:
         filters, kernel_size, **kwargs: as of `Convolution`; by default with ReLU and
             `HE_UNTRUNCATED`.
-
-    Input and output: as `Convolution` has them.
     """
 
     def __init__(self, filters: int, kernel_size: int | tuple[int, int], **kwargs):
@@ -290,21 +291,12 @@ def to_phases(x: Tensor, dilation: int, multiple: int) -> tuple[Tensor, Tensor |
     multiples of `multiple`, itself one of d; a mask [d²·N, H/d, W/d, 1] is 1 inside `x` and 0 in
     the padding, and None where nothing is padded.
     """
-    height, width = ops.shape(x)[1:3]
-    known = isinstance(height, int) and isinstance(width, int)
-    if known and height % multiple == 0 and width % multiple == 0:
+    sizes, margin = ops.shape(x)[1:3], multiple - 1
+    if all(isinstance(size, int) and size % multiple == 0 for size in sizes):
         return space_to_batch(x, dilation), None
+    height, width = ((size + margin) // multiple * multiple for size in sizes)
     inside = ops.ones_like(x[:, :, :, :1])
-    return tuple(space_to_batch(_pad_to_multiple(t, multiple), dilation) for t in (x, inside))
-
-
-def _pad_to_multiple(x: Tensor, factor: int) -> Tensor:
-    """Pads [N, H, W, C] with zeros at the bottom and right to multiples of `factor`."""
-    height, width = ops.shape(x)[1:3]
-    # Pad by a fixed number and cut, for sizes that are unknown while a graph is traced.
-    x = ops.pad(x, ((0, 0), (0, factor - 1), (0, factor - 1), (0, 0)))
-    return x[:, : _ceil(height, factor), : _ceil(width, factor)]
-
-
-def _ceil(size: Any, factor: int) -> Any:
-    return (size + factor - 1) // factor * factor
+    # Padded by a fixed number and cut, for sizes that are unknown while a graph is traced.
+    margins = ((0, 0), (0, margin), (0, margin), (0, 0))
+    padded = (ops.pad(t, margins)[:, :height, :width] for t in (x, inside))
+    return tuple(space_to_batch(t, dilation) for t in padded)

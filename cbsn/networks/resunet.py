@@ -26,14 +26,11 @@ class ResidualAttentionUNet(EncoderDecoder):
     sub-pixel convolution, and the skip behind an attention gate.
 
     Args:
-        filters: int, number of channels at full resolution. Default 32.
-        depth: int, number of halvings. Default 3. With both defaults the network has 96 variables
-            and 2,062,476 parameters for gray pictures.
+        filters, depth, channels, **kwargs: as of `EncoderDecoder`. With the defaults the network
+            has 96 variables and, for gray pictures, 2,062,476 parameters.
         reduction: int, the hidden layer of a squeeze-and-excitation has that many times fewer
             channels than the features; 0 for no squeeze-and-excitation, which makes the network
-            local. Default 8.
-        channels: int, channels of the picture. Default 3.
-        **kwargs: of `keras.Model`.
+            local.
 
     Input and output: as `EncoderDecoder` has them.
 
@@ -43,8 +40,10 @@ class ResidualAttentionUNet(EncoderDecoder):
         (1, 64, 64, 1)
 
     Raises:
-        ValueError: if `filters`, `depth` or `channels` is below 1, or `reduction` below 0.
+        ValueError: as `EncoderDecoder`, or if `reduction` is below 0.
     """
+
+    REACHES = (2, 2, 0)
 
     def __init__(
         self, filters: int = 32, depth: int = 3, reduction: int = 8, channels: int = 3, **kwargs
@@ -80,21 +79,17 @@ class ResidualAttentionUNet(EncoderDecoder):
 
     def build(self, input_shape):  # noqa: D102
         features = (None, None, None)
-        below = self.channels
-        for width, layer in zip(self.widths, [*self.encoder, self.bottom], strict=True):
-            layer.build((*features, below))
-            below = width
+        blocks = [*self.encoder, self.bottom]
+        for width, block in zip([self.channels, *self.widths], blocks, strict=False):
+            block.build((*features, width))
+        # From the bottom on: the order in which kernels are drawn.
         for level in reversed(range(self.depth)):
             width = self.widths[level]
-            self.doublings[level].build((*features, below))
+            self.doublings[level].build((*features, 2 * width))
             self.gates[level].build((*features, width))
             self.decoder[level].build((*features, 2 * width))
-            below = width
         self.head.build((*features, self.filters))
         self.built = True
-
-    def reaches(self) -> tuple[int, int, int]:  # noqa: D102
-        return 2, 2, 0
 
     @property
     def receptive_field_radius(self) -> int:  # noqa: D102

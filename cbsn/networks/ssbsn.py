@@ -122,9 +122,8 @@ def attend(queries: Tensor, values: Tensor) -> Tensor:
     # Its weights are computed again for the gradient instead of being kept.
     part = keras.remat(_attend)
     outputs = ops.map(lambda chunk: part(chunk, queries, values), chunks)
-    outputs = ops.reshape(
-        ops.transpose(outputs, (1, 0, 2, 3)), (problems, count * size, ops.shape(values)[-1])
-    )
+    outputs = ops.transpose(outputs, (1, 0, 2, 3))
+    outputs = ops.reshape(outputs, (problems, count * size, ops.shape(values)[-1]))
     return outputs[:, :tokens]
 
 
@@ -180,23 +179,17 @@ class _Module(keras.layers.Layer):
 class SelfSimilarityBlindSpotNetwork(TwoBranchNetwork):
     """SS-BSN's network: always blind, with attention among pixels that look alike.
 
-    (Han & Yu, "SS-BSN: Attentive Blind-Spot Network for Self-Supervised Denoising with Nonlocal
-    Self-Similarity", IJCAI 2023, arXiv 2305.09890.) The last modules of each branch have a
-    `SelfSimilarityAttention`, which sees the whole input. So does the layer normalisation in it: it
-    takes the mean of all features, so that a pixel has a trace of influence on its own output. With
-    that mean held fast, the network is blind.
+    The last modules of each branch have a `SelfSimilarityAttention`, which sees the whole input. So
+    does the layer normalisation in it: it takes the mean of all features, so that a pixel has a
+    trace of influence on its own output. With that mean held fast, the network is blind.
 
     Args:
-        filters: int ≥ 2, number of channels C. Default 128.
-        num_modules: int, dilated modules in each branch. Default 9.
-        num_attention: int, how many of them, the last ones, have attention. Default 3.
+        filters, num_modules, channels, **kwargs: as of `TwoBranchNetwork`.
+        num_attention: int, how many modules of a branch, the last ones, have attention.
         scale: int, f: each of the d² phases of a branch of dilation d is split into f² sub-grids,
-            whose pixels attend to each other. Default 2.
-        channels: int, channels of the picture. Default 3.
-        **kwargs: of `keras.Model`.
+            whose pixels attend to each other.
 
-    Input and output: as `TwoBranchNetwork` has them; values from 0 to 255. `blind` changes
-    nothing.
+    Input and output: as `TwoBranchNetwork` has them; values from 0 to 255.
 
     Example:
         >>> network = SelfSimilarityBlindSpotNetwork(filters=16, num_modules=3, num_attention=2)
@@ -204,8 +197,8 @@ class SelfSimilarityBlindSpotNetwork(TwoBranchNetwork):
         (1, 60, 60, 3)
 
     Raises:
-        ValueError: if `filters` is below 2, `channels` or `scale` below 1, or `num_attention` is
-            not in [0, `num_modules`].
+        ValueError: as `TwoBranchNetwork`, or if `filters` is 1, `scale` below 1, or
+            `num_attention` not in [0, `num_modules`].
     """
 
     def __init__(

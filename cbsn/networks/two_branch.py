@@ -14,6 +14,7 @@ from cbsn.networks.layers import (
     HE_UNTRUNCATED,
     DilatedBranch,
     DilatedModule,
+    build_chain,
     crop,
     pointwise,
 )
@@ -105,10 +106,7 @@ class TwoBranchNetwork(DenoisingNetwork):
         self.head.build(input_shape)
         for branch in self.branches:
             branch.build((None, None, None, self.filters))
-        width = self.filters * len(self.branches)
-        for layer in self.tail:
-            layer.build((None, None, None, width))
-            width = layer.filters
+        build_chain(self.tail, self.filters * len(self.branches))
         self.built = True
 
     def call(self, inputs: Tensor, blind: bool = False, padding: str = "same") -> Tensor:
@@ -142,14 +140,10 @@ class DilatedBlindSpotNetwork(TwoBranchNetwork):
     Blind-Spot Network", CVPR 2022, arXiv 2203.11799.)
 
     Args:
-        filters: int ≥ 2, number of channels C. Default 128.
-        num_modules: int, dilated modules in each branch. Default 9. With both defaults the
+        filters, num_modules, channels, **kwargs: as of `TwoBranchNetwork`. With the defaults the
             network has 98 variables and 3,656,131 parameters.
-        channels: int, channels of the picture. Default 3.
-        **kwargs: of `keras.Model`.
 
-    Input and output: as `TwoBranchNetwork` has them; values from 0 to 255. `blind` changes
-    nothing.
+    Input and output: as `TwoBranchNetwork` has them; values from 0 to 255.
 
     Example:
         >>> network = DilatedBlindSpotNetwork(filters=16, num_modules=2)
@@ -157,7 +151,7 @@ class DilatedBlindSpotNetwork(TwoBranchNetwork):
         (1, 60, 60, 3)
 
     Raises:
-        ValueError: if `filters` is below 2, `channels` below 1, or `num_modules` below 0.
+        ValueError: as `TwoBranchNetwork`, or if `filters` is 1.
     """
 
     def __init__(self, filters: int = 128, num_modules: int = 9, channels: int = 3, **kwargs):
@@ -185,21 +179,15 @@ class ConditionalBlindSpotNetwork(TwoBranchNetwork):
     `blind=False` it may. The weights are the same.
 
     Args:
-        filters: int, number of channels C. Default 128.
-        num_modules: int, dilated modules in each branch. Default 9. With both defaults the
+        filters, num_modules, channels, **kwargs: as of `TwoBranchNetwork`. With the defaults the
             network has 98 variables and 3,656,131 parameters.
-        channels: int, channels of the picture. Default 3.
-        **kwargs: of `keras.Model`.
 
-    Input and output: as `TwoBranchNetwork` has them.
+    Input, output and errors: as `TwoBranchNetwork` has them.
 
     Example:
         >>> network = ConditionalBlindSpotNetwork(filters=16, num_modules=2)
         >>> network(keras.ops.zeros((1, 60, 60, 3)), blind=True).shape
         (1, 60, 60, 3)
-
-    Raises:
-        ValueError: if `filters` or `channels` is below 1, or `num_modules` below 0.
     """
 
     blindness = "switched"
