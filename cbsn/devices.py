@@ -112,10 +112,9 @@ def has_gpu() -> bool:
 
 def is_out_of_memory(error: Exception) -> bool:
     """Whether memory did not suffice, the device's or the host's."""
-    # By its name, as JAX has an error of its own for it, and TensorFlow may not be imported.
-    name = type(error).__name__
-    is_named = name == "ResourceExhaustedError" or "RESOURCE_EXHAUSTED" in str(error)
-    return is_named or isinstance(error, MemoryError)
+    # By name: JAX has an error of its own for it, and TensorFlow may not be imported.
+    is_named = type(error).__name__ == "ResourceExhaustedError"
+    return is_named or "RESOURCE_EXHAUSTED" in str(error) or isinstance(error, MemoryError)
 
 
 def _no_gpu(flag: str, found: int) -> str:

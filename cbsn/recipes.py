@@ -19,10 +19,6 @@ from cbsn.objectives import OBJECTIVES
 
 Tensor = Any
 
-BORDERS = ("reflect", "zeros")  # a picture's own reflection, or features that are 0
-SCHEDULES = ("steps", "cosine")
-AUGMENTATIONS = ("none", "photo")  # of a batch, on the device that trains: `PhotoAugmentation`
-
 _WARM_UP = 0.01  # part of a training with `schedule="cosine"` in which the learning rate rises
 
 _KINDS: dict[Any, tuple[Any, str]] = {
@@ -68,20 +64,19 @@ class Recipe:
         max_steps: number of training steps.
         learning_rate: of Adam (β 0.9 and 0.999, ε 1e-8), at the start.
         lr_decay, lr_decay_steps: factor > 0 of the learning rate, every this many steps.
-        epochs: passes over the patches that `max_steps` stands for: `train.py` takes as many
-            steps as they are, whatever the data set. 0 for a training that is counted in steps.
-        border: one of `BORDERS`: what the network is given beyond the edge of a picture that is
-            denoised. Networks that are not local need "zeros".
+        epochs: passes over the patches that `max_steps` stands for, whatever the data set; 0 for a
+            training that is counted in steps.
+        border: what the network is given beyond the edge of a picture: "reflect", its reflection,
+            or "zeros", features that are 0. Networks that are not local need "zeros".
         denoise_stride: a picture is denoised as this number squared of sub-images (PD); 1 for none.
         denoise_pad: zeros around each of them.
         r3: whether random-replacing refinement follows, unless told otherwise.
-        clip_norm: longest that the gradient of all weights together may be; it is scaled down to
-            that. 0 for no limit, as in the papers.
+        clip_norm: longest that the gradient of all weights together may be; 0 for no limit.
         schedule: "steps", as `lr_decay` says, or "cosine": the learning rate rises in the first
             hundredth of the steps, and then falls to 0 along a cosine.
         ema: decay < 1 of the averaged weights, unless a run says otherwise; 0 for none.
-        augmentation: one of `AUGMENTATIONS`; "photo" needs an objective that is taught, and a
-            patch size that is a multiple of 16.
+        augmentation: "none", or "photo": `PhotoAugmentation` of each batch, which needs an
+            objective that is taught, and a patch size that is a multiple of 16.
 
     Raises:
         ConfigError: if a value is out of range, unknown, or does not fit another one.
@@ -117,9 +112,9 @@ class Recipe:
             ("network", NETWORKS),
             ("objective", OBJECTIVES),
             ("normalization", NORMALIZATIONS),
-            ("border", BORDERS),
-            ("schedule", SCHEDULES),
-            ("augmentation", AUGMENTATIONS),
+            ("border", ("reflect", "zeros")),
+            ("schedule", ("steps", "cosine")),
+            ("augmentation", ("none", "photo")),
         ):
             if getattr(self, field) not in known:
                 raise ConfigError(
@@ -236,11 +231,7 @@ class Recipe:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Recipe":
-        """Rebuilds a recipe from `to_dict`, with all its checks.
-
-        Raises:
-            ConfigError: if a field is missing, unknown or invalid.
-        """
+        """Rebuilds a recipe from `to_dict`; a ConfigError says which field cannot be used."""
         try:
             return cls(**values)
         except TypeError as error:
@@ -410,10 +401,9 @@ def customised(name: str, *, max_steps: int | None = None, **changes: Any) -> Re
 
     Args:
         name: a key of `RECIPES`.
-        max_steps: number of steps. The recipe's schedules change in proportion, as
-            `Recipe.lasting` has it, unless they are among the changes.
-        **changes: settings by name: fields of the recipe, of its network's configuration or of
-            its objective's. None leaves a setting as it is.
+        max_steps: as for `Recipe.lasting`; schedules that are among the changes stay as given.
+        **changes: fields of the recipe, of its network's configuration or of its objective's. None
+            leaves a setting as it is.
 
     Raises:
         ConfigError: if the recipe is unknown, has no such setting, or the value does not fit.
@@ -424,8 +414,6 @@ def customised(name: str, *, max_steps: int | None = None, **changes: Any) -> Re
         )
     recipe = RECIPES[name]
     if max_steps is not None:
-        if max_steps < 1:
-            raise ConfigError(f"--maxiter must be at least 1. Received: {max_steps}")
         recipe = recipe.lasting(max_steps)
     fields: dict[str, Any] = {}
     configs: dict[str, Any] = {

@@ -141,7 +141,7 @@ def test_customised_shrinks_only_what_is_not_given():
         ("cbsn", {"sigma": 3}, "no setting sigma"),
         ("apbsn", {"lmbda": 1.0}, "'apbsn' has no setting lmbda"),
         *(("cbsn", {key: 1}, f"no setting {key}") for key in ("to_dict", "network_config")),
-        ("cbsn", {"max_steps": 0}, "--maxiter"),
+        ("cbsn", {"max_steps": 0}, "max_steps must be at least 1"),
     ],
 )
 def test_impossible_customs_are_refused(name, changes, message):

@@ -192,15 +192,14 @@ def fraction(text: str) -> float:
 
 def _tile(text: str) -> str:
     """Checks `--tile` for argparse."""
-    try:
+    with contextlib.suppress(argparse.ArgumentTypeError):
         if text != "auto":
             _whole_number(0)(text)
-    except argparse.ArgumentTypeError:
-        raise argparse.ArgumentTypeError(
-            "tile is auto, the side of the tiles in pixels, or 0 for the whole picture at once. "
-            f"Received: {text}"
-        ) from None
-    return text
+        return text
+    raise argparse.ArgumentTypeError(
+        "tile is auto, the side of the tiles in pixels, or 0 for the whole picture at once. "
+        f"Received: {text}"
+    )
 
 
 def run(

@@ -10,9 +10,6 @@ from cbsn.errors import LARGEST_SEED, check_number
 if TYPE_CHECKING:
     from cbsn.evaluation.submit.submission import Submission
 
-_ROUNDINGS = {"round": "round", "floor": "truncate"}
-"""SIDD's, in the words of `Denoiser`; DND's crops are rounded after it."""
-
 
 def main(flags: argparse.Namespace) -> None:
     """Makes the submission."""
@@ -26,8 +23,9 @@ def main(flags: argparse.Namespace) -> None:
     select_gpus(flags.gpu, most=1)
     # The benchmark's files are looked at before the model is loaded.
     submission = _submission(flags)
-    rounding = _ROUNDINGS[flags.rounding] if flags.benchmark == "sidd" else "round"
-    options = DenoiseOptions.pop({**vars(flags), "rounding": rounding})
+    # DND's crops are rounded after the denoiser.
+    floors = flags.benchmark == "sidd" and flags.rounding == "floor"
+    options = DenoiseOptions.pop({**vars(flags), "rounding": "truncate" if floors else "round"})
     denoiser = Denoiser.load(flags.model_path, options)
     print(denoiser.choices, flush=True)
     settings = {
