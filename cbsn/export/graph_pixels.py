@@ -1,6 +1,6 @@
 """Pixels in a graph: statistics, cutting and putting together, R3, orientations, transparency."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
 import tensorflow as tf
@@ -12,17 +12,14 @@ from cbsn.inference.tiling import Span, Spans
 from cbsn.orientations import orientation_steps
 from cbsn.value_range import value_range
 
-Orientation: TypeAlias = int | tf.Tensor
-"""In [0, 8), as `cbsn.orientations.orient` takes it; a tensor inside a loop."""
-
-_BLOCK_VALUES = 2**22
-"""How many values of a picture are in float64 at a time, for its statistics."""
+Orientation: TypeAlias = int | tf.Tensor  # in [0, 8), as `cbsn.orientations` has it
 
 
 def mean_by_blocks(x: tf.Tensor, function: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
     """The mean of a function of the values in [0, 1], float64 [N, 1, 1, C], in bounded memory."""
     shape = tf.shape(x)
-    rows = tf.maximum(_BLOCK_VALUES // (shape[0] * shape[2] * shape[3]), 1)
+    values_at_once = 2**22  # in float64
+    rows = tf.maximum(values_at_once // (shape[0] * shape[2] * shape[3]), 1)
 
     def body(row: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         block = unit(x[:, row : row + rows], tf.float64)
@@ -73,10 +70,10 @@ def cut(images: tf.Tensor, rows: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:
     return images
 
 
-def crop(y: tf.Tensor, rows: Spans, row: Span, columns: Spans, column: Span) -> tf.Tensor:
+def crop(y: tf.Tensor, pieces: Sequence[tuple[Spans, Span]]) -> tf.Tensor:
     """Cuts a tile's piece out of the network's result [n, h, w, C], and fills it up to `step`."""
     paddings = []
-    for axis, spans, span in ((1, rows, row), (2, columns, column)):
+    for axis, (spans, span) in enumerate(pieces, 1):
         size = span.end - span.start
         y = tf.gather(y, tf.range(span.margin, span.margin + size), axis=axis)
         paddings.append((0, spans.step - size))
@@ -86,7 +83,7 @@ def crop(y: tf.Tensor, rows: Spans, row: Span, columns: Spans, column: Span) -> 
 def make_copies(
     noisy: tf.Tensor, denoised: tf.Tensor, bits: tf.Tensor, rows: tf.Tensor, columns: tf.Tensor
 ) -> tf.Tensor:
-    """What R3 has the network see, [N·8, h, w, C]; `bits` as `_replacement_bits` has them."""
+    """What R3 has the network see, [N·8, h, w, C]; `bits` [row, column, channel] have the masks."""
     bits = tf.gather(bits, rows % RandomReplacement.PERIOD)
     bits = tf.gather(bits, columns % RandomReplacement.PERIOD, axis=1)
     powers = tf.reshape(2 ** tf.range(RandomReplacement.TIMES), (-1, 1, 1, 1))
@@ -96,12 +93,6 @@ def make_copies(
     y = tf.reshape(x, (-1, shape[2], shape[3], shape[4]))
     y.set_shape((None, None, None, noisy.shape[-1]))
     return y
-
-
-def mean_of_copies(y: tf.Tensor) -> tf.Tensor:
-    """[N·8, h, w, C] → [N, h, w, C]."""
-    shape = tf.concat([[-1, RandomReplacement.TIMES], tf.shape(y)[1:]], 0)
-    return tf.reduce_mean(tf.reshape(y, shape), axis=1)
 
 
 def orient(x: tf.Tensor, orientation: Orientation, *, back: bool = False) -> tf.Tensor:

@@ -5,33 +5,23 @@ from typing import Any
 
 import tensorflow as tf
 
-from cbsn.client.transport import (
-    BYTES,
-    COLOR_STRENGTH,
-    DENOISED,
-    DENOISED_BYTES,
-    FILES,
-    FLOATS,
-    IMAGE_BYTES,
-    IMAGES,
-    STRENGTH,
-    WITH_STRENGTH,
-)
+from cbsn.client import transport
 from cbsn.export.graph import GraphDenoiser
 from cbsn.inference.denoiser import Denoiser
 from cbsn.value_range import ROUNDING_ERROR
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8\xff"
-_PNG_HEADER = 33
-"""Bytes of a PNG file's signature and first chunk, which says how large it is."""
-
-_MOST_CHUNKS = 1000
-"""Of a PNG file before its pixels; ordinary ones have less than 30."""
-
+_PNG_HEADER = 33  # bytes of a file's signature and first chunk, which says how large it is
+_MOST_CHUNKS = 1000  # of a PNG file before its pixels; ordinary ones have less than 30
 _FULL = 65535
-_WHITES = [2**bits - 1 for bits in range(2, 16, 2)] + [_FULL]
-"""Of `ValueRange`: the ranges of 16-bit files."""
+_WHITES = [2**bits - 1 for bits in range(2, 16, 2)] + [_FULL]  # of `ValueRange`, for 16-bit files
+_SHARES = [
+    tf.TensorSpec((None,), tf.float32, name=name)
+    for name in (transport.STRENGTH, transport.COLOR_STRENGTH)
+]
+
+MAX_PIXELS = 2**27  # of an encoded picture, which may be small and yet claim any size
 
 
 def check(condition: tf.Tensor, message: str, values: Any = ()) -> tf.Operation:
@@ -42,17 +32,10 @@ def check(condition: tf.Tensor, message: str, values: Any = ()) -> tf.Operation:
 def decode_and_encode(
     data: tf.Tensor, denoise: Callable[[tf.Tensor], tf.Tensor], max_pixels: int
 ) -> tf.Tensor:
-    """Denoises a PNG or JPEG file, in a graph.
+    """Denoises a PNG or JPEG file, in a graph, by a function of [H, W, C], uint8 or uint16.
 
-    Args:
-        data: string scalar, the file.
-        denoise: from [H, W, C], uint8 or uint16, to the same.
-        max_pixels: int; larger pictures are refused before they are decoded.
-
-    Returns:
-        String scalar, a PNG file of the same channels, 8 or 16 bits; a transparent colour has
-        become alpha. Files of 16 bits are denoised in the range that their colours use, as
-        `ValueRange.of` sees it, and the result has that range.
+    The result is a PNG file of the same channels and bits; a transparent colour has become alpha.
+    Larger pictures than `max_pixels` are refused before they are decoded.
     """
     is_png = tf.strings.substr(data, 0, len(_PNG)) == _PNG
     is_jpeg = tf.strings.substr(data, 0, len(_JPEG)) == _JPEG
@@ -84,9 +67,6 @@ def decode_and_encode(
         )
         return tf.ensure_shape(image, [None] * 3)
 
-    def deep() -> tf.Tensor:
-        return tf.io.encode_png(_denoise_deep(decode_png(tf.uint16), denoise))
-
     def shallow() -> tf.Tensor:
         # As libjpeg's own default and Pillow have it, not TensorFlow's faster transform.
         image = tf.cond(
@@ -96,11 +76,14 @@ def decode_and_encode(
         )
         return tf.io.encode_png(denoise(image))
 
+    def deep() -> tf.Tensor:
+        return tf.io.encode_png(_denoise_deep(decode_png(tf.uint16), denoise))
+
     return tf.cond(is_deep, deep, shallow)
 
 
 def _denoise_deep(image: tf.Tensor, denoise: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
-    """Denoises 16 bits in the range that the colours use: `ValueRange.of`, in a graph."""
+    """Denoises 16 bits in the range that the colours use, as `ValueRange.of` sees it."""
     colors = image[..., : tf.where(tf.shape(image)[-1] < 3, 1, 3)]
     high = tf.reduce_max(tf.cast(colors, tf.int32))
     white = tf.gather(_WHITES, tf.searchsorted(_WHITES, [high])[0])
@@ -148,9 +131,6 @@ def _png_chunks(data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         f"The PNG file has more than {_MOST_CHUNKS} chunks before its pixels; save it without them."
     )
 
-    def is_before_pixels(place: tf.Tensor, number: tf.Tensor, kind: tf.Tensor, *_) -> tf.Tensor:
-        return (place + 8 <= length) & (kind != b"IDAT")
-
     def read(place, number, kind, is_transparent, frames):
         with tf.control_dependencies([check(number < _MOST_CHUNKS, too_many)]):
             kind = tf.strings.substr(data, place + 4, 4)
@@ -166,7 +146,12 @@ def _png_chunks(data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
     start = (tf.constant(len(_PNG), tf.int64), 0, b"", False, tf.constant(0, tf.int64))
     start = tuple(map(tf.convert_to_tensor, start))
-    return tf.while_loop(is_before_pixels, read, start, parallel_iterations=1)[-2:]
+    return tf.while_loop(
+        lambda place, number, kind, *_: (place + 8 <= length) & (kind != b"IDAT"),
+        read,
+        start,
+        parallel_iterations=1,
+    )[-2:]
 
 
 def _number_at(data: tf.Tensor, place: tf.Tensor) -> tf.Tensor:
@@ -185,10 +170,6 @@ def _jpeg_header(data: tf.Tensor) -> tuple[tf.Tensor, ...]:
     shape = tf.image.extract_jpeg_shape(data)
     size = tf.cast(shape, tf.int64)
     return size[0], size[1], shape[2], tf.constant(False), tf.constant(0)
-
-
-MAX_PIXELS = 2**27
-"""Of an encoded picture, which may be small and yet claim any size; 134 megapixels."""
 
 
 class ServedDenoiser(tf.Module):
@@ -219,17 +200,14 @@ class ServedDenoiser(tf.Module):
         service = _Service(denoiser, max_pixels)
         self.functions = {}
         for name, serve, *spec in (
-            (FLOATS, service.arrays, [None] * 4, tf.float32, IMAGES),
-            (BYTES, service.arrays, [None] * 4, tf.uint8, IMAGES),
-            (FILES, service.files, [None], tf.string, IMAGE_BYTES),
+            (transport.FLOATS, service.arrays, [None] * 4, tf.float32, transport.IMAGES),
+            (transport.BYTES, service.arrays, [None] * 4, tf.uint8, transport.IMAGES),
+            (transport.FILES, service.files, [None], tf.string, transport.IMAGE_BYTES),
         ):
-            for suffix, shares in (("", []), (WITH_STRENGTH, _SHARES)):
+            for suffix, shares in (("", []), (transport.WITH_STRENGTH, _SHARES)):
                 self.functions[name + suffix] = tf.function(
                     serve, input_signature=[tf.TensorSpec(*spec), *shares], autograph=False
                 )
-
-
-_SHARES = [tf.TensorSpec((None,), tf.float32, name=name) for name in (STRENGTH, COLOR_STRENGTH)]
 
 
 class _Service:
@@ -249,13 +227,15 @@ class _Service:
         }
 
     def arrays(self, images: tf.Tensor, *shares: tf.Tensor) -> dict[str, tf.Tensor]:
-        images = _of_rank(images, f"{IMAGES} is [N, H, W, C], pictures of one size")
+        images = _of_rank(images, f"{transport.IMAGES} is [N, H, W, C], pictures of one size")
         with tf.control_dependencies(_checks(images)):
             images = tf.identity(images)
-        return {DENOISED: self._denoise(images, *_checked(shares, tf.shape(images)[0]))}
+        return {transport.DENOISED: self._denoise(images, *_checked(shares, tf.shape(images)[0]))}
 
     def files(self, image_bytes: tf.Tensor, *shares: tf.Tensor) -> dict[str, tf.Tensor]:
-        image_bytes = _of_rank(image_bytes, f"{IMAGE_BYTES} is [N], each a PNG or JPEG file")
+        image_bytes = _of_rank(
+            image_bytes, f"{transport.IMAGE_BYTES} is [N], each a PNG or JPEG file"
+        )
 
         def denoise_file(each: Sequence[tf.Tensor]) -> tf.Tensor:
             data, shares = each[0], [share[None] for share in each[1:]]
@@ -269,7 +249,7 @@ class _Service:
             fn_output_signature=tf.string,
             parallel_iterations=1,
         )
-        return {DENOISED_BYTES: results}
+        return {transport.DENOISED_BYTES: results}
 
     def _denoise(self, images: tf.Tensor, *shares: tf.Tensor) -> tf.Tensor:
         """Denoises [N, H, W, C] by strengths [N]; without these by the denoiser's."""
