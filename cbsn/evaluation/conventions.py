@@ -31,13 +31,8 @@ _ROUNDINGS = {"round": np.rint, "floor": np.floor, "none": None}
 def psnr(clean: np.ndarray, denoised: np.ndarray, data_range: float | None = None) -> float:
     """Returns the peak signal-to-noise ratio in dB, infinite where equal.
 
-    Args:
-        clean: [H, W, C], uint8, uint16 or float in [0, 1].
-        denoised: same shape and dtype.
-        data_range: float > 0, the peak. Default: the dtype's.
-
-    Raises:
-        ValueError: if shapes or dtypes differ, or values are not finite.
+    The pictures, [H, W, C], are of one dtype: uint8, uint16 or float. The peak is that of the dtype
+    ([0, 1] for floats), unless a `data_range` is given. Others are a ValueError.
     """
     check_comparable("PSNR", clean, denoised)
     peak = data_range or value_range(clean.dtype)
@@ -189,7 +184,12 @@ class Conventions:
         denoised, reference = self.levels(denoised, clean.dtype), clean.astype(np.float64)
         check_comparable("PSNR", reference, denoised)
         peak = value_range(clean.dtype)
-        reference, denoised = (self._seen(picture, peak) for picture in (reference, denoised))
+        reference, denoised = self.cut(reference), self.cut(denoised)
+        if self.color == "luma" and clean.shape[-1] == 3:
+            reference, denoised = (
+                skimage.color.rgb2ycbcr(each / peak)[..., :1] * (peak / 255)
+                for each in (reference, denoised)
+            )
         if reference.size == 0:
             raise ValueError(f"--border {self.border} leaves nothing of a picture of {clean.shape}")
         if self.data_range == "clean":
@@ -204,9 +204,3 @@ class Conventions:
         """Returns a picture [H, W, C] without its border."""
         border = self.border
         return picture[border:-border, border:-border] if border else picture
-
-    def _seen(self, picture: np.ndarray, peak: float) -> np.ndarray:
-        picture = self.cut(picture)
-        if self.color == "luma" and picture.shape[-1] == 3:
-            picture = skimage.color.rgb2ycbcr(picture / peak)[..., :1] * (peak / 255)
-        return picture

@@ -21,9 +21,9 @@ from cbsn.value_range import to_levels
 
 SMALLEST = 16  # side in pixels of what can be diagnosed at all
 
+# Periods in pixels of checkerboards: those of pixel-shuffle downsampling, and the powers of two
+# that the upsampling of a U-Net leaves.
 STRIDES = tuple(range(2, 9))
-"""Periods in pixels of checkerboards: those of pixel-shuffle downsampling, and the powers of two
-that the upsampling of a U-Net leaves."""
 
 # A little from the first on, clearly from the second. Clean pictures taken for denoised ones stay
 # below the first, with noise of all kinds. Structure: a blur of 0.5 px takes 0.04 to 0.08, of
@@ -46,36 +46,30 @@ class Diagnosis:
 
     Made by `diagnose`, and pooled over pictures by `mean_of`. Levels are 8-bit ones, of 255,
     whatever the dtype. What can't be told is None.
-
-    Attributes:
-        removed: standard deviation of the residual (noisy less denoised), in levels.
-        removal: what was removed within small cells, and the noise that is there.
-        structure: share of the contrast of the denoised picture's edges that was removed, of the
-            mean of the channels, and its standard error: 0 for an ideal denoiser, whatever the
-            noise; towards 1 with blurring, a little below 0 where noise was left or edges were
-            sharpened. Texture that was removed entirely is not in it, but in `removal`.
-        noise_left: roughness of the denoised picture as a share of the noisy one's (root mean
-            square, within 8 × 8 px), in the smoothest places: 1 where nothing was removed. In
-            pictures with texture everywhere, where the noise is weak, it is that texture.
-        shift: by how many levels the denoised picture is brighter than the noisy one on average,
-            and its standard error, in flat places of that channel and tone (in levels) where this
-            is most certain. Only what neither clipping nor skewed noise explains.
-        mean_shift: for each channel, the mean of such shifts over all tones, in levels.
-        checkerboard: by stride, in pixels: root mean square in levels of a pattern of that period
-            (and of none that is shorter) that is in the mean of the denoised channels, and not in
-            that of the noisy ones.
     """
 
-    removed: float
-    removal: Removal
+    removed: float  # standard deviation of the residual (noisy less denoised), in levels
+    removal: Removal  # what was removed within small cells, and the noise that is there
+    # Share of the contrast of the denoised picture's edges that was removed, of the mean of the
+    # channels, and its standard error: 0 for an ideal denoiser, whatever the noise; towards 1 with
+    # blurring, a little below 0 where noise was left or edges were sharpened. Texture that was
+    # removed entirely is not in it, but in `removal`.
     structure: float | None
     structure_error: float | None
+    # Roughness of the denoised picture as a share of the noisy one's (root mean square, within
+    # 8 × 8 px), in the smoothest places: 1 where nothing was removed. In pictures with texture
+    # everywhere, where the noise is weak, it is that texture.
     noise_left: float | None
+    # By how many levels the denoised picture is brighter than the noisy one on average, and its
+    # standard error, in flat places of that channel and tone (in levels) where this is most
+    # certain. Only what neither clipping nor skewed noise explains.
     shift: float | None
     shift_error: float | None
     shift_channel: str | None
     shift_tone: float | None
-    mean_shift: tuple[float | None, ...]
+    mean_shift: tuple[float | None, ...]  # by channel, the mean of such shifts over all tones
+    # By stride, in pixels: root mean square in levels of a pattern of that period (and of none that
+    # is shorter) that is in the mean of the denoised channels, and not in that of the noisy ones.
     checkerboard: Mapping[int, float | None]
     _sums: Mapping[str, np.ndarray] = dataclasses.field(repr=False, compare=False)
 

@@ -81,12 +81,11 @@ def find_denoised(folder: str, pairs: PicturePairs, white: float | None) -> Meth
 
 BASELINES = ("noisy", "bm3d", "nlm")  # the first is the pictures as they are
 BEST = "best"
-_MULTIPLES = (1.0, 1.5, 2.0, 3.0)
-"""Of the true σ, from which the best is taken. BM3D takes noise to be white, and noise that is
-correlated is weaker at the fine scales than its σ says, and stronger at the coarse ones."""
 
-_SMALLEST = 9
-"""BM3D refuses pictures below 8 px a side, and crashes the process on those of 8 × 8."""
+# Of the true σ, from which the best is taken. BM3D takes noise to be white, and noise that is
+# correlated is weaker at the fine scales than its σ says, and stronger at the coarse ones.
+_MULTIPLES = (1.0, 1.5, 2.0, 3.0)
+_SMALLEST = 9  # BM3D refuses pictures below 8 px a side, and crashes the process on 8 × 8
 
 
 def make_baselines(names: str, noise: Noise | None, sigma: str | None) -> list[Method]:

@@ -114,13 +114,8 @@ def estimate_noise_of_residuals(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) 
 
     Hardly any content is in the way. It is measured on the quarter of each picture that is flattest
     when denoised (512 blocks at least), whatever the noise is like there. What the denoiser left in
-    the picture is missing, and what it took of the content is there too.
-
-    Args:
-        pairs: noisy pictures, as for `estimate_noise`, and denoised ones of equal shape and dtype.
-
-    Raises:
-        DataError: as `estimate_noise`, or if the two of a pair differ in shape or dtype.
+    the picture is missing, and what it took of the content is there too. Noisy pictures and errors
+    are those of `estimate_noise`; a denoised one of another shape or dtype is a DataError too.
     """
     survey = Survey()
     for noisy, denoised in pairs:

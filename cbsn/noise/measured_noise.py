@@ -67,17 +67,8 @@ def measure_noise(pictures: Iterable[np.ndarray]) -> list[CorrelatedNoise]:
     """Measures strength of noise, and its correlation from pixel to pixel and channel to channel.
 
     Pictures that follow each other are taken together, until they have enough flat blocks: so there
-    may be several models, as of several cameras and exposures.
-
-    Args:
-        pictures: [H, W, C], uint8, uint16 or float in [0, 1], all of one C of 1 or 3; in an order
-            in which neighbours may be of one camera.
-
-    Raises:
-        DataError: if there are too few flat blocks, or pictures of different channels.
-
-    Example:
-        >>> augment = PhotoAugmentation(measure_noise(pictures), 64)
+    may be several models, as of several cameras and exposures. Pictures and errors are those of
+    `estimate_noise`; neighbours in the order of the pictures may be of one camera.
     """
     models: list[CorrelatedNoise] = []
     survey, group, blocks = Survey(), [], None

@@ -38,11 +38,6 @@ class Removal:
 
     Both are of what varies, by more than a slope, within cells of 8 × 8 pixels that are not
     clipped. The attributes are sums, so those of several pictures add up.
-
-    Example:
-        >>> removal = Removal.of(noisy, denoised)
-        >>> print(removal)
-        removed 11.2 levels, of noise there are about 4.1
     """
 
     cells: float  # their number, times that of the channels
@@ -92,12 +87,6 @@ class Sample:
     """Places of a noisy picture, kept to be compared with what becomes of them.
 
     They take little memory and time, however large the picture is: it may be overwritten.
-
-    Example:
-        >>> sample = Sample(picture)  # as for `Removal.of`
-        >>> denoise(picture, in_place=True)
-        >>> sample.compared_with(picture).degree
-        0
     """
 
     def __init__(self, noisy: np.ndarray):

@@ -23,21 +23,14 @@ def expose(
 ) -> np.ndarray:
     """Photographs a picture anew, with a noisy camera.
 
-    The picture is made linear, seen through a Bayer mosaic, given Poisson-Gaussian noise,
-    demosaiced (bilinearly), white-balanced, clipped and given the sRGB curve. The demosaicing
-    smears the noise, so that it is correlated between neighbours like that of a real sRGB
-    photograph, and its strength depends on the brightness.
+    The picture, sRGB in floats, is made linear, seen through a Bayer mosaic, given Poisson-Gaussian
+    noise, demosaiced (bilinearly), white-balanced, clipped and given the sRGB curve; it comes back
+    in float64, not rounded. The demosaicing smears the noise, so that it is correlated between
+    neighbours like that of a real sRGB photograph, and its strength depends on the brightness.
 
-    Args:
-        image: float [H, W, 3] in [0, 1], sRGB, noise-free; H, W ≥ 2.
-        shot: ≥ 0, variance of the shot noise of a pixel that the light just saturates, in units of
-            saturation (the reciprocal of its electrons).
-        read: ≥ 0, standard deviation of the read noise, in units of saturation. With 0 for both,
-            the result is the picture to compare with.
-        random: draws the shot noise, then the read noise.
-
-    Returns:
-        float64, same shape, in [0, 1], sRGB, not rounded.
+    In units of saturation, `shot` is the variance of the shot noise of a pixel that the light just
+    saturates (the reciprocal of its electrons), and `read` the standard deviation of the read
+    noise, which is drawn last. With 0 for both, the result is the picture to compare with.
     """
     if image.dtype.kind != "f" or image.ndim != 3 or image.shape[2] != 3 or min(image.shape) < 2:
         raise ValueError(
@@ -120,13 +113,9 @@ class Noise:
     def parse(cls, kind: str | None, sigma: str | None, peak: str | None) -> "Noise | None":
         """Returns the noise that the flags --noise, --noise_sigma and --noise_peak ask for, if any.
 
-        Args:
-            kind: one of `NOISES`, or None for the one that has just the settings given.
-            sigma: a number or a range, such as `25` or `5-50`, or None for the kind's default.
-            peak: as `sigma`.
-
-        Raises:
-            ConfigError: for anything else, or a setting that the kind has no use for.
+        Without a kind it is the one that has just the settings given. A setting is a number or a
+        range, such as `25` or `5-50`, or None for the kind's default. Anything else, or a setting
+        that the kind has no use for, is a ConfigError.
         """
         flags = {"sigma": sigma, "peak": peak}
         given = {name: text for name, text in flags.items() if text is not None}
@@ -151,13 +140,9 @@ class Noise:
     def __call__(self, image: np.ndarray, random: np.random.Generator) -> np.ndarray:
         """Returns a picture with noise: float32, 1.0 being white; only the camera clips it.
 
-        Args:
-            image: [H, W, C], noise-free, uint8, uint16 or float in [0, 1]; C is 1 or 3.
-            random: draws the peak, σ, the Poisson noise and the Gaussian noise, in this order,
-                each where the kind has it.
-
-        Raises:
-            ConfigError: camera noise for a gray picture.
+        The picture, [H, W, 1 or 3], is noise-free. `random` draws the peak, σ, the Poisson noise
+        and the Gaussian noise, in this order, each where the kind has it. Camera noise for a gray
+        picture is a ConfigError.
         """
         self.check(image.shape[-1])
         noisy = to_unit(image)
@@ -216,21 +201,13 @@ class Noise:
 
 
 def retake(picture: np.ndarray, size: int, noise: Noise, random: np.random.Generator) -> np.ndarray:
-    """Takes a picture anew, with noise.
+    """Takes a picture anew: float32 [size, size, 2·C] in [0, 1], with noise, then without.
 
     This does with NumPy what `OwnNoiseAugmentation` does on the device that trains: the picture is
     made 2, 3 or 4 times smaller; turned; half of the time put into another light, as lamps differ;
     and given noise. Simulated cameras draw from Poisson's distribution, which devices do not have.
 
-    Args:
-        picture: uint8, uint16 or float in [0, 1], [P, P, C] with C of 1 or 3 and P at least
-            `size`. If it is not twice as large, it keeps its scale.
-        size: side of the result in pixels.
-        noise: what is added.
-        random: draws all that varies.
-
-    Returns:
-        float32 [size, size, 2·C] in units of [0, 1]: the noisy picture, then the clean one.
+    The picture, [P, P, C], keeps its scale if it is not twice as large as the result.
     """
     times = min(int(random.choice(_SHRINKS)), len(picture) // size)
     side = size * times

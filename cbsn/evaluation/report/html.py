@@ -208,6 +208,7 @@ def _picture(picture: ReportPicture) -> dict[str, Any]:
     shown = {label: shrunk(to_image(pixels)) for label, pixels in picture.sides.items()}
     gain, residuals = residual_maps(picture)
     peak, errors = (None, {}) if picture.clean is None else error_maps(picture)
+    maps = {"error": errors, "residual": residuals} if errors else {"residual": residuals}
     return {
         "name": picture.name,
         "size": (width, height),
@@ -219,10 +220,7 @@ def _picture(picture: ReportPicture) -> dict[str, Any]:
         "crops": [_crop(picture, *place) for place in find_places(picture, _CROP, _CROPS)],
         "peak": peak,
         "gain": gain,
-        "maps": [
-            {"method": method, "error": errors.get(method), "residual": residual}
-            for method, residual in residuals.items()
-        ],
+        "maps": {m: {kind: each[m] for kind, each in maps.items()} for m in picture.denoised},
     }
 
 

@@ -94,7 +94,12 @@ class Submission(abc.ABC):
         if self._warning:
             warning = f"warning: {self._warning}: the site will not take this submission"
             print(warning, file=sys.stderr, flush=True)
-        missing = [name for name in self.shapes if not self._is_done(name)]
+        missing = []
+        for name in self.shapes:
+            try:
+                self.load(name)
+            except DataError:
+                missing.append(name)
         if missing:
             with self._writing():  # the bundles are of parts that are about to be replaced
                 for path in (self.out / bundle for bundle in self.BUNDLES):
@@ -204,12 +209,6 @@ class Submission(abc.ABC):
 
     def _path(self, name: str) -> Path:
         return self.parts / f"{name}{self.SUFFIX}"
-
-    def _is_done(self, name: str) -> bool:
-        with contextlib.suppress(DataError):
-            self.load(name)
-            return True
-        return False
 
     def _denoise(
         self, denoise: Callable[[np.ndarray], np.ndarray], name: str, noisy: np.ndarray
