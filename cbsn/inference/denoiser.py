@@ -21,9 +21,6 @@ from cbsn.value_range import ValueRange, value_range
 
 _DEFAULTS = DenoiseOptions()
 
-_ROWS_AT_ONCE = 256
-"""Of a self-ensemble's sum, when it is made into pixels."""
-
 
 class Denoiser:
     """Denoises pictures of any size, gray or RGB, tile by tile.
@@ -43,7 +40,6 @@ class Denoiser:
         options: how it denoises; those of loading do not count. Default `DenoiseOptions()`.
 
     Attributes:
-        recipe, network, options: as given.
         engine: str, what computes: one of `cbsn.inference.engines.ENGINES`.
         choices: str, the same in words, and why.
         r3: bool, whether it refines.
@@ -148,7 +144,7 @@ class Denoiser:
 
         Args:
             images: [N, H, W, C], each as one picture may be.
-            white: float > 0, as for one picture.
+            white: as for one picture.
 
         Returns:
             The denoised pictures, of the same shape and dtype.
@@ -196,8 +192,8 @@ class Denoiser:
         except ImageError as error:
             what = "The picture" if len(images) == 1 else "A picture of the batch"
             raise ImageError(f"{what} {error}") from None
-        if self.strength.is_none:  # not even stretched, which floats would not come back from
-            on_tile(1.0)
+        if self.strength == Strength(0):
+            on_tile(1.0)  # not even stretched, which floats would not come back from
             return
         frames = []
         for image, found in zip(images, ranges, strict=True):
@@ -224,9 +220,10 @@ class Denoiser:
         for frame, where, result in self._passes(turned, on_tile):
             assert frame.total is not None
             frame.total[where] += result
+        step = 256  # rows at a time, to take less memory
         for frame, total in zip(frames, totals, strict=True):
-            for start in range(0, len(total), _ROWS_AT_ONCE):
-                rows = slice(start, start + _ROWS_AT_ONCE)
+            for start in range(0, len(total), step):
+                rows = slice(start, start + step)
                 self._put(frame, rows, total[rows] / NUM_ORIENTATIONS)
 
     def _put(self, frame: Frame, where: slice | tuple[Index, ...], result: np.ndarray) -> None:
@@ -236,11 +233,7 @@ class Denoiser:
         )
 
     def seconds_per_pixel(self) -> float | None:
-        """Measures what a GPU takes for a pixel of one picture, in one orientation.
-
-        Returns:
-            Seconds; None without a GPU, or where the whole picture is computed at once.
-        """
+        """What a GPU takes for a pixel in one orientation; None without a GPU, or without tiles."""
         return self._passes.seconds_per_pixel()
 
     def sha256(self) -> str:

@@ -48,11 +48,6 @@ class Strength:
         """Whether all is removed."""
         return self.luma == self.color == 1
 
-    @property
-    def is_none(self) -> bool:
-        """Whether nothing is removed."""
-        return self.luma == self.color == 0
-
     def blend(self, noisy: np.ndarray, denoised: np.ndarray) -> np.ndarray:
         """Returns noisy values, float [..., 1 or 3], less the shares of what denoising removes."""
         assert self.color is not None  # since __post_init__

@@ -1,6 +1,7 @@
 """The passes of a network that a recipe denoises by, tile after tile."""
 
 import collections
+import dataclasses
 import itertools
 import math
 import time
@@ -35,15 +36,9 @@ class RandomReplacement:
     pixel; the noisy values break it up, and their own noise the network cannot see through. (Lee et
     al., CVPR 2022, arXiv 2203.11799, section 4.3.)
 
-    It is a function of the seed, the orientation and the place, which repeats every `PERIOD`
-    pixels, so that an exported graph can have it as a table.
-
-    Args:
-        seed: int ≥ 0, below 2^64.
-        orientation: int ≥ 0, number of the picture's orientation in a self-ensemble.
-
-    Attributes:
-        table: bool [TIMES, PERIOD, PERIOD, 3], True where a value is replaced.
+    It is a function of the seed, the orientation in a self-ensemble, and the place, which repeats
+    every `PERIOD` pixels, so that an exported graph can have it as a table: `table`, bool
+    [TIMES, PERIOD, PERIOD, 3], is True where a value is replaced.
     """
 
     TIMES = 8
@@ -62,24 +57,23 @@ class RandomReplacement:
         return self.table.take(rows, axis=1).take(columns, axis=2)[..., :channels]
 
 
+@dataclasses.dataclass(frozen=True)
 class Copies:
     """What R3 has the network see of a picture whose first result is `denoised`, [H, W, C]."""
 
-    samples = RandomReplacement.TIMES
+    frame: Frame
+    denoised: np.ndarray
+    replacement: RandomReplacement
 
-    def __init__(self, frame: Frame, denoised: np.ndarray, seed: int):
-        self.channels = frame.channels
-        self._frame = frame
-        self._denoised = denoised
-        self._replacement = RandomReplacement(seed, frame.orientation)
+    samples = RandomReplacement.TIMES
 
     def read(self, tile: Tile, out: np.ndarray) -> None:
         """Writes the copies of a tile's source into float32 [TIMES, h, w, C]."""
         noisy = np.empty((1, *out.shape[1:]), np.float32)
-        self._frame.read(tile, noisy)
+        self.frame.read(tile, noisy)
         rows, columns = tile.rows.reads, tile.columns.reads
-        out[...] = take(self._denoised, as_index(rows), as_index(columns))
-        np.copyto(out, noisy, where=self._replacement.masks(rows, columns, self.channels))
+        out[...] = take(self.denoised, as_index(rows), as_index(columns))
+        np.copyto(out, noisy, where=self.replacement.masks(rows, columns, out.shape[-1]))
 
 
 AUTO_TILE = 342
@@ -89,16 +83,13 @@ CPU; larger ones gain little, as only their rims are computed twice."""
 GPU_PIXELS = 2**20
 """How many pixels a GPU computes at once: the full-size network takes 5 GB for them in float32."""
 
-_RIMS = 8
-"""Tiles are at least as large as this many receptive-field radii, unless told otherwise."""
-
 Work = tuple[int, Tile]
 """The number of a picture, and a tile of it."""
 
 
 def auto_side(network: Any) -> int:
     """The side of the tiles of `tile="auto"`: so large that the rim is not most of the work."""
-    return max(AUTO_TILE, _RIMS * network.receptive_field_radius)
+    return max(AUTO_TILE, 8 * network.receptive_field_radius)
 
 
 class Passes:
@@ -106,13 +97,7 @@ class Passes:
 
     One pass over the picture, or over the mosaic of its sub-images (pixel-shuffle downsampling,
     PD); then, with R3, one over each of the copies that `RandomReplacement` makes of the result.
-
-    Args:
-        recipe, network: how to denoise, and by what.
-        engine: one of `cbsn.inference.engines.ENGINES`.
-        side: int, side of the tiles in pixels; None for the whole picture at once.
-        r3: whether to refine by R3; None as the recipe has it.
-        seed: int in [0, 2⁶⁴), of R3's random choices.
+    `engine`, `side` and `r3` are as `Denoiser` has them; an `r3` of None is the recipe's.
     """
 
     def __init__(
@@ -180,32 +165,38 @@ class Passes:
         self, frames: Sequence[Frame], on_tile: Callable[[float], None], part: float
     ) -> Iterator[tuple[Frame, tuple[Index, ...], np.ndarray]]:
         """Denoises pictures of one shape, each of which is a part of the work."""
-        size = frames[0].image.shape[:2]
+        *size, channels = frames[0].image.shape
         first_axes, refine_axes = zip(
             *(pass_axes(self._recipe, each) for each in size), strict=True
         )
         if not self.r3:
             tiles = make_tiles(first_axes, self._tiling, size)
-            for number, tile, result in self._results(self._first, tiles, frames):
-                yield frames[number], tile.where, tile.crop(result)
+            for number, tile, result in self._results(self._first, tiles, frames, channels):
+                yield frames[number], tile.where, result
                 on_tile(part * tile.share)
             return
 
-        height, width = (axis.size for axis in first_axes)
-        denoised = [np.empty((height, width, frame.channels), np.float32) for frame in frames]
-        tiles = make_tiles(first_axes, self._tiling, size, filled=(height, width))
-        for number, tile, result in self._results(self._first, tiles, frames):
-            denoised[number][tile.where] = tile.crop(result)
+        padded = [axis.size for axis in first_axes]
+        copies = [
+            Copies(
+                frame,
+                np.empty((*padded, channels), np.float32),
+                RandomReplacement(self._seed, frame.orientation),
+            )
+            for frame in frames
+        ]
+        tiles = make_tiles(first_axes, self._tiling, size, filled=padded)
+        for number, tile, result in self._results(self._first, tiles, frames, channels):
+            copies[number].denoised[tile.where] = result
             on_tile(part * tile.share / (1 + Copies.samples))
 
-        copies = [Copies(*each, self._seed) for each in zip(frames, denoised, strict=True)]
         tiles = make_tiles(refine_axes, self._tiling, size)
-        for number, tile, result in self._results(self._refine, tiles, copies):
-            yield frames[number], tile.where, tile.crop(result)
+        for number, tile, result in self._results(self._refine, tiles, copies, channels):
+            yield frames[number], tile.where, result
             on_tile(part * tile.share * Copies.samples / (1 + Copies.samples))
 
     def _results(
-        self, run: Run, tiles: Sequence[Tile], pictures: Sequence[Frame | Copies]
+        self, run: Run, tiles: Sequence[Tile], pictures: Sequence[Frame | Copies], channels: int
     ) -> Iterator[tuple[int, Tile, np.ndarray]]:
         """Runs the network over pictures.
 
@@ -213,19 +204,21 @@ class Passes:
             A picture's number, a tile, and the mean result of its samples, float32 [h, w, C]; not
             before all tiles that see pixels of it are read.
         """
+        samples = pictures[0].samples
         waiting: collections.deque[tuple[Work, np.ndarray]] = collections.deque()
-        for group, y, reads in self._groups(run, tiles, pictures):
-            y = y.mean(axis=1) if y.shape[1] > 1 else y[:, 0]
+        for group, y, reads in self._groups(run, tiles, pictures, channels):
+            y = y.reshape(-1, samples, *y.shape[1:])
+            y = y.mean(axis=1) if samples > 1 else y[:, 0]
             waiting.extend(zip(group, y, strict=False))
             while waiting:
                 (number, tile), result = waiting[0]
                 if number * len(tiles) + tile.needed > reads:
                     break
                 waiting.popleft()
-                yield number, tile, result
+                yield number, tile, tile.crop(result)
 
     def _groups(
-        self, run: Run, tiles: Sequence[Tile], pictures: Sequence[Frame | Copies]
+        self, run: Run, tiles: Sequence[Tile], pictures: Sequence[Frame | Copies], channels: int
     ) -> Iterator[tuple[Sequence[Work], np.ndarray, int]]:
         """Runs the network over tiles of one shape, as many at a time as memory allows.
 
@@ -233,16 +226,10 @@ class Passes:
         write the previous.
 
         Yields:
-            The tiles; their results [n, samples, h, w, C]; and how many tiles have been read.
+            The tiles; their results [n·samples, h, w, C]; and how many tiles have been read.
         """
-        samples, channels = pictures[0].samples, pictures[0].channels
-
-        def finished(group: Sequence[Work], calls: list[Any]) -> tuple[Sequence[Work], np.ndarray]:
-            y = self._finish(run, channels, calls)
-            return group, y.reshape(-1, samples, *y.shape[1:])
-
+        samples, reads = pictures[0].samples, 0
         running: tuple[Sequence[Work], list[Any]] | None = None
-        reads = 0
         for group, count in self._plan(tiles, len(pictures), samples):
             shape = group[0][1].source_shape
             x = np.empty((count, samples, *shape, channels), np.float32)
@@ -250,12 +237,12 @@ class Passes:
                 pictures[number].read(tile, out)
             x[len(group) :] = 0
             reads += len(group)
-            previous = running and finished(*running)
+            previous = running and (running[0], self._finish(run, channels, running[1]))
             running = group, self._start(run, x.reshape(-1, *shape, channels))
             if previous:
                 yield *previous, reads
         if running:
-            yield *finished(*running), reads
+            yield running[0], self._finish(run, channels, running[1]), reads
 
     def _plan(
         self, tiles: Sequence[Tile], pictures: int, samples: int

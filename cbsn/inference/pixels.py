@@ -11,11 +11,8 @@ from cbsn.errors import ModelError
 from cbsn.inference.options import ROUNDINGS, Strength
 from cbsn.inference.tiling import Tile, arange
 
-Array = Any
-"""An array or a tensor."""
-
-_NOWHERE = 2**30
-"""A distance beyond any picture."""
+Array = Any  # or a tensor
+_NOWHERE = 2**30  # a distance beyond any picture
 
 
 def fill_hidden(colors: np.ndarray, hidden: np.ndarray) -> None:
@@ -74,10 +71,8 @@ def _nearest_in_row(
 class Units:
     """Takes the pixels of one picture to what a network sees, and back.
 
-    Args:
-        mean: [C], the mean that is taken off, in units of the value range.
-        deviation: [C], what the rest is divided by, in the same units.
-        white: float, the value that is 1 in these units.
+    The mean [C] is taken off, and the rest divided by the deviation [C], both given for a `white`
+    of 1.
     """
 
     def __init__(self, mean: np.ndarray, deviation: np.ndarray, white: float):
@@ -141,26 +136,14 @@ def _repeated(channels: np.ndarray, values: np.ndarray, dtype: type) -> np.ndarr
 
 @dataclasses.dataclass(frozen=True)
 class Frame:
-    """A picture in one orientation, of which the network is given tile after tile.
+    """A picture in one orientation, of which the network is given tile after tile."""
 
-    Args:
-        image: [H, W, C], its pixels.
-        units: its statistics.
-        orientation: int, the number of its orientation in a self-ensemble. Default 0.
-        total: float32 [H, W, C], the sum of a self-ensemble, in the same orientation.
-    """
-
-    image: np.ndarray
-    units: Units
-    orientation: int = 0
-    total: np.ndarray | None = None
+    image: np.ndarray  # [H, W, C]
+    units: Units  # its statistics
+    orientation: int = 0  # its number in a self-ensemble
+    total: np.ndarray | None = None  # float32 [H, W, C], a self-ensemble's sum, oriented as this
 
     samples = 1
-
-    @property
-    def channels(self) -> int:
-        """1 for gray, 3 for RGB."""
-        return self.image.shape[-1]
 
     def read(self, tile: Tile, out: np.ndarray) -> None:
         """Writes what the network is to see in place of a tile into float32 [1, h, w, C]."""

@@ -6,7 +6,7 @@ graph, which learns the size of a picture as it runs; `xp` is `numpy` or `tensor
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import Any, NamedTuple
 
@@ -14,33 +14,22 @@ import numpy as np
 
 from cbsn.recipes import Recipe
 
-Integer = Any
-"""An int, or an integer scalar of `xp`; `Integers` are [n]."""
-
-Integers = Any
-
-_R3_MARGIN = 2
-"""What a picture is reflected by for R3, where beyond its border there are zeros."""
+Integer = Any  # an int, or an integer scalar of `xp`
+Integers = Any  # [n] of these
 
 
 @dataclasses.dataclass(frozen=True)
 class Axis:
     """One axis of what a network is given: the rows (or columns) of a picture by their places.
 
-    Args:
-        size: int, rows of the picture, a multiple of `stride`.
-        stride: int, distance of the rows that are neighbours in a sub-image. The sub-images lie one
-            after the other, as in `cbsn.sampling.pixel_shuffle_down`. Default 1: the picture.
-        pad: int, places around each sub-image. Default 0.
-        reflects: bool, whether the picture is reflected there. Default False: they are zeros.
-        xp: `numpy` or `tensorflow`. Default `numpy`.
+    Sub-images lie one after the other, as in `cbsn.sampling.pixel_shuffle_down`.
     """
 
-    size: Integer
-    stride: int = 1
-    pad: int = 0
-    reflects: bool = False
-    xp: ModuleType = np
+    size: Integer  # rows of the picture, a multiple of `stride`
+    stride: int = 1  # distance of the rows that are neighbours in a sub-image
+    pad: int = 0  # places around each sub-image
+    reflects: bool = False  # whether the picture is reflected there; else they are zeros
+    xp: ModuleType = np  # or `tensorflow`
 
     @property
     def length(self) -> Integer:
@@ -68,11 +57,12 @@ class Axis:
 def pass_axes(recipe: Recipe, size: Integer, xp: ModuleType = np) -> tuple[Axis, Axis]:
     """An axis of `size` rows as a recipe gives it to the network: at first, and for R3.
 
-    Zeros at its end make it a multiple of the stride; for R3 they are part of the picture.
+    Zeros at its end make it a multiple of the stride; for R3 they are part of the picture, which
+    is reflected by 2 where beyond its border there are zeros.
     """
     stride = recipe.denoise_stride
-    padded = divided_up(size, stride) * stride
-    margin = _R3_MARGIN if recipe.border == "zeros" else 0
+    padded = _rounded_up(size, stride)
+    margin = 2 if recipe.border == "zeros" else 0
     return Axis(padded, stride, recipe.denoise_pad, xp=xp), Axis(padded, 1, margin, True, xp)
 
 
@@ -80,22 +70,19 @@ def pass_axes(recipe: Recipe, size: Integer, xp: ModuleType = np) -> tuple[Axis,
 class Tiling:
     """How an axis is divided into tiles, each a piece of it and what the network sees around that.
 
-    Args:
-        border: "reflect": the axis is reflected at its ends, all sources are of one size, and the
-            network's result is `halo` smaller on each side. "zeros": a source ends where the axis
-            does, and the result is as large as it.
-        side: int, places of a piece at most, but for rounding up to `multiple`. None: one tile.
-        halo: int, the network's `halo`: what a source has more than the piece on each side.
-        multiple: int, what the pieces are multiples of, but the last one.
-        grid: int, the network's `grid`, for sources of one size whatever that of the picture is,
-            unless that is smaller; for networks that are local, and NumPy. Default None: pieces of
-            even size, which take less time to compute.
+    With the border "reflect", the axis is reflected at its ends, all sources are of one size, and
+    the network's result is `halo` smaller on each side. With "zeros", a source ends where the axis
+    does, and the result is as large as it.
+
+    With the network's `grid`, sources are of one size whatever that of the picture is, unless that
+    is smaller; this is for networks that are local, and NumPy. Without it, pieces are of even size,
+    which takes less time to compute.
     """
 
     border: str
-    side: int | None
-    halo: int
-    multiple: int
+    side: int | None  # places of a piece at most, but for rounding up to `multiple`; None: one tile
+    halo: int  # the network's: what a source has more than the piece on each side
+    multiple: int  # what the pieces are multiples of, but the last one
     grid: int | None = None
 
 
@@ -238,22 +225,16 @@ class Tile:
 def make_tiles(
     axes: Sequence[Axis],
     tiling: Tiling,
-    size: tuple[int, int],
-    filled: tuple[int, int] | None = None,
+    size: Sequence[int],
+    filled: Sequence[int] | None = None,
 ) -> list[Tile]:
-    """Divides what the network is to be given into tiles.
+    """Divides what the network is to be given into tiles, from left to right, then top to bottom.
 
-    Args:
-        axes: of the rows and the columns.
-        tiling: how to divide them.
-        size: rows and columns of the picture. What it does not have is zeros.
-        filled: rows and columns that are filled. Default None, as `size`.
-
-    Returns:
-        Tiles from left to right, then from top to bottom; they fill every pixel once.
+    What the picture of this size does not have is zeros. The tiles fill every pixel of one of the
+    size `filled`, by default as `size`, once.
     """
     down, across = (Spans(axis, tiling) for axis in axes)
-    rows, columns = map(_lines, (down, across), size, filled or size)
+    rows, columns = map(list, map(_lines, (down, across), size, filled or size))
     # The first place whose row is still to be read, by each row of tiles or a later one.
     read = [axes[0].places(each.reads[each.reads >= 0]) for each in rows]
     firsts = [places.min(initial=axes[0].length) for places in reversed(read)]
@@ -267,27 +248,24 @@ def make_tiles(
     ]
 
 
-def _lines(spans: Spans, size: int, filled: int) -> list[Lines]:
-    axis, lines = spans.axis, []
+def _lines(spans: Spans, size: int, filled: int) -> Iterator[Lines]:
     for span in map(spans.span, range(spans.count)):
         reads = spans.reads(span)
         zeros = np.flatnonzero((reads < 0) | (reads >= size))
         taken = reads.copy()
         taken[zeros] = 0
         places = arange(span.start, span.end)
-        rows = axis.rows(places)
-        pieces = np.flatnonzero((rows >= 0) & (rows < filled) & (axis.places(rows) == places))
-        lines.append(
-            Lines(
-                reads=reads,
-                taken=as_index(taken),
-                zeros=zeros,
-                kept=as_index(span.margin + pieces),
-                filled=as_index(rows[pieces]),
-                share=pieces.size / filled,
-            )
+        rows = spans.axis.rows(places)
+        is_own = (rows >= 0) & (rows < filled) & (spans.axis.places(rows) == places)
+        pieces = np.flatnonzero(is_own)
+        yield Lines(
+            reads=reads,
+            taken=as_index(taken),
+            zeros=zeros,
+            kept=as_index(span.margin + pieces),
+            filled=as_index(rows[pieces]),
+            share=pieces.size / filled,
         )
-    return lines
 
 
 def as_index(places: np.ndarray) -> Index:
@@ -303,9 +281,8 @@ def as_index(places: np.ndarray) -> Index:
 
 def take(image: np.ndarray, rows: Index, columns: Index) -> np.ndarray:
     """`image[np.ix_(rows, columns)]`, as a view where these are slices."""
-    image = image[
-        tuple(each if isinstance(each, slice) else slice(None) for each in (rows, columns))
-    ]
+    slices = (each if isinstance(each, slice) else slice(None) for each in (rows, columns))
+    image = image[tuple(slices)]
     for axis, each in enumerate((rows, columns)):
         if not isinstance(each, slice):
             image = image.take(each, axis)

@@ -19,10 +19,9 @@ def test_what_is_no_share_is_refused(value):
 def test_colour_is_as_luma_unless_told():
     assert Strength(0.5) == Strength(0.5, 0.5)
     assert Strength() == Strength(1, 1)
-    assert Strength().is_whole and not Strength().is_none
-    assert Strength(0).is_none and not Strength(0).is_whole
-    for mixed in (Strength(0, 1), Strength(1, 0), Strength(0.5)):
-        assert not mixed.is_whole and not mixed.is_none
+    assert Strength().is_whole
+    for less in (Strength(0), Strength(0, 1), Strength(1, 0), Strength(0.5)):
+        assert not less.is_whole
 
 
 @pytest.mark.parametrize("shares", [(0.5, 0.5), (1, 0), (0, 1), (0.3, 0.8)])
