@@ -156,8 +156,21 @@ def evaluate(
         pictures=_report_pictures(pairs, shown, conventions, scores, kept),
         curves={method.name: method.log for method in methods if method.log},
     )
-    texts = {"results.csv": csv_table(scores), "results.md": markdown_table(table)}
-    paths = _write_results(out, record, texts, content if report_images else None)
+    paths = [out / name for name in ("results.json", "results.csv", "results.md")]
+    try:
+        write_json(paths[0], record)
+        write_text(paths[1], csv_table(scores))
+        write_text(paths[2], markdown_table(table))
+        if report_images:
+            paths.append(out / "report.html")
+            write_report(paths[-1], content)
+            if content.pictures:
+                paths.append(out / "contact_sheet.png")
+                write_contact_sheet(paths[-1], content.pictures)
+    except OSError as error:
+        raise ConfigError(
+            f"The results cannot be written to {out}: {error.strerror or error}."
+        ) from error
     print(f"\nWritten: {', '.join(map(str, paths))}")
     return scores
 
@@ -219,25 +232,3 @@ def _report_pictures(
             noisy = conventions.unrounded(noisy)
             pictures.append(ReportPicture(name, noisy, denoised, clean, captions))
     return pictures
-
-
-def _write_results(
-    folder: Path, record: object, texts: Mapping[str, str], content: ReportContent | None
-) -> list[Path]:
-    """Returns what was written; without content there is no report, and no contact sheet."""
-    paths = [folder / name for name in ("results.json", *texts)]
-    try:
-        write_json(paths[0], record)
-        for name, text in texts.items():
-            write_text(folder / name, text)
-        if content is not None:
-            paths.append(folder / "report.html")
-            write_report(paths[-1], content)
-            if content.pictures:
-                paths.append(folder / "contact_sheet.png")
-                write_contact_sheet(paths[-1], content.pictures)
-    except OSError as error:
-        raise ConfigError(
-            f"The results cannot be written to {folder}: {error.strerror or error}."
-        ) from error
-    return paths
