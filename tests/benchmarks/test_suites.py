@@ -182,7 +182,7 @@ def test_memory_is_of_a_process_of_its_own():
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_the_parent_s_memory_is_not_inherited():
-    ballast = np.ones(2**26)  # 512 MiB
+    ballast = np.ones(2**27)  # 1 GiB, more than TensorFlow takes
     code = "from benchmarks.memory import peak_memory; print(peak_memory())"
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert float(child.stdout) * 2**30 < ballast.nbytes
