@@ -16,7 +16,7 @@ from cbsn.inference.engines import ENGINES
 from cbsn.inference.options import DenoiseOptions
 from cbsn.models import loading
 from cbsn.models.folder import save_model
-from cbsn.noise.camera import simulate_camera
+from cbsn.noise.synthetic import simulate_camera
 from cbsn.recipes import customised
 from cbsn.training import adaptation
 

@@ -13,7 +13,7 @@ from PIL import Image
 
 from cbsn.data.manifest import Manifest
 from cbsn.models.folder import save_model
-from cbsn.noise.camera import simulate_camera
+from cbsn.noise.synthetic import simulate_camera
 from cbsn.recipes import customised
 from cbsn.training import dataset as dataset_module
 
