@@ -11,10 +11,9 @@ from pathlib import Path
 from cbsn.data.manifest import MANIFEST_NAME, Failure, Manifest, Source
 from cbsn.errors import ConfigError, DataError, check_number, in_one_line
 from cbsn.value_range import check_white
-from data_prep import sidd_validation
 from data_prep.convert import alone, convert_rest, is_of, keep_done
 from data_prep.shards import is_too_small
-from data_prep.sources import RawData, find_raw
+from data_prep.sources import RawData, find_raw, write_pairs
 
 DATASET_FOLDER = Path("dataset")  # where raw data sets are looked for and prepared ones written
 _MOST_WORKERS = 1024
@@ -88,7 +87,7 @@ def prepare(
     try:
         if kind == "SIDD_VAL":
             out = Path(out or DATASET_FOLDER / "SIDD_VAL")
-            return Report(out, sidd_validation.write_pairs(source, out, force=force))
+            return Report(out, write_pairs(source, out, force=force))
         raw = find_raw(dataset, source, white)
         _check_sides(raw, patch_size)
         if out and os.path.realpath(out) == os.path.realpath(raw.root):

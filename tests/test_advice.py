@@ -41,7 +41,7 @@ PRINTED_BY = {
     "benchmarks": {"benchmarks"},  # its suites are imported by name
     "cbsn/images/image_files.py": {"infer.py", "cbsn client", "cbsn beam"},  # writing
     "cbsn/__main__.py": {*COMMANDS},
-    "cbsn/data/paired_records.py": {"train.py"},
+    "cbsn/data/pairs.py": {"train.py"},
     "cbsn/evaluation/conventions.py": {"evaluate.py"},
     "cbsn/inference/folder.py": {"infer.py"},
     "cbsn/models/loading.py": {"train.py"},  # of --init

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from cbsn.cli.flags import MODEL, add_denoising, add_white, new_parser, run
-from cbsn.data.picture_pairs import spread
+from cbsn.data.pairs import spread
 from cbsn.errors import CbsnError, ConfigError, DataError, check_number
 from cbsn.evaluation.diagnosis import SMALLEST, Diagnosis, diagnose
 from cbsn.files import write_json

@@ -47,8 +47,7 @@ def main(flags: argparse.Namespace) -> None:
 
 
 def _submission(flags: argparse.Namespace) -> "Submission":
-    from cbsn.evaluation.submit.dnd import DndSubmission
-    from cbsn.evaluation.submit.sidd import SiddSubmission
+    from cbsn.evaluation.submit.benchmarks import DndSubmission, SiddSubmission
 
     taken = {"source": flags.source, "out": flags.out, "resume": flags.resume}
     if flags.benchmark == "dnd":

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cbsn.data.picture_pairs import PicturePairs, spread
+from cbsn.data.pairs import PicturePairs, spread
 from cbsn.errors import LARGEST_SEED, ConfigError, DataError, check_number
 from cbsn.evaluation.conventions import Conventions
 from cbsn.evaluation.lpips import LPIPS, cached_weights

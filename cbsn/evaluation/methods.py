@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import skimage
 
-from cbsn.data.picture_pairs import PicturePairs, find_named_pictures
+from cbsn.data.pairs import PicturePairs, find_named_pictures
 from cbsn.errors import ConfigError, DataError, ImageError, in_one_line
 from cbsn.evaluation.conventions import psnr
 from cbsn.evaluation.diagnosis import STRIDES

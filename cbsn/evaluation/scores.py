@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from cbsn.data.picture_pairs import PicturePairs
+from cbsn.data.pairs import PicturePairs
 from cbsn.devices import peak_memory, reset_peak_memory
 from cbsn.errors import CbsnError, DataError, ImageError
 from cbsn.evaluation.conventions import Conventions

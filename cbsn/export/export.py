@@ -1,22 +1,267 @@
 """Exporting a trained model in one or several formats."""
 
+import contextlib
 import dataclasses
+import importlib.util
+import os
 import re
+import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
-from cbsn.errors import ConfigError, ModelError, check_number, plain_reason
-from cbsn.export.formats import (
-    check_litert,
-    check_onnx,
-    write_litert,
-    write_onnx,
-    write_saved_model,
+import cbsn
+from cbsn.client.transport import (
+    BYTES,
+    COLOR_STRENGTH,
+    DENOISED,
+    FILES,
+    FLOATS,
+    IMAGE_BYTES,
+    IMAGES,
+    STRENGTH,
+    WITH_STRENGTH,
 )
-from cbsn.files import expanded
+from cbsn.errors import CbsnError, ConfigError, ModelError, check_number, plain_reason
+from cbsn.export.graph import GraphDenoiser
+from cbsn.export.signatures import MAX_PIXELS, ServedDenoiser
+from cbsn.files import atomic_folder, atomic_path, expanded, write_json
 from cbsn.inference.denoiser import Denoiser
+from cbsn.inference.engines import has_attention
 from cbsn.inference.options import DenoiseOptions
+
+# In the folder of a SavedModel: what it is, for a reader; and where the server looks for requests.
+FACTS = "assets.extra/cbsn.json"
+WARMUP = "assets.extra/tf_serving_warmup_requests"
+
+OPSET = 15  # of ONNX: old enough for any runtime of the last years (ONNX 1.10, 2021)
+
+
+def write_saved_model(
+    folder: Path, denoiser: Denoiser, *, warmup: bool = True, max_pixels: int = MAX_PIXELS
+) -> None:
+    """Writes a denoiser with the signatures of `ServedDenoiser`, and says in `FACTS` what it is.
+
+    It needs nothing of this package to run. While it is written, the folder has a name that the
+    server does not take for a version. Nothing is left of what cannot be written.
+
+    Args:
+        folder: where to, `MODEL/VERSION`; its parent must exist.
+        denoiser: what to export; its tiles are those of the graph.
+        warmup: whether to write warm-up requests: ConfigError if they cannot be made. Default True.
+        max_pixels: as for `ServedDenoiser`.
+    """
+    served = ServedDenoiser(denoiser, max_pixels)
+    facts = {
+        "cbsn": cbsn.__version__,
+        "recipe": denoiser.recipe.to_dict(),
+        "precision": denoiser.network.dtype_policy.name,
+        "tile": denoiser.side,
+        "rounding": denoiser.options.rounding,
+        "r3": denoiser.r3,
+        "self_ensemble": denoiser.options.self_ensemble,
+        "seed": denoiser.options.seed,
+        "strength": denoiser.strength.luma,
+        "color_strength": denoiser.strength.color,
+    }
+    with atomic_folder(folder) as temporary:
+        (temporary / FACTS).parent.mkdir()
+        write_json(temporary / FACTS, facts)
+        if warmup:
+            _write_warmup(temporary / WARMUP, folder.parent.name)
+        tf.saved_model.save(served, str(temporary), signatures=served.functions)
+
+
+def _write_warmup(path: Path, model_name: str) -> None:
+    """Writes a request for each signature: without them, the first of a client would wait."""
+    try:
+        from cbsn.client.grpc_transport import predict_pb2, prediction_log_pb2
+    except ConfigError as error:
+        raise ConfigError(
+            "Warm-up requests are messages of TensorFlow Serving; make them with its package, or "
+            f"export with --no-warmup. {error}"
+        ) from error
+    picture = np.full((1, 64, 64, 3), 128, np.uint8)
+    inputs: dict[str, dict[str, Any]] = {
+        FLOATS: {IMAGES: picture / np.float32(255)},
+        BYTES: {IMAGES: picture},
+        FILES: {IMAGE_BYTES: [tf.io.encode_png(picture[0]).numpy()]},
+    }
+    shares = dict.fromkeys((STRENGTH, COLOR_STRENGTH), np.array([0.5], np.float32))
+    inputs |= {name + WITH_STRENGTH: values | shares for name, values in inputs.items()}
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for signature, values in inputs.items():
+            request = predict_pb2.PredictRequest()
+            request.model_spec.name = model_name
+            request.model_spec.signature_name = signature
+            for name, value in values.items():
+                request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
+            log = prediction_log_pb2.PredictionLog()
+            log.predict_log.request.CopyFrom(request)
+            writer.write(log.SerializeToString())
+
+
+def write_litert(path: Path, denoiser: Denoiser, *, float16: bool) -> None:
+    """Writes a denoiser as a LiteRT model of builtin operations only.
+
+    Its signature `serving_default` takes `images`, float32 [N, H, W, C] in [0, 1] of any N, H and
+    W, C being the network's channels, and returns `denoised`, of the same kind. A picture is
+    denoised in one piece, with R3, self-ensemble and strength of the denoiser: LiteRT knows no
+    input that may be omitted.
+
+    Args:
+        path: of the file, `*.tflite`; its folder must exist.
+        denoiser: what to write.
+        float16: whether weights are stored in 16 bits, which halves the file. LiteRT computes in
+            float32 all the same where its hardware has nothing else.
+
+    Raises:
+        ConfigError: if the network is SS-BSN's, or not float32.
+        ModelError: if it cannot be converted.
+
+    Example:
+        >>> write_litert(Path("model.tflite"), denoiser, float16=False)
+        >>> from ai_edge_litert.interpreter import Interpreter
+        >>> denoise = Interpreter("model.tflite").get_signature_runner()
+        >>> denoise(images=np.zeros((1, 5, 7, 3), np.float32))["denoised"].shape
+        (1, 5, 7, 3)
+    """
+    check_litert(denoiser)
+    denoise, spec = _in_one_piece(denoiser)
+    function = tf.function(
+        lambda images: {DENOISED: denoise(images)}, input_signature=[spec], autograph=False
+    )
+    with _converting("LiteRT"):
+        # The weights become constants only if they hang on a module, and a Keras 3 network's are
+        # not found by themselves.
+        module = tf.Module()
+        module.weights = [variable.value for variable in denoiser.network.variables]
+        functions = [function.get_concrete_function()]
+        converter = tf.lite.TFLiteConverter.from_concrete_functions(functions, module)
+        if float16:
+            converter.optimizations = [tf.lite.Optimize.DEFAULT]
+            converter.target_spec.supported_types = [tf.float16]
+        content = converter.convert()
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def check_litert(denoiser: Denoiser) -> None:
+    """Raises ConfigError if the network is SS-BSN's."""
+    if has_attention(denoiser.network):
+        raise ConfigError(
+            "LiteRT cannot have the loop of self-similarity attention, nor hold it all at once: "
+            "leave litert out of --format. "
+            f"Received: --format litert, with recipe {denoiser.recipe.name}"
+        )
+
+
+def write_onnx(path: Path, denoiser: Denoiser) -> None:
+    """Writes a denoiser as an ONNX model.
+
+    It takes `images`, float32 [N, H, W, C] in [0, 1] of any N, H and W, C being the network's
+    channels, and returns `denoised`, of the same kind. A picture is denoised in one piece. Its
+    metadata say so, and name the recipe and the version of this package.
+
+    Two inputs, float32 scalars, may be omitted: `strength`, from 0 to 1, and `color_strength`, the
+    same for colour, or below 0 to be as the first. They are the denoiser's then.
+
+    Args:
+        path: of the file, `*.onnx`; its folder must exist.
+        denoiser: what to write, with its R3 and self-ensemble.
+
+    Raises:
+        ConfigError: if tf2onnx is missing, or the network is not float32.
+        ModelError: if it cannot be converted.
+    """
+    check_onnx()
+    denoise, spec = _in_one_piece(denoiser)
+    signature = [spec, *(tf.TensorSpec((), tf.float32, n) for n in (STRENGTH, COLOR_STRENGTH))]
+
+    def blended(images: tf.Tensor, strength: tf.Tensor, color: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {DENOISED: denoise(images, strength, tf.where(color < 0, strength, color))}
+
+    function = tf.function(blended, input_signature=signature, autograph=False)
+    with _converting("ONNX"):
+        import onnx
+        import tf2onnx
+
+        model, _ = tf2onnx.convert.from_function(function, input_signature=signature, opset=OPSET)
+        share = denoiser.strength
+        # A request for another strength is one for that of colour, too, unless the two differ.
+        color = -1.0 if share.color == share.luma else share.color
+        for name, value in ((STRENGTH, share.luma), (COLOR_STRENGTH, color)):
+            # In ONNX, an input that is an initializer as well may be omitted.
+            default = onnx.numpy_helper.from_array(np.array(value, np.float32), name)
+            model.graph.initializer.append(default)
+        # Of a node that it cannot convert, tf2onnx says so and goes on.
+        onnx.checker.check_model(model)
+        for tensor in (*model.graph.input, *model.graph.output):
+            for axis, name in zip(tensor.type.tensor_type.shape.dim, ("N", "H", "W"), strict=False):
+                axis.dim_param = name
+        facts = {
+            "recipe": denoiser.recipe.name,
+            "cbsn": cbsn.__version__,
+            IMAGES: "float32 [N, H, W, C] in [0, 1], RGB or gray as C is 3 or 1",
+            DENOISED: f"as {IMAGES}",
+            STRENGTH: f"float32 from 0 to 1; without it {share.luma:g}",
+            COLOR_STRENGTH: f"for colour; without both {share.color:g}",
+            "r3": str(denoiser.r3),
+            "self_ensemble": str(denoiser.options.self_ensemble),
+        }
+        onnx.helper.set_model_props(model, facts)
+        content = model.SerializeToString()
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(content)
+
+
+def check_onnx() -> None:
+    """Raises ConfigError unless there is what `write_onnx` needs."""
+    if any(importlib.util.find_spec(name) is None for name in ("tf2onnx", "onnx")):
+        raise ConfigError(
+            "tf2onnx is not installed: pip install 'cbsn[onnx]' (from a clone: "
+            "pip install '.[onnx]'), or leave onnx out of --format. Received: --format onnx"
+        )
+
+
+def _in_one_piece(denoiser: Denoiser) -> tuple[GraphDenoiser, tf.TensorSpec]:
+    """A denoiser as converters can take it, whose memory grows with the picture; and its input."""
+    network = denoiser.network
+    if network.dtype_policy.name != "float32":
+        raise ConfigError(
+            "What is converted to LiteRT or ONNX is float32: load the model with "
+            f"precision='float32'. Received: {network.dtype_policy.name}"
+        )
+    spec = tf.TensorSpec((None, None, None, network.channels), tf.float32, name=IMAGES)
+    return GraphDenoiser(denoiser, loops=False), spec
+
+
+@contextlib.contextmanager
+def _converting(name: str) -> Iterator[None]:
+    """Keeps a converter's chatter off the console, and makes of its errors a ModelError."""
+    sys.stderr.flush()
+    saved = os.dup(2)
+    try:
+        # The C++ of the converters writes to the descriptor itself.
+        with Path(os.devnull).open("wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    except CbsnError:
+        raise
+    except Exception as error:  # converters raise whatever they like, and tell their whole graph
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ModelError(
+            f"The model cannot be converted to {name}; a SavedModel (--format saved_model) needs "
+            f"no converter. Received: {reason}"
+        ) from error
+    finally:
+        sys.stderr.flush()
+        os.dup2(saved, 2)
+        os.close(saved)
+
 
 # What is exported in each format, below the folder of the model, with the version for the braces.
 FORMATS = {

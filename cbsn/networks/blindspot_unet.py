@@ -6,7 +6,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from cbsn.networks.encoder_decoder import EncoderDecoder, halve
+from cbsn.networks.denoising_network import EncoderDecoder, halve
 from cbsn.networks.layers import HE, Convolution, build_chain, pointwise
 from cbsn.sampling import mask_pixels
 

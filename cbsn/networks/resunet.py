@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from cbsn.networks.encoder_decoder import EncoderDecoder, halve
+from cbsn.networks.denoising_network import EncoderDecoder, halve
 from cbsn.networks.layers import HE, Convolution, pointwise, scaled
 from cbsn.sampling import depth_to_space
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from cbsn.data.manifest import MANIFEST_NAME
-from cbsn.data.paired_records import PairedRecords
+from cbsn.data.pairs import PairedRecords
 from cbsn.data.records import RECORD_SUFFIX, Patches, PatchRecords
 from cbsn.errors import ConfigError, DataError
 from cbsn.noise.advice import advise

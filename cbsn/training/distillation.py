@@ -10,7 +10,7 @@ from keras import ops
 from tqdm import tqdm
 
 from cbsn.colors import luma, to_linear, to_srgb
-from cbsn.data.paired_records import PairedRecords
+from cbsn.data.pairs import PairedRecords
 from cbsn.data.records import RECORD_SUFFIX, PatchRecords, RecordWriter
 from cbsn.errors import DataError, ImageError, TrainingError, plain_reason
 from cbsn.files import tidy, write_json

@@ -15,7 +15,7 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from cbsn.data.picture_pairs import PicturePairs
+from cbsn.data.pairs import PicturePairs
 from cbsn.data.pipeline import PatchPipeline
 from cbsn.devices import has_gpu
 from cbsn.errors import DataError, TrainingError, TrainingStopped, plain_reason

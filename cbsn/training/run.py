@@ -14,8 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from cbsn.augmentation import OwnNoiseAugmentation, PhotoAugmentation
-from cbsn.data.paired_records import PairedRecords
-from cbsn.data.picture_pairs import PicturePairs
+from cbsn.data.pairs import PairedRecords, PicturePairs
 from cbsn.data.pipeline import PatchPipeline
 from cbsn.data.records import PatchRecords
 from cbsn.errors import ConfigError, TrainingStopped

@@ -14,7 +14,7 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from cbsn.augmentation import PhotoAugmentation
-from cbsn.data.picture_pairs import spread
+from cbsn.data.pairs import spread
 from cbsn.data.pipeline import PatchPipeline
 from cbsn.errors import CbsnWarning, DataError, ImageError
 from cbsn.images.image_files import read_header, read_picture, to_rgb

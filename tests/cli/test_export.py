@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from cbsn.export.formats import FACTS
+from cbsn.export.export import FACTS
 from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.options import DenoiseOptions
 

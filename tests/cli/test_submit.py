@@ -13,7 +13,7 @@ from PIL import Image
 
 from cbsn.cli.submit import main, make_parser
 from cbsn.errors import CbsnError
-from cbsn.evaluation.submit.sidd import VARIABLE
+from cbsn.evaluation.submit.benchmarks import VARIABLE
 from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.options import DenoiseOptions
 

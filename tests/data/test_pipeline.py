@@ -6,7 +6,7 @@ import pytest
 
 from cbsn.colors import luma
 from cbsn.data.manifest import DTYPES
-from cbsn.data.paired_records import PairedRecords
+from cbsn.data.pairs import PairedRecords
 from cbsn.data.pipeline import PatchPipeline, RecordOrder
 from cbsn.data.records import PatchRecords, RecordWriter
 from cbsn.errors import ConfigError, DataError

@@ -40,7 +40,7 @@ def denoiser(make_denoiser):
 @pytest.fixture(scope="session")
 def saved_model(denoiser, tmp_path_factory):
     """Its SavedModel, version 1 in a folder named `denoiser`."""
-    from cbsn.export.formats import write_saved_model
+    from cbsn.export.export import write_saved_model
 
     folder = tmp_path_factory.mktemp("served") / "denoiser"
     folder.mkdir()

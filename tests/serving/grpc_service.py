@@ -15,7 +15,7 @@ from cbsn.client.grpc_transport import (
     prediction_service_pb2_grpc,
 )
 from cbsn.errors import ModelError
-from cbsn.export.formats import WARMUP
+from cbsn.export.export import WARMUP
 from tests.serving.served_model import ServedModel, invalid, message_of
 
 _CODES = {code.value[0]: code for code in grpc.StatusCode}

@@ -11,7 +11,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from cbsn.data.picture_pairs import PicturePairs
+from cbsn.data.pairs import PicturePairs
 from cbsn.data.records import RecordWriter
 from cbsn.errors import DataError, TrainingError, TrainingStopped
 from cbsn.models.loading import load_model

@@ -9,7 +9,7 @@ import tensorflow as tf
 from PIL import Image
 from scipy.ndimage import uniform_filter
 
-from cbsn.data.picture_pairs import PicturePairs
+from cbsn.data.pairs import PicturePairs
 from cbsn.data.records import RecordWriter
 from cbsn.errors import ConfigError, TrainingStopped
 from cbsn.inference.denoiser import Denoiser

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 import scipy.io
 
-from cbsn.evaluation.submit.dnd import DndSubmission
-from cbsn.evaluation.submit.sidd import SiddSubmission
+from cbsn.evaluation.submit.benchmarks import DndSubmission, SiddSubmission
 
 GOLDEN = "submission_and_metric"
 

@@ -12,8 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from cbsn.evaluation.submit.dnd import DndSubmission
-from cbsn.evaluation.submit.sidd import SiddSubmission
+from cbsn.evaluation.submit.benchmarks import DndSubmission, SiddSubmission
 
 OUT = Path("out")
 

@@ -9,7 +9,7 @@ import scipy.io
 from PIL import Image
 
 from cbsn.errors import ConfigError, ImageError, ModelError
-from cbsn.evaluation.submit import dnd, sidd
+from cbsn.evaluation.submit import benchmarks
 
 
 def files(out, but=("submission.json", "seconds.txt")):
@@ -128,9 +128,9 @@ def test_other_settings_are_refused(begin, counting, tmp_path):
 
 
 def test_another_benchmark_is_refused(sidd_source, dnd_source, counting, tmp_path):
-    sidd.SiddSubmission(sidd_source, tmp_path).run(counting())
+    benchmarks.SiddSubmission(sidd_source, tmp_path).run(counting())
     with pytest.raises(ConfigError, match=r"begun otherwise: benchmark sidd \(now dnd\)"):
-        dnd.DndSubmission(dnd_source, tmp_path, resume=True).run(counting())
+        benchmarks.DndSubmission(dnd_source, tmp_path, resume=True).run(counting())
 
 
 @pytest.mark.parametrize("content", [None, "", "[]", "{}", '{"model": {}}', "[" * 100_000])
@@ -173,7 +173,7 @@ def test_an_unusable_result_is_refused(begin, counting, spoil, reason):
 
 
 def test_values_that_are_not_finite_are_refused(dnd_source, tmp_path):
-    submission = dnd.DndSubmission(dnd_source, tmp_path / "out")
+    submission = benchmarks.DndSubmission(dnd_source, tmp_path / "out")
     with pytest.raises(ImageError, match=r"crop 0001_01: .* not finite"):
         submission.run(lambda noisy: noisy * np.float32(np.nan))
 
@@ -266,7 +266,7 @@ def test_without_any_time_there_is_no_mean(begin, timed, tmp_path):
 
 def _few_blocks(folder, random):
     blocks = random.integers(256, size=(1, 3, 8, 8, 3), dtype=np.uint8)
-    scipy.io.savemat(folder / sidd.FILE, {sidd.VARIABLE: blocks})
+    scipy.io.savemat(folder / benchmarks.FILE, {benchmarks.VARIABLE: blocks})
 
 
 def _few_boxes(folder, random):
