@@ -142,7 +142,7 @@ def _cores() -> int:
 
 def _write(folder: Path, size: Size) -> None:
     """Writes a model of fresh weights in every form."""
-    from cbsn.export.formats import write_litert, write_onnx, write_saved_model
+    from cbsn.export.export import write_litert, write_onnx, write_saved_model
     from cbsn.models.folder import save_model
 
     whole = denoiser(size.filters, size.num_modules, network=OURS, precision="float32")
