@@ -85,7 +85,7 @@ def test_gradients_of_cbsn(small, golden, case, step):
 def test_gradients_of_pytorch(device, golden, name):
     _, network, data = _torch_network(golden, name, "wrapper_train.npz")
     with tf.GradientTape() as tape:
-        terms = AsymmetricPixelShuffle()(network, data["x"])
+        terms = AsymmetricPixelShuffle()(network, data["x"], 0, None)
     gradients = tape.gradient(terms["total"], [w.value for w in network.trainable_weights])
     names = [key[2:] for key in data.files if key.startswith("g/")]
     pairs = []
