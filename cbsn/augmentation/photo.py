@@ -8,9 +8,10 @@ from typing import Any
 
 from keras import ops
 
-from cbsn.augmentation import clean, noise
+from cbsn.augmentation import clean, jpeg, noise
 from cbsn.augmentation.clean import Draws
 from cbsn.augmentation.noise import NoiseFamily, NoiseTables, add_measured_noise, add_noise
+from cbsn.errors import ConfigError
 from cbsn.noise.measured_noise import CorrelatedNoise
 from cbsn.noise.synthetic import range_text
 
@@ -92,9 +93,18 @@ class PhotoAugmentation:
     Example:
         >>> augment = PhotoAugmentation(measure_noise(pictures), 64)
         >>> noisy, clean = ops.split(augment(denoised, StepRandom(0, step, 8)), 2, axis=-1)
+
+    Raises:
+        ConfigError: if the size is not a multiple of `jpeg.MULTIPLE`.
     """
 
     def __init__(self, models: Sequence[CorrelatedNoise], size: int, family: NoiseFamily = _FAMILY):
+        if size % jpeg.MULTIPLE:
+            below = max(size // jpeg.MULTIPLE, 1) * jpeg.MULTIPLE
+            raise ConfigError(
+                f"Patches that are compressed as JPEGs have sides of a multiple of {jpeg.MULTIPLE}:"
+                f" take --patchsize {below}. Received: --patchsize {size}"
+            )
         self._size = size
         self._family = family
         self._tables = NoiseTables.of(models, size)

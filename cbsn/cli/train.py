@@ -106,8 +106,8 @@ def make_parser() -> argparse.ArgumentParser:
     add(
         "--lr_steps",
         type=int,
-        help="it falls every so many steps (cbsn: to 1/2 every 100000; U-Nets: every 20000; apbsn: "
-        "to 1/10 every 8 epochs; ssbsn: every 16)",
+        help="steps from one rate to the next (cbsn: to 1/2 every 100000; U-Nets: every 20000; "
+        "apbsn: to 1/10 every 8 epochs; ssbsn: every 16)",
     )
     add(
         "--lmbda",
@@ -119,7 +119,7 @@ def make_parser() -> argparse.ArgumentParser:
     add("--ramp_steps", type=int, help=text)
     text = "file of VGG-16's weights for the perceptual term; without it Keras fetches them"
     add("--perceptual_weights", type=Path, help=text)
-    text = "one pixel of each cell of so many is masked, squared (n2v-unet, dil-unet: 4)"
+    text = "side of the cells in which one pixel each is masked (n2v-unet, dil-unet: 4)"
     add("--mask_cell", type=int, help=text)
     add(
         "--stride_b",
@@ -175,7 +175,7 @@ def make_parser() -> argparse.ArgumentParser:
         help="clean pictures of the same names; with --noise… they are enough: they get that "
         "noise, always the same",
     )
-    add("--val_images", type=int, default=0, help="take so many pairs; 0: all")
+    add("--val_images", type=int, default=0, help="number of pairs to take; 0: all")
     for flag, kind, steps in (
         ("print", "log lines", 1000),
         ("val", "validations", 10_000),

@@ -61,7 +61,7 @@ def load_model(
     elif is_bare:
         recipe = customised(recipe_name or "cbsn", filters=channel, num_modules=num_block)
         advice = (
-            "Keep the file in its folder, beside its recipe.json; or say what network it is of: "
+            "Keep the file in its folder, next to its recipe.json; or say what network it is of: "
             "infer.py and export.py take --recipe, --channel and --num_block."
         )
         network = load_weights(recipe, path, precision, advice)

@@ -37,6 +37,8 @@ def expose(
             "The camera takes float [H, W, 3] with sides of 2 or more. "
             f"Received: {image.dtype} {image.shape}"
         )
+    if shot < 0 or read < 0:
+        raise ValueError(f"shot and read must be 0 or above. Received: shot={shot}, read={read}")
     rows, columns = np.indices(image.shape[:2]) % 2
     seen = np.eye(3)[np.array(BAYER)[rows, columns]]  # [H, W, 3], 1 where the sensor sees it
     signal = (to_linear(image) / WHITE_BALANCE * seen).sum(axis=-1)

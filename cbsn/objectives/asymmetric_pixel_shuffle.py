@@ -4,6 +4,7 @@ from typing import Any
 
 from keras import ops
 
+from cbsn.errors import ConfigError
 from cbsn.objectives.objective import Objective, mean_where
 from cbsn.sampling import pixel_shuffle_down, pixel_shuffle_up
 
@@ -23,11 +24,19 @@ class AsymmetricPixelShuffle(Objective):
     Args:
         stride_b: int ≥ 1, b, as of `DownsampledInvariance`.
         pad: int ≥ 0, zeros around each sub-image in the mosaic, in pixels.
+
+    Raises:
+        ConfigError: if a value is out of its range.
     """
 
     TERMS = ("blind",)
 
     def __init__(self, stride_b: int = 5, pad: int = 2):
+        if stride_b < 1 or pad < 0:
+            raise ConfigError(
+                "stride_b must be at least 1 and pad at least 0. "
+                f"Received: stride_b={stride_b}, pad={pad}"
+            )
         self.stride_b = self.patch_multiple = stride_b
         self.pad = pad
 

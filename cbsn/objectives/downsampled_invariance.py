@@ -5,6 +5,7 @@ from typing import Any
 
 from keras import ops
 
+from cbsn.errors import ConfigError
 from cbsn.objectives.objective import Objective, mean_where
 from cbsn.sampling import random_subsample, space_to_batch
 
@@ -32,6 +33,9 @@ class DownsampledInvariance(Objective):
         stride_i: int ≥ 1, i: side of the cells of the random subsampler.
         lmbda: float ≥ 0, λ, the weight of the invariance term.
         ramp_steps: int ≥ 0, steps over which t rises from 0 to 1.
+
+    Raises:
+        ConfigError: if a value is out of its range.
     """
 
     TERMS = ("blind", "self", "invariance")
@@ -39,6 +43,12 @@ class DownsampledInvariance(Objective):
     def __init__(
         self, stride_b: int = 5, stride_i: int = 2, lmbda: float = 2.0, ramp_steps: int = 200_000
     ):
+        for name, value in (("stride_b", stride_b), ("stride_i", stride_i)):
+            if value < 1:
+                raise ConfigError(f"{name} must be at least 1. Received: {name}={value}")
+        for name, weight in (("lmbda", lmbda), ("ramp_steps", ramp_steps)):
+            if not (weight >= 0 and math.isfinite(weight)):
+                raise ConfigError(f"{name} must be 0 or above. Received: {name}={weight}")
         self.stride_b = stride_b
         self.stride_i = stride_i
         self.lmbda = lmbda

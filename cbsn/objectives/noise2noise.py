@@ -1,5 +1,6 @@
 """Noise2Noise: another noisy shot as the target."""
 
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -101,12 +102,17 @@ class Noise2Noise(Objective):
     Attributes:
         perceptual_weights: file of VGG-16's weights, which `prepare` loads. Default None: Keras
             fetches them.
+
+    Raises:
+        ConfigError: if it is out of range.
     """
 
     SHOTS = 2
     NEEDS_BLINDNESS = False
 
     def __init__(self, lmbda: float = 0.0):
+        if not (lmbda >= 0 and math.isfinite(lmbda)):
+            raise ConfigError(f"lmbda must be 0 or above. Received: lmbda={lmbda}")
         self.lmbda = lmbda
         self.TERMS = ("pixel", "perceptual") if lmbda else ("pixel",)
         self.perceptual_weights: str | os.PathLike | None = None

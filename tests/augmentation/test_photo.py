@@ -9,6 +9,7 @@ from keras import ops
 
 from cbsn.augmentation import photo as module
 from cbsn.augmentation.photo import OwnNoiseAugmentation, PhotoAugmentation
+from cbsn.errors import ConfigError
 from cbsn.training.step_random import StepRandom
 
 SIZE = 32
@@ -196,3 +197,8 @@ def test_nothing_is_computed_with_int32(models, kind, channels):
         )
     ]
     assert found == []
+
+
+def test_patches_must_fit_jpeg_blocks(models):
+    with pytest.raises(ConfigError, match=r"multiple of 16.*--patchsize 64. Received: .* 72"):
+        PhotoAugmentation(models(), 72)

@@ -149,7 +149,7 @@ PHOTO = (
     *("--rounds", 2, "--precision", "float32", "--print_every", 4, "--save_every", 2),
     *("--checkpoints", "runs"),
 )
-"""Flags of a training of two rounds, beside those of `start`."""
+"""Flags of a training of two rounds, in addition to those of `start`."""
 
 
 @pytest.fixture

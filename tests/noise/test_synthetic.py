@@ -335,3 +335,9 @@ def test_what_no_camera_takes_is_refused(shape, dtype):
 def test_expose_takes_float_pictures_alone(chelsea):
     with pytest.raises(ValueError, match="Received: uint8"):
         expose(chelsea, shot=0, read=0, random=None)
+
+
+@pytest.mark.parametrize("bad", [{"shot": -1}, {"read": -1}])
+def test_noise_of_a_camera_is_not_negative(bad):
+    with pytest.raises(ValueError, match="must be 0 or above"):
+        simulate_camera(np.zeros((4, 4, 3), "uint8"), **bad)

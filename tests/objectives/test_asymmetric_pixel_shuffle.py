@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from cbsn.errors import ConfigError
 from cbsn.objectives import AsymmetricPixelShuffle
 from cbsn.training.trainer import Trainer
 from tests import rounding
@@ -74,3 +75,9 @@ def test_the_mosaic_is_that_of_the_stride(random):
     for stride, pad in ((1, 2), (3, 0), (6, 2)):
         assert AsymmetricPixelShuffle(stride, pad)(Identity(), x, 0, None)["total"] == 0
     assert shapes == [(2, 16, 22, 3), (2, 12, 18, 3), (2, 36, 42, 3)]
+
+
+@pytest.mark.parametrize(("stride_b", "pad"), [(0, 2), (5, -1)])
+def test_out_of_range(stride_b, pad):
+    with pytest.raises(ConfigError, match=f"stride_b={stride_b}, pad={pad}"):
+        AsymmetricPixelShuffle(stride_b, pad)

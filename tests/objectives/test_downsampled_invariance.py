@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from cbsn.errors import ConfigError
 from cbsn.models.tf1_checkpoint import variable_names
 from cbsn.objectives import DownsampledInvariance
 
@@ -106,3 +107,11 @@ def test_any_strides(small_network, strides):
     x = np.random.default_rng(6).normal(size=(2, size, size, 3)).astype("float32")
     terms = objective(small_network, x, 1000, Random())
     assert all(np.isfinite(term) and term > 0 for term in terms.values())
+
+
+@pytest.mark.parametrize(
+    "bad", [{"stride_b": 0}, {"stride_i": -1}, {"lmbda": -1.0}, {"lmbda": float("nan")}]
+)
+def test_bad_values_are_named(bad):
+    with pytest.raises(ConfigError, match=next(iter(bad))):
+        DownsampledInvariance(**bad)

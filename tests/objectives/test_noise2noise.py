@@ -154,3 +154,9 @@ def test_the_perceptual_term_is_added_with_its_weight(random, monkeypatch):
     assert set(terms) == {"total", *objective.TERMS}
     assert terms["perceptual"].numpy() == pytest.approx(difference.max())
     assert terms["total"].numpy() == pytest.approx(difference.mean() + 0.5 * difference.max())
+
+
+@pytest.mark.parametrize("lmbda", [-1.0, float("inf")])
+def test_out_of_range(lmbda):
+    with pytest.raises(ConfigError, match=f"lmbda={lmbda}"):
+        Noise2Noise(lmbda)
