@@ -1,6 +1,6 @@
 """Scores denoisers on noisy pictures. See `--help`."""
 
-from cbsn.cli.evaluate import command
+from cbsn.__main__ import run_command
 
 if __name__ == "__main__":
-    command()
+    run_command("evaluate")

@@ -1,6 +1,6 @@
 """Exports a trained model for servers and other runtimes. See `--help`."""
 
-from cbsn.cli.export import command
+from cbsn.__main__ import run_command
 
 if __name__ == "__main__":
-    command()
+    run_command("export")

@@ -1,6 +1,6 @@
 """Denoises pictures, with the model that ships or another one. See `--help`."""
 
-from cbsn.cli.denoise import command
+from cbsn.__main__ import run_command
 
 if __name__ == "__main__":
-    command()
+    run_command("denoise")

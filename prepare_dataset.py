@@ -1,6 +1,6 @@
 """Cuts noisy pictures into the patches that training reads. See `--help`."""
 
-from cbsn.cli.prepare import command
+from cbsn.__main__ import run_command
 
 if __name__ == "__main__":
-    command()
+    run_command("prepare")

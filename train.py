@@ -1,6 +1,6 @@
 """Trains a denoiser from noisy pictures. See `--help`."""
 
-from cbsn.cli.train import command
+from cbsn.__main__ import run_command
 
 if __name__ == "__main__":
-    command()
+    run_command("train")

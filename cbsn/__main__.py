@@ -3,6 +3,8 @@
 import importlib
 import sys
 
+from cbsn.cli.flags import run
+
 COMMANDS = {
     "train": "trains a denoiser from noisy pictures (train.py)",
     "denoise": "denoises pictures (infer.py)",
@@ -18,6 +20,15 @@ COMMANDS = {
     "demo": "makes the demo's pictures and its report",
 }
 
+# These do without TensorFlow, which takes seconds to start, or import it themselves if need be.
+_WITHOUT_TENSORFLOW = ("prepare", "noise", "client", "launch", "demo")
+
+
+def run_command(name: str) -> None:
+    """Runs a command with the flags of the process, and exits with its status."""
+    command = importlib.import_module(f"cbsn.cli.{name}")
+    run(command.main, command.make_parser(), tensorflow=name not in _WITHOUT_TENSORFLOW)
+
 
 def main() -> None:
     """Runs the command that the first argument names."""
@@ -27,7 +38,7 @@ def main() -> None:
         print(f"usage: python -m {__package__} COMMAND [--help]", "", *lines, sep="\n")
         sys.exit(0 if name in ("-h", "--help") else f"error: there is no command {name!r}")
     sys.argv[:2] = [f"python -m {__package__} {name}"]  # what --help and errors call the command
-    importlib.import_module(f"cbsn.cli.{name}").command()
+    run_command(name)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,5 @@
 """Shared fixtures: golden vectors, from the tree or from the folder beside the checkout."""
 
-import importlib
 import os
 import runpy
 import signal
@@ -17,7 +16,7 @@ import numpy as np
 import pytest
 import skimage.data
 
-from cbsn.__main__ import COMMANDS
+from cbsn import __main__ as commands
 
 
 def _take_signals():
@@ -153,8 +152,8 @@ def run_here(tmp_path, monkeypatch, capfd):
         monkeypatch.setattr(sys, "argv", [command, *map(str, flags)])
         capfd.readouterr()
         with pytest.raises(SystemExit) as ended:
-            if command in COMMANDS:
-                importlib.import_module(f"cbsn.cli.{command}").command()
+            if command in commands.COMMANDS:
+                commands.run_command(command)
             elif command.endswith(".py"):
                 runpy.run_path(str(ROOT / command), run_name="__main__")
             else:

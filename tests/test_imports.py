@@ -18,6 +18,7 @@ LAYERS = [
     {"export", "evaluation"},
     {"training"},
     {"cli"},
+    {"__main__"},
 ]
 """From the lowest to the highest. A package imports those below its own layer."""
 

@@ -5,17 +5,7 @@ import importlib.util
 import logging
 import signal
 
-from cbsn.cli.flags import (
-    MODEL,
-    Parser,
-    add_bare_weights,
-    add_denoising,
-    add_format,
-    add_rounding,
-    add_white,
-    new_parser,
-    run,
-)
+from cbsn.cli.flags import MODEL, Parser, add_denoiser, add_files, new_parser
 from cbsn.errors import ConfigError
 
 
@@ -98,14 +88,6 @@ def make_parser() -> argparse.ArgumentParser:
         "--r3 and --self_ensemble together"
     )
     add("--max_megapixels", type=float, metavar="N", default=100, help=most)
-    add_bare_weights(parser)
-    add_denoising(parser)
-    add_rounding(parser)
-    add_white(parser)
-    add_format(parser)
+    add_denoiser(parser)
+    add_files(parser)
     return parser
-
-
-def command() -> None:
-    """Runs the command."""
-    run(main, make_parser())

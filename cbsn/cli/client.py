@@ -2,9 +2,8 @@
 
 import argparse
 import functools
-import sys
 
-from cbsn.cli.flags import add_format, add_save_path, add_strength, add_white, new_parser, run
+from cbsn.cli.flags import add_files, add_save_path, add_strength, import_tensorflow, new_parser
 
 
 def main(flags: argparse.Namespace) -> int:
@@ -19,6 +18,7 @@ def main(flags: argparse.Namespace) -> int:
 
         transport_class = RestTransport
     else:
+        import_tensorflow()  # with which gRPC's messages come
         from cbsn.client.grpc_transport import GrpcTransport
 
         transport_class = GrpcTransport
@@ -58,12 +58,5 @@ def make_parser() -> argparse.ArgumentParser:
     add("--timeout", type=float, metavar="S", default=600, help=what)
     add_strength(parser, None)
     add_save_path(parser)
-    add_white(parser)
-    add_format(parser)
+    add_files(parser)
     return parser
-
-
-def command() -> None:
-    """Runs the command."""
-    # gRPC's messages come with TensorFlow; REST does without.
-    run(main, make_parser(), tensorflow="--rest" not in sys.argv)

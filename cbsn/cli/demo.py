@@ -13,7 +13,7 @@ import numpy as np
 import skimage.data
 from PIL import Image
 
-from cbsn.cli.flags import new_parser, run
+from cbsn.cli.flags import new_parser
 from cbsn.evaluation.conventions import psnr
 from cbsn.images.finding import find_images
 from cbsn.images.image_files import read_picture
@@ -78,8 +78,3 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("what", choices=("pictures", "report"))
     parser.add_argument("folder", type=Path)
     return parser
-
-
-def command() -> None:
-    """Runs the command."""
-    run(main, make_parser(), tensorflow=False)

@@ -4,18 +4,7 @@ import argparse
 import dataclasses
 import warnings
 
-from cbsn.cli.flags import (
-    MODEL,
-    add_bare_weights,
-    add_denoising,
-    add_format,
-    add_gpu,
-    add_rounding,
-    add_save_path,
-    add_white,
-    new_parser,
-    run,
-)
+from cbsn.cli.flags import MODEL, add_denoiser, add_files, add_gpu, add_save_path, new_parser
 from cbsn.errors import CbsnWarning, ConfigError, TrainingError
 from cbsn.files import expanded
 from cbsn.orientations import NUM_ORIENTATIONS
@@ -124,14 +113,6 @@ def make_parser() -> argparse.ArgumentParser:
         help="pictures, folders or globs; in quotes, ** is any depth",
     )
     add_save_path(parser)
-    add_bare_weights(parser)
-    add_denoising(parser)
-    add_rounding(parser)
-    add_white(parser)
-    add_format(parser)
+    add_denoiser(parser)
+    add_files(parser)
     return parser
-
-
-def command() -> None:
-    """Runs the command."""
-    run(main, make_parser())

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from cbsn.cli.flags import MODEL, add_denoising, add_gpu, add_noise, add_white, new_parser, run
+from cbsn.cli.flags import MODEL, add_denoising, add_gpu, add_noise, add_white, new_parser
 
 
 def main(flags: argparse.Namespace) -> None:
@@ -112,8 +112,3 @@ def make_parser() -> argparse.ArgumentParser:
     pictures = "pictures in the report, evenly spread; 0: no report"
     add("--report_images", type=int, default=12, help=pictures)
     return parser
-
-
-def command() -> None:
-    """Runs the command."""
-    run(main, make_parser())

@@ -2,15 +2,7 @@
 
 import argparse
 
-from cbsn.cli.flags import (
-    MODEL,
-    add_bare_weights,
-    add_denoising,
-    add_gpu,
-    add_rounding,
-    new_parser,
-    run,
-)
+from cbsn.cli.flags import MODEL, add_denoiser, add_gpu, new_parser
 
 
 def main(flags: argparse.Namespace) -> None:
@@ -44,16 +36,9 @@ def make_parser() -> argparse.ArgumentParser:
     add("--format", dest="formats", metavar="NAMES", default="saved_model", help=formats)
     version = "number of this export, 1 or above; without the flag one more than the last in DIR"
     add("--version", type=int, metavar="N", help=version)
-    add_bare_weights(parser)
-    add_denoising(parser, here=False)
-    add_rounding(parser)
+    add_denoiser(parser, here=False)
     larger = "larger PNG and JPEG files are refused by the SavedModel before they are decoded"
     add("--max_megapixels", type=float, default=134, help=larger)
     warmup = "requests that a server makes of the SavedModel when it loads it"
     add("--warmup", action=argparse.BooleanOptionalAction, default=True, help=warmup)
     return parser
-
-
-def command() -> None:
-    """Runs the command."""
-    run(main, make_parser())

@@ -59,14 +59,20 @@ def add_gpu(parser: argparse._ActionsContainer, *, several: bool = False) -> Non
     parser.add_argument("--gpu", nargs="?", const="all", help=all_ if several else one)
 
 
-def add_bare_weights(parser: argparse._ActionsContainer) -> None:
-    """Adds what a `*.weights.h5` file does not say: `--recipe`, `--channel` and `--num_block`."""
+def add_denoiser(parser: argparse._ActionsContainer, *, here: bool = True) -> None:
+    """Adds all of `cbsn.inference.options.DenoiseOptions`; `here` as for `add_denoising`."""
     add, size = parser.add_argument, _whole_number(1)
+    # What a `*.weights.h5` file does not say.
     only = "; only a *.weights.h5 file needs it"
     trained = f"method that the network was trained by (cbsn){only}"
     add("--recipe", dest="recipe_name", metavar="NAME", help=trained)
     add("--channel", type=size, metavar="C", help=f"channels of the network{only}")
     add("--num_block", type=size, metavar="N", help=f"dilated modules in each branch{only}")
+    add_denoising(parser, here=here)
+    what = "to integer pixels; truncate is what the original code does"
+    add("--rounding", choices=("round", "truncate"), default="round", help=what)
+    seed = _whole_number(0, LARGEST_SEED)
+    add("--seed", type=seed, default=0, help="of the random choices of --r3")
 
 
 def add_denoising(parser: argparse._ActionsContainer, *, here: bool = True) -> None:
@@ -122,22 +128,15 @@ def add_strength(parser: argparse._ActionsContainer, default: float | None) -> N
     )
 
 
-def add_rounding(parser: argparse._ActionsContainer) -> None:
-    """Adds `--rounding` and `--seed`."""
-    add, seed = parser.add_argument, _whole_number(0, LARGEST_SEED)
-    what = "to integer pixels; truncate is what the original code does"
-    add("--rounding", choices=("round", "truncate"), default="round", help=what)
-    add("--seed", type=seed, default=0, help="of the random choices of --r3")
-
-
 def add_save_path(parser: argparse._ActionsContainer) -> None:
     """Adds `--savepath`, where the results go."""
     what = "folder for the denoised pictures, made if it is not there"
     parser.add_argument("--savepath", dest="save_path", metavar="DIR", required=True, help=what)
 
 
-def add_format(parser: argparse._ActionsContainer) -> None:
-    """Adds `--format`, one of `cbsn.inference.outputs.FORMATS`."""
+def add_files(parser: argparse._ActionsContainer) -> None:
+    """Adds how picture files are read and written: `--white`, and `--format`, of `FORMATS`."""
+    add_white(parser)
     formats = ("auto", "png", "jpeg", "tiff", "webp", "bmp")
     what = "of the results; auto keeps the source's, but writes PNG where that is JPEG"
     parser.add_argument("--format", choices=formats, default="auto", help=what)
@@ -220,7 +219,7 @@ def run(
     def guarded(arguments: argparse.Namespace) -> int:
         try:
             if tensorflow:
-                _import_tensorflow()
+                import_tensorflow()
             with _shown_notes():
                 return main(arguments) or 0
         except TrainingStopped as stopped:
@@ -289,7 +288,7 @@ def _shown_notes() -> Iterator[None]:
         yield
 
 
-def _import_tensorflow() -> None:
+def import_tensorflow() -> None:
     """Imports TensorFlow without its start-up chatter, unless a log level was asked for."""
     quiet = "TF_CPP_MIN_LOG_LEVEL" not in os.environ
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

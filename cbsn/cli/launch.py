@@ -16,7 +16,7 @@ import sys
 import time
 from pathlib import Path
 
-from cbsn.cli.flags import new_parser, run
+from cbsn.cli.flags import new_parser
 from cbsn.errors import ConfigError
 from cbsn.training.distribution import VARIABLE, Cluster
 
@@ -93,8 +93,3 @@ def make_parser() -> argparse.ArgumentParser:
     flags.add_argument("--workers", type=int, default=2, help="how many")
     flags.add_argument("train_flags", nargs="*", metavar="-- FLAGS", help="flags of train.py")
     return flags
-
-
-def command() -> None:
-    """Runs the command."""
-    run(main, make_parser(), tensorflow=False)

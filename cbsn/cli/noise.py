@@ -1,14 +1,13 @@
 """Says what noise is in pictures, and what to train with on them. See `--help`."""
 
 import argparse
-import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cbsn.cli.flags import MODEL, add_denoising, add_white, new_parser, run
+from cbsn.cli.flags import MODEL, add_denoising, add_white, import_tensorflow, new_parser
 from cbsn.data.pairs import spread
 from cbsn.errors import CbsnError, ConfigError, DataError, check_number
 from cbsn.evaluation.diagnosis import SMALLEST, Diagnosis, diagnose
@@ -80,7 +79,7 @@ def _named_pairs(paths: Iterable[Path], flags: argparse.Namespace) -> Pairs:
 
 def _denoised(paths: Iterable[Path], flags: argparse.Namespace) -> Pairs:
     """Each picture with what a model makes of it."""
-    # TensorFlow comes with it, and nothing else here needs that.
+    import_tensorflow()  # nothing else here needs it
     from cbsn.inference.denoiser import Denoiser
 
     denoise = Denoiser.load(flags.modelpath, DenoiseOptions.pop(vars(flags)))
@@ -139,10 +138,3 @@ def make_parser() -> argparse.ArgumentParser:
     add("--figure", type=Path, metavar="FILE", help="file for a figure, such as noise.png")
     add("--json", type=Path, metavar="FILE", help="file for all numbers")
     return parser
-
-
-def command() -> None:
-    """Runs the command."""
-    # The flags are parsed after this: without a model, there is no need to wait for TensorFlow.
-    model = any(argument.startswith("--modelpath") for argument in sys.argv)
-    run(main, make_parser(), tensorflow=model)

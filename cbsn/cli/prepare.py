@@ -3,7 +3,7 @@
 import argparse
 import os
 
-from cbsn.cli.flags import add_white, new_parser, run
+from cbsn.cli.flags import add_white, new_parser
 from data_prep.prepare import DATASET_FOLDER, prepare
 
 
@@ -39,8 +39,3 @@ def make_parser() -> argparse.ArgumentParser:
     anew = "convert everything anew, replacing what is there"
     add("--force", action="store_true", default=False, help=anew)
     return parser
-
-
-def command() -> None:
-    """Runs the command."""
-    run(main, make_parser(), tensorflow=False)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cbsn.cli.flags import MODEL, fraction, new_parser, run
+from cbsn.cli.flags import MODEL, fraction, new_parser
 from cbsn.errors import ConfigError, ModelError, plain_reason
 from cbsn.files import expanded
 
@@ -77,8 +77,3 @@ def make_parser() -> argparse.ArgumentParser:
     share = "how much of the change from --start is taken, from 0 to 1"
     add("--share", type=fraction, default=1.0, help=share)
     return flags
-
-
-def command() -> None:
-    """Runs the command."""
-    run(main, make_parser())

@@ -4,7 +4,7 @@ import argparse
 import functools
 from typing import TYPE_CHECKING
 
-from cbsn.cli.flags import MODEL, add_denoising, add_gpu, new_parser, run
+from cbsn.cli.flags import MODEL, add_denoising, add_gpu, new_parser
 from cbsn.errors import LARGEST_SEED, check_number
 
 if TYPE_CHECKING:
@@ -120,8 +120,3 @@ def make_parser() -> argparse.ArgumentParser:
     choices = ("none", "round", "floor")
     dnd.add_argument("--rounding", choices=choices, default="none", help=rounding)
     return parser
-
-
-def command() -> None:
-    """Runs the command."""
-    run(main, make_parser())

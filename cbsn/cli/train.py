@@ -5,7 +5,7 @@ import contextlib
 import dataclasses
 from pathlib import Path
 
-from cbsn.cli.flags import MODEL, add_gpu, add_noise, add_white, new_parser, run
+from cbsn.cli.flags import MODEL, add_gpu, add_noise, add_white, new_parser
 
 _SETTINGS = {
     "maxiter": ("max_steps", 1),
@@ -221,8 +221,3 @@ def main(flags: argparse.Namespace) -> None:
     options = RunOptions(**given)
     select_gpus(flags.gpu)
     train(flags.recipe, changes, options)
-
-
-def command() -> None:
-    """Runs the command."""
-    run(main, make_parser())

@@ -1,6 +1,6 @@
 import pytest
 
-from cbsn.cli.flags import add_bare_weights, add_denoising, add_rounding, new_parser
+from cbsn.cli.flags import add_denoiser, new_parser
 
 SCRIPT = """
     import os, sys
@@ -143,8 +143,7 @@ def test_other_warnings_stay_as_they_are(command):
 )
 def test_numbers_have_ranges(capsys, flags, line):
     parser = new_parser("Does something.")
-    for add in (add_bare_weights, add_denoising, add_rounding):
-        add(parser)
+    add_denoiser(parser)
     with pytest.raises(SystemExit) as ended:
         parser.parse_args(flags)
     error = capsys.readouterr().err
