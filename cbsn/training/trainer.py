@@ -54,7 +54,7 @@ class Trainer:
 
     Raises:
         ConfigError: the batch cannot be shared out evenly, `accumulate` does not divide a device's
-            share of it, or the objective lacks what it needs.
+            share of it, `ema` is out of range, or the objective lacks what it needs.
     """
 
     def __init__(
@@ -85,6 +85,8 @@ class Trainer:
                 f"--accumulate must divide the {self._rows} patches that a device gets of a batch; "
                 f"0 leaves it to the program. Received: --accumulate {accumulate}"
             )
+        if not 0 <= ema < 1:
+            raise ConfigError(f"--ema must be 0 or above, and below 1. Received: {ema}")
         self._ema = ema
         self._seed = seed
         self._augmentation = augmentation

@@ -385,6 +385,12 @@ def test_a_batch_that_cannot_be_shared_is_refused(recipe):
         Trainer(recipe, strategy=Three())
 
 
+@pytest.mark.parametrize("ema", [-0.1, 1.0, np.nan])
+def test_bad_ema_is_refused(recipe, ema):
+    with pytest.raises(ConfigError, match="--ema"):
+        Trainer(recipe, ema=ema)
+
+
 def test_the_default_dtype_policy_does_not_leak_in(recipe):
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
