@@ -205,18 +205,14 @@ _CROPS, _CROP, _CROP_SHOWN = 3, 64, 256  # number; pixels a side, in the picture
 def _picture(picture: ReportPicture) -> dict[str, Any]:
     """What the template shows of a picture."""
     height, width = picture.noisy.shape[:2]
-    shown = {label: shrunk(to_image(pixels)) for label, pixels in picture.sides.items()}
     gain, residuals = residual_maps(picture)
     peak, errors = (None, {}) if picture.clean is None else error_maps(picture)
     maps = {"error": errors, "residual": residuals} if errors else {"residual": residuals}
     return {
         "name": picture.name,
         "size": (width, height),
-        "shown": shown["noisy"].size,
-        "sides": [
-            {"label": label, "caption": picture.captions.get(label, ""), "image": image}
-            for label, image in shown.items()
-        ],
+        "sides": {label: shrunk(to_image(pixels)) for label, pixels in picture.sides.items()},
+        "captions": picture.captions,
         "crops": [_crop(picture, *place) for place in find_places(picture, _CROP, _CROPS)],
         "peak": peak,
         "gain": gain,
