@@ -243,7 +243,8 @@ class DilatedBranch(keras.layers.Layer):
         """Runs the branch; `blind` switches the masked convolution."""
         x = self.masked(inputs, blind=blind, padding=padding)
         x = self.pointwise2(self.pointwise1(x))
-        if dilates_natively() and all(isinstance(m, DilatedModule) for m in self.dilated_modules):
+        # Not in polyphase form: on an H200 a training step of C-BSN is 1.27 times as fast.
+        if has_gpu() and all(isinstance(m, DilatedModule) for m in self.dilated_modules):
             for module in self.dilated_modules:
                 x = module(x, padding=padding, dilation=self.dilation)
             return self.pointwise3(x)
@@ -276,12 +277,6 @@ class DilatedBranch(keras.layers.Layer):
     def from_config(cls, config):  # noqa: D102
         modules = [keras.saving.deserialize_keras_object(m) for m in config.pop("modules")]
         return cls(modules=modules, **config)
-
-
-def dilates_natively() -> bool:
-    """Whether dilated convolutions are computed as such, and not in polyphase form."""
-    # On an H200 a training step of C-BSN is 1.27 times as fast.
-    return keras.backend.backend() == "tensorflow" and has_gpu()
 
 
 def to_phases(x: Tensor, dilation: int, multiple: int) -> tuple[Tensor, Tensor | None]:

@@ -215,26 +215,18 @@ class SelfSimilarityBlindSpotNetwork(TwoBranchNetwork):
                 "num_attention must be in [0, num_modules], and scale at least 1. Received: "
                 f"num_attention={num_attention}, num_modules={num_modules}, scale={scale}"
             )
-
-        def make_module(dilation: int, index: int, **common) -> _Module:
-            attention = None
-            if index >= num_modules - num_attention:
-                attention = SelfSimilarityAttention(
-                    filters, dilation, scale, dtype=common["dtype"], name="attention"
-                )
-            return _Module(filters, attention, **common)
-
-        super().__init__(
-            filters,
-            num_modules,
-            channels,
-            make_module=make_module,
-            tail_filters=(filters, filters // 2, filters // 2),
-            initializers=(FAN_IN_UNIFORM, FAN_IN_UNIFORM),
-            **kwargs,
-        )
+        # Before the modules are made, which need them.
         self.num_attention = num_attention
         self.scale = scale
+        super().__init__(filters, num_modules, channels, **kwargs)
+
+    def make_module(self, dilation: int, index: int, **kwargs) -> _Module:  # noqa: D102
+        attention = None
+        if index >= self.num_modules - self.num_attention:
+            attention = SelfSimilarityAttention(
+                self.filters, dilation, self.scale, dtype=kwargs["dtype"], name="attention"
+            )
+        return _Module(self.filters, attention, **kwargs)
 
     @property
     def is_local(self) -> bool:

@@ -1,7 +1,6 @@
 """Networks of two branches of dilated masked convolutions: DBSN and C-BSN."""
 
 import math
-from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -32,10 +31,6 @@ class TwoBranchNetwork(DenoisingNetwork):
         filters: int, number of channels C.
         num_modules: int, dilated modules in each branch.
         channels: int, channels of the picture.
-        make_module: called as `make_module(dilation, index, **kwargs)`; returns a layer like
-            `cbsn.networks.layers.DilatedModule`.
-        tail_filters: ints, channels between the last convolutions.
-        initializers: of the masked convolutions and of the 1×1 ones, as Keras takes them.
         **kwargs: of `keras.Model`. With a mixed `dtype` policy the last convolution and the
             output stay float32.
 
@@ -50,19 +45,15 @@ class TwoBranchNetwork(DenoisingNetwork):
 
     DILATIONS = (2, 3)
 
+    INITIALIZERS: tuple[Any, Any] = (FAN_IN_UNIFORM, FAN_IN_UNIFORM)
+    """Of the masked convolutions, and of all others, as Keras takes them."""
+
+    MODULE_ACTIVATION: str | None = None
+    """Of the residual of a dilated module."""
+
     blindness = "always"
 
-    def __init__(
-        self,
-        filters: int,
-        num_modules: int,
-        channels: int,
-        *,
-        make_module: Callable[..., keras.layers.Layer],
-        tail_filters: Sequence[int],
-        initializers: tuple[Any, Any] = (HE_UNTRUNCATED, HE),
-        **kwargs,
-    ):
+    def __init__(self, filters: int = 128, num_modules: int = 9, channels: int = 3, **kwargs):
         super().__init__(filters, channels, **kwargs)
         if filters < 1 or num_modules < 0 or channels < 1:
             raise ValueError(
@@ -71,15 +62,18 @@ class TwoBranchNetwork(DenoisingNetwork):
             )
         self.num_modules = num_modules
         policy = self.dtype_policy
-        common = {"kernel_initializer": initializers[1], "dtype": policy}
+        common = {"kernel_initializer": self.INITIALIZERS[1], "dtype": policy}
         self.head = pointwise(filters, name="head", **common)
         self.branches = [
             DilatedBranch(
                 filters,
                 2 * d - 1,
                 d,
-                [make_module(d, i, dtype=policy, name=f"module{i}") for i in range(num_modules)],
-                initializers,
+                [
+                    self.make_module(d, i, dtype=policy, name=f"module{i}")
+                    for i in range(num_modules)
+                ],
+                self.INITIALIZERS,
                 dtype=policy,
                 name=f"branch{number}",
             )
@@ -87,11 +81,20 @@ class TwoBranchNetwork(DenoisingNetwork):
         ]
         self.tail = [
             pointwise(width, name=f"tail{number}", **common)
-            for number, width in enumerate(tail_filters, 1)
+            for number, width in enumerate(self.tail_filters, 1)
         ]
         common["dtype"] = "float32"
         self.tail.append(pointwise(channels, None, name=f"tail{len(self.tail) + 1}", **common))
         self.build((None, None, None, channels))
+
+    @property
+    def tail_filters(self) -> tuple[int, ...]:
+        """Channels between the last convolutions."""
+        return self.filters, self.filters // 2, self.filters // 2
+
+    def make_module(self, dilation: int, index: int, **kwargs) -> keras.layers.Layer:
+        """Makes one of the modules of a branch; `kwargs` are those of `keras.layers.Layer`."""
+        return DilatedModule(self.filters, self.MODULE_ACTIVATION, self.INITIALIZERS[1], **kwargs)
 
     @property
     def receptive_field_radius(self) -> int:  # noqa: D102
@@ -154,19 +157,6 @@ class DilatedBlindSpotNetwork(TwoBranchNetwork):
         ValueError: as `TwoBranchNetwork`, or if `filters` is 1.
     """
 
-    def __init__(self, filters: int = 128, num_modules: int = 9, channels: int = 3, **kwargs):
-        super().__init__(
-            filters,
-            num_modules,
-            channels,
-            make_module=lambda dilation, index, **common: DilatedModule(
-                filters, None, FAN_IN_UNIFORM, **common
-            ),
-            tail_filters=(filters, filters // 2, filters // 2),
-            initializers=(FAN_IN_UNIFORM, FAN_IN_UNIFORM),
-            **kwargs,
-        )
-
 
 @keras.saving.register_keras_serializable(package="cbsn")
 class ConditionalBlindSpotNetwork(TwoBranchNetwork):
@@ -190,14 +180,10 @@ class ConditionalBlindSpotNetwork(TwoBranchNetwork):
         (1, 60, 60, 3)
     """
 
+    INITIALIZERS = (HE_UNTRUNCATED, HE)
+    MODULE_ACTIVATION = "relu"
     blindness = "switched"
 
-    def __init__(self, filters: int = 128, num_modules: int = 9, channels: int = 3, **kwargs):
-        super().__init__(
-            filters,
-            num_modules,
-            channels,
-            make_module=lambda dilation, index, **common: DilatedModule(filters, **common),
-            tail_filters=(filters, 64, 64),
-            **kwargs,
-        )
+    @property
+    def tail_filters(self) -> tuple[int, ...]:  # noqa: D102
+        return self.filters, 64, 64

@@ -32,7 +32,7 @@ def _dilated_form(branch, x, blind):
 @pytest.mark.parametrize("dilation", [2, 3])
 @pytest.mark.parametrize("size", [(n, 14 - n) for n in range(1, 14)] + [(24, 24), (60, 60)])
 def test_branch_equals_dilated_form(random, monkeypatch, natively, dilation, size):
-    monkeypatch.setattr(layers, "dilates_natively", lambda: natively)
+    monkeypatch.setattr(layers, "has_gpu", lambda: natively)
     keras.utils.set_random_seed(4)
     branch = DilatedBranch(4, 2 * dilation - 1, dilation, [DilatedModule(4) for _ in range(2)])
     branch.build((None, None, None, 4))
@@ -63,7 +63,7 @@ def test_both_forms_have_the_same_inside(random, monkeypatch, dilation):
     x = random.normal(size=(1, side, side + branch.size_multiple, 4)).astype("float32")
     forms = []
     for natively in (False, True):
-        monkeypatch.setattr(layers, "dilates_natively", lambda natively=natively: natively)
+        monkeypatch.setattr(layers, "has_gpu", lambda natively=natively: natively)
         forms.append(branch(x, padding="valid").numpy())
     assert forms[0].shape[1:3] == tuple(n - 2 * branch.radius for n in x.shape[1:3])
     # Some hundred products and sums of float32 in either form.
