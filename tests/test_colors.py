@@ -42,7 +42,7 @@ def test_tensors_have_the_same_curve(convert):
 
 def test_noise_is_looked_at_without_tensorflow():
     """Which takes seconds to load; a camera's curve is NumPy's."""
-    code = "import sys, numpy, cbsn.noise, cbsn.noise.synthetic as c; c.simulate_camera("
+    code = "import sys, numpy, cbsn.noise.advice, cbsn.noise.synthetic as c; c.simulate_camera("
     code += "numpy.zeros((4, 4, 3), 'uint8')); print({'tensorflow', 'keras'} & {*sys.modules})"
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert process.stdout == "set()\n", process.stderr

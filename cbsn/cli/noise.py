@@ -15,7 +15,8 @@ from cbsn.files import write_json
 from cbsn.images.finding import find_images
 from cbsn.images.image_files import read_picture
 from cbsn.inference.options import DenoiseOptions
-from cbsn.noise import advise, estimate_noise, estimate_noise_of_residuals
+from cbsn.noise.advice import advise
+from cbsn.noise.estimate import estimate_noise, estimate_noise_of_residuals
 from cbsn.noise.report import check_figure, draw_noise
 from cbsn.value_range import check_white, value_range
 

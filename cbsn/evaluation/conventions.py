@@ -22,7 +22,6 @@ SSIMS: dict[str, tuple[dict[str, Any], int]] = {
 }
 """By name: what scikit-image is told, and the side of the window in pixels."""
 
-_SCALE_OF_SSIM = 256
 _LARGEST_RANGE = 1e9  # beyond all that files hold
 _FLOAT_STEPS = 255.0  # to which pictures of floats are rounded, as if they were saved in 8 bits
 _ROUNDINGS = {"round": np.rint, "floor": np.floor, "none": None}
@@ -72,7 +71,7 @@ def check_comparable(metric: str, clean: np.ndarray, denoised: np.ndarray) -> No
 
 def _made_smaller(picture: np.ndarray) -> np.ndarray:
     """Averages f × f pixels around every f-th one, with f as many times as 256 px fit in a side."""
-    factor = max(1, int(min(picture.shape[:2]) / _SCALE_OF_SSIM + 0.5))
+    factor = max(1, int(min(picture.shape[:2]) / 256 + 0.5))
     if factor == 1:
         return picture
     # MATLAB's filters of an even side reach one pixel less to the left, SciPy's to the right.

@@ -37,7 +37,6 @@ _UNSURE = 0.1  # standard error from which structure is not told
 _LEAST_BLOCKS = 8
 _LEAST_CELLS = 32
 _MOST_CLIPPED = 0.03
-_NOTHING = 0.05  # levels
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,7 +151,7 @@ class Diagnosis:
         }
 
     def _of_removed(self) -> str:
-        if self.removed < _NOTHING:
+        if self.removed < 0.05:  # levels
             return "Removed: nothing; the denoised picture is the noisy one."
         figure = f"Removed: {self.removed:.1f} levels of 255 (standard deviation of the residual)"
         if not self.removal.told:

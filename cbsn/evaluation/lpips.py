@@ -5,6 +5,7 @@ import pickletools
 import tarfile
 import tempfile
 import zlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -141,10 +142,9 @@ class LPIPS:
             distance += float(ops.mean(ops.sum(squared, axis=-1)))
         return distance
 
-    def _features(self, picture: np.ndarray) -> list[keras.KerasTensor]:
+    def _features(self, picture: np.ndarray) -> Iterator[keras.KerasTensor]:
         x = picture.astype("float32") * (2 / value_range(picture.dtype)) - 1
         x = ops.convert_to_tensor(((x - _SHIFT) / _SCALE)[None])
-        features = []
         for i, (stride, padding) in enumerate(_LAYERS, 1):
             kernel, bias = (self._weights[f"slice{i}/conv0/{name}"] for name in ("kernel", "bias"))
             if i in _POOLED:
@@ -152,8 +152,7 @@ class LPIPS:
             x = ops.pad(x, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
             x = ops.conv(x, kernel, stride, padding="valid", data_format="channels_last")
             x = ops.relu(x + bias)
-            features.append(x)
-        return features
+            yield x
 
 
 def _unit(x: keras.KerasTensor) -> keras.KerasTensor:

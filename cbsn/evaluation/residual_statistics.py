@@ -67,7 +67,7 @@ def smooth_place_sums(noisy: np.ndarray, denoised: np.ndarray) -> np.ndarray:
 
     Returns float64 [2]; both are 0 where there are fewer than 64 places with noise.
     """
-    smooth, rough = (_places(_roughness(plane)) for plane in (denoised, noisy))
+    smooth, rough = (_roughness(plane) for plane in (denoised, noisy))
     # Clipped to black or white there is no noise to remove.
     noise = rough > 0.1 * np.median(rough)
     smooth, rough = smooth[noise], rough[noise]
@@ -172,27 +172,21 @@ def grid_power(noisy: np.ndarray, denoised: np.ndarray, stride: int) -> np.ndarr
 
 
 def _roughness(plane: np.ndarray) -> np.ndarray:
-    """What is left of each whole cell less mean and slope, squared and summed."""
+    """What is left of each cell less mean and slope, squared and summed over places; [places]."""
     cells = _in_cells(plane)
     cells = cells - cells.mean((1, 3), keepdims=True)
     slope = np.arange(CELL, dtype=np.float32) - (CELL - 1) / 2
     slope /= np.sqrt(CELL * (slope**2).sum())
     down = np.einsum("hiw,i->hw", cells.sum(3), slope)
     right = cells.sum(1) @ slope
-    return np.square(cells).sum((1, 3)) - down**2 - right**2
+    rough = np.square(cells).sum((1, 3)) - down**2 - right**2
+    return np.maximum(_in_cells(rough, 2).sum((1, 3)), 0).ravel()
 
 
-def _in_cells(plane: np.ndarray) -> np.ndarray:
-    """[H // CELL, CELL, W // CELL, CELL], without what is left at the far edges."""
-    height, width = (side // CELL for side in plane.shape)
-    return plane[: height * CELL, : width * CELL].reshape(height, CELL, width, CELL)
-
-
-def _places(cells: np.ndarray) -> np.ndarray:
-    """Sums over 2 × 2 cells, [places]."""
-    height, width = (side // 2 for side in cells.shape)
-    cells = cells[: 2 * height, : 2 * width].reshape(height, 2, width, 2)
-    return np.maximum(cells.sum((1, 3)), 0).ravel()
+def _in_cells(plane: np.ndarray, cell: int = CELL) -> np.ndarray:
+    """[H // cell, cell, W // cell, cell], without what is left at the far edges."""
+    height, width = (side // cell for side in plane.shape)
+    return plane[: height * cell, : width * cell].reshape(height, cell, width, cell)
 
 
 def _peak(power: np.ndarray, y: int, x: int) -> tuple[float, float]:

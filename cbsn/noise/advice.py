@@ -38,8 +38,7 @@ class Advice:
         """Returns the flags of `train.py`, and the reasons."""
         command = f"train.py --recipe {self.recipe}"
         if self.recipe != "n2v-unet":  # Noise2Void has no strides
-            b, i = self.stride_b, self.stride_i
-            command = f"train.py --recipe {self.recipe} --stride_b {b} --stride_i {i}"
+            command += f" --stride_b {self.stride_b} --stride_i {self.stride_i}"
         return [f"Train with {command}", *(f"- {reason}" for reason in self.reasons)]
 
 

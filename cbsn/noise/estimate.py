@@ -18,8 +18,6 @@ _PLACE = 4  # steps, from place to place
 _ERROR = 1.1  # standard error of the mean of normal values' middle half, in units of that of all
 _BINS, _IN_BIN = 12, 8  # of brightness: how many at most, and blocks in each at least
 
-_CHANNELS = {1: ("gray",), 3: ("red", "green", "blue")}
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class NoiseEstimate:
@@ -51,7 +49,7 @@ class NoiseEstimate:
 
     @property
     def channels(self) -> tuple[str, ...]:  # noqa: D102
-        return _CHANNELS[len(self.level)]
+        return ("gray",) if len(self.level) == 1 else ("red", "green", "blue")
 
     def lines(self) -> list[str]:
         """Returns tables in plain text."""

@@ -45,13 +45,12 @@ class CorrelatedNoise:
         channels, reach = len(self.covariance), self.covariance.shape[2] - 1
         whole = np.zeros((channels, channels, size, size))
         down, right = np.mgrid[: reach + 1, -reach : reach + 1]
-        # What is too far for a small picture is folded into it.
-        places: Any = (..., down % size, right % size)
-        np.add.at(whole, places, self.covariance)
         mirrored = self.covariance.copy()
         mirrored[:, :, 0] = 0  # the first row has its other half in itself
-        places = (..., -down % size, -right % size)
-        np.add.at(whole, places, mirrored)
+        for sign, half in ((1, self.covariance), (-1, mirrored)):
+            # What is too far for a small picture is folded into it.
+            places: Any = (..., sign * down % size, sign * right % size)
+            np.add.at(whole, places, half)
         power = scipy.fft.rfft2(whole).real.transpose(2, 3, 0, 1)
         values, vectors = np.linalg.eigh(power)
         # What was measured with errors may have powers below 0.

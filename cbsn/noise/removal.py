@@ -128,10 +128,9 @@ def _compare(windows: Iterable[tuple[np.ndarray, np.ndarray]]) -> Removal:
 
 def _cells(noisy: np.ndarray, denoised: np.ndarray) -> tuple[np.ndarray, ...]:
     """Of the n cells that can tell: variance, brightness and what was removed [n, C]; drawn [n]."""
-    white = value_range(noisy.dtype)
+    white = noisy.dtype.type(value_range(noisy.dtype))
     cells, after = (_cut(to_levels(each)) for each in (noisy, denoised))
-    ends = noisy == noisy.dtype.type(0), noisy == noisy.dtype.type(white)
-    clipped = _cut(ends[0] | ends[1]).mean(-1).max(-1) > _MOST_CLIPPED
+    clipped = _cut((noisy == 0) | (noisy == white)).mean(-1).max(-1) > _MOST_CLIPPED
     constant = (np.ptp(cells, axis=-1) == 0).all(-1)
     drawn = uniform_filter((constant & ~clipped).astype(np.float32), 3, mode="nearest")
     tell = ~(constant | clipped)

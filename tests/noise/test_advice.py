@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from cbsn.noise import NoiseEstimate, advise
-from cbsn.noise.advice import limits
+from cbsn.noise.advice import advise, limits
+from cbsn.noise.estimate import NoiseEstimate
 from cbsn.recipes import RECIPES
 
 

@@ -8,9 +8,16 @@ from scipy.ndimage import gaussian_filter, uniform_filter
 from cbsn.errors import DataError
 from cbsn.images.finding import find_images
 from cbsn.images.image_files import read_picture
-from cbsn.noise import advise, estimate_noise, estimate_noise_of_residuals
+from cbsn.noise.advice import advise
 from cbsn.noise.autocovariance import REACH, autocovariance, split
-from cbsn.noise.estimate import groups, noise_levels, sample_size, typical_correlation
+from cbsn.noise.estimate import (
+    estimate_noise,
+    estimate_noise_of_residuals,
+    groups,
+    noise_levels,
+    sample_size,
+    typical_correlation,
+)
 from cbsn.noise.survey import Blocks
 from cbsn.noise.synthetic import Noise, neighbour_correlation, simulate_camera
 

@@ -6,7 +6,8 @@ import pytest
 from PIL import Image
 
 from cbsn.errors import ConfigError
-from cbsn.noise import advise, estimate_noise
+from cbsn.noise.advice import advise
+from cbsn.noise.estimate import estimate_noise
 from cbsn.noise.report import check_figure, draw_noise
 
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, ImageOps
 from scipy.ndimage import uniform_filter
 
 from cbsn import value_range
@@ -68,9 +68,6 @@ def data_uri(image: Image.Image) -> str:
     return f"data:image/webp;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-_SMOOTHING = 9
-
-
 def find_places(picture: ReportPicture, size: int, count: int) -> list[tuple[slice, slice]]:
     """Returns the places that show most of what the first method does wrong, the worst first.
 
@@ -84,7 +81,7 @@ def find_places(picture: ReportPicture, size: int, count: int) -> list[tuple[sli
         wrong = denoised - to_unit(picture.clean)
     else:
         removed = to_unit(picture.noisy) - denoised
-        wrong = uniform_filter(removed, (_SMOOTHING, _SMOOTHING, 1))
+        wrong = uniform_filter(removed, (9, 9, 1))
     badness = np.abs(wrong).mean(axis=-1)
     height, width = (min(size, side) for side in badness.shape)
     # `uniform_filter` centres its window; this is the mean of the window that begins at a pixel.
@@ -94,11 +91,8 @@ def find_places(picture: ReportPicture, size: int, count: int) -> list[tuple[sli
     while len(places) < count and np.isfinite(means).any():
         top, left = map(int, np.unravel_index(np.argmax(means), means.shape))
         places.append((slice(top, top + height), slice(left, left + width)))
-        overlapping = (
-            slice(max(0, top - height + 1), top + height),
-            slice(max(0, left - width + 1), left + width),
-        )
-        means[overlapping] = -np.inf
+        first_row, first_column = max(0, top - height + 1), max(0, left - width + 1)
+        means[first_row : top + height, first_column : left + width] = -np.inf
     return places
 
 
@@ -203,8 +197,7 @@ def _tiles(picture: ReportPicture) -> dict[str, Image.Image]:
     for label, pixels in picture.sides.items():
         tile = to_image(pixels[rows, columns])
         zoom = max(1, _SMALLEST // max(tile.size))
-        size = (tile.width * zoom, tile.height * zoom)
-        tiles[label] = tile.resize(size, Image.Resampling.NEAREST)
+        tiles[label] = ImageOps.scale(tile, zoom, Image.Resampling.NEAREST)
     return tiles
 
 
