@@ -98,15 +98,12 @@ def _model(blocks: Blocks, pictures: list[np.ndarray]) -> CorrelatedNoise:
         sigma[:, c] = np.interp(brightness, *levels[-1].T)
     rests /= sigma[..., None]
     by_channel = rests.swapaxes(0, 1)
+
+    def power(noise: np.ndarray) -> np.ndarray:
+        return autocovariance(noise).mean(axis=0)
+
     # Of two channels, by polarization: 4·cov(a, b) = var(a + b) − var(a − b).
-    covariance = [
-        [
-            (autocovariance(one + other).mean(axis=0) - autocovariance(one - other).mean(axis=0))
-            / 4
-            for other in by_channel
-        ]
-        for one in by_channel
-    ]
+    covariance = [[(power(a + b) - power(a - b)) / 4 for b in by_channel] for a in by_channel]
     distances = np.hypot(*np.mgrid[: REACH + 1, -REACH : REACH + 1])
     fade = np.clip((_FAR - distances) / (_FAR - _NEAR), 0, 1)
     linear = _is_linear(rests, sigma, blocks.brightness)

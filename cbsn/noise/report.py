@@ -120,8 +120,7 @@ def _draw_values(axes: Any, estimate: NoiseEstimate) -> None:
 def _draw_map(figure: Any, axes: Any, estimate: NoiseEstimate) -> None:
     from matplotlib.colors import SymLogNorm
 
-    reach = len(estimate.correlation_map) // 2
-    edge = reach + 0.5
+    edge = len(estimate.correlation_map) / 2
     image = axes.imshow(
         estimate.correlation_map,
         cmap="RdBu_r",

@@ -199,7 +199,7 @@ def _number(text: str) -> float:
         return math.nan
 
 
-_CROPS, _CROP, _CROP_SHOWN = 3, 64, 256  # number; pixels a side, in the picture and on the page
+_CROPS, _CROP = 3, 64  # number, and pixels a side
 
 
 def _picture(picture: ReportPicture) -> dict[str, Any]:
@@ -213,20 +213,16 @@ def _picture(picture: ReportPicture) -> dict[str, Any]:
         "size": (width, height),
         "sides": {label: shrunk(to_image(pixels)) for label, pixels in picture.sides.items()},
         "captions": picture.captions,
-        "crops": [_crop(picture, *place) for place in find_places(picture, _CROP, _CROPS)],
+        "crops": [
+            {
+                "at": (columns.start, rows.start),
+                "sides": {label: to_image(p[rows, columns]) for label, p in picture.sides.items()},
+            }
+            for rows, columns in find_places(picture, _CROP, _CROPS)
+        ],
         "peak": peak,
         "gain": gain,
         "maps": {m: {kind: each[m] for kind, each in maps.items()} for m in picture.denoised},
-    }
-
-
-def _crop(picture: ReportPicture, rows: slice, columns: slice) -> dict[str, Any]:
-    width, height = columns.stop - columns.start, rows.stop - rows.start
-    return {
-        "at": (columns.start, rows.start),
-        "size": (width, height),
-        "zoom": max(1, _CROP_SHOWN // max(width, height)),
-        "sides": {label: to_image(side[rows, columns]) for label, side in picture.sides.items()},
     }
 
 

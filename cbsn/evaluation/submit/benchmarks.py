@@ -102,9 +102,8 @@ class SiddSubmission(Submission):
             elif layout == "csv":
                 with atomic_path(path) as temporary, temporary.open("wb") as file:
                     file.write(b"ID,BLOCK\n")
-                    for number, place in enumerate(np.ndindex(blocks.shape[:2])):
-                        text = base64.b64encode(blocks[place].tobytes())
-                        file.write(b"%d,%s\n" % (number, text))
+                    for number, block in enumerate(blocks.reshape(-1, *blocks.shape[2:])):
+                        file.write(b"%d,%s\n" % (number, base64.b64encode(block.tobytes())))
             else:
                 # The kit itself saves MATLAB 7.3; SciPy writes no such file, and this is version 5.
                 cells = np.empty(blocks.shape[:2], object)
