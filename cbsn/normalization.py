@@ -111,13 +111,10 @@ def _of_levels(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         sums[0] += block.sum(axis=0, dtype=np.uint64)
         sums[1] += np.square(block, dtype=squared).sum(axis=0, dtype=np.uint64)
     # In Python's integers, which lose nothing where large numbers are nearly equal.
-    totals, squares = ([int(total) for total in each] for each in sums.sum(axis=1))
-    mean = [total / (count * scale) for total in totals]
-    variance = [
-        (count * square - total**2) / (count * scale) ** 2
-        for total, square in zip(totals, squares, strict=True)
-    ]
-    return np.array(mean), np.array(variance)
+    totals, squares = sums.sum(axis=1).astype(object)
+    mean = totals / (count * scale)
+    variance = (count * squares - totals**2) / (count * scale) ** 2
+    return mean.astype(float), variance.astype(float)
 
 
 def _blocks(image: np.ndarray, item_bytes: int) -> Iterator[np.ndarray]:

@@ -3,6 +3,7 @@
 from typing import Any
 
 import numpy as np
+import scipy.fft
 from keras import ops
 
 from cbsn.colors import LUMA
@@ -29,9 +30,7 @@ _LUMA_TABLE = np.array(
 _CHROMA_TABLE = np.full((_SIDE, _SIDE), 99, "float32")
 _CHROMA_TABLE[:4, :4] = [[17, 18, 24, 47], [18, 21, 26, 66], [24, 26, 56, 99], [47, 66, 99, 99]]
 
-_k, _n = np.mgrid[:_SIDE, :_SIDE]
-_DCT = np.where(_k, 0.5, 0.125**0.5) * np.cos(np.pi * (2 * _n + 1) * _k / (2 * _SIDE))
-_DCT = _DCT.astype("float32")
+_DCT = scipy.fft.dct(np.eye(_SIDE), axis=0, norm="ortho").astype("float32")
 
 
 def compress(pictures: Tensor, quality: Tensor, subsampled: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ class NoiseTables:
     took 5 times as long to make, and 1 GiB.
     """
 
-    brightness: Tensor  # float32 [M, C, K], K points of tone curves, increasing, in [0, 1]
+    brightness: Tensor  # float32 [M, C, K], K points of tone curves, in order, in [0, 1]
     sigma: Tensor  # float32 [M, C, K], standard deviation there, in units of [0, 1]
     roots: Tensor  # float32 [M, C, C, S, S], of `CorrelatedNoise.root`
     linear: Tensor  # float32 [M], 1 where the noise is that of linear light, else 0
@@ -47,7 +47,11 @@ class NoiseTables:
     def of(cls, models: Sequence[CorrelatedNoise], size: int) -> "NoiseTables":
         """Returns the tables of at least one model, all of one number of channels."""
         points = max(len(curve) for model in models for curve in model.levels)
-        curves = np.stack([[_padded(curve, points) for curve in model.levels] for model in models])
+
+        def padded(curve: np.ndarray) -> np.ndarray:  # by its last point
+            return np.pad(curve, ((0, points - len(curve)), (0, 0)), "edge")
+
+        curves = np.stack([[padded(curve) for curve in model.levels] for model in models])
         curves = curves.astype("float32") / 255
         roots = np.stack([model.root(size) for model in models])
         linear = np.array([model.linear for model in models], "float32")
@@ -193,9 +197,3 @@ def _sigma(clean: Tensor, model: NoiseTables) -> Tensor:
         part = ops.clip((clean - start) / ops.maximum(end - start, 1e-6), 0.0, 1.0)
         output = output + part * (sigma[..., k + 1] - sigma[..., k])
     return output
-
-
-def _padded(curve: np.ndarray, points: int) -> np.ndarray:
-    """A tone curve with more points, beyond its end and of equal σ."""
-    more = np.arange(1, points - len(curve) + 1)
-    return np.concatenate([curve, np.stack([curve[-1, 0] + more, 0 * more + curve[-1, 1]], axis=1)])

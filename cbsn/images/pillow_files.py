@@ -54,7 +54,7 @@ def read_with_pillow(path: Path, start: bytes) -> Picture:
     # What Pillow had in memory has made room by now.
     if png and png.depth == 16:
         content = png.pixels_only.getvalue() if png.pixels_only else path.read_bytes()
-        return picture.with_pixels(_with_channels(imagecodecs.png_decode(content)))
+        return picture.with_pixels(np.atleast_3d(imagecodecs.png_decode(content)))
     if picture.format in _DEEP_DECODERS:
         with contextlib.suppress(AttributeError, ValueError, RuntimeError):
             pixels = getattr(imagecodecs, _DEEP_DECODERS[picture.format])(path.read_bytes())
@@ -181,7 +181,7 @@ def _pixels(image: Image.Image) -> np.ndarray:
     pixels = np.empty((image.height, image.width, len(image.getbands())), np.uint8)
     for rows in row_blocks(pixels):  # all at once, Pillow would make two more copies on the way
         block = image.crop((0, rows.start, image.width, rows.stop))
-        pixels[rows] = _with_channels(np.asarray(block))
+        pixels[rows] = np.atleast_3d(np.asarray(block))
     return pixels
 
 
@@ -193,15 +193,10 @@ def _checked(pixels: np.ndarray) -> np.ndarray:
         raise ImageError(_ANIMATION.format(len(pixels)))
     if pixels.dtype not in (np.uint8, np.uint16, np.float32) or pixels.ndim not in (2, 3):
         raise ImageError(f"holds {pixels.dtype} values of shape {pixels.shape}; convert it.")
-    pixels = _with_channels(pixels)
+    pixels = np.atleast_3d(pixels)
     if not 1 <= pixels.shape[-1] <= 4:
         raise ImageError(f"has {pixels.shape[-1]} channels; at most RGB and alpha are read.")
     return np.ascontiguousarray(pixels)
-
-
-def _with_channels(pixels: np.ndarray) -> np.ndarray:
-    """The pixels as pictures have them: gray is [H, W, 1]."""
-    return pixels[..., None] if pixels.ndim == 2 else pixels
 
 
 def _jpeg_xl_header(path: Path) -> Header:

@@ -167,8 +167,7 @@ def _pixels(page: Any) -> np.ndarray:
     if pixels.dtype == bool:
         pixels = pixels.view(np.uint8)
         pixels *= 255
-    if pixels.ndim == 2:
-        pixels = pixels[..., None]
+    pixels = np.atleast_3d(pixels)
     white = pixels.dtype.type(value_range(pixels.dtype))
     if photometric == "MINISWHITE":
         np.subtract(white, pixels, out=pixels)
