@@ -175,26 +175,11 @@ class ValueRange:
         """Whether it is the whole range of a dtype."""
         return (self.black, self.white) == (0.0, value_range(dtype))
 
-    def stretch(self, pixels: np.ndarray) -> None:
-        """Scales values, integers up to `white`, to the whole range of their dtype, in place."""
-        self._rescale(pixels)
+    def stretch(self, pixels: np.ndarray, *, undo: bool = False) -> None:
+        """Scales values, integers up to `white`, to the whole range of their dtype, in place.
 
-    def unstretch(self, pixels: np.ndarray) -> None:
-        """Undoes `stretch`, in place; integers come back as they were."""
-        self._rescale(pixels, undo=True)
-
-    def change(self, pixels: np.ndarray, other: "ValueRange") -> None:
-        """Scales values that were stretched from this range as if from another one, in place."""
-        if (self.black, self.white) != (other.black, other.white):
-            self.unstretch(pixels)
-            other.stretch(pixels)
-
-    def __str__(self) -> str:
-        if self.black == 0 and self.source == "values" and self.white in _BITS:
-            return f"{_BITS[self.white]} bits, white is {self.white:g}"
-        return f"black is {self.black:g}, white is {self.white:g}"
-
-    def _rescale(self, pixels: np.ndarray, *, undo: bool = False) -> None:
+        Or undoes that; integers come back as they were.
+        """
         if self.is_of(pixels.dtype):
             return
         span = self.white - self.black
@@ -210,3 +195,14 @@ class ValueRange:
                 pixels[rows] = block.astype(np.float64) * span + self.black
             else:
                 pixels[rows] = (block.astype(np.float64) - self.black) / span
+
+    def change(self, pixels: np.ndarray, other: "ValueRange") -> None:
+        """Scales values that were stretched from this range as if from another one, in place."""
+        if (self.black, self.white) != (other.black, other.white):
+            self.stretch(pixels, undo=True)
+            other.stretch(pixels)
+
+    def __str__(self) -> str:
+        if self.black == 0 and self.source == "values" and self.white in _BITS:
+            return f"{_BITS[self.white]} bits, white is {self.white:g}"
+        return f"black is {self.black:g}, white is {self.white:g}"

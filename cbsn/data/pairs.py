@@ -66,7 +66,7 @@ class PairedRecords:
             common = ValueRange.common(*ranges)
             shots = [shot.copy() for shot in shots]
             for shot, own in zip(shots, ranges, strict=True):
-                own.unstretch(shot)
+                own.stretch(shot, undo=True)
                 common.stretch(shot)
         return np.concatenate(shots, axis=-1)
 

@@ -227,7 +227,7 @@ def _fit_pixels(picture: Picture, format: str, losses: list[str]) -> np.ndarray:
     holds_dtype = format == "TIFF" or (format == "PNG" and pixels.dtype != np.float32)
     if picture.value_range and (holds_dtype or pixels.dtype == np.uint8):
         pixels = pixels.copy()
-        picture.value_range.unstretch(pixels[..., :colors])
+        picture.value_range.stretch(pixels[..., :colors], undo=True)
     if picture.alpha is not None and format in ("JPEG", "BMP"):
         pixels = pixels[..., :colors]
         losses.append(f"{format} holds no alpha channel: dropped")

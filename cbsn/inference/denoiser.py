@@ -1,6 +1,13 @@
 """A trained network as a function from picture to picture."""
 
+import copy
+import dataclasses
+import hashlib
+import json
+import math
+import timeit
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +19,11 @@ from cbsn.inference.options import DenoiseOptions, Strength
 from cbsn.inference.passes import Passes, auto_side
 from cbsn.inference.pixels import Frame, Units, fill_hidden
 from cbsn.inference.tiling import Index
-from cbsn.models.folder import model_sha256
 from cbsn.models.loading import load_model
 from cbsn.orientations import NUM_ORIENTATIONS, orient
 from cbsn.precision import choose_precision
 from cbsn.recipes import Recipe
-from cbsn.value_range import ValueRange, value_range
+from cbsn.value_range import ValueRange, row_blocks, value_range
 
 _DEFAULTS = DenoiseOptions()
 
@@ -206,7 +212,7 @@ class Denoiser:
             for frame, where, result in self._passes(frames, on_tile):
                 self._put(frame, where, result)
         for image, found in zip(images, ranges, strict=True):
-            found.unstretch(image)
+            found.stretch(image, undo=True)
 
     def _ensemble(self, frames: Sequence[Frame], on_tile: Callable[[float], None]) -> None:
         """Overwrites pictures with the means of the results of their eight orientations."""
@@ -220,10 +226,8 @@ class Denoiser:
         for frame, where, result in self._passes(turned, on_tile):
             assert frame.total is not None
             frame.total[where] += result
-        step = 256  # rows at a time, to take less memory
         for frame, total in zip(frames, totals, strict=True):
-            for start in range(0, len(total), step):
-                rows = slice(start, start + step)
+            for rows in row_blocks(total):
                 self._put(frame, rows, total[rows] / NUM_ORIENTATIONS)
 
     def _put(self, frame: Frame, where: slice | tuple[Index, ...], result: np.ndarray) -> None:
@@ -232,13 +236,34 @@ class Denoiser:
             result, frame.image[where], self.strength, self.options.rounding
         )
 
-    def seconds_per_pixel(self) -> float | None:
-        """What a GPU takes for a pixel in one orientation; None without a GPU, or without tiles."""
-        return self._passes.seconds_per_pixel()
+    def seconds_per_pixel(self) -> float:
+        """Measures what a pixel takes here in one orientation, without the rims of tiles."""
+        # On a GPU a call of the size that is needed anyway; not pictures of sizes that nobody needs.
+        if measured := self._passes.seconds_per_pixel():
+            return measured
+        once = copy.copy(self)
+        once.options = dataclasses.replace(self.options, self_ensemble=False)
+        for side in (256, 512, 1024):
+            random = np.random.default_rng(0)
+            picture = random.integers(0, 256, (side, side, self.network.channels), np.uint8)
+            # The first time of all includes the making of a graph, which is needed anyway.
+            seconds = min(timeit.repeat(partial(once, picture), number=1, repeat=2))
+            if seconds >= 0.2:  # long enough to be measured
+                break
+        return seconds / self.reach(side) ** 2
+
+    def reach(self, size: int) -> int:
+        """Returns how many rows are computed for `size` rows, with those that tiles share."""
+        tiles = math.ceil(size / self.side) if self.side else 1
+        ends = 0 if self.recipe.border == "reflect" else 1
+        return size + 2 * self.network.receptive_field_radius * max(0, tiles - ends)
 
     def sha256(self) -> str:
         """Of the recipe and the weights: the same for a model that was moved or copied."""
-        return model_sha256(self.recipe, self.network)
+        digest = hashlib.sha256(json.dumps(self.recipe.to_dict(), sort_keys=True).encode())
+        for weights in self.network.get_weights():
+            digest.update(weights.tobytes())
+        return digest.hexdigest()
 
 
 def _check(images: np.ndarray, what: str, ranks: tuple[int, ...]) -> None:
