@@ -14,7 +14,7 @@ import hashlib
 import itertools
 import operator
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -44,6 +44,13 @@ class Patches(Protocol):
 
     def describe(self, index: int) -> str:
         """Says where a patch lies, and of which picture it is."""
+
+
+def spread_patches(patches: Patches, most: int) -> Iterator[tuple[int, np.ndarray]]:
+    """Yields patches that are spread evenly over all, with their indices."""
+    for index in range(0, len(patches), -(-len(patches) // most)):
+        with contextlib.suppress(DataError):  # a damaged record; training will say so
+            yield index, patches[index]
 
 
 class PatchRecords:

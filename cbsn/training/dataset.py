@@ -11,20 +11,20 @@ import numpy as np
 
 from cbsn.data.manifest import MANIFEST_NAME
 from cbsn.data.pairs import PairedRecords
-from cbsn.data.records import RECORD_SUFFIX, Patches, PatchRecords
+from cbsn.data.records import RECORD_SUFFIX, Patches, PatchRecords, spread_patches
 from cbsn.errors import ConfigError, DataError
 from cbsn.noise.advice import advise
 from cbsn.noise.estimate import estimate_noise
 from cbsn.noise.synthetic import Noise
 from cbsn.recipes import RECIPES, customised
-from cbsn.training.options import DataOptions
+from cbsn.training.options import RunOptions
 from data_prep.prepare import prepare, prepared_folder
 
 _AUTO = "auto"  # the `stride_b` that is chosen by the noise in the patches
 _LOOKED_AT_FOR_GRAY, _LOOKED_AT_FOR_NOISE = 64, 256  # patches, evenly spread over all
 
 
-def open_records(options: DataOptions, *, convert: bool = True) -> PatchRecords | PairedRecords:
+def open_records(options: RunOptions, *, convert: bool = True) -> PatchRecords | PairedRecords:
     """Opens the patches of a data set, and of second shots where there are any.
 
     Pictures are prepared as `prepare_dataset.py` would, unless they are; or not at all, if another
@@ -79,7 +79,7 @@ def _open(dataset: str, source: Path, white: float | None, convert: bool) -> Pat
 
 def is_gray(patches: Patches) -> bool:
     """Says whether pictures are gray, by some of their patches."""
-    for _, patch in _spread(patches, _LOOKED_AT_FOR_GRAY):
+    for _, patch in spread_patches(patches, _LOOKED_AT_FOR_GRAY):
         shots = patch.reshape(*patch.shape[:-1], -1, 3)
         if (shots != shots[..., :1]).any():
             return False
@@ -93,19 +93,9 @@ def some_patches(
 
     Of pairs they are the first shots. `noise` is added to them.
     """
-    for index, patch in _spread(patches, _LOOKED_AT_FOR_NOISE):
+    for index, patch in spread_patches(patches, _LOOKED_AT_FOR_NOISE):
         patch = patch[..., : 1 if gray else 3]
         yield noise.fixed(patch, 0, str(index)) if noise else patch
-
-
-def _spread(patches: Patches, most: int) -> Iterator[tuple[int, np.ndarray]]:
-    """Yields patches that are spread evenly over all, with their indices."""
-    for index in range(0, len(patches), -(-len(patches) // most)):
-        try:
-            patch = patches[index]
-        except DataError:  # a damaged record; training will say so
-            continue
-        yield index, patch
 
 
 def without_auto(recipe_name: str, changes: Mapping[str, Any]) -> dict[str, Any]:

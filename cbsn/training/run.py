@@ -237,12 +237,10 @@ def _trainer(settings: Settings, workers: Workers) -> Trainer:
     return trainer
 
 
-def _pipeline(
-    settings: Settings, records: PatchRecords | PairedRecords, workers: Workers
-) -> PatchPipeline:
+def _pipeline(settings: Settings, workers: Workers) -> PatchPipeline:
     recipe, options = settings.recipe, settings.options
     return PatchPipeline(
-        records,
+        settings.records,
         recipe.patch_size,
         recipe.batch_size,
         options.seed,
@@ -259,7 +257,7 @@ def _pipeline(
 def _run(settings: Settings, workers: Workers) -> bool:
     """Trains in the run's folder; returns whether it was asked to stop in its last step."""
     options, folder = settings.options, settings.options.folder
-    pipeline = _pipeline(settings, settings.records, workers)
+    pipeline = _pipeline(settings, workers)
     trainer = _trainer(settings, workers)
     with contextlib.ExitStack() as lock, workers.watch():
         with workers.chief_first():
@@ -287,7 +285,7 @@ def _run(settings: Settings, workers: Workers) -> bool:
                     skip_bad_records=options.skip_bad_records,
                     write=workers.is_chief,
                 )
-                pipeline = _pipeline(settings, taught, workers)
+                pipeline = dataclasses.replace(pipeline, records=taught)
         validation = settings.validation
         return TrainingLoop(folder, trainer, pipeline, validation, options, workers).run()
 
