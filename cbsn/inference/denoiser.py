@@ -238,7 +238,7 @@ class Denoiser:
 
     def seconds_per_pixel(self) -> float:
         """Measures what a pixel takes here in one orientation, without the rims of tiles."""
-        # On a GPU a call of the size that is needed anyway; not pictures of sizes that nobody needs.
+        # On a GPU a call of the size that is needed anyway, not pictures of other sizes.
         if measured := self._passes.seconds_per_pixel():
             return measured
         once = copy.copy(self)

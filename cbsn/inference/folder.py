@@ -1,21 +1,17 @@
 """Denoising a folder or glob of picture files with a model."""
 
 import collections
-import copy
+import contextlib
 import dataclasses
-import math
 import queue
 import sys
 import threading
-import timeit
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 from tqdm import tqdm
 
 from cbsn.errors import CbsnError, in_one_line
@@ -188,7 +184,7 @@ class _Work:
     error: Exception | None = None
 
 
-class _Files:
+class _Files(contextlib.AbstractContextManager["_Files"]):
     """Reads pictures ahead and writes results behind, each in a thread of its own.
 
     Iterating over it gives the pictures in order, those that cannot be read too; each is to be
@@ -208,9 +204,6 @@ class _Files:
         self._sizes: collections.deque[int] = collections.deque()  # of what is in memory
         self._room = threading.Condition()
         self._stopping = threading.Event()
-
-    def __enter__(self) -> "_Files":
-        return self
 
     def __iter__(self) -> Iterator[_Work]:
         reading = self._threads.submit(self._read_all)
@@ -325,8 +318,8 @@ def say_duration(
     # Fewer are not worth measuring: the models that ship need no minute, even on a slow machine.
     if pixels * orientations < 1_000_000:
         return
-    computed = sum(_reach(denoiser, each.width) * _reach(denoiser, each.height) for each in headers)
-    seconds = _seconds_per_pixel(denoiser) * orientations * computed
+    computed = sum(denoiser.reach(each.width) * denoiser.reach(each.height) for each in headers)
+    seconds = denoiser.seconds_per_pixel() * orientations * computed
     if seconds < 60:
         return
     megapixels = _count(round(pixels / 1e6), "megapixel")
@@ -336,30 +329,6 @@ def say_duration(
         takes = "less than a minute" if fast < 60 else f"about {_words(fast)}"
         text += f"; --quality fast takes {takes}"
     print(f"{text}.", flush=True)
-
-
-def _seconds_per_pixel(denoiser: "Denoiser") -> float:
-    """Measures it here, without the rims of tiles and in one orientation."""
-    # On a GPU a call of the size that is needed anyway; not pictures of sizes that nobody needs.
-    if measured := denoiser.seconds_per_pixel():
-        return measured
-    once = copy.copy(denoiser)
-    once.options = dataclasses.replace(denoiser.options, self_ensemble=False)
-    for side in (256, 512, 1024):
-        random = np.random.default_rng(0)
-        picture = random.integers(0, 256, (side, side, denoiser.network.channels), np.uint8)
-        # The first time of all includes the making of a graph, which is needed anyway.
-        seconds = min(timeit.repeat(partial(once, picture), number=1, repeat=2))
-        if seconds >= 0.2:  # long enough to be measured
-            break
-    return seconds / _reach(once, side) ** 2
-
-
-def _reach(denoiser: "Denoiser", size: int) -> int:
-    """How many rows are computed for a picture of `size` rows, with those that tiles share."""
-    tiles = math.ceil(size / denoiser.side) if denoiser.side else 1
-    ends = 0 if denoiser.recipe.border == "reflect" else 1
-    return size + 2 * denoiser.network.receptive_field_radius * max(0, tiles - ends)
 
 
 def _words(seconds: float) -> str:

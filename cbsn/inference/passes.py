@@ -169,31 +169,30 @@ class Passes:
         first_axes, refine_axes = zip(
             *(pass_axes(self._recipe, each) for each in size), strict=True
         )
-        if not self.r3:
-            tiles = make_tiles(first_axes, self._tiling, size)
+        pictures: Sequence[Frame | Copies] = frames
+        run, axes = self._first, first_axes
+        if self.r3:
+            padded = [axis.size for axis in first_axes]
+            copies = [
+                Copies(
+                    frame,
+                    np.empty((*padded, channels), np.float32),
+                    RandomReplacement(self._seed, frame.orientation),
+                )
+                for frame in frames
+            ]
+            part /= 1 + Copies.samples
+            tiles = make_tiles(first_axes, self._tiling, size, filled=padded)
             for number, tile, result in self._results(self._first, tiles, frames, channels):
-                yield frames[number], tile.where, result
+                copies[number].denoised[tile.where] = result
                 on_tile(part * tile.share)
-            return
+            run, axes, pictures = self._refine, refine_axes, copies
+            part *= Copies.samples
 
-        padded = [axis.size for axis in first_axes]
-        copies = [
-            Copies(
-                frame,
-                np.empty((*padded, channels), np.float32),
-                RandomReplacement(self._seed, frame.orientation),
-            )
-            for frame in frames
-        ]
-        tiles = make_tiles(first_axes, self._tiling, size, filled=padded)
-        for number, tile, result in self._results(self._first, tiles, frames, channels):
-            copies[number].denoised[tile.where] = result
-            on_tile(part * tile.share / (1 + Copies.samples))
-
-        tiles = make_tiles(refine_axes, self._tiling, size)
-        for number, tile, result in self._results(self._refine, tiles, copies, channels):
+        tiles = make_tiles(axes, self._tiling, size)
+        for number, tile, result in self._results(run, tiles, pictures, channels):
             yield frames[number], tile.where, result
-            on_tile(part * tile.share * Copies.samples / (1 + Copies.samples))
+            on_tile(part * tile.share)
 
     def _results(
         self, run: Run, tiles: Sequence[Tile], pictures: Sequence[Frame | Copies], channels: int
@@ -283,7 +282,7 @@ class Passes:
         return y
 
     def seconds_per_pixel(self) -> float | None:
-        """As `Denoiser.seconds_per_pixel`, by a call of the size that is needed anyway."""
+        """As of `Denoiser`, by a call of the size that is needed; None without a GPU or tiles."""
         side, halo = self._tiling.side, self._tiling.halo
         if not self._on_gpu or side is None:
             return None

@@ -251,17 +251,15 @@ def make_tiles(
 def _lines(spans: Spans, size: int, filled: int) -> Iterator[Lines]:
     for span in map(spans.span, range(spans.count)):
         reads = spans.reads(span)
-        zeros = np.flatnonzero((reads < 0) | (reads >= size))
-        taken = reads.copy()
-        taken[zeros] = 0
+        is_zero = (reads < 0) | (reads >= size)
         places = arange(span.start, span.end)
         rows = spans.axis.rows(places)
         is_own = (rows >= 0) & (rows < filled) & (spans.axis.places(rows) == places)
         pieces = np.flatnonzero(is_own)
         yield Lines(
             reads=reads,
-            taken=as_index(taken),
-            zeros=zeros,
+            taken=as_index(np.where(is_zero, 0, reads)),
+            zeros=np.flatnonzero(is_zero),
             kept=as_index(span.margin + pieces),
             filled=as_index(rows[pieces]),
             share=pieces.size / filled,
