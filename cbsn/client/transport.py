@@ -31,7 +31,6 @@ SIGNATURES = {FILES: (IMAGE_BYTES, DENOISED_BYTES), FLOATS: (IMAGES, DENOISED)}
 PictureData = TypeVar("PictureData", np.ndarray, bytes)
 
 _ADDRESS = re.compile(r"(?:\[[^\]\s]+\]|[^\s/:\0\ud800-\udfff]+):([0-9]{1,5})")
-_LARGEST_PORT = 65535
 _CHECK_TIMEOUT = 30  # seconds; what is asked before the pictures are sent needs no computing
 
 # 16-bit files whose colours stay below are read in a smaller range by the server.
@@ -83,7 +82,7 @@ class Transport(contextlib.AbstractContextManager):
 
     def __post_init__(self) -> None:
         address = _ADDRESS.fullmatch(self.url)
-        if not address or int(address[1]) > _LARGEST_PORT:
+        if not address or int(address[1]) > 65535:
             raise ConfigError(f"--url is HOST:PORT, such as localhost:8500. Received: {self.url!r}")
         check_name(self.model, "--model")
         if self.version is not None:
@@ -186,7 +185,13 @@ def denoise_remotely(
     if pixels.dtype == np.float32:
         result = transport.predict(FLOATS, pixels)
     else:
-        result = _decode(transport.predict(FILES, bytes(imagecodecs.png_encode(squeezed(pixels)))))
+        png = transport.predict(FILES, bytes(imagecodecs.png_encode(squeezed(pixels))))
+        try:
+            result = np.atleast_3d(imagecodecs.png_decode(png))
+        except Exception as error:  # damaged bytes make decoders raise almost anything
+            raise ImageError(
+                f"the server returned what is no PNG file. Received: {len(png)} bytes, {png[:20]!r}"
+            ) from error
     on_share(1.0)
     if (result.shape, result.dtype) != (pixels.shape, pixels.dtype):
         raise ImageError(
@@ -196,13 +201,3 @@ def denoise_remotely(
     if is_dark:
         result = from_unit(result, np.uint16)
     return picture.with_pixels(result)
-
-
-def _decode(png: bytes) -> np.ndarray:
-    try:
-        pixels = imagecodecs.png_decode(png)
-    except Exception as error:  # damaged bytes make decoders raise almost anything
-        raise ImageError(
-            f"the server returned what is no PNG file. Received: {len(png)} bytes, {png[:20]!r}"
-        ) from error
-    return pixels[..., None] if pixels.ndim == 2 else pixels

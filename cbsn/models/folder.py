@@ -3,7 +3,6 @@
 The architecture is rebuilt from the recipe; nothing pickled is ever loaded.
 """
 
-import hashlib
 import io
 import json
 import reprlib
@@ -38,14 +37,6 @@ def is_model_folder(folder: Path) -> bool:
     return (folder / RECIPE).is_file()
 
 
-def model_sha256(recipe: Recipe, network: DenoisingNetwork) -> str:
-    """Returns the SHA-256 of the recipe and the weights: the same for a copy of the model."""
-    digest = hashlib.sha256(json.dumps(recipe.to_dict(), sort_keys=True).encode())
-    for weights in network.get_weights():
-        digest.update(weights.tobytes())
-    return digest.hexdigest()
-
-
 def save_model(
     folder: Path, recipe: Recipe, network: DenoisingNetwork, training: Mapping[str, Any]
 ) -> None:
@@ -67,7 +58,23 @@ def save_model(
 def load_folder(folder: Path, precision: str = "float32") -> tuple[Recipe, DenoisingNetwork]:
     """Reads the recipe and the network that `save_model` wrote."""
     verify_checksums(folder, (RECIPE, WEIGHTS))
-    recipe = _read_recipe(folder / RECIPE)
+    try:
+        content = json.loads(read_small(folder / RECIPE, _LARGEST_RECIPE))
+        if content["format"] != FORMAT:
+            raise ModelError(
+                f"{folder}: this version reads saved models of format {FORMAT}. "
+                f"Received: format {reprlib.repr(content['format'])}"
+            )
+        recipe = Recipe.from_dict(content["recipe"])
+    except ModelError:
+        raise
+    # Also what is nested too deep, and what is no UTF-8, which is a ValueError.
+    except (KeyError, TypeError, ValueError, OSError, RecursionError) as error:
+        reason = str(error) if isinstance(error, ConfigError) else plain_reason(error)
+        raise ModelError(
+            f"{folder}: not a usable saved model, as {RECIPE} is no recipe of this version "
+            f"({reason}). Copy the folder again, or take another model."
+        ) from error
     return recipe, load_weights(recipe, folder / WEIGHTS, precision, "Copy the folder again.")
 
 
@@ -99,23 +106,3 @@ def load_weights(recipe: Recipe, path: Path, precision: str, advice: str) -> Den
                 "makes would be, too. Take another model, such as an earlier one of that run."
             )
     return network
-
-
-def _read_recipe(path: Path) -> Recipe:
-    try:
-        content = json.loads(read_small(path, _LARGEST_RECIPE))
-        if content["format"] != FORMAT:
-            raise ModelError(
-                f"{path.parent}: this version reads saved models of format {FORMAT}. "
-                f"Received: format {reprlib.repr(content['format'])}"
-            )
-        return Recipe.from_dict(content["recipe"])
-    except ModelError:
-        raise
-    # Also what is nested too deep, and what is no UTF-8, which is a ValueError.
-    except (KeyError, TypeError, ValueError, OSError, RecursionError) as error:
-        reason = str(error) if isinstance(error, ConfigError) else plain_reason(error)
-        raise ModelError(
-            f"{path.parent}: not a usable saved model, as {path.name} is no recipe of this version "
-            f"({reason}). Copy the folder again, or take another model."
-        ) from error
