@@ -17,14 +17,14 @@ from cbsn.noise.advice import advise
 from cbsn.noise.estimate import estimate_noise
 from cbsn.noise.synthetic import Noise
 from cbsn.recipes import RECIPES, customised
-from cbsn.training.options import RunOptions
+from cbsn.training.options import DataOptions
 from data_prep.prepare import prepare, prepared_folder
 
 _AUTO = "auto"  # the `stride_b` that is chosen by the noise in the patches
 _LOOKED_AT_FOR_GRAY, _LOOKED_AT_FOR_NOISE = 64, 256  # patches, evenly spread over all
 
 
-def open_records(options: RunOptions, *, convert: bool = True) -> PatchRecords | PairedRecords:
+def open_records(options: DataOptions, *, convert: bool = True) -> PatchRecords | PairedRecords:
     """Opens the patches of a data set, and of second shots where there are any.
 
     Pictures are prepared as `prepare_dataset.py` would, unless they are; or not at all, if another

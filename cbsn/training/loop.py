@@ -26,7 +26,7 @@ from cbsn.models.folder import save_model
 from cbsn.training.checkpoints import Checkpoints
 from cbsn.training.distribution import Workers
 from cbsn.training.logging import Reporter, say
-from cbsn.training.options import RunOptions
+from cbsn.training.options import LoopOptions
 from cbsn.training.trainer import Trainer
 from cbsn.value_range import value_range
 
@@ -47,7 +47,7 @@ class TrainingLoop:
         trainer: Trainer,
         pipeline: PatchPipeline,
         validation: PicturePairs | None,
-        options: RunOptions,
+        options: LoopOptions,
         workers: Workers,
     ):
         self._folder = folder

@@ -12,7 +12,7 @@ from cbsn.errors import ConfigError, DataError
 from cbsn.noise.synthetic import Noise
 from cbsn.recipes import RECIPES
 from cbsn.training.dataset import choose_strides, is_gray, open_records, without_auto
-from cbsn.training.options import RunOptions
+from cbsn.training.options import DataOptions
 from data_prep.prepare import prepare
 
 
@@ -34,8 +34,7 @@ def photos(tmp_path, monkeypatch, random):
 
 
 def _open(dataset, convert=True, **options):
-    options = RunOptions(name="a", dataset=str(dataset), **options)
-    return open_records(options, convert=convert)
+    return open_records(DataOptions(dataset=str(dataset), **options), convert=convert)
 
 
 @pytest.mark.parametrize("pattern", ["photos", "photos/*.png"])
