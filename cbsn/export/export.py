@@ -78,7 +78,7 @@ def write_saved_model(
 def _write_warmup(path: Path, model_name: str) -> None:
     """Writes a request for each signature: without them, the first of a client would wait."""
     try:
-        from cbsn.client.grpc_transport import predict_pb2, prediction_log_pb2
+        from cbsn.client.grpc_transport import prediction_log_pb2
     except ConfigError as error:
         raise ConfigError(
             "Warm-up requests are messages of TensorFlow Serving; make them with its package, or "
@@ -94,13 +94,12 @@ def _write_warmup(path: Path, model_name: str) -> None:
     inputs |= {name + WITH_STRENGTH: values | shares for name, values in inputs.items()}
     with tf.io.TFRecordWriter(str(path)) as writer:
         for signature, values in inputs.items():
-            request = predict_pb2.PredictRequest()
+            log = prediction_log_pb2.PredictionLog()
+            request = log.predict_log.request
             request.model_spec.name = model_name
             request.model_spec.signature_name = signature
             for name, value in values.items():
                 request.inputs[name].CopyFrom(tf.make_tensor_proto(value))
-            log = prediction_log_pb2.PredictionLog()
-            log.predict_log.request.CopyFrom(request)
             writer.write(log.SerializeToString())
 
 
@@ -310,7 +309,9 @@ def export(
     if str(out).encode(errors="replace").decode() != str(out) or "\0" in str(out):
         raise ConfigError(f"TensorFlow writes to no path that is not UTF-8. Received: --out {out}")
     if version is None:
-        version = _last_version(out) + 1
+        there = [path.name for path in out.iterdir()] if out.is_dir() else []
+        versions = [int(match[1]) for match in map(_VERSIONED.fullmatch, there) if match]
+        version = max(versions, default=0) + 1
     paths = {
         name: [out / file.format(version) for file in files]
         for name, files in FORMATS.items()
@@ -346,10 +347,3 @@ def export(
     except (OSError, tf.errors.OpError) as error:
         raise ModelError(f"{out}: the model cannot be written ({plain_reason(error)}).") from error
     print(*written, sep="\n")
-
-
-def _last_version(out: Path) -> int:
-    """The highest number of what was exported to a folder, 0 if nothing was."""
-    names = [path.name for path in out.iterdir()] if out.is_dir() else []
-    versions = [int(match[1]) for match in map(_VERSIONED.fullmatch, names) if match]
-    return max(versions, default=0)

@@ -112,9 +112,10 @@ def _png_header(data: tf.Tensor) -> tuple[tf.Tensor, ...]:
     length = tf.strings.length(data)
     complete = check(length >= _PNG_HEADER, "The PNG file is cut off. Received: {} bytes", length)
     with tf.control_dependencies([complete]):
-        header = tf.io.decode_raw(tf.strings.substr(data, 0, _PNG_HEADER), tf.uint8)
-        is_transparent, frames = _png_chunks(data)
-    width, height = _number(header[16:20]), _number(header[20:24])
+        data = tf.identity(data)
+    header = tf.io.decode_raw(tf.strings.substr(data, 0, _PNG_HEADER), tf.uint8)
+    is_transparent, frames = _png_chunks(data)
+    width, height = _number_at(data, 16), _number_at(data, 20)
     animation = "The PNG is an animation of {} frames; save them one by one."
     still = check(frames <= 1, animation, frames)
     is_gray, is_rgb = header[25] == 0, header[25] == 2
@@ -154,13 +155,9 @@ def _png_chunks(data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     )[-2:]
 
 
-def _number_at(data: tf.Tensor, place: tf.Tensor) -> tf.Tensor:
-    content = tf.strings.substr(data, place, 4)
-    return _number(tf.io.decode_raw(content, tf.uint8, fixed_length=4))
-
-
-def _number(digits: tf.Tensor) -> tf.Tensor:
+def _number_at(data: tf.Tensor, place: int | tf.Tensor) -> tf.Tensor:
     """The int64 that four bytes are, the highest first."""
+    digits = tf.io.decode_raw(tf.strings.substr(data, place, 4), tf.uint8, fixed_length=4)
     powers = tf.constant([2**24, 2**16, 2**8, 1], tf.int64)
     return tf.reduce_sum(tf.cast(digits, tf.int64) * powers)
 
