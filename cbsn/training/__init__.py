@@ -1,1 +1,1 @@
-"""The training step, the loop around it, and what it writes."""
+"""The training step, the training loop, and the files that a run writes."""

@@ -1,4 +1,4 @@
-"""Adapting a trained model to the pictures that it is to denoise."""
+"""Adapts a trained model to the pictures that it will denoise."""
 
 import dataclasses
 import json
@@ -30,33 +30,33 @@ from cbsn.training.dataset import is_gray, some_patches
 from cbsn.training.distillation import make_targets, patches_at_once
 from cbsn.training.tuning import PicturePatches, Tuned, tune
 
-# With more, the losses fall as well, but the brightness of flat pictures comes to waver: on SIDD
-# and cc15, PSNR fell by as much as 1 dB in the first 100 steps at 3e-4, where it rose at 1e-4.
+# At higher rates the loss falls as well, but the brightness of flat pictures starts to waver. On
+# SIDD and cc15, PSNR fell by up to 1 dB in the first 100 steps at 3e-4, but rose at 1e-4.
 _BLIND_RATE = 1e-4
 _TAUGHT_RATE = 2e-4
 
-# The noise that a student sees, relative to what the pictures have: these differ, too; and parts of
-# them, or others that it will be given, have next to none.
+# Noise that a student sees, relative to the pictures' own. It varies because the pictures differ,
+# and because parts of them, or pictures that come later, have almost no noise.
 _FAMILY = NoiseFamily(gain=(0.6, 1.6), processed_gain=(0.04, 1.6), none=0.15)
 
-_LEAST_NOISE = 0.5  # σ in 8-bit levels, below which no noise is seen: rounding alone makes 0.29
+_LEAST_NOISE = 0.5  # σ in 8-bit levels; below this no noise is seen. Rounding alone causes 0.29
 
-# Error that pictures without noise may gain, relative to the noise of those that are adapted to:
-# next to that it is not seen. Where these are clean, that is nothing.
+# Error that noise-free pictures may gain, relative to the noise of the pictures adapted to. Such an
+# error is invisible next to the noise. If these pictures are clean, no error is allowed.
 _HARM = 1 / 10
 
-_TAUGHT_CROP, _TAUGHT_BATCH = 64, 16  # at most: of more a CPU computes too few in some minutes
-_TARGETS_DONE = 1 / 5  # of the time, after which what a student learns from is there
+_TAUGHT_CROP, _TAUGHT_BATCH = 64, 16  # at most; with more, a CPU does too few steps in minutes
+_TARGETS_DONE = 1 / 5  # share of the time in which to make what a student learns from
 _A_WEEK = 7 * 24 * 60
 _ADAPTED = "adapted"
 
 
 class Adapted(NamedTuple):
-    """The best model for some pictures, in the precision of the one that was adapted to them."""
+    """The best model for some pictures, in the precision of the model that was adapted."""
 
     recipe: Recipe
     network: DenoisingNetwork
-    facts: Mapping[str, Any]  # for a reader of the saved model: `adapted`, whether it changed, …
+    facts: Mapping[str, Any]  # for readers of the saved model: `adapted` (did it change?), …
 
 
 def adapt(
@@ -69,22 +69,22 @@ def adapt(
     max_steps: int | None = None,
     learning_rate: float | None = None,
 ) -> Adapted:
-    """Trains a model further on noisy pictures, and returns what is best to denoise them with.
+    """Trains a model further on noisy pictures, and returns the best model to denoise them with.
 
-    A blind-spot network learns from the pictures as they are, with the strides that their noise
-    asks for, where that can be seen. A student learns from its own pictures of them, made smaller
-    and so next to clean, with noise like theirs, less of it, and none (`PhotoAugmentation`). An
-    eighth of the patches is held out: where the loss on these does not fall, pictures without noise
-    would fare worse, or no noise is seen in the pictures, the weights stay as they were.
+    A blind-spot network learns from the noisy pictures themselves, with strides chosen by their
+    noise if it can be seen. A student learns from its own denoised pictures, downscaled and thus
+    almost clean, with similar noise, less of it, or none (`PhotoAugmentation`). One eighth of the
+    patches is held out. The weights stay unchanged if the loss on these does not fall, if
+    noise-free pictures would become worse, or, for a student, if the pictures show no noise.
 
     Args:
         image_paths: the noisy pictures: folders, globs or files, each as for `find_images`.
-        model: of a recipe with a blind objective, or of `distill`; it stays as it is.
-        minutes: how long this takes, up to a step or a patch.
+        model: a model whose objective is blind or learns from a teacher. It is not changed.
+        minutes: duration; it may be exceeded by one step or one patch.
         white: the value of white in the files, as for `read_picture`.
-        seed: with `max_steps`, and time enough for them, the result depends on it alone.
-        max_steps: after which to end in any case.
-        learning_rate: None for what has done well.
+        seed: determines the result, given `max_steps` and enough time for them.
+        max_steps: maximum number of steps.
+        learning_rate: None for a rate that has worked well.
 
     Raises:
         ConfigError: a number is out of range, or the model cannot learn from noisy pictures alone.
@@ -133,7 +133,7 @@ def adapt(
         f"{steps} step{'s' * (steps > 1)} {tuned.after:.5f}. {_verdict(tuned)}",
         flush=True,
     )
-    # JSON has no number for what is not finite.
+    # JSON has no numbers that are not finite.
     before, after = (x if math.isfinite(x) else None for x in (tuned.before, tuned.after))
     facts |= {_ADAPTED: tuned.is_better, "step": steps}
     facts |= {"held_out_loss_before": before, "held_out_loss_after": after}
@@ -144,9 +144,9 @@ def adapt(
 
 
 def check_adaptation(minutes: float, seed: int, folder: Path | None = None) -> None:
-    """Raises a `ConfigError` for what `adapt` cannot take, or a folder that cannot hold its result.
+    """Raises a `ConfigError` if `adapt` cannot use the values or save to the folder.
 
-    An earlier result in the folder is replaced; anything else that is there is refused.
+    The folder may hold an earlier result, which will be replaced, but nothing else.
     """
     if not 0 < minutes <= _A_WEEK:
         raise ConfigError(
@@ -183,7 +183,7 @@ def _is_result(folder: Path) -> bool:
 
 
 def save_adapted(model: Adapted, folder: Path) -> None:
-    """Saves an adapted model in a folder that `check_adaptation` has let pass."""
+    """Saves an adapted model in a folder that `check_adaptation` has accepted."""
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         save_model(folder, *model)
@@ -195,13 +195,13 @@ def save_adapted(model: Adapted, folder: Path) -> None:
 
 
 def _is_fit(recipe: Recipe) -> bool:
-    """Whether it needs noisy pictures only, or what can be made of these."""
+    """Returns whether a recipe can train on noisy pictures alone, or on what is made from them."""
     objective = OBJECTIVES[recipe.objective]
     return objective.NEEDS_BLINDNESS or objective.TAUGHT
 
 
 def _strides(patches: PicturePatches) -> dict[str, int]:
-    """The strides that the noise asks for, if one sees it."""
+    """Returns the strides that suit the noise; empty if no noise is seen."""
     try:
         advice = advise(estimate_noise(some_patches(patches, gray=is_gray(patches))))
     except DataError:
@@ -214,7 +214,7 @@ def _strides(patches: PicturePatches) -> dict[str, int]:
 def _fit(
     recipe: Recipe, strides: Mapping[str, int], largest: int, learning_rate: float | None
 ) -> Recipe:
-    """The recipe as at the end of its training, with crops that fit strides and patches."""
+    """Returns the recipe as at the end of its training, with crops that fit strides and patches."""
     changed: dict[str, Any] = {**strides, "ramp_steps": 0}
     config = {key: changed.get(key, value) for key, value in recipe.objective_config.items()}
     objective = OBJECTIVES[recipe.objective](**config)
@@ -235,7 +235,7 @@ def _fit(
 
 
 def _measured(patches: PicturePatches, channels: int) -> list[CorrelatedNoise]:
-    """The noise of the patches, measured in 1 or 3 channels; empty if none is seen."""
+    """Measures the noise of the patches in 1 or 3 channels; returns [] if none is seen."""
     try:
         models = measure_noise(map(luma, patches) if channels == 1 else patches)
     except DataError:
@@ -270,7 +270,7 @@ def _verdict(tuned: Tuned) -> str:
 
 
 def _own_pictures(model: Denoiser, patches: PicturePatches, until: float) -> list[np.ndarray]:
-    """What a student makes, in float32, of the first patches: one, and those there is time for."""
+    """Denoises, in float32, the first patches: at least one, and more while there is time."""
     network, precision = model.network, model.network.dtype_policy.name
     engine, _ = choose_engine("auto", precision, network)
     if precision != "float32":
@@ -286,7 +286,7 @@ def _own_pictures(model: Denoiser, patches: PicturePatches, until: float) -> lis
             done, now = len(denoised), time.monotonic()
             if done and now >= until:
                 break
-            # Denoised together: as many as are done already, or there is time for.
+            # Denoise together at most as many as are done already, and as there is time for.
             fit = int((until - now) * done / (now - started)) if done else 1
             count = max(1, min(done, most, len(patches) - done, fit))
             some = np.stack([patches[index] for index in range(done, done + count)])

@@ -1,4 +1,4 @@
-"""A run's folder, and the checkpoints in it."""
+"""A run's folder and its checkpoints."""
 
 import contextlib
 import hashlib
@@ -27,7 +27,7 @@ from cbsn.files import (
 )
 from cbsn.training.trainer import Trainer
 
-KEEP = 3  # checkpoints of a run; older ones are deleted
+KEEP = 3  # newest checkpoints of a run; older ones are deleted
 _CHECKPOINTS, _RUN_FILE = "checkpoints", "run.json"  # in a run's folder
 _STEP = re.compile(r"step-([0-9]+)")
 _STATE = "state"
@@ -36,16 +36,16 @@ _LONGEST_NAME = 255  # bytes, on all usual file systems
 
 
 class Checkpoints:
-    """Saves and restores all that a training changes: weights, averages, slots, and the step.
+    """Saves and restores everything that a training changes: weights, averages, slots, the step.
 
-    The step is also the place in the data and the state of the random numbers, as both are
-    functions of it. Each checkpoint is a folder `step-N` with checksums, which gets that name when
-    it is complete; what a killed process, a crash or a bad disk has left of one is recognised, and
-    the one before it is used. (Keras' `BackupAndRestore` keeps one checkpoint only, and verifies
-    nothing; TensorFlow's `CheckpointManager` does not verify either.)
+    The step also determines the position in the data and the random numbers. Each checkpoint is a
+    folder with checksums that gets its name, `step-N`, once it is complete. If a killed process, a
+    crash or a bad disk has damaged one, this is detected, and the checkpoint before it is used.
+    (Keras' `BackupAndRestore` keeps a single checkpoint and verifies nothing; TensorFlow's
+    `CheckpointManager` does not verify either.)
 
-    Besides, it keeps `best_psnr`, the highest of a validation so far in dB, and `validated`, the
-    step of the last one.
+    Checkpoints also hold `best_psnr`, the highest validation PSNR so far in dB, and `validated`,
+    the step of the last validation.
     """
 
     def __init__(self, folder: Path, trainer: Trainer):
@@ -56,8 +56,8 @@ class Checkpoints:
         self.best_psnr = tf.Variable(float("-inf"), dtype=tf.float32, name="best_psnr")
         self.validated = tf.Variable(0, dtype=tf.int64, name="validated")
         average = trainer.average.weights if trainer.average is not None else []
-        # Variables one by one: TensorFlow does not find those of layers in a list of a Keras 3
-        # model, and says nothing.
+        # Lists the variables one by one: TensorFlow silently misses those of layers that a Keras 3
+        # model keeps in a list.
         self._values = {
             "network": [variable.value for variable in trainer.network.weights],
             "average": [variable.value for variable in average],
@@ -74,7 +74,7 @@ class Checkpoints:
         )
 
     def restore(self) -> int:
-        """Goes back to the newest checkpoint that is whole, if there are any; returns the step."""
+        """Restores the newest intact checkpoint; returns its step, or 0 without any checkpoint."""
         steps = self._steps()
         for step in reversed(steps):
             path = self._path(step)
@@ -104,10 +104,10 @@ class Checkpoints:
         return 0
 
     def save(self) -> None:
-        """Writes a checkpoint, unless there is one of this step and its validation already.
+        """Writes a checkpoint, unless there is already one with this step and its validation.
 
-        Where a value is not finite, or it cannot be written (OSError, tf.errors.OpError), earlier
-        ones are intact.
+        Earlier checkpoints stay intact if a value is not finite (`TrainingError`) or if the
+        checkpoint cannot be written (`OSError`, `tf.errors.OpError`).
         """
         now = self._now()
         if now == self._saved:
@@ -119,7 +119,7 @@ class Checkpoints:
             self._state.write(str(temporary / _STATE))
             write_checksums(temporary)
         self._saved = now
-        # Damaged ones would be counted as the newest; now there is a whole one in their place.
+        # Damaged ones would count among the newest; this intact one replaces them.
         useless = {each for each in self._damaged if each != step}
         self._damaged.clear()
         whole = [each for each in self._steps() if each not in useless]
@@ -138,7 +138,7 @@ class Checkpoints:
                     )
 
     def newest(self) -> str:
-        """Says what there is to go on from, for messages."""
+        """Returns words for messages about the newest checkpoint."""
         if self._saved is None:
             return "There is no checkpoint yet"
         return f"The newest checkpoint is of step {self._saved[0]}"
@@ -165,7 +165,7 @@ class Checkpoints:
 
     def _steps(self) -> list[int]:
         try:
-            # `glob` would find nothing in a folder that may not be read, and a run start anew.
+            # `glob` would find nothing in an unreadable folder, and the run would start over.
             names = [path.name for path in self._folder.iterdir()]
         except FileNotFoundError:
             return []
@@ -179,11 +179,11 @@ class Checkpoints:
 
 @contextlib.contextmanager
 def lock_run(folder: Path) -> Iterator[None]:
-    """Keeps every other process from training the run in a folder until the block ends.
+    """Keeps other processes from training the run in a folder until the block ends.
 
-    The lock is the operating system's: it goes with the process that holds it, however that ends.
+    The operating system releases the lock when the process that holds it ends, however it ends.
     """
-    # Next to the folder, which --no-resume renames.
+    # These are next to the folder, not in it, as --no-resume renames it.
     path, owner_path = _beside(folder, ".", ".lock"), _beside(folder, ".", ".owner")
     lock = filelock.FileLock(path)
     try:
@@ -197,14 +197,14 @@ def lock_run(folder: Path) -> Iterator[None]:
             f"The run {folder} is being trained by {owner}. Wait for it, stop it, or take another "
             "--name."
         ) from None
-    # The second is what older versions of filelock raise where the file system has no locks; newer
-    # ones take a file with the owner's process instead.
+    # Older versions of filelock raise NotImplementedError if the file system has no locks. Newer
+    # ones use a file that names the owner's process instead.
     except (OSError, NotImplementedError) as error:
         raise ConfigError(
             f"{path} cannot be locked: {error}. Say with --checkpoints where else runs are to go."
         ) from error
     try:
-        # Only for the message above: a full disk is not to keep a run from its own errors.
+        # Only for the message above: with a full disk, the run reports its own errors.
         with contextlib.suppress(OSError):
             write_text(owner_path, f"process {os.getpid()} on {socket.gethostname()}")
         yield
@@ -214,12 +214,12 @@ def lock_run(folder: Path) -> Iterator[None]:
 
 
 def open_run(folder: Path, facts: dict[str, object], *, resume: bool = True) -> None:
-    """Makes the folder of a run, or checks that an earlier run in it can go on.
+    """Creates the folder of a run, or checks that an earlier run in it can go on.
 
-    What a killed process left half written in it is cleared away. With `resume=False` an earlier
-    run there is set aside under a new name. `facts` are what is trained and how, for `run.json`: a
-    recipe's `to_dict` and more. Of an earlier run the network and whether it is averaged must be
-    the same; other differences are allowed, and printed.
+    Removes files that a killed process left half written. With `resume=False`, renames the folder
+    of an earlier run to set it aside. `facts` go into `run.json` and say what is trained and how: a
+    recipe's `to_dict` and more. An earlier run must have the same network and must agree on whether
+    its weights are averaged. Other differences are allowed, and printed.
     """
     path = folder / _RUN_FILE
     try:
@@ -243,7 +243,7 @@ def open_run(folder: Path, facts: dict[str, object], *, resume: bool = True) -> 
 
 
 def _check_earlier(path: Path, now: dict[str, object]) -> None:
-    """Checks that the run that wrote this file can go on; prints what has changed."""
+    """Checks that the run that wrote this file can go on, and prints what has changed."""
     try:
         before = dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, RecursionError) as error:
@@ -264,7 +264,7 @@ def _check_earlier(path: Path, now: dict[str, object]) -> None:
 
 
 def _beside(folder: Path, prefix: str, suffix: str) -> Path:
-    """A path next to a folder, with its name; the end of a name that is too long is replaced."""
+    """Returns a path next to a folder, with its name; too long a name ends in a hash instead."""
     name = os.fsencode(folder.name)
     room = _LONGEST_NAME - len(prefix) - len(suffix)
     if len(name) > room:

@@ -1,4 +1,4 @@
-"""The patches that a `--dataset` names, prepared where need be, and what they show."""
+"""Opens the patches of a `--dataset`, prepares them if necessary, and inspects them."""
 
 import os
 import shlex
@@ -20,15 +20,15 @@ from cbsn.recipes import RECIPES, customised
 from cbsn.training.options import DataOptions
 from data_prep.prepare import prepare, prepared_folder
 
-_AUTO = "auto"  # the `stride_b` that is chosen by the noise in the patches
-_LOOKED_AT_FOR_GRAY, _LOOKED_AT_FOR_NOISE = 64, 256  # patches, evenly spread over all
+_AUTO = "auto"  # as `stride_b`: choose it by the noise in the patches
+_LOOKED_AT_FOR_GRAY, _LOOKED_AT_FOR_NOISE = 64, 256  # patches, spread evenly
 
 
 def open_records(options: DataOptions, *, convert: bool = True) -> PatchRecords | PairedRecords:
-    """Opens the patches of a data set, and of second shots where there are any.
+    """Opens the patches of a data set, and of its second shots if there are any.
 
-    Pictures are prepared as `prepare_dataset.py` would, unless they are; or not at all, if another
-    process has just done it and `convert` is false.
+    Pictures that are not prepared yet are prepared as by `prepare_dataset.py`. Pass
+    `convert=False` if another process has just done that.
     """
     opened = []
     for name in filter(None, (options.dataset, options.second_shots)):
@@ -78,7 +78,7 @@ def _open(dataset: str, source: Path, white: float | None, convert: bool) -> Pat
 
 
 def is_gray(patches: Patches) -> bool:
-    """Says whether pictures are gray, by some of their patches."""
+    """Returns whether pictures are gray, judging by some of their patches."""
     for _, patch in spread_patches(patches, _LOOKED_AT_FOR_GRAY):
         shots = patch.reshape(*patch.shape[:-1], -1, 3)
         if (shots != shots[..., :1]).any():
@@ -89,9 +89,9 @@ def is_gray(patches: Patches) -> bool:
 def some_patches(
     patches: Patches, noise: Noise | None = None, *, gray: bool
 ) -> Iterator[np.ndarray]:
-    """Yields patches to see the noise in: [P, P, 1] if they are gray, else [P, P, 3].
+    """Yields some patches to inspect their noise: [P, P, 1] if they are gray, else [P, P, 3].
 
-    Of pairs they are the first shots. `noise` is added to them.
+    Takes the first shots of pairs, and adds `noise` to the patches.
     """
     for index, patch in spread_patches(patches, _LOOKED_AT_FOR_NOISE):
         patch = patch[..., : 1 if gray else 3]
@@ -99,7 +99,7 @@ def some_patches(
 
 
 def without_auto(recipe_name: str, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns changes of a recipe without an `_AUTO`, so that they can be checked without data."""
+    """Returns a recipe's changes without an `_AUTO`, so that they can be checked without data."""
     if changes.get("stride_b") != _AUTO:
         return dict(changes)
     if recipe_name in RECIPES and "stride_b" not in RECIPES[recipe_name].objective_config:
@@ -113,10 +113,10 @@ def without_auto(recipe_name: str, changes: Mapping[str, Any]) -> dict[str, Any]
 def choose_strides(
     recipe_name: str, changes: Mapping[str, Any], patches: Patches, noise: Noise | None, gray: bool
 ) -> tuple[dict[str, Any], list[str]]:
-    """Replaces an `_AUTO` by what the noise in the patches is like, and says in lines why.
+    """Replaces an `_AUTO` by the stride that suits the noise, and returns lines that say why.
 
-    A `stride_i` is chosen, too, where the recipe has one and it is not given. A `stride_b` that
-    does not divide the patch size is replaced by the next one that does.
+    If the recipe has a `stride_i` and it is not given, chooses that, too. If the `stride_b` does
+    not divide the patch size, takes the next larger one that does.
     """
     if changes.get("stride_b") != _AUTO:
         return dict(changes), []

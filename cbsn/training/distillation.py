@@ -1,4 +1,4 @@
-"""What teachers make of the patches of a data set, for a student to learn from."""
+"""Pseudo-labels: what teachers make of noisy patches, for a student to learn from."""
 
 import json
 from collections.abc import Sequence
@@ -22,12 +22,12 @@ from cbsn.value_range import from_unit, to_unit
 
 Tensor = Any
 
-TARGETS = "targets"  # the folder in a run's folder where they are
+TARGETS = "targets"  # folder of the targets in a run's folder
 _FACTS = "teachers.json"
-_PATCHES_AT_ONCE, _BYTES_AT_ONCE = 64, 2**24  # denoised together at most, as float32
+_PATCHES_AT_ONCE, _BYTES_AT_ONCE = 64, 2**24  # at most, per call of the teachers; as float32
 
-# Of the blur: its least and largest σ in pixels, the levels removed for each pixel of it, and the
-# σ in which all of its kernel is, as SciPy has it.
+# The blur: its smallest and largest σ in pixels, the removed levels per pixel of σ, and the radius
+# of its kernel in σ (SciPy's `truncate`).
 _LEAST, _MOST, _LEVELS_PER_PIXEL, _TRUNCATE = 2.0, 8.0, 2.5, 4.0
 
 
@@ -40,14 +40,14 @@ def teach(
     skip_bad_records: bool = False,
     write: bool = True,
 ) -> PairedRecords:
-    """Pairs the patches of a data set with what trained models make of them.
+    """Pairs the patches of a data set with pseudo-labels from trained models.
 
-    Each teacher denoises each patch in its eight orientations; of all the mean is taken, as
-    mistakes that the passes do not have in common cancel out, and the low frequencies are the noisy
-    patch's own (`with_low_frequencies`). Record files that are in the folder already are kept, so
-    that a run that was killed goes on; with other teachers or data they are made anew. Damaged
-    records get black targets if training will skip them. Without `write`, another process has just
-    made the targets.
+    Each teacher denoises each patch in its eight orientations (self-ensemble). The target is the
+    mean of all passes, as mistakes that they do not share cancel out, with the low frequencies of
+    the noisy patch (`with_low_frequencies`). Record files already in the folder are kept, so that
+    a killed run can go on; with other teachers or data they are made anew. Damaged records get
+    black targets if training will skip them. Pass `write=False` if another process has just made
+    the targets.
     """
     paths = [folder / f"{number:05d}{RECORD_SUFFIX}" for number in range(len(records.paths))]
     if write:
@@ -66,7 +66,7 @@ def teach(
 
 
 def _prepare_folder(folder: Path, records: PatchRecords, teachers: Sequence[Denoiser]) -> None:
-    """Makes the folder, without targets of other teachers or data."""
+    """Creates the folder, and removes targets made by other teachers or from other data."""
     files = [(path.name, path.stat()) for path in records.paths]
     data = [[name, stat.st_size, stat.st_mtime_ns] for name, stat in files]
     facts = {"teachers": [teacher.sha256() for teacher in teachers], "data": data}
@@ -103,11 +103,11 @@ def _write(
 def _targets(
     records: PatchRecords, indices: range, teachers: Sequence[Denoiser], skip_bad_records: bool
 ) -> list[np.ndarray]:
-    """The targets of some records, or black ones for those that are damaged, if they may be."""
+    """Returns the targets of some records; black ones for damaged records that may be skipped."""
     try:
         return [*make_targets(np.stack([records[index] for index in indices]), teachers)]
     except (DataError, ImageError) as error:
-        if len(indices) > 1:  # one by one, to see which of them it is
+        if len(indices) > 1:  # one by one, to find the damaged ones
             ones = (range(index, index + 1) for index in indices)
             return [_targets(records, one, teachers, skip_bad_records)[0] for one in ones]
         if not skip_bad_records:
@@ -116,12 +116,12 @@ def _targets(
 
 
 def patches_at_once(patch_size: int) -> int:
-    """Returns how many patches `make_targets` is to be given at a time."""
+    """Returns how many patches to pass to `make_targets` at a time."""
     return max(1, min(_PATCHES_AT_ONCE, _BYTES_AT_ONCE // (patch_size**2 * 3 * 4)))
 
 
 def make_targets(patches: np.ndarray, teachers: Sequence[Denoiser]) -> np.ndarray:
-    """Returns what is to be learned of noisy patches, [N, H, W, 3] uint8, uint16 or float32."""
+    """Returns the targets of noisy patches, both [N, H, W, 3] in uint8, uint16 or float32."""
     unit = to_unit(patches)
     mean = np.mean([teacher.batch(unit, white=1.0) for teacher in teachers], axis=0)
     return from_unit(with_low_frequencies(unit, mean), patches.dtype)
@@ -130,16 +130,16 @@ def make_targets(patches: np.ndarray, teachers: Sequence[Denoiser]) -> np.ndarra
 def with_low_frequencies(noisy: np.ndarray, denoised: np.ndarray) -> np.ndarray:
     """Returns denoised pictures with the low frequencies of the noisy ones.
 
-    A blind-spot network gets the colours of larger areas somewhat wrong. There the noisy picture
-    is right, as the mean of the noise over many pixels is next to nothing: so a Gaussian blur of
-    what was taken away is put back. Its standard deviation is 1 pixel for 2.5 levels (of 255) of
-    what was taken away, between 2 and 8, so that what comes back of the noise stays small.
+    A blind-spot network gets the colours of larger areas slightly wrong. The noisy picture has them
+    right, as the noise averages out over many pixels. So this puts back a Gaussian blur of what the
+    network removed. The blur's standard deviation is 1 pixel per 2.5 levels (of 255) of the removed
+    part's, limited to 2 to 8 pixels, so that little noise comes back.
 
-    This is done in linear light, the sRGB curve being undone. It is there that a camera's noise has
-    a mean of 0; the curve, steep in the dark, makes strongly noisy pictures too dark on average.
+    The blur is computed in linear light, with the sRGB curve undone, because a camera's noise has a
+    mean of 0 there. The curve, steep in the dark, makes very noisy pictures too dark on average.
 
-    All pictures, float [N, H, W, C] in [0, 1], are computed at once, with matrices of H × H and
-    W × W for each: for patches, not for photographs. The result is float32 in [0, 1].
+    Takes float pictures [N, H, W, C] in [0, 1] and returns float32 in [0, 1]. All pictures are
+    computed at once, with an H × H and a W × W matrix each: use it for patches, not photographs.
     """
     level = (noisy - denoised).std(axis=(1, 2, 3)) * 255
     width = np.clip(level / _LEVELS_PER_PIXEL, _LEAST, _MOST).astype(np.float32)
@@ -153,13 +153,13 @@ def with_low_frequencies(noisy: np.ndarray, denoised: np.ndarray) -> np.ndarray:
 
 
 def _blur(width: np.ndarray, size: int) -> Tensor:
-    """float32 [N, size, size]: blurs rows with each of N widths, mirrored beyond their ends."""
+    """Returns float32 [N, size, size], which blurs rows, mirrored at their ends, by N widths."""
     most = int(_TRUNCATE * _MOST + 0.5)
     place = np.arange(size, dtype=np.float32)
     to, of = place[:, None], place
     times = -(-most // size) // 2 + 1
     starts = 2 * size * np.arange(-times, times + 1, dtype=np.float32)
-    # Each pixel is there again and again: as it is, and mirrored.
+    # Beyond the ends each pixel repeats, alternately mirrored and as it is.
     offsets = [of - to + start for start in starts] + [-1 - of - to + start for start in starts]
     width = ops.convert_to_tensor(width[:, None, None])
     reach = ops.floor(_TRUNCATE * width + 0.5)
@@ -172,7 +172,7 @@ def _blur(width: np.ndarray, size: int) -> Tensor:
 
 
 def measure_own(records: PatchRecords | PairedRecords, channels: int) -> list[CorrelatedNoise]:
-    """Measures the noise of a data set, for a student of 3 channels or 1 to see it."""
+    """Measures the noise of a data set, for a student with 3 channels or 1."""
     patches = some_patches(records, gray=False)
     try:
         return measure_noise(map(luma, patches) if channels == 1 else patches)
