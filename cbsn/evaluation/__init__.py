@@ -1,1 +1,1 @@
-"""Measuring a denoiser against clean pictures."""
+"""Evaluates denoisers, with or without clean pictures."""

@@ -1,1 +1,1 @@
-"""Showing what denoisers do: a page of HTML, and a sheet of pictures for a paper."""
+"""Shows what denoisers do, as an HTML page and as a contact sheet for a paper."""

@@ -1,4 +1,4 @@
-"""A report as one file of HTML, which needs nothing else: no network, no other file."""
+"""Writes a report as one self-contained HTML file, which needs no network and no other file."""
 
 import dataclasses
 import json
@@ -36,7 +36,7 @@ _LOG_FROM = 30
 
 @dataclasses.dataclass(frozen=True)
 class Chart:
-    """A chart of lines over steps, in the coordinates of a drawing of `WIDTH` × `HEIGHT`."""
+    """A line chart over steps, in the coordinates of a `WIDTH` × `HEIGHT` drawing."""
 
     WIDTH = 480
     HEIGHT = 270
@@ -49,10 +49,10 @@ class Chart:
 
     @classmethod
     def plot(cls, label: str, curves: Mapping[str, list], steps: tuple[float, float]) -> "Chart":
-        """Lays out curves of (step, value), none empty, from the first to the last of the steps.
+        """Lays out curves of (step, value) points, none empty, over the range `steps`.
 
-        The vertical axis is logarithmic if the values are above 0 and far apart. Curves of many
-        points are drawn by the means of equal runs of them.
+        The vertical axis is logarithmic if the values are above 0 and span a factor of 30 or more.
+        A curve of more than 300 points is reduced to 300 by averaging runs of about equal length.
         """
         thin = {}
         for name, points in curves.items():
@@ -78,10 +78,10 @@ class Chart:
 
 
 def read_curves(path: Path) -> dict[str, list[tuple[float, float]]]:
-    """Reads the terms of the loss, and `VALIDATION`, even while the file is being written.
+    """Reads the loss terms and `VALIDATION` of a run, even while the file is being written.
 
-    A total that is the only term once more is left out, as are lines that are incomplete and values
-    that are no finite numbers.
+    Skips incomplete lines, values that are not finite numbers, and a total that only repeats
+    another curve.
     """
     curves: dict[str, dict[float, float]] = {}
     for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
@@ -105,13 +105,13 @@ def _is_number(value: Any) -> bool:
 
 
 def _with_margin(first: float, last: float, margin: float) -> tuple[float, float]:
-    """Adds a share of the length to both ends; some length if there is none."""
+    """Widens a range at both ends by a share of its length, or by a default if it is empty."""
     room = (last - first) * margin or (0 if last > first else abs(first) * 0.1 or 1)
     return first - room, last + room
 
 
 def _axis(first: float, last: float, start: float, end: float) -> Callable[[float], float]:
-    """Maps [first, last] to [start, end] of the drawing."""
+    """Returns a function that maps [first, last] to [start, end] in the drawing."""
     return lambda value: round(start + (value - first) / (last - first) * (end - start), 1)
 
 
@@ -123,12 +123,12 @@ def _ticks(low: float, high: float) -> list[float]:
     power = 10 ** math.floor(math.log10(rough))
     step = next(step for step in (1, 2, 5, 10) if step * power >= rough) * power
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-    # Rounded, as 3 · 0.1 is a little more than 0.3.
+    # Rounded, because 3 · 0.1 is slightly more than 0.3.
     return [float(f"{i * step:.12g}") for i in range(first, last + 1)]
 
 
 def _log_ticks(low: float, high: float) -> list[float]:
-    """Returns powers of ten in [low, high], with 2 and 5 times these if they are few."""
+    """Returns the powers of ten in [low, high], and 2 and 5 times them below three decades."""
     digits = (1,) if high >= 1000 * low else (1, 2, 5)
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     ticks = [float(f"{digit}e{power}") for power in powers for digit in digits]
@@ -137,18 +137,18 @@ def _log_ticks(low: float, high: float) -> list[float]:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ReportContent:
-    """What a report shows, from its top to its end; all but the title may be empty."""
+    """What a report shows, from top to bottom; all but the title may be empty."""
 
     title: str
     facts: Sequence[str]  # what was compared, and how
-    table: Sequence[Mapping[str, str]]  # rows of the scores, text by heading
-    notes: Mapping[str, Sequence[str]]  # by heading; a line with breaks is shown as a table
+    table: Sequence[Mapping[str, str]]  # rows of scores, each a mapping from heading to text
+    notes: Mapping[str, Sequence[str]]  # lines by heading; one with line breaks is preformatted
     pictures: Sequence[ReportPicture]
-    curves: Mapping[str, Path]  # by method, the `metrics.jsonl` of the run that trained it
+    curves: Mapping[str, Path]  # by method, the `metrics.jsonl` of its training run
 
 
 def write_report(path: str | os.PathLike, content: ReportContent) -> None:
-    """Writes a report, whole or not at all; raises OSError if it cannot be written."""
+    """Writes a report atomically; raises OSError if it cannot be written."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -157,7 +157,7 @@ def write_report(path: str | os.PathLike, content: ReportContent) -> None:
         undefined=jinja2.StrictUndefined,
     )
     environment.filters |= {"breakable": _breakable, "uri": data_uri}
-    # The pictures are encoded one by one as they are written: all at once may take a GB.
+    # Encodes the pictures one by one while writing: all at once may take a gigabyte.
     stream = environment.get_template("report.html.jinja").stream(
         content=content,
         rows=mark_best(content.table) if content.table else [],
@@ -171,15 +171,15 @@ def write_report(path: str | os.PathLike, content: ReportContent) -> None:
 
 
 def _breakable(text: str) -> markupsafe.Markup:
-    """Lets a line break after a slash, as names of models are long paths."""
+    """Allows line breaks after slashes, because model names are long paths."""
     return markupsafe.escape(text).replace("/", markupsafe.Markup("/<wbr>"))
 
 
-_BETTER = {"PSNR": max, "SSIM": max, "LPIPS": min}  # by the first word of a heading
+_BETTER = {"PSNR": max, "SSIM": max, "LPIPS": min}  # by first word of the heading
 
 
 def mark_best(table: Sequence[Mapping[str, str]]) -> list[list[tuple[str, bool]]]:
-    """Returns the rows of a table: of each cell the text, and whether it is the best one."""
+    """Returns the rows of a table, each cell as its text and whether it is its column's best."""
     best: dict[str, float] = {}
     for heading in table[0]:
         numbers = [n for row in table if not math.isnan(n := _number(row[heading]))]
@@ -199,11 +199,11 @@ def _number(text: str) -> float:
         return math.nan
 
 
-_CROPS, _CROP = 3, 64  # number, and pixels a side
+_CROPS, _CROP = 3, 64  # number, and side in pixels
 
 
 def _picture(picture: ReportPicture) -> dict[str, Any]:
-    """What the template shows of a picture."""
+    """Returns what the template shows of a picture."""
     height, width = picture.noisy.shape[:2]
     gain, residuals = residual_maps(picture)
     peak, errors = (None, {}) if picture.clean is None else error_maps(picture)
@@ -227,12 +227,12 @@ def _picture(picture: ReportPicture) -> dict[str, Any]:
 
 
 def _runs(curves: Mapping[str, Path]) -> Iterator[dict[str, Any]]:
-    """What the template shows of each run."""
+    """Yields what the template shows of each run."""
     for method, path in curves.items():
         losses, reason = {}, f"{path} holds no values yet"
         try:
             losses = read_curves(path)
-        except OSError as error:  # not worth the loss of the report
+        except OSError as error:  # not worth losing the report for
             reason = f"{path}: {error.strerror}"
         steps = [step for points in losses.values() for step, _ in points]
         validation = {"validation": losses.pop(VALIDATION)} if VALIDATION in losses else {}

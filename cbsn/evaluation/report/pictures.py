@@ -1,4 +1,4 @@
-"""Pictures before and after: what the report shows of them, and the sheet of them for a paper."""
+"""Pictures before and after denoising: the images in a report, and a contact sheet for a paper."""
 
 import base64
 import dataclasses
@@ -18,41 +18,41 @@ from cbsn.files import atomic_path
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ReportPicture:
-    """A picture before and after, [H, W, 1 or 3], uint8, uint16 or float, of which [0, 1] is shown.
+    """A picture before and after denoising, [H, W, 1 or 3], uint8, uint16 or float.
 
-    There is at least one method; the first decides which places are shown in detail.
+    Floats are shown from 0 to 1. The first of the methods, at least one, picks the detail views.
     """
 
     name: str
     noisy: np.ndarray
     denoised: Mapping[str, np.ndarray]  # by method
     clean: np.ndarray | None
-    captions: Mapping[str, str]  # of "noisy" and methods: short texts, such as "31.20 dB"
+    captions: Mapping[str, str]  # for "noisy" and methods: short texts, such as "31.20 dB"
 
     @property
     def sides(self) -> dict[str, np.ndarray]:
-        """What there is to see, by its label, in order."""
+        """The images to show by label, in this order: noisy, each method, clean if there is one."""
         clean = {} if self.clean is None else {"clean": self.clean}
         return {"noisy": self.noisy, **self.denoised, **clean}
 
 
-LONGEST = 1024  # pixels a side of what is shown whole; a report has many pictures
+LONGEST = 1024  # longest side in pixels of a whole picture; a report has many
 
 
 def to_unit(pixels: np.ndarray) -> np.ndarray:
-    """Returns a picture as float32, 1.0 being white; NaN and −∞ become 0, ∞ becomes 1."""
+    """Returns a picture as float32, where 1.0 is white; NaN and −∞ become 0, ∞ becomes 1."""
     return np.nan_to_num(value_range.to_unit(pixels), copy=False, posinf=1, neginf=0)
 
 
 def to_image(pixels: np.ndarray) -> Image.Image:
-    """Returns a picture [H, W, C], uint8, uint16 or float, as gray or RGB of 8 bits."""
+    """Converts a picture [H, W, C], uint8, uint16 or float, to an 8-bit gray or RGB image."""
     if pixels.dtype != np.uint8:
         pixels = value_range.from_unit(to_unit(pixels), np.uint8)
     return Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels)
 
 
 def shrunk(image: Image.Image) -> Image.Image:
-    """Returns an image whose longer side is at most `LONGEST`: itself if it is small enough."""
+    """Returns the image, scaled down if its longer side exceeds `LONGEST`."""
     longer = max(image.size)
     if longer <= LONGEST:
         return image
@@ -61,7 +61,7 @@ def shrunk(image: Image.Image) -> Image.Image:
 
 
 def data_uri(image: Image.Image) -> str:
-    """Returns an image as the data URI of a WebP, with its exact pixels."""
+    """Returns an image as the data URI of a lossless WebP."""
     buffer = io.BytesIO()
     # A quarter smaller than PNG, and no slower; more effort saves little more.
     image.save(buffer, "WEBP", lossless=True, method=1, quality=50)
@@ -69,12 +69,12 @@ def data_uri(image: Image.Image) -> str:
 
 
 def find_places(picture: ReportPicture, size: int, count: int) -> list[tuple[slice, slice]]:
-    """Returns the places that show most of what the first method does wrong, the worst first.
+    """Returns the places where the first method does worst, in that order.
 
-    With a clean picture, these have the largest mean absolute error. Without, they are where it
-    changed the most structure: noise leaves little in the mean of a few neighbours, so what is
-    there of noisy − denoised was in the scene, or is noise of a low frequency. They are squares of
-    `size` px at most and do not overlap, so there may be fewer than `count`, but at least one.
+    With a clean picture, they have the largest mean absolute error. Without one, they are where
+    the method changed the most structure: noise nearly cancels in the mean of neighbouring pixels,
+    so what remains of noisy − denoised was in the scene or is low-frequency noise. Places are at
+    most `size` px a side and do not overlap, so there may be fewer than `count`, but at least one.
     """
     denoised = to_unit(next(iter(picture.denoised.values())))
     if picture.clean is not None:
@@ -84,7 +84,7 @@ def find_places(picture: ReportPicture, size: int, count: int) -> list[tuple[sli
         wrong = uniform_filter(removed, (9, 9, 1))
     badness = np.abs(wrong).mean(axis=-1)
     height, width = (min(size, side) for side in badness.shape)
-    # `uniform_filter` centres its window; this is the mean of the window that begins at a pixel.
+    # `uniform_filter` centres its windows; shifted, each mean is of the window starting there.
     means = uniform_filter(badness, (height, width))[height // 2 :, width // 2 :]
     means = means[: badness.shape[0] - height + 1, : badness.shape[1] - width + 1].copy()
     places: list[tuple[slice, slice]] = []
@@ -97,19 +97,19 @@ def find_places(picture: ReportPicture, size: int, count: int) -> list[tuple[sli
 
 
 HEAT = ("#000000", "#3b0f70", "#8c2981", "#de4968", "#fe9f6d", "#fcfdbf")
-"""Colours of errors from none to the largest, at equal distances; about matplotlib's magma."""
+"""Evenly spaced colours, from no error to the largest; close to matplotlib's magma."""
 
-_HEAT_LEVELS = 64  # fewer than a picture could have, for the sake of its size
-_EXTREMES = 98  # percentile: the few pixels beyond it would leave all others dark
-_RESIDUAL_LEVELS = 32  # halves the size of noise, and is not to be seen in it
+_HEAT_LEVELS = 64  # fewer than a picture could have, to keep the file small
+_EXTREMES = 98  # percentile; a scale up to the few pixels beyond would leave all others dark
+_RESIDUAL_LEVELS = 32  # halves the file size of noise, and is invisible in it
 _PEAKS = (5, 10, 15, 20, 30, 40, 50, 75, 100, 150, 200)
 _GAINS = (16, 8, 4, 2, 1)
 
 
 def error_maps(picture: ReportPicture) -> tuple[int, dict[str, Image.Image]]:
-    """Draws |denoised − clean|, the mean over the channels, on one scale for all methods.
+    """Draws |denoised − clean|, averaged over the channels, on the same scale for all methods.
 
-    Returns what the lightest colour means, in levels of 255, and the maps by method.
+    Returns the error that the lightest colour stands for, in levels of 255, and maps by method.
     """
     assert picture.clean is not None
     clean = to_unit(picture.clean)
@@ -118,7 +118,7 @@ def error_maps(picture: ReportPicture) -> tuple[int, dict[str, Image.Image]]:
         for method, pixels in picture.denoised.items()
     }
     extreme = max(np.percentile(error, _EXTREMES) for error in errors.values())
-    # Float32 may make a little more than 50 of 50.
+    # In float32, an error of 50 may come out slightly above 50.
     peak = next((peak for peak in _PEAKS if extreme < peak + 0.01), 255)
     stops = np.array([[int(color[i : i + 2], 16) for i in (1, 3, 5)] for color in HEAT])
     at = np.linspace(0, len(HEAT) - 1, _HEAT_LEVELS)
@@ -132,9 +132,9 @@ def error_maps(picture: ReportPicture) -> tuple[int, dict[str, Image.Image]]:
 
 
 def residual_maps(picture: ReportPicture) -> tuple[int, dict[str, Image.Image]]:
-    """Draws noisy − denoised around a middle gray, amplified alike for all methods.
+    """Draws noisy − denoised around mid-gray, amplified by the same gain for all methods.
 
-    Returns the factor, and the maps by method.
+    Returns the gain, and the maps by method.
     """
     noisy = to_unit(picture.noisy)
     removed = {method: noisy - to_unit(pixels) for method, pixels in picture.denoised.items()}
@@ -147,7 +147,7 @@ def residual_maps(picture: ReportPicture) -> tuple[int, dict[str, Image.Image]]:
     return gain, maps
 
 
-TILE = 256  # pixels a side of what the sheet shows of a larger picture
+TILE = 256  # side in pixels of the crop that the sheet shows of a larger picture
 _SMALLEST = 128
 _MARGIN, _GAP, _LINE = 20, 12, 19
 _FONT = ImageFont.load_default(size=14)
@@ -157,9 +157,9 @@ _BLACK, _GRAY = "#000000", "#606060"
 def write_contact_sheet(path: str | os.PathLike, pictures: Sequence[ReportPicture]) -> None:
     """Writes a PNG with a row for each picture: noisy, each method, clean.
 
-    Pictures larger than `TILE` are cut, not reduced, as their noise is to be seen: at the place
-    that is the worst for the first method. Very small ones are enlarged. The pictures have the
-    same sides.
+    Pictures larger than `TILE` are cropped, not scaled down, so that their noise stays visible.
+    The crop is where the first method does worst. Very small pictures are enlarged. All pictures
+    must have the same labels in `sides`.
     """
     tiles = [_tiles(picture) for picture in pictures]
     column = max(_SMALLEST, *(row["noisy"].width for row in tiles))
@@ -178,7 +178,7 @@ def write_contact_sheet(path: str | os.PathLike, pictures: Sequence[ReportPictur
     sheet = Image.new("RGB", (width, top + sum(heights) + _MARGIN), "white")
     draw = ImageDraw.Draw(sheet)
     for label, head in heads.items():
-        # The last line of each stands right above the pictures.
+        # Bottom-aligned: the last line of each heading is right above the pictures.
         _write(draw, lefts[label], top - len(head) * _LINE, head, _BLACK)
     for picture, row, texts, height in zip(pictures, tiles, captions, heights, strict=True):
         y = top + _GAP // 2
@@ -202,7 +202,7 @@ def _tiles(picture: ReportPicture) -> dict[str, Image.Image]:
 
 
 def _wrapped(text: str, width: int) -> list[str]:
-    """Breaks a text into lines of at most `width` px: after a space or a slash, if it can."""
+    """Breaks a text into lines of at most `width` px, after a space or a slash if possible."""
     lines = [""]
     for piece in re.findall("[^ /]*[ /]?", in_one_line(" ".join(text.split()))):
         if _FONT.getlength(lines[-1] + piece.rstrip()) > width and lines[-1]:

@@ -22,18 +22,18 @@ FILE = f"{VARIABLE}.mat"
 SHAPE = (40, 32, 256, 256, 3)  # images, blocks, height, width, colours of the real benchmark
 
 LAYOUTS = {"blocks": "SubmitSrgb.mat", "csv": "SubmitSrgb.csv", "kit": "kit/SubmitSrgb.mat"}
-"""What `--layout` takes, and where each is written below the submission's folder."""
+"""The values of `--layout`, and the file that each writes below the submission's folder."""
 
 OPTIONAL_DATA = ("MethodName", "Authors", "PaperTitle", "Venue", "MachineSpecs")
 
 
 class SiddSubmission(Submission):
-    """The blocks of SIDD, denoised one by one to `OUT/blocks/NNNN_DN.png`.
+    """A submission to SIDD: blocks are denoised one by one to `OUT/blocks/NNNN_DN.png`.
 
-    Block NNNN is block NNNN % 32 of image NNNN // 32. When all are there, they are written in the
-    layouts asked for (keys of `LAYOUTS` with commas between them): `blocks` is the array as
-    SS-BSN's packer writes it, `csv` is Kaggle's, with each block's bytes in base64, and `kit` is
-    that of the MATLAB kit, with `texts` for its `OPTIONAL_DATA`.
+    Block NNNN is block NNNN % 32 of image NNNN // 32. Once all are done, they are written in the
+    given layouts (keys of `LAYOUTS`, separated by commas): `blocks` is one array, as SS-BSN's
+    packer writes it; `csv` is Kaggle's format, with each block's bytes in base64; `kit` is the
+    MATLAB kit's format, with `texts` for its `OPTIONAL_DATA`.
 
     Example:
         >>> submission = SiddSubmission("BenchmarkNoisyBlocksSrgb.mat", "out")
@@ -62,7 +62,7 @@ class SiddSubmission(Submission):
                 f"--layout takes {', '.join(LAYOUTS)}, with commas between them. "
                 f"Received: --layout {layouts!r}"
             )
-        # A path, as a method's name may be, can have bytes that MATLAB has no characters for.
+        # A method's name may be a path, with bytes that MATLAB has no characters for.
         given = {key: (texts or {}).get(key) or "" for key in OPTIONAL_DATA}
         self._texts = {k: v.encode(errors="backslashreplace").decode() for k, v in given.items()}
         path = expanded(source)
@@ -81,7 +81,7 @@ class SiddSubmission(Submission):
     def save(self, path: Path, denoised: np.ndarray) -> None:
         """Writes a PNG file."""
         with atomic_path(path) as temporary:
-            # A higher level takes longer than a GPU takes for the block, and saves a tenth.
+            # A higher level saves a tenth, but takes longer than a GPU needs for the block.
             Image.fromarray(denoised).save(temporary, compress_level=1)
 
     def load_file(self, path: Path) -> np.ndarray:
@@ -89,7 +89,7 @@ class SiddSubmission(Submission):
         return read_picture(path).pixels
 
     def bundle(self, seconds: float | None) -> list[Path]:
-        """Writes the layouts."""
+        """Writes the given layouts."""
         blocks = np.empty(self._blocks.shape, np.uint8)
         for name in self.shapes:
             blocks[divmod(int(name), self._blocks.shape[1])] = self.load(name)
@@ -105,7 +105,7 @@ class SiddSubmission(Submission):
                     for number, block in enumerate(blocks.reshape(-1, *blocks.shape[2:])):
                         file.write(b"%d,%s\n" % (number, base64.b64encode(block.tobytes())))
             else:
-                # The kit itself saves MATLAB 7.3; SciPy writes no such file, and this is version 5.
+                # The kit itself saves MATLAB 7.3, which SciPy cannot write; this is version 5.
                 cells = np.empty(blocks.shape[:2], object)
                 for place in np.ndindex(cells.shape):
                     cells[place] = blocks[place] / np.float32(255)
@@ -136,20 +136,20 @@ def _read(path: Path) -> np.ndarray:
     return blocks
 
 
-IMAGES, BOXES, SIDE = 50, 20, 512  # of the real benchmark: pictures, boxes in each, pixels a side
-ROUNDINGS = ("none", "round", "floor")  # to 8-bit levels; none: the denoiser's floats
+IMAGES, BOXES, SIDE = 50, 20, 512  # of the real benchmark: pictures, boxes in each, side in pixels
+ROUNDINGS = ("none", "round", "floor")  # to 8-bit levels; none keeps the denoiser's floats
 
 _DOWNLOAD = "from https://noise.visinf.tu-darmstadt.de, and say with --source where its folder lies"
 
-Box = tuple[int, int, int, int]  # top, left, bottom, right, from 0; the last two lie beyond it
+Box = tuple[int, int, int, int]  # top, left, bottom, right, from 0; the last two exclusive
 
 
 class DndSubmission(Submission):
-    """The boxes of DND, denoised one by one to `OUT/crops/IIII_BB.mat`.
+    """A submission to DND: boxes are denoised one by one to `OUT/crops/IIII_BB.mat`.
 
-    Image IIII and box BB count from 1. When all are there, those of each image are written to
-    `OUT/bundled/IIII.mat`; the content of that folder is to be submitted. The source is the folder
-    `dnd_2017` (or `dnd2017`), or the one that holds it, with `info.mat` and `images_srgb/IIII.mat`.
+    Image IIII and box BB count from 1. Once all are done, the crops of each image are written to
+    `OUT/bundled/IIII.mat`; submit the content of that folder. `source` is `dnd_2017` (or
+    `dnd2017`), with `info.mat` and `images_srgb/IIII.mat`, or the folder that holds it.
 
     Example:
         >>> DndSubmission("dnd_2017", "out").run(Denoiser.load("checkpoints/my-run"))
@@ -196,7 +196,7 @@ class DndSubmission(Submission):
         )
 
     def read(self, name: str) -> np.ndarray:
-        """Returns a noisy crop, float32 [H, W, 3] in [0, 1]; no more is read of the picture."""
+        """Returns a noisy crop, float32 [H, W, 3] in [0, 1]; reads no other part of the picture."""
         path, (top, left, bottom, right) = self._places[name]
         with _noisy(path) as picture:
             crop = picture[:, left:right, top:bottom]
@@ -242,7 +242,7 @@ def _find(source: Path) -> Path:
 
 
 def _read_boxes(path: Path) -> list[list[Box]]:
-    """Reads the boxes of each picture; MATLAB's rows and columns count from 1, inclusively."""
+    """Reads the boxes of each picture, converting MATLAB's 1-based, inclusive coordinates."""
     try:
         with h5py.File(path) as file:
             stored = [file[each][()] for each in file["info/boundingboxes"][()].ravel()]
@@ -264,7 +264,7 @@ def _read_boxes(path: Path) -> list[list[Box]]:
 
 
 def _check(path: Path, boxes: list[Box]) -> None:
-    """Raises DataError unless a file has a picture in which the boxes lie; reads no pixel."""
+    """Raises DataError unless a file holds a picture that contains the boxes; reads no pixels."""
     with _noisy(path) as picture:
         _, width, height = picture.shape
     for number, (top, left, bottom, right) in enumerate(boxes, 1):
@@ -282,7 +282,7 @@ def _noisy(path: Path) -> Iterator[h5py.Dataset]:
         with open_dnd(path) as picture:
             yield picture
     except ImageError as error:
-        if isinstance(error.__cause__, Exception):  # the decoder's
+        if isinstance(error.__cause__, Exception):  # raised by the decoder
             raise _unreadable(path, error.__cause__) from error
         raise DataError(f"{path} {error} Download DND {_DOWNLOAD}.") from error
 

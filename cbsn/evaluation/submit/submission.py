@@ -1,4 +1,4 @@
-"""What the submissions have in common: parts are denoised one by one, and then bundled."""
+"""What all submissions share: parts are denoised one by one, then bundled."""
 
 import abc
 import contextlib
@@ -23,26 +23,26 @@ _MEGAPIXEL = 1 << 20  # pixels, as SIDD's kit counts them
 
 
 class Submission(abc.ABC):
-    """A benchmark's noisy pictures, and the folder where the submission is made of them.
+    """A submission to a benchmark, made from its noisy pictures in a folder.
 
-    The folder keeps a record of how it was begun (`submission.json`), the seconds that each part
-    took, and the denoised parts, so that a submission that was stopped can go on.
+    The folder keeps a record of how the submission was started (`submission.json`), the seconds
+    that each part took, and the denoised parts, so that an interrupted submission can be resumed.
     """
 
     BENCHMARK: str
-    PART: str  # what a part is called; their folder is named so, with an s
+    PART: str  # what a part is called; the parts' folder has this name plus an s
     SUFFIX: str  # of a part's file
     DTYPE: type  # of the parts, noisy and denoised
-    BUNDLES: tuple[str, ...]  # names below `out` of all that may be submitted
+    BUNDLES: tuple[str, ...]  # paths below `out` of everything that may be submitted
 
     def __init__(
         self,
-        files: Sequence[Path],  # the benchmark's; sizes and times tell whether they are the same
-        shapes: Mapping[str, tuple[int, ...]],  # of the parts by name, in the order of the work
-        warning: str,  # what is unlike the real benchmark; empty if nothing is
-        settings: Mapping[str, Any],  # `--resume` insists on the same ones
+        files: Sequence[Path],  # of the benchmark; identified by their sizes and modification times
+        shapes: Mapping[str, tuple[int, ...]],  # of the parts by name, in processing order
+        warning: str,  # how the data differ from the real benchmark; empty if they do not
+        settings: Mapping[str, Any],  # must be the same on `--resume`
         out: str | Path,
-        resume: bool,  # whether to go on with a submission in `out`, which is refused otherwise
+        resume: bool,  # whether to continue a submission in `out`; otherwise one there is an error
     ):
         self.shapes = shapes
         self.out = out = expanded(out)
@@ -74,12 +74,12 @@ class Submission(abc.ABC):
         settings: Mapping[str, Any] | None = None,
         model: Mapping[str, str] | None = None,
     ) -> list[Path]:
-        """Denoises the parts that are not there yet; when all are, writes what is to be submitted.
+        """Denoises the missing parts, then writes the files to submit.
 
         Args:
-            denoise: is given the parts one by one, [H, W, 3] of `DTYPE`.
-            settings: of `denoise`, JSON values by name: `--resume` insists on the same ones.
-            model: its `path` and `sha256`; the path may differ on resume.
+            denoise: called with one part at a time, [H, W, 3] of `DTYPE`.
+            settings: of `denoise`, JSON values by name; must be the same on `--resume`.
+            model: its `path` and `sha256`; the path may differ on `--resume`.
 
         Returns:
             The files or folders to submit.
@@ -101,7 +101,7 @@ class Submission(abc.ABC):
             except DataError:
                 missing.append(name)
         if missing:
-            with self._writing():  # the bundles are of parts that are about to be replaced
+            with self._writing():  # the bundles hold parts that are about to be replaced
                 for path in (self.out / bundle for bundle in self.BUNDLES):
                     if path.is_dir():
                         remove_folder(path)
@@ -112,7 +112,7 @@ class Submission(abc.ABC):
             for name in missing:
                 noisy = self.read(name)
                 if name == missing[0]:
-                    self._denoise(denoise, name, noisy)  # not to be timed, as it builds graphs
+                    self._denoise(denoise, name, noisy)  # not timed, as it builds graphs
                 started = time.perf_counter()
                 denoised = self._denoise(denoise, name, noisy)
                 seconds[name] = time.perf_counter() - started
@@ -153,7 +153,7 @@ class Submission(abc.ABC):
 
     @abc.abstractmethod
     def bundle(self, seconds: float | None) -> list[Path]:
-        """Writes the files or folders to be submitted; the seconds are per megapixel, if known."""
+        """Writes the files or folders to submit; `seconds` are per megapixel, None if unknown."""
 
     def load(self, name: str) -> np.ndarray:
         """Reads a denoised part; raises DataError if it is missing or broken."""
@@ -166,15 +166,15 @@ class Submission(abc.ABC):
         return part
 
     def _begin(self, record: dict[str, Any]) -> dict[str, float]:
-        """Makes the folder ready, if it was begun in the same way; returns the seconds of parts.
+        """Prepares the folder and returns the seconds of its parts; an earlier record must agree.
 
-        What a killed process left half written is cleared away.
+        Removes half-written files that a killed process left.
         """
         path = self.out / _RECORD
         if path.exists():
             try:
                 changes = _differences(json.loads(path.read_text("utf-8")), record)
-            # Also what is nested too deep, and what is no UTF-8, which is a ValueError.
+            # Also for JSON nested too deeply, and for text that is not UTF-8 (a ValueError).
             except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
                 raise ConfigError(
                     f"{path} cannot be read, so nobody knows how this submission was begun. Give "
@@ -198,7 +198,7 @@ class Submission(abc.ABC):
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
-        """Turns an OSError of the block into a ConfigError that says how to go on."""
+        """Turns an OSError in the block into a ConfigError that says how to go on."""
         try:
             yield
         except OSError as error:
@@ -226,7 +226,7 @@ class Submission(abc.ABC):
         return denoised
 
     def _misfit(self, name: str, part: np.ndarray) -> str:
-        """Says what is wrong with a denoised part, if anything."""
+        """Returns what is wrong with a denoised part, or an empty string."""
         if (part.shape, part.dtype) != (self.shapes[name], self.DTYPE):
             expected = f"{np.dtype(self.DTYPE)} {self.shapes[name]}"
             return f"is {part.dtype} {part.shape}, and should be {expected}"
@@ -234,7 +234,7 @@ class Submission(abc.ABC):
 
 
 def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
-    """Says of each difference between two records what was and what is."""
+    """Describes each difference between two records: the values before and now."""
     if before["benchmark"] != now["benchmark"]:
         return [f"benchmark {before['benchmark']} (now {now['benchmark']})"]
     changes = changed_settings(
@@ -247,10 +247,10 @@ def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
 
 
 def _read_seconds(path: Path) -> dict[str, float]:
-    """Reads the seconds of the parts; a line that a killed process left unfinished is dropped."""
+    """Reads the seconds of the parts; drops a line that a killed process left unfinished."""
     seconds = {}
     text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
-    for line in text.split("\n")[:-1]:  # the number of a line without its end may lack digits
+    for line in text.split("\n")[:-1]:  # without its line break, the last number may lack digits
         with contextlib.suppress(ValueError):
             name, number = line.split(" ")
             seconds[name] = float(number)
