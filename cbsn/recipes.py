@@ -1,4 +1,4 @@
-"""Recipes: a network, an objective, and everything else that makes a training what it is."""
+"""Recipes: a network, an objective, and all other settings of a training."""
 
 import dataclasses
 import inspect
@@ -19,7 +19,7 @@ from cbsn.objectives import OBJECTIVES
 
 Tensor = Any
 
-_WARM_UP = 0.01  # part of a training with `schedule="cosine"` in which the learning rate rises
+_WARM_UP = 0.01  # share of the steps in which the rate rises, with `schedule="cosine"`
 
 _KINDS: dict[Any, tuple[Any, str]] = {
     str: (str, "text"),
@@ -27,7 +27,7 @@ _KINDS: dict[Any, tuple[Any, str]] = {
     int: (numbers.Integral, "a whole number"),
     float: (numbers.Real, "a number"),
 }
-"""By annotation: what a value must be, and how to say so."""
+"""For each annotation: the type of its values, and the words for it."""
 
 _RANGES = {
     name: limits
@@ -45,9 +45,9 @@ _RANGES = {
     }.items()
     for name in names
 }
-"""Least and most, else 0 and LARGEST. Beyond, memory and time end before a library says why."""
+"""Least and most; default 0 and LARGEST. Beyond, memory or time runs out without a clear error."""
 
-_LARGEST_NETWORK = 40_000_000  # as `least_weights` counts them; such networks have about 10⁹
+_LARGEST_NETWORK = 40_000_000  # counted by `least_weights`; such networks have about 10⁹ weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,31 +55,31 @@ class Recipe:
     """One way to train a denoiser, complete and checked.
 
     Args:
-        name: what `--recipe` calls it.
+        name: its name for `--recipe`.
         network, network_config: a class of `cbsn.networks`, and its keyword arguments.
         objective, objective_config: a class of `cbsn.objectives`, and its keyword arguments.
         normalization: a key of `cbsn.normalization.NORMALIZATIONS`.
         patch_size: side of a training patch in pixels.
         batch_size: patches in a step, over all devices.
         max_steps: number of training steps.
-        learning_rate: of Adam (β 0.9 and 0.999, ε 1e-8), at the start.
-        lr_decay, lr_decay_steps: factor > 0 of the learning rate, every this many steps.
-        epochs: passes over the patches that `max_steps` stands for, whatever the data set; 0 for a
-            training that is counted in steps.
-        border: what the network is given beyond the edge of a picture: "reflect", its reflection,
-            or "zeros", features that are 0. Networks that are not local need "zeros".
-        denoise_stride: a picture is denoised as this number squared of sub-images (PD); 1 for none.
-        denoise_pad: zeros around each of them.
-        r3: whether random-replacing refinement follows, unless told otherwise.
-        clip_norm: longest that the gradient of all weights together may be; 0 for no limit.
-        schedule: "steps", as `lr_decay` says, or "cosine": the learning rate rises in the first
-            hundredth of the steps, and then falls to 0 along a cosine.
-        ema: decay < 1 of the averaged weights, unless a run says otherwise; 0 for none.
-        augmentation: "none", or "photo": `PhotoAugmentation` of each batch, which needs an
+        learning_rate: initial learning rate of Adam (β 0.9 and 0.999, ε 1e-8).
+        lr_decay, lr_decay_steps: factor > 0 of the learning rate, and the steps between its uses.
+        epochs: number of passes over the patches, of any data set, that `max_steps` stands for; 0
+            if the training is counted in steps.
+        border: what the network sees beyond the edge of a picture: "reflect", its reflection, or
+            "zeros", features that are 0. Networks that are not local need "zeros".
+        denoise_stride: stride s of PD, which denoises a picture as s² sub-images; 1 for no PD.
+        denoise_pad: width in pixels of the zeros around each sub-image.
+        r3: whether random-replacing refinement (R3) follows by default.
+        clip_norm: maximum norm of the gradient of all weights together; 0 for no limit.
+        schedule: "steps", by `lr_decay`, or "cosine": the learning rate rises during the first
+            hundredth of the steps, then falls to 0 along a cosine.
+        ema: default decay < 1 of the averaged weights; 0 for none.
+        augmentation: "none", or "photo" for a `PhotoAugmentation` of each batch, which needs an
             objective that is taught, and a patch size that is a multiple of 16.
 
     Raises:
-        ConfigError: if a value is out of range, unknown, or does not fit another one.
+        ConfigError: if a value is out of range, unknown, or conflicts with another one.
     """
 
     name: str
@@ -172,13 +172,13 @@ class Recipe:
 
     @property
     def least_weights(self) -> int:
-        """How many weights the network has at least: those of one 1×1 convolution of a module."""
+        """A lower bound on the network's weights: those of one 1×1 convolution per module."""
         config = self.network_config
         modules = max(1, config.get("num_modules", 1))
         return (config.get("filters", 1) << config.get("depth", 0)) ** 2 * modules
 
     def build_network(self, precision: str = "float32") -> Any:
-        """Builds the network with fresh weights; `precision` is a Keras dtype policy."""
+        """Builds the network with fresh weights. `precision` is a Keras dtype policy."""
         try:
             return NETWORKS[self.network](**self.network_config, dtype=precision)
         except (TypeError, ValueError) as error:
@@ -193,10 +193,10 @@ class Recipe:
         return NORMALIZATIONS[self.normalization]()
 
     def learning_rate_at(self, step: Tensor) -> Tensor:
-        """Returns the learning rate, a float32 scalar, for a number of steps done.
+        """Returns the learning rate, a float32 scalar, after a number of steps.
 
-        Keras' schedules differ: `ExponentialDecay` divides steps as float32, which rounds up to the
-        next rate early in long trainings; the warm-up of `CosineDecay` comes before the cosine.
+        Keras' schedules differ: `ExponentialDecay` divides steps as float32, whose rounding moves
+        to the next rate too early in long trainings; `CosineDecay` warms up before the cosine.
         """
         rate = ops.cast(self.learning_rate, "float32")
         if self.schedule == "cosine":
@@ -208,10 +208,10 @@ class Recipe:
         return rate * ops.power(ops.cast(self.lr_decay, "float32"), decays)
 
     def lasting(self, max_steps: int) -> "Recipe":
-        """Returns the recipe for another number of steps, its schedules in proportion.
+        """Returns the recipe for another number of steps, with its schedules in proportion.
 
-        Where the recipe is counted in steps, and these are not below its own, schedules stay as
-        they are; a cosine ends with the training in any case.
+        A recipe counted in steps keeps its schedules if the new number is not below its own. A
+        cosine always ends with the training.
         """
         steps = max_steps if self.epochs else min(max_steps, self.max_steps)
 
@@ -226,12 +226,12 @@ class Recipe:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns plain values, fit for JSON."""
+        """Returns the recipe as plain values that JSON can hold."""
         return json.loads(json.dumps(dataclasses.asdict(self)))
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Recipe":
-        """Rebuilds a recipe from `to_dict`; a ConfigError says which field cannot be used."""
+        """Rebuilds a recipe from `to_dict`; a `ConfigError` says which field cannot be used."""
         try:
             return cls(**values)
         except TypeError as error:
@@ -239,13 +239,13 @@ class Recipe:
 
 
 def _settings(network_or_objective: type) -> dict[str, Any]:
-    """Names and annotations of what it is made with."""
+    """Returns the names and annotations of the arguments of a class."""
     parameters = inspect.signature(network_or_objective).parameters.values()
     return {each.name: each.annotation for each in parameters if each.kind != each.VAR_KEYWORD}
 
 
 def _check_kinds(values: Mapping[str, Any], kinds: Mapping[str, Any]) -> None:
-    """Checks what a recipe is made of, which a file may hold: anything that JSON has."""
+    """Checks the values of a recipe, which may come from a file and be anything in JSON."""
     for name, value in values.items():
         if name not in kinds:
             known, received = ", ".join(kinds) or "none", reprlib.repr(name)
@@ -260,7 +260,7 @@ def _check_kinds(values: Mapping[str, Any], kinds: Mapping[str, Any]) -> None:
             raise ConfigError(f"{name} must be {limit}. Received: {name}={reprlib.repr(value)}")
 
 
-# Of AP-BSN and SS-BSN.
+# Shared by AP-BSN and SS-BSN.
 _PIXEL_SHUFFLE: dict[str, Any] = {
     "objective": "AsymmetricPixelShuffle",
     "objective_config": {"stride_b": 5, "pad": 2},
@@ -287,7 +287,7 @@ _BLIND_UNET: dict[str, Any] = {
     **_UNET_TRAINING,
 }
 
-# How the models that ship were trained.
+# The training of the models that ship with the package.
 _PHOTO: dict[str, Any] = {
     "network": "ResidualAttentionUNet",
     "objective": "Distillation",
@@ -315,8 +315,8 @@ RECIPES = {
             objective_config={"stride_b": 5, "stride_i": 2, "lmbda": 2.0, "ramp_steps": 200_000},
         ),
         # python train.py --recipe apbsn --dataset SIDD
-        # The paper's settings: with R3 35.97 dB on the SIDD benchmark, 38.09 dB on DND. The steps
-        # stand for 20 epochs of 80,000 patches; the learning rate falls after 8 and after 16.
+        # The paper's settings: with R3, 35.97 dB on the SIDD benchmark, 38.09 dB on DND. The steps
+        # are 20 epochs of 80,000 patches; the learning rate falls after 8 and 16 epochs.
         Recipe(
             name="apbsn",
             network="DilatedBlindSpotNetwork",
@@ -327,8 +327,8 @@ RECIPES = {
             **_PIXEL_SHUFFLE,
         ),
         # python train.py --recipe ssbsn --dataset SIDD
-        # The paper's settings: self-ensembled 37.42 dB on the SIDD benchmark, 38.46 dB on DND. As
-        # above, in batches of 4; the learning rate falls after 16 epochs.
+        # The paper's settings: with self-ensemble, 37.42 dB on the SIDD benchmark, 38.46 dB on DND.
+        # The same epochs in batches of 4; the learning rate falls after 16 epochs.
         Recipe(
             name="ssbsn",
             network="SelfSimilarityBlindSpotNetwork",
@@ -344,10 +344,10 @@ RECIPES = {
             **_PIXEL_SHUFFLE,
         ),
         # python train.py --recipe n2v-unet --dataset photos
-        # For noise that is independent from pixel to pixel.
+        # For noise that is independent between pixels.
         Recipe(name="n2v-unet", objective="Noise2Void", **_BLIND_UNET),
         # python train.py --recipe dil-unet --dataset photos
-        # Likewise; the network that denoises sees every pixel in training, too.
+        # For the same noise. The network denoises with every pixel visible, as in part of training.
         Recipe(
             name="dil-unet",
             objective="DownsampledInvariance",
@@ -365,8 +365,8 @@ RECIPES = {
             **_UNET_TRAINING,
         ),
         # python train.py --recipe distill --dataset photos --teacher photo_large
-        # A small network learns what a trained one does. Without squeeze-and-excitation it is
-        # local, so that tiles are exact.
+        # A small network learns from a trained one. Without squeeze-and-excitation it is local, so
+        # tiles are exact.
         Recipe(
             name="distill",
             network="ResidualAttentionUNet",
@@ -376,7 +376,7 @@ RECIPES = {
             **_UNET_TRAINING,
         ),
         # python train.py --recipe photo --dataset photos
-        # What ships as `photo`: 39.0 dB on 32 SIDD blocks, 35.7 dB on cc15.
+        # Ships as `photo`: 39.0 dB on 32 SIDD blocks, 35.7 dB on cc15.
         Recipe(
             name="photo",
             network_config={"filters": 16, "depth": 3, "reduction": 0, "channels": 3},
@@ -384,7 +384,7 @@ RECIPES = {
             **_PHOTO,
         ),
         # python train.py --recipe photo-large --dataset photos --rounds 2
-        # What ships as `photo_large`: 39.4 dB on 32 SIDD blocks, 35.9 dB on cc15.
+        # Ships as `photo_large`: 39.4 dB on 32 SIDD blocks, 35.9 dB on cc15.
         Recipe(
             name="photo-large",
             network_config={"filters": 32, "depth": 4, "reduction": 0, "channels": 3},
@@ -393,7 +393,7 @@ RECIPES = {
         ),
     )
 }
-"""The recipes that `--recipe` knows."""
+"""The recipes that `--recipe` accepts, by name."""
 
 
 def customised(name: str, *, max_steps: int | None = None, **changes: Any) -> Recipe:
@@ -401,12 +401,12 @@ def customised(name: str, *, max_steps: int | None = None, **changes: Any) -> Re
 
     Args:
         name: a key of `RECIPES`.
-        max_steps: as for `Recipe.lasting`; schedules that are among the changes stay as given.
+        max_steps: see `Recipe.lasting`. Schedules among the changes are not scaled.
         **changes: fields of the recipe, of its network's configuration or of its objective's. None
-            leaves a setting as it is.
+            keeps a setting as it is.
 
     Raises:
-        ConfigError: if the recipe is unknown, has no such setting, or the value does not fit.
+        ConfigError: if the recipe is unknown, has no such setting, or a value does not fit.
     """
     if name not in RECIPES:
         raise ConfigError(

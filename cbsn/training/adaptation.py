@@ -42,7 +42,7 @@ _FAMILY = NoiseFamily(gain=(0.6, 1.6), processed_gain=(0.04, 1.6), none=0.15)
 _LEAST_NOISE = 0.5  # σ in 8-bit levels; below this no noise is seen. Rounding alone causes 0.29
 
 # Error that noise-free pictures may gain, relative to the noise of the pictures adapted to. Such an
-# error is invisible next to the noise. If these pictures are clean, no error is allowed.
+# error is invisible next to the noise. If these pictures are clean, this adds nothing.
 _HARM = 1 / 10
 
 _TAUGHT_CROP, _TAUGHT_BATCH = 64, 16  # at most; with more, a CPU does too few steps in minutes

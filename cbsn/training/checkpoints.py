@@ -138,7 +138,7 @@ class Checkpoints:
                     )
 
     def newest(self) -> str:
-        """Returns words for messages about the newest checkpoint."""
+        """Describes the newest checkpoint, for messages."""
         if self._saved is None:
             return "There is no checkpoint yet"
         return f"The newest checkpoint is of step {self._saved[0]}"

@@ -1,4 +1,4 @@
-"""Several processes, or several GPUs, that train one network together."""
+"""Trains one network on several processes or several GPUs."""
 
 import contextlib
 import dataclasses
@@ -26,11 +26,11 @@ class Cluster:
     """Processes that train one network together, on one machine or on several."""
 
     addresses: tuple[str, ...]  # HOST:PORT of each, the chief first
-    index: int  # which of them this process is
+    index: int  # of this process in `addresses`
 
     @classmethod
     def read(cls, environment: Mapping[str, str] = os.environ) -> "Cluster | None":
-        """Reads `TF_CONFIG`, as TensorFlow does; None if it is not set or lists one process."""
+        """Reads `TF_CONFIG` as TensorFlow does; None if it is unset or lists only one process."""
         text = environment.get(VARIABLE, "").strip()
         if not text:
             return None
@@ -59,16 +59,16 @@ class Cluster:
         return cls(addresses, ranked.index((task, number))) if len(addresses) > 1 else None
 
     def to_json(self) -> str:
-        """Returns what `TF_CONFIG` is to be for this process."""
+        """Returns the value of `TF_CONFIG` for this process."""
         task = {"type": "worker", "index": self.index}
         return json.dumps({"cluster": {"worker": self.addresses}, "task": task})
 
 
 def make_strategy(cluster: Cluster | None = None, cpu_devices: int = 1) -> tf.distribute.Strategy:
-    """Sets up the visible devices, and returns their strategy. Call before anything runs.
+    """Sets up the visible devices and returns their strategy. Call it before anything runs.
 
-    It returns when all processes of the cluster have called it. Without GPUs, `cpu_devices` is the
-    number of logical devices to split the CPU into.
+    It waits until all processes of the cluster have called it. Without GPUs, the CPU is split into
+    `cpu_devices` logical devices.
     """
     set_up()
     gpus = tf.config.get_visible_devices("GPU")
@@ -98,10 +98,10 @@ def make_strategy(cluster: Cluster | None = None, cpu_devices: int = 1) -> tf.di
 
 
 class Workers:
-    """This process among those that train together: usually alone, else as `TF_CONFIG` says.
+    """The processes that train together: usually only this one, else those that `TF_CONFIG` lists.
 
-    The first one is the chief: it prepares pictures and writes the run's files. The others read
-    them, so the folders must be shared.
+    The first process is the chief: it prepares pictures and writes the run's files. The others
+    read these files, so the folders must be shared.
     """
 
     def __init__(self, strategy: tf.distribute.Strategy, cluster: Cluster | None = None):
@@ -109,21 +109,21 @@ class Workers:
         self.count = len(cluster.addresses) if cluster else 1
         self.index = cluster.index if cluster else 0
         self.is_chief = self.index == 0
-        # A graph, as TensorFlow warns of the cost of doing it without.
+        # A graph, because TensorFlow warns of the cost of running this eagerly.
         self._add = tf.function(
             lambda value: strategy.reduce("SUM", strategy.run(lambda: value), axis=None)
         )
 
     @classmethod
     def join(cls, cpu_devices: int = 1) -> "Workers":
-        """Sets up the devices, and waits for all processes of `TF_CONFIG`; see `make_strategy`."""
+        """Sets up the devices and waits for all processes of `TF_CONFIG`; see `make_strategy`."""
         cluster = Cluster.read()
         if cluster:
             print(f"Worker {cluster.index} waits for all of {cluster.addresses}.", flush=True)
         return cls(make_strategy(cluster, cpu_devices), cluster)
 
     def any(self, value: bool) -> bool:
-        """Returns whether it is true of any worker, when all have called it."""
+        """Waits until all workers have called it; returns whether any passed True."""
         return self._sum(int(value)) > 0
 
     def agree(self, value: int, what: str) -> None:
@@ -137,7 +137,7 @@ class Workers:
 
     @contextlib.contextmanager
     def chief_first(self) -> Iterator[None]:
-        """Runs the block on the chief, and then on the others."""
+        """Runs the block on the chief first, then on the other workers."""
         if not self.is_chief:
             self._sum(0)  # returns when all have called it
         yield
@@ -153,7 +153,7 @@ class Workers:
             if self.count == 1:
                 raise
             reason = plain_reason(error)
-            # Before that it says where in the graph it was noticed.
+            # Cuts the text before that, which names the place in the graph.
             reason = reason[max(0, reason.find("Collective ops is aborted")) :]
             raise TrainingError(
                 f"A worker is gone, and number {self.index} cannot go on without it. See what the "

@@ -1,4 +1,4 @@
-"""What a run reports: on the terminal, for scripts, for TensorBoard."""
+"""Reports on a run: on the terminal, for scripts, and for TensorBoard."""
 
 import contextlib
 import json
@@ -19,7 +19,7 @@ from cbsn.value_range import to_unit
 
 
 def say(line: str) -> None:
-    """Prints above the progress bar, at once even into a file."""
+    """Prints a line above the progress bar, and flushes it at once, even into a file."""
     tqdm.write(line)
     sys.stdout.flush()
 
@@ -27,8 +27,8 @@ def say(line: str) -> None:
 class Reporter:
     """Prints lines, and writes TensorBoard's `events` and `metrics.jsonl`.
 
-    What an earlier part of the run wrote into the latter after the step `start` comes again, so it
-    is taken out.
+    Removes lines of `metrics.jsonl` after the step `start`, which an earlier part of the run wrote,
+    because these steps are repeated.
     """
 
     def __init__(self, folder: Path, start: int, batch_size: int):
@@ -46,7 +46,7 @@ class Reporter:
     def log(
         self, step: int, metrics: Mapping[str, tf.Tensor], *, skipped: int, bad_records: int
     ) -> None:
-        """Reports a step, and how many steps and damaged records were skipped so far."""
+        """Reports a step, and the number of steps and damaged records skipped so far."""
         flags = ("learning_rate", "skipped", "stop")
         terms = {name: float(value) for name, value in metrics.items() if name not in flags}
         learning_rate = float(metrics["learning_rate"])
@@ -78,7 +78,7 @@ class Reporter:
         say(f"step {step}: {text}, lr {learning_rate:.2e}, {speed:.2f} steps/s{note}")
 
     def validation(self, step: int, psnr: float, triples: Sequence[Sequence[np.ndarray]]) -> None:
-        """Reports a validation: its PSNR in dB, and pictures to be shown side by side."""
+        """Reports a validation: its PSNR in dB, and pictures to show side by side."""
         self._psnr = psnr
         self._write_scalars(step, {"validation/psnr": psnr})
         for i, triple in enumerate(triples):
@@ -86,25 +86,25 @@ class Reporter:
         say(f"step {step}: validation PSNR {psnr:.3f} dB")
 
     def pictures(self, step: int, pictures: Sequence[np.ndarray], name: str = "training") -> None:
-        """Shows pictures of one size, [H, W, C], side by side."""
+        """Writes pictures of the same size, [H, W, C], side by side to TensorBoard."""
         unit = [np.clip(to_unit(p), 0, 1) for p in pictures]
         with self._events.as_default(step):
             tf.summary.image(name, np.concatenate(unit, axis=1)[None])
 
     @contextlib.contextmanager
     def pause(self) -> Iterator[None]:
-        """Leaves what the block takes out of the steps per second."""
+        """Excludes the block's duration from the steps per second."""
         started = time.monotonic()
         yield
         then, earlier = self._clock
         self._clock = (then + time.monotonic() - started, earlier)
 
     def flush(self) -> None:
-        """Writes out what is still in memory."""
+        """Writes buffered events to disk."""
         self._events.flush()
 
     def close(self) -> None:
-        """Writes out the rest, if it can: the log is not worth an error after all else."""
+        """Writes out the rest; ignores errors, as a log should not fail a finished run."""
         with contextlib.suppress(tf.errors.OpError):
             self._events.close()
 
@@ -115,7 +115,7 @@ class Reporter:
 
 
 def _step(line: str) -> float:
-    """The step of a line; infinite where the line is incomplete, as after a crash."""
+    """Returns the step of a line; infinity if the line is incomplete, as after a crash."""
     try:
         step = json.loads(line)["step"]
     except (ValueError, KeyError, TypeError, RecursionError):

@@ -1,4 +1,4 @@
-"""The training loop, and all that happens around a step."""
+"""The training loop: logs, validations and checkpoints around the steps."""
 
 import contextlib
 import os
@@ -30,15 +30,15 @@ from cbsn.training.options import LoopOptions
 from cbsn.training.trainer import Trainer
 from cbsn.value_range import value_range
 
-_SAVE_SECONDS = 900  # after which there is a new checkpoint in any case
-_STEPS_AT_ONCE = 16  # given to a GPU before the loop looks at their results: to look is to wait
+_SAVE_SECONDS = 900  # since the last checkpoint, after which another one is due
+_STEPS_AT_ONCE = 16  # queued on a GPU before the loop reads their results, which means waiting
 _SOURCES_SHOWN, _PICTURES_SHOWN = 8, 4
 
 
 class TrainingLoop:
     """Trains to the last step, and writes the run's models, checkpoints and logs into its folder.
 
-    Of several workers only the chief writes.
+    With several workers, only the chief writes.
     """
 
     def __init__(
@@ -58,20 +58,20 @@ class TrainingLoop:
         self._max_steps = trainer.recipe.max_steps
         self._max_bad_steps = options.max_bad_steps
         self._print_every, self._val_every, self._save_every = options.intervals(self._max_steps)
-        # Refinement would take eight times as long again, and changes no order.
+        # R3 would take another eight times as long, and does not change which model is best.
         self._denoiser = Denoiser(
             trainer.recipe, trainer.model, DenoiseOptions(r3=False, engine="tensorflow")
         )
         self._checkpoints = Checkpoints(folder, trainer)
         self._signals = StopSignals()
         self._bad_records_told = 0
-        # Made once, as to make one is to copy it to the device.
+        # Created once, as each new tensor is copied to the device.
         self._stop_flags = tf.constant(False), tf.constant(True)
 
     def run(self) -> bool:
-        """Trains from the newest checkpoint on; raises a `TrainingStopped` if it was asked to stop.
+        """Trains from the newest checkpoint on; raises `TrainingStopped` if it was asked to stop.
 
-        Returns whether it was asked to when there was nothing left to be stopped.
+        Returns whether a request to stop came too late to skip anything.
         """
         start = self._checkpoints.restore()
         self._bad_in_row = int(self._trainer.skipped_in_row.numpy())
@@ -84,7 +84,7 @@ class TrainingLoop:
         with self._signals:
             try:
                 if start and self._is_due(start, self._val_every) and self._unvalidated(start):
-                    # The run was stopped in the middle of it.
+                    # The run was stopped during this validation.
                     self._validate(start)
                     self._save(start)
                 if start < self._max_steps and not self._must_stop():
@@ -97,7 +97,7 @@ class TrainingLoop:
             finally:
                 if self._workers.is_chief:
                     self._reporter.close()
-        # The chief may still have been writing, and needs the others till then.
+        # Waits for the chief, which may still be writing and needs the others until it is done.
         stopped = self._workers.any(bool(self._signals.received))
         step = int(self._trainer.step.numpy())
         if step < self._max_steps or (self._signals.received and self._unvalidated(step)):
@@ -125,7 +125,7 @@ class TrainingLoop:
                 logging = self._is_due(step, self._print_every)
                 saving = self._is_due(step, self._save_every)
                 late = time.monotonic() - self._saved_at > _SAVE_SECONDS
-                # All workers look after these steps, and so stop after the same one.
+                # After these steps all workers read the results, so all stop after the same one.
                 agreed = validating or logging or saving or step % at_once == 0
                 if not (agreed or late or self._must_stop()):
                     continue
@@ -157,7 +157,7 @@ class TrainingLoop:
         return metrics
 
     def _must_stop(self) -> bool:
-        """Whether to stop at once. Several workers stop together, after a step that tells all."""
+        """Returns whether to stop at once. Several workers stop together, in `_take_steps`."""
         return self._workers.count == 1 and bool(self._signals.received)
 
     def _is_due(self, step: int, every: int) -> bool:
@@ -179,7 +179,7 @@ class TrainingLoop:
             say("XLA compiles the step first, which takes a minute or two (--no-xla: without it).")
 
     def _check_finite(self, step: int, metrics: Mapping[str, tf.Tensor]) -> None:
-        """Tells of a step that changed nothing; ends the run if there were too many in a row."""
+        """Reports a step that changed nothing; ends the run after too many of them in a row."""
         if not metrics["skipped"]:
             self._bad_in_row = 0
             return
@@ -212,7 +212,7 @@ class TrainingLoop:
                 self._reporter.log(step, metrics, skipped=skipped, bad_records=len(bad_records))
 
     def _validate(self, step: int) -> None:
-        """Measures on the pairs; without any, shows a patch of the training."""
+        """Measures the PSNR on the pairs; without pairs, logs a denoised training patch."""
         if not self._workers.is_chief:
             return
         with self._reporter.pause():
@@ -249,7 +249,7 @@ class TrainingLoop:
 
     @contextlib.contextmanager
     def _writing(self, step: int) -> Iterator[None]:
-        """Turns what a full disk or a lost folder raises into a `TrainingError`."""
+        """Turns the errors of a full disk or a lost folder into a `TrainingError`."""
         try:
             yield
         except (OSError, tf.errors.OpError) as error:
@@ -262,22 +262,22 @@ class TrainingLoop:
 
 
 class StopSignals:
-    """While its `with` block runs, SIGINT and SIGTERM only leave a note.
+    """Records SIGINT and SIGTERM during its `with` block, instead of acting on them.
 
-    A second signal acts as it did before the block, for those who cannot wait. Threads other than
-    the main one get no signals; there it does nothing.
+    A second signal has its usual effect, for users who cannot wait. Outside the main thread this
+    does nothing, as other threads receive no signals.
     """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
     def __init__(self):
-        self.received = ""  # name of the signal that came
+        self.received = ""  # name of the signal, once there is one
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> "StopSignals":
         if threading.current_thread() is threading.main_thread():
             for number in self.SIGNALS:
-                # What is ignored, as by processes in the background of some shells, stays so.
+                # Ignored signals stay ignored, as some shells set for background processes.
                 if signal.getsignal(number) != signal.SIG_IGN:
                     self._before[number] = signal.signal(number, self._note)
         return self
@@ -290,16 +290,16 @@ class StopSignals:
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.received = signal.Signals(number).name
         self.__exit__()
-        # Not `print`: the signal may have come in the middle of one.
+        # Not `print`: the signal may have interrupted one.
         os.write(2, f"\n{self.received}: finishing the step, then saving.\n".encode())
 
 
 def validate(
     pairs: PicturePairs, denoise: Callable[..., np.ndarray], stop: Callable[[], bool]
 ) -> tuple[float, list[tuple[np.ndarray, ...]]] | None:
-    """Denoises pairs; returns the mean PSNR in dB, and (noisy, denoised, clean) of the first ones.
+    """Denoises pairs; returns the mean PSNR in dB, and (noisy, denoised, clean) of the first four.
 
-    None if it is told to stop before one of them.
+    Calls `stop` before each pair, and returns None if it is true.
     """
     values: list[float] = []
     triples: list[tuple[np.ndarray, ...]] = []

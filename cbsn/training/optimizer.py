@@ -1,8 +1,8 @@
-"""Adam, the scale of the loss, and the average of the weights; a device can skip their steps.
+"""Adam, loss scaling and averaged weights, whose steps can be skipped on the device.
 
-Keras' own are not used: its `LossScaleOptimizer` skips steps with a branch in the graph, and the
-host has to know which side of a branch to go on with, so a GPU would wait for it in every step.
-The decay of its `use_ema` is constant, and counts the steps that were skipped.
+This replaces parts of Keras. Its `LossScaleOptimizer` skips steps with a branch in the graph, and
+the host must know which branch to take, so a GPU would wait for the host in every step. The decay
+of its `use_ema` is constant, and skipped steps count.
 """
 
 from typing import Any
@@ -12,17 +12,17 @@ import tensorflow as tf
 
 Tensor = Any
 
-FIRST_SCALE = 2.0**15  # of the loss in float16
+FIRST_SCALE = 2.0**15  # initial and largest scale of the loss in float16
 _SCALE_INTERVAL = 2000  # steps from one doubling of the scale to the next
 
 
 class SkippingAdam(keras.optimizers.Adam):
     """Adam whose steps can be skipped."""
 
-    good: Tensor = None  # boolean scalar, whether the step that is traced changes anything
+    good: Tensor = None  # boolean scalar: whether the step being traced changes anything
 
     def apply(self, grads: list[Tensor], trainable_variables: list[Any]) -> None:  # noqa: D102
-        with tf.control_dependencies([self.good]):  # or a step that fails would count
+        with tf.control_dependencies([self.good]):  # or a failed step would count
             super().apply(grads, trainable_variables)
         self.iterations.assign_sub(tf.cast(~self.good, self.iterations.dtype))
 
@@ -34,7 +34,7 @@ class SkippingAdam(keras.optimizers.Adam):
 
 
 def update_scale(scale: tf.Variable, step: Tensor, good: Tensor) -> None:
-    """Halves the scale after an overflow, and doubles it now and then, up to the first."""
+    """Halves the scale after an overflow; doubles it every 2000 steps, up to `FIRST_SCALE`."""
     grow = step % _SCALE_INTERVAL == 0
     factor = tf.where(good, tf.where(grow, 2.0, 1.0), 0.5)
     scale.assign(tf.clip_by_value(scale * factor, 1.0, FIRST_SCALE))
@@ -48,7 +48,7 @@ def update_average(
     good: Tensor,
     strategy: tf.distribute.Strategy,
 ) -> None:
-    """Brings the averaged weights nearer to the network's; faster in the first steps."""
+    """Moves the averaged weights towards the network's, faster during the first steps."""
     step = tf.cast(step, tf.float32)
     share = 1.0 - tf.minimum(decay, (1.0 + step) / (10.0 + step))
     share = tf.where(good, share, 0.0)

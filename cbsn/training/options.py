@@ -1,4 +1,4 @@
-"""What the user of a run decides, besides its recipe."""
+"""The options of a run, besides its recipe."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -11,53 +11,53 @@ from cbsn.value_range import check_white
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataOptions:
-    """What is learned from, and measured on."""
+    """The data to train on and to validate on."""
 
-    dataset: str  # this and the next two as `cbsn.training.dataset.open_records` takes them
+    dataset: str  # this and the next two: see `cbsn.training.dataset.open_records`
     source: Path = Path("dataset")
     second_shots: str | None = None
-    noise: Noise | None = None  # added to the pictures, which are clean then, or to the teacher's
-    own_noise: tuple[float, float] | None = None  # times that of the pictures; lowest and highest
-    white: float | None = None  # in the files, those to validate on too; None as they show it
-    gray: bool | None = None  # a network for gray pictures; None if the pictures are gray
-    skip_bad_records: bool = False  # whether to go on without damaged ones
-    val_noisy: str | None = None  # a folder or glob; with `noise`, the clean pictures are enough
-    val_clean: str | None = None  # of the same names
-    val_images: int = 0  # pairs to take of these; 0 for all
+    noise: Noise | None = None  # added to clean pictures, or to the teacher's
+    own_noise: tuple[float, float] | None = None  # lowest and highest factor of the pictures' noise
+    white: float | None = None  # value of white in all files; None to take it from them
+    gray: bool | None = None  # whether to train for gray pictures; None to detect it
+    skip_bad_records: bool = False  # whether to skip damaged records
+    val_noisy: str | None = None  # a folder or glob; not needed with `noise`
+    val_clean: str | None = None  # files of the same names
+    val_images: int = 0  # number of pairs to use; 0 for all
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelOptions:
-    """What other models give to the one that is trained; each is named as for `--modelpath`."""
+    """Other models that the training uses, each named as for `--modelpath`."""
 
-    teacher: Sequence[str] = ()  # the mean of their pictures is learned, by what is taught
-    rounds: int = 1  # in each further one the model of the one before teaches, and goes on
-    init: str | None = None  # whose weights the training starts with
-    perceptual_weights: Path | None = None  # VGG-16's file; None for what Keras fetches
+    teacher: Sequence[str] = ()  # a student learns the mean of their pictures
+    rounds: int = 1  # each further round starts with the last model, and learns from it
+    init: str | None = None  # a model whose weights the training starts with
+    perceptual_weights: Path | None = None  # VGG-16's file; None to let Keras fetch it
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ComputeOptions:
-    """How it is computed; `None` and `accumulate=0` leave it to the trainer."""
+    """How to compute; `None` and `accumulate=0` leave the choice to the trainer."""
 
     precision: str = "auto"  # or one of `cbsn.precision.PRECISIONS`
-    deterministic: bool = False  # whether to compute the same bits each time; slower on GPUs
-    cpu_devices: int = 1  # logical ones to split the CPU into, where there is no GPU
-    accumulate: int = 0  # parts of a batch on each device
+    deterministic: bool = False  # whether every run gives the same bits; slower on GPUs
+    cpu_devices: int = 1  # logical devices to split the CPU into, without a GPU
+    accumulate: int = 0  # parts into which each device splits its share of a batch
     xla: bool | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class LoopOptions:
-    """How often the training loop does what."""
+    """How often the training loop logs, validates and saves, and when it gives up."""
 
-    max_bad_steps: int = 20  # not finite and in a row, after which it ends
+    max_bad_steps: int = 20  # consecutive non-finite steps that end the run
     print_every: int = 0  # steps; 0 for 1/500 of the training, but at least 20
     val_every: int = 0  # steps; 0 for 1/50 of the training, but at least 200
-    save_every: int = 0  # the same
+    save_every: int = 0  # as `val_every`
 
     def intervals(self, max_steps: int) -> tuple[int, int, int]:
-        """Steps between log lines, validations and checkpoints in a training of that length."""
+        """Returns the steps between log lines, between validations, and between checkpoints."""
         return (
             self.print_every or max(20, max_steps // 500),
             self.val_every or max(200, max_steps // 50),
@@ -67,10 +67,10 @@ class LoopOptions:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunOptions(DataOptions, ModelOptions, ComputeOptions, LoopOptions):
-    """Everything about a run that is not its recipe: the flags of `train.py`, by their names.
+    """Everything about a run except its recipe: the flags of `train.py`, by name.
 
     Raises:
-        ConfigError: if a value is out of range or does not go with another one.
+        ConfigError: if a value is out of range or conflicts with another one.
 
     Example:
         >>> train("cbsn", {"max_steps": 1000}, RunOptions(name="mine", dataset="pictures"))
@@ -78,10 +78,10 @@ class RunOptions(DataOptions, ModelOptions, ComputeOptions, LoopOptions):
 
     name: str  # the run's folder is `checkpoints / name`
     checkpoints: Path = Path("checkpoints")
-    resume: bool = True  # whether to go on where a run of that name stopped
-    epochs: int = 0  # passes over the patches; 0 for the recipe's steps
-    seed: int = 0  # of everything random
-    ema: float | None = None  # decay of the averaged weights; 0 for none, None as the recipe has it
+    resume: bool = True  # whether to go on where a run with this name stopped
+    epochs: int = 0  # passes over the patches; 0 for the recipe's epochs or steps
+    seed: int = 0  # for all random numbers
+    ema: float | None = None  # decay of the averaged weights; 0 for none, None for the recipe's
 
     def __post_init__(self):
         if not self.name or Path(self.name).name != self.name or self.name.startswith("."):
@@ -130,5 +130,5 @@ class RunOptions(DataOptions, ModelOptions, ComputeOptions, LoopOptions):
 
     @property
     def folder(self) -> Path:
-        """Of the run."""
+        """The run's folder."""
         return self.checkpoints / self.name

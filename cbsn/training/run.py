@@ -1,4 +1,4 @@
-"""A training from its flags to its end: resolve the settings, build what they ask for, run."""
+"""Runs a training: resolves the settings, builds what they ask for, and trains."""
 
 import contextlib
 import dataclasses
@@ -32,8 +32,8 @@ from cbsn.training.trainer import Trainer
 
 Changes = Mapping[str, Any]
 
-_TEACHER = SHIPPED / "photo"  # of recipes with an augmentation, unless told otherwise
-_NEXT_ROUND = 0.4  # part of the steps, and of the learning rate, that each further round has
+_TEACHER = SHIPPED / "photo"  # default teacher of recipes with an augmentation
+_NEXT_ROUND = 0.4  # factor of each round's steps and learning rate, relative to the one before
 
 
 def train(recipe_name: str, changes: Changes, options: RunOptions) -> Path:
@@ -41,14 +41,14 @@ def train(recipe_name: str, changes: Changes, options: RunOptions) -> Path:
 
     With several workers (`TF_CONFIG`), each calls this with the same arguments. The run's folder
     holds `checkpoints/` to go on from, the saved models `last` and, with validation, `best`,
-    TensorBoard's `events/`, `metrics.jsonl`, and `run.json`. Of several rounds, those before the
-    last are runs of their own, `NAME-round1` and so on.
+    TensorBoard's `events/`, `metrics.jsonl`, and `run.json`. If there are several rounds, those
+    before the last are separate runs, named `NAME-round1` and so on.
 
     Args:
-        recipe_name: what to train.
-        changes: settings of the recipe to change, as `cbsn.recipes.customised` takes them;
-            `stride_b` may be `"auto"`, to be chosen by the noise in the patches.
-        options: all that is not the recipe's.
+        recipe_name: a key of `RECIPES`.
+        changes: settings of the recipe to change, see `cbsn.recipes.customised`. `stride_b` may
+            be `"auto"`, to choose it by the noise in the patches.
+        options: everything else about the run.
 
     Returns:
         The run's folder.
@@ -56,9 +56,9 @@ def train(recipe_name: str, changes: Changes, options: RunOptions) -> Path:
     Raises:
         ConfigError, DataError, ImageError, ModelError: settings, data, models or an earlier run
             cannot be used, or do not fit each other.
-        TrainingError: it cannot go on: too many steps in a row are not finite, a checkpoint cannot
-            be written, or another worker is gone. Earlier checkpoints are intact.
-        TrainingStopped: SIGINT or SIGTERM asked it to stop; it has saved itself.
+        TrainingError: the training cannot go on: too many steps in a row are not finite, a
+            checkpoint cannot be written, or a worker is gone. Earlier checkpoints are intact.
+        TrainingStopped: SIGINT or SIGTERM stopped the training, and it has been saved.
     """
     recipe = customised(recipe_name, **without_auto(recipe_name, changes))
     if recipe.augmentation != "none" and not (options.teacher or options.second_shots):
@@ -82,7 +82,7 @@ def train(recipe_name: str, changes: Changes, options: RunOptions) -> Path:
 
 
 def _check(recipe: Recipe, changes: Changes, options: RunOptions) -> None:
-    """Refuses what does not go together, before any work, and before other workers are awaited."""
+    """Rejects conflicting settings, before any work and before waiting for other workers."""
     if options.rounds > 1 and recipe.augmentation == "none":
         fit = [name for name, each in RECIPES.items() if each.augmentation != "none"]
         raise ConfigError(
@@ -118,7 +118,7 @@ def _check(recipe: Recipe, changes: Changes, options: RunOptions) -> None:
             "--noise_sigma 25."
         )
         if options.noise:
-            missing = ""  # drawn twice, it makes two shots
+            missing = ""  # noise drawn twice makes two shots
     for flag, value in ("--second_shots", options.second_shots), ("--teacher", options.teacher):
         if value and flag not in takes:
             raise ConfigError(
@@ -131,7 +131,7 @@ def _check(recipe: Recipe, changes: Changes, options: RunOptions) -> None:
 def _rounds(
     recipe_name: str, changes: Changes, options: RunOptions
 ) -> Iterator[tuple[Changes, RunOptions]]:
-    """The settings of each round, as for `train`."""
+    """Yields the recipe's changes and the options of each round, as `train` takes them."""
     recipe = customised(recipe_name)
     for number in range(1, options.rounds):
         name = f"{options.name}-round{number}"
@@ -150,11 +150,11 @@ def _rounds(
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """One round of a training, all of it decided."""
+    """All settings of one round of a training."""
 
-    recipe: Recipe  # with the strides, the channels and the steps that the data ask for
+    recipe: Recipe  # with strides, channels and steps chosen for the data
     options: RunOptions
-    records: PatchRecords | PairedRecords  # a teacher's pictures of these are still to be made
+    records: PatchRecords | PairedRecords  # without the teacher's pictures, which are made later
     augmentation: PhotoAugmentation | OwnNoiseAugmentation | None
     validation: PicturePairs | None
     initial: list[np.ndarray] | None  # weights to start with; None for fresh ones
@@ -163,25 +163,25 @@ class Settings:
 
     @property
     def ema(self) -> float:
-        """Decay of the averaged weights."""
+        """The decay of the averaged weights."""
         return self.recipe.ema if self.options.ema is None else self.options.ema
 
     @property
     def noise_text(self) -> str | None:
-        """Says what is added to the pictures, if anything."""
+        """A description of the noise added to the pictures; None without any."""
         added = self.augmentation or self.options.noise
         return str(added) if added else None
 
 
 def resolve(recipe_name: str, changes: Changes, options: RunOptions, workers: Workers) -> Settings:
-    """Decides what the flags leave open, by the models and the data that they name."""
+    """Completes the settings from the models and the data that the flags name."""
     precision = choose_precision(options.precision)
     initial = None
     if options.init:
         if options.gray is not None:
             changes = {**changes, "channels": 1 if options.gray else 3}
         changes, initial = read_initial(options.init, recipe_name, changes)
-    # Its settings may not fit each other, which is to be known before the data are prepared.
+    # Reports settings that do not fit each other before the data are prepared.
     customised(recipe_name, **without_auto(recipe_name, changes)).build_network()
     validation = None
     if options.val_clean is not None and workers.is_chief:
@@ -255,7 +255,7 @@ def _pipeline(settings: Settings, workers: Workers) -> PatchPipeline:
 
 
 def _run(settings: Settings, workers: Workers) -> bool:
-    """Trains in the run's folder; returns whether it was asked to stop in its last step."""
+    """Trains in the run's folder; returns whether a request to stop came too late."""
     options, folder = settings.options, settings.options.folder
     pipeline = _pipeline(settings, workers)
     trainer = _trainer(settings, workers)
@@ -276,7 +276,7 @@ def _run(settings: Settings, workers: Workers) -> bool:
                 _print_settings(settings, trainer, workers)
             if options.teacher:
                 records = settings.records
-                assert isinstance(records, PatchRecords)  # as there are no second shots then
+                assert isinstance(records, PatchRecords)  # as a teacher excludes second shots
                 taught = teach(
                     records,
                     options.teacher,

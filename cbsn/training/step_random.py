@@ -7,25 +7,25 @@ import tensorflow as tf
 
 Tensor = Any
 
-_FLOATS = 2**24  # number of different floats that are drawn: float32 has them without rounding
+_FLOATS = 2**24  # number of different floats to draw; float32 holds them without rounding
 
 
 class StepRandom:
-    """Random numbers as a function of seed, step, and place in the global batch.
+    """Random numbers that depend on the seed, the step, and the position in the global batch.
 
-    Numbers are drawn for the whole global batch, and each replica takes its rows; so they do
+    Numbers are drawn for the whole global batch, and each replica takes its rows, so they do
     not depend on how many replicas share the work. Nothing is kept between steps.
 
-    Each method makes independent draws, new ones at each call, of a shape whose first axis runs
-    over this replica's rows of the batch, once or, as `cbsn.sampling.space_to_batch` has it,
-    several times.
+    Each call draws new, independent numbers. The first axis of their shape runs over this replica's
+    rows of the batch, once or several times, in the order of `cbsn.sampling.space_to_batch`.
 
     Args:
-        seed: of the run; any int ≥ 0.
+        seed: seed of the run; any int ≥ 0.
         step: integer scalar tensor, number of steps done.
-        batch_size: rows of the global batch.
-        start, rows: this replica's first row (an integer scalar tensor), and how many it has.
-        first_draw: below 1000, for other draws than those of another object with the same step.
+        batch_size: number of rows of the global batch.
+        start, rows: this replica's first row (an integer scalar tensor) and number of rows.
+        first_draw: offset below 1000 that keeps its draws apart from those of another object at
+            the same step.
     """
 
     def __init__(
@@ -48,25 +48,25 @@ class StepRandom:
         """Draws int32 in [0, high)."""
         length, *rest = shape
         times = length // self._rows
-        # One key for each draw of a step; the step is the other half, so that none repeats.
+        # Half of the key numbers the draws of a step, half is the step, so that none repeats.
         key = tf.stack([tf.constant(self._seed * 1000 + self._draws, tf.int64), self._step])
         self._draws += 1
         numbers = tf.random.stateless_uniform(
             (times, self._batch_size, *rest), key, maxval=high, dtype=tf.int32, alg="philox"
         )
         if self._rows < self._batch_size:
-            # Not `numbers[:, start:stop]`, whose size XLA could not tell.
+            # Not `numbers[:, start:stop]`, whose size XLA cannot infer.
             begin = [0, self._start, *[0] * len(rest)]
             numbers = tf.slice(numbers, begin, (times, self._rows, *rest))
         return tf.reshape(numbers, shape)
 
     def uniform(self, shape: tuple[int, ...]) -> Tensor:
-        """Draws float32 in [0, 1), multiples of 2⁻²⁴."""
-        # Made of integers, as XLA and TensorFlow draw different floats.
+        """Draws float32 in [0, 1), as multiples of 2⁻²⁴."""
+        # Computed from integers, as XLA and TensorFlow draw different floats.
         return tf.cast(self.integers(shape, _FLOATS), tf.float32) / _FLOATS
 
     def normal(self, shape: tuple[int, ...]) -> Tensor:
-        """Draws float32, normal with a mean of 0 and a standard deviation of 1.
+        """Draws normally distributed float32 with a mean of 0 and a standard deviation of 1.
 
         (Box & Muller, "A note on the generation of random normal deviates", 1958.)
         """

@@ -20,41 +20,41 @@ from cbsn.value_range import value_range
 
 Tensor = Any
 
-_FEATURE_BYTES = 1 << 30  # what a CPU takes at a time
-_PASSES = 2  # how often an objective runs the network with gradients: blind and not
-_AUGMENTS = 500  # first random draw of augmentation; objectives have those before
+_FEATURE_BYTES = 1 << 30  # of features that a CPU computes at a time
+_PASSES = 2  # passes of the network with gradients in an objective: blind and non-blind
+_AUGMENTS = 500  # first random draw of the augmentation; objectives use those below
 
 
 class Trainer:
-    """Holds all that changes in a training, and changes it step by step.
+    """Holds everything that changes in a training, and updates it step by step.
 
     The optimizer is the paper's: Adam with β 0.9 and 0.999, and ε 1e-8. A step whose loss or
-    gradients are not finite changes no weight. Nothing in a step waits for the host, so that a GPU
-    is given the next steps while it computes one.
+    gradients are not finite changes no weight. Nothing in a step waits for the host, so a GPU can
+    queue the next steps while it computes one.
 
     Args:
-        recipe: what to train and how.
-        objective: what is minimised; None for the recipe's.
+        recipe: the recipe to train.
+        objective: the objective to minimise; None for the recipe's.
         precision: Keras dtype policy of the network's layers. With "mixed_float16" the loss is
-            scaled, so that small gradients are not lost: steps that overflow halve the scale, and
+            scaled, so that small gradients are not lost. Steps that overflow halve the scale and
             are skipped.
-        ema: decay < 1 of an exponential moving average of the weights, which then takes the
-            weights' place in `model`; 0 for none. The decay rises from 0.1 with the first steps, so
-            that short trainings are averaged, too.
-        seed: of the initial weights and of every random number in a step; any int ≥ 0.
-        accumulate: parts of each device's share of the batch whose gradients are taken one after
-            the other, and summed up: the same step in less memory. 0 for all at once on a GPU, and
-            on a CPU, which hardly gains by more, for parts of about 1 GiB of features. A step that
-            runs out of memory is repeated in at least twice as many parts.
-        xla: whether XLA compiles the step, which takes a minute or two at its first call and makes
-            it faster on a GPU; None for where there is one.
-        strategy: of `tf.distribute`; None for the current one.
-        augmentation: makes what the objective takes out of a batch, on the device, as
-            `PhotoAugmentation` does; None where the objective takes the batch.
+        ema: decay < 1 of an exponential moving average of the weights, which then replaces the
+            weights in `model`; 0 for none. The decay starts at 0.1 and rises during the first
+            steps, so that averaging also works in short trainings.
+        seed: seed of the initial weights and of all random numbers in a step; any int ≥ 0.
+        accumulate: number of parts into which each device splits its share of the batch. Computing
+            and adding up their gradients one by one gives the same step in less memory. 0 for one
+            part on a GPU, and for parts of about 1 GiB of features on a CPU, which hardly gains
+            from more. A step that runs out of memory is repeated in at least twice as many parts.
+        xla: whether XLA compiles the step. This takes a minute or two at the first call, and makes
+            steps faster on a GPU. None to compile if there is a GPU.
+        strategy: a `tf.distribute` strategy; None for the current one.
+        augmentation: turns a batch into the objective's input, on the device, such as
+            `PhotoAugmentation`; None if the objective takes the batch itself.
 
     Raises:
-        ConfigError: the batch cannot be shared out evenly, `accumulate` does not divide a device's
-            share of it, `ema` is out of range, or the objective lacks what it needs.
+        ConfigError: if the batch cannot be split evenly over the devices, `accumulate` does not
+            divide a device's share, `ema` is out of range, or the objective lacks what it needs.
     """
 
     def __init__(
@@ -98,11 +98,11 @@ class Trainer:
             self.average = recipe.build_network(precision) if ema else None
             self.optimizer = SkippingAdam(recipe.learning_rate, epsilon=1e-8, name="adam")
             self.optimizer.build(self.network.trainable_variables)
-            self.step = tf.Variable(0, dtype=tf.int64, name="step")  # those that are skipped, too
+            self.step = tf.Variable(0, dtype=tf.int64, name="step")  # counts skipped ones too
             self.skipped = tf.Variable(0, dtype=tf.int64, name="skipped")
             self.skipped_in_row = tf.Variable(0, dtype=tf.int64, name="skipped_in_row")
-            self.rate_scale = tf.Variable(1.0, name="rate_scale")  # of the recipe's learning rate
-            self.loss_scale = tf.Variable(FIRST_SCALE, name="loss_scale")  # of "mixed_float16"
+            self.rate_scale = tf.Variable(1.0, name="rate_scale")  # factor of the learning rate
+            self.loss_scale = tf.Variable(FIRST_SCALE, name="loss_scale")  # for mixed_float16
         self._scaled = precision == "mixed_float16"
         self.accumulate = accumulate or self._choose_parts()
         if self.average is not None:
@@ -112,35 +112,35 @@ class Trainer:
 
     @property
     def model(self) -> keras.Model:
-        """The network to denoise with: the averaged one, where there is one."""
+        """The network to denoise with: the averaged one, if there is one."""
         return self.average if self.average is not None else self.network
 
     def initialize(self, weights: list[np.ndarray]) -> None:
-        """Starts with these weights, as `network.get_weights()` has them, instead of fresh ones."""
+        """Starts from these weights, in the order of `network.get_weights()`, not fresh ones."""
         self.network.set_weights(weights)
         if self.average is not None:
             self.average.set_weights(weights)
 
     def distribute(self, batches: Iterable[Tensor]) -> Iterator[Any]:
-        """Shares out this process' rows of the global batches over its devices."""
+        """Splits this process' rows of each global batch over its devices."""
         shares = map(self._share, batches)
         if not has_gpu():
             return shares
-        # Asks for each while the one before it is computed on: it is copied meanwhile.
+        # Fetches one batch ahead, so that it is copied while the one before is computed on.
         return (share for share, _ in itertools.pairwise(itertools.chain(shares, [None])))
 
     def train_step(self, batch: Tensor, stop: Tensor = False) -> dict[str, Tensor]:
         """Takes one step.
 
         Args:
-            batch: uint8, uint16 or float in [0, 1], [N, P, P, SHOTS·C] (with an augmentation what
-                that takes), or what iterating over `distribute` gives.
+            batch: uint8, uint16 or float in [0, 1], [N, P, P, SHOTS·C] (or the input of the
+                augmentation, if there is one); or an item of `distribute`.
             stop: boolean scalar, whether this process was asked to stop.
 
         Returns:
-            float32 scalars, on the device: the terms of the loss (`total` among them),
-            `learning_rate`, and as 1 or 0 `skipped`, whether the step changed nothing, and `stop`,
-            whether any process was asked to stop.
+            float32 scalars, on the device: the terms of the loss (including `total`),
+            `learning_rate`, and two flags, 1 or 0: `skipped`, whether the step changed nothing, and
+            `stop`, whether any process was asked to stop.
         """
         while True:
             try:
@@ -148,16 +148,16 @@ class Trainer:
             except (tf.errors.OpError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
-                # Nothing has changed: weights do not before all gradients are there. In smaller
-                # parts, as from now on, the result is the same but for rounding.
+                # Nothing has changed yet: weights only change once all gradients are computed. The
+                # smaller parts, used from now on, give the same result up to rounding.
                 self._split_further(error)
 
     def concrete_step(self, batch: Tensor) -> Any:
-        """Returns the graph of a step, a `ConcreteFunction` of a batch like this one."""
+        """Returns the graph of a step for such batches, a `ConcreteFunction`."""
         return self._graph.get_concrete_function(batch)
 
     def _make_graph(self) -> None:
-        # What several devices exchange cannot be compiled; their gradients are, then.
+        # XLA cannot compile the exchange between devices, so then only the gradients are compiled.
         alone = self._replicas == 1
         self._compiled = self._loss_and_gradients
         if self.xla and not alone:
@@ -168,7 +168,7 @@ class Trainer:
     def _choose_parts(self) -> int:
         if has_gpu():
             return 1
-        # What a pass keeps for its gradient: the output of each convolution, at every pixel.
+        # A pass keeps the output of each convolution, at every pixel, for its gradient.
         outputs = sum(v.shape[-1] for v in self.network.trainable_variables if v.ndim == 4)
         value_bytes = tf.as_dtype(self.network.compute_dtype).size
         row_bytes = _PASSES * outputs * self.recipe.patch_size**2 * value_bytes
@@ -176,7 +176,7 @@ class Trainer:
         return next(n for n in self._divisors() if self._rows // n <= fit)
 
     def _divisors(self) -> Iterator[int]:
-        """Into how many equal parts a device's share of a batch can be split."""
+        """Returns the numbers of equal parts into which a device can split its share of a batch."""
         return (n for n in range(1, self._rows + 1) if self._rows % n == 0)
 
     def _split_further(self, error: Exception) -> None:
@@ -191,7 +191,7 @@ class Trainer:
                 f"time. {advice}."
             ) from error
         if isinstance(self.strategy, tf.distribute.MultiWorkerMirroredStrategy):
-            # The others wait for what this one was to send.
+            # The other workers are waiting for what this one should have sent.
             raise TrainingError(
                 "This worker has not enough memory. Start train.py on all of them with "
                 f"--accumulate {finer}. {advice}."
@@ -200,7 +200,7 @@ class Trainer:
         self._make_graph()
 
     def _share(self, batch: Tensor) -> Any:
-        """Puts a batch, or the parts of it, where it is computed on."""
+        """Puts a batch, or each device's share of it, on the device that computes on it."""
         if self._replicas == 1:
             return tf.identity(batch) if has_gpu() else batch
         devices = self.strategy.extended.worker_devices
@@ -211,7 +211,7 @@ class Trainer:
             with tf.device(devices[replica % len(devices)]):
                 return tf.identity(batch[first : first + self._rows])
 
-        # Not one of the strategy's own datasets, which tune buffers: to end one may take 10 s.
+        # Not a distributed dataset of the strategy: it tunes buffers, and may take 10 s to end.
         return self.strategy.experimental_distribute_values_from_function(part)
 
     def _train_step(self, batch: Tensor, stop: Tensor = False) -> dict[str, Tensor]:
@@ -219,8 +219,8 @@ class Trainer:
         self.optimizer.learning_rate = learning_rate
         terms, gradients, flags = self.strategy.run(self._gradients, args=(batch, stop))
         bad, stop = tf.unstack(self.strategy.reduce("SUM", flags, axis=None))
-        # Decided for all devices together, and outside of them: a device cannot know alone. And
-        # selected, not branched on, as the host would have to know which branch to go on with.
+        # Decided for all devices together, outside of them, as no device can know alone. Values are
+        # selected, without a branch, because the host would have to know which branch to take.
         good = bad == 0
         self.optimizer.good = good
         variables = self.network.trainable_variables
@@ -228,7 +228,7 @@ class Trainer:
         self.optimizer.good = None
         if self.average is not None:
             update_average(self.average, self.network, self._ema, self.step, good, self.strategy)
-        # Not before it is known, or a step that runs out of memory would count.
+        # Waits until `good` is known, or a step that runs out of memory would count.
         with tf.control_dependencies([good]):
             self.step.assign_add(1)
             skipped = tf.cast(~good, tf.int64)
@@ -246,14 +246,14 @@ class Trainer:
     def _gradients(
         self, batch: Tensor, stop: Tensor = False
     ) -> tuple[dict[str, Tensor], list[Tensor], Tensor]:
-        """On one replica: the loss terms, its share of the gradients, and two flags.
+        """Returns one replica's loss terms, its share of the gradients, and two flags.
 
-        The flags are float32, 1 or 0: whether loss or gradients are not finite, and `stop`.
+        The flags are float32, 1 or 0: whether the loss or a gradient is not finite, and `stop`.
         """
         first = tf.distribute.get_replica_context().replica_id_in_sync_group * batch.shape[0]
         terms, gradients = self._compiled(batch, tf.convert_to_tensor(first))
         finite = [tf.reduce_all(tf.math.is_finite(t)) for t in (terms["total"], *gradients)]
-        # Not integers, which TensorFlow adds up on the host.
+        # Not integers, as TensorFlow would add those up on the host.
         flags = tf.cast(tf.stack([~tf.reduce_all(finite), tf.cast(stop, tf.bool)]), tf.float32)
         if self.recipe.clip_norm:
             gradients = self._clip(gradients)
@@ -262,7 +262,7 @@ class Trainer:
     def _loss_and_gradients(
         self, batch: Tensor, first: Tensor
     ) -> tuple[dict[str, Tensor], list[Tensor]]:
-        """Of the rows of the global batch from `first` on; part by part."""
+        """Returns loss terms and gradients of the global rows from `first` on, part by part."""
         rows, count = batch.shape[0], self.accumulate
         batch_size = rows * self._replicas
         if self._augmentation is not None:
@@ -285,7 +285,7 @@ class Trainer:
         state = (0, terms, [tf.zeros(variable.shape) for variable in variables])
         if count == 1:
             return accumulate(*state)[1:]
-        # One after the other, or the memory of all would be taken at once.
+        # One part after the other, or all would take memory at once.
         return tf.while_loop(
             lambda part, *_: part < count, accumulate, state, parallel_iterations=1
         )[1:]
@@ -293,12 +293,12 @@ class Trainer:
     def _backward(
         self, batch: Tensor, first: Tensor, batch_size: int, variables: list[tf.Variable]
     ) -> tuple[Mapping[str, Tensor], list[Tensor]]:
-        """The loss terms and gradients of some rows, from `first` on, of the global batch."""
+        """Returns loss terms and gradients of one part, the global rows from `first` on."""
         x = self._normalization.batch(unit(batch))
         random = StepRandom(self._seed, self.step, batch_size, first, batch.shape[0])
         with tf.GradientTape() as tape:
             terms = self._objective(self.network, x, self.step, random)
-            # The optimizer adds up what the replicas bring.
+            # The optimizer adds up the gradients of the replicas.
             loss = terms["total"] / self._replicas
             if self._scaled:
                 loss *= self.loss_scale
@@ -308,7 +308,7 @@ class Trainer:
         return terms, gradients
 
     def _clip(self, gradients: list[Tensor]) -> list[Tensor]:
-        """Scales this replica's share, so that the sum of all shares is no longer than allowed."""
+        """Scales this replica's share so that the sum of all shares is at most `clip_norm` long."""
         total = gradients
         if self._replicas > 1:
             total = tf.distribute.get_replica_context().all_reduce("SUM", gradients)
@@ -319,7 +319,7 @@ class Trainer:
 
 @contextlib.contextmanager
 def _initial_weights_from(seed: int) -> Iterator[None]:
-    """Has Keras' initializers, which draw their seeds from Python's `random`, begin at a seed."""
+    """Seeds Keras' initializers, which draw their seeds from Python's `random`."""
     state = python_random.getstate()
     python_random.seed(seed)
     try:
@@ -329,5 +329,5 @@ def _initial_weights_from(seed: int) -> Iterator[None]:
 
 
 def unit(batch: Tensor) -> Tensor:
-    """Values in [0, 1], float32."""
+    """Returns a batch as float32 in [0, 1]."""
     return tf.cast(batch, tf.float32) / value_range(batch.dtype.as_numpy_dtype)

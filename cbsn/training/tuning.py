@@ -1,4 +1,4 @@
-"""Patches of pictures in memory, and training a network further on them for some time."""
+"""Cuts pictures into patches in memory, and trains a network further on them for some time."""
 
 import contextlib
 import math
@@ -25,18 +25,18 @@ from cbsn.training.step_random import StepRandom
 from cbsn.training.trainer import Trainer, unit
 from cbsn.value_range import to_unit
 
-PATCH_SIZE = 256  # larger than the crops that are trained on, so that these differ
-SMALLEST = 16  # side of a patch: in a smaller one there is next to nothing to learn from
-MOST_PATCHES = 512  # in memory these are 400 MB of float32, or 100 MB of bytes
-MOST_BYTES = 2 << 30  # of pixels: thirty photographs of 24 megapixels, in about as many seconds
+PATCH_SIZE = 256  # larger than the training crops, so that these differ
+SMALLEST = 16  # side of a patch; a smaller one contains almost nothing to learn from
+MOST_PATCHES = 512  # these take 400 MB of memory as float32, or 100 MB as bytes
+MOST_BYTES = 2 << 30  # of pixels: 30 photographs of 24 megapixels, read in about 30 seconds
 
-_HELD_OUT = 8  # one of this many patches is
+_HELD_OUT = 8  # one of this many patches is held out
 _EMA = 0.998
-_CHECKED = 32  # crops to compare the loss on; each patch that is held out gives one, or several
-_SHARES = (1.0, 0.7, 0.5, 0.35, 0.25, 0.125)  # of the weights' change: the most without harm
+_CHECKED = 32  # crops to compare the loss on, at least one of each patch that is held out
+_SHARES = (1.0, 0.7, 0.5, 0.35, 0.25, 0.125)  # of the weights' change; the largest harmless is used
 
-# Factor by which the error on noise-free pictures may grow in any case: 0.05 dB, half of what is
-# promised, as other pictures than those at hand may fare worse.
+# Factor by which the error on noise-free pictures may always grow: 0.05 dB, half of what is
+# promised, since other pictures may become worse than these.
 _HARM = 10 ** (0.05 / 10)
 
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} s{postfix}"
@@ -45,7 +45,7 @@ _BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} s{postfix}"
 class PicturePatches:
     """Patches of pictures in memory, [P, P, 3·shots] of one dtype, for a `PatchPipeline`.
 
-    Each has a name in `sources`, of the picture that it is of.
+    `sources` names the picture of each patch.
     """
 
     def __init__(self, patches: Sequence[np.ndarray], sources: Sequence[str], shots: int = 1):
@@ -63,17 +63,17 @@ class PicturePatches:
     ) -> "PicturePatches":
         """Cuts pictures into patches, one picture at a time.
 
-        Gray becomes three equal channels, alpha is dropped. The patches are 256 pixels wide, or
-        less if half of the pictures are smaller; pictures that are smaller still are left out, as
-        are those less than `SMALLEST` pixels high or wide, and damaged ones, each with a
-        `CbsnWarning`. Of many or large pictures it takes some, at most `MOST_BYTES`, and of these
-        `MOST_PATCHES` patches, evenly. Pictures of several dtypes become float32.
+        Gray becomes three equal channels, and alpha is dropped. The patches are 256 pixels wide, or
+        less if half of the pictures are smaller. Omits pictures smaller than the patches or than
+        `SMALLEST` in height or width, and damaged ones, with a `CbsnWarning`. Reads at most
+        `MOST_BYTES` of pictures and takes at most `MOST_PATCHES` patches, both spread evenly. If
+        the dtypes differ, all patches become float32.
         """
         paths = find_sources(image_paths)
         sizes = {path: read_header(path).pixel_bytes for path in paths}
         fit = len(paths) * MOST_BYTES // max(1, sum(sizes.values()))
         chosen = spread(paths, max(1, min(fit, MOST_PATCHES)))
-        # The smallest first, so that the others may take what room these leave.
+        # The smallest come first, so that the others can use the room that they leave.
         chosen.sort(key=lambda path: (sizes[path], path))
         found: dict[str, list[np.ndarray]] = {}
         room = MOST_PATCHES
@@ -103,13 +103,13 @@ class PicturePatches:
         return self._patches[index]
 
     def describe(self, index: int) -> str:
-        """Says which picture a patch is of."""
+        """Returns a text that names the picture of a patch."""
         return f"a patch of {self._sources[index]}"
 
     def split(self) -> tuple["PicturePatches", "PicturePatches"]:
-        """Returns the patches to train on, and every eighth one, which is held out of that.
+        """Returns the patches to train on, and every eighth patch, which is held out.
 
-        No pixel is in both, unless there is but one patch: then it is both.
+        No pixel is in both, unless there is only one patch: then it is in both.
         """
         if len(self) == 1:
             return self, self
@@ -117,14 +117,14 @@ class PicturePatches:
         return self._some({*range(len(self))} - held_out), self._some(held_out)
 
     def paired(self, others: Sequence[np.ndarray]) -> "PicturePatches":
-        """Returns pairs of the first patches and `others`, of their shape, dtype and order."""
+        """Returns pairs of the first patches and `others`, of the same shape, dtype and order."""
         pairs = [
             np.concatenate(shots, axis=-1) for shots in zip(self._patches, others, strict=False)
         ]
         return PicturePatches(pairs, self._sources[: len(pairs)], shots=2)
 
     def shuffled(self, seed: int) -> "PicturePatches":
-        """Returns the patches in a random order, a function of the seed."""
+        """Returns the patches in a random order that depends on the seed only."""
         return self._some(np.random.default_rng(seed).permutation(len(self)))
 
     def _some(self, indices: Iterable[int]) -> "PicturePatches":
@@ -137,7 +137,7 @@ class PicturePatches:
 
 
 def _cut(path: Path, count: int, white: float | None) -> list[np.ndarray]:
-    """At most `count` square patches of a picture, which do not overlap."""
+    """Returns at most `count` square patches of a picture, without overlap."""
     pixels = to_rgb(read_picture(path, white=white))
     height, width = pixels.shape[:2]
     if min(height, width) < SMALLEST:
@@ -147,7 +147,7 @@ def _cut(path: Path, count: int, white: float | None) -> list[np.ndarray]:
         np.linspace(0, length - side, length // side).astype(int) for length in (height, width)
     )
     places = [(top, left) for top in tops for left in lefts]
-    # At random, as evenly spaced ones might be all of one column.
+    # Chosen at random, as evenly spaced ones might all be in one column.
     order = np.random.default_rng(0).permutation(len(places))[:count]
     return [
         pixels[top : top + side, left : left + side].copy()
@@ -156,7 +156,7 @@ def _cut(path: Path, count: int, white: float | None) -> list[np.ndarray]:
 
 
 def _alike(found: dict[str, list[np.ndarray]]) -> tuple[list[np.ndarray], list[str]]:
-    """The patches in one size and dtype, and the picture of each; too small ones are left out."""
+    """Returns patches of one size and dtype, without those too small, and the picture of each."""
     size = statistics.median_high(patches[0].shape[0] for patches in found.values())
     small = [source for source, patches in found.items() if patches[0].shape[0] < size]
     if small:
@@ -172,17 +172,17 @@ def _alike(found: dict[str, list[np.ndarray]]) -> tuple[list[np.ndarray], list[s
 
 
 class Tuned(NamedTuple):
-    """A network that was trained further, and its loss on the patches that were held out."""
+    """A network that was trained further, and its loss on the held-out patches."""
 
     network: DenoisingNetwork
     steps: int
     before: float
     after: float
-    share: float = 1.0  # of the weights' change, which is taken: 0 if any harms noise-free pictures
+    share: float = 1.0  # of the weights' change that is taken; 0 if even an eighth does harm
 
     @property
     def is_better(self) -> bool:
-        """Whether the loss became less, without harm; False where it is no number."""
+        """Whether the loss fell without harm; False if it is NaN."""
         return self.share > 0 and self.after < self.before
 
 
@@ -198,13 +198,13 @@ def tune(
 ) -> Tuned:
     """Trains a copy of a network, in its precision, until `deadline` by `time.monotonic()`.
 
-    There is at least one step. What tells, before and after, is the first term of the objective on
-    the same crops with the same random numbers; its time counts.
+    It takes at least one step. The loss before and after is the first term of the objective, on the
+    same crops with the same random numbers. The time to measure it counts.
 
-    With an augmentation, which makes what is learned out of the second picture of each pair, the
-    learning rate falls to 0 along a cosine, over `max_steps` or the time. And if the mean squared
-    error of pictures without noise, in units of [0, 1], grows by more than 0.05 dB and more than
-    `harm`, only a part of the change of the weights is taken, down to an eighth.
+    With an augmentation, which makes the training pairs from the second picture of each pair, the
+    learning rate falls to 0 along a cosine, over `max_steps` or the time. If the mean squared error
+    of noise-free pictures, for values in [0, 1], then grows by more than 0.05 dB and by more than
+    `harm`, only part of the weights' change is taken: down to an eighth, or else none.
     """
     weights = network.get_weights()
     precision = network.dtype_policy.name
@@ -227,7 +227,7 @@ def tune(
     measure = _measure(recipe, trainer.model, batches, seed, augmentation)
     started = time.monotonic()
     before, error = measure()
-    # The second measurement takes as long.
+    # The second measurement takes as long as the first.
     deadline -= time.monotonic() - started
     steps = _train(trainer, training, deadline, max_steps, falls=augmentation is not None)
     after, share = _without_harm(trainer.model, weights, measure, max(error * _HARM, error + harm))
@@ -241,7 +241,7 @@ def _measure(
     seed: int,
     augmentation: PhotoAugmentation | None,
 ) -> Callable[[], tuple[float, float]]:
-    """Returns what measures the network as it is then: the loss, and the error without noise."""
+    """Returns a function that measures the network's current loss and noise-free error."""
     objective, normalization = recipe.build_objective(), recipe.build_normalization()
 
     @tf.function
@@ -257,7 +257,7 @@ def _measure(
         terms = objective(network, normalization.batch(x), number, random)
         return terms[objective.TERMS[0]], error
 
-    of_batch(batches[0], tf.constant(0))  # traced now, so that what follows takes always as long
+    of_batch(batches[0], tf.constant(0))  # traced now, so that all measurements take the same time
 
     def measure() -> tuple[float, float]:
         found = [of_batch(batch, tf.constant(number)) for number, batch in enumerate(batches)]
@@ -270,7 +270,7 @@ def _measure(
 def _train(
     trainer: Trainer, pipeline: PatchPipeline, deadline: float, max_steps: int | None, falls: bool
 ) -> int:
-    """Takes steps, with a learning rate that falls or not; returns how many."""
+    """Trains until the deadline or `max_steps`; the learning rate may fall. Returns the steps."""
     started = time.monotonic()
     seconds = max(1, math.ceil(deadline - started))
     now = started
@@ -298,7 +298,7 @@ def _without_harm(
     measure: Callable[[], tuple[float, float]],
     most: float,
 ) -> tuple[float, float]:
-    """Takes back what makes the error without noise larger than `most`; returns loss and share."""
+    """Keeps the largest share of the change with an error up to `most`; returns loss and share."""
     last = network.get_weights()
     trained, error = measure()
     loss = trained
