@@ -4,7 +4,7 @@ import dataclasses
 from typing import Any
 
 import numpy as np
-import scipy  # these two load their parts when they are used: some take a second
+import scipy  # scipy and skimage load their submodules on use: some take a second
 import skimage
 
 from cbsn.errors import ConfigError, check_number
@@ -15,23 +15,23 @@ _GAUSSIAN = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": Fa
 SSIMS: dict[str, tuple[dict[str, Any], int]] = {
     # scikit-image's default, which the AP-BSN and SS-BSN code uses: 7×7, sample covariance.
     "uniform": ({"win_size": 7}, 7),
-    # Wang et al. (2004), and MATLAB code since (ssim_index.m): 11×11, Gaussian weights of σ 1.5.
+    # Wang et al. (2004), and MATLAB code since then (ssim_index.m): 11×11, Gaussian, σ 1.5.
     "gaussian": (_GAUSSIAN, 11),
-    # Wang's later ssim.m: the same, after pictures of 384 px or more were made smaller.
+    # Wang's later ssim.m: the same, after downscaling pictures of 384 px or more.
     "matlab": (_GAUSSIAN, 11),
 }
-"""By name: what scikit-image is told, and the side of the window in pixels."""
+"""By name: scikit-image's keyword arguments, and the side of the window in pixels."""
 
-_LARGEST_RANGE = 1e9  # beyond all that files hold
-_FLOAT_STEPS = 255.0  # to which pictures of floats are rounded, as if they were saved in 8 bits
+_LARGEST_RANGE = 1e9  # beyond any value in a file
+_FLOAT_STEPS = 255.0  # float pictures are rounded to these steps, as if saved in 8 bits
 _ROUNDINGS = {"round": np.rint, "floor": np.floor, "none": None}
 
 
 def psnr(clean: np.ndarray, denoised: np.ndarray, data_range: float | None = None) -> float:
-    """Returns the peak signal-to-noise ratio in dB, infinite where equal.
+    """Returns the peak signal-to-noise ratio in dB, infinite for equal pictures.
 
-    The pictures, [H, W, C], are of one dtype: uint8, uint16 or float. The peak is that of the dtype
-    ([0, 1] for floats), unless a `data_range` is given. Others are a ValueError.
+    The pictures are [H, W, C] of the same dtype, uint8, uint16 or float; others raise a ValueError.
+    The peak is `data_range` or, by default, that of the dtype (1 for floats).
     """
     check_comparable("PSNR", clean, denoised)
     peak = data_range or value_range(clean.dtype)
@@ -42,10 +42,10 @@ def psnr(clean: np.ndarray, denoised: np.ndarray, data_range: float | None = Non
 def ssim(
     clean: np.ndarray, denoised: np.ndarray, data_range: float, flavour: str = "uniform"
 ) -> float:
-    """Returns the structural similarity (Wang et al. 2004), 1 where equal, of comparable pictures.
+    """Returns the structural similarity (Wang et al. 2004) of comparable pictures, 1 if equal.
 
-    It is the mean over all windows that lie in the picture, and over the channels. The flavour is a
-    key of `SSIMS`. Pictures smaller than a window raise a ValueError.
+    It is the mean over the channels and over all windows that lie inside the picture. `flavour` is
+    a key of `SSIMS`. Pictures smaller than a window raise a ValueError.
     """
     settings, window = SSIMS[flavour]
     if flavour == "matlab":
@@ -59,7 +59,7 @@ def ssim(
 
 
 def check_comparable(metric: str, clean: np.ndarray, denoised: np.ndarray) -> None:
-    """Raises ValueError unless two pictures have one shape and dtype, and finite values."""
+    """Raises ValueError unless two pictures have the same shape and dtype, and finite values."""
     if clean.shape != denoised.shape or clean.dtype != denoised.dtype:
         raise ValueError(
             f"{metric} compares pictures of one shape and dtype. Received: "
@@ -70,11 +70,11 @@ def check_comparable(metric: str, clean: np.ndarray, denoised: np.ndarray) -> No
 
 
 def _made_smaller(picture: np.ndarray) -> np.ndarray:
-    """Averages f × f pixels around every f-th one, with f as many times as 256 px fit in a side."""
+    """Averages f × f pixels around every f-th one; f is the shorter side / 256, rounded."""
     factor = max(1, int(min(picture.shape[:2]) / 256 + 0.5))
     if factor == 1:
         return picture
-    # MATLAB's filters of an even side reach one pixel less to the left, SciPy's to the right.
+    # MATLAB's even-sided filters reach one pixel less to the left, SciPy's one less to the right.
     origin = -1 if factor % 2 == 0 else 0
     averaged = scipy.ndimage.uniform_filter(
         picture.astype(np.float64), (factor, factor, 1), mode="reflect", origin=(origin, origin, 0)
@@ -87,18 +87,18 @@ class Conventions:
     """How a denoised picture is made comparable with the clean one, and compared.
 
     Args:
-        rounding: of results that are floats: `"round"` to the levels of the clean picture (of 8
-            bits, if that is of floats), as the AP-BSN code and `infer.py` do; `"floor"` to the
+        rounding: how float results are rounded: `"round"` to the nearest level of the clean picture
+            (8-bit levels if that is float), as the AP-BSN code and `infer.py` do; `"floor"` to the
             level below, as the C-BSN code does; or `"none"`. Default `"round"`.
-        clip: whether values beyond the range are clipped to it. Default True.
+        clip: whether to clip values to the range. Default True.
         data_range: the peak of PSNR, and of the constants of SSIM: `"dtype"`, the full range (255,
-            65535, or 1 for floats), `"clean"`, highest less lowest value of each clean picture, as
-            is usual in microscopy, or a number in the units of the pictures, such as 4095 for 12
-            bits in files of 16. Default `"dtype"`.
-        color: `"rgb"`, all channels together, or `"luma"`, Y of BT.601 in 16 to 235, as MATLAB's
-            `rgb2ycbcr` has it, but not rounded. Default `"rgb"`.
+            65535, or 1 for floats); `"clean"`, the highest minus the lowest value of each clean
+            picture, as is usual in microscopy; or a number in the units of the pictures, such as
+            4095 for 12 bits in 16-bit files. Default `"dtype"`.
+        color: `"rgb"`, all channels together, or `"luma"`, Y of BT.601 from 16 to 235, as MATLAB's
+            `rgb2ycbcr` computes it, but not rounded. Default `"rgb"`.
         ssim: a key of `SSIMS`. Default `"uniform"`.
-        border: int ≥ 0, pixels that are cut off on each side. Default 0.
+        border: int ≥ 0, pixels to cut off on each side. Default 0.
 
     Raises:
         ConfigError: if a value is none of these.
@@ -131,9 +131,9 @@ class Conventions:
 
     @classmethod
     def choose(cls, synthetic: bool, **settings: str | bool | int | None) -> "Conventions":
-        """Returns the usual conventions for real or synthetic noise, but for settings not None.
+        """Returns the usual conventions for real or synthetic noise, changed by settings not None.
 
-        Floats of synthetic noise stand for no file, and are neither rounded nor clipped.
+        With synthetic noise, floats stand for no file, so they are neither rounded nor clipped.
         """
         given: dict[str, Any] = {"rounding": "none", "clip": False} if synthetic else {}
         given.update((name, value) for name, value in settings.items() if value is not None)
@@ -147,14 +147,14 @@ class Conventions:
         )
 
     def unrounded(self, picture: np.ndarray) -> np.ndarray:
-        """Returns a picture in floats, unless its results are to be rounded as files are."""
+        """Returns a picture as floats, or unchanged if results are to be rounded as in files."""
         is_fit = picture.dtype.kind == "f" or self.rounding == "round"
         return picture if is_fit else to_unit(picture)
 
     def levels(self, picture: np.ndarray, dtype: np.dtype) -> np.ndarray:
         """Returns a denoised picture as float64 in the units of the clean one, rounded and clipped.
 
-        It is of the clean one's dtype, or floats in units of [0, 1].
+        The picture has the clean one's `dtype`, or is float in units of [0, 1].
         """
         peak = value_range(dtype)
         values = picture.astype(np.float64)
@@ -169,16 +169,16 @@ class Conventions:
         return np.clip(values, 0, peak) if self.clip else values
 
     def stretched(self, found: ValueRange, dtype: np.dtype) -> "Conventions":
-        """Returns these for pictures of a dtype that were stretched from another range."""
+        """Returns the conventions for pictures stretched from the range `found` to a dtype's."""
         if self.data_range in ("dtype", "clean") or found.is_of(dtype):
             return self
         peak = float(self.data_range) * value_range(dtype) / (found.white - found.black)
         return dataclasses.replace(self, data_range=repr(peak))
 
     def psnr_and_ssim(self, clean: np.ndarray, denoised: np.ndarray) -> tuple[float, float]:
-        """Returns PSNR in dB, infinite where equal, and SSIM, of pictures [H, W, 1 or 3].
+        """Returns PSNR in dB (infinite if equal) and SSIM of two pictures [H, W, 1 or 3].
 
-        It raises a ValueError if they cannot be compared, or a flat one's range is asked for.
+        Raises ValueError if they cannot be compared, or if the range of a flat picture is needed.
         """
         denoised, reference = self.levels(denoised, clean.dtype), clean.astype(np.float64)
         check_comparable("PSNR", reference, denoised)

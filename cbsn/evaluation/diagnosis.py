@@ -1,4 +1,4 @@
-"""Whether a denoised picture is to be trusted, where there is no clean one to compare with."""
+"""Judges whether a denoised picture can be trusted when there is no clean one to compare with."""
 
 import dataclasses
 import math
@@ -19,21 +19,21 @@ from cbsn.evaluation.residual_statistics import (
 from cbsn.noise.removal import Removal
 from cbsn.value_range import to_levels
 
-SMALLEST = 16  # side in pixels of what can be diagnosed at all
+SMALLEST = 16  # side in pixels of the smallest picture that can be diagnosed
 
-# Periods in pixels of checkerboards: those of pixel-shuffle downsampling, and the powers of two
-# that the upsampling of a U-Net leaves.
+# Periods of checkerboards in pixels: those that pixel-shuffle downsampling leaves, and the powers
+# of two that a U-Net's upsampling leaves.
 STRIDES = tuple(range(2, 9))
 
-# A little from the first on, clearly from the second. Clean pictures taken for denoised ones stay
-# below the first, with noise of all kinds. Structure: a blur of 0.5 px takes 0.04 to 0.08, of
-# 0.7 px 0.10 to 0.15, of 1 px 0.17 to 0.25. Checkerboard: at 1 level it is seen in flat places.
+# Limits of a slight and of a clear effect. With noise of any kind, clean pictures judged as
+# denoised ones stay below the first. Structure: a blur of 0.5 px removes 0.04 to 0.08, of 0.7 px
+# 0.10 to 0.15, of 1 px 0.17 to 0.25. Checkerboard: 1 level is visible in flat places.
 _STRUCTURE = (0.08, 0.2)
 _NOISE_LEFT = (0.3, 0.45)
 _SHIFT = (0.8, 3.0)
 _CHECKERBOARD = (0.4, 0.8)
 
-_UNSURE = 0.1  # standard error from which structure is not told
+_UNSURE = 0.1  # standard error above which no structure is reported
 _LEAST_BLOCKS = 8
 _LEAST_CELLS = 32
 _MOST_CLIPPED = 0.03
@@ -41,43 +41,43 @@ _MOST_CLIPPED = 0.03
 
 @dataclasses.dataclass(frozen=True)
 class Diagnosis:
-    """What a denoiser did, told by its noisy input and its output alone.
+    """What a denoiser did, judged by its noisy input and its output alone.
 
-    Made by `diagnose`, and pooled over pictures by `mean_of`. Levels are 8-bit ones, of 255,
-    whatever the dtype. What can't be told is None.
+    Created by `diagnose`, and pooled over pictures by `mean_of`. Levels are 8-bit levels, of 255,
+    whatever the dtype. Figures that cannot be determined are None.
     """
 
-    removed: float  # standard deviation of the residual (noisy less denoised), in levels
-    removal: Removal  # what was removed within small cells, and the noise that is there
-    # Share of the contrast of the denoised picture's edges that was removed, of the mean of the
-    # channels, and its standard error: 0 for an ideal denoiser, whatever the noise; towards 1 with
-    # blurring, a little below 0 where noise was left or edges were sharpened. Texture that was
-    # removed entirely is not in it, but in `removal`.
+    removed: float  # standard deviation of the residual (noisy − denoised), in levels
+    removal: Removal  # what was removed within small cells, and the noise in them
+    # Share of the contrast of the denoised picture's edges that was removed, in the mean of the
+    # channels, and its standard error. It is 0 for an ideal denoiser, whatever the noise; nears 1
+    # with blurring; and is slightly below 0 where noise was left or edges were sharpened. Texture
+    # that was removed entirely does not count here, but in `removal`.
     structure: float | None
     structure_error: float | None
     # Roughness of the denoised picture as a share of the noisy one's (root mean square, within
-    # 8 × 8 px), in the smoothest places: 1 where nothing was removed. In pictures with texture
-    # everywhere, where the noise is weak, it is that texture.
+    # 8 × 8 px), in the smoothest places: 1 where nothing was removed. Where a picture has texture
+    # everywhere and the noise is weak, it measures that texture instead.
     noise_left: float | None
-    # By how many levels the denoised picture is brighter than the noisy one on average, and its
-    # standard error, in flat places of that channel and tone (in levels) where this is most
-    # certain. Only what neither clipping nor skewed noise explains.
+    # Levels by which the denoised picture is brighter than the noisy one on average, and their
+    # standard error, in flat places of the channel and tone (in levels) where this is most
+    # certain. Excludes what clipping or skewed noise explains.
     shift: float | None
     shift_error: float | None
     shift_channel: str | None
     shift_tone: float | None
     mean_shift: tuple[float | None, ...]  # by channel, the mean of such shifts over all tones
-    # By stride, in pixels: root mean square in levels of a pattern of that period (and of none that
-    # is shorter) that is in the mean of the denoised channels, and not in that of the noisy ones.
+    # By stride in pixels: root mean square, in levels, of a pattern with that period (and none
+    # shorter) that is in the mean of the denoised channels but not in that of the noisy ones.
     checkerboard: Mapping[int, float | None]
     _sums: Mapping[str, np.ndarray] = dataclasses.field(repr=False, compare=False)
 
     @classmethod
     def mean_of(cls, diagnoses: Sequence["Diagnosis"]) -> "Diagnosis":
-        """Returns the diagnosis of several pictures together, by the sums behind the figures.
+        """Returns one diagnosis of several pictures, from the sums behind their figures.
 
-        What no single picture is large enough to tell may be told by many. Gray pictures count in
-        each channel where others are in colour. There must be one at least, all of equal strides.
+        Many pictures may give figures for which each alone is too small. If others are in colour,
+        gray ones count in each channel. Takes at least one diagnosis, all with the same strides.
         """
         sums = [each._sums for each in diagnoses]
         channels = max(len(each["tones"]) for each in sums)
@@ -88,7 +88,7 @@ class Diagnosis:
 
     @classmethod
     def _from_sums(cls, sums: Mapping[str, np.ndarray], strides: Sequence[int]) -> "Diagnosis":
-        """The figures, from sums over the pictures."""
+        """Computes the figures from sums over the pictures."""
         pixels, power = sums["residual"]
         structure, structure_error = _structure(sums["structure"])
         smooth, rough = sums["smooth"]
@@ -134,7 +134,7 @@ class Diagnosis:
         ]
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the figures as plain values, fit for JSON, rounded."""
+        """Returns the figures as rounded plain values for JSON."""
         removal = {name: round(getattr(self.removal, name), 2) for name in ("removed", "noise")}
         return {
             "removed": rounded(self.removed, 2),
@@ -220,7 +220,7 @@ class Diagnosis:
         told = {stride: each for stride, each in self.checkerboard.items() if each is not None}
         if not told:
             return "Checkerboard: the picture is too small to tell."
-        # Only the strongest: what is by chance stays far below the limits at each of the periods.
+        # Only the strongest counts: patterns by chance stay far below the limits at any period.
         stride = max(told, key=lambda each: told[each])
         words = _verdict(
             told[stride],
@@ -235,7 +235,7 @@ class Diagnosis:
 
 
 def _verdict(value: float, limits: tuple[float, float], *words: str) -> str:
-    """The words for how many of the limits are reached."""
+    """Returns the words for the number of limits that the value reaches."""
     return words[sum(value >= limit for limit in limits)]
 
 
@@ -246,9 +246,9 @@ def diagnose(
 
     Args:
         noisy: [H, W, 1 or 3], uint8, uint16 or float in units of [0, 1], which noise may exceed;
-            H and W at least 16. Below about 150 a side some figures are None; pooling helps.
+            H and W at least 16. Below about 150 px a side some figures are None; pooling helps.
         denoised: same shape and dtype.
-        strides: int, 2 or more, periods in pixels at which a checkerboard is looked for.
+        strides: ints ≥ 2, periods in pixels at which to look for a checkerboard.
 
     Raises:
         ValueError: for other pictures.
@@ -275,7 +275,7 @@ def diagnose(
 
 
 def _structure(sums: np.ndarray) -> tuple[float, float] | tuple[None, None]:
-    """The share Σ a / Σ b, and its standard error over the blocks."""
+    """Returns the share Σ a / Σ b and its standard error over the blocks; None if uncertain."""
     blocks, a, b, aa, ab, bb = sums
     if blocks < _LEAST_BLOCKS or b <= 0:
         return None, None
@@ -286,11 +286,11 @@ def _structure(sums: np.ndarray) -> tuple[float, float] | tuple[None, None]:
 
 
 def _shifts(tones: np.ndarray) -> list[tuple[int, float, float, float]]:
-    """Of each tone of a channel that can tell: its number, shift, standard error, cells.
+    """Returns number, shift, standard error and cells of each tone with enough unclipped cells.
 
-    A camera's tone curve moves the mean of its noise, and Poisson noise the median; clipping moves
-    the mean. In all of these mean and median differ by about skewness · deviation / 6 (Cornish &
-    Fisher), and the true value is one of them: so only what lies beyond both is a shift.
+    A camera's tone curve and clipping move the mean of the noise; Poisson noise moves the median.
+    In each case mean and median differ by about skewness · deviation / 6 (Cornish & Fisher), and
+    one of them is the true value, so only what lies beyond both is a shift.
     """
     shifts = []
     for tone, (cells, total, squares, second, third, clipped) in enumerate(tones):
@@ -307,5 +307,5 @@ def _shifts(tones: np.ndarray) -> list[tuple[int, float, float, float]]:
 
 
 def rounded(value: float | None, decimals: int) -> float | None:
-    """Returns a figure for JSON, which has no number for what is not finite."""
+    """Rounds a figure for JSON; None where it is None or not finite, which JSON cannot hold."""
     return None if value is None or not math.isfinite(value) else round(value, decimals)

@@ -1,4 +1,4 @@
-"""Scoring denoisers on noisy pictures, with clean ones or without."""
+"""Scores denoisers on noisy pictures, with or without clean ones."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
@@ -43,28 +43,27 @@ def evaluate(
 ) -> list[Scores]:
     """Scores models, denoised pictures and baselines on pairs of pictures, and prints a table.
 
-    Without clean pictures there are no metrics, but the time, the diagnosis and the report.
+    Without clean pictures there are no metrics, only the times, the diagnosis and the report.
 
     Args:
-        clean: clean pictures, as for `PicturePairs`, if there are any.
-        model_paths: each as for `Denoiser.load`.
-        noisy: noisy pictures with the same names; or else
-        noise: noise for the clean ones, the same on every run.
-        seed: int in [0, 2⁶⁴), of that noise.
-        denoised: folders of pictures denoised before, with the same names. They need no noisy ones.
-        baselines: of `cbsn.evaluation.methods.BASELINES`, with commas between them. Default
-            `"noisy"`, where there are noisy and clean ones.
-        baseline_sigma: σ in 8-bit levels that they are told, or `"best"`; see
-            `make_baselines`.
-        images: int ≥ 0, take that many pairs, spread evenly over the list; 0 for all.
-        conventions: how they are compared. Default as `Conventions.choose` has it.
-        lpips: whether to take LPIPS, of gray pictures too, and to fetch its weights if need be.
-            None to take it of pictures in colour, if the weights are given or in the cache.
-        lpips_weights: as for `LPIPS`.
-        white: float > 0, the value of white in the files, as for `read_picture`.
+        clean: clean pictures, if there are any; see `PicturePairs`.
+        model_paths: the models; see `Denoiser.load`.
+        noisy: noisy pictures with the same names.
+        noise: instead of `noisy`, noise to add to the clean pictures, the same on every run.
+        seed: int in [0, 2⁶⁴), the seed of that noise.
+        denoised: folders of already denoised pictures with the same names; these need no `noisy`.
+        baselines: names from `cbsn.evaluation.methods.BASELINES`, separated by commas. Default
+            `"noisy"` if there are noisy and clean pictures, else none.
+        baseline_sigma: σ in 8-bit levels for the baselines, or `"best"`; see `make_baselines`.
+        images: int ≥ 0, number of pairs to score, spread evenly over the list; 0 for all.
+        conventions: how pictures are compared. Default: see `Conventions.choose`.
+        lpips: whether to compute LPIPS, also for gray pictures, and to fetch its weights if needed.
+            None computes it for colour pictures, if the weights are given or in the cache.
+        lpips_weights: see `LPIPS`.
+        white: float > 0, the value of white in the files; see `read_picture`.
         out: folder for `results.json`, `.csv` and `.md`, `report.html` and `contact_sheet.png`.
         report_images: int ≥ 0, pictures in the report, spread evenly; 0 for no report.
-        options: of the models, as for `Denoiser.load`.
+        options: how the models denoise; see `Denoiser.load`.
 
     Returns:
         The scores of the baselines, the denoised folders and the models, in this order.
@@ -92,11 +91,11 @@ def evaluate(
     check_white(white)
     conventions = conventions or Conventions.choose(noise is not None)
 
-    # Load, all before the first is scored, so that a wrong path is told at once.
+    # Load everything before scoring anything, so that a wrong path is reported at once.
     source = noisy if noise is None else noise
     pairs = PicturePairs(source, clean, images, seed, white=white)
     if clean is not None and noisy is not None:
-        pairs.check()  # an unfit one is to be known before the others have taken their time
+        pairs.check()  # reports a mismatched pair before any time is spent on scoring
     methods = [find_denoised(folder, pairs, white) for folder in folders]
     if out is not None:
         out = expanded(out)
@@ -146,7 +145,7 @@ def evaluate(
         "conventions": dataclasses.asdict(conventions),
         "methods": [each.to_dict() for each in scores],
     }
-    # What the reader is to look at comes first, the classics after it.
+    # What the reader should look at comes first, then the classic baselines.
     kept = {each.name: kept[each.name] for each in methods + classic if each.name != "noisy"}
     content = ReportContent(
         title=f"Denoising {clean if noisy is None else noisy}",
@@ -183,7 +182,7 @@ def _resolve_baselines(
     baselines: str | None,
     sigma: str | None,
 ) -> list[Method]:
-    """Makes the baselines for the pictures that there are, if these fit what is scored on them."""
+    """Makes the baselines, after checking that the given pictures suffice for what is scored."""
     if noisy is not None and noise is not None:
         raise ConfigError(
             "Give the noisy pictures by --noisy, or noise for the clean ones by --noise: the one "

