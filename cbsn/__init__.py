@@ -12,16 +12,16 @@ def load_denoiser(model_path: Any, **options: Any) -> "Denoiser":
     """Loads a trained model as a function from image to image.
 
     Args:
-        model_path: whatever `infer.py --modelpath` takes: a run's folder, a saved-model folder,
-            a shipped name, or the prefix of an original TensorFlow 1.15 checkpoint.
-        **options: of `cbsn.inference.options.DenoiseOptions`, such as `tile`.
+        model_path: anything that `infer.py --modelpath` takes: a run's folder, a saved-model
+            folder, a shipped name, or the prefix of an original TensorFlow 1.15 checkpoint.
+        **options: arguments of `cbsn.inference.options.DenoiseOptions`, such as `tile`.
 
     Returns:
-        A callable: uint8, uint16 or float ([0, 1]) array [H, W] or [H, W, C] to an array of the
-        same shape and dtype.
+        A callable that maps an array [H, W] or [H, W, C], uint8, uint16 or float in [0, 1], to an
+        array of the same shape and dtype.
 
     Raises:
-        cbsn.errors.ConfigError: if an option cannot be had.
+        cbsn.errors.ConfigError: if an option is invalid or not available here.
         cbsn.errors.ModelError: if there is no such model, or it cannot be read.
 
     Example:

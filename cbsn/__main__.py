@@ -1,4 +1,4 @@
-"""`python -m cbsn COMMAND`: the commands of the package."""
+"""Runs the commands of the package: `python -m cbsn COMMAND`."""
 
 import importlib
 import sys
@@ -20,12 +20,12 @@ COMMANDS = {
     "demo": "makes the demo's pictures and its report",
 }
 
-# These do without TensorFlow, which takes seconds to start, or import it themselves if need be.
+# These do not need TensorFlow, which takes seconds to start, or import it themselves if needed.
 _WITHOUT_TENSORFLOW = ("prepare", "noise", "client", "launch", "demo")
 
 
 def run_command(name: str) -> None:
-    """Runs a command with the flags of the process, and exits with its status."""
+    """Runs a command with the process's flags, and exits with its status."""
     command = importlib.import_module(f"cbsn.cli.{name}")
     run(command.main, command.make_parser(), tensorflow=name not in _WITHOUT_TENSORFLOW)
 

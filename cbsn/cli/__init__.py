@@ -1,1 +1,1 @@
-"""The commands: flags in, one call, an exit status."""
+"""The commands. Each parses flags, makes one call and returns an exit status."""

@@ -15,9 +15,9 @@ def main(flags: argparse.Namespace) -> int:
         install = "pip install 'cbsn[beam]' (from a clone: pip install '.[beam]')"
         raise ConfigError(f"Apache Beam is not installed: {install}")
     _quieten()
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # it may be ignored
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # it may be set to be ignored
         signal.signal(signal.SIGINT, _stop)
-    # TensorFlow comes with these; `--help` does not wait for it.
+    # These import TensorFlow; `--help` need not wait for it.
     from cbsn.inference.beam.job import denoise_with_beam
     from cbsn.inference.options import DenoiseOptions
 
@@ -26,10 +26,10 @@ def main(flags: argparse.Namespace) -> int:
 
 
 def _quieten() -> None:
-    """Silences false alarms of Beam's, unless another level is asked for by --verbosity.
+    """Silences Beam's false alarms, unless --verbosity asks for another level.
 
-    Through the root logger it says that clients for Google's cloud are missing, and the like; and
-    its sink warns when nothing has failed. Other loggers are heard as ever.
+    Beam reports through the root logger, for example, that clients for Google's cloud are missing,
+    and its file sink warns when nothing has failed. Other warnings of Beam and cbsn stay.
     """
     root = logging.getLogger()
     if root.level == logging.WARNING:
@@ -40,13 +40,13 @@ def _quieten() -> None:
 
 
 def _stop(signum: int, frame: object) -> None:
-    """Ctrl-C, which Beam would report in full as an error of the step that it came upon."""
+    """Handles Ctrl-C, which Beam would report in full as an error of the step then running."""
     logging.disable()
     raise KeyboardInterrupt
 
 
 class _Parser(Parser):
-    """Keeps the flags that it does not know, for Beam."""
+    """Keeps unknown flags for Beam, in `beam_flags`."""
 
     def parse_args(self, args=None, namespace=None):
         known, others = self.parse_known_args(args, namespace)

@@ -1,4 +1,4 @@
-"""Denoises pictures on a server of an exported model. See `--help`."""
+"""Denoises pictures on a server that runs an exported model. See `--help`."""
 
 import argparse
 import functools
@@ -8,7 +8,7 @@ from cbsn.cli.flags import add_files, add_save_path, add_strength, import_tensor
 
 def main(flags: argparse.Namespace) -> int:
     """Sends the pictures and writes the results; returns 1 if some of them failed."""
-    # `--help` does not wait for these, nor `--rest` for TensorFlow.
+    # Imported here: `--help` need not wait for these, nor `--rest` for TensorFlow.
     from cbsn.client.transport import Transport, denoise_remotely
     from cbsn.inference.folder import denoise_each, plan_files
 
@@ -18,7 +18,7 @@ def main(flags: argparse.Namespace) -> int:
 
         transport_class = RestTransport
     else:
-        import_tensorflow()  # with which gRPC's messages come
+        import_tensorflow()  # which brings gRPC's messages
         from cbsn.client.grpc_transport import GrpcTransport
 
         transport_class = GrpcTransport

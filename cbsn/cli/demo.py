@@ -1,8 +1,8 @@
-"""The demo's pictures and its report; `make demo` runs the commands in between.
+"""Makes the demo's pictures and its report; `make demo` runs the commands in between.
 
-`python -m cbsn demo pictures FOLDER` writes FOLDER/noisy and FOLDER/clean: photographs that
-scikit-image ships, taken anew by a simulated noisy camera. `python -m cbsn demo report FOLDER`
-compares FOLDER/denoised and FOLDER/adapted with them.
+`python -m cbsn demo pictures FOLDER` writes FOLDER/noisy and FOLDER/clean: photographs from
+scikit-image, retaken by a simulated noisy camera. `python -m cbsn demo report FOLDER` compares
+FOLDER/noisy, FOLDER/denoised and FOLDER/adapted with FOLDER/clean.
 """
 
 import argparse
@@ -24,7 +24,7 @@ CROP = 160
 
 
 def write_pictures(folder: Path) -> None:
-    """Writes `noisy` and `clean`, PNG pictures of equal names, into `folder`."""
+    """Writes PNG pictures with the same names into `noisy` and `clean` in `folder`."""
     correlations = []
     for seed, name in enumerate(PHOTOGRAPHS):
         photograph = getattr(skimage.data, name)()
@@ -68,12 +68,12 @@ def _middle(pixels: np.ndarray) -> np.ndarray:
 
 
 def main(flags: argparse.Namespace) -> None:
-    """Runs one of the two halves."""
+    """Writes the pictures or the report."""
     {"pictures": write_pictures, "report": report}[flags.what](flags.folder)
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Returns the flags."""
+    """Returns the parser of the flags."""
     parser = new_parser("The demo's pictures and its report.")
     parser.add_argument("what", choices=("pictures", "report"))
     parser.add_argument("folder", type=Path)

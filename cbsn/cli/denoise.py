@@ -1,4 +1,4 @@
-"""Denoises pictures, with the model that ships or another one. See `--help`."""
+"""Denoises pictures, with a model that ships or another one. See `--help`."""
 
 import argparse
 import dataclasses
@@ -10,19 +10,19 @@ from cbsn.files import expanded
 from cbsn.orientations import NUM_ORIENTATIONS
 
 _QUALITIES = {"fast": "photo", "default": "photo_large", "best": "photo_large"}
-"""Which of the models that ship denoises; for "best" it is self-ensembled, too."""
+"""The shipped model by `--quality`; "best" also uses the self-ensemble."""
 
 _FAST_SHARE = 0.3
-"""Of the default's time, what "fast" takes: measured."""
+"""The share of the default's time that "fast" takes, as measured."""
 
 
 def main(flags: argparse.Namespace) -> int:
     """Denoises the pictures; returns 1 if some of them failed.
 
-    What is wrong with the flags, the model or the folders is said before any work begins. If an
-    adapted model cannot be kept all the same, the pictures are denoised with it first.
+    Mistakes in the flags, the model or the folders are reported before any work begins. If an
+    adapted model still cannot be saved, the pictures are denoised with it before the error.
     """
-    # TensorFlow comes with these; `--help` need not wait for it.
+    # These import TensorFlow; `--help` need not wait for it.
     from cbsn.devices import select_gpus
     from cbsn.inference.denoiser import Denoiser
     from cbsn.inference.folder import denoise_files, plan_files
@@ -51,7 +51,7 @@ def main(flags: argparse.Namespace) -> int:
             fast_share = _FAST_SHARE / (NUM_ORIENTATIONS if options.self_ensemble else 1)
     keep = None if flags.adapt_save is None else expanded(flags.adapt_save)
     if minutes is not None:
-        # It imports all that training needs.
+        # This imports everything that training needs.
         from cbsn.training.adaptation import adapt, check_adaptation, save_adapted
 
         check_adaptation(minutes, options.seed, keep)

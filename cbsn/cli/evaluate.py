@@ -8,8 +8,8 @@ from cbsn.cli.flags import MODEL, add_denoising, add_gpu, add_noise, add_white, 
 
 
 def main(flags: argparse.Namespace) -> None:
-    """Scores them."""
-    # TensorFlow comes with these; `--help` does not wait for it.
+    """Scores the denoisers."""
+    # These import TensorFlow; `--help` need not wait for it.
     from cbsn.devices import select_gpus
     from cbsn.evaluation.conventions import Conventions
     from cbsn.evaluation.evaluate import evaluate

@@ -7,7 +7,7 @@ from cbsn.cli.flags import MODEL, add_denoiser, add_gpu, new_parser
 
 def main(flags: argparse.Namespace) -> None:
     """Exports the model."""
-    # TensorFlow comes with these; `--help` does not wait for it.
+    # These import TensorFlow; `--help` need not wait for it.
     from cbsn.devices import select_gpus
     from cbsn.export.export import export
     from cbsn.inference.options import DenoiseOptions

@@ -1,4 +1,4 @@
-"""What the commands share: flags in argparse's forms under absl, errors without tracebacks."""
+"""Code that the commands share: argparse flags under absl, and errors without tracebacks."""
 
 import argparse
 import codecs
@@ -21,22 +21,22 @@ MODEL = (
     "original TensorFlow 1.15 checkpoint"
 )
 
-# What is written in place of characters that the terminal, or the file, does not have.
+# Replacements for characters that the terminal or the output file cannot encode.
 _READABLE = {"σ": "sigma", "×": "x", "→": "->", "…": "...", "–": "-", "−": "-", "≥": ">="}
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows the defaults, but not those that say nothing."""
+    """Shows the defaults in `--help`, except None."""
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         return action.help if action.default is None else super()._get_help_string(action)
 
 
 class Parser(argparse_flags.ArgumentParser):
-    """Says what is wrong with the flags in one line, as `run` does with any error."""
+    """Reports mistakes in the flags on one line, as `run` does for any error."""
 
     def error(self, message: str) -> NoReturn:
-        """Ends the command."""
+        """Prints the message and ends the command."""
         self.exit(2, f"error: {message.rstrip('.')}. See {self.prog} --help\n")
 
 
@@ -60,9 +60,9 @@ def add_gpu(parser: argparse._ActionsContainer, *, several: bool = False) -> Non
 
 
 def add_denoiser(parser: argparse._ActionsContainer, *, here: bool = True) -> None:
-    """Adds all of `cbsn.inference.options.DenoiseOptions`; `here` as for `add_denoising`."""
+    """Adds all of `cbsn.inference.options.DenoiseOptions`; for `here` see `add_denoising`."""
     add, size = parser.add_argument, _whole_number(1)
-    # What a `*.weights.h5` file does not say.
+    # Facts that a `*.weights.h5` file does not hold.
     only = "; only a *.weights.h5 file needs it"
     trained = f"method that the network was trained by (cbsn){only}"
     add("--recipe", dest="recipe_name", metavar="NAME", help=trained)
@@ -76,10 +76,10 @@ def add_denoiser(parser: argparse._ActionsContainer, *, here: bool = True) -> No
 
 
 def add_denoising(parser: argparse._ActionsContainer, *, here: bool = True) -> None:
-    """Adds how to denoise, most of `cbsn.inference.options.DenoiseOptions`.
+    """Adds the flags for how to denoise, most of `cbsn.inference.options.DenoiseOptions`.
 
-    If it is not `here`, on this machine, that is denoised, there is no `--engine`, and
-    `--precision` is not left to the hardware.
+    `here` says whether this machine denoises. If it does not, there is no `--engine`, and
+    `--precision` cannot be left to the hardware.
     """
     add = parser.add_argument
     refine = (
@@ -113,7 +113,7 @@ def add_denoising(parser: argparse._ActionsContainer, *, here: bool = True) -> N
 
 
 def add_strength(parser: argparse._ActionsContainer, default: float | None) -> None:
-    """Adds `--strength`, whose default is None where the server has one, and `--color_strength`."""
+    """Adds `--strength` and `--color_strength`; the default is None where the server has one."""
     add = parser.add_argument
     what = "how much of what the network would remove is removed, from 0 (nothing) to 1 (all)"
     if default is None:
@@ -129,13 +129,13 @@ def add_strength(parser: argparse._ActionsContainer, default: float | None) -> N
 
 
 def add_save_path(parser: argparse._ActionsContainer) -> None:
-    """Adds `--savepath`, where the results go."""
+    """Adds `--savepath`, the folder for the results."""
     what = "folder for the denoised pictures, made if it is not there"
     parser.add_argument("--savepath", dest="save_path", metavar="DIR", required=True, help=what)
 
 
 def add_files(parser: argparse._ActionsContainer) -> None:
-    """Adds how picture files are read and written: `--white`, and `--format`, of `FORMATS`."""
+    """Adds `--white` and `--format`: how picture files are read and written."""
     add_white(parser)
     formats = ("auto", "png", "jpeg", "tiff", "webp", "bmp")
     what = "of the results; auto keeps the source's, but writes PNG where that is JPEG"
@@ -143,7 +143,7 @@ def add_files(parser: argparse._ActionsContainer) -> None:
 
 
 def add_white(parser: argparse._ActionsContainer) -> None:
-    """Adds `--white`, as `cbsn.images.image_files.read_picture` takes it."""
+    """Adds `--white`; see `cbsn.images.image_files.read_picture`."""
     what = (
         "value of white in the files, such as 4095 for 12 bits; without the flag as the "
         "values of each picture show it: the fewest of 2, 4, … 16 bits that hold them in 16-bit "
@@ -153,7 +153,7 @@ def add_white(parser: argparse._ActionsContainer) -> None:
 
 
 def add_noise(parser: argparse._ActionsContainer, what: str) -> None:
-    """Adds `--noise`, of which `what` says what it is for, `--noise_sigma` and `--noise_peak`."""
+    """Adds `--noise`, `--noise_sigma` and `--noise_peak`; `what` says what the noise is for."""
     add = parser.add_argument
     add("--noise", help=f"{what}: gaussian, poisson, poisson-gaussian or camera")
     sigma = (
@@ -169,7 +169,7 @@ def add_noise(parser: argparse._ActionsContainer, what: str) -> None:
 
 
 def _whole_number(least: int, most: int = LARGEST) -> Callable[[str], int]:
-    """Returns a type for argparse: an int in a range."""
+    """Returns an argparse type: an int from `least` to `most`."""
 
     def parse(text: str) -> int:
         with contextlib.suppress(ValueError):
@@ -182,7 +182,7 @@ def _whole_number(least: int, most: int = LARGEST) -> Callable[[str], int]:
 
 
 def fraction(text: str) -> float:
-    """Makes a float from 0 to 1 of a flag's text, for argparse."""
+    """Parses a float from 0 to 1, for argparse."""
     with contextlib.suppress(ValueError):
         if 0 <= float(text) <= 1:
             return float(text)
@@ -209,11 +209,11 @@ def run(
 ) -> None:
     """Parses the flags, runs `main`, and exits with the status it returns, None meaning 0.
 
-    A `CbsnError` is printed as one line, without a traceback, and exits with its status; so is what
-    the system refuses, such as files without permission (2). Ctrl-C exits with 130. Each
-    `CbsnWarning` is printed once, as a line that begins with `note:`. Output never fails for its
-    encoding. If `main` needs TensorFlow, it is imported after the flags are parsed, so that
-    `--help` and mistakes answer at once.
+    A `CbsnError` is printed without a traceback, most of them on one line, and exits with its
+    status. So is an error of the system, such as a denied permission, with status 2. Ctrl-C exits
+    with 130. Each `CbsnWarning` is printed once, on a line that begins with `note:`. Characters
+    that the output cannot encode are replaced. If `main` needs TensorFlow, it is imported after the
+    flags are parsed, so that `--help` and mistakes are answered at once.
     """
 
     def guarded(arguments: argparse.Namespace) -> int:
@@ -226,11 +226,11 @@ def run(
             print(stopped)
             return stopped.status
         except CbsnError as error:
-            lines = map(in_one_line, str(error).split("\n"))  # of a few errors there are several
+            lines = map(in_one_line, str(error).split("\n"))  # a few errors have several
             print("error:", "\n".join(lines), file=sys.stderr)
             return error.status
         except OSError as error:
-            if error.errno is None:  # not the system's, but a library's that has met a bug
+            if error.errno is None:  # not the system's: a bug that a library met
                 raise
             names = [os.fsdecode(n) for n in (error.filename, error.filename2) if n is not None]
             reason = ": ".join([*names, error.strerror or str(error)])
@@ -241,20 +241,20 @@ def run(
             return 130
 
     _make_output_encodable()
-    # TensorFlow logs every checkpoint at the default level; --verbosity brings it back.
+    # TensorFlow logs every checkpoint at the default level; --verbosity restores that.
     flags.FLAGS.verbosity = logging.WARNING  # type: ignore[assignment]
     app.run(guarded, flags_parser=lambda argv: parser.parse_args(argv[1:]))
 
 
 def _make_output_encodable() -> None:
-    """Makes stdout and stderr write what they cannot encode in other characters.
+    """Makes stdout and stderr replace characters that they cannot encode.
 
-    On Windows, output into a file or a pipe is not UTF-8; and file names may be of any bytes, some
-    of which Python has as surrogates, which no encoding can write.
+    On Windows, output to a file or a pipe is not UTF-8. And file names may hold any bytes, some of
+    which Python represents as surrogates, which no encoding can write.
     """
     codecs.register_error("readable", _readable)
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):  # others, as of notebooks, take any text
+        if hasattr(stream, "reconfigure"):  # others, such as a notebook's, take any text
             stream.reconfigure(errors="readable")
 
 
@@ -268,7 +268,7 @@ def _readable(error: UnicodeError) -> tuple[str, int]:
 
 @contextlib.contextmanager
 def _shown_notes() -> Iterator[None]:
-    """Shows each `CbsnWarning` of the block once, as one line."""
+    """Shows each `CbsnWarning` in the block once, on one line."""
     shown = set()
     with warnings.catch_warnings():
         others = warnings.showwarning
@@ -280,7 +280,7 @@ def _shown_notes() -> Iterator[None]:
                 from tqdm import tqdm
 
                 shown.add(str(message))
-                # Not print, which would go through a progress bar.
+                # Not print, which would break into a progress bar.
                 tqdm.write(f"note: {in_one_line(str(message))}", file=sys.stderr)
 
         warnings.showwarning = show
@@ -292,7 +292,7 @@ def import_tensorflow() -> None:
     """Imports TensorFlow without its start-up chatter, unless a log level was asked for."""
     quiet = "TF_CPP_MIN_LOG_LEVEL" not in os.environ
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    # TensorFlow writes some lines before any log level counts, straight to the descriptor.
+    # TensorFlow writes some lines straight to the descriptor, before any log level applies.
     with _captured_stderr() if quiet else contextlib.nullcontext():
         import tensorflow as tf
 
@@ -301,7 +301,7 @@ def import_tensorflow() -> None:
 
 @contextlib.contextmanager
 def _captured_stderr() -> Iterator[None]:
-    """Keeps what is written to descriptor 2, and shows it only if the block raises."""
+    """Captures what is written to descriptor 2, and shows it only if the block raises."""
     sys.stderr.flush()
     saved = os.dup(2)
     with tempfile.TemporaryFile() as captured:

@@ -1,8 +1,8 @@
-"""Starts several workers of one training on this machine, to try out what several machines do.
+"""Starts several workers of one training on this machine, to try out training on several machines.
 
     python -m cbsn launch --workers 2 -- --name NAME --dataset DATASET …
 
-runs `train.py` with the flags after `--` that many times, with `TF_CONFIG` set. On several
+runs `train.py` with the flags after `--` once for each worker, with `TF_CONFIG` set. On several
 machines, set `TF_CONFIG` on each and run `train.py` yourself.
 """
 
@@ -21,14 +21,14 @@ from cbsn.errors import ConfigError
 from cbsn.training.distribution import VARIABLE, Cluster
 
 TRAIN = Path(__file__).resolve().parents[2] / "train.py"
-PATIENCE = 60.0  # seconds that the others have to end by themselves when one worker has ended
+PATIENCE = 60.0  # seconds that the others have to end by themselves when one worker has failed
 
 
 def launch(command: list[str], workers: int) -> int:
-    """Runs a command in several processes that know of each other through `TF_CONFIG`.
+    """Runs a command in several processes that find each other through `TF_CONFIG`.
 
-    SIGINT and SIGTERM are passed on to all. When one fails, the others get some time to end.
-    Returns 0 if all succeeded, else the status of the first that did not.
+    SIGINT and SIGTERM are passed on to all. If one fails, the others have `PATIENCE` seconds to end
+    before they are killed. Returns 0 if all succeeded, else the status of the first that did not.
     """
     addresses = _free_addresses(workers)
     processes: list[subprocess.Popen] = []
@@ -43,7 +43,7 @@ def launch(command: list[str], workers: int) -> int:
             process = subprocess.Popen(
                 command,
                 env={**os.environ, VARIABLE: Cluster(addresses, index).to_json()},
-                # Else Ctrl-C would reach them twice: from the terminal, and from here.
+                # Otherwise Ctrl-C would reach them twice: from the terminal, and from here.
                 start_new_session=True,
             )
             processes.append(process)
@@ -70,7 +70,7 @@ def _wait(processes: list[subprocess.Popen]) -> int:
 
 
 def _free_addresses(count: int) -> tuple[str, ...]:
-    """Addresses of this machine that nobody listens at; all are held till all are found."""
+    """Returns different free addresses of this machine, by holding each until all are found."""
     with contextlib.ExitStack() as sockets:
         found = [sockets.enter_context(socket.socket()) for _ in range(count)]
         for each in found:
@@ -79,7 +79,7 @@ def _free_addresses(count: int) -> tuple[str, ...]:
 
 
 def main(flags: argparse.Namespace) -> int:
-    """Starts them."""
+    """Starts the workers."""
     if flags.workers < 1:
         raise ConfigError(f"--workers must be at least 1. Received: {flags.workers}")
     if not TRAIN.exists():
@@ -88,7 +88,7 @@ def main(flags: argparse.Namespace) -> int:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Returns the flags."""
+    """Returns the parser of the flags."""
     flags = new_parser("Start several workers of one training on this machine.")
     flags.add_argument("--workers", type=int, default=2, help="how many")
     flags.add_argument("train_flags", nargs="*", metavar="-- FLAGS", help="flags of train.py")

@@ -1,4 +1,4 @@
-"""Says what noise is in pictures, and what to train with on them. See `--help`."""
+"""Reports the noise in pictures, and how to train on them. See `--help`."""
 
 import argparse
 from collections.abc import Iterable, Iterator
@@ -24,7 +24,7 @@ Pairs = Iterator[tuple[np.ndarray, np.ndarray]]
 
 
 def main(flags: argparse.Namespace) -> None:
-    """Looks at the pictures."""
+    """Reports the noise of the pictures."""
     if flags.modelpath and flags.denoised:
         raise ConfigError(
             "Take the one or the other. Received: "
@@ -62,7 +62,7 @@ def main(flags: argparse.Namespace) -> None:
 
 
 def _named_pairs(paths: Iterable[Path], flags: argparse.Namespace) -> Pairs:
-    """Each picture with the denoised one of its name, but for the suffix, in the range of both."""
+    """Yields each picture and the denoised one of its name (suffix aside), in the same range."""
     denoised = {path.stem: path for path in find_images(flags.denoised)}
     for path in paths:
         if path.stem not in denoised:
@@ -79,8 +79,8 @@ def _named_pairs(paths: Iterable[Path], flags: argparse.Namespace) -> Pairs:
 
 
 def _denoised(paths: Iterable[Path], flags: argparse.Namespace) -> Pairs:
-    """Each picture with what a model makes of it."""
-    import_tensorflow()  # nothing else here needs it
+    """Yields each picture and a model's denoised version of it."""
+    import_tensorflow()  # needed only here
     from cbsn.inference.denoiser import Denoiser
 
     denoise = Denoiser.load(flags.modelpath, DenoiseOptions.pop(vars(flags)))
@@ -94,7 +94,7 @@ def _denoised(paths: Iterable[Path], flags: argparse.Namespace) -> Pairs:
 
 
 def _diagnosed(pairs: Pairs, diagnoses: list[Diagnosis]) -> Pairs:
-    """Passes pairs on, and then diagnoses them: those that do not fit were refused meanwhile."""
+    """Yields each pair, then diagnoses it: by then the consumer has rejected it if it is unfit."""
     for noisy, denoised in pairs:
         yield noisy, denoised
         if min(noisy.shape[:2]) >= SMALLEST:
@@ -102,7 +102,7 @@ def _diagnosed(pairs: Pairs, diagnoses: list[Diagnosis]) -> Pairs:
 
 
 def _check_output(flag: str, path: Path | None) -> None:
-    """Refuses files that cannot be written, before the work rather than after it."""
+    """Rejects output files that cannot be written, before the work rather than after it."""
     if not path:
         return
     if path.is_dir() or not path.parent.is_dir():
@@ -111,7 +111,7 @@ def _check_output(flag: str, path: Path | None) -> None:
         return
     with path.open("rb") as file:
         start = file.read(4096)
-    # JSON of ours, or a figure of Matplotlib. Without a name, the flag takes the first picture.
+    # Only our JSON or a Matplotlib figure: a flag given no name would take the first picture.
     if start and b"Matplotlib" not in start and b'"names"' not in start:
         raise ConfigError(
             f"{flag} takes the name of a file to write, and this is none that the noise report "

@@ -15,7 +15,7 @@ def main(flags: argparse.Namespace) -> int:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Returns the parser of the flags, whose names in the namespace are `prepare`'s arguments."""
+    """Returns the parser of the flags; in the namespace they are named as `prepare`'s arguments."""
     parser = new_parser("Cuts noisy pictures into the patches that training reads.")
     parser.argument_default = argparse.SUPPRESS  # `prepare` has the defaults
     add = parser.add_argument

@@ -1,10 +1,10 @@
-"""Writes a trained model as those in `pretrained/` are written, in half the room.
+"""Writes a trained model at half the size, in the form of those in `pretrained/`.
 
     python -m cbsn ship --modelpath checkpoints/NAME --out pretrained/NAME
 
-The result is a saved model like any other. With `--start` and `--share` it takes a part of what
-training further has changed, such as 0.7: networks between the weights that a run started from and
-those that it ended with often keep the good of both (Wortsman et al., CVPR 2022, arXiv 2109.01903).
+The result is a saved model like any other. With `--start` and `--share` it keeps only a share, such
+as 0.7, of what further training changed: networks between the weights at the start and at the end
+of a run often keep the strengths of both (Wortsman et al., CVPR 2022, arXiv 2109.01903).
 """
 
 import argparse
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 
 def main(flags: argparse.Namespace) -> None:
-    """Writes the model; an earlier one there is replaced."""
-    # TensorFlow comes with these; `--help` need not wait for it.
+    """Writes the model, replacing an earlier one in the same place."""
+    # These import TensorFlow; `--help` need not wait for it.
     from cbsn.models.folder import save_model
     from cbsn.models.loading import load_model
 
@@ -46,7 +46,7 @@ def main(flags: argparse.Namespace) -> None:
         ends = zip(first.get_weights(), weights, strict=True)
         weights = [(1 - flags.share) * a + flags.share * b for a, b in ends]
         facts["share_of_change"] = flags.share
-    # Layers that compute in float32 whatever the policy is, such as the last one, keep theirs.
+    # Layers that compute in float32 whatever the policy, such as the last one, keep float32.
     network = recipe.build_network("float16")
     network.set_weights(weights)
     if not all(np.isfinite(value).all() for value in network.get_weights()):
@@ -68,7 +68,7 @@ def _network(recipe: "Recipe") -> str:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Returns the flags."""
+    """Returns the parser of the flags."""
     flags = new_parser("Write a trained model with weights of half the size.")
     add, unset = flags.add_argument, argparse.SUPPRESS
     add("--modelpath", metavar="MODEL", required=True, default=unset, help=MODEL)

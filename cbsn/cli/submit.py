@@ -1,4 +1,4 @@
-"""Denoises a benchmark's noisy pictures and writes what its site takes. See `--help`."""
+"""Denoises a benchmark's noisy pictures and writes the files for its site. See `--help`."""
 
 import argparse
 import functools
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 def main(flags: argparse.Namespace) -> None:
     """Makes the submission."""
-    # TensorFlow comes with these; `--help` does not wait for it.
+    # These import TensorFlow; `--help` need not wait for it.
     from cbsn.devices import select_gpus
     from cbsn.inference.denoiser import Denoiser
     from cbsn.inference.options import DenoiseOptions
@@ -21,9 +21,9 @@ def main(flags: argparse.Namespace) -> None:
 
     check_number("--seed", flags.seed, 0, LARGEST_SEED)
     select_gpus(flags.gpu, most=1)
-    # The benchmark's files are looked at before the model is loaded.
+    # Checks the benchmark's files before the model is loaded.
     submission = _submission(flags)
-    # DND's crops are rounded after the denoiser.
+    # DND's crops are rounded after denoising.
     floors = flags.benchmark == "sidd" and flags.rounding == "floor"
     options = DenoiseOptions.pop({**vars(flags), "rounding": "truncate" if floors else "round"})
     denoiser = Denoiser.load(flags.model_path, options)
@@ -37,11 +37,11 @@ def main(flags: argparse.Namespace) -> None:
         "precision": denoiser.network.dtype_policy.name,
         "engine": denoiser.engine,
     }
-    if not denoiser.strength.is_whole:  # else as in submissions begun before there was such a flag
+    if not denoiser.strength.is_whole:  # otherwise omitted, as before these flags existed
         settings["strength"] = options.strength
         settings["color_strength"] = options.color_strength
     model = {"path": flags.model_path, "sha256": denoiser.sha256()}
-    # A dark part is not to be taken for one of another value range.
+    # Stated, so that a dark part is not mistaken for one with a smaller value range.
     denoise = functools.partial(denoiser, white=value_range(submission.DTYPE))
     submission.run(denoise, settings=settings, model=model)
 

@@ -25,11 +25,11 @@ _SETTINGS = {
     "denoise_stride": ("denoise_stride", 1),
     "clip_norm": ("clip_norm", 0),
 }
-"""The recipe's settings by flag, and the least they may be. What is too large it says itself."""
+"""The recipe's settings by flag, with minima. The recipe itself rejects values too large."""
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Returns the flags; the paper's authors' names and defaults where they have them."""
+    """Returns the parser of the flags, with the paper's authors' names and defaults if any."""
     flags = new_parser("Train a denoiser from noisy pictures.")
     what = flags.add_argument_group("what")
     add = what.add_argument
@@ -193,7 +193,7 @@ def _stride(text: str) -> int | str:
 
 
 def main(flags: argparse.Namespace) -> None:
-    """Trains."""
+    """Trains as the flags say."""
     from cbsn.devices import select_gpus
     from cbsn.errors import ConfigError, check_number
     from cbsn.noise.synthetic import Noise, parse_range

@@ -15,7 +15,7 @@ _GAUSSIAN = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": Fa
 SSIMS: dict[str, tuple[dict[str, Any], int]] = {
     # scikit-image's default, which the AP-BSN and SS-BSN code uses: 7×7, sample covariance.
     "uniform": ({"win_size": 7}, 7),
-    # Wang et al. (2004), and MATLAB code since then (ssim_index.m): 11×11, Gaussian, σ 1.5.
+    # Wang et al. (2004) and later MATLAB code (ssim_index.m): 11×11, Gaussian weights of σ 1.5.
     "gaussian": (_GAUSSIAN, 11),
     # Wang's later ssim.m: the same, after downscaling pictures of 384 px or more.
     "matlab": (_GAUSSIAN, 11),
