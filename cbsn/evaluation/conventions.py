@@ -45,8 +45,9 @@ def ssim(
     """Returns the structural similarity (Wang et al. 2004) of comparable pictures, 1 if equal.
 
     It is the mean over the channels and over all windows that lie inside the picture. `flavour` is
-    a key of `SSIMS`. Pictures smaller than a window raise a ValueError.
+    a key of `SSIMS`. Others, and pictures smaller than a window, raise a ValueError.
     """
+    check_comparable("SSIM", clean, denoised)
     settings, window = SSIMS[flavour]
     if flavour == "matlab":
         clean, denoised = _made_smaller(clean), _made_smaller(denoised)

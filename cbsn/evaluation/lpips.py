@@ -131,9 +131,10 @@ class LPIPS:
         Gray is treated as three equal channels.
         """
         check_comparable("LPIPS", clean, denoised)
-        if min(clean.shape[:2]) < _SMALLEST:
+        if clean.ndim != 3 or clean.shape[2] not in (1, 3) or min(clean.shape[:2]) < _SMALLEST:
             raise ValueError(
-                f"LPIPS needs pictures of at least {_SMALLEST} px a side. Received: {clean.shape}"
+                f"LPIPS needs [H, W, 1 or 3] pictures of at least {_SMALLEST} px a side. "
+                f"Received: {clean.shape}"
             )
         distance = 0.0
         features = zip(self._features(clean), self._features(denoised), strict=True)

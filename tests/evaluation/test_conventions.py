@@ -243,3 +243,10 @@ def test_ssim_needs_room_for_a_window():
     assert ssim(np.ones((7, 7, 1)), np.ones((7, 7, 1)), 1) == 1
     with pytest.raises(ValueError, match=r"at least 7 px.*\(6, 9, 3\)"):
         ssim(np.ones((6, 9, 3)), np.ones((6, 9, 3)), 1)
+
+
+def test_ssim_compares_only_equals():
+    with pytest.raises(ValueError, match=r"SSIM.*uint16"):
+        ssim(np.ones((8, 8, 3), "uint8"), np.ones((8, 8, 3), "uint16"), 255)
+    with pytest.raises(ValueError, match="SSIM compares finite values"):
+        ssim(np.ones((8, 8, 3)), np.full((8, 8, 3), np.nan), 1)

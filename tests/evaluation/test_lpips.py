@@ -96,6 +96,8 @@ def test_depends_on_what_is_seen_only(lpips, random):
         (np.ones((40, 40, 3), "uint8"), np.ones((40, 40, 3), "uint16"), "one shape and dtype"),
         (np.ones((40, 40, 3)), np.ones((40, 41, 3)), "one shape and dtype"),
         (np.ones((40, 30, 3)), np.ones((40, 30, 3)), "at least 31 px"),
+        (np.ones((40, 40, 2)), np.ones((40, 40, 2)), r"\(40, 40, 2\)"),
+        (np.ones((40, 40)), np.ones((40, 40)), r"\(40, 40\)"),
     ],
 )
 def test_refuses_pictures(lpips, clean, denoised, message):
