@@ -1,1 +1,1 @@
-"""Trained models for TensorFlow Serving, LiteRT and ONNX, and a client of the server."""
+"""Exporting trained models for TensorFlow Serving, LiteRT and ONNX."""

@@ -1,4 +1,4 @@
-"""Exporting a trained model in one or several formats."""
+"""Exporting a trained model in one or more formats."""
 
 import contextlib
 import dataclasses
@@ -33,26 +33,26 @@ from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.engines import has_attention
 from cbsn.inference.options import DenoiseOptions
 
-# In the folder of a SavedModel: what it is, for a reader; and where the server looks for requests.
+# Files in a SavedModel's folder: its description for readers, and the server's warm-up requests.
 FACTS = "assets.extra/cbsn.json"
 WARMUP = "assets.extra/tf_serving_warmup_requests"
 
-OPSET = 15  # of ONNX: old enough for any runtime of the last years (ONNX 1.10, 2021)
+OPSET = 15  # of ONNX: old enough for any runtime of recent years (ONNX 1.10, 2021)
 
 
 def write_saved_model(
     folder: Path, denoiser: Denoiser, *, warmup: bool = True, max_pixels: int = MAX_PIXELS
 ) -> None:
-    """Writes a denoiser with the signatures of `ServedDenoiser`, and says in `FACTS` what it is.
+    """Writes a denoiser as a SavedModel with the signatures of `ServedDenoiser`.
 
-    It needs nothing of this package to run. While it is written, the folder has a name that the
-    server does not take for a version. Nothing is left of what cannot be written.
+    It runs without this package, and `FACTS` describes it. Until it is complete, the folder has a
+    name that the server does not take for a version. If writing fails, nothing is left behind.
 
     Args:
-        folder: where to, `MODEL/VERSION`; its parent must exist.
-        denoiser: what to export; its tiles are those of the graph.
-        warmup: whether to write warm-up requests: ConfigError if they cannot be made. Default True.
-        max_pixels: as for `ServedDenoiser`.
+        folder: where to write, `MODEL/VERSION`; its parent must exist.
+        denoiser: what to export; the graph uses the same tiles.
+        warmup: whether to write warm-up requests; ConfigError if they cannot be made. Default True.
+        max_pixels: see `ServedDenoiser`.
     """
     served = ServedDenoiser(denoiser, max_pixels)
     facts = {
@@ -76,7 +76,7 @@ def write_saved_model(
 
 
 def _write_warmup(path: Path, model_name: str) -> None:
-    """Writes a request for each signature: without them, the first of a client would wait."""
+    """Writes a request for each signature; without them, a client's first request would wait."""
     try:
         from cbsn.client.grpc_transport import prediction_log_pb2
     except ConfigError as error:
@@ -104,18 +104,18 @@ def _write_warmup(path: Path, model_name: str) -> None:
 
 
 def write_litert(path: Path, denoiser: Denoiser, *, float16: bool) -> None:
-    """Writes a denoiser as a LiteRT model of builtin operations only.
+    """Writes a denoiser as a LiteRT model that uses only builtin operations.
 
-    Its signature `serving_default` takes `images`, float32 [N, H, W, C] in [0, 1] of any N, H and
-    W, C being the network's channels, and returns `denoised`, of the same kind. A picture is
-    denoised in one piece, with R3, self-ensemble and strength of the denoiser: LiteRT knows no
-    input that may be omitted.
+    Its signature `serving_default` takes `images`, float32 [N, H, W, C] in [0, 1] with any N, H
+    and W and the network's channels C, and returns `denoised`, of the same shape and dtype. Each
+    picture is denoised in one piece, with the R3, self-ensemble and strength of the denoiser:
+    LiteRT has no optional inputs.
 
     Args:
-        path: of the file, `*.tflite`; its folder must exist.
-        denoiser: what to write.
-        float16: whether weights are stored in 16 bits, which halves the file. LiteRT computes in
-            float32 all the same where its hardware has nothing else.
+        path: the file to write, `*.tflite`; its folder must exist.
+        denoiser: what to export.
+        float16: whether to store the weights in 16 bits, which halves the file. LiteRT still
+            computes in float32 where the hardware has nothing else.
 
     Raises:
         ConfigError: if the network is SS-BSN's, or not float32.
@@ -134,8 +134,8 @@ def write_litert(path: Path, denoiser: Denoiser, *, float16: bool) -> None:
         lambda images: {DENOISED: denoise(images)}, input_signature=[spec], autograph=False
     )
     with _converting("LiteRT"):
-        # The weights become constants only if they hang on a module, and a Keras 3 network's are
-        # not found by themselves.
+        # Weights become constants only if a module tracks them, and it does not find those of a
+        # Keras 3 network by itself.
         module = tf.Module()
         module.weights = [variable.value for variable in denoiser.network.variables]
         functions = [function.get_concrete_function()]
@@ -161,16 +161,16 @@ def check_litert(denoiser: Denoiser) -> None:
 def write_onnx(path: Path, denoiser: Denoiser) -> None:
     """Writes a denoiser as an ONNX model.
 
-    It takes `images`, float32 [N, H, W, C] in [0, 1] of any N, H and W, C being the network's
-    channels, and returns `denoised`, of the same kind. A picture is denoised in one piece. Its
-    metadata say so, and name the recipe and the version of this package.
+    It takes `images`, float32 [N, H, W, C] in [0, 1] with any N, H and W and the network's channels
+    C, and returns `denoised`, of the same shape and dtype. Each picture is denoised in one piece.
+    The metadata describe inputs and output, and name the recipe and the version of this package.
 
-    Two inputs, float32 scalars, may be omitted: `strength`, from 0 to 1, and `color_strength`, the
-    same for colour, or below 0 to be as the first. They are the denoiser's then.
+    Two more inputs, float32 scalars, are optional: `strength`, from 0 to 1, and `color_strength`,
+    the same for colour; below 0, it follows `strength`. They default to the denoiser's.
 
     Args:
-        path: of the file, `*.onnx`; its folder must exist.
-        denoiser: what to write, with its R3 and self-ensemble.
+        path: the file to write, `*.onnx`; its folder must exist.
+        denoiser: what to export, with its R3 and self-ensemble.
 
     Raises:
         ConfigError: if tf2onnx is missing, or the network is not float32.
@@ -190,13 +190,13 @@ def write_onnx(path: Path, denoiser: Denoiser) -> None:
 
         model, _ = tf2onnx.convert.from_function(function, input_signature=signature, opset=OPSET)
         share = denoiser.strength
-        # A request for another strength is one for that of colour, too, unless the two differ.
+        # If both are equal, a request that gives only `strength` changes that of colour, too.
         color = -1.0 if share.color == share.luma else share.color
         for name, value in ((STRENGTH, share.luma), (COLOR_STRENGTH, color)):
-            # In ONNX, an input that is an initializer as well may be omitted.
+            # In ONNX, an input is optional if it is also an initializer.
             default = onnx.numpy_helper.from_array(np.array(value, np.float32), name)
             model.graph.initializer.append(default)
-        # Of a node that it cannot convert, tf2onnx says so and goes on.
+        # tf2onnx reports nodes that it cannot convert, but goes on.
         onnx.checker.check_model(model)
         for tensor in (*model.graph.input, *model.graph.output):
             for axis, name in zip(tensor.type.tensor_type.shape.dim, ("N", "H", "W"), strict=False):
@@ -218,7 +218,7 @@ def write_onnx(path: Path, denoiser: Denoiser) -> None:
 
 
 def check_onnx() -> None:
-    """Raises ConfigError unless there is what `write_onnx` needs."""
+    """Raises ConfigError unless the packages that `write_onnx` needs are installed."""
     if any(importlib.util.find_spec(name) is None for name in ("tf2onnx", "onnx")):
         raise ConfigError(
             "tf2onnx is not installed: pip install 'cbsn[onnx]' (from a clone: "
@@ -227,7 +227,7 @@ def check_onnx() -> None:
 
 
 def _in_one_piece(denoiser: Denoiser) -> tuple[GraphDenoiser, tf.TensorSpec]:
-    """A denoiser as converters can take it, whose memory grows with the picture; and its input."""
+    """Returns a denoiser for converters, whose memory grows with the picture, and its input."""
     network = denoiser.network
     if network.dtype_policy.name != "float32":
         raise ConfigError(
@@ -240,17 +240,17 @@ def _in_one_piece(denoiser: Denoiser) -> tuple[GraphDenoiser, tf.TensorSpec]:
 
 @contextlib.contextmanager
 def _converting(name: str) -> Iterator[None]:
-    """Keeps a converter's chatter off the console, and makes of its errors a ModelError."""
+    """Keeps a converter's chatter off the console and turns its errors into a ModelError."""
     sys.stderr.flush()
     saved = os.dup(2)
     try:
-        # The C++ of the converters writes to the descriptor itself.
+        # The converters' C++ code writes directly to the descriptor.
         with Path(os.devnull).open("wb") as nowhere:
             os.dup2(nowhere.fileno(), 2)
         yield
     except CbsnError:
         raise
-    except Exception as error:  # converters raise whatever they like, and tell their whole graph
+    except Exception as error:  # converters raise anything, and print their whole graph
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise ModelError(
             f"The model cannot be converted to {name}; a SavedModel (--format saved_model) needs "
@@ -262,7 +262,7 @@ def _converting(name: str) -> Iterator[None]:
         os.close(saved)
 
 
-# What is exported in each format, below the folder of the model, with the version for the braces.
+# The files of each format in the model's folder; the version replaces the braces.
 FORMATS = {
     "saved_model": ["{}"],
     "litert": ["model-{}.tflite", "model-{}-float16.tflite"],
@@ -281,28 +281,28 @@ def export(
     max_megapixels: float,
     options: DenoiseOptions,
 ) -> None:
-    """Exports a trained model, and prints what was written.
+    """Exports a trained model and prints the paths of the exports.
 
     Args:
-        model_path: as for `Denoiser.load`.
-        out: folder of the model, made if it is not there.
-        formats: some of `FORMATS`, with commas.
-        version: int ≥ 1; None for one more than the last in `out`.
-        warmup: whether the SavedModel has warm-up requests.
-        max_megapixels: of an encoded picture that the SavedModel takes.
-        options: how it denoises. `precision` is that of the SavedModel; the others are float32.
-            The strengths are those of requests that say none. `engine` is ignored.
+        model_path: see `Denoiser.load`.
+        out: folder of the model, created if missing.
+        formats: names from `FORMATS`, separated by commas.
+        version: int ≥ 1; None for one more than the highest in `out`.
+        warmup: whether to add warm-up requests to the SavedModel.
+        max_megapixels: the largest encoded picture that the SavedModel accepts.
+        options: how to denoise. `precision` applies to the SavedModel; the other formats are
+            float32. The strengths are those of requests that give none. `engine` is ignored.
 
     Raises:
-        ConfigError: if a format is unknown or cannot have the model, or the version is there
-            already, or a package is missing.
-        ModelError: if the model cannot be loaded, or an export cannot be written.
+        ConfigError: if a format is unknown or does not support the model, the version already
+            exists, or a package is missing.
+        ModelError: if the model cannot be loaded or an export cannot be written.
     """
     names = [name.strip() for name in formats.split(",")]
     if not {*names} <= FORMATS.keys():
         raise ConfigError(f"--format is some of {', '.join(FORMATS)}. Received: {formats!r}")
     if version is not None:
-        check_number("--version", version, 1, 2**63 - 1)  # TensorFlow Serving knows no more
+        check_number("--version", version, 1, 2**63 - 1)  # the most for TensorFlow Serving
     # A SavedModel counts pixels in int32.
     check_number("--max_megapixels", max_megapixels, 0, 2147, above=True)
     out = expanded(out).absolute()
@@ -326,7 +326,7 @@ def export(
             )
     options = dataclasses.replace(options, engine="tensorflow")
     denoiser = Denoiser.load(model_path, options)
-    # What cannot be is said before anything is written.
+    # Mistakes are reported before anything is written.
     if "onnx" in names:
         check_onnx()
     if "litert" in names:

@@ -19,23 +19,23 @@ _ROUNDINGS = {"round": tf.round, "truncate": tf.floor}
 
 
 class _Pictures(NamedTuple):
-    """Pictures of one size, and what is known of each."""
+    """Pictures of one size, with the statistics and strengths of each."""
 
     colors: tf.Tensor  # [N, H, W, 1 or 3]
     mean: tf.Tensor  # float32 [N, 1, 1, C or 1]
     deviation: tf.Tensor
-    luma: tf.Tensor | None = None  # float32 [N, 1, 1, 1], its strength; None where 1 for good
+    luma: tf.Tensor | None = None  # float32 [N, 1, 1, 1], the strength; None if always 1
     color: tf.Tensor | None = None
-    denoised: tf.Tensor | None = None  # float32 [N, h, w, C], the result of the pass before R3
+    denoised: tf.Tensor | None = None  # float32 [N, h, w, C], the result of the first pass, for R3
 
 
 class GraphDenoiser:
-    """What a `Denoiser` computes, as a function of tensors whose sizes a graph learns as it runs.
+    """Computes what a `Denoiser` does, in a graph that learns the tensors' sizes as it runs.
 
     Args:
-        denoiser: what to compute: recipe, network, tiles, rounding, R3, self-ensemble and strength.
-        loops: whether there may be loops in the graph. With them, memory is bounded by the tile;
-            without, as converters to other formats want it, everything is computed at once.
+        denoiser: gives recipe, network, tiles, rounding, R3, self-ensemble and strength.
+        loops: whether the graph may have loops. With loops, the tile bounds the memory. Without
+            them, as converters to other formats need it, everything is computed at once.
             Default True.
 
     Example:
@@ -54,8 +54,8 @@ class GraphDenoiser:
             self._network.halo,
             self._network.size_multiple,
         )
-        # In line without loops: of a function that is called twice, tf2onnx converts attention's
-        # loop once.
+        # Inlined if there are no loops: when a function is called twice, tf2onnx converts the
+        # loop of attention only once.
         make = make_graph if loops else network_pass
         always_blind = self._network.blindness == "always"
         self._first = self._refine = make(self._recipe, self._network, blind=always_blind)
@@ -68,18 +68,18 @@ class GraphDenoiser:
         strength: tf.Tensor | None = None,
         color_strength: tf.Tensor | None = None,
     ) -> tf.Tensor:
-        """Denoises pictures of one size, each by its own statistics.
+        """Denoises pictures of one size, each with its own statistics.
 
         Args:
             images: uint8, uint16, or float32 in [0, 1]; [N, H, W, C], N, H and W at least 1. With
-                loops C may be 1 (gray), 2 (gray and alpha), 3 (RGB) or 4 (RGB and alpha) as the
-                graph runs; without, it is the network's, and known.
-            strength: float32 scalar or [N] from 0 to 1, of each picture. Default None, both
+                loops, C is 1 (gray), 2 (gray and alpha), 3 (RGB) or 4 (RGB and alpha), and may be
+                unknown until the graph runs; without loops, it is the network's, and known.
+            strength: float32 scalar or [N], from 0 to 1, for each picture. Default None: both
                 strengths are the denoiser's.
-            color_strength: float32 scalar or [N] from 0 to 1; needed where there is a `strength`.
+            color_strength: float32 scalar or [N], from 0 to 1; required with `strength`.
 
         Returns:
-            Of the same shape and dtype; alpha, and colours under an alpha of 0, as they were.
+            Pictures of the same shape and dtype. Alpha, and colours where it is 0, are unchanged.
         """
         colors = images
         if self._loops:
@@ -101,7 +101,7 @@ class GraphDenoiser:
         return result
 
     def _statistics(self, colors: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Mean and deviation of each picture, float32 [N, 1, 1, 1 or C]."""
+        """Returns the mean and deviation of each picture, float32 [N, 1, 1, 1 or C]."""
         normalization = self._recipe.build_normalization()
         if not normalization.of_picture:
             statistics = normalization.moments(colors)
@@ -113,7 +113,7 @@ class GraphDenoiser:
         return tuple(tf.cast(each, tf.float32) + zeros for each in statistics)
 
     def _shares(self, pictures: tf.Tensor, *given: tf.Tensor | None) -> list[tf.Tensor | None]:
-        """Strengths of luma and colour, as `_Pictures` has them."""
+        """Returns the strengths of luma and colour, in the form that `_Pictures` takes."""
         own = self._denoiser.strength
         if given[0] is None and own.is_whole:
             return [None, None]
@@ -122,7 +122,7 @@ class GraphDenoiser:
         return [each + tf.zeros((pictures, 1, 1, 1)) for each in shaped]
 
     def _sum_of_orientations(self, pictures: _Pictures) -> tf.Tensor:
-        """What comes of the eight orientations, turned back, in units of the normalisation."""
+        """Sums the results of the eight orientations, turned back, in normalised units."""
 
         def add(orientation: Orientation, total: tf.Tensor) -> tuple[Orientation, tf.Tensor]:
             turned = pictures._replace(colors=orient(pictures.colors, orientation))
@@ -145,7 +145,7 @@ class GraphDenoiser:
     def _passes(
         self, pictures: _Pictures, orientation: Orientation, *, finishes: bool
     ) -> tf.Tensor:
-        """As `cbsn.inference.passes.Passes`: pixels, or the network's result if not `finishes`."""
+        """Runs the passes, as `cbsn.inference.passes.Passes`; makes pixels only if `finishes`."""
         size = tf.unstack(tf.shape(pictures.colors)[1:3])
         first, refine = zip(*(pass_axes(self._recipe, each, tf) for each in size), strict=True)
         if not self._denoiser.r3:
@@ -166,9 +166,9 @@ class GraphDenoiser:
         finishes: bool,
         bits: tf.Tensor | None = None,
     ) -> tf.Tensor:
-        """Runs the network over pictures, tile after tile: [N, *size, C].
+        """Runs the network over pictures, tile by tile, and returns [N, *size, C].
 
-        With the bits of R3's masks, it is the blind one, and runs over the copies.
+        With the bits of R3's masks, runs the blind network over R3's copies.
         """
         rows, columns = (Spans(axis, self._tiling) for axis in axes)
         run, samples = self._first, 1
@@ -208,33 +208,33 @@ class GraphDenoiser:
         return result
 
     def _read(self, pictures: _Pictures, rows: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:
-        """What the network is to see, float32 [N, h, w, C]; 0 where rows or columns are outside."""
+        """Reads the network's input, float32 [N, h, w, C]; 0 for rows and columns outside."""
         x = (unit(cut(pictures.colors, rows, columns)) - pictures.mean) / pictures.deviation
         if self._recipe.denoise_stride == 1 and self._recipe.denoise_pad == 0:
-            return x  # without sub-images there is nothing to be read beyond the picture
+            return x  # without sub-images, nothing beyond the picture is read
         height, width = tf.unstack(tf.shape(pictures.colors)[1:3])
         rows, columns = ((rows >= 0) & (rows < height)), ((columns >= 0) & (columns < width))
         return tf.where(rows[:, None, None] & columns[:, None], x, 0.0)
 
     def _run_colors(self, run: Callable[[tf.Tensor], tf.Tensor], x: tf.Tensor) -> tf.Tensor:
-        """Runs the network over [n, h, w, 1 or 3], whatever its own channels are."""
+        """Runs the network over [n, h, w, 1 or 3], whatever its number of channels."""
         if x.shape[-1] == self._network.channels:
             return run(x)
         shape = tf.shape(x)
         channels = shape[-1]
-        if self._network.channels == 1:  # one channel after the other
+        if self._network.channels == 1:  # each channel is a picture
             x = tf.reshape(tf.transpose(x, (3, 0, 1, 2)), (-1, shape[1], shape[2], 1))
             y = run(x)
             y = tf.reshape(y, (channels, shape[0], tf.shape(y)[1], tf.shape(y)[2]))
             return tf.transpose(y, (1, 2, 3, 0))
-        # Gray is seen as three equal channels, whose results are averaged.
+        # The network sees gray as three equal channels, and their results are averaged.
         copies = self._network.channels // channels
         y = run(tf.ensure_shape(tf.tile(x, (1, 1, 1, copies)), (None, None, None, 3)))
         y = tf.reshape(y, (shape[0], tf.shape(y)[1], tf.shape(y)[2], copies, channels))
         return tf.reduce_mean(y, axis=-2)
 
     def _finish(self, y: tf.Tensor, pictures: _Pictures, noisy: tf.Tensor) -> tf.Tensor:
-        """Makes pixels of what the network returned; `noisy` are those that were there."""
+        """Turns the network's result into pixels; `noisy` holds the original pixels."""
         dtype = pictures.colors.dtype
         y = y * pictures.deviation + pictures.mean
         if self._loops:
@@ -257,11 +257,11 @@ class GraphDenoiser:
         samples: int,
         dtype: tf.DType,
     ) -> tf.Tensor:
-        """Computes tile after tile, and puts them together: [N, tiles × step, tiles × step, C]."""
+        """Computes tile by tile and joins the results to [N, tiles × step, tiles × step, C]."""
         height, width = (
             tf.cast(spans.step + 2 * self._tiling.halo, tf.float32) for spans in (rows, columns)
         )
-        # Small pictures go together.
+        # Small pictures are computed together.
         together = height * width * tf.cast(pictures * samples, tf.float32) <= AUTO_TILE**2
         group = tf.where(together, pictures, 1)
         tiles = rows.count * columns.count
@@ -278,7 +278,7 @@ class GraphDenoiser:
             lambda number, results: number < count,
             body,
             (0, results),
-            parallel_iterations=1,  # or several tiles would be in memory at once
+            parallel_iterations=1,  # otherwise several tiles would be in memory at once
         )
         y = results.stack()
         shape = (pictures // group, rows.count, columns.count, group, rows.step, columns.step, -1)

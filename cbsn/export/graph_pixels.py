@@ -1,4 +1,4 @@
-"""Pixels in a graph: statistics, cutting and putting together, R3, orientations, transparency."""
+"""Pixel operations in a graph: statistics, blending, cropping, R3, orientations, transparency."""
 
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
@@ -12,11 +12,11 @@ from cbsn.inference.tiling import Span, Spans
 from cbsn.orientations import orientation_steps
 from cbsn.value_range import value_range
 
-Orientation: TypeAlias = int | tf.Tensor  # in [0, 8), as `cbsn.orientations` has it
+Orientation: TypeAlias = int | tf.Tensor  # in [0, 8), see `cbsn.orientations`
 
 
 def mean_by_blocks(x: tf.Tensor, function: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
-    """The mean of a function of the values in [0, 1], float64 [N, 1, 1, C], in bounded memory."""
+    """Averages a function of the values in [0, 1], in bounded memory, to float64 [N, 1, 1, C]."""
     shape = tf.shape(x)
     values_at_once = 2**22  # in float64
     rows = tf.maximum(values_at_once // (shape[0] * shape[2] * shape[3]), 1)
@@ -37,22 +37,22 @@ def mean_by_blocks(x: tf.Tensor, function: Callable[[tf.Tensor], tf.Tensor]) -> 
 
 
 def mean_by_rows(x: tf.Tensor, function: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
-    """The mean of a function of the values, [N, 1, 1, C], at once and without float64.
+    """Averages a function of the values to [N, 1, 1, C], at once and without float64.
 
-    One sum of them all would be off the more the larger the picture is: by 8 % at 3000 × 3000.
+    A single sum of all values would be less exact the larger the picture: 8 % off at 3000 × 3000.
     """
     return tf.reduce_mean(tf.reduce_mean(function(x), 2, keepdims=True), 1, keepdims=True)
 
 
 def unit(x: tf.Tensor, dtype: tf.DType = tf.float32) -> tf.Tensor:
-    """Values in [0, 1] of pixels."""
+    """Scales pixels to values in [0, 1]."""
     return tf.cast(x, dtype) / value_range(x.dtype.as_numpy_dtype)
 
 
 def blend(
     noisy: tf.Tensor, denoised: tf.Tensor, luma: tf.Tensor, color: tf.Tensor, dtype: tf.DType
 ) -> tf.Tensor:
-    """As `Strength.blend`, in the range of a dtype; exact where both strengths are 0 or 1."""
+    """Blends as `Strength.blend`, in a dtype's range; exact where both strengths are 0 or 1."""
     removed = noisy - denoised
     weights = tf.where(tf.shape(removed)[-1] == 1, (1.0, 0.0, 0.0), LUMA)
     removed_luma = tf.reduce_sum(removed * weights, axis=-1, keepdims=True)
@@ -63,7 +63,7 @@ def blend(
 
 
 def cut(images: tf.Tensor, rows: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:
-    """Takes rows and columns of [N, H, W, C]; any of them for what is outside."""
+    """Takes rows and columns of [N, H, W, C]; those outside are filled with arbitrary ones."""
     for axis, places in ((1, rows), (2, columns)):
         last = tf.shape(images)[axis] - 1
         images = tf.gather(images, tf.clip_by_value(places, 0, last), axis=axis)
@@ -71,7 +71,7 @@ def cut(images: tf.Tensor, rows: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:
 
 
 def crop(y: tf.Tensor, pieces: Sequence[tuple[Spans, Span]]) -> tf.Tensor:
-    """Cuts a tile's piece out of the network's result [n, h, w, C], and fills it up to `step`."""
+    """Crops a tile's piece from the network's result [n, h, w, C], and pads it to `step`."""
     paddings = []
     for axis, (spans, span) in enumerate(pieces, 1):
         size = span.end - span.start
@@ -83,7 +83,7 @@ def crop(y: tf.Tensor, pieces: Sequence[tuple[Spans, Span]]) -> tf.Tensor:
 def make_copies(
     noisy: tf.Tensor, denoised: tf.Tensor, bits: tf.Tensor, rows: tf.Tensor, columns: tf.Tensor
 ) -> tf.Tensor:
-    """What R3 has the network see, [N·8, h, w, C]; `bits` [row, column, channel] have the masks."""
+    """Makes R3's copies, [N·8, h, w, C]; `bits` [row, column, channel] holds the masks."""
     bits = tf.gather(bits, rows % RandomReplacement.PERIOD)
     bits = tf.gather(bits, columns % RandomReplacement.PERIOD, axis=1)
     powers = tf.reshape(2 ** tf.range(RandomReplacement.TIMES), (-1, 1, 1, 1))
@@ -96,7 +96,7 @@ def make_copies(
 
 
 def orient(x: tf.Tensor, orientation: Orientation, *, back: bool = False) -> tf.Tensor:
-    """As `cbsn.orientations.orient`, of pictures [N, H, W, C]; or `back` from there."""
+    """Orients pictures [N, H, W, C] as `cbsn.orientations.orient` does, or turns them `back`."""
     transposes, reverses_rows, reverses_columns = orientation_steps(orientation)
     steps = [
         (transposes, lambda x: tf.transpose(x, (0, 2, 1, 3))),
@@ -112,11 +112,11 @@ def orient(x: tf.Tensor, orientation: Orientation, *, back: bool = False) -> tf.
 
 
 def fill_hidden(colors: tf.Tensor, hidden: tf.Tensor) -> tf.Tensor:
-    """As `cbsn.inference.pixels.fill_hidden`, of pictures [N, H, W, 1 or 3]."""
+    """Fills hidden pixels of [N, H, W, 1 or 3], as `cbsn.inference.pixels.fill_hidden` does."""
 
     def fill() -> tf.Tensor:
         filled, left = colors, hidden
-        for _ in range(2):  # the second time what has just been filled counts as visible
+        for _ in range(2):  # in the second round, pixels just filled count as visible
             y, x, left = nearest_visible(left, tf, _running_maximum)
             filled = tf.gather_nd(filled, tf.stack([y, x], -1), batch_dims=1)
         return tf.ensure_shape(filled, colors.shape)
@@ -125,7 +125,7 @@ def fill_hidden(colors: tf.Tensor, hidden: tf.Tensor) -> tf.Tensor:
 
 
 def _running_maximum(x: tf.Tensor) -> tf.Tensor:
-    """The largest of each row's values [N, H, W] up to each place."""
+    """Returns the running maximum along each row of [N, H, W]."""
     width = tf.shape(x)[2]
 
     def widen(step: tf.Tensor, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

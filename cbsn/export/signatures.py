@@ -1,4 +1,4 @@
-"""What a served model answers to: pictures as arrays, or as encoded files."""
+"""The signatures of a served model, for pictures as arrays or as encoded files."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,30 +12,30 @@ from cbsn.value_range import ROUNDING_ERROR
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8\xff"
-_PNG_HEADER = 33  # bytes of a file's signature and first chunk, which says how large it is
-_MOST_CHUNKS = 1000  # of a PNG file before its pixels; ordinary ones have less than 30
+_PNG_HEADER = 33  # bytes of a file's signature and first chunk, which holds its size
+_MOST_CHUNKS = 1000  # before the pixels of a PNG file; ordinary files have fewer than 30
 _FULL = 65535
-_WHITES = [2**bits - 1 for bits in range(2, 16, 2)] + [_FULL]  # of `ValueRange`, for 16-bit files
+_WHITES = [2**bits - 1 for bits in range(2, 16, 2)] + [_FULL]  # of 16-bit files, see `ValueRange`
 _SHARES = [
     tf.TensorSpec((None,), tf.float32, name=name)
     for name in (transport.STRENGTH, transport.COLOR_STRENGTH)
 ]
 
-MAX_PIXELS = 2**27  # of an encoded picture, which may be small and yet claim any size
+MAX_PIXELS = 2**27  # of an encoded picture: even a small file may claim any size
 
 
 def check(condition: tf.Tensor, message: str, values: Any = ()) -> tf.Operation:
-    """An assertion in a graph, whose message has values in the place of its `{}`."""
+    """Returns an assertion in a graph; `values` replace the `{}` of its message."""
     return tf.debugging.Assert(condition, [tf.strings.format(message, values, summarize=-1)])
 
 
 def decode_and_encode(
     data: tf.Tensor, denoise: Callable[[tf.Tensor], tf.Tensor], max_pixels: int
 ) -> tf.Tensor:
-    """Denoises a PNG or JPEG file, in a graph, by a function of [H, W, C], uint8 or uint16.
+    """Denoises a PNG or JPEG file in a graph, with a function of [H, W, C], uint8 or uint16.
 
-    The result is a PNG file of the same channels and bits; a transparent colour has become alpha.
-    Larger pictures than `max_pixels` are refused before they are decoded.
+    The result is a PNG file with the same channels and bits; a transparent colour becomes alpha.
+    Pictures larger than `max_pixels` are refused before they are decoded.
     """
     is_png = tf.strings.substr(data, 0, len(_PNG)) == _PNG
     is_jpeg = tf.strings.substr(data, 0, len(_JPEG)) == _JPEG
@@ -61,14 +61,14 @@ def decode_and_encode(
     def decode_png(dtype: tf.DType) -> tf.Tensor:
         image = tf.cond(
             transparent_step > 0,
-            # As RGB and alpha, as gray and alpha cannot be asked for: of those the first and last.
+            # TensorFlow cannot decode to gray and alpha: gray takes the first and last of RGBA.
             lambda: tf.io.decode_png(data, 4, dtype)[:, :, ::transparent_step],
             lambda: tf.io.decode_png(data, dtype=dtype),
         )
         return tf.ensure_shape(image, [None] * 3)
 
     def shallow() -> tf.Tensor:
-        # As libjpeg's own default and Pillow have it, not TensorFlow's faster transform.
+        # The transform that Pillow uses, libjpeg's default, instead of TensorFlow's faster one.
         image = tf.cond(
             is_png,
             lambda: decode_png(tf.uint8),
@@ -83,7 +83,7 @@ def decode_and_encode(
 
 
 def _denoise_deep(image: tf.Tensor, denoise: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
-    """Denoises 16 bits in the range that the colours use, as `ValueRange.of` sees it."""
+    """Denoises 16-bit pixels in the range of their colours, as `ValueRange.of` finds it."""
     colors = image[..., : tf.where(tf.shape(image)[-1] < 3, 1, 3)]
     high = tf.reduce_max(tf.cast(colors, tf.int32))
     white = tf.gather(_WHITES, tf.searchsorted(_WHITES, [high])[0])
@@ -104,10 +104,10 @@ def _denoise_deep(image: tf.Tensor, denoise: Callable[[tf.Tensor], tf.Tensor]) -
 
 
 def _png_header(data: tf.Tensor) -> tuple[tf.Tensor, ...]:
-    """Height, width, 0, whether it has 16 bits, and 0 or how to take what is transparent.
+    """Returns height, width, 0, whether it has 16 bits, and the step for a transparent colour.
 
-    That is the step through red, green, blue and alpha to the channels of a picture with a
-    transparent colour.
+    The step selects the channels of a picture with a transparent colour from its RGBA; without
+    such a colour it is 0.
     """
     length = tf.strings.length(data)
     complete = check(length >= _PNG_HEADER, "The PNG file is cut off. Received: {} bytes", length)
@@ -119,14 +119,14 @@ def _png_header(data: tf.Tensor) -> tuple[tf.Tensor, ...]:
     animation = "The PNG is an animation of {} frames; save them one by one."
     still = check(frames <= 1, animation, frames)
     is_gray, is_rgb = header[25] == 0, header[25] == 2
-    # Palettes are decoded with their alpha in any case.
+    # Palettes are always decoded with their alpha.
     step = tf.where(is_transparent & is_gray, 3, tf.where(is_transparent & is_rgb, 1, 0))
     with tf.control_dependencies([still]):
         return tf.identity(height), width, tf.constant(0), header[24] == 16, step
 
 
 def _png_chunks(data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Whether a chunk before the pixels names a transparent colour, and the number of frames."""
+    """Returns whether a chunk before the pixels names a transparent colour, and the frames."""
     length = tf.cast(tf.strings.length(data), tf.int64)
     too_many = (
         f"The PNG file has more than {_MOST_CHUNKS} chunks before its pixels; save it without them."
@@ -156,43 +156,43 @@ def _png_chunks(data: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def _number_at(data: tf.Tensor, place: int | tf.Tensor) -> tf.Tensor:
-    """The int64 that four bytes are, the highest first."""
+    """Reads four big-endian bytes as an int64."""
     digits = tf.io.decode_raw(tf.strings.substr(data, place, 4), tf.uint8, fixed_length=4)
     powers = tf.constant([2**24, 2**16, 2**8, 1], tf.int64)
     return tf.reduce_sum(tf.cast(digits, tf.int64) * powers)
 
 
 def _jpeg_header(data: tf.Tensor) -> tuple[tf.Tensor, ...]:
-    """Height, width, channels, False and 0."""
+    """Returns height, width, channels, False and 0; see `_png_header`."""
     shape = tf.image.extract_jpeg_shape(data)
     size = tf.cast(shape, tf.int64)
     return size[0], size[1], shape[2], tf.constant(False), tf.constant(0)
 
 
 class ServedDenoiser(tf.Module):
-    """A denoiser with the signatures that it is served by.
+    """A denoiser with the signatures for serving it.
 
-    `serving_default` takes `images`, float32 [N, H, W, C] in [0, 1], and gives `denoised`, the
-    same; `uint8` does so for uint8. C is 1 (gray), 2 (gray and alpha), 3 (RGB) or 4 (RGB and
-    alpha). `encoded` takes `image_bytes`, strings [N], each a PNG or JPEG file, and gives
-    `denoised_bytes`, each a PNG file of the same channels and bits, without the metadata.
+    `serving_default` takes `images`, float32 [N, H, W, C] in [0, 1], and returns `denoised`, of the
+    same shape and dtype. `uint8` does the same for uint8. C is 1 (gray), 2 (gray and alpha),
+    3 (RGB) or 4 (RGB and alpha). `encoded` takes `image_bytes`, strings [N], each a PNG or JPEG
+    file, and returns `denoised_bytes`, PNG files with the same channels and bits, but no metadata.
 
-    Each has a second one, such as `encoded_with_strength`, which takes `strength` and
-    `color_strength`, too: float32 [N] from 0 to 1, for each picture. The first have the denoiser's.
-    What cannot be denoised raises `tf.errors.InvalidArgumentError`, as the server reports it.
+    Each has a variant, such as `encoded_with_strength`, that also takes `strength` and
+    `color_strength`, float32 [N] from 0 to 1, one for each picture. The others use the denoiser's.
+    Input that cannot be denoised raises `tf.errors.InvalidArgumentError`, which the server reports.
 
     Args:
         denoiser: what to serve.
-        max_pixels: int, of a picture that `encoded` takes.
+        max_pixels: int, the most pixels of a picture that `encoded` accepts.
 
     Attributes:
-        functions: dict, name of each signature to its function, as `tf.saved_model.save` takes it.
+        functions: dict from signature name to function, as `tf.saved_model.save` takes it.
     """
 
     def __init__(self, denoiser: Denoiser, max_pixels: int = MAX_PIXELS):
         super().__init__()
-        # What the graphs use must hang on the module for it to be saved. A Keras 3 network's
-        # variables are not found by themselves.
+        # The module saves only what it tracks, and it does not find the variables of a Keras 3
+        # network by itself.
         self._weights = [variable.value for variable in denoiser.network.variables]
         service = _Service(denoiser, max_pixels)
         self.functions = {}
@@ -208,7 +208,7 @@ class ServedDenoiser(tf.Module):
 
 
 class _Service:
-    """What the signatures do; each type of tensor is denoised by one graph in all of them."""
+    """The functions behind the signatures, which share one denoising graph per dtype."""
 
     def __init__(self, denoiser: Denoiser, max_pixels: int):
         self._max_pixels = max_pixels
@@ -249,14 +249,14 @@ class _Service:
         return {transport.DENOISED_BYTES: results}
 
     def _denoise(self, images: tf.Tensor, *shares: tf.Tensor) -> tf.Tensor:
-        """Denoises [N, H, W, C] by strengths [N]; without these by the denoiser's."""
+        """Denoises [N, H, W, C] with strengths [N]; by default, with the denoiser's."""
         if not shares:
             shares = tuple(tf.fill(tf.shape(images)[:1], share) for share in self._shares)
         return self._graphs[images.dtype](images, *shares)
 
 
 def _checked(shares: tuple[tf.Tensor, ...], pictures: tf.Tensor) -> list[tf.Tensor]:
-    """The strengths, if there are any, which are checked as the graph runs."""
+    """Returns the strengths, if there are any, with checks that run with the graph."""
     checked = []
     for spec, share in zip(_SHARES, shares, strict=False):  # there may be none
         what = f"{spec.name} is [N], a number from 0 to 1 for each picture"
@@ -268,9 +268,9 @@ def _checked(shares: tuple[tf.Tensor, ...], pictures: tf.Tensor) -> list[tf.Tens
 
 
 def _of_rank(x: tf.Tensor, what: str) -> tf.Tensor:
-    """An input whose rank is checked, which a server does not do, as the graph runs."""
+    """Returns an input whose rank is checked as the graph runs, as the server does not check it."""
     rank = x.shape.rank
-    # Otherwise the rank that is declared would be taken for the one that there is.
+    # Otherwise TensorFlow would trust the declared rank instead of reading the actual one.
     given = tf.raw_ops.PlaceholderWithDefault(input=x, shape=tf.TensorShape(None))
     shape = tf.shape(given)
     right = check(tf.size(shape) == rank, f"{what}. Received: shape {{}}", shape)
@@ -279,7 +279,7 @@ def _of_rank(x: tf.Tensor, what: str) -> tf.Tensor:
 
 
 def _checks(images: tf.Tensor) -> list[tf.Operation]:
-    """Assertions that pictures can be denoised, in the words of `Denoiser`."""
+    """Returns assertions that pictures can be denoised, with the messages of `Denoiser`."""
     shape = tf.shape(images)
     channels = "A picture has 1 to 4 channels, [N, H, W, C]. Received: shape {}"
     pixels = "A picture has at least one pixel. Received: shape {}"
