@@ -1,1 +1,1 @@
-"""From a noisy picture to a denoised one."""
+"""Denoising of pictures, arrays and files, with a trained network."""

@@ -1,4 +1,4 @@
-"""A trained network as a function from picture to picture."""
+"""A trained network as a function that denoises pictures."""
 
 import copy
 import dataclasses
@@ -31,30 +31,30 @@ _DEFAULTS = DenoiseOptions()
 class Denoiser:
     """Denoises pictures of any size, gray or RGB, tile by tile.
 
-    The recipe says how: in one pass, or by its sub-images (pixel-shuffle downsampling, PD), with or
-    without random-replacing refinement (R3) after it. The result does not depend on the tiling, but
-    for networks that are not local: SS-BSN's attention, and the means of the residual attention
-    U-Net, are of the tile that a pixel is in, the overlap included.
+    The recipe decides how: in one pass over the picture or over its sub-images (pixel-shuffle
+    downsampling, PD), with or without random-replacing refinement (R3) afterwards. The result does
+    not depend on the tiling, unless the network is not local: SS-BSN computes its attention, and
+    the residual attention U-Net its means, over the tile of a pixel, overlap included.
 
-    On a GPU, which needs a while for each new size of its input, large pictures go through in
-    windows of one size, several in a call. Where memory does not suffice, fewer are taken, then
-    parts of them, with a `CbsnWarning`.
+    A GPU needs a while for each new input size, so large pictures pass through it in windows of
+    one size, several per call. If memory runs out, each call takes fewer windows, then parts of
+    one, with a `CbsnWarning`.
 
     Args:
         recipe: how the network was trained, and how it denoises.
         network: the trained network.
-        options: how it denoises; those of loading do not count. Default `DenoiseOptions()`.
+        options: how to denoise; the options for loading are ignored. Default `DenoiseOptions()`.
 
     Attributes:
-        engine: str, what computes: one of `cbsn.inference.engines.ENGINES`.
-        choices: str, the same in words, and why.
-        r3: bool, whether it refines.
+        engine: str, what runs the network, one of `cbsn.inference.engines.ENGINES`.
+        choices: str, the engine and the reason for it, in words.
+        r3: bool, whether R3 is applied.
         side: int, the side of the tiles in pixels; None for the whole picture at once.
-        strength: a `Strength`, of luma and colour.
+        strength: a `Strength`, for luma and colour.
 
     Raises:
-        ConfigError: if the engine cannot compute the network, or the network cannot have the
-            recipe's border, or not be blind for R3.
+        ConfigError: if the engine cannot run the network, the network cannot use the recipe's
+            border, or R3 is wanted and the network cannot be blind.
 
     Example:
         >>> denoise = Denoiser.load("checkpoints/my-run")
@@ -82,10 +82,10 @@ class Denoiser:
         Args:
             model_path: a run's folder, a saved-model folder, a shipped name, or the prefix of an
                 original TensorFlow 1.15 checkpoint.
-            options: how it is loaded, and how it denoises. Default `DenoiseOptions()`.
+            options: how to load the model, and how to denoise. Default `DenoiseOptions()`.
 
         Raises:
-            ConfigError: if precision or engine is not one that can be had here.
+            ConfigError: if the precision or the engine is not available here.
             ModelError: if there is no such model, or it cannot be read.
         """
         precision, why = choose_precision(options.precision)
@@ -111,27 +111,27 @@ class Denoiser:
         """Denoises one picture.
 
         Args:
-            image: [H, W] gray, or [H, W, C] with C of 1 (gray), 2 (gray and alpha), 3 (RGB) or 4
-                (RGB and alpha); uint8, uint16, or float. Gray runs through a network for RGB as
-                three equal channels, whose results are averaged; RGB through one for gray channel
-                by channel. Colours under an alpha of 0 do not count.
-            on_tile: called after each tile with its share of the whole work; they add up to 1.
+            image: [H, W] gray, or [H, W, C] with C = 1 (gray), 2 (gray and alpha), 3 (RGB) or 4
+                (RGB and alpha); uint8, uint16, or float. An RGB network gets gray as three equal
+                channels, and its results are averaged; a gray network gets RGB channel by channel.
+                Colours where alpha is 0 are ignored.
+            on_tile: called after each tile with its share of the whole work. Shares add up to 1.
             in_place: whether to write the result over `image`, so that a large picture is in
-                memory once only. Default False.
-            white: float > 0, the value of white. The result lies between 0 and that, even where
-                noise takes floats beyond (unless the strength is 0). Default None: as
-                `ValueRange.of` sees it, such as 4095 for 12 bits, or 1 for floats in [0, 1].
+                memory only once. Default False.
+            white: float > 0, the value of white. The result lies between 0 and `white`, even
+                where noise takes floats beyond (unless the strength is 0). Default None, found by
+                `ValueRange.of`: for example 4095 for 12 bits, or 1 for floats in [0, 1].
 
         Returns:
-            The denoised picture, of the same shape and dtype; alpha, and colours under an alpha
-            of 0, as they were.
+            The denoised picture, of the same shape and dtype. Alpha is unchanged, and so are the
+            colours where alpha is 0.
 
         Raises:
-            ImageError: if the image is of another shape or dtype, its values are not finite, or
-                integers are above `white`.
-            ModelError: if the network returns values that are not finite. A picture that was to
-                be denoised in place is lost then.
-            MemoryError: if memory does not suffice, not even for small parts of a tile.
+            ImageError: if the image has another shape or dtype, values that are not finite, or
+                integers above `white`.
+            ModelError: if the network returns values that are not finite. A picture denoised in
+                place is then lost.
+            MemoryError: if memory does not suffice even for small parts of a tile.
         """
         image = np.asarray(image)
         _check(image, "A picture", (2, 3))
@@ -145,11 +145,11 @@ class Denoiser:
     def batch(self, images: np.ndarray, *, white: float | None = None) -> np.ndarray:
         """Denoises pictures of one shape, as many at a time as memory allows.
 
-        For many small pictures, such as patches, this is much faster than one after the other. The
-        results are equal, but for rounding: each picture has its own statistics.
+        For many small pictures, such as patches, this is much faster than one call for each. The
+        results are equal up to rounding, because each picture is normalised by its own statistics.
 
         Args:
-            images: [N, H, W, C], each as one picture may be.
+            images: [N, H, W, C], with the channels and dtypes that a single picture may have.
             white: as for one picture.
 
         Returns:
@@ -172,7 +172,7 @@ class Denoiser:
     def _denoise(
         self, images: np.ndarray, white: float | None, on_tile: Callable[[float], None]
     ) -> None:
-        """Denoises pictures [N, H, W, 1 to 4], in place."""
+        """Denoises pictures, [N, H, W, 1 to 4], in place."""
         channels = images.shape[-1]
         colors = images[..., : 3 if channels >= 3 else 1]
         if channels % 2:
@@ -199,7 +199,7 @@ class Denoiser:
             what = "The picture" if len(images) == 1 else "A picture of the batch"
             raise ImageError(f"{what} {error}") from None
         if self.strength == Strength(0):
-            on_tile(1.0)  # not even stretched, which floats would not come back from
+            on_tile(1.0)  # not even stretched: undoing that would not restore floats exactly
             return
         frames = []
         for image, found in zip(images, ranges, strict=True):
@@ -215,9 +215,9 @@ class Denoiser:
             found.stretch(image, undo=True)
 
     def _ensemble(self, frames: Sequence[Frame], on_tile: Callable[[float], None]) -> None:
-        """Overwrites pictures with the means of the results of their eight orientations."""
+        """Overwrites each picture with the mean of the results of its eight orientations."""
         totals = [np.zeros(frame.image.shape, np.float32) for frame in frames]
-        # Views: what is added to a turned sum is turned back by that.
+        # Oriented views of the totals: adding to one turns the result back.
         turned = [
             Frame(orient(frame.image, number), frame.units, number, orient(total, number))
             for number in range(NUM_ORIENTATIONS)
@@ -231,14 +231,14 @@ class Denoiser:
                 self._put(frame, rows, total[rows] / NUM_ORIENTATIONS)
 
     def _put(self, frame: Frame, where: slice | tuple[Index, ...], result: np.ndarray) -> None:
-        """Overwrites pixels, which are noisy still, with what the network returned for them."""
+        """Overwrites pixels that are still noisy with the finished output of the network."""
         frame.image[where] = frame.units.finish(
             result, frame.image[where], self.strength, self.options.rounding
         )
 
     def seconds_per_pixel(self) -> float:
-        """Measures what a pixel takes here in one orientation, without the rims of tiles."""
-        # On a GPU a call of the size that is needed anyway, not pictures of other sizes.
+        """Measures the seconds per computed pixel on this machine, for one orientation."""
+        # On a GPU, a call of the size that is needed anyway, as each new size takes time.
         if measured := self._passes.seconds_per_pixel():
             return measured
         once = copy.copy(self)
@@ -246,20 +246,20 @@ class Denoiser:
         for side in (256, 512, 1024):
             random = np.random.default_rng(0)
             picture = random.integers(0, 256, (side, side, self.network.channels), np.uint8)
-            # The first time of all includes the making of a graph, which is needed anyway.
+            # The very first run also builds the graph, which is needed anyway.
             seconds = min(timeit.repeat(partial(once, picture), number=1, repeat=2))
-            if seconds >= 0.2:  # long enough to be measured
+            if seconds >= 0.2:  # long enough to measure
                 break
         return seconds / self.reach(side) ** 2
 
     def reach(self, size: int) -> int:
-        """Returns how many rows are computed for `size` rows, with those that tiles share."""
+        """Returns how many rows are computed for `size` rows, counting the overlap of tiles."""
         tiles = math.ceil(size / self.side) if self.side else 1
         ends = 0 if self.recipe.border == "reflect" else 1
         return size + 2 * self.network.receptive_field_radius * max(0, tiles - ends)
 
     def sha256(self) -> str:
-        """Of the recipe and the weights: the same for a model that was moved or copied."""
+        """Returns the SHA-256 of the recipe and weights; moving or copying does not change it."""
         digest = hashlib.sha256(json.dumps(self.recipe.to_dict(), sort_keys=True).encode())
         for weights in self.network.get_weights():
             digest.update(weights.tobytes())
@@ -267,7 +267,7 @@ class Denoiser:
 
 
 def _check(images: np.ndarray, what: str, ranks: tuple[int, ...]) -> None:
-    """Raises ImageError unless these are one picture, or several, that can be denoised."""
+    """Raises ImageError unless the array holds a picture, or several, that can be denoised."""
     if images.dtype.kind != "f" and images.dtype.newbyteorder("=") not in (np.uint8, np.uint16):
         raise ImageError(f"{what} is uint8, uint16, or float. Received: dtype {images.dtype}")
     if images.ndim not in ranks or (images.ndim > 2 and not 1 <= images.shape[-1] <= 4):

@@ -1,4 +1,4 @@
-"""What computes a network, and calls of it, in parts where there is too little memory."""
+"""Running a network on an engine, in smaller parts if memory runs out."""
 
 import importlib.util
 import math
@@ -18,26 +18,26 @@ from cbsn.recipes import Recipe
 ENGINES = ("tensorflow", "openvino")
 
 Run = Callable[[np.ndarray], Any]
-"""From tiles, float32 [N, h, w, C], to their results, which a GPU may still be computing:
-`numpy.asarray` waits for them."""
+"""A function from tiles, float32 [N, h, w, C], to their results. A GPU may still be computing
+these; `numpy.asarray` waits for them."""
 
 _OPENVINO_PRECISIONS = {"float32": "f32", "mixed_bfloat16": "bf16"}
 
 
 def has_attention(network: Any) -> bool:
-    """Whether a network has self-similarity attention, whose loop some runtimes cannot have."""
+    """Returns whether a network has self-similarity attention, a loop some runtimes lack."""
     return getattr(network, "num_attention", 0) > 0
 
 
 def choose_engine(wanted: str, precision: str, network: Any) -> tuple[str, str]:
-    """Resolves `--engine`, "auto" or one of `ENGINES`, to one of these and the reason in words.
+    """Resolves `--engine`, "auto" or one of `ENGINES`, to an engine and the reason in words.
 
     `auto` is OpenVINO where it is installed and known to be faster: in bfloat16 on processors with
     AMX.
 
     Raises:
-        ConfigError: if `wanted` is neither, not installed, or cannot compute the network or in
-            the precision.
+        ConfigError: if `wanted` is unknown or not installed, or cannot run the network, or not in
+            the given precision.
     """
     if wanted not in ("auto", *ENGINES):
         raise ConfigError(f"--engine is auto or one of {', '.join(ENGINES)}. Received: {wanted!r}")
@@ -77,9 +77,9 @@ def choose_engine(wanted: str, precision: str, network: Any) -> tuple[str, str]:
 
 
 def compile_network(recipe: Recipe, network: Any, engine: str, *, blind: bool) -> Run:
-    """Returns a network's pass as a function of arrays; one graph serves tiles of all sizes.
+    """Returns a network's pass as a function of arrays. One graph serves tiles of all sizes.
 
-    On Keras' other backends, the engine "tensorflow" runs the network as it is.
+    On other Keras backends, the engine "tensorflow" runs the network without a graph.
     """
     if engine == "openvino":
         return _openvino(recipe, network, blind)
@@ -89,7 +89,7 @@ def compile_network(recipe: Recipe, network: Any, engine: str, *, blind: bool) -
 
 
 def network_pass(recipe: Recipe, network: Any, blind: bool) -> Callable[[Any], Any]:
-    """Returns a network as a function of tensors; with a reflected border, it omits the halo."""
+    """Returns a network as a function of tensors. For the border "reflect" it omits the halo."""
     padding = "valid" if recipe.border == "reflect" else "same"
     return lambda x: network(x, blind=blind, padding=padding)
 
@@ -109,13 +109,13 @@ def _openvino(recipe: Recipe, network: Any, blind: bool) -> Run:
 
     precision = network.dtype_policy.name
     if precision != "float32":
-        # OpenVINO reduces a float32 network by itself, without the casts of a mixed one.
+        # OpenVINO lowers the precision of a float32 network itself, without a mixed one's casts.
         weights = network.get_weights()
         network = recipe.build_network("float32")
         network.set_weights(weights)
     graph = make_graph(recipe, network, blind=blind)
     model = openvino.convert_model(graph.get_concrete_function())
-    # Unless told, it computes in bfloat16 wherever the processor has it.
+    # Without a hint, OpenVINO computes in bfloat16 wherever the processor has it.
     hint = {"INFERENCE_PRECISION_HINT": _OPENVINO_PRECISIONS[precision]}
     request = openvino.Core().compile_model(model, "CPU", hint).create_infer_request()
 
@@ -132,14 +132,14 @@ def _openvino(recipe: Recipe, network: Any, blind: bool) -> Run:
 
 
 class Calls:
-    """Calls networks on a device; where memory does not suffice, again with less.
+    """Calls networks on a device, and retries with less when memory runs out.
 
-    First with fewer tiles, then with parts of a tile that overlap by the halo. The results of a
-    network that is local stay the same. What turned out to be too much is not tried again.
+    It retries with fewer tiles, then with parts of a tile that overlap by the halo. The results of
+    a local network stay the same. A size that once was too large is not tried again.
 
     Args:
-        tiling: border, halo and multiple of the networks.
-        pixels: int, how many pixels are computed at once, if they are those of small tiles.
+        tiling: gives the border, halo and multiple of the networks.
+        pixels: int, the most pixels to compute at once. A single tile may have more.
     """
 
     def __init__(self, tiling: Tiling, pixels: int):
@@ -149,14 +149,14 @@ class Calls:
         self._failed: tuple[int, ...] | None = None
 
     def tiles(self, height: int, width: int) -> int:
-        """Returns how many tiles of a size are to be computed at once, at least 1."""
+        """Returns how many tiles of a size to compute at once, at least 1."""
         return max(1, int(min(self._pixels, self._too_many // 2)) // (height * width))
 
     def start(self, run: Run, x: np.ndarray) -> Any:
-        """Begins a call, which a GPU goes on with while the host does something else.
+        """Begins a call. A GPU computes it while the host does something else.
 
-        The tiles `x`, float32 [n, h, w, C], stay as they are until the result is there. Returns
-        what `finish` takes.
+        The caller must not change the tiles `x`, float32 [n, h, w, C], before the result is there.
+        Returns the value to pass to `finish` as `started`.
         """
         if math.prod(x.shape[:3]) < self._too_many:
             try:
@@ -166,7 +166,7 @@ class Calls:
         return None
 
     def finish(self, run: Run, x: np.ndarray, started: Any) -> np.ndarray:
-        """Waits for the result of a call that was begun with the same arguments.
+        """Waits for the result of a call begun by `start` with the same arguments.
 
         Raises:
             MemoryError: if memory does not suffice for the smallest part of a tile.
@@ -187,14 +187,14 @@ class Calls:
         return self.finish(run, x, self.start(run, x))
 
     def _note(self, error: Exception, x: np.ndarray) -> None:
-        """Notes that memory did not suffice for tiles; raises what else went wrong."""
+        """Notes that memory did not suffice for these tiles; re-raises any other error."""
         if not is_out_of_memory(error):
             raise error
         self._too_many = min(self._too_many, math.prod(x.shape[:3]))
         self._failed = self._failed or x.shape
 
     def _warn(self, x: np.ndarray) -> None:
-        """Says that there was memory for these tiles, if there was none for others before."""
+        """Warns, after a lack of memory, which smaller size succeeded."""
         if self._failed is None:
             return
         (count, *before), (fewer, height, width, _) = self._failed[:3], x.shape
@@ -211,13 +211,13 @@ class Calls:
         warnings.warn(text, CbsnWarning, stacklevel=2)
 
     def _call_by_halves(self, run: Run, x: np.ndarray) -> np.ndarray:
-        """Has one tile computed in two parts, each of which sees what it needs of the other."""
+        """Computes one tile in two parts, which overlap by the halo."""
         halo, multiple = self._tiling.halo, self._tiling.multiple
         omits = self._tiling.border == "reflect"
         axis = 1 if x.shape[1] >= x.shape[2] else 2
         size = x.shape[axis]
         result = size - 2 * halo * omits
-        # Below four times the halo, halves would be hardly smaller than the whole.
+        # Below four times the halo, the halves would be hardly smaller than the whole.
         if size < 4 * halo or result < 2 * multiple:
             raise MemoryError(
                 f"there is too little memory even for {x.shape[1]} × {x.shape[2]} pixels at once"

@@ -23,13 +23,13 @@ from cbsn.noise.removal import Removal, Sample
 from cbsn.orientations import NUM_ORIENTATIONS
 from cbsn.value_range import check_white, value_range
 
-if TYPE_CHECKING:  # not loaded for pictures that a server denoises: it brings TensorFlow
+if TYPE_CHECKING:  # it loads TensorFlow, which is not needed if a server denoises
     from cbsn.inference.denoiser import Denoiser
 
-BUDGET = 2**29  # bytes that the pictures in memory may take together; a larger one is there alone
+BUDGET = 2**29  # most bytes of all pictures in memory together; a larger picture is there alone
 
-# From a noisy picture, which may be overwritten, and a function to call with each share of the
-# work that is done (they add up to 1), to the denoised picture.
+# Takes a noisy picture, which it may overwrite, and a function to call with each share of the work
+# that is done (they add up to 1). Returns the denoised picture.
 DenoisePicture = Callable[[Picture, Callable[[float], None]], Picture]
 
 
@@ -40,10 +40,10 @@ def plan_files(
     format: str = "auto",
     white: float | None = None,
 ) -> dict[Path, Path]:
-    """Finds the pictures of folders or globs, and where their results go: source to target.
+    """Finds the pictures of folders or globs, and maps each source to the target of its result.
 
-    Taken before a model is loaded, this says at once what is wrong with the arguments. Nothing is
-    written.
+    Call this before loading a model, so that mistakes in the arguments are reported at once.
+    Nothing is written.
 
     Args:
         image_paths: folders, globs or files, each as for `find_images`.
@@ -53,8 +53,8 @@ def plan_files(
 
     Raises:
         DataError: if there is no picture.
-        ConfigError: if a result would overwrite a source, the results' folder cannot be made or
-            written to, or `white` is none.
+        ConfigError: if a result would overwrite a source or another result, the folder for the
+            results cannot be made or written to, or `white` is not above 0.
     """
     check_white(white)
     save_path = expanded(save_path)
@@ -71,11 +71,11 @@ def denoise_files(
     white: float | None = None,
     fast_share: float | None = None,
 ) -> int:
-    """Denoises picture files with a model, for which `denoise_each` explains the rest.
+    """Denoises picture files with a model; see `denoise_each` for the other arguments.
 
-    Says first how long it will take, if that is more than a minute, and what computes; and at the
-    end which pictures have lost more than their noise. `fast_share`, from 0 to 1, is the part of
-    the time that `--quality fast` takes; None where it would be another choice than the user's.
+    First prints how long it will take, if more than a minute, and the denoiser's `choices`; at the
+    end, which pictures lost more than their noise. `fast_share`, from 0 to 1, is the fraction of
+    this time that `--quality fast` takes; None if that is not to be suggested to the user.
 
     Example:
         >>> outputs = plan_files(["holiday/*.jpg"], "clean")
@@ -84,7 +84,7 @@ def denoise_files(
 
     def denoise(picture: Picture, on_share: Callable[[float], None]) -> Picture:
         highest = value_range(picture.pixels.dtype)
-        try:  # in place: there may be no room for two
+        try:  # in place, as there may be no room for two pictures
             pixels = denoiser(picture.pixels, on_share, in_place=True, white=highest)
         except MemoryError as error:
             reason = str(error) or "not enough memory"
@@ -104,18 +104,18 @@ def denoise_each(
     white: float | None = None,
     name_losses: bool = False,
 ) -> int:
-    """Denoises picture files; a broken one does not stop the others.
+    """Denoises picture files. A broken one does not stop the others.
 
-    While one picture is denoised, the next is read and the previous one written. A progress bar
-    shows; at the end it says which value ranges the pictures had, and which failed and why. After
-    Ctrl-C nothing more is begun and the file that is being written is given up: all are whole.
+    While one picture is denoised, the next is read and the previous one written. Shows a progress
+    bar, and prints at the end which value ranges the pictures had, and which failed and why. After
+    Ctrl-C, no picture is begun and the file being written is discarded, so all files are complete.
 
     Args:
-        denoise: what denoises one picture.
+        denoise: function that denoises one picture.
         outputs: source to target, from `plan_files`.
-        save_path: the folder of the targets, made if it is not there.
-        white: as for `plan_files`.
-        name_losses: whether to say which pictures have lost more than their noise. Default False.
+        save_path: folder of the targets, made if it does not exist.
+        white: see `plan_files`.
+        name_losses: whether to print which pictures lost more than their noise. Default False.
 
     Returns:
         Exit status: 0, or 1 if a picture failed.
@@ -139,7 +139,7 @@ def denoise_each(
                     removal = sample and sample.compared_with(work.picture.color)
                     if removal and removal.degree:
                         lost[work.source] = removal
-                except Exception as error:  # the others are denoised all the same
+                except Exception as error:  # the others are still denoised
                     work.picture, work.error = None, error
             files.write(work)
 
@@ -150,7 +150,7 @@ def denoise_each(
         for kind, examples in ranges.items()
     ]
     if lost:
-        # The example is the one that lost most.
+        # The example is the picture that lost most.
         worst_first = sorted(lost, key=lambda source: lost[source].noise - lost[source].removed)
         names = [f"{source} ({lost[source]})" for source in worst_first]
         notes.append(
@@ -165,7 +165,7 @@ def denoise_each(
 
 
 def _such_as(names: list[str]) -> str:
-    """How many pictures these are, with the first as an example."""
+    """Says how many pictures these are, with the first as an example."""
     example = names[0] if len(names) == 1 else f"such as {names[0]}"
     return f"{_count(len(names), 'picture')}, {example}"
 
@@ -185,12 +185,12 @@ class _Work:
 
 
 class _Files(contextlib.AbstractContextManager["_Files"]):
-    """Reads pictures ahead and writes results behind, each in a thread of its own.
+    """Reads pictures ahead and writes results in the background, each in one thread.
 
-    Iterating over it gives the pictures in order, those that cannot be read too; each is to be
-    handed to `write`. At most three are in memory, and the next is read only when all of them
-    together take no more than `BUDGET` bytes, or it is alone. When the block has ended, `failures`
-    says why pictures failed, in their order.
+    Iteration yields the pictures in order, including those that cannot be read. Pass each to
+    `write`. At most three are in memory: the next is read only when all together take at most
+    `BUDGET` bytes, or when it is alone. After the block, `failures` says why pictures failed, in
+    their order.
     """
 
     def __init__(self, outputs: Mapping[Path, Path], white: float | None, bar: tqdm):
@@ -201,7 +201,7 @@ class _Files(contextlib.AbstractContextManager["_Files"]):
         self._threads = ThreadPoolExecutor(2)
         self._read: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
         self._writing: Future[None] | None = None
-        self._sizes: collections.deque[int] = collections.deque()  # of what is in memory
+        self._sizes: collections.deque[int] = collections.deque()  # of the pictures in memory
         self._room = threading.Condition()
         self._stopping = threading.Event()
 
@@ -211,7 +211,7 @@ class _Files(contextlib.AbstractContextManager["_Files"]):
         reading.result()
 
     def write(self, work: _Work) -> None:
-        """Begins to write a result, or reports an error, when the one before is done."""
+        """Begins to write a result or report an error, once the previous one is done."""
         if self._writing:
             self._writing.result()
         self._writing = self._threads.submit(self._finish, work)
@@ -241,10 +241,10 @@ class _Files(contextlib.AbstractContextManager["_Files"]):
             self._read.put(None)
 
     def _wait_for_room(self, size: int) -> bool:
-        """Takes room for a picture of that size in bytes; False if nothing more is to be read."""
+        """Reserves `size` bytes for a picture. Returns False if nothing more is to be read."""
 
         def fits() -> bool:
-            # One is denoised, one written, and this one read.
+            # One picture is denoised, one written, and this one read.
             few = len(self._sizes) < 3 and sum(self._sizes) + size <= BUDGET
             return few or not self._sizes or self._stopping.is_set()
 
@@ -277,7 +277,7 @@ class _Files(contextlib.AbstractContextManager["_Files"]):
                 self._room.notify_all()
 
     def _describe(self, source: Path, error: Exception) -> str:
-        """Why a picture failed, in a line; of what was not foreseen, the traceback is shown."""
+        """Says in one line why a picture failed. Prints the traceback of an unexpected error."""
         if isinstance(error, CbsnError):
             return in_one_line(str(error))
         if isinstance(error, MemoryError | OSError):
@@ -287,7 +287,7 @@ class _Files(contextlib.AbstractContextManager["_Files"]):
 
 
 def _with_progress(denoise: DenoisePicture, picture: Picture, source: Path, bar: tqdm) -> Picture:
-    """Denoises a picture; its name stands in the bar, and in the message where it fails."""
+    """Denoises a picture. Its name appears in the bar, and in the message of an error."""
     done = 0.0
 
     def on_share(share: float) -> None:
@@ -306,7 +306,7 @@ def say_duration(
 ) -> None:
     """Prints how long pictures will take, if that is more than a minute.
 
-    The arguments are those of `denoise_files`. Of the sources only the headers are read.
+    The arguments are those of `denoise_files`. Only the headers of the sources are read.
 
     Example:
         >>> say_duration(denoiser, sources, 0.3)
@@ -315,7 +315,7 @@ def say_duration(
     headers = [read_header(source) for source in sources]
     pixels = sum(header.width * header.height for header in headers)
     orientations = NUM_ORIENTATIONS if denoiser.options.self_ensemble else 1
-    # Fewer are not worth measuring: the models that ship need no minute, even on a slow machine.
+    # Too few to measure: the models that ship take under a minute even on a slow machine.
     if pixels * orientations < 1_000_000:
         return
     computed = sum(denoiser.reach(each.width) * denoiser.reach(each.height) for each in headers)
@@ -332,6 +332,6 @@ def say_duration(
 
 
 def _words(seconds: float) -> str:
-    """A time in minutes or hours, as one says it."""
+    """Returns a time as words, in minutes or hours."""
     minutes = round(seconds / 60)
     return _count(minutes, "minute") if minutes < 90 else f"{round(minutes / 60)} hours"

@@ -1,4 +1,4 @@
-"""How pictures are denoised: the options of `Denoiser`, as one value."""
+"""The options of `Denoiser`: how a model is loaded and how it denoises."""
 
 import dataclasses
 from collections.abc import MutableMapping
@@ -10,22 +10,22 @@ from cbsn.colors import LUMA
 from cbsn.errors import LARGEST_SEED, ConfigError
 
 ROUNDINGS = {"round": np.rint, "truncate": np.floor}
-"""How integer pixels are made; the original C-BSN code truncates."""
+"""How results become integer pixels. The original C-BSN code truncates."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Strength:
-    """The shares of luma and of colour that are removed.
+    """How much of a network's change to luma and to colour is applied.
 
-    What a network removes from a pixel is a vector, noisy − denoised. Its luma part is its Rec. 601
-    luma in all three channels, and its colour part is the rest. Gray has no colour.
+    A network removes the vector noisy − denoised from each pixel. The luma part of this vector is
+    its Rec. 601 luma in all three channels. The colour part is the rest; gray has none.
 
     Args:
-        luma: float from 0 to 1. Default 1.
-        color: float from 0 to 1. Default None, the same.
+        luma: float from 0 to 1, the share of the luma part to remove. Default 1.
+        color: float from 0 to 1, the share of the colour part. Default None, the same as `luma`.
 
     Raises:
-        ConfigError: if one of them is not such a number.
+        ConfigError: if one of them is not in this range.
 
     Example:
         >>> noisy, denoised = np.array([[0.25]]), np.array([[0.5]])
@@ -45,16 +45,16 @@ class Strength:
 
     @property
     def is_whole(self) -> bool:
-        """Whether all is removed."""
+        """Whether both shares are 1."""
         return self.luma == self.color == 1
 
     def blend(self, noisy: np.ndarray, denoised: np.ndarray) -> np.ndarray:
-        """Returns noisy values, float [..., 1 or 3], less the shares of what denoising removes."""
+        """Returns noisy values, float [..., 1 or 3], minus the shares of noisy − denoised."""
         assert self.color is not None  # since __post_init__
         removed = noisy - denoised
         if removed.shape[-1] == 1 or self.luma == self.color:
             return noisy - self.luma * removed
-        # Channel by channel, so that a pixel does not depend on how many there are at once.
+        # Channel by channel, so that a result does not depend on the number of pixels.
         luma = sum(weight * removed[..., i, None] for i, weight in enumerate(LUMA))
         return noisy - (self.color * removed + (self.luma - self.color) * luma)
 
@@ -64,29 +64,29 @@ class DenoiseOptions:
     """How a model is loaded, and how it denoises.
 
     Args:
-        recipe_name: str, name of the recipe; only bare weights need it, and the next two.
+        recipe_name: str, name of the recipe. Only bare weights need this and the next two options.
         channel: int, channels of the network.
-        num_block: int, dilated modules in each branch.
-        precision: as `cbsn.precision.choose_precision` takes it. "float32" gives the original
-            code's numbers; bfloat16 differs by a level here and there. Default "auto".
-        engine: as `cbsn.inference.engines.choose_engine` takes it. Default "auto".
-        tile: "auto" (at most 342 × 342 pixels at a time; for U-Nets, which see further, about
-            500 × 500), the side of the tiles in pixels, or 0 or None for the whole picture at once.
-            The halo comes on top. Default "auto".
+        num_block: int, dilated convolution modules in each branch.
+        precision: see `cbsn.precision.choose_precision`. "float32" reproduces the original code's
+            numbers; results in bfloat16 differ by one level in places. Default "auto".
+        engine: see `cbsn.inference.engines.choose_engine`. Default "auto".
+        tile: "auto" (at most 342 × 342 pixels at a time, or about 500 × 500 for U-Nets, which see
+            further), the side of the tiles in pixels, or 0 or None for the whole picture at once.
+            The halo is added to this. Default "auto".
         rounding: "round" to the nearest integer, or "truncate" as the original code does. Default
             "round".
-        r3: whether to refine by R3: eight more passes of the blind network. Default None, as the
-            recipe has it.
+        r3: whether to refine the result by R3, eight more passes of the blind network. Default
+            None, the recipe's setting.
         self_ensemble: whether to denoise the picture in its eight orientations and average.
             Default False.
-        seed: int in [0, 2⁶⁴), of R3's random choices. Default 0.
-        strength: float from 0 to 1, how much is removed of what the network would remove, 0 being
+        seed: int in [0, 2⁶⁴), for R3's random choices. Default 0.
+        strength: float from 0 to 1, the share to remove of what the network would remove; 0 removes
             nothing. Default 1.
-        color_strength: the same for colour, `strength` being that for luma then; see `Strength`.
-            Default None, as `strength`.
+        color_strength: the share for colour; `strength` is then the share for luma. See `Strength`.
+            Default None, the same as `strength`.
 
     Raises:
-        ConfigError: if `tile`, `rounding`, `seed` or a strength is none of these.
+        ConfigError: if `tile`, `rounding`, `seed` or a strength has no such value.
 
     Example:
         >>> options = DenoiseOptions(tile=512, self_ensemble=True)
@@ -126,6 +126,6 @@ class DenoiseOptions:
 
     @classmethod
     def pop(cls, flags: MutableMapping[str, Any]) -> "DenoiseOptions":
-        """Takes the options out of a command's flags, which may lack some of them."""
+        """Removes the options from a command's flags, which may lack some, and returns them."""
         names = [field.name for field in dataclasses.fields(cls)]
         return cls(**{name: flags.pop(name) for name in names if name in flags})

@@ -1,4 +1,4 @@
-"""Where the results of picture files go, and whether those there are of the same settings."""
+"""Where the results of picture files go, and whether earlier ones have the same settings."""
 
 import collections
 import contextlib
@@ -12,30 +12,30 @@ from typing import Any
 from cbsn.errors import ConfigError, ImageError
 from cbsn.images.finding import SUFFIX_OF_FORMAT, find_images, format_of_suffix
 
-# What `--format` takes. `auto` keeps the source's, but writes PNG where that is JPEG.
+# Values of `--format`. `auto` keeps the source's, but writes PNG for JPEG and unknown suffixes.
 FORMATS = ("auto", *(format.lower() for format in SUFFIX_OF_FORMAT))
 
 _LONGEST = 255  # bytes that Linux, macOS and Windows allow for a file name
 
 
 def find_sources(image_paths: Iterable[str | Path]) -> list[Path]:
-    """Returns the picture files of paths as for `find_images`, each file once, sorted.
+    """Returns the picture files that paths stand for, each once, sorted; see `find_images`.
 
     Raises:
-        DataError: if one of the paths stands for no picture.
+        DataError: if there is no picture at one of the paths.
     """
     found: dict[tuple[str, str], Path] = {}
     for pattern in image_paths:
         for path in find_images(pattern):
-            # Folders may be written in several ways. A file with several names is several pictures.
+            # A folder can be written in several ways. A file with several names counts each time.
             found.setdefault((os.path.realpath(path.parent), path.name), path)
     return sorted(found.values())
 
 
 def check_writable(folder: Path, received: str) -> None:
-    """Raises ConfigError if a trial, of which nothing is left, shows that a folder is not writable.
+    """Raises ConfigError if a trial, which leaves nothing behind, cannot write to a folder.
 
-    It may not exist yet. `received` is the flag that it comes from with its value, for the message.
+    The folder need not exist yet. `received` is its flag and value, for the message.
     """
     there = folder
     try:
@@ -51,22 +51,22 @@ def check_writable(folder: Path, received: str) -> None:
 def plan_outputs(
     sources: list[Path], save_path: str | Path, format: str = "auto"
 ) -> dict[Path, Path]:
-    """Decides where the result of each picture goes (source to target); none overwrites another.
+    """Maps each source to the target of its result, so that no result overwrites another.
 
-    A result keeps its source's name, with the suffix of its format. Where two files of one
-    folder would get the same name, those of another format keep their full one (`a.jpg.png`).
-    Where files of several folders would, they go into sub-folders, by their paths below the
-    folder that all sources have in common. A name that would be too long for a file ends in eight
-    characters of its own checksum instead.
+    A result keeps its source's name, with the suffix of its format. If two files of one folder
+    would get the same name, those in another format keep their full name (`a.jpg.png`). If files
+    of several folders would, their results go into sub-folders, named as their paths below the
+    folder that all sources share. A name too long for a file is cut, and ends in eight characters
+    of its checksum before the suffix.
 
     Args:
-        sources: files.
+        sources: picture files.
         save_path: folder for the results.
         format: one of `FORMATS`.
 
     Raises:
-        ConfigError: if a result would overwrite a source, or two results each other all the
-            same, or the format is unknown.
+        ConfigError: if a result would overwrite a source or, despite these rules, another result,
+            or if the format is unknown.
     """
     if format not in FORMATS:
         raise ConfigError(f"format is one of {', '.join(FORMATS)}. Received: {format!r}")
@@ -79,9 +79,9 @@ def plan_outputs(
             names[source] = source.name + suffix
         names[source] = _shortened(names[source], suffix)
 
-    # Names that differ in case only are one on some file systems.
+    # On some file systems, names that differ only in case are the same.
     anywhere = collections.Counter(name.casefold() for name in names.values())
-    # Without "..", which would lead out of the folder of the results.
+    # Without "..", which would lead out of the folder for the results.
     folders = {source: os.path.normpath(source.parent.absolute()) for source in sources}
     common = os.path.commonpath(folders.values())
     targets = {}
@@ -93,7 +93,7 @@ def plan_outputs(
 
 
 def _suffix(source: Path, format: str) -> str:
-    """The suffix of the result; the source's own where that says the right format."""
+    """Returns the suffix of the result, the source's own if that fits the format."""
     own = None
     with contextlib.suppress(ImageError):
         own = format_of_suffix(source.suffix)
@@ -103,7 +103,7 @@ def _suffix(source: Path, format: str) -> str:
 
 
 def _shortened(name: str, suffix: str) -> str:
-    """The name of a result, so short that a file can have it."""
+    """Shortens the name of a result if it is too long for a file."""
     if len(os.fsencode(name)) <= _LONGEST:
         return name
     ending = f"~{hashlib.sha256(os.fsencode(name)).hexdigest()[:8]}{suffix}"
@@ -114,7 +114,7 @@ def _shortened(name: str, suffix: str) -> str:
 
 
 def _check_overwriting(targets: dict[Path, Path]) -> None:
-    # Not Path.resolve, which fails at links that lead to themselves.
+    # Not Path.resolve, which fails on links that lead to themselves.
     by_file = {os.path.realpath(source): source for source in targets}
     writers: dict[str, Path] = {}
     for source, target in targets.items():
@@ -133,9 +133,9 @@ def _check_overwriting(targets: dict[Path, Path]) -> None:
 
 
 def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
-    """Says how the settings of earlier results, JSON values by name, differ from those of now.
+    """Lists how the settings of earlier results, JSON values by name, differ from those now.
 
-    One is the `model`, its `path` and `sha256`: it may have moved.
+    Of the `model`, with `path` and `sha256`, only the latter counts, as a model may have moved.
     """
     changes = []
     if before["model"]["sha256"] != now["model"]["sha256"]:

@@ -1,4 +1,4 @@
-"""The passes of a network that a recipe denoises by, tile after tile."""
+"""The network passes by which a recipe denoises, tile by tile."""
 
 import collections
 import dataclasses
@@ -29,15 +29,15 @@ from cbsn.recipes import Recipe
 
 
 class RandomReplacement:
-    """Says which values of a denoised picture are replaced by the noisy ones.
+    """Chooses which values of a denoised picture are replaced by the noisy ones.
 
-    `TIMES` copies of the picture have each value replaced with a probability, pass through the
-    blind network, and are averaged. What the first pass left over is correlated from pixel to
-    pixel; the noisy values break it up, and their own noise the network cannot see through. (Lee et
-    al., CVPR 2022, arXiv 2203.11799, section 4.3.)
+    In each of `TIMES` copies of the picture, values are replaced with probability `PROBABILITY`.
+    The copies pass through the blind network and are averaged. The noise left by the first pass is
+    correlated between pixels. The noisy values break this up, and the blind network cannot
+    reproduce their own noise. (Lee et al., CVPR 2022, arXiv 2203.11799, section 4.3.)
 
-    It is a function of the seed, the orientation in a self-ensemble, and the place, which repeats
-    every `PERIOD` pixels, so that an exported graph can have it as a table: `table`, bool
+    The choice depends on the seed, the orientation in a self-ensemble, and the position. It repeats
+    every `PERIOD` pixels, so that an exported graph can store it: `table`, bool
     [TIMES, PERIOD, PERIOD, 3], is True where a value is replaced.
     """
 
@@ -46,7 +46,7 @@ class RandomReplacement:
     PERIOD = 256
 
     def __init__(self, seed: int, orientation: int):
-        # Philox takes 128 bits of key.
+        # Philox takes a key of 128 bits.
         random = np.random.Generator(np.random.Philox(key=(seed << 64) + orientation))
         shape = (self.TIMES, self.PERIOD, self.PERIOD, 3)
         self.table = random.random(shape, np.float32) < self.PROBABILITY
@@ -59,7 +59,7 @@ class RandomReplacement:
 
 @dataclasses.dataclass(frozen=True)
 class Copies:
-    """What R3 has the network see of a picture whose first result is `denoised`, [H, W, C]."""
+    """R3's inputs: copies of a first result `denoised`, [H, W, C], with some noisy values."""
 
     frame: Frame
     denoised: np.ndarray
@@ -77,27 +77,27 @@ class Copies:
 
 
 AUTO_TILE = 342
-"""Side of the tiles of `tile="auto"`: the full-size network takes 0.7 GB for one in float32, on a
-CPU; larger ones gain little, as only their rims are computed twice."""
+"""Side of the tiles for `tile="auto"`. On a CPU, the full-size network takes 0.7 GB for one in
+float32. Larger tiles gain little, because only the rims are computed twice."""
 
 GPU_PIXELS = 2**20
-"""How many pixels a GPU computes at once: the full-size network takes 5 GB for them in float32."""
+"""Pixels that a GPU computes at once. The full-size network takes 5 GB for them in float32."""
 
 Work = tuple[int, Tile]
-"""The number of a picture, and a tile of it."""
+"""The number of a picture, and one of its tiles."""
 
 
 def auto_side(network: Any) -> int:
-    """The side of the tiles of `tile="auto"`: so large that the rim is not most of the work."""
+    """Returns the side of the tiles for `tile="auto"`, so that rims are not most of the work."""
     return max(AUTO_TILE, 8 * network.receptive_field_radius)
 
 
 class Passes:
-    """Denoises pictures as a recipe has it, in the units of its normalisation.
+    """Denoises pictures by a recipe, in the units of its normalisation.
 
-    One pass over the picture, or over the mosaic of its sub-images (pixel-shuffle downsampling,
-    PD); then, with R3, one over each of the copies that `RandomReplacement` makes of the result.
-    `engine`, `side` and `r3` are as `Denoiser` has them; an `r3` of None is the recipe's.
+    Makes one pass over the picture, or over the mosaic of its sub-images (pixel-shuffle
+    downsampling, PD). With R3, it then makes a pass over each copy that `RandomReplacement` gives.
+    For `engine`, `side` and `r3`, see `Denoiser`. The default None of `r3` takes the recipe's.
     """
 
     def __init__(
@@ -124,22 +124,22 @@ class Passes:
         self._recipe = recipe
         self._seed = seed
         self._channels = network.channels
-        # A GPU needs a while for each new size of its input: all calls are to be of one.
+        # A GPU needs a while for each new input size, so all calls are given the same size.
         self._on_gpu = engine == "tensorflow" and has_gpu()
         pixels = AUTO_TILE**2
-        if self._on_gpu:  # fewer with smaller tiles, which are asked for where memory is scarce
+        if self._on_gpu:  # fewer with smaller tiles, which users ask for if memory is scarce
             pixels = int(GPU_PIXELS * min(1, side / auto_side(network) if side else 1) ** 2)
         self._tiling = Tiling(
             recipe.border,
             side,
             network.halo,
             network.size_multiple,
-            # The graph of an exported model has tiles of even size. Only networks that are not
-            # local would see that these are others.
+            # The graph of an exported model has tiles of even size. Other tiles give the same
+            # results only if the network is local.
             grid=network.grid if self._on_gpu and network.is_local else None,
         )
         self._calls = Calls(self._tiling, pixels)
-        # A network that cannot but be blind has one graph for both.
+        # A network that is always blind has one graph for both.
         always_blind = network.blindness == "always"
         self._first = self._refine = compile_network(recipe, network, engine, blind=always_blind)
         if self.r3 and not always_blind:
@@ -148,15 +148,15 @@ class Passes:
     def __call__(
         self, frames: Sequence[Frame], on_tile: Callable[[float], None]
     ) -> Iterator[tuple[Frame, tuple[Index, ...], np.ndarray]]:
-        """Denoises pictures, those of one shape together; as for `Denoiser`, `on_tile` gets shares.
+        """Denoises pictures, those of one shape together. For `on_tile`, see `Denoiser`.
 
         Yields:
             A picture, the index of some of its pixels, and the network's result there, float32
-            [h, w, C]. Pixels that are still to be read come later.
+            [h, w, C]. Pixels come only when no tile needs to read them any more.
         """
         for shape in dict.fromkeys(frame.image.shape for frame in frames):
             same = [frame for frame in frames if frame.image.shape == shape]
-            # What is between the two passes of R3 is in memory as a whole.
+            # R3 holds the complete results of the first pass in memory.
             at_once = self._calls.tiles(*shape[:2]) if self.r3 else len(same)
             for start in range(0, len(same), at_once):
                 yield from self._denoise(same[start : start + at_once], on_tile, 1 / len(frames))
@@ -164,7 +164,7 @@ class Passes:
     def _denoise(
         self, frames: Sequence[Frame], on_tile: Callable[[float], None], part: float
     ) -> Iterator[tuple[Frame, tuple[Index, ...], np.ndarray]]:
-        """Denoises pictures of one shape, each of which is a part of the work."""
+        """Denoises pictures of one shape, each of which is the share `part` of the whole work."""
         *size, channels = frames[0].image.shape
         first_axes, refine_axes = zip(
             *(pass_axes(self._recipe, each) for each in size), strict=True
@@ -200,8 +200,8 @@ class Passes:
         """Runs the network over pictures.
 
         Yields:
-            A picture's number, a tile, and the mean result of its samples, float32 [h, w, C]; not
-            before all tiles that see pixels of it are read.
+            A picture's number, a tile, and the mean result of its samples, float32 [h, w, C]. It
+            comes after all tiles that need its pixels have been read.
         """
         samples = pictures[0].samples
         waiting: collections.deque[tuple[Work, np.ndarray]] = collections.deque()
@@ -219,13 +219,13 @@ class Passes:
     def _groups(
         self, run: Run, tiles: Sequence[Tile], pictures: Sequence[Frame | Copies], channels: int
     ) -> Iterator[tuple[Sequence[Work], np.ndarray, int]]:
-        """Runs the network over tiles of one shape, as many at a time as memory allows.
+        """Runs the network over groups of tiles of one shape, as large as memory allows.
 
-        While a GPU computes some of them, the host reads the next, and the caller has the time to
-        write the previous.
+        While a GPU computes one group, the host reads the next, and the caller has time to write
+        the previous.
 
         Yields:
-            The tiles; their results [n·samples, h, w, C]; and how many tiles have been read.
+            The tiles, their results [n·samples, h, w, C], and how many tiles have been read so far.
         """
         samples, reads = pictures[0].samples, 0
         running: tuple[Sequence[Work], list[Any]] | None = None
@@ -246,7 +246,7 @@ class Passes:
     def _plan(
         self, tiles: Sequence[Tile], pictures: int, samples: int
     ) -> Iterator[tuple[Sequence[Work], int]]:
-        """Yields what is read at a time, and how many tiles that is to be filled up to."""
+        """Yields groups of tiles to read at once, and the count to which zeros pad each group."""
         plan = itertools.product(range(pictures), tiles)
         for shape, each in itertools.groupby(plan, lambda work: work[1].source_shape):
             works = [*each]
@@ -256,10 +256,10 @@ class Passes:
                 yield group, size if self._on_gpu and len(works) > size else len(group)
 
     def _start(self, run: Run, x: np.ndarray) -> list[tuple[np.ndarray, Any]]:
-        """Has the network begin with [n, h, w, 1 or 3], whatever its own channels are.
+        """Starts the network on tiles [n, h, w, 1 or 3], whatever its own channels are.
 
-        Where it takes three, gray is seen three times, and the results are averaged; where it takes
-        one, three are seen one by one.
+        An RGB network gets gray as three equal channels, and its results are averaged. A gray
+        network gets RGB channel by channel.
         """
         channels = x.shape[-1]
         if channels < self._channels:
@@ -272,7 +272,7 @@ class Passes:
     def _finish(
         self, run: Run, channels: int, calls: Sequence[tuple[np.ndarray, Any]]
     ) -> np.ndarray:
-        """Waits for the results of `_start`, [n, h, w, channels]."""
+        """Waits for the calls of `_start`, and returns their results, [n, h, w, channels]."""
         results = [self._calls.finish(run, *call) for call in calls]
         y = np.concatenate(results) if len(results) > 1 else results[0]
         if channels < self._channels:
@@ -282,16 +282,16 @@ class Passes:
         return y
 
     def seconds_per_pixel(self) -> float | None:
-        """As of `Denoiser`, by a call of the size that is needed; None without a GPU or tiles."""
+        """Times a call of the size in use, see `Denoiser`; returns None without a GPU or tiles."""
         side, halo = self._tiling.side, self._tiling.halo
         if not self._on_gpu or side is None:
             return None
-        inside = Spans(Axis(3 * (side + 2 * halo)), self._tiling).span(1)  # of a large picture
+        inside = Spans(Axis(3 * (side + 2 * halo)), self._tiling).span(1)  # in a large picture
         size = inside.stop - inside.first
         x = np.zeros((self._calls.tiles(size, size), size, size, self._channels), np.float32)
         seconds = 0.0
         for run, times in [(self._first, 1)] + [(self._refine, Copies.samples)] * self.r3:
-            for _ in range(2):  # the first time a GPU looks for the fastest way to compute it
+            for _ in range(2):  # the first time, a GPU looks for the fastest way
                 start = time.perf_counter()
                 self._calls.finish(run, x, self._calls.start(run, x))
             seconds += times * (time.perf_counter() - start)

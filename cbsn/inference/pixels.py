@@ -1,4 +1,4 @@
-"""Pixels on their way into a network and out of it."""
+"""Preparing pixels for a network, and making pixels of its output."""
 
 import dataclasses
 from collections.abc import Callable
@@ -16,10 +16,10 @@ _NOWHERE = 2**30  # a distance beyond any picture
 
 
 def fill_hidden(colors: np.ndarray, hidden: np.ndarray) -> None:
-    """Gives each hidden pixel of [H, W, C] the colour of the nearest in its row or column.
+    """Fills each hidden pixel of [H, W, C] with the nearest visible colour in its row or column.
 
-    Where there is none in either, those that have just been filled count as visible; where
-    everything is hidden, nothing changes.
+    If there is none in either, pixels that have just been filled count as visible. If all pixels
+    are hidden, nothing changes.
     """
     while hidden.any() and not hidden.all():
         y, x, left = nearest_visible(hidden, np, lambda each: np.maximum.accumulate(each, axis=-1))
@@ -33,12 +33,12 @@ def nearest_visible(
 ) -> tuple[Array, Array, Array]:
     """Finds where hidden pixels [..., H, W] take their colours from, for arrays and in a graph.
 
-    `xp` is `numpy` or `tensorflow`, and `running_maximum` gives the largest value up to each place
-    of the last axis.
+    `xp` is `numpy` or `tensorflow`. `running_maximum` returns the largest value so far at each
+    position of the last axis.
 
     Returns:
-        For each pixel, row and column of the nearest visible one in its row or column: of itself if
-        it is visible or there is none; and whether it is hidden still.
+        For each pixel, the row and column of the nearest visible one in its row or column (its own
+        if it is visible or there is none), and whether it is still hidden.
     """
 
     def transposed(x: Array) -> Array:
@@ -57,7 +57,7 @@ def nearest_visible(
 def _nearest_in_row(
     visible: Array, xp: ModuleType, running_maximum: Callable[[Array], Array]
 ) -> tuple[Array, Array]:
-    """The nearest visible place along the last axis, and its distance; the first of two."""
+    """Returns the nearest visible place on the last axis (of two, the first), and its distance."""
     width = xp.shape(visible)[-1]
     places = arange(0, width, xp)
     before = running_maximum(xp.where(visible, places, -_NOWHERE))
@@ -69,10 +69,9 @@ def _nearest_in_row(
 
 
 class Units:
-    """Takes the pixels of one picture to what a network sees, and back.
+    """Converts the pixels of one picture to the values that a network sees, and back.
 
-    The mean [C] is taken off, and the rest divided by the deviation [C], both given for a `white`
-    of 1.
+    Subtracts the mean [C] and divides by the deviation [C]. Both are given for a `white` of 1.
     """
 
     def __init__(self, mean: np.ndarray, deviation: np.ndarray, white: float):
@@ -81,8 +80,8 @@ class Units:
         self._white = white
 
     def normalise(self, values: np.ndarray, out: np.ndarray) -> None:
-        """Writes pixels [h, w, C], normalised, into contiguous float32 [h, w, C]."""
-        # Rows as a whole: NumPy is slow at loops over as few as three channels.
+        """Normalises pixels [h, w, C] and writes them to `out`, contiguous float32 [h, w, C]."""
+        # Computes whole rows, because NumPy is slow at loops over only three channels.
         rows, out = _rows(values), _rows(out)
         if self._mean.any():
             mean = _repeated(self._mean, values, np.float32)
@@ -94,9 +93,9 @@ class Units:
     def finish(
         self, y: np.ndarray, noisy: np.ndarray, strength: Strength, rounding: str
     ) -> np.ndarray:
-        """Makes pixels of what the network returned for `noisy` ones, [h, w, C].
+        """Converts the network's output `y` for `noisy` pixels, [h, w, C], to pixels.
 
-        They are floats still, but what the dtype of the noisy ones can hold.
+        They are still floats, but have values that the dtype of `noisy` can hold.
 
         Raises:
             ModelError: if values are not finite.
@@ -122,13 +121,13 @@ class Units:
 
 
 def _rows(values: np.ndarray) -> np.ndarray:
-    """[h, w, C] → [h, w·C], a view where it can be one."""
+    """Reshapes [h, w, C] to [h, w·C], as a view if possible."""
     height, width, channels = values.shape
     return values.reshape(height, width * channels)
 
 
 def _repeated(channels: np.ndarray, values: np.ndarray, dtype: type) -> np.ndarray:
-    """A number for each channel as one for each value of a row, or for all of them."""
+    """Repeats a number per channel for each value of a row, or returns one if all are equal."""
     if (channels == channels[0]).all():
         return channels[:1].astype(dtype)
     return np.tile(channels.astype(dtype), values.shape[1])
@@ -136,16 +135,16 @@ def _repeated(channels: np.ndarray, values: np.ndarray, dtype: type) -> np.ndarr
 
 @dataclasses.dataclass(frozen=True)
 class Frame:
-    """A picture in one orientation, of which the network is given tile after tile."""
+    """A picture in one orientation, which the network gets tile by tile."""
 
     image: np.ndarray  # [H, W, C]
-    units: Units  # its statistics
+    units: Units  # made from its statistics
     orientation: int = 0  # its number in a self-ensemble
-    total: np.ndarray | None = None  # float32 [H, W, C], a self-ensemble's sum, oriented as this
+    total: np.ndarray | None = None  # float32 [H, W, C], a self-ensemble's sum, in this orientation
 
     samples = 1
 
     def read(self, tile: Tile, out: np.ndarray) -> None:
-        """Writes what the network is to see in place of a tile into float32 [1, h, w, C]."""
+        """Writes the network's input for a tile to `out`, float32 [1, h, w, C]."""
         self.units.normalise(tile.take(self.image), out[0])
         tile.clear(out[0])

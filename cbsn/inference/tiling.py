@@ -1,8 +1,8 @@
 """Cutting a picture into tiles whose results fit together exactly.
 
-Where tiles start and end, and which row of the picture a network is given at which place, is
-arithmetic with integers: `Axis` and `Spans`. It is written once, for NumPy and for the exported
-graph, which learns the size of a picture as it runs; `xp` is `numpy` or `tensorflow`.
+`Axis` and `Spans` compute with integers where tiles start and end, and which row of the picture
+fills each place of the network's input. They serve both NumPy and the exported graph, which learns
+the size of a picture only as it runs; `xp` is `numpy` or `tensorflow`.
 """
 
 import dataclasses
@@ -15,20 +15,20 @@ import numpy as np
 from cbsn.recipes import Recipe
 
 Integer = Any  # an int, or an integer scalar of `xp`
-Integers = Any  # [n] of these
+Integers = Any  # [n] integers of `xp`
 
 
 @dataclasses.dataclass(frozen=True)
 class Axis:
-    """One axis of what a network is given: the rows (or columns) of a picture by their places.
+    """One axis of a network's input, whose places hold the rows (or columns) of a picture.
 
     Sub-images lie one after the other, as in `cbsn.sampling.pixel_shuffle_down`.
     """
 
     size: Integer  # rows of the picture, a multiple of `stride`
-    stride: int = 1  # distance of the rows that are neighbours in a sub-image
-    pad: int = 0  # places around each sub-image
-    reflects: bool = False  # whether the picture is reflected there; else they are zeros
+    stride: int = 1  # distance in the picture of neighbouring rows of a sub-image
+    pad: int = 0  # places before and after each sub-image
+    reflects: bool = False  # whether these reflect the sub-image; else they are zeros
     xp: ModuleType = np  # or `tensorflow`
 
     @property
@@ -37,7 +37,7 @@ class Axis:
         return self.size + 2 * self.stride * self.pad
 
     def rows(self, places: Integers) -> Integers:
-        """The row that is given at each place; -1 for zeros."""
+        """Returns the row at each place; -1 for zeros."""
         if self.stride == 1 and self.pad == 0:
             return places
         cells = self.size // self.stride
@@ -49,16 +49,16 @@ class Axis:
         return self.xp.where(is_inside, cell * self.stride + sub_image, -1)
 
     def places(self, rows: Integers) -> Integers:
-        """The place whose result fills each row."""
+        """Returns the place whose result fills each row."""
         block = self.size // self.stride + 2 * self.pad
         return rows % self.stride * block + self.pad + rows // self.stride
 
 
 def pass_axes(recipe: Recipe, size: Integer, xp: ModuleType = np) -> tuple[Axis, Axis]:
-    """An axis of `size` rows as a recipe gives it to the network: at first, and for R3.
+    """Returns the axes of a recipe's first pass and of its R3 pass, for `size` rows.
 
-    Zeros at its end make it a multiple of the stride; for R3 they are part of the picture, which
-    is reflected by 2 where beyond its border there are zeros.
+    Zeros at the end pad the size to a multiple of the stride. R3 treats them as part of the
+    picture, which it reflects by 2 at each end if the recipe's border is "zeros".
     """
     stride = recipe.denoise_stride
     padded = _rounded_up(size, stride)
@@ -68,29 +68,29 @@ def pass_axes(recipe: Recipe, size: Integer, xp: ModuleType = np) -> tuple[Axis,
 
 @dataclasses.dataclass(frozen=True)
 class Tiling:
-    """How an axis is divided into tiles, each a piece of it and what the network sees around that.
+    """How an axis is divided into tiles, each a piece of it and a source with its surroundings.
 
-    With the border "reflect", the axis is reflected at its ends, all sources are of one size, and
-    the network's result is `halo` smaller on each side. With "zeros", a source ends where the axis
-    does, and the result is as large as it.
+    With the border "reflect", the axis is reflected at its ends, all sources have one size, and
+    the network's result is `halo` smaller on each side. With "zeros", a source stops at the ends of
+    the axis, and the result is as large as the source.
 
-    With the network's `grid`, sources are of one size whatever that of the picture is, unless that
-    is smaller; this is for networks that are local, and NumPy. Without it, pieces are of even size,
-    which takes less time to compute.
+    With the network's `grid`, sources have one size for all pictures that are not smaller. This is
+    for local networks, and for NumPy. Without it, pieces are of even size, which takes less time to
+    compute.
     """
 
     border: str
-    side: int | None  # places of a piece at most, but for rounding up to `multiple`; None: one tile
-    halo: int  # the network's: what a source has more than the piece on each side
-    multiple: int  # what the pieces are multiples of, but the last one
+    side: int | None  # most places of a piece, before rounding up to `multiple`; None: one tile
+    halo: int  # the network's: places that a source adds to its piece on each side
+    multiple: int  # the size of every piece but the last is a multiple of this
     grid: int | None = None
 
 
 class Span(NamedTuple):
     """One axis of a tile: its source is the places [first, stop), its piece is [start, end).
 
-    The source may go beyond the axis, which is reflected then. `margin` is how much of the
-    network's result lies before the piece.
+    A source may extend beyond the axis, which is then reflected. `margin` is the number of places
+    of the network's result before the piece.
     """
 
     first: Integer
@@ -101,13 +101,13 @@ class Span(NamedTuple):
 
 
 class Spans:
-    """An axis in `count` tiles, whose pieces cover every place once, a new one every `step`."""
+    """An axis in `count` tiles, one every `step` places, whose pieces cover each place once."""
 
     def __init__(self, axis: Axis, tiling: Tiling):
         self.axis = axis
         self._halo, self._zeros = tiling.halo, tiling.border == "zeros"
-        # Near the ends of its input, a network's result is not that of the whole picture beyond a
-        # border of zeros, and left out beyond a reflected one.
+        # Near the ends of a source, the network omits its result if the border is reflected. With a
+        # border of zeros, its result there differs from that of the whole picture.
         self._unreliable, self._omitted = (tiling.halo, 0) if self._zeros else (0, tiling.halo)
         self._last = None
         side, length = tiling.side or axis.length, axis.length
@@ -115,8 +115,8 @@ class Spans:
             self.step = _rounded_up(side, tiling.multiple)
             rest = length - self.step - 2 * self._unreliable
             if rest > 0:
-                # The last window ends where the axis does, or less than `grid` later: up to there,
-                # a network that halves pictures reflects them itself.
+                # The last window ends with the axis, or less than `grid` later: that far, a network
+                # that halves pictures would reflect them itself.
                 self._last = _rounded_up(rest, tiling.grid)
                 self.count = divided_up(self._last, self.step) + 1
                 return
@@ -124,7 +124,7 @@ class Spans:
         self.count = divided_up(length, self.step)
 
     def span(self, index: Integer) -> Span:
-        """A tile by its number."""
+        """Returns the span of the tile with this number."""
         minimum, maximum = self.axis.xp.minimum, self.axis.xp.maximum
         length = self.axis.length
         start, end = index * self.step, (index + 1) * self.step
@@ -139,26 +139,26 @@ class Spans:
         return Span(first, stop, start - first - self._omitted, start, minimum(end, length))
 
     def reads(self, span: Span) -> Integers:
-        """The rows of the picture that the network is given; -1 for zeros."""
+        """Returns the rows of the picture that a source holds; -1 for zeros."""
         places = arange(span.first, span.stop, self.axis.xp)
         return self.axis.rows(reflected(places, self.axis.length, self.axis.xp))
 
 
 def arange(first: Integer, stop: Integer, xp: ModuleType = np) -> Integers:
-    """The integers [first, stop), of 32 bits."""
+    """Returns the integers [first, stop) as int32."""
     return np.arange(first, stop, dtype=np.int32) if xp is np else xp.range(first, stop)
 
 
 def reflected(places: Integers, size: Integer, xp: ModuleType = np) -> Integers:
-    """Reflects places at 0 and `size` - 1, again and again, as `numpy.pad` does."""
+    """Reflects places at 0 and `size` - 1, repeatedly, as `numpy.pad` does."""
     period = xp.maximum(2 * (size - 1), 1)
-    # Reflected at 0 first: ONNX's remainder of a negative number is another one.
+    # Reflects at 0 first, because ONNX computes remainders of negative numbers differently.
     places = xp.abs(places) % period
     return xp.minimum(places, period - places)
 
 
 def divided_up(number: Integer, divisor: Integer) -> Integer:
-    """Divides, rounding up; without negative numbers, which ONNX rounds otherwise."""
+    """Divides, rounding up. Avoids negative numbers, which ONNX rounds differently."""
     return (number + divisor - 1) // divisor
 
 
@@ -167,37 +167,37 @@ def _rounded_up(number: Integer, multiple: int) -> Integer:
 
 
 Index = slice | np.ndarray
-"""Places along one axis of an array: a slice where they are evenly spaced, which copies nothing."""
+"""Places along one axis of an array: a slice, which copies nothing, if they are evenly spaced."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Lines:
     """One axis of a tile, as indexes of arrays."""
 
-    reads: np.ndarray  # rows (or columns) of the picture that the network is given; -1 for zeros
-    taken: Index  # the rows to take for these, any row standing for zeros
-    zeros: np.ndarray  # which of them are zeros
-    kept: Index  # rows of the network's result that fill rows of the picture
-    filled: Index  # these rows of the picture
-    share: float  # how much of the picture's rows they are
+    reads: np.ndarray  # rows (or columns) of the picture in the source; -1 for zeros
+    taken: Index  # the rows to take for these, with any row in place of zeros
+    zeros: np.ndarray  # positions of the zeros in `reads`
+    kept: Index  # rows of the network's result that go into the picture
+    filled: Index  # the rows of the picture that they fill
+    share: float  # fraction of the picture's rows that they are
 
 
 @dataclasses.dataclass(frozen=True)
 class Tile:
-    """A piece of a picture, and what the network has to see to make it."""
+    """A piece of a picture, and the source that the network needs to compute it."""
 
     rows: Lines
     columns: Lines
-    needed: int  # how many tiles must have been read before the pixels of this one are overwritten
+    needed: int  # tiles that must be read before the pixels of this one are overwritten
 
     @property
     def source_shape(self) -> tuple[int, int]:
-        """Rows and columns that the network is given."""
+        """Numbers of rows and columns of the source."""
         return self.rows.reads.size, self.columns.reads.size
 
     @property
     def share(self) -> float:
-        """How much of the picture it is."""
+        """Fraction of the picture that the tile fills."""
         return self.rows.share * self.columns.share
 
     @property
@@ -209,16 +209,16 @@ class Tile:
         return np.ix_(rows, columns)
 
     def take(self, image: np.ndarray) -> np.ndarray:
-        """The tile's source of an image [H, W, C], a view where it can be one, before `clear`."""
+        """Returns the tile's source from an image [H, W, C] before `clear`; a view if possible."""
         return take(image, self.rows.taken, self.columns.taken)
 
     def clear(self, source: np.ndarray) -> None:
-        """Zeroes the rows and columns of [h, w, C] that the picture does not have."""
+        """Zeroes the rows and columns of a source [h, w, C] that lie outside the picture."""
         source[self.rows.zeros] = 0
         source[:, self.columns.zeros] = 0
 
     def crop(self, result: np.ndarray) -> np.ndarray:
-        """The part of the network's result [h, w, C] that fills the pixels."""
+        """Returns the part of the network's result [h, w, C] that fills the tile's pixels."""
         return take(result, self.rows.kept, self.columns.kept)
 
 
@@ -228,14 +228,14 @@ def make_tiles(
     size: Sequence[int],
     filled: Sequence[int] | None = None,
 ) -> list[Tile]:
-    """Divides what the network is to be given into tiles, from left to right, then top to bottom.
+    """Divides the network's input into tiles, from left to right, then from top to bottom.
 
-    What the picture of this size does not have is zeros. The tiles fill every pixel of one of the
-    size `filled`, by default as `size`, once.
+    Places outside a picture of this size are zeros. The tiles fill each pixel of a picture of the
+    size `filled` once. Default None, the same as `size`.
     """
     down, across = (Spans(axis, tiling) for axis in axes)
     rows, columns = map(list, map(_lines, (down, across), size, filled or size))
-    # The first place whose row is still to be read, by each row of tiles or a later one.
+    # For each row of tiles, the first place that it or a later row still has to read.
     read = [axes[0].places(each.reads[each.reads >= 0]) for each in rows]
     firsts = [places.min(initial=axes[0].length) for places in reversed(read)]
     firsts_to_come = np.minimum.accumulate(firsts)[::-1]
@@ -267,7 +267,7 @@ def _lines(spans: Spans, size: int, filled: int) -> Iterator[Lines]:
 
 
 def as_index(places: np.ndarray) -> Index:
-    """A slice of the same places, if they are evenly spaced, else the places themselves."""
+    """Returns places as a slice if they are evenly spaced, else the places themselves."""
     if not places.size or places.min() < 0:
         return places
     step = places[1] - places[0] if places.size > 1 else 1
@@ -278,7 +278,7 @@ def as_index(places: np.ndarray) -> Index:
 
 
 def take(image: np.ndarray, rows: Index, columns: Index) -> np.ndarray:
-    """`image[np.ix_(rows, columns)]`, as a view where these are slices."""
+    """Returns `image[np.ix_(rows, columns)]`, as a view if both are slices."""
     slices = (each if isinstance(each, slice) else slice(None) for each in (rows, columns))
     image = image[tuple(slices)]
     for axis, each in enumerate((rows, columns)):

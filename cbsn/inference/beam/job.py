@@ -1,4 +1,4 @@
-"""Denoising what is not denoised yet of folders, globs or URLs, with Beam."""
+"""Denoising those pictures of folders, globs or URLs that are not denoised yet, with Beam."""
 
 import contextlib
 import io
@@ -30,11 +30,11 @@ from cbsn.value_range import check_white
 RECORD = "run.json"  # what the results in a folder were made with
 
 _BEAM_DEFAULTS = (
-    # The denoiser takes all cores by itself; several threads would have several pictures in memory.
+    # One denoiser uses all cores. Several threads would hold several pictures in memory.
     "--number_of_worker_harness_threads=1",
     "--default_sdk_harness_log_level=WARNING",
-    # There are no triggers here. But where they may be unsafe, the direct runner does not try to
-    # fetch Prism, a runner written in Go, from the network first.
+    # There are no triggers here, but this flag keeps the direct runner from first trying to fetch
+    # Prism, a runner written in Go, from the network.
     "--allow_unsafe_triggers",
 )
 
@@ -52,28 +52,28 @@ def denoise_with_beam(
 ) -> int:
     """Denoises every picture of folders or globs that is not denoised yet.
 
-    A picture is done if its result is there, and not older than itself. Those that failed before
-    are tried again. Prints at the end how many there were of each.
+    A picture is done if its result exists and is not older than the picture. Pictures that failed
+    before are tried again. Prints at the end how many were denoised, were done before, and failed.
 
     Args:
-        model_path: as for `DenoisingModelHandler`.
+        model_path: see `DenoisingModelHandler`.
         inputs: folders, globs or files, local or URLs, each as for `find_pictures`.
-        output: folder for the results, local or a URL, made if it is not there; see
-            `plan_outputs`. It belongs to what its `run.json` tells: inputs, model and options.
+        output: folder for the results, local or a URL, made if it does not exist; see
+            `plan_outputs`. Its `run.json` names the inputs, model and options it belongs to.
         format: one of `cbsn.inference.outputs.FORMATS`.
         white: the value of white in the files, as for `read_picture`. Default None.
-        max_megapixels: pictures that would take more memory than that many megapixels of 8-bit RGB
-            are not decoded, and fail. 100 take 2 GB in all; R3 and the self-ensemble take 1.2 GB
-            more each, so that one of them fits into a worker of 4 GB.
+        max_megapixels: pictures that need more memory than this many megapixels of 8-bit RGB fail
+            without being decoded. 100 take 2 GB in total. R3 and the self-ensemble take 1.2 GB more
+            each, so that one of them fits into a worker of 4 GB.
         beam_flags: Beam's own flags.
-        options: of `Denoiser.load`.
+        options: see `Denoiser.load`.
 
     Returns:
         Exit status: 0, or 1 if a picture failed.
 
     Raises:
-        ConfigError: if a flag is unusable, or the results in `output` are of another kind. Like
-            DataError and ModelError, it is raised before anything is done.
+        ConfigError: if a flag is unusable, or the results in `output` were made differently. Like
+            DataError and ModelError, it is raised before any work begins.
         DataError: if there is no picture, or none outside `output`.
         ModelError: if the model cannot be loaded.
         PipelineError: if the pipeline failed as a whole.
@@ -87,7 +87,7 @@ def denoise_with_beam(
     targets = _plan(sorted(sources), output, format)
     max_bytes = int(max_megapixels * 1e6 * 3)
     handler = DenoisingModelHandler(model_path, options, max_bytes=max_bytes, white=white)
-    # Loaded here, too, so that what is wrong with it is said before there is a pipeline.
+    # Also loaded here, so that errors in it are reported before there is a pipeline.
     denoiser = handler.load_model()
 
     there = list_files(f"{output}/**")
@@ -123,8 +123,8 @@ def denoise_with_beam(
 def parse_beam_flags(flags: Sequence[str]) -> PipelineOptions:
     """Returns Beam's options, from the flags that are not the command's own.
 
-    Raises ConfigError for a value that cannot be, and for an unknown flag, unless a runner is
-    named: that may have flags that nobody knows here, so Beam only warns.
+    Raises ConfigError for an invalid value. Raises it for an unknown flag, too, unless a runner is
+    named: that may have flags that are not known here, so Beam only warns.
     """
     if flags and not flags[0].startswith("-"):
         raise ConfigError(f"Pictures are given by --input. Received: {flags[0]!r}")
@@ -138,7 +138,7 @@ def parse_beam_flags(flags: Sequence[str]) -> PipelineOptions:
         reason = errors.getvalue().strip().rpartition("error: ")[2]
         raise ConfigError(f"Beam cannot take these flags: {reason}") from None
     workers = options.view_as(DirectOptions).direct_num_workers
-    check_number("--direct_num_workers", workers, 0, 1000)  # 0 is one for each core
+    check_number("--direct_num_workers", workers, 0, 1000)  # 0 means one for each core
     if unknown and is_local(options):
         names = ", ".join(f"--{name}" for name in sorted(unknown))
         raise ConfigError(f"Neither this command nor Beam knows {names}. See --help.")
@@ -151,7 +151,7 @@ def is_local(options: PipelineOptions) -> bool:
 
 
 def _folder(output: str) -> str:
-    """The folder of the results, as it is put in front of their names."""
+    """Returns the folder of the results in the form that precedes their names."""
     if has_wildcard(output):
         raise ConfigError(
             f"Beam takes a folder with *, ? or [ in its name for a glob: give another --output. "
@@ -166,7 +166,7 @@ def _folder(output: str) -> str:
 
 
 def _find_sources(inputs: Iterable[str], output: str) -> dict[str, float]:
-    """The pictures, but for the results of earlier runs; and when each was last changed."""
+    """Returns the pictures except results of earlier runs, and when each was last changed."""
     found = {file: time for pattern in inputs for file, time in find_pictures(pattern).items()}
     sources = {file: time for file, time in found.items() if not _lies_in(file, output)}
     results = f"{len(found) - len(sources)} of {len(found)} pictures of --input lie in {output}"
@@ -184,8 +184,8 @@ def _lies_in(file: str, folder: str) -> bool:
 
 
 def _plan(sources: Iterable[str], output: str, format: str) -> dict[str, str]:
-    """Where the result of each picture goes."""
-    # A URL is no path, but its folders and its name are found as if it were one.
+    """Maps each picture to the target of its result."""
+    # A URL is not a path, but its folders and its name can be found as if it were one.
     by_path: dict[Path, str] = {}
     for source in sources:
         other = by_path.setdefault(Path(source), source)
@@ -199,13 +199,13 @@ def _plan(sources: Iterable[str], output: str, format: str) -> dict[str, str]:
 
 
 def _settings(denoiser: Denoiser) -> dict[str, Any]:
-    """The options that results depend on; what `auto` means is up to the workers."""
+    """Returns the options that results depend on, `auto` included, which workers resolve."""
     names = ["rounding", "r3", "seed", "self_ensemble", "precision", "engine"]
     if not denoiser.network.is_local:
-        names.append("tile")  # else it changes nothing, and less memory may be wanted
+        names.append("tile")  # otherwise it changes no result, so it may be lowered to save memory
     settings = {name: getattr(denoiser.options, name) for name in names}
     settings["r3"] = denoiser.r3
-    if not denoiser.strength.is_whole:  # else as in records of before there was such a setting
+    if not denoiser.strength.is_whole:  # else omitted, as in records older than this setting
         settings["strength"] = denoiser.strength.luma
         settings["color_strength"] = denoiser.strength.color
     return settings
@@ -214,7 +214,7 @@ def _settings(denoiser: Denoiser) -> dict[str, Any]:
 def _begin(
     output: str, record: dict[str, Any], there: Iterable[str], targets: Iterable[str]
 ) -> None:
-    """Makes the folder of the results ready, if those in it are of the same kind."""
+    """Prepares the folder of the results, if those in it were made with the same settings."""
     location = f"{output}/{RECORD}"
     if location in there:
         try:
@@ -239,9 +239,9 @@ def _begin(
     try:
         with new_file(location) as path:
             write_json(path, record)
-    except Exception as error:  # each file system has errors of its own
+    except Exception as error:  # each file system raises its own errors
         raise ConfigError(f"{output} cannot be written: {error}. Give another --output.") from error
-    # What failed will be tried again; Beam's temporary files are of a run that was stopped.
+    # Failed pictures are tried again. Beam's temporary files are from a run that was stopped.
     old = (f"{output}/{FAILED}/failed-", f"{output}/{FAILED}/beam-temp-")
     FileSystems.delete([file for file in there if file.startswith(old)])
     if not is_url(output):

@@ -1,4 +1,4 @@
-"""Files that may be local, or on any file system that Beam knows by its URLs (`gs://…`)."""
+"""Files that are local, or on any file system that Beam reaches by URLs (`gs://…`)."""
 
 import contextlib
 import shutil
@@ -13,7 +13,7 @@ from apache_beam.io.filesystems import FileSystems
 from cbsn.errors import CbsnError, ConfigError, DataError, plain_reason
 from cbsn.images.finding import IMAGE_SUFFIXES, find_images
 
-# Otherwise what is called *.gz would be unpacked on the way.
+# Otherwise Beam would unpack files named *.gz on the way.
 _AS_IT_IS = {"compression_type": CompressionTypes.UNCOMPRESSED}
 
 
@@ -23,19 +23,19 @@ def is_url(location: str) -> bool:
 
 
 def has_wildcard(location: str) -> bool:
-    """Says whether Beam would take a location for a glob."""
+    """Says whether Beam would treat a location as a glob."""
     return any(character in location for character in "*?[")
 
 
 def find_pictures(pattern: str) -> dict[str, float]:
-    """The picture files that a pattern stands for, and when each was last changed, in seconds.
+    """Returns the picture files of a pattern, and when each was last changed, in seconds.
 
-    A local pattern is as `find_images` takes it; a URL is a glob as Beam has it (`*` is any text
-    without `/`, `**` any text), a file with one of `IMAGE_SUFFIXES`, or else a folder.
+    For a local pattern, see `find_images`. A URL is a glob of Beam's (`*` is any text without `/`,
+    `**` any text), a file with one of `IMAGE_SUFFIXES`, or otherwise a folder.
 
     Raises:
         DataError: nothing was found.
-        ConfigError: nobody here knows such URLs, or they cannot be listed.
+        ConfigError: Beam does not know this kind of URL, or cannot list it.
     """
     if not is_url(pattern):
         return {str(path): path.stat().st_mtime for path in find_images(pattern)}
@@ -53,23 +53,23 @@ def find_pictures(pattern: str) -> dict[str, float]:
 
 
 def list_files(pattern: str) -> dict[str, float]:
-    """As `find_pictures`, of all files that a glob of Beam's stands for; there may be none."""
+    """Returns all files of a glob of Beam's, possibly none, in the form of `find_pictures`."""
     try:
         [result] = FileSystems.match([pattern])
-    except Exception as error:  # each file system has errors of its own
+    except Exception as error:  # each file system raises its own errors
         raise ConfigError(f"{pattern} cannot be listed: {plain_reason(error)}") from error
     return {file.path: file.last_updated_in_seconds for file in result.metadata_list}
 
 
 def _is_picture(url: str) -> bool:
-    """Says whether a file's name is one that a folder is searched for."""
+    """Says whether searching a folder finds a file of this name."""
     name = Path(url.rpartition("/")[2])
     return name.suffix.lower() in IMAGE_SUFFIXES and not name.name.startswith(".")
 
 
 @contextlib.contextmanager
 def local_copy(location: str) -> Iterator[Path]:
-    """Gives a file as a local one: itself, or a temporary copy."""
+    """Provides a local path of a file: its own, or that of a temporary copy."""
     if not is_url(location):
         yield Path(location)
         return
@@ -80,7 +80,7 @@ def local_copy(location: str) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def local_copies(folder: str, names: Iterable[str]) -> Iterator[Path]:
-    """Gives a temporary folder with copies of files of the folder at a URL."""
+    """Provides a temporary folder with copies of files from the folder at a URL."""
     with tempfile.TemporaryDirectory() as copies, _named(copies, folder):
         for name in names:
             copy = Path(copies, name)
@@ -91,9 +91,9 @@ def local_copies(folder: str, names: Iterable[str]) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def new_file(location: str) -> Iterator[Path]:
-    """Gives a local path, to be written atomically; what is there afterwards goes to `location`.
+    """Provides a local path, to be written atomically. The file ends up at `location`.
 
-    The folder is made. A remote file is uploaded under a temporary name, then renamed.
+    The folder is made if needed. A remote file is uploaded under a temporary name, then renamed.
     """
     if not is_url(location):
         path = Path(location)
@@ -117,7 +117,7 @@ def _upload(file: Path, url: str) -> None:
         except BeamIOError:
             if not FileSystems.exists(url):
                 raise
-            FileSystems.delete([url])  # HDFS does not rename to a name that is taken
+            FileSystems.delete([url])  # HDFS does not rename to an existing name
             FileSystems.rename([temporary], [url])
     except BaseException:
         with contextlib.suppress(Exception):
@@ -127,7 +127,7 @@ def _upload(file: Path, url: str) -> None:
 
 @contextlib.contextmanager
 def _named(copies: str, url: str) -> Iterator[None]:
-    """Makes the errors of the block speak of a folder's URL instead of its local copy."""
+    """Makes the errors of the block name a folder's URL instead of its local copy."""
     try:
         yield
     except CbsnError as error:

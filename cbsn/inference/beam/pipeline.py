@@ -1,4 +1,4 @@
-"""The pipeline: pictures are denoised and written, and what failed is noted."""
+"""The pipeline, which denoises and writes pictures, and notes which failed."""
 
 import contextlib
 import dataclasses
@@ -27,7 +27,7 @@ from cbsn.models.folder import RECIPE, WEIGHTS
 from cbsn.models.loading import RUN_MODELS
 from cbsn.value_range import value_range
 
-FAILED = "failed"  # folder, in that of the results, for the reasons of what failed
+FAILED = "failed"  # sub-folder of the results, for the reasons why pictures failed
 
 _METRICS = "cbsn"
 _LOG = logging.getLogger(__name__)
@@ -43,15 +43,15 @@ class Work(NamedTuple):
 def run_pipeline(
     options: PipelineOptions, works: Sequence[Work], handler: "DenoisingModelHandler", output: str
 ) -> tuple[int, int] | None:
-    """Returns how many were denoised and how many failed; None if the pipeline is not waited for.
+    """Returns how many pictures were denoised and how many failed; None if it does not wait.
 
-    For each picture that failed, `failed/failed-*.jsonl` in the folder `output` get a line of JSON:
+    Each picture that failed adds a line of JSON to `failed/failed-*.jsonl` in the folder `output`:
     `{"source": …, "reason": …}`. Raises ConfigError if the runner lacks an option, PipelineError if
     the pipeline failed as a whole.
     """
     try:
         pipeline = beam.Pipeline(options=options)
-    except Exception as error:  # each runner has errors of its own
+    except Exception as error:  # each runner raises its own errors
         raise ConfigError(f"Beam cannot take these flags: {_last_line(error)}") from error
     failed = (
         pipeline
@@ -85,13 +85,13 @@ def run_pipeline(
 class DenoisingModelHandler(ModelHandler[Work, PredictionResult, Denoiser]):
     """Reads and denoises pictures with a model that each worker process loads once.
 
-    Pictures are read here, and not by a step of its own, so that only their names wait for it, and
-    one picture is in memory at a time. The model is not shared across processes: it is small
-    compared with the pictures, which would have to be sent to the process that has it, and back.
+    Pictures are read here, not in a separate step, so that only their names are queued and one
+    picture is in memory at a time. Processes do not share the model: it is small compared with the
+    pictures, which would have to be sent to the process that holds it, and back.
 
     Args:
-        model_path: what `Denoiser.load` takes; or the URL of a saved-model folder, or of a run's.
-        options: of `Denoiser.load`.
+        model_path: see `Denoiser.load`; or the URL of a saved-model folder or of a run's folder.
+        options: see `Denoiser.load`.
         max_bytes: pictures whose pixels take more bytes are refused before they are decoded.
         white: the value of white in the files, as for `read_picture`. Default None.
 
@@ -111,11 +111,11 @@ class DenoisingModelHandler(ModelHandler[Work, PredictionResult, Denoiser]):
         super().__init__()
 
     def batch_elements_kwargs(self) -> dict[str, int]:
-        """Says how many pictures to give at a time: one, whose tiles are batches by themselves."""
+        """Sets the batch size to one picture, because its tiles already form batches."""
         return {"max_batch_size": 1}
 
     def load_model(self) -> Denoiser:
-        """Loads the model, with the errors of `Denoiser.load`."""
+        """Loads the model; raises the errors of `Denoiser.load`."""
         select_gpus(None, most=1)  # one picture at a time
         with _local_model(self.model_path) as path:
             denoiser = Denoiser.load(path, self.options)
@@ -125,11 +125,11 @@ class DenoisingModelHandler(ModelHandler[Work, PredictionResult, Denoiser]):
     def run_inference(
         self, batch: Sequence[Work], model: Denoiser, inference_args: dict[str, Any] | None = None
     ) -> Iterator[PredictionResult]:
-        """Yields for each picture its `Work` with the denoised `Picture`, or the reason, a str."""
+        """Yields each picture's `Work` with the denoised `Picture`, or a str: why it failed."""
         for work in batch:
             try:
                 result: Picture | str = self._denoise(work.source, model)
-            except Exception as error:  # the others are denoised all the same
+            except Exception as error:  # the others are still denoised
                 result = _reason(error, work.source)
             yield PredictionResult(work, result)
 
@@ -147,14 +147,14 @@ class DenoisingModelHandler(ModelHandler[Work, PredictionResult, Denoiser]):
 
 
 class WritePicture(beam.DoFn):
-    """Writes denoised pictures; of those that failed, gives a line of JSON."""
+    """Writes denoised pictures, and yields a line of JSON for each one that failed."""
 
     def __init__(self):
         self._denoised = Metrics.counter(_METRICS, "denoised")
         self._failed = Metrics.counter(_METRICS, "failed")
 
     def process(self, result: PredictionResult) -> Iterator[str]:
-        """Writes one picture of `DenoisingModelHandler`; yields which failed and why, if it did."""
+        """Writes one picture of `DenoisingModelHandler`. If it failed, yields its name and why."""
         work: Any = result.example
         reason: Any = result.inference
         if isinstance(reason, Picture):
@@ -165,16 +165,16 @@ class WritePicture(beam.DoFn):
                     _LOG.warning("%s: %s.", work.target, loss)
                 self._denoised.inc()
                 return
-            except Exception as error:  # the others are written all the same
+            except Exception as error:  # the others are still written
                 reason = _reason(error, work.target)
         self._failed.inc()
         line = json.dumps({"source": work.source, "reason": reason}, ensure_ascii=False)
-        # As `write_text` has it: what is no UTF-8 in a file's name is escaped, as JSON may be.
+        # As in `write_text`, bytes of a file's name that are not UTF-8 are escaped, as JSON allows.
         yield line.encode(errors="backslashreplace").decode()
 
 
 def _reason(error: Exception, location: str) -> str:
-    """Why a file failed, in a line without its name; of what was not foreseen, the log has more."""
+    """Says in a line without its name why a file failed. Logs an unexpected error in full."""
     if isinstance(error, MemoryError):
         return "not enough memory; try a smaller --tile"
     reason = plain_reason(error).removeprefix(f"{location}: ")
@@ -186,7 +186,7 @@ def _reason(error: Exception, location: str) -> str:
 
 @contextlib.contextmanager
 def _local_model(location: str) -> Iterator[str | Path]:
-    """Gives a model as a local one: itself, or a temporary copy of its folder."""
+    """Provides a local path of a model: its own, or that of a temporary copy of its folder."""
     if not is_url(location):
         yield location
         return
@@ -203,18 +203,18 @@ def _local_model(location: str) -> Iterator[str | Path]:
             yield copies
     except CbsnError:
         raise
-    except Exception as error:  # each file system has errors of its own
+    except Exception as error:  # each file system raises its own errors
         raise ModelError(f"{location} cannot be read: {plain_reason(error)}") from error
 
 
 def _is_interrupt(error: BaseException | None) -> bool:
-    """Says whether Ctrl-C is what an error began with: Beam makes it an error of a step."""
+    """Says whether Ctrl-C caused an error. Beam turns it into an error of a step."""
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__cause__ or error.__context__
     return error is not None
 
 
 def _last_line(error: Exception) -> str:
-    """What an error comes to: of one in a worker Beam gives the whole traceback."""
+    """Returns an error's last line. From a worker, Beam passes on the whole traceback."""
     lines = str(error).strip().splitlines()
     return lines[-1] if lines else type(error).__name__
