@@ -1,1 +1,1 @@
-"""Trained models: folders, finding and loading, the original checkpoints."""
+"""Trained models: saved-model folders, finding and loading, and the original checkpoints."""

@@ -17,36 +17,36 @@ from cbsn.files import atomic_folder, read_small, verify_checksums, write_checks
 from cbsn.networks.denoising_network import DenoisingNetwork
 from cbsn.recipes import Recipe
 
-METRICS_FILE = "metrics.jsonl"  # in a run's folder, what a script reads to follow it
+METRICS_FILE = "metrics.jsonl"  # in a run's folder, for scripts that follow the run
 RECIPE, WEIGHTS = "recipe.json", "model.weights.h5"
 FORMAT = 1
 
-_LARGEST_RECIPE = 1 << 20  # bytes of its file; ours have a few hundred
-_BYTES = 2  # of a weight in a file, at least
+_LARGEST_RECIPE = 1 << 20  # bytes allowed for its file; ours have a few hundred
+_BYTES = 2  # least size of a weight in a file
 
 
 class _WeightsFile(io.BytesIO):
-    """A file in memory with the name that Keras wants."""
+    """A file in memory, named as Keras requires."""
 
     def __str__(self) -> str:
         return WEIGHTS
 
 
 def is_model_folder(folder: Path) -> bool:
-    """Whether `folder` looks like a saved model."""
+    """Returns whether `folder` looks like a saved model."""
     return (folder / RECIPE).is_file()
 
 
 def save_model(
     folder: Path, recipe: Recipe, network: DenoisingNetwork, training: Mapping[str, Any]
 ) -> None:
-    """Writes a model, replacing an earlier one of that name only when it is complete.
+    """Writes a model. It replaces an earlier one of that name only when it is complete.
 
-    The folder's parent must exist. `training` are facts for a reader, such as `{"step": 1000}`.
-    Where it cannot be written (OSError), an earlier one is intact.
+    The folder's parent must exist. `training` holds facts for readers, such as `{"step": 1000}`. If
+    the model cannot be written (OSError), an earlier one stays intact.
     """
     with atomic_folder(folder) as temporary:
-        # In memory first, for HDF5 crashes the process when the disk is full.
+        # In memory first, because HDF5 crashes the process when the disk is full.
         weights = _WeightsFile()
         network.save_weights(weights)
         (temporary / WEIGHTS).write_bytes(weights.getbuffer())
@@ -68,7 +68,7 @@ def load_folder(folder: Path, precision: str = "float32") -> tuple[Recipe, Denoi
         recipe = Recipe.from_dict(content["recipe"])
     except ModelError:
         raise
-    # Also what is nested too deep, and what is no UTF-8, which is a ValueError.
+    # Also for JSON that is nested too deeply, or is not UTF-8, which is a ValueError.
     except (KeyError, TypeError, ValueError, OSError, RecursionError) as error:
         reason = str(error) if isinstance(error, ConfigError) else plain_reason(error)
         raise ModelError(
@@ -79,14 +79,14 @@ def load_folder(folder: Path, precision: str = "float32") -> tuple[Recipe, Denoi
 
 
 def load_weights(recipe: Recipe, path: Path, precision: str, advice: str) -> DenoisingNetwork:
-    """Builds a recipe's network and reads its weights, a `*.weights.h5` of Keras.
+    """Builds a recipe's network and reads its weights from a `*.weights.h5` file of Keras.
 
-    The error ends with the advice, a sentence on what to do if the weights do not fit.
+    Error messages end with `advice`, a sentence on what to do if the weights do not fit.
     """
     size = ", ".join(f"{key}={value}" for key, value in recipe.network_config.items())
     needed = f"weights of the network of recipe {recipe.name!r} with {size}"
     try:
-        # Before memory is taken: what says how large a network is may be damaged, or a mistake.
+        # Checked before memory is taken, because the stated network size may be wrong.
         held = path.stat().st_size // _BYTES
         if held < recipe.least_weights:
             raise ModelError(f"{path} is too small a file for {needed}. {advice}")

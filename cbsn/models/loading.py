@@ -1,4 +1,4 @@
-"""Finding and loading a trained model by what a user calls it."""
+"""Finding and loading a trained model by the path or name that a user gives."""
 
 import warnings
 from collections.abc import Mapping
@@ -13,12 +13,12 @@ from cbsn.models.folder import WEIGHTS, is_model_folder, load_folder, load_weigh
 from cbsn.networks.denoising_network import DenoisingNetwork
 from cbsn.recipes import RECIPES, Recipe, customised
 
-# The models that ship lie in an installed package, or next to it in a clone.
+# The shipped models are inside an installed package, or next to the package in a clone.
 _PACKAGE = Path(__file__).resolve().parents[1]
 _PARENT = _PACKAGE if (_PACKAGE / "pretrained").is_dir() else _PACKAGE.parent
 SHIPPED = _PARENT / "pretrained"
 
-RENAMED = {"student": "photo", "teacher": "photo_large"}  # those that used to ship, and now do
+RENAMED = {"student": "photo", "teacher": "photo_large"}  # former models, and their successors
 RUN_MODELS = ("best", "last")  # the saved models in a run's folder, the preferred one first
 
 
@@ -34,11 +34,11 @@ def load_model(
 
     Args:
         model_path: a run's folder (its best weights, else its last), a saved-model folder, the
-            name of a shipped model, the prefix of an original TensorFlow 1.15 checkpoint, or
-            weights (`*.weights.h5`): those in a saved-model folder stand for it, others are bare.
-        recipe_name: of bare weights that are not of `cbsn`; elsewhere it is read, and must agree.
-        channel: the network's channels; as `recipe_name`, for bare weights of another size.
-        num_block: dilated modules in each branch; as `channel`.
+            name of a shipped model, the prefix of an original TensorFlow 1.15 checkpoint, or a
+            `*.weights.h5` file: in a saved-model folder it stands for the folder, else it is bare.
+        recipe_name: recipe of bare weights if not `cbsn`. For other models it must agree with them.
+        channel: channels of the network, if not the recipe's; otherwise like `recipe_name`.
+        num_block: dilated convolution modules in each branch; like `channel`.
         precision: Keras dtype policy of the network's layers.
 
     Raises:
@@ -83,7 +83,7 @@ def load_model(
 
 
 def _model_folder(path: Path) -> Path | None:
-    """The saved-model folder that `path` means, if any."""
+    """Returns the saved-model folder that `path` refers to, if any."""
     candidates = [path, *(path / name for name in RUN_MODELS)]
     if path.name == WEIGHTS:
         candidates.append(path.parent)
@@ -99,7 +99,7 @@ def _model_folder(path: Path) -> Path | None:
 
 
 def _checkpoint_prefix(path: Path) -> Path | None:
-    """The checkpoint prefix that `path` means; its `.index` or `.data-…` file will do, too."""
+    """Returns the checkpoint prefix that `path` is, or whose `.index` or `.data-…` file it is."""
     if not path.name:  # such as /
         return None
     for prefix in (path, path.with_suffix("")):
@@ -141,14 +141,14 @@ def _not_found(path: Path) -> str:
 def read_initial(
     model_path: str | Path, recipe_name: str, changes: Mapping[str, Any]
 ) -> tuple[dict[str, Any], list[np.ndarray]]:
-    """Reads the weights that `--init` names, for another training of their network.
+    """Reads the weights that `--init` names, as the start of another training.
 
-    Returns the changes to the recipe that is to be trained, as `cbsn.recipes.customised` takes
-    them, with the size of the model's network; and its weights. The recipe must have the model's
+    Returns the changes to the recipe to train, extended by the size of the model's network and in
+    the form that `cbsn.recipes.customised` takes, and the weights. The recipe must have the model's
     network and normalisation, and no other size may be given.
     """
     model, network = load_model(model_path)
-    wanted = RECIPES.get(recipe_name, model)  # an unknown one is refused elsewhere, in words
+    wanted = RECIPES.get(recipe_name, model)  # an unknown one is reported elsewhere
     for field in ("network", "normalization"):
         theirs, ours = getattr(model, field), getattr(wanted, field)
         if theirs != ours:

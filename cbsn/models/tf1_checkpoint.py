@@ -1,6 +1,6 @@
-"""Reads the checkpoints that the authors' TensorFlow 1.15 code writes.
+"""Reading the checkpoints that the authors' TensorFlow 1.15 code writes.
 
-The number of channels and of modules is read from the checkpoint itself.
+The numbers of channels and modules are read from the checkpoint itself.
 """
 
 import re
@@ -18,7 +18,7 @@ _SCOPE = "DBSN"
 def variable_names(num_modules: int) -> list[tuple[str, str]]:
     """Pairs weights' names in the checkpoint with their paths in the network, in creation order.
 
-    They are such as ("DBSN/B1/conv1/W1", "branch1/masked/kernel"), without the network's own name.
+    For example ("DBSN/B1/conv1/W1", "branch1/masked/kernel"); paths omit the network's own name.
     """
     layers = [("conv0", "head")]
     layers += [
@@ -44,9 +44,9 @@ def variable_names(num_modules: int) -> list[tuple[str, str]]:
 
 
 class TF1Checkpoint:
-    """An original C-BSN checkpoint on disk, by its prefix: its path without `.index`.
+    """An original C-BSN checkpoint on disk, given by its prefix, the path without `.index`.
 
-    It is of a network of `filters` channels and `num_modules` dilated modules in each branch.
+    Its network has `filters` channels, and `num_modules` dilated convolution modules per branch.
     """
 
     def __init__(self, prefix: str | Path):
@@ -82,7 +82,7 @@ class TF1Checkpoint:
             weight = weights.pop(ours, None)
             if weight is None or not self._reader.has_tensor(theirs):
                 raise ModelError(f"{self.prefix}: no counterpart for {theirs} ({ours})")
-            # Before it is read: a damaged shape may be of any size.
+            # Checked before reading, because a damaged shape may be of any size.
             if tuple(self._shapes[theirs]) != tuple(weight.shape):
                 raise ModelError(
                     f"{self.prefix}: {theirs} must be of shape {tuple(weight.shape)}. "
@@ -92,7 +92,7 @@ class TF1Checkpoint:
                 value = self._reader.get_tensor(theirs)
             except MemoryError:
                 raise
-            except Exception as error:  # here, too: a checksum, the end of the file, …
+            except Exception as error:  # damage shows here, too: a checksum, the end of the file, …
                 raise self._unreadable(error) from error
             if value.dtype.kind != "f" or not np.all(np.isfinite(value)):
                 raise ModelError(
