@@ -1,1 +1,1 @@
-"""The client of TensorFlow Serving."""
+"""The client for TensorFlow Serving."""

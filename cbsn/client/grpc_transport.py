@@ -1,4 +1,4 @@
-"""TensorFlow Serving by gRPC, whose messages an extra brings: importing this needs it."""
+"""TensorFlow Serving by gRPC. Importing this needs the extra `serving`, for its messages."""
 
 from collections.abc import Callable
 from typing import Any
@@ -23,15 +23,15 @@ except ImportError as error:
         f"Received: {error}"
     ) from error
 
-# Options of gRPC, whose messages are limited to 4 MB otherwise: less than a photograph.
+# Options of gRPC, which otherwise limits messages to 4 MB, less than a photograph takes.
 UNLIMITED = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1)]
 
-# Bytes of a picture: a message of protobuf is less than 2 GiB, with what stands around it.
+# Most bytes of a picture. A protobuf message, with all that it adds, is less than 2 GiB.
 _LARGEST = 2**31 - 2**16
 
 
 class GrpcTransport(Transport):
-    """A `Transport` by gRPC, whose messages may be of any size that protobuf can hold."""
+    """A `Transport` by gRPC, with messages of any size that protobuf can hold."""
 
     def __post_init__(self) -> None:
         super().__post_init__()

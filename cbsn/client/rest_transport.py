@@ -1,4 +1,4 @@
-"""TensorFlow Serving by REST, which needs neither TensorFlow nor its messages."""
+"""TensorFlow Serving by REST, which needs neither TensorFlow nor the extra `serving`."""
 
 import base64
 import http.client
@@ -16,7 +16,7 @@ _CODES = {400: "INVALID_ARGUMENT", 404: "NOT_FOUND", 503: "UNAVAILABLE", 504: "D
 
 
 class RestTransport(Transport):
-    """A `Transport` by REST, in JSON: files as base64, floats as decimals, five times as long."""
+    """A `Transport` by REST, in JSON. Files go as base64, floats as decimals, 5 times as long."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -58,7 +58,7 @@ class RestTransport(Transport):
             try:
                 response = urllib.request.urlopen(question, timeout=timeout)
             except urllib.error.HTTPError as error:
-                response = error  # an answer as well
+                response = error  # also an answer
             with response:
                 status, answer = response.status, response.read()
         except http.client.HTTPException as error:
@@ -77,7 +77,7 @@ class RestTransport(Transport):
 
 
 def _message(body: bytes) -> str:
-    """The message in the body of an error, or the whole of it."""
+    """Returns the message in the body of an error, or else the whole body."""
     try:
         return str(json.loads(body)["error"])
     except (KeyError, TypeError, ValueError):  # TensorFlow Serving escapes as C does, not as JSON

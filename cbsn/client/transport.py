@@ -17,36 +17,36 @@ from cbsn.value_range import from_unit, to_unit
 
 FLOATS, BYTES, FILES = "serving_default", "uint8", "encoded"  # signatures
 IMAGES, DENOISED = "images", "denoised"  # their input and output, for pictures as arrays
-# For files; TensorFlow Serving's REST encodes what ends in `_bytes`.
+# For files. TensorFlow Serving's REST API encodes values whose names end in `_bytes`.
 IMAGE_BYTES, DENOISED_BYTES = "image_bytes", "denoised_bytes"
 
-# Ending of the signatures that also take strengths, and these inputs. They are signatures of their
-# own because REST of TensorFlow Serving insists on all inputs: it knows no default values.
+# Suffix of the signatures that also take strengths, and the names of these inputs. The signatures
+# are separate because TensorFlow Serving's REST API requires all inputs: it has no default values.
 WITH_STRENGTH = "_with_strength"
 STRENGTH, COLOR_STRENGTH = "strength", "color_strength"
 
-# The signatures that the client asks, with the names of their input and output.
+# The signatures that the client calls, with the names of their input and output.
 SIGNATURES = {FILES: (IMAGE_BYTES, DENOISED_BYTES), FLOATS: (IMAGES, DENOISED)}
 
 PictureData = TypeVar("PictureData", np.ndarray, bytes)
 
 _ADDRESS = re.compile(r"(?:\[[^\]\s]+\]|[^\s/:\0\ud800-\udfff]+):([0-9]{1,5})")
-_CHECK_TIMEOUT = 30  # seconds; what is asked before the pictures are sent needs no computing
+_CHECK_TIMEOUT = 30  # seconds; requests before the pictures are sent need no computing
 
-# 16-bit files whose colours stay below are read in a smaller range by the server.
+# The server reads 16-bit files with a smaller value range if their colours stay below this.
 _DARK = 2**14
 
 
 def check_name(model: str, flag: str) -> None:
-    """Raises ConfigError if the name of a model is empty, or cannot be sent."""
+    """Raises ConfigError if the name of a model is empty or cannot be sent."""
     if not model or model.encode(errors="replace").decode() != model:
         raise ConfigError(f"{flag} is the name of a model, in UTF-8. Received: {model!r}")
 
 
 class ServerError(Exception):
-    """What a server has answered instead of a result.
+    """A server's error, or its lack of a usable answer.
 
-    Its `code` is the name of a gRPC status, its `reason` the message in one line, or the code.
+    `code` is a gRPC status or "HTTP status N"; `reason` is the message in one line, else `code`.
     """
 
     def __init__(self, code: str, message: str):
@@ -57,19 +57,19 @@ class ServerError(Exception):
 
 @dataclasses.dataclass
 class Transport(contextlib.AbstractContextManager):
-    """A way to ask a server that speaks TensorFlow Serving's protocol to denoise.
+    """Asks a server that speaks TensorFlow Serving's protocol to denoise pictures.
 
     Args:
         url: "HOST:PORT".
         model: name of the model there. Default "cbsn".
-        version: of the model. Default None, the newest.
+        version: version of the model. Default None, the newest.
         timeout: seconds to wait for each picture, at most 86400. Default 600.
-        strength: float from 0 to 1, as for `Denoiser`. Default None: 1 where there is a
-            `color_strength`, else both are those that the model was exported with.
-        color_strength: float from 0 to 1, of colour. Default None: as `strength`.
+        strength: float from 0 to 1, as for `Denoiser`. Default None: 1 if `color_strength` is
+            given; otherwise both are those that the model was exported with.
+        color_strength: float from 0 to 1, for colour. Default None, the same as `strength`.
 
     Raises:
-        ConfigError: if one of these cannot be.
+        ConfigError: if one of these is invalid.
     """
 
     url: str
@@ -95,7 +95,7 @@ class Transport(contextlib.AbstractContextManager):
             self._shares = {STRENGTH: shares.luma, COLOR_STRENGTH: shares.color}
 
     def check(self) -> None:
-        """Raises ConfigError if no such server answers, ModelError if its model is none of ours."""
+        """Raises ConfigError if no such server answers, ModelError if it lacks a usable model."""
         version = "" if self.version is None else f" version {self.version}"
         model = f"The model {self.model!r}{version}"
         try:
@@ -128,12 +128,12 @@ class Transport(contextlib.AbstractContextManager):
                 )
 
     def predict(self, signature: str, value: PictureData) -> PictureData:
-        """Lets the server denoise one picture.
+        """Has the server denoise one picture, and returns the result.
 
         Args:
             signature: a key of `SIGNATURES`.
-            value: of `FILES` the bytes of a PNG or JPEG file, for which those of a PNG file are
-                returned; of `FLOATS` float32 [H, W, C] in [0, 1], for which the same.
+            value: for `FILES`, the bytes of a PNG or JPEG file; the result is those of a PNG file.
+                For `FLOATS`, float32 [H, W, C] in [0, 1], and so is the result.
 
         Raises:
             ImageError: if the server refuses the picture, fails, or does not answer in time.
@@ -150,33 +150,33 @@ class Transport(contextlib.AbstractContextManager):
             raise ImageError(said) from error
 
     def _signature(self, signature: str) -> str:
-        """The name of the signature that is asked: with strengths, if they are to be sent."""
+        """Returns the name of the signature to call, with strengths if they are to be sent."""
         return signature + WITH_STRENGTH if self._shares else signature
 
     @abc.abstractmethod
     def _signatures(self, timeout: float) -> dict[str, tuple[set[str], set[str]]]:
-        """The names of the inputs and the outputs of each signature; may raise ServerError."""
+        """Returns the names of the inputs and outputs per signature; may raise ServerError."""
 
     @abc.abstractmethod
     def _predict(self, signature: str, value: Any) -> Any:
-        """As `predict`, but may raise ServerError."""
+        """Does the work of `predict`, but may raise ServerError."""
 
     def __exit__(self, *_: object) -> None:
-        """Ends the connection, if the way keeps one."""
+        """Closes the connection, if the transport keeps one."""
 
 
 def denoise_remotely(
     transport: Transport, picture: Picture, on_share: Callable[[float], None]
 ) -> Picture:
-    """Lets a server denoise one picture.
+    """Denoises one picture on a server.
 
-    Pixels of 8 and 16 bits travel as PNG files, which lose nothing, so that the result does not
-    depend on who decodes a JPEG; floats travel as they are, and so do dark pictures of 16 bits,
-    whose range the server would find too small. The metadata do not travel. `on_share` is called
-    with 1.0 when the answer is there.
+    Pixels of 8 and 16 bits are sent as PNG files, which are lossless, so that the result does not
+    depend on who decodes a JPEG. Floats are sent as they are. Dark pictures of 16 bits are sent as
+    floats, too: the server would see too small a value range in their files. Metadata are not sent.
+    `on_share` is called with 1.0 when the answer arrives.
 
     Raises:
-        ImageError: as `Transport.predict`, or if the answer is no picture of this shape and dtype.
+        ImageError: see `Transport.predict`; or the answer is no picture of this shape and dtype.
     """
     pixels = picture.pixels
     is_dark = pixels.dtype == np.uint16 and picture.color.max() < _DARK
