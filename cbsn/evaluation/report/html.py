@@ -1,16 +1,22 @@
 """Writes a report as one self-contained HTML file, which needs no network and no other file."""
 
+import base64
 import dataclasses
+import io
 import json
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import markupsafe
+import matplotlib
 import numpy as np
+from cycler import cycler
+from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator
 
 from cbsn.evaluation.report.pictures import (
     HEAT,
@@ -32,49 +38,58 @@ _NO_LOSSES |= {"bad_records", "peak_memory_gib", "peak_gpu_memory_gib"}
 
 _MOST_POINTS = 300
 _LOG_FROM = 30
+_GRAY = "#7d8692"  # this and the lines' colours can be seen on light and on dark pages
+_LINES = ("#3d85e0", "#e0622f", "#3f9e54", "#b05cc7", "#b8962a", "#1fa0ad")
+_STYLE: dict[Any, Any] = {
+    **dict.fromkeys(("text.color", "axes.labelcolor", "axes.edgecolor"), _GRAY),
+    **dict.fromkeys(("xtick.color", "ytick.color", "grid.color"), _GRAY),
+    "text.parse_math": False,  # a dollar sign is one
+    # Terms that are nearly equal cover each other; the one beneath shows in the gaps.
+    "axes.prop_cycle": cycler(color=_LINES, linestyle=("-", "-", "--", "-", "-", "-")),
+}
 
 
-@dataclasses.dataclass(frozen=True)
-class Chart:
-    """A line chart over steps, in the coordinates of a `WIDTH` × `HEIGHT` drawing."""
+def draw_chart(label: str, curves: Mapping[str, list], steps: tuple[float, float]) -> Figure:
+    """Draws curves of (step, value) points, none of them empty, over the range `steps`.
 
-    WIDTH = 480
-    HEIGHT = 270
-    LEFT, RIGHT, TOP, BOTTOM = 58, WIDTH - 28, 10, HEIGHT - 44
-
-    label: str  # of the vertical axis
-    lines: dict[str, list[tuple[float, float]]]
-    x_ticks: list[tuple[float, str]]
-    y_ticks: list[tuple[float, str]]
-
-    @classmethod
-    def plot(cls, label: str, curves: Mapping[str, list], steps: tuple[float, float]) -> "Chart":
-        """Lays out curves of (step, value) points, none empty, over the range `steps`.
-
-        The vertical axis is logarithmic if the values are above 0 and span a factor of 30 or more.
-        A curve of more than 300 points is reduced to 300 by averaging runs of about equal length.
-        """
-        thin = {}
+    The vertical axis is logarithmic if the values are above 0 and span a factor of 30 or more.
+    A curve of more than 300 points is reduced to 300 by averaging runs of about equal length.
+    """
+    values = [value for points in curves.values() for _, value in points]
+    low, high = min(values), max(values)
+    with matplotlib.rc_context(_STYLE):
+        figure = Figure(figsize=(6, 3.4), layout="constrained")
+        axes = figure.subplots()
         for name, points in curves.items():
             parts = np.array_split(np.array(points, float), min(len(points), _MOST_POINTS))
-            thin[name] = np.array([part.mean(axis=0) for part in parts])
-        values = np.concatenate([points[:, 1] for points in thin.values()])
-        low, high = values.min(), values.max()
-        logarithmic = low > 0 and high >= _LOG_FROM * low
-        scale = math.log10 if logarithmic else float
-        first, last = _with_margin(scale(low), scale(high), 0.06)
-        x_axis = _axis(*_with_margin(*steps, 0), cls.LEFT, cls.RIGHT)
-        y_axis = _axis(first, last, cls.BOTTOM, cls.TOP)
-        y_values = _log_ticks(low, high) if logarithmic else _ticks(first, last)
-        return cls(
-            f"{label}, log scale" if logarithmic else label,
-            {
-                name: [(x_axis(step), y_axis(scale(value))) for step, value in points]
-                for name, points in thin.items()
-            },
-            [(x_axis(step), f"{step:,.0f}") for step in _ticks(*steps) if step == int(step)],
-            [(y_axis(scale(value)), f"{value:g}") for value in y_values],
-        )
+            means = [part.mean(axis=0) for part in parts]
+            marker = "o" if len(means) == 1 else ""
+            axes.plot(*zip(*means, strict=True), marker=marker, label=name)
+        if low > 0 and high >= _LOG_FROM * low:
+            label += ", log scale"
+            axes.set_yscale("log")
+            digits = (1,) if high >= 1000 * low else (1, 2, 5)
+            axes.yaxis.set_major_locator(LogLocator(subs=digits))
+            axes.yaxis.set_minor_locator(NullLocator())
+        if steps[0] < steps[1]:
+            axes.set_xlim(steps)
+            axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+        else:
+            axes.set_xticks(steps[:1])
+        axes.xaxis.set_major_formatter("{x:,.0f}")
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.set(xlabel="step", ylabel=label)
+        axes.grid(alpha=0.3, linewidth=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.legend(frameon=False)
+    return figure
+
+
+def _svg_uri(figure: Figure) -> str:
+    """Returns a figure as the data URI of an SVG without a background."""
+    file = io.BytesIO()
+    figure.savefig(file, format="svg", transparent=True)
+    return f"data:image/svg+xml;base64,{base64.b64encode(file.getvalue()).decode()}"
 
 
 def read_curves(path: Path) -> dict[str, list[tuple[float, float]]]:
@@ -102,37 +117,6 @@ def read_curves(path: Path) -> dict[str, list[tuple[float, float]]]:
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, float) and math.isfinite(value)
-
-
-def _with_margin(first: float, last: float, margin: float) -> tuple[float, float]:
-    """Widens a range at both ends by a share of its length, or by a default if it is empty."""
-    room = (last - first) * margin or (0 if last > first else abs(first) * 0.1 or 1)
-    return first - room, last + room
-
-
-def _axis(first: float, last: float, start: float, end: float) -> Callable[[float], float]:
-    """Returns a function that maps [first, last] to [start, end] in the drawing."""
-    return lambda value: round(start + (value - first) / (last - first) * (end - start), 1)
-
-
-def _ticks(low: float, high: float) -> list[float]:
-    """Returns about five round numbers in [low, high]."""
-    if low == high:
-        return [low]
-    rough = (high - low) / 5
-    power = 10 ** math.floor(math.log10(rough))
-    step = next(step for step in (1, 2, 5, 10) if step * power >= rough) * power
-    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-    # Rounded, because 3 · 0.1 is slightly more than 0.3.
-    return [float(f"{i * step:.12g}") for i in range(first, last + 1)]
-
-
-def _log_ticks(low: float, high: float) -> list[float]:
-    """Returns the powers of ten in [low, high], and 2 and 5 times them below three decades."""
-    digits = (1,) if high >= 1000 * low else (1, 2, 5)
-    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    ticks = [float(f"{digit}e{power}") for power in powers for digit in digits]
-    return [tick for tick in ticks if low <= tick <= high]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -164,7 +148,6 @@ def write_report(path: str | os.PathLike, content: ReportContent) -> None:
         pictures=map(_picture, content.pictures),
         runs=_runs(content.curves),
         heat=HEAT,
-        chart=Chart,
     )
     with atomic_path(path) as temporary:
         stream.dump(str(temporary), encoding="utf-8", errors="backslashreplace")
@@ -237,9 +220,9 @@ def _runs(curves: Mapping[str, Path]) -> Iterator[dict[str, Any]]:
         steps = [step for points in losses.values() for step, _ in points]
         validation = {"validation": losses.pop(VALIDATION)} if VALIDATION in losses else {}
         parts = {"loss": losses, "PSNR in dB": validation}
-        charts = [
-            Chart.plot(label, part, (min(steps), max(steps)))
+        charts = {
+            label: _svg_uri(draw_chart(label, part, (min(steps), max(steps))))
             for label, part in parts.items()
             if part
-        ]
+        }
         yield {"method": method, "charts": charts, "reason": reason}

@@ -100,7 +100,7 @@ def test_it_shows_title_table_and_curves(open_report):
     assert browser.title == _find(browser, "h1").text == "Two denoisers"
     rows = browser.find_elements(By.CSS_SELECTOR, "main section:first-child tbody tr")
     assert [row.text for row in rows] == ["first 32.04 0.2 –", "second 26.02 0.1 1,2"]
-    assert _find(browser, "polyline").rect["width"] > 200
+    assert _find(browser, ".chart").rect["width"] > 200
     loaded = "return [...document.images].every(i => i.complete && i.naturalWidth > 0)"
     assert browser.execute_script(loaded)
 
