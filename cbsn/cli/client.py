@@ -9,13 +9,11 @@ from cbsn.cli.flags import add_files, add_save_path, add_strength, import_tensor
 def main(flags: argparse.Namespace) -> int:
     """Sends the pictures and writes the results; returns 1 if some of them failed."""
     # Imported here: `--help` need not wait for these, nor `--rest` for TensorFlow.
-    from cbsn.client.transport import Transport, denoise_remotely
+    from cbsn.client.transport import RestTransport, Transport, denoise_remotely
     from cbsn.inference.folder import denoise_each, plan_files
 
     transport_class: type[Transport]
     if flags.transport == "rest":
-        from cbsn.client.rest_transport import RestTransport
-
         transport_class = RestTransport
     else:
         import_tensorflow()  # which brings gRPC's messages

@@ -12,8 +12,7 @@ from PIL import Image
 
 from cbsn.cli import client
 from cbsn.client.grpc_transport import GrpcTransport
-from cbsn.client.rest_transport import RestTransport
-from cbsn.client.transport import denoise_remotely
+from cbsn.client.transport import RestTransport, denoise_remotely
 from cbsn.errors import ConfigError, DataError, ImageError, ModelError
 from cbsn.images.image_files import read_picture, write_picture
 from cbsn.images.picture import Picture
