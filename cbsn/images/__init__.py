@@ -1,1 +1,1 @@
-"""Picture files: reading, writing, metadata, finding."""
+"""Finding, reading and writing picture files with their metadata."""

@@ -1,4 +1,4 @@
-"""Picture files by their names: those that a pattern stands for, and the format of a suffix."""
+"""Finding picture files by name, and the picture format of a suffix."""
 
 import contextlib
 import glob
@@ -8,7 +8,7 @@ from pathlib import Path
 from cbsn.errors import CbsnWarning, DataError, ImageError
 from cbsn.files import expanded
 
-# The formats that are read and written, with the suffix of the files of each.
+# The formats that are read and written, with the suffix of each.
 SUFFIX_OF_FORMAT = {"PNG": ".png", "JPEG": ".jpg", "TIFF": ".tif", "WEBP": ".webp", "BMP": ".bmp"}
 _FORMAT_OF_SUFFIX = {
     **{suffix: format for format, suffix in SUFFIX_OF_FORMAT.items()},
@@ -16,29 +16,29 @@ _FORMAT_OF_SUFFIX = {
     ".tiff": "TIFF",
 }
 _ONLY_READ = {".avif", ".gif", ".heic", ".heif", ".hif", ".jp2", ".j2k", ".jpx", ".jxl"}
-# Suffixes, in lower case, of the files that a folder is searched for.
+# Lower-case suffixes of the picture files in a folder.
 IMAGE_SUFFIXES = frozenset({*_FORMAT_OF_SUFFIX, *_ONLY_READ})
 
 _RAW = {".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dng", ".erf", ".iiq", ".mrw", ".nef", ".nrw"}
 _RAW |= {".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".srw", ".x3f"}
 _OTHERS = {".exr", ".hdr", ".pbm", ".pgm", ".ppm", ".psb", ".psd", ".svg"}
-# Pictures all the same: a folder's are named as skipped.
+# Pictures that are not read; a warning names those that are skipped in a folder.
 _SKIPPED = dict.fromkeys(_RAW, "a raw file") | dict.fromkeys(_OTHERS, "of a kind not read")
 
 
 def find_images(pattern: str | Path) -> list[Path]:
-    """The picture files that a folder, a glob or a single name stands for.
+    """Returns the picture files that a folder, a glob or a single name stands for.
 
     Args:
         pattern: a folder (its files with one of `IMAGE_SUFFIXES`, without sub-folders), a glob
-            (`**` is any depth), or one file. `~` is expanded. What exists is taken by its name,
-            even if that has `[`, `*` or `?` in it.
+            (`**` matches any depth), or one file. `~` is expanded. The name of an existing path
+            is taken literally, even if it contains `[`, `*` or `?`.
 
     Returns:
-        At least one path, sorted. A `CbsnWarning` tells of skipped pictures, such as raw files.
+        At least one path, sorted. A `CbsnWarning` reports skipped pictures, such as raw files.
 
     Raises:
-        DataError: nothing was found, or a folder cannot be read.
+        DataError: if nothing was found, or a folder cannot be read.
     """
     path = expanded(pattern)
     try:
@@ -76,7 +76,7 @@ def _in_folder(folder: Path) -> list[Path]:
 
 
 def _matches(path: Path) -> list[Path]:
-    """The files that a glob matches below the folders that are there by their very names."""
+    """Returns the files that a glob matches below the longest part of it that exists literally."""
     base = next(each for each in (path, *path.parents) if each.exists() or each == each.parent)
     rest = path.relative_to(base)
     if rest.parts:
@@ -87,7 +87,7 @@ def _matches(path: Path) -> list[Path]:
 
 
 def format_of_suffix(suffix: str) -> str:
-    """The format, a key of `SUFFIX_OF_FORMAT`, that a file name's suffix (`.jpeg`) stands for."""
+    """Returns the format, a key of `SUFFIX_OF_FORMAT`, of a file name's suffix (`.jpeg`)."""
     if suffix.lower() not in _FORMAT_OF_SUFFIX:
         known = sorted(_FORMAT_OF_SUFFIX)
         raise ImageError(f"No picture format has the suffix {suffix!r}; use {known}.")

@@ -1,12 +1,12 @@
 """Reading and writing picture files: PNG, JPEG, TIFF, WebP and BMP, 8 and 16 bits.
 
-16 bits stay 16 bits, in the values' own range; alpha, colour profile, EXIF data and what else
-describes the picture stay with the pixels, or `write_picture` says what was lost. AVIF, GIF, HEIC,
-JPEG 2000 and JPEG XL are read where an installed library does.
+16-bit pictures keep their 16 bits and their own value range. Alpha, colour profile, EXIF data and
+other metadata stay with the pixels, or `write_picture` reports what was lost. AVIF, GIF, HEIC,
+JPEG 2000 and JPEG XL are read if an installed library supports them.
 
-A picture may take hundreds of MB, so copies of it are few. TIFF needs none, but for values that do
-not use their dtype's whole range. For the others Pillow keeps one, of 4 bytes per pixel in colour;
-a PNG file is in memory as a whole while it is written, or read with 16 bits or texts.
+A picture may take hundreds of MB, so few copies are made. TIFF needs none, unless the values do not
+use their dtype's whole range. For other formats, Pillow keeps one, of 4 bytes per pixel in colour.
+A whole PNG file is in memory while it is written, or while it is read with 16 bits or texts.
 """
 
 import contextlib
@@ -31,29 +31,29 @@ from cbsn.images.tiff import RAW, TIFF_MAGICS, read_tiff, tiff_header, write_tif
 from cbsn.images.tiff_metadata import Tags, write_exif
 from cbsn.value_range import ROUNDING_ERROR, ValueRange, from_unit, row_blocks, to_unit
 
-# Raw files of Fujifilm, Olympus, Panasonic, Sigma and Minolta; most others are TIFF files.
+# Starts of raw files by Fujifilm, Olympus, Panasonic, Sigma and Minolta; most others are TIFF.
 _RAW_STARTS = (b"FUJIFILMCCD-RAW", b"IIRO", b"IIRS", b"MMOR", b"IIU\0", b"FOVb", b"\0MRM")
-_SEGMENT = 65533  # bytes in which JPEG holds EXIF data and XMP packets, each behind its prefix
+_SEGMENT = 65533  # bytes that JPEG has for EXIF data, and for an XMP packet, prefixes included
 _XMP_PREFIX_BYTES = 29
-_MOST_PER_METRE = {"JPEG": 65535 / INCH, "BMP": 2**31 - 1}  # as 16 and 32 bits hold it
-_SMALL = 2**26  # bytes of pixels for which there is memory: else something more was claimed
+_MOST_PER_METRE = {"JPEG": 65535 / INCH, "BMP": 2**31 - 1}  # limits of 16 and 32 bits
+_SMALL = 2**26  # bytes of pixels that fit into memory; if it runs out, something else is too large
 
 
 def read_picture(path: str | Path, *, white: float | None = None) -> Picture:
-    """Reads a picture file; what it is, is told by its content, not its name.
+    """Reads a picture file. The content determines the format, not the name.
 
     Palette and 1-bit pictures become RGB or gray; a transparent colour becomes an alpha channel.
 
     Args:
         path: a file with one picture.
-        white: float > 0, what is white in the file. Default: as it shows it, see `ValueRange.of`.
+        white: float > 0, the value of white in the file. Default: found by `ValueRange.of`.
 
     Returns:
         The decoded picture; its pixels are writable, and use the whole range of their dtype.
 
     Raises:
-        ImageError: the file is missing, broken, a decompression bomb, or no single picture of gray
-            or RGB (but CMYK, several pages, a camera's raw data, …).
+        ImageError: if the file is missing, broken, a decompression bomb, or not a single gray or
+            RGB picture (but CMYK, several pages, a camera's raw data, …).
     """
     path = Path(path)
     try:
@@ -80,7 +80,7 @@ def read_picture(path: str | Path, *, white: float | None = None) -> Picture:
 
 
 def read_header(path: str | Path) -> Header:
-    """What a picture file says of its pixels, which are not decoded; all 0 if it is unreadable."""
+    """Returns a picture file's header without decoding the pixels; all 0 if it is unreadable."""
     path = Path(path)
     with contextlib.suppress(Exception):  # damaged headers make decoders raise almost anything
         start = _start(path)
@@ -92,20 +92,20 @@ def read_header(path: str | Path) -> Header:
 def write_picture(
     path: str | Path, picture: Picture, *, cancelled: Callable[[], bool] = lambda: False
 ) -> list[str]:
-    """Writes a picture with its colour profile and EXIF data; an unfinished file never shows.
+    """Writes a picture with its colour profile and EXIF data; `path` never holds a part of it.
 
-    PNG, TIFF, BMP and WebP are written without loss, JPEG with quality 95 and full colour.
+    PNG, TIFF, BMP and WebP are lossless; JPEG has quality 95 and full colour resolution.
 
     Args:
-        path: the file to write or replace, whose suffix says the format; its folder must exist.
+        path: the file to write or replace. Its suffix sets the format; its folder must exist.
         picture: what to write; its own `format` does not matter.
-        cancelled: asked before each part of the file; True ends the writing by a CancelledError.
+        cancelled: called before each part of the file; True ends writing with a CancelledError.
 
     Returns:
-        What the format could not hold, in words.
+        Messages about what the format could not hold.
 
     Raises:
-        ImageError: the format is unknown or the file cannot be written.
+        ImageError: if the format is unknown or the file cannot be written.
     """
     path = Path(path)
     format = format_of_suffix(path.suffix)
@@ -119,19 +119,19 @@ def write_picture(
                 write_exif(temporary, fitted)
     except (CancelledError, MemoryError):
         raise
-    except Exception as error:  # encoders have limits of their own, and errors
+    except Exception as error:  # encoders have their own limits and errors
         raise ImageError(f"{path}: cannot be written as {format} ({_reason(error)}).") from error
     return losses
 
 
 def to_rgb(picture: Picture) -> np.ndarray:
-    """The picture as [H, W, 3] of its own dtype: gray is repeated, alpha is dropped."""
+    """Returns the picture as [H, W, 3] of its own dtype; repeats gray and drops alpha."""
     color = picture.color
     return np.broadcast_to(color, (*color.shape[:2], 3))
 
 
 class _CancellableFile(io.BufferedWriter):
-    """A new file; to write to it raises `CancelledError` once `cancelled` says True."""
+    """A new file whose `write` raises `CancelledError` once `cancelled` returns True."""
 
     def __init__(self, path: Path, cancelled: Callable[[], bool]):
         super().__init__(io.FileIO(path, "w"))
@@ -147,7 +147,7 @@ class _CancellableFile(io.BufferedWriter):
 
 
 def _start(path: Path) -> bytes:
-    """Enough of a file to tell what it is."""
+    """Reads enough of a file to identify its format."""
     with path.open("rb") as file:
         return file.read(26)
 
@@ -159,7 +159,7 @@ def _reason(error: Exception) -> str:
 
 
 def _stretched(path: Path, picture: Picture, white: float | None) -> Picture:
-    """The picture with its colours over the whole range of their dtype, and their own range."""
+    """Stretches a picture's colours to the whole range of their dtype, and records their own."""
     pixels, color, alpha = picture.pixels, picture.color, picture.alpha
     if not pixels.size:
         raise ImageError("has no pixels: the file is damaged.")
@@ -187,7 +187,7 @@ def _note(path: Path, text: str) -> None:
 
 
 def _fit(picture: Picture, format: str) -> tuple[Picture, list[str]]:
-    """What of a picture the format can hold, and in words what it cannot."""
+    """Returns what a format can hold of a picture, and messages about what it cannot."""
     losses: list[str] = []
     pixels = _fit_pixels(picture, format, losses)
     dropped = {}
@@ -206,7 +206,7 @@ def _fit(picture: Picture, format: str) -> tuple[Picture, list[str]]:
             dropped["resolution"] = "resolution"
         if max(picture.resolution) > _MOST_PER_METRE.get(format, np.inf):
             dropped["resolution"] = "resolution of that many pixels per metre"
-    if format == "PNG":  # strict decoders insist on a profile of the pixels' own colour space
+    if format == "PNG":  # strict decoders require a profile of the pixels' own colour space
         own, what = (b"GRAY", "gray") if pixels.shape[-1] < 3 else (b"RGB ", "colour")
         if (picture.icc_profile or b"")[16:20] in {b"RGB ", b"GRAY", b"CMYK", b"Lab "} - {own}:
             dropped["icc_profile"] = f"such a colour profile for a {what} picture"
@@ -222,7 +222,7 @@ def _fit(picture: Picture, format: str) -> tuple[Picture, list[str]]:
 
 
 def _fit_pixels(picture: Picture, format: str, losses: list[str]) -> np.ndarray:
-    """The pixels as the format holds them, in the file's own range where it can."""
+    """Returns the pixels as the format holds them, if possible in the file's own range."""
     pixels, colors = picture.pixels, picture.color.shape[-1]
     holds_dtype = format == "TIFF" or (format == "PNG" and pixels.dtype != np.float32)
     if picture.value_range and (holds_dtype or pixels.dtype == np.uint8):

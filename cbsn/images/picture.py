@@ -1,4 +1,4 @@
-"""A picture in memory, and what the header of its file claims."""
+"""A picture in memory, and the header of its file."""
 
 import dataclasses
 from pathlib import Path
@@ -9,26 +9,26 @@ import numpy as np
 from cbsn.errors import ImageError
 from cbsn.value_range import ValueRange, value_range
 
-MAX_PIXELS = 2**30  # those of more are refused: a small damaged file may claim any size
-# Pixels of more bytes, and of more than this many times those of the file, are refused: noise
-# cannot be compressed so far, while one colour can a thousand times.
+MAX_PIXELS = 2**30  # larger pictures are refused: a small damaged file may claim any size
+# Pixels that take more bytes than this, and more than this many times the file's, are refused:
+# noise cannot be compressed that far, but a single colour can a thousandfold.
 _BOMB_BYTES = 2**28
 _BOMB_RATIO = 200
 
 INCH = 0.0254  # metres
-EXIF_PREFIX = b"Exif\0\0"  # stands before an EXIF block in most files; `Picture.exif` is without
+EXIF_PREFIX = b"Exif\0\0"  # precedes the EXIF block in most files, not in `Picture.exif`
 
 
 class Header(NamedTuple):
-    """What a picture file says of itself, before its pixels are decoded."""
+    """What a picture file's header says, before the pixels are decoded."""
 
     width: int
     height: int
-    pixel_bytes: int  # that the pixels will take
+    pixel_bytes: int  # the memory that the pixels will take
     dtype: str = "uint8"
 
     def check(self, path: Path) -> None:
-        """Raises an ImageError for a file whose pixels are too many, or a decompression bomb's."""
+        """Raises an ImageError if there are too many pixels, or it is a decompression bomb."""
         claim = f"claims {self.width} x {self.height} pixels"
         if self.width * self.height > MAX_PIXELS:
             raise ImageError(f"{claim}; cut it up.")
@@ -42,18 +42,18 @@ class Header(NamedTuple):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Picture:
-    """A decoded picture with what has to travel with it.
+    """A decoded picture with its metadata.
 
     Args:
         pixels: [H, W, C] uint8, uint16 or float32; C is 1 (gray), 2 (gray and alpha), 3 (RGB) or
-            4 (RGB and alpha). Colours use the whole range of the dtype, floats [0, 1], whatever
-            the file's own range is; alpha is straight, not multiplied into the colour. As stored:
-            the EXIF orientation is not applied.
-        format: the kind of file, such as `PNG` or `TIFF`.
+            4 (RGB and alpha). Colours use the whole range of the dtype ([0, 1] for floats),
+            whatever the file's own range. Alpha is straight, not multiplied into the colour. The
+            EXIF orientation is not applied.
+        format: the file format, such as `PNG` or `TIFF`.
         icc_profile, xmp: the colour profile and the XMP packet.
-        exif: the EXIF block without its `Exif` prefix, with the orientation.
-        value_range: what black and white are in the file, to which `write_picture` scales the
-            colours back; None if it is the whole range of the dtype.
+        exif: the EXIF block, including the orientation, without its `Exif` prefix.
+        value_range: the values of black and white in the file, to which `write_picture` scales the
+            colours back; None for the whole range of the dtype.
         resolution: pixels per metre, horizontal and vertical.
         extras: what only some formats hold: `png.Chunks`, `tiff_metadata.Tags`, a comment (bytes).
     """
@@ -79,14 +79,14 @@ class Picture:
 
     @property
     def range_in_file(self) -> ValueRange:
-        """What black and white are in the file."""
+        """The values of black and white in the file."""
         return self.value_range or ValueRange(0.0, value_range(self.pixels.dtype))
 
     def with_pixels(self, pixels: np.ndarray) -> "Picture":
-        """The same picture and metadata with other pixels [H, W, C]."""
+        """Returns the picture and its metadata with other pixels [H, W, C]."""
         return dataclasses.replace(self, pixels=pixels)
 
 
 def squeezed(pixels: np.ndarray) -> np.ndarray:
-    """Pixels as encoders take them: those of one channel are [H, W]."""
+    """Returns pixels in the shape that encoders take: [H, W] for a single channel."""
     return pixels[..., 0] if pixels.shape[-1] == 1 else pixels

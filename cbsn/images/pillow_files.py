@@ -1,4 +1,4 @@
-"""Files that Pillow reads and writes; `cbsn.images.image_files` is the door to all."""
+"""Reading and writing files with Pillow; `cbsn.images.image_files` is the entry for all formats."""
 
 import contextlib
 import mmap
@@ -16,19 +16,19 @@ from cbsn.images.picture import EXIF_PREFIX, INCH, Header, Picture, squeezed
 from cbsn.images.png import SIGNATURE, PngFile, inspect_png, png_header
 from cbsn.value_range import row_blocks
 
-with contextlib.suppress(ImportError):  # where it is installed, Pillow reads HEIC files
+with contextlib.suppress(ImportError):  # if it is installed, Pillow reads HEIC files
     import pillow_heif
 
     pillow_heif.register_heif_opener()
 
-# Those that are read, where the installed Pillow has them.
+# Formats that are read if the installed Pillow supports them.
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "AVIF", "JPEG2000", "HEIF")
 _HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
-# Formats of files that start with a box `ftyp`, by the brand in it.
+# Formats of files that start with an `ftyp` box, by its brand.
 _KINDS = {b"avif": "AVIF", b"avis": "AVIF"} | dict.fromkeys(_HEIC_BRANDS, "HEIC")
-# Of those of more than 8 bits Pillow keeps 8.
+# Formats that may have more than 8 bits, of which Pillow keeps 8.
 _DEEP_DECODERS = {"AVIF": "avif_decode", "JPEG2000": "jpeg2k_decode"}
-_METRES = {1: INCH, 2: 0.01}  # of the units that JFIF has
+_METRES = {1: INCH, 2: 0.01}  # of the units of JFIF
 _ANIMATION = "is an animation of {} frames; save them one by one."
 
 _CODESTREAM = b"\xff\x0a"
@@ -39,9 +39,9 @@ _size_limit = threading.Lock()
 
 
 def read_with_pillow(path: Path, start: bytes) -> Picture:
-    """Reads a file that starts with these 26 bytes; any error if these are damaged.
+    """Reads a file that starts with these 26 bytes; a damaged file may raise any error.
 
-    ImageError if it holds what a `Picture` cannot, or no installed library reads it.
+    Raises ImageError if it holds what a `Picture` cannot, or if no installed library reads it.
     """
     if start.startswith(_JPEG_XL):
         _jpeg_xl_header(path).check(path)
@@ -51,30 +51,30 @@ def read_with_pillow(path: Path, start: bytes) -> Picture:
         with _open(path) as image:
             image.verify()
     picture = _load(path, png)
-    # What Pillow had in memory has made room by now.
+    # Pillow has released its memory by now.
     if png and png.depth == 16:
         content = png.pixels_only.getvalue() if png.pixels_only else path.read_bytes()
         return picture.with_pixels(np.atleast_3d(imagecodecs.png_decode(content)))
     if picture.format in _DEEP_DECODERS:
         with contextlib.suppress(AttributeError, ValueError, RuntimeError):
             pixels = getattr(imagecodecs, _DEEP_DECODERS[picture.format])(path.read_bytes())
-            if pixels.dtype == np.uint16:  # of a picture of 10 or 12 bits the values say which
+            if pixels.dtype == np.uint16:  # the values show whether it has 10 or 12 bits
                 return picture.with_pixels(_checked(pixels))
     return picture
 
 
 def pillow_header(path: Path, start: bytes) -> Header:
-    """The header of a file that starts with these 26 bytes."""
+    """Returns the header of a file that starts with these 26 bytes."""
     if start.startswith(_JPEG_XL):
         return _jpeg_xl_header(path)
-    if start.startswith(SIGNATURE):  # Pillow looks at all chunks, and may not like some
+    if start.startswith(SIGNATURE):  # Pillow reads all chunks, and may reject some
         return png_header(start)
     with _open(path) as image:
         return _header_of(image)
 
 
 def write_with_pillow(file: BinaryIO, picture: Picture) -> None:
-    """Writes a picture of 8 bits, whose format is `JPEG`, `WEBP` or `BMP`."""
+    """Writes an 8-bit picture whose format is `JPEG`, `WEBP` or `BMP`."""
     options: dict[str, Any] = {"icc_profile": picture.icc_profile, "xmp": picture.xmp}
     options["exif"] = picture.exif and EXIF_PREFIX + picture.exif
     options["dpi"] = picture.resolution and tuple(each * INCH for each in picture.resolution)
@@ -88,10 +88,10 @@ def write_with_pillow(file: BinaryIO, picture: Picture) -> None:
 
 
 def _open(path: Path, content: BinaryIO | None = None) -> Image.Image:
-    """Opens a file, or in its place what is left of its content."""
+    """Opens a file, or the given part of its content instead."""
     Image.init()
     formats = [format for format in _FORMATS if format in Image.OPEN]
-    with _size_limit:  # Pillow warns from 89 megapixels on, which are an ordinary panorama
+    with _size_limit:  # Pillow warns above 89 megapixels, an ordinary panorama
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
             return Image.open(content or path, formats=formats)
@@ -102,7 +102,7 @@ def _open(path: Path, content: BinaryIO | None = None) -> Image.Image:
 
 
 def _unknown(path: Path) -> str:
-    """Says why a file is no picture that is read here."""
+    """Returns the reason why a file cannot be read."""
     with path.open("rb") as file:
         start = file.read(12)
     if start[4:8] == b"ftyp" and (kind := _KINDS.get(start[8:12])):
@@ -120,12 +120,12 @@ def _header_of(image: Image.Image, sample_bytes: int = 1) -> Header:
 
 
 def _load(path: Path, png: PngFile | None) -> Picture:
-    """The picture as Pillow has it; of a PNG file of 16 bits without the pixels."""
+    """Loads a picture with Pillow; without the pixels if it is a 16-bit PNG file."""
     is_deep = png is not None and png.depth == 16
     with _open(path, png.pixels_only if png else None) as image:
         is_jpeg = image.format in ("JPEG", "MPO")
         _header_of(image, 2 if is_deep else 1).check(path)
-        # The further frames of an MPO are previews or the other eye's view.
+        # Further frames of an MPO file are previews or the other eye's view.
         frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
         if frames > 1:
             raise ImageError(_ANIMATION.format(frames))
@@ -134,7 +134,7 @@ def _load(path: Path, png: PngFile | None) -> Picture:
             raise ImageError("is cut off: a JPEG file has a mark of its end.")
         info = image.info
         if png and png.depth in (2, 4) and isinstance(info.get("transparency"), int):
-            # Pillow scales the pixels to 8 bits, and not the one that is transparent.
+            # Pillow scales the pixels to 8 bits, but not the transparent value.
             info["transparency"] *= 255 // (2**png.depth - 1)
         exif, xmp = info.get("exif"), info.get("xmp")
         return Picture(
@@ -149,9 +149,9 @@ def _load(path: Path, png: PngFile | None) -> Picture:
 
 
 def _has_end(path: Path) -> bool:
-    """Whether the mark EOI is behind the headers of a JPEG file, where a thumbnail may have one.
+    """Returns whether a JPEG file has an EOI marker after its headers, whose thumbnails may too.
 
-    Pillow asks for it in larger files only: where zeros fill the place of the end, these are read.
+    Pillow requires it only in larger files; in a small one, zeros in its place are read as pixels.
     """
     access = mmap.ACCESS_READ
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=access) as content:
@@ -162,7 +162,7 @@ def _has_end(path: Path) -> bool:
 
 
 def _resolution(info: dict[Any, Any], is_jpeg: bool) -> tuple[float, float] | None:
-    """Pixels per metre where the file says them; what only EXIF data say stays there."""
+    """Returns the file's own pixels per metre; a resolution only in EXIF data stays there."""
     density = info.get("jfif_density" if is_jpeg else "dpi")
     metres = _METRES.get(info.get("jfif_unit", 0)) if is_jpeg else INCH
     if not density or not metres or not all(0 < each < 1e9 for each in density):
@@ -179,14 +179,14 @@ def _pixels(image: Image.Image) -> np.ndarray:
     if mode != image.mode:
         image = image.convert(mode)
     pixels = np.empty((image.height, image.width, len(image.getbands())), np.uint8)
-    for rows in row_blocks(pixels):  # all at once, Pillow would make two more copies on the way
+    for rows in row_blocks(pixels):  # all at once, Pillow would make two more copies
         block = image.crop((0, rows.start, image.width, rows.stop))
         pixels[rows] = np.atleast_3d(np.asarray(block))
     return pixels
 
 
 def _checked(pixels: np.ndarray) -> np.ndarray:
-    """A decoder's array as the pixels of a picture, if it is one that is read here."""
+    """Returns a decoder's array as a picture's pixels; ImageError if it cannot be one."""
     if pixels.dtype == np.float16:
         pixels = pixels.astype(np.float32)
     if pixels.ndim == 4:
@@ -200,7 +200,7 @@ def _checked(pixels: np.ndarray) -> np.ndarray:
 
 
 def _jpeg_xl_header(path: Path) -> Header:
-    """Reads the header by itself: the decoder takes the memory for any size."""
+    """Reads the header without the decoder, which would allocate memory for any size."""
     with path.open("rb") as file:
         head = _codestream_start(file)
     if len(head) < 12 or not head.startswith(_CODESTREAM):
@@ -218,7 +218,7 @@ def _jpeg_xl_header(path: Path) -> Header:
         return 8 * (1 + take(5)) if is_small else 1 + take((9, 13, 18, 30)[take(2)])
 
     height = side()
-    if ratio := take(3):  # of width to height, by its number
+    if ratio := take(3):  # of width to height, by number
         over, under = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))[ratio - 1]
         width = height * over // under
     else:
@@ -235,7 +235,7 @@ def _codestream_start(file: BinaryIO) -> bytes:
         rest = size - 8
         if size == 1:
             rest = int.from_bytes(file.read(8), "big") - 16
-        if kind == b"jxlp":  # a part of it, behind its number
+        if kind == b"jxlp":  # a part of the codestream, after its number
             file.seek(4, 1)
         if kind in (b"jxlc", b"jxlp"):
             return file.read(24)

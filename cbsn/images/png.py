@@ -1,4 +1,4 @@
-"""The chunks of PNG files; `cbsn.images.image_files` is the door to all kinds of files."""
+"""The chunks of PNG files; `cbsn.images.image_files` is the entry for all formats."""
 
 import dataclasses
 import io
@@ -16,7 +16,7 @@ from cbsn.images.picture import Header, Picture, squeezed
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
-# What the colours of a picture mean, besides its profile.
+# Chunks that define what the colours mean, besides the profile.
 COLOR_CHUNKS = frozenset({b"gAMA", b"cHRM", b"sRGB", b"cICP", b"mDCV", b"cLLI", b"mDCv", b"cLLi"})
 _TEXT_CHUNKS = frozenset({b"tEXt", b"zTXt", b"iTXt"})
 _KEPT = COLOR_CHUNKS | _TEXT_CHUNKS | {b"pHYs", b"sCAL", b"pCAL", b"oFFs"}
@@ -24,18 +24,18 @@ _ANIMATION = frozenset({b"acTL", b"fcTL", b"fdAT"})
 _XMP = b"XML:com.adobe.xmp"
 _MOST_XMP = 2**26
 _BLOCK = 2**20
-_LEVEL = 4  # of compression: a photograph is written 2.5 times as fast as at 6, and 2 % larger
+_LEVEL = 4  # of compression: writes a photograph 2.5 times as fast as level 6, and 2 % larger
 _CUT_OFF = "is cut off: a PNG file ends with a chunk IEND."
 
 
 @dataclasses.dataclass(frozen=True)
 class Chunks:
-    """What describes the picture of a PNG file besides its profile, EXIF data and XMP packet."""
+    """The metadata of a PNG file besides its profile, EXIF data and XMP packet."""
 
     entries: tuple[tuple[bytes, bytes], ...]  # kind and content, in the file's order
 
     def names(self) -> list[str]:
-        """What another format cannot hold of it, for messages; resolutions they can."""
+        """Returns names of what other formats cannot hold, for messages; not the resolution."""
         kinds = dict.fromkeys(kind for kind, _ in self.entries if kind != b"pHYs")
         others = [kind.decode() for kind in kinds if kind not in _TEXT_CHUNKS]
         return [*others, *(["texts"] if kinds.keys() & _TEXT_CHUNKS else [])]
@@ -45,10 +45,10 @@ class Chunks:
 class PngFile:
     """A PNG file whose chunks have been read."""
 
-    depth: int  # bits of a sample
+    depth: int  # bits per sample
     chunks: Chunks
     xmp: bytes | None
-    # The file without texts, animation and damaged chunks, None where it has none of these.
+    # The file without texts, animation and damaged chunks; None if it has none of these.
     pixels_only: io.BytesIO | None
 
     @property
@@ -62,7 +62,7 @@ class PngFile:
 
 
 def png_header(start: bytes) -> Header:
-    """The header of a PNG file that starts with these 26 bytes."""
+    """Returns the header of a PNG file that starts with these 26 bytes."""
     width, height, bits, kind = struct.unpack(">IIBB", start[16:26])
     channels = {0: 1, 2: 3, 3: 4, 4: 2, 6: 4}[kind] * (start[12:16] == b"IHDR")
     size, dtype = (2, "uint16") if bits == 16 else (1, "uint8")
@@ -70,9 +70,9 @@ def png_header(start: bytes) -> Header:
 
 
 def inspect_png(path: Path) -> PngFile:
-    """Goes through the chunks of a PNG file and verifies the checksums that the pixels need."""
+    """Reads the chunks of a PNG file and verifies the checksums of those that the pixels need."""
     xmp, entries, pixels_only = None, [], None
-    wanted = [(0, len(SIGNATURE))]  # places and sizes of what the pixels need
+    wanted = [(0, len(SIGNATURE))]  # offsets and sizes of what the pixels need
     with path.open("rb") as file:
         start = file.read(25)
         if len(start) < 25:
@@ -89,7 +89,7 @@ def inspect_png(path: Path) -> PngFile:
             name = kind.decode("latin-1")
             if kind == b"IHDR" and place > len(SIGNATURE):
                 raise ImageError("is damaged: it has two chunks IHDR.")
-            if not matches and not kind[0] & 0x20:  # needed, as the case of the first letter says
+            if not matches and not kind[0] & 0x20:  # upper case first: a critical chunk
                 raise ImageError(f"is damaged: the checksum of its chunk {name} is wrong.")
             if kind == b"acTL" and (frames := int.from_bytes(content[:4], "big")) > 1:
                 raise ImageError(f"is an animation of {frames} frames; save them one by one.")
@@ -115,8 +115,8 @@ def inspect_png(path: Path) -> PngFile:
 
 
 def write_png(file: BinaryIO, picture: Picture) -> None:
-    """Writes a picture of 8 or 16 bits."""
-    # Pillow writes no 16-bit colour, imagecodecs no metadata: so its chunks are put in here.
+    """Writes an 8-bit or 16-bit picture."""
+    # Pillow cannot write 16-bit colour, nor imagecodecs metadata: its chunks are inserted here.
     png = memoryview(imagecodecs.png_encode(squeezed(picture.pixels), level=_LEVEL))
     own = [*picture.extras.entries] if isinstance(picture.extras, Chunks) else []
     if picture.icc_profile:
@@ -129,7 +129,7 @@ def write_png(file: BinaryIO, picture: Picture) -> None:
         own.append((b"eXIf", picture.exif))
     if picture.xmp:
         own.append((b"iTXt", _XMP + bytes(5) + picture.xmp))
-    header = 33  # the signature and the IHDR chunk, which stands first in every PNG
+    header = 33  # the signature and the IHDR chunk, which comes first in every PNG
     file.write(png[:header])
     for kind, content in own:
         putchunk(file, kind, content)
@@ -137,7 +137,7 @@ def write_png(file: BinaryIO, picture: Picture) -> None:
 
 
 def _read_chunk(file: BinaryIO) -> tuple[bytes, bytes, bool]:
-    """A chunk's kind, its content if that is wanted, and whether its checksum is right."""
+    """Returns a chunk's kind, its content if needed, and whether its checksum is right."""
     head = file.read(8)
     if len(head) < 8:
         raise ImageError(_CUT_OFF)
@@ -155,11 +155,11 @@ def _read_chunk(file: BinaryIO) -> tuple[bytes, bytes, bool]:
 
 
 def _xmp_of(kind: bytes, content: bytes) -> bytes | None:
-    """The XMP packet in a chunk, if it is one that holds it."""
+    """Returns the XMP packet in a chunk, or None."""
     if kind != b"iTXt" or not content.startswith(_XMP + b"\0"):
         return None
     is_compressed, rest = content[len(_XMP) + 1 : len(_XMP) + 2], content[len(_XMP) + 3 :]
-    text = b"".join(rest.split(b"\0", 2)[2:])  # behind language and translated keyword
+    text = b"".join(rest.split(b"\0", 2)[2:])  # after language and translated keyword
     if is_compressed == b"\1":
         try:
             text = zlib.decompressobj().decompress(text, _MOST_XMP)

@@ -1,6 +1,6 @@
-"""TIFF files from and to pictures; `cbsn.images.image_files` is the door to all kinds of files.
+"""Reading and writing TIFF files; `cbsn.images.image_files` is the entry for all formats.
 
-They are decoded and encoded piece by piece: memory never holds a second copy of the pixels.
+Pixels are decoded and encoded piece by piece: memory never holds a second copy of them.
 """
 
 import math
@@ -26,17 +26,17 @@ RAW = (
 _DNG_VERSION_TAG = 50706
 _NODATA_TAG = 42113
 
-# Pictures of more bytes are BigTIFF: offsets of 32 bits might not reach their end.
+# Pictures with more bytes are written as BigTIFF: 32-bit offsets might not reach their end.
 CLASSIC_BYTES = 2**32 - 2**25
-# Of the encoded file at a time; tifffile's own 256 and 512 MB are a lot next to a picture.
+# Of the encoded file at a time; tifffile's defaults, 256 and 512 MB, are a lot next to a picture.
 _BUFFER_BYTES = 2**24
 _LARGE_STRIP_BYTES = 2**25
-# The compressions whose codecs decode into an array which is there already.
+# The compressions whose codecs can decode into an existing array.
 _INTO_MEMORY = ("LZW", "ADOBE_DEFLATE", "DEFLATE", "PACKBITS", "ZSTD")
 
 
 def read_tiff(path: Path) -> Picture:
-    """Reads a TIFF file of one picture, with its metadata; raises what `read_with_pillow` does."""
+    """Reads a TIFF file with one picture; raises the same errors as `read_with_pillow`."""
     with tifffile.TiffFile(path) as file:
         _refuse_raw(file)
         pages = [*_whole_pages(file)]
@@ -56,17 +56,17 @@ def read_tiff(path: Path) -> Picture:
 
 
 def tiff_header(path: Path) -> Header:
-    """The header of the first page."""
+    """Returns the header of the first page that is not a thumbnail."""
     with tifffile.TiffFile(path) as file:
         return _header_of(next(_whole_pages(file)).aspage())
 
 
 def write_tiff(file: BinaryIO, picture: Picture) -> None:
-    """Writes a picture, compressed without loss, and its metadata but for EXIF branches."""
+    """Writes a picture with lossless compression, and its metadata except for EXIF branches."""
     tifffile.imwrite(
         file,
         squeezed(picture.pixels),
-        # Left to itself, tifffile takes every compressed picture for small.
+        # By default, tifffile assumes that every compressed picture is small.
         bigtiff=picture.pixels.nbytes > CLASSIC_BYTES,
         photometric="minisblack" if picture.color.shape[-1] == 1 else "rgb",
         planarconfig="contig" if picture.pixels.shape[-1] > 1 else None,
@@ -82,7 +82,7 @@ def write_tiff(file: BinaryIO, picture: Picture) -> None:
 
 
 def _whole_pages(file: tifffile.TiffFile) -> Iterator[Any]:
-    """The pages but for reduced ones, which are thumbnails; refuses lists in circles or cut off."""
+    """Yields the pages that are not thumbnails; refuses lists that are circular or cut off."""
     pages: Any = file.pages
     seen, last = set(), None
     for page in pages:
@@ -92,7 +92,7 @@ def _whole_pages(file: tifffile.TiffFile) -> Iterator[Any]:
         seen.add(last)
         if not page.is_reduced:
             yield page
-    if last is not None:  # tifffile is silent where the list goes on beyond the file
+    if last is not None:  # tifffile is silent if the list continues beyond the file
         file.filehandle.seek(pages.next_page_offset)
         following = file.filehandle.read(file.tiff.offsetsize)
         if struct.unpack(file.tiff.offsetformat, following)[0] >= file.filehandle.size:
@@ -105,7 +105,7 @@ def _header_of(page: Any) -> Header:
 
 
 def _refuse_raw(file: tifffile.TiffFile) -> None:
-    """Refuses the raw files of cameras, which are TIFF files, too."""
+    """Refuses cameras' raw files, many of which are TIFF files."""
     file.filehandle.seek(8)
     is_canon = file.filehandle.read(2) == b"CR"
     first = file.pages.first
@@ -116,18 +116,18 @@ def _refuse_raw(file: tifffile.TiffFile) -> None:
 
 
 def _planes(file: tifffile.TiffFile, page: tifffile.TiffPage) -> int:
-    """Pictures in a file of one page: above 4 GB ImageJ writes a stack so, and others do, too."""
-    if file.is_imagej:  # what is cut off has fewer pages than this says
+    """Counts the pictures in a one-page file; ImageJ and others write stacks above 4 GB so."""
+    if file.is_imagej:  # a file that is cut off has fewer pages than this
         images = (file.imagej_metadata or {}).get("images", 1)
         if isinstance(images, int) and images > 1:
             return images
-    if file.is_ome or not page.size:  # OME has a page for each, maybe in other files
+    if file.is_ome or not page.size:  # OME has a page per picture, maybe in other files
         return 1
     return file.series[0].size // page.size
 
 
 def _stated_range(page: tifffile.TiffPage) -> ValueRange | None:
-    """The range that the file says its values have, by SMaxSampleValue or MaxSampleValue."""
+    """Returns the range that the file states, in SMaxSampleValue or MaxSampleValue."""
     for code in (341, 281):
         white = page.tags.valueof(code)
         white = max(white, default=None) if isinstance(white, tuple) else white
@@ -137,7 +137,7 @@ def _stated_range(page: tifffile.TiffPage) -> ValueRange | None:
 
 
 def _refuse_gaps(page: tifffile.TiffPage) -> None:
-    """Refuses files without some of their strips or tiles, which tifffile takes for black."""
+    """Refuses files that lack some strips or tiles, which tifffile would make black."""
     pieces = [*zip(page.dataoffsets, page.databytecounts, strict=True)]
     if max(map(sum, pieces), default=0) > page.parent.filehandle.size:
         raise ImageError("ends before its pixels do: the file is cut off.")
@@ -149,7 +149,7 @@ def _refuse_gaps(page: tifffile.TiffPage) -> None:
 
 
 def _refuse_missing(page: tifffile.TiffPage, pixels: np.ndarray) -> None:
-    """Refuses pictures with a value that stands for pixels without data, as GDAL writes them."""
+    """Refuses pictures with pixels without data, which GDAL marks by a value."""
     try:
         nodata = float(page.tags.valueof(_NODATA_TAG))
     except (TypeError, ValueError):
@@ -172,7 +172,7 @@ def _pixels(page: Any) -> np.ndarray:
     if photometric == "MINISWHITE":
         np.subtract(white, pixels, out=pixels)
     if [sample.name for sample in page.extrasamples] == ["ASSOCALPHA"]:
-        # The alpha channel is divided out of the colours that it was multiplied into.
+        # Divides the colours by the alpha that they were multiplied by.
         for rows in row_blocks(pixels):
             color, alpha = pixels[rows, ..., :-1], pixels[rows, ..., -1:]
             scale = np.divide(white, alpha, out=np.zeros(alpha.shape), where=alpha > 0)
@@ -209,7 +209,7 @@ def _check(page: Any) -> None:
 
 
 def _decode(page: Any) -> np.ndarray:
-    """The page's samples [H, W] or [H, W, C], in an array of their own and native byte order."""
+    """Decodes the page's samples into a new array [H, W] or [H, W, C], in native byte order."""
     if page.axes == "SYX":
         return _interleave(page)
     row_bytes = page.nbytes // page.imagelength
@@ -227,18 +227,18 @@ def _decode(page: Any) -> np.ndarray:
 
 
 def _interleave(page: tifffile.TiffPage) -> np.ndarray:
-    """Puts a page's separate planes into one array [H, W, C] as they are decoded."""
+    """Decodes a page's separate planes straight into one array [H, W, C]."""
     pixels = np.empty((page.imagelength, page.imagewidth, page.samplesperpixel), page.dtype)
     segments = page.segments(buffersize=_BUFFER_BYTES)
     for piece, (plane, _, top, left, _), (_, height, width, _) in segments:
         target = pixels[top : top + height, left : left + width, plane]
-        height, width = target.shape  # tiles reach beyond the edge
+        height, width = target.shape  # tiles may reach beyond the edge
         target[:] = page.nodata if piece is None else piece[0, :height, :width, 0]
     return pixels
 
 
 def _decode_large_strips(page: tifffile.TiffPage) -> np.ndarray:
-    """Decodes strips, often one of the whole picture, in place: tifffile would copy each."""
+    """Decodes strips in place, often one for the whole picture; tifffile would copy each."""
     pixels = np.empty(page.shape, page.dtype)
     file = page.parent.filehandle
     decompress = tifffile.TIFF.DECOMPRESSORS[page.compression]

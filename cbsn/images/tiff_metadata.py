@@ -1,7 +1,7 @@
-"""What describes the picture of a TIFF file; `cbsn.images.tiff` reads and writes the pixels.
+"""The metadata of TIFF files; `cbsn.images.tiff` reads and writes the pixels.
 
-Tags go from one TIFF file to the other as they are: ImageJ's, OME's, GeoTIFF's, IPTC. EXIF data are
-a tree of tags whose branches lie anywhere in the file; Pillow reads and writes these.
+Tags are copied unchanged from one TIFF file to another: ImageJ's, OME's, GeoTIFF's, IPTC. EXIF data
+are a tree of tags whose branches lie anywhere in the file; Pillow reads and writes these.
 """
 
 import contextlib
@@ -20,24 +20,25 @@ from cbsn.images.picture import EXIF_PREFIX, INCH, Picture
 _ORIENTATION_TAG = 274
 _XMP_TAG = 700
 _UNIT_TAG = 296
-_METRES = {2: INCH, 3: 0.01}  # of the units in `_UNIT_TAG`; 1 is none
-_IMAGEJ_TAG = 50839  # regions and labels, whose content is in the file's byte order, too
+_METRES = {2: INCH, 3: 0.01}  # of the units in `_UNIT_TAG`; 1 means no unit
+_IMAGEJ_TAG = 50839  # regions and labels, whose content also has the file's byte order
 
-# tifffile does not write tags that point to branches: those of the codes before them stand in.
+# tifffile cannot write tags that point to branches: tags with the preceding codes stand in.
 _BRANCHES = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
 
-# How the pixels are stored, which is the writer's business; resolution and profile go apart.
+# Tags that the writer sets, as they say how pixels are stored, and resolution and profile, which
+# are passed separately.
 _STRUCTURE = frozenset(
     {254, 255, 256, 257, 258, 259, 262, 263, 264, 265, 266, 273, 277, 278, 279, 282, 283, 284}
     | {288, 289, 290, 291, 292, 293, 296, 297, 317, 320, 321, 322, 323, 324, 325, 330, 332, 333}
     | {334, 336, 337, 338, 339, 340, 342, 347, 512, 513, 514, 515, 517, 518, 519, 520, 521}
     | {529, 530, 531, 532, 34675, 50706}
 )
-_LAYERS_TAG = 37724  # Photoshop's: as noisy as ever, and the file many times as large
+_LAYERS_TAG = 37724  # Photoshop's: would stay noisy, and make the file many times larger
 _SKIPPED = _STRUCTURE | {*_BRANCHES, *(code - 1 for code in _BRANCHES), ExifTags.IFD.Interop}
 _SKIPPED |= {_ORIENTATION_TAG, _LAYERS_TAG}
 
-# What the trunk of the EXIF tree holds of the tags that are in a TIFF file.
+# Tags of a TIFF file that belong to the trunk of the EXIF tree.
 _EXIF_TAGS = frozenset(
     {269, 270, 271, 272, 274, 282, 283, 285, 296, 305, 306, 315, 316, 318, 319, 33432, 18246}
 )
@@ -47,12 +48,12 @@ _EXIF_TAGS = frozenset(
 class Tags:
     """Tags of a TIFF file that describe its picture."""
 
-    byteorder: str  # "<" or ">", of the file and so of the values
-    entries: tuple[tuple[Any, ...], ...]  # code, type, count and value, as tifffile writes them
-    resolution: tuple[Fraction, Fraction, int] | None  # with its unit
+    byteorder: str  # "<" or ">", of the file and thus of the values
+    entries: tuple[tuple[Any, ...], ...]  # as in tifffile: code, type, count, value, writeonce
+    resolution: tuple[Fraction, Fraction, int] | None  # x, y and unit
 
     def names(self) -> list[str]:
-        """What another format cannot hold of it, for messages."""
+        """Returns names of what other formats cannot hold, for messages."""
         codes = [code for code, *_ in self.entries if code not in _EXIF_TAGS | {_XMP_TAG}]
         return [tifffile.TIFF.TAGS.get(code, f"tag {code}") for code in codes]
 
@@ -60,12 +61,12 @@ class Tags:
 def read_metadata(path: Path, page: tifffile.TiffPage) -> dict[str, Any]:
     """Returns `icc_profile`, `exif`, `xmp`, `resolution` and `extras` of a page's picture."""
     tags = page.tags
-    # Where tifffile has its own description, that says how the pixels are stored.
+    # tifffile's own description only says how the pixels are stored.
     skipped = _SKIPPED | ({270} if page.parent.is_shaped else set())
     entries: list[tuple[Any, ...]] = [tag.astuple() for tag in tags if tag.code not in skipped]
     byteorder = page.parent.byteorder
     if byteorder == ">" and _IMAGEJ_TAG not in tags:
-        # tifffile writes big-endian files by way of a second copy of the pixels.
+        # tifffile makes a second copy of the pixels to write a big-endian file.
         byteorder = "<"
         for place, (code, kind, count, value, once) in enumerate(entries):
             size = struct.calcsize(f"<{tifffile.TIFF.DATA_FORMATS[kind][-1]}")
@@ -75,7 +76,7 @@ def read_metadata(path: Path, page: tifffile.TiffPage) -> dict[str, Any]:
     resolution = per_metre = None
     with contextlib.suppress(TypeError, ValueError, ZeroDivisionError):
         x, y = (Fraction(*tags.valueof(code)) for code in (282, 283))
-        if x > 0 and y > 0 and (x, y, unit) != (1, 1, 1):  # what tifffile writes for none
+        if x > 0 and y > 0 and (x, y, unit) != (1, 1, 1):  # tifffile writes these for none
             resolution = (x, y, unit)
             if metres := _METRES.get(unit):
                 per_metre = (float(x) / metres, float(y) / metres)
@@ -90,7 +91,7 @@ def read_metadata(path: Path, page: tifffile.TiffPage) -> dict[str, Any]:
 
 
 def write_options(picture: Picture) -> dict[str, Any]:
-    """Returns options of `tifffile.imwrite` for the metadata; `write_exif` adds EXIF branches."""
+    """Returns `tifffile.imwrite` options for the metadata; `write_exif` adds EXIF branches."""
     exif = _exif_of(picture)
     own = picture.extras if isinstance(picture.extras, Tags) else None
     tags: list[tuple[Any, ...]] = [(_ORIENTATION_TAG, "H", 1, exif.get(_ORIENTATION_TAG, 1), True)]
@@ -106,7 +107,7 @@ def write_options(picture: Picture) -> dict[str, Any]:
         ]
         if picture.xmp:
             tags.append((_XMP_TAG, "B", len(picture.xmp), picture.xmp, True))
-        if picture.resolution:  # PNG has rounded pixels per metre: whole ones per inch come back
+        if picture.resolution:  # PNG rounds pixels per metre; restores whole ones per inch
             x, y = picture.resolution
             resolution = (Fraction(x / 100), Fraction(y / 100), 3)
             inches = [round(each * INCH) for each in picture.resolution]
@@ -134,7 +135,7 @@ def write_exif(path: Path, picture: Picture) -> None:
                 ifd[key] = value
                 try:
                     ifd.tobytes(0)
-                except Exception:  # what damaged blocks hold, Pillow may read but not write
+                except Exception:  # Pillow may read damaged blocks that it cannot write
                     del ifd[key]
             end = raw.seek(0, 2)
             end += end % 2
@@ -155,7 +156,7 @@ def _exif_of(picture: Picture) -> Image.Exif:
 
 
 def _read_exif(path: Path, page: tifffile.TiffPage) -> bytes | None:
-    """The EXIF tree of a TIFF file as a block of its own, None if there is nothing in it."""
+    """Returns the EXIF tree of a TIFF file as a separate block, or None if it is empty."""
     found = Image.Exif()
     with contextlib.suppress(Exception), path.open("rb") as file:
         stored = Image.Exif()
@@ -173,7 +174,7 @@ def _read_exif(path: Path, page: tifffile.TiffPage) -> bytes | None:
         return None
     try:
         block = found.tobytes()
-    except Exception:  # what damaged files hold, Pillow may read but not write
+    except Exception:  # Pillow may read damaged data that it cannot write
         orientation = Image.Exif()
         orientation[_ORIENTATION_TAG] = page.tags.valueof(_ORIENTATION_TAG, 1)
         block = orientation.tobytes()
@@ -188,6 +189,6 @@ def _branch(exif: Image.Exif, code: int) -> dict[int, Any]:
 
 
 def _rational(value: Fraction) -> tuple[int, int]:
-    """Numerator and denominator, as 32 bits hold them."""
+    """Returns numerator and denominator, each of at most 32 bits."""
     value = value.limit_denominator(10**6)
     return value.as_integer_ratio() if value.numerator < 2**32 else (2**32 - 1, 1)

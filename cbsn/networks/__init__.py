@@ -1,4 +1,4 @@
-"""Networks: image to image, knowing nothing of training."""
+"""Networks that map a picture to a picture, independent of how they are trained."""
 
 from cbsn.networks.blindspot_unet import BlindSpotUNet
 from cbsn.networks.resunet import ResidualAttentionUNet

@@ -18,19 +18,19 @@ class BlindSpotUNet(EncoderDecoder):
     """A U-Net that is blind where its input is masked.
 
     (Krull et al., "Noise2Void", CVPR 2019, arXiv 1811.10980; U-Net: Ronneberger et al., MICCAI
-    2015, arXiv 1505.04597.) Two 3×3 convolutions at each resolution, max-pooling between; on the
-    way up a 3×3 convolution, nearest-neighbour doubling, and the skip. All but the last
-    convolution, 1×1, end in ReLU.
+    2015, arXiv 1505.04597.) It has two 3×3 convolutions at each resolution, with max-pooling in
+    between. Each decoder level applies a 3×3 convolution, doubles the size (nearest neighbour) and
+    concatenates the skip. All convolutions end in ReLU except the last one, a 1×1 convolution.
 
-    Called, it sees every pixel. A blind pass hides one pixel of each cell behind another one of
-    that cell, and only there is its output blind.
+    An ordinary call sees every pixel. A blind pass replaces one pixel of each cell with another
+    pixel of that cell; its output is blind only at the replaced pixels.
 
     Args:
-        filters, depth, channels, **kwargs: as of `EncoderDecoder`. With the defaults the network
+        filters, depth, channels, **kwargs: see `EncoderDecoder`. With the defaults the network
             has 36 variables and, for gray pictures, 2,140,065 parameters.
         mask_cell: int, c ≥ 2: side of the cells of a blind pass, which masks 1/c² of the pixels.
 
-    Input and output: as `EncoderDecoder` has them.
+    Input and output: see `EncoderDecoder`.
 
     Example:
         >>> network = BlindSpotUNet(channels=1)
@@ -38,7 +38,7 @@ class BlindSpotUNet(EncoderDecoder):
         (1, 64, 64, 1)
 
     Raises:
-        ValueError: as `EncoderDecoder`, or if `mask_cell` is below 2.
+        ValueError: see `EncoderDecoder`; also if `mask_cell` is below 2.
     """
 
     REACHES = (2, 2, 1)
@@ -71,7 +71,7 @@ class BlindSpotUNet(EncoderDecoder):
 
     def build(self, input_shape):  # noqa: D102
         build_chain([*itertools.chain(*self.encoder), *self.bottom], self.channels)
-        # From below come twice as many channels; and of the skip there are as many again.
+        # The level below has 2·width channels. A block gets width from it and width from the skip.
         for width, doubling, block in zip(self.widths, self.doublings, self.decoder, strict=False):
             build_chain([doubling], 2 * width)
             build_chain(block, 2 * width)
@@ -88,7 +88,7 @@ class BlindSpotUNet(EncoderDecoder):
         for layer in self.bottom:
             x = layer(x)
         for level in reversed(range(self.depth)):
-            # Convolved before it is doubled: a quarter of the work.
+            # Convolving before doubling takes a quarter of the work.
             x = _double(self.doublings[level](x))
             x = ops.concatenate([skips[level], x], axis=-1)
             for layer in self.decoder[level]:
@@ -96,7 +96,7 @@ class BlindSpotUNet(EncoderDecoder):
         return self.head(x)
 
     def blind_pass(self, inputs: Tensor, random: Any) -> tuple[Tensor, Tensor]:
-        """Runs the network on masked pictures; it is blind at masked pixels."""
+        """Runs the network on masked pictures; the output is blind at the masked pixels."""
         cell = self.mask_cell
         n, height, width, _ = ops.shape(inputs)
         shape, count = (n, height // cell, width // cell), cell * cell
@@ -110,8 +110,8 @@ class BlindSpotUNet(EncoderDecoder):
 
 
 def _double(x: Tensor) -> Tensor:
-    """[N, H, W, C] → [N, 2·H, 2·W, C], every pixel four times."""
+    """Repeats every pixel four times: [N, H, W, C] → [N, 2·H, 2·W, C]."""
     _, height, width, channels = ops.shape(x)
     x = ops.repeat(ops.repeat(x, 2, axis=1), 2, axis=2)
-    # Without being told, a converter would not know the channels.
+    # The reshape states the channels, which a converter would not know otherwise.
     return ops.reshape(x, (-1, 2 * height, 2 * width, channels))

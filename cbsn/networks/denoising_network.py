@@ -1,4 +1,4 @@
-"""What networks have in common, and the encoder-decoders among them."""
+"""Base classes of all networks and of the encoder-decoders."""
 
 from typing import Any
 
@@ -13,31 +13,31 @@ Tensor = Any
 class DenoisingNetwork(keras.Model):
     """Maps a picture to a picture; called as `network(x, blind=False, padding="same")`.
 
-    A network that can be blind has also `blind_pass(x, random)`, which gives a prediction [N, H, W,
-    C], and a mask [N, H, W, 1]: 1 where the prediction is blind, that is, does not depend on the
-    pixel of `x` at its own place, else 0; None for everywhere. `random` gives
-    `random.integers(shape, high)`, as `cbsn.objectives.objective.Objective` says.
+    A network that can be blind also has `blind_pass(x, random)`. It returns a prediction [N, H, W,
+    C] and a mask [N, H, W, 1], which is 1 where the prediction is blind, that is, independent of
+    the pixel of `x` at the same place, and 0 elsewhere. The mask is None if all pixels are blind.
+    `random` provides `random.integers(shape, high)`; see `cbsn.objectives.objective.Objective`.
 
     Args:
-        filters, channels: ints, channels inside, and of the picture.
-        **kwargs: of `keras.Model`.
+        filters, channels: ints, number of channels inside the network and in the picture.
+        **kwargs: passed to `keras.Model`.
     """
 
     blindness = "none"
-    """"always" (`blind` changes nothing), "switched" (by `blind`), "masked" (where its input is
-    masked; it refuses `blind=True`), or "none"."""
+    """Kind of blindness: "always" (whatever `blind` is), "switched" (by `blind`), "masked" (where
+    the input is masked; `blind=True` is an error), or "none"."""
 
     is_local = True
-    """Whether an input further away than `receptive_field_radius` cannot change an output."""
+    """Whether an input further away than `receptive_field_radius` never affects an output."""
 
     receptive_field_radius: int
-    """How many pixels away an input can change an output, in a network that is local."""
+    """How many pixels away an input can affect an output, if the network is local."""
 
     size_multiple: int
-    """Outputs whose heights and widths are multiples of this need no padding inside."""
+    """Outputs whose heights and widths are multiples of this need no internal padding."""
 
     grid = 1
-    """Tiles must start at multiples of this, for them to come out as the whole picture."""
+    """Tiles must start at multiples of this to give the same result as the whole picture."""
 
     def __init__(self, filters: int, channels: int, **kwargs):
         super().__init__(**kwargs)
@@ -46,11 +46,11 @@ class DenoisingNetwork(keras.Model):
 
     @property
     def halo(self) -> int:
-        """What a tile is given on each side beyond what is wanted of it."""
+        """Context in pixels that a tile needs on each side; a multiple of `grid`."""
         return -(-self.receptive_field_radius // self.grid) * self.grid
 
     def check_padding(self, padding: str) -> None:
-        """Raises a ValueError for "valid" padding of a network that is not local."""
+        """Raises a ValueError if `padding` is "valid" and the network is not local."""
         if padding == "valid" and not self.is_local:
             raise ValueError(
                 "Every output of this network depends on all of the input, so that no tile has an "
@@ -65,30 +65,30 @@ class DenoisingNetwork(keras.Model):
 
 
 class EncoderDecoder(DenoisingNetwork):
-    """A network that halves the picture `depth` times, and doubles it as often.
+    """A network that halves the picture `depth` times, then doubles it as often.
 
-    A subclass says its `REACHES`, makes its layers, then calls
-    `self.build((None, None, None, channels))`, and computes pictures whose sides are multiples of
-    2^depth in `transform`.
+    A subclass defines `REACHES`, creates its layers, calls
+    `self.build((None, None, None, channels))`, and implements `transform` for pictures whose sides
+    are multiples of 2^depth.
 
     Args:
-        filters: int, number of channels at full resolution; they double with every halving.
+        filters: int, number of channels at full resolution; it doubles with every halving.
         depth: int, number of halvings.
         channels: int, channels of the picture.
-        **kwargs: of `keras.Model`. With a mixed `dtype` policy the output stays float32.
+        **kwargs: passed to `keras.Model`. With a mixed `dtype` policy the output stays float32.
 
-    Input: float [N, H, W, channels], normalised; any H, W ≥ 1. Inside, it is reflected at the
-    bottom and right up to multiples of 2^depth. Output: float32, same shape; with
-    `padding="valid"` `receptive_field_radius` less on each side, and its height and width must be
-    multiples of `size_multiple`.
+    Input: float [N, H, W, channels], normalised; any H, W ≥ 1. It is padded by reflection at the
+    bottom and right to multiples of 2^depth. Output: float32, same shape. With `padding="valid"`
+    the output is smaller by `receptive_field_radius` on each side, and its height and width must
+    be multiples of `size_multiple`.
 
     Raises:
         ValueError: if `filters`, `depth` or `channels` is below 1.
     """
 
     REACHES: tuple[int, int, int]
-    """How far convolutions reach, in pixels of their resolution: those of a block of the encoder or
-    decoder; of the block at the lowest resolution; of what comes before a doubling."""
+    """How far the convolutions reach, in pixels of their own resolution: in an encoder or decoder
+    block; in the block at the lowest resolution; between that block's output and a doubling."""
 
     def __init__(self, filters: int, depth: int, channels: int, **kwargs):
         super().__init__(filters, channels, **kwargs)
@@ -98,12 +98,12 @@ class EncoderDecoder(DenoisingNetwork):
                 f"Received: filters={filters}, depth={depth}, channels={channels}"
             )
         self.depth = depth
-        # So that tiles are halved as the whole picture is.
+        # Tiles on this grid are halved in the same way as the whole picture.
         self.grid = self.size_multiple = 2**depth
 
     @property
     def widths(self) -> list[int]:
-        """Channels at each resolution, the full one first."""
+        """Channels at each resolution, starting with the full one."""
         return [self.filters * 2**level for level in range(self.depth + 1)]
 
     @property
@@ -122,11 +122,11 @@ class EncoderDecoder(DenoisingNetwork):
         return radius
 
     def transform(self, inputs: Tensor) -> Tensor:
-        """Denoises [N, H, W, channels], H and W multiples of 2^depth."""
+        """Denoises [N, H, W, channels], where H and W are multiples of 2^depth."""
         raise NotImplementedError
 
     def call(self, inputs: Tensor, blind: bool = False, padding: str = "same") -> Tensor:
-        """Denoises a normalised batch; it cannot be `blind`; `padding` "same" or "valid"."""
+        """Denoises a normalised batch. `blind` must be False; `padding` is "same" or "valid"."""
         if blind:
             raise ValueError(
                 f"{type(self).__name__} sees every pixel that it is given, so it is not blind "
@@ -152,15 +152,15 @@ class EncoderDecoder(DenoisingNetwork):
 
 
 def halve(x: Tensor) -> Tensor:
-    """The largest of each 2×2 pixels: [N, H, W, C] → [N, H/2, W/2, C]."""
-    # With its strides, which Keras on JAX gets wrong by itself.
+    """Takes the maximum of each 2×2 cell: [N, H, W, C] → [N, H/2, W/2, C]."""
+    # The strides are explicit because Keras' default is wrong on JAX.
     return ops.max_pool(x, 2, 2, data_format="channels_last")
 
 
 def _reflect_to_multiple(x: Tensor, multiple: int) -> Tensor:
-    """Reflects [N, H, W, C] at the bottom and right up to multiples of `multiple`.
+    """Pads [N, H, W, C] by reflection at the bottom and right to multiples of `multiple`.
 
-    Where the picture is too small, its first row or column goes on.
+    If the picture is too small for that, its first row or column is repeated.
     """
     for axis in (1, 2):
         size = ops.shape(x)[axis]

@@ -1,10 +1,10 @@
-"""Layers that blind-spot networks share: masked convolution, dilated module, and branch.
+"""Layers that blind-spot networks share: masked convolution, dilated module and branch.
 
-A dilated convolution (dilation d) never mixes pixels whose rows or columns differ modulo d. So
-a run of them is computed in *polyphase form*: the d² phases of the feature map go into the batch
-once, plain 3×3 convolutions work on them, and the phases are put back once. This equals the
-dilated form number for number, and on a CPU saves the round trip that TensorFlow would make in
-every dilated layer. On a GPU, whose library has dilated convolutions, these are faster.
+A dilated convolution (dilation d) never mixes pixels whose rows or columns differ modulo d. A
+series of them can therefore run in *polyphase form*: the d² phases of the feature map move into
+the batch once, plain 3×3 convolutions process them, and the phases are put back once. The result
+equals the dilated form number for number. On a CPU this saves the round trip that TensorFlow would
+make in every dilated layer. On a GPU, whose library has dilated convolutions, these are faster.
 """
 
 import math
@@ -27,28 +27,28 @@ def crop(x: Tensor, margin: int) -> Tensor:
 
 
 def scaled(scale: float, distribution: str) -> dict[str, Any]:
-    """An initialiser whose variance is `scale` / fan in."""
-    # Not an initialiser, but what Keras makes one of: layers that shared one would start equal.
+    """Returns the config of an initialiser whose variance is `scale` / fan in."""
+    # A config instead of an initialiser: layers that shared an instance would start equal.
     config = {"scale": scale, "mode": "fan_in", "distribution": distribution}
     return {"class_name": "VarianceScaling", "config": config}
 
 
 HE = scaled(2.0, "truncated_normal")
 HE_UNTRUNCATED = scaled(2.0, "untruncated_normal")
-"""C-BSN's initialisers: normal, of standard deviation sqrt(2 / fan in)."""
+"""C-BSN's initialisers: normal with standard deviation sqrt(2 / fan in)."""
 
 FAN_IN_UNIFORM = scaled(1 / 3, "uniform")
-"""That of PyTorch's convolutions: uniform in ±1 / sqrt(fan in)."""
+"""The initialiser of PyTorch's convolutions: uniform in ±1 / sqrt(fan in)."""
 
 
 def pointwise(filters: int, activation: str | None = "relu", **kwargs) -> keras.layers.Conv2D:
-    """Returns a 1×1 convolution; initialised with `HE`, unless told."""
+    """Returns a 1×1 convolution, initialised with `HE` by default."""
     kwargs = {"kernel_initializer": HE, **kwargs}
     return keras.layers.Conv2D(filters, 1, activation=activation, **kwargs)
 
 
 def build_chain(layers: Sequence[Any], channels: int) -> None:
-    """Builds convolutions that follow each other, of which the first is given `channels`."""
+    """Builds consecutive convolutions, the first of which gets `channels` channels."""
     for layer in layers:
         layer.build((None, None, None, channels))
         channels = layer.filters
@@ -56,13 +56,13 @@ def build_chain(layers: Sequence[Any], channels: int) -> None:
 
 @keras.saving.register_keras_serializable(package="cbsn")
 class Convolution(keras.layers.Conv2D):
-    """A 2-D convolution whose padding is said when it is called.
+    """A 2-D convolution whose padding is chosen when it is called.
 
-    With `padding="same"` the output is as large as the input, which is taken to be 0 outside;
-    with `padding="valid"` it loses what the kernel reaches beyond the edge.
+    With `padding="same"` the input is padded with zeros and the output has the same size. With
+    `padding="valid"` the output is smaller by the kernel's reach on each side.
 
     Args:
-        filters, kernel_size, **kwargs: of `keras.layers.Conv2D`; the kernel's size is odd.
+        filters, kernel_size, **kwargs: see `keras.layers.Conv2D`; the kernel's size is odd.
     """
 
     def __init__(self, filters: int, kernel_size: int | tuple[int, int], **kwargs):
@@ -70,7 +70,7 @@ class Convolution(keras.layers.Conv2D):
         super().__init__(filters, kernel_size, **kwargs)
 
     def call(self, inputs: Tensor, padding: str = "same", dilation: int | None = None) -> Tensor:
-        """Convolves; `dilation` takes the place of the layer's own."""
+        """Convolves the input; `dilation` overrides the layer's own."""
         return self._convolve(inputs, self.kernel, padding, dilation)
 
     def _convolve(
@@ -91,13 +91,13 @@ class Convolution(keras.layers.Conv2D):
 
 @keras.saving.register_keras_serializable(package="cbsn")
 class ConditionalMaskedConv2D(Convolution):
-    """A convolution whose centre tap can be switched off (C-BSN, arXiv 2304.09507).
+    """A masked convolution whose mask can be switched off (C-BSN, arXiv 2304.09507).
 
-    With `blind=True` the kernel's centre is multiplied by 0, so that an output pixel does not
-    depend on the input pixel at its own place; with `blind=False` the same kernel is used whole.
+    With `blind=True` the kernel's centre is multiplied by 0, so an output pixel does not depend
+    on the input pixel at the same place. With `blind=False` the whole kernel is used.
 
     Args:
-        filters, kernel_size, **kwargs: as of `Convolution`; by default with ReLU and
+        filters, kernel_size, **kwargs: see `Convolution`. The defaults are ReLU and
             `HE_UNTRUNCATED`.
     """
 
@@ -114,7 +114,7 @@ class ConditionalMaskedConv2D(Convolution):
         self._mask[self.kernel_size[0] // 2, self.kernel_size[1] // 2] = 0.0
 
     def call(self, inputs: Tensor, blind: bool = True, padding: str = "same") -> Tensor:
-        """Convolves; `blind` is a Python bool, so each setting is a graph of its own."""
+        """Convolves the input. `blind` is a Python bool, so each value is traced separately."""
         kernel = self.kernel
         if blind:
             kernel = kernel * ops.cast(self._mask, kernel.dtype)
@@ -123,22 +123,22 @@ class ConditionalMaskedConv2D(Convolution):
 
 @keras.saving.register_keras_serializable(package="cbsn")
 class DilatedModule(keras.layers.Layer):
-    """Dilated convolution module (DCM) on phases: x + 1×1(ReLU(3×3(x))).
+    """A dilated convolution module (DCM) on phases: x + 1×1(ReLU(3×3(x))).
 
     Args:
-        filters: int, number of channels in and out.
-        activation: of the residual; C-BSN's is "relu", AP-BSN's None.
-        kernel_initializer: of both convolutions, as Keras takes it. Default `HE`.
+        filters: int, number of input and output channels.
+        activation: activation of the residual; "relu" in C-BSN, None in AP-BSN.
+        kernel_initializer: initialiser of both convolutions, as Keras accepts it. Default: `HE`.
 
-    Input: phases [N, H, W, filters] and, where some of them lie outside the picture, `inside`
-    [N, H, W, 1], 1 inside and 0 outside. Outside, the features stay 0, as the zero padding of a
-    dilated convolution would have it. Output: as the input, or with `padding="valid"` `reach`
-    pixels less on each side. With `dilation` the input is a whole feature map instead, on which the
-    convolution is dilated, and loses that times as many pixels.
+    Input: phases [N, H, W, filters] and, if some pixels lie outside the picture, `inside`
+    [N, H, W, 1], 1 inside and 0 outside. Outside, the features stay 0, like the zero padding of a
+    dilated convolution. Output: same shape; with `padding="valid"`, `reach` pixels less on each
+    side. With `dilation` the input is a whole feature map instead, the 3×3 convolution is dilated,
+    and "valid" padding removes `reach` · `dilation` pixels on each side.
     """
 
     reach = 1
-    """How many pixels of its phase away an input can change an output."""
+    """How many pixels away, within its phase, an input can affect an output."""
 
     size_multiple = 1
     """Heights and widths of the phases must be multiples of this."""
@@ -173,21 +173,21 @@ class DilatedModule(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="cbsn")
 class DilatedBranch(keras.layers.Layer):
-    """One branch of a dilated blind-spot network, in polyphase form.
+    """One branch of a dilated blind-spot network; in polyphase form, except on a GPU.
 
     A masked convolution, two 1×1, the dilated modules, one 1×1; all but the modules with ReLU.
-    The modules move by multiples of the dilation d only; so if the masked kernel reaches less than
-    d pixels to each side, no path leads from a pixel back to itself.
+    The modules reach only pixels at multiples of the dilation d. So no path leads from a pixel
+    back to itself if the masked kernel reaches less than d pixels to each side.
 
     Args:
         filters: int, number of channels.
         kernel_size: odd int, side of the masked kernel.
         dilation: int, dilation of the modules; at least (kernel_size + 1) / 2.
-        modules: layers like `DilatedModule`.
-        initializers: of the masked convolution, and of the 1×1 ones. Default C-BSN's.
+        modules: layers like `DilatedModule`; others keep the polyphase form on a GPU.
+        initializers: those of the masked and of the 1×1 convolutions. Default: C-BSN's.
 
-    Input: [N, H, W, C]. Output: [N, H, W, filters]; with `padding="valid"` `radius` pixels less on
-    each side, and its height and width must be multiples of `size_multiple`.
+    Input: [N, H, W, C]. Output: [N, H, W, filters]. With `padding="valid"` it is smaller by
+    `radius` on each side, and its height and width must be multiples of `size_multiple`.
     """
 
     def __init__(
@@ -224,26 +224,26 @@ class DilatedBranch(keras.layers.Layer):
         self.masked.build(input_shape)
         features = (None, None, None, self.filters)
         for layer in (self.pointwise1, self.pointwise2, *self.dilated_modules, self.pointwise3):
-            if not layer.built:  # as modules are that come of a saved model
+            if not layer.built:  # modules from a saved model are already built
                 layer.build(features)
         self.built = True
 
     @property
     def radius(self) -> int:
-        """How many pixels away an input can change an output, but for attention."""
+        """How many pixels away an input can affect an output, apart from attention."""
         reach = sum(module.reach for module in self.dilated_modules)
         return self.kernel_size // 2 + self.dilation * reach
 
     @property
     def size_multiple(self) -> int:
-        """What heights and widths are padded to multiples of."""
+        """Heights and widths are padded to multiples of this."""
         return self.dilation * math.lcm(*(module.size_multiple for module in self.dilated_modules))
 
     def call(self, inputs: Tensor, blind: bool = True, padding: str = "same") -> Tensor:
         """Runs the branch; `blind` switches the masked convolution."""
         x = self.masked(inputs, blind=blind, padding=padding)
         x = self.pointwise2(self.pointwise1(x))
-        # Not in polyphase form: on an H200 a training step of C-BSN is 1.27 times as fast.
+        # Without polyphase form, a training step of C-BSN on an H200 is 1.27 times as fast.
         if has_gpu() and all(isinstance(m, DilatedModule) for m in self.dilated_modules):
             for module in self.dilated_modules:
                 x = module(x, padding=padding, dilation=self.dilation)
@@ -280,18 +280,18 @@ class DilatedBranch(keras.layers.Layer):
 
 
 def to_phases(x: Tensor, dilation: int, multiple: int) -> tuple[Tensor, Tensor | None]:
-    """Splits a feature map into the phases that a dilated convolution keeps apart.
+    """Splits a feature map into the phases that a dilated convolution never mixes.
 
-    With d the dilation, [N, H, W, C] becomes [d²·N, H/d, W/d, C]. It is padded with zeros to
-    multiples of `multiple`, itself one of d; a mask [d²·N, H/d, W/d, 1] is 1 inside `x` and 0 in
-    the padding, and None where nothing is padded.
+    With dilation d, [N, H, W, C] becomes [d²·N, H/d, W/d, C], padded with zeros to multiples of
+    `multiple`, itself a multiple of d. Also returns a mask [d²·N, H/d, W/d, 1], which is 1 inside
+    `x` and 0 in the padding, or None if nothing is padded.
     """
     sizes, margin = ops.shape(x)[1:3], multiple - 1
     if all(isinstance(size, int) and size % multiple == 0 for size in sizes):
         return space_to_batch(x, dilation), None
     height, width = ((size + margin) // multiple * multiple for size in sizes)
     inside = ops.ones_like(x[:, :, :, :1])
-    # Padded by a fixed number and cut, for sizes that are unknown while a graph is traced.
+    # Pads by a fixed amount, then crops, as sizes may be unknown while a graph is traced.
     margins = ((0, 0), (0, margin), (0, margin), (0, 0))
     padded = (ops.pad(t, margins)[:, :height, :width] for t in (x, inside))
     return tuple(space_to_batch(t, dilation) for t in padded)

@@ -11,28 +11,28 @@ from cbsn.sampling import depth_to_space
 
 Tensor = Any
 
-# So that a fresh network returns nearly what it is given.
+# Makes a fresh network return almost exactly its input.
 _FIRST_NOISE = scaled(0.01, "truncated_normal")
 
 
 @keras.saving.register_keras_serializable(package="cbsn")
 class ResidualAttentionUNet(EncoderDecoder):
-    """A U-Net that predicts the noise, and takes it off the picture.
+    """A U-Net that predicts the noise and subtracts it from the picture.
 
     (Residual learning: Zhang et al., DnCNN, arXiv 1608.03981. Squeeze-and-excitation: Hu et al.,
     arXiv 1709.01507. Attention gates: Oktay et al., Attention U-Net, arXiv 1804.03999. Sub-pixel
-    upsampling: Shi et al., arXiv 1609.05158, free of checkerboards at the start: Aitken et al.,
-    arXiv 1707.02937.) A residual block at each resolution, max-pooling between; on the way up a
-    sub-pixel convolution, and the skip behind an attention gate.
+    upsampling: Shi et al., arXiv 1609.05158; its checkerboard-free initialisation: Aitken et al.,
+    arXiv 1707.02937.) It has a residual block at each resolution, with max-pooling in between. The
+    decoder upsamples with sub-pixel convolutions, and an attention gate weights each skip.
 
     Args:
-        filters, depth, channels, **kwargs: as of `EncoderDecoder`. With the defaults the network
+        filters, depth, channels, **kwargs: see `EncoderDecoder`. With the defaults the network
             has 96 variables and, for gray pictures, 2,062,476 parameters.
-        reduction: int, the hidden layer of a squeeze-and-excitation has that many times fewer
-            channels than the features; 0 for no squeeze-and-excitation, which makes the network
+        reduction: int, factor by which the hidden layer of squeeze-and-excitation has fewer
+            channels than the features. 0 omits squeeze-and-excitation, which makes the network
             local.
 
-    Input and output: as `EncoderDecoder` has them.
+    Input and output: see `EncoderDecoder`.
 
     Example:
         >>> network = ResidualAttentionUNet(channels=1)
@@ -40,7 +40,7 @@ class ResidualAttentionUNet(EncoderDecoder):
         (1, 64, 64, 1)
 
     Raises:
-        ValueError: as `EncoderDecoder`, or if `reduction` is below 0.
+        ValueError: see `EncoderDecoder`; also if `reduction` is below 0.
     """
 
     REACHES = (2, 2, 0)
@@ -74,7 +74,7 @@ class ResidualAttentionUNet(EncoderDecoder):
 
     @property
     def is_local(self) -> bool:
-        """Whether there is no squeeze-and-excitation, which takes means of all of the input."""
+        """Whether the network lacks squeeze-and-excitation, which averages over the whole input."""
         return self.reduction == 0
 
     def build(self, input_shape):  # noqa: D102
@@ -82,7 +82,7 @@ class ResidualAttentionUNet(EncoderDecoder):
         blocks = [*self.encoder, self.bottom]
         for width, block in zip([self.channels, *self.widths], blocks, strict=False):
             block.build((*features, width))
-        # From the bottom on: the order in which kernels are drawn.
+        # Built from the bottom up: the order in which kernels are drawn.
         for level in reversed(range(self.depth)):
             width = self.widths[level]
             self.doublings[level].build((*features, 2 * width))
@@ -93,7 +93,7 @@ class ResidualAttentionUNet(EncoderDecoder):
 
     @property
     def receptive_field_radius(self) -> int:  # noqa: D102
-        return super().receptive_field_radius + 1  # the head's; but for the means
+        return super().receptive_field_radius + 1  # 1 for the head; excludes the means
 
     def transform(self, inputs: Tensor) -> Tensor:  # noqa: D102
         x, skips = inputs, []
@@ -144,7 +144,7 @@ class _ResidualBlock(keras.layers.Layer):
     def call(self, inputs: Tensor) -> Tensor:
         x = self.second(self.first(inputs))
         if self.squeeze:
-            # Half precision would lose much of a mean of many values.
+            # In half precision a mean of many values would lose much accuracy.
             means = ops.mean(ops.cast(x, "float32"), axis=(1, 2))
             weights = self.excite(self.squeeze(means))
             x = x * weights[:, None, None]
@@ -152,7 +152,7 @@ class _ResidualBlock(keras.layers.Layer):
 
 
 class _AttentionGate(keras.layers.Layer):
-    """Weights each pixel of a skip by what is known from below: x · σ(ψ(ReLU(W_x·x + W_g·g)))."""
+    """Weights each pixel of a skip by the signal from below: x · σ(ψ(ReLU(W_x·x + W_g·g)))."""
 
     def __init__(self, filters: int, **kwargs):
         super().__init__(**kwargs)
@@ -172,9 +172,9 @@ class _AttentionGate(keras.layers.Layer):
 
 
 class _SubPixel(keras.layers.Layer):
-    """A 1×1 convolution to four times the channels, which become 2×2 pixels, and ReLU.
+    """A 1×1 convolution with ReLU to four times the channels, which become 2×2 pixels.
 
-    The four start equal, so that at first pixels are doubled, not scattered.
+    The four start equal, so a fresh layer repeats pixels instead of making checkerboards.
     """
 
     def __init__(self, filters: int, **kwargs):
@@ -192,7 +192,7 @@ class _SubPixel(keras.layers.Layer):
 
 
 def _equal(shape: tuple[int, ...], dtype: Any = None) -> Tensor:
-    """A kernel with `HE` values, the same for each pixel of a 2×2 cell."""
+    """Returns a kernel of `HE` values, the same for each pixel of a 2×2 cell."""
     *rest, filters = shape
     kernel = keras.initializers.get(HE)((*rest, filters // 4), dtype)
     return ops.tile(kernel, (*[1] * len(rest), 4))

@@ -1,4 +1,4 @@
-"""SS-BSN: two branches with self-similarity attention."""
+"""SS-BSN: a network of two branches with self-similarity attention."""
 
 import math
 from typing import Any
@@ -12,33 +12,33 @@ from cbsn.sampling import batch_to_space, space_to_batch
 
 Tensor = Any
 
-KEPT = 2**25  # attention weights that are kept for the gradient; where there are more, none are
-CHUNK = 2**23  # about how many of them are then held at a time
+KEPT = 2**25  # up to this many attention weights are kept for the gradient; beyond it, none are
+CHUNK = 2**23  # approximate number that is then held at a time
 
 
 @keras.saving.register_keras_serializable(package="cbsn")
 class SelfSimilarityAttention(keras.layers.Layer):
-    """Averages over all pixels of a sub-grid, those that look alike counting more.
+    """Averages over all pixels of a sub-grid, giving more weight to those that look alike.
 
     The feature map is normalised over height, width and channels together (without scale or
-    offset) and split into sub-grids, so that a pixel meets only those at multiples of
-    `dilation` · `scale` from it, and the network stays blind. In each of them, with q the
-    normalised features times one matrix, scaled to unit length, and v the features as they are:
+    offset) and split into sub-grids. A pixel only attends to pixels at multiples of
+    `dilation` · `scale` from it, so the network stays blind. In each sub-grid, with q the
+    normalised features times a matrix, scaled to unit length, and v the unchanged features:
 
         softmax((q qᵀ + 1) / sqrt(filters)) v
 
     (Han & Yu, "SS-BSN: Attentive Blind-Spot Network for Self-Supervised Denoising with Nonlocal
-    Self-Similarity", IJCAI 2023, arXiv 2305.09890, section 3.) The weights of all pairs of pixels
-    are not held at once where they are many, neither here nor for the gradient.
+    Self-Similarity", IJCAI 2023, arXiv 2305.09890, section 3.) If there are many pairs of pixels,
+    their weights are never all held at once, neither here nor for the gradient.
 
     Args:
         filters: int, number of channels C.
-        dilation: int, d: the input comes as the d² phases of a feature map.
+        dilation: int, d: the input holds the d² phases of a feature map.
         scale: int, f: each phase is split into f² sub-grids.
 
-    Input: phases [d²·N, h, w, C], as `cbsn.networks.layers.to_phases` makes them, padded to
-    multiples of d·f; and `inside` [d²·N, h, w, 1], or None. What is padded must be 0; it takes part
-    with the similarity 0, as in the authors' code. Output: as the input, 0 where it is padded.
+    Input: phases [d²·N, h, w, C] from `cbsn.networks.layers.to_phases`, padded to multiples of
+    d·f, and `inside` [d²·N, h, w, 1] or None. Padding must be 0; it takes part with similarity 0,
+    as in the authors' code. Output: same shape as the phases, 0 in the padding.
     """
 
     def __init__(self, filters: int, dilation: int, scale: int, **kwargs):
@@ -54,7 +54,7 @@ class SelfSimilarityAttention(keras.layers.Layer):
         self.built = True
 
     def call(self, inputs: Tensor, inside: Tensor | None = None) -> Tensor:
-        """Attends."""
+        """Applies the attention."""
         normalised = normalise(inputs, inside, self.dilation**2)
         values = space_to_batch(inputs, self.scale)
         _, height, width, channels = ops.shape(values)
@@ -72,10 +72,10 @@ class SelfSimilarityAttention(keras.layers.Layer):
 
 
 def normalise(x: Tensor, inside: Tensor | None, phases: int) -> Tensor:
-    """Normalises each sample over all of its pixels and channels to mean 0 and variance 1.
+    """Normalises each sample to mean 0 and variance 1 over all its pixels and channels.
 
-    A sample has `phases` entries of the batch [phases·N, h, w, C]. That is 0, and stays so, where
-    `inside`, [phases·N, h, w, 1] or None for 1 everywhere, is. It is computed in float32.
+    Each sample has `phases` entries in the batch [phases·N, h, w, C]. `inside` is
+    [phases·N, h, w, 1], or None for 1 everywhere; where it is 0, `x` is and stays 0. Uses float32.
     """
     _, height, width, channels = ops.shape(x)
     samples = ops.cast(ops.reshape(x, (phases, -1, height, width, channels)), "float32")
@@ -92,34 +92,34 @@ def normalise(x: Tensor, inside: Tensor | None, phases: int) -> Tensor:
 
 
 def moment(values: Tensor, count: Tensor, axes: tuple[int, ...]) -> Tensor:
-    """The mean of `count` values that are summed up over `axes`."""
+    """Returns the sum over `axes` divided by `count`."""
     return ops.sum(values, axis=axes, keepdims=True) / count
 
 
 def unit_length(x: Tensor) -> Tensor:
-    """Scales vectors, the last axis, to length 1; short ones stay shorter."""
-    vectors = ops.cast(x, "float32")  # in float16 the square may be too large, and 1e-8 is 0
+    """Scales vectors along the last axis to length 1; very short ones stay shorter than 1."""
+    vectors = ops.cast(x, "float32")  # in float16 the square may overflow, and 1e-8 is 0
     square = ops.sum(ops.square(vectors), axis=-1, keepdims=True)
-    # The root of 0, as of what is padded, would have no gradient.
+    # The root of 0, which occurs in the padding, would have no gradient.
     return ops.cast(vectors / (ops.sqrt(ops.maximum(square, 1e-30)) + 1e-8), x.dtype)
 
 
 def attend(queries: Tensor, values: Tensor) -> Tensor:
-    """Attention of tokens among themselves, some queries at a time.
+    """Lets tokens attend to each other; many tokens are processed in chunks of queries.
 
-    Of queries and keys in one [P, T, E] and values [P, T, C] it makes [P, T, C].
+    Takes queries [P, T, E], which are also the keys, and values [P, T, C]; returns [P, T, C].
     """
     problems, tokens, width = ops.shape(queries)
     if isinstance(tokens, int) and tokens == 1:
-        return values  # alone, it has all the attention; and Keras warns of a softmax over one
+        return values  # a single token gets all attention; Keras warns of a softmax over one
     known = isinstance(problems, int) and isinstance(tokens, int)
     if known and problems * tokens**2 <= KEPT:
         return _attend(queries, queries, values)
     count = _ceil_divide(tokens, CHUNK // (problems * tokens) + 1)
-    size = _ceil_divide(tokens, count)  # queries of each problem in a chunk
+    size = _ceil_divide(tokens, count)  # queries per problem in a chunk
     padded = ops.pad(queries, ((0, 0), (0, count * size - tokens), (0, 0)))
     chunks = ops.transpose(ops.reshape(padded, (problems, count, size, width)), (1, 0, 2, 3))
-    # Its weights are computed again for the gradient instead of being kept.
+    # Recomputes the weights for the gradient instead of keeping them.
     part = keras.remat(_attend)
     outputs = ops.map(lambda chunk: part(chunk, queries, values), chunks)
     outputs = ops.transpose(outputs, (1, 0, 2, 3))
@@ -132,7 +132,7 @@ def _attend(queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
 
 
 def attention_weights(queries: Tensor, keys: Tensor) -> Tensor:
-    """The share of each key in each query: [P, Q, E], [P, T, E] → [P, Q, T]."""
+    """Returns the weight of each key for each query: [P, Q, E], [P, T, E] → [P, Q, T]."""
     similarity = ops.matmul(queries, ops.transpose(keys, (0, 2, 1)))
     return ops.softmax((similarity + 1.0) / math.sqrt(queries.shape[-1]), axis=-1)
 
@@ -179,17 +179,17 @@ class _Module(keras.layers.Layer):
 class SelfSimilarityBlindSpotNetwork(TwoBranchNetwork):
     """SS-BSN's network: always blind, with attention among pixels that look alike.
 
-    The last modules of each branch have a `SelfSimilarityAttention`, which sees the whole input. So
-    does the layer normalisation in it: it takes the mean of all features, so that a pixel has a
-    trace of influence on its own output. With that mean held fast, the network is blind.
+    The last modules of each branch have a `SelfSimilarityAttention`, which sees the whole input.
+    Its normalisation takes the mean and variance of all features, so a pixel slightly influences
+    its own output. With mean and variance held fixed, the network is blind.
 
     Args:
-        filters, num_modules, channels, **kwargs: as of `TwoBranchNetwork`.
-        num_attention: int, how many modules of a branch, the last ones, have attention.
-        scale: int, f: each of the d² phases of a branch of dilation d is split into f² sub-grids,
+        filters, num_modules, channels, **kwargs: see `TwoBranchNetwork`.
+        num_attention: int, number of modules at the end of each branch that have attention.
+        scale: int, f: each of the d² phases of a branch with dilation d is split into f² sub-grids,
             whose pixels attend to each other.
 
-    Input and output: as `TwoBranchNetwork` has them; values from 0 to 255.
+    Input and output: see `TwoBranchNetwork`; values from 0 to 255.
 
     Example:
         >>> network = SelfSimilarityBlindSpotNetwork(filters=16, num_modules=3, num_attention=2)
@@ -197,8 +197,8 @@ class SelfSimilarityBlindSpotNetwork(TwoBranchNetwork):
         (1, 60, 60, 3)
 
     Raises:
-        ValueError: as `TwoBranchNetwork`, or if `filters` is 1, `scale` below 1, or
-            `num_attention` not in [0, `num_modules`].
+        ValueError: see `TwoBranchNetwork`; also if `filters` is 1, `scale` is below 1, or
+            `num_attention` is not in [0, `num_modules`].
     """
 
     def __init__(
@@ -215,7 +215,7 @@ class SelfSimilarityBlindSpotNetwork(TwoBranchNetwork):
                 "num_attention must be in [0, num_modules], and scale at least 1. Received: "
                 f"num_attention={num_attention}, num_modules={num_modules}, scale={scale}"
             )
-        # Before the modules are made, which need them.
+        # Set before the modules are created, which need them.
         self.num_attention = num_attention
         self.scale = scale
         super().__init__(filters, num_modules, channels, **kwargs)

@@ -1,4 +1,4 @@
-"""Networks of two branches of dilated masked convolutions: DBSN and C-BSN."""
+"""Networks with two branches of masked and dilated convolutions: DBSN and C-BSN."""
 
 import math
 from typing import Any
@@ -24,20 +24,20 @@ Tensor = Any
 class TwoBranchNetwork(DenoisingNetwork):
     """A 1×1 convolution, two dilated blind-spot branches, and 1×1 convolutions on both.
 
-    The branches have a masked kernel of 3×3 and dilation 2, and one of 5×5 and dilation 3. The last
-    of the 1×1 convolutions is linear; all others end in ReLU.
+    One branch has a 3×3 masked kernel and dilation 2, the other a 5×5 masked kernel and dilation 3.
+    The last 1×1 convolution is linear; all others end in ReLU.
 
     Args:
         filters: int, number of channels C.
         num_modules: int, dilated modules in each branch.
         channels: int, channels of the picture.
-        **kwargs: of `keras.Model`. With a mixed `dtype` policy the last convolution and the
-            output stay float32.
+        **kwargs: passed to `keras.Model`. With a mixed `dtype` policy the last convolution and
+            the output stay float32.
 
     Input: float [N, H, W, channels], normalised; any H, W ≥ 1. Output: float32, same shape. With
-    `padding="valid"` the output is that of a tile cut out of a larger picture: it has only the
-    pixels whose whole receptive field lies in the input, `receptive_field_radius` less on each
-    side, and its height and width must be multiples of `size_multiple`.
+    `padding="valid"` the input is a tile of a larger picture. The output then has only the pixels
+    whose whole receptive field lies in the input, `receptive_field_radius` less on each side, and
+    its height and width must be multiples of `size_multiple`.
 
     Raises:
         ValueError: if `filters` or `channels` is below 1, or `num_modules` below 0.
@@ -46,10 +46,10 @@ class TwoBranchNetwork(DenoisingNetwork):
     DILATIONS = (2, 3)
 
     INITIALIZERS: tuple[Any, Any] = (FAN_IN_UNIFORM, FAN_IN_UNIFORM)
-    """Of the masked convolutions, and of all others, as Keras takes them."""
+    """Initialisers of the masked convolutions and of all others, as Keras accepts them."""
 
     MODULE_ACTIVATION: str | None = None
-    """Of the residual of a dilated module."""
+    """Activation of the residual of a dilated module."""
 
     blindness = "always"
 
@@ -89,16 +89,16 @@ class TwoBranchNetwork(DenoisingNetwork):
 
     @property
     def tail_filters(self) -> tuple[int, ...]:
-        """Channels between the last convolutions."""
+        """Output channels of the 1×1 convolutions after the branches, except the last one."""
         return self.filters, self.filters // 2, self.filters // 2
 
     def make_module(self, dilation: int, index: int, **kwargs) -> keras.layers.Layer:
-        """Makes one of the modules of a branch; `kwargs` are those of `keras.layers.Layer`."""
+        """Creates module `index` of a branch; `kwargs` are passed to `keras.layers.Layer`."""
         return DilatedModule(self.filters, self.MODULE_ACTIVATION, self.INITIALIZERS[1], **kwargs)
 
     @property
     def receptive_field_radius(self) -> int:  # noqa: D102
-        # But for attention.
+        # Attention is not counted.
         return max(branch.radius for branch in self.branches)
 
     @property
@@ -113,13 +113,13 @@ class TwoBranchNetwork(DenoisingNetwork):
         self.built = True
 
     def call(self, inputs: Tensor, blind: bool = False, padding: str = "same") -> Tensor:
-        """Denoises a normalised batch; `blind` is a Python bool, `padding` "same" or "valid"."""
+        """Denoises a normalised batch. `blind` is a Python bool, `padding` "same" or "valid"."""
         self.check_padding(padding)
         blind = blind or self.blindness == "always"
         x = self.head(inputs)
         features = []
         for branch in self.branches:
-            # A branch that sees less far gets less to see, so that the outputs are of one size.
+            # A branch with a smaller radius gets a smaller input, so that the output sizes agree.
             margin = self.receptive_field_radius - branch.radius if padding == "valid" else 0
             features.append(branch(crop(x, margin), blind=blind, padding=padding))
         x = ops.concatenate(features, axis=-1)
@@ -128,7 +128,7 @@ class TwoBranchNetwork(DenoisingNetwork):
         return x
 
     def blind_pass(self, inputs: Tensor, random: Any) -> tuple[Tensor, None]:
-        """Runs the network blind; None says that it is so at every pixel. Nothing is random."""
+        """Runs the network blind at every pixel: the mask is None, and `random` is not used."""
         return self(inputs, blind=True), None
 
     def get_config(self):  # noqa: D102
@@ -137,16 +137,16 @@ class TwoBranchNetwork(DenoisingNetwork):
 
 @keras.saving.register_keras_serializable(package="cbsn")
 class DilatedBlindSpotNetwork(TwoBranchNetwork):
-    """AP-BSN's light dilated blind-spot network: always blind, its modules end linear.
+    """AP-BSN's light dilated blind-spot network: always blind, with linear residuals.
 
     (Lee et al., "AP-BSN: Self-Supervised Denoising for Real-World Images via Asymmetric PD and
     Blind-Spot Network", CVPR 2022, arXiv 2203.11799.)
 
     Args:
-        filters, num_modules, channels, **kwargs: as of `TwoBranchNetwork`. With the defaults the
+        filters, num_modules, channels, **kwargs: see `TwoBranchNetwork`. With the defaults the
             network has 98 variables and 3,656,131 parameters.
 
-    Input and output: as `TwoBranchNetwork` has them; values from 0 to 255.
+    Input and output: see `TwoBranchNetwork`; values from 0 to 255.
 
     Example:
         >>> network = DilatedBlindSpotNetwork(filters=16, num_modules=2)
@@ -154,7 +154,7 @@ class DilatedBlindSpotNetwork(TwoBranchNetwork):
         (1, 60, 60, 3)
 
     Raises:
-        ValueError: as `TwoBranchNetwork`, or if `filters` is 1.
+        ValueError: see `TwoBranchNetwork`; also if `filters` is 1.
     """
 
 
@@ -166,13 +166,13 @@ class ConditionalBlindSpotNetwork(TwoBranchNetwork):
     Conditional Blind-Spot Network", ICCV 2023, arXiv 2304.09507.)
 
     With `blind=True`, output pixel (i, j) does not depend on input pixel (i, j); with
-    `blind=False` it may. The weights are the same.
+    `blind=False` it may. Both modes use the same weights.
 
     Args:
-        filters, num_modules, channels, **kwargs: as of `TwoBranchNetwork`. With the defaults the
+        filters, num_modules, channels, **kwargs: see `TwoBranchNetwork`. With the defaults the
             network has 98 variables and 3,656,131 parameters.
 
-    Input, output and errors: as `TwoBranchNetwork` has them.
+    Input, output and errors: see `TwoBranchNetwork`.
 
     Example:
         >>> network = ConditionalBlindSpotNetwork(filters=16, num_modules=2)

@@ -1,1 +1,1 @@
-"""What is in noisy pictures that have no clean side: how much noise, of what kind, and where."""
+"""The noise of pictures without clean counterparts: how much there is, of what kind, and where."""

@@ -1,4 +1,4 @@
-"""What to train with, by the noise that was found."""
+"""Recommends training settings for the noise that was measured."""
 
 import dataclasses
 
@@ -6,36 +6,36 @@ import numpy as np
 
 from cbsn.noise.estimate import LAGS, NoiseEstimate
 
-# Correlation of next neighbours from which on it counts. Four with less than that predict
-# less than 1 % of a pixel's noise. The grain that any photograph has under added white noise of σ 5
-# makes for 0.02.
+# Correlation from which adjacent pixels count as correlated. Below it, four neighbours together
+# predict less than 1 % of a pixel's noise. The grain that any photograph has under added white
+# noise of σ = 5 causes 0.02.
 _NEXT_MATTERS = 0.05
 
-# That of pixels further apart, in the mean of both directions. SIDD's noise, for which the paper's
-# stride is 5, has 0.017 and 0.014 at 4 pixels, and no more than 0.006 further away. Where next
-# neighbours do not count, as much as for them is needed.
+# The same for pixels further apart, as the mean of both directions. SIDD's noise, for which the
+# paper's stride is 5, has 0.017 and 0.014 at 4 pixels, and at most 0.006 beyond. If adjacent pixels
+# are not correlated, `_NEXT_MATTERS` applies at all distances.
 _FAR_MATTERS = 0.01
 
-_LEFT_OVER = 0.001  # of the sum of all ρ, left of content and bias; measured on added noise
-_ALONE = 2  # times as much, where it is in one direction only
-_SURE = 4  # standard errors, as the largest of many is to be no chance
+_LEFT_OVER = 0.001  # residue of content and bias per sum of all ρ; measured on added noise
+_ALONE = 2  # factor on the limit for a correlation in one direction only
+_SURE = 4  # standard errors: the largest of many values must not be chance
 _LIKELY = 2
-_PHOTOGRAPHS = 5  # the stride of the paper
-_LONG = 6  # strides above that leave little of a picture
+_PHOTOGRAPHS = 5  # the paper's stride
+_LONG = 6  # larger strides leave little of a picture
 _MANY_CLIPPED = 0.05
 
 
 @dataclasses.dataclass(frozen=True)
 class Advice:
-    """What to train with."""
+    """Recommended training settings."""
 
-    stride_b: int  # in [1, LAGS], distance in pixels from which on the noise is not correlated
-    stride_i: int  # that of the invariance term that goes with it
+    stride_b: int  # in [1, LAGS]: distance in pixels from which the noise is uncorrelated
+    stride_i: int  # stride of the downsampled invariance loss that goes with it
     recipe: str  # a key of `cbsn.recipes.RECIPES`
-    reasons: list[str]  # in whole sentences
+    reasons: list[str]  # whole sentences
 
     def lines(self) -> list[str]:
-        """Returns the flags of `train.py`, and the reasons."""
+        """Returns the `train.py` command with its flags, then the reasons."""
         command = f"train.py --recipe {self.recipe}"
         if self.recipe != "n2v-unet":  # Noise2Void has no strides
             command += f" --stride_b {self.stride_b} --stride_i {self.stride_i}"
@@ -43,7 +43,7 @@ class Advice:
 
 
 def advise(estimate: NoiseEstimate) -> Advice:
-    """Says what to train with on pictures of such noise."""
+    """Recommends training settings for pictures with this noise."""
     rho = _strength(estimate)
     furthest = _furthest(estimate)
     blurred = float(_SURE * np.median(_error(estimate)))
@@ -95,18 +95,18 @@ def advise(estimate: NoiseEstimate) -> Advice:
 
 
 def limits(estimate: NoiseEstimate) -> np.ndarray:
-    """Returns from which value on a correlation counts: it matters, and is more than chance.
+    """Returns the values from which a correlation counts: it matters, and is more than chance.
 
-    That is [LAGS], for the mean of both directions. In one direction only, twice as much counts.
+    Shape [LAGS], for the mean of both directions. Beyond 1 px, one direction alone needs double.
     """
     return np.maximum(_matters(estimate), _SURE * _error(estimate))
 
 
 def _furthest(estimate: NoiseEstimate) -> int:
-    """The largest distance at which the correlation counts, 0 if none.
+    """Returns the largest distance at which the correlation counts, 0 if none.
 
-    Of either sign: blind spots see through negative correlation as well. Right behind distances
-    that count, fewer standard errors are enough.
+    Both signs count, because a blind-spot network exploits negative correlation as well. Directly
+    beyond a distance that counts, fewer standard errors are enough.
     """
     mean, error = abs(estimate.correlation[:2].mean(axis=0)), _error(estimate)
     matters = _matters(estimate)
@@ -129,10 +129,10 @@ def _matters(estimate: NoiseEstimate) -> np.ndarray:
 
 
 def _strength(estimate: NoiseEstimate) -> np.ndarray:
-    """[LAGS], the larger one of both directions."""
+    """Returns the larger |ρ| of both directions, [LAGS]."""
     return abs(estimate.correlation[:2]).max(axis=0)
 
 
 def _error(estimate: NoiseEstimate) -> np.ndarray:
-    """[LAGS], standard error of the mean of both directions."""
+    """Returns the standard error of the mean of both directions, [LAGS]."""
     return np.hypot(*estimate.deviation[:2]) / 2

@@ -1,7 +1,7 @@
-"""The autocovariance of noise in blocks of 32 × 32 pixels, apart from their smooth content.
+"""The autocovariance of the noise in blocks of 32 × 32 pixels, without their smooth content.
 
-Maps of it, [..., REACH + 1, 2·REACH + 1], say how pixels go with those down by 0 to `REACH` and
-right by −`REACH` to `REACH`; the other half is equal by symmetry.
+A map [..., REACH + 1, 2·REACH + 1] holds the covariance of a pixel with those 0 to `REACH` pixels
+further down and −`REACH` to `REACH` to the right. The other half is equal by symmetry.
 """
 
 import functools
@@ -10,27 +10,27 @@ import numpy as np
 import scipy
 
 BLOCK = 32  # side of a block in pixels
-REACH = 14  # largest distance in pixels, along each axis, that an autocovariance is taken at
-FAR = 8  # from this distance on, correlation is taken for bias or chance where they are told
+REACH = 14  # largest distance in an autocovariance along each axis, in pixels
+FAR = 8  # estimates of bias and chance attribute all correlation from this distance on to them
 
 _DEGREE = 4
-_LINEAR = 3  # polynomials of degree 0 and 1: no block is free of brightness and shading
-_FFT = 48  # BLOCK + REACH at least, so that nothing wraps around
+_LINEAR = 3  # number of polynomials of degree 0 and 1: every block has brightness and shading
+_FFT = 48  # at least BLOCK + REACH, so that nothing wraps around
 
 _DOWN, _RIGHT = np.mgrid[: REACH + 1, -REACH : REACH + 1]
 
-# A map, in pixels; 0 for ways that are there a second time, turned round.
+# Map of the distances in pixels; 0 where an offset repeats another one in the opposite direction.
 DISTANCES = np.where((_DOWN > 0) | (_RIGHT > 0), np.hypot(_DOWN, _RIGHT), 0)
 
-# How many pairs of pixels a block has for each way.
+# Map of the number of pixel pairs in a block at each offset.
 PAIRS = ((BLOCK - _DOWN) * (BLOCK - abs(_RIGHT))).astype(np.float32)
 
 
 @functools.cache
 def polynomials() -> np.ndarray:
-    """An orthonormal basis of the polynomials in x and y up to degree 4, float32 [BLOCK², 15].
+    """Returns an orthonormal basis of polynomials in x and y up to degree 4, float32 [BLOCK², 15].
 
-    By degree: the constant, the 2 of degree 1, the 3 of degree 2, …
+    They are sorted by degree: the constant, the 2 of degree 1, the 3 of degree 2, …
     """
     t = np.linspace(-1, 1, BLOCK)
     terms = [
@@ -44,17 +44,17 @@ def polynomials() -> np.ndarray:
 def split(blocks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Returns the energy of the smooth part of blocks, float32 [..., BLOCK²], and their rest.
 
-    The energy [...] is that of degrees 2 to 4 alone, per polynomial. Of white noise of variance v
-    it is v on average.
+    The energy [...] is the mean per polynomial, over degrees 2 to 4 only. For white noise of
+    variance v, it is v on average.
     """
-    # Less their mean first, as float32 holds large values less exactly.
+    # Subtract the mean first, because float32 holds large values less exactly.
     blocks = blocks - blocks.mean(axis=-1, keepdims=True)
     parts = blocks @ polynomials()
     return (parts[..., _LINEAR:] ** 2).mean(axis=-1), blocks - parts @ polynomials().T
 
 
 def autocovariance(blocks: np.ndarray) -> np.ndarray:
-    """Returns a map of the mean product of two pixels, of blocks [..., BLOCK²] from `split`."""
+    """Returns a map of the mean product of two pixels, for blocks [..., BLOCK²] from `split`."""
     blocks = blocks.reshape(*blocks.shape[:-1], BLOCK, BLOCK)
     power = np.abs(scipy.fft.rfft2(blocks, s=(_FFT, _FFT))) ** 2
     products = scipy.fft.irfft2(power, s=(_FFT, _FFT))
@@ -62,13 +62,13 @@ def autocovariance(blocks: np.ndarray) -> np.ndarray:
 
 
 def without_bias(covariance: np.ndarray) -> np.ndarray:
-    """Undoes what the removal of the smooth part does to a mean `autocovariance`.
+    """Corrects a mean `autocovariance` for the bias that removing the smooth part causes.
 
-    With the polynomials, P n is taken away from the noise n. As they are smooth, that lowers the
-    autocovariance by about S·g, where g is the mean of P's entries for pixels that far apart, and
-    S the power of the noise at low frequencies. S is unknown, but from 8 pixels on the
-    autocovariance is to be 0: S is what makes it so, by least squares over all directions. What
-    was in the smooth part itself, mostly content, is not needed.
+    Removing the polynomials subtracts P n from the noise n. Because they are smooth, this lowers
+    the autocovariance by about S·g, where g is the mean of P's entries for pixels that far apart,
+    and S is the power of the noise at low frequencies. S is unknown, but from 8 pixels on the
+    autocovariance should be 0, so S is fitted to that by least squares over all directions. The
+    smooth part itself, which is mostly content, is not needed.
     """
     far = DISTANCES >= FAR
     lowered = _lowered()
@@ -77,19 +77,19 @@ def without_bias(covariance: np.ndarray) -> np.ndarray:
 
 
 def smooth_energy(covariance: np.ndarray) -> float:
-    """Returns the energy, as `split` has it, that noise of a map `without_bias` has on average."""
+    """Returns the average energy, as in `split`, of noise with a map from `without_bias`."""
     counted = np.where(DISTANCES < FAR, 2.0, 0.0)
-    counted[0, :REACH] = 0  # of the first row each way is there twice
+    counted[0, :REACH] = 0  # the first row holds each offset twice
     counted[0, REACH] = 1
     return float(np.sum(covariance * counted * _energies()))
 
 
 def structure(covariance: np.ndarray) -> np.ndarray:
-    """Tells single blocks with edges, stripes or texture from noise, whatever that is like.
+    """Returns a score [...] that tells blocks with edges, stripes or texture from any noise.
 
-    In noise that is correlated nearby only, the squares of far correlations are
-    Σρ² / (number of pairs) on average (Bartlett 1946). This returns how large they are, [...], 1
-    being as large as chance makes them.
+    In noise that is only correlated nearby, the squares of far correlations average
+    Σρ² / (number of pairs) (Bartlett 1946). The score is their size relative to that, so 1 means
+    as large as chance makes them.
     """
     near = (np.maximum(_DOWN, abs(_RIGHT)) <= 5) & (DISTANCES > 0)
     far = (DISTANCES >= 7) & (DISTANCES <= REACH)

@@ -1,4 +1,4 @@
-"""Estimating the noise of pictures that have no clean side."""
+"""Estimates the noise of pictures without clean counterparts."""
 
 import dataclasses
 from collections.abc import Iterable, Sequence
@@ -9,14 +9,14 @@ import numpy as np
 from cbsn.noise.autocovariance import DISTANCES, FAR, REACH, without_bias
 from cbsn.noise.survey import FEWEST, STEP, Blocks, Survey
 
-LAGS = 12  # largest distance in pixels at which correlation is looked for
+LAGS = 12  # largest distance at which correlation is measured, in pixels
 DIRECTIONS = ("horizontal", "vertical", "diagonal ↘", "diagonal ↙")
-_STEPS = ((0, 1), (1, 0), (1, 1), (1, -1))  # of these: pixels down, and to the right
+_STEPS = ((0, 1), (1, 0), (1, 1), (1, -1))  # pixels down and to the right in each direction
 
-_PICTURES = 16  # if there are this many, each is a group of blocks; with fewer, each place in them
-_PLACE = 4  # steps, from place to place
-_ERROR = 1.1  # standard error of the mean of normal values' middle half, in units of that of all
-_BINS, _IN_BIN = 12, 8  # of brightness: how many at most, and blocks in each at least
+_PICTURES = 16  # from this many, each picture is a group of blocks; with fewer, each place in them
+_PLACE = 4  # side of a place, in units of `STEP`
+_ERROR = 1.1  # standard error of normal values' middle-half mean, in units of that of the full mean
+_BINS, _IN_BIN = 12, 8  # most brightness bins, and fewest blocks in each
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -24,35 +24,35 @@ class NoiseEstimate:
     """The noise of a set of pictures with C channels (1 or 3).
 
     Intensities and standard deviations are in 8-bit levels (of 255), whatever the depth of the
-    pictures. Where pixels are clipped, there is no noise to see: such parts do not count.
+    pictures. Clipped parts show no noise and do not count.
     """
 
-    level: np.ndarray  # [C], standard deviation σ in the median picture
-    spread: np.ndarray  # [C, 2], between which standard deviations 80 % of the pictures are
-    # [C] each, of the line variance = a · intensity + b: a, where 255 / a are the photons of a
-    # white pixel, if light is all that the noise depends on; and b, the variance of other noise.
+    level: np.ndarray  # [C], standard deviation σ of the median picture
+    spread: np.ndarray  # [C, 2], the range of σ that holds 80 % of the pictures
+    # [C] each, a and b of the line variance = a · intensity + b. If all noise is shot noise, a
+    # white pixel has 255 / a photons. b is the variance of noise that does not depend on light.
     slope: np.ndarray
     floor: np.ndarray
-    misfit: np.ndarray  # [C], by how much σ is off that, relatively, as a root mean square
-    points: Sequence[np.ndarray]  # of each channel [n, 2], intensities, increasing, and σ there
-    # [4, LAGS], of pixels 1, 2, … steps apart along `DIRECTIONS`, all channels together.
+    misfit: np.ndarray  # [C], relative deviation of σ from that line, as a root mean square
+    points: Sequence[np.ndarray]  # for each channel [n, 2]: increasing intensities, and σ there
+    # [4, LAGS], between pixels 1, 2, … steps apart along `DIRECTIONS`, over all channels.
     correlation: np.ndarray
     deviation: np.ndarray  # [4, LAGS], its standard error
-    channel_correlation: np.ndarray  # [C, 4, LAGS], of each channel
-    correlation_map: np.ndarray  # [29, 29], up to 14 px down and to the right; 1 in the middle
+    channel_correlation: np.ndarray  # [C, 4, LAGS], the same by channel
+    correlation_map: np.ndarray  # [29, 29], for offsets of up to 14 px per axis; 1 in the middle
     clipped: np.ndarray  # [C, 2], share of the pixels at 0 and at full scale
     histogram: np.ndarray  # [C, 64], share of the pixels by value, from 0 to full scale
-    pictures: int  # how many were looked at
-    blocks: int  # of how many blocks of 32 × 32 pixels, which overlap by half, this is
-    of_blocks: int  # how many there are
-    source: str  # what the noise was seen in
+    pictures: int  # number of pictures
+    blocks: int  # number of blocks measured, of 32 × 32 pixels, overlapping by half
+    of_blocks: int  # number of blocks in the pictures
+    source: str  # what the noise was measured in
 
     @property
     def channels(self) -> tuple[str, ...]:  # noqa: D102
         return ("gray",) if len(self.level) == 1 else ("red", "green", "blue")
 
     def lines(self) -> list[str]:
-        """Returns tables in plain text."""
+        """Returns tables as lines of plain text."""
         plural = "" if self.pictures == 1 else "s"
         black, white = self.clipped.T
         channels = [
@@ -83,23 +83,23 @@ class NoiseEstimate:
         ]
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns plain values, fit for JSON, by the names of the attributes."""
+        """Returns the attributes as plain values that JSON can store."""
         return {name: _plain(value) for name, value in vars(self).items()}
 
 
 def estimate_noise(pictures: Iterable[np.ndarray]) -> NoiseEstimate:
     """Estimates the noise of pictures from their flat blocks.
 
-    Flat blocks are told by the energy of their smooth part, which is taken away before anything
-    is measured on them. Correlations are those of the middle half of the pictures, or of places
-    in few pictures, so that texture here and there does not count.
+    Flat blocks are recognised by the energy of their smooth part, which is removed before anything
+    is measured on them. Correlations are averaged over the middle half of the pictures, or of
+    places in the pictures if these are few, so that occasional texture does not count.
 
     Args:
-        pictures: [H, W, 1] or [H, W, 3], all of one number of channels; uint8, uint16 or float,
-            which may lie beyond [0, 1].
+        pictures: [H, W, 1] or [H, W, 3], all with the same number of channels; uint8, uint16 or
+            float, which may exceed [0, 1].
 
     Raises:
-        DataError: if there are too few flat blocks, or pictures of different channels.
+        DataError: there are too few flat blocks, different channels, or values that are not finite.
     """
     survey = Survey()
     for picture in pictures:
@@ -108,12 +108,12 @@ def estimate_noise(pictures: Iterable[np.ndarray]) -> NoiseEstimate:
 
 
 def estimate_noise_of_residuals(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> NoiseEstimate:
-    """Estimates the noise of pictures from what a denoiser took away from them.
+    """Estimates the noise of pictures from what a denoiser removed from them.
 
-    Hardly any content is in the way. It is measured on the quarter of each picture that is flattest
-    when denoised (512 blocks at least), whatever the noise is like there. What the denoiser left in
-    the picture is missing, and what it took of the content is there too. Noisy pictures and errors
-    are those of `estimate_noise`; a denoised one of another shape or dtype is a DataError too.
+    This holds hardly any content. It is measured on the quarter of each picture that is flattest
+    after denoising (at least 512 blocks), whatever the noise is like there. Noise that the denoiser
+    left in the picture is missed, and content that it removed is included. For pictures and errors,
+    see `estimate_noise`. Also raises DataError if a denoised picture has another shape or dtype.
     """
     survey = Survey()
     for noisy, denoised in pairs:
@@ -146,7 +146,7 @@ def _estimate(survey: Survey, blocks: Blocks | None, source: str) -> NoiseEstima
 
 
 def groups(blocks: Blocks) -> np.ndarray:
-    """Returns a number for each block, equal for those whose errors may be alike; int [n]."""
+    """Returns a group number for each block, int [n]. Blocks of a group may have similar errors."""
     pictures = np.unique(blocks.picture, return_inverse=True)[1]
     if pictures.max() + 1 >= _PICTURES:
         return pictures
@@ -155,11 +155,11 @@ def groups(blocks: Blocks) -> np.ndarray:
 
 
 def sample_size(blocks: Blocks) -> float:
-    """Returns how many independent samples of a map of correlations the blocks are.
+    """Returns how many independent samples of a correlation map the blocks provide.
 
-    That is the number of pixels in all of them together, as they may overlap, times that of
-    independent channels: where channels have nothing in common, the square of the mean of far
-    correlations is that many times smaller than the mean of their squares.
+    This is the number of distinct pixels, as blocks may overlap, times the number of independent
+    channels. If channels have nothing in common, averaging far correlations over them makes the
+    mean square smaller by that factor.
     """
     quarters = [
         np.column_stack([blocks.picture, blocks.corner + place]) for place in np.ndindex(2, 2)
@@ -172,11 +172,11 @@ def sample_size(blocks: Blocks) -> float:
 def typical_correlation(
     covariance: np.ndarray, group: np.ndarray, size: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Returns the correlation in the middle half of the `groups`, and its standard error.
+    """Returns the mean correlation of the middle half of the `groups`, and its standard error.
 
-    Each group counts as much as it has blocks. The error is told by how much they differ, but is no
-    smaller than for a sample of Gaussian noise of this correlation and of this `sample_size`,
-    √(Σρ² / size) (Bartlett 1946).
+    Groups are weighted by their number of blocks. The error follows from how much they differ, but
+    is at least that of Gaussian noise with this correlation and `sample_size`, √(Σρ² / size)
+    (Bartlett 1946).
     """
     weights = np.bincount(group).astype(float)
     sums = np.zeros((len(weights), *covariance.shape[1:]))
@@ -184,7 +184,7 @@ def typical_correlation(
     unbiased = without_bias(sums / weights[:, None, None])
     values = unbiased / unbiased[:, :1, REACH, None]
     middle = _middle_mean(values, weights)
-    # 0.69 is what the middle mean of |z| is, z being standard normal.
+    # 0.69 is the middle mean of |z| for a standard normal z.
     spread = _middle_mean(abs(values - middle), weights) / 0.69
     error = spread * np.sqrt(np.sum(weights**2)) / np.sum(weights)
     squares = 2 * np.sum(middle[1:] ** 2) + 2 * np.sum(middle[0, REACH + 1 :] ** 2) + 1
@@ -199,11 +199,11 @@ def noise_levels(
 ) -> dict[str, Any]:
     """Returns `level`, `spread`, `slope`, `floor`, `misfit` and `points` of `NoiseEstimate`.
 
-    Flat blocks are not as bright as the rest of their picture. So a picture's variance is that of
-    the flat blocks of all pictures, as a function of the brightness, averaged over the picture,
-    times how much more or less its own flat blocks have. Variance and brightness, [n, C], and
-    number of the picture are those of the flat blocks; `everywhere` has the brightness [m, C] of
-    all blocks of each picture.
+    Flat blocks are not as bright as the rest of their picture. So the variance of all flat blocks,
+    as a function of brightness, is averaged over each picture, then scaled by the ratio of the
+    variance of the picture's own flat blocks to that function. `variance` and `brightness` [n, C]
+    and the number of the `picture` [n] are those of the flat blocks; `everywhere` has the
+    brightness [m, C] of all blocks of each picture.
     """
     points = [points_of(v, b) for v, b in zip(variance.T, brightness.T, strict=True)]
 
@@ -232,23 +232,23 @@ def noise_levels(
 
 
 def points_of(variance: np.ndarray, brightness: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Returns the strength of the noise by the brightness, for one channel of n blocks.
+    """Returns the strength of the noise by brightness, for one channel of n blocks.
 
-    That is brightness, σ and number of blocks, [m] each, of bins with about as many blocks each, by
-    increasing brightness.
+    Sorts the blocks into bins with about equal numbers of blocks. Returns the brightness, σ and
+    number of blocks of each bin, [m] each, by increasing brightness.
     """
     bins = np.array_split(np.argsort(brightness), np.clip(len(variance) // _IN_BIN, 1, _BINS))
-    # Medians, as texture here and there is not to count.
+    # Medians, so that occasional texture does not count.
     typical = [(np.median(brightness[i]), np.median(variance[i]) ** 0.5, len(i)) for i in bins]
     return tuple(np.array(typical).T)
 
 
 def _fit(brightness: np.ndarray, sigma: np.ndarray, number: np.ndarray) -> tuple[float, ...]:
-    """Slope and floor of the variance, and the relative deviation of σ from that."""
-    # The error of a variance is in proportion to it.
+    """Returns slope and floor of the variance, and the relative deviation of σ from that line."""
+    # The error of a variance is proportional to it.
     weights = np.sqrt(number) / sigma**2
     terms = np.stack([brightness, np.ones_like(brightness)], axis=1)
-    if np.ptp(brightness) < 1:  # level of 255: no slope can be seen
+    if np.ptp(brightness) < 1:  # 8-bit level: too narrow for a slope
         terms[:, 0] = 0
     slope, floor = np.linalg.lstsq(terms * weights[:, None], sigma**2 * weights, rcond=None)[0]
     fitted = np.sqrt(np.maximum(terms @ [slope, floor], 0))
@@ -257,7 +257,7 @@ def _fit(brightness: np.ndarray, sigma: np.ndarray, number: np.ndarray) -> tuple
 
 
 def _middle_mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Along the first axis, the mean of what is between the quartiles."""
+    """Returns the weighted mean of the values between the quartiles, along the first axis."""
     order = np.argsort(values, axis=0)
     shares = weights[order] / np.sum(weights)
     ends = np.cumsum(shares, axis=0)
@@ -266,7 +266,7 @@ def _middle_mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
 
 
 def _along(values: np.ndarray) -> np.ndarray:
-    """[4, LAGS] of [REACH + 1, 2·REACH + 1], along `DIRECTIONS`."""
+    """Returns the values [4, LAGS] of a map [REACH + 1, 2·REACH + 1] along `DIRECTIONS`."""
     down, right = np.array(_STEPS).T[..., None] * np.arange(1, LAGS + 1)
     return values[down, REACH + right]
 
