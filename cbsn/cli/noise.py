@@ -17,7 +17,6 @@ from cbsn.images.image_files import read_picture
 from cbsn.inference.options import DenoiseOptions
 from cbsn.noise.advice import advise
 from cbsn.noise.estimate import estimate_noise, estimate_noise_of_residuals
-from cbsn.noise.report import check_figure, draw_noise
 from cbsn.value_range import check_white, value_range
 
 Pairs = Iterator[tuple[np.ndarray, np.ndarray]]
@@ -31,6 +30,8 @@ def main(flags: argparse.Namespace) -> None:
             f"--modelpath {flags.modelpath} --denoised {flags.denoised}"
         )
     if flags.figure:
+        from cbsn.noise.report import check_figure, draw_noise  # with Matplotlib, which is slow
+
         check_figure(flags.figure)
     _check_output("--figure", flags.figure)
     _check_output("--json", flags.json)

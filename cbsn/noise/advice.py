@@ -38,7 +38,8 @@ class Advice:
         """Returns the `train.py` command with its flags, then the reasons."""
         command = f"train.py --recipe {self.recipe}"
         if self.recipe != "n2v-unet":  # Noise2Void has no strides
-            command += f" --stride_b {self.stride_b} --stride_i {self.stride_i}"
+            b, i = self.stride_b, self.stride_i
+            command = f"train.py --recipe {self.recipe} --stride_b {b} --stride_i {i}"
         return [f"Train with {command}", *(f"- {reason}" for reason in self.reasons)]
 
 

@@ -1,10 +1,11 @@
 """The noise of pictures in one figure."""
 
-import importlib.util
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from matplotlib.colors import SymLogNorm
+from matplotlib.figure import Figure
 
 from cbsn.errors import ConfigError
 from cbsn.files import atomic_path
@@ -31,10 +32,6 @@ def check_figure(path: Path) -> None:
         raise ConfigError(
             f"--figure takes a file that ends in {', '.join(_FORMATS)}. Received: --figure {path}"
         )
-    if importlib.util.find_spec("matplotlib") is None:
-        raise ConfigError(
-            f"--figure needs matplotlib: pip install 'cbsn[plots]'. Received: --figure {path}"
-        )
 
 
 def draw_noise(estimate: NoiseEstimate, advice: Advice, path: Path) -> None:
@@ -42,9 +39,6 @@ def draw_noise(estimate: NoiseEstimate, advice: Advice, path: Path) -> None:
 
     A file that cannot be written is a ConfigError; `check_figure` knows of other mistakes.
     """
-    # An extra; and nothing else here needs it.
-    from matplotlib.figure import Figure
-
     figure = Figure(figsize=(11, 8.2), layout="constrained")
     plural = "" if estimate.pictures == 1 else "s"
     figure.suptitle(
@@ -118,8 +112,6 @@ def _draw_values(axes: Any, estimate: NoiseEstimate) -> None:
 
 
 def _draw_map(figure: Any, axes: Any, estimate: NoiseEstimate) -> None:
-    from matplotlib.colors import SymLogNorm
-
     edge = len(estimate.correlation_map) / 2
     image = axes.imshow(
         estimate.correlation_map,

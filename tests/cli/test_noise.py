@@ -44,7 +44,6 @@ def look(tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_tables_json_and_figure(pictures, tmp_path):
     """In a process of its own, which is to keep TensorFlow quiet."""
-    pytest.importorskip("matplotlib")
     environment = {k: v for k, v in os.environ.items() if k != "TF_CPP_MIN_LOG_LEVEL"}
     flags = [str(pictures), "--json", "noise.json", "--figure", "noise.png"]
     process = subprocess.run(

@@ -1,4 +1,3 @@
-import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -11,18 +10,9 @@ from cbsn.noise.estimate import estimate_noise
 from cbsn.noise.report import check_figure, draw_noise
 
 
-@pytest.fixture
-def no_matplotlib(monkeypatch):
-    find = importlib.util.find_spec
-    monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name: None if name == "matplotlib" else find(name)
-    )
-
-
 @pytest.fixture(scope="module")
 def estimates(walls, add_noise):
     """By number of channels."""
-    pytest.importorskip("matplotlib")
     random = np.random.default_rng(0)
     colour = [np.repeat(wall, 3, axis=2) for wall in walls]
     return {
@@ -53,13 +43,6 @@ def test_other_format(estimates, tmp_path):
 def test_folder_that_is_gone(estimates, tmp_path):
     with pytest.raises(ConfigError, match="cannot be written: No such file"):
         draw_noise(estimates[1], advise(estimates[1]), tmp_path / "gone" / "a.png")
-
-
-def test_matplotlib_is_an_extra(no_matplotlib):
-    with pytest.raises(
-        ConfigError, match=r"pip install 'cbsn\[plots\]'.* Received: --figure a.png"
-    ):
-        check_figure(Path("a.png"))
 
 
 def test_format_is_told_by_the_suffix():
