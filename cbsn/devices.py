@@ -1,4 +1,4 @@
-"""Setting up GPUs and choosing them; what memory there is.
+"""Choosing and setting up GPUs, and measuring memory.
 
 TensorFlow is imported late, so that models load without it on Keras' other backends.
 """
@@ -14,9 +14,9 @@ from cbsn.errors import ConfigError
 
 
 def peak_memory() -> float:
-    """The largest resident memory of this process so far, in GiB."""
+    """Returns the largest resident memory of this process so far, in GiB."""
     try:
-        # ru_maxrss will not do on Linux: a process inherits that of the one that started it.
+        # ru_maxrss is useless on Linux: a process inherits that of the one that started it.
         lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
         kibibytes = next(float(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
     except (OSError, StopIteration):
@@ -26,24 +26,24 @@ def peak_memory() -> float:
 
 
 def reset_peak_memory() -> None:
-    """Starts `peak_memory` anew from what is resident now, where the system can (Linux)."""
+    """Restarts `peak_memory` from what is resident now, if the system supports it (Linux)."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
 
 
 def set_up() -> None:
-    """Makes TensorFlow compute float32 as such, and take GPU memory as it is needed.
+    """Makes TensorFlow compute in full float32 and allocate GPU memory as needed.
 
-    Whatever loads a model or trains one calls it, any number of times. On Keras' other backends it
-    does nothing.
+    Everything that loads or trains a model calls it, any number of times. It does nothing on Keras'
+    other backends.
 
-    - TF32 is switched off. On NVIDIA GPUs since compute capability 8.0 TensorFlow would multiply
-      float32 with 10 bits of mantissa, whose results differ from the CPU's in the third decimal.
-      For speed, ask for mixed_bfloat16. TensorFlow Serving is another program: there, the
-      environment variable `NVIDIA_TF32_OVERRIDE=0` does the same.
-    - Each visible GPU gets memory growth, so that several processes can share it. Once TensorFlow
-      has begun to use GPUs this cannot be changed; then they stay as they are, and so does a GPU
-      whose memory was limited with `tf.config.set_logical_device_configuration`.
+    - TF32 is switched off. On NVIDIA GPUs of compute capability 8.0 and above, TensorFlow would
+      multiply float32 with 10 bits of mantissa, and results would differ from the CPU's in the
+      third decimal. For speed, use mixed_bfloat16. TensorFlow Serving is a separate program, where
+      the environment variable `NVIDIA_TF32_OVERRIDE=0` does the same.
+    - Each visible GPU gets memory growth, so that several processes can share it. GPUs that
+      TensorFlow already uses cannot be changed and stay as they are. So does a GPU whose memory
+      was limited with `tf.config.set_logical_device_configuration`.
     """
     if keras.backend.backend() != "tensorflow":
         return
@@ -57,20 +57,20 @@ def set_up() -> None:
 
 
 def select_gpus(wanted: str | None, *, most: int | None = None) -> int:
-    """Makes TensorFlow see the GPUs that `--gpu` asks for, and sets them up.
+    """Makes TensorFlow see only the GPUs that `--gpu` asks for, and sets them up.
 
     Call it before anything runs on a device. GPUs that are not chosen stay free: TensorFlow would
-    take some hundred MB of each one that it sees.
+    take a few hundred MB on each GPU that it sees.
 
     Args:
-        wanted: None for whatever there is, "all", or numbers such as "0" or "0,1".
-        most: number ≥ 1 of GPUs that can be used; those with the lowest numbers are taken.
+        wanted: None for all GPUs, if any; "all"; or numbers such as "0" or "0,1".
+        most: int ≥ 1, the largest number of GPUs to use; those with the lowest numbers are taken.
 
     Returns:
-        How many GPUs are in use; 0 means the CPU.
+        The number of GPUs in use; 0 means the CPU.
 
     Raises:
-        ConfigError: there is no such GPU, or GPUs are in use already and others are asked for.
+        ConfigError: if there is no such GPU, or GPUs are asked for while others are in use already.
     """
     import tensorflow as tf
 
@@ -102,7 +102,7 @@ def select_gpus(wanted: str | None, *, most: int | None = None) -> int:
 
 
 def has_gpu() -> bool:
-    """Whether TensorFlow sees a GPU, which it computes on then; False on Keras' other backends."""
+    """Returns whether TensorFlow sees, and thus uses, a GPU; False on Keras' other backends."""
     if keras.backend.backend() != "tensorflow":
         return False
     import tensorflow as tf
@@ -111,8 +111,8 @@ def has_gpu() -> bool:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Whether memory did not suffice, the device's or the host's."""
-    # By name: JAX has an error of its own for it, and TensorFlow may not be imported.
+    """Returns whether an error means that the device or the host ran out of memory."""
+    # By name: JAX has a separate error for it, and TensorFlow may not be imported.
     is_named = type(error).__name__ == "ResourceExhaustedError"
     return is_named or "RESOURCE_EXHAUSTED" in str(error) or isinstance(error, MemoryError)
 

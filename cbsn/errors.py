@@ -2,14 +2,14 @@
 
 import re
 
-LARGEST = 2**31 - 1  # of the numbers that flags take, unless told: any library takes it
+LARGEST = 2**31 - 1  # of a flag's number by default: every library accepts it
 LARGEST_SEED = 2**64 - 1  # of noise, and of the random choices of R3
 
-_LONGEST_REASON = 500  # characters: some list all layers of a network, or all that they read
+_LONGEST_REASON = 500  # characters: some reasons list all layers of a network, or all input
 
 
 class CbsnError(Exception):
-    """Base of all errors that the commands print without a traceback."""
+    """Base class of all errors that the commands print without a traceback."""
 
     status = 2  # exit status of a command that ends with it
 
@@ -31,26 +31,26 @@ class ModelError(CbsnError, ValueError):
 
 
 class TrainingError(CbsnError, RuntimeError):
-    """A training under way that cannot go on: what it saved before is intact."""
+    """A training run that cannot continue; what it saved before is intact."""
 
     status = 1
 
 
 class PipelineError(CbsnError, RuntimeError):
-    """A Beam pipeline that could not be run to its end: what it has written is whole."""
+    """A Beam pipeline that did not finish; each file that it has written is complete."""
 
     status = 1
 
 
 class CbsnWarning(UserWarning):
-    """Something that the user should know, though the work goes on: a file that was skipped.
+    """Something that the user should know although work continues, such as a skipped file.
 
     The commands print each message once, as a line that begins with `note:`.
     """
 
 
 class TrainingStopped(CbsnError):  # noqa: N818, as it is no error
-    """Not a failure: a training that was asked to stop has saved itself, and can go on."""
+    """Not a failure: a training run was asked to stop, is saved, and can be resumed."""
 
     status = 75  # `EX_TEMPFAIL` of sysexits.h: try again
 
@@ -58,9 +58,9 @@ class TrainingStopped(CbsnError):  # noqa: N818, as it is no error
 def check_number(
     flag: str, value: float, least: float, most: float = LARGEST, *, above: bool = False
 ) -> None:
-    """Raises a ConfigError if the number that a flag (with its dashes) was given is out of range.
+    """Raises a ConfigError if the number given for a flag (with its dashes) is out of range.
 
-    That is from `least`, or `above` it, to `most`; NaN and infinity are beyond.
+    The range is `least` (excluded if `above`) to `most`; NaN and infinity are always outside.
     """
     if value > most:
         raise ConfigError(f"{flag} must be at most {most}. Received: {flag} {value}")
@@ -70,9 +70,9 @@ def check_number(
 
 
 def plain_reason(error: Exception) -> str:
-    """Returns what a library's error says, in one line, without the nodes of TensorFlow's graphs.
+    """Returns a library's error message in one line, without the nodes of TensorFlow's graphs.
 
-    What is long is cut off; where nothing is said, it is the name of the error's class.
+    A long message is cut off; an empty one is replaced by the name of the error's class.
     """
     text = getattr(error, "message", None) or str(error)
     text = re.sub(r"\{\{.*?\}\}|\[Op:\w*\]|\[\[.*?\]\]", "", text)
@@ -83,8 +83,8 @@ def plain_reason(error: Exception) -> str:
 
 
 def in_one_line(text: str) -> str:
-    r"""Returns a text without line breaks, which names of files may have: they become `\n`.
+    r"""Returns a text with its line breaks, which file names may have, escaped as `\n`.
 
-    So does all else that cannot be printed.
+    Other unprintable characters are escaped, too.
     """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

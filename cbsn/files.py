@@ -1,4 +1,4 @@
-"""Files and folders: written whole or not at all, checked by sums, locked while being read."""
+"""Files and folders: written whole or not at all, verified by checksums, locked while read."""
 
 import contextlib
 import errno
@@ -25,11 +25,11 @@ _OLD = ".old"
 
 _LONGEST = 255  # bytes that Linux, macOS and Windows allow for a file name
 CHECKSUMS = "SHA256SUMS"
-_MOST_CHECKSUMS = 1 << 20  # bytes: ours have a few lines
+_MOST_CHECKSUMS = 1 << 20  # bytes: those that are written here have a few lines
 
 
 def expanded(path: str | os.PathLike) -> Path:
-    """Replaces a leading `~` or `~user` by the home folder; ConfigError if the path is empty."""
+    """Expands a leading `~` or `~user`; ConfigError for an empty path or an unknown user."""
     if not os.fspath(path):
         raise ConfigError("A path is empty. Write . for the current folder.")
     try:
@@ -59,9 +59,9 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Does what `atomic_path` does for a folder of files, in place of one that is there already.
+    """Does what `atomic_path` does for a folder of files, which may replace an existing one.
 
-    The old one is set aside for a moment; `tidy` brings it back if the process is killed just then.
+    The old one is set aside for a moment; if the process is killed just then, `tidy` restores it.
     """
     temporary = _temporary(path, path.name)
     temporary.mkdir()
@@ -71,7 +71,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             _flush(file)
         _flush(temporary)
         if path.exists():
-            # In a folder, where it has its own name: that may be too long for one more suffix.
+            # Within a folder it keeps its name, which may be too long for one more suffix.
             aside = _temporary(path, path.name, _OLD)
             aside.mkdir()
             path.rename(aside / path.name)
@@ -85,14 +85,14 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 
 
 def remove_folder(path: Path) -> None:
-    """Deletes a folder; a process killed meanwhile leaves no half of it under its name."""
+    """Deletes a folder; if the process is killed meanwhile, no part remains under its name."""
     doomed = _temporary(path, path.name)
     path.rename(doomed)
     shutil.rmtree(doomed)
 
 
 def tidy(folder: Path) -> None:
-    """Removes what a killed process left half done in a folder that nobody else is writing to."""
+    """Cleans up after a killed process, in a folder to which no other process is writing."""
     for path in [*folder.iterdir()]:
         if not (match := _TEMPORARY.fullmatch(path.name)):
             continue
@@ -106,8 +106,8 @@ def tidy(folder: Path) -> None:
 
 
 def _temporary(path: Path, name: str, suffix: str = "") -> Path:
-    """A temporary name next to `path`, which `tidy` recognises; `name` is cut to what fits."""
-    # No program knows a format by a suffix of that length.
+    """Returns a temporary name next to `path` that `tidy` recognises; cuts `name` to fit."""
+    # A longer suffix cannot be that of a format.
     ending = f".{uuid.uuid4().hex[:8]}{suffix if len(suffix) < _LONGEST // 8 else ''}"
     while name and len(os.fsencode(f".{name}{ending}")) > _LONGEST:
         name = name[:-1]
@@ -125,7 +125,7 @@ def _flush(path: Path) -> None:
 
 def write_text(path: str | os.PathLike, text: str) -> None:
     """Writes `text` to `path` atomically, as UTF-8."""
-    with atomic_path(path) as temporary:  # names of files may be of any bytes, which are escaped
+    with atomic_path(path) as temporary:  # file names may hold any bytes, which are escaped
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
@@ -144,19 +144,19 @@ def read_small(path: Path, largest: int) -> bytes:
 
 
 def _open(path: Path) -> BinaryIO:
-    if not path.is_file():  # a pipe would be waited for
+    if not path.is_file():  # a pipe would block
         raise FileNotFoundError(errno.ENOENT, "no such file", str(path))
     return path.open("rb")
 
 
 def write_checksums(folder: Path) -> None:
-    """Writes the checksums of all files of a folder into it."""
+    """Writes the checksums of all files in a folder to `CHECKSUMS` in it."""
     names = sorted(path.name for path in folder.iterdir())
     write_text(folder / CHECKSUMS, "".join(f"{_sha256(folder / n)}  {n}\n" for n in names))
 
 
 def verify_checksums(folder: Path, required: Iterable[str] = ()) -> None:
-    """Raises a ModelError unless files, `required` included, are as `write_checksums` saw them."""
+    """Raises a ModelError unless the listed files, which must include `required`, match."""
     try:
         fault = next(_faults(folder, required), None)
     except (OSError, ValueError) as error:
@@ -187,26 +187,26 @@ def _sha256(path: Path) -> str:
 
 
 class FolderLock:
-    """A lock on a folder, held until it is closed or nobody refers to it any more."""
+    """A lock on a folder, held until it is closed or no longer referenced."""
 
     def __init__(self, folder: Path, mode: int):
         descriptor = os.open(folder, os.O_RDONLY)
-        # Not __del__, which may find no `os` any more when the interpreter ends.
+        # Not __del__: `os` may already be gone when the interpreter exits.
         self.close = weakref.finalize(self, os.close, descriptor)
         fcntl.flock(descriptor, mode)
 
 
 def share_folder(folder: Path) -> FolderLock | None:
-    """Says that this process reads a folder for as long as the result is kept; None: no locks."""
+    """Marks a folder as read by this process while the result is kept; None without locks."""
     if fcntl:
         with contextlib.suppress(OSError):
-            # Waits for `is_folder_in_use` of another process at most, which takes no time.
+            # Waits at most for another process's `is_folder_in_use`, which takes no time.
             return FolderLock(folder, fcntl.LOCK_SH)
     return None
 
 
 def is_folder_in_use(folder: Path) -> bool:
-    """Whether a process may be reading a folder; yes where there are no locks to tell."""
+    """Returns whether a process may be reading a folder; True if that is unknown."""
     if fcntl:
         with contextlib.suppress(OSError):
             FolderLock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB).close()

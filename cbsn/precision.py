@@ -1,4 +1,4 @@
-"""In which precision a network's layers compute, and what `auto` takes."""
+"""The precision in which a network's layers compute, and how `auto` chooses it."""
 
 import os
 from pathlib import Path
@@ -8,21 +8,21 @@ import keras
 from cbsn.errors import ConfigError
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
-"""Keras dtype policies; in any of them weights, last layer, loss and metrics are float32."""
+"""Keras dtype policies; in all of them, weights, last layer, loss and metrics are float32."""
 
-# What a processor has, in Linux' words, if it multiplies bfloat16 by itself.
+# Linux's names for the features of processors that multiply bfloat16 natively.
 CPU_FEATURES = ("amx_bf16", "avx512_bf16")
 
-# Compute capability of the first NVIDIA GPUs whose matrix units multiply these, the best first.
+# Lowest compute capability of NVIDIA GPUs whose matrix units multiply these; the best comes first.
 _OF_GPUS = {"mixed_bfloat16": (8, 0), "mixed_float16": (7, 0)}
 
 
 def choose_precision(wanted: str) -> tuple[str, str]:
-    """Returns what `--precision` stands for, one of `PRECISIONS`, and the reason in words.
+    """Returns the one of `PRECISIONS` that `--precision` selects, and the reason in words.
 
-    `auto` is mixed_bfloat16 where the hardware multiplies bfloat16 by itself, mixed_float16 on
-    NVIDIA GPUs of compute capability 7, and float32 everywhere else. Of several GPUs the one with
-    the least decides. Anything else than that and `PRECISIONS` is a ConfigError.
+    `auto` selects mixed_bfloat16 where the hardware multiplies bfloat16 natively, mixed_float16 on
+    NVIDIA GPUs of compute capability 7, and float32 everywhere else. With several GPUs, the lowest
+    capability decides. Any value other than `auto` and `PRECISIONS` raises a ConfigError.
     """
     if wanted in PRECISIONS:
         return wanted, "as asked for"
@@ -35,7 +35,7 @@ def choose_precision(wanted: str) -> tuple[str, str]:
     import tensorflow as tf
 
     details = map(tf.config.experimental.get_device_details, tf.config.get_visible_devices("GPU"))
-    # Of a GPU of another maker there is none.
+    # GPUs of other makers have none.
     capabilities = [each.get("compute_capability", (0, 0)) for each in details]
     if capabilities:
         return _choose_for(min(capabilities))
@@ -48,7 +48,7 @@ def choose_precision(wanted: str) -> tuple[str, str]:
 
 
 def cpu_flags() -> frozenset[str]:
-    """Returns what the processor can do, as Linux names it; empty on other systems."""
+    """Returns the processor's features, as Linux names them; empty on other systems."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

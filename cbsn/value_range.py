@@ -1,4 +1,4 @@
-"""What the values of a picture mean: which is black, and which is white."""
+"""The value range of a picture: which value is black, and which is white."""
 
 import dataclasses
 import math
@@ -9,11 +9,11 @@ from numpy.typing import DTypeLike
 
 from cbsn.errors import ConfigError, ImageError
 
-# Floats that are off [0, 1] by no more have been rounded, as 255/254.9999 in float32 is.
+# Floats outside [0, 1] by at most this are due to rounding, as 255/254.9999 in float32 is.
 ROUNDING_ERROR = 1e-5
-_MISSING = 1e37  # floats beyond are no brightness: programs write them for pixels without data
-_FEW = 1e-3  # the share of a picture's values below which they may be faulty pixels
-_DARK = 1 / 4  # floats in [0, 1] that reach no further are scaled: two bits of it are unused
+_MISSING = 1e37  # larger floats are no brightness: programs write them for pixels without data
+_FEW = 1e-3  # fewer than this share of a picture's values may be faulty pixels
+_DARK = 1 / 4  # floats in [0, 1] that stay below are scaled: they leave two bits unused
 _BLOCK_BYTES = 2**22
 _BITS = {float(2**bits - 1): bits for bits in range(2, 16, 2)}
 
@@ -29,7 +29,7 @@ def value_range(dtype: DTypeLike) -> float:
 
 
 def to_unit(picture: np.ndarray, dtype: DTypeLike = np.float32) -> np.ndarray:
-    """Returns a picture of any dtype in floats, 1.0 being white; values beyond [0, 1] stay."""
+    """Returns a picture of any dtype as floats, 1.0 being white; values beyond [0, 1] stay."""
     return picture.astype(dtype) / np.array(value_range(picture.dtype), dtype)
 
 
@@ -39,7 +39,7 @@ def to_levels(picture: np.ndarray) -> np.ndarray:
 
 
 def from_unit(unit: np.ndarray, dtype: DTypeLike) -> np.ndarray:
-    """Returns floats, 1.0 being white, as a picture of a dtype; they are clipped to [0, 1]."""
+    """Returns floats, 1.0 being white, as a picture of a dtype, clipped to [0, 1]."""
     unit = np.clip(unit, 0, 1)
     if np.dtype(dtype).kind == "u":
         unit = np.rint(unit * value_range(dtype))
@@ -47,7 +47,7 @@ def from_unit(unit: np.ndarray, dtype: DTypeLike) -> np.ndarray:
 
 
 def row_blocks(pixels: np.ndarray) -> Iterator[slice]:
-    """The rows of a picture, a few MB at a time, so that computing needs no second large array."""
+    """Yields slices of a picture's rows, a few MB each, to work without a second large array."""
     height = pixels.shape[0]
     rows = max(1, _BLOCK_BYTES * height // max(1, pixels.nbytes))
     for start in range(0, height, rows):
@@ -55,7 +55,7 @@ def row_blocks(pixels: np.ndarray) -> Iterator[slice]:
 
 
 def check_white(white: float | None) -> None:
-    """Raises a ConfigError for a `--white` that is neither None nor a number above 0."""
+    """Raises a ConfigError if `--white` is neither None nor a finite number above 0."""
     if white is not None and not 0 < white < math.inf:
         raise ConfigError(
             "--white takes the value of white in the files, above 0, such as 4095. "
@@ -65,14 +65,14 @@ def check_white(white: float | None) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class ValueRange:
-    """The values of a picture that are black and white.
+    """The values of black and white in a picture.
 
-    Networks see the range as [0, 1]. Cameras and microscopes store 10, 12 or 14 bits in files of
-    16, and floats in any unit; so the range is not that of the dtype alone.
+    Networks see the range as [0, 1]. Cameras and microscopes store 10, 12 or 14 bits in 16-bit
+    files, and floats in any unit, so the dtype alone does not determine the range.
 
     Args:
         black, white: the values that a network sees as 0 and as 1.
-        source: how it is known: `"dtype"`, `"values"`, `"file"` or `"user"`.
+        source: how the range is known: `"dtype"`, `"values"`, `"file"` or `"user"`.
 
     Example:
         >>> pixels = np.array([[[0], [4000]]], np.uint16)
@@ -90,14 +90,14 @@ class ValueRange:
     ) -> "ValueRange":
         """Returns the range of a picture's colours, [H, W, C] without alpha.
 
-        That of uint8 is 0 to 255. That of uint16 is 0 to the largest value of 2, 4, … 14 or 16
-        bits, the fewest that hold all its values. That of floats is [0, 1] if they lie in it and
-        reach beyond 1/4; else from 0, or their lowest value if that is negative, to their highest.
-        `white`, what the user says, takes precedence, and then `stated`, what the file says, unless
-        a value is above it.
+        For uint8, it is 0 to 255. For uint16, it is 0 to the largest value of 2, 4, … 14 or 16
+        bits, the fewest that hold all values. For floats, it is [0, 1] if they lie in it and reach
+        beyond 1/4; otherwise, from 0, or their lowest value if negative, to their highest. The
+        user's `white` takes precedence, then the file's `stated`, unless values lie outside of it.
 
         Raises:
-            ImageError: values are not finite or stand for missing ones, or integers above `white`.
+            ImageError: if values are not finite, stand for missing data, or are integers above
+                `white`; or if `white` is above what the integers' dtype holds.
         """
         low, high = float(pixels.min()), float(pixels.max())
         if not np.isfinite([low, high]).all():
@@ -132,8 +132,8 @@ class ValueRange:
 
     @staticmethod
     def cut(pixels: np.ndarray, white: float) -> int:
-        """Cuts values off that no brightness up to `white` explains, in place; returns how many."""
-        # The noise of floats may lie beyond black and white.
+        """Clips values that no brightness up to `white` explains, in place; returns how many."""
+        # Noisy floats may lie beyond black and white.
         low, high = (-white / 2, white * 3 / 2) if pixels.dtype.kind == "f" else (0, white)
         blocks = (pixels[rows] for rows in row_blocks(pixels))
         count = sum(int(np.count_nonzero((block < low) | (block > high))) for block in blocks)
@@ -147,9 +147,9 @@ class ValueRange:
         return count
 
     def few_decide(self, pixels: np.ndarray) -> tuple[int, float] | None:
-        """How few values decide what white is, as faulty pixels do, and what it is without them.
+        """Returns how few values, maybe faulty pixels, determine white, and white without them.
 
-        They are those above a quarter of the range; None if they are not few.
+        They are the values above a quarter of the range. Returns None if they are not few.
         """
         if pixels.dtype == np.uint8:
             return None
@@ -166,19 +166,19 @@ class ValueRange:
 
     @classmethod
     def common(cls, first: "ValueRange", second: "ValueRange") -> "ValueRange":
-        """Returns the narrowest range that holds two, for pictures that are to be compared."""
+        """Returns the narrowest range that holds both, for comparing two pictures."""
         black, white = min(first.black, second.black), max(first.white, second.white)
         whole = [each for each in (first, second) if (each.black, each.white) == (black, white)]
         return whole[0] if whole else cls(black, white, first.source)
 
     def is_of(self, dtype: DTypeLike) -> bool:
-        """Whether it is the whole range of a dtype."""
+        """Returns whether this is the whole range of a dtype."""
         return (self.black, self.white) == (0.0, value_range(dtype))
 
     def stretch(self, pixels: np.ndarray, *, undo: bool = False) -> None:
-        """Scales values, integers up to `white`, to the whole range of their dtype, in place.
+        """Scales values, if integers up to `white`, to the whole range of their dtype, in place.
 
-        Or undoes that; integers come back as they were.
+        With `undo`, scales them back; integers return to their exact values.
         """
         if self.is_of(pixels.dtype):
             return
@@ -197,7 +197,7 @@ class ValueRange:
                 pixels[rows] = (block.astype(np.float64) - self.black) / span
 
     def change(self, pixels: np.ndarray, other: "ValueRange") -> None:
-        """Scales values that were stretched from this range as if from another one, in place."""
+        """Rescales values stretched from this range as if stretched from another one, in place."""
         if (self.black, self.white) != (other.black, other.white):
             self.stretch(pixels, undo=True)
             other.stretch(pixels)

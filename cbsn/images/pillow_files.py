@@ -149,7 +149,7 @@ def _load(path: Path, png: PngFile | None) -> Picture:
 
 
 def _has_end(path: Path) -> bool:
-    """Returns whether a JPEG file has an EOI marker after its headers, whose thumbnails may too.
+    """Returns whether a JPEG file has an EOI marker after its headers; thumbnails there have one.
 
     Pillow requires it only in larger files; in a small one, zeros in its place are read as pixels.
     """

@@ -26,8 +26,7 @@ _IMAGEJ_TAG = 50839  # regions and labels, whose content also has the file's byt
 # tifffile cannot write tags that point to branches: tags with the preceding codes stand in.
 _BRANCHES = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
 
-# Tags that the writer sets, as they say how pixels are stored, and resolution and profile, which
-# are passed separately.
+# How the pixels are stored, which the writer decides; resolution and profile are set separately.
 _STRUCTURE = frozenset(
     {254, 255, 256, 257, 258, 259, 262, 263, 264, 265, 266, 273, 277, 278, 279, 282, 283, 284}
     | {288, 289, 290, 291, 292, 293, 296, 297, 317, 320, 321, 322, 323, 324, 325, 330, 332, 333}
