@@ -1,4 +1,4 @@
-"""Whether a denoiser removed more from a picture than the noise that is seen in it."""
+"""Checks whether a denoiser removed more from a picture than its visible noise."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -9,26 +9,26 @@ from scipy.ndimage import uniform_filter
 from cbsn.noise.survey import quietest
 from cbsn.value_range import to_levels, value_range
 
-# How many times the noise is too much to be right, and far too much. Clean pictures taken for
-# denoised ones stay below 1.5, and below 2 where the noisy ones were enlarged or went through JPEG
-# of a high quality.
+# Ratios of what was removed to the noise that count as too much, and as far too much. For clean
+# pictures in place of denoised ones, the ratio is below 1.5, and below 2 where the noisy ones were
+# enlarged or saved as high-quality JPEG.
 _MUCH = (2.0, 3.0)
 
-# Side in pixels of the cells that are looked at. Small, so that even pictures full of texture have
-# some that are smooth.
+# Side of the compared cells, in pixels. Small, so that even pictures full of texture have some
+# smooth cells.
 _CELL = 8
 
-_FEWEST = 64  # cells that are enough to tell
+_FEWEST = 64  # cells needed for a verdict
 _MOST_CLIPPED = 0.1  # share of a cell's pixels
-_QUIET = 0.05  # quantile of the variance, among cells of about one brightness, taken for noise
-_BINS = (128, 8)  # cells of about one brightness, at least; and the most bins of brightness
-_DRAWN = 4 / 9  # share of constant cells around one from which on it was drawn, not photographed
-_DIFFERENCE = 2.0  # levels beyond the noise below which nothing is lost that can be seen
-_WINDOW, _WINDOWS = 256, 16  # side in pixels, and number, of what is looked at of a large picture
+_QUIET = 0.05  # quantile of the variance, among cells of similar brightness, taken as noise
+_BINS = (128, 8)  # fewest cells in a brightness bin, and most bins
+_DRAWN = 4 / 9  # share of constant cells around one from which it counts as drawn, not photographed
+_DIFFERENCE = 2.0  # levels above the noise; a smaller excess is no visible loss
+_WINDOW, _WINDOWS = 256, 16  # side in pixels and number of the windows sampled in a large picture
 
-# How much more variance noise has than the quietest cells have of it by chance. That is so for
-# white noise; for correlated noise, as SIDD's, it is 1.3²; in cc15, whose cameras smooth flat
-# places more than others, up to 1.7².
+# Ratio of the noise's variance to that of the quietest cells, which have less by chance. This value
+# is for white noise; it is 1.3² for correlated noise such as SIDD's, and up to 1.7² in cc15, whose
+# cameras smooth flat areas more than others.
 _CHANCE = 1.15**2
 
 
@@ -36,30 +36,30 @@ _CHANCE = 1.15**2
 class Removal:
     """What was removed from pictures, and the noise that was there.
 
-    Both are of what varies, by more than a slope, within cells of 8 × 8 pixels that are not
-    clipped. The attributes are sums, so those of several pictures add up.
+    Both are measured as variation, beyond a slope, within cells of 8 × 8 pixels that are not
+    clipped. The attributes are sums, so they can be added up over several pictures.
     """
 
-    cells: float  # their number, times that of the channels
-    removed_power: float  # Σ of the variance of the residual, in 8-bit levels²
-    noise_power: float  # Σ of that of the noise
+    cells: float  # number of cells times number of channels
+    removed_power: float  # sum of the residual's variance, in 8-bit levels²
+    noise_power: float  # sum of the noise's variance, in 8-bit levels²
 
     @classmethod
     def of(cls, noisy: np.ndarray, denoised: np.ndarray) -> "Removal":
         """Compares a picture [H, W, C], floats in units of [0, 1] or integers, with a denoised one.
 
-        Noise is everywhere, so no place has less variance than the noise has there, but by chance:
-        the quietest cells of each brightness and channel tell how much there is at most; of a
-        picture with texture everywhere that may be a lot. Constant cells, as of a frame around a
-        photograph, count for nothing; but cells with many of them around, as letters have, were
-        drawn, so there is no noise. Where part of a picture has more noise than the rest at the
-        same brightness, as before a background that was blurred, there is more than this says.
+        Noise is everywhere, so except by chance no place varies less than its noise. The quietest
+        cells of each brightness and channel thus give an upper bound, a loose one if texture is
+        everywhere. Constant cells, such as a frame around a photograph, are ignored. Cells among
+        many constant ones, such as letters, were drawn and have no noise. If part of a picture has
+        more noise than the rest at the same brightness, such as a subject in front of a blurred
+        background, the noise is underestimated.
         """
         return _compare([(noisy, denoised)])
 
     @property
     def told(self) -> bool:
-        """Whether there are cells enough to tell anything."""
+        """Whether there are enough cells for a verdict."""
         return self.cells >= _FEWEST
 
     @property
@@ -69,12 +69,12 @@ class Removal:
 
     @property
     def noise(self) -> float:
-        """That of the noise, in 8-bit levels; more than it is where all is texture."""
+        """Root mean square of the noise, in 8-bit levels; too large where all is texture."""
         return float(np.sqrt(self.noise_power / self.cells)) if self.cells else 0.0
 
     @property
     def degree(self) -> int:
-        """1 where much more than the noise was removed, 2 for far more, else 0."""
+        """1 if much more than the noise was removed, 2 if far more, else 0."""
         if not self.told or self.removed < self.noise + _DIFFERENCE:
             return 0
         return sum(self.removed >= limit * self.noise for limit in _MUCH)
@@ -84,9 +84,9 @@ class Removal:
 
 
 class Sample:
-    """Places of a noisy picture, kept to be compared with what becomes of them.
+    """Copies of parts of a noisy picture, to compare with the denoised picture later.
 
-    They take little memory and time, however large the picture is: it may be overwritten.
+    They take little memory and time, however large the picture is. It may be overwritten meanwhile.
     """
 
     def __init__(self, noisy: np.ndarray):
@@ -94,13 +94,13 @@ class Sample:
         self._windows = [noisy[place].copy() for place in self._places]
 
     def compared_with(self, denoised: np.ndarray) -> Removal:
-        """Returns what was removed at these places; of the same shape and dtype."""
+        """Returns what was removed here in a denoised picture of the same shape and dtype."""
         windows = (denoised[place] for place in self._places)
         return _compare(zip(self._windows, windows, strict=True))
 
 
 def _places(height: int, width: int) -> list[tuple[slice, slice]]:
-    """Windows evenly spread over a picture, or all of one that is no larger than these together."""
+    """Returns windows spread evenly over a picture, or all of it if it is no larger than they."""
     if height * width <= _WINDOWS * _WINDOW**2:
         return [(slice(None), slice(None))]
     down = int(np.clip(height // _WINDOW, 1, _WINDOWS))
@@ -127,7 +127,7 @@ def _compare(windows: Iterable[tuple[np.ndarray, np.ndarray]]) -> Removal:
 
 
 def _cells(noisy: np.ndarray, denoised: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Of the n cells that can tell: variance, brightness and what was removed [n, C]; drawn [n]."""
+    """Returns variance, brightness and removed variance [n, C] of the n usable cells; drawn [n]."""
     white = noisy.dtype.type(value_range(noisy.dtype))
     cells, after = (_cut(to_levels(each)) for each in (noisy, denoised))
     clipped = _cut((noisy == 0) | (noisy == white)).mean(-1).max(-1) > _MOST_CLIPPED
@@ -140,7 +140,7 @@ def _cells(noisy: np.ndarray, denoised: np.ndarray) -> tuple[np.ndarray, ...]:
 
 
 def _cut(picture: np.ndarray) -> np.ndarray:
-    """[H, W, C] as [H // 8, W // 8, C, 64]; what is left at the far edges does not count."""
+    """Cuts [H, W, C] into cells [H // 8, W // 8, C, 64]; drops the remainder at the far edges."""
     height, width, channels = picture.shape[0] // _CELL, picture.shape[1] // _CELL, picture.shape[2]
     cells = picture[: height * _CELL, : width * _CELL]
     cells = cells.reshape(height, _CELL, width, _CELL, channels)
@@ -148,7 +148,7 @@ def _cut(picture: np.ndarray) -> np.ndarray:
 
 
 def _rest(cells: np.ndarray) -> np.ndarray:
-    """The variance [n, C] of cells [n, C, 64], less their mean and slope."""
+    """Returns the variance [n, C] of cells [n, C, 64] around their mean and slope."""
     slope = np.arange(_CELL, dtype=np.float32) - (_CELL - 1) / 2
     slope /= np.sqrt(_CELL * (slope**2).sum())
     slopes = np.stack([np.repeat(slope, _CELL), np.tile(slope, _CELL)], axis=1)

@@ -1,4 +1,4 @@
-"""The noise of pictures in one figure."""
+"""Draws the noise of pictures in one figure."""
 
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ _STYLES = (
     {"color": "#999999", "marker": "^", "markersize": 3, "linewidth": 0.8},
     {"color": "#bbbbbb", "marker": "v", "markersize": 3, "linewidth": 0.8},
 )
-_SMALL = 0.02  # correlations up to here are drawn to scale, larger ones logarithmically
+_SMALL = 0.02  # correlations up to this are drawn linearly, larger ones logarithmically
 _TICKS = (-1, -0.1, -0.01, 0, 0.01, 0.1, 1)
 _NAMES = [f"{tick:g}".replace("-", "−") for tick in _TICKS]
 _FORMATS = (".png", ".pdf", ".svg")
@@ -35,9 +35,9 @@ def check_figure(path: Path) -> None:
 
 
 def draw_noise(estimate: NoiseEstimate, advice: Advice, path: Path) -> None:
-    """Draws strength, correlation with the stride that is advised, and pixel values, into a file.
+    """Draws strength, correlation with the advised stride, and pixel values into a file.
 
-    A file that cannot be written is a ConfigError; `check_figure` knows of other mistakes.
+    Raises ConfigError if the file cannot be written; `check_figure` reports other mistakes.
     """
     figure = Figure(figsize=(11, 8.2), layout="constrained")
     plural = "" if estimate.pictures == 1 else "s"

@@ -1,4 +1,4 @@
-"""The blocks of pictures that show their noise, collected from picture after picture."""
+"""Collects the blocks that show the noise of pictures, picture by picture."""
 
 import collections
 import dataclasses
@@ -19,33 +19,33 @@ from cbsn.noise.autocovariance import (
 )
 from cbsn.value_range import to_levels, value_range
 
-STEP = 16  # distance of neighbouring blocks in pixels: they overlap by half
-BINS = 64  # of the histogram of pixel values, from 0 to full scale
-FEWEST = 8  # blocks that an estimate takes at least
+STEP = 16  # distance between neighbouring blocks in pixels; they overlap by half
+BINS = 64  # bins of the histogram of pixel values, from 0 to full scale
+FEWEST = 8  # blocks that an estimate needs
 
-_FIRST = 16  # flat blocks to begin with
-_MOST_CONTENT = 1.25  # times the smooth energy that noise of the correlation found would have
-_MIDDLE = (0.1, 0.7)  # quantiles of the variance, between which blocks are taken in the end
+_FIRST = 16  # flat blocks that the search starts with
+_MOST_CONTENT = 1.25  # limit relative to the smooth energy of noise with the measured correlation
+_MIDDLE = (0.1, 0.7)  # the final blocks lie between these quantiles of the variance
 
-_MOST_KEPT = 8192  # blocks in memory, those with the least content, of 2 KB for each channel
-_AT_ONCE = 1024  # blocks whose pixels are in memory
-_TRIED = (512, 8192)  # how many blocks of a picture are measured at least, and at most
-_MOST_CLIPPED = 0.1  # share of a block's pixels; on SIDD it moves correlations by less than 0.005
-_QUIET = 0.1  # quantile of the variance, among blocks of about one brightness, taken for noise
-_BINS = (32, 16)  # blocks of about one brightness, at least; and the most bins of brightness
-_LOUDEST = 1.35  # times that variance; louder blocks have texture in them
+_MOST_KEPT = 8192  # blocks kept in memory, those with the least content; 2 KB each per channel
+_AT_ONCE = 1024  # blocks whose pixels are in memory at a time
+_TRIED = (512, 8192)  # fewest and most blocks that are measured in a picture
+_MOST_CLIPPED = 0.1  # share of a block's pixels; shifts correlations on SIDD by less than 0.005
+_QUIET = 0.1  # quantile of the variance, among blocks of similar brightness, taken as noise
+_BINS = (32, 16)  # fewest blocks in a brightness bin, and most bins
+_LOUDEST = 1.35  # times that variance; louder blocks contain texture
 
-# As `structure` has it. Noise has 0.9 ± 0.1, of one channel and strongly correlated ± 0.25.
+# Limit of `structure`. Noise scores 0.9 ± 0.1, or ± 0.25 with one channel and strong correlation.
 _MOST_STRUCTURED = 1.3
 
 
 @dataclasses.dataclass(frozen=True)
 class Blocks:
-    """What was measured on n blocks of 32 × 32 pixels, in C channels.
+    """Measurements of n blocks of 32 × 32 pixels, in C channels.
 
-    The energy of their smooth part, apart from brightness and shading, is where content is, far
-    above the noise. All other measurements are made without it, so that choosing by it does not
-    bias them.
+    Content shows in the energy of the smooth part (without brightness and shading), far above the
+    noise. All other measurements exclude the smooth part, so that selecting blocks by its energy
+    does not bias them.
     """
 
     content: np.ndarray  # [n], energy of the smooth part, in units of `quiet`
@@ -57,7 +57,7 @@ class Blocks:
 
     @property
     def scaled(self) -> np.ndarray:
-        """The covariance in units of `quiet`, a first guess of the noise."""
+        """The covariance in units of `quiet`, a first guess of the noise's variance."""
         return self.covariance / self.quiet[:, :, None, None]
 
     def __len__(self) -> int:
@@ -72,26 +72,26 @@ class Blocks:
 
 
 class Survey:
-    """Collects the blocks of pictures that may be flat, in memory that does not grow with them."""
+    """Collects blocks that may be flat, and keeps a limited number of them in memory."""
 
     def __init__(self) -> None:
-        # Those with the least content of all pictures.
+        # The blocks with the least content of all pictures.
         self.blocks: Blocks | None = None
-        # Of each picture, the means [m, C] of all its blocks that are not clipped.
+        # For each picture, the means [m, C] of all blocks that are not clipped.
         self.brightness: list[np.ndarray] = []
-        # Of blocks, in `all`, and `clipped`, `silent` (without noise) and `uneven`.
+        # Numbers of blocks: `all`, `clipped`, `silent` (without noise) and `uneven`.
         self.counts: collections.Counter[str] = collections.Counter()
-        # How many there are; by channel, how many are at 0 and at full scale, and in each bin.
+        # Number of pixels; by channel, how many are at 0 and at full scale, and in each bin.
         self.pixels = 0
         self.ends = self.histogram = np.zeros(())
 
     def add(self, noisy: np.ndarray, denoised: np.ndarray | None = None) -> None:
         """Adds a picture.
 
-        Blocks that are clipped, without noise, louder than others of their brightness, or have
-        structure do not count. How flat the others are, their `content` says; a quarter of them
-        is measured, the flattest. If there is a denoised picture, the noise is what it lacks, and
-        `content` is the variance of what it has.
+        Excludes blocks that are clipped or without noise, louder than others of their brightness,
+        or structured. Of the others, measures the flattest quarter, judged by their `content`.
+        With a denoised picture, the noise is the difference between the two pictures, `content` is
+        the denoised one's variance, and loud or structured blocks stay.
         """
         self._check(noisy, denoised)
         scale = value_range(noisy.dtype)
@@ -104,7 +104,7 @@ class Survey:
         if min(noisy.shape[:2]) < BLOCK:
             self.brightness.append(np.zeros((0, noisy.shape[2])))
             return
-        # Blocks that vary no more than rounding makes them are without noise.
+        # Blocks that vary no more than rounding explains have no noise.
         rounding = 0 if noisy.dtype.kind == "f" else (255 / scale) ** 2 / 12
         noise = picture = to_levels(noisy)
         if denoised is not None:
@@ -142,11 +142,11 @@ class Survey:
         self.blocks = blocks
 
     def flattest(self) -> Blocks | None:
-        """Returns the blocks without content, None before the first picture that has blocks.
+        """Returns the blocks without content, or None before the first picture that has blocks.
 
-        Blocks are taken in the order of their content, as long as that is not more than noise of
-        the correlation that they have would have. Of these, the loudest and the quietest are
-        dropped: the former have texture, the latter are of pictures with texture everywhere.
+        Takes blocks by increasing content, as long as noise with their measured correlation
+        explains it. Drops the loudest of these, which have texture, and the quietest, which come
+        from pictures with texture everywhere.
         """
         if self.blocks is None:
             return None
@@ -168,7 +168,7 @@ class Survey:
         return blocks[:number][(variance >= low) & (variance <= high)]
 
     def too_few(self) -> DataError:
-        """Says that there are too few flat blocks, what there is, and what to do."""
+        """Returns the error for too few flat blocks, which says what was found and what to do."""
         counts = self.counts
         pictures = f"{len(self.brightness)} picture{'s' * (len(self.brightness) != 1)}"
         size = f"{BLOCK} × {BLOCK} pixels"
@@ -210,8 +210,8 @@ def quietest(
 ) -> np.ndarray:
     """Returns a low quantile of the variance as a function of the brightness, all [n, C].
 
-    `bins` are how many blocks of about one brightness are taken together at least, and how many
-    such bins there are at most. The kind of `sort` decides where blocks of one brightness go.
+    `bins` are the fewest blocks in a brightness bin and the most bins. The kind of `sort` decides
+    to which bins blocks of equal brightness go.
     """
     quiet = np.empty_like(variance)
     if not len(variance):
@@ -226,7 +226,7 @@ def quietest(
 
 
 def _look(noise: np.ndarray, picture: np.ndarray, clipped: np.ndarray) -> Iterator[np.ndarray]:
-    """Of all blocks, [n, C] each: content, variance of the noise, brightness, share clipped."""
+    """Returns content, noise variance, brightness and clipped share of all blocks, [n, C] each."""
     rows = []
     for top in range(0, len(noise) - BLOCK + 1, STEP):
         blocks, shown, ends = (_cut(each[top : top + BLOCK]) for each in (noise, picture, clipped))
@@ -239,14 +239,14 @@ def _look(noise: np.ndarray, picture: np.ndarray, clipped: np.ndarray) -> Iterat
 
 
 def _cut(strip: np.ndarray) -> np.ndarray:
-    """[n, C, BLOCK²] of a strip [BLOCK, W, C]."""
+    """Returns the blocks [n, C, BLOCK²] of a strip [BLOCK, W, C]."""
     windows = np.lib.stride_tricks.sliding_window_view(strip, BLOCK, axis=1)[:, ::STEP]
     blocks = windows.transpose(1, 2, 0, 3)
     return blocks.reshape(*blocks.shape[:2], BLOCK**2)
 
 
 def _covariance(noise: np.ndarray, tops: np.ndarray, lefts: np.ndarray) -> np.ndarray:
-    """[n, C, REACH + 1, 2·REACH + 1] of the blocks at these corners."""
+    """Returns the autocovariance [n, C, REACH + 1, 2·REACH + 1] of the blocks at these corners."""
     channels = noise.shape[2]
     output = np.empty((len(tops), channels, REACH + 1, 2 * REACH + 1), np.float32)
     for start in range(0, len(tops), _AT_ONCE):

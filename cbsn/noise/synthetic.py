@@ -1,4 +1,4 @@
-"""Synthetic noise, for pictures whose clean side is known."""
+"""Synthetic noise for clean pictures."""
 
 import dataclasses
 import hashlib
@@ -11,7 +11,7 @@ from cbsn.errors import ConfigError
 from cbsn.orientations import NUM_ORIENTATIONS, orient
 from cbsn.value_range import to_unit, value_range
 
-BAYER = ((0, 1), (1, 2))  # colour that each pixel of a 2 × 2 cell of the sensor sees: RGGB
+BAYER = ((0, 1), (1, 2))  # colour seen by each pixel of a 2 × 2 cell of the sensor: RGGB
 WHITE_BALANCE = (2.0, 1.0, 1.6)  # gains of red, green and blue, as in daylight
 
 _QUARTERS = np.array([[1, 2, 1], [2, 4, 2], [1, 2, 1]]) / 4  # red and blue: every fourth pixel
@@ -21,16 +21,16 @@ _HALVES = np.array([[0, 1, 0], [1, 4, 1], [0, 1, 0]]) / 4  # green: every second
 def expose(
     image: np.ndarray, *, shot: float, read: float, random: np.random.Generator
 ) -> np.ndarray:
-    """Photographs a picture anew, with a noisy camera.
+    """Simulates a photograph of a picture, taken with a noisy camera.
 
-    The picture, sRGB in floats, is made linear, seen through a Bayer mosaic, given Poisson-Gaussian
-    noise, demosaiced (bilinearly), white-balanced, clipped and given the sRGB curve; it comes back
-    in float64, not rounded. The demosaicing smears the noise, so that it is correlated between
-    neighbours like that of a real sRGB photograph, and its strength depends on the brightness.
+    The picture, sRGB in floats, is converted to linear light, sampled through a Bayer mosaic, given
+    Poisson-Gaussian noise, demosaiced bilinearly, white-balanced, clipped and converted back to
+    sRGB. The result is float64, not rounded. Demosaicing smears the noise, so it is correlated
+    between neighbours as in a real sRGB photograph, and its strength depends on the brightness.
 
-    In units of saturation, `shot` is the variance of the shot noise of a pixel that the light just
-    saturates (the reciprocal of its electrons), and `read` the standard deviation of the read
-    noise, which is drawn last. With 0 for both, the result is the picture to compare with.
+    In units of saturation, `shot` is the shot noise variance of a pixel that the light just
+    saturates (the reciprocal of its electrons), and `read` is the standard deviation of the read
+    noise, which is drawn last. With 0 for both, the result is the clean picture to compare with.
     """
     if image.dtype.kind != "f" or image.ndim != 3 or image.shape[2] != 3 or min(image.shape) < 2:
         raise ValueError(
@@ -59,7 +59,7 @@ def expose(
 def simulate_camera(
     image: np.ndarray, *, shot: float = 0.01, read: float = 0.02, seed: int = 0
 ) -> np.ndarray:
-    """Photographs a picture anew, as `expose` does, from 8 bits to 8 bits.
+    """Simulates a photograph of an 8-bit picture, as `expose` does, and rounds it to 8 bits.
 
     The same seed gives the same noise.
     """
@@ -70,7 +70,7 @@ def simulate_camera(
     return np.rint(exposed * 255).astype(np.uint8)
 
 
-# The settings that each kind has, as its flags would give them.
+# The settings of each kind with their defaults, as written in flags.
 _DEFAULTS = {
     "gaussian": {"sigma": "25"},
     "poisson": {"peak": "30"},
@@ -83,28 +83,28 @@ _ACCEPTED = {
     "sigma": "8-bit levels (of 255), 0 to 1e9, such as 25, or their range, such as 5-50",
     "peak": "photons of a white pixel, above 0, to 1e9, such as 30, or their range, such as 10-100",
 }
-_MOST = 1e9  # NumPy draws no Poisson noise of much brighter light
+_MOST = 1e9  # NumPy cannot draw Poisson noise for much brighter light
 
-_SHRINKS = (2, 3, 4)  # how many times smaller `retake` makes pictures
-_OTHER_LIGHT = 0.5  # share that it takes in another light
-_DARKEST, _TINT = 0.3, 0.6  # what is left of that at least, and of each colour in addition
+_SHRINKS = (2, 3, 4)  # factors by which `retake` downscales pictures
+_OTHER_LIGHT = 0.5  # share of pictures whose light it changes
+_DARKEST, _TINT = 0.3, 0.6  # smallest factor on all values, and on each channel in addition
 
 
 @dataclasses.dataclass(frozen=True)
 class Noise:
     """Synthetic noise, added to clean pictures in float, before any rounding or clipping.
 
-    `gaussian` noise is the same everywhere; `poisson` noise is that of the photons alone;
-    `poisson-gaussian` noise is both. These are independent from pixel to pixel and channel to
-    channel. `camera` noise is both on the sensor, correlated by what `expose` makes of it. For each
-    picture the settings are drawn anew between their lowest and highest value: σ uniformly, the
-    peak uniformly in its logarithm, as a camera's sensitivity is set.
+    `gaussian` noise is equally strong everywhere, `poisson` noise is that of the photons alone, and
+    `poisson-gaussian` noise is both. These are independent between pixels and between channels.
+    `camera` noise is both on the sensor, then correlated by the processing in `expose`. The
+    settings are drawn anew for each picture, between their lowest and highest value: σ uniformly,
+    the peak uniformly in its logarithm, in the way a camera's sensitivity is set.
 
     Args:
         kind: one of `NOISES`; settings that it does not have are None.
-        sigma: standard deviation of the Gaussian noise (the camera's read noise), in 8-bit levels
-            (of 255), lowest and highest ≥ 0.
-        peak: photons of a white pixel (electrons, in the camera), lowest and highest > 0.
+        sigma: lowest and highest standard deviation of the Gaussian noise (the camera's read
+            noise), in 8-bit levels (of 255), ≥ 0.
+        peak: lowest and highest number of photons of a white pixel (electrons, in the camera), > 0.
     """
 
     kind: str
@@ -115,9 +115,9 @@ class Noise:
     def parse(cls, kind: str | None, sigma: str | None, peak: str | None) -> "Noise | None":
         """Returns the noise that the flags --noise, --noise_sigma and --noise_peak ask for, if any.
 
-        Without a kind it is the one that has just the settings given. A setting is a number or a
-        range, such as `25` or `5-50`, or None for the kind's default. Anything else, or a setting
-        that the kind has no use for, is a ConfigError.
+        Without a kind, takes the one that has exactly the given settings. A setting is a number or
+        a range, such as `25` or `5-50`, or None for the kind's default. Raises ConfigError for
+        anything else, and for a setting that the kind does not use.
         """
         flags = {"sigma": sigma, "peak": peak}
         given = {name: text for name, text in flags.items() if text is not None}
@@ -140,11 +140,11 @@ class Noise:
         return cls(kind, **ranges)
 
     def __call__(self, image: np.ndarray, random: np.random.Generator) -> np.ndarray:
-        """Returns a picture with noise: float32, 1.0 being white; only the camera clips it.
+        """Returns a picture with noise: float32, white at 1.0; only camera noise is clipped.
 
         The picture, [H, W, 1 or 3], is noise-free. `random` draws the peak, σ, the Poisson noise
-        and the Gaussian noise, in this order, each where the kind has it. Camera noise for a gray
-        picture is a ConfigError.
+        and the Gaussian noise in this order, as far as the kind has them. Raises ConfigError for
+        camera noise on a gray picture.
         """
         self.check(image.shape[-1])
         noisy = to_unit(image)
@@ -166,9 +166,9 @@ class Noise:
         return noisy
 
     def clean(self, image: np.ndarray) -> np.ndarray:
-        """Returns what the noisy picture is to be compared with: the same without noise.
+        """Returns the noise-free picture to compare the noisy one with, float32 in [0, 1].
 
-        That is float32 in [0, 1]: the picture itself, or the camera's photograph of it.
+        This is the picture itself or, for camera noise, the camera's photograph of it.
         """
         self.check(image.shape[-1])
         image = to_unit(image)
@@ -178,10 +178,10 @@ class Noise:
         return image
 
     def fixed(self, image: np.ndarray, seed: int, name: str) -> np.ndarray:
-        """Returns a picture with noise that is a function of the seed and the name alone.
+        """Returns a picture with noise that depends only on the seed and the name.
 
-        This makes the fixed-seed noisy test set: which other pictures there are, and in which
-        order they come, does not matter. The seed is in [0, 2⁶⁴).
+        This makes a fixed-seed noisy test set, which does not depend on the other pictures or on
+        their order. The seed is in [0, 2⁶⁴).
         """
         # Philox takes 128 bits of key: the seed in one half, the name in the other.
         digest = hashlib.sha256(name.encode(errors="surrogatepass")).digest()
@@ -194,7 +194,7 @@ class Noise:
         return ", ".join([f"{self.kind} noise", *shown])
 
     def check(self, channels: int) -> None:
-        """Raises `ConfigError` if it cannot be added to pictures of this number of channels."""
+        """Raises `ConfigError` if pictures with this number of channels cannot have this noise."""
         if self.kind == "camera" and channels != 3:
             raise ConfigError(
                 "--noise camera needs pictures in colour; take another noise for gray ones. "
@@ -203,13 +203,13 @@ class Noise:
 
 
 def retake(picture: np.ndarray, size: int, noise: Noise, random: np.random.Generator) -> np.ndarray:
-    """Takes a picture anew: float32 [size, size, 2·C] in [0, 1], with noise, then without.
+    """Makes a training pair of a picture: float32 [size, size, 2·C], noisy then clean, white at 1.
 
-    This does with NumPy what `OwnNoiseAugmentation` does on the device that trains: the picture is
-    made 2, 3 or 4 times smaller; turned; half of the time put into another light, as lamps differ;
-    and given noise. Simulated cameras draw from Poisson's distribution, which devices do not have.
+    This does with NumPy what `OwnNoiseAugmentation` does on the training device. It downscales the
+    picture 2, 3 or 4 times, turns it, changes its light half of the time, because lamps differ, and
+    adds noise. Simulated cameras draw from the Poisson distribution, which devices do not have.
 
-    The picture, [P, P, C], keeps its scale if it is not twice as large as the result.
+    The picture, [P, P, C], keeps its scale unless it is at least twice as large as the result.
     """
     times = min(int(random.choice(_SHRINKS)), len(picture) // size)
     side = size * times
@@ -218,7 +218,7 @@ def retake(picture: np.ndarray, size: int, noise: Noise, random: np.random.Gener
     window = orient(picture[top : top + side, left : left + side], orientation)
     cells = window.reshape(size, times, size, times, -1)
     clean = np.zeros((size, size, picture.shape[-1]), np.float32)
-    for i in range(times):  # NumPy's mean over this few pixels takes five times as long
+    for i in range(times):  # NumPy's mean over so few pixels takes five times as long
         for j in range(times):
             clean += cells[:, i, :, j].astype(np.float32)
     clean /= np.float32(times**2 * value_range(picture.dtype))
@@ -231,7 +231,7 @@ def retake(picture: np.ndarray, size: int, noise: Noise, random: np.random.Gener
 def neighbour_correlation(noise: np.ndarray, lags: int = 5) -> np.ndarray:
     """Returns the correlation of noise [H, W, C] between pixels 1 to `lags` apart in a row.
 
-    All channels count together. The noise may be that of noisy less clean pictures.
+    All channels are pooled. The noise may be the difference between noisy and clean pictures.
     """
     noise = noise.astype(np.float64)
     noise = noise - noise.mean(axis=(0, 1))
@@ -242,9 +242,9 @@ def neighbour_correlation(noise: np.ndarray, lags: int = 5) -> np.ndarray:
 def parse_range(
     flag: str, text: str, accepted: str, *, positive: bool = False
 ) -> tuple[float, float]:
-    """Returns the lowest and the highest value of a flag's text: a number, or two with `-` between.
+    """Returns the lowest and highest value in a flag's text: a number, or two joined by `-`.
 
-    Anything else is a ConfigError, saying what is `accepted`; so is 0 if it is to be `positive`.
+    Raises ConfigError for anything else, or for 0 if `positive`, and says what is `accepted`.
     """
     try:
         numbers = [float(part) for part in text.split("-")]
@@ -257,5 +257,5 @@ def parse_range(
 
 
 def range_text(bounds: tuple[float, float]) -> str:
-    """Returns a range as `parse_range` takes it: `5-50`, or `25` where both ends are equal."""
+    """Returns a range as text for `parse_range`: `5-50`, or `25` if both ends are equal."""
     return "-".join(f"{value:g}" for value in dict.fromkeys(bounds))
