@@ -7,6 +7,8 @@ import json
 import os
 import re
 import shutil
+import sys
+import tempfile
 import uuid
 import weakref
 from collections.abc import Iterable, Iterator
@@ -38,6 +40,28 @@ def expanded(path: str | os.PathLike) -> Path:
         raise ConfigError(
             f"{path}: there is no such user's home folder. Write ./~ for a name that begins with ~."
         ) from error
+
+
+@contextlib.contextmanager
+def captured_stderr(*, shown: bool = True) -> Iterator[None]:
+    """Captures what is written to descriptor 2; shows it if the block raises, unless not `shown`.
+
+    C++ code writes to the descriptor itself, past `sys.stderr`.
+    """
+    sys.stderr.flush()
+    saved = os.dup(2)
+    with tempfile.TemporaryFile() as captured:
+        os.dup2(captured.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            captured.seek(0)
+            os.write(saved, captured.read() if shown else b"")
+            raise
+        finally:
+            sys.stderr.flush()
+            os.dup2(saved, 2)
+            os.close(saved)
 
 
 @contextlib.contextmanager
@@ -103,6 +127,16 @@ def tidy(folder: Path) -> None:
             shutil.rmtree(path)
         else:
             path.unlink()
+
+
+def shortened(name: str, suffix: str) -> str:
+    """Shortens a file name that is too long; a checksum and the suffix then end it."""
+    if len(os.fsencode(name)) <= _LONGEST:
+        return name
+    ending = f"~{hashlib.sha256(os.fsencode(name)).hexdigest()[:8]}{suffix}"
+    while len(os.fsencode(name + ending)) > _LONGEST:
+        name = name[:-1]
+    return name + ending
 
 
 def _temporary(path: Path, name: str, suffix: str = "") -> Path:

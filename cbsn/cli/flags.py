@@ -5,7 +5,6 @@ import codecs
 import contextlib
 import os
 import sys
-import tempfile
 import warnings
 from collections.abc import Callable, Iterator
 from typing import NoReturn
@@ -14,6 +13,7 @@ from absl import app, flags, logging
 from absl.flags import argparse_flags
 
 from cbsn.errors import LARGEST, LARGEST_SEED, CbsnError, CbsnWarning, TrainingStopped, in_one_line
+from cbsn.files import captured_stderr
 
 # What `--modelpath` takes.
 MODEL = (
@@ -293,25 +293,7 @@ def import_tensorflow() -> None:
     quiet = "TF_CPP_MIN_LOG_LEVEL" not in os.environ
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     # TensorFlow writes some lines straight to the descriptor, before any log level applies.
-    with _captured_stderr() if quiet else contextlib.nullcontext():
+    with captured_stderr() if quiet else contextlib.nullcontext():
         import tensorflow as tf
 
         tf.config.list_physical_devices()
-
-
-@contextlib.contextmanager
-def _captured_stderr() -> Iterator[None]:
-    """Captures what is written to descriptor 2, and shows it only if the block raises."""
-    sys.stderr.flush()
-    saved = os.dup(2)
-    with tempfile.TemporaryFile() as captured:
-        os.dup2(captured.fileno(), 2)
-        try:
-            yield
-        except BaseException:
-            captured.seek(0)
-            os.write(saved, captured.read())
-            raise
-        finally:
-            os.dup2(saved, 2)
-            os.close(saved)

@@ -3,9 +3,7 @@
 import contextlib
 import dataclasses
 import importlib.util
-import os
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,7 +26,7 @@ from cbsn.client.transport import (
 from cbsn.errors import CbsnError, ConfigError, ModelError, check_number, plain_reason
 from cbsn.export.graph import GraphDenoiser
 from cbsn.export.signatures import MAX_PIXELS, ServedDenoiser
-from cbsn.files import atomic_folder, atomic_path, expanded, write_json
+from cbsn.files import atomic_folder, atomic_path, captured_stderr, expanded, write_json
 from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.engines import has_attention
 from cbsn.inference.options import DenoiseOptions
@@ -241,13 +239,9 @@ def _in_one_piece(denoiser: Denoiser) -> tuple[GraphDenoiser, tf.TensorSpec]:
 @contextlib.contextmanager
 def _converting(name: str) -> Iterator[None]:
     """Keeps a converter's chatter off the console and turns its errors into a ModelError."""
-    sys.stderr.flush()
-    saved = os.dup(2)
     try:
-        # The converters' C++ code writes directly to the descriptor.
-        with Path(os.devnull).open("wb") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
-        yield
+        with captured_stderr(shown=False):
+            yield
     except CbsnError:
         raise
     except Exception as error:  # converters raise anything, and print their whole graph
@@ -256,10 +250,6 @@ def _converting(name: str) -> Iterator[None]:
             f"The model cannot be converted to {name}; a SavedModel (--format saved_model) needs "
             f"no converter. Received: {reason}"
         ) from error
-    finally:
-        sys.stderr.flush()
-        os.dup2(saved, 2)
-        os.close(saved)
 
 
 # The files of each format in the model's folder; the version replaces the braces.

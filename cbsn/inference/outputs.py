@@ -2,7 +2,6 @@
 
 import collections
 import contextlib
-import hashlib
 import os
 import tempfile
 from collections.abc import Iterable, Mapping
@@ -10,12 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from cbsn.errors import ConfigError, ImageError
+from cbsn.files import shortened
 from cbsn.images.finding import SUFFIX_OF_FORMAT, find_images, format_of_suffix
 
 # Values of `--format`. `auto` keeps the source's, but writes PNG for JPEG and unknown suffixes.
 FORMATS = ("auto", *(format.lower() for format in SUFFIX_OF_FORMAT))
-
-_LONGEST = 255  # bytes that Linux, macOS and Windows allow for a file name
 
 
 def find_sources(image_paths: Iterable[str | Path]) -> list[Path]:
@@ -77,7 +75,7 @@ def plan_outputs(
     for source, suffix in suffixes.items():
         if in_folder[source.parent, names[source]] > 1 and source.suffix != suffix:
             names[source] = source.name + suffix
-        names[source] = _shortened(names[source], suffix)
+        names[source] = shortened(names[source], suffix)
 
     # On some file systems, names that differ only in case are the same.
     anywhere = collections.Counter(name.casefold() for name in names.values())
@@ -100,17 +98,6 @@ def _suffix(source: Path, format: str) -> str:
     if format == "auto":
         format = "PNG" if own in (None, "JPEG") else own
     return source.suffix if own == format.upper() else SUFFIX_OF_FORMAT[format.upper()]
-
-
-def _shortened(name: str, suffix: str) -> str:
-    """Shortens the name of a result if it is too long for a file."""
-    if len(os.fsencode(name)) <= _LONGEST:
-        return name
-    ending = f"~{hashlib.sha256(os.fsencode(name)).hexdigest()[:8]}{suffix}"
-    stem = name
-    while len(os.fsencode(stem + ending)) > _LONGEST:
-        stem = stem[:-1]
-    return stem + ending
 
 
 def _check_overwriting(targets: dict[Path, Path]) -> None:

@@ -1,7 +1,6 @@
 """A run's folder and its checkpoints."""
 
 import contextlib
-import hashlib
 import itertools
 import json
 import os
@@ -19,6 +18,7 @@ from cbsn.errors import ConfigError, ModelError, TrainingError, plain_reason
 from cbsn.files import (
     atomic_folder,
     remove_folder,
+    shortened,
     tidy,
     verify_checksums,
     write_checksums,
@@ -32,7 +32,6 @@ _CHECKPOINTS, _RUN_FILE = "checkpoints", "run.json"  # in a run's folder
 _STEP = re.compile(r"step-([0-9]+)")
 _STATE = "state"
 _FILES = (f"{_STATE}.index", f"{_STATE}.data-00000-of-00001")
-_LONGEST_NAME = 255  # bytes, on all usual file systems
 
 
 class Checkpoints:
@@ -184,7 +183,10 @@ def lock_run(folder: Path) -> Iterator[None]:
     The operating system releases the lock when the process that holds it ends, however it ends.
     """
     # These are next to the folder, not in it, as --no-resume renames it.
-    path, owner_path = _beside(folder, ".", ".lock"), _beside(folder, ".", ".owner")
+    path, owner_path = (
+        folder.with_name(shortened(f".{folder.name}{suffix}", suffix))
+        for suffix in (".lock", ".owner")
+    )
     lock = filelock.FileLock(path)
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -224,8 +226,9 @@ def open_run(folder: Path, facts: dict[str, object], *, resume: bool = True) -> 
     path = folder / _RUN_FILE
     try:
         if folder.exists() and not resume:
-            numbered = (_beside(folder, "", f".{number}") for number in itertools.count(1))
-            aside = next(each for each in numbered if not each.exists())
+            suffixes = (f".{number}" for number in itertools.count(1))
+            paths = (folder.with_name(shortened(folder.name + s, s)) for s in suffixes)
+            aside = next(path for path in paths if not path.exists())
             folder.rename(aside)
             print(f"The earlier run {folder.name} is kept as {aside}.", file=sys.stderr)
         folder.mkdir(parents=True, exist_ok=True)
@@ -261,13 +264,3 @@ def _check_earlier(path: Path, now: dict[str, object]) -> None:
     for key in now:
         if key in before and before[key] != now[key]:
             print(f"Going on with another {key}: {before[key]} → {now[key]}")
-
-
-def _beside(folder: Path, prefix: str, suffix: str) -> Path:
-    """Returns a path next to a folder, with its name; too long a name ends in a hash instead."""
-    name = os.fsencode(folder.name)
-    room = _LONGEST_NAME - len(prefix) - len(suffix)
-    if len(name) > room:
-        digest = hashlib.sha256(name).hexdigest()[:16].encode()
-        name = name[: room - len(digest)] + digest
-    return folder.with_name(f"{prefix}{os.fsdecode(name)}{suffix}")
