@@ -88,7 +88,7 @@ class EncoderDecoder(DenoisingNetwork):
 
     REACHES: tuple[int, int, int]
     """How far the convolutions reach, in pixels of their own resolution: in an encoder or decoder
-    block; in the block at the lowest resolution; between that block's output and a doubling."""
+    block; in the block at the lowest resolution; in the convolution before a doubling."""
 
     def __init__(self, filters: int, depth: int, channels: int, **kwargs):
         super().__init__(filters, channels, **kwargs)

@@ -137,7 +137,7 @@ class TwoBranchNetwork(DenoisingNetwork):
 
 @keras.saving.register_keras_serializable(package="cbsn")
 class DilatedBlindSpotNetwork(TwoBranchNetwork):
-    """AP-BSN's light dilated blind-spot network: always blind, with linear residuals.
+    """AP-BSN's light dilated blind-spot network: always blind; its modules end without activation.
 
     (Lee et al., "AP-BSN: Self-Supervised Denoising for Real-World Images via Asymmetric PD and
     Blind-Spot Network", CVPR 2022, arXiv 2203.11799.)
