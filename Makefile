@@ -10,11 +10,12 @@ DEMO := demo
 # Noisy pictures in, denoised ones out: by the model that ships, and by the same after it has had
 # two minutes to get used to these pictures.
 demo: $(VENV)/installed
-	$(PY) -m cbsn demo pictures $(DEMO)
+	$(PY) -m cbsn demo $(DEMO)
 	$(PY) infer.py --imagepath '$(DEMO)/noisy/*.png' --savepath $(DEMO)/denoised
 	$(PY) infer.py --imagepath '$(DEMO)/noisy/*.png' --savepath $(DEMO)/adapted \
 	  --adapt 2 --adapt_save $(DEMO)/model
-	$(PY) -m cbsn demo report $(DEMO)
+	$(PY) evaluate.py --noisy $(DEMO)/noisy --clean $(DEMO)/clean \
+	  --denoised $(DEMO)/denoised $(DEMO)/adapted --out $(DEMO)/report
 
 test: $(VENV)/installed-dev
 	$(PY) -m pytest -n auto -m 'not slow and not gpu'

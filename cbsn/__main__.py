@@ -17,7 +17,7 @@ COMMANDS = {
     "client": "sends pictures to a model server",
     "launch": "starts several workers of one training on this machine",
     "ship": "writes a trained model with weights of half the size",
-    "demo": "makes the demo's pictures and its report",
+    "demo": "makes noisy pictures to try the others on",
 }
 
 # These do not need TensorFlow, which takes seconds to start, or import it themselves if needed.
