@@ -1,1 +1,1 @@
-"""Records, pictures, noise and the tf.data pipeline."""
+"""Patch records, picture pairs, the benchmarks' files and the tf.data pipeline."""

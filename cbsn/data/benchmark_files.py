@@ -1,4 +1,4 @@
-"""The benchmarks' MATLAB files: SIDD's of version 5, and the pictures of DND, which are HDF5."""
+"""Reads and writes the benchmarks' MATLAB files: SIDD's (version 5) and DND's (HDF5)."""
 
 import contextlib
 import io
@@ -16,9 +16,9 @@ from cbsn.errors import DataError, ImageError, plain_reason
 from cbsn.files import atomic_path
 from cbsn.images.picture import MAX_PIXELS
 
-DND_FOLDERS = ("dnd_2017", "dnd2017")  # names that DND's folder goes by
+DND_FOLDERS = ("dnd_2017", "dnd2017")  # possible names of DND's folder
 
-# Of version 5: the header's bytes, kinds of values, parts and arrays, and a flag.
+# The format of version 5: bytes of the header, kinds of values, of parts and of arrays, and a flag.
 _HEADER = 128
 _INT32 = frozenset({5, 6})
 _NUMBERS = _INT32 | {1, 2, 3, 4, 7, 9, 12, 13}
@@ -30,7 +30,7 @@ _BLOCK = 2**20
 
 
 def read_mat(path: Path, name: str) -> np.ndarray:
-    """Reads one variable; a DataError says that the file is broken, or has no such variable."""
+    """Reads one variable. Raises DataError if the file is broken or has no such variable."""
     variables = _load(path, [name])
     if name not in variables:
         raise DataError(f"{path} has no variable {name}.")
@@ -38,7 +38,7 @@ def read_mat(path: Path, name: str) -> np.ndarray:
 
 
 def write_mat(path: Path, variables: dict[str, Any]) -> None:
-    """Writes arrays (of objects: cells), strings, numbers and dicts (structs), atomically."""
+    """Writes arrays (cells, if of objects), strings, numbers and dicts (structs) atomically."""
     with atomic_path(path) as temporary:
         scipy.io.savemat(temporary, variables)
 
@@ -57,15 +57,15 @@ def read_blocks(path: Path) -> np.ndarray:
 
 
 def block_places(blocks: np.ndarray) -> dict[str, tuple[int, int]]:
-    """Returns the place [n, m] of each block by its name `NNNN_MM`, in their order."""
+    """Returns the index (n, m) of each block by its name `NNNN_MM`, in order."""
     return {f"{n:04d}_{m:02d}": (n, m) for n, m in np.ndindex(blocks.shape[:2])}
 
 
 @contextlib.contextmanager
 def open_dnd(path: Path) -> Iterator[h5py.Dataset]:
-    """Opens a noisy sRGB picture of DND, floats [3, W, H] in [0, 1], to be read in the block.
+    """Opens a noisy sRGB picture of DND, floats [3, W, H] in [0, 1], for reading in a `with` block.
 
-    ImageError if there is none, or the file is broken, also where it is read in the block.
+    Raises ImageError if there is none or the file is broken, even if a read in the block fails.
     """
     try:
         with h5py.File(path) as file:
@@ -88,7 +88,7 @@ def _check_dnd(data: h5py.Dataset | h5py.Group) -> None:
         )
     if not 0 < data.size <= 3 * MAX_PIXELS:
         raise ImageError(f"claims {data.shape[1]} x {data.shape[2]} pixels.")
-    # HDF5 ends the process at empty chunks, by filters that MATLAB does not use.
+    # HDF5 crashes the process on empty chunks, and in filters that MATLAB does not use.
     properties = data.id.get_create_plist()
     filters = {properties.get_filter(each)[0] for each in range(properties.get_nfilters())}
     if not filters <= {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE}:
@@ -108,14 +108,14 @@ def _load(path: Path, names: Sequence[str] | None = None) -> dict[str, Any]:
 
 
 def _check_file(file: BinaryIO) -> None:
-    """Refuses files whose parts are not as they should be, of which SciPy ends the process."""
+    """Raises ValueError for malformed files, on which SciPy would crash the process."""
     header = file.read(_HEADER)
     order = {b"IM": "<", b"MI": ">"}.get(header[126:128])
     major = header[125:126] if order == "<" else header[124:125]
     if order is None or major not in (b"\1", b"\2"):
         raise ValueError("it is no MATLAB file of version 5")
     if major == b"\2":
-        return  # of version 7.3; SciPy says so
+        return  # version 7.3, for which SciPy raises an error
     end = file.seek(0, 2)
     file.seek(_HEADER)
     while file.tell() < end:
@@ -124,7 +124,7 @@ def _check_file(file: BinaryIO) -> None:
         if place + size > end:
             raise ValueError("it is cut off")
         if kind == _COMPRESSED:
-            # Like SciPy, which takes no less memory afterwards.
+            # All at once, because SciPy will take as much memory afterwards.
             inflated = io.BytesIO(zlib.decompress(file.read(size)))
             _check_matrix(inflated, order, *struct.unpack(f"{order}II", _exactly(inflated, 8)))
         else:
@@ -143,11 +143,11 @@ def _check_matrix(file: BinaryIO, order: str, kind: int, size: int) -> None:
     of_numbers = array in (_SPARSE, *_NUMERIC)
     is_array = array in range(16)  # others are functions and such
     allowed = _NUMBERS if of_numbers else _TEXTS
-    count = -2  # of its sizes and its name
+    count = -2  # so that the sizes and the name do not count
     while file.tell() < end:
         count += 1
         kind, length = struct.unpack(f"{order}II", _exactly(file, 8))
-        if kind >> 16:  # a short one, whose values stand in the place of the length
+        if kind >> 16:  # a short element, with its values in place of the length
             kind, length = kind & 0xFFFF, 0
         elif kind == _MATRIX and not of_numbers:
             _check_matrix(file, order, kind, length)

@@ -1,4 +1,4 @@
-"""The manifest of a prepared data set: what it was made of and what it consists of."""
+"""The manifest of a prepared data set: what it was made from and what it contains."""
 
 import contextlib
 import dataclasses
@@ -14,17 +14,17 @@ from cbsn.files import write_json
 from cbsn.value_range import ValueRange
 
 MANIFEST_NAME = "manifest.json"
-# What a patch may hold: integers over their full range, floats in [0, 1].
+# The dtypes of patches: integers over their full range, floats in [0, 1].
 DTYPES = {name: np.dtype(name).newbyteorder("<") for name in ("uint8", "uint16", "float32")}
 
 _FORMAT = {"format": "cbsn-patches", "version": 1}
 _SHUFFLE_SEED = 0
 _MOST, _LARGEST_FLOAT = 2**62, 1e300  # no number in a manifest is larger
-_LARGEST_PATCH = 2**24  # pixels of its side: bytes of a record are counted in 64 bits
+_LARGEST_PATCH = 2**24  # pixels along its side, so that 64 bits can count a record's bytes
 
 
 def patch_order(chunk: int, patches: int) -> np.ndarray:
-    """Returns the order in which the `patches` of a chunk of that number are stored."""
+    """Returns the order in which the `patches` patches of the chunk number `chunk` are stored."""
     return np.random.default_rng((_SHUFFLE_SEED, chunk)).permutation(patches)
 
 
@@ -32,31 +32,31 @@ def patch_order(chunk: int, patches: int) -> np.ndarray:
 class Source:
     """A picture file whose patches are in the data set.
 
-    The defaults are for data sets of versions that did not store these fields.
+    The defaults are for data sets from earlier versions, which did not store these fields.
     """
 
     path: str  # relative to the data set's root if it lies below it, with forward slashes
     size: int  # bytes
     mtime_ns: int  # time of its last change, in nanoseconds since 1970
-    patches: int  # how many were cut from it
+    patches: int  # number of patches cut from it
     padded: bool  # whether it was smaller than a patch and was reflect-padded
     chunk: int  # number of the group of files that share shards
-    first: int = -1  # its first patch among those of its chunk, before they are shuffled
+    first: int = -1  # index of its first patch in the chunk, before shuffling
     dtype: str = ""  # of the file's pixels, a key of `DTYPES`
     black: float = 0.0  # the value in the file that became 0 in the patches
     white: float = 1.0  # the value in the file that became the largest one, or 1 in floats
-    pixels: int = 0  # how many it has, padding included
-    uncovered: int = 0  # how many of them lie in no patch
+    pixels: int = 0  # number of pixels, including padding
+    uncovered: int = 0  # number of pixels that lie in no patch
 
     @property
     def value_range(self) -> ValueRange | None:
-        """What black and white are in the file; None if an old manifest does not tell."""
+        """The values of black and white in the file; None if an old manifest lacks them."""
         return ValueRange(self.black, self.white, "values") if self.dtype else None
 
 
 @dataclasses.dataclass(frozen=True)
 class Shard:
-    """A record file: its name in the data set's folder, contents, and whose patches it holds."""
+    """A record file: its name in the data set's folder, its contents, and its chunk."""
 
     name: str
     records: int
@@ -75,22 +75,22 @@ class Failure:
 
 @dataclasses.dataclass(frozen=True)
 class Manifest:
-    """What a prepared data set was made of, and what it consists of; stored as JSON."""
+    """What a prepared data set was made from and what it contains; stored as JSON."""
 
     kind: str  # `SIDD`, `DND` or `folder`
     root: str  # folder that the source paths are relative to
     patch_size: int  # height and width of a patch, in pixels
-    stride: int  # distance of neighbouring patches, in pixels
+    stride: int  # distance between neighbouring patches, in pixels
     offset: int  # distance of the first patch from the top and left edge, in pixels
     dtype: str  # a key of `DTYPES`
     sources: tuple[Source, ...] = ()  # the converted files
     shards: tuple[Shard, ...] = ()  # the record files
     failed: tuple[Failure, ...] = ()  # the files that could not be converted
-    white: float | None = None  # in the files, as the user gave it; None if each shows it itself
+    white: float | None = None  # value in the files, as the user gave it; None if each file tells
 
     @classmethod
     def read(cls, folder: str | os.PathLike) -> "Manifest":
-        """Reads the manifest of a prepared folder; DataError if that is missing or damaged."""
+        """Reads the manifest of a prepared folder. Raises DataError if it is missing or damaged."""
         path = Path(folder) / MANIFEST_NAME
         try:
             fields = json.loads(path.read_text(encoding="utf-8"))
@@ -114,7 +114,7 @@ class Manifest:
         write_json(Path(folder) / MANIFEST_NAME, {**_FORMAT, **dataclasses.asdict(self)})
 
     def patches_of(self, shard: str) -> list[tuple[Source, int]]:
-        """Returns the picture of each patch of a shard, and its number there, or a DataError."""
+        """Returns each patch's picture and its number there. Raises DataError if not recorded."""
         chunk = next((entry.chunk for entry in self.shards if entry.name == shard), None)
         records = {entry.name: entry.records for entry in self.shards if entry.chunk == chunk}
         sources = [each for each in self.sources if each.chunk == chunk and each.first >= 0]
@@ -130,7 +130,7 @@ class Manifest:
         return [cut[i] for i in patch_order(chunk, total)[start : start + records[shard]]]
 
     def _check(self) -> None:
-        """Raises ValueError for values that no manifest of ours has: the file may be damaged."""
+        """Raises ValueError for values that no valid manifest has; the file may be damaged."""
         for entry in (self, *self.sources, *self.shards, *self.failed):
             _check_types(entry)
         if self.dtype not in DTYPES:
@@ -141,7 +141,7 @@ class Manifest:
         if self.patch_size > _LARGEST_PATCH:
             raise ValueError(f"its patch_size is {self.patch_size}")
         for shard in self.shards:
-            # On any system: a data set may come from another one.
+            # By the rules of any system, because a data set may come from another one.
             names = {shard.name, PurePosixPath(shard.name).name, PureWindowsPath(shard.name).name}
             if len(names) > 1 or names & {"", ".."}:
                 raise ValueError(f"its shard {shard.name!r} is no plain file name")
@@ -153,7 +153,7 @@ class Manifest:
 
 
 def _check_types(entry: Any) -> None:
-    """Checks the fields of a dataclass by their annotations."""
+    """Checks the fields of a dataclass against their annotations."""
     for field in dataclasses.fields(entry):
         value, kind, good = getattr(entry, field.name), field.type, False
         if kind is int:
@@ -162,7 +162,7 @@ def _check_types(entry: Any) -> None:
         elif kind is bool:
             good = type(value) is bool
         elif kind is str:
-            with contextlib.suppress(UnicodeEncodeError):  # a lone half of a character
+            with contextlib.suppress(UnicodeEncodeError):  # a lone surrogate
                 good = type(value) is str and b"\0" not in os.fsencode(value)  # as in file names
         elif kind in (float, float | None):
             number = type(value) in (int, float) and abs(value) < _LARGEST_FLOAT

@@ -1,4 +1,4 @@
-"""Pairs: two shots of each patch in records, and noisy and clean pictures."""
+"""Pairs of two shots of each patch in records, and pairs of noisy and clean pictures."""
 
 import collections
 import contextlib
@@ -20,16 +20,16 @@ from cbsn.images.picture import Picture
 from cbsn.noise.synthetic import Noise
 from cbsn.value_range import ValueRange
 
-_LOOKED_AT = 64  # pairs, spread over all, that tell whether the second shots are other ones
+_LOOKED_AT = 64  # evenly spread pairs that are compared, to check that the second shots differ
 
 
 class PairedRecords:
     """Two prepared data sets as one: `Patches` with twice as many channels.
 
-    The second must hold a picture for each of the first's, of the same name (but for its suffix)
-    and size, prepared alike; it may hold more. Else, or if they are the same, it is a DataError.
-    Where two shots were read in different ranges of values, both get the one that holds the two.
-    `partners` are the second's indices by the first's, where it is made of that, and unchecked.
+    For each picture of the first, the second must hold one of the same name (except for the suffix)
+    and size, prepared alike; it may hold more. Otherwise, or if both are the same, raises
+    DataError. Two shots with different value ranges are converted to the range that holds both.
+    With `partners`, the index in the second for each of the first, shots are taken unchecked as is.
     """
 
     shots = 2
@@ -50,7 +50,7 @@ class PairedRecords:
         if partners is None:
             self._ranges = _find_ranges(first, second, self._partners)
             shots = (np.split(pair, 2, axis=-1) for _, pair in spread_patches(self, _LOOKED_AT))
-            # Of shots with the same noise, that would be learned as part of the picture.
+            # If the shots had the same noise, it would be learned as part of the picture.
             if all(np.array_equal(a, b) for a, b in shots):
                 raise _same(self.describe(0))
 
@@ -58,12 +58,12 @@ class PairedRecords:
         return len(self._first)
 
     def describe(self, index: int) -> str:
-        """Says where a pair of patches lies, and of which pictures it is."""
+        """Says where a pair of patches lies and which pictures it is from."""
         partner = self._second.describe(self._partners[index])
         return f"{self._first.describe(index)} and {partner}"
 
     def __getitem__(self, index: int) -> np.ndarray:
-        """The pair number `index`: [P, P, 6] of `dtype`; DataError if a record is damaged."""
+        """Returns pair `index`: [P, P, 6] of `dtype`. Raises DataError if a record is damaged."""
         shots = [self._first[index], self._second[self._partners[index]]]
         if ranges := self._ranges.get(index):
             common = ValueRange.common(*ranges)
@@ -94,14 +94,14 @@ def _find_partners(first: PatchRecords, second: PatchRecords) -> list[int]:
 def _find_ranges(
     first: PatchRecords, second: PatchRecords, partners: Sequence[int]
 ) -> dict[int, tuple[ValueRange, ValueRange]]:
-    """The ranges of both shots, of the patches where they differ."""
+    """Returns the value ranges of both shots, for the patches where they differ."""
     theirs = second.patches()
     found, seen = {}, set()
     for index, (source, _) in enumerate(first.patches()):
         other, _ = theirs[partners[index]]
         if source.path not in seen:
             seen.add(source.path)
-            with contextlib.suppress(OSError):  # the pictures need not be there any more
+            with contextlib.suppress(OSError):  # the pictures may no longer exist
                 if first.picture_path(source).samefile(second.picture_path(other)):
                     raise _same(source.path)
         if 0 < source.pixels != other.pixels > 0:
@@ -127,20 +127,20 @@ Item = TypeVar("Item")
 
 @dataclasses.dataclass(frozen=True)
 class NamedPicture:
-    """A picture that is read when it is needed."""
+    """A picture that is read on demand."""
 
     place: str  # where it lies, for messages
-    read: Callable[[], Picture]  # raises ImageError if it cannot
+    read: Callable[[], Picture]  # raises ImageError if the picture cannot be read
 
 
 def find_named_pictures(pattern: str | Path, white: float | None = None) -> dict[str, NamedPicture]:
-    """Finds pictures, at least one, sorted, by what pairs them with others.
+    """Finds at least one picture; returns them, sorted, by the names that pair them with others.
 
-    That is the file's name without suffix, or `NNNN_MM` for a block of a `.mat` file of SIDD, as
-    `prepare_dataset.py` names it. Else the arguments are those of `find_images` and `read_picture`.
+    This is the file's name without suffix or, for a block of SIDD's `.mat` files, `NNNN_MM`, as in
+    `prepare_dataset.py`. For the arguments, see `find_images` and `read_picture`.
 
     Raises:
-        DataError: there are none, or two of one name, or the `.mat` file cannot be used.
+        DataError: there is none, or two have the same name, or the `.mat` file cannot be used.
     """
     if str(pattern).lower().endswith(".mat"):
         path = expanded(pattern)
@@ -158,29 +158,29 @@ def find_named_pictures(pattern: str | Path, white: float | None = None) -> dict
 
 
 def spread(items: Sequence[Item], number: int) -> list[Item]:
-    """Returns `number` items of a list, evenly spread over it; all of them for 0."""
+    """Returns `number` items, spread evenly over a list; all of them for 0."""
     if 0 < number < len(items):
         return [items[i * len(items) // number] for i in range(number)]
     return [*items]
 
 
 class PicturePairs:
-    """Noisy and clean pictures with equal names (but for their suffix) in two folders.
+    """Noisy and clean pictures with the same names (except for the suffix) in two folders.
 
     Args:
-        noisy: the noisy pictures, as for `find_named_pictures`; or the noise that the clean ones
-            are given, a function of each one's name and of `seed`, not clipped; or None.
-        clean: the clean ones, of which there may be more; or None.
+        noisy: the noisy pictures, see `find_named_pictures`; or the noise to add to the clean ones,
+            which depends only on each one's name and `seed`, see `Noise.fixed`; or None.
+        clean: the clean pictures, of which there may be more; or None.
         limit: number of pairs to take, spread evenly over the list; 0 for all.
-        seed: ≥ 0, of the noise.
-        white: what white is in the files. Default: as a noisy picture and its clean one show it.
+        seed: seed of the noise, ≥ 0.
+        white: value of white in the files. Default: what each pair of files tells.
 
     Attributes:
-        names: of the pairs, in their order.
-        ranges: by name, what black and white were in the files of the pairs read so far.
+        names: the names of the pairs, in order.
+        ranges: by name, the values of black and white in the files of the pairs read so far.
 
     Raises:
-        DataError: a noisy picture has no clean one, or several have one name.
+        DataError: a noisy picture has no clean one, or several have the same name.
     """
 
     def __init__(
@@ -214,9 +214,9 @@ class PicturePairs:
     def __iter__(self) -> Iterator[tuple[np.ndarray | None, np.ndarray | None]]:
         """Yields (noisy, clean), two arrays of one dtype: [H, W, 3], or [H, W, 1] if both are gray.
 
-        Both are in one range of values: [0, 1] for floats whose clean side is in it, else what
-        holds the two. A side without pictures is None. ImageError or DataError if a file cannot be
-        read, or a pair differs in size or depth.
+        Both have the same value range: [0, 1] for floats if that is the clean picture's, else the
+        range that holds both. A side without pictures is None. Raises ImageError or DataError if a
+        file cannot be read, or a pair differs in size or depth.
         """
         for name in self.names:
             if self._noisy and self._clean:
@@ -232,7 +232,7 @@ class PicturePairs:
                 yield (None, color) if self._clean else (color, None)
 
     def check(self) -> None:
-        """Iterates over all, so that a fault in one is known before they are needed."""
+        """Reads all pairs, so that errors are raised before the pairs are needed."""
         for _ in self:
             pass
 
@@ -240,7 +240,7 @@ class PicturePairs:
 def _read_pair(
     noisy: NamedPicture, clean: NamedPicture
 ) -> tuple[np.ndarray, np.ndarray, ValueRange]:
-    """Two pictures in one range, and that."""
+    """Reads a pair into a common value range; returns noisy, clean and the range."""
     pictures = noisy.read(), clean.read()
     shapes = [each.color.shape for each in pictures]
     dtypes = [each.pixels.dtype for each in pictures]
@@ -250,11 +250,11 @@ def _read_pair(
             f"{dtypes[1]}) are not a pair: size or depth differ."
         )
     ranges = [each.range_in_file for each in pictures]
-    # Noisy floats may lie beyond [0, 1], where noise is not clipped; that makes no other peak.
+    # Noisy floats may exceed [0, 1] if their noise is not clipped; the peak value stays the same.
     is_unit = dtypes[0].kind == "f" and ranges[1].is_of(dtypes[1])
     common = ranges[1] if is_unit else ValueRange.common(*ranges)
     for picture, own in zip(pictures, ranges, strict=True):
-        own.change(picture.color, common)  # a view of pixels that nobody else has
+        own.change(picture.color, common)  # a view of pixels that nothing else uses
     gray = all(shape[-1] == 1 for shape in shapes)
     first, second = (each.color if gray else to_rgb(each) for each in pictures)
     return first, second, common

@@ -1,7 +1,7 @@
-"""From patch records to batches: random crops in random orientations, in a random order.
+"""Turns patch records into batches: random crops in random orientations, in a random order.
 
-Everything is a function of the seed and of the position in the stream: a run that starts at any
-step gets what it would have got had it come there by itself, without a shuffle buffer to save.
+Everything depends only on the seed and the position in the stream. So a run that resumes at any
+step gets the same batches as an uninterrupted run, without a shuffle buffer to save.
 """
 
 import dataclasses
@@ -19,25 +19,25 @@ from cbsn.errors import ConfigError, DataError
 from cbsn.noise.synthetic import Noise, retake
 from cbsn.orientations import NUM_ORIENTATIONS, orient
 
-_EVEN = 0.9  # a worker gets no less than this part of what another gets, to have its own files
-# What tf.data asks Python for in one call at most, as every call has its price.
+_EVEN = 0.9  # to have its own files, a worker gets at least this fraction of another one's records
+# The most that tf.data requests from Python in one call. Every call has a cost, so it is large.
 _CROPS_AT_ONCE, _BYTES_AT_ONCE, _INDICES_AT_ONCE = 128, 2**23, 1024
 _BATCHES_AHEAD = 4
-_MOST_IN_MEMORY = 2 << 30  # bytes of whole patches that are read once and kept
+_MOST_IN_MEMORY = 2 << 30  # bytes; if whole patches take more, they are not kept in memory
 
 
 class RecordOrder:
-    """Which record stands at each place of an endless stream of batches.
+    """Assigns a record to each position in an endless stream of batches.
 
-    In each epoch every record comes once. With several workers, each takes its share of the rows of
+    Every record comes once per epoch. With several workers, each takes its share of the rows of
     every batch, worker 0 the first ones:
 
-    - where the files can be dealt out to the workers evenly (`by_file`), each worker draws its rows
-      from files of its own, which no other worker reads, in epochs of its own length;
-    - where they cannot, the stream is that of a single worker, cut up, and so are the weights.
+    - If the files can be dealt out evenly (`by_file`), each worker draws its rows from its own
+      files, which no other worker reads. Its epochs have their own length.
+    - Otherwise the workers split the stream of a single worker, and get the same weights as it.
 
-    A record's index counts through all files, which have `counts` records. `batch_size` is that
-    over all workers, and a multiple of their number.
+    A record's index counts through all files, which have `counts` records. `batch_size` is the
+    total over all workers, and a multiple of their number.
     """
 
     def __init__(self, counts: Sequence[int], batch_size: int, workers: int = 1, seed: int = 0):
@@ -72,7 +72,7 @@ class RecordOrder:
 
 
 def _deal(counts: Sequence[int], workers: int) -> list[list[int]] | None:
-    """Deals files out, the largest first, each to who has least; None if that is not even."""
+    """Deals files out, largest first, each to the worker with the least; None if uneven."""
     hands: list[list[int]] = [[] for _ in range(workers)]
     sums = [0] * workers
     for file in sorted(range(len(counts)), key=lambda f: (-counts[f], f)):
@@ -84,29 +84,29 @@ def _deal(counts: Sequence[int], workers: int) -> list[list[int]] | None:
 
 @dataclasses.dataclass(eq=False)
 class PatchPipeline:
-    """An endless stream of training batches, each a function of the seed and its step.
+    """An endless stream of training batches, each of which depends only on the seed and its step.
 
-    ConfigError if crops, workers or noise do not go with the records, batch or channels.
+    Raises ConfigError if crops, workers or noise do not fit the records, batch or channels.
 
     Attributes:
-        bad_records: by the indices of the damaged records found so far, what is wrong with each.
+        bad_records: what is wrong with each damaged record found so far, by its index.
     """
 
     records: Patches
     patch_size: int  # side of the crops in pixels; at most that of the records
     batch_size: int  # crops in a batch, over all workers
-    seed: int = 0  # ≥ 0, of order, crops, orientations and noise
+    seed: int = 0  # ≥ 0, for order, crops, orientations and noise
     _: dataclasses.KW_ONLY
-    worker: int = 0  # number of this process among all
-    workers: int = 1  # who share each batch as `RecordOrder` says
-    skip_bad_records: bool = False  # take the next record of the epoch in place of a damaged one
-    channels: int = 3  # RGB; or 1: gray, the luma (Rec. 601) of what has colours
-    # What is added to the crops, which are clean then, drawn anew each time. Of pairs the second
-    # pictures are taken, and taken anew with that noise, as `retake` does.
+    worker: int = 0  # index of this process
+    workers: int = 1  # number of processes that share each batch, see `RecordOrder`
+    skip_bad_records: bool = False  # replace a damaged record by the next one of the epoch
+    channels: int = 3  # 3 for RGB; 1 for gray, the luma (Rec. 601) of colours
+    # Noise to add to the crops, which must then be clean; drawn anew each time. Of pairs, `retake`
+    # uses the second pictures.
     noise: Noise | None = None
-    shots: int = 1  # noisy shots of each crop, in the channels: of pairs, or of noise drawn twice
-    # Give patches as they are recorded, one shot, of pairs the second, for an augmentation on the
-    # device that trains. If they fit into 2 GiB, they are all in memory, so that no Python code
+    shots: int = 1  # noisy shots of each crop, as channels: the pair's, or with noise drawn twice
+    # Return whole patches as recorded, with one shot (of pairs, the second), for an augmentation on
+    # the training device. If they fit into 2 GiB, all are kept in memory, so that no Python code
     # slows a GPU down.
     whole: bool = False
 
@@ -138,20 +138,20 @@ class PatchPipeline:
     def batch(self, step: int) -> np.ndarray:
         """Returns this worker's rows of a batch: [rows, patch_size, patch_size, shots·channels].
 
-        They have the records' dtype; with noise they are float32 in [0, 1], not clipped.
+        They have the records' dtype or, with noise, are float32 with white at 1, not clipped.
         """
         return self._crops(self._positions(step * self._rows, self._rows))
 
     def example(self, position: int) -> np.ndarray:
-        """Returns the first shot of the crop at a position, to be shown: [P, P, channels]."""
+        """Returns the first shot of the crop at a position, for display: [P, P, channels]."""
         if not self.whole:
             return self._crops([position])[0, ..., : self.channels]
         return self._colors(self._find(position)[1][..., :3])
 
     def sources(self, step: int) -> list[str]:
-        """Says in a line where each row of a step's batch, of all workers, comes from.
+        """Returns a line for each row of a step's batch, over all workers: where it comes from.
 
-        If some of them hold values that are not finite, it names only these.
+        If some rows hold values that are not finite, only these are listed.
         """
         first = step * self.batch_size
         found = [self._find(first + row) for row in range(self.batch_size)]
@@ -162,7 +162,7 @@ class PatchPipeline:
     def dataset(self, start: int = 0) -> tf.data.Dataset:
         """Returns this worker's rows of the batches from step `start` on, as an endless dataset.
 
-        It reads ahead: a damaged record may end it some batches before the one with its crop.
+        It reads ahead, so a damaged record may end it some batches before the one with its crop.
         """
         size = math.prod(self._shape) * self._dtype.itemsize
         count = max(1, min(_CROPS_AT_ONCE, _BYTES_AT_ONCE // size))
@@ -187,24 +187,24 @@ class PatchPipeline:
             return tf.ensure_shape(tf.numpy_function(load, [place], dtype), (count, *shape))
 
         places = tf.data.Dataset.range(start * self._rows, np.iinfo(np.int64).max, count)
-        # Not several calls at a time: they would wait for each other at Python's lock.
+        # No parallel calls: they would wait for each other at Python's global lock.
         batches = places.map(load_graph).rebatch(self._rows, drop_remainder=True)
         if in_memory:
             batches = batches.map(lambda indices: tf.gather(patches, indices))
-        # There is nothing to tune, and to end an iterator may take 10 s while its tuner sleeps.
+        # There is nothing to tune, and ending an iterator may take 10 s while its tuner sleeps.
         options = tf.data.Options()
         options.autotune.enabled = False
         return batches.prefetch(_BATCHES_AHEAD).with_options(options)
 
     def guard(self, batches: Iterator[tf.Tensor]) -> Generator[tf.Tensor, None, None]:
-        """Passes batches on; turns what tf.data makes of a `DataError` back into one."""
+        """Passes batches on. Raises the original `DataError` in place of tf.data's error."""
         try:
             yield from batches
         except tf.errors.OpError as error:
             raise self._error or error from None
 
     def _positions(self, place: int, count: int) -> list[int]:
-        """Positions in the stream of all workers, of places in this worker's."""
+        """Converts places in this worker's stream to positions in the stream of all workers."""
         first = self.worker * self._rows
         places = (divmod(each, self._rows) for each in range(place, place + count))
         return [step * self.batch_size + first + row for step, row in places]
@@ -216,19 +216,19 @@ class PatchPipeline:
         state: Any = bits.state
         for crop, position in zip(crops, positions, strict=True):
             _, patch = self._find(position)
-            # As `Philox(key=(seed << 64) + position)`, which would take several times longer:
-            # it asks the system for entropy that it does not use.
+            # Same as `Philox(key=(seed << 64) + position)`, which takes several times longer,
+            # because it asks the system for entropy that it does not use.
             state["state"]["key"] = position, self.seed
             bits.state = state
             patch = self._cut(patch, random)
-            # Channel by channel: NumPy would copy a turned patch in runs of one pixel's three
-            # values, several times slower.
+            # Channel by channel, because NumPy would copy a turned patch in runs of one pixel's
+            # three values, which is several times slower.
             for channel in range(crop.shape[-1]):
                 crop[..., channel] = patch[..., channel]
         return crops
 
     def _cut(self, patch: np.ndarray, random: np.random.Generator) -> np.ndarray:
-        """A crop of a patch, or of a pair of them, turned, with noise; or all of it, as it is."""
+        """Returns a turned crop of a patch or pair, with any noise; or the whole patch as it is."""
         if self.whole:
             return self._colors(patch[..., -3:])
         if self.noise and self.records.shots == 2:
@@ -244,7 +244,7 @@ class PatchPipeline:
         return luma(patch) if self.channels == 1 else patch
 
     def _all_patches(self) -> np.ndarray:
-        """All whole patches; those of damaged records that are skipped hold anything."""
+        """Returns all whole patches, with arbitrary values for damaged records that are skipped."""
         patches = np.empty((len(self.records), *self._shape), self._dtype)
         for index, place in enumerate(patches):
             if (patch := self._read(index)) is not None:
@@ -252,14 +252,14 @@ class PatchPipeline:
         return patches
 
     def _find(self, position: int) -> tuple[int, np.ndarray]:
-        """Index and patch at a position, or the next good ones where damaged ones are skipped."""
+        """Returns index and patch at a position, or the next good ones if damaged are skipped."""
         while True:
             index = self._index(position)
             if (patch := self._read(index)) is not None:
                 return index, patch
 
     def _index(self, position: int) -> int:
-        """Index of the patch at a position, or of the next one that is not known to be damaged."""
+        """Returns the index of the patch at a position, or of the next not known to be damaged."""
         for index in self._order.candidates(position):
             if index not in self.bad_records:
                 return index
@@ -269,7 +269,7 @@ class PatchPipeline:
         )
 
     def _read(self, index: int) -> np.ndarray | None:
-        """A patch, or None for a damaged one that is skipped."""
+        """Returns a patch, or None for a damaged one that is skipped."""
         try:
             return self.records[index]
         except DataError as error:

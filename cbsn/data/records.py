@@ -1,10 +1,10 @@
 """Patch records: the TFRecord files that training reads.
 
-A file holds equally large patches, each framed as TFRecord does (length, its checksum, data, its
-checksum) around a `tf.train.Example` with the one bytes feature `Noisy`: the patch's values in C
-order, little-endian. TensorFlow reads and writes the same files, but nothing here imports it: its
-start-up takes longer than preparing a small data set. So the few protobuf bytes around the pixels
-are written by hand; they are the same for every patch of a file.
+A file holds patches of equal size. Each is a TFRecord frame (length, its checksum, data, its
+checksum) around a `tf.train.Example` with a single bytes feature, `Noisy`: the patch's values in C
+order, little-endian. TensorFlow reads and writes the same files, but is not imported here, because
+its start-up takes longer than preparing a small data set. So the few protobuf bytes around the
+pixels, which are the same for every patch of a file, are written by hand.
 """
 
 import bisect
@@ -26,30 +26,30 @@ from cbsn.errors import DataError
 from cbsn.files import FolderLock, atomic_path, share_folder
 
 RECORD_SUFFIX = ".tfrecords"
-_BARE_PATCH_SIZE = 256  # of files without a manifest: the authors' SIDD256 and DND256
+_BARE_PATCH_SIZE = 256  # patch size of files without a manifest: the authors' SIDD256 and DND256
 
 
 class Patches(Protocol):
-    """Equally large patches of pictures, as `PatchPipeline` takes them."""
+    """Patches of pictures, all of the same size, as input for `PatchPipeline`."""
 
-    shots: int  # 2 for pairs of noisy shots, whose channels come one after the other, else 1
+    shots: int  # 2 for pairs of noisy shots, concatenated along the channels, else 1
     patch_size: int  # height and width
     dtype: np.dtype
-    counts: Sequence[int]  # of the patches in each file
+    counts: Sequence[int]  # number of patches in each file
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> np.ndarray:
-        """The patch number `index`: [patch_size, patch_size, 3·shots] of `dtype`."""
+        """Returns patch `index`: [patch_size, patch_size, 3·shots] of `dtype`."""
 
     def describe(self, index: int) -> str:
-        """Says where a patch lies, and of which picture it is."""
+        """Says where a patch lies and which picture it is from."""
 
 
 def spread_patches(patches: Patches, most: int) -> Iterator[tuple[int, np.ndarray]]:
-    """Yields patches that are spread evenly over all, with their indices."""
+    """Yields index and patch for up to `most` patches, spread evenly over all."""
     for index in range(0, len(patches), -(-len(patches) // most)):
-        with contextlib.suppress(DataError):  # a damaged record; training will say so
+        with contextlib.suppress(DataError):  # a damaged record, which training will report
             yield index, patches[index]
 
 
@@ -57,11 +57,11 @@ class PatchRecords:
     """Random access to the patches of record files, as `Patches`, from any number of threads.
 
     `records[i]` takes tens of microseconds. Every access opens its file anew, reads one patch and
-    verifies its checksum: so a data set may have more shards than a process may open files, and a
-    file that shrinks meanwhile gives an error where a memory map would end the process.
+    verifies its checksum. So a data set may have more shards than a process may open files, and a
+    file that shrinks meanwhile raises an error, where a memory map would crash the process.
 
-    The manifest, if there is one, tells whose patches they are. DataError if a file is missing, or
-    does not consist of whole patches of this kind.
+    The manifest, if there is one, tells which picture each patch is from. Raises DataError if a
+    file is missing or does not consist of whole patches of this kind.
     """
 
     shots = 1
@@ -80,15 +80,15 @@ class PatchRecords:
 
     @classmethod
     def open(cls, path: str | os.PathLike) -> "PatchRecords":
-        """Opens a data set; while it is open, a preparation that replaces its files keeps them.
+        """Opens a data set. While it is open, a preparation that replaces its files keeps them.
 
-        That is a folder that `prepare_dataset.py` wrote, or a record file of 256×256 patches
-        without a manifest (the authors' `SIDD256.tfrecords`), or a folder of such files. DataError
-        if there is no such data set, or it is incomplete, damaged or empty.
+        `path` is a folder written by `prepare_dataset.py`, or a record file of 256×256 patches
+        without a manifest (the authors' `SIDD256.tfrecords`), or a folder of such files. Raises
+        DataError if there is no such data set, or it is incomplete, damaged or empty.
         """
         path = Path(path)
         try:
-            # Before the manifest is read: what that lists is to stay.
+            # Before the manifest is read, so that the files it lists stay.
             in_use = share_folder(path if path.is_dir() else path.parent)
             has_manifest = (path / MANIFEST_NAME).is_file()
             records = cls._prepared(path) if has_manifest else cls._bare(path)
@@ -135,7 +135,7 @@ class PatchRecords:
         return self._ends[-1] if self._ends else 0
 
     def describe(self, index: int) -> str:
-        """Says where a patch lies, and of which picture it is if that is known."""
+        """Says where a patch lies and, if known, which picture it is from."""
         path, number = self._locate(index)
         text = f"record {number} of {path}"
         if self.manifest:
@@ -145,7 +145,7 @@ class PatchRecords:
         return text
 
     def patches(self) -> list[tuple[Source, int]]:
-        """Returns the picture of every patch, and its number there; DataError if nothing tells."""
+        """Returns each patch's picture and its number there. Raises DataError if not recorded."""
         if not self.manifest:
             raise DataError(
                 f"{self.paths[0].parent} has no {MANIFEST_NAME} that tells whose patches it holds. "
@@ -158,10 +158,10 @@ class PatchRecords:
         return Path(self.manifest.root if self.manifest else "", source.path)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        """The patch number `index`: [P, P, 3] of `dtype`, read-only; DataError if damaged."""
+        """Returns patch `index`: [P, P, 3] of `dtype`, read-only. Raises DataError if damaged."""
         path, number = self._locate(index)
         frame = self._frame
-        shift = -len(frame.head) % 16  # puts the first value where arrays are aligned
+        shift = -len(frame.head) % 16  # aligns the first value as in other arrays
         buffer = np.empty(shift + frame.size, np.uint8)
         try:
             with path.open("rb", buffering=0) as file:
@@ -169,7 +169,7 @@ class PatchRecords:
                 count = file.readinto(buffer[shift:].data)
         except OSError as error:
             raise DataError(f"Record {number} of {path} cannot be read: {error}.") from error
-        buffer.flags.writeable = False  # google_crc32c takes no other
+        buffer.flags.writeable = False  # google_crc32c accepts no writeable arrays
         first = shift + len(frame.head)
         payload = buffer[first : first + frame.payload]
         if (
@@ -184,7 +184,7 @@ class PatchRecords:
         return payload.view(self.dtype).reshape(self.patch_size, self.patch_size, 3)
 
     def _locate(self, index: int) -> tuple[Path, int]:
-        """The file that a patch lies in, and its number there."""
+        """Returns the file that a patch lies in, and its number there."""
         index = operator.index(index)
         if not 0 <= index < len(self):
             raise IndexError(f"the number of patches is {len(self)}. Received: index={index}")
@@ -209,10 +209,10 @@ class PatchRecords:
 
 
 class RecordWriter:
-    """Writes equally large patches to a record file in a folder that exists.
+    """Writes patches of equal size to a record file in an existing folder.
 
-    The file appears, complete, when the `with` block ends without an error. Afterwards `records`,
-    `bytes` and `sha256` say what was written.
+    The complete file appears when the `with` block ends without an error. Afterwards, `records`,
+    `bytes` and `sha256` describe what was written.
 
     Example:
         with RecordWriter("patches.tfrecords") as writer:
@@ -240,7 +240,7 @@ class RecordWriter:
         self._cleanup.__exit__(*error)
 
     def write(self, patch: np.ndarray) -> None:
-        """Appends a patch, [P, P, 3] uint8, uint16 or float32, like the first; else DataError."""
+        """Appends a patch, [P, P, 3] uint8, uint16 or float32; DataError if not like the first."""
         layout = self._layout or (patch.shape[:1] * 2 + (3,), patch.dtype)
         if (patch.shape, patch.dtype) != layout or patch.dtype not in DTYPES.values():
             raise DataError(
@@ -258,10 +258,10 @@ class RecordWriter:
 
 
 class _Frame(NamedTuple):
-    """The bytes around every patch of a file, which depend on its size alone."""
+    """The bytes around every patch of a file, which depend only on the patch's size."""
 
     head: bytes  # of the frame and of the Example, up to the first pixel
-    head_crc: int  # of the Example's part of `head`: where the data checksum goes on from
+    head_crc: int  # of the Example's part of `head`; the data's checksum continues from it
     payload: int  # bytes of a patch
     size: int  # bytes of the whole frame
 
@@ -289,6 +289,6 @@ def _varint(value: int) -> bytes:
 
 
 def _masked(crc: int) -> bytes:
-    """TFRecord stores checksums rotated and shifted, so that data may hold checksums itself."""
+    """Rotates and shifts a checksum, as TFRecord does so that data may itself hold checksums."""
     rotated = (crc >> 15 | crc << 17) & 0xFFFFFFFF
     return ((rotated + 0xA282EAD8) & 0xFFFFFFFF).to_bytes(4, "little")
