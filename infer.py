@@ -1,4 +1,4 @@
-"""Denoises pictures, with the model that ships or another one. See `--help`."""
+"""Denoises pictures with the model that ships, or with another one. See `--help`."""
 
 from cbsn.__main__ import run_command
 

@@ -1,4 +1,4 @@
-"""Says what pyproject.toml cannot: the models that ship go into the package."""
+"""Adds the models that ship to the package, which pyproject.toml cannot express."""
 
 from setuptools import find_packages, setup
 
@@ -9,6 +9,6 @@ setup(
         "cbsn.pretrained.photo",
         "cbsn.pretrained.photo_large",
     ],
-    # In a clone they lie in a folder of their own.
+    # In a clone they lie in a separate folder.
     package_dir={"cbsn.pretrained": "pretrained"},
 )

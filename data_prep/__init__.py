@@ -1,1 +1,1 @@
-"""Raw files to TFRecord shards."""
+"""Converts raw files to TFRecord shards."""

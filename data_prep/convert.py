@@ -1,4 +1,4 @@
-"""Bringing a data set up to date: what is done is kept, the rest is converted, chunk by chunk."""
+"""Brings a data set up to date: keeps what is done and converts the rest, chunk by chunk."""
 
 import contextlib
 import dataclasses
@@ -24,8 +24,8 @@ from cbsn.files import is_folder_in_use
 from data_prep.shards import Chunk, ChunkResult, shard_files, write_chunk
 from data_prep.sources import RawData
 
-LOCK_NAME = ".preparing.lock"  # in a prepared folder, held by the one process that writes there
-CHUNK_FILES, CHUNK_BYTES = 16, 2**29  # a chunk is full when it has either
+LOCK_NAME = ".preparing.lock"  # in a prepared folder, held by the only process that writes there
+CHUNK_FILES, CHUNK_BYTES = 16, 2**29  # a chunk is full when it reaches either
 _SEED = 0
 _NOT_BEGUN = -1
 _LOST = (
@@ -33,14 +33,14 @@ _LOST = (
     "done is kept, and the same command goes on from there; prepare_dataset.py with fewer "
     "--workers needs less memory."
 )
-_places: MutableSequence[int] = []  # in a worker: at which file each chunk is
+_places: MutableSequence[int] = []  # in a worker: the file that each chunk is at
 
 
 @contextlib.contextmanager
 def alone(out: Path) -> Iterator[None]:
-    """Waits until no other process prepares the same folder, and keeps others from it."""
+    """Waits until no other process prepares the same folder, then keeps others out of it."""
     with contextlib.ExitStack() as stack:
-        # Where files cannot be locked or written, what follows says so if it matters.
+        # If files cannot be locked or written, a later step reports it where it matters.
         with contextlib.suppress(OSError, NotImplementedError):
             lock = filelock.FileLock(out / LOCK_NAME)
             try:
@@ -55,7 +55,7 @@ def alone(out: Path) -> Iterator[None]:
 def keep_done(wanted: Manifest, raw: RawData, out: Path, anew: str) -> Manifest:
     """Returns `wanted` with the chunks in `out` that are complete and whose files did not change.
 
-    If `out` holds another data set, a ConfigError names `anew`, the command that replaces it.
+    Raises ConfigError if `out` holds another data set; it names `anew`, the command to replace it.
     """
     if not (out / MANIFEST_NAME).exists():
         return wanted
@@ -74,12 +74,12 @@ def keep_done(wanted: Manifest, raw: RawData, out: Path, anew: str) -> Manifest:
             f"`{anew}`, or choose another folder with the --out of prepare_dataset.py."
         )
     if old.dtype != wanted.dtype:
-        return wanted  # converting anew loses nothing, as all pictures are there
+        return wanted  # converting anew loses nothing, because all pictures are there
     present = raw.names()
     sizes = {path.name: path.stat().st_size for path in shard_files(out)}
     dropped = {s.chunk for s in old.shards if sizes.get(s.name) != s.bytes}
     dropped |= {s.chunk for s in old.sources if not _is_unchanged(s, present)}
-    if old.dtype != "uint8":  # versions that did not tell took the whole range
+    if old.dtype != "uint8":  # versions that did not store it took the whole range
         dropped |= {s.chunk for s in old.sources if not s.dtype}
     return dataclasses.replace(
         wanted,
@@ -89,16 +89,16 @@ def keep_done(wanted: Manifest, raw: RawData, out: Path, anew: str) -> Manifest:
 
 
 def is_of(old: Manifest, raw: RawData) -> bool:
-    """Whether a data set was made of these pictures, some of which may be new, changed or gone.
+    """Returns whether a data set is of these pictures, some of which may be new, changed or gone.
 
-    The folder may have been moved. A copy of it is another one, as are other pictures in it.
+    The folder may have been moved. A copy of it, or other pictures in it, are another data set.
     """
     if not old.sources:
         return True
     if old.kind != raw.kind:
         return False
     present = raw.names()
-    if not os.path.exists(old.root):  # noqa: PTH110, which may not look there
+    if not os.path.exists(old.root):  # noqa: PTH110, which raises without permission
         return any(_is_unchanged(source, present) for source in old.sources)
     if not os.path.samefile(old.root, raw.root):  # noqa: PTH121
         return False
@@ -117,13 +117,13 @@ def _is_unchanged(source: Source, present: Mapping[str, Path]) -> bool:
 def convert_rest(
     done: Manifest, raw: RawData, out: Path, workers: int | None
 ) -> tuple[Manifest, list[str]]:
-    """Converts what is not done, in this process if `workers` is None; at last old shards go.
+    """Converts what is not done, in this process if `workers` is None, then deletes old shards.
 
-    Returns the new manifest, which is in `out` all along, and what the user should know.
+    Keeps the manifest in `out` up to date. Returns it, and notes for the user.
     """
     names = {source.path for source in done.sources}
     rest = [path for path in raw.files if raw.name(path) not in names]
-    # A chunk number above all in the folder: no shard in use is ever overwritten.
+    # Numbers above all in the folder, so that no shard in use is ever overwritten.
     first = max(shard_files(out).values(), default=-1) + 1
     grid = done.patch_size, done.stride, done.offset
     parts = [dataclasses.replace(raw, files=files) for files in _split(rest)]
@@ -134,7 +134,7 @@ def convert_rest(
     with progress, contextlib.closing(results):
         try:
             for result in results:
-                # Sorted, as chunks end in any order, and training with one seed needs one order.
+                # Sorted: chunks finish in any order, but training with a seed needs a fixed one.
                 manifest = dataclasses.replace(
                     manifest,
                     sources=tuple(sorted(manifest.sources + result.sources, key=lambda s: s.path)),
@@ -142,7 +142,7 @@ def convert_rest(
                     failed=tuple(sorted(manifest.failed + result.failed, key=lambda f: f.path)),
                 )
                 progress.update(len(result.sources) + len(result.failed))
-                # The manifest of a large data set takes a while: a tenth of the time at most.
+                # Writing a large manifest takes a while: spend at most a tenth of the time on it.
                 started = time.perf_counter()
                 if started >= next_save:
                     manifest.write(out)
@@ -151,11 +151,11 @@ def convert_rest(
             written = None
             with contextlib.suppress(DataError):
                 written = Manifest.read(out)
-            if written != manifest:  # else all may be there to be read only
+            if written != manifest:  # if equal, the folder may be read-only
                 manifest.write(out)
     listed = {shard.name for shard in manifest.shards}
     surplus = [path for path in shard_files(out) if path.name not in listed]
-    # The manifest is written: whoever opens the data set from now on has no use for them.
+    # The manifest is written, so whoever opens the data set from now on does not need them.
     if surplus and is_folder_in_use(out):
         return manifest, [
             f"{len(surplus)} files of the data set that was there before stay, as a training may "
@@ -167,11 +167,11 @@ def convert_rest(
 
 
 def _split(files: Sequence[Path]) -> Iterator[tuple[Path, ...]]:
-    """Groups the files, shuffled, so that the shards of a chunk mix pictures from everywhere."""
+    """Shuffles and groups the files, so that the shards of a chunk mix pictures from everywhere."""
     part, size = [], 0
     for index in np.random.default_rng(_SEED).permutation(len(files)):
         part.append(files[index])
-        with contextlib.suppress(OSError):  # it has gone meanwhile; that is noticed again
+        with contextlib.suppress(OSError):  # it is gone meanwhile, which is reported later
             size += files[index].stat().st_size
         if len(part) == CHUNK_FILES or size >= CHUNK_BYTES:
             yield tuple(part)
@@ -181,11 +181,11 @@ def _split(files: Sequence[Path]) -> Iterator[tuple[Path, ...]]:
 
 
 def _run_chunks(chunks: Sequence[Chunk], workers: int) -> Generator[ChunkResult, None, None]:
-    """Converts chunks in processes, and yields the result of each, in the order in which they end.
+    """Converts chunks in processes, and yields the result of each as soon as it is done.
 
-    A damaged file may make a decoder end its process. All chunks that were being converted then
-    are converted again, one by one; if that process ends as well, the file that it was reading is
-    a failed one, and its chunk is converted without it.
+    A damaged file may make a decoder crash its process. All chunks being converted at that time
+    are converted again, one by one. If a process crashes then as well, the file that it was reading
+    counts as failed, and its chunk is converted without it.
     """
     while chunks:
         lost = yield from _run_pool(chunks, workers)
@@ -211,7 +211,7 @@ def _run_alone(chunk: Chunk) -> Iterator[ChunkResult]:
 def _run_pool(
     chunks: Sequence[Chunk], workers: int
 ) -> Generator[ChunkResult, None, list[tuple[Chunk, int]]]:
-    """Yields results; returns the chunks whose process was lost, and at which file each was."""
+    """Yields results. Returns the chunks whose process was lost, and the file each was at."""
     context = multiprocessing.get_context("spawn")  # a fork would copy held locks
     places = context.RawArray("i", [_NOT_BEGUN] * len(chunks))
     workers = min(workers, len(chunks))
@@ -240,7 +240,7 @@ def _write(index: int, chunk: Chunk) -> ChunkResult:
 
 
 def _start_worker(places: MutableSequence[int]) -> None:
-    """Leaves Ctrl-C to the parent, and lets no worker outlive one that was killed."""
+    """Leaves Ctrl-C to the parent process, and ends the worker if the parent is killed."""
     global _places
     _places = places
 

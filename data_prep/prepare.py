@@ -1,4 +1,4 @@
-"""Raw pictures to a data set of patches, and the report on it."""
+"""Turns raw pictures into a data set of patches, and reports on it."""
 
 import collections
 import contextlib
@@ -15,21 +15,21 @@ from data_prep.convert import alone, convert_rest, is_of, keep_done
 from data_prep.shards import is_too_small
 from data_prep.sources import RawData, find_raw, write_pairs
 
-DATASET_FOLDER = Path("dataset")  # where raw data sets are looked for and prepared ones written
+DATASET_FOLDER = Path("dataset")  # holds raw data sets and prepared ones
 _MOST_WORKERS = 1024
-_LONGEST_NAME = 200  # bytes of a picture folder's name that its data set is called by
-_REPORTED_SHARE = 0.005  # of the pixels, if they lie in no patch
+_LONGEST_NAME = 200  # bytes of a picture folder's name that are used to name its data set
+_REPORTED_SHARE = 0.005  # share of pixels outside all patches from which it is reported
 _REPORTED_RANGES = 8
 
 
 @dataclasses.dataclass(frozen=True)
 class Report:
-    """What to tell the user at the end; as a text, all of it."""
+    """What to tell the user at the end; `str` gives the whole text."""
 
     out: Path  # the folder that was written to
-    summary: str  # in one line
+    summary: str  # one line
     failed: tuple[Failure, ...] = ()
-    notes: tuple[str, ...] = ()  # what else one should know, a line each
+    notes: tuple[str, ...] = ()  # further information, a line each
 
     def __str__(self) -> str:
         lines = [in_one_line(f"  {each.path}: {each.reason}") for each in self.failed]
@@ -49,26 +49,26 @@ def prepare(
     workers: int | None = None,
     force: bool = False,
 ) -> Report:
-    """Cuts the pictures of a data set into patches and writes these as sharded TFRecord files.
+    """Cuts the pictures of a data set into patches and writes them as sharded TFRecord files.
 
-    Running it again, also after an interruption, converts only what is new or changed or failed,
-    and the neighbours of removed files. What a training is reading stays until it is done.
-    `SIDD_VAL` gives folders of PNG pairs, for which only `source`, `out` and `force` matter.
+    Running it again, also after an interruption, converts only new, changed or failed files, and
+    those in one chunk with changed or removed ones. Files that a training run is reading stay until
+    it ends. `SIDD_VAL` gives folders of PNG pairs; only `source`, `out` and `force` apply to it.
 
     Args:
-        dataset: `SIDD`, `DND` or `SIDD_VAL` in any case, or a folder, glob or picture file.
+        dataset: `SIDD`, `DND` or `SIDD_VAL`, in upper or lower case, or a folder, glob or picture.
         source: folder that holds SIDD or DND.
-        out: folder to write to, made with its parents. Default: the data set's name and patch
-            size, such as `dataset/SIDD256` (`dataset/SIDD_VAL` for pairs); if other pictures of
-            that name are there, with a number that is the pictures' own.
-        patch_size: height and width of a patch, in pixels. Smaller pictures are reflect-padded;
-            to more than 256 pixels only those that are half as large at least.
-        stride: distance of neighbouring patches, in pixels.
-        offset: distance of the first one from the edges. Default: 10 for SIDD, else 0.
-        white: what white is in a folder's pictures, as for `read_picture`. Default: as each shows.
-        workers: number of processes; a picture that ends one is named, and the others go on. A
-            script needs the usual `if __name__ == "__main__":` then. Default: none but this one.
-        force: whether to convert everything, also into a folder that holds another data set.
+        out: folder to write to, created with its parents. Default: the data set's name and patch
+            size, such as `dataset/SIDD256` (`dataset/SIDD_VAL` for pairs); if that holds other
+            pictures, with a hash of the pictures' path appended.
+        patch_size: height and width of a patch, in pixels. Smaller pictures are reflect-padded, to
+            more than 256 pixels only if they are at least half as large.
+        stride: distance between neighbouring patches, in pixels.
+        offset: distance of the first patch from the edges. Default: 10 for SIDD, else 0.
+        white: value of white in a folder's pictures, see `read_picture`. Default: what each tells.
+        workers: number of processes. If a picture crashes one, it is reported, and the others go
+            on. A script then needs `if __name__ == "__main__":`. Default: only this process.
+        force: whether to convert everything, even into a folder that holds another data set.
 
     Raises:
         ConfigError: an argument is out of range, or `out` holds another data set.
@@ -133,10 +133,10 @@ def prepared_folder(dataset: str | Path, patch_size: int = 256) -> Path:
 
 
 def _check_sides(raw: RawData, patch_size: int) -> None:
-    """Refuses patches that are too large for all pictures, before any of these is decoded."""
+    """Raises ConfigError if patches are too large for all pictures, before decoding any."""
     largest = 0
     for path in raw.files:
-        with contextlib.suppress(Exception):  # a broken file is named when it is read
+        with contextlib.suppress(Exception):  # a broken file is reported when it is read
             largest = max(largest, raw.longest_side(path))
         if largest and not is_too_small(largest, patch_size):
             return
@@ -156,7 +156,7 @@ def _default_out(dataset: str | Path, raw: RawData, patch_size: int) -> Path:
     own = plain.with_name(f"{plain.name}-{hashlib.sha256(place).hexdigest()[:8]}")
     if (own / MANIFEST_NAME).exists():
         return own
-    # Of a damaged manifest, whoever reads it next says so, unless it is replaced.
+    # The next step that reads a damaged manifest reports it, unless it is replaced.
     with contextlib.suppress(DataError):
         if (plain / MANIFEST_NAME).exists() and not is_of(Manifest.read(plain), raw):
             return own
@@ -175,7 +175,7 @@ def _describe_margins(manifest: Manifest) -> list[str]:
 
 
 def _describe_ranges(manifest: Manifest) -> list[str]:
-    """Says what was taken for black and white where that is not the whole range of a file."""
+    """Says which values were taken as black and white, if not the whole range of a file."""
     groups: dict[str, list[Source]] = collections.defaultdict(list)
     for source in manifest.sources:
         if value_range := source.value_range:

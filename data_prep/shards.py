@@ -1,4 +1,4 @@
-"""Pictures to patches to shards: the work of one process at a time."""
+"""Cuts pictures into patches and writes them to shards, within one process."""
 
 import dataclasses
 import re
@@ -15,14 +15,14 @@ from cbsn.errors import ImageError
 from cbsn.value_range import to_unit
 from data_prep.sources import RawData
 
-SHARD_BYTES = 128 * 2**20  # about how large a shard may become
-PADDED_SIZE = 256  # pictures of any size are padded to patches that are no larger
+SHARD_BYTES = 128 * 2**20  # approximate limit on the size of a shard
+PADDED_SIZE = 256  # pictures of any size are padded to patches of up to this size
 _OWN_NAME = re.compile(rf"\.?patches-(\d+)-\d+\b.*{re.escape(RECORD_SUFFIX)}")
 
 
 @dataclasses.dataclass(frozen=True)
 class Chunk:
-    """Pictures that are converted together, into shards of their own in an existing folder."""
+    """Pictures that are converted together, into separate shards in an existing folder."""
 
     number: int  # unique in the folder
     raw: RawData
@@ -34,7 +34,7 @@ class Chunk:
 
 @dataclasses.dataclass(frozen=True)
 class ChunkResult:
-    """What became of a chunk: entries for the manifest."""
+    """The result of converting a chunk: entries for the manifest."""
 
     sources: tuple[Source, ...] = ()
     shards: tuple[Shard, ...] = ()
@@ -42,11 +42,11 @@ class ChunkResult:
 
 
 def write_chunk(chunk: Chunk, reads: Callable[[int], None] = lambda index: None) -> ChunkResult:
-    """Cuts the pictures of a chunk into patches and writes these, shuffled, into shards.
+    """Cuts the pictures of a chunk into patches and writes them, shuffled, into shards.
 
-    Only one picture is in memory at a time: its patches go to a temporary file without a name,
-    which is gone whenever the process ends, and from there, in random order, to the shards.
-    `reads` is told the place of each picture before it is read, and their number at the end.
+    Only one picture is in memory at a time. Its patches go to an unnamed temporary file, which
+    disappears when the process ends, and from there to the shards, in random order. `reads` is
+    called with the index of each picture before it is read, and with their number at the end.
     """
     sources, failed, total = [], [], 0
     size, stride, offset = chunk.patch_size, chunk.stride, chunk.offset
@@ -58,7 +58,7 @@ def write_chunk(chunk: Chunk, reads: Callable[[int], None] = lambda index: None)
                 stat = path.stat()
                 stored, value_range = chunk.raw.read(path)
                 image = convert(padded(stored, size), chunk.raw.dtype)
-            except Exception as error:  # one bad file must not end the others
+            except Exception as error:  # one bad file must not stop the others
                 failed.append(Failure(name, _reason(error, path)))
                 continue
             first = total
@@ -111,13 +111,13 @@ def _write_shards(spool: BinaryIO, patches: int, chunk: Chunk) -> tuple[Shard, .
 
 
 def shard_files(out: Path) -> dict[Path, int]:
-    """The shards in a folder, finished or left behind half written, and their chunks' numbers."""
+    """Returns the shards in a folder, complete or half-written, with their chunks' numbers."""
     matches = {path: _OWN_NAME.fullmatch(path.name) for path in out.iterdir()}
     return {path: int(match[1]) for path, match in matches.items() if match}
 
 
 def convert(image: np.ndarray, dtype: str) -> np.ndarray:
-    """Gives a picture the dtype of its data set; ImageError if that would lose values."""
+    """Converts a picture to its data set's dtype. Raises ImageError if that would lose values."""
     if image.dtype.kind == "f" and not np.isfinite(image).all():
         raise ImageError("holds values that are not finite (NaN or infinity).")
     if image.dtype == dtype:
@@ -130,16 +130,16 @@ def convert(image: np.ndarray, dtype: str) -> np.ndarray:
 
 
 def is_too_small(longest_side: int, size: int) -> bool:
-    """Whether a picture is so much smaller than a patch that it is not padded to one.
+    """Returns whether a picture is too small to be padded to a patch.
 
-    Patches of the usual size are made of any picture, larger ones of those at least half as long:
-    what is repeated more often than that is a pattern of mirrors, and no picture.
+    Any picture is padded to patches of up to 256 pixels. For larger patches, it must be at least
+    half as long: with more reflections, the result is a pattern of mirrors, not a picture.
     """
     return size > max(PADDED_SIZE, 2 * longest_side)
 
 
 def padded(image: np.ndarray, size: int) -> np.ndarray:
-    """Reflects a picture [H, W, C] at the bottom and right, as often as need be for a patch."""
+    """Reflects a picture [H, W, C] at the bottom and right, as often as a patch needs it."""
     height, width = image.shape[:2]
     if is_too_small(max(height, width), size):
         raise ImageError(f"is {width} x {height} pixels: too small for patches of {size}.")
@@ -150,7 +150,7 @@ def padded(image: np.ndarray, size: int) -> np.ndarray:
 def cut(image: np.ndarray, size: int, stride: int, offset: int) -> Iterator[np.ndarray]:
     """Yields the patches with corners at offset + k·stride that lie within a picture, row by row.
 
-    Along an axis that is too short for even the first of them, the patch at the far edge is taken.
+    Along an axis too short for even the first patch, it yields the one at the far edge.
     """
     for top in _corners(image.shape[0], size, stride, offset):
         for left in _corners(image.shape[1], size, stride, offset):
@@ -158,7 +158,7 @@ def cut(image: np.ndarray, size: int, stride: int, offset: int) -> Iterator[np.n
 
 
 def uncovered(height: int, width: int, size: int, stride: int, offset: int) -> int:
-    """How many pixels of a picture lie in no patch of `cut`: margins, and gaps between patches."""
+    """Returns how many pixels lie in no patch of `cut`: margins, and gaps between patches."""
     covered = [
         size + (len(_corners(length, size, stride, offset)) - 1) * min(size, stride)
         for length in (height, width)

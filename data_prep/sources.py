@@ -1,4 +1,4 @@
-"""The validation blocks of SIDD as two folders of PNG files, noisy and clean."""
+"""Finds the pictures of raw data sets, and writes SIDD's validation blocks as PNG pairs."""
 
 import dataclasses
 import glob
@@ -24,35 +24,35 @@ class RawData:
     """The picture files of a raw data set, and how to read them."""
 
     kind: str  # `SIDD`, `DND` or `folder`
-    root: Path  # the folder it lies in; the manifest names files relative to it
+    root: Path  # the folder that holds the files; the manifest names them relative to it
     files: tuple[Path, ...]
     dtype: str  # the widest among the pictures: `uint8`, `uint16` or `float32`
-    offset: int = 0  # usual distance of the first patch from the top and left edge, in pixels
-    white: float | None = None  # what white is in the files, as for `read_picture`
+    offset: int = 0  # default distance of the first patch from the top and left edge, in pixels
+    white: float | None = None  # value of white in the files, see `read_picture`
 
     def read(self, path: Path) -> tuple[np.ndarray, ValueRange]:
-        """Reads a picture; gray is repeated, alpha dropped; ImageError if it is broken.
+        """Reads a picture, repeats gray and drops alpha. Raises ImageError if it is broken.
 
-        Returns [H, W, 3] over the whole range of its dtype, and what that range is in the file.
+        Returns [H, W, 3] over the whole range of its dtype, and the range of values in the file.
         """
         picture = read_picture(path, white=self.white)
         return to_rgb(picture), picture.range_in_file
 
     def longest_side(self, path: Path) -> int:
-        """The larger of a picture's height and width, by its header; 0 or any error if broken."""
+        """Returns the larger of height and width, from the header; 0 or any error if broken."""
         return max(read_header(path)[:2])
 
     def name(self, path: Path) -> str:
-        """The name of one of `files` in the manifest."""
+        """Returns the name of one of `files` in the manifest."""
         return (path.relative_to(self.root) if path.is_relative_to(self.root) else path).as_posix()
 
     def names(self) -> dict[str, Path]:
-        """All files by their names in the manifest."""
+        """Returns all files by their names in the manifest."""
         return {self.name(path): path for path in self.files}
 
 
 class _Dnd(RawData):
-    """The same for the MATLAB files of DND."""
+    """The MATLAB files of DND, and how to read them."""
 
     def read(self, path: Path) -> tuple[np.ndarray, ValueRange]:
         with open_dnd(path) as noisy:
@@ -65,7 +65,7 @@ class _Dnd(RawData):
 
 
 def find_raw(dataset: str | Path, source: str | Path, white: float | None = None) -> RawData:
-    """Finds the pictures of a data set, at least one: the arguments are those of `prepare`."""
+    """Finds at least one picture of a data set. For the arguments, see `prepare`."""
     find = {"SIDD": _find_sidd, "DND": _find_dnd}.get(str(dataset).upper())
     return find(Path(source).absolute()) if find else _find_pictures(dataset, white)
 
@@ -95,8 +95,8 @@ def _find_dnd(source: Path) -> RawData:
 
 def _find_pictures(pattern: str | Path, white: float | None) -> RawData:
     files = tuple(path.absolute() for path in find_images(pattern))
-    # By their headers: data sets may be too large to decode twice. A file that is broken, or of
-    # another dtype, is noticed when it is read.
+    # From the headers, because data sets may be too large to decode twice. A file that is broken or
+    # has another dtype is reported when it is read.
     dtypes = {read_header(path).dtype for path in files}
     widest = next((dtype for dtype in ("float32", "uint16") if dtype in dtypes), "uint8")
     root = Path(pattern).expanduser().absolute()
@@ -107,21 +107,21 @@ def _find_pictures(pattern: str | Path, white: float | None) -> RawData:
     return RawData("folder", root, files, widest, white=white)
 
 
-# The folders written, and the names that their source goes by.
+# The folders to write, and the possible names of their source files.
 _SIDES = {
     "noisy": ("ValidationNoisyBlocksSrgb.mat",),
     "clean": ("ValidationGtBlocksSrgb.mat", "ValidationGTBlocksSrgb.mat"),
 }
-_PAIRS_NAME = "pairs.json"  # written last: what the pairs were made of
+_PAIRS_NAME = "pairs.json"  # what the pairs were made from; written last
 _BLOCK_NAME = "[0-9][0-9][0-9][0-9]_[0-9][0-9].png"
 
 
 def write_pairs(source: str | Path, out: str | Path, *, force: bool = False) -> str:
     """Writes block m of picture n as `OUT/noisy/NNNN_MM.png` and `OUT/clean/NNNN_MM.png`.
 
-    `source` is the folder with the two `.mat` files of SIDD's validation data; a DataError tells if
-    they cannot be used. Nothing is done if the pairs in `out` are complete and made of these two,
-    unless `force`. Returns what was done.
+    `source` is the folder with the two `.mat` files of SIDD's validation data. Raises DataError if
+    they cannot be used. Without `force`, does nothing if the pairs in `out` are complete and made
+    from these two files. Returns a sentence that says what was done.
     """
     source, out = Path(source), Path(out)
     paths = {side: _find(source, names) for side, names in _SIDES.items()}
@@ -158,7 +158,7 @@ def _find(source: Path, names: tuple[str, ...]) -> Path:
 
 
 def _pairs_before(out: Path, made_of: dict) -> int:
-    """The number of pairs in `out` if they are complete and made of these files, else 0."""
+    """Returns the number of pairs in `out` if complete and made from these files, else 0."""
     noisy, clean = (len(list((out / side).glob(_BLOCK_NAME))) for side in _SIDES)
     try:
         state = json.loads((out / _PAIRS_NAME).read_text(encoding="utf-8"))
