@@ -1,7 +1,7 @@
-"""How pictures are scaled before a network sees them, and back.
+"""Normalisations: how pictures are scaled before a network sees them, and back.
 
-Every recipe names one normalisation, and a saved model carries its recipe, so that a network can
-not be run with another one.
+Every recipe names one normalisation, and a saved model includes its recipe, so a network cannot be
+run with a different one.
 """
 
 import abc
@@ -16,23 +16,23 @@ from cbsn.value_range import value_range
 Tensor = Any
 Mean = Callable[[Tensor, Callable[[Tensor], Tensor]], Tensor]
 
-BLOCK_BYTES = 32 << 20  # of a picture that is held in float64 while its statistics are taken
+BLOCK_BYTES = 32 << 20  # size of the blocks in which a picture's statistics are computed
 
 
 def _mean(x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
-    """The mean over height and width of a function of a batch, [N, 1, 1, C]."""
+    """Returns the mean over height and width of a function of a batch, [N, 1, 1, C]."""
     return ops.mean(function(x), axis=(1, 2), keepdims=True)
 
 
 class Normalization(abc.ABC):
-    """What all normalisations have in common: each is a mean and a deviation per channel."""
+    """The base class of normalisations: each is a mean and a deviation per channel."""
 
     of_picture = True
-    """Whether these depend on the picture."""
+    """Whether the mean and the deviation depend on the picture."""
 
     @abc.abstractmethod
     def moments(self, x: Tensor, mean: Mean = _mean) -> tuple[Any, Any]:
-        """Takes the mean and the deviation of each image [N, H, W, C], as [N, 1, 1, C] or floats.
+        """Returns the mean and deviation of each image [N, H, W, C], as [N, 1, 1, C] or floats.
 
         `mean` is called with `x` and a function, and returns the mean over height and width of that
         function of `x`'s values in [0, 1], float [N, 1, 1, C].
@@ -40,23 +40,23 @@ class Normalization(abc.ABC):
 
     @abc.abstractmethod
     def statistics(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Takes the mean and the deviation of a whole picture, in bounded memory.
+        """Returns the mean and the deviation of a whole picture, using bounded memory.
 
-        They are float64 [C], in units of the value range; the picture is [H, W, C], uint8, uint16
+        Both are float64 [C], in units of the value range. The picture is [H, W, C], uint8, uint16
         or float in [0, 1].
         """
 
     def batch(self, x: Tensor) -> Tensor:
-        """Normalises a batch, float32 [N, H, W, C] in [0, 1], each image by its own moments."""
+        """Normalises each image of a batch by its own moments; float32 [N, H, W, C] in [0, 1]."""
         mean, deviation = self.moments(x)
         return (x - mean) / deviation
 
 
 class Standardization(Normalization):
-    """Zero mean and unit deviation per image and channel, as C-BSN has it.
+    """Zero mean and unit deviation per image and channel, as in C-BSN.
 
-    The standard deviation (of the population) is floored at 1/sqrt(H·W), in units of the value
-    range, so that a flat picture is not divided by nothing.
+    The (population) standard deviation is at least 1/sqrt(H·W), in units of the value range, so
+    that a flat picture is not divided by zero.
     """
 
     def moments(self, x: Tensor, mean: Mean = _mean) -> tuple[Any, Any]:  # noqa: D102
@@ -71,7 +71,7 @@ class Standardization(Normalization):
         if image.dtype.kind == "u":
             mean, variance = _of_levels(image)
         else:
-            # Two passes: the mean of squares less the square of the mean would lose the deviation
+            # Two passes: the mean of squares minus the square of the mean would lose the deviation
             # of a bright flat picture to rounding.
             mean = sum(x.astype(float).sum(axis=(0, 1)) for x in _blocks(image, 8)) / count
             variance = sum(((x - mean) ** 2).sum(axis=(0, 1)) for x in _blocks(image, 8)) / count
@@ -79,7 +79,7 @@ class Standardization(Normalization):
 
 
 class UnitRange(Normalization):
-    """Values from 0 to 1, whatever the picture."""
+    """Values from 0 to 1, independent of the picture."""
 
     RANGE = 1.0
     of_picture = False
@@ -96,13 +96,13 @@ class UnitRange(Normalization):
 
 
 class EightBitRange(UnitRange):
-    """Values from 0 to 255, whatever the picture, as AP-BSN and SS-BSN have it."""
+    """Values from 0 to 255, independent of the picture, as in AP-BSN and SS-BSN."""
 
     RANGE = 255.0
 
 
 def _of_levels(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and variance of integers, whose sums are exact: so one pass over them is enough."""
+    """Returns the mean and variance of integers. Their sums are exact, so one pass is enough."""
     height, width, channels = image.shape
     count, scale = height * width, int(value_range(image.dtype))
     squared = np.dtype(f"u{2 * image.itemsize}")
@@ -110,7 +110,7 @@ def _of_levels(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     for block in _blocks(image, squared.itemsize):
         sums[0] += block.sum(axis=0, dtype=np.uint64)
         sums[1] += np.square(block, dtype=squared).sum(axis=0, dtype=np.uint64)
-    # In Python's integers, which lose nothing where large numbers are nearly equal.
+    # Python's integers stay exact in a difference of large, nearly equal numbers.
     totals, squares = sums.sum(axis=1).astype(object)
     mean = totals / (count * scale)
     variance = (count * squares - totals**2) / (count * scale) ** 2
@@ -118,7 +118,7 @@ def _of_levels(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _blocks(image: np.ndarray, item_bytes: int) -> Iterator[np.ndarray]:
-    """Yields blocks of rows, each small enough to be held with so large items."""
+    """Yields blocks of rows that fit in `BLOCK_BYTES` with `item_bytes` per value."""
     rows = max(1, BLOCK_BYTES // max(1, image[:1].size * item_bytes))
     return (image[start : start + rows] for start in range(0, image.shape[0], rows))
 

@@ -1,4 +1,4 @@
-"""The eight ways to turn and mirror a picture."""
+"""The eight orientations of a picture, by quarter turns and mirroring."""
 
 from typing import Any
 
@@ -10,8 +10,8 @@ NUM_ORIENTATIONS = 8
 def orient(patch: np.ndarray, orientation: int) -> np.ndarray:
     """Returns a patch [H, W, C] in one of its eight orientations, as a view.
 
-    These are `orientation` mod 4 quarter turns (counter-clockwise), then a left-right flip where it
-    is 4 or more.
+    The patch is turned by `orientation` mod 4 quarter turns (counter-clockwise). If `orientation`
+    is 4 or more, it is then flipped left to right.
     """
     transposes, reverses_rows, reverses_columns = orientation_steps(orientation)
     if transposes:
@@ -22,7 +22,7 @@ def orient(patch: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def orientation_steps(orientation: Any) -> tuple[Any, Any, Any]:
-    """Whether to transpose, then to reverse the rows, then the columns; of an int or a tensor."""
+    """Returns whether to transpose, then reverse rows, then columns, for an int or a tensor."""
     turns = orientation % 4
     transposes = turns % 2 == 1
     reverses_rows = (turns == 1) | (turns == 2)

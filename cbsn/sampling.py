@@ -1,7 +1,7 @@
 """Sampling operations between an image and its sub-images.
 
-All take and return NHWC tensors of any dtype, are differentiable, and keep every value exactly
-as it is. Heights and widths may be unknown while a graph is traced.
+All of them take and return NHWC tensors of any dtype, are differentiable, and do not change any
+value. Heights and widths may be unknown while a graph is traced.
 """
 
 from typing import Any
@@ -14,8 +14,8 @@ Tensor = Any
 def space_to_batch(x: Tensor, factor: int) -> Tensor:
     """Splits each image into its `factor`² sub-images, stacked along the batch (S2B).
 
-    [N, H, W, C] becomes [factor²·N, H/factor, W/factor, C]; the sub-image `x[n, dy::factor,
-    dx::factor]` is at index (dy·factor + dx)·N + n.
+    [N, H, W, C] becomes [factor²·N, H/factor, W/factor, C]. The sub-image `x[n, dy::factor,
+    dx::factor]` has index (dy·factor + dx)·N + n.
     """
     if factor == 1:
         return x
@@ -36,9 +36,9 @@ def batch_to_space(x: Tensor, factor: int) -> Tensor:
 def random_subsample(x: Tensor, indices: Tensor, factor: int) -> Tensor:
     """Keeps one pixel of each `factor` × `factor` cell: the random subsampler (RS).
 
-    [N, H, W, C] becomes [N, H/factor, W/factor, C]. The caller draws the indices, so that two
-    images can be sampled at the same places: integers in [0, factor²), [N, H/factor, W/factor] or
-    flat; dy·factor + dx takes the pixel (dy, dx) of its cell.
+    [N, H, W, C] becomes [N, H/factor, W/factor, C]. The caller draws the indices, so two images
+    can be sampled at the same places. They are integers in [0, factor²), [N, H/factor, W/factor]
+    or flat; dy·factor + dx takes the pixel (dy, dx) of its cell.
     """
     if factor == 1:
         return x
@@ -48,15 +48,15 @@ def random_subsample(x: Tensor, indices: Tensor, factor: int) -> Tensor:
 
 
 def mask_pixels(x: Tensor, masked: Tensor, sources: Tensor, cell: int) -> tuple[Tensor, Tensor]:
-    """Hides one pixel of each `cell` × `cell` cell behind another one of the same cell.
+    """Replaces one pixel of each `cell` × `cell` cell with another pixel of the same cell.
 
-    (The blind-spot masking of Noise2Void, arXiv 1811.10980, section 3.3, stratified by the cells.)
-    No pixel that is hidden stands in for another one, so that nothing of its value is left. Rows
-    and columns that do not fill a cell stay as they are.
+    (The blind-spot masking of Noise2Void, arXiv 1811.10980, section 3.3, stratified by cells.)
+    A masked pixel never replaces another one, so nothing of its value is left. Rows and columns
+    that do not fill a cell stay unchanged.
 
-    Of images [N, H, W, C], `masked` says which pixel of each cell is hidden, and `sources` which
-    other one takes its place: integers dy·cell + dx, [N, H // cell, W // cell]. Returns the masked
-    images, and a mask [N, H, W, 1] of `x`'s dtype, 1 where a pixel is hidden, else 0.
+    For images [N, H, W, C], `masked` says which pixel of each cell is masked, and `sources` which
+    other pixel replaces it: integers dy·cell + dx, [N, H // cell, W // cell]. Returns the masked
+    images and a mask [N, H, W, 1] of `x`'s dtype, 1 where a pixel is masked and 0 elsewhere.
     """
     _, height, width, _ = ops.shape(x)
     below, right = height % cell, width % cell
@@ -70,12 +70,12 @@ def mask_pixels(x: Tensor, masked: Tensor, sources: Tensor, cell: int) -> tuple[
 
 
 def depth_to_space(x: Tensor, factor: int) -> Tensor:
-    """Makes of the channels of each pixel a cell of pixels: sub-pixel upsampling (PixelShuffle).
+    """Turns the channels of each pixel into a cell of pixels: sub-pixel upsampling (PixelShuffle).
 
     (Shi et al., CVPR 2016, arXiv 1609.05158.)
 
-    [N, H, W, factor²·C] becomes [N, H·factor, W·factor, C]; pixel (dy, dx) of a cell has the
-    channels from (dy·factor + dx)·C on.
+    [N, H, W, factor²·C] becomes [N, H·factor, W·factor, C]. Pixel (dy, dx) of a cell gets the C
+    channels from index (dy·factor + dx)·C on.
     """
     _, h, w, c = ops.shape(x)
     return _from_cells(ops.reshape(x, (-1, h, w, factor * factor, c // factor**2)), factor)
@@ -84,8 +84,8 @@ def depth_to_space(x: Tensor, factor: int) -> Tensor:
 def pixel_shuffle_down(x: Tensor, factor: int, pad: int = 0) -> Tensor:
     """Rearranges each image into a mosaic of its `factor`² sub-images (PD).
 
-    [N, H, W, C] becomes [N, H + 2·pad·factor, W + 2·pad·factor, C]; the tile (dy, dx) of the mosaic
-    is `x[:, dy::factor, dx::factor]`, with `pad` rows and columns of zeros on each side.
+    [N, H, W, C] becomes [N, H + 2·pad·factor, W + 2·pad·factor, C]. Tile (dy, dx) of the mosaic is
+    `x[:, dy::factor, dx::factor]` with `pad` rows or columns of zeros on each side.
     """
     x = _split_cells(x, factor)
     x = ops.pad(x, ((0, 0), (pad, pad), (0, 0), (pad, pad), (0, 0), (0, 0)))
@@ -104,7 +104,7 @@ def pixel_shuffle_up(x: Tensor, factor: int, pad: int = 0) -> Tensor:
 
 
 def _cells(x: Tensor, factor: int) -> Tensor:
-    """[N, H, W, C] → [N, H/factor, W/factor, factor², C]."""
+    """Groups pixels into cells: [N, H, W, C] → [N, H/factor, W/factor, factor², C]."""
     x = _split_cells(x, factor)
     _, h, _, w, _, c = ops.shape(x)
     return ops.reshape(ops.transpose(x, (0, 1, 3, 2, 4, 5)), (-1, h, w, factor * factor, c))
@@ -118,22 +118,22 @@ def _from_cells(cells: Tensor, factor: int) -> Tensor:
 
 
 def _chosen(indices: Tensor, cells: Tensor) -> Tensor:
-    """Bool [N, h, w, factor², 1], true at one pixel of each cell."""
+    """Returns bool [N, h, w, factor², 1], true at the chosen pixel of each cell."""
     _, h, w, count, _ = ops.shape(cells)
-    # As floats, which these small integers are exactly: TensorFlow compares int32 on the host.
+    # As floats, which hold small integers exactly, because TensorFlow compares int32 on the host.
     indices = ops.cast(ops.reshape(indices, (-1, h, w, 1, 1)), "float32")
     return ops.equal(indices, ops.reshape(ops.arange(count, dtype="float32"), (1, 1, 1, -1, 1)))
 
 
 def _select(cells: Tensor, chosen: Tensor) -> Tensor:
-    """[N, h, w, 1, C], the chosen pixel of each cell."""
-    # A selection instead of a gather: its gradient is a selection too, where a gather's is a
-    # scatter, which is slow and, on a GPU, not deterministic.
+    """Returns the chosen pixel of each cell, [N, h, w, 1, C]."""
+    # A selection instead of a gather: its gradient is a selection, too. The gradient of a gather
+    # is a scatter, which is slow and, on a GPU, not deterministic.
     return ops.sum(ops.where(chosen, cells, ops.zeros_like(cells)), axis=3, keepdims=True)
 
 
 def _split_cells(x: Tensor, factor: int) -> Tensor:
-    """[N, H, W, C] → [N, H/factor, factor, W/factor, factor, C]."""
+    """Splits height and width: [N, H, W, C] → [N, H/factor, factor, W/factor, factor, C]."""
     _, h, w, c = ops.shape(x)
     for name, size in (("height", h), ("width", w)):
         if isinstance(size, int) and size % factor:

@@ -1,4 +1,4 @@
-"""Objectives: what is minimised, given a network and a noisy batch."""
+"""Objectives: what training minimises, given a network and a noisy batch."""
 
 from cbsn.objectives.asymmetric_pixel_shuffle import AsymmetricPixelShuffle
 from cbsn.objectives.distillation import Distillation

@@ -12,18 +12,18 @@ Tensor = Any
 
 
 class AsymmetricPixelShuffle(Objective):
-    """Trains a blind network on sub-images so far apart that their noise is not correlated.
+    """Trains a blind network on sub-images whose pixels are too far apart for correlated noise.
 
     For a noisy batch x (Lee et al., AP-BSN, CVPR 2022, arXiv 2203.11799, section 4):
 
         total = blind = mean |PD⁻¹(f(PD(x, b)), b) − x|
 
-    PD lays the b² sub-images of a picture out in a mosaic. It is asymmetric as denoising uses a
-    smaller stride (a recipe's `denoise_stride`), which keeps more of the picture's detail.
+    PD lays out the b² sub-images of a picture as a mosaic. It is asymmetric because denoising uses
+    a smaller stride (a recipe's `denoise_stride`), which keeps more of the picture's detail.
 
     Args:
-        stride_b: int ≥ 1, b, as of `DownsampledInvariance`.
-        pad: int ≥ 0, zeros around each sub-image in the mosaic, in pixels.
+        stride_b: int ≥ 1, b; see `DownsampledInvariance`.
+        pad: int ≥ 0, width in pixels of the zeros around each sub-image in the mosaic.
 
     Raises:
         ConfigError: if a value is out of its range.
@@ -41,7 +41,7 @@ class AsymmetricPixelShuffle(Objective):
         self.pad = pad
 
     def __call__(self, network: Any, noisy: Tensor, step: Tensor, random: Any) -> dict[str, Tensor]:
-        """Computes the loss of one batch, as `Objective` says; `step` is of no influence."""
+        """Computes the loss of one batch (see `Objective`); `step` is not used."""
         mosaic = pixel_shuffle_down(noisy, self.stride_b, self.pad)
         output, valid = (
             image if image is None else pixel_shuffle_up(image, self.stride_b, self.pad)

@@ -10,14 +10,14 @@ Tensor = Any
 
 
 class Distillation(Objective):
-    """Trains a network to turn a noisy picture into what a teacher makes of it.
+    """Trains a network to turn a noisy picture into its pseudo-label, a teacher's picture.
 
-    For a noisy picture y and the teacher's picture x of it:
+    For a noisy picture y and its pseudo-label x:
 
         pixel = mean |f(y) − x|
 
-    The student need not be blind. (Distilled students of blind-spot teachers: Chen et al.,
-    AT-BSN, arXiv 2303.16783; Li et al., TBSN, arXiv 2404.07846. Noise on a denoised picture:
+    The student need not be blind. (Students distilled from blind-spot teachers: Chen et al.,
+    AT-BSN, arXiv 2303.16783; Li et al., TBSN, arXiv 2404.07846. Noise added to a denoised picture:
     Zhang et al., IDR, arXiv 2111.14358.)
     """
 
@@ -27,7 +27,7 @@ class Distillation(Objective):
     NEEDS_BLINDNESS = False
 
     def __call__(self, network: Any, noisy: Tensor, step: Tensor, random: Any) -> dict[str, Tensor]:
-        """Computes the loss of one batch, as `Objective` says; only the pictures count."""
+        """Computes the loss of one batch (see `Objective`); `step` and `random` are not used."""
         picture, target = ops.split(noisy, 2, axis=-1)
         output = ops.cast(network(picture, blind=False), "float32")
         pixel = ops.mean(ops.abs(output - target))

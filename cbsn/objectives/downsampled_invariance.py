@@ -13,7 +13,7 @@ Tensor = Any
 
 
 class DownsampledInvariance(Objective):
-    """Trains a network with and without its blindness, from noisy images alone.
+    """Trains a network in blind and non-blind mode, from noisy images alone.
 
     For a normalised noisy batch x (arXiv 2304.09507, section 3):
 
@@ -22,17 +22,17 @@ class DownsampledInvariance(Objective):
         invariance = mean |RS(f(x), i) − stop_gradient(f_blind(RS(x, i)))|
         total      = blind + t · (self + λ · invariance),   t = min(step / ramp_steps, 1)
 
-    Downsampling by b breaks the correlation of the noise, which a blind spot alone would see
-    through; the random subsampler RS draws one pixel of each i × i cell, the same for both
-    sides, and ties the non-blind output to the blind one. Of a network that is blind by masked
-    input, `blind` and `invariance` are means over the pixels that are masked.
+    For correlated noise a blind spot alone is not enough; downsampling by b breaks the
+    correlation. The random subsampler RS draws one pixel of each i × i cell, at the same places in
+    f(x) and x, and ties the non-blind output to the blind one. For a network that is blind at
+    masked pixels, `blind` and `invariance` are means over those pixels.
 
     Args:
-        stride_b: int ≥ 1, b: the distance at which the noise is no longer correlated. 5 for
+        stride_b: int ≥ 1, b: distance in pixels at which the noise is no longer correlated. 5 for
             photographs in sRGB, 1 for pixel-wise independent noise.
         stride_i: int ≥ 1, i: side of the cells of the random subsampler.
-        lmbda: float ≥ 0, λ, the weight of the invariance term.
-        ramp_steps: int ≥ 0, steps over which t rises from 0 to 1.
+        lmbda: float ≥ 0, λ, weight of the invariance term.
+        ramp_steps: int ≥ 0, number of steps over which t rises from 0 to 1.
 
     Raises:
         ConfigError: if a value is out of its range.
@@ -63,7 +63,7 @@ class DownsampledInvariance(Objective):
         return ops.minimum(t, ops.ones((), "float32"))
 
     def __call__(self, network: Any, noisy: Tensor, step: Tensor, random: Any) -> dict[str, Tensor]:
-        """Computes the loss of one batch, as `Objective` says."""
+        """Computes the loss of one batch; see `Objective`."""
         n, h, w, _ = ops.shape(noisy)
         i = self.stride_i
         indices = random.integers((n, h // i, w // i), i * i)
@@ -77,7 +77,7 @@ class DownsampledInvariance(Objective):
         self_term = mean_where(ops.abs(output - noisy), None)
 
         if self.stride_b == i == 1:
-            target = blind_output  # of the same pictures
+            target = blind_output  # the pictures are the same
         else:
             target, valid = network.blind_pass(random_subsample(noisy, indices, i), random)
         difference = random_subsample(output, indices, i) - ops.stop_gradient(target)

@@ -16,13 +16,13 @@ class Noise2Void(Objective):
 
         total = blind = mean (f_blind(x) − x)²  over the pixels where f is blind
 
-    Any network that can be blind will do; one that is by masked input is trained at masked pixels.
+    Works with any network that can be blind; one with masked input is trained at masked pixels.
     """
 
     TERMS = ("blind",)
 
     def __call__(self, network: Any, noisy: Tensor, step: Tensor, random: Any) -> dict[str, Tensor]:
-        """Computes the loss of one batch, as `Objective` says; `step` is of no influence."""
+        """Computes the loss of one batch (see `Objective`); `step` is not used."""
         output, valid = network.blind_pass(noisy, random)
         blind = mean_where(ops.square(ops.cast(output, "float32") - noisy), valid)
         return {"total": blind, "blind": blind}

@@ -1,4 +1,4 @@
-"""What all objectives have in common."""
+"""The base class of all objectives."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,28 +9,28 @@ Tensor = Any
 
 
 class Objective:
-    """Says what is minimised, given a network and a noisy batch.
+    """Defines what is minimised, given a network and a noisy batch.
 
-    It knows nothing of optimisers, files or devices, nor what the network is.
+    It is independent of optimisers, files and devices, and of the kind of network.
     """
 
     TERMS: tuple[str, ...] = ()
-    """Names of the terms that a call returns, beside `total`."""
+    """Names of the terms that a call returns in addition to `total`."""
 
     SHOTS = 1
-    """Noisy shots of each scene that it takes, one after the other in the channels."""
+    """Number of noisy shots per scene that it takes, concatenated along the channels."""
 
     TAUGHT = False
-    """Whether the second of two is a teacher's picture of the first."""
+    """Whether the second of two shots is a teacher's picture of the first (a pseudo-label)."""
 
     NEEDS_BLINDNESS = True
-    """Whether it asks the network for a blind pass."""
+    """Whether it needs a network that has a blind pass."""
 
     patch_multiple = 1
     """Patch sizes must be multiples of this."""
 
     def prepare(self) -> None:
-        """Loads what it needs besides the network, once, before the first call."""
+        """Loads what it needs besides the network. Called once, before the first batch."""
 
     def __call__(
         self, network: Any, noisy: Tensor, step: Tensor, random: Any
@@ -38,23 +38,23 @@ class Objective:
         """Computes the loss of one batch.
 
         Args:
-            network: a `DenoisingNetwork`, or what is called like one.
+            network: a `DenoisingNetwork`, or an object that is called like one.
             noisy: float32 [N, H, W, SHOTS·C], normalised; H and W multiples of `patch_multiple`.
             step: integer scalar, number of steps done before this one.
-            random: gives `random.integers(shape, high)`: int32 in [0, high), independent per
-                element, a function of the run's seed, the step and the place in the batch only;
+            random: provides `random.integers(shape, high)`: int32 in [0, high), independent per
+                element; depends only on the run's seed, the step and the place in the batch.
                 `shape` begins with N or, after `space_to_batch`, a multiple of it.
 
         Returns:
-            float32 scalars `total` and `TERMS`; these are the bare terms, without their weights.
+            float32 scalars: `total` and the `TERMS`, the latter without their weights.
         """
         raise NotImplementedError
 
 
 def mean_where(values: Tensor, valid: Tensor | None) -> Tensor:
-    """Returns the mean of [N, H, W, C] over some pixels, a float32 scalar; over none it is 0.
+    """Returns the mean of [N, H, W, C] over the valid pixels, a float32 scalar; 0 if none are.
 
-    `valid`, [N, H, W, 1], is 1 at the pixels that count, else 0; None where all do.
+    `valid`, [N, H, W, 1], is 1 at the pixels that count and 0 elsewhere; None counts all pixels.
     """
     values = ops.cast(values, "float32")
     if valid is None:
