@@ -1,4 +1,4 @@
-"""Photographs that nobody has taken, made on the training device: `keras.ops` only."""
+"""Makes artificial training photographs on the training device, with `keras.ops` only."""
 
 from cbsn.augmentation.noise import NoiseFamily, NoiseTables
 from cbsn.augmentation.photo import OwnNoiseAugmentation, PhotoAugmentation

@@ -1,4 +1,4 @@
-"""Clean pictures out of pictures that are nearly clean, each drawn from random numbers."""
+"""Makes clean pictures from nearly clean ones, with random variations."""
 
 import itertools
 from typing import Any
@@ -11,44 +11,44 @@ from cbsn.colors import LUMA
 
 Tensor = Any
 
-# TensorFlow computes with int32 in the host's memory, which a GPU would wait for, and looking
-# something up takes a sum; JAX has no int64 unless it is asked for.
+# TensorFlow computes int32 in host memory, and a look-up includes a sum, so a GPU would wait for
+# the host. JAX has no int64 unless it is enabled.
 _INDEX = "int64" if keras.config.backend() == "tensorflow" else "int32"
 
-DRAWS = 30  # random numbers that a picture takes, at most
+DRAWS = 30  # random numbers per picture, at most
 
-_SHRINKS = (2, 3, 4)  # how many times smaller the pictures are made: neighbouring numbers
+_SHRINKS = (2, 3, 4)  # factors by which pictures are downscaled: consecutive integers
 
-# Share of the crisp pictures of which single pixels are kept in place of means: they are sharper
-# than a lens draws, with the jagged fine texture of pictures that were made smaller carelessly.
+# Share of the crisp pictures that are downscaled by keeping single pixels instead of means. They
+# are sharper than a lens draws, with the jagged fine texture of carelessly downscaled pictures.
 _POINTS = 0.6
 
-_SOFT = 0.5  # share of the pictures that are blurred a little, as lenses do
-_SHARP = 0.6  # share of the crisp ones sharpened, as cameras and programs do: by an unsharp mask
-_SIGMA, _AMOUNT = (0.3, 1.0), (0.0, 2.0)  # σ of the blur in pixels; times the mask is added
-_REACH = 3  # pixels, of the blur
+_SOFT = 0.5  # share of the pictures that are not crisp to blur slightly, as lenses do
+_SHARP = 0.6  # share of the crisp ones sharpened by an unsharp mask, as by cameras and programs
+_SIGMA, _AMOUNT = (0.3, 1.0), (0.0, 2.0)  # σ of the blur in pixels; weight of the unsharp mask
+_REACH = 3  # reach of the blur in pixels
 
-_PATTERNED = 0.3  # share of the crisp ones with a pattern, as of fabric, fences and small print
+_PATTERNED = 0.3  # share of the crisp ones that get a pattern, like fabric, fences or small print
 _FREQUENCY = (0.08, 0.5)  # cycles per pixel of a pattern
-_CONTRAST = (0.05, 0.7)  # how much darker and brighter it makes a picture
-_HARD = 3.0  # times as steep as a sine wave its edges may be
+_CONTRAST = (0.05, 0.7)  # relative amplitude of a pattern
+_HARD = 3.0  # steepness of its hard edges, relative to a sine wave
 
-_OTHER_LIGHT, _LIGHT = 0.5, (0.2, 1.0)  # share in another light, and how much of it is left
-_TINT = (0.6, 1.0)  # how much of each channel is left in addition
-_OTHER_ORDER = 0.5  # share of the pictures whose channels are put in another order
+_OTHER_LIGHT, _LIGHT = 0.5, (0.2, 1.0)  # share in another light, and factor of its brightness
+_TINT = (0.6, 1.0)  # additional factor of each channel
+_OTHER_ORDER = 0.5  # share of the pictures whose channels are permuted
 _OTHER_SATURATION, _SATURATION = 0.6, (0.5, 3.0)
 
 _ORDERS = np.stack([np.eye(3, dtype="float32")[:, o] for o in itertools.permutations(range(3))])
 
 
 class Draws:
-    """Numbers drawn independently for each of `rows` pictures, `count` times.
+    """Draws numbers independently for each of `rows` pictures, up to `count` times.
 
-    `random.uniform(shape)` gives them, float32 in [0, 1).
+    `random.uniform(shape)` provides them, float32 in [0, 1).
     """
 
     def __init__(self, random: Any, rows: int, count: int):
-        # All at once: each draw of a step is an operation of its own.
+        # All in one call, because each draw of a step is a separate operation.
         self._columns = iter(ops.unstack(random.uniform((rows, count)), axis=1))
 
     def uniform(self, low: Any = 0.0, high: Any = 1.0) -> Tensor:
@@ -56,50 +56,50 @@ class Draws:
         return low + (high - low) * next(self._columns)
 
     def log_uniform(self, low: Any, high: Any) -> Tensor:
-        """Draws float32 [N] in [low, high), uniform in the logarithm."""
+        """Draws float32 [N] in [low, high), log-uniformly."""
         return low * ops.power(ops.convert_to_tensor(high / low, "float32"), next(self._columns))
 
     def whole(self, count: Any) -> Tensor:
-        """Draws integers [N] in [0, count), as float32; `count` is an int, or such numbers [N]."""
+        """Draws integers [N] in [0, count), as float32; `count` is an int or such integers [N]."""
         number = ops.floor(next(self._columns) * count)
         return ops.minimum(number, count - 1)  # the product may be rounded up
 
     def index(self, count: int) -> Tensor:
-        """Draws integers [N] in [0, count), as `ops.take` takes them."""
+        """Draws integers [N] in [0, count), as indices for `ops.take`."""
         return ops.cast(self.whole(count), _INDEX)
 
     def happens(self, share: Any) -> Tensor:
-        """Draws bool [N], true with a probability of `share`."""
+        """Draws bool [N], true with probability `share`."""
         return next(self._columns) < share
 
 
 def each(values: Tensor) -> Tensor:
-    """Returns one value for each picture, [N], as [N, 1, 1, 1]."""
+    """Reshapes one value per picture, [N], to [N, 1, 1, 1]."""
     return ops.reshape(values, (-1, 1, 1, 1))
 
 
 def shrink(pictures: Tensor, size: int, draws: Draws, crisp: Tensor | None = None) -> Tensor:
-    """Cuts windows out of pictures, and makes them 2, 3 or 4 times smaller.
+    """Cuts windows out of pictures and downscales them by 2, 3 or 4.
 
-    A denoised photograph is soft, and still has faults. As the mean of 2 × 2 pixels or more it is
-    sharp, and next to free of them: as clean as any. Of some `crisp` ones, bool [N], one pixel of
-    each cell is taken, so that they are sharper still. Pictures float32 [N, P, P, C] become
-    [N, size, size, C]; where P does not hold a window that is twice as large, they keep their
-    scale. This takes four numbers a picture, without `crisp` three.
+    A denoised photograph is soft and still has faults. The means of cells of 2 × 2 pixels or more
+    are sharp and almost free of faults: as clean as any picture. For some `crisp` pictures, bool
+    [N], one pixel of each cell is taken instead, which is even sharper. Pictures float32
+    [N, P, P, C] become [N, size, size, C]. If P is less than 2 · size, they keep their scale. Uses
+    four random numbers per picture, or three without `crisp`.
     """
     side = pictures.shape[1]
     shrinks = [times for times in _SHRINKS if times * size <= side] or [1]
     times = shrinks[0] + draws.whole(len(shrinks))
     room = side - size * times + 1
     points = None if crisp is None else ops.logical_and(crisp, draws.happens(_POINTS))
-    # Cutting and averaging are one matrix for the rows, and one for the columns.
+    # One matrix cuts and averages the rows, another one the columns.
     rows, columns = (_cells(side, size, times, draws.whole(room), points) for _ in range(2))
     y = ops.einsum("nip,npqc->niqc", rows, pictures)
     return ops.einsum("njq,niqc->nijc", columns, y)
 
 
 def turn(pictures: Tensor, draws: Draws) -> Tensor:
-    """Turns each picture into one of its eight orientations; this takes three numbers a picture."""
+    """Puts each picture in one of eight orientations. Uses three random numbers per picture."""
     pictures = ops.where(each(draws.happens(0.5)), ops.flip(pictures, 1), pictures)
     pictures = ops.where(each(draws.happens(0.5)), ops.flip(pictures, 2), pictures)
     turned = ops.transpose(pictures, (0, 2, 1, 3))
@@ -107,10 +107,10 @@ def turn(pictures: Tensor, draws: Draws) -> Tensor:
 
 
 def relight(pictures: Tensor, draws: Draws, light: tuple[float, float]) -> Tensor:
-    """Puts half of the pictures into another light, less of it and of another colour.
+    """Puts half of the pictures into another light, darker and of another colour.
 
-    Of all channels `light` is left, at least and at most; of each in addition `_TINT`, as lamps
-    differ. This takes 2 + C numbers a picture.
+    All channels are multiplied by one factor from the range `light`, and each of them by another
+    factor from `_TINT`, as lamps differ. Uses 2 + C random numbers per picture.
     """
     other_light = draws.happens(_OTHER_LIGHT)
     left = draws.uniform(*light)[:, None]
@@ -119,10 +119,10 @@ def relight(pictures: Tensor, draws: Draws, light: tuple[float, float]) -> Tenso
 
 
 def vary(pictures: Tensor, draws: Draws, crisp: Tensor) -> Tensor:
-    """Makes some pictures softer, sharper, darker, of other colours, or gives them a pattern.
+    """Makes some pictures softer, sharper, darker or of other colours, or gives them a pattern.
 
-    Those that are `crisp`, bool [N], may be sharpened or given a pattern, the others softened. Gray
-    has no colours to change. This takes 23 numbers a picture, for gray 17. All are in [0, 1].
+    Those that are `crisp`, bool [N], may be sharpened or get a pattern; others may be softened.
+    Gray has no colours to change. Results are in [0, 1]. Uses 23 numbers per picture, 17 for gray.
     """
     blurred = _blur(pictures, draws.uniform(*_SIGMA))
     sharper = pictures + each(draws.uniform(*_AMOUNT)) * (pictures - blurred)
@@ -145,7 +145,7 @@ def vary(pictures: Tensor, draws: Draws, crisp: Tensor) -> Tensor:
 
 
 def _pattern(size: int, draws: Draws) -> Tensor:
-    """What gives a picture stripes, or a lattice of them, as a factor: [N, size, size, 1]."""
+    """Returns the factor [N, size, size, 1] that gives a picture stripes or a lattice of them."""
     y, x = np.mgrid[:size, :size].astype("float32")[..., None]
 
     def stripes() -> Tensor:
@@ -160,13 +160,13 @@ def _pattern(size: int, draws: Draws) -> Tensor:
 
 
 def _cells(side: int, size: int, times: Tensor, start: Tensor, points: Tensor | None) -> Tensor:
-    """[N, size, side], which takes of cells of `times` neighbours, from `start` on, the mean.
+    """Returns a matrix [N, size, side] that averages cells of `times` neighbours from `start` on.
 
-    Where `points` is true, it takes the one in the middle.
+    Where `points` is true, it takes the middle one of each cell instead.
     """
-    # Integers, but float32: TensorFlow computes with int32 in the host's memory, which a GPU would
-    # wait for. Those below 2^24 are exact; and half a pixel keeps each quotient so far from the
-    # next integer that it does not matter how a device rounds it.
+    # Integers in float32, because TensorFlow computes int32 in host memory, which a GPU would wait
+    # for. They are exact below 2^24, and the half pixel keeps each quotient so far from the next
+    # integer that a device's rounding does not matter.
     place = np.arange(side, dtype="float32")[None] - start[:, None]
     cell = ops.floor((place + 0.5) / times[:, None])
     inside = ops.equal(cell[:, None], np.arange(size, dtype="float32")[None, :, None])
@@ -180,7 +180,7 @@ def _cells(side: int, size: int, times: Tensor, start: Tensor, points: Tensor | 
 
 
 def _blur(pictures: Tensor, sigma: Tensor) -> Tensor:
-    """A Gaussian blur, float32 [N] pixels wide; beyond the border is what is at the border."""
+    """Blurs by Gaussians with σ float32 [N] in pixels; the border's pixels continue beyond it."""
     away = np.arange(-_REACH, _REACH + 1, dtype="float32")
     weights = ops.exp(-0.5 * ops.square(away / sigma[:, None]))
     weights = weights / ops.sum(weights, axis=1, keepdims=True)

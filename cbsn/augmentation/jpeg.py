@@ -1,4 +1,4 @@
-"""What JPEG compression does to a picture (ITU-T T.81), without the file."""
+"""Simulates JPEG compression of a picture (ITU-T T.81), without making a file."""
 
 from typing import Any
 
@@ -10,10 +10,10 @@ from cbsn.colors import LUMA
 
 Tensor = Any
 
-MULTIPLE = 16  # of which sides of pictures must be one: blocks of 8 pixels, with chroma halved
+MULTIPLE = 16  # sides of pictures must be multiples of it: blocks of 8 pixels, with halved chroma
 _SIDE = 8
 
-# Annex K.1 of the standard, as libjpeg has them.
+# The tables of the standard's annex K.1, as in libjpeg.
 _LUMA_TABLE = np.array(
     [
         [16, 11, 10, 16, 24, 40, 51, 61],
@@ -34,13 +34,13 @@ _DCT = scipy.fft.dct(np.eye(_SIDE), axis=0, norm="ortho").astype("float32")
 
 
 def compress(pictures: Tensor, quality: Tensor, subsampled: Tensor) -> Tensor:
-    """Returns pictures [N, H, W, C] in [0, 1], C being 1 or 3, as they come back from JPEG files.
+    """Returns pictures [N, H, W, C] in [0, 1], where C is 1 or 3, as decoded from JPEG files.
 
-    The quality [N] is 50 to 100, as libjpeg counts it; where `subsampled`, bool [N], chroma has
-    half the resolution (4:2:0). H and W are multiples of 16, the results multiples of 1/255.
+    `quality` [N] is 50 to 100, on libjpeg's scale. Where `subsampled`, bool [N], is true, chroma
+    has half the resolution (4:2:0). H and W are multiples of 16, the results multiples of 1/255.
     """
     values = ops.round(pictures * 255)
-    # As libjpeg scales its tables from a quality of 50 on.
+    # How libjpeg scales its tables for a quality of 50 or more.
     scale = 200 - 2 * quality
     if pictures.shape[-1] == 1:
         output = _quantise(values[..., 0] - 128, scale, _LUMA_TABLE)[..., None] + 128
@@ -65,7 +65,7 @@ def _chroma(plane: Tensor, scale: Tensor, subsampled: Tensor) -> Tensor:
 
 
 def _quantise(plane: Tensor, scale: Tensor, table: np.ndarray) -> Tensor:
-    """Rounds the cosine transform of each block of [N, H, W], in levels around 0."""
+    """Quantises the cosine transform of each block of [N, H, W], whose levels are around 0."""
     _, height, width = plane.shape
     blocks = ops.reshape(plane, (-1, height // _SIDE, _SIDE, width // _SIDE, _SIDE))
     steps = ops.floor((table * ops.reshape(scale, (-1, 1, 1)) + 50) / 100)

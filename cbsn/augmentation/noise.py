@@ -1,4 +1,4 @@
-"""Noise of real cameras, as it was measured, and as cameras and programs process it."""
+"""Noise of real cameras: as measured, and as processed by cameras and programs."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -14,41 +14,41 @@ from cbsn.noise.measured_noise import CorrelatedNoise
 
 Tensor = Any
 
-DRAWS = 13  # random numbers that a picture takes, apart from its noise
+DRAWS = 13  # random numbers per picture, besides its noise
 
-# Of pictures with processed noise:
-_WIDER = 1.2  # σ in pixels of the blur that widens its correlation, at most
+# For pictures with processed noise:
+_WIDER = 1.2  # largest σ in pixels of the blur that widens its correlation
 _WHITE = 0.3  # share whose noise is mixed with white noise
 _LINEAR = 0.5  # share whose noise is added in linear light
-_JPEG, _QUALITY, _SUBSAMPLED = 0.6, (60.0, 99.0), 0.5  # share of JPEGs; of these with chroma halved
+_JPEG, _QUALITY, _SUBSAMPLED = 0.6, (60.0, 99.0), 0.5  # share of JPEGs; of them with halved chroma
 
-# Share whose colour noise is smoothed more than the luminance's, as cameras do, and σ in pixels of
-# that blur, at most. In the camera JPEGs of CC15 colour noise reaches as far as after a blur of 1.5
-# to 3.5 pixels, that of the luminance after one of 0.5.
+# Share whose colour noise is smoothed more than luminance noise, as in cameras, and the largest σ
+# of that blur in pixels. In the camera JPEGs of CC15, colour noise reaches as far as after a blur
+# of 1.5 to 3.5 pixels, luminance noise as far as after one of 0.5.
 _CHROMA, _CHROMA_WIDER = 0.6, 3.0
 
-_TINY = 1e-12  # power that is divided by, at least: gray noise has no colours
+_TINY = 1e-12  # smallest power to divide by: gray noise has no colours
 
 
 @dataclasses.dataclass(frozen=True)
 class NoiseTables:
-    """M models of noise as tensors, for pictures of one size S and C channels.
+    """M noise models as tensors, for pictures of side S with C channels.
 
-    A graph is given tensors, but has copies of arrays in itself: with 127 models, of 128 pixels, it
-    took 5 times as long to make, and 1 GiB.
+    A graph takes tensors as inputs, but would contain copies of arrays: with 127 models of 128
+    pixels, tracing took 5 times as long, and 1 GiB.
     """
 
-    brightness: Tensor  # float32 [M, C, K], K points of tone curves, in order, in [0, 1]
-    sigma: Tensor  # float32 [M, C, K], standard deviation there, in units of [0, 1]
-    roots: Tensor  # float32 [M, C, C, S, S], of `CorrelatedNoise.root`
-    linear: Tensor  # float32 [M], 1 where the noise is that of linear light, else 0
+    brightness: Tensor  # float32 [M, C, K], K points of tone curves, increasing, in [0, 1]
+    sigma: Tensor  # float32 [M, C, K], standard deviation at these points, in units of [0, 1]
+    roots: Tensor  # float32 [M, C, C, S, S], from `CorrelatedNoise.root`
+    linear: Tensor  # float32 [M], 1 where the noise is added in linear light, else 0
 
     @classmethod
     def of(cls, models: Sequence[CorrelatedNoise], size: int) -> "NoiseTables":
-        """Returns the tables of at least one model, all of one number of channels."""
+        """Returns the tables of one or more models, which have the same number of channels."""
         points = max(len(curve) for model in models for curve in model.levels)
 
-        def padded(curve: np.ndarray) -> np.ndarray:  # by its last point
+        def padded(curve: np.ndarray) -> np.ndarray:  # repeats the last point
             return np.pad(curve, ((0, points - len(curve)), (0, 0)), "edge")
 
         curves = np.stack([[padded(curve) for curve in model.levels] for model in models])
@@ -58,25 +58,25 @@ class NoiseTables:
         return cls(*map(ops.convert_to_tensor, (curves[..., 0], curves[..., 1], roots, linear)))
 
     def draw(self, draws: Draws) -> "NoiseTables":
-        """Returns the tables of one model for each picture; this takes a number a picture."""
+        """Returns one model's tables for each picture. Uses one random number per picture."""
         model = draws.index(len(self.linear))
         return NoiseTables(*(ops.take(table, model, axis=0) for table in vars(self).values()))
 
 
 @dataclasses.dataclass(frozen=True)
 class NoiseFamily:
-    """How strong the noise is that pictures get, relative to what was measured.
+    """How strong the added noise is, relative to the measured noise.
 
-    Gains, lowest and highest, are drawn uniformly in their logarithm; the others are shares of the
+    Gains are (lowest, highest) and drawn log-uniformly; the other values are shares of the
     pictures.
 
     Args:
-        gain: of noise as it was measured.
-        processed, processed_gain: of noise that has been processed as by cameras' own JPEGs and by
-            programs: its correlation reaches further, it is mixed with white noise, and compressed.
-        none: without noise.
-        none_if_crisp: of the crisp ones, without noise. What makes pictures as crisp as no lens
-            draws them, making them smaller above all, takes noise away too.
+        gain: gain of noise as it was measured.
+        processed, processed_gain: share and gain of noise processed as in camera JPEGs and by
+            programs. It is correlated further, and some of it mixed with white noise or compressed.
+        none: share without noise.
+        none_if_crisp: share of the crisp pictures without noise. Whatever makes pictures crisper
+            than a lens draws them, above all downscaling, also removes noise.
     """
 
     gain: tuple[float, float] = (0.15, 2.5)
@@ -96,8 +96,8 @@ def add_noise(
 ) -> Tensor:
     """Returns clean pictures [N, S, S, C] with noise, rounded to 8 bits; some get none.
 
-    Those that are `crisp`, bool [N], are crisper than lenses draw. This takes 13 numbers a picture,
-    and `random.normal(shape)`.
+    Those that are `crisp`, bool [N], are crisper than a lens draws. Uses 13 random numbers per
+    picture, and `random.normal(shape)`.
     """
     rows, size, _, channels = clean.shape
     model = tables.draw(draws)
@@ -130,7 +130,7 @@ def add_measured_noise(
 ) -> Tensor:
     """Returns clean pictures [N, S, S, C] with noise as it was measured, not rounded.
 
-    This takes two numbers a picture, and `random.normal(shape)`.
+    Uses two random numbers per picture, and `random.normal(shape)`.
     """
     rows, size, _, channels = clean.shape
     model = tables.draw(draws)
@@ -142,7 +142,7 @@ def add_measured_noise(
 def _add(clean: Tensor, noise: Tensor, linear: Tensor) -> Tensor:
     """Adds noise, in linear light where `linear`, bool [N], is true; the result is in [0, 1].
 
-    There the noise is multiplied with the slope of the sRGB curve, as it was measured behind it.
+    There the noise is multiplied by the slope of `to_linear`, as it was measured in sRGB values.
     """
     light = to_linear(clean)
     slope = ops.where(clean <= 0.04045, 1 / 12.92, 2.4 * light / (clean + 0.055))
@@ -151,30 +151,30 @@ def _add(clean: Tensor, noise: Tensor, linear: Tensor) -> Tensor:
 
 
 def _correlated(white: Tensor, roots: Tensor, wider: Tensor, chroma: Tensor) -> Tensor:
-    """Noise of standard deviation 1 with the correlation of a model, float32 [N, S, S, C].
+    """Returns noise of standard deviation 1 with a model's correlation, float32 [N, S, S, C].
 
-    White noise [N, C, S, S] gets it by roots [N, C, C, S, S] that are blurred, but for their power:
-    `wider` and, of the colours alone, `chroma` are [N], σ of Gaussian blurs in pixels.
+    It is white noise [N, C, S, S] filtered by blurred roots [N, C, C, S, S] whose power is kept:
+    `wider` and, for the colours only, `chroma` are [N], σ of Gaussian blurs in pixels.
     """
-    # The luminance [N, 1, C, S, S]; gray is nothing else.
+    # The luminance [N, 1, C, S, S], the only part of gray.
     weights = np.array(LUMA if roots.shape[1] == 3 else [1.0], "float32")
     luma = ops.sum(roots * weights[:, None, None, None], axis=1, keepdims=True)
-    # Two Gaussian blurs in a row are one, whose variance is the sum.
+    # Two successive Gaussian blurs equal one whose variance is the sum of theirs.
     both = _blurred(luma, wider) + _blurred(roots - luma, ops.sqrt(wider**2 + chroma**2))
     field = _filtered(white, both) * ops.sqrt(_power(roots) / ops.maximum(_power(both), _TINY))
     return ops.transpose(field, (0, 2, 3, 1))
 
 
 def _filtered(white: Tensor, roots: Tensor) -> Tensor:
-    """White noise [N, C, S, S] with its spectrum multiplied by roots [N, C, C, S, S]."""
+    """Multiplies the spectrum of white noise [N, C, S, S] by roots [N, C, C, S, S]."""
     spectrum = ops.fft2((white, ops.zeros_like(white)))
-    # Not `einsum`, which makes a matrix product of three by three values of each frequency.
+    # Not `einsum`, which computes a 3 × 3 matrix product for each frequency.
     spectrum = tuple(ops.sum(roots * part[:, None], axis=2) for part in spectrum)
     return ops.ifft2(spectrum)[0]
 
 
 def _blurred(roots: Tensor, sigma: Tensor) -> Tensor:
-    """The spectrum of noise that is blurred, float32 [N] pixels wide, and as strong as before."""
+    """Returns the roots of noise blurred with σ float32 [N] in pixels, but as strong as before."""
     frequency = np.fft.fftfreq(roots.shape[-1])
     squared = np.add.outer(frequency**2, frequency**2).astype("float32")
     filters = ops.exp(-2 * np.pi**2 * ops.square(sigma)[:, None, None] * squared)
@@ -184,12 +184,12 @@ def _blurred(roots: Tensor, sigma: Tensor) -> Tensor:
 
 
 def _power(roots: Tensor) -> Tensor:
-    """That of each channel, [N, C, 1, 1]."""
+    """Returns the power of each channel, [N, C, 1, 1]."""
     return ops.sum(ops.square(roots), axis=(2, 3, 4))[..., None, None]
 
 
 def _sigma(clean: Tensor, model: NoiseTables) -> Tensor:
-    """[N, S, S, C], what `np.interp` would return of each picture's tone curves."""
+    """Interpolates each picture's tone curves like `np.interp`; returns [N, S, S, C]."""
     brightness, sigma = (table[:, None, None] for table in (model.brightness, model.sigma))
     output = sigma[..., 0]
     for k in range(brightness.shape[-1] - 1):

@@ -1,6 +1,6 @@
-"""Pairs of a noisy and a clean photograph out of what a teacher has denoised.
+"""Makes pairs of a noisy and a clean photograph from pictures that a teacher has denoised.
 
-All is `keras.ops`, on any backend, and a function of the random numbers that it is given.
+Everything uses `keras.ops`, on any backend, and is a function of the given random numbers.
 """
 
 from collections.abc import Sequence
@@ -17,27 +17,27 @@ from cbsn.noise.synthetic import range_text
 
 Tensor = Any
 
-# How much is left of the light, of the pictures of `OwnNoiseAugmentation` in another one.
+# Factor of the brightness of pictures that `OwnNoiseAugmentation` puts into another light.
 _LIGHT = (0.3, 1.0)
 
-# Share of the pictures of `PhotoAugmentation` that are made as crisp as no lens draws them, or get
-# a fine pattern.
+# Share of the pictures that `PhotoAugmentation` may make crisper than a lens draws them or give a
+# fine pattern.
 _CRISP = 0.25
 
 _FAMILY = NoiseFamily()
 
 
 class OwnNoiseAugmentation:
-    """Makes pairs to learn from, on the device that trains.
+    """Makes training pairs with measured noise, on the training device.
 
-    A picture that a teacher has denoised is made 2, 3 or 4 times smaller, which leaves it sharp and
-    clean; turned; half of the time put into another light; and then given noise of the strength,
-    and the correlation of pixels and channels, that was measured.
+    A picture that a teacher has denoised is downscaled by 2, 3 or 4, which leaves it sharp and
+    clean, turned and, half of the time, put into another light. Then it gets noise with the
+    measured strength and the measured correlation of pixels and channels.
 
     Args:
-        models: what is added, from `measure_noise`.
+        models: noise models from `measure_noise`.
         size: side of the pairs in pixels.
-        gain: lowest and highest factor > 0 of the noise, drawn uniformly in its logarithm.
+        gain: lowest and highest factor > 0 of the noise, drawn log-uniformly.
 
     Example:
         >>> augment = OwnNoiseAugmentation(measure_noise(pictures), 64, gain=(0.5, 2.0))
@@ -52,12 +52,12 @@ class OwnNoiseAugmentation:
         self._tables = NoiseTables.of(models, size)
 
     def __call__(self, pictures: Tensor, random: Any) -> Tensor:
-        """Makes a pair of each picture.
+        """Makes a pair from each picture.
 
         Args:
-            pictures: float32 [N, P, P, C] in [0, 1], denoised, P at least the size of the pairs. If
-                it is not twice as large, the pictures keep their scale.
-            random: gives `random.uniform(shape)` in [0, 1) and `random.normal(shape)`, float32,
+            pictures: float32 [N, P, P, C] in [0, 1], denoised; P is at least the size of the pairs.
+                If it is less than twice the size, the pictures keep their scale.
+            random: provides `random.uniform(shape)` in [0, 1) and `random.normal(shape)`, float32,
                 where the shape begins with N.
 
         Returns:
@@ -65,7 +65,7 @@ class OwnNoiseAugmentation:
             ones.
         """
         rows, _, _, channels = pictures.shape
-        # Three to shrink, three to turn, light and tints, model and gain.
+        # Three for `shrink`, three for `turn`, 2 + C for `relight`, one each for model and gain.
         draws = Draws(random, rows, 10 + channels)
         picture = clean.turn(clean.shrink(pictures, self._size, draws), draws)
         picture = ops.clip(clean.relight(picture, draws, _LIGHT), 0.0, 1.0)
@@ -78,15 +78,15 @@ class OwnNoiseAugmentation:
 
 
 class PhotoAugmentation:
-    """Makes pairs to learn from, on the device that trains.
+    """Makes varied training pairs with real or processed noise, on the training device.
 
-    A picture that a teacher has denoised is made smaller and turned, as by `OwnNoiseAugmentation`;
-    and, now and then, made softer or sharper, given a fine pattern, and put in another light and
-    other colours. Then it gets noise like that of real pictures, from next to nothing to more than
-    they have, as cameras give it and as JPEGs of cameras and programs have it; some get none.
+    A picture that a teacher has denoised is downscaled and turned, as by `OwnNoiseAugmentation`.
+    Some are made softer or sharper, get a fine pattern, or are put into another light and other
+    colours. Then they get noise like that of cameras or of JPEGs from cameras and programs, from
+    almost none to more than real pictures have. Some get no noise.
 
     Args:
-        models: measured noise, from `measure_noise`; of 1 or 3 channels.
+        models: noise models from `measure_noise`, with 1 or 3 channels.
         size: side of the pairs in pixels, a multiple of `jpeg.MULTIPLE`.
         family: how strong the noise is.
 
@@ -110,7 +110,7 @@ class PhotoAugmentation:
         self._tables = NoiseTables.of(models, size)
 
     def __call__(self, pictures: Tensor, random: Any) -> Tensor:
-        """Makes a pair of each picture, as `OwnNoiseAugmentation` does; noisy ones have 8 bits."""
+        """Makes a pair from each picture, see `OwnNoiseAugmentation`; noisy ones have 8 bits."""
         draws = Draws(random, pictures.shape[0], 1 + clean.DRAWS + noise.DRAWS)
         crisp = draws.happens(_CRISP)
         picture = clean.shrink(pictures, self._size, draws, crisp)
