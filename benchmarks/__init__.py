@@ -1,1 +1,1 @@
-"""Speed and memory of training, inference and the data pipeline: `python -m benchmarks`."""
+"""Measures speed and memory of training, inference and data pipeline: `python -m benchmarks`."""

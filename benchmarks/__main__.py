@@ -11,13 +11,13 @@ from cbsn.errors import ConfigError
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Returns the flags."""
+    """Returns the parser of the flags."""
     flags = cli.new_parser(
         "Measure speed and memory, the sides of a comparison alternating. Everything takes hours "
         "on 2 cores; --repeats, --sizes and --pictures make it shorter."
     )
     flags.prog = "python -m benchmarks"
-    # No `choices`: argparse would refuse the empty list that stands for all of them.
+    # No `choices`: argparse would reject the empty list, which stands for all suites.
     flags.add_argument(
         "suites", nargs="*", help=f"of {', '.join(SUITES)}; none: all (gpu only on one)"
     )
@@ -41,7 +41,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(flags: argparse.Namespace) -> None:
-    """Runs the suites one by one; each case is written when it is done."""
+    """Runs the suites one by one, and writes each case as soon as it is done."""
     import tensorflow as tf
 
     from benchmarks import report
@@ -64,12 +64,12 @@ def main(flags: argparse.Namespace) -> None:
     for name in flags.suites:
         if name not in SUITES:
             raise ConfigError(f"The suites are {', '.join(SUITES)}. Received: {name}")
-    # It warns of the many graphs that are traced, which here is as it should be.
+    # TensorFlow warns of the many graphs that are traced, which is intended here.
     tf.get_logger().setLevel("ERROR")
     layout = report.MARKDOWN if flags.markdown else report.TEXT
     results = {"machine": describe(), "settings": settings.to_dict(), "suites": {}}
     print(report.header(results["machine"], layout), flush=True)
-    # What a GPU is measured by takes a CPU minutes, and says little.
+    # The suite `gpu` takes minutes on a CPU and says little there.
     for name in flags.suites or [name for name in SUITES if name != "gpu" or has_gpu()]:
         suite = importlib.import_module(f"benchmarks.{name}")
         cases = results["suites"][name] = []

@@ -1,4 +1,4 @@
-"""Convolutions by themselves: how much they compute, and how long they take."""
+"""Convolutions on their own: how much they compute, and how long they take."""
 
 import dataclasses
 import math
@@ -10,10 +10,10 @@ import tensorflow as tf
 
 KINDS = ("forward", "input gradient", "filter gradient")
 _ENOUGH_SECONDS, _ENOUGH_CALLS = 0.02, 20
-"""A convolution is repeated in one measurement until it took so long, or was done so often.
+"""One measurement repeats a convolution until it reaches this time or this number of calls.
 
-Repeated in the graph, so that the call of a function, which costs a fraction of a millisecond, is
-not counted with each.
+The graph contains the repetitions, so that the overhead of a function call, a fraction of a
+millisecond, is not counted with each of them.
 """
 
 
@@ -23,10 +23,10 @@ class Convolution:
 
     Args:
         kind: one of `KINDS`.
-        image: [N, H, W, C_in], shape of what is convolved, or of its gradient.
-        kernel: [h, w, C_in, C_out], shape of the filter, or of its gradient.
-        output: [N, H', W', C_out], shape of the result, or of the gradient that comes in.
-        dtype: its name.
+        image: [N, H, W, C_in], shape of the input or its gradient.
+        kernel: [h, w, C_in, C_out], shape of the filter or its gradient.
+        output: [N, H', W', C_out], shape of the result or of the incoming gradient.
+        dtype: name of the dtype.
         attributes: strides, padding and dilations, as the raw operation takes them.
     """
 
@@ -39,11 +39,11 @@ class Convolution:
 
     @property
     def flop(self) -> int:
-        """Floating-point operations: two for each product; those with padding count, too."""
+        """Floating-point operations: two for each product, including those with padding."""
         return 2 * math.prod(self.output) * math.prod(self.kernel[:3])
 
     def operands(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Returns the shapes of the two tensors that it takes."""
+        """Returns the shapes of the two input tensors."""
         return {
             "forward": (self.image, self.kernel),
             "input gradient": (self.kernel, self.output),
@@ -51,7 +51,7 @@ class Convolution:
         }[self.kind]
 
     def apply(self, first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
-        """Runs the raw operation on tensors of the shapes `operands()`."""
+        """Runs the raw operation on tensors with the shapes `operands()`."""
         attributes = dict(self.attributes)
         if self.kind == "forward":
             return tf.raw_ops.Conv2D(input=first, filter=second, **attributes)
@@ -65,15 +65,15 @@ class Convolution:
 
 
 def total_flop(convolutions: Counter[Convolution], kind: str | None = None) -> int:
-    """Returns the floating-point operations of all of them, or of one kind."""
+    """Returns the number of floating-point operations of all convolutions, or of one kind."""
     return sum(c.flop * n for c, n in convolutions.items() if kind in (None, c.kind))
 
 
 class Replay:
-    """Runs convolutions alone, one after the other, on tensors that are there already.
+    """Runs convolutions alone, one after the other, on existing tensors.
 
     Args:
-        convolutions: with how often each is run; a shape is timed once and counted so often.
+        convolutions: the convolutions and their counts. Each is timed once and counted that often.
     """
 
     def __init__(self, convolutions: Counter[Convolution]):
@@ -86,7 +86,7 @@ class Replay:
             self._runs.append((convolution, count / calls, _repeated(convolution, calls, operands)))
 
     def __call__(self) -> dict[str, float]:
-        """Returns the `seconds` they take together, and those of each kind by its name."""
+        """Returns the total time as `seconds`, and the seconds of each kind by its name."""
         seconds = dict.fromkeys(KINDS, 0.0)
         for convolution, weight, function in self._runs:
             operands = self._operands(convolution)
@@ -103,10 +103,10 @@ class Replay:
 
 
 def _noise(convolutions: Counter[Convolution]) -> dict[str, list[tf.Tensor]]:
-    """Returns, for each dtype, two tensors of which those of any convolution are the beginnings.
+    """Returns two tensors for each dtype; any convolution's operands are taken from their starts.
 
-    Two, for the operands of one must not be the same memory; and not some for each convolution:
-    the tiles of inference shrink from layer to layer, so that hardly two of them agree in shape.
+    There are two because the operands of a convolution must not share memory. All convolutions
+    share them: inference's tiles shrink from layer to layer, so hardly any two have the same shape.
     """
     sizes: dict[str, list[int]] = {}
     for convolution in convolutions:
@@ -119,13 +119,13 @@ def _noise(convolutions: Counter[Convolution]) -> dict[str, list[tf.Tensor]]:
 
 
 def _repeated(convolution: Convolution, calls: int, operands: list[tf.Tensor]) -> Any:
-    """Returns a concrete function that runs a convolution so often; it has been run once."""
+    """Returns a concrete function that runs a convolution `calls` times; it has run once."""
 
     def run(first: tf.Tensor, second: tf.Tensor) -> list[tf.Tensor]:
         results: list[tf.Tensor] = []
         for _ in range(calls):
-            # One after the other. All results are returned, or TensorFlow would drop them; and
-            # as each one waits for another, it does not take them for one and the same.
+            # One after the other. All results are returned, or TensorFlow would prune them. As
+            # each one waits for the one before, TensorFlow does not merge them.
             with tf.control_dependencies(results[-1:]):
                 results.append(convolution.apply(first, second))
         return results

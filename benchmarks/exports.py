@@ -1,6 +1,6 @@
 """Exported models in their runtimes: seconds per megapixel and peak memory.
 
-TensorFlow is in all processes whose memory is measured, needed or not: "GiB before".
+TensorFlow is loaded in all processes whose memory is measured, needed or not; see "GiB before".
 """
 
 import importlib.util
@@ -38,7 +38,7 @@ Denoise = Callable[[np.ndarray], Any]
 
 
 class _Way(NamedTuple):
-    """A way to run a model: loads a file or folder; the modules it needs, or it is left out."""
+    """A way to run a model from a file or folder; omitted if a required module is missing."""
 
     load: Callable[[str], Denoise]
     file: str
@@ -57,7 +57,7 @@ def _infer(precision: str) -> Callable[[str], Denoise]:
 def _saved_model(path: str) -> Denoise:
     import tensorflow as tf
 
-    loaded = tf.saved_model.load(path)  # which would be gone if only its signature were kept
+    loaded = tf.saved_model.load(path)  # would be freed if only its signature were kept
     return lambda images: loaded.signatures["serving_default"](images=tf.constant(images))
 
 
@@ -80,7 +80,7 @@ def _onnx(path: str) -> Denoise:
 
 _LITERT, _ONNX = ("ai_edge_litert",), ("onnxruntime", "tf2onnx")
 _WHOLE = 2**20
-"""Pixels of the largest picture that is given to those which take it in one piece."""
+"""Pixels of the largest picture for runtimes that take a picture in one piece."""
 
 SIDES = {
     "infer.py float32": _Way(_infer("float32"), "model"),
@@ -91,11 +91,11 @@ SIDES = {
     "LiteRT, float16 weights": _Way(_litert, "float16.tflite", _LITERT, _WHOLE),
     "ONNX Runtime": _Way(_onnx, "model.onnx", _ONNX, _WHOLE),
 }
-"""The sides, by name, and what `_write` calls their files."""
+"""The sides by name, with the names that `_write` gives their files."""
 
 
 def make(spec: Mapping[str, Any]) -> Callable[[], Sample]:
-    """Returns a measurement: `spec` says side, folder, height and width."""
+    """Returns a measurement; `spec` has the keys side, folder, height and width."""
     way = SIDES[spec["side"]]
     denoise = way.load(f"{spec['folder']}/{way.file}")
     images = picture(spec["height"], spec["width"])[None].astype(np.float32) / 255
@@ -117,7 +117,7 @@ def make(spec: Mapping[str, Any]) -> Callable[[], Sample]:
 
 
 def run(settings: Settings) -> Iterator[dict[str, Any]]:
-    """Measures, and yields each case's results."""
+    """Measures all cases and yields the results of each."""
     for size in settings.sizes:
         with tempfile.TemporaryDirectory() as folder:
             _write(Path(folder), size)
@@ -141,7 +141,7 @@ def _cores() -> int:
 
 
 def _write(folder: Path, size: Size) -> None:
-    """Writes a model of fresh weights in every form."""
+    """Writes a model with fresh weights in every format."""
     from cbsn.export.export import write_litert, write_onnx, write_saved_model
     from cbsn.models.folder import save_model
 

@@ -1,8 +1,8 @@
-"""What a GPU makes of training and denoising, and how near that is to what it can compute.
+"""Speed of training and denoising on a GPU, and how near it is to the GPU's peak.
 
-The *share* is that of the operations of a step's convolutions per second in those of a large
-bfloat16 matrix product, measured in the same run: what is left to gain, at most. It runs without a
-GPU, too, to be tried out.
+The *share* is the operations per second of a step's convolutions, divided by those of a large
+bfloat16 matrix product measured in the same run. The rest is the most that can still be gained.
+The suite also runs without a GPU, to try it out.
 """
 
 import functools
@@ -53,13 +53,13 @@ BASE = "bfloat16"
 _MATRIX, _SMALL_MATRIX = 8192, 256
 _PRODUCTS = 8
 _STEPS = 20
-"""Steps that are timed together, as a GPU is not waited for after each of them."""
+"""Number of steps that are timed together, without waiting for the GPU after each of them."""
 
 _TWELVE_MEGAPIXELS = (3000, 4000)
 
 
 def run(settings: Settings) -> Iterator[dict[str, Any]]:
-    """Measures, and yields each case's results."""
+    """Measures all cases and yields the results of each."""
     set_up()
     peak = compare("matrix product", [_matrix_product()], settings.repeats)
     yield peak
@@ -89,7 +89,7 @@ def run(settings: Settings) -> Iterator[dict[str, Any]]:
 
 
 def _recipes(settings: Settings) -> dict[str, Recipe]:
-    """What is trained, by what the tables call it."""
+    """Returns the recipes to train, by their names in the tables."""
     size, batch, side = settings.sizes[0], settings.batches[-1], settings.patch_size
     sizes = {"filters": size.filters, "num_modules": size.num_modules, "patch_size": side}
     photo = {
@@ -116,7 +116,7 @@ def _recipes(settings: Settings) -> dict[str, Recipe]:
 
 
 class _Steps:
-    """Some steps of a training, one after the other: a measurement of the mean of them."""
+    """A measurement of the mean time of consecutive training steps."""
 
     def __init__(self, recipe: Recipe, precision: str, xla: bool):
         self._recipe = recipe
@@ -135,7 +135,7 @@ class _Steps:
         self._warm = False
 
     def __call__(self) -> Sample:
-        """Takes the steps."""
+        """Runs the steps and returns the mean seconds of one."""
         if not self._warm:
             self._trainer.train_step(self._batch)
             self._warm = True
@@ -148,7 +148,7 @@ class _Steps:
             raise CbsnError("The step's gradients are not finite, so its time says nothing.")
 
     def facts(self, seconds: float, peak: float) -> dict[str, float]:
-        """What follows from the seconds of a step, and from the peak in TFLOP/s."""
+        """Returns figures derived from the seconds of a step and the peak in TFLOP/s."""
         rate = 1 / seconds
         facts = {"steps_per_second": rate, "patches_per_second": rate * self._recipe.batch_size}
         if flop := _step_flop(self._recipe):
@@ -159,7 +159,7 @@ class _Steps:
 
 
 def _step_flop(recipe: Recipe) -> float:
-    """Operations of the convolutions of a step; 0 where there is more than convolutions."""
+    """Returns the operations of a step's convolutions, or 0 if the network also has attention."""
     if "num_attention" in recipe.network_config:
         return 0
     shots = recipe.build_objective().SHOTS
@@ -170,7 +170,7 @@ def _step_flop(recipe: Recipe) -> float:
 
 def _matrix_product() -> Side:
     size = _MATRIX if has_gpu() else _SMALL_MATRIX
-    # Random, as zeros are multiplied faster on some GPUs.
+    # Random, because some GPUs multiply zeros faster.
     a, b = (tf.cast(tf.random.stateless_normal((size, size), (0, i)), "bfloat16") for i in (0, 1))
 
     @tf.function
@@ -216,7 +216,7 @@ def _picture(denoise: Denoiser, height: int, width: int) -> Callable[[], Sample]
 
 
 def _memory(*, reset: bool = False) -> int:
-    """Bytes of the first GPU that were in use at most, or, with `reset`, are now; 0 without one."""
+    """Returns peak bytes on the first GPU, or, with `reset`, current ones; 0 without a GPU."""
     if not has_gpu():
         return 0
     if reset:

@@ -1,6 +1,6 @@
-"""Which convolutions a traced function runs, and how often: read from its graph.
+"""Reads from the graph of a traced function which convolutions it runs, and how often.
 
-So the list is what is run, and not what someone remembers of it.
+So the list is what really runs, not what someone remembers.
 """
 
 from collections import Counter
@@ -9,7 +9,7 @@ from typing import Any
 
 import tensorflow as tf
 
-# The one way to the graph of a loop's or a branch's body, whose shapes are needed.
+# The only way to get the graph of a loop's or a branch's body, whose shapes are needed.
 from tensorflow.python.framework.function_def_to_graph import function_def_to_graph
 
 from benchmarks.convolutions import Convolution, total_flop
@@ -22,29 +22,29 @@ _OPS = {
     "Conv2DBackpropFilter": "filter gradient",
 }
 _OTHER_PRODUCTS = ("Conv", "MatMul", "Einsum")
-"""Parts of the names of operations that would be missing from the sum, were they not refused."""
+"""Parts of the names of operations that are rejected, as they would be missing from the sum."""
 _MOST_ROUNDS = 1000
-"""A loop that runs more often is taken for one whose end cannot be found."""
+"""If a loop runs more often, its end counts as not found."""
 
 
 def find_convolutions(function: Any) -> Counter[Convolution]:
-    """Returns the convolutions that a traced function runs, with how often.
+    """Returns the convolutions that a traced function runs, and how often each runs.
 
     Args:
-        function: a concrete function of TensorFlow. What its outputs and side effects do not
-            need is left out, as TensorFlow itself prunes it (the gradient with regard to the
-            input of the first layer, for instance). A function that is called counts whole, of
-            an `if` the branch with the more operations, a loop as often as it runs.
+        function: a concrete TensorFlow function. Whatever its outputs and side effects do not
+            need is omitted, as TensorFlow itself prunes it (for instance, the gradient with respect
+            to the first layer's input). A called function counts in full, an `if` by its branch
+            with more operations, a loop as often as it runs.
 
     Raises:
-        ConfigError: if a shape is unknown, how often a loop runs is, or the function multiplies
-            in another way than by 2-D convolutions.
+        ConfigError: if a shape or the number of a loop's rounds is unknown, or if the function
+            multiplies by other means than 2-D convolutions.
     """
     graph = function.graph
     library = {f.signature.name: f for f in graph.as_graph_def(add_shapes=True).library.function}
 
     def body(name: str) -> tf.Graph:
-        with graph.as_default():  # where the functions that it calls in turn are looked up
+        with graph.as_default():  # the functions that it calls in turn are looked up there
             return function_def_to_graph(library[name])
 
     def collect(inner: tf.Graph) -> Counter[Convolution]:
@@ -76,7 +76,7 @@ def find_convolutions(function: Any) -> Counter[Convolution]:
 
 
 def _needed(pending: Iterable[tf.Operation]) -> Iterator[tf.Operation]:
-    """The operations that some depend on, with these."""
+    """Yields the given operations and all operations they depend on."""
     pending, seen = [*pending], set()
     while pending:
         op = pending.pop()
@@ -87,7 +87,7 @@ def _needed(pending: Iterable[tf.Operation]) -> Iterator[tf.Operation]:
 
 
 def _functions(op: tf.Operation) -> Iterator[str]:
-    """The names of the functions that an operation calls."""
+    """Yields the names of the functions that an operation calls, a loop's condition first."""
     for attribute in sorted(op.op_def.attr, key=lambda attribute: attribute.name != "cond"):
         if attribute.type == "func":
             yield op.get_attr(attribute.name).name
@@ -126,11 +126,11 @@ def _shape(tensor: tf.Tensor) -> tuple[int, ...]:
 
 
 def _rounds(op: tf.Operation, condition: tf.Graph, body: tf.Graph) -> int:
-    """How often a loop runs: what its condition looks at is followed from round to round."""
+    """Returns how often a loop runs, by following its condition's inputs from round to round."""
     check, following = _value(condition.outputs[0]), [_value(tensor) for tensor in body.outputs]
     places = _inputs(condition, [check])
     while not places >= (more := _inputs(body, [following[i] for i in places])):
-        places |= more  # what that is computed from, in turn
+        places |= more  # and what these are computed from, in turn
     values = {i: tf.get_static_value(op.inputs[i]) for i in places}
     if all(value is not None for value in values.values()):
         with (
@@ -145,14 +145,14 @@ def _rounds(op: tf.Operation, condition: tf.Graph, body: tf.Graph) -> int:
 
 
 def _value(tensor: tf.Tensor) -> tf.Tensor:
-    """What a tensor is a copy of; the copy at a body's end waits for all that the body does."""
+    """Returns the source of a copied tensor; a copy at a body's end waits for the whole body."""
     while tensor.op.type == "Identity":
         tensor = tensor.op.inputs[0]
     return tensor
 
 
 def _inputs(graph: tf.Graph, tensors: list[tf.Tensor]) -> set[int]:
-    """The places of the function's inputs that tensors are computed from."""
+    """Returns the positions of the function's inputs that the tensors are computed from."""
     places = {tensor.op.name: i for i, tensor in enumerate(graph.inputs)}
     needed = _needed([tensor.op for tensor in tensors])
     return {places[op.name] for op in needed if op.name in places}

@@ -1,6 +1,6 @@
-"""Taking turns: the sides of a comparison are measured A B A B, and compared pair by pair.
+"""Measures the sides of a comparison in turns, A B A B, and compares them pair by pair.
 
-So what changes on the machine meanwhile meets all of them.
+So changes on the machine during a run affect all sides.
 """
 
 import dataclasses
@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 Sample = Mapping[str, float]
-"""What one measurement gave: `seconds`, and whatever else its suite reports."""
+"""The result of one measurement: `seconds`, and whatever else its suite reports."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,10 +18,10 @@ class Side:
     """One side of a comparison.
 
     Args:
-        name: what the table calls it.
-        measure: takes one measurement.
-        base: name of the side it is compared with; None compares it with nothing.
-        facts: what is known of it without measuring time, such as its peak memory.
+        name: its name in the table.
+        measure: function that takes one measurement.
+        base: name of the side it is compared with; None for no comparison.
+        facts: values known without measuring time, such as its peak memory.
     """
 
     name: str
@@ -31,7 +31,7 @@ class Side:
 
 
 def timed(function: Callable[[], Any]) -> Callable[[], Sample]:
-    """Returns a measurement of a function, which must return when its work is done."""
+    """Returns a measurement of a function, which must not return before its work is done."""
 
     def measure() -> Sample:
         start = time.perf_counter()
@@ -47,13 +47,13 @@ def alternate(
     """Measures the sides in turns.
 
     Args:
-        sides: who takes part, in this order.
-        repeats: how often each one is measured.
-        warm_up: whether each is run once before, which is not counted: for tracing, and for
+        sides: the sides, in the order of their turns.
+        repeats: how often each side is measured.
+        warm_up: whether each side first runs once without being counted: for tracing, and for
             what libraries prepare when they first see a shape.
 
     Returns:
-        The samples of each side, by its name; those of one index belong together.
+        The samples of each side, by its name; samples with the same index belong together.
     """
     if warm_up:
         for side in sides:
@@ -68,12 +68,12 @@ def alternate(
 def paired_ratios(
     numerators: Sequence[Sample], denominators: Sequence[Sample], key: str = "seconds"
 ) -> list[float]:
-    """Returns the ratio of each pair of samples that were taken in the same turn."""
+    """Returns the ratio of each pair of samples taken in the same turn."""
     return [a[key] / b[key] for a, b in zip(numerators, denominators, strict=True)]
 
 
 def summarise(samples: Sequence[Sample]) -> dict[str, Any]:
-    """Returns the medians of all that was measured, the least seconds, and the samples."""
+    """Returns the median of each measured value, the minimum of the seconds, and the samples."""
     return {
         **{key: statistics.median(sample[key] for sample in samples) for key in samples[0]},
         "seconds_min": min(sample["seconds"] for sample in samples),
@@ -86,8 +86,8 @@ def compare(
 ) -> dict[str, Any]:
     """Measures the sides of one case and returns its part of the results.
 
-    In a side's row, `ratio` says how many times as fast as its base it is: the median, over the
-    turns, of the base's seconds divided by its own.
+    In a side's row, `ratio` is its speed relative to its base: the median, over the turns, of the
+    base's seconds divided by the side's own.
     """
     samples = alternate(sides, repeats, warm_up=warm_up)
     rows = []

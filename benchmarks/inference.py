@@ -27,23 +27,23 @@ COLUMNS = (
 )
 
 _WARM_UP_PIXELS = 2**21
-"""Above it a picture takes minutes, of which tracing is seconds: so it is not warmed up."""
+"""Larger pictures are not warmed up: they take minutes, of which tracing is only seconds."""
 
 
 def denoiser(
     filters: int, num_modules: int, *, network: str, precision: str, **options: Any
 ) -> Denoiser:
-    """Returns a denoiser with fresh weights; `options` are those of `Denoiser`."""
+    """Returns a denoiser with fresh weights; `options` are those of `DenoiseOptions`."""
     recipe = customised("cbsn", network=network, filters=filters, num_modules=num_modules)
     return Denoiser(recipe, recipe.build_network(precision), DenoiseOptions(**options))
 
 
 class _Way(NamedTuple):
-    """A way to denoise: makes a denoiser of a size, for pictures up to a number of pixels."""
+    """A way to denoise: makes a denoiser of a size, for pictures of up to `max_pixels`."""
 
     make: Callable[[int, int], Denoiser]
     max_pixels: float = float("inf")
-    requires: str = "tensorflow"  # a module; where it is missing, the side is left out
+    requires: str = "tensorflow"  # a module without which the side is omitted
 
 
 _ours = functools.partial(denoiser, network=OURS)
@@ -60,18 +60,18 @@ SIDES = {
         ("stock bfloat16, whole", _stock, "mixed_bfloat16", 2**16),
     )
 }
-"""The sides, by name. The stock form takes the picture whole, and so small ones only."""
+"""The sides by name. The stock form takes each picture whole, so it only gets small ones."""
 _BASES = ("stock float32, whole", "float32")
-"""What the others are compared with: the first one that takes part."""
+"""The base of all comparisons: the first of these that takes part."""
 
 
 def picture(height: int, width: int) -> np.ndarray:
-    """Returns a picture of noise."""
+    """Returns a picture of random noise."""
     return np.random.default_rng(0).integers(0, 256, (height, width, 3), "uint8")
 
 
 def make(spec: Mapping[str, Any]) -> Callable[[], Sample]:
-    """Returns a measurement: `spec` says side, filters, num_modules, height and width."""
+    """Returns a measurement; `spec` has the keys side, filters, num_modules, height and width."""
     denoise = SIDES[spec["side"]].make(spec["filters"], spec["num_modules"])
     image = picture(spec["height"], spec["width"])
     clock = timed(lambda: denoise(image))
@@ -86,7 +86,7 @@ def make(spec: Mapping[str, Any]) -> Callable[[], Sample]:
 
 @functools.cache
 def _works(name: str) -> bool:
-    """Whether a side can be had here: OpenVINO has not each precision on each processor."""
+    """Returns whether a side runs here: OpenVINO lacks some precisions on some processors."""
     way = SIDES[name]
     if way.requires == "tensorflow":
         return True
@@ -101,7 +101,7 @@ def _works(name: str) -> bool:
 
 
 def run(settings: Settings) -> Iterator[dict[str, Any]]:
-    """Measures, and yields each case's results."""
+    """Measures all cases and yields the results of each."""
     for size in settings.sizes:
         for height, width in settings.pictures:
             names = settings.select(

@@ -1,4 +1,4 @@
-"""What a measurement was taken on."""
+"""Describes the machine that a measurement is taken on."""
 
 import os
 import platform
@@ -12,7 +12,7 @@ from cbsn.precision import CPU_FEATURES, cpu_flags
 
 
 def describe() -> dict[str, Any]:
-    """Returns the machine and the libraries, by name; fit for JSON."""
+    """Returns facts about the machine and the libraries, by name; fit for JSON."""
     cpu = _cpu_info()
     flags = cpu_flags()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
@@ -30,7 +30,7 @@ def describe() -> dict[str, Any]:
 
 
 def _cpu_info() -> dict[str, str]:
-    """The first processor's entries of /proc/cpuinfo; empty where there is none."""
+    """Returns the first processor's entries in /proc/cpuinfo; empty if there is no such file."""
     try:
         text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
     except OSError:

@@ -1,9 +1,9 @@
-"""Peak memory of one side, in a process of its own, for a peak belongs to a process.
+"""Measures the peak memory of one side in a separate process, as a peak belongs to a process.
 
     python -m benchmarks.memory SUITE SPEC
 
-makes the side that `benchmarks.SUITE.make(SPEC)` describes (SPEC in JSON), runs it twice, and
-prints what memory the process had before and at most.
+makes the side that `benchmarks.SUITE.make(SPEC)` describes (SPEC in JSON), runs it twice (once if
+it takes long), and prints the memory of the process before that and at its peak.
 """
 
 import argparse
@@ -24,14 +24,14 @@ _ROOT = Path(__file__).resolve().parent.parent
 
 
 def measure_memory(suite: str, spec: Mapping[str, Any]) -> dict[str, float]:
-    """Returns `peak_gib` of a side's process, and `start_gib`, before the side was made.
+    """Returns a side's peak memory as `peak_gib`, and that before it was made as `start_gib`.
 
     Args:
         suite: the module of this package whose `make` makes the side.
-        spec: what `make` takes; fit for JSON.
+        spec: the argument of `make`; fit for JSON.
 
     Raises:
-        CbsnError: if the process fails, for want of memory for instance.
+        CbsnError: if the process fails, for instance for lack of memory.
     """
     process = subprocess.run(
         [sys.executable, "-m", "benchmarks.memory", suite, json.dumps(spec)],
@@ -51,8 +51,8 @@ def measure_memory(suite: str, spec: Mapping[str, Any]) -> dict[str, float]:
 def _main(flags: argparse.Namespace) -> None:
     start = peak_memory()
     measure = importlib.import_module(f"benchmarks.{flags.suite}").make(json.loads(flags.spec))
-    # The first run traces, and the second one may find what the first has kept. What takes so
-    # long has many parts, of which the later ones find that, too.
+    # The first run traces. The second one may need memory on top of what the first has kept. A
+    # long run has many parts, so its later parts already show that.
     if measure()["seconds"] < _LONG:
         measure()
     print(json.dumps({"start_gib": start, "peak_gib": peak_memory()}))

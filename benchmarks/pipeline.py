@@ -1,4 +1,4 @@
-"""The data pipeline alone: how many patches it brings, and what they cost the processor."""
+"""The data pipeline alone: how many patches it delivers, and their cost in CPU time."""
 
 import tempfile
 import time
@@ -27,19 +27,19 @@ COLUMNS = (
 BATCHES = (4, 32)
 _RECORD_SIZE = 256
 _WHOLE_SIZES = (256, 512)
-"""Of the patches that an augmentation gets whole, from memory."""
+"""Sides of the patches that an augmentation gets whole, from memory."""
 
 
 def measurement(pipeline: PatchPipeline, crops: int) -> Callable[[], Sample]:
-    """Returns a measurement of N crops, from an iterator that has just been started.
+    """Returns a measurement of at least `crops` crops, from a freshly started iterator.
 
-    What reads all patches into memory does so before the first batch, which does not count.
+    Patches that are kept in memory are read before the first batch, which is not counted.
     """
     count = -(-crops // pipeline.batch_size)
 
     def measure() -> Sample:
         batches = iter(pipeline.dataset())
-        next(batches)  # what starts the threads
+        next(batches)  # starts the threads
         start, cpu = time.perf_counter(), time.process_time()
         for _ in range(count):
             next(batches)
@@ -56,7 +56,7 @@ def measurement(pipeline: PatchPipeline, crops: int) -> Callable[[], Sample]:
 
 
 def run(settings: Settings) -> Iterator[dict[str, Any]]:
-    """Measures, and yields each case's results."""
+    """Measures all cases and yields the results of each."""
     size = settings.patch_size
     with tempfile.TemporaryDirectory() as folder:
         records = _write_records(Path(folder), settings.records, _RECORD_SIZE)
@@ -68,7 +68,7 @@ def run(settings: Settings) -> Iterator[dict[str, Any]]:
         yield compare(case, sides, settings.repeats)
     batch = BATCHES[-1]
     for whole in _WHOLE_SIZES:
-        # As many pixels, whatever the size.
+        # The same number of pixels for each size.
         count = settings.records * _RECORD_SIZE**2 // whole**2
         with tempfile.TemporaryDirectory() as folder:
             records = _write_records(Path(folder), count, whole)

@@ -1,6 +1,6 @@
-"""The recipes side by side: a training step, and a picture as each of them denoises it.
+"""Compares the recipes: a training step of each, and a picture denoised by each.
 
-Steps are those of the network; what augmentation takes of one has a case of its own.
+The steps are without augmentation; its share of a step is a separate case.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -36,11 +36,11 @@ BASE = "cbsn"
 
 AUGMENTED = "photo"
 _WHOLE_PATCHES = 4
-"""Side of the patches that augmentation takes, in sides of those that it makes of them."""
+"""Side of the patches that augmentation takes, as a multiple of the side of its results."""
 
 
 def make(spec: Mapping[str, Any]) -> Callable[[], Sample]:
-    """Returns a measurement: `spec` says recipe and size, and what of a step or a picture."""
+    """Returns a measurement of a step, a part of one, or a picture, as `spec` describes it."""
     recipe = _recipe(spec)
     precision, _ = choose_precision("auto")
     if "part" in spec:
@@ -62,7 +62,7 @@ def make(spec: Mapping[str, Any]) -> Callable[[], Sample]:
 
 
 def _augmented(recipe: Recipe, precision: str, part: str) -> Callable[[], None]:
-    """Returns what does one step with augmentation, one without, or the augmentation alone."""
+    """Returns a function for a step with augmentation, one without, or augmentation alone."""
     rows, size = recipe.batch_size, recipe.patch_size
     augment = augmentation_of(recipe)
     whole = whole_patches(recipe)
@@ -85,7 +85,7 @@ def _augmented(recipe: Recipe, precision: str, part: str) -> Callable[[], None]:
 
 
 def augmentation_of(recipe: Recipe) -> PhotoAugmentation:
-    """Returns the augmentation of a recipe, with as much to compute as with measured noise."""
+    """Returns the augmentation of a recipe, which computes as much as with measured noise."""
     return PhotoAugmentation([_noise()], recipe.patch_size)
 
 
@@ -95,7 +95,7 @@ def whole_patches(recipe: Recipe) -> int:
 
 
 def _noise() -> CorrelatedNoise:
-    """Noise of eight tones, as much as there is to compute of measured noise."""
+    """Returns a noise model of eight tones, as expensive to compute as measured noise."""
     curve = np.stack([np.linspace(16, 240, 8), np.linspace(4, 10, 8)], axis=1)
     return CorrelatedNoise([curve] * 3, np.eye(3)[:, :, None, None])
 
@@ -107,19 +107,19 @@ def _values(shape: tuple[int, ...]) -> np.ndarray:
 def _recipe(spec: Mapping[str, Any]) -> Recipe:
     changes = {key: spec[key] for key in ("batch_size", "patch_size") if key in spec}
     if "part" not in spec:
-        # Whose patch sizes are not those of all others.
+        # Augmentation does not allow the patch sizes of the other recipes.
         changes["augmentation"] = "none"
     config = RECIPES[spec["recipe"]].network_config
     if "num_modules" in config:
         changes.update(filters=spec["filters"], num_modules=spec["num_modules"])
-    # The U-Nets have one size, the recipe's.
+    # The U-Nets always have the recipe's size.
     if "num_attention" in config:
         changes["num_attention"] = min(3, spec["num_modules"])
     return customised(spec["recipe"], **changes)
 
 
 def run(settings: Settings) -> Iterator[dict[str, Any]]:
-    """Measures, and yields each case's results."""
+    """Measures all cases and yields the results of each."""
     for size in settings.sizes:
         for batch in settings.batches:
             facts = {"batch_size": batch, "patch_size": settings.patch_size}
@@ -146,7 +146,7 @@ def _compare(
 
 
 def _compare_augmented(settings: Settings) -> dict[str, Any]:
-    """What of a training step with augmentation that takes."""
+    """Measures how much of a training step augmentation takes."""
     batch, size = settings.augmented_batch, settings.augmented_patch_size
     facts = {"recipe": AUGMENTED, "batch_size": batch, "patch_size": size}
     specs = {

@@ -7,7 +7,7 @@ TEXT, MARKDOWN = "text", "markdown"
 
 
 class Column(NamedTuple):
-    """A column: the key of its value in a side's row, its heading, and its format."""
+    """A column: the key of its value in a side's row, its heading and its format."""
 
     key: str
     heading: str
@@ -15,7 +15,7 @@ class Column(NamedTuple):
 
 
 def header(machine: Mapping[str, Any], layout: str) -> str:
-    """Returns the lines that say on what was measured."""
+    """Returns the lines that describe the machine."""
     lines = [f"{name}: {value}" for name, value in machine.items()]
     return "\n".join(f"- {line}" for line in lines) if layout == MARKDOWN else "\n".join(lines)
 
@@ -26,9 +26,9 @@ def table(
     """Returns the table of a suite.
 
     Args:
-        title: what is written above it.
-        columns: after those of case and side; one that has no value at all is left out.
-        cases: of `benchmarks.harness.compare`.
+        title: title above the table.
+        columns: columns after case and side; a column without any value is omitted.
+        cases: results of `benchmarks.harness.compare`.
         layout: `TEXT` or `MARKDOWN`.
     """
     sides = [side for case in cases for side in case["sides"]]
@@ -38,7 +38,7 @@ def table(
         name = case["case"]
         for side in case["sides"]:
             rows.append([name, side["side"], *(_cell(column, side) for column in columns)])
-            # Text is easier to read where a case is named once; Markdown may be cut up and moved.
+            # Text is easier to read if a case is named once; Markdown may be cut up and moved.
             name = "" if layout == TEXT else name
     widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
     lines = [_line(row, widths, layout) for row in rows]

@@ -1,11 +1,11 @@
-"""How much of a training step, and of a denoised tile, its convolutions are.
+"""How much of the time of a training step, and of denoising a tile, the convolutions take.
 
 The roofline is the time that the convolutions of a step take alone: with their true shapes and
-dtypes, as raw TensorFlow operations on tensors that are there already, without bias and ReLU, one
-after the other. No way of putting the same convolutions together can be much faster; so the
-*share* of it in the step's time says how much is left to gain around them. It may come out a
-little above 100 %: a step may run two convolutions at a time (its branches do not depend on each
-other), which uses several cores better than one small convolution can.
+dtypes, as raw TensorFlow operations on existing tensors, without bias and ReLU, one after the
+other. No arrangement of the same convolutions can be much faster, so the *share* of this time in
+the step's time says how much is left to gain around them. It may be slightly above 100 %: a step
+may run two convolutions at a time (its branches do not depend on each other), which uses several
+cores better than one small convolution can.
 """
 
 import statistics
@@ -38,7 +38,7 @@ PRECISIONS = ("float32", "bfloat16")
 
 
 def run(settings: Settings) -> Iterator[dict[str, Any]]:
-    """Measures, and yields each case's results."""
+    """Measures all cases and yields the results of each."""
     for case, steps in specs(settings):
         wholes = {}
         for precision in PRECISIONS:
@@ -61,7 +61,7 @@ def _compare(
     wholes: dict[str, tuple[Callable[[], Sample], Counter[Convolution]]],
     repeats: int,
 ) -> dict[str, Any]:
-    """Measures the wholes and their convolutions in turns; adds the shares and the kinds."""
+    """Measures steps or tiles and their convolutions in turns; adds the shares, also by kind."""
     sides = []
     for precision, (measure, convolutions) in wholes.items():
         sides.append(Side(f"{whole} {precision}", measure))
@@ -93,7 +93,7 @@ def _compare(
 
 
 class _Listener:
-    """A network that notes the shapes it is given, also in a graph that takes any shape."""
+    """A network that records the shapes of its inputs, even in a graph that takes any shape."""
 
     def __init__(self, network: Any):
         self._network = network

@@ -12,11 +12,11 @@ SUITES = ("step", "roofline", "inference", "exports", "recipes", "pipeline", "gp
 
 _LARGEST_BATCH = 4096
 _LARGEST_SIDE = 1 << 16
-"""Far beyond what a machine has memory for."""
+"""Far more than fits into the memory of any machine."""
 
 
 class Size(NamedTuple):
-    """A size of the network: channels, and dilated modules in each branch."""
+    """A size of the network: number of channels, and of dilated modules in each branch."""
 
     name: str
     filters: int
@@ -32,19 +32,19 @@ class Settings:
     """What is measured.
 
     Args:
-        sizes: networks of all suites but `pipeline`.
-        batches: patches in a training step.
+        sizes: sizes of the networks, in all suites except `pipeline`.
+        batches: numbers of patches in a training step.
         patch_size: side of a training patch.
-        augmented_batch: patches in a training step with augmentation.
-        augmented_patch_size: side of those, a multiple of 16.
-        pictures: (height, width) of the pictures that are denoised.
-        tile: side of the picture, one tile, whose convolutions are the roofline of inference.
-        records: patches in the data set of `pipeline`.
-        crops: crops that are taken from it in one measurement.
-        repeats: measurements of each side, after a warm-up.
-        memory: whether peak memory is measured, which takes a process for each side.
-        sides: names of the sides of `step`, `inference`, `recipes` and `gpu` that take part; empty
-            for all.
+        augmented_batch: number of patches in a training step with augmentation.
+        augmented_patch_size: side of these patches, a multiple of 16.
+        pictures: (height, width) of the pictures to denoise.
+        tile: side of the one-tile picture whose convolutions are the roofline of inference.
+        records: number of patches in the data set of `pipeline`.
+        crops: number of crops taken from it in one measurement.
+        repeats: number of measurements of each side, after a warm-up.
+        memory: whether peak memory is measured, in a separate process for each side.
+        sides: names of the sides of `step`, `inference`, `exports`, `recipes` and `gpu` that take
+            part; empty for all.
 
     Raises:
         ConfigError: if a number is too low or too high.
@@ -84,7 +84,7 @@ class Settings:
         pictures: Sequence[str] | None,
         sides: Sequence[str] | None,
     ) -> "Settings":
-        """Makes settings of flags; None leaves the default, which depends on `quick`.
+        """Makes settings from flags. None keeps the default, which depends on `quick`.
 
         Raises:
             ConfigError: if a flag's value is unknown or cannot be read.
@@ -105,7 +105,7 @@ class Settings:
         return settings
 
     def select(self, names: Iterable[str]) -> list[str]:
-        """Returns those of a suite's sides that take part.
+        """Returns the names of a suite's sides that take part.
 
         Raises:
             ConfigError: if none of them does.

@@ -32,13 +32,13 @@ SIDES = {
     "stock float32": (STOCK, "float32"),
     "stock bfloat16": (STOCK, "mixed_bfloat16"),
 }
-"""Network and precision, by the name of the side."""
+"""Network and precision by the name of the side."""
 BASE = "stock float32"
 
 
 @dataclasses.dataclass(frozen=True)
 class StepSpec:
-    """A training step: the network by the name recipes use, its size and precision, the batch."""
+    """A training step: the network's name in recipes, its size and precision, and the batch."""
 
     network: str
     precision: str
@@ -59,17 +59,17 @@ class StepSpec:
         )
 
     def trainer(self) -> Trainer:
-        """Returns a trainer that has done no step."""
+        """Returns a trainer that has not done any step."""
         return Trainer(self.recipe(), precision=self.precision)
 
     def batch(self) -> tf.Tensor:
-        """Returns a batch of noise."""
+        """Returns a batch of random noise."""
         shape = (self.batch_size, self.patch_size, self.patch_size, 3)
         return tf.constant(np.random.default_rng(0).integers(0, 256, shape, "uint8"))
 
 
 def specs(settings: Settings) -> Iterator[tuple[str, dict[str, StepSpec]]]:
-    """Yields each case: its name, and the steps to compare by the names of the sides."""
+    """Yields each case: its name, and the steps to compare, by the names of their sides."""
     for size in settings.sizes:
         for batch in settings.batches:
             name = f"{describe(size)}, batch {batch}"
@@ -85,7 +85,7 @@ def specs(settings: Settings) -> Iterator[tuple[str, dict[str, StepSpec]]]:
 
 
 def describe(size: Size) -> str:
-    """Returns what the tables call a size."""
+    """Returns the name of a size in the tables."""
     return f"{size.name} ({size.filters}, {size.num_modules})"
 
 
@@ -96,9 +96,9 @@ def make(spec: Mapping[str, Any]) -> Callable[[], Sample]:
 
 
 def step_of(trainer: Trainer, batch: tf.Tensor) -> Callable[[], None]:
-    """Returns a function that does one step, and is back when it is done.
+    """Returns a function that does one step and waits for its end.
 
-    It raises CbsnError if the step was skipped: then less was done than is to be measured.
+    It raises a CbsnError if the step was skipped, as that is less work than a complete step.
     """
 
     def step() -> None:
@@ -109,7 +109,7 @@ def step_of(trainer: Trainer, batch: tf.Tensor) -> Callable[[], None]:
 
 
 def run(settings: Settings) -> Iterator[dict[str, Any]]:
-    """Measures, and yields each case's results."""
+    """Measures all cases and yields the results of each."""
     for case, steps in specs(settings):
         names = settings.select(steps)
         base = BASE if BASE in names else names[0]

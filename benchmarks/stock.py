@@ -1,4 +1,4 @@
-"""C-BSN's network as Keras alone would have it: every dilated convolution is a dilated layer."""
+"""C-BSN's network in plain Keras: every dilated convolution is a dilated layer."""
 
 from typing import Any
 
@@ -17,16 +17,16 @@ def _convolution(filters: int, size: int = 1, **kwargs) -> keras.layers.Conv2D:
 
 
 class StockNetwork(keras.Model):
-    """The same function of the same weights as `ConditionalBlindSpotNetwork`, in the same order.
+    """Computes the same as `ConditionalBlindSpotNetwork`, with the same weights in the same order.
 
     Args:
         filters: int, number of channels.
         num_modules: int, dilated modules in each branch.
         channels: int, channels of the picture.
-        **kwargs: of `keras.Model`.
+        **kwargs: passed to `keras.Model`.
 
-    Input: float [N, H, W, channels]. Output: float32, same shape; with `padding="valid"` as if
-    cut out of that of a larger picture, `receptive_field_radius` less on each side.
+    Input: float [N, H, W, channels]. Output: float32, same shape. With `padding="valid"` it is that
+    of a tile of a larger picture, `receptive_field_radius` less on each side.
     """
 
     DILATIONS = ConditionalBlindSpotNetwork.DILATIONS
@@ -64,17 +64,17 @@ class StockNetwork(keras.Model):
 
     @property
     def receptive_field_radius(self) -> int:
-        """How many pixels away an input can change an output."""
+        """How many pixels away an input can affect an output."""
         return max(d - 1 + d * self.num_modules for d in self.DILATIONS)
 
     @property
     def halo(self) -> int:
-        """As `DenoisingNetwork` has it."""
+        """See `DenoisingNetwork`."""
         return self.receptive_field_radius
 
     @property
     def size_multiple(self) -> int:
-        """As the other network's, so that both are given the same tiles."""
+        """That of the other network, so that both get the same tiles."""
         return 6
 
     def build(self, input_shape):  # noqa: D102
@@ -98,7 +98,7 @@ class StockNetwork(keras.Model):
         return x[:, radius:-radius, radius:-radius] if padding == "valid" else x
 
     def blind_pass(self, inputs: Tensor, random: Any) -> tuple[Tensor, None]:
-        """As `TwoBranchNetwork` has it."""
+        """See `TwoBranchNetwork`."""
         return self(inputs, blind=True), None
 
 
@@ -110,5 +110,5 @@ def _run(branch: list[keras.layers.Layer], x: Tensor, blind: bool) -> Tensor:
     return last(x)
 
 
-# Recipes name their network; so this one can be trained by the trainer that trains the other.
+# Recipes name their network, so the same trainer can train this one, too.
 NETWORKS[StockNetwork.__name__] = StockNetwork
