@@ -33,7 +33,7 @@ _LOST = (
     "done is kept, and the same command goes on from there; prepare_dataset.py with fewer "
     "--workers needs less memory."
 )
-_places: MutableSequence[int] = []  # in a worker: the file that each chunk is at
+_places: MutableSequence[int] = []  # in a worker: index of the file that each chunk is at
 
 
 @contextlib.contextmanager
@@ -91,7 +91,7 @@ def keep_done(wanted: Manifest, raw: RawData, out: Path, anew: str) -> Manifest:
 def is_of(old: Manifest, raw: RawData) -> bool:
     """Returns whether a data set is of these pictures, some of which may be new, changed or gone.
 
-    The folder may have been moved. A copy of it, or other pictures in it, are another data set.
+    The folder may have been moved. A copy of it is another data set, as are other pictures in it.
     """
     if not old.sources:
         return True
@@ -171,7 +171,7 @@ def _split(files: Sequence[Path]) -> Iterator[tuple[Path, ...]]:
     part, size = [], 0
     for index in np.random.default_rng(_SEED).permutation(len(files)):
         part.append(files[index])
-        with contextlib.suppress(OSError):  # it is gone meanwhile, which is reported later
+        with contextlib.suppress(OSError):  # the file is gone, which is reported later
             size += files[index].stat().st_size
         if len(part) == CHUNK_FILES or size >= CHUNK_BYTES:
             yield tuple(part)

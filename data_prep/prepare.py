@@ -18,7 +18,7 @@ from data_prep.sources import RawData, find_raw, write_pairs
 DATASET_FOLDER = Path("dataset")  # holds raw data sets and prepared ones
 _MOST_WORKERS = 1024
 _LONGEST_NAME = 200  # bytes of a picture folder's name that are used to name its data set
-_REPORTED_SHARE = 0.005  # share of pixels outside all patches from which it is reported
+_REPORTED_SHARE = 0.005  # smallest share of pixels outside all patches that is reported
 _REPORTED_RANGES = 8
 
 
@@ -65,7 +65,7 @@ def prepare(
             more than 256 pixels only if they are at least half as large.
         stride: distance between neighbouring patches, in pixels.
         offset: distance of the first patch from the edges. Default: 10 for SIDD, else 0.
-        white: value of white in a folder's pictures, see `read_picture`. Default: what each tells.
+        white: value of white in a folder's pictures, see `read_picture`. Default: from each file.
         workers: number of processes. If a picture crashes one, it is reported, and the others go
             on. A script then needs `if __name__ == "__main__":`. Default: only this process.
         force: whether to convert everything, even into a folder that holds another data set.

@@ -132,14 +132,14 @@ def convert(image: np.ndarray, dtype: str) -> np.ndarray:
 def is_too_small(longest_side: int, size: int) -> bool:
     """Returns whether a picture is too small to be padded to a patch.
 
-    Any picture is padded to patches of up to 256 pixels. For larger patches, it must be at least
-    half as long: with more reflections, the result is a pattern of mirrors, not a picture.
+    Any picture is padded to patches of up to 256 pixels. For larger patches, its longer side
+    must be at least half as long: more reflections make a pattern of mirrors, not a picture.
     """
     return size > max(PADDED_SIZE, 2 * longest_side)
 
 
 def padded(image: np.ndarray, size: int) -> np.ndarray:
-    """Reflects a picture [H, W, C] at the bottom and right, as often as a patch needs it."""
+    """Reflects a picture [H, W, C] at the bottom and right, as often as needed to fill a patch."""
     height, width = image.shape[:2]
     if is_too_small(max(height, width), size):
         raise ImageError(f"is {width} x {height} pixels: too small for patches of {size}.")

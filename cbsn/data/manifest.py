@@ -19,12 +19,12 @@ DTYPES = {name: np.dtype(name).newbyteorder("<") for name in ("uint8", "uint16",
 
 _FORMAT = {"format": "cbsn-patches", "version": 1}
 _SHUFFLE_SEED = 0
-_MOST, _LARGEST_FLOAT = 2**62, 1e300  # no number in a manifest is larger
+_MOST, _LARGEST_FLOAT = 2**62, 1e300  # limits of the numbers in a manifest
 _LARGEST_PATCH = 2**24  # pixels along its side, so that 64 bits can count a record's bytes
 
 
 def patch_order(chunk: int, patches: int) -> np.ndarray:
-    """Returns the order in which the `patches` patches of the chunk number `chunk` are stored."""
+    """Returns the order in which the `patches` patches of chunk number `chunk` are stored."""
     return np.random.default_rng((_SHUFFLE_SEED, chunk)).permutation(patches)
 
 
@@ -35,16 +35,16 @@ class Source:
     The defaults are for data sets from earlier versions, which did not store these fields.
     """
 
-    path: str  # relative to the data set's root if it lies below it, with forward slashes
-    size: int  # bytes
-    mtime_ns: int  # time of its last change, in nanoseconds since 1970
+    path: str  # relative to the manifest's root if the file is below it, with forward slashes
+    size: int  # of the file, in bytes
+    mtime_ns: int  # time of the last modification, in nanoseconds since 1970
     patches: int  # number of patches cut from it
     padded: bool  # whether it was smaller than a patch and was reflect-padded
     chunk: int  # number of the group of files that share shards
     first: int = -1  # index of its first patch in the chunk, before shuffling
-    dtype: str = ""  # of the file's pixels, a key of `DTYPES`
+    dtype: str = ""  # of the pixels in the file, a key of `DTYPES`
     black: float = 0.0  # the value in the file that became 0 in the patches
-    white: float = 1.0  # the value in the file that became the largest one, or 1 in floats
+    white: float = 1.0  # the value in the file that became the largest integer, or 1 in floats
     pixels: int = 0  # number of pixels, including padding
     uncovered: int = 0  # number of pixels that lie in no patch
 
@@ -81,12 +81,12 @@ class Manifest:
     root: str  # folder that the source paths are relative to
     patch_size: int  # height and width of a patch, in pixels
     stride: int  # distance between neighbouring patches, in pixels
-    offset: int  # distance of the first patch from the top and left edge, in pixels
+    offset: int  # distance of the first patch from the top and left edges, in pixels
     dtype: str  # a key of `DTYPES`
     sources: tuple[Source, ...] = ()  # the converted files
     shards: tuple[Shard, ...] = ()  # the record files
     failed: tuple[Failure, ...] = ()  # the files that could not be converted
-    white: float | None = None  # value in the files, as the user gave it; None if each file tells
+    white: float | None = None  # in the files, as given by the user; None: determined from each
 
     @classmethod
     def read(cls, folder: str | os.PathLike) -> "Manifest":
@@ -114,7 +114,7 @@ class Manifest:
         write_json(Path(folder) / MANIFEST_NAME, {**_FORMAT, **dataclasses.asdict(self)})
 
     def patches_of(self, shard: str) -> list[tuple[Source, int]]:
-        """Returns each patch's picture and its number there. Raises DataError if not recorded."""
+        """Returns picture and number there for each patch of a shard. DataError if unknown."""
         chunk = next((entry.chunk for entry in self.shards if entry.name == shard), None)
         records = {entry.name: entry.records for entry in self.shards if entry.chunk == chunk}
         sources = [each for each in self.sources if each.chunk == chunk and each.first >= 0]

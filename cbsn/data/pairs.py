@@ -29,7 +29,7 @@ class PairedRecords:
     For each picture of the first, the second must hold one of the same name (except for the suffix)
     and size, prepared alike; it may hold more. Otherwise, or if both are the same, raises
     DataError. Two shots with different value ranges are converted to the range that holds both.
-    With `partners`, the index in the second for each of the first, shots are taken unchecked as is.
+    Given `partners` (index in the second for each of the first), only patch size and dtype matter.
     """
 
     shots = 2
@@ -129,7 +129,7 @@ Item = TypeVar("Item")
 class NamedPicture:
     """A picture that is read on demand."""
 
-    place: str  # where it lies, for messages
+    place: str  # its location, for messages
     read: Callable[[], Picture]  # raises ImageError if the picture cannot be read
 
 
@@ -173,7 +173,7 @@ class PicturePairs:
         clean: the clean pictures, of which there may be more; or None.
         limit: number of pairs to take, spread evenly over the list; 0 for all.
         seed: seed of the noise, ≥ 0.
-        white: value of white in the files. Default: what each pair of files tells.
+        white: value of white in the files. Default: determined from each pair.
 
     Attributes:
         names: the names of the pairs, in order.

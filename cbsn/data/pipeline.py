@@ -19,7 +19,7 @@ from cbsn.errors import ConfigError, DataError
 from cbsn.noise.synthetic import Noise, retake
 from cbsn.orientations import NUM_ORIENTATIONS, orient
 
-_EVEN = 0.9  # to have its own files, a worker gets at least this fraction of another one's records
+_EVEN = 0.9  # workers get their own files if each has at least this share of any other's records
 # The most that tf.data requests from Python in one call. Every call has a cost, so it is large.
 _CROPS_AT_ONCE, _BYTES_AT_ONCE, _INDICES_AT_ONCE = 128, 2**23, 1024
 _BATCHES_AHEAD = 4
@@ -34,7 +34,7 @@ class RecordOrder:
 
     - If the files can be dealt out evenly (`by_file`), each worker draws its rows from its own
       files, which no other worker reads. Its epochs have their own length.
-    - Otherwise the workers split the stream of a single worker, and get the same weights as it.
+    - Otherwise, the workers split the stream of a single worker, so the weights are the same.
 
     A record's index counts through all files, which have `counts` records. `batch_size` is the
     total over all workers, and a multiple of their number.
@@ -94,7 +94,7 @@ class PatchPipeline:
 
     records: Patches
     patch_size: int  # side of the crops in pixels; at most that of the records
-    batch_size: int  # crops in a batch, over all workers
+    batch_size: int  # number of crops in a batch, over all workers
     seed: int = 0  # ≥ 0, for order, crops, orientations and noise
     _: dataclasses.KW_ONLY
     worker: int = 0  # index of this process
@@ -138,7 +138,7 @@ class PatchPipeline:
     def batch(self, step: int) -> np.ndarray:
         """Returns this worker's rows of a batch: [rows, patch_size, patch_size, shots·channels].
 
-        They have the records' dtype or, with noise, are float32 with white at 1, not clipped.
+        They have the records' dtype or, with noise, are float32 with white at 1, see `Noise`.
         """
         return self._crops(self._positions(step * self._rows, self._rows))
 
@@ -252,7 +252,7 @@ class PatchPipeline:
         return patches
 
     def _find(self, position: int) -> tuple[int, np.ndarray]:
-        """Returns index and patch at a position, or the next good ones if damaged are skipped."""
+        """Returns index and patch at a position, or the next good ones if bad ones are skipped."""
         while True:
             index = self._index(position)
             if (patch := self._read(index)) is not None:

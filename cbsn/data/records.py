@@ -122,7 +122,7 @@ class PatchRecords:
             )
         with files[0].open("rb") as file:
             start = file.read(64)
-        for dtype in DTYPES.values():  # by the length of the first record
+        for dtype in DTYPES.values():  # recognised by the length of the first record
             if start.startswith(_frame(_BARE_PATCH_SIZE**2 * 3 * dtype.itemsize).head):
                 return cls(files, _BARE_PATCH_SIZE, dtype)
         raise DataError(
@@ -154,7 +154,7 @@ class PatchRecords:
         return [patch for path in self.paths for patch in self.manifest.patches_of(path.name)]
 
     def picture_path(self, source: Source) -> Path:
-        """Returns where a picture was when the data set was prepared."""
+        """Returns the path that a picture had when the data set was prepared."""
         return Path(self.manifest.root if self.manifest else "", source.path)
 
     def __getitem__(self, index: int) -> np.ndarray:
@@ -260,10 +260,10 @@ class RecordWriter:
 class _Frame(NamedTuple):
     """The bytes around every patch of a file, which depend only on the patch's size."""
 
-    head: bytes  # of the frame and of the Example, up to the first pixel
+    head: bytes  # start of the frame and of the Example, up to the first pixel
     head_crc: int  # of the Example's part of `head`; the data's checksum continues from it
-    payload: int  # bytes of a patch
-    size: int  # bytes of the whole frame
+    payload: int  # size of a patch in bytes
+    size: int  # size of the whole frame in bytes
 
     def checksum(self, payload: bytes | np.ndarray) -> bytes:
         return _masked(google_crc32c.extend(self.head_crc, payload))
@@ -289,6 +289,6 @@ def _varint(value: int) -> bytes:
 
 
 def _masked(crc: int) -> bytes:
-    """Rotates and shifts a checksum, as TFRecord does so that data may itself hold checksums."""
+    """Rotates and offsets a checksum, as TFRecord does in case the data contains checksums."""
     rotated = (crc >> 15 | crc << 17) & 0xFFFFFFFF
     return ((rotated + 0xA282EAD8) & 0xFFFFFFFF).to_bytes(4, "little")

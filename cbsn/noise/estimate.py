@@ -13,7 +13,7 @@ LAGS = 12  # largest distance at which correlation is measured, in pixels
 DIRECTIONS = ("horizontal", "vertical", "diagonal ↘", "diagonal ↙")
 _STEPS = ((0, 1), (1, 0), (1, 1), (1, -1))  # pixels down and to the right in each direction
 
-_PICTURES = 16  # from this many, each picture is a group of blocks; with fewer, each place in them
+_PICTURES = 16  # from this many on, each picture is a group of blocks; with fewer, each place
 _PLACE = 4  # side of a place, in units of `STEP`
 _ERROR = 1.1  # standard error of normal values' middle-half mean, in units of that of the full mean
 _BINS, _IN_BIN = 12, 8  # most brightness bins, and fewest blocks in each

@@ -22,7 +22,7 @@ _FEWEST = 64  # cells needed for a verdict
 _MOST_CLIPPED = 0.1  # share of a cell's pixels
 _QUIET = 0.05  # quantile of the variance, among cells of similar brightness, taken as noise
 _BINS = (128, 8)  # fewest cells in a brightness bin, and most bins
-_DRAWN = 4 / 9  # share of constant cells around one from which it counts as drawn, not photographed
+_DRAWN = 4 / 9  # least share of constant cells around a cell that counts as drawn, not photographed
 _DIFFERENCE = 2.0  # levels above the noise; a smaller excess is no visible loss
 _WINDOW, _WINDOWS = 256, 16  # side in pixels and number of the windows sampled in a large picture
 
@@ -100,7 +100,7 @@ class Sample:
 
 
 def _places(height: int, width: int) -> list[tuple[slice, slice]]:
-    """Returns windows spread evenly over a picture, or all of it if it is no larger than they."""
+    """Returns windows spread evenly over a picture, or all of it if it is no larger than these."""
     if height * width <= _WINDOWS * _WINDOW**2:
         return [(slice(None), slice(None))]
     down = int(np.clip(height // _WINDOW, 1, _WINDOWS))

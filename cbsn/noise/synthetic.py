@@ -143,7 +143,7 @@ class Noise:
         """Returns a picture with noise: float32, white at 1.0; only camera noise is clipped.
 
         The picture, [H, W, 1 or 3], is noise-free. `random` draws the peak, σ, the Poisson noise
-        and the Gaussian noise in this order, as far as the kind has them. Raises ConfigError for
+        and the Gaussian noise in this order, if the kind has them. Raises ConfigError for
         camera noise on a gray picture.
         """
         self.check(image.shape[-1])
@@ -203,7 +203,7 @@ class Noise:
 
 
 def retake(picture: np.ndarray, size: int, noise: Noise, random: np.random.Generator) -> np.ndarray:
-    """Makes a training pair of a picture: float32 [size, size, 2·C], noisy then clean, white at 1.
+    """Makes a pair from a picture: float32 [size, size, 2·C], noisy then clean, white at 1.
 
     This does with NumPy what `OwnNoiseAugmentation` does on the training device. It downscales the
     picture 2, 3 or 4 times, turns it, changes its light half of the time, because lamps differ, and
