@@ -42,7 +42,6 @@ _CHECK_TIMEOUT = 30  # seconds; requests before the pictures are sent need no co
 # The server reads 16-bit files with a smaller value range if their colours stay below this.
 _DARK = 2**14
 
-# By HTTP status, what gRPC calls it.
 _CODES = {400: "INVALID_ARGUMENT", 404: "NOT_FOUND", 503: "UNAVAILABLE", 504: "DEADLINE_EXCEEDED"}
 
 

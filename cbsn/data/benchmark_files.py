@@ -26,7 +26,6 @@ _TEXTS = _NUMBERS | {16, 17, 18}
 _MATRIX, _COMPRESSED = 14, 15
 _CHAR, _SPARSE, _NUMERIC = 4, 5, range(6, 16)
 _COMPLEX = 0x800
-_BLOCK = 2**20
 
 
 def read_mat(path: Path, name: str) -> np.ndarray:
@@ -157,7 +156,7 @@ def _check_matrix(file: BinaryIO, order: str, kind: int, size: int) -> None:
         if kind not in allowed:
             raise ValueError(f"it holds values of the unknown kind {kind}")
         rest = -(-length // 8) * 8
-        while rest > 0 and (block := file.read(min(rest, _BLOCK))):  # the last may be shorter
+        while rest > 0 and (block := file.read(min(rest, 2**20))):  # the last may be shorter
             rest -= len(block)
     parts = (3 if array == _SPARSE else 1) + bool(flags & _COMPLEX)
     if file.tell() > end + 8 or ((of_numbers or array == _CHAR) and count != parts):

@@ -37,7 +37,6 @@ _NO_LOSSES = {"step", "learning_rate", "steps_per_second", "patches_per_second",
 _NO_LOSSES |= {"bad_records", "peak_memory_gib", "peak_gpu_memory_gib"}
 
 _MOST_POINTS = 300
-_LOG_FROM = 30
 _GRAY = "#7d8692"  # this and the lines' colours can be seen on light and on dark pages
 _LINES = ("#3d85e0", "#e0622f", "#3f9e54", "#b05cc7", "#b8962a", "#1fa0ad")
 _STYLE: dict[Any, Any] = {
@@ -65,7 +64,7 @@ def draw_chart(label: str, curves: Mapping[str, list], steps: tuple[float, float
             means = [part.mean(axis=0) for part in parts]
             marker = "o" if len(means) == 1 else ""
             axes.plot(*zip(*means, strict=True), marker=marker, label=name)
-        if low > 0 and high >= _LOG_FROM * low:
+        if low > 0 and high >= 30 * low:
             label += ", log scale"
             axes.set_yscale("log")
             digits = (1,) if high >= 1000 * low else (1, 2, 5)
