@@ -2,8 +2,8 @@
 
 import re
 
-LARGEST = 2**31 - 1  # of a flag's number by default: every library accepts it
-LARGEST_SEED = 2**64 - 1  # of noise, and of the random choices of R3
+LARGEST = 2**31 - 1  # default limit of a flag's number: every library accepts it
+LARGEST_SEED = 2**64 - 1  # for noise, and for the random choices of R3
 
 _LONGEST_REASON = 500  # characters: some reasons list all layers of a network, or all input
 

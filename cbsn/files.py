@@ -27,7 +27,7 @@ _OLD = ".old"
 
 _LONGEST = 255  # bytes that Linux, macOS and Windows allow for a file name
 CHECKSUMS = "SHA256SUMS"
-_MOST_CHECKSUMS = 1 << 20  # bytes: those that are written here have a few lines
+_MOST_CHECKSUMS = 1 << 20  # bytes: `write_checksums` writes only a few lines
 
 
 def expanded(path: str | os.PathLike) -> Path:
@@ -83,9 +83,9 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def atomic_folder(path: Path) -> Iterator[Path]:
-    """Does what `atomic_path` does for a folder of files, which may replace an existing one.
+    """Yields a temporary folder that becomes `path` at the end, like `atomic_path` for a file.
 
-    The old one is set aside for a moment; if the process is killed just then, `tidy` restores it.
+    Sets a folder that it replaces aside for a moment; `tidy` restores it if the process dies then.
     """
     temporary = _temporary(path, path.name)
     temporary.mkdir()

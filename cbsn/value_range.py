@@ -147,9 +147,9 @@ class ValueRange:
         return count
 
     def few_decide(self, pixels: np.ndarray) -> tuple[int, float] | None:
-        """Returns how few values, maybe faulty pixels, determine white, and white without them.
+        """Returns the number of values that determine white, if few, and white without them.
 
-        They are the values above a quarter of the range. Returns None if they are not few.
+        They are the values above a quarter of the range, maybe faulty pixels. None if not few.
         """
         if pixels.dtype == np.uint8:
             return None
@@ -176,7 +176,7 @@ class ValueRange:
         return (self.black, self.white) == (0.0, value_range(dtype))
 
     def stretch(self, pixels: np.ndarray, *, undo: bool = False) -> None:
-        """Scales values, if integers up to `white`, to the whole range of their dtype, in place.
+        """Scales values, integers only up to `white`, to their dtype's whole range, in place.
 
         With `undo`, scales them back; integers return to their exact values.
         """

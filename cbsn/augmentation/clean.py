@@ -23,7 +23,7 @@ _SHRINKS = (2, 3, 4)  # factors by which pictures are downscaled: consecutive in
 # are sharper than a lens draws, with the jagged fine texture of carelessly downscaled pictures.
 _POINTS = 0.6
 
-_SOFT = 0.5  # share of the pictures that are not crisp to blur slightly, as lenses do
+_SOFT = 0.5  # share of the pictures, crisp ones excluded, that are blurred slightly, as by lenses
 _SHARP = 0.6  # share of the crisp ones sharpened by an unsharp mask, as by cameras and programs
 _SIGMA, _AMOUNT = (0.3, 1.0), (0.0, 2.0)  # σ of the blur in pixels; weight of the unsharp mask
 _REACH = 3  # reach of the blur in pixels
@@ -60,7 +60,7 @@ class Draws:
         return low * ops.power(ops.convert_to_tensor(high / low, "float32"), next(self._columns))
 
     def whole(self, count: Any) -> Tensor:
-        """Draws integers [N] in [0, count), as float32; `count` is an int or such integers [N]."""
+        """Draws integers [N] in [0, count), as float32; `count` is an int or float32 [N]."""
         number = ops.floor(next(self._columns) * count)
         return ops.minimum(number, count - 1)  # the product may be rounded up
 

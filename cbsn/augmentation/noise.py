@@ -142,7 +142,7 @@ def add_measured_noise(
 def _add(clean: Tensor, noise: Tensor, linear: Tensor) -> Tensor:
     """Adds noise, in linear light where `linear`, bool [N], is true; the result is in [0, 1].
 
-    There the noise is multiplied by the slope of `to_linear`, as it was measured in sRGB values.
+    There the noise is multiplied by the slope of `to_linear`: it was measured in sRGB values.
     """
     light = to_linear(clean)
     slope = ops.where(clean <= 0.04045, 1 / 12.92, 2.4 * light / (clean + 0.055))
