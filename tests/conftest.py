@@ -1,4 +1,4 @@
-"""Shared fixtures: golden vectors, from the tree or from the folder beside the checkout."""
+"""Shared fixtures: golden vectors, from the tree or from the folder next to the checkout."""
 
 import os
 import runpy

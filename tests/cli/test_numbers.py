@@ -10,7 +10,7 @@ import tensorflow as tf
 tf.config.list_physical_devices()  # what is said when it starts is not the commands'
 
 
-# What is named here is not there, which would be the next that is said.
+# These names do not exist, which would be the next error.
 COMMANDS = {
     "evaluate": ["--modelpath", "nowhere", "--noisy", "nowhere", "--clean", "nowhere"],
     "export": ["--modelpath", "nowhere", "--out", "out"],

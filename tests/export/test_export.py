@@ -240,7 +240,7 @@ def test_strength_without_loops(make_denoiser, random, name):
 
 
 def test_means_of_large_pictures_are_not_lost_to_rounding(denoiser, random):
-    """One float32 sum of so many values would be off by 5 %."""
+    """A single float32 sum over that many values would be off by 5 %."""
     pictures = random.normal(0.3, 0.01, (1, 2500, 2500, 3)).astype(np.float32)
     mean, deviation = GraphDenoiser(denoiser, loops=False)._statistics(tf.constant(pictures))
     np.testing.assert_allclose(np.squeeze(mean), pictures.mean((0, 1, 2), float), rtol=1e-5)

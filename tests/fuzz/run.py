@@ -46,7 +46,7 @@ _HANGS = 3600
 
 
 def run_cases(cases: dict[str, int], first: int = 0):
-    """Runs so many cases of each kind.
+    """Runs a number of cases of each kind.
 
     Args:
         cases: their number by kind; all are run in one process as long as that lives.

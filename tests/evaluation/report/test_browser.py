@@ -141,7 +141,7 @@ def test_a_finger_drags_the_divider_alone(open_report):
     quarter = _find(browser, ".frame").rect["width"] / 4
 
     def swipe(start, right, down):
-        """Drags from `start` px beside the divider; returns where it is then."""
+        """Drags from `start` px away from the divider; returns where it is then."""
         browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", divider)
         box = browser.execute_script("return arguments[0].getBoundingClientRect()", divider)
         x, y = box["x"] + box["width"] / 2 + start, box["y"] + 40
