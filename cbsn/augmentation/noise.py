@@ -38,7 +38,7 @@ class NoiseTables:
     pixels, tracing took 5 times as long, and 1 GiB.
     """
 
-    brightness: Tensor  # float32 [M, C, K], K points of tone curves, increasing, in [0, 1]
+    brightness: Tensor  # float32 [M, C, K], K points of tone curves, never falling, in [0, 1]
     sigma: Tensor  # float32 [M, C, K], standard deviation at these points, in units of [0, 1]
     roots: Tensor  # float32 [M, C, C, S, S], from `CorrelatedNoise.root`
     linear: Tensor  # float32 [M], 1 where the noise is added in linear light, else 0
