@@ -4,7 +4,7 @@ TensorFlow is imported late, so that models load without it on Keras' other back
 """
 
 import contextlib
-import resource
+import ctypes
 import sys
 from pathlib import Path
 
@@ -20,9 +20,35 @@ def peak_memory() -> float:
         lines = Path("/proc/self/status").read_text(encoding="utf-8").splitlines()
         kibibytes = next(float(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
     except (OSError, StopIteration):
+        if sys.platform == "win32":
+            return _peak_on_windows() / 2**30
+        import resource  # Windows has none
+
         usage = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         kibibytes = usage / 1024 if sys.platform == "darwin" else usage
     return kibibytes / 2**20
+
+
+class _MemoryCounters(ctypes.Structure):
+    """`PROCESS_MEMORY_COUNTERS` of the Windows API."""
+
+    _fields_ = (
+        ("size", ctypes.c_uint32),
+        ("page_faults", ctypes.c_uint32),
+        ("peak_working_set", ctypes.c_size_t),
+        ("others", ctypes.c_size_t * 7),
+    )
+
+
+def _peak_on_windows() -> int:
+    """Returns the largest working set of this process, in bytes; 0 if Windows does not tell."""
+    library = ctypes.WinDLL("kernel32")  # type: ignore[attr-defined,unused-ignore]
+    library.GetCurrentProcess.restype = ctypes.c_void_p
+    library.K32GetProcessMemoryInfo.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint32)
+    counters = _MemoryCounters()
+    size = ctypes.sizeof(counters)
+    library.K32GetProcessMemoryInfo(library.GetCurrentProcess(), ctypes.byref(counters), size)
+    return counters.peak_working_set
 
 
 def reset_peak_memory() -> None:

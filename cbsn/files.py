@@ -9,6 +9,7 @@ import re
 import shutil
 import sys
 import tempfile
+import time
 import uuid
 import weakref
 from collections.abc import Iterable, Iterator
@@ -28,6 +29,10 @@ _OLD = ".old"
 _LONGEST = 255  # bytes that Linux, macOS and Windows allow for a file name
 CHECKSUMS = "SHA256SUMS"
 _MOST_CHECKSUMS = 1 << 20  # bytes: `write_checksums` writes only a few lines
+
+# Seconds between attempts to move a file or folder on Windows, where that fails as long as any
+# program has it open, such as a virus scanner that looks at each new file.
+_WAITS = (0.02, 0.1, 0.5, 1.0)
 
 
 def expanded(path: str | os.PathLike) -> Path:
@@ -76,7 +81,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     try:
         yield temporary
         _flush(temporary)
-        temporary.replace(path)
+        _move(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -98,11 +103,11 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             # Within a folder it keeps its name, which may be too long for one more suffix.
             aside = _temporary(path, path.name, _OLD)
             aside.mkdir()
-            path.rename(aside / path.name)
-            temporary.rename(path)
+            _move(path, aside / path.name)
+            _move(temporary, path)
             shutil.rmtree(aside)
         else:
-            temporary.rename(path)
+            _move(temporary, path)
         _flush(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -111,7 +116,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 def remove_folder(path: Path) -> None:
     """Deletes a folder; if the process is killed meanwhile, no part remains under its name."""
     doomed = _temporary(path, path.name)
-    path.rename(doomed)
+    _move(path, doomed)
     shutil.rmtree(doomed)
 
 
@@ -123,7 +128,7 @@ def tidy(folder: Path) -> None:
         if path.is_dir():
             for old in path.iterdir() if match[1] == _OLD else ():
                 if not (folder / old.name).exists():
-                    old.rename(folder / old.name)
+                    _move(old, folder / old.name)
             shutil.rmtree(path)
         else:
             path.unlink()
@@ -148,9 +153,24 @@ def _temporary(path: Path, name: str, suffix: str = "") -> Path:
     return path.with_name(f".{name}{ending}")
 
 
+def _move(source: Path, target: Path) -> None:
+    """Renames a file, replacing the target, or a folder, which must not replace one."""
+    for wait in _WAITS if sys.platform == "win32" else ():
+        with contextlib.suppress(PermissionError):
+            source.replace(target)
+            return
+        time.sleep(wait)
+    source.replace(target)
+
+
 def _flush(path: Path) -> None:
     """Waits until a file, or a folder's list of files, is on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+    flags = os.O_RDONLY
+    if sys.platform == "win32":
+        if path.is_dir():  # Windows cannot open one, and keeps a journal of its changes
+            return
+        flags = os.O_RDWR  # Windows flushes only what may be written
+    descriptor = os.open(path, flags)
     try:
         os.fsync(descriptor)
     finally:
@@ -159,8 +179,9 @@ def _flush(path: Path) -> None:
 
 def write_text(path: str | os.PathLike, text: str) -> None:
     """Writes `text` to `path` atomically, as UTF-8."""
-    with atomic_path(path) as temporary:  # file names may hold any bytes, which are escaped
-        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+    with atomic_path(path) as temporary:
+        # File names may hold any bytes, which are escaped. The line ends are the same everywhere.
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace", newline="\n")
 
 
 def write_json(path: str | os.PathLike, value: object) -> None:

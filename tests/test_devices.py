@@ -1,3 +1,5 @@
+import ctypes
+import struct
 import types
 from pathlib import Path
 
@@ -5,6 +7,7 @@ import pytest
 import tensorflow as tf
 
 import cbsn
+from cbsn import devices
 from cbsn.devices import peak_memory, reset_peak_memory, select_gpus, set_up
 from cbsn.errors import ConfigError
 from cbsn.models.loading import load_model
@@ -189,3 +192,37 @@ def test_the_peak_can_be_forgotten():
     del block
     reset_peak_memory()
     assert peak_memory() <= before - 0.2
+
+
+@pytest.fixture
+def pretend(monkeypatch):
+    """Pretends to be on another system, by its `sys.platform`, none of which have /proc."""
+
+    def begin(platform):
+        monkeypatch.setattr(devices, "sys", types.SimpleNamespace(platform=platform))
+        monkeypatch.setattr(devices, "Path", lambda path: Path("nowhere", path.lstrip("/")))
+
+    return begin
+
+
+def test_windows_tells_the_peak(pretend, monkeypatch):
+    def tell(process, counters, size):
+        # PROCESS_MEMORY_COUNTERS: two numbers of 32 bits, then the peak and seven sizes more.
+        assert size == 8 + 8 * ctypes.sizeof(ctypes.c_size_t)
+        ctypes.memmove(counters, struct.pack("@IIN", size, 7, 3 * 2**30), struct.calcsize("@IIN"))
+
+    kernel = types.SimpleNamespace(GetCurrentProcess=lambda: -1, K32GetProcessMemoryInfo=tell)
+    # Functions take the attributes by which ctypes is told their types.
+    monkeypatch.setattr(ctypes, "WinDLL", {"kernel32": kernel}.get, raising=False)
+    pretend("win32")
+    assert peak_memory() == 3.0
+    reset_peak_memory()
+
+
+@pytest.mark.parametrize(("platform", "unit"), [("darwin", 1), ("freebsd14", 2**10)])
+def test_other_systems_tell_the_peak_in_units_of_their_own(pretend, monkeypatch, platform, unit):
+    resource = pytest.importorskip("resource")
+    used = types.SimpleNamespace(ru_maxrss=2**30 // unit)
+    monkeypatch.setattr(resource, "getrusage", lambda who: used)
+    pretend(platform)
+    assert peak_memory() == 1.0

@@ -1,9 +1,9 @@
 """Starts several workers of one training on this machine, to try out training on several machines.
 
-    python -m cbsn launch --workers 2 -- --name NAME --dataset DATASET …
+    cbsn launch --workers 2 -- photos --name NAME …
 
-runs `train.py` with the flags after `--` once for each worker, with `TF_CONFIG` set. On several
-machines, set `TF_CONFIG` on each and run `train.py` yourself.
+runs `cbsn train` with the flags after `--` once for each worker, with `TF_CONFIG` set. On several
+machines, set `TF_CONFIG` on each and run `cbsn train` yourself.
 """
 
 import argparse
@@ -14,26 +14,26 @@ import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 from cbsn.cli.flags import new_parser
 from cbsn.errors import ConfigError
 from cbsn.training.distribution import VARIABLE, Cluster
 
-TRAIN = Path(__file__).resolve().parents[2] / "train.py"
 PATIENCE = 60.0  # seconds that the others have to end by themselves when one worker has failed
 
 
 def launch(command: list[str], workers: int) -> int:
     """Runs a command in several processes that find each other through `TF_CONFIG`.
 
-    SIGINT and SIGTERM are passed on to all. If one fails, the others have `PATIENCE` seconds to end
+    SIGINT and SIGTERM stop all of them. If one fails, the others have `PATIENCE` seconds to end
     before they are killed. Returns 0 if all succeeded, else the status of the first that did not.
     """
     addresses = _free_addresses(workers)
     processes: list[subprocess.Popen] = []
 
     def pass_on(number: int, frame: object) -> None:
+        if sys.platform == "win32":  # the console has sent Ctrl-C to all of them already
+            return
         for process in processes:
             process.send_signal(number)
 
@@ -43,7 +43,8 @@ def launch(command: list[str], workers: int) -> int:
             process = subprocess.Popen(
                 command,
                 env={**os.environ, VARIABLE: Cluster(addresses, index).to_json()},
-                # Otherwise Ctrl-C would reach them twice: from the terminal, and from here.
+                # Otherwise Ctrl-C would reach them twice: from the terminal, and from here. Windows
+                # has no sessions.
                 start_new_session=True,
             )
             processes.append(process)
@@ -82,14 +83,12 @@ def main(flags: argparse.Namespace) -> int:
     """Starts the workers."""
     if flags.workers < 1:
         raise ConfigError(f"--workers must be at least 1. Received: {flags.workers}")
-    if not TRAIN.exists():
-        raise ConfigError(f"{TRAIN} is not there: run this in a clone, in the folder of train.py.")
-    return launch([sys.executable, str(TRAIN), *flags.train_flags], flags.workers)
+    return launch([sys.executable, "-m", "cbsn", "train", *flags.train_flags], flags.workers)
 
 
 def make_parser() -> argparse.ArgumentParser:
     """Returns the parser of the flags."""
     flags = new_parser("Start several workers of one training on this machine.")
     flags.add_argument("--workers", type=int, default=2, help="how many")
-    flags.add_argument("train_flags", nargs="*", metavar="-- FLAGS", help="flags of train.py")
+    flags.add_argument("train_flags", nargs="*", metavar="-- FLAGS", help="flags of `cbsn train`")
     return flags

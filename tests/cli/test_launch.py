@@ -4,6 +4,9 @@ import os
 import re
 import signal
 import sys
+import threading
+import time
+import types
 
 import numpy as np
 import pytest
@@ -130,3 +133,29 @@ def test_workers_that_do_not_end_are_killed(monkeypatch, capsys):
     )
     assert launch([sys.executable, "-c", code], 2) == 4
     assert "killing them" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows sends no SIGINT to one process")
+@pytest.mark.parametrize("platform", [sys.platform, "win32"])
+def test_ctrl_c_is_passed_on_unless_the_console_has_sent_it(tmp_path, monkeypatch, platform):
+    system = types.SimpleNamespace(platform=platform, executable=sys.executable, stderr=sys.stderr)
+    monkeypatch.setattr("cbsn.cli.launch.sys", system)
+    code = (
+        "import os, pathlib, signal, sys, time; signal.signal(signal.SIGINT, lambda *_: sys.exit(6));"
+        f"folder = pathlib.Path({str(tmp_path)!r});"
+        "(folder / f'ready {os.getpid()}').touch()\n"
+        "while not (folder / 'end').exists(): time.sleep(0.02)\n"
+        "sys.exit(5)"
+    )
+
+    def press():
+        while len([*tmp_path.glob("ready *")]) < 2:
+            time.sleep(0.02)
+        signal.raise_signal(signal.SIGINT)
+        if platform == "win32":
+            (tmp_path / "end").touch()
+
+    thread = threading.Thread(target=press, daemon=True)
+    thread.start()
+    assert launch([sys.executable, "-c", code], 2) == (5 if platform == "win32" else 6)
+    thread.join()
