@@ -1,0 +1,62 @@
+"""Configuration of Sphinx, which builds the documentation: see `make docs`.
+
+`CBSN_DOCS_GALLERY=0`, or `sphinx-build -D plot_gallery=0`, builds the gallery without running its
+examples.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+_HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(_HERE / "_ext"), str(_HERE.parent)]
+
+import cbsn  # noqa: E402
+
+project = "cbsn"
+author = "The cbsn authors"
+copyright = "the cbsn authors, Apache-2.0"
+version = release = cbsn.__version__
+
+extensions = [
+    "myst_parser",
+    "sphinx.ext.autodoc",
+    "sphinx.ext.napoleon",
+    "sphinx_gallery.gen_gallery",
+    "commands",
+]
+exclude_patterns = ["_build", "examples"]
+nitpicky = False
+
+myst_enable_extensions = ["colon_fence", "deflist"]
+myst_heading_anchors = 3
+
+autodoc_typehints = "description"
+autodoc_member_order = "bysource"
+napoleon_google_docstring = True
+napoleon_numpy_docstring = False
+# Docstrings are Markdown in spirit: `name` is code, not a reference.
+default_role = "code"
+
+plot_gallery = os.environ.get("CBSN_DOCS_GALLERY", "1") != "0"
+sphinx_gallery_conf = {
+    "examples_dirs": "examples",
+    "gallery_dirs": "gallery",
+    "filename_pattern": "/",
+    "download_all_examples": False,
+    "plot_gallery": plot_gallery,
+    "show_memory": False,
+    "write_computation_times": False,
+}
+
+html_theme = "pydata_sphinx_theme"
+html_title = "cbsn"
+html_static_path = ["_static"]
+html_css_files = ["cbsn.css"]
+html_show_sourcelink = False
+html_theme_options = {
+    "header_links_before_dropdown": 6,
+    "navigation_depth": 2,
+    "secondary_sidebar_items": ["page-toc"],
+    "show_prev_next": True,
+}
