@@ -141,7 +141,8 @@ def test_ctrl_c_is_passed_on_unless_the_console_has_sent_it(tmp_path, monkeypatc
     system = types.SimpleNamespace(platform=platform, executable=sys.executable, stderr=sys.stderr)
     monkeypatch.setattr("cbsn.cli.launch.sys", system)
     code = (
-        "import os, pathlib, signal, sys, time; signal.signal(signal.SIGINT, lambda *_: sys.exit(6));"
+        "import os, pathlib, signal, sys, time;"
+        "signal.signal(signal.SIGINT, lambda *_: sys.exit(6));"
         f"folder = pathlib.Path({str(tmp_path)!r});"
         "(folder / f'ready {os.getpid()}').touch()\n"
         "while not (folder / 'end').exists(): time.sleep(0.02)\n"
