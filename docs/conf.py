@@ -54,9 +54,21 @@ html_title = "cbsn"
 html_static_path = ["_static"]
 html_css_files = ["cbsn.css"]
 html_show_sourcelink = False
+# These pages have no pages below them to list on the left.
+html_sidebars = {
+    name: []
+    for name in (
+        "index",
+        "getting_started",
+        "reference",
+        "api",
+        "conventions",
+        "architecture",
+        "extending",
+    )
+}
 html_theme_options = {
-    "header_links_before_dropdown": 6,
-    "navigation_depth": 2,
+    "header_links_before_dropdown": 8,
     "secondary_sidebar_items": ["page-toc"],
     "show_prev_next": True,
 }
