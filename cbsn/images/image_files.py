@@ -23,6 +23,7 @@ from numpy.typing import DTypeLike
 
 from cbsn.errors import CbsnWarning, ImageError
 from cbsn.files import atomic_path
+from cbsn.images.exif import points_elsewhere, read_block
 from cbsn.images.finding import format_of_suffix
 from cbsn.images.picture import EXIF_PREFIX, INCH, Header, Picture
 from cbsn.images.pillow_files import pillow_header, read_with_pillow, write_with_pillow
@@ -216,6 +217,10 @@ def _fit(picture: Picture, format: str) -> tuple[Picture, list[str]]:
         dropped["extras"] = ", ".join(["comment"] if home == "JPEG" else extras.names())
         if isinstance(extras, Chunks) and COLOR_CHUNKS & {kind for kind, _ in extras.entries}:
             dropped["extras"] += " (what its colours mean: --format png keeps it)"
+    if "TIFF" in (picture.format, format) and points_elsewhere(read_block(picture.exif)):
+        losses.append(
+            "the camera's MakerNote was moved unchanged: programs may misread offsets in it"
+        )
     losses += [f"{format} holds no {name}: dropped" for name in dropped.values() if name]
     emptied: dict[str, Any] = dict.fromkeys(dropped)
     return dataclasses.replace(picture, pixels=pixels, format=format, **emptied), losses

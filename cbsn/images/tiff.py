@@ -63,11 +63,12 @@ def tiff_header(path: Path) -> Header:
 
 def write_tiff(file: BinaryIO, picture: Picture) -> None:
     """Writes a picture with lossless compression, and its metadata except for EXIF branches."""
+    # By default, tifffile assumes that every compressed picture is small.
+    big = picture.pixels.nbytes > CLASSIC_BYTES
     tifffile.imwrite(
         file,
         squeezed(picture.pixels),
-        # By default, tifffile assumes that every compressed picture is small.
-        bigtiff=picture.pixels.nbytes > CLASSIC_BYTES,
+        bigtiff=big,
         photometric="minisblack" if picture.color.shape[-1] == 1 else "rgb",
         planarconfig="contig" if picture.pixels.shape[-1] > 1 else None,
         extrasamples=None if picture.alpha is None else ["unassalpha"],
@@ -77,7 +78,7 @@ def write_tiff(file: BinaryIO, picture: Picture) -> None:
         software=False,
         iccprofile=picture.icc_profile,
         buffersize=_BUFFER_BYTES,
-        **write_options(picture),
+        **write_options(picture, big=big),
     )
 
 

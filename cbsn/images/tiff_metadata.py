@@ -1,7 +1,7 @@
 """The metadata of TIFF files; `cbsn.images.tiff` reads and writes the pixels.
 
-Tags are copied unchanged from one TIFF file to another: ImageJ's, OME's, GeoTIFF's, IPTC. EXIF data
-are a tree of tags whose branches lie anywhere in the file; Pillow reads and writes these.
+Tags are copied unchanged from one TIFF file to another: ImageJ's, OME's, GeoTIFF's, IPTC. Those of
+an EXIF block become tags of the file, and the directories below (camera, GPS) follow the pixels.
 """
 
 import contextlib
@@ -13,9 +13,21 @@ from typing import Any
 
 import numpy as np
 import tifffile
-from PIL import ExifTags, Image, TiffImagePlugin
 
-from cbsn.images.picture import EXIF_PREFIX, INCH, Picture
+from cbsn.images.exif import (
+    EXIF,
+    GPS,
+    INTEROP,
+    Tree,
+    Value,
+    number_of,
+    read_block,
+    read_tree,
+    swapped,
+    write_block,
+    write_tree,
+)
+from cbsn.images.picture import INCH, Picture
 
 _ORIENTATION_TAG = 274
 _XMP_TAG = 700
@@ -23,8 +35,11 @@ _UNIT_TAG = 296
 _METRES = {2: INCH, 3: 0.01}  # of the units in `_UNIT_TAG`; 1 means no unit
 _IMAGEJ_TAG = 50839  # regions and labels, whose content also has the file's byte order
 
+# For bytes of these types tifffile would write twice the count, unless the type is a text.
+_RATIONAL: dict[Any, str] = {5: "2I", 10: "2i"}
+
 # tifffile cannot write tags that point to branches: tags with the preceding codes stand in.
-_BRANCHES = (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo)
+_BRANCHES = (EXIF, GPS)
 
 # How the pixels are stored, which the writer decides; resolution and profile are set separately.
 _STRUCTURE = frozenset(
@@ -34,12 +49,13 @@ _STRUCTURE = frozenset(
     | {529, 530, 531, 532, 34675, 50706}
 )
 _LAYERS_TAG = 37724  # Photoshop's: would stay noisy, and make the file many times larger
-_SKIPPED = _STRUCTURE | {*_BRANCHES, *(code - 1 for code in _BRANCHES), ExifTags.IFD.Interop}
+_SKIPPED = _STRUCTURE | {*_BRANCHES, *(code - 1 for code in _BRANCHES), INTEROP}
 _SKIPPED |= {_ORIENTATION_TAG, _LAYERS_TAG}
 
-# Tags of a TIFF file that belong to the trunk of the EXIF tree.
+# Tags of a TIFF file that belong to the trunk of the EXIF tree; the last ones are Windows'.
 _EXIF_TAGS = frozenset(
-    {269, 270, 271, 272, 274, 282, 283, 285, 296, 305, 306, 315, 316, 318, 319, 33432, 18246}
+    {269, 270, 271, 272, 274, 282, 283, 285, 296, 305, 306, 315, 316, 318, 319, 33432, 50341}
+    | {18246, 18249, 40091, 40092, 40093, 40094, 40095}
 )
 
 
@@ -68,123 +84,110 @@ def read_metadata(path: Path, page: tifffile.TiffPage) -> dict[str, Any]:
         # tifffile makes a second copy of the pixels to write a big-endian file.
         byteorder = "<"
         for place, (code, kind, count, value, once) in enumerate(entries):
-            size = struct.calcsize(f"<{tifffile.TIFF.DATA_FORMATS[kind][-1]}")
-            swapped = np.frombuffer(value, f"u{size}").byteswap().tobytes()
-            entries[place] = code, kind, count, swapped, once
-    unit = int(tags.valueof(_UNIT_TAG, 2))
-    resolution = per_metre = None
-    with contextlib.suppress(TypeError, ValueError, ZeroDivisionError):
-        x, y = (Fraction(*tags.valueof(code)) for code in (282, 283))
-        if x > 0 and y > 0 and (x, y, unit) != (1, 1, 1):  # tifffile writes these for none
-            resolution = (x, y, unit)
-            if metres := _METRES.get(unit):
-                per_metre = (float(x) / metres, float(y) / metres)
+            entries[place] = code, kind, count, swapped(kind, value, ">"), once
+    x, y, unit = (tags.valueof(code) for code in (282, 283, _UNIT_TAG))
+    resolution = _resolution(x, y, unit)
+    per_metre = None
+    if resolution and (metres := _METRES.get(resolution[2])):
+        per_metre = (float(resolution[0]) / metres, float(resolution[1]) / metres)
     xmp, profile = tags.valueof(_XMP_TAG), page.iccprofile
     return {
         "icc_profile": profile if isinstance(profile, bytes) and profile else None,
-        "exif": _read_exif(path, page),
+        "exif": _read_exif(path, page, has_resolution=resolution is not None),
         "xmp": xmp if isinstance(xmp, bytes) and xmp else None,
         "resolution": per_metre,
         "extras": Tags(byteorder, tuple(entries), resolution),
     }
 
 
-def write_options(picture: Picture) -> dict[str, Any]:
-    """Returns `tifffile.imwrite` options for the metadata; `write_exif` adds EXIF branches."""
-    exif = _exif_of(picture)
+def write_options(picture: Picture, *, big: bool) -> dict[str, Any]:
+    """Returns `tifffile.imwrite` options for the metadata; `write_exif` adds EXIF branches.
+
+    A thumbnail in the EXIF block is left out, as it shows the noisy picture.
+    """
+    exif = read_block(picture.exif)
     own = picture.extras if isinstance(picture.extras, Tags) else None
-    tags: list[tuple[Any, ...]] = [(_ORIENTATION_TAG, "H", 1, exif.get(_ORIENTATION_TAG, 1), True)]
+    tags: list[tuple[Any, ...]] = [(_ORIENTATION_TAG, "H", 1, _orientation(exif), True)]
     resolution = None
     if own:
         tags += own.entries
         resolution = own.resolution
     else:
         tags += [
-            (code, "s", 0, exif[code].encode(), True)
-            for code in sorted(_EXIF_TAGS & {*exif})
-            if isinstance(exif[code], str)
+            (code, value.kind, value.count, value.content, True)
+            for code, value in exif.items()
+            if isinstance(value, Value) and code not in _SKIPPED | {_XMP_TAG}
         ]
         if picture.xmp:
             tags.append((_XMP_TAG, "B", len(picture.xmp), picture.xmp, True))
         if picture.resolution:  # PNG rounds pixels per metre; restores whole ones per inch
-            x, y = picture.resolution
-            resolution = (Fraction(x / 100), Fraction(y / 100), 3)
+            x, y = (Fraction(each / 100) for each in picture.resolution)
+            resolution = (x, y, 3)
             inches = [round(each * INCH) for each in picture.resolution]
             if max(abs(np.divide(inches, INCH) - picture.resolution)) < 1:
                 resolution = (Fraction(inches[0]), Fraction(inches[1]), 2)
-    tags += [(code - 1, "I", 1, 0, True) for code in _BRANCHES if exif.get_ifd(code)]
+        else:
+            unit = number_of(exif.get(_UNIT_TAG), 2)
+            resolution = _resolution(_ratio(exif.get(282)), _ratio(exif.get(283)), unit)
+    # A pointer of a BigTIFF file has 64 bits.
+    tags += [(code - 1, "Q" if big else "I", 1, 0, True) for code in _BRANCHES if code in exif]
+    tags = [(code, _RATIONAL.get(kind, kind), *rest) for code, kind, *rest in tags]
     options: dict[str, Any] = {"extratags": tags, "byteorder": own.byteorder if own else "<"}
     if resolution:
-        *pair, unit = resolution
-        options |= {"resolution": tuple(map(_rational, pair)), "resolutionunit": unit}
+        *sides, unit = resolution
+        options |= {"resolution": tuple(map(_rational, sides)), "resolutionunit": unit}
     return options
 
 
 def write_exif(path: Path, picture: Picture) -> None:
     """Appends the branches of a picture's EXIF tree, if it has any, to a file without them."""
-    exif = _exif_of(picture)
-    branches = {code: branch for code in _BRANCHES if (branch := _branch(exif, code))}
+    exif = read_block(picture.exif)
+    branches = {code: exif[code] for code in _BRANCHES if code in exif}
     if not branches:
         return
     with tifffile.TiffFile(path, mode="r+") as file, path.open("r+b") as raw:
-        head = raw.read(16 if file.is_bigtiff else 8)
         for code, branch in branches.items():
-            ifd = TiffImagePlugin.ImageFileDirectory_v2(head, group=code)
-            for key, value in branch.items():
-                ifd[key] = value
-                try:
-                    ifd.tobytes(0)
-                except Exception:  # Pillow may read damaged blocks that it cannot write
-                    del ifd[key]
             end = raw.seek(0, 2)
-            end += end % 2
-            raw.seek(end)
-            raw.write(ifd.tobytes(end))
+            end = raw.seek(end + end % 2)
+            raw.write(write_tree(branch, end, file.byteorder, big=file.is_bigtiff))
             tag = file.pages.first.tags[code - 1]
             raw.seek(tag.offset)
             raw.write(struct.pack(f"{file.byteorder}H", code))
             raw.seek(tag.valueoffset)
-            raw.write(struct.pack(f"{file.byteorder}I", end))
+            raw.write(struct.pack(f"{file.byteorder}{'Q' if file.is_bigtiff else 'I'}", end))
 
 
-def _exif_of(picture: Picture) -> Image.Exif:
-    exif = Image.Exif()
-    with contextlib.suppress(Exception):  # damaged blocks make Pillow raise almost anything
-        exif.load(picture.exif or b"")
-    return exif
+def _orientation(exif: Tree) -> int:
+    found = number_of(exif.get(_ORIENTATION_TAG), 1)
+    return found if 1 <= found <= 8 else 1
 
 
-def _read_exif(path: Path, page: tifffile.TiffPage) -> bytes | None:
+def _resolution(x: Any, y: Any, unit: Any) -> tuple[Fraction, Fraction, int] | None:
+    """Returns a resolution, x and y being pairs of integers, unless it is missing or damaged."""
+    with contextlib.suppress(TypeError, ValueError, ZeroDivisionError):
+        x, y = Fraction(*x), Fraction(*y)
+        unit = int(unit) if unit in range(1, 6) else 2
+        if x > 0 and y > 0 and (x, y, unit) != (1, 1, 1):  # tifffile writes these for none
+            return x, y, unit
+    return None
+
+
+def _ratio(value: Any) -> tuple[int, ...] | None:
+    is_ratio = isinstance(value, Value) and value.kind == 5 and value.count == 1
+    return struct.unpack("<II", value.content) if is_ratio else None
+
+
+def _read_exif(path: Path, page: tifffile.TiffPage, *, has_resolution: bool) -> bytes | None:
     """Returns the EXIF tree of a TIFF file as a separate block, or None if it is empty."""
-    found = Image.Exif()
-    with contextlib.suppress(Exception), path.open("rb") as file:
-        stored = Image.Exif()
-        stored.endian, stored.bigtiff = page.parent.byteorder, page.parent.is_bigtiff
-        stored.load_from_fp(file, page.offset)
-        for code in _EXIF_TAGS & {*stored}:
-            if code != 270 or not page.parent.is_shaped:
-                found[code] = stored[code]
-        for code in _BRANCHES:
-            if branch := _branch(stored, code):
-                found.get_ifd(code).update(branch)
-    if found.get(_ORIENTATION_TAG) == 1:
-        del found[_ORIENTATION_TAG]
-    if not found and not any(found.get_ifd(code) for code in _BRANCHES):
-        return None
-    try:
-        block = found.tobytes()
-    except Exception:  # Pillow may read damaged data that it cannot write
-        orientation = Image.Exif()
-        orientation[_ORIENTATION_TAG] = page.tags.valueof(_ORIENTATION_TAG, 1)
-        block = orientation.tobytes()
-    return block.removeprefix(EXIF_PREFIX)
-
-
-def _branch(exif: Image.Exif, code: int) -> dict[int, Any]:
-    branch = dict(exif.get_ifd(code))
-    if ExifTags.IFD.Interop in branch:
-        branch[ExifTags.IFD.Interop] = dict(exif.get_ifd(ExifTags.IFD.Interop))
-    return branch
+    with path.open("rb") as file:
+        tree = read_tree(file, page.offset, page.parent.byteorder, big=page.parent.is_bigtiff)
+    found = {code: value for code, value in tree.items() if code in _EXIF_TAGS.union(_BRANCHES)}
+    unwanted = [270] if page.parent.is_shaped else []
+    unwanted += [_ORIENTATION_TAG] if _orientation(found) == 1 else []
+    unwanted += [] if has_resolution else [282, 283, _UNIT_TAG]
+    for code in unwanted:
+        found.pop(code, None)
+    return write_block(found) if found else None
 
 
 def _rational(value: Fraction) -> tuple[int, int]:
