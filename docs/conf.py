@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 _HERE = Path(__file__).resolve().parent
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's notes at its start
 sys.path[:0] = [str(_HERE / "_ext"), str(_HERE.parent)]
 
 import cbsn  # noqa: E402

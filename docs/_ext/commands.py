@@ -2,6 +2,9 @@
 
 import argparse
 import importlib
+import re
+from collections.abc import Iterable
+from typing import Any
 
 from docutils import nodes
 from sphinx.application import Sphinx
@@ -10,67 +13,69 @@ from sphinx.util.docutils import SphinxDirective
 
 from cbsn.__main__ import COMMANDS
 
-_LOG = logging.getLogger(__name__)
+_HELP = ("help", "help_all")  # in every command
 
 
 class Flags(SphinxDirective):
-    """Inserts a usage line and tables of the flags of `cbsn COMMAND`."""
+    """Inserts what a command does, examples, and tables of its flags, the common ones first."""
 
     required_arguments = 1
 
     def run(self) -> list[nodes.Node]:
-        """Returns the usage and the tables."""
+        """Returns the description of the command."""
         name = self.arguments[0]
         self.env.metadata[self.env.docname].setdefault("commands", []).append(name)
-        parser = importlib.import_module(f"cbsn.cli.{name}").make_parser()
-        return _describe(parser, f"cbsn {name}")
+        return [*_describe(importlib.import_module(f"cbsn.cli.{name}").make_parser())]
 
 
-def _describe(parser: argparse.ArgumentParser, command: str) -> list[nodes.Node]:
-    found: list[nodes.Node] = [nodes.paragraph("", parser.description or "")]
+def _describe(parser: Any) -> Iterable[nodes.Node]:
+    yield nodes.paragraph("", parser.description or "")
+    if parser.examples:
+        examples = "\n".join(line.strip() for line in parser.examples.strip().splitlines())
+        yield nodes.literal_block(examples, examples, language="sh")
+    first, others = [], {}  # `others` by the titles of their groups
     for group in parser._action_groups:
-        rows = [a for a in group._group_actions if a.help != argparse.SUPPRESS]
-        rows = [a for a in rows if not isinstance(a, argparse._SubParsersAction | _HELP)]
-        if rows:
-            title = group.title if group.title not in ("options", "positional arguments") else ""
-            found += [nodes.rubric("", title)] if title else []
-            found.append(_table([_row(action) for action in rows]))
+        for action in group._group_actions:
+            hidden = action.help == argparse.SUPPRESS or action.dest in _HELP
+            if hidden or isinstance(action, argparse._SubParsersAction):
+                continue
+            if parser.common is None or action.dest in parser.common:
+                first.append(action)
+            else:
+                others.setdefault(str(group.title), []).append(action)
+    if first:
+        yield _table(first, parser)
+    for title, actions in others.items():
+        yield nodes.rubric("", "Less common" if title == "options" else f"Less common: {title}")
+        yield _table(actions, parser)
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):
-            for name, sub in action.choices.items():
-                found += [nodes.rubric("", f"{command} {name}"), *_describe(sub, name)]
-    return found
+            for each in action.choices.values():
+                yield nodes.rubric("", each.prog)
+                yield from _describe(each)
 
 
-_HELP = argparse._HelpAction
-
-
-def _row(action: argparse.Action) -> list[nodes.Node]:
-    names = action.option_strings or [str(action.metavar or action.dest)]
-    value = ""
-    if action.nargs != 0 and action.option_strings:
-        value = str(action.metavar or "")
-        if action.choices:
-            value = " | ".join(map(str, action.choices))
-    flag = nodes.paragraph()
-    for i, each in enumerate(names):
-        flag += [nodes.Text(", ")] if i else []
-        flag += nodes.literal("", each)
-    flag += [nodes.Text(" "), nodes.emphasis("", value)] if value else []
-    return [flag, nodes.paragraph("", action.help or "")]
-
-
-def _table(rows: list[list[nodes.Node]]) -> nodes.table:
-    group = nodes.tgroup("", *[nodes.colspec(colwidth=w) for w in (30, 70)], cols=2)
-    group += nodes.tbody("", *[nodes.row("", *[nodes.entry("", c) for c in row]) for row in rows])
-    return nodes.table("", group, classes=["flags"])
+def _table(actions: list[argparse.Action], parser: Any) -> nodes.table:
+    formatter, body = parser._get_formatter(), nodes.tbody()
+    for action in actions:
+        flag = nodes.literal("", formatter._format_action_invocation(action))
+        help_text = formatter._expand_help(action) if action.help else ""
+        if action.nargs != 0 and action.option_strings[1:]:
+            help_text += f". Earlier: {', '.join(action.option_strings[1:])}"
+        parts = re.split(r"(?<![\w-])(--\w[\w-]*)", help_text)
+        text = [nodes.literal("", p) if i % 2 else nodes.Text(p) for i, p in enumerate(parts)]
+        cells = [nodes.paragraph("", "", flag), nodes.paragraph("", "", *text)]
+        body += nodes.row("", *[nodes.entry("", cell) for cell in cells])
+    columns = [nodes.colspec(colwidth=width) for width in (35, 65)]
+    return nodes.table("", nodes.tgroup("", *columns, body, cols=2), classes=["flags"])
 
 
 def _check(app: Sphinx, env) -> None:
-    """Warns of commands that the pages do not describe."""
+    """Warns of commands that no page describes."""
     described = {name for each in env.metadata.values() for name in each.get("commands", ())}
-    for name in COMMANDS.keys() - described:
-        _LOG.warning("no page describes the command %r: {flags} %s", name, name)
+    for name in COMMANDS:
+        if name not in described:
+            logging.getLogger(__name__).warning("no page describes cbsn %s: add {flags}", name)
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
