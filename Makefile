@@ -5,16 +5,15 @@ VENV := .venv
 PY := $(VENV)/bin/python
 DEMO := demo
 
-.PHONY: demo test test-slow test-gpu coverage lint clean
+.PHONY: demo test test-slow test-gpu coverage lint docs clean
 
 # Noisy pictures in, denoised ones out: by the model that ships, and by the same after it has had
 # two minutes to get used to these pictures.
 demo: $(VENV)/installed
 	$(PY) -m cbsn demo $(DEMO)
-	$(PY) infer.py --imagepath '$(DEMO)/noisy/*.png' --savepath $(DEMO)/denoised
-	$(PY) infer.py --imagepath '$(DEMO)/noisy/*.png' --savepath $(DEMO)/adapted \
-	  --adapt 2 --adapt_save $(DEMO)/model
-	$(PY) evaluate.py --noisy $(DEMO)/noisy --clean $(DEMO)/clean \
+	$(PY) -m cbsn denoise $(DEMO)/noisy --out $(DEMO)/denoised
+	$(PY) -m cbsn denoise $(DEMO)/noisy --out $(DEMO)/adapted --adapt 2 --adapt_save $(DEMO)/model
+	$(PY) -m cbsn evaluate $(DEMO)/noisy --clean $(DEMO)/clean \
 	  --denoised $(DEMO)/denoised $(DEMO)/adapted --out $(DEMO)/report
 
 test: $(VENV)/installed-dev
@@ -36,8 +35,12 @@ lint: $(VENV)/installed-dev
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 
+# Runs the gallery's examples, which takes some minutes.
+docs: $(VENV)/installed-docs
+	$(PY) -m sphinx -W --keep-going docs docs/_build/html
+
 clean:
-	rm -rf $(VENV) $(DEMO)
+	rm -rf $(VENV) $(DEMO) docs/_build docs/gallery
 
 $(VENV)/installed: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
@@ -47,4 +50,8 @@ $(VENV)/installed: pyproject.toml
 
 $(VENV)/installed-dev: $(VENV)/installed
 	$(PY) -m pip install --quiet '.[dev]'
+	touch $@
+
+$(VENV)/installed-docs: $(VENV)/installed
+	$(PY) -m pip install --quiet '.[docs]'
 	touch $@

@@ -45,9 +45,9 @@ def main(flags: argparse.Namespace) -> None:
     import tensorflow as tf
 
     from benchmarks import report
-    from benchmarks.machine import describe
     from cbsn.devices import has_gpu
     from cbsn.files import write_json
+    from cbsn.machine import describe
 
     if flags.json and not flags.json.parent.is_dir():
         raise ConfigError(f"--json needs a folder that exists. Received: {flags.json}")

@@ -24,7 +24,7 @@ from cbsn.devices import has_gpu, set_up
 from cbsn.errors import CbsnError
 from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.options import DenoiseOptions
-from cbsn.models.loading import SHIPPED
+from cbsn.models import SHIPPED
 from cbsn.recipes import Recipe, customised
 from cbsn.training.trainer import Trainer
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from cbsn.inference.denoiser import Denoiser
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 
 def load_denoiser(model_path: Any, **options: Any) -> "Denoiser":

@@ -1,27 +1,36 @@
-"""Runs the commands of the package: `python -m cbsn COMMAND`."""
+"""Runs the commands of the package: `cbsn COMMAND`, or `python -m cbsn COMMAND`."""
 
+import difflib
 import importlib
 import sys
 
+import cbsn
 from cbsn.cli.flags import run
 
 COMMANDS = {
-    "train": "trains a denoiser from noisy pictures (train.py)",
-    "denoise": "denoises pictures (infer.py)",
-    "prepare": "cuts pictures into the patches that training reads (prepare_dataset.py)",
-    "evaluate": "scores denoisers (evaluate.py)",
-    "export": "exports a model for servers and other runtimes (export.py)",
+    "denoise": "denoises pictures",
+    "train": "trains a denoiser from noisy pictures",
+    "adapt": "trains a model further on your pictures",
+    "evaluate": "scores denoisers, with clean pictures or without",
     "noise": "reports the noise of pictures",
+    "prepare": "cuts pictures into the patches that training reads",
+    "export": "exports a model for servers and other runtimes",
+    "client": "denoises pictures on a model server",
+    "beam": "denoises pictures in an Apache Beam pipeline",
     "submit": "makes submissions to the SIDD and DND benchmarks",
-    "beam": "denoises in an Apache Beam pipeline",
-    "client": "sends pictures to a model server",
+    "demo": "makes noisy pictures to try the others on",
+    "models": "lists the models that ship",
+    "info": "describes this installation, for bug reports",
     "launch": "starts several workers of one training on this machine",
     "ship": "writes a trained model with weights of half the size",
-    "demo": "makes noisy pictures to try the others on",
+    "completion": "prints a script that completes commands in a shell",
 }
 
 # These do not need TensorFlow, which takes seconds to start, or import it themselves if needed.
-_WITHOUT_TENSORFLOW = ("prepare", "noise", "client", "launch", "demo")
+_WITHOUT_TENSORFLOW = (
+    *("prepare", "noise", "client", "launch", "demo"),
+    *("models", "completion"),
+)
 
 
 def run_command(name: str) -> None:
@@ -33,12 +42,35 @@ def run_command(name: str) -> None:
 def main() -> None:
     """Runs the command that the first argument names."""
     name = sys.argv[1] if len(sys.argv) > 1 else "--help"
-    if name not in COMMANDS:
-        lines = [f"  {each:<10}{what}" for each, what in COMMANDS.items()]
-        print(f"usage: python -m {__package__} COMMAND [--help]", "", *lines, sep="\n")
-        sys.exit(0 if name in ("-h", "--help") else f"error: there is no command {name!r}")
-    sys.argv[:2] = [f"python -m {__package__} {name}"]  # what --help and errors call the command
-    run_command(name)
+    if name in ("-h", "--help", "--help-all", "help"):
+        print(_help())
+    elif name in ("-V", "--version", "version"):
+        print(f"cbsn {cbsn.__version__}")
+    elif name in COMMANDS:
+        sys.argv[:2] = [f"cbsn {name}"]  # what --help and errors call the command
+        run_command(name)
+    else:
+        near = difflib.get_close_matches(name, COMMANDS, 1)
+        advice = f"did you mean cbsn {near[0]}?" if near else "see cbsn --help"
+        sys.stderr.write(f"error: there is no command {name!r}; {advice}\n")
+        sys.exit(2)
+
+
+def _help() -> str:
+    """Returns the help: all commands, and where to begin."""
+    lines = [f"  {name:<12}{what}" for name, what in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: cbsn COMMAND [flags]",
+            "",
+            "Denoises pictures without clean ones to learn from.",
+            "",
+            *lines,
+            "",
+            "Begin with: cbsn denoise photos",
+            "cbsn COMMAND --help shows its common flags, --help-all all of them; cbsn --version.",
+        ]
+    )
 
 
 if __name__ == "__main__":

@@ -6,7 +6,6 @@ import functools
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Generator, Iterator, Mapping, MutableSequence, Sequence
@@ -16,11 +15,11 @@ from pathlib import Path
 
 import filelock
 import numpy as np
-from tqdm import tqdm
 
 from cbsn.data.manifest import MANIFEST_NAME, Failure, Manifest, Source
 from cbsn.errors import ConfigError, DataError
 from cbsn.files import is_folder_in_use
+from cbsn.progress import progress_bar, say_fault
 from data_prep.shards import Chunk, ChunkResult, shard_files, write_chunk
 from data_prep.sources import RawData
 
@@ -46,7 +45,7 @@ def alone(out: Path) -> Iterator[None]:
             try:
                 lock.acquire(blocking=False)
             except filelock.Timeout:
-                print(f"Another process prepares {out}; waiting for it.", file=sys.stderr)
+                say_fault(f"Another process prepares {out}; waiting for it.")
                 lock.acquire()
             stack.callback(lock.release)
         yield
@@ -129,7 +128,9 @@ def convert_rest(
     parts = [dataclasses.replace(raw, files=files) for files in _split(rest)]
     chunks = [Chunk(number, part, out, *grid) for number, part in enumerate(parts, first)]
     manifest, next_save = done, 0.0
-    progress = tqdm(total=len(raw.files), initial=len(names), desc="Preparing", unit="image")
+    progress = progress_bar(
+        total=len(raw.files), initial=len(names), desc="Preparing", unit="image"
+    )
     results = _run_chunks(chunks, workers) if workers else (write_chunk(each) for each in chunks)
     with progress, contextlib.closing(results):
         try:

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
-from tqdm import tqdm
 
 from cbsn.data.benchmark_files import DND_FOLDERS, block_places, open_dnd, read_blocks
 from cbsn.errors import DataError
 from cbsn.files import atomic_path, write_json
 from cbsn.images.finding import find_images
 from cbsn.images.image_files import read_header, read_picture, to_rgb
+from cbsn.progress import progress_bar
 from cbsn.value_range import ValueRange
 
 
@@ -170,7 +170,7 @@ def _pairs_before(out: Path, made_of: dict) -> int:
 def _write_side(folder: Path, blocks: np.ndarray) -> None:
     folder.mkdir(exist_ok=True)
     places = {f"{name}.png": place for name, place in block_places(blocks).items()}
-    for name, place in tqdm(places.items(), desc=f"Writing {folder.name}", unit="block"):
+    for name, place in progress_bar(places.items(), desc=f"Writing {folder.name}", unit="block"):
         with atomic_path(folder / name) as temporary:
             Image.fromarray(blocks[place]).save(temporary)
     for path in folder.glob(_BLOCK_NAME):

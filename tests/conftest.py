@@ -17,6 +17,7 @@ import pytest
 import skimage.data
 
 from cbsn import __main__ as commands
+from cbsn import progress
 
 
 def _take_signals():
@@ -47,6 +48,13 @@ def pytest_runtest_setup(item):
 def signals_as_in_the_foreground():
     """Each test finds the signals so, whatever has started the tests and whatever ran before."""
     _take_signals()
+
+
+@pytest.fixture(autouse=True)
+def lines_are_shown():
+    """What the package says is printed, as by the commands."""
+    with progress.shown():
+        yield
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -8,8 +8,9 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 LAYERS = [
-    {"errors"},
+    {"errors", "progress"},
     {"value_range", "files", "precision", "sampling", "colors", "orientations", "devices"},
+    {"machine"},
     {"images", "noise", "networks", "objectives", "normalization"},
     {"augmentation", "data"},
     {"recipes", "data_prep"},

@@ -5,7 +5,8 @@ import importlib.util
 import logging
 import signal
 
-from cbsn.cli.flags import MODEL, Parser, add_denoiser, add_files, new_parser
+from cbsn.cli.flags import MODEL, add_denoiser, add_files, add_model
+from cbsn.cli.parser import Parser
 from cbsn.errors import ConfigError
 
 
@@ -54,40 +55,43 @@ class _Parser(Parser):
         return known
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser() -> Parser:
     """Returns the parser of the flags."""
     parser = _Parser(
-        description="Denoises pictures in an Apache Beam pipeline, as infer.py would. What is "
-        "denoised already is left alone, unless its source is newer; so a run that was stopped, or "
-        "in which some pictures failed, goes on with the same command. All flags that are not "
-        "below go to Beam: --runner says where the pipeline runs (default: in this process), "
-        "--direct_num_workers, --project, --region, --temp_location and so on how.",
-        formatter_class=new_parser("").formatter_class,
+        description="Denoises pictures in an Apache Beam pipeline, as cbsn denoise would. Pictures "
+        "that are done are skipped, unless their source is newer; so the same command continues a "
+        "run that was stopped, or in which some pictures failed. Flags that are not listed here go "
+        "to Beam, such as --runner (default: this process), --direct_num_workers, --project, "
+        "--region and --temp_location.",
+        common=("model_path", "inputs", "output", "max_megapixels", "strength", "format"),
+        examples="""
+  cbsn beam --model photo-large --input 'photos/**/*.jpg' --out denoised
+""",
         allow_abbrev=False,
     )
     add = parser.add_argument
     model = (
-        f"{MODEL}; a *.weights.h5 file; or the URL of a saved-model folder, or of a run's. Workers "
-        "on other machines need a URL, or a path that they have, too"
+        f"{MODEL}; a *.weights.h5 file; or the URL of a saved-model folder or a run's folder. "
+        "Workers on other machines need a URL, or a path that exists there, too"
     )
-    add("--modelpath", dest="model_path", metavar="MODEL", required=True, help=model)
+    add_model(parser, model, required=True)
     pictures = (
         "pictures, folders or globs, local or URLs (gs://, s3://, hdfs:// …, as far as Beam's "
         "extras for them are installed); in quotes, ** is any depth"
     )
     add("--input", dest="inputs", metavar="GLOB", nargs="+", required=True, help=pictures)
     folder = (
-        "folder for the denoised pictures, local or a URL, made if it is not there. What failed, "
-        "and why, is told in DIR/failed, and by exit status 1; DIR/run.json keeps what the results "
-        "were made with: with another model, other settings or another --input, take another folder"
+        "folder for the denoised pictures, local or a URL. Failures are listed in DIR/failed, and "
+        "make the exit status 1. DIR/run.json records the settings: another model, other settings "
+        "or another --input need another folder"
     )
-    add("--output", metavar="DIR", required=True, help=folder)
+    add("--out", "--output", dest="output", metavar="DIR", required=True, help=folder)
     most = (
-        "pictures that would take more memory than that many megapixels in 8-bit RGB are not "
-        "decoded, but fail; 16 bits count twice, gray a third. 100 suit workers of 4 GB, but not "
+        "pictures that would take more memory than this many megapixels of 8-bit RGB fail without "
+        "being decoded; 16 bits count twice, gray a third. 100 suits workers of 4 GB, but not "
         "--r3 and --self_ensemble together"
     )
     add("--max_megapixels", type=float, metavar="N", default=100, help=most)
     add_denoiser(parser)
-    add_files(parser)
+    add_files(parser, local=False)
     return parser

@@ -3,7 +3,8 @@
 import argparse
 import functools
 
-from cbsn.cli.flags import add_files, add_save_path, add_strength, import_tensorflow, new_parser
+from cbsn.cli.flags import add_files, add_out, add_strength, import_tensorflow
+from cbsn.cli.parser import Parser, add_input, new_parser
 
 
 def main(flags: argparse.Namespace) -> int:
@@ -11,6 +12,7 @@ def main(flags: argparse.Namespace) -> int:
     # Imported here: `--help` need not wait for these, nor `--rest` for TensorFlow.
     from cbsn.client.transport import RestTransport, Transport, denoise_remotely
     from cbsn.inference.folder import denoise_each, plan_files
+    from cbsn.inference.outputs import default_folder
 
     transport_class: type[Transport]
     if flags.transport == "rest":
@@ -22,39 +24,46 @@ def main(flags: argparse.Namespace) -> int:
         transport_class = GrpcTransport
     names = ("model", "version", "timeout", "strength", "color_strength")
     options = {name: getattr(flags, name) for name in names}
+    out = flags.save_path or default_folder(flags.image_paths)
+    files = {"white": flags.white, "jpeg_quality": flags.jpeg_quality}
     with transport_class(flags.url, **options) as transport:
         outputs = plan_files(
-            flags.image_paths, flags.save_path, format=flags.format, white=flags.white
+            flags.image_paths, out, format=flags.format, recursive=flags.recursive, **files
         )
         transport.check()
         denoise = functools.partial(denoise_remotely, transport)
-        return denoise_each(denoise, outputs, flags.save_path, white=flags.white)
+        return denoise_each(denoise, outputs, out, **files)
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser() -> Parser:
     """Returns the parser of the flags."""
     parser = new_parser(
-        "Denoises pictures on a server that has a model of export.py, TensorFlow Serving or one "
-        "that speaks as it does, and writes what infer.py would have written."
+        "Denoises pictures on a server: TensorFlow Serving, or one with the same interface, with a "
+        "model from cbsn export. Writes what cbsn denoise would write.",
+        common=("image_paths", "save_path", "url", "transport", "model", "strength", "recursive"),
+        examples="""
+  cbsn client photos --url localhost:8501 --rest
+  cbsn client 'photos/*.jpg' --url localhost:8500 --out clean      # gRPC
+""",
     )
     add = parser.add_argument
-    what = "pictures, folders or globs; in quotes, ** is any depth"
-    add("image_paths", metavar="IMAGES", nargs="+", help=what)
-    what = "of the server; usually its port is 8500 for gRPC, 8501 for REST"
+    what = "folders, files, or globs in quotes (** is any depth)"
+    add_input(parser, "image_paths", what)
+    what = "address of the server; its port is usually 8500 for gRPC, 8501 for REST"
     add("--url", metavar="HOST:PORT", required=True, help=what)
     transports = parser.add_mutually_exclusive_group()
     for name, what in (
-        ("grpc", "ask by gRPC, as without the flag; it needs the extra cbsn[serving]"),
-        ("rest", "ask by REST, in JSON; slower for pictures of floats"),
+        ("grpc", "use gRPC, the default; it needs the extra cbsn[serving]"),
+        ("rest", "use REST; slower for pictures of floats"),
     ):
         transports.add_argument(
             f"--{name}", dest="transport", action="store_const", const=name, help=what
         )
     add("--model", metavar="NAME", default="cbsn", help="name of the model on the server")
-    add("--version", type=int, metavar="N", help="of the model; without the flag the newest")
+    add("--version", type=int, metavar="N", help="of the model (default: the newest)")
     what = "seconds to wait for each picture"
     add("--timeout", type=float, metavar="S", default=600, help=what)
     add_strength(parser, None)
-    add_save_path(parser)
+    add_out(parser)
     add_files(parser)
     return parser

@@ -1,17 +1,18 @@
 """Makes the demo's noisy pictures; `make demo` denoises them and compares the results.
 
-`python -m cbsn demo FOLDER` writes FOLDER/noisy and FOLDER/clean: photographs from scikit-image,
+`cbsn demo FOLDER` writes FOLDER/noisy and FOLDER/clean: photographs from scikit-image,
 retaken by a simulated noisy camera.
 """
 
 import argparse
+import shlex
 from pathlib import Path
 
 import numpy as np
 import skimage.data
 from PIL import Image
 
-from cbsn.cli.flags import new_parser
+from cbsn.cli.parser import Parser, new_parser
 from cbsn.noise.synthetic import neighbour_correlation, simulate_camera
 
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")
@@ -33,10 +34,12 @@ def main(flags: argparse.Namespace) -> None:
     print(
         f"{len(PHOTOGRAPHS)} photographs in {flags.folder}; noise correlated at 1 to 5 px by {lags}"
     )
+    print(f"Denoise them with: cbsn denoise {shlex.quote(str(flags.folder / 'noisy'))}")
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser() -> Parser:
     """Returns the parser of the flags."""
-    parser = new_parser("Makes noisy pictures to try the programs on, and their clean sides.")
-    parser.add_argument("folder", type=Path, help="where to write the folders noisy and clean")
+    parser = new_parser("Makes noisy pictures to try the other commands on, and their clean sides.")
+    what = "where to write the folders noisy and clean"
+    parser.add_argument("folder", nargs="?", type=Path, default="demo", metavar="DIR", help=what)
     return parser

@@ -4,12 +4,13 @@ import argparse
 import dataclasses
 import warnings
 
-from cbsn.cli.flags import MODEL, add_denoiser, add_files, add_gpu, add_save_path, new_parser
+from cbsn.cli.flags import MODEL, add_denoiser, add_files, add_gpu, add_model, add_out
+from cbsn.cli.parser import Parser, add_input, new_parser
 from cbsn.errors import CbsnWarning, ConfigError, TrainingError
 from cbsn.files import expanded
 from cbsn.orientations import NUM_ORIENTATIONS
 
-_QUALITIES = {"fast": "photo", "default": "photo_large", "best": "photo_large"}
+_QUALITIES = {"fast": "photo", "default": "photo-large", "best": "photo-large"}
 """The shipped model by `--quality`; "best" also uses the self-ensemble."""
 
 _FAST_SHARE = 0.3
@@ -27,35 +28,32 @@ def main(flags: argparse.Namespace) -> int:
     from cbsn.inference.denoiser import Denoiser
     from cbsn.inference.folder import denoise_files, plan_files
     from cbsn.inference.options import DenoiseOptions
-    from cbsn.models.loading import SHIPPED
+    from cbsn.inference.outputs import default_folder
 
     select_gpus(flags.gpu, most=1)
     options = DenoiseOptions.pop(vars(flags))
-    model, quality, minutes = flags.model_path, flags.quality, flags.adapt
-    if model is not None and quality is not None:
-        raise ConfigError(
-            "--quality chooses among the models that ship: give either that or --modelpath. "
-            f"Received: --modelpath {model} --quality {quality}"
-        )
+    minutes = flags.adapt
     if minutes is None and flags.adapt_save is not None:
         raise ConfigError(
-            "--adapt_save keeps what --adapt MINUTES makes: give that, too. "
+            "--adapt_save keeps the model that --adapt MINUTES makes; give --adapt, too. "
             f"Received: --adapt_save {flags.adapt_save}"
         )
-    if quality == "best":
+    if flags.quality == "best":
         options = dataclasses.replace(options, self_ensemble=True)
-    fast_share = None
-    if model is None:
-        model = SHIPPED / _QUALITIES[quality or "default"]
-        if quality != "fast" and minutes is None:
-            fast_share = _FAST_SHARE / (NUM_ORIENTATIONS if options.self_ensemble else 1)
+    model, fast_share = chosen_model(flags), None
+    if flags.model_path is None and flags.quality != "fast" and minutes is None:
+        fast_share = _FAST_SHARE / (NUM_ORIENTATIONS if options.self_ensemble else 1)
     keep = None if flags.adapt_save is None else expanded(flags.adapt_save)
     if minutes is not None:
         # This imports everything that training needs.
         from cbsn.training.adaptation import adapt, check_adaptation, save_adapted
 
         check_adaptation(minutes, options.seed, keep)
-    outputs = plan_files(flags.image_paths, flags.save_path, format=flags.format, white=flags.white)
+    out = flags.save_path or default_folder(flags.image_paths)
+    files = {"white": flags.white, "jpeg_quality": flags.jpeg_quality}
+    outputs = plan_files(
+        flags.image_paths, out, format=flags.format, recursive=flags.recursive, **files
+    )
     denoiser = Denoiser.load(model, options)
     not_kept = None
     if minutes is not None:
@@ -70,49 +68,68 @@ def main(flags: argparse.Namespace) -> int:
         choices = denoiser.choices
         denoiser = Denoiser(adapted.recipe, adapted.network, options)
         denoiser.choices = choices
-    status = denoise_files(
-        denoiser, outputs, flags.save_path, white=flags.white, fast_share=fast_share
-    )
+    status = denoise_files(denoiser, outputs, out, fast_share=fast_share, **files)
     if not_kept:
         raise not_kept
     return status
 
 
-def make_parser() -> argparse.ArgumentParser:
+def chosen_model(flags: argparse.Namespace) -> str:
+    """Returns the model that `--model`, `--quality` or neither of them says."""
+    if flags.model_path is None:
+        return _QUALITIES[flags.quality or "default"]
+    if flags.quality is not None:
+        raise ConfigError(
+            "--quality chooses among the shipped models: omit it, or --model. "
+            f"Received: --model {flags.model_path} --quality {flags.quality}"
+        )
+    return flags.model_path
+
+
+def add_quality(parser: argparse._ActionsContainer, *, best: bool = True) -> None:
+    """Adds `--model`, which defaults to a shipped model, and `--quality`, which chooses among them.
+
+    `best` says whether the command can denoise by self-ensemble.
+    """
+    add_model(parser, f"{MODEL}; or a *.weights.h5 file (default: by --quality)")
+    what = "fast: the small shipped model, three times as fast; default: the large one"
+    if best:
+        what += "; best: the large one in eight orientations, which takes eight times as long"
+    choices = [name for name in _QUALITIES if best or name != "best"]
+    parser.add_argument("--quality", choices=choices, help=what)
+
+
+def make_parser() -> Parser:
     """Returns the parser of the flags."""
     parser = new_parser(
-        "Denoises pictures: with the model that ships, or with one that train.py has trained."
+        "Denoises pictures, with a model that ships or with one of your own. Results are PNG for "
+        "JPEG pictures; others keep their format.",
+        common=(
+            *("image_paths", "save_path", "model_path", "quality", "strength", "adapt"),
+            *("recursive", "format", "gpu"),
+        ),
+        examples="""
+  cbsn denoise photos                                 # a folder; results in denoised
+  cbsn denoise 'photos/*.jpg' --out clean --strength 0.7
+  cbsn denoise photos --quality best                  # slower, a little better
+  cbsn denoise photos --adapt 10                      # learn from these pictures first
+""",
     )
     add = parser.add_argument
-    add_gpu(parser)
-    text = f"{MODEL}; or a *.weights.h5 file; without the flag one that ships, by --quality"
-    add("--modelpath", dest="model_path", metavar="MODEL", help=text)
-    add(
-        "--quality",
-        choices=[*_QUALITIES],
-        help="without --modelpath: fast is the small network that ships (photo), three times as "
-        "fast as the default, the large one (photo_large); best is the large one on each picture "
-        "in its eight orientations, eight times as long",
-    )
+    what = "folders, files, or globs in quotes (** is any depth)"
+    add_input(parser, "image_paths", what, "--imagepath")
+    add_out(parser)
+    add_quality(parser)
     add(
         "--adapt",
         type=float,
         metavar="MINUTES",
-        help="train the model on these very pictures first, for that many minutes; its weights "
-        "stay where that makes it no better by its own loss, or where no noise is seen",
+        help="first train the model on these pictures for this many minutes; it stays as it is "
+        "where that does not help, or where no noise is seen",
     )
-    text = "folder to keep the adapted model in, for --modelpath"
+    text = "folder to keep the adapted model in, for --model"
     add("--adapt_save", metavar="DIR", help=text)
-    add(
-        "--imagepath",
-        dest="image_paths",
-        metavar="GLOB",
-        nargs="+",
-        required=True,
-        default=argparse.SUPPRESS,
-        help="pictures, folders or globs; in quotes, ** is any depth",
-    )
-    add_save_path(parser)
     add_denoiser(parser)
     add_files(parser)
+    add_gpu(parser)
     return parser

@@ -4,7 +4,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from cbsn.cli.flags import MODEL, add_denoising, add_gpu, add_noise, add_white, new_parser
+from cbsn.cli.flags import MODEL, add_denoising, add_gpu, add_noise, add_white
+from cbsn.cli.parser import Parser, add_input, new_parser
 
 
 def main(flags: argparse.Namespace) -> None:
@@ -26,25 +27,36 @@ def main(flags: argparse.Namespace) -> None:
     evaluate(noise=noise, seed=seed, conventions=conventions, options=denoising, **options)
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser() -> Parser:
     """Returns the parser of the flags."""
-    parser = new_parser("Scores denoisers on noisy pictures, with clean ones or without.")
+    parser = new_parser(
+        "Scores denoisers on noisy pictures: PSNR, SSIM and LPIPS with clean pictures, time and a "
+        "diagnosis without them.",
+        common=(
+            *("noisy", "clean", "model_paths", "denoised", "baselines", "noise_sigma", "images"),
+            *("out", "gpu"),
+        ),
+        examples="""
+  cbsn evaluate noisy --clean clean --model photo photo-large --out results
+  cbsn evaluate --clean clean --noise_sigma 25 --model checkpoints/mine --baselines noisy,nlm
+  cbsn evaluate photos --model photo-large --out results         # without clean pictures
+""",
+    )
     what = parser.add_argument_group("what is scored")
     add = what.add_argument
     several: dict[str, Any] = {"nargs": "*", "default": argparse.SUPPRESS}
-    models = f"models, each {MODEL}"
-    add("--modelpath", dest="model_paths", metavar="MODEL", help=models, **several)
-    folders = "folders of pictures that were denoised before, by any program, with the same names"
+    models = f"models: each {MODEL}"
+    add("--model", "--modelpath", dest="model_paths", metavar="MODEL", help=models, **several)
+    folders = "folders of pictures of the same names, denoised before by any program"
     add("--denoised", metavar="DIR", help=folders, **several)
     classic = (
-        "classic denoisers, with commas: noisy (the pictures as they are), bm3d, nlm (non-local "
-        "means); without the flag noisy, where there are clean pictures"
+        "classic denoisers, separated by commas: noisy (the pictures as they are), bm3d, nlm "
+        "(non-local means) (default: noisy, where there are clean pictures)"
     )
     add("--baselines", metavar="NAMES", help=classic)
     sigma = (
-        "σ in 8-bit levels that bm3d and nlm are told; best: the best of 1, 1.5, 2 and 3 times the "
-        "true one, which only the clean pictures tell; without the flag that of --noise_sigma, or "
-        "an estimate"
+        "σ in 8-bit levels for bm3d and nlm; best: the best of 1, 1.5, 2 and 3 times the true one, "
+        "by the clean pictures (default: that of --noise_sigma, or an estimate)"
     )
     add("--baseline_sigma", metavar="S", help=sigma)
     add_denoising(what)
@@ -52,26 +64,23 @@ def make_parser() -> argparse.ArgumentParser:
 
     on = parser.add_argument_group("on which pictures")
     add = on.add_argument
-    noisy = "noisy pictures: a folder or a glob, or a .mat file of SIDD's blocks"
-    add("--noisy", metavar="GLOB", help=noisy)
-    clean = (
-        "clean pictures of the same names; without them there are no metrics, but time, diagnosis "
-        "and report"
-    )
-    add("--clean", metavar="GLOB", help=clean)
-    add_noise(on, "instead of --noisy, noise for the clean pictures, always the same")
-    add("--seed", type=int, default=0, help="of that noise")
+    noisy = "noisy pictures: a folder, a glob in quotes, or a .mat file of SIDD's blocks"
+    add_input(parser, "noisy", noisy, "--noisy", several=False, required=False)
+    add("--clean", metavar="PICTURES", help="clean pictures of the same names")
+    add_noise(on, "instead of noisy pictures, noise for the clean ones, the same on every run")
+    add("--seed", type=int, default=0, metavar="N", help="seed of that noise")
     add_white(on)
-    add("--images", type=int, default=0, help="how many to take, evenly spread; 0: all")
+    images = "number of pictures to take, evenly spread; 0: all"
+    add("--images", type=int, default=0, metavar="N", help=images)
 
     add = parser.add_argument_group("conventions, in which published figures differ").add_argument
     either: dict[str, Any] = {"action": argparse.BooleanOptionalAction, "default": None}
     add(
         "--rounding",
-        help="of the results before they are compared: round, as infer.py and the AP-BSN code do; "
-        "floor, as the C-BSN code; or none (round; with --noise none)",
+        help="of the results before they are compared: round, as cbsn denoise and the AP-BSN code "
+        "do; floor, as the C-BSN code does; or none (round; with synthetic noise: none)",
     )
-    clip = "clip to the range of the pictures; matters to noisy floats (yes; with --noise no)"
+    clip = "clip to the pictures' range; matters for noisy floats (yes; with synthetic noise: no)"
     add("--clip", help=clip, **either)
     add(
         "--data_range",
@@ -91,14 +100,14 @@ def make_parser() -> argparse.ArgumentParser:
         "11×11 with σ 1.5, as Wang et al.; matlab: the same, large pictures made smaller first, as "
         "Wang's ssim.m does (uniform)",
     )
-    add("--border", type=int, help="pixels to leave out on each side (0)")
+    add("--border", type=int, metavar="N", help="pixels to omit on each side (0)")
     add(
         "--lpips",
-        help="take LPIPS, of gray pictures too, and fetch its weights (64 MB) if they are not "
-        "there; without the flag, of colour pictures if the weights are there",
+        help="compute LPIPS, also of gray pictures, and fetch its weights (64 MB) if needed "
+        "(default: of colour pictures, if the weights are there)",
         **either,
     )
-    weights = "the weights of LPIPS (an .npz); without the flag those in the cache"
+    weights = "file of the weights of LPIPS, .npz (default: those in the cache)"
     add("--lpips_weights", type=Path, metavar="FILE", help=weights)
 
     add = parser.add_argument_group("results").add_argument
@@ -110,5 +119,5 @@ def make_parser() -> argparse.ArgumentParser:
         "and contact_sheet.png",
     )
     pictures = "pictures in the report, evenly spread; 0: no report"
-    add("--report_images", type=int, default=12, help=pictures)
+    add("--report_images", type=int, default=12, metavar="N", help=pictures)
     return parser

@@ -2,7 +2,8 @@
 
 import argparse
 
-from cbsn.cli.flags import MODEL, add_denoiser, add_gpu, new_parser
+from cbsn.cli.flags import MODEL, add_denoiser, add_gpu, add_model
+from cbsn.cli.parser import Parser, new_parser
 
 
 def main(flags: argparse.Namespace) -> None:
@@ -17,28 +18,32 @@ def main(flags: argparse.Namespace) -> None:
     export(options=DenoiseOptions.pop(options), **options)
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser() -> Parser:
     """Returns the parser of the flags."""
     parser = new_parser(
-        "Exports a trained model: as a SavedModel for TensorFlow Serving, for LiteRT, for ONNX."
+        "Exports a trained model: as a SavedModel for TensorFlow Serving, for LiteRT, for ONNX.",
+        common=("model_path", "out", "formats", "version", "strength", "self_ensemble"),
+        examples="""
+  cbsn export --model photo-large --out served/cbsn    # → served/cbsn/1, a SavedModel
+  cbsn export --model checkpoints/holiday --out served/cbsn --format saved_model,litert,onnx
+""",
     )
     add = parser.add_argument
     add_gpu(parser)
-    model = f"{MODEL}; or a *.weights.h5 file"
-    add("--modelpath", dest="model_path", metavar="MODEL", required=True, help=model)
-    out = "folder of the model, made if it is not there; its name is what a server calls it"
+    add_model(parser, f"{MODEL}; or a *.weights.h5 file", required=True)
+    out = "folder of the model; its name is the model's name on a server"
     add("--out", metavar="DIR", required=True, help=out)
     formats = (
-        "with commas: saved_model (DIR/VERSION/, for TensorFlow and TensorFlow Serving), litert "
-        "(DIR/model-VERSION.tflite and, with weights of half the size, "
+        "separated by commas: saved_model (DIR/VERSION/, for TensorFlow and TensorFlow Serving), "
+        "litert (DIR/model-VERSION.tflite and, with weights of half the size, "
         "DIR/model-VERSION-float16.tflite), onnx (DIR/model-VERSION.onnx)"
     )
     add("--format", dest="formats", metavar="NAMES", default="saved_model", help=formats)
-    version = "number of this export, 1 or above; without the flag one more than the last in DIR"
+    version = "number of this export, 1 or above (default: one more than the last in DIR)"
     add("--version", type=int, metavar="N", help=version)
     add_denoiser(parser, here=False)
-    larger = "larger PNG and JPEG files are refused by the SavedModel before they are decoded"
-    add("--max_megapixels", type=float, default=134, help=larger)
-    warmup = "requests that a server makes of the SavedModel when it loads it"
+    larger = "size of PNG and JPEG files above which the SavedModel refuses to decode them"
+    add("--max_megapixels", type=float, default=134, metavar="N", help=larger)
+    warmup = "whether to store requests that a server makes when it loads the SavedModel"
     add("--warmup", action=argparse.BooleanOptionalAction, default=True, help=warmup)
     return parser

@@ -7,72 +7,58 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from typing import NoReturn
+from typing import Any
 
 from absl import app, flags, logging
-from absl.flags import argparse_flags
 
 from cbsn.errors import LARGEST, LARGEST_SEED, CbsnError, CbsnWarning, TrainingStopped, in_one_line
 from cbsn.files import captured_stderr
+from cbsn.progress import say_fault, shown
 
-# What `--modelpath` takes.
+# What `--model` takes.
 MODEL = (
-    "a run's folder, a saved-model folder, the name of a shipped model, or the prefix of an "
-    "original TensorFlow 1.15 checkpoint"
+    "a shipped model (photo-large, photo), a run's folder, a saved-model folder, or the prefix of "
+    "an original TensorFlow 1.15 checkpoint"
 )
 
 # Replacements for characters that the terminal or the output file cannot encode.
 _READABLE = {"σ": "sigma", "×": "x", "→": "->", "…": "...", "–": "-", "−": "-", "≥": ">="}
 
 
-class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Shows the defaults in `--help`, except None."""
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        return action.help if action.default is None else super()._get_help_string(action)
-
-
-class Parser(argparse_flags.ArgumentParser):
-    """Reports mistakes in the flags on one line, as `run` does for any error."""
-
-    def error(self, message: str) -> NoReturn:
-        """Prints the message and ends the command."""
-        self.exit(2, f"error: {message.rstrip('.')}. See {self.prog} --help\n")
-
-
-def new_parser(description: str) -> argparse.ArgumentParser:
-    """Returns a parser whose `--help` shows the defaults."""
-    return Parser(description=description, formatter_class=_HelpFormatter)
-
-
 def add_gpu(parser: argparse._ActionsContainer, *, several: bool = False) -> None:
     """Adds `--gpu`; `several` says whether the command computes on several GPUs."""
     one = (
-        "the GPU to use, by its number: 0 is the first. One GPU does all the work: of several "
-        "numbers (0,1) the lowest is taken, and the first GPU where no number or no flag is given; "
-        "without a GPU and the flag the CPU is used"
+        "number of the GPU to use; of several (0,1), the lowest (default: the first GPU, or the "
+        "CPU if there is none)"
     )
     all_ = (
-        "GPUs to use: alone all of them, with numbers (0 or 0,1) these; each batch is shared out "
-        "over them; without the flag all that there are, or the CPU"
+        "GPUs to use, by number (0 or 0,1), or all of them without a number; they share each batch "
+        "(default: all GPUs, or the CPU if there is none)"
     )
-    parser.add_argument("--gpu", nargs="?", const="all", help=all_ if several else one)
+    parser.add_argument("--gpu", nargs="?", const="all", metavar="N", help=all_ if several else one)
+
+
+def add_model(parser: argparse._ActionsContainer, help: str = MODEL, **options: Any) -> None:
+    """Adds `--model`."""
+    parser.add_argument(
+        "--model", "--modelpath", dest="model_path", metavar="MODEL", help=help, **options
+    )
 
 
 def add_denoiser(parser: argparse._ActionsContainer, *, here: bool = True) -> None:
     """Adds all of `cbsn.inference.options.DenoiseOptions`; for `here` see `add_denoising`."""
     add, size = parser.add_argument, _whole_number(1)
     # Facts that a `*.weights.h5` file does not hold.
-    only = "; only a *.weights.h5 file needs it"
-    trained = f"method that the network was trained by (cbsn){only}"
-    add("--recipe", dest="recipe_name", metavar="NAME", help=trained)
-    add("--channel", type=size, metavar="C", help=f"channels of the network{only}")
-    add("--num_block", type=size, metavar="N", help=f"dilated modules in each branch{only}")
+    only = "; only for a *.weights.h5 file"
+    add("--recipe", metavar="NAME", help=f"method that trained the network (cbsn){only}")
+    add("--channels", "--channel", type=size, metavar="C", help=f"channels of the network{only}")
+    modules = f"dilated modules in each branch{only}"
+    add("--modules", "--num_block", type=size, metavar="N", help=modules)
     add_denoising(parser, here=here)
-    what = "to integer pixels; truncate is what the original code does"
+    what = "how results become integers; truncate is what the C-BSN authors' code does"
     add("--rounding", choices=("round", "truncate"), default="round", help=what)
     seed = _whole_number(0, LARGEST_SEED)
-    add("--seed", type=seed, default=0, help="of the random choices of --r3")
+    add("--seed", type=seed, default=0, help="seed of the random choices of --r3")
 
 
 def add_denoising(parser: argparse._ActionsContainer, *, here: bool = True) -> None:
@@ -83,30 +69,30 @@ def add_denoising(parser: argparse._ActionsContainer, *, here: bool = True) -> N
     """
     add = parser.add_argument
     refine = (
-        "refine by random replacement (R3): eight more passes of the blind network; without "
-        "the flag as the recipe has it (apbsn, ssbsn: yes; cbsn: no; U-Nets cannot)"
+        "refine by random replacement (R3): eight more passes of the blind network (default: as "
+        "the recipe has it; apbsn, ssbsn: yes; cbsn: no; U-Nets cannot)"
     )
     add("--r3", action=argparse.BooleanOptionalAction, default=None, help=refine)
-    eight = "denoise each picture in its eight orientations and average: eight times as long"
+    eight = "average the results of the picture's eight orientations; takes eight times as long"
     add("--self_ensemble", action="store_true", help=eight)
     add_strength(parser, 1.0)
     tile = (
-        "how much is denoised at a time: auto, the side of a square in pixels, or 0 for the "
-        "whole picture; smaller takes less memory. The results are equal, but for ssbsn and "
-        "n2n-resunet, parts of which see the tile and its rim, and no more"
+        "how much is denoised at a time: auto, the side of a square in pixels, or 0 for the whole "
+        "picture. Small tiles need less memory. The result is the same, except for ssbsn and "
+        "n2n-resunet, which see only the tile and its rim"
     )
-    add("--tile", type=_tile, default="auto", help=tile)
+    add("--tile", type=_tile, default="auto", metavar="SIDE", help=tile)
     precisions = "float32, mixed_bfloat16 or mixed_float16"
     if not here:
         known = ("float32", "mixed_bfloat16", "mixed_float16")
-        what = f"{precisions}: as the hardware has it that will denoise"
+        what = f"{precisions}; take what the hardware that will denoise supports"
         add("--precision", choices=known, default="float32", metavar="P", help=what)
         return
     auto = (
-        f"{precisions}; auto: bfloat16 where the hardware has it, which changes a pixel by a "
-        "level here and there; float16 on GPUs of compute capability 7"
+        f"{precisions}; auto: bfloat16 where the hardware supports it, which changes some pixels "
+        "by one level; float16 on GPUs of compute capability 7; else float32"
     )
-    add("--precision", default="auto", help=auto)
+    add("--precision", default="auto", metavar="P", help=auto)
     engines = ("auto", "tensorflow", "openvino")
     what = "what computes; openvino: on the CPU, if it is installed"
     add("--engine", choices=engines, default="auto", help=what)
@@ -115,39 +101,46 @@ def add_denoising(parser: argparse._ActionsContainer, *, here: bool = True) -> N
 def add_strength(parser: argparse._ActionsContainer, default: float | None) -> None:
     """Adds `--strength` and `--color_strength`; the default is None where the server has one."""
     add = parser.add_argument
-    what = "how much of what the network would remove is removed, from 0 (nothing) to 1 (all)"
+    what = "share of the noise to remove, from 0 (nothing) to 1 (all that the network finds)"
     if default is None:
-        what += "; without both flags as the model was exported; with the other one only, 1"
+        what += "; without both flags, as the model was exported; with only the other one, 1"
     add("--strength", type=fraction, default=default, metavar="S", help=what)
     add(
         "--color_strength",
         type=fraction,
         metavar="S",
-        help="the same for colour, --strength being for brightness then; without the flag as "
-        "--strength. Less strength than color_strength keeps fine grain without its colours",
+        help="the same for colour; --strength is then for brightness. --strength 0.6 "
+        "--color_strength 1 keeps some grain, without its colours (default: --strength)",
     )
 
 
-def add_save_path(parser: argparse._ActionsContainer) -> None:
-    """Adds `--savepath`, the folder for the results."""
-    what = "folder for the denoised pictures, made if it is not there"
-    parser.add_argument("--savepath", dest="save_path", metavar="DIR", required=True, help=what)
+def add_out(parser: argparse._ActionsContainer) -> None:
+    """Adds `--out`, the folder for the results."""
+    what = "folder for the results (default: denoised, next to the folder or pictures given)"
+    parser.add_argument("--out", "--savepath", dest="save_path", metavar="DIR", help=what)
 
 
-def add_files(parser: argparse._ActionsContainer) -> None:
-    """Adds `--white` and `--format`: how picture files are read and written."""
+def add_files(parser: argparse._ActionsContainer, *, local: bool = True) -> None:
+    """Adds the flags for how picture files are found (if `local`), read and written."""
+    add = parser.add_argument
+    if local:
+        what = "also take pictures in sub-folders, and keep the folder tree"
+        add("--recursive", action="store_true", help=what)
+    formats = ("auto", "same", "png", "jpeg", "tiff", "webp", "bmp")
+    what = "format of the results; auto: the source's, but PNG for JPEG; same: JPEG stays JPEG"
+    add("--format", choices=formats, default="auto", help=what)
+    quality = _whole_number(1, 100)
+    what = "quality of JPEG results, from 1 to 100"
+    add("--jpeg_quality", type=quality, default=95, metavar="Q", help=what)
     add_white(parser)
-    formats = ("auto", "png", "jpeg", "tiff", "webp", "bmp")
-    what = "of the results; auto keeps the source's, but writes PNG where that is JPEG"
-    parser.add_argument("--format", choices=formats, default="auto", help=what)
 
 
 def add_white(parser: argparse._ActionsContainer) -> None:
     """Adds `--white`; see `cbsn.images.image_files.read_picture`."""
     what = (
-        "value of white in the files, such as 4095 for 12 bits; without the flag as the "
-        "values of each picture show it: the fewest of 2, 4, … 16 bits that hold them in 16-bit "
-        "files; 255 in 8-bit files; 1 for floats in [0, 1], else their highest value"
+        "value of white in the files, such as 4095 for 12 bits (default: 255 in 8-bit files; in "
+        "16-bit files the fewest of 2, 4, … 16 bits that hold the picture's values; 1 for floats "
+        "in [0, 1], else their highest value)"
     )
     parser.add_argument("--white", type=float, metavar="N", help=what)
 
@@ -155,17 +148,18 @@ def add_white(parser: argparse._ActionsContainer) -> None:
 def add_noise(parser: argparse._ActionsContainer, what: str) -> None:
     """Adds `--noise`, `--noise_sigma` and `--noise_peak`; `what` says what the noise is for."""
     add = parser.add_argument
-    add("--noise", help=f"{what}: gaussian, poisson, poisson-gaussian or camera")
+    kinds = f"{what}: gaussian, poisson, poisson-gaussian or camera"
+    add("--noise", metavar="KIND", help=kinds)
     sigma = (
         "standard deviation of the Gaussian noise, or of the camera's read noise, in 8-bit "
         "levels: 25, or a range such as 5-50 (gaussian: 25, poisson-gaussian: 5, camera: 5.1)"
     )
-    add("--noise_sigma", help=sigma)
+    add("--noise_sigma", metavar="SIGMA", help=sigma)
     peak = (
         "photons of a white pixel: 30, or a range such as 10-100 (poisson, "
         "poisson-gaussian: 30, camera: 100)"
     )
-    add("--noise_peak", help=peak)
+    add("--noise_peak", metavar="PHOTONS", help=peak)
 
 
 def _whole_number(least: int, most: int = LARGEST) -> Callable[[str], int]:
@@ -220,7 +214,7 @@ def run(
         try:
             if tensorflow:
                 import_tensorflow()
-            with _shown_notes():
+            with shown(), _shown_notes():
                 return main(arguments) or 0
         except TrainingStopped as stopped:
             print(stopped)
@@ -269,19 +263,16 @@ def _readable(error: UnicodeError) -> tuple[str, int]:
 @contextlib.contextmanager
 def _shown_notes() -> Iterator[None]:
     """Shows each `CbsnWarning` in the block once, on one line."""
-    shown = set()
+    told = set()
     with warnings.catch_warnings():
         others = warnings.showwarning
 
         def show(message: Warning | str, category: type[Warning], *rest, **options) -> None:
             if not issubclass(category, CbsnWarning):
                 others(message, category, *rest, **options)
-            elif str(message) not in shown:
-                from tqdm import tqdm
-
-                shown.add(str(message))
-                # Not print, which would break into a progress bar.
-                tqdm.write(f"note: {in_one_line(str(message))}", file=sys.stderr)
+            elif str(message) not in told:
+                told.add(str(message))
+                say_fault(f"note: {in_one_line(str(message))}")
 
         warnings.showwarning = show
         warnings.filterwarnings("always", category=CbsnWarning)

@@ -15,9 +15,8 @@ import subprocess
 import sys
 import time
 
-from cbsn.cli.flags import new_parser
+from cbsn.cli.parser import new_parser
 from cbsn.errors import ConfigError
-from cbsn.training.distribution import VARIABLE, Cluster
 
 PATIENCE = 60.0  # seconds that the others have to end by themselves when one worker has failed
 
@@ -28,6 +27,8 @@ def launch(command: list[str], workers: int) -> int:
     SIGINT and SIGTERM stop all of them. If one fails, the others have `PATIENCE` seconds to end
     before they are killed. Returns 0 if all succeeded, else the status of the first that did not.
     """
+    from cbsn.training.distribution import VARIABLE, Cluster  # with TensorFlow
+
     addresses = _free_addresses(workers)
     processes: list[subprocess.Popen] = []
 

@@ -3,39 +3,52 @@
 import argparse
 import os
 
-from cbsn.cli.flags import add_white, new_parser
-from data_prep.prepare import DATASET_FOLDER, prepare
+from cbsn.cli.flags import add_white
+from cbsn.cli.parser import Parser, add_input, new_parser
 
 
 def main(flags: argparse.Namespace) -> int:
     """Prepares the data set; returns 1 if some pictures could not be converted."""
+    from data_prep.prepare import prepare  # `--help` need not wait for it
+
     report = prepare(**vars(flags))
     print(report)
     return 1 if report.failed else 0
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser() -> Parser:
     """Returns the parser of the flags; in the namespace they are named as `prepare`'s arguments."""
-    parser = new_parser("Cuts noisy pictures into the patches that training reads.")
+    parser = new_parser(
+        "Cuts noisy pictures into the patches that training reads. cbsn train does so by itself; "
+        "prepare large sets once.",
+        common=("dataset", "source", "out", "patch_size", "stride", "force"),
+        examples="""
+  cbsn prepare photos                          # a folder → dataset/photos256
+  cbsn prepare 'photos/**/*.tif' --out patches
+  cbsn prepare SIDD --source /data             # /data/SIDD_Medium_Srgb → dataset/SIDD256
+""",
+    )
     parser.argument_default = argparse.SUPPRESS  # `prepare` has the defaults
     add = parser.add_argument
     pictures = (
-        "SIDD (Medium sRGB), DND, SIDD_VAL (SIDD's validation blocks, as PNG pairs), or a "
-        "folder, a quoted glob or one picture (a folder named like a kind: ./SIDD)"
+        "a folder, a glob in quotes, one picture, or SIDD (Medium sRGB), DND, SIDD_VAL (SIDD's "
+        "validation blocks, as PNG pairs); ./SIDD is a folder of that name"
     )
-    add("--dataset", required=True, help=pictures)
-    add("--source", default=DATASET_FOLDER, help="folder where SIDD or DND lie")
+    add_input(parser, "dataset", pictures, "--dataset", several=False)
+    add("--source", metavar="DIR", help="folder of SIDD or DND (default: dataset)")
     out = (
-        "folder to write (default: ./dataset/SIDD256, ./dataset/DND256, ./dataset/SIDD_VAL "
-        "or ./dataset/FOLDER256, by kind and patch size; with a number where other pictures are)"
+        "folder to write (default: dataset/FOLDER256, dataset/SIDD256 and so on, by name and "
+        "patch size; with a checksum where other pictures have that name)"
     )
-    add("--out", help=out)
-    add("--patchsize", dest="patch_size", metavar="P", type=int, default=256, help="in pixels")
-    add("--stride", type=int, default=200, help="distance of neighbouring patches")
+    add("--out", metavar="DIR", help=out)
+    size = "side of the patches in pixels"
+    add("--patch_size", "--patchsize", metavar="N", type=int, default=256, help=size)
+    stride = "distance between neighbouring patches"
+    add("--stride", type=int, default=200, metavar="N", help=stride)
     offset = "distance of the first patch from the edges (default: 10 for SIDD, else 0)"
-    add("--offset", type=int, help=offset)
+    add("--offset", type=int, metavar="N", help=offset)
     add_white(parser)
-    add("--workers", type=int, default=os.cpu_count() or 1, help="number of processes")
-    anew = "convert everything anew, replacing what is there"
+    add("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="processes")
+    anew = "prepare everything again, and replace what is there"
     add("--force", action="store_true", default=False, help=anew)
     return parser

@@ -1,6 +1,6 @@
 """Writes a trained model at half the size, in the form of those in `pretrained/`.
 
-    python -m cbsn ship --modelpath checkpoints/NAME --out pretrained/NAME
+    cbsn ship --model checkpoints/NAME --out pretrained/NAME
 
 The result is a saved model like any other. With `--start` and `--share` it keeps only a share, such
 as 0.7, of what further training changed: networks between the weights at the start and at the end
@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from cbsn.cli.flags import MODEL, fraction, new_parser
+from cbsn.cli.flags import MODEL, add_model, fraction
+from cbsn.cli.parser import Parser, new_parser
 from cbsn.errors import ConfigError, ModelError, plain_reason
 from cbsn.files import expanded
 
@@ -31,7 +32,7 @@ def main(flags: argparse.Namespace) -> None:
             f"A share of what training changed needs the model that it started from: --start MODEL."
             f" Received: --share {flags.share:g}"
         )
-    recipe, network = load_model(flags.modelpath)
+    recipe, network = load_model(flags.model_path)
     weights = network.get_weights()
     facts: dict[str, Any] = {"weights": "rounded to float16"}
     if flags.start is not None:
@@ -39,7 +40,7 @@ def main(flags: argparse.Namespace) -> None:
         kinds = [(each.network, each.network_config) for each in (first_recipe, recipe)]
         if kinds[0] != kinds[1]:
             raise ModelError(
-                f"--start must name the model that {flags.modelpath} was trained further from, of "
+                f"--start must name the model that {flags.model_path} was trained further from, of "
                 f"the same network. Received: {flags.start}, {_network(first_recipe)}, not "
                 f"{_network(recipe)}"
             )
@@ -67,13 +68,13 @@ def _network(recipe: "Recipe") -> str:
     return f"{recipe.network} with {config}"
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser() -> Parser:
     """Returns the parser of the flags."""
-    flags = new_parser("Write a trained model with weights of half the size.")
-    add, unset = flags.add_argument, argparse.SUPPRESS
-    add("--modelpath", metavar="MODEL", required=True, default=unset, help=MODEL)
-    add("--out", metavar="DIR", required=True, default=unset, help="folder of the result")
-    add("--start", metavar="MODEL", help="model that the training of --modelpath started from")
-    share = "how much of the change from --start is taken, from 0 to 1"
-    add("--share", type=fraction, default=1.0, help=share)
-    return flags
+    parser = new_parser("Writes a trained model with weights of half the size.")
+    add = parser.add_argument
+    add_model(parser, MODEL, required=True)
+    add("--out", metavar="DIR", required=True, help="folder of the result")
+    add("--start", metavar="MODEL", help="model that the training of --model started from")
+    share = "share of the change from --start to take, from 0 to 1"
+    add("--share", type=fraction, default=1.0, metavar="S", help=share)
+    return parser

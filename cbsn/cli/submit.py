@@ -4,7 +4,8 @@ import argparse
 import functools
 from typing import TYPE_CHECKING
 
-from cbsn.cli.flags import MODEL, add_denoising, add_gpu, new_parser
+from cbsn.cli.flags import add_denoising, add_gpu, add_model
+from cbsn.cli.parser import Parser, add_input, new_parser
 from cbsn.errors import LARGEST_SEED, check_number
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def _submission(flags: argparse.Namespace) -> "Submission":
     return SiddSubmission(**taken, layouts=flags.layouts, texts=texts)
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser() -> Parser:
     """Returns the parser of the flags."""
     parser = new_parser(
         "Denoises a benchmark's noisy pictures one by one and, when all are done, writes what its "
@@ -70,17 +71,15 @@ def make_parser() -> argparse.ArgumentParser:
     )
     benchmarks = parser.add_subparsers(dest="benchmark", metavar="{sidd,dnd}", required=True)
 
-    def add_benchmark(name: str, what: str, does: str, source: str) -> argparse.ArgumentParser:
-        parts = benchmarks.add_parser(
-            name, help=what, description=does, formatter_class=parser.formatter_class
-        )
+    def add_benchmark(name: str, what: str, does: str, source: str) -> Parser:
+        common = ("source", "model_path", "out", "resume", "layouts", "self_ensemble", "gpu")
+        parts = benchmarks.add_parser(name, help=what, description=does, common=common)
         add = parts.add_argument
-        out = "folder for the submission, made if it is not there"
-        resume = "go on with the submission in --out: what is there and whole is kept"
+        resume = "continue the submission in --out, and keep what is there and whole"
         add_gpu(parts)
-        add("--modelpath", dest="model_path", metavar="MODEL", required=True, help=MODEL)
-        add("--source", metavar="PATH", required=True, help=source)
-        add("--out", metavar="DIR", required=True, help=out)
+        add_model(parts, required=True)
+        add_input(parts, "source", source, "--source", metavar="PATH", several=False)
+        add("--out", metavar="DIR", required=True, help="folder for the submission")
         add("--resume", action="store_true", help=resume)
         add("--seed", type=int, default=0, help="of the random choices of --r3")
         add_denoising(parts)
@@ -100,12 +99,12 @@ def make_parser() -> argparse.ArgumentParser:
         dest="layouts",
         metavar="LAYOUTS",
         default="blocks",
-        help="of the submission, with commas between: blocks (SubmitSrgb.mat with one array), csv "
-        "(SubmitSrgb.csv, for Kaggle), kit (kit/SubmitSrgb.mat as the MATLAB kit writes it, with "
-        "the time per megapixel)",
+        help="forms of the submission, separated by commas: blocks (SubmitSrgb.mat with one "
+        "array), csv (SubmitSrgb.csv, for Kaggle), kit (kit/SubmitSrgb.mat as the MATLAB kit "
+        "writes it, with the time per megapixel)",
     )
     kit = sidd.add_argument_group("texts of --layout kit (those not given are empty)")
-    kit.add_argument("--method_name", metavar="TEXT", help="without the flag what --modelpath says")
+    kit.add_argument("--method_name", metavar="TEXT", help="(default: what --model says)")
     for name in ("authors", "paper_title", "venue", "machine_specs"):
         kit.add_argument(f"--{name}", metavar="TEXT")
 

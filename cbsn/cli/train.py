@@ -5,18 +5,19 @@ import contextlib
 import dataclasses
 from pathlib import Path
 
-from cbsn.cli.flags import MODEL, add_gpu, add_noise, add_white, new_parser
+from cbsn.cli.flags import MODEL, add_gpu, add_noise, add_white
+from cbsn.cli.parser import Parser, add_input, new_parser
 
 _SETTINGS = {
-    "maxiter": ("max_steps", 1),
-    "channel": ("filters", 1),
-    "block": ("num_modules", 1),
+    "steps": ("max_steps", 1),
+    "channels": ("filters", 1),
+    "modules": ("num_modules", 1),
     "attention": ("num_attention", 0),
     "depth": ("depth", 1),
     "mask_cell": ("mask_cell", 2),
-    "patchsize": ("patch_size", 1),
-    "batchsize": ("batch_size", 1),
-    "lr": ("learning_rate", 0),
+    "patch_size": ("patch_size", 1),
+    "batch_size": ("batch_size", 1),
+    "learning_rate": ("learning_rate", 0),
     "lr_steps": ("lr_decay_steps", 1),
     "lmbda": ("lmbda", 0),
     "ramp_steps": ("ramp_steps", 0),
@@ -27,125 +28,148 @@ _SETTINGS = {
 }
 """The recipe's settings by flag, with minima. The recipe itself rejects values too large."""
 
+_RECIPES = "cbsn, apbsn, ssbsn, n2v-unet, dil-unet, n2n-resunet, distill, photo or photo-large"
 
-def make_parser() -> argparse.ArgumentParser:
-    """Returns the parser of the flags, with the paper's authors' names and defaults if any."""
-    flags = new_parser("Train a denoiser from noisy pictures.")
-    what = flags.add_argument_group("what")
+
+def make_parser() -> Parser:
+    """Returns the parser of the flags; the paper's authors' names and defaults are accepted."""
+    parser = new_parser(
+        "Trains a denoiser from noisy pictures. The run's folder holds the model, and everything "
+        "to go on with after an interruption: the same command does so.",
+        common=(
+            *("dataset", "name", "recipe", "steps", "channels", "modules", "patch_size"),
+            *("batch_size", "learning_rate", "val_noisy", "val_clean", "noise_sigma"),
+            *("second_shots", "teacher", "resume", "gpu"),
+        ),
+        examples="""
+  cbsn train photos --name holiday --channels 16 --steps 4000      # a small network, on a CPU
+  cbsn train SIDD --name sidd --gpu                                # as in the paper; takes days
+  cbsn denoise more --model checkpoints/holiday
+""",
+    )
+    what = parser.add_argument_group("what to train, and on what")
     add = what.add_argument
-    add("--name", default="temp", help="name of the run, and of its folder")
-    text = "SIDD, DND, a folder that prepare_dataset.py wrote, or pictures: a folder or a glob"
-    add("--dataset", default="SIDD", help=text)
-    add("--source", default="dataset", type=Path, help="folder of SIDD and DND")
-    text = "another noisy shot of each picture of --dataset, by equal names (n2n-resunet)"
-    add("--second_shots", help=text)
+    pictures = "a folder, a glob in quotes, a folder from cbsn prepare, or SIDD or DND (SIDD)"
+    add_input(parser, "dataset", pictures, "--dataset", several=False, required=False)
+    add("--name", default="temp", help="name of the run and of its folder in checkpoints")
+    text = f"method, with all its settings: {_RECIPES}"
+    add("--recipe", default="cbsn", metavar="NAME", help=text)
+    add("--source", default="dataset", type=Path, metavar="DIR", help="folder of SIDD and DND")
+    text = "another noisy shot of each picture, by equal names (n2n-resunet)"
+    add("--second_shots", metavar="DIR", help=text)
     add(
         "--teacher",
         metavar="MODEL",
         nargs="+",
         default=argparse.SUPPRESS,
-        help="trained models to learn from, from the mean of their pictures (distill, photo, "
-        f"photo-large): each {MODEL}; without the flag photo and photo-large take the small "
-        "model that ships",
+        help="trained models whose results, averaged, are learned from (distill, photo, "
+        "photo-large; the latter two by default: the small shipped model)",
     )
     add(
         "--rounds",
         type=int,
         default=1,
-        help="how often to train (photo, photo-large): in each further round the model of the one "
-        "before is the teacher, and goes on with 0.4 times the steps and the learning rate",
+        metavar="N",
+        help="how often to train (photo, photo-large): each further round learns from the model "
+        "before, with 0.4 times the steps and the learning rate",
     )
     add("--init", metavar="MODEL", help=f"start with the weights of a trained model: {MODEL}")
     add_white(what)
-    add_noise(what, "noise to add to pictures that are clean, or to the teacher's")
+    add_noise(what, "noise to add to clean pictures, or to the teacher's")
     add(
         "--own_noise",
         metavar="GAIN",
-        help="learn from the teacher's pictures with noise like that of --dataset, as measured, so "
-        "many times as strong: 1, or a range such as 0.4-2.5",
-    )
-    add(
-        "--recipe",
-        default="cbsn",
-        help="method, with all its settings: cbsn, apbsn, ssbsn, n2v-unet, dil-unet, n2n-resunet, "
-        "distill, photo or photo-large",
+        help="learn from the teacher's pictures with noise like that of the noisy ones, as "
+        "measured, this many times as strong: 1, or a range such as 0.4-2.5",
     )
     add(
         "--gray",
         action=argparse.BooleanOptionalAction,
         default=None,
-        help="a network for gray pictures, which takes those with colours channel by channel; "
-        "without the flag as the pictures of --dataset are",
+        help="a network for gray pictures, which denoises each colour channel by itself (default: "
+        "as the pictures are)",
     )
-    add("--channel", type=int, help="channels of the network (C-BSN and its like: 128, U-Nets: 32)")
-    add("--block", type=int, help="dilated modules in a branch (C-BSN and its like: 9)")
-    add("--attention", type=int, help="how many of them, the last ones, have it (ssbsn: 3)")
-    add("--depth", type=int, help="how often a U-Net halves the picture (U-Nets: 3)")
+    text = "channels of the network (C-BSN, AP-BSN, SS-BSN: 128, U-Nets: 32)"
+    add("--channels", "--channel", type=int, metavar="N", help=text)
+    text = "dilated modules in each branch (C-BSN, AP-BSN, SS-BSN: 9)"
+    add("--modules", "--block", "--num_block", type=int, metavar="N", help=text)
+    text = "number of the last modules that have attention (ssbsn: 3)"
+    add("--attention", type=int, metavar="N", help=text)
+    text = "number of times that a U-Net halves the picture (3; photo-large: 4)"
+    add("--depth", type=int, metavar="N", help=text)
 
-    how = flags.add_argument_group("how")
+    how = parser.add_argument_group("how to train")
     add = how.add_argument
-    text = "side of the training patches (C-BSN and its like: 120, U-Nets: 64, photo: 128)"
-    add("--patchsize", "--patch_size", type=int, help=text)
     add(
-        "--batchsize",
-        "--batch_size",
+        "--steps",
+        "--maxiter",
         type=int,
+        metavar="N",
+        help="training steps (cbsn: 500000, U-Nets: 100000); the schedules of the loss and the "
+        "learning rate shrink in proportion",
+    )
+    text = "passes over the patches, instead of --steps; 0: as the recipe has it (apbsn, ssbsn: 20)"
+    add("--epochs", type=int, default=0, metavar="N", help=text)
+    text = "side of the training patches (C-BSN, AP-BSN, SS-BSN: 120, U-Nets: 64, photo: 128)"
+    add("--patch_size", "--patchsize", type=int, metavar="N", help=text)
+    add(
+        "--batch_size",
+        "--batchsize",
+        type=int,
+        metavar="N",
         help="patches in a step, over all devices and machines (cbsn, ssbsn: 4, apbsn: 8, U-Nets: "
         "16, photo: 32)",
     )
-    add(
-        "--maxiter",
-        type=int,
-        help="training steps (cbsn: 500000, U-Nets: 100000); with fewer, the ramp and the steps of "
-        "the learning rate shrink in proportion",
-    )
-    text = "passes over the patches, instead; 0: as the recipe has it (apbsn, ssbsn: 20)"
-    add("--epochs", type=int, default=0, help=text)
-    text = "learning rate at the start (C-BSN and its like: 1e-4, U-Nets: 1e-3)"
-    add("--lr", "--learning_rate", type=float, help=text)
+    text = "learning rate at the start (C-BSN, AP-BSN, SS-BSN: 1e-4, U-Nets: 1e-3)"
+    add("--learning_rate", "--lr", type=float, metavar="R", help=text)
     add(
         "--lr_steps",
         type=int,
-        help="steps from one rate to the next (cbsn: to 1/2 every 100000; U-Nets: every 20000; "
-        "apbsn: to 1/10 every 8 epochs; ssbsn: every 16)",
+        metavar="N",
+        help="steps from one learning rate to the next (cbsn: 1/2 every 100000; U-Nets: 1/2 every "
+        "20000; apbsn: 1/10 every 8 epochs; ssbsn: 1/10 every 16)",
     )
     add(
         "--lmbda",
         type=float,
+        metavar="W",
         help="weight of the invariance term (cbsn, dil-unet: 2), or of the perceptual term "
         "(n2n-resunet: 0)",
     )
     text = "steps to the full weight of the invariance term (cbsn: 200000, dil-unet: 20000)"
-    add("--ramp_steps", type=int, help=text)
-    text = "file of VGG-16's weights for the perceptual term; without it Keras fetches them"
-    add("--perceptual_weights", type=Path, help=text)
-    text = "side of the cells in which one pixel each is masked (n2v-unet, dil-unet: 4)"
-    add("--mask_cell", type=int, help=text)
+    add("--ramp_steps", type=int, metavar="N", help=text)
+    text = "file of VGG-16's weights for the perceptual term (default: Keras fetches them)"
+    add("--perceptual_weights", type=Path, metavar="FILE", help=text)
+    text = "side of the cells in each of which one pixel is masked (n2v-unet, dil-unet: 4)"
+    add("--mask_cell", type=int, metavar="N", help=text)
     add(
         "--stride_b",
         type=_stride,
-        metavar="S",
-        help="downsampling of the blind term: distance at which the noise is no longer correlated; "
-        "auto: as the patches show it, and --stride_i with it (cbsn, apbsn, ssbsn: 5, dil-unet: 1)",
+        metavar="N",
+        help="downsampling of the blind term: distance at which noise is no longer correlated; "
+        "auto: measured, with --stride_i (cbsn, apbsn, ssbsn: 5, dil-unet: 1)",
     )
-    add("--stride_i", type=int, help="cells of the random subsampler (cbsn, dil-unet: 2)")
-    text = "downsampling to denoise with; kept with the model (apbsn, ssbsn: 2, all others: 1)"
-    add("--denoise_stride", type=int, help=text)
-    add("--seed", type=int, default=0, help="of everything random")
+    text = "side of the cells of the random subsampler (cbsn, dil-unet: 2)"
+    add("--stride_i", type=int, metavar="N", help=text)
+    text = "downsampling to denoise with; saved with the model (apbsn, ssbsn: 2, others: 1)"
+    add("--denoise_stride", type=int, metavar="N", help=text)
+    add("--seed", type=int, default=0, metavar="N", help="seed of everything random")
     text = "decay of averaged weights; 0: none (photo, photo-large: 0.999, others: none)"
-    add("--ema", type=float, help=text)
+    add("--ema", type=float, metavar="D", help=text)
     add(
         "--precision",
         default="auto",
-        help="float32, mixed_bfloat16 or mixed_float16; auto: bfloat16 where the hardware has it, "
-        "float16 on GPUs of compute capability 7",
+        metavar="P",
+        help="float32, mixed_bfloat16 or mixed_float16; auto: bfloat16 where the hardware supports "
+        "it, float16 on GPUs of compute capability 7, else float32",
     )
     add(
         "--accumulate",
         type=int,
         default=0,
-        help="take the gradients of a batch in this many parts, one after the other: the same "
-        "steps in less memory; 0: on a CPU parts that need about 1 GiB, on a GPU one",
+        metavar="N",
+        help="compute the gradients of a batch in this many parts: the same steps in less memory; "
+        "0: on a CPU parts that need about 1 GiB, on a GPU one",
     )
     add(
         "--xla",
@@ -153,37 +177,43 @@ def make_parser() -> argparse.ArgumentParser:
         help="compile the step with XLA: a minute or two at the start, then faster on a GPU "
         "(default: on a GPU)",
     )
-    add("--clip_norm", type=float, help="longest gradient of all weights together; 0: any")
-    text = "the same bits on every run, also on GPUs, where that is slower"
+    text = "longest gradient, of all weights together; 0: any"
+    add("--clip_norm", type=float, metavar="L", help=text)
+    text = "compute the same bits on every run, also on GPUs, where that is slower"
     add("--deterministic", action="store_true", help=text)
     text = "stop after this many steps in a row whose loss or gradients are not finite"
-    add("--max_bad_steps", type=int, default=20, help=text)
-    text = "go on without damaged records, and count them, instead of stopping at the first"
+    add("--max_bad_steps", type=int, default=20, metavar="N", help=text)
+    text = "skip and count damaged records, instead of stopping at the first"
     add("--skip_bad_records", action="store_true", help=text)
-    add("--cpu_devices", type=int, default=1, help="logical devices to split the CPU into")
+    text = "logical devices to split the CPU into"
+    add("--cpu_devices", type=int, default=1, metavar="N", help=text)
     add_gpu(how, several=True)
 
-    report = flags.add_argument_group("what is kept and shown")
+    report = parser.add_argument_group("what is kept and shown")
     add = report.add_argument
-    add("--checkpoints", default="checkpoints", type=Path, help="folder of runs")
-    add("--save_path", type=Path, help="folder of the run, instead of --checkpoints and --name")
-    text = "go on where the run of that name stopped"
+    text = "folder of runs"
+    add("--checkpoints", default="checkpoints", type=Path, metavar="DIR", help=text)
+    text = "folder of the run, instead of --checkpoints and --name"
+    add("--out", "--save_path", dest="save_path", type=Path, metavar="DIR", help=text)
+    text = "continue the run of that name, or start over; an earlier run is set aside, not deleted"
     add("--resume", action=argparse.BooleanOptionalAction, default=True, help=text)
-    add("--val_noisy", help="noisy pictures to validate on: a folder or a glob")
+    add("--val_noisy", metavar="DIR", help="noisy pictures to validate on: a folder or a glob")
     add(
         "--val_clean",
-        help="clean pictures of the same names; with --noise… they are enough: they get that "
-        "noise, always the same",
+        metavar="DIR",
+        help="clean pictures of the same names; with --noise_sigma and the like they suffice: they "
+        "get that noise",
     )
-    add("--val_images", type=int, default=0, help="number of pairs to take; 0: all")
+    text = "number of pairs to validate on; 0: all"
+    add("--val_images", type=int, default=0, metavar="N", help=text)
     for flag, kind, steps in (
         ("print", "log lines", 1000),
         ("val", "validations", 10_000),
         ("save", "checkpoints (there is one every 15 minutes, too)", 10_000),
     ):
         text = f"steps between {kind}; 0: {steps} in 500000, in proportion"
-        add(f"--{flag}_every", type=int, default=0, help=text)
-    return flags
+        add(f"--{flag}_every", type=int, default=0, metavar="N", help=text)
+    return parser
 
 
 def _stride(text: str) -> int | str:
@@ -204,9 +234,10 @@ def main(flags: argparse.Namespace) -> None:
     for flag, (setting, least) in _SETTINGS.items():
         changes[setting] = value = getattr(flags, flag)
         if value not in (None, "auto"):
-            check_number(f"--{flag}", value, least, above=flag == "lr")
+            check_number(f"--{flag}", value, least, above=flag == "learning_rate")
     names = {field.name for field in dataclasses.fields(RunOptions)}
-    given = {key: value for key, value in vars(flags).items() if key in names}
+    given = {"dataset": "SIDD", **vars(flags)}
+    given = {key: value for key, value in given.items() if key in names}
     given["noise"] = Noise.parse(flags.noise, flags.noise_sigma, flags.noise_peak)
     if flags.own_noise is not None:
         accepted = "times, above 0, to 1e9, such as 1, or their range, such as 0.4-2.5"
@@ -214,8 +245,8 @@ def main(flags: argparse.Namespace) -> None:
     if flags.save_path:
         if (flags.checkpoints, flags.name) != (Path("checkpoints"), "temp"):
             raise ConfigError(
-                "--save_path says what --checkpoints and --name say: omit them. "
-                f"Received: --save_path {flags.save_path}"
+                "--out says what --checkpoints and --name say: omit them. "
+                f"Received: --out {flags.save_path}"
             )
         given.update(checkpoints=flags.save_path.parent, name=flags.save_path.name)
     options = RunOptions(**given)

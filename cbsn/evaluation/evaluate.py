@@ -19,6 +19,7 @@ from cbsn.inference.options import DenoiseOptions
 from cbsn.noise.advice import advise
 from cbsn.noise.estimate import estimate_noise
 from cbsn.noise.synthetic import Noise
+from cbsn.progress import say
 from cbsn.value_range import check_white
 
 
@@ -116,7 +117,7 @@ def evaluate(
     facts = [f"{count}: noisy {made}, clean {clean or 'none'}"]
     if clean is not None:
         facts.append(f"Conventions: {conventions}.")
-    print("\n".join(facts), flush=True)
+    say("\n".join(facts))
     with_pictures = out is not None and report_images > 0 and source is not None
     shown = spread(range(len(pairs)), report_images) if with_pictures else []
     scores, kept = [], {}
@@ -124,16 +125,16 @@ def evaluate(
         result, kept[method.name] = score(method, pairs, conventions, shown, metric, bool(lpips))
         scores.append(result)
         cells = [f"{head} {text}" for head, text in result.cells().items() if head != "method"]
-        print(f"{method.name}: {', '.join(cells)}", flush=True)
+        say(f"{method.name}: {', '.join(cells)}")
     table = [each.cells() for each in scores]
-    print(f"\n{format_table(table)}")
+    say(f"\n{format_table(table)}")
     notes = {
         f"What {each.method} did, judged without clean pictures": each.diagnosis.lines()
         for each in scores
         if each.diagnosis
     }
     for heading, lines in notes.items():
-        print("\n".join(["", heading, *(f"  {line}" for line in lines)]))
+        say("\n".join(["", heading, *(f"  {line}" for line in lines)]))
 
     # Write.
     if out is None:
@@ -170,7 +171,7 @@ def evaluate(
         raise ConfigError(
             f"The results cannot be written to {out}: {error.strerror or error}."
         ) from error
-    print(f"\nWritten: {', '.join(map(str, paths))}")
+    say(f"\nWritten: {', '.join(map(str, paths))}")
     return scores
 
 

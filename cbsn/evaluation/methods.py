@@ -17,6 +17,7 @@ from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.options import DenoiseOptions
 from cbsn.models.folder import METRICS_FILE
 from cbsn.noise.synthetic import Noise
+from cbsn.progress import say
 from cbsn.value_range import from_unit, to_unit, value_range
 
 
@@ -40,7 +41,7 @@ def load_model_method(path: str, options: DenoiseOptions) -> Method:
     """Loads a model (see `Denoiser.load`) and prints what it computes with."""
     model = Denoiser.load(path, options)
     name = f"{model.recipe.name} ({in_one_line(path)})"
-    print(f"{name}: {model.choices}", flush=True)
+    say(f"{name}: {model.choices}")
     used = (model.recipe.denoise_stride, model.recipe.objective_config.get("stride_b", 1))
     # The path is a run's folder, or that of a model inside it.
     logs = (place / METRICS_FILE for place in (expanded(path), expanded(path).parent))

@@ -30,6 +30,7 @@ from cbsn.files import atomic_folder, atomic_path, captured_stderr, expanded, wr
 from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.engines import has_attention
 from cbsn.inference.options import DenoiseOptions
+from cbsn.progress import say
 
 # Files in a SavedModel's folder: its description for readers, and the server's warm-up requests.
 FACTS = "assets.extra/cbsn.json"
@@ -336,4 +337,4 @@ def export(
             write_onnx(paths["onnx"][0], denoiser)
     except (OSError, tf.errors.OpError) as error:
         raise ModelError(f"{out}: the model cannot be written ({plain_reason(error)}).") from error
-    print(*written, sep="\n")
+    say("\n".join(map(str, written)))

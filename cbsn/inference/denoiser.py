@@ -91,9 +91,9 @@ class Denoiser:
         precision, why = choose_precision(options.precision)
         recipe, network = load_model(
             model_path,
-            recipe_name=options.recipe_name,
-            channel=options.channel,
-            num_block=options.num_block,
+            recipe=options.recipe,
+            channels=options.channels,
+            modules=options.modules,
             precision=precision,
         )
         denoiser = cls(recipe, network, options)

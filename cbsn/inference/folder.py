@@ -4,7 +4,6 @@ import collections
 import contextlib
 import dataclasses
 import queue
-import sys
 import threading
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -21,6 +20,7 @@ from cbsn.images.picture import Picture
 from cbsn.inference.outputs import check_writable, find_sources, plan_outputs
 from cbsn.noise.removal import Removal, Sample
 from cbsn.orientations import NUM_ORIENTATIONS
+from cbsn.progress import progress_bar, say, say_fault
 from cbsn.value_range import check_white, value_range
 
 if TYPE_CHECKING:  # it loads TensorFlow, which is not needed if a server denoises
@@ -92,7 +92,7 @@ def denoise_files(
         return picture.with_pixels(pixels)
 
     say_duration(denoiser, outputs, fast_share)
-    print(denoiser.choices, flush=True)
+    say(denoiser.choices)
     return denoise_each(denoise, outputs, save_path, white=white, name_losses=True)
 
 
@@ -124,7 +124,10 @@ def denoise_each(
     save_path.mkdir(parents=True, exist_ok=True)
     ranges: dict[str, list[str]] = collections.defaultdict(list)
     lost: dict[Path, Removal] = {}
-    with tqdm(total=len(outputs), unit="image") as bar, _Files(outputs, white, bar) as files:
+    with (
+        progress_bar(total=len(outputs), unit="image") as bar,
+        _Files(outputs, white, bar) as files,
+    ):
         for work in files:
             if work.picture is not None:
                 found = work.picture.value_range
@@ -144,7 +147,7 @@ def denoise_each(
             files.write(work)
 
     count = f"{len(outputs) - len(files.failures)} of {_count(len(outputs), 'picture')}"
-    print(in_one_line(f"{count} denoised, in {save_path}"))
+    say(in_one_line(f"{count} denoised, in {save_path}"))
     notes = [
         f"read as {kind}: {_such_as(examples)}. If white is another value: --white N"
         for kind, examples in ranges.items()
@@ -158,9 +161,9 @@ def denoise_each(
             "gone, and take --strength 0.5 if it is"
         )
     for note in notes:
-        print(in_one_line(f"note: {note}"), file=sys.stderr)
+        say_fault(in_one_line(f"note: {note}"))
     for failure in files.failures:
-        print(f"failed: {failure}", file=sys.stderr)
+        say_fault(f"failed: {failure}")
     return 1 if files.failures else 0
 
 
@@ -268,7 +271,7 @@ class _Files(contextlib.AbstractContextManager["_Files"]):
             if work.error is not None:
                 self.failures.append(self._describe(work.source, work.error))
             for loss in losses:
-                self._bar.write(in_one_line(f"{work.target}: {loss}."), file=sys.stderr)
+                say_fault(in_one_line(f"{work.target}: {loss}."))
             self._bar.update()
         finally:
             work.picture = work.error = None  # large ones are freed before the next is read
@@ -282,7 +285,7 @@ class _Files(contextlib.AbstractContextManager["_Files"]):
             return in_one_line(str(error))
         if isinstance(error, MemoryError | OSError):
             return in_one_line(f"{source}: {str(error) or 'not enough memory'}")
-        self._bar.write("".join(traceback.format_exception(error)), file=sys.stderr)
+        say_fault("".join(traceback.format_exception(error)))
         return in_one_line(f"{source}: {type(error).__name__}: {error}")
 
 
@@ -328,7 +331,7 @@ def say_duration(
         fast = fast_share * seconds
         takes = "less than a minute" if fast < 60 else f"about {_words(fast)}"
         text += f"; --quality fast takes {takes}"
-    print(f"{text}.", flush=True)
+    say(f"{text}.")
 
 
 def _words(seconds: float) -> str:

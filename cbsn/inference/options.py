@@ -64,9 +64,9 @@ class DenoiseOptions:
     """How a model is loaded, and how it denoises.
 
     Args:
-        recipe_name: str, name of the recipe. Only bare weights need this and the next two options.
-        channel: int, channels of the network.
-        num_block: int, dilated convolution modules in each branch.
+        recipe: str, name of the recipe. Only bare weights need this and the next two options.
+        channels: int, channels of the network.
+        modules: int, dilated convolution modules in each branch.
         precision: see `cbsn.precision.choose_precision`. "float32" reproduces the original code's
             numbers; results in bfloat16 differ by one level in places. Default "auto".
         engine: see `cbsn.inference.engines.choose_engine`. Default "auto".
@@ -93,9 +93,9 @@ class DenoiseOptions:
         >>> denoise = Denoiser.load("checkpoints/my-run", options)
     """
 
-    recipe_name: str | None = None
-    channel: int | None = None
-    num_block: int | None = None
+    recipe: str | None = None
+    channels: int | None = None
+    modules: int | None = None
     precision: str = "auto"
     engine: str = "auto"
     tile: str | int | None = "auto"

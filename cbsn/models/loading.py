@@ -9,14 +9,10 @@ import numpy as np
 
 from cbsn.devices import set_up
 from cbsn.errors import CbsnWarning, ConfigError, ModelError, plain_reason
+from cbsn.models import SHIPPED
 from cbsn.models.folder import WEIGHTS, is_model_folder, load_folder, load_weights
 from cbsn.networks.denoising_network import DenoisingNetwork
 from cbsn.recipes import RECIPES, Recipe, customised
-
-# The shipped models are inside an installed package, or next to the package in a clone.
-_PACKAGE = Path(__file__).resolve().parents[1]
-_PARENT = _PACKAGE if (_PACKAGE / "pretrained").is_dir() else _PACKAGE.parent
-SHIPPED = _PARENT / "pretrained"
 
 RENAMED = {"student": "photo", "teacher": "photo_large"}  # former models, and their successors
 RUN_MODELS = ("best", "last")  # the saved models in a run's folder, the preferred one first
@@ -25,9 +21,9 @@ RUN_MODELS = ("best", "last")  # the saved models in a run's folder, the preferr
 def load_model(
     model_path: str | Path,
     *,
-    recipe_name: str | None = None,
-    channel: int | None = None,
-    num_block: int | None = None,
+    recipe: str | None = None,
+    channels: int | None = None,
+    modules: int | None = None,
     precision: str = "float32",
 ) -> tuple[Recipe, DenoisingNetwork]:
     """Loads a recipe and its trained network.
@@ -36,9 +32,9 @@ def load_model(
         model_path: a run's folder (its best weights, else its last), a saved-model folder, the
             name of a shipped model, the prefix of an original TensorFlow 1.15 checkpoint, or a
             `*.weights.h5` file: in a saved-model folder it stands for the folder, else it is bare.
-        recipe_name: recipe of bare weights if not `cbsn`. For other models it must agree with them.
-        channel: channels of the network, if not the recipe's; otherwise like `recipe_name`.
-        num_block: dilated convolution modules in each branch; like `channel`.
+        recipe: name of the recipe of bare weights, if not `cbsn`. It must agree with other models.
+        channels: channels of the network, if not the recipe's; otherwise like `recipe`.
+        modules: dilated convolution modules in each branch; like `channels`.
         precision: Keras dtype policy of the network's layers.
 
     Raises:
@@ -57,21 +53,21 @@ def load_model(
             "that you may read."
         ) from error
     if folder is not None:
-        recipe, network = load_folder(folder, precision)
+        found, network = load_folder(folder, precision)
     elif is_bare:
-        recipe = customised(recipe_name or "cbsn", filters=channel, num_modules=num_block)
+        found = customised(recipe or "cbsn", filters=channels, num_modules=modules)
         advice = (
             "Keep the file in its folder, next to its recipe.json; or say what network it is of: "
-            "infer.py and export.py take --recipe, --channel and --num_block."
+            "cbsn denoise and cbsn export take --recipe, --channels and --modules."
         )
-        network = load_weights(recipe, path, precision, advice)
+        network = load_weights(found, path, precision, advice)
     elif prefix is not None:
-        recipe, network = _original_checkpoint(prefix, precision)
-    facts = {"recipe": recipe.name, **recipe.network_config}
+        found, network = _original_checkpoint(prefix, precision)
+    facts = {"recipe": found.name, **found.network_config}
     for flag, key, value in (
-        ("recipe", "recipe", recipe_name),
-        ("channel", "filters", channel),
-        ("num_block", "num_modules", num_block),
+        ("recipe", "recipe", recipe),
+        ("channels", "filters", channels),
+        ("modules", "num_modules", modules),
     ):
         held = facts.get(key)
         if value is not None and held != value:
@@ -79,7 +75,7 @@ def load_model(
                 f"{path} has {key}={held}; omit --{flag}, which is read from the model. "
                 f"Received: --{flag} {value}"
             )
-    return recipe, network
+    return found, network
 
 
 def _model_folder(path: Path) -> Path | None:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from cbsn.augmentation import NoiseFamily, PhotoAugmentation, jpeg
 from cbsn.colors import luma
@@ -25,6 +24,7 @@ from cbsn.noise.advice import advise
 from cbsn.noise.estimate import estimate_noise
 from cbsn.noise.measured_noise import CorrelatedNoise, measure_noise
 from cbsn.objectives import OBJECTIVES
+from cbsn.progress import progress_bar, say
 from cbsn.recipes import RECIPES, Recipe
 from cbsn.training.dataset import is_gray, some_patches
 from cbsn.training.distillation import make_targets, patches_at_once
@@ -111,15 +111,14 @@ def adapt(
     if is_student:
         noise = _measured(patches, model.network.channels)
         if not noise:
-            print(
+            say(
                 "The noise report sees no noise in these pictures: the weights stay as they were.",
-                flush=True,
             )
             return Adapted(model.recipe, model.network, {**facts, "step": 0})
         augmentation = PhotoAugmentation(noise, recipe.patch_size, _FAMILY)
         weakest = min(np.median(curve[:, 1]) for each in noise for curve in each.levels)
         harm = float(_HARM * weakest / 255) ** 2
-        print(f"The network sees its own pictures of them with {augmentation}.")
+        say(f"The network sees its own pictures of them with {augmentation}.")
     _announce(recipe, patches, minutes)
     if is_student:
         patches = patches.shuffled(seed)
@@ -128,10 +127,9 @@ def adapt(
     deadline = started + 60 * minutes
     tuned = tune(recipe, model.network, patches, augmentation, deadline, max_steps, harm, seed)
     count, steps = len(patches.split()[1]), tuned.steps
-    print(
+    say(
         f"Loss on {count} patch{'es' * (count > 1)} held out: {tuned.before:.5f}, after "
         f"{steps} step{'s' * (steps > 1)} {tuned.after:.5f}. {_verdict(tuned)}",
-        flush=True,
     )
     # JSON has no numbers that are not finite.
     before, after = (x if math.isfinite(x) else None for x in (tuned.before, tuned.after))
@@ -205,9 +203,9 @@ def _strides(patches: PicturePatches) -> dict[str, int]:
     try:
         advice = advise(estimate_noise(some_patches(patches, gray=is_gray(patches))))
     except DataError:
-        print("The noise report sees no noise in these pictures: the model's strides stay.")
+        say("The noise report sees no noise in these pictures: the model's strides stay.")
         return {}
-    print(advice.reasons[0])
+    say(advice.reasons[0])
     return {"stride_b": advice.stride_b, "stride_i": advice.stride_i}
 
 
@@ -249,10 +247,9 @@ def _announce(recipe: Recipe, patches: PicturePatches, minutes: float) -> None:
     pictures = f"{patches.pictures} picture{'s' * (patches.pictures != 1)}"
     config = recipe.objective_config
     strides = [f", {key} {value}" for key, value in config.items() if "stride" in key]
-    print(
+    say(
         f"Adapting to {count} of {pictures}, for {minutes:g} minute{'s' * (minutes != 1)}: "
         f"{recipe.name}, in crops of {recipe.patch_size} px" + "".join(strides),
-        flush=True,
     )
 
 
@@ -281,7 +278,7 @@ def _own_pictures(model: Denoiser, patches: PicturePatches, until: float) -> lis
     denoised: list[np.ndarray] = []
     most = patches_at_once(patches.patch_size)
     started = time.monotonic()
-    with tqdm(total=len(patches), unit="patch", desc="its pictures") as bar:
+    with progress_bar(total=len(patches), unit="patch", desc="its pictures") as bar:
         while len(denoised) < len(patches):
             done, now = len(denoised), time.monotonic()
             if done and now >= until:

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import socket
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from cbsn.files import (
     write_json,
     write_text,
 )
+from cbsn.progress import say, say_fault
 from cbsn.training.trainer import Trainer
 
 KEEP = 3  # newest checkpoints of a run; older ones are deleted
@@ -82,9 +82,8 @@ class Checkpoints:
                 self._read(path)
             except ModelError as error:
                 self._damaged.append(step)
-                print(
+                say_fault(
                     f"The checkpoint of step {step} is damaged, taking the one before it: {error}",
-                    file=sys.stderr,
                 )
                 continue
             self._saved = self._now()
@@ -230,7 +229,7 @@ def open_run(folder: Path, facts: dict[str, object], *, resume: bool = True) -> 
             paths = (folder.with_name(shortened(folder.name + s, s)) for s in suffixes)
             aside = next(path for path in paths if not path.exists())
             folder.rename(aside)
-            print(f"The earlier run {folder.name} is kept as {aside}.", file=sys.stderr)
+            say_fault(f"The earlier run {folder.name} is kept as {aside}.")
         folder.mkdir(parents=True, exist_ok=True)
         for each in (folder, folder / _CHECKPOINTS):
             if each.exists():
@@ -263,4 +262,4 @@ def _check_earlier(path: Path, now: dict[str, object]) -> None:
             )
     for key in now:
         if key in before and before[key] != now[key]:
-            print(f"Going on with another {key}: {before[key]} → {now[key]}")
+            say(f"Going on with another {key}: {before[key]} → {now[key]}")

@@ -2,7 +2,6 @@
 
 import os
 import shlex
-import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from cbsn.errors import ConfigError, DataError
 from cbsn.noise.advice import advise
 from cbsn.noise.estimate import estimate_noise
 from cbsn.noise.synthetic import Noise
+from cbsn.progress import say, say_fault
 from cbsn.recipes import RECIPES, customised
 from cbsn.training.options import DataOptions
 from data_prep.prepare import prepare, prepared_folder
@@ -59,7 +59,7 @@ def _open(dataset: str, source: Path, white: float | None, convert: bool) -> Pat
         if not convert:
             return PatchRecords.open(prepared_folder(dataset))
         report = prepare(dataset, white=white, workers=os.cpu_count() or 1)
-        print(report, file=sys.stderr if report.failed else sys.stdout)
+        (say_fault if report.failed else say)(report)
         return PatchRecords.open(report.out)
     records = PatchRecords.open(path)
     manifest = records.manifest

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from keras import ops
-from tqdm import tqdm
 
 from cbsn.colors import luma, to_linear, to_srgb
 from cbsn.data.pairs import PairedRecords
@@ -17,6 +16,7 @@ from cbsn.files import tidy, write_json
 from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.options import DenoiseOptions
 from cbsn.noise.measured_noise import CorrelatedNoise, measure_noise
+from cbsn.progress import progress_bar
 from cbsn.training.dataset import some_patches
 from cbsn.value_range import from_unit, to_unit
 
@@ -86,7 +86,7 @@ def _write(
     records: PatchRecords, teachers: Sequence[Denoiser], paths: list[Path], skip_bad_records: bool
 ) -> None:
     start, at_once = 0, patches_at_once(records.patch_size)
-    with tqdm(total=len(records), unit="patch", desc="teacher") as bar:
+    with progress_bar(total=len(records), unit="patch", desc="teacher") as bar:
         for path, count in zip(paths, records.counts, strict=True):
             stop = start + count
             if not path.exists():

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from cbsn.devices import set_up
 from cbsn.errors import ConfigError, TrainingError, plain_reason
+from cbsn.progress import say
 
 VARIABLE = "TF_CONFIG"
 
@@ -119,7 +120,7 @@ class Workers:
         """Sets up the devices and waits for all processes of `TF_CONFIG`; see `make_strategy`."""
         cluster = Cluster.read()
         if cluster:
-            print(f"Worker {cluster.index} waits for all of {cluster.addresses}.", flush=True)
+            say(f"Worker {cluster.index} waits for all of {cluster.addresses}.")
         return cls(make_strategy(cluster, cpu_devices), cluster)
 
     def any(self, value: bool) -> bool:

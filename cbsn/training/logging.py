@@ -3,25 +3,18 @@
 import contextlib
 import json
 import math
-import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
 
 from cbsn.devices import peak_memory
 from cbsn.files import write_text
 from cbsn.models.folder import METRICS_FILE
+from cbsn.progress import say
 from cbsn.value_range import to_unit
-
-
-def say(line: str) -> None:
-    """Prints a line above the progress bar, and flushes it at once, even into a file."""
-    tqdm.write(line)
-    sys.stdout.flush()
 
 
 class Reporter:

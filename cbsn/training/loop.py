@@ -3,7 +3,6 @@
 import contextlib
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -13,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
 
 from cbsn.data.pairs import PicturePairs
 from cbsn.data.pipeline import PatchPipeline
@@ -23,9 +21,10 @@ from cbsn.evaluation.conventions import psnr
 from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.options import DenoiseOptions
 from cbsn.models.folder import save_model
+from cbsn.progress import progress_bar, say, say_fault
 from cbsn.training.checkpoints import Checkpoints
 from cbsn.training.distribution import Workers
-from cbsn.training.logging import Reporter, say
+from cbsn.training.logging import Reporter
 from cbsn.training.options import LoopOptions
 from cbsn.training.trainer import Trainer
 from cbsn.value_range import value_range
@@ -113,7 +112,7 @@ class TrainingLoop:
         with (
             # Closed in any case: a process may hang at its end while tf.data reads on.
             contextlib.closing(self._pipeline.guard(iter(dataset))) as batches,
-            tqdm(total=self._max_steps, initial=start, unit="step", disable=quiet) as bar,
+            progress_bar(total=self._max_steps, initial=start, unit="step", disable=quiet) as bar,
         ):
             shares = self._trainer.distribute(batches)
             at_once = _STEPS_AT_ONCE if has_gpu() else 1
@@ -202,9 +201,9 @@ class TrainingLoop:
     def _log(self, step: int, metrics: Mapping[str, tf.Tensor]) -> None:
         bad_records = [*self._pipeline.bad_records.values()]
         for error in bad_records[self._bad_records_told :]:
-            tqdm.write(f"skipped: {error}", file=sys.stderr)
+            say_fault(f"skipped: {error}")
         if len(bad_records) > self._bad_records_told:
-            tqdm.write(f"Damaged records skipped so far: {len(bad_records)}.", file=sys.stderr)
+            say_fault(f"Damaged records skipped so far: {len(bad_records)}.")
         self._bad_records_told = len(bad_records)
         if self._workers.is_chief:
             skipped = int(self._trainer.skipped.numpy())

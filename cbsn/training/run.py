@@ -18,9 +18,11 @@ from cbsn.data.pairs import PairedRecords, PicturePairs
 from cbsn.data.pipeline import PatchPipeline
 from cbsn.data.records import PatchRecords
 from cbsn.errors import ConfigError, TrainingStopped
-from cbsn.models.loading import SHIPPED, read_initial
+from cbsn.models import SHIPPED
+from cbsn.models.loading import read_initial
 from cbsn.objectives import Noise2Noise
 from cbsn.precision import choose_precision
+from cbsn.progress import say
 from cbsn.recipes import RECIPES, Recipe, customised
 from cbsn.training.checkpoints import lock_run, open_run
 from cbsn.training.dataset import choose_strides, is_gray, open_records, without_auto
@@ -77,7 +79,7 @@ def train(recipe_name: str, changes: Changes, options: RunOptions) -> Path:
     if workers.is_chief:
         path = shlex.quote(str(options.folder))
         infer = f"python infer.py --modelpath {path} --imagepath PICTURES --savepath out"
-        print(f"Denoise with: {infer}")
+        say(f"Denoise with: {infer}")
     return options.folder
 
 
@@ -292,16 +294,16 @@ def _run(settings: Settings, workers: Workers) -> bool:
 
 def _print_settings(settings: Settings, trainer: Trainer, workers: Workers) -> None:
     precision, why = settings.precision
-    print(
+    say(
         f"Precision {precision}: {why}. Workers: {workers.count}, devices: "
         f"{workers.strategy.num_replicas_in_sync}, parts of a batch on each: {trainer.accumulate}."
     )
     for line in settings.why_strides:
-        print(line)
+        say(line)
     teacher, noise = settings.options.teacher, settings.noise_text
     if teacher:
-        print(f"Teacher: {' and '.join(map(str, teacher))}.")
+        say(f"Teacher: {' and '.join(map(str, teacher))}.")
     if noise and (teacher or settings.augmentation):
-        print(f"The student sees the teacher's pictures with {noise}.")
+        say(f"The student sees the teacher's pictures with {noise}.")
     elif noise:
-        print(f"The pictures are taken to be clean; added to them: {noise}.")
+        say(f"The pictures are taken to be clean; added to them: {noise}.")

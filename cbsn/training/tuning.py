@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
 
 from cbsn.augmentation import PhotoAugmentation
 from cbsn.data.pairs import spread
@@ -20,6 +19,7 @@ from cbsn.errors import CbsnWarning, DataError, ImageError
 from cbsn.images.image_files import read_header, read_picture, to_rgb
 from cbsn.inference.outputs import find_sources
 from cbsn.networks.denoising_network import DenoisingNetwork
+from cbsn.progress import progress_bar
 from cbsn.recipes import Recipe
 from cbsn.training.step_random import StepRandom
 from cbsn.training.trainer import Trainer, unit
@@ -277,7 +277,7 @@ def _train(
     with (
         # Closed in any case: a process may hang at its end while tf.data reads on.
         contextlib.closing(pipeline.guard(iter(pipeline.dataset()))) as batches,
-        tqdm(total=seconds, desc="adapting", bar_format=_BAR) as bar,
+        progress_bar(total=seconds, desc="adapting", bar_format=_BAR) as bar,
     ):
         for steps, batch in enumerate(batches, 1):
             if falls:

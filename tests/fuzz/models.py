@@ -92,7 +92,7 @@ class BareWeights:
         path.write_bytes(damaged(chance, self.content, [self.content]))
         keras.backend.clear_session()
         try:
-            _, network = load_model(path, channel=2, num_block=1)
+            _, network = load_model(path, channels=2, modules=1)
         except ModelError as error:
             assert str(path) in str(error)
             return "ModelError"

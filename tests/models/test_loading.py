@@ -124,9 +124,9 @@ def test_original_checkpoint_by_its_index_file(golden):
 
 def test_a_wrong_size_flag_is_refused(golden):
     prefix = golden("small/CBSN_small.ckpt")
-    assert load_model(prefix, channel=16, num_block=2)
+    assert load_model(prefix, channels=16, modules=2)
     with pytest.raises(ModelError, match="--channel 128"):
-        load_model(prefix, channel=128)
+        load_model(prefix, channels=128)
 
 
 def test_weights_beside_their_recipe_are_those_of_the_folder(recipe, saved, tmp_path):
@@ -135,7 +135,7 @@ def test_weights_beside_their_recipe_are_those_of_the_folder(recipe, saved, tmp_
     assert loaded == recipe
     assert _same(network, saved)
     with pytest.raises(ModelError, match="omit --channel"):
-        load_model(weights, channel=8)
+        load_model(weights, channels=8)
     (tmp_path / "last/SHA256SUMS").write_text("")
     with pytest.raises(ModelError, match="SHA256SUMS does not name"):
         load_model(weights)
@@ -149,16 +149,16 @@ def bare(saved, tmp_path):
 
 def test_bare_weights_need_their_size(saved, bare):
     weights = bare
-    assert _same(load_model(weights, channel=4, num_block=1)[1], saved)
-    with pytest.raises(ModelError, match="--channel and --num_block"):
-        load_model(weights, channel=8, num_block=1)
+    assert _same(load_model(weights, channels=4, modules=1)[1], saved)
+    with pytest.raises(ModelError, match="--channels and --modules"):
+        load_model(weights, channels=8, modules=1)
 
 
 def test_bare_weights_of_another_recipe(tmp_path):
     network = customised("apbsn", filters=4, num_modules=1).build_network()
     network.save_weights(tmp_path / "some.weights.h5")
-    size = {"channel": 4, "num_block": 1}
-    recipe, loaded = load_model(tmp_path / "some.weights.h5", recipe_name="apbsn", **size)
+    size = {"channels": 4, "modules": 1}
+    recipe, loaded = load_model(tmp_path / "some.weights.h5", recipe="apbsn", **size)
     assert recipe.name == "apbsn"
     assert _same(loaded, network)
     with pytest.raises(ModelError, match=r"recipe 'cbsn'.*--recipe"):
@@ -166,9 +166,9 @@ def test_bare_weights_of_another_recipe(tmp_path):
 
 
 def test_another_recipe_than_the_models_is_refused(saved, tmp_path):
-    assert load_model(tmp_path, recipe_name="cbsn")
+    assert load_model(tmp_path, recipe="cbsn")
     with pytest.raises(ModelError, match=r"recipe=cbsn.*--recipe apbsn"):
-        load_model(tmp_path, recipe_name="apbsn")
+        load_model(tmp_path, recipe="apbsn")
 
 
 def test_an_altered_file_is_refused(saved, tmp_path):
@@ -263,7 +263,7 @@ def test_bare_weights_of_any_bytes_are_used_or_refused(bare, kind):
             data[place : place + 200] = bytes(200) if kind == "zero" else generator.bytes(200)
         bare.write_bytes(data)
         with contextlib.suppress(ModelError):
-            load_model(bare, channel=4, num_block=1)
+            load_model(bare, channels=4, modules=1)
 
 
 def test_weights_that_are_not_finite_are_refused(recipe, tmp_path):

@@ -7,7 +7,8 @@ import skimage.data
 from cbsn.evaluation.conventions import psnr
 from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.options import DenoiseOptions
-from cbsn.models.loading import SHIPPED, load_model
+from cbsn.models import SHIPPED
+from cbsn.models.loading import load_model
 from cbsn.noise.synthetic import simulate_camera
 
 PHOTO, LARGE = SHIPPED / "photo", SHIPPED / "photo_large"

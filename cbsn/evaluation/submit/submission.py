@@ -3,18 +3,17 @@
 import abc
 import contextlib
 import json
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from cbsn.errors import CbsnError, ConfigError, DataError, ImageError
 from cbsn.files import expanded, remove_folder, tidy, write_json, write_text
 from cbsn.inference.outputs import changed_settings
+from cbsn.progress import progress_bar, say, say_fault
 
 _RECORD = "submission.json"
 _SECONDS = "seconds.txt"
@@ -93,7 +92,7 @@ class Submission(abc.ABC):
         seconds = self._begin(record)
         if self._warning:
             warning = f"warning: {self._warning}: the site will not take this submission"
-            print(warning, file=sys.stderr, flush=True)
+            say_fault(warning)
         missing = []
         for name in self.shapes:
             try:
@@ -108,7 +107,7 @@ class Submission(abc.ABC):
                     else:
                         path.unlink(missing_ok=True)
         done = len(self.shapes) - len(missing)
-        with tqdm(total=len(self.shapes), initial=done, unit=self.PART) as bar:
+        with progress_bar(total=len(self.shapes), initial=done, unit=self.PART) as bar:
             for name in missing:
                 noisy = self.read(name)
                 if name == missing[0]:
@@ -135,8 +134,8 @@ class Submission(abc.ABC):
             write_json(self.out / _RECORD, record)
         speed = "" if mean is None else f", {mean:.3f} s per megapixel"
         plural = "s" * (len(self.shapes) != 1)
-        print(f"{len(self.shapes)} {self.PART}{plural} denoised{speed}. To be submitted:")
-        print(*(f"  {path}" for path in bundles), sep="\n")
+        say(f"{len(self.shapes)} {self.PART}{plural} denoised{speed}. To be submitted:")
+        say("\n".join(f"  {path}" for path in bundles))
         return bundles
 
     @abc.abstractmethod
@@ -219,7 +218,7 @@ class Submission(abc.ABC):
         except CbsnError as error:
             raise type(error)(f"{part}: {error}") from error
         except Exception:
-            print(f"{part} failed:", file=sys.stderr)
+            say_fault(f"{part} failed:")
             raise
         if reason := self._misfit(name, denoised):
             raise ImageError(f"{part}: the denoiser's result {reason}.")

@@ -25,6 +25,7 @@ from cbsn.inference.beam.pipeline import FAILED, DenoisingModelHandler, Work, ru
 from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.options import DenoiseOptions
 from cbsn.inference.outputs import changed_settings, plan_outputs
+from cbsn.progress import say
 from cbsn.value_range import check_white
 
 RECORD = "run.json"  # what the results in a folder were made with
@@ -103,20 +104,20 @@ def denoise_with_beam(
     ]
     done = len(targets) - len(works)
     if not works:
-        print(f"0 denoised, {done} were there, 0 failed, in {output}")
+        say(f"0 denoised, {done} were there, 0 failed, in {output}")
         return 0
     if is_local(beam_options):
-        print(denoiser.choices, flush=True)
+        say(denoiser.choices)
     plural = "s" * (len(works) != 1)
-    print(f"{len(works)} picture{plural} to denoise, {done} done before", flush=True)
+    say(f"{len(works)} picture{plural} to denoise, {done} done before")
     counts = run_pipeline(beam_options, works, handler, output)
     if counts is None:
-        print(f"The pipeline was started. Results go to {output}, failures to {output}/{FAILED}")
+        say(f"The pipeline was started. Results go to {output}, failures to {output}/{FAILED}")
         return 0
     denoised, failed = counts
-    print(f"{denoised} denoised, {done} were there, {failed} failed, in {output}")
+    say(f"{denoised} denoised, {done} were there, {failed} failed, in {output}")
     if failed:
-        print(f"Why they failed is in {output}/{FAILED}")
+        say(f"Why they failed is in {output}/{FAILED}")
     return 1 if failed else 0
 
 
@@ -173,7 +174,7 @@ def _find_sources(inputs: Iterable[str], output: str) -> dict[str, float]:
     if not sources:
         raise DataError(f"{results}, where the results go. Give another --output.")
     if len(sources) < len(found):
-        print(f"{results}: they are taken for results", flush=True)
+        say(f"{results}: they are taken for results")
     return sources
 
 

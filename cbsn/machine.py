@@ -1,4 +1,4 @@
-"""Describes the machine that a measurement is taken on."""
+"""Describes the machine and the libraries, for bug reports and next to measurements."""
 
 import os
 import platform
@@ -6,27 +6,40 @@ from pathlib import Path
 from typing import Any
 
 import keras
-import tensorflow as tf
 
 from cbsn.precision import CPU_FEATURES, cpu_flags
 
 
 def describe() -> dict[str, Any]:
-    """Returns facts about the machine and the libraries, by name; fit for JSON."""
+    """Returns facts about the machine and the libraries, by name; fit for JSON.
+
+    Example:
+        >>> describe()["cores"]
+        8
+    """
+    import tensorflow as tf
+
     cpu = _cpu_info()
     flags = cpu_flags()
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
+        "system": platform.platform(),
         "CPU": cpu.get("model name") or platform.processor() or platform.machine(),
-        "cores": cores,
+        "cores": available_cores(),
         "memory": _memory(),
         **{flag: "yes" if flag in flags else "no" for flag in CPU_FEATURES},
-        "GPU": ", ".join(_gpus()) or "none",
+        "GPU": ", ".join(_gpus(tf)) or "none",
         "load before": f"{os.getloadavg()[0]:.2f}" if hasattr(os, "getloadavg") else "unknown",
         "Python": platform.python_version(),
         "TensorFlow": tf.__version__,
-        "Keras": keras.__version__,
+        "Keras": f"{keras.__version__}, backend {keras.backend.backend()}",
     }
+
+
+def available_cores() -> int:
+    """Returns how many processor cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _cpu_info() -> dict[str, str]:
@@ -48,6 +61,11 @@ def _memory() -> str:
     return f"{size / 2**30:.1f} GiB"
 
 
-def _gpus() -> list[str]:
+def _gpus(tf: Any) -> list[str]:
     details = map(tf.config.experimental.get_device_details, tf.config.list_physical_devices("GPU"))
-    return [detail.get("device_name", "unknown") for detail in details]
+    names = []
+    for each in details:
+        capability = ".".join(map(str, each.get("compute_capability", ())))
+        suffix = f" (compute capability {capability})" if capability else ""
+        names.append(each.get("device_name", "unknown") + suffix)
+    return names

@@ -1,0 +1,62 @@
+"""Describes this installation, to paste into a bug report. See `--help`."""
+
+import argparse
+import importlib.metadata
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import cbsn
+from cbsn.cli.parser import Parser, new_parser
+
+_VARIABLES = re.compile(r"(TF|KERAS|CUDA|NVIDIA|XLA|OMP|ONEDNN|MKL|CBSN)_\w+")
+
+
+def main(flags: argparse.Namespace) -> None:
+    """Prints the description."""
+    # These import TensorFlow; `--help` need not wait for it.
+    from cbsn.inference.engines import choose_engine
+    from cbsn.machine import describe
+    from cbsn.models import SHIPPED
+    from cbsn.models.folder import is_model_folder
+    from cbsn.precision import choose_precision
+
+    precision, why = choose_precision("auto")
+    engine, why_engine = choose_engine("auto", precision, None)
+    models = sorted(path.name for path in SHIPPED.glob("*") if is_model_folder(path))
+    facts: dict[str, Any] = {"cbsn": f"{cbsn.__version__}, in {Path(cbsn.__file__).parent}"}
+    facts |= describe()
+    facts["precision"] = f"{precision}: {why}"
+    facts["engine"] = f"{engine}: {why_engine}"
+    facts["models"] = f"{', '.join(models) or 'none'}, in {SHIPPED}"
+    facts["libraries"] = ", ".join(_versions(optional=False))
+    facts["extras"] = ", ".join(_versions(optional=True)) or "none"
+    given = (f"{k}={v}" for k, v in sorted(os.environ.items()) if _VARIABLES.fullmatch(k))
+    facts["environment"] = " ".join(given) or "no variable of TensorFlow or CUDA"
+    width = max(map(len, facts))
+    print(*(f"{name:<{width}}  {fact}" for name, fact in facts.items()), sep="\n")
+
+
+def _versions(*, optional: bool) -> list[str]:
+    """Returns the installed libraries that the package requires, or those of its extras."""
+    found = {}
+    for line in importlib.metadata.requires("cbsn") or ():
+        name = re.split(r"[^\w.-]", line, maxsplit=1)[0]
+        extra = re.search(r"extra == ['\"](\w+)", line)
+        if name == "cbsn" or (extra is not None) != optional or (extra and extra[1] == "dev"):
+            continue
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            if not optional:
+                found[name] = "missing"
+    return [f"{name} {version}" for name, version in sorted(found.items())]
+
+
+def make_parser() -> Parser:
+    """Returns the parser of the flags."""
+    return new_parser(
+        "Describes this installation: versions, processor, GPUs, and the precision and engine that "
+        "would be chosen, with reasons. Paste it into bug reports."
+    )

@@ -1,0 +1,150 @@
+"""The report on the noise in pictures: what it is like, and how to train on them."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from cbsn.data.pairs import spread
+from cbsn.errors import CbsnError, ConfigError, DataError, check_number
+from cbsn.evaluation.diagnosis import SMALLEST, Diagnosis, diagnose
+from cbsn.files import write_json
+from cbsn.images.finding import find_images
+from cbsn.images.image_files import read_picture
+from cbsn.inference.options import DenoiseOptions
+from cbsn.noise.advice import advise
+from cbsn.noise.estimate import estimate_noise, estimate_noise_of_residuals
+from cbsn.progress import say
+from cbsn.value_range import check_white, value_range
+
+Pairs = Iterator[tuple[np.ndarray, np.ndarray]]
+
+
+def report_noise(
+    pictures: Iterable[str | Path],
+    *,
+    model_path: str | None = None,
+    denoised: str | None = None,
+    images: int = 0,
+    white: float | None = None,
+    figure: Path | None = None,
+    json: Path | None = None,
+    options: DenoiseOptions | None = None,
+) -> None:
+    """Says what the noise in pictures is like, and which recipe and strides fit it.
+
+    Args:
+        pictures: noisy pictures: folders, globs or files, each as for `find_images`.
+        model_path: a model; what it removes is taken for noise, in place of what varies in flat
+            parts of the pictures.
+        denoised: the same for a folder or glob of denoised pictures of the same names.
+        images: int ≥ 0, number of pictures to take, evenly spread; 0 for all.
+        white: float > 0, the value of white in the files; see `read_picture`.
+        figure: file for a figure; the suffix says its format.
+        json: file for all numbers.
+        options: how the model denoises. Default `DenoiseOptions()`.
+
+    Raises:
+        ConfigError: if the arguments do not fit each other, or a file cannot be written.
+        DataError: if there are no pictures, or no noise is seen in them.
+    """
+    if model_path and denoised:
+        raise ConfigError(
+            "Give --model or --denoised, not both. Received: "
+            f"--model {model_path} --denoised {denoised}"
+        )
+    if figure:
+        from cbsn.noise.report import check_figure, draw_noise  # with Matplotlib, which is slow
+
+        check_figure(figure)
+    _check_output("--figure", figure)
+    _check_output("--json", json)
+    check_white(white)
+    check_number("--images", images, 0)
+    found = (path for pattern in pictures for path in find_images(pattern))
+    paths = spread([*dict.fromkeys(found)], images)
+    diagnoses: list[Diagnosis] = []
+    if not (denoised or model_path):
+        estimate = estimate_noise(read_picture(path, white=white).color for path in paths)
+    else:
+        pairs = (
+            _named_pairs(paths, denoised, white)
+            if denoised
+            else _denoised(paths, str(model_path), white, options)
+        )
+        estimate = estimate_noise_of_residuals(_diagnosed(pairs, diagnoses))
+    advice = advise(estimate)
+    numbers: dict[str, Any] = {"names": [str(path) for path in paths]}
+    numbers |= {"noise": estimate.to_dict(), "advice": vars(advice)}
+    say("\n".join([*estimate.lines(), "", *advice.lines()]))
+    if diagnoses:
+        diagnosis = Diagnosis.mean_of(diagnoses)
+        numbers["diagnosis"] = diagnosis.to_dict()
+        say("\n".join(["", "The denoised pictures:", *diagnosis.lines()]))
+    if json:
+        try:
+            write_json(json, numbers)
+        except OSError as error:
+            raise ConfigError(f"--json {json}: {error.strerror}.") from error
+    if figure:
+        draw_noise(estimate, advice, figure)
+
+
+def _named_pairs(paths: Iterable[Path], folder: str, white: float | None) -> Pairs:
+    """Yields each picture and the denoised one of its name (suffix aside), in the same range."""
+    denoised = {path.stem: path for path in find_images(folder)}
+    for path in paths:
+        if path.stem not in denoised:
+            raise DataError(
+                f"Every picture needs a denoised one of its name. --denoised {folder} has "
+                f"none for {path}."
+            )
+    for path in paths:
+        pair = (path, denoised[path.stem])
+        first, second = (read_picture(each, white=white) for each in pair)
+        if first.pixels.dtype == second.pixels.dtype:
+            second.range_in_file.change(second.color, first.range_in_file)
+        yield first.color, second.color
+
+
+def _denoised(
+    paths: Iterable[Path], model_path: str, white: float | None, options: DenoiseOptions | None
+) -> Pairs:
+    """Yields each picture and a model's denoised version of it."""
+    from cbsn.inference.denoiser import Denoiser  # with TensorFlow, needed only here
+
+    denoise = Denoiser.load(model_path, options or DenoiseOptions())
+    say(f"{denoise.recipe.name} ({model_path}): {denoise.choices}")
+    for path in paths:
+        picture = read_picture(path, white=white).color
+        try:
+            yield picture, denoise(picture, white=value_range(picture.dtype))
+        except CbsnError as error:
+            raise type(error)(f"{path}: {error}") from error
+
+
+def _diagnosed(pairs: Pairs, diagnoses: list[Diagnosis]) -> Pairs:
+    """Yields each pair, then diagnoses it: by then the consumer has rejected it if it is unfit."""
+    for noisy, denoised in pairs:
+        yield noisy, denoised
+        if min(noisy.shape[:2]) >= SMALLEST:
+            diagnoses.append(diagnose(noisy, denoised))
+
+
+def _check_output(flag: str, path: Path | None) -> None:
+    """Rejects output files that cannot be written, before the work rather than after it."""
+    if not path:
+        return
+    if path.is_dir() or not path.parent.is_dir():
+        raise ConfigError(f"{flag} takes a file in a folder that exists. Received: {path}")
+    if not path.exists():
+        return
+    with path.open("rb") as file:
+        start = file.read(4096)
+    # Only our JSON or a Matplotlib figure: a flag given no name would take the first picture.
+    if start and b"Matplotlib" not in start and b'"names"' not in start:
+        raise ConfigError(
+            f"{flag} takes the name of a new file, or of one that it wrote before; this is another "
+            f"file. Received: {flag} {path}"
+        )
