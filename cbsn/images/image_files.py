@@ -1,8 +1,8 @@
 """Reading and writing picture files: PNG, JPEG, TIFF, WebP and BMP, 8 and 16 bits.
 
 16-bit pictures keep their 16 bits and their own value range. Alpha, colour profile, EXIF data and
-other metadata stay with the pixels, or `write_picture` reports what was lost. AVIF, GIF, HEIC,
-JPEG 2000 and JPEG XL are read if an installed library supports them.
+other metadata stay with the pixels, or `write_picture` reports what was lost. AVIF, GIF, JPEG 2000,
+JPEG XL and, with the extra `heif`, HEIC are only read.
 
 A picture may take hundreds of MB, so few copies are made. TIFF needs none, unless the values do not
 use their dtype's whole range. For other formats, Pillow keeps one, of 4 bytes per pixel in colour.
@@ -25,6 +25,7 @@ from cbsn.errors import CbsnWarning, ImageError
 from cbsn.files import atomic_path
 from cbsn.images.exif import points_elsewhere, read_block
 from cbsn.images.finding import format_of_suffix
+from cbsn.images.heif import heif_header, is_heif, read_heif
 from cbsn.images.picture import EXIF_PREFIX, INCH, Header, Picture
 from cbsn.images.pillow_files import pillow_header, read_with_pillow, write_with_pillow
 from cbsn.images.png import COLOR_CHUNKS, Chunks, write_png
@@ -61,8 +62,12 @@ def read_picture(path: str | Path, *, white: float | None = None) -> Picture:
         start = _start(path)
         if start.startswith(_RAW_STARTS) or start[4:12] == b"ftypcrx ":
             raise ImageError(RAW)
-        is_tiff = start.startswith(TIFF_MAGICS)
-        picture = read_tiff(path) if is_tiff else read_with_pillow(path, start)
+        if start.startswith(TIFF_MAGICS):
+            picture = read_tiff(path)
+        elif is_heif(path, start):
+            picture = read_heif(path)
+        else:
+            picture = read_with_pillow(path, start)
         return _stretched(path, picture, white)
     except ImageError as error:
         raise ImageError(f"{path}: {error}") from None
@@ -85,8 +90,9 @@ def read_header(path: str | Path) -> Header:
     path = Path(path)
     with contextlib.suppress(Exception):  # damaged headers make decoders raise almost anything
         start = _start(path)
-        is_tiff = start.startswith(TIFF_MAGICS)
-        return tiff_header(path) if is_tiff else pillow_header(path, start)
+        if start.startswith(TIFF_MAGICS):
+            return tiff_header(path)
+        return heif_header(path) if is_heif(path, start) else pillow_header(path, start)
     return Header(0, 0, 0)
 
 

@@ -1,6 +1,7 @@
 """Reading and writing files with Pillow; `cbsn.images.image_files` is the entry for all formats."""
 
 import contextlib
+import dataclasses
 import mmap
 import struct
 import threading
@@ -12,20 +13,13 @@ import numpy as np
 from PIL import Image
 
 from cbsn.errors import ImageError
+from cbsn.images.heif import to_16_bits
 from cbsn.images.picture import EXIF_PREFIX, INCH, Header, Picture, squeezed
 from cbsn.images.png import SIGNATURE, PngFile, inspect_png, png_header
-from cbsn.value_range import row_blocks
-
-with contextlib.suppress(ImportError):  # if it is installed, Pillow reads HEIC files
-    import pillow_heif
-
-    pillow_heif.register_heif_opener()
+from cbsn.value_range import ValueRange, row_blocks
 
 # Formats that are read if the installed Pillow supports them.
-_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "AVIF", "JPEG2000", "HEIF")
-_HEIC_BRANDS = (b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1")
-# Formats of files that start with an `ftyp` box, by its brand.
-_KINDS = {b"avif": "AVIF", b"avis": "AVIF"} | dict.fromkeys(_HEIC_BRANDS, "HEIC")
+_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "AVIF", "JPEG2000")
 # Formats that may have more than 8 bits, of which Pillow keeps 8.
 _DEEP_DECODERS = {"AVIF": "avif_decode", "JPEG2000": "jpeg2k_decode"}
 _METRES = {1: INCH, 2: 0.01}  # of the units of JFIF
@@ -57,9 +51,14 @@ def read_with_pillow(path: Path, start: bytes) -> Picture:
         return picture.with_pixels(np.atleast_3d(imagecodecs.png_decode(content)))
     if picture.format in _DEEP_DECODERS:
         with contextlib.suppress(AttributeError, ValueError, RuntimeError):
-            pixels = getattr(imagecodecs, _DEEP_DECODERS[picture.format])(path.read_bytes())
-            if pixels.dtype == np.uint16:  # the values show whether it has 10 or 12 bits
-                return picture.with_pixels(_checked(pixels))
+            content = path.read_bytes()
+            pixels = getattr(imagecodecs, _DEEP_DECODERS[picture.format])(content)
+            if pixels.dtype == np.uint16:  # of JPEG 2000, the values show how many bits they have
+                picture = picture.with_pixels(_checked(pixels))
+                if picture.format == "AVIF":
+                    is_12_bits = content[content.find(b"av1C") + 6] & 0x20
+                    to_16_bits(picture.pixels, 12 if is_12_bits else 10)
+                    picture = dataclasses.replace(picture, value_range=ValueRange(0.0, 65535.0))
     return picture
 
 
@@ -105,11 +104,8 @@ def _unknown(path: Path) -> str:
     """Returns the reason why a file cannot be read."""
     with path.open("rb") as file:
         start = file.read(12)
-    if start[4:8] == b"ftyp" and (kind := _KINDS.get(start[8:12])):
-        return (
-            f"is a {kind} picture, which the installed libraries do not read: convert it to PNG "
-            "or TIFF."
-        )
+    if start[4:12] in (b"ftypavif", b"ftypavis") and "AVIF" not in Image.OPEN:
+        return "is an AVIF picture. To read these: pip install 'pillow>=11.3'"
     what = "is not a PNG, JPEG, TIFF, WebP or BMP picture" if start else "is empty"
     return f"{what}, or its header is damaged."
 

@@ -286,15 +286,13 @@ def test_other_kinds_are_read_where_a_library_does(tmp_path, rgb):
         assert write_picture(path.with_suffix(".png"), picture)[1:] == []
 
 
-@pytest.mark.parametrize("kind", ["jpeg2k", "avif"])
-def test_more_than_8_bits_of_other_kinds_stay(tmp_path, random, kind):
-    if not getattr(imagecodecs, kind.upper()).available:
-        pytest.skip(f"imagecodecs has no {kind}")
+def test_more_than_8_bits_of_jpeg_2000_stay(tmp_path, random):
+    if not imagecodecs.JPEG2K.available:
+        pytest.skip("imagecodecs has no JPEG 2000")
     deep = random.integers(0, 1024, (64, 64, 3)).astype(np.uint16)
     deep[0, 0] = 1023
-    encode = getattr(imagecodecs, f"{kind}_encode")
-    options = {} if kind == "avif" else {"reversible": True, "level": 0}
-    (tmp_path / "a.bin").write_bytes(encode(deep, bitspersample=10, **options))
+    content = imagecodecs.jpeg2k_encode(deep, bitspersample=10, reversible=True, level=0)
+    (tmp_path / "a.bin").write_bytes(content)
     picture = read_picture(tmp_path / "a.bin")
     assert picture.pixels.dtype == np.uint16
     assert picture.value_range.white == 1023
@@ -312,7 +310,6 @@ UNSUPPORTED = {
     "complex": (lambda: tiff_of(np.zeros((9, 9), np.complex64)), "complex64"),
     "animation": (lambda: turned("PNG"), "animation of 2 frames"),
     "gif": (lambda: turned("GIF"), "animation of 2 frames"),
-    "heic": (lambda: b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(40), "is a HEIC picture"),
     "text": (lambda: b"not a picture at all", "not a PNG"),
     "empty": (lambda: b"", "is empty"),
     "cr2": (lambda: b"II*\0\x10\0\0\0CR\2\0" + bytes(40), "raw file: develop it first"),
