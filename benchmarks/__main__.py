@@ -6,13 +6,14 @@ import sys
 from pathlib import Path
 
 from benchmarks.settings import SIZES, SUITES, Settings, parse_list
-from cbsn.cli import flags as cli
+from cbsn.cli.flags import run
+from cbsn.cli.parser import new_parser
 from cbsn.errors import ConfigError
 
 
 def make_parser() -> argparse.ArgumentParser:
     """Returns the parser of the flags."""
-    flags = cli.new_parser(
+    flags = new_parser(
         "Measure speed and memory, the sides of a comparison alternating. Everything takes hours "
         "on 2 cores; --repeats, --sizes and --pictures make it shorter."
     )
@@ -82,4 +83,4 @@ def main(flags: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    cli.run(main, make_parser())
+    run(main, make_parser())

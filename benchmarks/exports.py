@@ -83,8 +83,8 @@ _WHOLE = 2**20
 """Pixels of the largest picture for runtimes that take a picture in one piece."""
 
 SIDES = {
-    "infer.py float32": _Way(_infer("float32"), "model"),
-    "infer.py bfloat16": _Way(_infer("mixed_bfloat16"), "model"),
+    "cbsn denoise float32": _Way(_infer("float32"), "model"),
+    "cbsn denoise bfloat16": _Way(_infer("mixed_bfloat16"), "model"),
     "SavedModel float32": _Way(_saved_model, "1"),
     "SavedModel bfloat16": _Way(_saved_model, "2"),
     "LiteRT": _Way(_litert, "model.tflite", _LITERT, _WHOLE),

@@ -15,7 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from cbsn.cli import flags as cli
+from cbsn.cli.flags import run
+from cbsn.cli.parser import new_parser
 from cbsn.devices import peak_memory
 from cbsn.errors import CbsnError
 
@@ -59,7 +60,7 @@ def _main(flags: argparse.Namespace) -> None:
 
 
 if __name__ == "__main__":
-    parser = cli.new_parser("Measure the peak memory of one side.")
+    parser = new_parser("Measure the peak memory of one side.")
     parser.add_argument("suite")
     parser.add_argument("spec")
-    cli.run(_main, parser)
+    run(_main, parser)

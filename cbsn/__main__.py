@@ -5,26 +5,8 @@ import importlib
 import sys
 
 import cbsn
+from cbsn.cli import COMMANDS
 from cbsn.cli.flags import run
-
-COMMANDS = {
-    "denoise": "denoises pictures",
-    "train": "trains a denoiser from noisy pictures",
-    "adapt": "trains a model further on your pictures",
-    "evaluate": "scores denoisers, with clean pictures or without",
-    "noise": "reports the noise of pictures",
-    "prepare": "cuts pictures into the patches that training reads",
-    "export": "exports a model for servers and other runtimes",
-    "client": "denoises pictures on a model server",
-    "beam": "denoises pictures in an Apache Beam pipeline",
-    "submit": "makes submissions to the SIDD and DND benchmarks",
-    "demo": "makes noisy pictures to try the others on",
-    "models": "lists the models that ship",
-    "info": "describes this installation, for bug reports",
-    "launch": "starts several workers of one training on this machine",
-    "ship": "writes a trained model with weights of half the size",
-    "completion": "prints a script that completes commands in a shell",
-}
 
 # These do not need TensorFlow, which takes seconds to start, or import it themselves if needed.
 _WITHOUT_TENSORFLOW = (
@@ -66,9 +48,10 @@ def _help() -> str:
             "Denoises pictures without clean ones to learn from.",
             "",
             *lines,
+            f"  {'--version':<12}prints the version",
             "",
             "Begin with: cbsn denoise photos",
-            "cbsn COMMAND --help shows its common flags, --help-all all of them; cbsn --version.",
+            "cbsn COMMAND --help shows a command's common flags, --help-all all of them.",
         ]
     )
 

@@ -305,7 +305,7 @@ _PHOTO: dict[str, Any] = {
 RECIPES = {
     recipe.name: recipe
     for recipe in (
-        # python train.py --recipe cbsn --dataset SIDD
+        # cbsn train SIDD --recipe cbsn
         # The paper's settings: 36.82 dB on the SIDD benchmark, 38.45 dB on DND.
         Recipe(
             name="cbsn",
@@ -314,7 +314,7 @@ RECIPES = {
             objective="DownsampledInvariance",
             objective_config={"stride_b": 5, "stride_i": 2, "lmbda": 2.0, "ramp_steps": 200_000},
         ),
-        # python train.py --recipe apbsn --dataset SIDD
+        # cbsn train SIDD --recipe apbsn
         # The paper's settings: with R3, 35.97 dB on the SIDD benchmark, 38.09 dB on DND. The steps
         # are 20 epochs of 80,000 patches; the learning rate falls after 8 and 16 epochs.
         Recipe(
@@ -326,7 +326,7 @@ RECIPES = {
             lr_decay_steps=80_000,
             **_PIXEL_SHUFFLE,
         ),
-        # python train.py --recipe ssbsn --dataset SIDD
+        # cbsn train SIDD --recipe ssbsn
         # The paper's settings: with self-ensemble, 37.42 dB on the SIDD benchmark, 38.46 dB on DND.
         # The same epochs in batches of 4; the learning rate falls after 16 epochs.
         Recipe(
@@ -343,10 +343,10 @@ RECIPES = {
             lr_decay_steps=320_000,
             **_PIXEL_SHUFFLE,
         ),
-        # python train.py --recipe n2v-unet --dataset photos
+        # cbsn train photos --recipe n2v-unet
         # For noise that is independent between pixels.
         Recipe(name="n2v-unet", objective="Noise2Void", **_BLIND_UNET),
-        # python train.py --recipe dil-unet --dataset photos
+        # cbsn train photos --recipe dil-unet
         # For the same noise. The network denoises with every pixel visible, as in part of training.
         Recipe(
             name="dil-unet",
@@ -354,7 +354,7 @@ RECIPES = {
             objective_config={"stride_b": 1, "stride_i": 1, "lmbda": 2.0, "ramp_steps": 20_000},
             **_BLIND_UNET,
         ),
-        # python train.py --recipe n2n-resunet --dataset shots/first --second_shots shots/second
+        # cbsn train shots/first --recipe n2n-resunet --second_shots shots/second
         Recipe(
             name="n2n-resunet",
             network="ResidualAttentionUNet",
@@ -364,7 +364,7 @@ RECIPES = {
             normalization="0-1",
             **_UNET_TRAINING,
         ),
-        # python train.py --recipe distill --dataset photos --teacher photo_large
+        # cbsn train photos --recipe distill --teacher photo_large
         # A small network learns from a trained one. Without squeeze-and-excitation it is local, so
         # tiles are exact.
         Recipe(
@@ -375,7 +375,7 @@ RECIPES = {
             normalization="0-1",
             **_UNET_TRAINING,
         ),
-        # python train.py --recipe photo --dataset photos
+        # cbsn train photos --recipe photo
         # Ships as `photo`: 39.0 dB on 32 SIDD blocks, 35.7 dB on cc15.
         Recipe(
             name="photo",
@@ -383,7 +383,7 @@ RECIPES = {
             max_steps=26_000,
             **_PHOTO,
         ),
-        # python train.py --recipe photo-large --dataset photos --rounds 2
+        # cbsn train photos --recipe photo-large --rounds 2
         # Ships as `photo_large`: 39.4 dB on 32 SIDD blocks, 35.9 dB on cc15.
         Recipe(
             name="photo-large",

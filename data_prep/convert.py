@@ -29,7 +29,7 @@ _SEED = 0
 _NOT_BEGUN = -1
 _LOST = (
     "A process ended before its work was done, often for lack of memory or disk space. What is "
-    "done is kept, and the same command goes on from there; prepare_dataset.py with fewer "
+    "done is kept, and the same command goes on from there; cbsn prepare with fewer "
     "--workers needs less memory."
 )
 _places: MutableSequence[int] = []  # in a worker: index of the file that each chunk is at
@@ -70,7 +70,7 @@ def keep_done(wanted: Manifest, raw: RawData, out: Path, anew: str) -> Manifest:
     if differences and (old.sources or old.shards):
         raise ConfigError(
             f"{out} holds a data set prepared with {', '.join(differences)}. Replace it with "
-            f"`{anew}`, or choose another folder with the --out of prepare_dataset.py."
+            f"`{anew}`, or choose another folder with the --out of cbsn prepare."
         )
     if old.dtype != wanted.dtype:
         return wanted  # converting anew loses nothing, because all pictures are there

@@ -74,7 +74,7 @@ def prepare(
         ConfigError: an argument is out of range, or `out` holds another data set.
         DataError: there are no pictures, or `out` cannot be written.
     """
-    check_number("--patchsize", patch_size, 1)
+    check_number("--patch_size", patch_size, 1)
     check_number("--stride", stride, 1)
     check_number("--offset", offset or 0, 0)
     check_number("--workers", 1 if workers is None else workers, 1, _MOST_WORKERS)
@@ -93,19 +93,19 @@ def prepare(
         if out and os.path.realpath(out) == os.path.realpath(raw.root):
             raise ConfigError(
                 "The pictures' own folder cannot hold their data set: give another one with "
-                f"prepare_dataset.py --out. Received: {out}"
+                f"cbsn prepare --out. Received: {out}"
             )
         flags = {
-            "--dataset": dataset,
+            "--input": dataset,
             "--out": out,
             "--offset": offset,
             "--white": white,
             "--source": None if source == DATASET_FOLDER else source,
-            "--patchsize": None if patch_size == 256 else patch_size,
+            "--patch_size": None if patch_size == 256 else patch_size,
             "--stride": None if stride == 200 else stride,
         }
         given = [f"{flag} {shlex.quote(str(v))}" for flag, v in flags.items() if v is not None]
-        anew = " ".join(["python prepare_dataset.py", *given, "--force"])
+        anew = " ".join(["cbsn prepare", *given, "--force"])
         out = Path(out or _default_out(dataset, raw, patch_size))
         out.mkdir(parents=True, exist_ok=True)
         grid = patch_size, stride, raw.offset if offset is None else offset
@@ -142,8 +142,8 @@ def _check_sides(raw: RawData, patch_size: int) -> None:
             return
     if largest:
         raise ConfigError(
-            f"--patchsize must be at most twice as large as the pictures; the largest one has "
-            f"{largest} pixels on its longer side. Received: --patchsize {patch_size}"
+            f"--patch_size must be at most twice as large as the pictures; the largest one has "
+            f"{largest} pixels on its longer side. Received: --patch_size {patch_size}"
         )
 
 
@@ -170,7 +170,7 @@ def _describe_margins(manifest: Manifest) -> list[str]:
         return []
     return [
         f"{share:.0%} of the pixels lie in no patch: the margins that {manifest.patch_size} pixels "
-        f"every {manifest.stride} leave. prepare_dataset.py with a smaller --stride covers more."
+        f"every {manifest.stride} leave. cbsn prepare with a smaller --stride covers more."
     ]
 
 

@@ -2,7 +2,7 @@
 
 A message is any text of several words in the code. The flags that it names must be flags of all
 commands that import its module, or it must say of which command they are: "the --out of
-prepare_dataset.py". A flag that was given, as in "Received: --tile -1", is one of that command.
+cbsn prepare". A flag that was given, as in "Received: --tile -1", is one of that command.
 """
 
 import argparse
@@ -15,52 +15,42 @@ from pathlib import Path
 
 import pytest
 
-from cbsn import __main__ as cbsn_main
+from cbsn.cli import COMMANDS as NAMES
 
 ROOT = Path(__file__).resolve().parent.parent
 
-SCRIPTS = {
-    "train.py": "cbsn/cli/train.py",
-    "infer.py": "cbsn/cli/denoise.py",
-    "evaluate.py": "cbsn/cli/evaluate.py",
-    "export.py": "cbsn/cli/export.py",
-    "prepare_dataset.py": "cbsn/cli/prepare.py",
-}
-MODULES = {
+SCRIPTS = ("train.py", "infer.py", "evaluate.py", "export.py", "prepare_dataset.py")
+COMMANDS = {
     "benchmarks": "benchmarks/__main__.py",
-    **{
-        f"cbsn {name}": f"cbsn/cli/{name}.py"
-        for name in cbsn_main.COMMANDS
-        if f"cbsn/cli/{name}.py" not in SCRIPTS.values()
-    },
+    **{f"cbsn {name}": f"cbsn/cli/{name}.py" for name in NAMES},
 }
-COMMANDS = {**SCRIPTS, **MODULES}
 
 PRINTED_BY = {
     # These import the module for something else than what the message is about.
     "benchmarks": {"benchmarks"},  # its suites are imported by name
-    "cbsn/images/image_files.py": {"infer.py", "cbsn client", "cbsn beam"},  # writing
+    "cbsn/images/image_files.py": {"cbsn denoise", "cbsn client", "cbsn beam"},  # writing
     "cbsn/__main__.py": {*COMMANDS},
-    "cbsn/data/pairs.py": {"train.py"},
-    "cbsn/evaluation/conventions.py": {"evaluate.py"},
-    "cbsn/inference/folder.py": {"infer.py"},
-    "cbsn/models/loading.py": {"train.py"},  # of --init
-    "cbsn/training/distribution.py": {"train.py"},
+    "cbsn/cli/denoise.py": {"cbsn denoise"},  # cbsn adapt shares --model and --quality
+    "cbsn/data/pairs.py": {"cbsn train"},
+    "cbsn/evaluation/conventions.py": {"cbsn evaluate"},
+    "cbsn/inference/folder.py": {"cbsn denoise"},
+    "cbsn/models/loading.py": {"cbsn train"},  # of --init
+    "cbsn/training/distribution.py": {"cbsn train"},
     "cbsn/client": {"cbsn client"},
-    "cbsn/objectives/noise2noise.py": {"train.py"},
-    "cbsn/training/dataset.py": {"train.py"},
-    "cbsn/training/options.py": {"train.py"},
-    "cbsn/training/distillation.py": {"train.py"},
-    "data_prep": {"train.py", "prepare_dataset.py"},
+    "cbsn/objectives/noise2noise.py": {"cbsn train"},
+    "cbsn/training/dataset.py": {"cbsn train"},
+    "cbsn/training/options.py": {"cbsn train"},
+    "cbsn/training/distillation.py": {"cbsn train"},
+    "data_prep": {"cbsn train", "cbsn prepare"},
     # It was said that the network refines, in those that have the flag.
     "cbsn/inference/passes.py": {
-        *("infer.py", "evaluate.py", "export.py", "cbsn noise", "cbsn submit", "cbsn beam"),
+        *("cbsn denoise", "cbsn evaluate", "cbsn export", "cbsn noise", "cbsn submit", "cbsn beam"),
     },
 }
 """Commands that print the messages of a module, or a folder, where not all do that import it."""
 
 _FLAG = re.compile(r"(?<![\w-])--[a-z][\w-]*")
-_COMMAND = re.compile(r"\b(\w+\.py)\b|python -m (cbsn \w+|[\w.]*\w)")
+_COMMAND = re.compile(r"python -m ([\w.]*\w)|(?<![\w/])(cbsn [a-z]+)")
 
 
 def _messages(source: str) -> Iterator[str]:
@@ -89,6 +79,11 @@ def _messages(source: str) -> Iterator[str]:
             yield text
 
 
+def _commands(text: str) -> set[str]:
+    """The commands that a text names."""
+    return {a or b for a, b in _COMMAND.findall(text)}
+
+
 def _was_given(flag: str, text: str) -> bool:
     """Whether the message is about a flag that the user has given."""
     end = r"(?![\w-])"
@@ -103,7 +98,7 @@ def _wrong_flags(path: str, source: str) -> list[str]:
             printed_by = commands
     wrong = []
     for text in _messages(source):
-        said = {a or b for a, b in _COMMAND.findall(text)} & COMMANDS.keys()
+        said = _commands(text) & COMMANDS.keys()
         for flag in {*_FLAG.findall(text)}:
             if _was_given(flag, text) or any(flag in _flags(name) for name in said):
                 continue
@@ -169,8 +164,8 @@ def test_flags_are_those_of_the_commands_that_print_them(path):
 @pytest.mark.parametrize("path", _sources())
 def test_commands_that_are_named_are_there(path):
     for text in _messages((ROOT / path).read_text("utf-8")):
-        for script, module in _COMMAND.findall(text):
-            assert (ROOT / script).is_file() if script else module in COMMANDS, text
+        assert not re.search("|".join(SCRIPTS), text), "messages name the commands, not the scripts"
+        assert _commands(text) <= COMMANDS.keys(), text
 
 
 def test_exceptions_are_needed():
@@ -184,16 +179,16 @@ def test_exceptions_are_needed():
     [
         ("Take --no-resume to start over.", None),
         ("Start over with --force.", "--force"),
-        ("Start over with prepare_dataset.py --force, which sets it aside.", None),
-        ("Start over with the --force of prepare_dataset.py.", None),
-        ("Start over with infer.py --force.", "--force"),
+        ("Start over with cbsn prepare --force, which sets it aside.", None),
+        ("Start over with the --force of cbsn prepare.", None),
+        ("Start over with cbsn denoise --force.", "--force"),
         ("--force is not for that. Received: --force", None),
         ("--lr must be above 0.", None),
         ("Take a smaller value of --lrate.", "--lrate"),
     ],
 )
 def test_wrong_advice_is_found(text, flag):
-    """As in a message of train.py."""
+    """As in a message of `cbsn train`."""
     wrong = _wrong_flags("cbsn/cli/train.py", f"raise ConfigError({text!r})")
     assert [each.split(",")[0] for each in wrong] == (
         [f"cbsn/cli/train.py: {flag}"] if flag else []

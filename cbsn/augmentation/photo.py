@@ -103,7 +103,7 @@ class PhotoAugmentation:
             below = max(size // jpeg.MULTIPLE, 1) * jpeg.MULTIPLE
             raise ConfigError(
                 f"Patches that are compressed as JPEGs have sides of a multiple of {jpeg.MULTIPLE}:"
-                f" take --patchsize {below}. Received: --patchsize {size}"
+                f" take --patch_size {below}. Received: --patch_size {size}"
             )
         self._size = size
         self._family = family

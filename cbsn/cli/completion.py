@@ -3,6 +3,7 @@
 import argparse
 import importlib
 
+from cbsn.cli import COMMANDS
 from cbsn.cli.parser import Parser, new_parser
 
 _SHELLS = ("bash", "zsh", "tcsh")
@@ -18,8 +19,6 @@ def main(flags: argparse.Namespace) -> None:
 def _whole_parser() -> argparse.ArgumentParser:
     """Returns one parser with all commands."""
     import shtab
-
-    from cbsn.__main__ import COMMANDS
 
     whole = argparse.ArgumentParser("cbsn")
     commands = whole.add_subparsers(dest="command", parser_class=Parser)

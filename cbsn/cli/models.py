@@ -15,7 +15,7 @@ def main(flags: argparse.Namespace) -> None:
         models = json.loads((SHIPPED / "models.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ModelError(
-            f"The shipped models are not whole ({plain_reason(error)}). Install cbsn again."
+            f"The shipped models are not whole ({plain_reason(error)}). Install the package again."
         ) from error
     if flags.json:
         print(json.dumps(models, indent=2))

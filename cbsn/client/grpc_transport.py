@@ -19,7 +19,7 @@ try:
 except ImportError as error:
     raise ConfigError(
         "TensorFlow Serving's API is not installed: pip install 'cbsn[serving]' (from a clone: "
-        "pip install '.[serving]'). python -m cbsn client needs none with --rest. "
+        "pip install '.[serving]'). cbsn client needs none with --rest. "
         f"Received: {error}"
     ) from error
 

@@ -126,7 +126,7 @@ class Transport(contextlib.AbstractContextManager):
         for signature, (sent, returned) in SIGNATURES.items():
             if signatures.get(signature) != ({sent}, {returned}):
                 raise ModelError(
-                    f"{model} at {self.url} is none that export.py wrote: it has no signature "
+                    f"{model} at {self.url} is none that cbsn export wrote: it has no signature "
                     f"{signature!r} from {sent!r} to {returned!r}. {received}"
                 )
             if signatures.get(self._signature(signature)) != ({sent, *self._shares}, {returned}):

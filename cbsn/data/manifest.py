@@ -106,7 +106,7 @@ class Manifest:
             raise DataError(
                 f"{path} cannot be used as the manifest of a prepared data set "
                 f"({' '.join(str(error).split()) or type(error).__name__}). "
-                "Make the data set again: prepare_dataset.py --force."
+                "Make the data set again: cbsn prepare --force."
             ) from error
 
     def write(self, folder: str | os.PathLike) -> None:
@@ -123,7 +123,7 @@ class Manifest:
         if chunk is None or sum(source.patches for source in sources) != total:
             raise DataError(
                 f"The manifest does not tell whose patches {shard} holds. Make the data set again: "
-                "prepare_dataset.py --force."
+                "cbsn prepare --force."
             )
         cut = [(source, number) for source in sources for number in range(source.patches)]
         start = sum(count for name, count in records.items() if name < shard)

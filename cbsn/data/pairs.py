@@ -137,7 +137,7 @@ def find_named_pictures(pattern: str | Path, white: float | None = None) -> dict
     """Finds at least one picture; returns them, sorted, by the names that pair them with others.
 
     This is the file's name without suffix or, for a block of SIDD's `.mat` files, `NNNN_MM`, as in
-    `prepare_dataset.py`. For the arguments, see `find_images` and `read_picture`.
+    `cbsn prepare`. For the arguments, see `find_images` and `read_picture`.
 
     Raises:
         DataError: there is none, or two have the same name, or the `.mat` file cannot be used.

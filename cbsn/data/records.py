@@ -82,7 +82,7 @@ class PatchRecords:
     def open(cls, path: str | os.PathLike) -> "PatchRecords":
         """Opens a data set. While it is open, a preparation that replaces its files keeps them.
 
-        `path` is a folder written by `prepare_dataset.py`, or a record file of 256×256 patches
+        `path` is a folder written by `cbsn prepare`, or a record file of 256×256 patches
         without a manifest (the authors' `SIDD256.tfrecords`), or a folder of such files. Raises
         DataError if there is no such data set, or it is incomplete, damaged or empty.
         """
@@ -96,7 +96,7 @@ class PatchRecords:
             raise DataError(f"{path} cannot be read: {error.strerror or error}.") from error
         records._in_use = in_use
         if not len(records):
-            raise DataError(f"{path} holds no patches. Prepare it again with prepare_dataset.py.")
+            raise DataError(f"{path} holds no patches. Prepare it again with cbsn prepare.")
         return records
 
     @classmethod
@@ -108,7 +108,7 @@ class PatchRecords:
         if len(records) != expected:
             raise DataError(
                 f"Patches in {path}: {len(records)}, in its {MANIFEST_NAME}: {expected}. "
-                "Run prepare_dataset.py again."
+                "Run cbsn prepare again."
             )
         return records
 
@@ -118,7 +118,7 @@ class PatchRecords:
         if not files:
             raise DataError(
                 f"{path} is neither a {RECORD_SUFFIX} file nor a folder with "
-                f"{MANIFEST_NAME} or such files. Prepare it with prepare_dataset.py."
+                f"{MANIFEST_NAME} or such files. Prepare it with cbsn prepare."
             )
         with files[0].open("rb") as file:
             start = file.read(64)
@@ -128,7 +128,7 @@ class PatchRecords:
         raise DataError(
             f"Record 0 of {files[0]} is not a {_BARE_PATCH_SIZE}x{_BARE_PATCH_SIZE}x3 patch of "
             f"{', '.join(DTYPES)} in the feature `Noisy`. Without a {MANIFEST_NAME} only such "
-            "files can be read: prepare the pictures with prepare_dataset.py."
+            "files can be read: prepare the pictures with cbsn prepare."
         )
 
     def __len__(self) -> int:
@@ -149,7 +149,7 @@ class PatchRecords:
         if not self.manifest:
             raise DataError(
                 f"{self.paths[0].parent} has no {MANIFEST_NAME} that tells whose patches it holds. "
-                "Prepare the pictures with prepare_dataset.py."
+                "Prepare the pictures with cbsn prepare."
             )
         return [patch for path in self.paths for patch in self.manifest.patches_of(path.name)]
 
@@ -179,7 +179,7 @@ class PatchRecords:
         ):
             raise DataError(
                 f"Record {number} of {path} is damaged: its checksum or length is wrong. "
-                "Make the file again (prepare_dataset.py --force) or copy it again."
+                "Make the file again (cbsn prepare --force) or copy it again."
             )
         return payload.view(self.dtype).reshape(self.patch_size, self.patch_size, 3)
 
@@ -196,7 +196,7 @@ class PatchRecords:
             size = path.stat().st_size
         except OSError as error:
             raise DataError(
-                f"{path} cannot be read ({error.strerror}). Run prepare_dataset.py again."
+                f"{path} cannot be read ({error.strerror}). Run cbsn prepare again."
             ) from error
         records, rest = divmod(size, self._frame.size)
         if rest:

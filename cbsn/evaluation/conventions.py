@@ -89,8 +89,8 @@ class Conventions:
 
     Args:
         rounding: how float results are rounded: `"round"` to the nearest level of the clean picture
-            (8-bit levels if that is float), as the AP-BSN code and `infer.py` do; `"floor"` to the
-            level below, as the C-BSN code does; or `"none"`. Default `"round"`.
+            (8-bit levels if that is float), as AP-BSN's code and `cbsn denoise` do; `"floor"` to
+            the level below, as the C-BSN code does; or `"none"`. Default `"round"`.
         clip: whether to clip values to the range. Default True.
         data_range: the peak of PSNR, and of the constants of SSIM: `"dtype"`, the full range (255,
             65535, or 1 for floats); `"clean"`, the highest minus the lowest value of each clean

@@ -160,7 +160,7 @@ class Diagnosis:
             " (nothing to speak of beyond the noise)",
             ": much more than the noise, so fine texture was lost",
             ": far more than the noise, so texture was lost. Take another model, or less of what "
-            "it removes (infer.py --strength 0.5)",
+            "it removes (cbsn denoise --strength 0.5)",
         )[self.removal.degree]
         return (
             f"{figure}; within {CELL} × {CELL} px {self.removal.removed:.1f}, of noise there are "
@@ -195,7 +195,7 @@ class Diagnosis:
             f" (none to speak of: below {_NOISE_LEFT[0]})",
             ": a little is left; or fine texture, where the noise is weak",
             ": noise was left, unless the picture is fine texture all over. Blind spots see "
-            "through noise that is correlated: train by train.py with a larger --stride_b",
+            "through noise that is correlated: train by cbsn train with a larger --stride_b",
         )
         return f"Noise left: {self.noise_left:.2f} of it, in the smoothest places{words}."
 

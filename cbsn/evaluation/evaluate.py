@@ -87,7 +87,7 @@ def evaluate(
     classic = _resolve_baselines(clean, noisy, noise, models, baselines, baseline_sigma)
     if not (classic or models or folders):
         raise ConfigError(
-            "There is nothing to score: give a --modelpath, --denoised, or --baselines noisy."
+            "There is nothing to score: give a --model, --denoised, or --baselines noisy."
         )
     check_white(white)
     conventions = conventions or Conventions.choose(noise is not None)

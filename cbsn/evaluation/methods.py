@@ -60,7 +60,7 @@ def find_denoised(folder: str, pairs: PicturePairs, white: float | None) -> Meth
     if missing := [name for name in pairs.names if name not in found]:
         raise DataError(
             f"{folder} has no denoised picture for {len(missing)} of {len(pairs.names)} names, "
-            f"such as {missing[0]}. Denoise them by infer.py --savepath {folder}, or score fewer."
+            f"such as {missing[0]}. Denoise them by cbsn denoise --out {folder}, or score fewer."
         )
 
     def read(name: str, noisy: np.ndarray | None, clean: np.ndarray | None) -> np.ndarray:

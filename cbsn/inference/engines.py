@@ -206,7 +206,7 @@ class Calls:
             tile = max(1, min(height, width) - 2 * self._tiling.halo)
             text += (
                 f": {height} × {width} are taken instead, which takes longer; the --tile {tile} of "
-                "infer.py has it so from the start"
+                "cbsn denoise has it so from the start"
             )
         warnings.warn(text, CbsnWarning, stacklevel=2)
 

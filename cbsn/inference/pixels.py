@@ -108,7 +108,7 @@ class Units:
             raise ModelError(
                 "The network returned values that are not finite: its weights are broken, or it "
                 "computes in float16, which has none above 65504; the --precision float32 of "
-                "infer.py tells."
+                "cbsn denoise tells."
             )
         np.clip(values, 0, self._white, out=values)
         values = values.reshape(y.shape)

@@ -35,11 +35,11 @@ class Advice:
     reasons: list[str]  # whole sentences
 
     def lines(self) -> list[str]:
-        """Returns the `train.py` command with its flags, then the reasons."""
-        command = f"train.py --recipe {self.recipe}"
+        """Returns the `cbsn train` command with its flags, then the reasons."""
+        command = f"cbsn train --recipe {self.recipe}"
         if self.recipe != "n2v-unet":  # Noise2Void has no strides
             b, i = self.stride_b, self.stride_i
-            command = f"train.py --recipe {self.recipe} --stride_b {b} --stride_i {i}"
+            command = f"cbsn train --recipe {self.recipe} --stride_b {b} --stride_i {i}"
         return [f"Train with {command}", *(f"- {reason}" for reason in self.reasons)]
 
 

@@ -176,7 +176,7 @@ class Survey:
             return DataError(f"No picture has {size}: give larger ones. Received: {pictures}")
         return DataError(
             "There are too few flat blocks to see the noise in. Give larger or more pictures, or "
-            "let python -m cbsn noise take what a denoiser took away (--modelpath, --denoised); "
+            "let cbsn noise take what a denoiser took away (--model, --denoised); "
             "or scale the pictures down, if their noise is blotches of more than 7 pixels. "
             f"Received: {pictures} with {counts['all']} block{'s' * (counts['all'] != 1)} of "
             f"{size}, of which {counts['clipped']} clipped, {counts['silent']} without noise and "

@@ -101,8 +101,8 @@ def adapt(
     if not _is_fit(model.recipe):
         fit = [name for name, recipe in RECIPES.items() if _is_fit(recipe)]
         raise ConfigError(
-            f"A model of the recipe {model.recipe.name!r} cannot learn from noisy pictures alone: "
-            f"for --adapt take one of {', '.join(fit)}."
+            f"A model of the recipe {model.recipe.name!r} cannot learn from noisy pictures alone. "
+            f"Models of these recipes can: {', '.join(fit)}."
         )
     patches = PicturePatches.read(image_paths, white=white)
     strides = _strides(patches) if "stride_b" in model.recipe.objective_config else {}
@@ -148,25 +148,23 @@ def check_adaptation(minutes: float, seed: int, folder: Path | None = None) -> N
     """
     if not 0 < minutes <= _A_WEEK:
         raise ConfigError(
-            f"--adapt takes minutes, above 0 and at most {_A_WEEK} (a week). "
-            f"Received: --adapt {minutes:g}"
+            f"Adapting takes minutes, above 0 and at most {_A_WEEK} (a week). Received: {minutes:g}"
         )
     check_number("--seed", seed, 0, LARGEST)
     if folder is None:
         return
-    received = f"--adapt_save {folder}"
     try:
         is_other = folder.exists() and not _is_result(folder)
     except OSError as error:
         raise ConfigError(
-            f"Nothing can be written to {folder}: {error.strerror}. Received: {received}"
+            f"Nothing can be written to {folder}: {error.strerror}. Give another folder."
         ) from error
     if is_other:
         raise ConfigError(
-            "--adapt_save takes the name of a new folder, or of one that it has made before, which "
-            f"is replaced; something else is there. Received: {received}"
+            "The adapted model needs a new folder, or one that held an adapted model, which it "
+            f"replaces; something else is there. Received: {folder}"
         )
-    check_writable(folder.parent, received)
+    check_writable(folder.parent, str(folder))
 
 
 def _is_result(folder: Path) -> bool:
@@ -225,7 +223,7 @@ def _fit(
     if crop > largest:
         raise DataError(
             f"To adapt, most pictures must have {multiple} px or more in height and width, as far "
-            f"as their noise reaches: denoise without --adapt. Received: {largest} px"
+            f"as their noise reaches: denoise without adapting. Received: {largest} px"
         )
     changed = {"learning_rate": learning_rate or rate, "lr_decay": 1.0, "schedule": "steps"}
     changed |= {"patch_size": crop, "batch_size": batch, "epochs": 0, "objective_config": config}

@@ -132,7 +132,8 @@ class Checkpoints:
                     raise TrainingError(
                         f"After step {self._now()[0]} the {kind} holds values that are not finite "
                         f"({variable.name}); nothing was saved of it. {self.newest()}. Start "
-                        "again with a smaller --lr, with --clip_norm, or with --precision float32."
+                        "again with a smaller --learning_rate, with --clip_norm, or with "
+                        "--precision float32."
                     )
 
     def newest(self) -> str:

@@ -1,4 +1,4 @@
-"""Opens the patches of a `--dataset`, prepares them if necessary, and inspects them."""
+"""Opens the patches of training pictures, prepares them if necessary, and inspects them."""
 
 import os
 import shlex
@@ -27,7 +27,7 @@ _LOOKED_AT_FOR_GRAY, _LOOKED_AT_FOR_NOISE = 64, 256  # patches, spread evenly
 def open_records(options: DataOptions, *, convert: bool = True) -> PatchRecords | PairedRecords:
     """Opens the patches of a data set, and of its second shots if there are any.
 
-    Pictures that are not prepared yet are prepared as by `prepare_dataset.py`. Pass
+    Pictures that are not prepared yet are prepared as by `cbsn prepare`. Pass
     `convert=False` if another process has just done that.
     """
     opened = []
@@ -47,7 +47,7 @@ def _open(dataset: str, source: Path, white: float | None, convert: bool) -> Pat
         if found is None:
             raise DataError(
                 f"{name} is not prepared: neither {candidates[0]} nor {candidates[1]} is there. "
-                f"Run `python prepare_dataset.py --dataset {name} --source FOLDER_OF_{name}`, or "
+                f"Run `cbsn prepare {name} --source FOLDER_OF_{name}`, or "
                 "say with --source where it lies."
             )
         path = found
@@ -67,8 +67,8 @@ def _open(dataset: str, source: Path, white: float | None, convert: bool) -> Pat
         if manifest is None or manifest.kind != "folder":
             advice = "What white is in them is known: omit --white."
         else:
-            what = ("--dataset", manifest.root, "--out", str(path), "--white", str(white))
-            command = shlex.join(("python", "prepare_dataset.py", *what, "--force"))
+            what = ("--input", manifest.root, "--out", str(path), "--white", str(white))
+            command = shlex.join(("cbsn", "prepare", *what, "--force"))
             advice = f"Prepare them anew with `{command}`, or omit --white."
         raise ConfigError(
             f"The patches of {path} were prepared with another white. {advice} "

@@ -133,7 +133,7 @@ class Workers:
             raise ConfigError(
                 f"The {self.count} workers do not have the same {what}: number {self.index} has "
                 f"{value}, all of them together {total}. Give all of them the same flags; "
-                "--checkpoints and --dataset must be folders that they share."
+                "--checkpoints and --input must be folders that they share."
             )
 
     @contextlib.contextmanager

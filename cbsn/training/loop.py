@@ -194,8 +194,9 @@ class TrainingLoop:
         raise TrainingError(
             f"In {self._bad_in_row} steps in a row, up to step {step}, the loss or a gradient was "
             f"not finite; they changed nothing. The batch of step {step} was:\n  {batch}\n"
-            f"{self._checkpoints.newest()}. Mend the data, or start again with a smaller --lr, "
-            "with --clip_norm, or with --precision float32; --max_bad_steps allows more."
+            f"{self._checkpoints.newest()}. Mend the data, or start again with a smaller "
+            "--learning_rate, with --clip_norm, or with --precision float32; --max_bad_steps "
+            "allows more."
         )
 
     def _log(self, step: int, metrics: Mapping[str, tf.Tensor]) -> None:

@@ -28,7 +28,7 @@ class DataOptions:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ModelOptions:
-    """Other models that the training uses, each named as for `--modelpath`."""
+    """Other models that the training uses, each named as for `--model`."""
 
     teacher: Sequence[str] = ()  # a student learns the mean of their pictures
     rounds: int = 1  # each further round starts with the last model, and learns from it
@@ -67,7 +67,7 @@ class LoopOptions:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class RunOptions(DataOptions, ModelOptions, ComputeOptions, LoopOptions):
-    """Everything about a run except its recipe: the flags of `train.py`, by name.
+    """Everything about a run except its recipe: the flags of `cbsn train`, by name.
 
     Raises:
         ConfigError: if a value is out of range or conflicts with another one.

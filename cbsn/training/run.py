@@ -78,7 +78,7 @@ def train(recipe_name: str, changes: Changes, options: RunOptions) -> Path:
             )
     if workers.is_chief:
         path = shlex.quote(str(options.folder))
-        infer = f"python infer.py --modelpath {path} --imagepath PICTURES --savepath out"
+        infer = f"cbsn denoise PICTURES --model {path}"
         say(f"Denoise with: {infer}")
     return options.folder
 
@@ -93,13 +93,13 @@ def _check(recipe: Recipe, changes: Changes, options: RunOptions) -> None:
         )
     if options.epochs and changes.get("max_steps"):
         raise ConfigError(
-            "--epochs and --maxiter both say how long to train; omit one of them. "
-            f"Received: --epochs {options.epochs} --maxiter {changes['max_steps']}"
+            "--epochs and --steps both say how long to train; omit one of them. "
+            f"Received: --epochs {options.epochs} --steps {changes['max_steps']}"
         )
     choose_precision(options.precision)
     if recipe.augmentation != "none" and (options.noise or options.own_noise):
         raise ConfigError(
-            f"The recipe {recipe.name!r} measures the noise of --dataset, and adds such noise: "
+            f"The recipe {recipe.name!r} measures the noise of --input, and adds such noise: "
             "omit --noise, --noise_sigma, --noise_peak and --own_noise, or take --recipe distill. "
             f"Received: {options.noise or f'--own_noise {options.own_noise}'}"
         )

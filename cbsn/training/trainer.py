@@ -76,7 +76,7 @@ class Trainer:
         self._replicas = self.strategy.num_replicas_in_sync
         if recipe.batch_size % self._replicas:
             raise ConfigError(
-                f"--batchsize is shared out over {self._replicas} devices, so it must be a "
+                f"--batch_size is shared out over {self._replicas} devices, so it must be a "
                 f"multiple of {self._replicas}. Received: batch_size={recipe.batch_size}"
             )
         self._rows = recipe.batch_size // self._replicas
@@ -182,8 +182,8 @@ class Trainer:
     def _split_further(self, error: Exception) -> None:
         finer = next((n for n in self._divisors() if n >= 2 * self.accumulate), None)
         advice = (
-            "Give train.py a smaller --patchsize or network, or --precision mixed_bfloat16; or see "
-            f"what else is using the memory ({plain_reason(error)})"
+            "Give cbsn train a smaller --patch_size or network, or --precision mixed_bfloat16; or "
+            f"see what else is using the memory ({plain_reason(error)})"
         )
         if finer is None:
             raise TrainingError(
@@ -193,7 +193,7 @@ class Trainer:
         if isinstance(self.strategy, tf.distribute.MultiWorkerMirroredStrategy):
             # The other workers are waiting for what this one should have sent.
             raise TrainingError(
-                "This worker has not enough memory. Start train.py on all of them with "
+                "This worker has not enough memory. Start cbsn train on all of them with "
                 f"--accumulate {finer}. {advice}."
             ) from error
         self.accumulate = finer

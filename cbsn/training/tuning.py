@@ -89,7 +89,7 @@ class PicturePatches:
         if not found:
             raise DataError(
                 f"There is no picture to adapt to, of {SMALLEST} px or more in height and width: "
-                f"denoise without --adapt. Tried: {len(chosen)}"
+                f"denoise without adapting. Tried: {len(chosen)}"
             )
         return cls(*_alike(found))
 

@@ -5,7 +5,8 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from cbsn.cli.flags import new_parser, run
+from cbsn.cli.flags import run
+from cbsn.cli.parser import new_parser
 from cbsn.errors import ConfigError, check_number
 
 _GRPC_THREADS = 4

@@ -1,1 +1,1 @@
-"""Submissions to the SIDD and DND benchmarks; `python -m cbsn submit` makes them."""
+"""Submissions to the SIDD and DND benchmarks; `cbsn submit` makes them."""

@@ -1,1 +1,1 @@
-"""Denoising in an Apache Beam pipeline; `python -m cbsn beam` runs it."""
+"""Denoising in an Apache Beam pipeline; `cbsn beam` runs it."""

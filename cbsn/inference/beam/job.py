@@ -155,13 +155,13 @@ def _folder(output: str) -> str:
     """Returns the folder of the results in the form that precedes their names."""
     if has_wildcard(output):
         raise ConfigError(
-            f"Beam takes a folder with *, ? or [ in its name for a glob: give another --output. "
-            f"Received: --output {output}"
+            f"Beam takes a folder with *, ? or [ in its name for a glob: give another --out. "
+            f"Received: --out {output}"
         )
     if output.encode(errors="replace").decode() != output or "\0" in output:
         raise ConfigError(
-            "Beam takes folders with names in UTF-8 only: give another --output. "
-            f"Received: --output {output}"
+            "Beam takes folders with names in UTF-8 only: give another --out. "
+            f"Received: --out {output}"
         )
     return output.rstrip("/") if is_url(output) else str(expanded(output))
 
@@ -172,7 +172,7 @@ def _find_sources(inputs: Iterable[str], output: str) -> dict[str, float]:
     sources = {file: time for file, time in found.items() if not _lies_in(file, output)}
     results = f"{len(found) - len(sources)} of {len(found)} pictures of --input lie in {output}"
     if not sources:
-        raise DataError(f"{results}, where the results go. Give another --output.")
+        raise DataError(f"{results}, where the results go. Give another --out.")
     if len(sources) < len(found):
         say(f"{results}: they are taken for results")
     return sources
@@ -225,23 +225,23 @@ def _begin(
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ConfigError(
                 f"{location} cannot be read, so nobody knows how the results there were made. Give "
-                f"another --output. ({error!r})"
+                f"another --out. ({error!r})"
             ) from error
         if changes:
             raise ConfigError(
                 f"The results in {output} were made otherwise: {', '.join(changes)}. Give what was "
-                "given then, or another --output."
+                "given then, or another --out."
             )
     elif foreign := sorted({*there}.intersection(targets)):
         raise ConfigError(
             f"{output} has no {RECORD}, so nobody knows how {foreign[0]} was made. Give another "
-            "--output."
+            "--out."
         )
     try:
         with new_file(location) as path:
             write_json(path, record)
     except Exception as error:  # each file system raises its own errors
-        raise ConfigError(f"{output} cannot be written: {error}. Give another --output.") from error
+        raise ConfigError(f"{output} cannot be written: {error}. Give another --out.") from error
     # Failed pictures are tried again. Beam's temporary files are from a run that was stopped.
     old = (f"{output}/{FAILED}/failed-", f"{output}/{FAILED}/beam-temp-")
     FileSystems.delete([file for file in there if file.startswith(old)])
