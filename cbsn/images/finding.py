@@ -2,6 +2,7 @@
 
 import contextlib
 import glob
+import os
 import warnings
 from pathlib import Path
 
@@ -10,9 +11,10 @@ from cbsn.files import expanded
 
 # The formats that are read and written, with the suffix of each.
 SUFFIX_OF_FORMAT = {"PNG": ".png", "JPEG": ".jpg", "TIFF": ".tif", "WEBP": ".webp", "BMP": ".bmp"}
+JPEG_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".jfi")
 _FORMAT_OF_SUFFIX = {
     **{suffix: format for format, suffix in SUFFIX_OF_FORMAT.items()},
-    **dict.fromkeys((".jpeg", ".jpe", ".jfif", ".jif", ".jfi"), "JPEG"),
+    **dict.fromkeys(JPEG_SUFFIXES, "JPEG"),
     ".tiff": "TIFF",
 }
 _ONLY_READ = {".avif", ".gif", ".heic", ".heif", ".hif", ".jp2", ".j2k", ".jpx", ".jxl"}
@@ -26,13 +28,19 @@ _OTHERS = {".exr", ".hdr", ".pbm", ".pgm", ".ppm", ".psb", ".psd", ".svg"}
 _SKIPPED = dict.fromkeys(_RAW, "a raw file") | dict.fromkeys(_OTHERS, "of a kind not read")
 
 
-def find_images(pattern: str | Path) -> list[Path]:
+def find_images(
+    pattern: str | Path, recursive: bool = False, *, outside: str | Path | None = None
+) -> list[Path]:
     """Returns the picture files that a folder, a glob or a single name stands for.
 
     Args:
-        pattern: a folder (its files with one of `IMAGE_SUFFIXES`, without sub-folders), a glob
-            (`**` matches any depth), or one file. `~` is expanded. The name of an existing path
-            is taken literally, even if it contains `[`, `*` or `?`.
+        pattern: a folder (its files with one of `IMAGE_SUFFIXES`), a glob (`**` matches any
+            depth), or one file. `~` is expanded. The name of an existing path is taken literally,
+            even if it contains `[`, `*` or `?`.
+        recursive: whether a folder stands for the pictures in its sub-folders, too, other than
+            hidden ones and links. Default False.
+        outside: a folder, such as that of the results, whose pictures are not found by way of a
+            folder or glob above it. Default None.
 
     Returns:
         At least one path, sorted. A `CbsnWarning` reports skipped pictures, such as raw files.
@@ -45,10 +53,10 @@ def find_images(pattern: str | Path) -> list[Path]:
         if path.is_file():
             return [path]
         if path.is_dir():
-            found = _in_folder(path)
+            found = _in_folder(path, recursive, outside)
             sought = f"no picture ({', '.join(sorted(IMAGE_SUFFIXES))}) in the folder {path}"
         else:
-            found = _matches(path)
+            found = _matches(path, outside)
             sought = f"no file matches {path}"
     except OSError as error:
         raise DataError(
@@ -60,30 +68,58 @@ def find_images(pattern: str | Path) -> list[Path]:
     return sorted(found)
 
 
-def _in_folder(folder: Path) -> list[Path]:
-    visible = [each for each in folder.iterdir() if not each.name.startswith(".")]
+def literal_part(path: Path) -> Path:
+    """Returns the longest part of a path, without a glob, that exists."""
+    return next(each for each in (path, *path.parents) if each.exists() or each == each.parent)
+
+
+def _in_folder(top: Path, recursive: bool, outside: str | Path | None) -> list[Path]:
+    visible: list[Path] = []
+    folders = [top]
+    while folders:
+        folder = folders.pop()
+        try:
+            inside = [each for each in folder.iterdir() if not each.name.startswith(".")]
+        except OSError as error:
+            if folder == top:
+                raise
+            text = f"skipped: the folder {folder} cannot be read ({error.strerror})."
+            warnings.warn(text, CbsnWarning, stacklevel=3)
+            continue
+        visible += inside
+        if recursive:
+            # A link may lead back to a folder above it.
+            below = (each for each in inside if each.is_dir() and not each.is_symlink())
+            folders += [each for each in below if not (outside and _lies_in(each, outside))]
     if skipped := [each for each in visible if each.suffix.lower() in _SKIPPED]:
         first = min(skipped)
         reason = _SKIPPED[first.suffix.lower()]
         files = f"{len(skipped)} file{'s' * (len(skipped) > 1)}"
         warnings.warn(
-            f"skipped in {folder}: {files} of other kinds, such as {first.name} ({reason}). "
-            "Convert them to TIFF or PNG.",
+            f"skipped in {top}: {files} of other kinds, such as {first.relative_to(top)} "
+            f"({reason}). Convert them to TIFF or PNG.",
             CbsnWarning,
             stacklevel=3,
         )
     return [each for each in visible if each.suffix.lower() in IMAGE_SUFFIXES and each.is_file()]
 
 
-def _matches(path: Path) -> list[Path]:
+def _matches(path: Path, outside: str | Path | None) -> list[Path]:
     """Returns the files that a glob matches below the longest part of it that exists literally."""
-    base = next(each for each in (path, *path.parents) if each.exists() or each == each.parent)
+    base = literal_part(path)
     rest = path.relative_to(base)
     if rest.parts:
         with contextlib.suppress(NotADirectoryError):
             next(base.iterdir(), None)  # glob is silent about folders that it may not read
     matches = {base / each for each in glob.glob(str(rest), root_dir=base, recursive=True)}  # noqa: PTH207
+    if outside and not _lies_in(base, outside):
+        matches = {each for each in matches if not _lies_in(each.parent, outside)}
     return [each for each in matches if each.is_file()]
+
+
+def _lies_in(path: Path, folder: str | Path) -> bool:
+    # Not Path.resolve, which fails on links that lead to themselves.
+    return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
 
 def format_of_suffix(suffix: str) -> str:

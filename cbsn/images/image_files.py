@@ -11,6 +11,7 @@ A whole PNG file is in memory while it is written, or while it is read with 16 b
 
 import contextlib
 import dataclasses
+import functools
 import io
 import warnings
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from cbsn.errors import CbsnWarning, ImageError
+from cbsn.errors import CbsnWarning, ConfigError, ImageError
 from cbsn.files import atomic_path
 from cbsn.images.exif import points_elsewhere, read_block
 from cbsn.images.finding import format_of_suffix
@@ -96,16 +97,29 @@ def read_header(path: str | Path) -> Header:
     return Header(0, 0, 0)
 
 
+def check_jpeg_quality(quality: int) -> None:
+    """Raises a ConfigError if `--jpeg_quality` is not an integer from 1 to 100."""
+    if not isinstance(quality, int) or not 1 <= quality <= 100:
+        raise ConfigError(
+            f"--jpeg_quality must be an integer from 1 to 100. Received: --jpeg_quality {quality}"
+        )
+
+
 def write_picture(
-    path: str | Path, picture: Picture, *, cancelled: Callable[[], bool] = lambda: False
+    path: str | Path,
+    picture: Picture,
+    *,
+    jpeg_quality: int = 95,
+    cancelled: Callable[[], bool] = lambda: False,
 ) -> list[str]:
     """Writes a picture with its colour profile and EXIF data; `path` never holds a part of it.
 
-    PNG, TIFF, BMP and WebP are lossless; JPEG has quality 95 and full colour resolution.
+    PNG, TIFF, BMP and WebP are lossless; JPEG keeps the full colour resolution.
 
     Args:
         path: the file to write or replace. Its suffix sets the format; its folder must exist.
         picture: what to write; its own `format` does not matter.
+        jpeg_quality: int from 1 to 100, for JPEG. Default 95.
         cancelled: called before each part of the file; True ends writing with a CancelledError.
 
     Returns:
@@ -113,10 +127,13 @@ def write_picture(
 
     Raises:
         ImageError: if the format is unknown or the file cannot be written.
+        ConfigError: if `jpeg_quality` is out of range.
     """
+    check_jpeg_quality(jpeg_quality)
     path = Path(path)
     format = format_of_suffix(path.suffix)
-    write = {"TIFF": write_tiff, "PNG": write_png}.get(format, write_with_pillow)
+    write_other = functools.partial(write_with_pillow, jpeg_quality=jpeg_quality)
+    write = {"TIFF": write_tiff, "PNG": write_png}.get(format, write_other)
     fitted, losses = _fit(picture, format)
     try:
         with atomic_path(path) as temporary:

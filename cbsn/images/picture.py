@@ -90,3 +90,30 @@ class Picture:
 def squeezed(pixels: np.ndarray) -> np.ndarray:
     """Returns pixels in the shape that encoders take: [H, W] for a single channel."""
     return pixels[..., 0] if pixels.shape[-1] == 1 else pixels
+
+
+def picture_of(array: np.ndarray, *, white: float | None = None) -> Picture:
+    """Returns an array as a picture, as if it had been read from a file; the array is copied.
+
+    Args:
+        array: [H, W] or [H, W, C] with C = 1 (gray), 2 (gray and alpha), 3 (RGB) or 4 (RGB and
+            alpha); uint8, uint16 or float.
+        white: float > 0, the value of white. Default: found by `ValueRange.of`.
+
+    Raises:
+        ImageError: if the array has another shape or dtype, or values that are not finite.
+    """
+    if array.ndim not in (2, 3) or (array.ndim == 3 and not 1 <= array.shape[-1] <= 4):
+        raise ImageError(
+            f"A picture is [H, W] or [H, W, C] with 1 to 4 channels. Received: shape {array.shape}"
+        )
+    native = array.dtype.newbyteorder("=")
+    if native.kind != "f" and native not in (np.uint8, np.uint16):
+        raise ImageError(f"A picture is uint8, uint16 or float. Received: dtype {array.dtype}")
+    if array.size == 0:
+        raise ImageError(f"A picture has at least one pixel. Received: shape {array.shape}")
+    pixels = array.astype(native).reshape((*array.shape[:2], -1))
+    picture = Picture(pixels, "PNG")
+    found = ValueRange.of(picture.color, white=white)
+    found.stretch(picture.color)
+    return dataclasses.replace(picture, value_range=found)

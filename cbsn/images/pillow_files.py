@@ -72,14 +72,14 @@ def pillow_header(path: Path, start: bytes) -> Header:
         return _header_of(image)
 
 
-def write_with_pillow(file: BinaryIO, picture: Picture) -> None:
+def write_with_pillow(file: BinaryIO, picture: Picture, *, jpeg_quality: int) -> None:
     """Writes an 8-bit picture whose format is `JPEG`, `WEBP` or `BMP`."""
     options: dict[str, Any] = {"icc_profile": picture.icc_profile, "xmp": picture.xmp}
     options["exif"] = picture.exif and EXIF_PREFIX + picture.exif
     options["dpi"] = picture.resolution and tuple(each * INCH for each in picture.resolution)
     options["comment"] = picture.extras if isinstance(picture.extras, bytes) else None
     if picture.format == "JPEG":
-        options |= {"quality": 95, "subsampling": "4:4:4"}
+        options |= {"quality": jpeg_quality, "subsampling": "4:4:4"}
     if picture.format == "WEBP":
         options |= {"lossless": True, "exact": True}
     given = {name: value for name, value in options.items() if value}

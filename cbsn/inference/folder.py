@@ -15,9 +15,15 @@ from tqdm import tqdm
 
 from cbsn.errors import CbsnError, in_one_line
 from cbsn.files import expanded
-from cbsn.images.image_files import read_header, read_picture, write_picture
+from cbsn.images.finding import JPEG_SUFFIXES
+from cbsn.images.image_files import (
+    check_jpeg_quality,
+    read_header,
+    read_picture,
+    write_picture,
+)
 from cbsn.images.picture import Picture
-from cbsn.inference.outputs import check_writable, find_sources, plan_outputs
+from cbsn.inference.outputs import check_writable, find_sources, plan_outputs, top_folder
 from cbsn.noise.removal import Removal, Sample
 from cbsn.orientations import NUM_ORIENTATIONS
 from cbsn.progress import progress_bar, say, say_fault
@@ -38,7 +44,9 @@ def plan_files(
     save_path: str | Path,
     *,
     format: str = "auto",
+    recursive: bool = False,
     white: float | None = None,
+    jpeg_quality: int = 95,
 ) -> dict[Path, Path]:
     """Finds the pictures of folders or globs, and maps each source to the target of its result.
 
@@ -49,17 +57,24 @@ def plan_files(
         image_paths: folders, globs or files, each as for `find_images`.
         save_path: folder for the results; see `plan_outputs`.
         format: one of `cbsn.inference.outputs.FORMATS`.
+        recursive: whether to take the pictures in sub-folders, too, and keep the tree of folders
+            below the folder given, or below the one that all given share. Default False.
         white: the value of white in the files, as for `read_picture`. Default None.
+        jpeg_quality: int from 1 to 100, see `write_picture`. Default 95.
 
     Raises:
         DataError: if there is no picture.
         ConfigError: if a result would overwrite a source or another result, the folder for the
-            results cannot be made or written to, or `white` is not above 0.
+            results cannot be made or written to, or `white` or `jpeg_quality` is out of range.
     """
     check_white(white)
-    save_path = expanded(save_path)
-    outputs = plan_outputs(find_sources(image_paths), save_path, format)
-    check_writable(save_path, f"--savepath {save_path}")
+    check_jpeg_quality(jpeg_quality)
+    image_paths, save_path = [*image_paths], expanded(save_path)
+    # A folder for the results that lies among the pictures holds those of an earlier run.
+    sources = find_sources(image_paths, recursive, outside=save_path)
+    top = top_folder(image_paths) if recursive else None
+    outputs = plan_outputs(sources, save_path, format, top=top)
+    check_writable(save_path, f"--out {save_path}")
     return outputs
 
 
@@ -69,6 +84,7 @@ def denoise_files(
     save_path: str | Path,
     *,
     white: float | None = None,
+    jpeg_quality: int = 95,
     fast_share: float | None = None,
 ) -> int:
     """Denoises picture files with a model; see `denoise_each` for the other arguments.
@@ -93,7 +109,9 @@ def denoise_files(
 
     say_duration(denoiser, outputs, fast_share)
     say(denoiser.choices)
-    return denoise_each(denoise, outputs, save_path, white=white, name_losses=True)
+    return denoise_each(
+        denoise, outputs, save_path, white=white, jpeg_quality=jpeg_quality, name_losses=True
+    )
 
 
 def denoise_each(
@@ -102,6 +120,7 @@ def denoise_each(
     save_path: str | Path,
     *,
     white: float | None = None,
+    jpeg_quality: int = 95,
     name_losses: bool = False,
 ) -> int:
     """Denoises picture files. A broken one does not stop the others.
@@ -115,18 +134,22 @@ def denoise_each(
         outputs: source to target, from `plan_files`.
         save_path: folder of the targets, made if it does not exist.
         white: see `plan_files`.
+        jpeg_quality: see `plan_files`.
         name_losses: whether to print which pictures lost more than their noise. Default False.
 
     Returns:
         Exit status: 0, or 1 if a picture failed.
     """
+    check_jpeg_quality(jpeg_quality)
     save_path = expanded(save_path)
     save_path.mkdir(parents=True, exist_ok=True)
+    if any(target.suffix.lower() in JPEG_SUFFIXES for target in outputs.values()):
+        say(f"JPEG at quality {jpeg_quality}; --jpeg_quality")
     ranges: dict[str, list[str]] = collections.defaultdict(list)
     lost: dict[Path, Removal] = {}
     with (
         progress_bar(total=len(outputs), unit="image") as bar,
-        _Files(outputs, white, bar) as files,
+        _Files(outputs, white, jpeg_quality, bar) as files,
     ):
         for work in files:
             if work.picture is not None:
@@ -196,10 +219,13 @@ class _Files(contextlib.AbstractContextManager["_Files"]):
     their order.
     """
 
-    def __init__(self, outputs: Mapping[Path, Path], white: float | None, bar: tqdm):
+    def __init__(
+        self, outputs: Mapping[Path, Path], white: float | None, jpeg_quality: int, bar: tqdm
+    ):
         self.failures: list[str] = []
         self._outputs = outputs
         self._white = white
+        self._jpeg_quality = jpeg_quality
         self._bar = bar
         self._threads = ThreadPoolExecutor(2)
         self._read: queue.SimpleQueue[_Work | None] = queue.SimpleQueue()
@@ -263,7 +289,12 @@ class _Files(contextlib.AbstractContextManager["_Files"]):
                 try:
                     work.target.parent.mkdir(parents=True, exist_ok=True)
                     cancelled = self._stopping.is_set
-                    losses = write_picture(work.target, work.picture, cancelled=cancelled)
+                    losses = write_picture(
+                        work.target,
+                        work.picture,
+                        jpeg_quality=self._jpeg_quality,
+                        cancelled=cancelled,
+                    )
                 except CancelledError:
                     return
                 except Exception as error:

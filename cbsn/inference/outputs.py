@@ -7,27 +7,87 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 from cbsn.errors import ConfigError, ImageError
-from cbsn.files import shortened
-from cbsn.images.finding import SUFFIX_OF_FORMAT, find_images, format_of_suffix
+from cbsn.files import expanded, shortened
+from cbsn.images.finding import SUFFIX_OF_FORMAT, find_images, format_of_suffix, literal_part
 
-# Values of `--format`. `auto` keeps the source's, but writes PNG for JPEG and unknown suffixes.
-FORMATS = ("auto", *(format.lower() for format in SUFFIX_OF_FORMAT))
+# Values of `--format`. `same` keeps the source's, but writes PNG for those that are only read, and
+# for unknown suffixes; `auto` writes PNG for JPEG, too.
+FORMATS = ("auto", "same", *(format.lower() for format in SUFFIX_OF_FORMAT))
 
 
-def find_sources(image_paths: Iterable[str | Path]) -> list[Path]:
-    """Returns the picture files that paths stand for, each once, sorted; see `find_images`.
+def find_sources(
+    image_paths: Iterable[str | Path],
+    recursive: bool = False,
+    *,
+    outside: str | Path | None = None,
+) -> list[Path]:
+    """Returns the picture files that paths stand for, each once, sorted.
+
+    The arguments are those of `find_images`, for several paths.
 
     Raises:
         DataError: if there is no picture at one of the paths.
     """
     found: dict[tuple[str, str], Path] = {}
     for pattern in image_paths:
-        for path in find_images(pattern):
+        for path in find_images(pattern, recursive, outside=outside):
             # A folder can be written in several ways. A file with several names counts each time.
             found.setdefault((os.path.realpath(path.parent), path.name), path)
     return sorted(found.values())
+
+
+def default_folder(image_paths: Iterable[str | Path]) -> Path:
+    """Returns the folder for the results where none is given: `denoised`, next to the pictures.
+
+    It lies next to a folder or file, in the last folder of a glob that has no wildcard, and in the
+    folder that several of these share. For the current folder, one above it, the home folder or a
+    whole drive, it lies inside.
+
+    Args:
+        image_paths: folders, globs or files, each as for `find_images`; they need not exist.
+
+    Raises:
+        ConfigError: if they lie on several drives.
+    """
+    places = set()
+    for path in map(expanded, image_paths):
+        place = path.parent
+        with contextlib.suppress(OSError):  # finding the pictures reports it
+            place = literal_part(path)
+            if place.is_file() or (place == path and not _is_a_whole(place)):
+                place = place.parent
+        places.add(place)
+    return (places.pop() if len(places) == 1 else _shared(places)) / "denoised"
+
+
+def top_folder(image_paths: Iterable[str | Path]) -> Path:
+    """Returns the folder whose tree the results keep: the one given, or the one that all share.
+
+    The folder of a file is the one that holds it; that of a glob is its part without wildcards.
+    """
+    places = (literal_part(expanded(path)) for path in image_paths)
+    return _shared(place.parent if place.is_file() else place for place in places)
+
+
+def _is_a_whole(folder: Path) -> bool:
+    """Returns whether something next to a folder would not be expected, or not be allowed."""
+    home = os.path.expanduser("~")  # noqa: PTH111
+    return folder.name in ("", "..") or os.path.ismount(folder) or os.path.abspath(folder) == home  # noqa: PTH100
+
+
+def _shared(folders: Iterable[str | Path]) -> Path:
+    """Returns the innermost folder that holds all folders."""
+    try:
+        # Without "..", which would lead out of the folder for the results.
+        return Path(os.path.commonpath([os.path.abspath(each) for each in folders]))  # noqa: PTH100
+    except ValueError as error:
+        raise ConfigError(
+            "The pictures lie on several drives, which share no folder. Give those of one drive at "
+            "a time, or --out."
+        ) from error
 
 
 def check_writable(folder: Path, received: str) -> None:
@@ -47,24 +107,30 @@ def check_writable(folder: Path, received: str) -> None:
 
 
 def plan_outputs(
-    sources: list[Path], save_path: str | Path, format: str = "auto"
+    sources: list[Path],
+    save_path: str | Path,
+    format: str = "auto",
+    *,
+    top: Path | None = None,
 ) -> dict[Path, Path]:
     """Maps each source to the target of its result, so that no result overwrites another.
 
     A result keeps its source's name, with the suffix of its format. If two files of one folder
     would get the same name, those in another format keep their full name (`a.jpg.png`). If files
     of several folders would, their results go into sub-folders, named as their paths below the
-    folder that all sources share. A name too long for a file is cut, and ends in eight characters
-    of its checksum before the suffix.
+    folder that all sources share. With `top`, all results go into sub-folders, named as the paths
+    below it. A name too long for a file is cut, and ends in eight characters of its checksum before
+    the suffix.
 
     Args:
         sources: picture files.
         save_path: folder for the results.
         format: one of `FORMATS`.
+        top: a folder that holds all sources, whose tree of folders the results keep. Default None.
 
     Raises:
         ConfigError: if a result would overwrite a source or, despite these rules, another result,
-            or if the format is unknown.
+            if the format is unknown, or if sub-folders are needed for sources on several drives.
     """
     if format not in FORMATS:
         raise ConfigError(f"format is one of {', '.join(FORMATS)}. Received: {format!r}")
@@ -77,15 +143,16 @@ def plan_outputs(
             names[source] = source.name + suffix
         names[source] = shortened(names[source], suffix)
 
-    # On some file systems, names that differ only in case are the same.
-    anywhere = collections.Counter(name.casefold() for name in names.values())
-    # Without "..", which would lead out of the folder for the results.
-    folders = {source: os.path.normpath(source.parent.absolute()) for source in sources}
-    common = os.path.commonpath(folders.values())
+    # On some file systems, names that differ only in case or in accents' codes are the same.
+    folded = {source: normalize("NFC", name).casefold() for source, name in names.items()}
+    anywhere = collections.Counter(folded.values())
+    nested = {source for source in sources if top or anywhere[folded[source]] > 1}
+    if nested:
+        common = _shared([*(source.parent for source in sources), *([top] if top else [])])
     targets = {}
     for source, name in names.items():
-        below = os.path.relpath(folders[source], common)
-        targets[source] = save_path / (below if anywhere[name.casefold()] > 1 else "") / name
+        below = os.path.relpath(source.parent, common) if source in nested else ""
+        targets[source] = save_path / below / name
     _check_overwriting(targets)
     return targets
 
@@ -95,8 +162,8 @@ def _suffix(source: Path, format: str) -> str:
     own = None
     with contextlib.suppress(ImageError):
         own = format_of_suffix(source.suffix)
-    if format == "auto":
-        format = "PNG" if own in (None, "JPEG") else own
+    if format in ("auto", "same"):
+        format = "PNG" if own is None or (own, format) == ("JPEG", "auto") else own
     return source.suffix if own == format.upper() else SUFFIX_OF_FORMAT[format.upper()]
 
 
@@ -108,8 +175,7 @@ def _check_overwriting(targets: dict[Path, Path]) -> None:
         file = os.path.realpath(target)
         if file in by_file:
             raise ConfigError(
-                f"The result of {source} would overwrite {by_file[file]}. "
-                "Give another folder for the results."
+                f"The result of {source} would overwrite {by_file[file]}. Give another --out."
             )
         if file in writers:
             raise ConfigError(

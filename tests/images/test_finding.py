@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from cbsn.errors import CbsnWarning, DataError, ImageError
@@ -35,6 +37,66 @@ def test_other_pictures_in_a_folder_are_named(tmp_path, make):
     make("a.png", "b.CR2", "c.psd", "d.txt")
     with pytest.warns(CbsnWarning, match=r"2 files of other kinds, such as b\.CR2 \(a raw"):
         assert find_images(tmp_path) == [tmp_path / "a.png"]
+
+
+@pytest.fixture
+def tree(tmp_path, make):
+    """A tree of folders, with hidden ones, links that lead back, and results of an earlier run."""
+    make("a.png", "2024/b.jpg", "2024/may/c.tif", "2024/.thumbs/d.png", ".trash/e.png")
+    make("denoised/a.png", "2024/denoised/f.png")
+    (tmp_path / "2024" / "may" / "up").symlink_to(tmp_path)
+    (tmp_path / "self").symlink_to("self")
+    (tmp_path / "link.png").symlink_to("a.png")
+
+    def names(pattern, **options):
+        found = find_images(tmp_path / pattern, **options)
+        return [str(path.relative_to(tmp_path)) for path in found]
+
+    return names
+
+
+def test_sub_folders_are_searched_if_asked(tmp_path, tree):
+    assert tree(".") == ["a.png", "link.png"]
+    inside = ["2024/b.jpg", "2024/denoised/f.png", "2024/may/c.tif"]
+    assert tree(".", recursive=True) == [*inside, "a.png", "denoised/a.png", "link.png"]
+    (tmp_path / "other").symlink_to("2024")
+    assert tree("other", recursive=True)[0] == "other/b.jpg"  # a link that is given
+
+
+def test_results_among_the_pictures_are_not_found(tmp_path, tree):
+    out = tmp_path / "denoised"
+    inside = ["2024/b.jpg", "2024/denoised/f.png", "2024/may/c.tif"]
+    assert tree(".", recursive=True, outside=out) == [*inside, "a.png", "link.png"]
+    assert tree("[2d]*/*.*") == ["2024/b.jpg", "denoised/a.png"]
+    assert tree("[2d]*/*.*", outside=out) == ["2024/b.jpg"]
+    assert tree("[d]*/../*.png", outside=out) == ["denoised/../a.png", "denoised/../link.png"]
+    # What is named is found.
+    for pattern in ("denoised", "denoised/a.png", "denoised/*.png"):
+        assert tree(pattern, recursive=True, outside=out) == ["denoised/a.png"]
+        assert tree(pattern, recursive=True, outside=tmp_path) == ["denoised/a.png"]
+
+
+def test_skipped_pictures_are_named_once_for_a_tree(tmp_path, make):
+    make("a.png", "x/b.CR2", "y/c.nef", "y/z/d.psd")
+    with pytest.warns(CbsnWarning) as warned:
+        assert find_images(tmp_path, recursive=True) == [tmp_path / "a.png"]
+    (text,) = (str(each.message) for each in warned)
+    assert "3 files of other kinds, such as x/b.CR2 (a raw file)" in text
+
+
+def test_a_sub_folder_that_may_not_be_read_is_skipped(tmp_path, make, monkeypatch):
+    make("a.png", "lost+found/b.png", "x/c.png")
+    iterdir = Path.iterdir
+
+    def refuse(path):
+        if path.name == "lost+found":
+            raise PermissionError(13, "Permission denied", str(path))
+        return iterdir(path)
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.warns(CbsnWarning, match=r"skipped: .*lost\+found cannot be read \(Permission"):
+        found = find_images(tmp_path, recursive=True)
+    assert found == [tmp_path / "a.png", tmp_path / "x" / "c.png"]
 
 
 def test_a_name_with_brackets_is_a_name_first(tmp_path, make):

@@ -1,6 +1,7 @@
 import collections
 import gc
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -137,6 +138,102 @@ def test_nothing_is_done_without_pictures_or_a_folder(tmp_path):
     assert [*tmp_path.iterdir()] == [tmp_path / "a.png"]
 
 
+NAMES = (
+    *(
+        "a[1].png",
+        "b *.png",
+        "what?.png",
+        "na\u00efve \u5199\u771f \U0001f4f7.png",
+        "nai\u0308ve.png",
+    ),
+    *("'single' \"double\".png", "new\nline.png", "-rf.png", "--out.png", "dots...png", " .png"),
+    *("$HOME.png", "100%.png", "a\\b.png", "~.png"),
+)
+
+
+@pytest.mark.parametrize("name", [*NAMES, "[0-9]", "folder.", "-", "sp ace"])
+def test_any_name_is_kept(tmp_path, monkeypatch, name):
+    """As a file, a folder, a glob and part of a tree."""
+    monkeypatch.chdir(tmp_path)
+    for each in NAMES:
+        save(Path("in", name, each))
+    given = {
+        "file": [Path("in", name, each) for each in NAMES],
+        "folder": [Path("in", name)],
+        "glob": [Path("in", name, "*.png")],
+        "tree": [Path("in")],
+    }
+    for kind, paths in given.items():
+        out = Path("out", kind, name)
+        outputs = plan_files(paths, out, recursive=kind == "tree")
+        assert denoise_files(Inverter(), outputs, out) == 0
+        below = out / name if kind == "tree" else out
+        assert {path.name for path in below.iterdir()} == {*NAMES}
+        assert (read_picture(below / NAMES[0]).pixels == 248).all()
+
+
+def test_a_tree_is_kept_and_results_are_not_denoised_again(tmp_path):
+    photos = tmp_path / "photos"
+    names = ["a.png", "2024/a.png", "2024/may/b.png"]
+    for name in names:
+        save(photos / name)
+    save(photos / ".hidden" / "c.png")
+    for out in (tmp_path / "out", photos / "denoised", photos / "2024" / "out"):
+        for _ in range(2):
+            outputs = plan_files([photos], out, recursive=True)
+            assert denoise_files(Inverter(), outputs, out) == 0
+            found = {str(path.relative_to(out)) for path in out.rglob("*.png")}
+            assert found == {*names}
+        shutil.rmtree(out)
+    outputs = plan_files([f"{photos}/**/*.png"], photos / "denoised")
+    assert len(outputs) == 3
+    # Without sub-folders, results of an earlier run among the pictures do not matter.
+    denoise_files(Inverter(), outputs, photos / "denoised")
+    assert [*plan_files([photos], tmp_path / "out")] == [photos / "a.png"]
+
+
+def test_the_trees_of_several_folders_stay_apart(tmp_path):
+    for name in ("x/photos/2024/a.png", "x/other/b.png", "x/c.png", "x/d.png"):
+        save(tmp_path / name)
+    given = [tmp_path / "x" / name for name in ("photos", "other", "c.png", "d.*")]
+    outputs = plan_files(given, tmp_path / "out", recursive=True)
+    targets = sorted(str(each.relative_to(tmp_path / "out")) for each in outputs.values())
+    assert targets == ["c.png", "d.png", "other/b.png", "photos/2024/a.png"]
+
+
+def test_jpeg_stays_jpeg_of_the_quality_asked_for(tmp_path, capsys):
+    noise = np.random.default_rng(0).integers(256, size=(64, 64, 3), dtype=np.uint8)
+    source = tmp_path / "in" / "photo.JPG"
+    source.parent.mkdir()
+    write_picture(source, Picture(noise, "JPEG", b"profile"), jpeg_quality=100)
+    save(tmp_path / "in" / "a.png")
+    sizes = {}
+    for quality in (1, 95, 100):
+        out = tmp_path / str(quality)
+        outputs = plan_files([tmp_path / "in"], out, format="same", jpeg_quality=quality)
+        assert denoise_files(Inverter(), outputs, out, jpeg_quality=quality) == 0
+        assert f"JPEG at quality {quality}; --jpeg_quality\n" in capsys.readouterr().out
+        assert sorted(path.name for path in out.iterdir()) == ["a.png", "photo.JPG"]
+        sizes[quality] = (out / "photo.JPG").stat().st_size
+        assert read_picture(out / "photo.JPG").format == "JPEG"
+    assert sizes[1] < sizes[95] < sizes[100]
+    outputs = plan_files([tmp_path / "in"], tmp_path / "out")
+    denoise_files(Inverter(), outputs, tmp_path / "out")
+    assert "JPEG" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("quality", [0, 101, -1, 90.5, "95", None])
+def test_a_jpeg_quality_that_there_is_not_is_refused(tmp_path, quality):
+    save(tmp_path / "a.png")
+    with pytest.raises(ConfigError, match=rf"integer from 1 to 100.*--jpeg_quality {quality}"):
+        plan_files([tmp_path / "a.png"], tmp_path / "out", jpeg_quality=quality)
+    with pytest.raises(ConfigError, match="--jpeg_quality"):
+        write_picture(tmp_path / "b.jpg", read_picture(tmp_path / "a.png"), jpeg_quality=quality)
+    with pytest.raises(ConfigError, match="--jpeg_quality"):
+        denoise_each(lambda *_: 1 / 0, {}, tmp_path / "out", jpeg_quality=quality)
+    assert [*tmp_path.iterdir()] == [tmp_path / "a.png"]
+
+
 def test_reading_ahead_changes_no_result_and_no_message(tmp_path, capsys, monkeypatch):
     for number in range(9):
         dtype = np.uint16 if number % 3 == 0 else np.uint8
@@ -180,7 +277,7 @@ def denoise_numbers(monkeypatch, tmp_path):
             denoise(int(picture.pixels.item()))
             return picture
 
-        def write_number(target, picture, cancelled):
+        def write_number(target, picture, jpeg_quality, cancelled):
             assert picture.pixels == int(target.name)
             write(int(target.name), cancelled)
             return []

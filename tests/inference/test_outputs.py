@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from cbsn.errors import ConfigError
-from cbsn.inference.outputs import check_writable, find_sources, plan_outputs
+from cbsn.inference.outputs import check_writable, default_folder, find_sources, plan_outputs
 
 
 def planned(names, format="auto"):
@@ -20,6 +20,15 @@ def planned(names, format="auto"):
         (["a.raw", "b"], "auto", ["a.png", "b.png"]),
         (["a.jpg", "b.jpeg", "c.png"], "jpeg", ["a.jpg", "b.jpeg", "c.jpg"]),
         (["a.jpg", "b.tiff"], "tiff", ["a.tif", "b.tiff"]),
+        (["a.jpg", "b.JPEG", "c.JPG"], "same", ["a.jpg", "b.JPEG", "c.JPG"]),
+        (["a.TIFF", "b.webp", "c.png"], "same", ["a.TIFF", "b.webp", "c.png"]),
+        (["a.heic", "b.AVIF", "c.gif", "d.jxl"], "same", ["a.png", "b.png", "c.png", "d.png"]),
+        (["a.jp2", "b"], "same", ["a.png", "b.png"]),
+        (
+            ["a.jpg", "a.jpeg", "a.heic", "a.png"],
+            "same",
+            ["a.jpg", "a.jpeg", "a.heic.png", "a.png"],
+        ),
         # one folder
         (["a.jpg", "a.png"], "auto", ["a.jpg.png", "a.png"]),
         (["a.jpg", "a.jpeg", "b.jpg"], "auto", ["a.jpg.png", "a.jpeg.png", "b.png"]),
@@ -37,6 +46,99 @@ def test_names(names, format, targets):
 
 def test_one_file_keeps_its_name():
     assert planned(["deep/down/a.png"]) == ["a.png"]
+
+
+@pytest.mark.parametrize(
+    ("names", "top", "targets"),
+    [
+        (["2024/a.jpg", "b.jpg"], "/in", ["2024/a.png", "b.png"]),
+        (["2024/may/a.jpg"], "/in", ["2024/may/a.png"]),
+        (["x/a.png", "x/y/a.png"], "/in/x", ["a.png", "y/a.png"]),
+        (["x/a.jpg", "x/a.png"], "/in", ["x/a.jpg.png", "x/a.png"]),
+        # Whatever is said, no result leaves the folder.
+        (["a.png", "x/b.png"], "/in/x", ["a.png", "x/b.png"]),
+    ],
+)
+def test_the_tree_is_kept_below_a_folder(names, top, targets):
+    sources = [Path("/in", name) for name in names]
+    found = plan_outputs(sources, "/out", top=Path(top))
+    assert [str(each.relative_to("/out")) for each in found.values()] == targets
+
+
+def test_names_that_some_file_systems_take_for_the_same():
+    composed, decomposed = "x/na\u00efve.png", "y/nai\u0308ve.png"
+    assert planned([composed, decomposed]) == [composed, decomposed]
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """The current folder, of pictures."""
+    for name in ("a.png", "x/b.png", "x/y/c.png", "z/d [1].png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("given", "folder"),
+    [
+        (["a.png"], "denoised"),
+        (["x/b.png"], "x/denoised"),
+        (["x"], "denoised"),
+        (["x/"], "denoised"),
+        (["x/y"], "x/denoised"),
+        (["."], "denoised"),
+        ([".."], "../denoised"),
+        (["x/.."], "x/../denoised"),
+        (["/"], "/denoised"),
+        (["*.png"], "denoised"),
+        (["x/*.png"], "x/denoised"),
+        (["x/**/*.png"], "x/denoised"),
+        (["z/d [1].png"], "z/denoised"),
+        (["z/d [[]1].png"], "z/denoised"),
+        (["x/b.png", "x/*.png", "x/y"], "x/denoised"),
+        (["nowhere/*.png"], "denoised"),
+    ],
+)
+def test_the_folder_if_none_is_given(here, given, folder):
+    assert default_folder(given) == Path(folder)
+    if given != ["."]:  # whose full path is a folder like any other
+        assert default_folder([here / each for each in given]) == here / folder
+
+
+def test_the_folder_of_pictures_from_several_places(here):
+    assert default_folder(["x/b.png", "z"]) == here / "denoised"
+    assert default_folder(["x/b.png", here / "x" / "y"]) == here / "x" / "denoised"
+    assert default_folder(["x/y/c.png", "x/*.png"]) == here / "x" / "denoised"
+
+
+def test_the_home_folder_and_a_drive_hold_their_results(here, monkeypatch):
+    monkeypatch.setenv("HOME", str(here))
+    assert default_folder(["~"]) == default_folder([here]) == here / "denoised"
+    monkeypatch.setattr("os.path.ismount", lambda path: Path(path).name == "x")
+    assert default_folder(["x"]) == Path("x/denoised")
+    assert default_folder(["x/y"]) == Path("x/denoised")
+
+
+def test_several_drives_have_no_folder(here, monkeypatch):
+    def refuse(paths):
+        raise ValueError("Paths don't have the same drive")
+
+    monkeypatch.setattr("os.path.commonpath", refuse)
+    with pytest.raises(ConfigError, match=r"several drives.* or --out"):
+        default_folder(["x", "x/y"])
+    assert planned(["x/a.png", "y/b.png"]) == ["a.png", "b.png"]
+    with pytest.raises(ConfigError, match="several drives"):
+        planned(["x/a.png", "y/a.png"])
+
+
+def test_a_folder_that_may_not_be_read_is_reported_later(here, monkeypatch):
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "exists", refuse)
+    assert default_folder(["x/b.png"]) == Path("x/denoised")
 
 
 def test_overwriting_a_source_is_refused():
