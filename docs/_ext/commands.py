@@ -11,7 +11,7 @@ from sphinx.application import Sphinx
 from sphinx.util import logging
 from sphinx.util.docutils import SphinxDirective
 
-from cbsn.__main__ import COMMANDS
+from cbsn.cli import COMMANDS
 
 _HELP = ("help", "help_all")  # in every command
 
