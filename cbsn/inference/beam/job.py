@@ -13,6 +13,7 @@ from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions,
 
 from cbsn.errors import ConfigError, DataError, check_number
 from cbsn.files import expanded, write_json
+from cbsn.images.image_files import check_jpeg_quality
 from cbsn.inference.beam.locations import (
     find_pictures,
     has_wildcard,
@@ -47,6 +48,7 @@ def denoise_with_beam(
     *,
     format: str = "auto",
     white: float | None = None,
+    jpeg_quality: int = 95,
     max_megapixels: float = 100,
     beam_flags: Sequence[str] = (),
     options: DenoiseOptions,
@@ -63,6 +65,7 @@ def denoise_with_beam(
             `plan_outputs`. Its `run.json` names the inputs, model and options it belongs to.
         format: one of `cbsn.inference.outputs.FORMATS`.
         white: the value of white in the files, as for `read_picture`. Default None.
+        jpeg_quality: int from 1 to 100, see `write_picture`. Default 95.
         max_megapixels: pictures that need more memory than this many megapixels of 8-bit RGB fail
             without being decoded. 100 take 2 GB in total. R3 and the self-ensemble take 1.2 GB more
             each, so that one of them fits into a worker of 4 GB.
@@ -84,6 +87,7 @@ def denoise_with_beam(
     output = _folder(output)
     check_number("--max_megapixels", max_megapixels, 0, above=True)
     check_white(white)
+    check_jpeg_quality(jpeg_quality)
     sources = _find_sources(inputs, output)
     targets = _plan(sorted(sources), output, format)
     max_bytes = int(max_megapixels * 1e6 * 3)
@@ -95,6 +99,8 @@ def denoise_with_beam(
     where = [path if is_url(path) else str(Path(path).expanduser().absolute()) for path in inputs]
     model = {"path": model_path, "sha256": denoiser.sha256()}
     record = {"model": model, "input": sorted(where), "format": format, "white": white}
+    if jpeg_quality != 95:  # else omitted, as in records older than this setting
+        record["jpeg_quality"] = jpeg_quality
     record |= _settings(denoiser)
     _begin(output, record, there, targets.values())
     works = [
@@ -110,7 +116,7 @@ def denoise_with_beam(
         say(denoiser.choices)
     plural = "s" * (len(works) != 1)
     say(f"{len(works)} picture{plural} to denoise, {done} done before")
-    counts = run_pipeline(beam_options, works, handler, output)
+    counts = run_pipeline(beam_options, works, handler, output, jpeg_quality)
     if counts is None:
         say(f"The pipeline was started. Results go to {output}, failures to {output}/{FAILED}")
         return 0

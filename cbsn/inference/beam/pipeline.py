@@ -41,7 +41,11 @@ class Work(NamedTuple):
 
 
 def run_pipeline(
-    options: PipelineOptions, works: Sequence[Work], handler: "DenoisingModelHandler", output: str
+    options: PipelineOptions,
+    works: Sequence[Work],
+    handler: "DenoisingModelHandler",
+    output: str,
+    jpeg_quality: int = 95,
 ) -> tuple[int, int] | None:
     """Returns how many pictures were denoised and how many failed; None if it does not wait.
 
@@ -57,7 +61,7 @@ def run_pipeline(
         pipeline
         | "Pictures" >> beam.Create(works)
         | "Denoise" >> RunInference(handler)
-        | "Write" >> beam.ParDo(WritePicture())
+        | "Write" >> beam.ParDo(WritePicture(jpeg_quality))
     )
     failed | "Failed" >> beam.io.WriteToText(
         f"{output}/{FAILED}/failed", ".jsonl", skip_if_empty=True
@@ -149,7 +153,8 @@ class DenoisingModelHandler(ModelHandler[Work, PredictionResult, Denoiser]):
 class WritePicture(beam.DoFn):
     """Writes denoised pictures, and yields a line of JSON for each one that failed."""
 
-    def __init__(self):
+    def __init__(self, jpeg_quality: int = 95):
+        self._jpeg_quality = jpeg_quality
         self._denoised = Metrics.counter(_METRICS, "denoised")
         self._failed = Metrics.counter(_METRICS, "failed")
 
@@ -160,7 +165,7 @@ class WritePicture(beam.DoFn):
         if isinstance(reason, Picture):
             try:
                 with new_file(work.target) as path:
-                    losses = write_picture(path, reason)
+                    losses = write_picture(path, reason, jpeg_quality=self._jpeg_quality)
                 for loss in losses:
                     _LOG.warning("%s: %s.", work.target, loss)
                 self._denoised.inc()

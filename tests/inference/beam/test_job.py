@@ -279,6 +279,19 @@ def test_results_are_not_denoised(tiny_model, pictures, tmp_path, capsys):
     assert "1 denoised, 0 were there, 0 failed" in capsys.readouterr().out
 
 
+def test_jpeg_of_a_quality_that_the_record_names(tiny_model, pictures, tmp_path):
+    sizes = []
+    for quality in (5, 95):
+        out = tmp_path / str(quality)
+        where = str(tiny_model), [str(pictures / "photo.jpg")], str(out)
+        options = {"format": "same", "jpeg_quality": quality, "options": OPTIONS}
+        assert denoise_with_beam(*where, **options) == 0
+        sizes.append((out / "photo.jpg").stat().st_size)
+    assert sizes[0] < sizes[1]
+    with pytest.raises(ConfigError, match=r"jpeg_quality None \(now 90\)"):
+        denoise_with_beam(*where, format="same", jpeg_quality=90, options=OPTIONS)
+
+
 def test_nothing_is_begun_with_what_cannot_be(tiny_model, pictures, tmp_path, memory):
     output = tmp_path / "out"
 
@@ -298,6 +311,7 @@ def test_nothing_is_begun_with_what_cannot_be(tiny_model, pictures, tmp_path, me
         max_megapixels=0,
     )
     refuse(ConfigError, "--white 0", white=0)
+    refuse(ConfigError, "--jpeg_quality 0", jpeg_quality=0)
     refuse(ConfigError, r"takes a folder with .* for a glob", output=tmp_path / "out[1]")
     refuse(ConfigError, "names in UTF-8 only", output="a\0b")
     refuse(ConfigError, "cannot be written", output=pictures / "text.png")
