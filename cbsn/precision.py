@@ -25,13 +25,13 @@ def choose_precision(wanted: str) -> tuple[str, str]:
     capability decides. Any value other than `auto` and `PRECISIONS` raises a ConfigError.
     """
     if wanted in PRECISIONS:
-        return wanted, "as asked for"
+        return wanted, "as requested"
     if wanted != "auto":
         raise ConfigError(
-            f"--precision is auto or one of {', '.join(PRECISIONS)}. Received: {wanted!r}"
+            f"--precision must be auto or one of {', '.join(PRECISIONS)}. Received: {wanted!r}"
         )
     if keras.backend.backend() != "tensorflow":
-        return "float32", f"auto does not know the hardware of Keras' {keras.backend.backend()}"
+        return "float32", f"auto cannot see the hardware of the {keras.backend.backend()} backend"
     import tensorflow as tf
 
     details = map(tf.config.experimental.get_device_details, tf.config.get_visible_devices("GPU"))
@@ -43,7 +43,7 @@ def choose_precision(wanted: str) -> tuple[str, str]:
         return "float32", "bfloat16 needs oneDNN, which TF_ENABLE_ONEDNN_OPTS=0 switches off"
     native = [feature for feature in CPU_FEATURES if feature in cpu_flags()]
     if native:
-        return "mixed_bfloat16", f"the processor multiplies it ({', '.join(native)})"
+        return "mixed_bfloat16", f"the processor multiplies it natively ({', '.join(native)})"
     return "float32", f"the processor has none of {', '.join(CPU_FEATURES)}"
 
 
@@ -59,9 +59,9 @@ def cpu_flags() -> frozenset[str]:
 
 def _choose_for(capability: tuple[int, int]) -> tuple[str, str]:
     if not any(capability):
-        return "float32", "the GPU's driver names no compute capability"
+        return "float32", "the GPU's driver reports no compute capability"
     known = ".".join(map(str, capability))
     for policy, needed in _OF_GPUS.items():
         if capability >= needed:
-            return policy, f"the GPU multiplies it (compute capability {known})"
+            return policy, f"the GPU multiplies it natively (compute capability {known})"
     return "float32", f"the GPU has no fast 16-bit floats (compute capability {known})"

@@ -118,7 +118,7 @@ class Recipe:
         ):
             if getattr(self, field) not in known:
                 raise ConfigError(
-                    f"Unknown {field}. Known are: {', '.join(known)}. "
+                    f"Unknown {field}. Choose from {', '.join(known)}. "
                     f"Received: {field}={getattr(self, field)!r}"
                 )
         for field, end, limit in (
@@ -139,8 +139,8 @@ class Recipe:
             if self.patch_size % jpeg.MULTIPLE:
                 below = max(1, self.patch_size // jpeg.MULTIPLE) * jpeg.MULTIPLE
                 raise ConfigError(
-                    f"Patches that are compressed as JPEGs must have a size that is a multiple of "
-                    f"{jpeg.MULTIPLE}: take {below} or {below + jpeg.MULTIPLE}. "
+                    "The size of JPEG-compressed patches must be a multiple of "
+                    f"{jpeg.MULTIPLE}: use {below} or {below + jpeg.MULTIPLE}. "
                     f"Received: patch_size={self.patch_size}"
                 )
         if objective.NEEDS_BLINDNESS and NETWORKS[self.network].blindness == "none":
@@ -150,22 +150,22 @@ class Recipe:
             )
         if objective.SHOTS > 1 and NORMALIZATIONS[self.normalization].of_picture:
             raise ConfigError(
-                f"{self.objective} compares two shots, so they need one normalisation, whatever "
-                f"the picture. Received: normalization={self.normalization!r}"
+                f"{self.objective} compares two shots, so it needs a normalisation that is the "
+                f"same for every picture. Received: normalization={self.normalization!r}"
             )
         multiple = objective.patch_multiple
         if self.patch_size % multiple:
             below = self.patch_size // multiple * multiple
             near = " or ".join(str(s) for s in (below, below + multiple) if s)
             raise ConfigError(
-                f"The patch size must be a multiple of the objective's strides, here of {multiple}:"
-                f" take {near}, or other strides. Received: patch_size={self.patch_size}, "
+                f"The patch size must be a multiple of {multiple} for the objective's strides: use "
+                f"{near}, or change the strides. Received: patch_size={self.patch_size}, "
                 + ", ".join(f"{k}={v}" for k, v in self.objective_config.items() if "stride" in k)
             )
         _check_kinds(self.network_config, _settings(NETWORKS[self.network]))
         if self.least_weights > _LARGEST_NETWORK:
             raise ConfigError(
-                "That network is too large: it would have billions of weights. Take fewer channels "
+                "This network is too large: it would have billions of weights. Use fewer channels "
                 f"or modules. Received: network={self.network!r}, "
                 + ", ".join(f"{key}={value}" for key, value in self.network_config.items())
             )
@@ -249,7 +249,7 @@ def _check_kinds(values: Mapping[str, Any], kinds: Mapping[str, Any]) -> None:
     for name, value in values.items():
         if name not in kinds:
             known, received = ", ".join(kinds) or "none", reprlib.repr(name)
-            raise ConfigError(f"There are the settings {known}. Received: {received}")
+            raise ConfigError(f"Unknown setting. Known settings: {known}. Received: {received}")
         kind, words = _KINDS.get(kinds[name], (Mapping, "settings by name"))
         number = kinds[name] in (int, float)
         if not isinstance(value, kind) or (number and isinstance(value, bool)):
@@ -410,7 +410,7 @@ def customised(name: str, *, max_steps: int | None = None, **changes: Any) -> Re
     """
     if name not in RECIPES:
         raise ConfigError(
-            f"Unknown recipe. Known are: {', '.join(RECIPES)}. Received: --recipe {name}"
+            f"Unknown recipe. Choose from {', '.join(RECIPES)}. Received: --recipe {name}"
         )
     recipe = RECIPES[name]
     if max_steps is not None:

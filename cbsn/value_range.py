@@ -25,7 +25,7 @@ def value_range(dtype: DTypeLike) -> float:
         return float(np.iinfo(dtype).max)
     if dtype.kind == "f":
         return 1.0
-    raise TypeError(f"Pictures are uint8, uint16 or float in [0, 1]. Received: dtype={dtype}")
+    raise TypeError(f"Pictures must be uint8, uint16 or float. Received: dtype={dtype}")
 
 
 def to_unit(picture: np.ndarray, dtype: DTypeLike = np.float32) -> np.ndarray:
@@ -58,7 +58,7 @@ def check_white(white: float | None) -> None:
     """Raises a ConfigError if `--white` is neither None nor a finite number above 0."""
     if white is not None and not 0 < white < math.inf:
         raise ConfigError(
-            "--white takes the value of white in the files, above 0, such as 4095. "
+            "--white must be above 0: the value of white in the files, such as 4095. "
             f"Received: --white {white:g}"
         )
 
@@ -104,16 +104,16 @@ class ValueRange:
             raise ImageError("holds values that are not finite (NaN or infinity).")
         if max(-low, high) > _MISSING:
             raise ImageError(
-                f"holds values from {low:g} to {high:g}, which stand for pixels without data: cut "
-                "these off."
+                f"holds values from {low:g} to {high:g}, which mark pixels without data: crop "
+                "these away."
             )
         full = value_range(pixels.dtype)
         is_float = pixels.dtype.kind == "f"
         if white is not None:
             if not is_float and not high <= white <= full:
                 raise ImageError(
-                    f"has values of {pixels.dtype} up to {high:g}, so white is between {high:g} "
-                    f"and {full:g}. Received: --white {white:g}"
+                    f"has {pixels.dtype} values up to {high:g}, so white must be from {high:g} to "
+                    f"{full:g}. Received: --white {white:g}"
                 )
             return cls(0.0, float(white), "user")
         most = np.inf if is_float else full
@@ -140,7 +140,7 @@ class ValueRange:
         if count > _FEW * pixels.size:
             raise ImageError(
                 f"has values from {pixels.min():g} to {pixels.max():g}, of which "
-                f"{count / pixels.size:.1%} do not fit. Received: --white {white:g}"
+                f"{count / pixels.size:.1%} are out of range. Received: --white {white:g}"
             )
         if count:
             np.clip(pixels, low, high, out=pixels, casting="unsafe")

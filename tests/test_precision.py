@@ -34,7 +34,7 @@ def gpus(monkeypatch):
 @pytest.mark.parametrize("wanted", PRECISIONS)
 def test_what_is_asked_for_is_taken(cpu, wanted):
     cpu()
-    assert choose_precision(wanted) == (wanted, "as asked for")
+    assert choose_precision(wanted) == (wanted, "as requested")
 
 
 @pytest.mark.parametrize("feature", ["amx_bf16", "avx512_bf16"])
@@ -81,7 +81,7 @@ def test_auto_is_float32_on_other_backends(monkeypatch):
 
 @pytest.mark.parametrize("wanted", ["bfloat16", "float64", ""])
 def test_others_are_refused(wanted):
-    with pytest.raises(ConfigError, match=f"--precision is auto or one of.*{wanted!r}"):
+    with pytest.raises(ConfigError, match=f"--precision must be auto or one of.*{wanted!r}"):
         choose_precision(wanted)
 
 

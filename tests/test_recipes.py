@@ -70,7 +70,7 @@ def test_epochs_are_of_any_length(name, decay_epochs, steps_per_epoch):
         ({"border": "wrap"}, "reflect, zeros.*border='wrap'"),
         ({"network": "Lambda"}, "network='Lambda'"),
         ({"network": "ResidualAttentionUNet"}, "needs a network that can be blind"),
-        ({"objective": "Noise2Noise", "objective_config": {}}, "one normalisation"),
+        ({"objective": "Noise2Noise", "objective_config": {}}, "needs a normalisation"),
         ({"objective_config": {"stride": 2}}, "stride"),
         ({"patch_size": math.nan}, "patch_size must be a whole number.*=nan"),
         ({"max_steps": 10**30}, "max_steps must be at most"),
@@ -82,7 +82,7 @@ def test_epochs_are_of_any_length(name, decay_epochs, steps_per_epoch):
         ({"network_config": {"filters": 10**9}}, "filters must be at most"),
         ({"network_config": {"filters": 4096, "num_modules": 256}}, "too large.*filters=4096"),
         ({"network_config": {"filters": 2.5}}, "filters must be a whole number"),
-        ({"network_config": {"trainable": False}}, "settings filters, .*: 'trainable'"),
+        ({"network_config": {"trainable": False}}, "settings: filters, .*: 'trainable'"),
         ({"objective_config": {"stride_b": "5"}}, "stride_b must be a whole number"),
         ({"objective_config": {"lmbda": math.inf}}, "lmbda must be at most"),
         ({"objective_config": {"lmbda": math.nan}}, "lmbda=nan"),
@@ -105,7 +105,7 @@ def test_bad_recipes_say_what_to_change(recipe, change, message):
 
 @pytest.mark.parametrize(("size", "near"), [(8, "16 or 32"), (72, "64 or 80"), (127, "112 or 128")])
 def test_augmented_patches_must_fit_jpeg_blocks(size, near):
-    with pytest.raises(ConfigError, match=rf"multiple of 16: take {near}.*patch_size={size}"):
+    with pytest.raises(ConfigError, match=rf"multiple of 16: use {near}.*patch_size={size}"):
         customised("photo", patch_size=size)
     assert customised("distill", patch_size=size).patch_size == size
 
@@ -137,7 +137,7 @@ def test_customised_shrinks_only_what_is_not_given():
 @pytest.mark.parametrize(
     ("name", "changes", "message"),
     [
-        ("dncnn", {}, "Known are: cbsn, apbsn, ssbsn.*--recipe dncnn"),
+        ("dncnn", {}, "Choose from cbsn, apbsn, ssbsn.*--recipe dncnn"),
         ("cbsn", {"sigma": 3}, "no setting sigma"),
         ("apbsn", {"lmbda": 1.0}, "'apbsn' has no setting lmbda"),
         *(("cbsn", {key: 1}, f"no setting {key}") for key in ("to_dict", "network_config")),

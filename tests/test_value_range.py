@@ -167,5 +167,5 @@ def test_pixels_without_data_are_refused(random, read, dtype, nodata):
 @pytest.mark.parametrize("dtype", [np.uint16, np.float32])
 def test_white_below_the_values_is_refused(random, read, dtype):
     values = random.integers(0, 60000, (16, 20)).astype(dtype)
-    with pytest.raises(ImageError, match=r"do not fit\. Received: --white 4095"):
+    with pytest.raises(ImageError, match=r"are out of range\. Received: --white 4095"):
         read(values, white=4095)

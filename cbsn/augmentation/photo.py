@@ -102,8 +102,8 @@ class PhotoAugmentation:
         if size % jpeg.MULTIPLE:
             below = max(size // jpeg.MULTIPLE, 1) * jpeg.MULTIPLE
             raise ConfigError(
-                f"Patches that are compressed as JPEGs have sides of a multiple of {jpeg.MULTIPLE}:"
-                f" take --patch_size {below}. Received: --patch_size {size}"
+                f"JPEG-compressed patches need sides that are a multiple of {jpeg.MULTIPLE}: use "
+                f"--patch_size {below}. Received: --patch_size {size}"
             )
         self._size = size
         self._family = family

@@ -49,7 +49,7 @@ def read_blocks(path: Path) -> np.ndarray:
     if not (is_good and arrays[0].size):
         found = [f"{each.dtype} {each.shape}" for each in arrays]
         raise DataError(
-            f"{path} should hold one array of blocks, uint8 [pictures, blocks, height, width, 3]. "
+            f"{path} must hold one array of blocks, uint8 [pictures, blocks, height, width, 3]. "
             f"Found: {', '.join(found) or 'none'}"
         )
     return arrays[0]
@@ -79,21 +79,25 @@ def open_dnd(path: Path) -> Iterator[h5py.Dataset]:
 
 def _check_dnd(data: h5py.Dataset | h5py.Group) -> None:
     if not isinstance(data, h5py.Dataset):
-        raise ImageError("holds an `InoisySRGB` that is no array.")
+        raise ImageError("holds an `InoisySRGB` that is not an array.")
     if len(data.shape or ()) != 3 or data.shape[0] != 3 or data.dtype.kind != "f":
         raise ImageError(
             f"holds `InoisySRGB` of shape {data.shape} and dtype {data.dtype}; "
             "expected floats of shape (3, width, height)."
         )
     if not 0 < data.size <= 3 * MAX_PIXELS:
-        raise ImageError(f"claims {data.shape[1]} x {data.shape[2]} pixels.")
+        raise ImageError(
+            f"has {data.shape[1]} x {data.shape[2]} pixels; expected 1 to {MAX_PIXELS:,}."
+        )
     # HDF5 crashes the process on empty chunks, and in filters that MATLAB does not use.
     properties = data.id.get_create_plist()
     filters = {properties.get_filter(each)[0] for each in range(properties.get_nfilters())}
     if not filters <= {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE}:
-        raise ImageError(f"holds `InoisySRGB` packed by filters {sorted(filters)}, not as MATLAB.")
+        raise ImageError(
+            f"holds `InoisySRGB` compressed by filters {sorted(filters)}, which MATLAB never uses."
+        )
     if data.chunks and data.id.chunk_iter(lambda chunk: None if chunk.size else chunk):
-        raise ImageError("has no readable `InoisySRGB` (MATLAB 7.3): a part of it is empty.")
+        raise ImageError("has no readable `InoisySRGB` (MATLAB 7.3): part of it is empty.")
 
 
 def _load(path: Path, names: Sequence[str] | None = None) -> dict[str, Any]:
@@ -103,7 +107,7 @@ def _load(path: Path, names: Sequence[str] | None = None) -> dict[str, Any]:
         return scipy.io.loadmat(path, variable_names=names)
     except Exception as error:  # damaged bytes make the decoder raise almost anything
         reason = plain_reason(error)
-        raise DataError(f"{path} cannot be read, it may be damaged: {reason}.") from error
+        raise DataError(f"{path} cannot be read and may be damaged: {reason}.") from error
 
 
 def _check_file(file: BinaryIO) -> None:
@@ -112,7 +116,7 @@ def _check_file(file: BinaryIO) -> None:
     order = {b"IM": "<", b"MI": ">"}.get(header[126:128])
     major = header[125:126] if order == "<" else header[124:125]
     if order is None or major not in (b"\1", b"\2"):
-        raise ValueError("it is no MATLAB file of version 5")
+        raise ValueError("it is not a MATLAB file of version 5")
     if major == b"\2":
         return  # version 7.3, for which SciPy raises an error
     end = file.seek(0, 2)
@@ -133,7 +137,7 @@ def _check_file(file: BinaryIO) -> None:
 
 def _check_matrix(file: BinaryIO, order: str, kind: int, size: int) -> None:
     if kind != _MATRIX:
-        raise ValueError(f"it holds an element of kind {kind} where an array should be")
+        raise ValueError(f"it holds an element of type {kind} instead of an array")
     if not size:
         return
     end = file.tell() + size
@@ -152,15 +156,15 @@ def _check_matrix(file: BinaryIO, order: str, kind: int, size: int) -> None:
             _check_matrix(file, order, kind, length)
             continue
         if count == -1 and is_array and (kind not in _INT32 or length < 8 or length % 4):
-            raise ValueError("the sizes of an array are not readable")
+            raise ValueError("the dimensions of an array cannot be read")
         if kind not in allowed:
-            raise ValueError(f"it holds values of the unknown kind {kind}")
+            raise ValueError(f"it holds values of unknown type {kind}")
         rest = -(-length // 8) * 8
         while rest > 0 and (block := file.read(min(rest, 2**20))):  # the last may be shorter
             rest -= len(block)
     parts = (3 if array == _SPARSE else 1) + bool(flags & _COMPLEX)
     if file.tell() > end + 8 or ((of_numbers or array == _CHAR) and count != parts):
-        raise ValueError("the parts of an array are not as long as they should be")
+        raise ValueError("the parts of an array have the wrong lengths")
 
 
 def _exactly(file: BinaryIO, size: int) -> bytes:

@@ -106,7 +106,7 @@ class Manifest:
             raise DataError(
                 f"{path} cannot be used as the manifest of a prepared data set "
                 f"({' '.join(str(error).split()) or type(error).__name__}). "
-                "Make the data set again: cbsn prepare --force."
+                "Prepare the data set again: cbsn prepare --force."
             ) from error
 
     def write(self, folder: str | os.PathLike) -> None:
@@ -122,8 +122,8 @@ class Manifest:
         total = sum(records.values())
         if chunk is None or sum(source.patches for source in sources) != total:
             raise DataError(
-                f"The manifest does not tell whose patches {shard} holds. Make the data set again: "
-                "cbsn prepare --force."
+                f"The manifest does not say which pictures the patches in {shard} come from. "
+                "Prepare the data set again: cbsn prepare --force."
             )
         cut = [(source, number) for source in sources for number in range(source.patches)]
         start = sum(count for name, count in records.items() if name < shard)
@@ -144,12 +144,12 @@ class Manifest:
             # By the rules of any system, because a data set may come from another one.
             names = {shard.name, PurePosixPath(shard.name).name, PureWindowsPath(shard.name).name}
             if len(names) > 1 or names & {"", ".."}:
-                raise ValueError(f"its shard {shard.name!r} is no plain file name")
+                raise ValueError(f"its shard {shard.name!r} is not a plain file name")
         if len({shard.name for shard in self.shards}) < len(self.shards):
-            raise ValueError("a shard is there twice")
+            raise ValueError("a shard is listed twice")
         for source in self.sources:
             if source.dtype not in ("", *DTYPES) or not source.black < source.white:
-                raise ValueError(f"its values of {source.path!r} are no range of a picture")
+                raise ValueError(f"its value range of {source.path!r} is not valid")
 
 
 def _check_types(entry: Any) -> None:

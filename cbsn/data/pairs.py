@@ -40,8 +40,8 @@ class PairedRecords:
         for name in ("patch_size", "dtype"):
             if getattr(first, name) != getattr(second, name):
                 raise DataError(
-                    f"Two shots need patches of one kind; prepare both data sets alike. Received: "
-                    f"{name} {getattr(first, name)} and {getattr(second, name)}"
+                    "Two shots need patches of the same kind: prepare both data sets with the same "
+                    f"flags. Received: {name} {getattr(first, name)} and {getattr(second, name)}"
                 )
         self._first, self._second = first, second
         self.patch_size, self.dtype, self.counts = first.patch_size, first.dtype, first.counts
@@ -84,9 +84,9 @@ def _find_partners(first: PatchRecords, second: PatchRecords) -> list[int]:
     bad = [picture for picture in here if here[picture] != there[picture]]
     if bad:
         raise DataError(
-            f"Each picture needs a second shot of its name and size. {len(bad)} of {len(here)} "
-            f"have none, such as {bad[0]}: the first gives {here[bad[0]]} patches, the second "
-            f"{there[bad[0]]}."
+            f"Each picture needs a second shot of the same name and size. {len(bad)} of "
+            f"{len(here)} have none, such as {bad[0]}: the first shot has {here[bad[0]]} patches, "
+            f"the second {there[bad[0]]}."
         )
     return [places[key] for key in keys]
 
@@ -106,8 +106,8 @@ def _find_ranges(
                     raise _same(source.path)
         if 0 < source.pixels != other.pixels > 0:
             raise DataError(
-                f"The two shots of {source.path} are not of one size: they have {source.pixels} "
-                f"and {other.pixels} pixels. Crop them alike."
+                f"The two shots of {source.path} differ in size: {source.pixels} and "
+                f"{other.pixels} pixels. Crop both to the same area."
             )
         a, b = source.value_range, other.value_range
         if a and b and a != b and source.dtype == other.dtype:
@@ -117,8 +117,8 @@ def _find_ranges(
 
 def _same(what: str) -> DataError:
     return DataError(
-        f"The second shots are the first ones, such as {what}. They must be other shots, of the "
-        "same scenes with other noise: give their folder with --second_shots."
+        f"The second shots are the same pictures as the first, such as {what}. They must show the "
+        "same scenes with different noise: give their folder with --second_shots."
     )
 
 
@@ -152,7 +152,7 @@ def find_named_pictures(pattern: str | Path, white: float | None = None) -> dict
     found: dict[str, NamedPicture] = {}
     for path in find_images(pattern):
         if other := found.get(path.stem):
-            raise DataError(f"{path} and {other.place} have one name; keep one of them.")
+            raise DataError(f"{path} and {other.place} have the same name: keep only one of them.")
         found[path.stem] = NamedPicture(str(path), partial(read_picture, path, white=white))
     return dict(sorted(found.items()))
 
@@ -202,7 +202,7 @@ class PicturePairs:
         missing = [name for name in named if self._clean and name not in self._clean]
         if missing:
             raise DataError(
-                f"Every noisy picture needs a clean one of its name. {clean} has none for "
+                f"Every noisy picture needs a clean one of the same name. {clean} has none for "
                 f"{len(missing)} of {len(named)}, such as {named[missing[0]].place}."
             )
         self.names = spread([*named], limit)
@@ -247,7 +247,7 @@ def _read_pair(
     if shapes[0][:2] != shapes[1][:2] or dtypes[0] != dtypes[1]:
         raise DataError(
             f"{noisy.place} ({shapes[0]}, {dtypes[0]}) and {clean.place} ({shapes[1]}, "
-            f"{dtypes[1]}) are not a pair: size or depth differ."
+            f"{dtypes[1]}) are not a pair: size or bit depth differs."
         )
     ranges = [each.range_in_file for each in pictures]
     # Noisy floats may exceed [0, 1] if their noise is not clipped; the peak value stays the same.

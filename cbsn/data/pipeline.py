@@ -114,14 +114,14 @@ class PatchPipeline:
         records, patch_size = self.records, self.patch_size
         if patch_size > records.patch_size:
             raise ConfigError(
-                f"The data set holds patches of {records.patch_size} pixels: take --patch_size "
-                f"{records.patch_size} or less, or give the folder of larger ones, as `python "
-                f"cbsn prepare PICTURES --patch_size {patch_size} --out FOLDER` "
-                f"makes them. Received: --patch_size {patch_size}"
+                f"The data set holds patches of {records.patch_size} pixels: use --patch_size "
+                f"{records.patch_size} or less, or prepare larger patches with `cbsn prepare "
+                f"PICTURES --patch_size {patch_size} --out FOLDER`. "
+                f"Received: --patch_size {patch_size}"
             )
         if self.batch_size % self.workers:
             raise ConfigError(
-                f"--batch_size is shared out over {self.workers} workers, so it must be a multiple "
+                f"--batch_size is divided among {self.workers} workers, so it must be a multiple "
                 f"of {self.workers}. Received: batch_size={self.batch_size}"
             )
         if self.noise:

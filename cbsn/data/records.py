@@ -107,7 +107,7 @@ class PatchRecords:
         expected = sum(shard.records for shard in manifest.shards)
         if len(records) != expected:
             raise DataError(
-                f"Patches in {path}: {len(records)}, in its {MANIFEST_NAME}: {expected}. "
+                f"{path} holds {len(records)} patches, but its {MANIFEST_NAME} lists {expected}. "
                 "Run cbsn prepare again."
             )
         return records
@@ -118,7 +118,7 @@ class PatchRecords:
         if not files:
             raise DataError(
                 f"{path} is neither a {RECORD_SUFFIX} file nor a folder with "
-                f"{MANIFEST_NAME} or such files. Prepare it with cbsn prepare."
+                f"{MANIFEST_NAME} or {RECORD_SUFFIX} files. Prepare one with cbsn prepare."
             )
         with files[0].open("rb") as file:
             start = file.read(64)
@@ -126,9 +126,9 @@ class PatchRecords:
             if start.startswith(_frame(_BARE_PATCH_SIZE**2 * 3 * dtype.itemsize).head):
                 return cls(files, _BARE_PATCH_SIZE, dtype)
         raise DataError(
-            f"Record 0 of {files[0]} is not a {_BARE_PATCH_SIZE}x{_BARE_PATCH_SIZE}x3 patch of "
-            f"{', '.join(DTYPES)} in the feature `Noisy`. Without a {MANIFEST_NAME} only such "
-            "files can be read: prepare the pictures with cbsn prepare."
+            f"Record 0 of {files[0]} does not hold a {_BARE_PATCH_SIZE}x{_BARE_PATCH_SIZE}x3 patch "
+            f"of {' or '.join(DTYPES)} in the feature `Noisy`. Other files need a "
+            f"{MANIFEST_NAME}: prepare the pictures with cbsn prepare."
         )
 
     def __len__(self) -> int:
@@ -148,8 +148,8 @@ class PatchRecords:
         """Returns each patch's picture and its number there. Raises DataError if not recorded."""
         if not self.manifest:
             raise DataError(
-                f"{self.paths[0].parent} has no {MANIFEST_NAME} that tells whose patches it holds. "
-                "Prepare the pictures with cbsn prepare."
+                f"{self.paths[0].parent} has no {MANIFEST_NAME} that says where its patches come "
+                "from. Prepare the pictures with cbsn prepare."
             )
         return [patch for path in self.paths for patch in self.manifest.patches_of(path.name)]
 
@@ -179,7 +179,7 @@ class PatchRecords:
         ):
             raise DataError(
                 f"Record {number} of {path} is damaged: its checksum or length is wrong. "
-                "Make the file again (cbsn prepare --force) or copy it again."
+                "Prepare the data set again (cbsn prepare --force) or copy the file again."
             )
         return payload.view(self.dtype).reshape(self.patch_size, self.patch_size, 3)
 
@@ -203,7 +203,7 @@ class PatchRecords:
             raise DataError(
                 f"Record {records} of {path} is cut off, or the file does not hold "
                 f"{self.patch_size}x{self.patch_size}x3 {self.dtype} patches: {size} bytes are "
-                f"not a multiple of {self._frame.size}. Make or copy the file again."
+                f"not a multiple of {self._frame.size}. Prepare or copy it again."
             )
         return records
 
@@ -244,8 +244,8 @@ class RecordWriter:
         layout = self._layout or (patch.shape[:1] * 2 + (3,), patch.dtype)
         if (patch.shape, patch.dtype) != layout or patch.dtype not in DTYPES.values():
             raise DataError(
-                f"{self.path.name} holds patches of shape {layout[0]} and dtype {layout[1]}, of "
-                f"{[*DTYPES]}. Received: shape {patch.shape}, dtype {patch.dtype}."
+                f"All patches of {self.path.name} must be {layout[1]} of shape {layout[0]}, and of "
+                f"a dtype in {[*DTYPES]}. Received: shape {patch.shape}, dtype {patch.dtype}."
             )
         self._layout = layout
         payload = patch.tobytes()

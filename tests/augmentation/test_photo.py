@@ -200,5 +200,5 @@ def test_nothing_is_computed_with_int32(models, kind, channels):
 
 
 def test_patches_must_fit_jpeg_blocks(models):
-    with pytest.raises(ConfigError, match=r"multiple of 16.*--patchsize 64. Received: .* 72"):
+    with pytest.raises(ConfigError, match=r"multiple of 16.*--patch_size 64. Received: .* 72"):
         PhotoAugmentation(models(), 72)

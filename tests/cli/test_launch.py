@@ -103,7 +103,7 @@ def test_one_worker_that_is_asked_to_stop_stops_all(start, read_state):
     ("flags", "message"),
     [
         (("--cpu_devices", 2), "--cpu_devices 2"),
-        (("--batchsize", 7), "--batchsize is shared out over 2 workers"),
+        (("--batchsize", 7), "--batch_size is divided among 2 workers"),
         (("--dataset", "nowhere"), "nowhere"),
     ],
 )

@@ -103,7 +103,7 @@ def test_sidd_validation_blocks(run_here, tmp_path):
         (["--dataset", "SIDD_VAL"], "error: There is no dataset/ValidationNoisyBlocksSrgb.mat"),
         (["--dataset", "nothing"], "error: no file matches nothing"),
         (["--dataset", ".", "--stride", "0"], "error: --stride must be at least 1"),
-        (["--dataset", ".", "--white", "nan"], "error: --white takes"),
+        (["--dataset", ".", "--white", "nan"], "error: --white must be"),
         (["--dataset", "SIDD", "--white", "5"], "error: What white is in SIDD is known"),
         (["--dataset", ".", "--patchsize", str(10**30)], "error: --patchsize must be at most"),
         (["--dataset", ".", "--stride", "x"], "--stride: invalid int value"),

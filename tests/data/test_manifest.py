@@ -130,7 +130,7 @@ def test_an_untold_picture_is_an_error():
     old = dataclasses.replace(MANIFEST.sources[0], first=-1)
     older = dataclasses.replace(MANIFEST, sources=(old,))
     for manifest, shard in ((MANIFEST, "other.tfrecords"), (older, SHARD)):
-        with pytest.raises(DataError, match=rf"does not tell whose patches {shard} holds"):
+        with pytest.raises(DataError, match=f"which pictures the patches in {shard} come from"):
             manifest.patches_of(shard)
 
 
@@ -162,7 +162,7 @@ def test_names_of_any_bytes_come_back(tmp_path):
 
 def test_a_damaged_number_of_patches_takes_no_memory():
     source = dataclasses.replace(MANIFEST.sources[0], patches=2**60)
-    with pytest.raises(DataError, match="does not tell whose patches"):
+    with pytest.raises(DataError, match="does not say which pictures"):
         dataclasses.replace(MANIFEST, sources=(source,)).patches_of(SHARD)
 
 

@@ -54,7 +54,7 @@ def test_scenes_without_a_second_shot_are_named(shot_folders):
 
 def test_shots_of_two_sizes_are_no_pair(shot_folders):
     Image.fromarray(np.zeros((50, 50, 3), "uint8")).save(shot_folders[1] / "2.tif")
-    with pytest.raises(DataError, match="such as 2: the first gives 6 patches, the second 16"):
+    with pytest.raises(DataError, match="such as 2: the first shot has 6 patches, the second 16"):
         PairedRecords(*(_open(folder) for folder in shot_folders))
 
 
@@ -68,14 +68,14 @@ def test_records_that_do_not_tell_their_pictures_are_refused(shot_folders, tmp_p
     path = tmp_path / "bare.tfrecords"
     with RecordWriter(path) as writer:
         writer.write(np.zeros((256, 256, 3), "uint8"))
-    with pytest.raises(DataError, match="tells whose patches"):
+    with pytest.raises(DataError, match="says where its patches"):
         PairedRecords(PatchRecords.open(path), PatchRecords.open(path))
 
 
 def test_shots_of_unequal_size_are_refused_even_if_they_give_as_many_patches(shot_folders):
     with Image.open(shot_folders[1] / "0.tif") as image:
         image.crop((0, 0, image.width + 1, image.height)).save(shot_folders[1] / "0.tif")
-    with pytest.raises(DataError, match=r"0\.png are not of one size: .* 1200 and 1240 pixels"):
+    with pytest.raises(DataError, match=r"0\.png differ in size: 1200 and 1240 pixels"):
         PairedRecords(*map(_open, shot_folders))
 
 
@@ -129,7 +129,7 @@ def test_a_noisy_picture_without_a_clean_one_is_named(folders):
 
 def test_two_pictures_of_one_name_are_refused(folders):
     _write(folders[0] / "3.png", np.zeros((8, 9, 3), "uint8"))
-    with pytest.raises(DataError, match="one name"):
+    with pytest.raises(DataError, match="the same name"):
         PicturePairs(*folders)
 
 

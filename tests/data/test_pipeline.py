@@ -182,8 +182,8 @@ def test_shape_and_dtype_are_known_to_the_graph(records):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"patch_size": 300}, r"--patchsize 40 or less.*--patchsize 300"),
-        ({"workers": 2}, r"--batchsize.*2 workers.*batch_size=5"),
+        ({"patch_size": 300}, r"--patch_size 40 or less.*--patch_size 300"),
+        ({"workers": 2}, r"--batch_size.*2 workers.*batch_size=5"),
         (
             {"channels": 1, "noise": Noise.parse("camera", None, None)},
             "needs pictures in colour",

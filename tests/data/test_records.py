@@ -217,7 +217,7 @@ def test_shard_that_is_gone_is_named(prepared):
 
 def test_shard_with_fewer_records_than_listed_is_noticed(prepared):
     write(prepared / "some.tfrecords", make_patches(1))
-    with pytest.raises(DataError, match=r", in its manifest\.json: 2"):
+    with pytest.raises(DataError, match=r", but its manifest\.json lists 2"):
         PatchRecords.open(prepared)
 
 
@@ -229,7 +229,7 @@ def test_data_set_without_patches_is_refused(tmp_path):
 
 @pytest.mark.parametrize("name", ["", "missing"])
 def test_what_is_no_data_set_is_refused(tmp_path, name):
-    with pytest.raises(DataError, match=r"Prepare it with prepare_dataset\.py"):
+    with pytest.raises(DataError, match=r"Prepare one with cbsn prepare"):
         PatchRecords.open(tmp_path / name)
 
 

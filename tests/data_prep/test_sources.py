@@ -236,7 +236,7 @@ def test_sides_of_different_shapes_are_refused(tmp_path):
 
 def test_other_content_is_refused(tmp_path):
     write_mats(tmp_path, shape=(2, 8, 8, 3))
-    with pytest.raises(DataError, match=r"should hold one array.*uint8 \(2, 8, 8, 3\)"):
+    with pytest.raises(DataError, match=r"must hold one array.*uint8 \(2, 8, 8, 3\)"):
         write_pairs(tmp_path, tmp_path / "out")
 
 

@@ -65,7 +65,7 @@ def test_the_authors_files_by_name(tmp_path, name):
 
 
 def test_an_unprepared_benchmark_says_how(tmp_path):
-    with pytest.raises(DataError, match=r"prepare_dataset\.py --dataset SIDD --source"):
+    with pytest.raises(DataError, match=r"cbsn prepare SIDD --source"):
         _open("SIDD", source=tmp_path)
 
 
@@ -211,7 +211,7 @@ def test_a_wider_picture_has_the_patches_made_anew(photos, capsys):
 @pytest.mark.parametrize("copied", [False, True])
 def test_one_folder_for_both_shots_is_refused(photos, copied):
     second = shutil.copytree("photos", "copy") if copied else "photos"
-    with pytest.raises(DataError, match="The second shots are the first ones"):
+    with pytest.raises(DataError, match="The second shots are the same pictures"):
         _open("photos", second_shots=second)
 
 
