@@ -71,7 +71,7 @@ NAMES = {
     "long": "a" * 251 + ".txt",
     "long, in letters of three bytes": "€" * 83 + ".txt",
     "long suffix": "a." + "b" * 253,
-    "no UTF-8": os.fsdecode(b"\xff\xe9.txt"),
+    "no UTF-8": "\udcff\udce9.txt",
     "newline and quotes": "a\n'b\".t xt",
     "leading dash": "-a.txt",
     "leading dot": ".a",
