@@ -1,5 +1,6 @@
 """Reading HEIC pictures, which iPhones take, with pi-heif; the extra `heif` installs it."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -70,10 +71,24 @@ def _open(path: Path) -> Any:
         import pi_heif
     except ImportError:
         raise ImageError("is a HEIC picture. To read these: pip install 'cbsn[heif]'") from None
-    file = pi_heif.open_heif(path, convert_hdr_to_8bit=False, hdr_to_16bit=False)
+    content = path.read_bytes()
+    _check_texts(content)
+    file = pi_heif.open_heif(content, convert_hdr_to_8bit=False, hdr_to_16bit=False)
     image = file[file.primary_index]
     pi_heif.set_orientation(image.info)
     return image
+
+
+def _check_texts(content: bytes) -> None:
+    """Raises a ValueError if a name in the list of a file's items is damaged.
+
+    It would end the process: pi-heif 1.4.0 assumes that these bytes are UTF-8.
+    """
+    start = content.find(b"iinf")
+    items = content[start : start - 4 + int.from_bytes(content[start - 4 : start], "big")]
+    for item in re.finditer(rb"(....)infe([\2\3])", items, re.DOTALL):
+        place = item.start() + (18 if item[2] == b"\3" else 16)
+        items[place : item.start() + int.from_bytes(item[1], "big")].decode()
 
 
 def _header_of(image: Any) -> Header:

@@ -96,6 +96,19 @@ def test_damage_is_an_error(heic, tmp_path):
             read_picture(path)
 
 
+@pytest.mark.parametrize("name", [b"Exif", b"mime", b"application"])
+def test_a_damaged_name_of_metadata_does_not_end_the_process(heic, tmp_path, name):
+    """As it did with pi-heif 1.4.0."""
+    content = heic(8).read_bytes()
+    place = content.index(name)
+    assert place < 400
+    path = tmp_path / "damaged.heic"
+    path.write_bytes(content[:place] + b"\xff" + content[place + 1 :])
+    with pytest.raises(ImageError, match=r"damaged\.heic: cannot be read"):
+        read_picture(path)
+    assert read_header(path) == (0, 0, 0, "uint8")
+
+
 @pytest.mark.skipif(not features.check("avif"), reason="this Pillow has no AVIF")
 def test_avif_keeps_its_metadata(tmp_path):
     options = {"exif": exif(), "icc_profile": PROFILE, "xmp": XMP, "subsampling": "4:4:4"}
