@@ -25,6 +25,7 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx_gallery.gen_gallery",
     "commands",
+    "docstrings",
 ]
 exclude_patterns = ["_build", "examples"]
 nitpicky = False
@@ -36,16 +37,15 @@ autodoc_typehints = "description"
 autodoc_member_order = "bysource"
 napoleon_google_docstring = True
 napoleon_numpy_docstring = False
-# Docstrings are Markdown in spirit: `name` is code, not a reference.
-default_role = "code"
+default_role = "code"  # in docstrings `name` is code, not a reference
 
-plot_gallery = os.environ.get("CBSN_DOCS_GALLERY", "1") != "0"
+# Text, as -D gives it.
+plot_gallery = str(os.environ.get("CBSN_DOCS_GALLERY") != "0")
 sphinx_gallery_conf = {
     "examples_dirs": "examples",
     "gallery_dirs": "gallery",
     "filename_pattern": "/",
     "download_all_examples": False,
-    "plot_gallery": plot_gallery,
     "show_memory": False,
     "write_computation_times": False,
 }
