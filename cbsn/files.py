@@ -30,6 +30,8 @@ _LONGEST = 255  # bytes that Linux, macOS and Windows allow for a file name
 CHECKSUMS = "SHA256SUMS"
 _MOST_CHECKSUMS = 1 << 20  # bytes: `write_checksums` writes only a few lines
 
+_MARK = ".in-use-"  # a file of this name and eight digits shows, on Windows, that a folder is read
+
 # Seconds between attempts to move a file or folder on Windows, where that fails as long as any
 # program has it open, such as a virus scanner that looks at each new file.
 _WAITS = (0.02, 0.1, 0.5, 1.0)
@@ -244,26 +246,42 @@ def _sha256(path: Path) -> str:
 class FolderLock:
     """A lock on a folder, held until it is closed or no longer referenced."""
 
-    def __init__(self, folder: Path, mode: int):
-        descriptor = os.open(folder, os.O_RDONLY)
+    def __init__(self, descriptor: int):
         # Not __del__: `os` may already be gone when the interpreter exits.
         self.close = weakref.finalize(self, os.close, descriptor)
-        fcntl.flock(descriptor, mode)
 
 
 def share_folder(folder: Path) -> FolderLock | None:
     """Marks a folder as read by this process while the result is kept; None without locks."""
-    if fcntl:
-        with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):
+        if sys.platform == "win32":
+            # Windows has no locks on folders, but deletes this file when it is closed, even if the
+            # process is killed.
+            mark = folder / f"{_MARK}{uuid.uuid4().hex[:8]}"
+            return FolderLock(os.open(mark, os.O_CREAT | os.O_RDONLY | os.O_TEMPORARY))
+        if fcntl:
             # Waits at most for another process's `is_folder_in_use`, which takes no time.
-            return FolderLock(folder, fcntl.LOCK_SH)
+            return _lock(folder, fcntl.LOCK_SH)
     return None
 
 
 def is_folder_in_use(folder: Path) -> bool:
     """Returns whether a process may be reading a folder; True if that is unknown."""
-    if fcntl:
-        with contextlib.suppress(OSError):
-            FolderLock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB).close()
+    with contextlib.suppress(OSError):
+        if sys.platform == "win32":
+            for mark in folder.glob(f"{_MARK}*"):
+                with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+                    # This is refused as long as the file is open to be deleted.
+                    os.close(os.open(mark, os.O_RDONLY))
+            return False
+        if fcntl:
+            _lock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB).close()
             return False
     return True
+
+
+def _lock(folder: Path, mode: int) -> FolderLock:
+    descriptor = os.open(folder, os.O_RDONLY)
+    lock = FolderLock(descriptor)
+    fcntl.flock(descriptor, mode)
+    return lock

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import types
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -141,13 +142,24 @@ def windows(monkeypatch):
     class System:
         """`os` as on Windows, for the module alone."""
 
+        O_TEMPORARY = 1 << 40
+        temporary: ClassVar = {}
+
         def __getattr__(self, name):
             return getattr(os, name)
 
         def open(self, path, flags):
-            if Path(path).is_dir():
+            if Path(path).is_dir() or path in self.temporary.values():
                 raise PermissionError(13, "Permission denied", str(path))
-            return os.open(path, flags)
+            descriptor = os.open(path, flags & ~self.O_TEMPORARY)
+            if flags & self.O_TEMPORARY:
+                self.temporary[descriptor] = path
+            return descriptor
+
+        def close(self, descriptor):
+            os.close(descriptor)
+            if path := self.temporary.pop(descriptor, None):
+                path.unlink()
 
         def fsync(self, descriptor):
             if not fcntl.fcntl(descriptor, fcntl.F_GETFL) & (os.O_WRONLY | os.O_RDWR):
@@ -280,7 +292,6 @@ def test_what_is_no_file_is_not_waited_for(summed, name):
         verify_checksums(summed)
 
 
-@not_on_windows
 def test_a_folder_is_in_use_as_long_as_somebody_reads_it(tmp_path):
     assert not is_folder_in_use(tmp_path)
     locks = [share_folder(tmp_path) for _ in range(2)]
@@ -291,7 +302,18 @@ def test_a_folder_is_in_use_as_long_as_somebody_reads_it(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-@not_on_windows
+def test_on_windows_a_file_marks_what_is_in_use(tmp_path, windows):
+    (tmp_path / ".in-use-0a1b2c3d").touch()  # the machine lost power
+    assert not is_folder_in_use(tmp_path)
+    locks = [share_folder(tmp_path) for _ in range(2)]
+    while locks:
+        assert is_folder_in_use(tmp_path)
+        locks.pop()
+    assert not is_folder_in_use(tmp_path)
+    assert len([*tmp_path.iterdir()]) == 1
+    assert share_folder(tmp_path / "missing") is None
+
+
 def test_the_lock_goes_with_its_process(tmp_path, run_python):
     code = f"""
         import os
@@ -305,7 +327,8 @@ def test_the_lock_goes_with_its_process(tmp_path, run_python):
     assert not is_folder_in_use(tmp_path)
 
 
-@pytest.mark.parametrize("missing", [True, pytest.param(False, marks=not_on_windows)])
+@not_on_windows
+@pytest.mark.parametrize("missing", [True, False])
 def test_where_there_are_no_locks_a_folder_may_be_in_use(tmp_path, monkeypatch, missing):
     if missing:
         monkeypatch.setattr(files, "fcntl", None)
