@@ -18,9 +18,8 @@ try:
     )
 except ImportError as error:
     raise ConfigError(
-        "TensorFlow Serving's API is not installed: pip install 'cbsn[serving]' (from a clone: "
-        "pip install '.[serving]'). cbsn client needs none with --rest. "
-        f"Received: {error}"
+        "TensorFlow Serving's API is not installed: pip install 'cbsn[serving]' (from a clone: pip "
+        f"install '.[serving]'). cbsn client --rest needs no package. Received: {error}"
     ) from error
 
 # Options of gRPC, which otherwise limits messages to 4 MB, less than a photograph takes.
@@ -54,7 +53,9 @@ class GrpcTransport(Transport):
     def _predict(self, signature: str, value: Any) -> Any:
         size = len(value) if isinstance(value, bytes) else value.nbytes
         if size > _LARGEST:
-            raise ImageError(f"gRPC carries less than 2 GiB; cut it up. Received: {size:,} bytes")
+            raise ImageError(
+                f"gRPC carries less than 2 GiB: split the picture. Received: {size:,} bytes"
+            )
         sent, returned = SIGNATURES[signature]
         request = predict_pb2.PredictRequest()
         request.model_spec.signature_name = self._signature(signature)
@@ -66,7 +67,7 @@ class GrpcTransport(Transport):
         try:
             (result,) = tf.make_ndarray(response.outputs[returned])
         except (TypeError, ValueError) as error:
-            raise ServerError("UNIMPLEMENTED", "an answer that holds no picture") from error
+            raise ServerError("UNIMPLEMENTED", "an answer without a picture") from error
         return result
 
     def _ask(self, method: Callable, request: Any, timeout: float) -> Any:

@@ -48,7 +48,7 @@ _CODES = {400: "INVALID_ARGUMENT", 404: "NOT_FOUND", 503: "UNAVAILABLE", 504: "D
 def check_name(model: str, flag: str) -> None:
     """Raises ConfigError if the name of a model is empty or cannot be sent."""
     if not model or model.encode(errors="replace").decode() != model:
-        raise ConfigError(f"{flag} is the name of a model, in UTF-8. Received: {model!r}")
+        raise ConfigError(f"{flag} must be the name of a model, in UTF-8. Received: {model!r}")
 
 
 class ServerError(Exception):
@@ -91,7 +91,9 @@ class Transport(contextlib.AbstractContextManager):
     def __post_init__(self) -> None:
         address = _ADDRESS.fullmatch(self.url)
         if not address or int(address[1]) > 65535:
-            raise ConfigError(f"--url is HOST:PORT, such as localhost:8500. Received: {self.url!r}")
+            raise ConfigError(
+                f"--url must be HOST:PORT, such as localhost:8500. Received: {self.url!r}"
+            )
         check_name(self.model, "--model")
         if self.version is not None:
             check_number("--version", self.version, 0, 2**63 - 1)
@@ -112,27 +114,29 @@ class Transport(contextlib.AbstractContextManager):
             received = f"Received: {error.reason}"
             if error.code in ("UNAVAILABLE", "DEADLINE_EXCEEDED"):
                 raise ConfigError(
-                    f"No server answers as asked at {self.url}; --url is its HOST:PORT, where 8500 "
-                    f"is the usual port for --grpc, 8501 for --rest. {received}"
+                    f"No server answers at {self.url} as expected. Check --url: the usual port is "
+                    f"8500 with --grpc, and 8501 with --rest. {received}"
                 ) from error
             if error.code == "NOT_FOUND":
-                where = f"{self.url}; --model and --version say which"
-                raise ModelError(f"{model} is not at {where}. {received}") from error
+                raise ModelError(
+                    f"{model} is not served at {self.url}: change --model or --version. {received}"
+                ) from error
             raise ConfigError(
-                f"What answers at {self.url} does not describe its models as TensorFlow Serving "
+                f"The server at {self.url} does not describe its models as TensorFlow Serving "
                 f"does. Received: {error.code}: {error.reason}"
             ) from error
         received = f"Received: the signatures {', '.join(sorted(signatures)) or 'none'}"
         for signature, (sent, returned) in SIGNATURES.items():
             if signatures.get(signature) != ({sent}, {returned}):
                 raise ModelError(
-                    f"{model} at {self.url} is none that cbsn export wrote: it has no signature "
+                    f"{model} at {self.url} was not written by cbsn export: it has no signature "
                     f"{signature!r} from {sent!r} to {returned!r}. {received}"
                 )
             if signatures.get(self._signature(signature)) != ({sent, *self._shares}, {returned}):
                 raise ModelError(
-                    f"{model} at {self.url} takes no strength: it was exported before there was "
-                    f"one. Export it again, or omit --strength and --color_strength. {received}"
+                    f"{model} at {self.url} takes no strength: it comes from an earlier version of "
+                    "cbsn export. Export it again, or omit --strength and --color_strength. "
+                    f"{received}"
                 )
 
     def predict(self, signature: str, value: PictureData) -> PictureData:
@@ -150,9 +154,9 @@ class Transport(contextlib.AbstractContextManager):
             return self._predict(signature, value)
         except ServerError as error:
             if error.code == "INVALID_ARGUMENT":
-                said = f"the server refuses it: {error.reason}"
+                said = f"the server rejected it: {error.reason}"
             elif error.code == "DEADLINE_EXCEEDED":
-                said = f"no answer within {self.timeout:g} seconds; give a longer --timeout."
+                said = f"no answer within {self.timeout:g} seconds; use a longer --timeout."
             else:
                 said = f"the server at {self.url} failed: {error.code}: {error.reason}"
             raise ImageError(said) from error
@@ -221,7 +225,7 @@ class RestTransport(Transport):
                 status, answer = response.status, response.read()
         except http.client.HTTPException as error:
             kind = type(error).__name__
-            raise ServerError("UNAVAILABLE", f"no answer in HTTP ({kind})") from error
+            raise ServerError("UNAVAILABLE", f"the answer is not valid HTTP ({kind})") from error
         except (OSError, UnicodeError) as error:
             cause = error.reason if isinstance(error, urllib.error.URLError) else error
             code = "DEADLINE_EXCEEDED" if isinstance(cause, TimeoutError) else "UNAVAILABLE"
@@ -243,7 +247,7 @@ def _message(body: bytes) -> str:
 
 
 def _unexpected(answer: Any) -> ServerError:
-    return ServerError("UNIMPLEMENTED", f"an answer of another kind, {str(answer)[:100]}")
+    return ServerError("UNIMPLEMENTED", f"an unexpected answer, {str(answer)[:100]}")
 
 
 def denoise_remotely(
@@ -271,12 +275,12 @@ def denoise_remotely(
             result = np.atleast_3d(imagecodecs.png_decode(png))
         except Exception as error:  # damaged bytes make decoders raise almost anything
             raise ImageError(
-                f"the server returned what is no PNG file. Received: {len(png)} bytes, {png[:20]!r}"
+                f"the server did not return a PNG file. Received: {len(png)} bytes, {png[:20]!r}"
             ) from error
     on_share(1.0)
     if (result.shape, result.dtype) != (pixels.shape, pixels.dtype):
         raise ImageError(
-            f"the server returned another kind of picture than {pixels.dtype} {pixels.shape}. "
+            f"the server did not return a picture of {pixels.dtype} {pixels.shape}. "
             f"Received: {result.dtype} {result.shape}"
         )
     if is_dark:

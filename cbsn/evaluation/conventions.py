@@ -63,11 +63,11 @@ def check_comparable(metric: str, clean: np.ndarray, denoised: np.ndarray) -> No
     """Raises ValueError unless two pictures have the same shape and dtype, and finite values."""
     if clean.shape != denoised.shape or clean.dtype != denoised.dtype:
         raise ValueError(
-            f"{metric} compares pictures of one shape and dtype. Received: "
+            f"{metric} compares pictures of the same shape and dtype. Received: "
             f"{clean.shape} {clean.dtype} and {denoised.shape} {denoised.dtype}"
         )
     if not (np.isfinite(clean).all() and np.isfinite(denoised).all()):
-        raise ValueError(f"{metric} compares finite values. Received: NaN or infinity")
+        raise ValueError(f"{metric} needs finite values. Received: NaN or infinity")
 
 
 def _made_smaller(picture: np.ndarray) -> np.ndarray:
@@ -117,7 +117,9 @@ class Conventions:
             value = getattr(self, field)
             if value not in known:
                 accepted = ", ".join(known)
-                raise ConfigError(f"--{field} takes {accepted}. Received: --{field} {value}")
+                raise ConfigError(
+                    f"--{field} must be one of {accepted}. Received: --{field} {value}"
+                )
         check_number("--border", self.border, 0)
         if self.data_range not in ("dtype", "clean"):
             try:
@@ -126,7 +128,7 @@ class Conventions:
                 peak = np.nan
             if not 0 < peak <= _LARGEST_RANGE:
                 raise ConfigError(
-                    "--data_range takes dtype, clean, or a number above 0 in the units of the "
+                    "--data_range must be dtype, clean, or a number above 0 in the units of the "
                     f"pictures, such as 255. Received: --data_range {self.data_range}"
                 )
 
@@ -195,7 +197,7 @@ class Conventions:
         if self.data_range == "clean":
             peak = float(np.ptp(reference))
             if peak == 0:
-                raise ValueError("the clean picture is flat, so --data_range clean has no value")
+                raise ValueError("the clean picture is flat, so --data_range clean is undefined")
         elif self.data_range != "dtype":
             peak = float(self.data_range)
         return psnr(reference, denoised, peak), ssim(reference, denoised, peak, self.ssim)

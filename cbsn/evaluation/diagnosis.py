@@ -152,34 +152,34 @@ class Diagnosis:
 
     def _of_removed(self) -> str:
         if self.removed < 0.05:  # levels
-            return "Removed: nothing; the denoised picture is the noisy one."
+            return "Removed: nothing; the denoised picture equals the noisy one."
         figure = f"Removed: {self.removed:.1f} levels of 255 (standard deviation of the residual)"
         if not self.removal.told:
-            return f"{figure}; there are too few places that are not clipped to see the noise."
+            return f"{figure}; too few places are not clipped to measure the noise."
         words = (
             " (nothing to speak of beyond the noise)",
             ": much more than the noise, so fine texture was lost",
-            ": far more than the noise, so texture was lost. Take another model, or less of what "
-            "it removes (cbsn denoise --strength 0.5)",
+            ": far more than the noise, so texture was lost. Use another model, or remove "
+            "less (cbsn denoise --strength 0.5)",
         )[self.removal.degree]
         return (
-            f"{figure}; within {CELL} × {CELL} px {self.removal.removed:.1f}, of noise there are "
-            f"about {self.removal.noise:.1f}{words}."
+            f"{figure}; within {CELL} × {CELL} px it is {self.removal.removed:.1f}, and the noise "
+            f"is about {self.removal.noise:.1f}{words}."
         )
 
     def _of_structure(self) -> str:
         if self.structure is None or self.structure_error is None:
-            return "Structure in what was removed: there are too few edges to tell."
+            return "Structure in what was removed: too few edges to tell."
         fine = f" (none to speak of: not certain to be above {_STRUCTURE[0]})"
         if self.removal.degree:
-            fine = ". This is about the edges that are left, not about the texture that was lost"
+            fine = ". This measures the edges that are left, not the texture that was lost"
         words = _verdict(
             self.structure - 2 * self.structure_error,
             _STRUCTURE,
             fine,
             ": the picture was smoothed a little",
-            ": the picture was smoothed; edges can be seen in the residual. Train longer, or a "
-            "larger network",
+            ": the picture was smoothed; edges are visible in the residual. Train longer, or use "
+            "a larger network",
         )
         return (
             f"Structure in what was removed: {self.structure:.2f} ± {self.structure_error:.2f} of "
@@ -188,20 +188,20 @@ class Diagnosis:
 
     def _of_noise(self) -> str:
         if self.noise_left is None:
-            return "Noise left: the picture is too small, or has no noise, to tell."
+            return "Noise left: the picture is too small or has too little noise to tell."
         words = _verdict(
             self.noise_left,
             _NOISE_LEFT,
             f" (none to speak of: below {_NOISE_LEFT[0]})",
-            ": a little is left; or fine texture, where the noise is weak",
-            ": noise was left, unless the picture is fine texture all over. Blind spots see "
-            "through noise that is correlated: train by cbsn train with a larger --stride_b",
+            ": a little is left, or it is fine texture, if the noise is weak",
+            ": noise was left, unless the picture is fine texture all over. Blind-spot "
+            "networks keep correlated noise: use cbsn train with a larger --stride_b",
         )
         return f"Noise left: {self.noise_left:.2f} of it, in the smoothest places{words}."
 
     def _of_shift(self) -> str:
         if self.shift is None or self.shift_error is None:
-            return "Brightness and colour: too few flat places that are not clipped to tell."
+            return "Brightness and colour: too few flat, unclipped places to tell."
         figure = f"{abs(self.shift):.1f} ± {self.shift_error:.1f} levels of 255"
         what = "it" if self.shift_channel == "gray" else self.shift_channel
         side = "bright" if self.shift > 0 else "dark"
@@ -209,8 +209,7 @@ class Diagnosis:
         words = _verdict(
             abs(self.shift) - 3 * self.shift_error,
             _SHIFT,
-            f"fine; the largest shift that was measured, {figure}, is not certain to be above "
-            f"{_SHIFT[0]}",
+            f"fine; the largest measured shift, {figure}, is not certain to be above {_SHIFT[0]}",
             f"{place}: slightly shifted",
             f"{place}: shifted",
         )
@@ -227,7 +226,7 @@ class Diagnosis:
             _CHECKERBOARD,
             f" (none to speak of: below {_CHECKERBOARD[0]})",
             ": faint",
-            ": it can be seen in flat places. Denoise with --r3 if the recipe has it, or train "
+            ": visible in flat places. Denoise with --r3 if the network can be blind, or train "
             "longer",
         )
         figure = f"{told[stride]:.1f} levels of 255, at a period of {stride} px"
@@ -256,7 +255,7 @@ def diagnose(
     check_comparable("The diagnosis", noisy, denoised)
     if noisy.ndim != 3 or noisy.shape[2] not in (1, 3) or min(noisy.shape[:2]) < SMALLEST:
         raise ValueError(
-            f"The diagnosis takes pictures [H, W, 1 or 3] of {SMALLEST} px a side or more. "
+            f"The diagnosis needs pictures [H, W, 1 or 3] of at least {SMALLEST} px a side. "
             f"Received: {noisy.shape}"
         )
     removal = Removal.of(noisy, denoised)

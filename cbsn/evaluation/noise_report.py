@@ -97,7 +97,7 @@ def _named_pairs(paths: Iterable[Path], folder: str, white: float | None) -> Pai
     for path in paths:
         if path.stem not in denoised:
             raise DataError(
-                f"Every picture needs a denoised one of its name. --denoised {folder} has "
+                f"Every picture needs a denoised one of the same name. --denoised {folder} has "
                 f"none for {path}."
             )
     for path in paths:
@@ -137,7 +137,7 @@ def _check_output(flag: str, path: Path | None) -> None:
     if not path:
         return
     if path.is_dir() or not path.parent.is_dir():
-        raise ConfigError(f"{flag} takes a file in a folder that exists. Received: {path}")
+        raise ConfigError(f"{flag} must be a file in an existing folder. Received: {flag} {path}")
     if not path.exists():
         return
     with path.open("rb") as file:
@@ -145,6 +145,6 @@ def _check_output(flag: str, path: Path | None) -> None:
     # Only our JSON or a Matplotlib figure: a flag given no name would take the first picture.
     if start and b"Matplotlib" not in start and b'"names"' not in start:
         raise ConfigError(
-            f"{flag} takes the name of a new file, or of one that it wrote before; this is another "
-            f"file. Received: {flag} {path}"
+            f"{flag} replaces only files that cbsn noise wrote: give the name of a new file. "
+            f"Received: {flag} {path}"
         )

@@ -181,7 +181,9 @@ def score(
             try:
                 diagnoses.append(diagnose(noisy, denoised, method.strides))
             except ValueError as error:
-                raise DataError(f"{name}, by {method.name}: {error}. Take it away.") from error
+                raise DataError(
+                    f"{name}, by {method.name}: {error}. Remove this picture."
+                ) from error
     scores = Scores(
         method.name,
         method.parameters,
@@ -205,12 +207,12 @@ def _measure(
         psnr, ssim = conventions.psnr_and_ssim(clean, denoised)
         figures = {"psnr": psnr, "ssim": ssim, "lpips": None}
         if lpips:
-            advice = ", or say --no-lpips"
+            advice = ", or use --no-lpips"
             peak = value_range(clean.dtype)
             # LPIPS needs units of [0, 1], whatever the conventions are.
             pair = (clean, np.clip(conventions.levels(denoised, clean.dtype), 0, peak))
             units = (conventions.cut(each / peak).astype(np.float32) for each in pair)
             figures["lpips"] = lpips(*units)
     except ValueError as error:
-        raise DataError(f"{name}: {error}. Take it away{advice}.") from error
+        raise DataError(f"{name}: {error}. Remove this picture{advice}.") from error
     return figures

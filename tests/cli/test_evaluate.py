@@ -84,7 +84,7 @@ def test_conventions_are_flags(run_here, clean, tmp_path):
 def test_mistakes_are_one_line(run_here, clean):
     run = run_here("evaluate.py", "--clean", clean, "--noisy", clean, "--noise", "gaussian")
     assert (run.returncode, run.stdout) == (2, "")
-    assert run.stderr.startswith("error: Give the noisy pictures by --noisy, or noise")
+    assert run.stderr.startswith("error: Give either noisy pictures (--noisy) or noise")
     assert len(run.stderr.splitlines()) == 1
 
 

@@ -151,9 +151,12 @@ def test_too_few_flat_blocks(run_here, pictures, tmp_path):
         (["noisy", "--images", "-3"], "--images must be at least 0. Received: --images -3"),
         (["noisy", "--modelpath", "a", "--denoised", "b"], "Received: --modelpath a --denoised b$"),
         (["noisy", "--denoised", "empty"], "in the folder empty"),
-        (["noisy", "--json", "no/file.json"], "--json takes .* Received: no/file.json$"),
-        (["noisy", "--json", "empty"], "--json takes .* Received: empty$"),
-        (["noisy", "--figure", "no/file.png"], "--figure takes .* Received: no/file.png$"),
+        (["noisy", "--json", "no/file.json"], "--json must be .* Received: --json no/file.json$"),
+        (["noisy", "--json", "empty"], "--json must be .* Received: --json empty$"),
+        (
+            ["noisy", "--figure", "no/file.png"],
+            "--figure must be .* --figure no/file.png$",
+        ),
         (["noisy", "--figure", "noise.doc"], "Received: --figure noise.doc$"),
     ],
 )
@@ -187,5 +190,5 @@ def test_a_picture_is_never_taken_for_the_file_to_write(run_here, pictures, flag
     first, *others = sorted(pictures.glob("*.png"))
     before = first.read_bytes()
     process = run_here("noise", flag, first, *others)
-    assert process.returncode == 2 and f"{flag} takes the name of a file" in process.stderr
+    assert process.returncode == 2 and f"{flag} replaces only files" in process.stderr
     assert first.read_bytes() == before

@@ -80,11 +80,11 @@ def test_sidd(run_here, model, sidd_source, tmp_path):
         digest.update(weights.tobytes())
     assert record["model"]["sha256"] == digest.hexdigest()
     assert f"{record['seconds_per_megapixel']:.3f} s per megapixel" in run.stdout
-    assert "warning:" in run.stderr and "the site will not take this submission" in run.stderr
+    assert "warning:" in run.stderr and "the site will not accept this submission" in run.stderr
 
     run = run_here("submit", "sidd", *flags, "--out", "a/b", "--seed", "3", "--resume")
     assert run.returncode == 2 and len(run.stderr.splitlines()) == 1
-    assert "begun otherwise: rounding floor (now round), seed 0 (now 3)." in run.stderr
+    assert "started differently: rounding floor (now round), seed 0 (now 3)." in run.stderr
 
 
 @pytest.mark.slow
@@ -125,7 +125,7 @@ def test_dnd_killed_and_resumed(run_here, model, dnd_source, tmp_path):
         (("sidd", "--source", "nowhere", "--out", "out"), "There is no file nowhere. Download"),
         (("sidd", "--source", "SIDD", "--out", "out"), "No model at nothing"),
         (("dnd", "--source", "SIDD", "--out", "out"), "There is no info.mat in SIDD or SIDD/dnd"),
-        (("sidd", "--source", "SIDD", "--out", "old"), "old holds a submission already"),
+        (("sidd", "--source", "SIDD", "--out", "old"), "old already holds a submission"),
     ],
 )
 def test_mistakes_are_told_before_any_work(sidd_source, tmp_path, monkeypatch, flags, words):

@@ -104,7 +104,7 @@ def test_a_picture_that_the_server_refuses(run, random, tmp_path, capsys):
     write_picture(tmp_path / "bright.tif", Picture(1.4 * floats, "TIFF"))
     assert run("bright.tif", "--white", "1") == 1
     [failed] = [line for line in capsys.readouterr().err.splitlines() if "failed: " in line]
-    assert failed.startswith("failed: bright.tif: the server refuses it: ")
+    assert failed.startswith("failed: bright.tif: the server rejected it: ")
     assert failed.endswith("[images are finite and in [0, 1]]")
 
 
@@ -122,18 +122,22 @@ def test_nothing_is_written_where_there_is_nothing_to_ask(run, way, server, tmp_
     with socket.create_server(("127.0.0.1", 0)) as silent:
         silent_url = f"127.0.0.1:{silent.getsockname()[1]}"
         cases = [
-            (["--url", other_port], ConfigError, f"No server answers as asked at {other_port}"),
+            (["--url", other_port], ConfigError, f"No server answers at {other_port}"),
             (["--url", "127.0.0.1:1"], ConfigError, "(?i)connection refused"),
             (["--url", silent_url, "--timeout", "0.2"], ConfigError, "No server answers"),
             (["--url", "http://localhost:8500"], ConfigError, "Received: 'http://localhost:8500'"),
             (["--url", "localhost"], ConfigError, "such as localhost:8500"),
             (["--url", "localhost:99999"], ConfigError, "such as localhost:8500"),
-            (["--model", "other"], ModelError, "'other' is not at .*Received: Servable not found"),
-            (["--model", "of/her"], ModelError, "'of/her' is not at"),
-            (["--model", ""], ConfigError, "--model is the name of a model"),
-            (["--model", "\udcff"], ConfigError, "--model is the name of a model, in UTF-8"),
-            (["--url", "\udcff:1"], ConfigError, "--url is HOST:PORT"),
-            (["--version", "7"], ModelError, "'cbsn' version 7 is not at"),
+            (
+                ["--model", "other"],
+                ModelError,
+                "'other' is not served at .*Received: Servable not found",
+            ),
+            (["--model", "of/her"], ModelError, "'of/her' is not served at"),
+            (["--model", ""], ConfigError, "--model must be the name of a model"),
+            (["--model", "\udcff"], ConfigError, "--model must be the name of a model, in UTF-8"),
+            (["--url", "\udcff:1"], ConfigError, "--url must be HOST:PORT"),
+            (["--version", "7"], ModelError, "'cbsn' version 7 is not served at"),
             (["--version", "-1"], ConfigError, "Received: --version -1"),
             (["--timeout", "0"], ConfigError, "Received: --timeout 0"),
             (["--timeout", "nan"], ConfigError, "Received: --timeout nan"),
@@ -159,7 +163,7 @@ def test_a_model_of_another_kind_is_refused(way, tmp_path):
 
     tf.saved_model.save(Other(), str(tmp_path / "1"), Other().__call__)
     with StandInServer(tmp_path) as server, TRANSPORTS[way](address(server, way)) as transport:
-        words = "none that export.py wrote.*'encoded'.*Received: the signatures serving_default"
+        words = "not written by cbsn export.*'encoded'.*Received: the signatures serving_default"
         with pytest.raises(ModelError, match=words):
             transport.check()
 
@@ -224,18 +228,18 @@ def answering():
 def test_odd_answers(answering):
     deep = tf.io.encode_png(np.zeros((2, 3, 3), np.uint16)).numpy()
     cases = [
-        (200, b"<html>", "UNIMPLEMENTED: an answer of another kind, b'<html>'"),
+        (200, b"<html>", "UNIMPLEMENTED: an unexpected answer, b'<html>'"),
         (200, {"predictions": []}, "UNIMPLEMENTED"),
         (200, {"predictions": [{"b64": "?"}]}, "UNIMPLEMENTED"),
-        (200, {"predictions": [{"b64": "AAAA"}]}, r"no PNG file\. Received: 3 bytes"),
+        (200, {"predictions": [{"b64": "AAAA"}]}, r"not return a PNG file\. Received: 3 bytes"),
         (
             200,
             {"predictions": [{"b64": base64.b64encode(deep).decode()}]},
             r"Received: uint16 \(2, 3, 3\)",
         ),
         # As TensorFlow Serving writes an error with quotes.
-        (400, b'{ "error": "it\\\'s bad" }', "refuses it: .*it.*s bad"),
-        (400, {"error": "x" * 9999}, "refuses it: x{500}…$"),
+        (400, b'{ "error": "it\\\'s bad" }', "rejected it: .*it.*s bad"),
+        (400, {"error": "x" * 9999}, "rejected it: x{500}…$"),
         (503, {"error": "too busy"}, "failed: UNAVAILABLE: too busy"),
         (504, b"", "no answer within 600 seconds"),
         (502, b"bad\ngateway", "failed: HTTP status 502: bad gateway"),

@@ -142,7 +142,7 @@ def test_lpips_is_of_colour_if_the_weights_are_there(clean, weights, cache):
         ({"noise": GAUSSIAN, "images": -1}, "--images -1"),
         ({"noise": GAUSSIAN, "seed": -1}, "--seed -1"),
         ({"noise": GAUSSIAN, "report_images": -1}, "--report_images -1"),
-        ({"noise": GAUSSIAN, "out": "file"}, "No folder can be made"),
+        ({"noise": GAUSSIAN, "out": "file"}, "cannot be created"),
         ({"baselines": "noisy"}, "need noisy pictures"),
         ({}, "nothing to score"),
         ({"noise": Noise.parse(None, "5-50", None), "baselines": "bm3d"}, "σ 5-50"),
@@ -157,7 +157,7 @@ def test_refuses_options(clean, fake_bm3d, options, message, tmp_path):
 
 
 def test_needs_pictures(noisy):
-    with pytest.raises(ConfigError, match="Give pictures: noisy ones by --noisy"):
+    with pytest.raises(ConfigError, match="Give noisy pictures with --noisy"):
         evaluate()
     with pytest.raises(ConfigError, match="best needs the clean"):
         evaluate(noisy=noisy, baselines="nlm", baseline_sigma="best")
@@ -172,7 +172,7 @@ def test_a_wrong_path_is_told_before_any_work(clean, fake_models):
 def test_pictures_too_small_are_named(tmp_path, weights, fake_bm3d):
     path = _write(tmp_path / "small" / "dot.png", np.full((30, 6, 3), 99, "uint8"))
     with pytest.raises(
-        DataError, match=r"^dot: SSIM needs .* 7 px.*\(30, 6, 3\)\. Take it away\.$"
+        DataError, match=r"^dot: SSIM needs .* 7 px.*\(30, 6, 3\)\. Remove this picture\.$"
     ):
         evaluate(path, noise=GAUSSIAN)
     with pytest.raises(ImageError, match=r"^dot, by bm3d: bm3d needs .* 9 px"):
@@ -213,7 +213,7 @@ def test_denoised_folders_of_another_depth(clean, noisy, tmp_path, rounding):
 
 def test_denoised_folders_are_checked(clean, noisy):
     _write(noisy / "gray.png", np.zeros((40, 41), "uint8"))
-    with pytest.raises(DataError, match=r"gray\.png is no denoised picture.*41.*40"):
+    with pytest.raises(DataError, match=r"gray\.png is not the denoised picture.*41.*40"):
         evaluate(clean, denoised=[noisy])
     (noisy / "gray.png").unlink()
     with pytest.raises(DataError, match="for 1 of 2 names, such as gray"):

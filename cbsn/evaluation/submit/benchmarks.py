@@ -59,7 +59,7 @@ class SiddSubmission(Submission):
         self._layouts = [*dict.fromkeys(name for name in names if name)]
         if not self._layouts or not {*self._layouts} <= {*LAYOUTS}:
             raise ConfigError(
-                f"--layout takes {', '.join(LAYOUTS)}, with commas between them. "
+                f"--layout takes any of {', '.join(LAYOUTS)}, separated by commas. "
                 f"Received: --layout {layouts!r}"
             )
         # A method's name may be a path, with bytes that MATLAB has no characters for.
@@ -70,7 +70,7 @@ class SiddSubmission(Submission):
         self._blocks = _read(path)
         images, blocks, *shape = self._blocks.shape
         found, real = (" × ".join(map(str, sides)) for sides in (self._blocks.shape, SHAPE))
-        warning = "" if found == real else f"{path} is {found}, and SIDD's is {real}"
+        warning = "" if found == real else f"{path} has the shape {found}, SIDD's has {real}"
         shapes = {f"{n:04d}": tuple(shape) for n in range(images * blocks)}
         super().__init__([path], shapes, warning, {}, out, resume)
 
@@ -119,19 +119,19 @@ def _read(path: Path) -> np.ndarray:
     if not path.is_file():
         raise DataError(
             f"There is no file {path}. Download SIDD's benchmark data, {FILE}, from "
-            "https://abdokamel.github.io/sidd and say with --source where it lies."
+            "https://abdokamel.github.io/sidd and give its path with --input."
         )
     try:
         blocks = read_mat(path, VARIABLE)
     except DataError as error:
         raise DataError(
             f"{error} Download {FILE} (again) from https://abdokamel.github.io/sidd, and give it "
-            "as --source."
+            "as --input."
         ) from error
     if blocks.ndim != 5 or blocks.shape[-1] != 3 or blocks.dtype != np.uint8 or not blocks.size:
         raise DataError(
-            f"{path}: {VARIABLE} should be uint8 [images, blocks, height, width, 3]. Found: "
-            f"{blocks.dtype} {blocks.shape}. Give the sRGB file of SIDD's benchmark as --source."
+            f"{path}: {VARIABLE} must be uint8 [images, blocks, height, width, 3]. Found: "
+            f"{blocks.dtype} {blocks.shape}. Give the sRGB file of SIDD's benchmark as --input."
         )
     return blocks
 
@@ -139,7 +139,7 @@ def _read(path: Path) -> np.ndarray:
 IMAGES, BOXES, SIDE = 50, 20, 512  # of the real benchmark: pictures, boxes in each, side in pixels
 ROUNDINGS = ("none", "round", "floor")  # to 8-bit levels; none keeps the denoiser's floats
 
-_DOWNLOAD = "from https://noise.visinf.tu-darmstadt.de, and say with --source where its folder lies"
+_DOWNLOAD = "from https://noise.visinf.tu-darmstadt.de, and give its folder with --input"
 
 Box = tuple[int, int, int, int]  # top, left, bottom, right, from 0; the last two exclusive
 
@@ -165,14 +165,16 @@ class DndSubmission(Submission):
         self, source: str | Path, out: str | Path, *, rounding: str = "none", resume: bool = False
     ):
         if rounding not in ROUNDINGS:
-            raise ConfigError(f"rounding is one of {', '.join(ROUNDINGS)}. Received: {rounding!r}")
+            raise ConfigError(
+                f"rounding must be one of {', '.join(ROUNDINGS)}. Received: {rounding!r}"
+            )
         self._rounding = rounding
         folder = _find(expanded(source))
         boxes = _read_boxes(folder / "info.mat")
         paths = [folder / "images_srgb" / f"{i:04d}.mat" for i in range(1, len(boxes) + 1)]
         if missing := [path for path in paths if not path.is_file()]:
             raise DataError(
-                f"DND has {len(paths)} pictures, of which {len(missing)} cannot be found, such as "
+                f"{len(missing)} of DND's {len(paths)} pictures cannot be found, such as "
                 f"{missing[0]}. Download it {_DOWNLOAD}."
             )
         self._places: dict[str, tuple[Path, Box]] = {}
@@ -188,8 +190,8 @@ class DndSubmission(Submission):
         if other or [len(each) for each in boxes] != [BOXES] * IMAGES:
             height, width = (other or [(SIDE, SIDE)])[0]
             warning = (
-                f"the source has {len(boxes)} pictures with {len(shapes)} boxes, one of "
-                f"{height} × {width}, and DND has {IMAGES} with {IMAGES * BOXES} of {SIDE} × {SIDE}"
+                f"the source has {len(boxes)} pictures with {len(shapes)} boxes, one of them "
+                f"{height} × {width}; DND has {IMAGES} with {IMAGES * BOXES} of {SIDE} × {SIDE}"
             )
         super().__init__(
             [folder / "info.mat", *paths], shapes, warning, {"rounding": rounding}, out, resume
@@ -252,7 +254,7 @@ def _read_boxes(path: Path) -> list[list[Box]]:
         numbers = corners.ndim == 2 and len(corners) == 4 and corners.dtype.kind in "uif"
         if not numbers or not corners.size or (corners != np.floor(corners)).any():
             raise DataError(
-                f"{path}: the boxes of picture {number} should be whole numbers (4, boxes). "
+                f"{path}: the boxes of picture {number} must be whole numbers (4, boxes). "
                 f"Found: {corners.dtype} {corners.shape}. Download DND {_DOWNLOAD}."
             )
     if not stored:
@@ -272,7 +274,7 @@ def _check(path: Path, boxes: list[Box]) -> None:
             raise DataError(
                 f"{path}: box {number}, rows {top + 1} to {bottom} and columns {left + 1} to "
                 f"{right}, is not inside the picture of {height} rows and {width} columns. "
-                f"Download DND, info.mat too, {_DOWNLOAD}."
+                f"Download DND, with info.mat, {_DOWNLOAD}."
             )
 
 
@@ -289,6 +291,6 @@ def _noisy(path: Path) -> Iterator[h5py.Dataset]:
 
 def _unreadable(path: Path, error: Exception) -> DataError:
     return DataError(
-        f"{path} cannot be read, it may be damaged: {plain_reason(error)}. "
+        f"{path} cannot be read and may be damaged: {plain_reason(error)}. "
         f"Download DND {_DOWNLOAD}."
     )

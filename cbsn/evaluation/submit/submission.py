@@ -52,17 +52,17 @@ class Submission(abc.ABC):
         facts = {name: {"size": s.st_size, "mtime_ns": s.st_mtime_ns} for name, s in states}
         self._source = {"path": str(files[0].parent), "files": facts}
         if out.exists() and not out.is_dir():
-            raise ConfigError(f"--out takes a folder, and this is a file. Received: --out {out}")
+            raise ConfigError(f"--out must be a folder, not a file. Received: --out {out}")
         names = (_RECORD, self.parts.name, *self.BUNDLES)
         found = [name for name in names if (out / name).exists()]
         if found and not resume:
             raise ConfigError(
-                f"{out} holds a submission already ({', '.join(found)}). Give --resume to go on "
-                "with it, or another --out."
+                f"{out} already holds a submission ({', '.join(found)}). Use --resume to continue "
+                "it, or another --out."
             )
         if found and _RECORD not in found:
             raise ConfigError(
-                f"{out} has no {_RECORD}, so nobody knows how its {found[0]} was made. Give "
+                f"{out} has no {_RECORD}, so it is unknown how its {found[0]} was made. Use "
                 "another --out."
             )
 
@@ -91,7 +91,7 @@ class Submission(abc.ABC):
         }
         seconds = self._begin(record)
         if self._warning:
-            warning = f"warning: {self._warning}: the site will not take this submission"
+            warning = f"warning: {self._warning}: the site will not accept this submission"
             say_fault(warning)
         missing = []
         for name in self.shapes:
@@ -134,7 +134,7 @@ class Submission(abc.ABC):
             write_json(self.out / _RECORD, record)
         speed = "" if mean is None else f", {mean:.3f} s per megapixel"
         plural = "s" * (len(self.shapes) != 1)
-        say(f"{len(self.shapes)} {self.PART}{plural} denoised{speed}. To be submitted:")
+        say(f"{len(self.shapes)} {self.PART}{plural} denoised{speed}. To submit:")
         say("\n".join(f"  {path}" for path in bundles))
         return bundles
 
@@ -159,9 +159,9 @@ class Submission(abc.ABC):
         try:
             part = self.load_file(self._path(name))
         except CbsnError as error:
-            raise DataError(f"{error} Give --resume to make it again.") from error
+            raise DataError(f"{error} Use --resume to make it again.") from error
         if reason := self._misfit(name, part):
-            raise DataError(f"{self._path(name)} {reason}. Give --resume to make it again.")
+            raise DataError(f"{self._path(name)} {reason}. Use --resume to make it again.")
         return part
 
     def _begin(self, record: dict[str, Any]) -> dict[str, float]:
@@ -176,13 +176,13 @@ class Submission(abc.ABC):
             # Also for JSON nested too deeply, and for text that is not UTF-8 (a ValueError).
             except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
                 raise ConfigError(
-                    f"{path} cannot be read, so nobody knows how this submission was begun. Give "
+                    f"{path} cannot be read, so it is unknown how this submission was started. Use "
                     f"another --out. ({e!r})"
                 ) from e
             if changes:
                 raise ConfigError(
-                    f"{self.out} was begun otherwise: {', '.join(changes)}. Give what was given "
-                    "then, or another --out."
+                    f"{self.out} was started differently: {', '.join(changes)}. Use the earlier "
+                    "settings, or another --out."
                 )
         with self._writing():
             self.out.mkdir(parents=True, exist_ok=True)
@@ -202,8 +202,8 @@ class Submission(abc.ABC):
             yield
         except OSError as error:
             raise ConfigError(
-                f"{self.out} cannot be written: {error.strerror or error}. What is done is kept: "
-                "make room there and give --resume, or give another --out."
+                f"{self.out} cannot be written: {error.strerror or error}. Finished parts are "
+                "kept: free some space and use --resume, or use another --out."
             ) from error
 
     def _path(self, name: str) -> Path:
@@ -228,7 +228,7 @@ class Submission(abc.ABC):
         """Returns what is wrong with a denoised part, or an empty string."""
         if (part.shape, part.dtype) != (self.shapes[name], self.DTYPE):
             expected = f"{np.dtype(self.DTYPE)} {self.shapes[name]}"
-            return f"is {part.dtype} {part.shape}, and should be {expected}"
+            return f"is {part.dtype} {part.shape}, expected {expected}"
         return "" if np.isfinite(part).all() else "has values that are not finite"
 
 
@@ -241,7 +241,7 @@ def _differences(before: dict[str, Any], now: dict[str, Any]) -> list[str]:
     )
     files, files_now = before["source"]["files"], now["source"]["files"]
     if other := [name for name in {**files, **files_now} if files.get(name) != files_now.get(name)]:
-        changes.append(f"source {before['source']['path']}, whose {other[0]} was another file")
+        changes.append(f"source {before['source']['path']}, where {other[0]} was a different file")
     return changes
 
 

@@ -88,7 +88,7 @@ def test_without_a_clean_picture_there_are_residuals_alone(page, make_content, m
     found = page(make_content(make_picture(clean=False)))
     assert "clean" not in found.images() and "error of first" not in found.images()
     assert "residual of first" in found.images()
-    assert "took away the most structure" in found.text
+    assert "removed the most structure" in found.text
 
 
 def test_it_needs_nothing_else_and_holds_each_image_once(tmp_path, make_content, make_picture):
@@ -141,7 +141,7 @@ def test_lines_with_breaks_are_tables(page, make_content):
 def test_large_pictures_are_reduced_but_for_the_details(page, make_content, make_picture):
     picture = make_picture((20, LONGEST + 100), channels=1)
     found = page(make_content(picture))
-    assert f"{LONGEST + 100} × 20 px; shown reduced to {LONGEST} × 18 px" in found.text
+    assert f"{LONGEST + 100} × 20 px; shown at {LONGEST} × 18 px" in found.text
     images = found.images()
     assert {images[name][0].shape for name in ("noisy", "error of first", "residual of first")} == {
         (18, LONGEST, 3)  # WebP has no gray

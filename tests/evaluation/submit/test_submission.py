@@ -97,7 +97,7 @@ def test_earlier_work_is_not_touched_without_resume(begin, counting, tmp_path):
     with pytest.raises(RuntimeError):
         begin().run(counting(fail_at=5))
     before = files(tmp_path / "out", but=())
-    with pytest.raises(ConfigError, match=r"out holds a submission already .*--resume .*--out"):
+    with pytest.raises(ConfigError, match=r"out already holds a submission .*--resume .*--out"):
         begin()
     assert files(tmp_path / "out", but=()) == before
 
@@ -119,8 +119,8 @@ def test_other_settings_are_refused(begin, counting, tmp_path):
     begin().run(counting(), settings={"tile": "auto", "seed": 0}, model=model)
     before = files(tmp_path / "out", but=())
     other = {"path": "n", "sha256": "34cd"}
-    expected = "model m, SHA-256 12ab (now n, SHA-256 34cd), seed 0 (now 1). Give what"
-    with pytest.raises(ConfigError, match=re.escape(f"out was begun otherwise: {expected}")):
+    expected = "model m, SHA-256 12ab (now n, SHA-256 34cd), seed 0 (now 1). Use the"
+    with pytest.raises(ConfigError, match=re.escape(f"out was started differently: {expected}")):
         begin(resume=True).run(counting(), settings={"tile": "auto", "seed": 1}, model=other)
     assert files(tmp_path / "out", but=()) == before
     moved = {**model, "path": "elsewhere"}
@@ -129,7 +129,7 @@ def test_other_settings_are_refused(begin, counting, tmp_path):
 
 def test_another_benchmark_is_refused(sidd_source, dnd_source, counting, tmp_path):
     benchmarks.SiddSubmission(sidd_source, tmp_path).run(counting())
-    with pytest.raises(ConfigError, match=r"begun otherwise: benchmark sidd \(now dnd\)"):
+    with pytest.raises(ConfigError, match=r"started differently: benchmark sidd \(now dnd\)"):
         benchmarks.DndSubmission(dnd_source, tmp_path, resume=True).run(counting())
 
 
@@ -138,13 +138,13 @@ def test_without_a_record_nothing_is_gone_on_with(begin, counting, tmp_path, con
     begin().run(counting())
     path = tmp_path / "out" / "submission.json"
     path.unlink() if content is None else path.write_text(content)
-    with pytest.raises(ConfigError, match=r"submission\.json.*nobody knows.*another --out"):
+    with pytest.raises(ConfigError, match=r"submission\.json.*it is unknown.*another --out"):
         begin(resume=True).run(counting())
 
 
 def test_a_file_as_out_is_refused(begin, tmp_path):
     (tmp_path / "out").write_text("a file")
-    with pytest.raises(ConfigError, match="--out takes a folder"):
+    with pytest.raises(ConfigError, match="--out must be a folder"):
         begin()
 
 
@@ -160,9 +160,9 @@ def test_a_failing_part_is_named(begin, counting, kind):
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
-        (lambda y: y[1:], "and should be"),
+        (lambda y: y[1:], ", expected "),
         (lambda y: y.astype(np.float64), "is float64"),
-        (lambda y: y[..., 0], "and should be"),
+        (lambda y: y[..., 0], ", expected "),
     ],
 )
 def test_an_unusable_result_is_refused(begin, counting, spoil, reason):
