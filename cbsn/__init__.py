@@ -1,35 +1,77 @@
-"""Image denoisers that are trained without clean images."""
+"""Image denoisers that are trained without clean images.
 
+Example:
+    >>> import cbsn
+    >>> clean = cbsn.denoise(noisy, strength=0.7)
+"""
+
+import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from cbsn.api import adapt, denoise, estimate_noise, evaluate, load, train
+    from cbsn.errors import (
+        CbsnError,
+        CbsnWarning,
+        ConfigError,
+        DataError,
+        ImageError,
+        ModelError,
+        TrainingError,
+        TrainingStopped,
+    )
     from cbsn.inference.denoiser import Denoiser
+    from cbsn.inference.options import DenoiseOptions
+    from cbsn.recipes import RECIPES, Recipe
 
 __version__ = "0.2.0"
 
+__all__ = [
+    "RECIPES",
+    "CbsnError",
+    "CbsnWarning",
+    "ConfigError",
+    "DataError",
+    "DenoiseOptions",
+    "Denoiser",
+    "ImageError",
+    "ModelError",
+    "Recipe",
+    "TrainingError",
+    "TrainingStopped",
+    "adapt",
+    "denoise",
+    "estimate_noise",
+    "evaluate",
+    "load",
+    "train",
+]
 
-def load_denoiser(model_path: Any, **options: Any) -> "Denoiser":
-    """Loads a trained model as a function from image to image.
+_HOMES = {
+    "cbsn.errors": [name for name in __all__ if name.endswith(("Error", "Warning", "Stopped"))],
+    "cbsn.inference.options": ["DenoiseOptions"],
+    "cbsn.inference.denoiser": ["Denoiser"],
+    "cbsn.recipes": ["RECIPES", "Recipe"],
+    "cbsn.api": ["adapt", "denoise", "estimate_noise", "evaluate", "load", "train"],
+}
+"""The public names by the module that defines them. They load when they are first used, as
+TensorFlow takes seconds to start."""
 
-    Args:
-        model_path: anything that `infer.py --modelpath` takes: a run's folder, a saved-model
-            folder, a shipped name, or the prefix of an original TensorFlow 1.15 checkpoint.
-        **options: arguments of `cbsn.inference.options.DenoiseOptions`, such as `tile`.
 
-    Returns:
-        A callable that maps an array [H, W] or [H, W, C], uint8, uint16 or float in [0, 1], to an
-        array of the same shape and dtype.
+def __getattr__(name: str) -> Any:
+    """Loads a public name; `load_denoiser` is the earlier name of `load`."""
+    wanted = "load" if name == "load_denoiser" else name
+    for home, names in _HOMES.items():
+        if wanted in names:
+            if home not in ("cbsn.errors", "cbsn.inference.options"):
+                from cbsn.progress import import_tensorflow
 
-    Raises:
-        cbsn.errors.ConfigError: if an option is invalid or not available here.
-        cbsn.errors.ModelError: if there is no such model, or it cannot be read.
+                import_tensorflow()
+            value = globals()[name] = getattr(importlib.import_module(home), wanted)
+            return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
-    Example:
-        >>> denoise = cbsn.load_denoiser("checkpoints/my-run")
-        >>> clean = denoise(noisy)
-    """
-    # Imported here, so that `import cbsn` does not wait for TensorFlow.
-    from cbsn.inference.denoiser import Denoiser
-    from cbsn.inference.options import DenoiseOptions
 
-    return Denoiser.load(model_path, DenoiseOptions(**options))
+def __dir__() -> list[str]:
+    """Returns the public names, loaded or not."""
+    return sorted({*globals(), *__all__})

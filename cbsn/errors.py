@@ -1,6 +1,8 @@
 """The errors a user can meet; each message says what was received and what to do."""
 
+import difflib
 import re
+from collections.abc import Collection, Iterable
 
 LARGEST = 2**31 - 1  # default limit of a flag's number: every library accepts it
 LARGEST_SEED = 2**64 - 1  # for noise, and for the random choices of R3
@@ -88,3 +90,12 @@ def in_one_line(text: str) -> str:
     Other unprintable characters are escaped, too.
     """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def check_names(what: str, given: Iterable[str], known: Collection[str]) -> None:
+    """Raises a `ConfigError` for the first name that is not known; it suggests a similar one."""
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 1)
+            advice = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(sorted(known))}."
+            raise ConfigError(f"There is no {what} {name!r}; {advice}")

@@ -6,9 +6,12 @@ The commands, and functions called with `verbose=True`, show them inside `shown`
 
 import contextlib
 import logging
+import os
 import sys
 from collections.abc import Iterator
 from typing import Any
+
+from cbsn.files import captured_stderr
 
 LOGGER = logging.getLogger("cbsn")
 LOGGER.addHandler(logging.NullHandler())  # otherwise Python would print warnings by itself
@@ -64,3 +67,19 @@ def progress_bar(*args: Any, **options: Any) -> Any:
 
     options["disable"] = options.get("disable") or not is_shown()
     return tqdm(*args, **options)
+
+
+def import_tensorflow() -> None:
+    """Imports Keras, and TensorFlow, without start-up chatter, unless a log level was asked for."""
+    if "keras" in sys.modules:
+        return
+    quiet = "TF_CPP_MIN_LOG_LEVEL" not in os.environ and sys.stderr is not None
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # TensorFlow writes some lines straight to the descriptor, before any log level applies.
+    with captured_stderr() if quiet else contextlib.nullcontext():
+        import keras
+
+        if keras.backend.backend() == "tensorflow":
+            import tensorflow as tf
+
+            tf.config.list_physical_devices()

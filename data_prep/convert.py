@@ -6,8 +6,10 @@ import functools
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 import time
+import types
 from collections.abc import Generator, Iterator, Mapping, MutableSequence, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -219,7 +221,8 @@ def _run_pool(
     pool = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(places,))
     try:
         futures, lost = {}, dict(enumerate(chunks))
-        with contextlib.suppress(BrokenProcessPool):
+        # The first submit starts all processes.
+        with contextlib.suppress(BrokenProcessPool), _without_main():
             for index, chunk in enumerate(chunks):
                 futures[pool.submit(_write, index, chunk)] = index
         for future in as_completed(futures):
@@ -234,6 +237,20 @@ def _run_pool(
         raise
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _without_main() -> Iterator[None]:
+    """Hides the main module, which new processes would otherwise run again.
+
+    They need nothing of it, and a user's script may have no `if __name__ == "__main__"`.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _write(index: int, chunk: Chunk) -> ChunkResult:

@@ -8,9 +8,9 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 LAYERS = [
-    {"errors", "progress"},
+    {"errors"},
     {"value_range", "files", "precision", "sampling", "colors", "orientations", "devices"},
-    {"machine"},
+    {"machine", "progress"},
     {"images", "noise", "networks", "objectives", "normalization"},
     {"augmentation", "data"},
     {"recipes", "data_prep"},
@@ -18,6 +18,7 @@ LAYERS = [
     {"inference", "client"},
     {"export", "evaluation"},
     {"training"},
+    {"api"},
     {"cli"},
     {"__main__"},
 ]

@@ -3,8 +3,9 @@
 import argparse
 import functools
 
-from cbsn.cli.flags import add_files, add_out, add_strength, import_tensorflow
+from cbsn.cli.flags import add_files, add_out, add_strength
 from cbsn.cli.parser import Parser, add_input, new_parser
+from cbsn.progress import import_tensorflow
 
 
 def main(flags: argparse.Namespace) -> int:

@@ -11,20 +11,12 @@ from cbsn.cli.parser import Parser, add_input, new_parser
 def main(flags: argparse.Namespace) -> None:
     """Scores the denoisers."""
     # These import TensorFlow; `--help` need not wait for it.
+    from cbsn.api import evaluate
     from cbsn.devices import select_gpus
-    from cbsn.evaluation.conventions import Conventions
-    from cbsn.evaluation.evaluate import evaluate
-    from cbsn.inference.options import DenoiseOptions
-    from cbsn.noise.synthetic import Noise
 
     options = vars(flags)
-    noise = Noise.parse(*(options.pop(name) for name in ("noise", "noise_sigma", "noise_peak")))
-    names = ("rounding", "clip", "data_range", "color", "ssim", "border")
-    conventions = Conventions.choose(noise is not None, **{n: options.pop(n) for n in names})
     select_gpus(options.pop("gpu"), most=1)
-    seed = options.pop("seed")  # of the noise
-    denoising = DenoiseOptions.pop(options)
-    evaluate(noise=noise, seed=seed, conventions=conventions, options=denoising, **options)
+    evaluate(options.pop("model_paths", ()), **options)
 
 
 def make_parser() -> Parser:

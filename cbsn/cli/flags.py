@@ -12,8 +12,7 @@ from typing import Any
 from absl import app, flags, logging
 
 from cbsn.errors import LARGEST, LARGEST_SEED, CbsnError, CbsnWarning, TrainingStopped, in_one_line
-from cbsn.files import captured_stderr
-from cbsn.progress import say_fault, shown
+from cbsn.progress import import_tensorflow, say_fault, shown
 
 # What `--model` takes.
 MODEL = (
@@ -277,14 +276,3 @@ def _shown_notes() -> Iterator[None]:
         warnings.showwarning = show
         warnings.filterwarnings("always", category=CbsnWarning)
         yield
-
-
-def import_tensorflow() -> None:
-    """Imports TensorFlow without its start-up chatter, unless a log level was asked for."""
-    quiet = "TF_CPP_MIN_LOG_LEVEL" not in os.environ
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    # TensorFlow writes some lines straight to the descriptor, before any log level applies.
-    with captured_stderr() if quiet else contextlib.nullcontext():
-        import tensorflow as tf
-
-        tf.config.list_physical_devices()

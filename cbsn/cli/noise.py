@@ -3,9 +3,10 @@
 import argparse
 from pathlib import Path
 
-from cbsn.cli.flags import MODEL, add_denoising, add_model, add_white, import_tensorflow
+from cbsn.cli.flags import MODEL, add_denoising, add_model, add_white
 from cbsn.cli.parser import Parser, add_input, new_parser
 from cbsn.inference.options import DenoiseOptions
+from cbsn.progress import import_tensorflow
 
 
 def main(flags: argparse.Namespace) -> None:

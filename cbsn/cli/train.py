@@ -2,31 +2,11 @@
 
 import argparse
 import contextlib
-import dataclasses
 from pathlib import Path
 
 from cbsn.cli.flags import MODEL, add_gpu, add_noise, add_white
 from cbsn.cli.parser import Parser, add_input, new_parser
-
-_SETTINGS = {
-    "steps": ("max_steps", 1),
-    "channels": ("filters", 1),
-    "modules": ("num_modules", 1),
-    "attention": ("num_attention", 0),
-    "depth": ("depth", 1),
-    "mask_cell": ("mask_cell", 2),
-    "patch_size": ("patch_size", 1),
-    "batch_size": ("batch_size", 1),
-    "learning_rate": ("learning_rate", 0),
-    "lr_steps": ("lr_decay_steps", 1),
-    "lmbda": ("lmbda", 0),
-    "ramp_steps": ("ramp_steps", 0),
-    "stride_b": ("stride_b", 1),
-    "stride_i": ("stride_i", 1),
-    "denoise_stride": ("denoise_stride", 1),
-    "clip_norm": ("clip_norm", 0),
-}
-"""The recipe's settings by flag, with minima. The recipe itself rejects values too large."""
+from cbsn.errors import ConfigError
 
 _RECIPES = "cbsn, apbsn, ssbsn, n2v-unet, dil-unet, n2n-resunet, distill, photo or photo-large"
 
@@ -225,30 +205,17 @@ def _stride(text: str) -> int | str:
 def main(flags: argparse.Namespace) -> None:
     """Trains as the flags say."""
     from cbsn.devices import select_gpus
-    from cbsn.errors import ConfigError, check_number
-    from cbsn.noise.synthetic import Noise, parse_range
-    from cbsn.training.options import RunOptions
+    from cbsn.training.options import parse_settings
     from cbsn.training.run import train
 
-    changes = {}
-    for flag, (setting, least) in _SETTINGS.items():
-        changes[setting] = value = getattr(flags, flag)
-        if value not in (None, "auto"):
-            check_number(f"--{flag}", value, least, above=flag == "learning_rate")
-    names = {field.name for field in dataclasses.fields(RunOptions)}
-    given = {"dataset": "SIDD", **vars(flags)}
-    given = {key: value for key, value in given.items() if key in names}
-    given["noise"] = Noise.parse(flags.noise, flags.noise_sigma, flags.noise_peak)
-    if flags.own_noise is not None:
-        accepted = "times, above 0, to 1e9, such as 1, or their range, such as 0.4-2.5"
-        given["own_noise"] = parse_range("--own_noise", flags.own_noise, accepted, positive=True)
-    if flags.save_path:
+    values = {"dataset": "SIDD", **vars(flags)}
+    recipe, gpu, out = (values.pop(name) for name in ("recipe", "gpu", "save_path"))
+    if out:
         if (flags.checkpoints, flags.name) != (Path("checkpoints"), "temp"):
             raise ConfigError(
-                "--out says what --checkpoints and --name say: omit them. "
-                f"Received: --out {flags.save_path}"
+                f"--out says what --checkpoints and --name say: omit them. Received: --out {out}"
             )
-        given.update(checkpoints=flags.save_path.parent, name=flags.save_path.name)
-    options = RunOptions(**given)
-    select_gpus(flags.gpu)
-    train(flags.recipe, changes, options)
+        values.update(checkpoints=out.parent, name=out.name)
+    changes, options = parse_settings(values)
+    select_gpus(gpu)
+    train(recipe, changes, options)

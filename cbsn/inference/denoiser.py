@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import threading
 import timeit
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from cbsn.devices import set_up
 from cbsn.errors import ImageError
 from cbsn.inference.engines import choose_engine
 from cbsn.inference.options import DenoiseOptions, Strength
@@ -35,6 +37,10 @@ class Denoiser:
     downsampling, PD), with or without random-replacing refinement (R3) afterwards. The result does
     not depend on the tiling, unless the network is not local: SS-BSN computes its attention, and
     the residual attention U-Net its means, over the tile of a pixel, overlap included.
+
+    It may be called from several threads, which take turns. Pickled, for joblib or dask, it is the
+    path of its model and the options, so the model must be found there, too; or, if it was not
+    loaded from a path, its weights and the options.
 
     A GPU needs a while for each new input size, so large pictures pass through it in windows of
     one size, several per call. If memory runs out, each call takes fewer windows, then parts of
@@ -74,6 +80,16 @@ class Denoiser:
             recipe, network, self.engine, side=self.side, r3=options.r3, seed=options.seed
         )
         self.r3 = self._passes.r3
+        self._source: str | None = None
+        # The networks use all cores or the whole GPU anyway, and engines keep state.
+        self._turn = threading.RLock()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickles the path of a model that was loaded, or else its weights; and the options."""
+        if self._source is not None:
+            return Denoiser.load, (self._source, self.options)
+        precision = self.network.dtype_policy.name
+        return _rebuilt, (self.recipe, precision, self.network.get_weights(), self.options)
 
     @classmethod
     def load(cls, model_path: str | Path, options: DenoiseOptions = _DEFAULTS) -> "Denoiser":
@@ -98,6 +114,9 @@ class Denoiser:
         )
         denoiser = cls(recipe, network, options)
         denoiser.choices = f"Precision {precision}: {why}. {denoiser.choices}"
+        path = Path(model_path).expanduser()
+        is_there = path.exists() or path.with_name(f"{path.name}.index").exists()
+        denoiser._source = str(path.absolute() if is_there else model_path)
         return denoiser
 
     def __call__(
@@ -173,6 +192,12 @@ class Denoiser:
         self, images: np.ndarray, white: float | None, on_tile: Callable[[float], None]
     ) -> None:
         """Denoises pictures, [N, H, W, 1 to 4], in place."""
+        with self._turn:
+            self._denoise_in_turn(images, white, on_tile)
+
+    def _denoise_in_turn(
+        self, images: np.ndarray, white: float | None, on_tile: Callable[[float], None]
+    ) -> None:
         channels = images.shape[-1]
         colors = images[..., : 3 if channels >= 3 else 1]
         if channels % 2:
@@ -266,15 +291,25 @@ class Denoiser:
         return digest.hexdigest()
 
 
+def _rebuilt(
+    recipe: Recipe, precision: str, weights: Sequence[np.ndarray], options: DenoiseOptions
+) -> Denoiser:
+    """Returns a denoiser from what `Denoiser.__reduce__` has pickled."""
+    set_up()
+    network = recipe.build_network(precision)
+    network.set_weights(weights)
+    return Denoiser(recipe, network, options)
+
+
 def _check(images: np.ndarray, what: str, ranks: tuple[int, ...]) -> None:
     """Raises ImageError unless the array holds a picture, or several, that can be denoised."""
     if images.dtype.kind != "f" and images.dtype.newbyteorder("=") not in (np.uint8, np.uint16):
-        raise ImageError(f"{what} is uint8, uint16, or float. Received: dtype {images.dtype}")
+        raise ImageError(f"{what} must be uint8, uint16, or float. Received: dtype {images.dtype}")
     if images.ndim not in ranks or (images.ndim > 2 and not 1 <= images.shape[-1] <= 4):
         shapes = "[N, H, W, C]" if 4 in ranks else "[H, W] or [H, W, C]"
-        advice = "" if 4 in ranks else "; several of one shape go through `batch`"
+        advice = "" if 4 in ranks else "; use `batch` for several of the same shape"
         raise ImageError(
-            f"{what} is {shapes} with 1 to 4 channels{advice}. Received: shape {images.shape}"
+            f"{what} must be {shapes} with 1 to 4 channels{advice}. Received: shape {images.shape}"
         )
     if images.size == 0:
-        raise ImageError(f"{what} has at least one pixel. Received: shape {images.shape}")
+        raise ImageError(f"{what} must have at least one pixel. Received: shape {images.shape}")

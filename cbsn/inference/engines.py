@@ -1,5 +1,6 @@
 """Running a network on an engine, in smaller parts if memory runs out."""
 
+import functools
 import importlib.util
 import math
 import warnings
@@ -40,12 +41,14 @@ def choose_engine(wanted: str, precision: str, network: Any) -> tuple[str, str]:
             the given precision.
     """
     if wanted not in ("auto", *ENGINES):
-        raise ConfigError(f"--engine is auto or one of {', '.join(ENGINES)}. Received: {wanted!r}")
+        raise ConfigError(
+            f"--engine must be auto or one of {', '.join(ENGINES)}. Received: {wanted!r}"
+        )
     installed = importlib.util.find_spec("openvino") is not None
     if wanted == "openvino":
         if keras.backend.backend() != "tensorflow":
             raise ConfigError(
-                "OpenVINO reads the network from TensorFlow. Received: --engine openvino, with "
+                "OpenVINO needs the TensorFlow backend. Received: --engine openvino, with "
                 f"KERAS_BACKEND={keras.backend.backend()}"
             )
         if not installed:
@@ -56,19 +59,19 @@ def choose_engine(wanted: str, precision: str, network: Any) -> tuple[str, str]:
         if has_attention(network):
             raise ConfigError(
                 "OpenVINO cannot compute self-similarity attention: omit --engine. "
-                "Received: --engine openvino, with a network of SS-BSN's"
+                "Received: --engine openvino, with an SS-BSN network"
             )
         if precision not in _OPENVINO_PRECISIONS:
             raise ConfigError(
-                f"OpenVINO computes in {' or '.join(_OPENVINO_PRECISIONS)}. "
+                f"OpenVINO computes only in {' or '.join(_OPENVINO_PRECISIONS)}. "
                 f"Received: --engine openvino --precision {precision}"
             )
     if wanted != "auto":
-        return wanted, "as asked for"
+        return wanted, "as requested"
     if keras.backend.backend() != "tensorflow":
-        return "tensorflow", f"the network as it is, on Keras' {keras.backend.backend()}"
+        return "tensorflow", f"OpenVINO needs the TensorFlow backend, not {keras.backend.backend()}"
     if precision != "mixed_bfloat16" or "amx_bf16" not in cpu_flags() or has_gpu():
-        return "tensorflow", "OpenVINO gains only with bfloat16 on a processor with AMX"
+        return "tensorflow", "OpenVINO is faster only with bfloat16 on a processor with AMX"
     if has_attention(network):
         return "tensorflow", "OpenVINO cannot compute self-similarity attention"
     if not installed:
@@ -85,7 +88,13 @@ def compile_network(recipe: Recipe, network: Any, engine: str, *, blind: bool) -
         return _openvino(recipe, network, blind)
     if keras.backend.backend() != "tensorflow":
         return network_pass(recipe, network, blind)
-    return make_graph(recipe, network, blind=blind)
+
+    @functools.cache
+    def graph() -> Any:  # made by the first call, as some denoisers are never called
+        # As a concrete function: TensorFlow warns of those that it traces for each model anew.
+        return make_graph(recipe, network, blind=blind).get_concrete_function()
+
+    return lambda x: graph()(x)
 
 
 def network_pass(recipe: Recipe, network: Any, blind: bool) -> Callable[[Any], Any]:
@@ -124,7 +133,7 @@ def _openvino(recipe: Recipe, network: Any, blind: bool) -> Run:
             return request.infer([x])[0].copy()
         except RuntimeError as error:
             raise ConfigError(
-                "OpenVINO cannot compute this network on this processor: take --engine tensorflow. "
+                "OpenVINO cannot compute this network on this processor: use --engine tensorflow. "
                 f"Received: --engine openvino, in {precision} ({plain_reason(error)})"
             ) from error
 
@@ -199,14 +208,14 @@ class Calls:
             return
         (count, *before), (fewer, height, width, _) = self._failed[:3], x.shape
         self._failed = None
-        text = f"There is too little memory for {count} × {before[0]} × {before[1]} pixels at once"
+        text = f"Too little memory for {count} × {before[0]} × {before[1]} pixels at once"
         if [height, width] == before:
-            text += f": {fewer} × {height} × {width} are taken instead"
+            text += f": using {fewer} × {height} × {width} instead"
         else:
             tile = max(1, min(height, width) - 2 * self._tiling.halo)
             text += (
-                f": {height} × {width} are taken instead, which takes longer; the --tile {tile} of "
-                "cbsn denoise has it so from the start"
+                f": using {height} × {width} instead, which takes longer; cbsn denoise --tile "
+                f"{tile} does so from the start"
             )
         warnings.warn(text, CbsnWarning, stacklevel=2)
 
@@ -220,7 +229,7 @@ class Calls:
         # Below four times the halo, the halves would be hardly smaller than the whole.
         if size < 4 * halo or result < 2 * multiple:
             raise MemoryError(
-                f"there is too little memory even for {x.shape[1]} × {x.shape[2]} pixels at once"
+                f"too little memory even for {x.shape[1]} × {x.shape[2]} pixels at once"
             )
         middle = -(-result // (2 * multiple)) * multiple
         stop, start = (middle + 2 * halo, middle) if omits else (middle + halo, middle - halo)

@@ -1,13 +1,13 @@
 """The options of `Denoiser`: how a model is loaded and how it denoises."""
 
 import dataclasses
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 import numpy as np
 
 from cbsn.colors import LUMA
-from cbsn.errors import LARGEST_SEED, ConfigError
+from cbsn.errors import LARGEST_SEED, ConfigError, check_names
 
 ROUNDINGS = {"round": np.rint, "truncate": np.floor}
 """How results become integer pixels. The original C-BSN code truncates."""
@@ -109,7 +109,7 @@ class DenoiseOptions:
     def __post_init__(self):
         if self.rounding not in ROUNDINGS:
             accepted = " or ".join(ROUNDINGS)
-            raise ConfigError(f"rounding is {accepted}. Received: {self.rounding!r}")
+            raise ConfigError(f"rounding must be {accepted}. Received: {self.rounding!r}")
         if not 0 <= self.seed <= LARGEST_SEED:
             raise ConfigError(f"--seed must be 0 or above, and below 2^64. Received: {self.seed}")
         Strength(self.strength, self.color_strength)
@@ -120,9 +120,15 @@ class DenoiseOptions:
                 side = -1
             if side < 0:
                 raise ConfigError(
-                    "tile is auto, the side of the tiles in pixels, or 0 for the whole picture at "
-                    f"once. Received: {self.tile!r}"
+                    "tile must be auto, the side of the tiles in pixels, or 0 for the whole "
+                    f"picture at once. Received: {self.tile!r}"
                 )
+
+    @classmethod
+    def from_names(cls, options: Mapping[str, Any]) -> "DenoiseOptions":
+        """Returns the options with these names; raises a ConfigError for an unknown one."""
+        check_names("option", options, [field.name for field in dataclasses.fields(cls)])
+        return cls(**options)
 
     @classmethod
     def pop(cls, flags: MutableMapping[str, Any]) -> "DenoiseOptions":

@@ -60,7 +60,7 @@ class Adapted(NamedTuple):
 
 
 def adapt(
-    image_paths: Iterable[str | Path],
+    pictures: Iterable[str | Path | np.ndarray],
     model: Denoiser,
     minutes: float,
     *,
@@ -78,7 +78,8 @@ def adapt(
     noise-free pictures would become worse, or, for a student, if the pictures show no noise.
 
     Args:
-        image_paths: the noisy pictures: folders, globs or files, each as for `find_images`.
+        pictures: the noisy pictures: folders, globs or files, each as for `find_images`, or arrays
+            [H, W] or [H, W, C].
         model: a model whose objective is blind or learns from a teacher. It is not changed.
         minutes: duration; it may be exceeded by one step or one patch.
         white: the value of white in the files, as for `read_picture`.
@@ -104,7 +105,7 @@ def adapt(
             f"A model of the recipe {model.recipe.name!r} cannot learn from noisy pictures alone. "
             f"Models of these recipes can: {', '.join(fit)}."
         )
-    patches = PicturePatches.read(image_paths, white=white)
+    patches = PicturePatches.read(pictures, white=white)
     strides = _strides(patches) if "stride_b" in model.recipe.objective_config else {}
     recipe = _fit(model.recipe, strides, patches.patch_size, learning_rate)
     augmentation, harm = None, 0.0

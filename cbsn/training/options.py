@@ -1,12 +1,33 @@
 """The options of a run, besides its recipe."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from cbsn.errors import ConfigError, check_number
-from cbsn.noise.synthetic import Noise
+from cbsn.errors import ConfigError, check_names, check_number
+from cbsn.noise.synthetic import Noise, parse_range
 from cbsn.value_range import check_white
+
+SETTINGS = {
+    "steps": ("max_steps", 1),
+    "channels": ("filters", 1),
+    "modules": ("num_modules", 1),
+    "attention": ("num_attention", 0),
+    "depth": ("depth", 1),
+    "mask_cell": ("mask_cell", 2),
+    "patch_size": ("patch_size", 1),
+    "batch_size": ("batch_size", 1),
+    "learning_rate": ("learning_rate", 0),
+    "lr_steps": ("lr_decay_steps", 1),
+    "lmbda": ("lmbda", 0),
+    "ramp_steps": ("ramp_steps", 0),
+    "stride_b": ("stride_b", 1),
+    "stride_i": ("stride_i", 1),
+    "denoise_stride": ("denoise_stride", 1),
+    "clip_norm": ("clip_norm", 0),
+}
+"""The recipe's settings by flag, with minima. The recipe itself rejects values too large."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -132,3 +153,41 @@ class RunOptions(DataOptions, ModelOptions, ComputeOptions, LoopOptions):
     def folder(self) -> Path:
         """The run's folder."""
         return self.checkpoints / self.name
+
+
+def parse_settings(values: Mapping[str, Any]) -> tuple[dict[str, Any], RunOptions]:
+    """Returns the changes to a recipe, and the options, for values by the names of the flags.
+
+    Values are as from the flags, or numbers and paths where these are text.
+
+    Raises:
+        ConfigError: if a name is unknown, or a value is out of range or conflicts with another.
+
+    Example:
+        >>> parse_settings({"name": "mine", "dataset": "photos", "steps": 100})
+    """
+    fields = {field.name for field in dataclasses.fields(RunOptions)}
+    noise_names = ("noise", "noise_sigma", "noise_peak")
+    check_names("setting of a training", values, {*SETTINGS, *fields, *noise_names})
+    changes = {}
+    for flag, (setting, least) in SETTINGS.items():
+        changes[setting] = value = values.get(flag)
+        if value not in (None, "auto"):
+            check_number(f"--{flag}", value, least, above=flag == "learning_rate")
+    given = {name: value for name, value in values.items() if name in fields}
+    given["noise"] = Noise.parse(*(_text(values.get(name)) for name in noise_names))
+    if (own_noise := _text(values.get("own_noise"))) is not None:
+        accepted = "times, above 0, to 1e9, such as 1, or their range, such as 0.4-2.5"
+        given["own_noise"] = parse_range("--own_noise", own_noise, accepted, positive=True)
+    for name in ("checkpoints", "source", "perceptual_weights"):
+        if given.get(name) is not None:
+            given[name] = Path(given[name])
+    for name in ("second_shots", "val_noisy", "val_clean", "init"):
+        given[name] = _text(given.get(name))
+    teacher = given.get("teacher", ())
+    given["teacher"] = [teacher] if isinstance(teacher, str | Path) else [*teacher]
+    return changes, RunOptions(**given)
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value)

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import os
 import statistics
 import time
 import warnings
@@ -17,6 +18,7 @@ from cbsn.data.pairs import spread
 from cbsn.data.pipeline import PatchPipeline
 from cbsn.errors import CbsnWarning, DataError, ImageError
 from cbsn.images.image_files import read_header, read_picture, to_rgb
+from cbsn.images.picture import picture_of
 from cbsn.inference.outputs import find_sources
 from cbsn.networks.denoising_network import DenoisingNetwork
 from cbsn.progress import progress_bar
@@ -59,7 +61,10 @@ class PicturePatches:
 
     @classmethod
     def read(
-        cls, image_paths: Iterable[str | Path], *, white: float | None = None
+        cls,
+        pictures: Iterable[str | Path | np.ndarray],
+        *,
+        white: float | None = None,
     ) -> "PicturePatches":
         """Cuts pictures into patches, one picture at a time.
 
@@ -69,22 +74,27 @@ class PicturePatches:
         `MOST_BYTES` of pictures and takes at most `MOST_PATCHES` patches, both spread evenly. If
         the dtypes differ, all patches become float32.
         """
-        paths = find_sources(image_paths)
-        sizes = {path: read_header(path).pixel_bytes for path in paths}
-        fit = len(paths) * MOST_BYTES // max(1, sum(sizes.values()))
-        chosen = spread(paths, max(1, min(fit, MOST_PATCHES)))
+        sources = _sources(pictures)
+        sizes = {
+            name: source.nbytes
+            if isinstance(source, np.ndarray)
+            else read_header(source).pixel_bytes
+            for name, source in sources.items()
+        }
+        fit = len(sizes) * MOST_BYTES // max(1, sum(sizes.values()))
+        chosen = spread([*sizes], max(1, min(fit, MOST_PATCHES)))
         # The smallest come first, so that the others can use the room that they leave.
-        chosen.sort(key=lambda path: (sizes[path], path))
+        chosen.sort(key=lambda name: (sizes[name], name))
         found: dict[str, list[np.ndarray]] = {}
         room = MOST_PATCHES
-        for number, path in enumerate(chosen):
+        for number, name in enumerate(chosen):
             try:
-                patches = _cut(path, room // (len(chosen) - number), white)
+                patches = _cut(name, sources[name], room // (len(chosen) - number), white)
             except (ImageError, MemoryError) as error:
-                reason = str(error) or f"{path}: not enough memory"
+                reason = str(error) or f"{name}: not enough memory"
                 warnings.warn(f"left out of the adaptation: {reason}", CbsnWarning, stacklevel=2)
                 continue
-            found[str(path)] = patches
+            found[name] = patches
             room -= len(patches)
         if not found:
             raise DataError(
@@ -136,12 +146,27 @@ class PicturePatches:
         )
 
 
-def _cut(path: Path, count: int, white: float | None) -> list[np.ndarray]:
+def _sources(pictures: Iterable[str | Path | np.ndarray]) -> dict[str, Path | np.ndarray]:
+    """Returns files and arrays by their names."""
+    given = [*pictures]
+    patterns = [os.fspath(each) for each in given if not isinstance(each, np.ndarray)]
+    arrays = [each for each in given if isinstance(each, np.ndarray)]
+    files = find_sources(patterns) if patterns or not arrays else []
+    return {
+        **{str(path): path for path in files},
+        **{f"array {number}": array for number, array in enumerate(arrays)},
+    }
+
+
+def _cut(name: str, source: Path | np.ndarray, count: int, white: float | None) -> list[np.ndarray]:
     """Returns at most `count` square patches of a picture, without overlap."""
-    pixels = to_rgb(read_picture(path, white=white))
+    if isinstance(source, np.ndarray):
+        pixels = to_rgb(picture_of(source, white=white))
+    else:
+        pixels = to_rgb(read_picture(source, white=white))
     height, width = pixels.shape[:2]
     if min(height, width) < SMALLEST:
-        raise ImageError(f"{path} has {width} × {height} px, too few to learn from.")
+        raise ImageError(f"{name} has {width} × {height} px, too few to learn from.")
     side = min(PATCH_SIZE, height, width)
     tops, lefts = (
         np.linspace(0, length - side, length // side).astype(int) for length in (height, width)
