@@ -10,10 +10,9 @@ network, rounding. TensorFlow Serving serves it, and any TensorFlow program can 
 # Export
 # ------
 #
-# The library's command line does it, here from Python.
+# This is the function behind the command ``cbsn export``. Without a version it takes the next one, 1.
+# It computes in float32, as it does not know the hardware of the server.
 
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -22,18 +21,26 @@ import numpy as np
 import skimage
 
 import cbsn
+from cbsn.export.export import export
 from cbsn.noise.synthetic import simulate_camera
 
 folder = Path(tempfile.mkdtemp()) / "photo"
-export = ["-m", "cbsn", "export", "--model", "photo", "--out", str(folder)]
-subprocess.run([sys.executable, *export], check=True, capture_output=True)
-print(sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()))
+export(
+    "photo",
+    folder,
+    formats="saved_model",
+    version=None,
+    warmup=False,
+    max_megapixels=100,
+    options=cbsn.DenoiseOptions(precision="float32"),
+)
+print(*sorted(str(path.relative_to(folder)) for path in folder.rglob("*.*")), sep="\n")
 
 # %%
 # Call it
 # -------
 #
-# ``1`` is the version, which TensorFlow Serving expects. Each signature is a function from tensors
+# TensorFlow Serving expects a folder of versions, such as ``1``. Each signature is a function from tensors
 # to tensors.
 
 import tensorflow as tf
@@ -60,8 +67,7 @@ assert np.array_equal(from_file, denoised)
 # Compare with ``cbsn.denoise``
 # -----------------------------
 #
-# The export computes in float32, unless told otherwise. In that precision the results are the same
-# to one level.
+# In the same precision, the results are the same to one level.
 
 expected = cbsn.denoise(noisy, model="photo", precision="float32")
 difference = np.abs(denoised.astype(int) - expected)

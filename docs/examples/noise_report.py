@@ -47,7 +47,7 @@ print("\n".join(estimates["camera"].lines()))
 # %%
 # The camera's noise is stronger in dark parts, which the sRGB curve brightens. It is correlated
 # between neighbours, because demosaicing fills in two of three colours from there. The independent
-# noise is neither.
+# noise is the same everywhere, and not correlated.
 
 figure, (levels, correlation) = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
 for name, estimate in estimates.items():

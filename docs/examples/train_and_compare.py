@@ -14,6 +14,7 @@ same.
 # Gaussian noise with σ 25, independent from pixel to pixel. Three photographs to train on, one to
 # test with.
 
+import os
 import tempfile
 from pathlib import Path
 
@@ -24,6 +25,7 @@ import skimage
 import cbsn
 
 folder = Path(tempfile.mkdtemp())
+os.chdir(folder)  # training keeps its patches in the folder dataset
 random = np.random.default_rng(1)
 
 
@@ -84,8 +86,8 @@ runs = [
 # Compare
 # -------
 #
-# ``evaluate`` scores the models, and the noisy pictures themselves. The model that ships is for
-# photographs from cameras, not for this noise.
+# ``evaluate`` scores the models, and the noisy pictures themselves. After 300 steps, the model that
+# ships is still ahead, although it was trained for the noise of cameras.
 
 scores = cbsn.evaluate(
     [*runs, "photo"],
@@ -94,9 +96,11 @@ scores = cbsn.evaluate(
     baselines="noisy",
 )
 for each in scores:
-    print(f"{each.method:24}{each.mean('psnr'):8.2f} dB{each.mean('ssim'):8.3f}")
+    name = each.method.split()[0]
+    print(f"{name:12}{each.mean('psnr'):8.2f} dB{each.mean('ssim'):8.3f}")
 
 # %%
+# Most of the noise is gone, and so is some detail. The colours are not right yet.
 
 top, left, size = 130, 220, 200
 crop = np.s_[top : top + size, left : left + size]
