@@ -5,7 +5,6 @@ They take what the commands take, by the names of the flags, and print nothing u
 
 import contextlib
 import functools
-import inspect
 import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -14,9 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from cbsn.errors import ConfigError, check_names
+from cbsn.errors import ConfigError
 from cbsn.evaluation import evaluate as evaluation
-from cbsn.evaluation.conventions import Conventions
 from cbsn.evaluation.scores import Scores
 from cbsn.images.finding import find_images
 from cbsn.images.image_files import read_picture
@@ -25,9 +23,8 @@ from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.options import DenoiseOptions
 from cbsn.noise import estimate
 from cbsn.noise.estimate import NoiseEstimate
-from cbsn.noise.synthetic import Noise
 from cbsn.progress import shown
-from cbsn.value_range import value_range
+from cbsn.value_range import check_white, value_range
 
 Image = str | Path | np.ndarray
 """A picture: a file, or an array [H, W] or [H, W, C]."""
@@ -223,6 +220,7 @@ def adapt(
 
     folder = None if out is None else Path(out).expanduser()
     adaptation.check_adaptation(minutes, seed, folder)
+    check_white(white)
     denoiser = _with_options(model, options) or load(model, **options)  # type: ignore[arg-type]
     sources = [*_each(_listed(pictures))]
     with _verbosely(verbose):
@@ -265,23 +263,9 @@ def evaluate(
         >>> scores = cbsn.evaluate("photo-large", noisy="noisy", clean="clean")
         >>> scores[-1].mean("psnr")
     """
-    noise = _noise(settings)
-    names = ("rounding", "clip", "data_range", "color", "ssim", "border")
-    chosen = {name: settings.pop(name, None) for name in names}
-    conventions = Conventions.choose(noise is not None, **chosen)
-    options = DenoiseOptions.pop(settings)
-    known = inspect.signature(evaluation.evaluate).parameters.keys()
-    check_names("setting of evaluate", settings, known - {"clean", "model_paths", "options"})
+    values = {"model_paths": _listed(models), "noisy": noisy, "clean": clean, **settings}
     with _verbosely(verbose):
-        return evaluation.evaluate(
-            clean,
-            _listed(models),
-            noisy=noisy,
-            noise=noise,
-            conventions=conventions,
-            options=options,
-            **settings,
-        )
+        return evaluation.evaluate(**evaluation.parse_settings(values))
 
 
 def estimate_noise(images: Image | Iterable[Image], *, white: float | None = None) -> NoiseEstimate:
@@ -333,12 +317,6 @@ def _colors(images: Iterable[Any], white: float | None) -> Iterator[np.ndarray]:
             yield picture_of(image, white=white).color
         else:
             yield from (read_picture(path, white=white).color for path in find_images(image))
-
-
-def _noise(settings: dict[str, Any]) -> Noise | None:
-    """Removes the settings of synthetic noise, numbers or text, and returns it."""
-    values = (settings.pop(name, None) for name in ("noise", "noise_sigma", "noise_peak"))
-    return Noise.parse(*(None if value is None else str(value) for value in values))
 
 
 def _verbosely(verbose: bool) -> contextlib.AbstractContextManager[None]:

@@ -30,8 +30,8 @@ CHUNK_FILES, CHUNK_BYTES = 16, 2**29  # a chunk is full when it reaches either
 _SEED = 0
 _NOT_BEGUN = -1
 _LOST = (
-    "A process ended before its work was done, often for lack of memory or disk space. What is "
-    "done is kept, and the same command goes on from there; cbsn prepare with fewer "
+    "A process ended before its work was done, often for lack of memory or disk space. Finished "
+    "work is kept: run the same command again to continue. cbsn prepare with fewer "
     "--workers needs less memory."
 )
 _places: MutableSequence[int] = []  # in a worker: index of the file that each chunk is at
@@ -47,7 +47,7 @@ def alone(out: Path) -> Iterator[None]:
             try:
                 lock.acquire(blocking=False)
             except filelock.Timeout:
-                say_fault(f"Another process prepares {out}; waiting for it.")
+                say_fault(f"Another process is preparing {out}; waiting for it.")
                 lock.acquire()
             stack.callback(lock.release)
         yield
@@ -72,7 +72,7 @@ def keep_done(wanted: Manifest, raw: RawData, out: Path, anew: str) -> Manifest:
     if differences and (old.sources or old.shards):
         raise ConfigError(
             f"{out} holds a data set prepared with {', '.join(differences)}. Replace it with "
-            f"`{anew}`, or choose another folder with the --out of cbsn prepare."
+            f"`{anew}`, or choose another folder with cbsn prepare --out."
         )
     if old.dtype != wanted.dtype:
         return wanted  # converting anew loses nothing, because all pictures are there
@@ -161,7 +161,7 @@ def convert_rest(
     # The manifest is written, so whoever opens the data set from now on does not need them.
     if surplus and is_folder_in_use(out):
         return manifest, [
-            f"{len(surplus)} files of the data set that was there before stay, as a training may "
+            f"{len(surplus)} files of the earlier data set are kept, because a training may "
             "be reading them. The next preparation deletes them."
         ]
     for path in surplus:
@@ -205,7 +205,7 @@ def _run_alone(chunk: Chunk) -> Iterator[ChunkResult]:
         place, files = lost[0][1], chunk.raw.files
         if not 0 <= place < len(files):
             raise DataError(_LOST)
-        reason = "ended the process that read it: it crashes its decoder, or memory ran out."
+        reason = "ended the process that read it: the decoder crashed, or memory ran out."
         yield ChunkResult(failed=(Failure(chunk.raw.name(files[place]), reason),))
         rest = dataclasses.replace(chunk.raw, files=files[:place] + files[place + 1 :])
         chunk = dataclasses.replace(chunk, raw=rest)
@@ -217,7 +217,7 @@ def _run_pool(
     """Yields results. Returns the chunks whose process was lost, and the file each was at."""
     context = multiprocessing.get_context("spawn")  # a fork would copy held locks
     places = context.RawArray("i", [_NOT_BEGUN] * len(chunks))
-    workers = min(workers, len(chunks))
+    workers = min(workers, len(chunks), 61)  # more are not possible on Windows
     pool = ProcessPoolExecutor(workers, context, initializer=_start_worker, initargs=(places,))
     try:
         futures, lost = {}, dict(enumerate(chunks))

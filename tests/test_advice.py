@@ -34,6 +34,7 @@ PRINTED_BY = {
     "cbsn/data/pairs.py": {"cbsn train"},
     "cbsn/evaluation/conventions.py": {"cbsn evaluate"},
     "cbsn/inference/folder.py": {"cbsn denoise"},
+    "cbsn/inference/outputs.py": {"cbsn denoise", "cbsn client", "cbsn beam"},
     "cbsn/models/loading.py": {"cbsn train"},  # of --init
     "cbsn/training/distribution.py": {"cbsn train"},
     "cbsn/client": {"cbsn client"},
@@ -128,7 +129,8 @@ def _imported_by(command: str) -> set[str]:
     found, todo = set(), [COMMANDS[command]]
     while todo:
         path = todo.pop()
-        if path not in found:
+        # `cbsn/__init__.py` loads the public names only when they are asked for.
+        if path not in found and path != "cbsn/__init__.py":
             found.add(path)
             todo += _imports(path)
     return found

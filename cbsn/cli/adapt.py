@@ -18,10 +18,12 @@ def main(flags: argparse.Namespace) -> None:
     from cbsn.inference.outputs import find_sources
     from cbsn.progress import say
     from cbsn.training.adaptation import adapt, check_adaptation, save_adapted
+    from cbsn.value_range import check_white
 
     select_gpus(flags.gpu, most=1)
     out = expanded(flags.out)
     check_adaptation(flags.minutes, flags.seed, out)
+    check_white(flags.white)
     pictures = find_sources(flags.image_paths, recursive=flags.recursive)
     model = Denoiser.load(chosen_model(flags), DenoiseOptions(precision=flags.precision))
     adapted = adapt(pictures, model, flags.minutes, white=flags.white, seed=flags.seed)

@@ -11,12 +11,12 @@ from cbsn.cli.parser import Parser, add_input, new_parser
 def main(flags: argparse.Namespace) -> None:
     """Scores the denoisers."""
     # These import TensorFlow; `--help` need not wait for it.
-    from cbsn.api import evaluate
     from cbsn.devices import select_gpus
+    from cbsn.evaluation.evaluate import evaluate, parse_settings
 
-    options = vars(flags)
-    select_gpus(options.pop("gpu"), most=1)
-    evaluate(options.pop("model_paths", ()), **options)
+    values = vars(flags)
+    select_gpus(values.pop("gpu"), most=1)
+    evaluate(**parse_settings(values))
 
 
 def make_parser() -> Parser:

@@ -10,7 +10,13 @@ from typing import Any
 import cbsn
 from cbsn.cli.parser import Parser, new_parser
 
-_VARIABLES = re.compile(r"(TF|KERAS|CUDA|NVIDIA|XLA|OMP|ONEDNN|MKL|CBSN)_\w+")
+# Others may hold what does not belong in a public bug report.
+_VARIABLES = (
+    *("CUDA_VISIBLE_DEVICES", "KERAS_BACKEND", "NVIDIA_TF32_OVERRIDE", "OMP_NUM_THREADS"),
+    *("ONEDNN_MAX_CPU_ISA", "TF_CPP_MIN_LOG_LEVEL", "TF_CUDNN_USE_AUTOTUNE"),
+    *("TF_ENABLE_ONEDNN_OPTS", "TF_FORCE_GPU_ALLOW_GROWTH", "TF_GPU_ALLOCATOR", "TF_XLA_FLAGS"),
+    *("XLA_FLAGS",),
+)
 
 
 def main(flags: argparse.Namespace) -> None:
@@ -32,7 +38,7 @@ def main(flags: argparse.Namespace) -> None:
     facts["models"] = f"{', '.join(models) or 'none'}, in {SHIPPED}"
     facts["libraries"] = ", ".join(_versions(optional=False))
     facts["extras"] = ", ".join(_versions(optional=True)) or "none"
-    given = (f"{k}={v}" for k, v in sorted(os.environ.items()) if _VARIABLES.fullmatch(k))
+    given = [f"{name}={os.environ[name]}" for name in _VARIABLES if name in os.environ]
     facts["environment"] = " ".join(given) or "no variable of TensorFlow or CUDA"
     width = max(map(len, facts))
     print(*(f"{name:<{width}}  {fact}" for name, fact in facts.items()), sep="\n")

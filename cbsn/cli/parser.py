@@ -67,7 +67,10 @@ class Parser(argparse_flags.ArgumentParser):
         self.add_argument("-h", "--help", "--helpshort", action="help", help=text)
         names = ("--help-all", "--help_all", "--helpfull")
         text = "show all flags, with their earlier names, and exit"
-        self.add_argument(*names, nargs=0, action=_HelpAll, dest="help_all", help=text)
+        unset = argparse.SUPPRESS
+        self.add_argument(
+            *names, nargs=0, action=_HelpAll, dest="help_all", default=unset, help=text
+        )
 
     def format_help(self) -> str:
         """Returns the help with the common flags."""

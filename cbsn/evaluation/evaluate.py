@@ -1,13 +1,15 @@
 """Scores denoisers on noisy pictures, with or without clean ones."""
 
 import dataclasses
+import inspect
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from cbsn.data.pairs import PicturePairs, spread
-from cbsn.errors import LARGEST_SEED, ConfigError, DataError, check_number
+from cbsn.errors import LARGEST_SEED, ConfigError, DataError, check_names, check_number
 from cbsn.evaluation.conventions import Conventions
 from cbsn.evaluation.lpips import LPIPS, cached_weights
 from cbsn.evaluation.methods import BEST, Method, find_denoised, load_model_method, make_baselines
@@ -173,6 +175,33 @@ def evaluate(
         ) from error
     say(f"\nWritten: {', '.join(map(str, paths))}")
     return scores
+
+
+def parse_settings(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the arguments of `evaluate` for values by the names of the flags.
+
+    Raises:
+        ConfigError: if a name is unknown, or a value is out of range.
+
+    Example:
+        >>> parse_settings({"clean": "clean", "noise_sigma": 25, "border": 4})
+    """
+    settings = {**values}
+    noise = Noise.parse(
+        *(
+            None if settings.get(name) is None else str(settings[name])
+            for name in ("noise", "noise_sigma", "noise_peak")
+        )
+    )
+    names = [field.name for field in dataclasses.fields(Conventions)]
+    chosen = {name: settings.pop(name, None) for name in names}
+    options = DenoiseOptions.pop(settings)
+    for name in ("noise_sigma", "noise_peak"):
+        settings.pop(name, None)
+    arguments = inspect.signature(evaluate).parameters
+    check_names("setting of evaluate", settings, arguments.keys() - {"conventions", "options"})
+    conventions = Conventions.choose(noise is not None, **chosen)
+    return settings | {"noise": noise, "conventions": conventions, "options": options}
 
 
 def _resolve_baselines(

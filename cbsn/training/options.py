@@ -107,33 +107,32 @@ class RunOptions(DataOptions, ModelOptions, ComputeOptions, LoopOptions):
     def __post_init__(self):
         if not self.name or Path(self.name).name != self.name or self.name.startswith("."):
             raise ConfigError(
-                "--name must be a plain folder name; say with --checkpoints where it goes. "
+                "--name must be a plain folder name; --checkpoints sets the folder above it. "
                 f"Received: --name {self.name!r}"
             )
         try:
             str(self.folder).encode()
         except UnicodeEncodeError as error:
             raise ConfigError(
-                "TensorFlow writes to no path that is not UTF-8: take another --name, or another "
+                "TensorFlow cannot write to a path that is not UTF-8: use another --name or "
                 f"folder. Received: {self.folder}"
             ) from error
         if self.ema is not None and not 0 <= self.ema < 1:
             raise ConfigError(f"--ema must be 0 or above, and below 1. Received: {self.ema}")
         if self.teacher and self.second_shots:
             raise ConfigError(
-                "What is learned from comes from --teacher, or from --second_shots: omit one of "
-                f"them. Received: --teacher {' '.join(self.teacher)} --second_shots "
-                f"{self.second_shots}"
+                "The targets come from either --teacher or --second_shots: omit one of them. "
+                f"Received: --teacher {' '.join(self.teacher)} --second_shots {self.second_shots}"
             )
         if self.noise and self.second_shots:
             raise ConfigError(
-                "Noise is added to clean pictures, which need no second shots: omit one of them. "
+                "Clean pictures with added noise need no second shots: omit one of them. "
                 f"Received: {self.noise}, --second_shots {self.second_shots}"
             )
         if self.own_noise and (self.noise or not self.teacher):
             given = f"--noise: {self.noise}" if self.noise else "no --teacher"
             raise ConfigError(
-                "--own_noise is added to the pictures of a --teacher, in place of any other. "
+                "--own_noise is added to the pictures of a --teacher, in place of any other noise. "
                 f"Received: {given}"
             )
         if self.val_noisy is not None and self.val_clean is None:
@@ -177,7 +176,7 @@ def parse_settings(values: Mapping[str, Any]) -> tuple[dict[str, Any], RunOption
     given = {name: value for name, value in values.items() if name in fields}
     given["noise"] = Noise.parse(*(_text(values.get(name)) for name in noise_names))
     if (own_noise := _text(values.get("own_noise"))) is not None:
-        accepted = "times, above 0, to 1e9, such as 1, or their range, such as 0.4-2.5"
+        accepted = "a factor above 0, to 1e9, such as 1, or a range, such as 0.4-2.5"
         given["own_noise"] = parse_range("--own_noise", own_noise, accepted, positive=True)
     for name in ("checkpoints", "source", "perceptual_weights"):
         if given.get(name) is not None:

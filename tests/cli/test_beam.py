@@ -60,8 +60,10 @@ def test_ctrl_c_leaves_whole_files_and_the_same_command_goes_on(start, model, tm
     output, errors = process.communicate(timeout=240)
     assert (process.returncode, errors) == (1, "")
     assert f"pictures to denoise, {len(done)} done before" in output
-    assert f"{NUMBER - len(done)} denoised, {len(done)} were there, 1 failed, in out" in output
-    assert "Why they failed is in out/failed" in output
+    assert (
+        f"{NUMBER - len(done)} denoised, {len(done)} were already done, 1 failed, in out" in output
+    )
+    assert "The reasons are in out/failed" in output
     assert len(list(tmp_path.glob("out/*.tif"))) == NUMBER
     [shard] = (tmp_path / "out" / "failed").iterdir()
     assert json.loads(shard.read_text())["source"] == "in/text.png"

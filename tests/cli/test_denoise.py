@@ -118,7 +118,7 @@ def test_engine_and_precision_are_those_asked_for(
     where = ("--imagepath", "a.png", "--savepath", "out")
     run = infer(*where, "--engine", engine, "--precision", precision)
     assert run.returncode == 0, run.stderr
-    assert f"Precision {precision}: as asked for. Engine {engine}: as asked for." in run.stdout
+    assert f"Precision {precision}: as requested. Engine {engine}: as requested." in run.stdout
     options = DenoiseOptions(engine=engine, precision=precision)
     expected = Denoiser.load(tmp_path / model, options)(noisy)
     np.testing.assert_array_equal(_pixels(tmp_path / "out" / "a.png"), expected)
@@ -216,7 +216,7 @@ def test_what_ships_can_be_adapted_and_kept(run_here, shipped, random, monkeypat
     run = run_here("infer.py", "--imagepath", "*.png", "--savepath", "out", *flags, *FAST)
     assert run.returncode == 1 and "broken.png" in run.stderr, run.stderr
     assert "held out" in run.stdout and "1 of 2 pictures denoised" in run.stdout
-    assert "Precision float32: as asked for. Engine tensorflow" in run.stdout
+    assert "Precision float32: as requested. Engine tensorflow" in run.stdout
     assert len(loaded) == 1
     assert {path.name for path in shipped.iterdir()} == {
         *("photo", "photo_large", "a.png", "broken.png", "out", "kept"),
@@ -251,7 +251,7 @@ def test_a_full_disk_loses_the_model_but_no_picture(
         for start in ("note: ", "error: ")
     )
     assert "No space left on device" in note and "The pictures are denoised first" in note
-    assert "cannot be kept in kept: No space left on device" in error
+    assert "cannot be saved in kept: No space left on device" in error
     assert (tmp_path / "out" / "a.png").exists() and not (tmp_path / "kept").exists()
 
 
@@ -274,7 +274,7 @@ def test_ctrl_c_writes_nothing(infer, noisy, tmp_path, adapted_at_once, monkeypa
         (("--imagepath", "*.gif"), "no file matches"),
         (("--imagepath", "a.png", "--savepath", "."), "would overwrite"),
         (("--savepath", "a.png"), "a.png"),
-        (("--savepath", "x" * 256), "--savepath xxx"),
+        (("--savepath", "x" * 256), "xxx: File name too long"),
         (("--savepath", "~nobody-of-that-name/out"), "no such user's home folder"),
         (("--modelpath", "nowhere"), "No model at nowhere"),
         (("--tile", "wide"), "tile is auto"),
@@ -283,12 +283,12 @@ def test_ctrl_c_writes_nothing(infer, noisy, tmp_path, adapted_at_once, monkeypa
         (("--quality", "best"), "--quality best"),
         (("--format", "gif"), "gif"),
         (("--engine", "openvino", "--precision", "mixed_float16"), "--precision mixed_float16"),
-        (("--adapt", "0"), "--adapt 0"),
+        (("--adapt", "0"), "Received: 0"),
         (("--adapt_save", "kept"), "--adapt_save kept"),
         (("--adapt", "1", "--savepath", "."), "would overwrite"),
         (("--adapt", "1", "--adapt_save", "model"), "something else is there"),
-        (("--adapt", "1", "--adapt_save", "a.png/deeper/kept"), "--adapt_save a.png/deeper/kept"),
-        (("--adapt", "1", "--adapt_save", "x" * 256), "--adapt_save xxx"),
+        (("--adapt", "1", "--adapt_save", "a.png/deeper/kept"), "Received: a.png/deeper/kept"),
+        (("--adapt", "1", "--adapt_save", "x" * 256), "xxx: File name too long"),
         (("--adapt", "1", "--modelpath", "nowhere"), "No model at nowhere"),
     ],
 )
@@ -305,9 +305,44 @@ def test_mistakes_are_told_in_a_line_before_any_work(
     assert sorted(tmp_path.rglob("*")) == before
 
 
-def test_where_the_results_go_must_be_said(infer, noisy):
-    run = infer("--imagepath", "a.png")
-    assert run.returncode == 2 and "--savepath" in run.stderr
+def test_results_go_to_a_folder_next_to_the_picture(infer, noisy, tmp_path):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "a.png").rename(tmp_path / "photos" / "a.png")
+    assert infer("photos").returncode == 0
+    assert (tmp_path / "denoised" / "a.png").exists()
+    assert infer("photos/a.png").returncode == 0
+    assert (tmp_path / "photos" / "denoised" / "a.png").exists()
+
+
+def test_pictures_must_be_given(infer):
+    run = infer()
+    assert run.returncode == 2 and "there are no pictures" in run.stderr
+
+
+def test_pictures_may_stand_anywhere(infer, noisy, tmp_path):
+    (tmp_path / "b.png").write_bytes((tmp_path / "a.png").read_bytes())
+    run = infer("a.png", "--out", "out", "b.png", "--color-strength", "1")
+    assert run.returncode == 0, run.stderr
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"a.png", "b.png"}
+
+
+def test_trees_of_folders_are_kept(infer, noisy, tmp_path):
+    (tmp_path / "photos" / "2024").mkdir(parents=True)
+    (tmp_path / "a.png").rename(tmp_path / "photos" / "2024" / "a.png")
+    for _ in range(2):  # the second time, the results of the first are not taken
+        assert infer("photos", "--recursive", "--out", "photos/out").returncode == 0
+    results = [path for path in (tmp_path / "photos" / "out").rglob("*.png")]
+    assert results == [tmp_path / "photos" / "out" / "2024" / "a.png"]
+
+
+def test_jpegs_stay_jpegs_on_request(infer, noisy, tmp_path):
+    Image.open(tmp_path / "a.png").save(tmp_path / "b.jpg")
+    sizes = []
+    for quality in (95, 30):
+        run = infer("b.jpg", "--out", "out", "--format", "same", "--jpeg_quality", quality)
+        assert run.returncode == 0 and f"JPEG at quality {quality}" in run.stdout, run.stderr
+        sizes.append((tmp_path / "out" / "b.jpg").stat().st_size)
+    assert sizes[0] > sizes[1]
 
 
 @pytest.mark.parametrize(
@@ -343,7 +378,7 @@ def test_numbers_out_of_range_are_told_before_any_work(infer, noisy, tmp_path, f
     assert run.returncode == 2
     lines = run.stderr.splitlines()
     assert len(lines) == 1 and lines[0].startswith("error: "), run.stderr
-    assert flags[-2] in lines[0]
+    assert flags[-2] in lines[0] or (flags[0] == "--adapt" and "minutes" in lines[0])
     assert not (tmp_path / "out").exists()
 
 

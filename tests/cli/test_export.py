@@ -58,8 +58,8 @@ def test_settings_go_into_the_model(model, run_here, tmp_path):
         (["--format", "saved_model,tflite"], "Received: 'saved_model,tflite'"),
         (["--format", ""], "saved_model, litert, onnx"),
         (["--version", "0"], "--version must be at least 1. Received: --version 0"),
-        (["--version", "3"], "served/3 is there already"),
-        (["--version", "4", "--format", "saved_model,onnx"], "model-4.onnx is there already"),
+        (["--version", "3"], "served/3 already exists"),
+        (["--version", "4", "--format", "saved_model,onnx"], "model-4.onnx already exists"),
         (
             ["--max_megapixels", "0"],
             "--max_megapixels must be above 0. Received: --max_megapixels 0.0",

@@ -57,7 +57,7 @@ def test_tables_json_and_figure(pictures, tmp_path):
     assert (process.returncode, process.stderr) == (0, "")
     lines = process.stdout.splitlines()
     assert lines[0].startswith("Noise of 6 pictures, seen in flat blocks: ")
-    assert "Train with train.py --recipe n2v-unet" in lines
+    assert "Train with cbsn train --recipe n2v-unet" in lines
     found = json.loads((tmp_path / "noise.json").read_text())
     assert found["noise"]["level"] == [pytest.approx(12, rel=0.03)]
     assert np.shape(found["noise"]["correlation"]) == (4, 12)
@@ -87,7 +87,7 @@ def test_denoised_pictures(look, pictures, tmp_path, capsys):
     flags = ("--denoised", "clean", "--images", 3)
     found = look(pictures / "*.png", *flags)
     shown = capsys.readouterr().out
-    assert shown.startswith("Noise of 3 pictures, seen in what the denoiser took away: 675 of 675")
+    assert shown.startswith("Noise of 3 pictures, seen in what the denoiser removed: 675 of 675")
     assert "The denoised pictures:\nRemoved: 12.0 levels" in shown
     assert "none to speak of" in shown
     assert found["diagnosis"]["removed"] == pytest.approx(12, rel=0.03)
@@ -137,7 +137,7 @@ def test_too_few_flat_blocks(run_here, pictures, tmp_path):
     assert (process.returncode, process.stdout) == (2, "")
     assert process.stderr.startswith("error: There are too few flat blocks")
     assert process.stderr.count("\n") == 1
-    assert "--modelpath" in process.stderr
+    assert "--model" in process.stderr
     assert "Received: 6 pictures" in process.stderr
 
 
@@ -149,7 +149,7 @@ def test_too_few_flat_blocks(run_here, pictures, tmp_path):
         (["noisy", "--modelpath", "nowhere"], "No model at nowhere"),
         (["broken.png"], "broken.png: "),
         (["noisy", "--images", "-3"], "--images must be at least 0. Received: --images -3"),
-        (["noisy", "--modelpath", "a", "--denoised", "b"], "Received: --modelpath a --denoised b$"),
+        (["noisy", "--modelpath", "a", "--denoised", "b"], "Received: --model a --denoised b$"),
         (["noisy", "--denoised", "empty"], "in the folder empty"),
         (["noisy", "--json", "no/file.json"], "--json must be .* Received: --json no/file.json$"),
         (["noisy", "--json", "empty"], "--json must be .* Received: --json empty$"),

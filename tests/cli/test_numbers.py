@@ -18,6 +18,7 @@ COMMANDS = {
     "train": ["--name", "run", "--dataset", "nowhere"],
     "prepare": ["--dataset", "nowhere"],
     "noise": ["nowhere"],
+    "adapt": ["nowhere", "--out", "out"],
     "submit": [*("sidd", "--modelpath", "nowhere", "--source", "nowhere", "--out", "out")],
     "client": ["nowhere", "--rest", "--url", "localhost:1", "--savepath", "out"],
     "tests.serving.server": ["--model_base_path", "nowhere"],
@@ -37,11 +38,8 @@ TEXTS = {
 }
 """Flags that are numbers, but also take other things: argparse has no type for them."""
 
-OTHER_NAMES = {
-    "--learning_rate": ["--lr"],
-    "--batch_size": ["--batchsize"],
-    "--patch_size": ["--patchsize"],
-}
+OTHER_NAMES = {"--adapt": ["minutes"], "--minutes": ["minutes"]}
+"""What the message calls a flag, where that is not its name."""
 
 NO_NUMBERS = ["nan", "inf", "-inf", "-1", "1" + "0" * 30, "9" * 5000, "", "x"]
 
@@ -55,12 +53,12 @@ def _flags(command):
             parsers.append(action.choices[COMMANDS[command][0]])
     return sorted(
         {
-            action.option_strings[-1]
+            action.option_strings[0]
             for parser in parsers
             for action in parser._actions
             if action.option_strings
             and (
-                action.option_strings[-1] in TEXTS
+                action.option_strings[0] in TEXTS
                 or (action.type and action.type not in (Path, str))
             )
         }

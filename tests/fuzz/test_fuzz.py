@@ -8,6 +8,8 @@ import os
 
 import pytest
 
+pytest.importorskip("resource")  # Windows has none
+
 from tests.fuzz.run import KINDS, run_cases
 
 FEW = {"pictures": 1500, "preparations": 60, "records": 300, "manifests": 500, "mat": 300}

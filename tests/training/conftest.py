@@ -1,5 +1,4 @@
 import dataclasses
-import os
 import signal
 
 import numpy as np
@@ -64,7 +63,7 @@ def signal_at(monkeypatch):
         def next_with_signal(batches):
             calls.append(None)
             if len(calls) == step:
-                os.kill(os.getpid(), number)
+                signal.raise_signal(number)
             return batches.__next__()
 
         monkeypatch.setattr("cbsn.training.loop.next", next_with_signal, raising=False)

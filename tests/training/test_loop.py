@@ -1,5 +1,4 @@
 import json
-import os
 import re
 import shutil
 import signal
@@ -83,7 +82,7 @@ def test_a_validation_cut_short_is_made_up_for(options, pairs, step, monkeypatch
         calls.append(None)
         for i, pair in enumerate(read(self)):
             if len(calls) == step // 2 and i == 1:
-                os.kill(os.getpid(), signal.SIGTERM)
+                signal.raise_signal(signal.SIGTERM)
             yield pair
 
     monkeypatch.setattr(PicturePairs, "__iter__", read_until_told)
