@@ -80,8 +80,8 @@ def _write_warmup(path: Path, model_name: str) -> None:
         from cbsn.client.grpc_transport import prediction_log_pb2
     except ConfigError as error:
         raise ConfigError(
-            "Warm-up requests are messages of TensorFlow Serving; make them with its package, or "
-            f"export with --no-warmup. {error}"
+            "Warm-up requests need TensorFlow Serving's API: install it, or use --no-warmup. "
+            f"{error}"
         ) from error
     picture = np.full((1, 64, 64, 3), 128, np.uint8)
     inputs: dict[str, dict[str, Any]] = {
@@ -151,8 +151,7 @@ def check_litert(denoiser: Denoiser) -> None:
     """Raises ConfigError if the network is SS-BSN's."""
     if has_attention(denoiser.network):
         raise ConfigError(
-            "LiteRT cannot have the loop of self-similarity attention, nor hold it all at once: "
-            "leave litert out of --format. "
+            "LiteRT cannot compute self-similarity attention: omit litert from --format. "
             f"Received: --format litert, with recipe {denoiser.recipe.name}"
         )
 
@@ -203,10 +202,10 @@ def write_onnx(path: Path, denoiser: Denoiser) -> None:
         facts = {
             "recipe": denoiser.recipe.name,
             "cbsn": cbsn.__version__,
-            IMAGES: "float32 [N, H, W, C] in [0, 1], RGB or gray as C is 3 or 1",
-            DENOISED: f"as {IMAGES}",
-            STRENGTH: f"float32 from 0 to 1; without it {share.luma:g}",
-            COLOR_STRENGTH: f"for colour; without both {share.color:g}",
+            IMAGES: "float32 [N, H, W, C] in [0, 1], RGB if C is 3, gray if C is 1",
+            DENOISED: f"like {IMAGES}",
+            STRENGTH: f"float32 from 0 to 1, default {share.luma:g}",
+            COLOR_STRENGTH: f"the same for colour; below 0, as {STRENGTH}; default {color:g}",
             "r3": str(denoiser.r3),
             "self_ensemble": str(denoiser.options.self_ensemble),
         }
@@ -221,7 +220,7 @@ def check_onnx() -> None:
     if any(importlib.util.find_spec(name) is None for name in ("tf2onnx", "onnx")):
         raise ConfigError(
             "tf2onnx is not installed: pip install 'cbsn[onnx]' (from a clone: "
-            "pip install '.[onnx]'), or leave onnx out of --format. Received: --format onnx"
+            "pip install '.[onnx]'), or omit onnx from --format. Received: --format onnx"
         )
 
 
@@ -230,7 +229,7 @@ def _in_one_piece(denoiser: Denoiser) -> tuple[GraphDenoiser, tf.TensorSpec]:
     network = denoiser.network
     if network.dtype_policy.name != "float32":
         raise ConfigError(
-            "What is converted to LiteRT or ONNX is float32: load the model with "
+            "Exports to LiteRT and ONNX must be float32: load the model with "
             f"precision='float32'. Received: {network.dtype_policy.name}"
         )
     spec = tf.TensorSpec((None, None, None, network.channels), tf.float32, name=IMAGES)
@@ -291,14 +290,19 @@ def export(
     """
     names = [name.strip() for name in formats.split(",")]
     if not {*names} <= FORMATS.keys():
-        raise ConfigError(f"--format is some of {', '.join(FORMATS)}. Received: {formats!r}")
+        raise ConfigError(
+            f"--format takes any of {', '.join(FORMATS)}, separated by commas. Received: "
+            f"{formats!r}"
+        )
     if version is not None:
         check_number("--version", version, 1, 2**63 - 1)  # the most for TensorFlow Serving
     # A SavedModel counts pixels in int32.
     check_number("--max_megapixels", max_megapixels, 0, 2147, above=True)
     out = expanded(out).absolute()
     if str(out).encode(errors="replace").decode() != str(out) or "\0" in str(out):
-        raise ConfigError(f"TensorFlow writes to no path that is not UTF-8. Received: --out {out}")
+        raise ConfigError(
+            f"TensorFlow cannot write to a path that is not UTF-8. Received: --out {out}"
+        )
     if version is None:
         there = [path.name for path in out.iterdir()] if out.is_dir() else []
         versions = [int(match[1]) for match in map(_VERSIONED.fullmatch, there) if match]
@@ -312,7 +316,7 @@ def export(
     for path in written:
         if path.exists():
             raise ConfigError(
-                f"{path} is there already, and may be in use; give another --version, or none "
+                f"{path} already exists, and may be in use: use another --version, or omit it "
                 f"for the next one. Received: --version {version}"
             )
     options = dataclasses.replace(options, engine="tensorflow")

@@ -40,7 +40,7 @@ def decode_and_encode(
     is_png = tf.strings.substr(data, 0, len(_PNG)) == _PNG
     is_jpeg = tf.strings.substr(data, 0, len(_JPEG)) == _JPEG
     length = tf.strings.length(data)
-    message = "A picture is a PNG or JPEG file. Received: {} bytes of something else"
+    message = "A picture must be a PNG or JPEG file. Received: {} bytes of something else"
     with tf.control_dependencies([check(is_png | is_jpeg, message, length)]):
         data = tf.identity(data)
     height, width, channels, is_deep, transparent_step = tf.cond(
@@ -48,8 +48,8 @@ def decode_and_encode(
     )
     pixels = height * width
     received = "Received: {} x {} pixels"
-    none = f"A picture has at least one pixel. {received}"
-    too_many = f"A picture has at most {max_pixels} pixels; cut it up. {received}"
+    none = f"A picture must have at least one pixel. {received}"
+    too_many = f"A picture may have at most {max_pixels} pixels: split it. {received}"
     checks = [
         check(channels != 4, "The JPEG is a CMYK picture; convert it to gray or RGB."),
         check(pixels > 0, none, (width, height)),
@@ -224,14 +224,16 @@ class _Service:
         }
 
     def arrays(self, images: tf.Tensor, *shares: tf.Tensor) -> dict[str, tf.Tensor]:
-        images = _of_rank(images, f"{transport.IMAGES} is [N, H, W, C], pictures of one size")
+        images = _of_rank(
+            images, f"{transport.IMAGES} must be [N, H, W, C], pictures of the same size"
+        )
         with tf.control_dependencies(_checks(images)):
             images = tf.identity(images)
         return {transport.DENOISED: self._denoise(images, *_checked(shares, tf.shape(images)[0]))}
 
     def files(self, image_bytes: tf.Tensor, *shares: tf.Tensor) -> dict[str, tf.Tensor]:
         image_bytes = _of_rank(
-            image_bytes, f"{transport.IMAGE_BYTES} is [N], each a PNG or JPEG file"
+            image_bytes, f"{transport.IMAGE_BYTES} must be [N], each a PNG or JPEG file"
         )
 
         def denoise_file(each: Sequence[tf.Tensor]) -> tf.Tensor:
@@ -259,7 +261,7 @@ def _checked(shares: tuple[tf.Tensor, ...], pictures: tf.Tensor) -> list[tf.Tens
     """Returns the strengths, if there are any, with checks that run with the graph."""
     checked = []
     for spec, share in zip(_SHARES, shares, strict=False):  # there may be none
-        what = f"{spec.name} is [N], a number from 0 to 1 for each picture"
+        what = f"{spec.name} must be [N], a number from 0 to 1 for each picture"
         share = _of_rank(share, what)
         fits = (tf.size(share) == pictures) & tf.reduce_all((share >= 0) & (share <= 1))
         with tf.control_dependencies([check(fits, f"{what}. Received: {{}}", share)]):
@@ -281,8 +283,8 @@ def _of_rank(x: tf.Tensor, what: str) -> tf.Tensor:
 def _checks(images: tf.Tensor) -> list[tf.Operation]:
     """Returns assertions that pictures can be denoised, with the messages of `Denoiser`."""
     shape = tf.shape(images)
-    channels = "A picture has 1 to 4 channels, [N, H, W, C]. Received: shape {}"
-    pixels = "A picture has at least one pixel. Received: shape {}"
+    channels = "A picture must have 1 to 4 channels, [N, H, W, C]. Received: shape {}"
+    pixels = "A picture must have at least one pixel. Received: shape {}"
     checks = [
         check((shape[-1] >= 1) & (shape[-1] <= 4), channels, shape),
         check(tf.reduce_all(shape > 0), pixels, shape),
@@ -291,7 +293,7 @@ def _checks(images: tf.Tensor) -> list[tf.Operation]:
         low, high = tf.reduce_min(images), tf.reduce_max(images)
         in_range = (low >= -ROUNDING_ERROR) & (high <= 1 + ROUNDING_ERROR)
         message = (
-            "A picture of floats is finite and in [0, 1]; scale it first. "
+            "A picture of floats must be finite and in [0, 1]: scale it first. "
             "Received: values from {} to {}"
         )
         is_finite = tf.reduce_all(tf.math.is_finite(images))

@@ -118,8 +118,8 @@ class Passes:
         self.r3 = recipe.r3 if r3 is None else r3
         if self.r3 and network.blindness not in ("always", "switched"):
             raise ConfigError(
-                f"R3 needs a network that can be blind, which {recipe.network} cannot: omit "
-                f"--r3. Received: recipe={recipe.name!r}, r3={r3}"
+                f"R3 needs a blind network, which {recipe.network} cannot be: omit --r3. "
+                f"Received: recipe={recipe.name!r}, r3={r3}"
             )
         self._recipe = recipe
         self._seed = seed

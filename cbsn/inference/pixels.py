@@ -106,9 +106,9 @@ class Units:
             values += _repeated(self._mean, y, dtype)
         if not np.isfinite([values.min(initial=0), values.max(initial=0)]).all():
             raise ModelError(
-                "The network returned values that are not finite: its weights are broken, or it "
-                "computes in float16, which has none above 65504; the --precision float32 of "
-                "cbsn denoise tells."
+                "The network returned values that are not finite: its weights are broken, or they "
+                "exceed 65504, the largest value in float16. To find out, try cbsn denoise "
+                "--precision float32."
             )
         np.clip(values, 0, self._white, out=values)
         values = values.reshape(y.shape)

@@ -72,8 +72,8 @@ def load_folder(folder: Path, precision: str = "float32") -> tuple[Recipe, Denoi
     except (KeyError, TypeError, ValueError, OSError, RecursionError) as error:
         reason = str(error) if isinstance(error, ConfigError) else plain_reason(error)
         raise ModelError(
-            f"{folder}: not a usable saved model, as {RECIPE} is no recipe of this version "
-            f"({reason}). Copy the folder again, or take another model."
+            f"{folder}: not a usable saved model; {RECIPE} is not a recipe of this version "
+            f"({reason}). Copy the folder again, or use another model."
         ) from error
     return recipe, load_weights(recipe, folder / WEIGHTS, precision, "Copy the folder again.")
 
@@ -89,7 +89,7 @@ def load_weights(recipe: Recipe, path: Path, precision: str, advice: str) -> Den
         # Checked before memory is taken, because the stated network size may be wrong.
         held = path.stat().st_size // _BYTES
         if held < recipe.least_weights:
-            raise ModelError(f"{path} is too small a file for {needed}. {advice}")
+            raise ModelError(f"{path} is too small for {needed}. {advice}")
         network = recipe.build_network(precision)
         network.load_weights(path)
     except (ModelError, MemoryError):
@@ -102,7 +102,7 @@ def load_weights(recipe: Recipe, path: Path, precision: str, advice: str) -> Den
     for weight, value in zip(network.weights, network.get_weights(), strict=True):
         if not np.isfinite(value).all():
             raise ModelError(
-                f"{path}: {weight.path} holds values that are not finite, so all that the network "
-                "makes would be, too. Take another model, such as an earlier one of that run."
+                f"{path}: {weight.path} holds values that are not finite, so all results would "
+                "be, too. Use another model, such as an earlier one of that run."
             )
     return network

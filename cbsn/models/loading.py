@@ -49,7 +49,7 @@ def load_model(
             raise ModelError(_not_found(path))
     except (OSError, RuntimeError) as error:  # no permission, too long a name, no home
         raise ModelError(
-            f"{model_path}: no model can be looked for there ({plain_reason(error)}). Give a path "
+            f"{model_path} cannot be searched for a model ({plain_reason(error)}). Give a path "
             "that you may read."
         ) from error
     if folder is not None:
@@ -57,8 +57,8 @@ def load_model(
     elif is_bare:
         found = customised(recipe or "cbsn", filters=channels, num_modules=modules)
         advice = (
-            "Keep the file in its folder, next to its recipe.json; or say what network it is of: "
-            "cbsn denoise and cbsn export take --recipe, --channels and --modules."
+            "Keep the file in its folder, next to its recipe.json; or describe its network to cbsn "
+            "denoise or cbsn export with --recipe, --channels and --modules."
         )
         network = load_weights(found, path, precision, advice)
     elif prefix is not None:
@@ -88,7 +88,7 @@ def _model_folder(path: Path) -> Path | None:
     found = next((folder for folder in candidates if is_model_folder(folder)), None)
     if found is None and str(path) in RENAMED:
         name = RENAMED[str(path)]
-        note = f"The model {path} no longer ships; {name} has taken its place."
+        note = f"The model {path} is no longer included; using {name} instead."
         warnings.warn(note, CbsnWarning, stacklevel=3)
         found = SHIPPED / name
     return found
@@ -113,7 +113,7 @@ def _original_checkpoint(prefix: Path, precision: str) -> tuple[Recipe, Denoisin
         recipe = customised("cbsn", filters=checkpoint.filters, num_modules=checkpoint.num_modules)
         network = recipe.build_network(precision)
     except ConfigError as error:
-        text = f"{prefix}: damaged, or not of the original C-BSN code ({error})"
+        text = f"{prefix}: damaged, or not a checkpoint of the original C-BSN code ({error})"
         raise ModelError(text) from error
     checkpoint.load_into(network)
     return recipe, network
@@ -122,15 +122,15 @@ def _original_checkpoint(prefix: Path, precision: str) -> tuple[Recipe, Denoisin
 def _not_found(path: Path) -> str:
     shipped = sorted(p.name for p in SHIPPED.glob("*") if is_model_folder(p))
     message = (
-        f"No model at {path}. It may be a run's folder (with best/ or last/ in it), a saved-model "
+        f"No model at {path}. A model is a run's folder (with best/ or last/ in it), a saved-model "
         "folder (with recipe.json), the prefix of an original TensorFlow checkpoint "
-        "(PREFIX.index beside it), or a *.weights.h5 file."
+        "(with PREFIX.index next to it), or a *.weights.h5 file."
     )
     if shipped:
         message += f" Shipped models: {', '.join(shipped)}."
     near = sorted(path.parent.glob("*.index")) if path.parent.is_dir() else []
     if near:
-        message += " Checkpoints there: " + ", ".join(str(p.with_suffix("")) for p in near[:3])
+        message += " Checkpoints nearby: " + ", ".join(str(p.with_suffix("")) for p in near[:3])
     return message
 
 
@@ -149,8 +149,8 @@ def read_initial(
         theirs, ours = getattr(model, field), getattr(wanted, field)
         if theirs != ours:
             raise ConfigError(
-                f"The recipe {recipe_name!r} has {field}={ours!r}, the model of --init has "
-                f"{theirs!r}. Take the model's recipe, --recipe {model.name}, or another model. "
+                f"The recipe {recipe_name!r} has {field}={ours!r}, but the model of --init "
+                f"has {theirs!r}. Use the model's recipe, --recipe {model.name}, or another model. "
                 f"Received: --init {model_path}"
             )
     for key, value in model.network_config.items():

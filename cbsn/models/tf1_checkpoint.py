@@ -55,7 +55,7 @@ class TF1Checkpoint:
             self.prefix.encode()
         except UnicodeEncodeError as error:
             raise ModelError(
-                f"{self.prefix}: TensorFlow opens no path that is not UTF-8; rename it."
+                f"{self.prefix}: TensorFlow cannot open a path that is not UTF-8: rename it."
             ) from error
         try:
             self._reader = tf.train.load_checkpoint(self.prefix)
@@ -96,8 +96,8 @@ class TF1Checkpoint:
                 raise self._unreadable(error) from error
             if value.dtype.kind != "f" or not np.all(np.isfinite(value)):
                 raise ModelError(
-                    f"{self.prefix}: {theirs} must hold finite floats, so this checkpoint is "
-                    "broken. Take another one."
+                    f"{self.prefix}: {theirs} does not hold finite floats, so this checkpoint is "
+                    "broken. Use another one."
                 )
             weight.assign(value)
         if weights:
@@ -105,6 +105,6 @@ class TF1Checkpoint:
 
     def _unreadable(self, error: Exception) -> ModelError:
         return ModelError(
-            f"{self.prefix}: not a readable checkpoint, as a file of it is missing, damaged or cut "
-            f"off ({plain_reason(error)}). Copy its .index and .data-00000-of-00001 again."
+            f"{self.prefix}: not a readable checkpoint; one of its files is missing, damaged or "
+            f"cut off ({plain_reason(error)}). Copy its .index and .data-00000-of-00001 again."
         )

@@ -53,8 +53,8 @@ class DenoisingNetwork(keras.Model):
         """Raises a ValueError if `padding` is "valid" and the network is not local."""
         if padding == "valid" and not self.is_local:
             raise ValueError(
-                "Every output of this network depends on all of the input, so that no tile has an "
-                f"inside. Received: padding={padding!r}"
+                "Every output of this network depends on all of its input, so it needs "
+                f"padding='same'. Received: padding={padding!r}"
             )
 
     def compute_output_shape(self, input_shape):  # noqa: D102

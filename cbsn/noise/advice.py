@@ -63,34 +63,34 @@ def advise(estimate: NoiseEstimate) -> Advice:
         ]
         if furthest == LAGS:
             reasons.append(
-                f"The correlation is not gone within {LAGS} px, so no stride fits: JPEG "
-                "compression or enlarging are likely. Take the original files, or scale the "
-                "pictures down to a half, which halves the distances, and look again."
+                f"The noise is still correlated at {LAGS} px, so no stride fits: JPEG compression "
+                "or enlargement is likely. Use the original files, or scale the pictures down by "
+                "half, which halves the distances, and measure again."
             )
         elif stride_b > _LONG:
             reasons.append(
-                f"Sub-images of every {stride_b}th pixel hold little of a picture. So far noise "
-                "reaches after JPEG compression or enlarging: take the original files, or scale "
-                "the pictures down to a half, which halves the distances, and look again."
+                f"Sub-images of every {stride_b}th pixel keep little of a picture. Noise usually "
+                "reaches that far after JPEG compression or enlargement: use the original files, "
+                "or scale the pictures down by half, which halves the distances, and measure again."
             )
         if blurred > _FAR_MATTERS and stride_b < _PHOTOGRAPHS:
             reasons.append(
-                f"Beyond {furthest} px, correlations below {blurred:.3f} would not be seen, for "
-                f"lack of flat blocks. {_PHOTOGRAPHS}, as for photographs, is on the safe side."
+                f"Beyond {furthest} px, correlations below {blurred:.3f} cannot be detected, for "
+                f"lack of flat blocks. A stride of {_PHOTOGRAPHS}, as for photographs, is safer."
             )
             stride_b = _PHOTOGRAPHS
     if blurred > _FAR_MATTERS:
         reasons.append(
-            f"This is uncertain, as it comes from {estimate.blocks} blocks only: more or larger "
-            "pictures would tell more."
+            f"This is uncertain, because it comes from only {estimate.blocks} blocks: use more or "
+            "larger pictures."
         )
     share = estimate.clipped.max()
     if share > _MANY_CLIPPED:
         channel, end = np.unravel_index(estimate.clipped.argmax(), estimate.clipped.shape)
         reasons.append(
             f"{share:.0%} of the values of {estimate.channels[channel]} are at "
-            f"{('0', 'full scale')[end]}: their noise is cut off, and what is denoised there "
-            f"comes out too {('bright', 'dark')[end]}."
+            f"{('0', 'full scale')[end]}: their noise is clipped, so the denoised result is "
+            f"too {('bright', 'dark')[end]} there."
         )
     return Advice(stride_b, stride_i, recipe, reasons)
 

@@ -61,7 +61,7 @@ class NoiseEstimate:
             ("  of 80 % of the pictures", [f"{a:.1f}–{b:.1f}" for a, b in self.spread]),
             ("variance = a·I + b: a", [f"{value:.3f}" for value in self.slope]),
             ("  b", [f"{value:.2f}" for value in self.floor]),
-            ("  σ is off that by", [f"{value:.0%}" for value in self.misfit]),
+            ("  σ deviates from it by", [f"{value:.0%}" for value in self.misfit]),
             ("pixels at 0", [f"{value:.2%}" for value in black]),
             ("pixels at full scale", [f"{value:.2%}" for value in white]),
         ]
@@ -118,7 +118,7 @@ def estimate_noise_of_residuals(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) 
     survey = Survey()
     for noisy, denoised in pairs:
         survey.add(noisy, denoised)
-    return _estimate(survey, survey.blocks, "what the denoiser took away")
+    return _estimate(survey, survey.blocks, "what the denoiser removed")
 
 
 def _estimate(survey: Survey, blocks: Blocks | None, source: str) -> NoiseEstimate:

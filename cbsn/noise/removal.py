@@ -80,7 +80,7 @@ class Removal:
         return sum(self.removed >= limit * self.noise for limit in _MUCH)
 
     def __str__(self) -> str:
-        return f"removed {self.removed:.1f} levels, of noise there are about {self.noise:.1f}"
+        return f"removed {self.removed:.1f} levels, where the noise is about {self.noise:.1f}"
 
 
 class Sample:

@@ -29,9 +29,7 @@ _FORMATS = (".png", ".pdf", ".svg")
 def check_figure(path: Path) -> None:
     """Raises a ConfigError, before any work is done, if the figure cannot be drawn."""
     if path.suffix.lower() not in _FORMATS:
-        raise ConfigError(
-            f"--figure takes a file that ends in {', '.join(_FORMATS)}. Received: --figure {path}"
-        )
+        raise ConfigError(f"--figure must end in {', '.join(_FORMATS)}. Received: --figure {path}")
 
 
 def draw_noise(estimate: NoiseEstimate, advice: Advice, path: Path) -> None:
@@ -79,7 +77,7 @@ def _draw_correlation(axes: Any, estimate: NoiseEstimate, advice: Advice) -> Non
     lags = np.arange(1, LAGS + 1)
     limit = limits(estimate)
     axes.fill_between(
-        lags, -limit, limit, step="mid", color="#2e8b57", alpha=0.15, label="does not count"
+        lags, -limit, limit, step="mid", color="#2e8b57", alpha=0.15, label="negligible"
     )
     for name, values, style in [*zip(DIRECTIONS, estimate.correlation, _STYLES, strict=True)][::-1]:
         axes.plot(lags, values, label=name, **{"linewidth": 1.3, **style})

@@ -173,11 +173,11 @@ class Survey:
         pictures = f"{len(self.brightness)} picture{'s' * (len(self.brightness) != 1)}"
         size = f"{BLOCK} × {BLOCK} pixels"
         if not counts["all"]:
-            return DataError(f"No picture has {size}: give larger ones. Received: {pictures}")
+            return DataError(f"No picture has {size}: use larger ones. Received: {pictures}")
         return DataError(
-            "There are too few flat blocks to see the noise in. Give larger or more pictures, or "
-            "let cbsn noise take what a denoiser took away (--model, --denoised); "
-            "or scale the pictures down, if their noise is blotches of more than 7 pixels. "
+            "There are too few flat blocks to measure the noise. Use larger or more pictures, or "
+            "measure what a denoiser removes (cbsn noise --model or --denoised). If the noise is "
+            "blotches of more than 7 pixels, scale the pictures down. "
             f"Received: {pictures} with {counts['all']} block{'s' * (counts['all'] != 1)} of "
             f"{size}, of which {counts['clipped']} clipped, {counts['silent']} without noise and "
             f"{counts['uneven']} uneven"
@@ -186,18 +186,18 @@ class Survey:
     def _check(self, noisy: np.ndarray, denoised: np.ndarray | None) -> None:
         if not all(np.isfinite(each).all() for each in (noisy, denoised) if each is not None):
             raise DataError(
-                "No noise can be seen in values that are not finite: take that picture away. "
+                "Noise cannot be measured in values that are not finite: remove that picture. "
                 f"Received: NaN or infinity in picture {len(self.brightness) + 1}"
             )
         if self.brightness and noisy.shape[2] != self.brightness[0].shape[1]:
             raise DataError(
-                "Give pictures that are all gray, or all in colour. Received: one of "
+                "Use pictures that are all gray or all in colour. Received: one of "
                 f"{noisy.shape[2]} channels after others of {self.brightness[0].shape[1]}"
             )
         if denoised is not None and (noisy.shape, noisy.dtype) != (denoised.shape, denoised.dtype):
             raise DataError(
-                "A noisy picture and the denoised one must be of equal size and depth. Received: "
-                f"{noisy.shape}, {noisy.dtype} and {denoised.shape}, {denoised.dtype}"
+                "A noisy picture and the denoised one must have the same size and bit depth. "
+                f"Received: {noisy.shape}, {noisy.dtype} and {denoised.shape}, {denoised.dtype}"
             )
 
 

@@ -34,7 +34,7 @@ def expose(
     """
     if image.dtype.kind != "f" or image.ndim != 3 or image.shape[2] != 3 or min(image.shape) < 2:
         raise ValueError(
-            "The camera takes float [H, W, 3] with sides of 2 or more. "
+            "The camera needs float [H, W, 3] with sides of at least 2. "
             f"Received: {image.dtype} {image.shape}"
         )
     if shot < 0 or read < 0:
@@ -64,7 +64,7 @@ def simulate_camera(
     The same seed gives the same noise.
     """
     if image.dtype != np.uint8:
-        raise ValueError(f"simulate_camera takes uint8 pictures. Received: {image.dtype}")
+        raise ValueError(f"simulate_camera needs uint8 pictures. Received: {image.dtype}")
     random = np.random.default_rng(seed)
     exposed = expose(image / 255.0, shot=shot, read=read, random=random)
     return np.rint(exposed * 255).astype(np.uint8)
@@ -80,8 +80,8 @@ _DEFAULTS = {
 NOISES = tuple(_DEFAULTS)
 
 _ACCEPTED = {
-    "sigma": "8-bit levels (of 255), 0 to 1e9, such as 25, or their range, such as 5-50",
-    "peak": "photons of a white pixel, above 0, to 1e9, such as 30, or their range, such as 10-100",
+    "sigma": "8-bit levels (of 255), 0 to 1e9, such as 25, or a range, such as 5-50",
+    "peak": "photons of a white pixel, above 0 to 1e9, such as 30, or a range, such as 10-100",
 }
 _MOST = 1e9  # NumPy cannot draw Poisson noise for much brighter light
 
@@ -130,8 +130,8 @@ class Noise:
             raise ConfigError(f"--noise must be one of {known}. Received: --noise {kind}")
         for name in given.keys() - _DEFAULTS[kind].keys():
             raise ConfigError(
-                f"--noise {kind} has no use for --noise_{name}: omit it, or take --noise "
-                f"poisson-gaussian, which has both. Received: --noise_{name} {given[name]}"
+                f"--noise {kind} does not use --noise_{name}: omit it, or use --noise "
+                f"poisson-gaussian, which uses both. Received: --noise_{name} {given[name]}"
             )
         ranges = {
             name: parse_range(f"--noise_{name}", text, _ACCEPTED[name], positive=name == "peak")
@@ -197,7 +197,7 @@ class Noise:
         """Raises `ConfigError` if pictures with this number of channels cannot have this noise."""
         if self.kind == "camera" and channels != 3:
             raise ConfigError(
-                "--noise camera needs pictures in colour; take another noise for gray ones. "
+                "--noise camera needs pictures in colour: use another noise for gray ones. "
                 f"Received: {channels} channels"
             )
 

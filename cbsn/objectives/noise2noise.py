@@ -49,8 +49,8 @@ class PerceptualLoss:
             raise
         except Exception as error:  # damaged bytes make HDF5 and Keras raise almost anything
             raise ConfigError(
-                f"{path} cannot be used as VGG-16's weights ({plain_reason(error)}). What "
-                f"--perceptual_weights needs is {WEIGHTS} from {URL}"
+                f"{path} cannot be used as VGG-16's weights ({plain_reason(error)}). "
+                f"--perceptual_weights needs {WEIGHTS} from {URL}"
             ) from error
         self._network = keras.Model(vgg.input, [vgg.get_layer(name).output for name in LAYERS])
         self._network.trainable = False
@@ -77,8 +77,8 @@ def _fetch() -> str:
         return keras.utils.get_file(WEIGHTS, URL, cache_subdir="models", file_hash=_MD5)
     except Exception as error:  # Keras raises a bare Exception
         raise ConfigError(
-            f"VGG-16's weights could not be fetched ({plain_reason(error)}). Where there is no "
-            f"network, get {WEIGHTS} from {URL} and give it by --perceptual_weights FILE; or train "
+            f"VGG-16's weights could not be downloaded ({plain_reason(error)}). Without a network, "
+            f"get {WEIGHTS} from {URL} and give it with --perceptual_weights FILE; or train "
             "without the perceptual loss, which needs no weights: --lmbda 0"
         ) from error
 

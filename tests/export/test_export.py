@@ -224,7 +224,7 @@ def test_attention_in_onnx(make_denoiser, write, random):
 
 def test_attention_in_litert_is_refused(make_denoiser, tmp_path):
     denoiser = make_denoiser("ssbsn", {"filters": 4, "num_modules": 1, "num_attention": 1})
-    with pytest.raises(ConfigError, match=r"leave litert out of --format.*with recipe ssbsn"):
+    with pytest.raises(ConfigError, match=r"omit litert from --format.*with recipe ssbsn"):
         write_litert(tmp_path / "model.tflite", denoiser, float16=False)
     assert not [*tmp_path.iterdir()]
 

@@ -241,9 +241,9 @@ def serve_as_tensorflow_serving(saved_model):
 
 @pytest.mark.parametrize("name", WRONG_RANKS)
 def test_a_wrong_rank_is_told(signatures, serve_as_tensorflow_serving, name):
-    what, argument = r"images is \[N, H, W, C\], pictures of one size", "images"
+    what, argument = r"images must be \[N, H, W, C\], pictures of the same size", "images"
     if name == "encoded":
-        what, argument = r"image_bytes is \[N\], each a PNG or JPEG file", "image_bytes"
+        what, argument = r"image_bytes must be \[N\], each a PNG or JPEG file", "image_bytes"
     for shape in WRONG_RANKS[name]:
         value = (
             np.full(shape, b"text", object) if name == "encoded" else np.zeros(shape, DTYPES[name])
@@ -290,9 +290,9 @@ def test_wrong_files_are_refused_and_the_next_is_served(signatures, random):
         jpeg[: len(jpeg) // 2]: "Invalid JPEG data",
         jpeg[:10]: "JPEG",
         _encoded(Image.fromarray(pixels).convert("CMYK"), "JPEG"): "CMYK picture; convert it",
-        _bomb(30000, 30000): "at most 100000 pixels; .*Received: 30000 x 30000",
+        _bomb(30000, 30000): "at most 100000 pixels: .*Received: 30000 x 30000",
         _bomb(2**31 - 1, 2**31 - 1): "at most 100000 pixels",
-        _bomb(2**32 - 1, 2): "at most 100000 pixels; .*Received: 4294967295 x 2",
+        _bomb(2**32 - 1, 2): "at most 100000 pixels: .*Received: 4294967295 x 2",
         _bomb(0, 5): "at least one pixel. Received: 0 x 5",
         _png(1, 1, 8, 0, bytes(2), *[(b"teXt", b"")] * 1001): "more than 1000 chunks before",
     }
@@ -381,11 +381,11 @@ def test_no_files_of_no_strengths_give_none(signatures):
 @pytest.mark.parametrize(
     ("luma", "color", "words"),
     [
-        ([1.5], [1], r"strength is \[N\], a number from 0 to 1 for each picture.* \[1.5\]"),
-        ([np.nan], [1], r"strength is \[N\], .*Received: \[nan\]"),
-        ([1], [-0.5], r"color_strength is \[N\], .*Received: \[-0.5\]"),
-        ([1, 1], [1], r"strength is \[N\], .*Received: \[1 1\]"),
-        ([], [1], r"strength is \[N\], .*Received: \[\]"),
+        ([1.5], [1], r"strength must be \[N\], a number from 0 to 1 for each picture.* \[1.5\]"),
+        ([np.nan], [1], r"strength must be \[N\], .*Received: \[nan\]"),
+        ([1], [-0.5], r"color_strength must be \[N\], .*Received: \[-0.5\]"),
+        ([1, 1], [1], r"strength must be \[N\], .*Received: \[1 1\]"),
+        ([], [1], r"strength must be \[N\], .*Received: \[\]"),
     ],
 )
 @pytest.mark.parametrize("name", ["serving_default", "uint8", "encoded"])

@@ -58,7 +58,7 @@ def test_where_memory_runs_out_pixels_stay(run_on, noisy, tmp_path):
         megabytes=512,
     )
     told = [line for line in output.splitlines() if line.startswith("told")]
-    assert [line.count("too little memory") for line in told] == [1, 1], told
+    assert [line.count("Too little memory") for line in told] == [1, 1], told
     expected = Denoiser.load("photo_large", DenoiseOptions(precision="float32"))(large)
     for tile in ("auto", 0):
         _assert_same_pixels(np.load(tmp_path / f"{tile}.npy"), expected, tile)

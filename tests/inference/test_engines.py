@@ -53,7 +53,7 @@ def test_auto(machine, there, precision, expected):
 def test_what_is_asked_for_is_taken_or_refused(machine):
     network, attentive = (SimpleNamespace(num_attention=count) for count in (0, 2))
     machine(amx=False)
-    assert choose_engine("openvino", "float32", network) == ("openvino", "as asked for")
+    assert choose_engine("openvino", "float32", network) == ("openvino", "as requested")
     with pytest.raises(ConfigError, match="--precision mixed_float16"):
         choose_engine("openvino", "mixed_float16", network)
     with pytest.raises(ConfigError, match="self-similarity attention"):
@@ -232,16 +232,14 @@ def test_what_does_not_fit_is_said_once_and_not_tried_again(limited, random, mon
         denoise(picture)
         denoise(picture)
     [note] = caught
-    assert "too little memory" in str(note.message)
+    assert "Too little memory" in str(note.message)
     too_many = [call for call in device.calls if np.prod(call) > 3000]
     # Each failure halves what is tried, until it fits.
     assert len(too_many) == len(set(too_many)) <= 6
     monkeypatch.setattr(passes, "has_gpu", lambda: True)
     monkeypatch.setattr(passes, "GPU_PIXELS", AUTO_TILE**2)
     denoise, _ = limited("photo", 7000, tile=96)
-    with pytest.warns(
-        CbsnWarning, match=r"--tile \d+ of infer.py has it so from the start$"
-    ) as caught:
+    with pytest.warns(CbsnWarning, match=r"cbsn denoise --tile \d+ does so") as caught:
         denoise(picture)
     [note] = caught
     tile = int(str(note.message).split("--tile ")[1].split()[0])
@@ -277,7 +275,7 @@ def test_fewer_tiles_are_given_once_there_was_too_little_memory():
     calls = Calls(TILING, 1000)
     assert (calls.tiles(10, 10), calls.tiles(100, 100)) == (10, 1)
     x = np.zeros((8, 10, 10, 3))
-    with pytest.warns(CbsnWarning, match="8 × 10 × 10 pixels at once: 4 × 10 × 10 are taken"):
+    with pytest.warns(CbsnWarning, match="8 × 10 × 10 pixels at once: using 4 × 10 × 10"):
         assert calls.finish(run, x, calls.start(run, x)).shape == x.shape
     assert calls.tiles(10, 10) == 4
     assert calls.start(run, x) is None and calls.start(run, x[1:]) is not None

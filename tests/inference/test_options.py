@@ -52,8 +52,8 @@ def test_gray_pixels_of_a_colour_picture_are_blended_as_gray(random):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"tile": -1}, "tile is auto, .*-1"),
-        ({"tile": "big"}, "tile is auto, .*'big'"),
+        ({"tile": -1}, "tile must be auto, .*-1"),
+        ({"tile": "big"}, "tile must be auto, .*'big'"),
         ({"rounding": "up"}, "round or truncate.*'up'"),
         ({"seed": -1}, "--seed .*-1"),
         ({"seed": 2**64}, f"--seed .*{2**64}"),

@@ -100,7 +100,7 @@ def test_shipped_models_by_their_names(name, parameters, note, tmp_path, monkeyp
     assert load_model(name)[1].count_params() == parameters
     notes = [str(w.message) for w in recwarn if issubclass(w.category, CbsnWarning)]
     assert notes == (
-        [f"The model {name} no longer ships; {note} has taken its place."] if note else []
+        [f"The model {name} is no longer included; using {note} instead."] if note else []
     )
 
 
@@ -125,7 +125,7 @@ def test_original_checkpoint_by_its_index_file(golden):
 def test_a_wrong_size_flag_is_refused(golden):
     prefix = golden("small/CBSN_small.ckpt")
     assert load_model(prefix, channels=16, modules=2)
-    with pytest.raises(ModelError, match="--channel 128"):
+    with pytest.raises(ModelError, match="--channels 128"):
         load_model(prefix, channels=128)
 
 
@@ -270,7 +270,7 @@ def test_weights_that_are_not_finite_are_refused(recipe, tmp_path):
     network = recipe.build_network()
     network.weights[3].assign(network.weights[3] * np.nan)
     save_model(tmp_path / "last", recipe, network, {})
-    with pytest.raises(ModelError, match=r"values that are not finite.*Take another model"):
+    with pytest.raises(ModelError, match=r"values that are not finite.*Use another model"):
         load_model(tmp_path)
 
 
@@ -298,7 +298,7 @@ def test_a_folder_without_permission_is_told(tmp_path, monkeypatch):
         raise PermissionError(errno.EACCES, "Permission denied", str(path))
 
     monkeypatch.setattr(Path, "is_file", denied)
-    with pytest.raises(ModelError, match=r"locked/model: .*Permission denied.*that you may read"):
+    with pytest.raises(ModelError, match=r"locked/model .*Permission denied.*that you may read"):
         load_model(tmp_path / "locked/model")
 
 

@@ -102,7 +102,7 @@ def test_values_that_are_not_finite_are_refused(copy, monkeypatch):
     monkeypatch.setattr(
         checkpoint, "_reader", _Reader(checkpoint._reader, "DBSN/conv0/bias", np.float32("nan"))
     )
-    with pytest.raises(ModelError, match="conv0/bias must hold finite floats"):
+    with pytest.raises(ModelError, match="conv0/bias does not hold finite floats"):
         checkpoint.load_into(ConditionalBlindSpotNetwork(16, 2))
 
 

@@ -83,8 +83,8 @@ def test_few_blocks_are_uncertain():
     few = _estimate([0.5, 0.2], error=0.01, blocks=23)
     advice = advise(few)
     assert advice.stride_b == 5
-    assert "below 0.028 would not be seen" in advice.reasons[1]
-    assert "uncertain, as it comes from 23 blocks only" in advice.reasons[2]
+    assert "below 0.028 cannot be detected" in advice.reasons[1]
+    assert "uncertain, because it comes from only 23 blocks" in advice.reasons[2]
     white = advise(_estimate([], error=0.01, blocks=23))
     assert (white.stride_b, white.recipe) == (1, "n2v-unet")
     assert "uncertain" in white.reasons[-1]
@@ -93,7 +93,7 @@ def test_few_blocks_are_uncertain():
 def test_not_gone():
     advice = advise(_estimate(np.linspace(0.9, 0.3, 12)))
     assert advice.stride_b == 12
-    assert "not gone within 12 px" in advice.reasons[1]
+    assert "still correlated at 12 px" in advice.reasons[1]
     assert "scale the pictures down" in advice.reasons[1]
     far = advise(_estimate([0.7, 0.4, 0.2, 0.15, 0.1, 0.07]))
     assert far.stride_b == 7
@@ -113,6 +113,6 @@ def test_clipping_is_told():
 def test_lines():
     advice = advise(_estimate([0.5, 0.2]))
     first, *others = advice.lines()
-    assert first == "Train with train.py --recipe cbsn --stride_b 3 --stride_i 2"
+    assert first == "Train with cbsn train --recipe cbsn --stride_b 3 --stride_i 2"
     assert others == [f"- {reason}" for reason in advice.reasons]
-    assert advise(_estimate([])).lines()[0] == "Train with train.py --recipe n2v-unet"
+    assert advise(_estimate([])).lines()[0] == "Train with cbsn train --recipe n2v-unet"

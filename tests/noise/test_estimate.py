@@ -173,7 +173,7 @@ def test_residual_with_the_clean_pictures_is_the_truth(photographs, random):
     np.testing.assert_allclose(estimate.level, 15, rtol=0.02)
     np.testing.assert_allclose(estimate.correlation[:2, :2], [[2 / 3, 1 / 3]] * 2, atol=0.01)
     np.testing.assert_allclose(estimate.correlation[:2, 2:], 0, atol=0.01)
-    assert estimate.source == "what the denoiser took away"
+    assert estimate.source == "what the denoiser removed"
 
 
 def test_unsigned_residuals_do_not_wrap_around(walls, random):
@@ -217,7 +217,7 @@ def test_gray_and_colour_together(photographs, walls):
 
 @pytest.mark.parametrize("change", [lambda p: p[1:], lambda p: p.astype("uint16")])
 def test_pairs_that_do_not_fit(change, walls):
-    with pytest.raises(DataError, match="of equal size and depth"):
+    with pytest.raises(DataError, match="the same size and bit depth"):
         estimate_noise_of_residuals([(walls[0], change(walls[0]))])
 
 

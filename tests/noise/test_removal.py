@@ -72,7 +72,7 @@ def test_texture_that_is_gone_is_too_much(name):
     for harmed in (blurred(picture, 2), median_filter(picture, (5, 5, 1))):
         removal = Removal.of(picture, harmed)
         assert removal.degree > 0
-        assert str(removal).startswith(f"removed {removal.removed:.1f} levels, of noise there are")
+        assert str(removal).startswith(f"removed {removal.removed:.1f} levels, where the noise is")
     assert Removal.of(picture, picture).degree == 0
 
 

@@ -110,7 +110,7 @@ def denoise_with_beam(
     ]
     done = len(targets) - len(works)
     if not works:
-        say(f"0 denoised, {done} were there, 0 failed, in {output}")
+        say(f"0 denoised, {done} were already done, 0 failed, in {output}")
         return 0
     if is_local(beam_options):
         say(denoiser.choices)
@@ -121,9 +121,9 @@ def denoise_with_beam(
         say(f"The pipeline was started. Results go to {output}, failures to {output}/{FAILED}")
         return 0
     denoised, failed = counts
-    say(f"{denoised} denoised, {done} were there, {failed} failed, in {output}")
+    say(f"{denoised} denoised, {done} were already done, {failed} failed, in {output}")
     if failed:
-        say(f"Why they failed is in {output}/{FAILED}")
+        say(f"The reasons are in {output}/{FAILED}")
     return 1 if failed else 0
 
 
@@ -134,7 +134,7 @@ def parse_beam_flags(flags: Sequence[str]) -> PipelineOptions:
     named: that may have flags that are not known here, so Beam only warns.
     """
     if flags and not flags[0].startswith("-"):
-        raise ConfigError(f"Pictures are given by --input. Received: {flags[0]!r}")
+        raise ConfigError(f"Give pictures with --input. Received: {flags[0]!r}")
     errors = io.StringIO()
     try:
         with contextlib.redirect_stderr(errors):
@@ -143,7 +143,7 @@ def parse_beam_flags(flags: Sequence[str]) -> PipelineOptions:
             unknown = {*options.get_all_options(retain_unknown_options=True)} - {*known}
     except SystemExit:
         reason = errors.getvalue().strip().rpartition("error: ")[2]
-        raise ConfigError(f"Beam cannot take these flags: {reason}") from None
+        raise ConfigError(f"Beam does not accept these flags: {reason}") from None
     workers = options.view_as(DirectOptions).direct_num_workers
     check_number("--direct_num_workers", workers, 0, 1000)  # 0 means one for each core
     if unknown and is_local(options):
@@ -161,12 +161,12 @@ def _folder(output: str) -> str:
     """Returns the folder of the results in the form that precedes their names."""
     if has_wildcard(output):
         raise ConfigError(
-            f"Beam takes a folder with *, ? or [ in its name for a glob: give another --out. "
+            "Beam reads a folder with *, ? or [ in its name as a glob: use another --out. "
             f"Received: --out {output}"
         )
     if output.encode(errors="replace").decode() != output or "\0" in output:
         raise ConfigError(
-            "Beam takes folders with names in UTF-8 only: give another --out. "
+            "Beam accepts only folders with names in UTF-8: use another --out. "
             f"Received: --out {output}"
         )
     return output.rstrip("/") if is_url(output) else str(expanded(output))
@@ -178,9 +178,9 @@ def _find_sources(inputs: Iterable[str], output: str) -> dict[str, float]:
     sources = {file: time for file, time in found.items() if not _lies_in(file, output)}
     results = f"{len(found) - len(sources)} of {len(found)} pictures of --input lie in {output}"
     if not sources:
-        raise DataError(f"{results}, where the results go. Give another --out.")
+        raise DataError(f"{results}, where the results go. Use another --out.")
     if len(sources) < len(found):
-        say(f"{results}: they are taken for results")
+        say(f"{results}: they count as results and are not denoised")
     return sources
 
 
@@ -197,7 +197,7 @@ def _plan(sources: Iterable[str], output: str, format: str) -> dict[str, str]:
     for source in sources:
         other = by_path.setdefault(Path(source), source)
         if other != source:
-            raise ConfigError(f"{other} and {source} differ by their slashes only: rename one.")
+            raise ConfigError(f"{other} and {source} differ only by their slashes: rename one.")
     targets = plan_outputs([*by_path], Path(output), format)
     return {
         by_path[path]: f"{output}/{target.relative_to(output).as_posix()}"
@@ -230,24 +230,24 @@ def _begin(
             changes = changed_settings(before, record)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise ConfigError(
-                f"{location} cannot be read, so nobody knows how the results there were made. Give "
+                f"{location} cannot be read, so it is unknown how the results there were made. Use "
                 f"another --out. ({error!r})"
             ) from error
         if changes:
             raise ConfigError(
-                f"The results in {output} were made otherwise: {', '.join(changes)}. Give what was "
-                "given then, or another --out."
+                f"The results in {output} were made differently: {', '.join(changes)}. Use the "
+                "earlier settings, or another --out."
             )
     elif foreign := sorted({*there}.intersection(targets)):
         raise ConfigError(
-            f"{output} has no {RECORD}, so nobody knows how {foreign[0]} was made. Give another "
+            f"{output} has no {RECORD}, so it is unknown how {foreign[0]} was made. Use another "
             "--out."
         )
     try:
         with new_file(location) as path:
             write_json(path, record)
     except Exception as error:  # each file system raises its own errors
-        raise ConfigError(f"{output} cannot be written: {error}. Give another --out.") from error
+        raise ConfigError(f"{output} cannot be written: {error}. Use another --out.") from error
     # Failed pictures are tried again. Beam's temporary files are from a run that was stopped.
     old = (f"{output}/{FAILED}/failed-", f"{output}/{FAILED}/beam-temp-")
     FileSystems.delete([file for file in there if file.startswith(old)])

@@ -56,7 +56,7 @@ def run_pipeline(
     try:
         pipeline = beam.Pipeline(options=options)
     except Exception as error:  # each runner raises its own errors
-        raise ConfigError(f"Beam cannot take these flags: {_last_line(error)}") from error
+        raise ConfigError(f"Beam does not accept these flags: {_last_line(error)}") from error
     failed = (
         pipeline
         | "Pictures" >> beam.Create(works)
@@ -75,8 +75,8 @@ def run_pipeline(
         if _is_interrupt(error):
             raise KeyboardInterrupt from error
         raise PipelineError(
-            f"The pipeline failed: {_last_line(error)}. What it has done is kept: the same command "
-            "goes on with it."
+            f"The pipeline failed: {_last_line(error)}. Finished pictures are kept: run the same "
+            "command again to continue."
         ) from error
     if state != PipelineState.DONE:
         raise PipelineError(f"The pipeline ended in the state {state}.")
@@ -143,7 +143,7 @@ class DenoisingModelHandler(ModelHandler[Work, PredictionResult, Denoiser]):
             if size > self.max_bytes:
                 raise ImageError(
                     f"{path}: its pixels would take {size / 1e6:,.0f} MB, and the limit is "
-                    f"{self.max_bytes / 1e6:,.0f} MB: cut it up, or raise --max_megapixels."
+                    f"{self.max_bytes / 1e6:,.0f} MB: split it, or raise --max_megapixels."
                 )
             picture = read_picture(path, white=self.white)
         white = value_range(picture.pixels.dtype)
@@ -201,8 +201,8 @@ def _local_model(location: str) -> Iterator[str | Path]:
         folder = next((each for each in candidates if FileSystems.exists(f"{each}/{RECIPE}")), None)
         if folder is None:
             raise ModelError(
-                f"No model at {url}. A URL names a saved-model folder (with {RECIPE}), or a run's "
-                f"(with {' or '.join(RUN_MODELS)} in it)."
+                f"No model at {url}. A URL must be of a saved-model folder (with {RECIPE}) or a "
+                f"run's folder (with {' or '.join(RUN_MODELS)} in it)."
             )
         with local_copies(folder, (RECIPE, WEIGHTS, CHECKSUMS)) as copies:
             yield copies

@@ -101,7 +101,7 @@ def test_a_second_run_does_what_is_missing(ran, tiny_model, expected, capsys, tm
         (tmp_path / "in" / name).unlink()
 
     assert denoise(tmp_path, tiny_model) == 1
-    assert "3 denoised, 4 were there, 3 failed" in capsys.readouterr().out
+    assert "3 denoised, 4 were already done, 3 failed" in capsys.readouterr().out
     results = contents(tmp_path / "out")
     assert results.pop("deep.png") == b"as new as its source"
     assert results.pop("empty.png") == expected["rgb.png"]
@@ -113,7 +113,7 @@ def test_a_second_run_does_what_is_missing(ran, tiny_model, expected, capsys, tm
     for name in names:
         (tmp_path / "in" / name).unlink()
     assert denoise(tmp_path, tiny_model) == 0
-    assert "0 denoised, 7 were there, 0 failed" in capsys.readouterr().out
+    assert "0 denoised, 7 were already done, 0 failed" in capsys.readouterr().out
     assert not failures(tmp_path / "out")
 
 
@@ -121,13 +121,13 @@ def test_results_of_another_kind_are_not_mixed(ran, tiny_model, tmp_path):
     folder, _ = ran
     before = contents(folder / "out"), failures(folder / "out")
     shutil.copytree(tiny_model, tmp_path / "model")
-    with pytest.raises(ConfigError, match=r"otherwise: rounding truncate \(now round\)\. Give"):
+    with pytest.raises(ConfigError, match=r"differently: rounding truncate \(now round\)\. Use"):
         denoise(folder, tmp_path / "model", rounding="round")
     with pytest.raises(ConfigError, match=r"self_ensemble False \(now True\)"):
         denoise(folder, tmp_path / "model", self_ensemble=True)
     with pytest.raises(ConfigError, match=r"color_strength None \(now 0\.5\), strength None \(now"):
         denoise(folder, tmp_path / "model", strength=0.5)
-    with pytest.raises(ConfigError, match=r"otherwise: input \[.*in/\*\*/.*\(now .*rgb\.png"):
+    with pytest.raises(ConfigError, match=r"differently: input \[.*in/\*\*/.*\(now .*rgb\.png"):
         where = [str(folder / "in" / "rgb.png")], str(folder / "out")
         denoise_with_beam(str(tiny_model), *where, options=OPTIONS)
     assert (contents(folder / "out"), failures(folder / "out")) == before
@@ -135,7 +135,7 @@ def test_results_of_another_kind_are_not_mixed(ran, tiny_model, tmp_path):
     shutil.copy(folder / "in" / "rgb.png", tmp_path / "in")
     (tmp_path / "out").mkdir()
     shutil.copy(folder / "in" / "rgb.png", tmp_path / "out")
-    with pytest.raises(ConfigError, match=r"no run\.json, so nobody knows how .*out/rgb\.png"):
+    with pytest.raises(ConfigError, match=r"no run\.json, so it is unknown how .*out/rgb\.png"):
         denoise(tmp_path, tiny_model)
     (tmp_path / "out" / "run.json").write_text("{")
     with pytest.raises(ConfigError, match=r"run\.json cannot be read"):
@@ -183,7 +183,7 @@ def test_urls(memory, tiny_model, pictures, expected, capsys):
         return {line["source"]: line["reason"] for line in map(json.loads, lines)}
 
     reasons = run()
-    assert "6 denoised, 0 were there, 6 failed" in capsys.readouterr().out
+    assert "6 denoised, 0 were already done, 6 failed" in capsys.readouterr().out
     for name, reason in REASONS.items():
         assert reasons.pop(f"memory://photos/in/{name}").startswith(reason)
     assert not reasons
@@ -193,7 +193,7 @@ def test_urls(memory, tiny_model, pictures, expected, capsys):
     memory.put("memory://photos/in/rgb.png", rgb)  # newer than its result, which is replaced
     memory.put("memory://photos/in/text.png", b"is still no picture")
     run()
-    assert "2 denoised, 4 were there, 6 failed" in capsys.readouterr().out
+    assert "2 denoised, 4 were already done, 6 failed" in capsys.readouterr().out
 
 
 def test_what_cannot_be_written_is_named(tiny_model, pictures, tmp_path):
@@ -244,7 +244,7 @@ def test_names_of_any_bytes(tiny_model, pictures, tmp_path):
         path.unlink()
     assert denoise(tmp_path, tiny_model) == 0
     assert {path: path.stat().st_mtime_ns for path in before} == before
-    with pytest.raises(ConfigError, match="folders with names in UTF-8 only"):
+    with pytest.raises(ConfigError, match="only folders with names in UTF-8"):
         denoise(tmp_path, tiny_model, os.fsdecode(b"out\xff"))
 
 
@@ -276,7 +276,7 @@ def test_results_are_not_denoised(tiny_model, pictures, tmp_path, capsys):
     shutil.copy(pictures / "gray.tif", tmp_path)
     where = [str(tmp_path / "**" / "*.*")], out
     assert denoise_with_beam(str(tiny_model), *where, options=OPTIONS) == 0
-    assert "1 denoised, 0 were there, 0 failed" in capsys.readouterr().out
+    assert "1 denoised, 0 were already done, 0 failed" in capsys.readouterr().out
 
 
 def test_jpeg_of_a_quality_that_the_record_names(tiny_model, pictures, tmp_path):
@@ -303,7 +303,7 @@ def test_nothing_is_begun_with_what_cannot_be(tiny_model, pictures, tmp_path, me
     refuse(DataError, "no picture at memory://in", input="memory://in")
     refuse(ConfigError, r"gs://in/\* cannot be listed: .*apache-beam\[gcp\]", input="gs://in")
     refuse(ModelError, "No model at /nowhere", model="/nowhere")
-    refuse(ModelError, "No model at memory://run. A URL names", model="memory://run")
+    refuse(ModelError, "No model at memory://run. A URL must be", model="memory://run")
     refuse(ConfigError, "format is one of", format="gif")
     refuse(
         ConfigError,
@@ -312,12 +312,12 @@ def test_nothing_is_begun_with_what_cannot_be(tiny_model, pictures, tmp_path, me
     )
     refuse(ConfigError, "--white 0", white=0)
     refuse(ConfigError, "--jpeg_quality 0", jpeg_quality=0)
-    refuse(ConfigError, r"takes a folder with .* for a glob", output=tmp_path / "out[1]")
-    refuse(ConfigError, "names in UTF-8 only", output="a\0b")
+    refuse(ConfigError, r"reads a folder with .* as a glob", output=tmp_path / "out[1]")
+    refuse(ConfigError, "names in UTF-8", output="a\0b")
     refuse(ConfigError, "cannot be written", output=pictures / "text.png")
     memory.put("memory://in/a.png", b"")
     memory.put("memory://in//a.png", b"")
-    refuse(ConfigError, "differ by their slashes only", input="memory://in/**")
+    refuse(ConfigError, "differ only by their slashes", input="memory://in/**")
     assert not output.exists() and not (tmp_path / "out[1]").exists()
 
 
@@ -338,7 +338,7 @@ def test_what_is_given_counts():
         (["--direct_num_workers", "two"], "--direct_num_workers: invalid int value: 'two'"),
         (["--direct_num_workers", "-5"], "at least 0.*Received: --direct_num_workers -5"),
         (["--direct_num_workers", str(10**30)], "at most 1000"),
-        (["a.png", "--direct_num_workers", "2"], "given by --input. Received: 'a.png'"),
+        (["a.png", "--direct_num_workers", "2"], "Give pictures with --input. Received: 'a.png'"),
     ],
 )
 def test_unusable_flags_are_refused(flags, match):

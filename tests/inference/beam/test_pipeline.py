@@ -61,7 +61,7 @@ def run(model, output, flags=()):
 
 
 def test_a_failing_pipeline_is_told_in_a_line(tmp_path):
-    with pytest.raises(PipelineError, match=r"failed: No model at .* goes on") as info:
+    with pytest.raises(PipelineError, match=r"failed: No model at .* again to continue") as info:
         run(tmp_path / "none", tmp_path)
     assert "\n" not in str(info.value)
     assert info.value.status == 1
