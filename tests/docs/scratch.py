@@ -18,57 +18,14 @@ from cbsn.noise.synthetic import simulate_camera
 from cbsn.recipes import customised
 from tests.docs.pages import ROOT, Block, blocks_of
 
-_SHORT = ["--steps", "2", "--batch_size", "2"]
-_TINY = [*_SHORT, "--channels", "4"]
-_TINY_BLIND = [*_TINY, "--modules", "1", "--patch_size", "120"]
-_TINY_UNET = [*_TINY, "--depth", "1", "--patch_size", "64"]
-SMALLER = {
-    "train": [],
-    "train --recipe cbsn": _TINY_BLIND,
-    "train --recipe apbsn": _TINY_BLIND,
-    "train --recipe ssbsn": [*_TINY_BLIND, "--attention", "1"],
-    "train --recipe n2v-unet": _TINY_UNET,
-    "train --recipe dil-unet": _TINY_UNET,
-    "train --recipe n2n-resunet": _TINY_UNET,
-    "train --recipe distill": _TINY_UNET,
-    "train --recipe photo": _TINY_UNET,
-    "train --recipe photo-large": _TINY_UNET,
-    "train --init": [*_SHORT, "--patch_size", "64"],
-    "adapt": ["--minutes", "0.02"],
-    "denoise --adapt": ["--adapt", "0.02"],
-    "benchmarks": ["step", "--repeats", "1"],
-}
-"""Flags that make a command take seconds; of a flag that is given twice, the last one counts."""
-
 SMALLER_PYTHON = {
     "train": {"steps": 2, "batch_size": 2, "channels": 4},
     "adapt": {"minutes": 0.02},
 }
-"""The same for functions of the library."""
+"""Settings that make functions of the library take seconds; for commands see `smaller.py`."""
 
-_PHOTOGRAPHS = ("astronaut", "chelsea", "coffee")
+_PHOTOGRAPHS = ("astronaut", "chelsea", "rocket")
 _NOT_HERE = ("pip", "make", "git", "docker")  # what they name is checked, and they do nothing
-
-
-def smaller(arguments: list[str]) -> list[str]:
-    """Returns the arguments of `cbsn` with what makes them take seconds."""
-    name, given = arguments[0], {word.partition("=")[0] for word in arguments}
-    if name == "launch":
-        start = arguments.index("--") + 1
-        return [*arguments[:start], *smaller(["train", *arguments[start:]])[1:]]
-    if name == "train":
-        recipe = "cbsn"
-        for word, value in zip(arguments, [*arguments[1:], ""], strict=True):
-            if word.startswith("--recipe"):
-                recipe = word.partition("=")[2] or value
-        key = "train --init" if "--init" in given else f"train --recipe {recipe}"
-        extra = SMALLER[key]
-        if "--epochs" in given:  # instead of steps
-            extra = [*extra[2:], "--epochs", "1"]
-        return [*arguments, *extra]
-    if name == "denoise" and "--adapt" not in given:
-        return arguments
-    return [*arguments, *SMALLER.get("denoise --adapt" if name == "denoise" else name, [])]
 
 
 def make_scratch(folder: Path, page: Path) -> None:
@@ -78,7 +35,7 @@ def make_scratch(folder: Path, page: Path) -> None:
     clean = {
         "astronaut": photographs["astronaut"][:256, :256],
         "chelsea": photographs["chelsea"][:288, 100:356],
-        "coffee": photographs["coffee"][100:356, 150:470],
+        "rocket": photographs["rocket"][:256, :320],  # its sky is flat, so that noise is seen
     }
     noisy, again = ({n: _noisy(p, seed) for n, p in clean.items()} for seed in (1, 2))
     _save(folder / "clean", clean)
@@ -88,8 +45,10 @@ def make_scratch(folder: Path, page: Path) -> None:
     photos = _made(folder / "photos")
     Image.fromarray(noisy["astronaut"]).save(photos / "astronaut.png")
     Image.fromarray(noisy["chelsea"]).save(photos / "chelsea.jpg", quality=95)
-    sixteen_bits = noisy["coffee"].astype(np.uint16) * 257
-    tifffile.imwrite(photos / "coffee.tif", sixteen_bits, photometric="rgb")
+    for each, pictures in ((photos, noisy), (folder / "clean", clean)):
+        sixteen_bits = pictures["rocket"].astype(np.uint16) * 257
+        tifffile.imwrite(each / "rocket.tif", sixteen_bits, photometric="rgb")
+    (folder / "clean" / "rocket.png").unlink()
     Image.fromarray(noisy["chelsea"]).save(folder / "photo.jpg", quality=95)
     # Smaller ones, to evaluate on.
     clean = {name: picture[:96, :112] for name, picture in clean.items()}
@@ -125,7 +84,7 @@ def make_programs(folder: Path) -> Path:
     head = f"#!{sys.executable}\nimport os, sys\n"
     program = f"""
         sys.path.insert(0, {str(ROOT)!r})
-        from tests.docs.scratch import SMALLER, smaller
+        from tests.docs.smaller import SMALLER, smaller
         python, arguments = {sys.executable!r}, sys.argv[1:]
         if os.path.basename(sys.argv[0]) == "cbsn":
             arguments = ["-m", "cbsn", *smaller(arguments)]

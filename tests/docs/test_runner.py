@@ -5,7 +5,8 @@ import textwrap
 import pytest
 
 from tests.docs.pages import PageError, anchors, blocks_of, broken_links, check_block, commands_of
-from tests.docs.scratch import Runner, make_programs, smaller
+from tests.docs.scratch import Runner, make_programs
+from tests.docs.smaller import smaller
 
 
 @pytest.fixture
