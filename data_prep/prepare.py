@@ -82,7 +82,7 @@ def prepare(
     kind = str(dataset).upper()
     if white is not None and kind in ("SIDD", "DND", "SIDD_VAL"):
         raise ConfigError(
-            f"What white is in {kind} is known: omit --white. Received: --white {white:g}"
+            f"The white of {kind} is known: omit --white. Received: --white {white:g}"
         )
     try:
         if kind == "SIDD_VAL":
@@ -92,7 +92,7 @@ def prepare(
         _check_sides(raw, patch_size)
         if out and os.path.realpath(out) == os.path.realpath(raw.root):
             raise ConfigError(
-                "The pictures' own folder cannot hold their data set: give another one with "
+                "The folder of the pictures cannot hold their data set: use another one with "
                 f"cbsn prepare --out. Received: {out}"
             )
         flags = {
@@ -142,7 +142,7 @@ def _check_sides(raw: RawData, patch_size: int) -> None:
             return
     if largest:
         raise ConfigError(
-            f"--patch_size must be at most twice as large as the pictures; the largest one has "
+            f"--patch_size must be at most twice the size of the pictures; the largest has "
             f"{largest} pixels on its longer side. Received: --patch_size {patch_size}"
         )
 
@@ -169,8 +169,8 @@ def _describe_margins(manifest: Manifest) -> list[str]:
     if share < _REPORTED_SHARE:
         return []
     return [
-        f"{share:.0%} of the pixels lie in no patch: the margins that {manifest.patch_size} pixels "
-        f"every {manifest.stride} leave. cbsn prepare with a smaller --stride covers more."
+        f"{share:.0%} of the pixels are in no patch: patches of {manifest.patch_size} pixels "
+        f"every {manifest.stride} leave margins. cbsn prepare with a smaller --stride covers more."
     ]
 
 
@@ -196,7 +196,7 @@ def _describe_ranges(manifest: Manifest) -> list[str]:
         texts.append(f"{len(whole)} with the whole range of their files")
     line = f"Values of the images: {'; '.join(texts)}."
     if len(texts) > 1:
-        line += " So the ranges are mixed, and one value is not the same brightness in all."
+        line += " The ranges differ, so the same value is not the same brightness in all of them."
     if manifest.white is None:
-        line += " If a white is another one, say --white N."
+        line += " If white is another value, use --white N."
     return [line]

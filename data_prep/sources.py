@@ -77,7 +77,7 @@ def _find_sidd(source: Path) -> RawData:
     if not files:
         raise DataError(
             f"There is no {root / '*' / '*NOISY*.PNG'}. Download SIDD Medium (sRGB) from "
-            "https://abdokamel.github.io/sidd and say with --source where its folder lies."
+            "https://abdokamel.github.io/sidd and give its folder with --source."
         )
     return RawData("SIDD", root, tuple(files), "uint8", offset=10)
 
@@ -89,7 +89,7 @@ def _find_dnd(source: Path) -> RawData:
             return _Dnd("DND", folder, tuple(files), "float32")
     raise DataError(
         f"There is no *.mat file in {' or '.join(map(str, folders))}. Download DND from "
-        "https://noise.visinf.tu-darmstadt.de and say with --source where its folder lies."
+        "https://noise.visinf.tu-darmstadt.de and give its folder with --source."
     )
 
 
@@ -151,9 +151,8 @@ def _find(source: Path, names: tuple[str, ...]) -> Path:
         if path.is_file():
             return path
     raise DataError(
-        f"There is no {' or '.join(map(str, paths))}. Download SIDD's "
-        "validation blocks from https://abdokamel.github.io/sidd and say with --source where "
-        "they lie."
+        f"There is no {' or '.join(map(str, paths))}. Download SIDD's validation blocks from "
+        "https://abdokamel.github.io/sidd and give their folder with --source."
     )
 
 

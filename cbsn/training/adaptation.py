@@ -103,7 +103,7 @@ def adapt(
         fit = [name for name, recipe in RECIPES.items() if _is_fit(recipe)]
         raise ConfigError(
             f"A model of the recipe {model.recipe.name!r} cannot learn from noisy pictures alone. "
-            f"Models of these recipes can: {', '.join(fit)}."
+            f"Use a model of one of these recipes: {', '.join(fit)}."
         )
     patches = PicturePatches.read(pictures, white=white)
     strides = _strides(patches) if "stride_b" in model.recipe.objective_config else {}
@@ -113,13 +113,13 @@ def adapt(
         noise = _measured(patches, model.network.channels)
         if not noise:
             say(
-                "The noise report sees no noise in these pictures: the weights stay as they were.",
+                "No noise was found in these pictures: the weights stay as they were.",
             )
             return Adapted(model.recipe, model.network, {**facts, "step": 0})
         augmentation = PhotoAugmentation(noise, recipe.patch_size, _FAMILY)
         weakest = min(np.median(curve[:, 1]) for each in noise for curve in each.levels)
         harm = float(_HARM * weakest / 255) ** 2
-        say(f"The network sees its own pictures of them with {augmentation}.")
+        say(f"The network learns from its own results, with {augmentation}.")
     _announce(recipe, patches, minutes)
     if is_student:
         patches = patches.shuffled(seed)
@@ -129,7 +129,7 @@ def adapt(
     tuned = tune(recipe, model.network, patches, augmentation, deadline, max_steps, harm, seed)
     count, steps = len(patches.split()[1]), tuned.steps
     say(
-        f"Loss on {count} patch{'es' * (count > 1)} held out: {tuned.before:.5f}, after "
+        f"Loss on {count} patch{'es' * (count > 1)} held out: {tuned.before:.5f}; after "
         f"{steps} step{'s' * (steps > 1)} {tuned.after:.5f}. {_verdict(tuned)}",
     )
     # JSON has no numbers that are not finite.
@@ -149,7 +149,8 @@ def check_adaptation(minutes: float, seed: int, folder: Path | None = None) -> N
     """
     if not 0 < minutes <= _A_WEEK:
         raise ConfigError(
-            f"Adapting takes minutes, above 0 and at most {_A_WEEK} (a week). Received: {minutes:g}"
+            f"The minutes of adaptation must be above 0 and at most {_A_WEEK} (a week). "
+            f"Received: {minutes:g}"
         )
     check_number("--seed", seed, 0, LARGEST)
     if folder is None:
@@ -158,11 +159,11 @@ def check_adaptation(minutes: float, seed: int, folder: Path | None = None) -> N
         is_other = folder.exists() and not _is_result(folder)
     except OSError as error:
         raise ConfigError(
-            f"Nothing can be written to {folder}: {error.strerror}. Give another folder."
+            f"Nothing can be written to {folder}: {error.strerror}. Use another folder."
         ) from error
     if is_other:
         raise ConfigError(
-            "The adapted model needs a new folder, or one that held an adapted model, which it "
+            "The adapted model needs a new folder, or that of an earlier adapted model, which it "
             f"replaces; something else is there. Received: {folder}"
         )
     check_writable(folder.parent, str(folder))
@@ -186,7 +187,7 @@ def save_adapted(model: Adapted, folder: Path) -> None:
         save_model(folder, *model)
     except OSError as error:
         raise TrainingError(
-            f"The adapted model cannot be kept in {folder}: {error.strerror or error}. What was "
+            f"The adapted model cannot be saved in {folder}: {error.strerror or error}. What was "
             "there is intact."
         ) from error
 
@@ -202,7 +203,7 @@ def _strides(patches: PicturePatches) -> dict[str, int]:
     try:
         advice = advise(estimate_noise(some_patches(patches, gray=is_gray(patches))))
     except DataError:
-        say("The noise report sees no noise in these pictures: the model's strides stay.")
+        say("No noise was found in these pictures: the model's strides are kept.")
         return {}
     say(advice.reasons[0])
     return {"stride_b": advice.stride_b, "stride_i": advice.stride_i}
@@ -223,8 +224,8 @@ def _fit(
     crop = max(multiple, min(wanted, largest) // multiple * multiple)
     if crop > largest:
         raise DataError(
-            f"To adapt, most pictures must have {multiple} px or more in height and width, as far "
-            f"as their noise reaches: denoise without adapting. Received: {largest} px"
+            f"To adapt, most pictures must have {multiple} px or more in height and width, because "
+            f"their noise reaches that far: denoise without adapting. Received: {largest} px"
         )
     changed = {"learning_rate": learning_rate or rate, "lr_decay": 1.0, "schedule": "steps"}
     changed |= {"patch_size": crop, "batch_size": batch, "epochs": 0, "objective_config": config}
@@ -256,12 +257,12 @@ def _verdict(tuned: Tuned) -> str:
     if not tuned.share:
         return "Pictures without noise would become worse: the weights stay as they were."
     if not tuned.is_better:
-        return "That is no better: the weights stay as they were."
+        return "This is no better: the weights stay as they were."
     if tuned.share == 1:
-        return "The adapted weights are taken."
+        return "The adapted weights are used."
     return (
-        f"Of the change of the weights {tuned.share:g} is taken: with more, pictures without noise "
-        "would become worse."
+        f"Only {tuned.share:g} of the change in the weights is used: with more, pictures without "
+        "noise would become worse."
     )
 
 
@@ -277,7 +278,7 @@ def _own_pictures(model: Denoiser, patches: PicturePatches, until: float) -> lis
     denoised: list[np.ndarray] = []
     most = patches_at_once(patches.patch_size)
     started = time.monotonic()
-    with progress_bar(total=len(patches), unit="patch", desc="its pictures") as bar:
+    with progress_bar(total=len(patches), unit="patch", desc="own results") as bar:
         while len(denoised) < len(patches):
             done, now = len(denoised), time.monotonic()
             if done and now >= until:

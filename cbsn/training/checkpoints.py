@@ -83,20 +83,20 @@ class Checkpoints:
             except ModelError as error:
                 self._damaged.append(step)
                 say_fault(
-                    f"The checkpoint of step {step} is damaged, taking the one before it: {error}",
+                    f"The checkpoint of step {step} is damaged; using the one before it: {error}",
                 )
                 continue
             self._saved = self._now()
             return step
         if steps:
             raise ModelError(
-                f"No checkpoint in {self._folder} is whole. Copy the folder again, or start over "
+                f"No checkpoint in {self._folder} is intact. Copy the folder again, or start over "
                 "with --no-resume, which sets the run aside."
             )
         if (self._folder / "checkpoint").exists():
             raise ConfigError(
                 f"{self._folder} was written by an earlier version, whose checkpoints this one "
-                "does not read. Take another --name, or start over with --no-resume, which sets "
+                "does not read. Use another --name, or start over with --no-resume, which sets "
                 "the earlier run aside. Its models can still be used."
             )
         return 0
@@ -131,9 +131,8 @@ class Checkpoints:
                 if not np.isfinite(variable.numpy()).all():
                     raise TrainingError(
                         f"After step {self._now()[0]} the {kind} holds values that are not finite "
-                        f"({variable.name}); nothing was saved of it. {self.newest()}. Start "
-                        "again with a smaller --learning_rate, with --clip_norm, or with "
-                        "--precision float32."
+                        f"({variable.name}); it was not saved. {self.newest()}. Start again with a "
+                        "smaller --learning_rate, with --clip_norm, or with --precision float32."
                     )
 
     def newest(self) -> str:
@@ -150,8 +149,8 @@ class Checkpoints:
             self._state.read(str(path / _STATE)).assert_consumed()
         except AssertionError as error:
             raise ConfigError(
-                f"{path} was written by another version, or for another training: it does "
-                "not hold what this one keeps. Take another --name, or start over with "
+                f"{path} was written by another version or for another training: its "
+                "contents differ. Use another --name, or start over with "
                 "--no-resume, which sets the earlier run aside."
             ) from error
         except MemoryError:
@@ -196,14 +195,14 @@ def lock_run(folder: Path) -> Iterator[None]:
         with contextlib.suppress(OSError):
             owner = owner_path.read_text(encoding="utf-8")
         raise ConfigError(
-            f"The run {folder} is being trained by {owner}. Wait for it, stop it, or take another "
+            f"The run {folder} is being trained by {owner}. Wait for it, stop it, or use another "
             "--name."
         ) from None
     # Older versions of filelock raise NotImplementedError if the file system has no locks. Newer
     # ones use a file that names the owner's process instead.
     except (OSError, NotImplementedError) as error:
         raise ConfigError(
-            f"{path} cannot be locked: {error}. Say with --checkpoints where else runs are to go."
+            f"{path} cannot be locked: {error}. Use another folder, with --out or --checkpoints."
         ) from error
     try:
         # Only for the message above: with a full disk, the run reports its own errors.
@@ -240,8 +239,8 @@ def open_run(folder: Path, facts: dict[str, object], *, resume: bool = True) -> 
         write_json(path, facts)
     except OSError as error:
         raise ConfigError(
-            f"The folder of the run cannot be written: {error}. Make room, or say with "
-            "--checkpoints where else runs are to go (an earlier one can be moved there)."
+            f"The folder of the run cannot be written: {error}. Free some space, or use another "
+            "folder, with --out or --checkpoints (an earlier run can be moved there)."
         ) from error
 
 
@@ -251,16 +250,16 @@ def _check_earlier(path: Path, now: dict[str, object]) -> None:
         before = dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, RecursionError) as error:
         raise ConfigError(
-            f"{path} cannot be read ({error}). Delete it to go on from the run's checkpoints "
+            f"{path} cannot be read ({error}). Delete it to continue from the run's checkpoints "
             "with these flags, or start over with --no-resume."
         ) from error
     for key in ("network", "network_config", "average"):
         if before.get(key) != now[key]:
             raise ConfigError(
-                f"The run {path.parent} was started with {key}={before.get(key)}. Take another "
+                f"The run {path.parent} was started with {key}={before.get(key)}. Use another "
                 "--name, give the same flags, or start over with --no-resume. "
                 f"Received: {key}={now[key]}"
             )
     for key in now:
         if key in before and before[key] != now[key]:
-            say(f"Going on with another {key}: {before[key]} → {now[key]}")
+            say(f"Continuing with another {key}: {before[key]} → {now[key]}")

@@ -46,9 +46,9 @@ def _open(dataset: str, source: Path, white: float | None, convert: bool) -> Pat
         found = next((candidate for candidate in candidates if candidate.exists()), None)
         if found is None:
             raise DataError(
-                f"{name} is not prepared: neither {candidates[0]} nor {candidates[1]} is there. "
+                f"{name} is not prepared: neither {candidates[0]} nor {candidates[1]} exists. "
                 f"Run `cbsn prepare {name} --source FOLDER_OF_{name}`, or "
-                "say with --source where it lies."
+                "give the folder of the prepared files with --source."
             )
         path = found
     elif not (
@@ -65,11 +65,11 @@ def _open(dataset: str, source: Path, white: float | None, convert: bool) -> Pat
     manifest = records.manifest
     if white is not None and (manifest is None or manifest.white != white):
         if manifest is None or manifest.kind != "folder":
-            advice = "What white is in them is known: omit --white."
+            advice = "Their white is known: omit --white."
         else:
             what = ("--input", manifest.root, "--out", str(path), "--white", str(white))
             command = shlex.join(("cbsn", "prepare", *what, "--force"))
-            advice = f"Prepare them anew with `{command}`, or omit --white."
+            advice = f"Prepare them again with `{command}`, or omit --white."
         raise ConfigError(
             f"The patches of {path} were prepared with another white. {advice} "
             f"Received: --white {white:g}"
@@ -123,7 +123,7 @@ def choose_strides(
     try:
         advice = advise(estimate_noise(some_patches(patches, noise, gray=gray)))
     except DataError as error:
-        raise DataError(f"{error}. Or say the stride, such as --stride_b 5.") from error
+        raise DataError(f"{error}. Or set the stride, such as --stride_b 5.") from error
     changes = dict(changes)
     if "stride_i" in RECIPES[recipe_name].objective_config and changes.get("stride_i") is None:
         changes["stride_i"] = advice.stride_i
@@ -138,5 +138,5 @@ def choose_strides(
             if stride == 2 * wanted:
                 raise
     if stride != wanted:
-        lines.append(f"{wanted} does not divide the patches evenly, so it is {stride}.")
+        lines.append(f"{wanted} does not divide the patch size, so the stride is {stride}.")
     return changes, lines

@@ -58,8 +58,8 @@ def teach(
             _write(records, denoisers, paths, skip_bad_records)
         except OSError as error:
             raise TrainingError(
-                f"The teacher's pictures cannot be written in {folder}: {plain_reason(error)}. "
-                "Make room; then the same command goes on from here."
+                f"The teacher's results cannot be written to {folder}: {plain_reason(error)}. "
+                "Free some space, then run the same command again to continue."
             ) from error
     targets = PatchRecords(paths, records.patch_size, records.dtype)
     return PairedRecords(records, targets, range(len(records)))
@@ -178,5 +178,5 @@ def measure_own(records: PatchRecords | PairedRecords, channels: int) -> list[Co
         return measure_noise(map(luma, patches) if channels == 1 else patches)
     except DataError as error:
         raise DataError(
-            f"{error}. Or learn with a simulated camera's noise: --recipe distill --noise camera."
+            f"{error}. Or use the noise of a simulated camera: --recipe distill --noise camera."
         ) from error

@@ -43,17 +43,17 @@ class Cluster:
             ranked = [(job, i) for job in names for i in range(len(jobs.get(job, ())))]
             addresses = tuple(str(jobs[job][i]) for job, i in ranked)
             if not jobs.keys() <= {*names} or len(jobs.get("chief", ())) > 1:
-                raise ValueError("there may be one chief, workers, and nothing else")
+                raise ValueError("only one chief and workers are allowed")
             if (task, number) not in ranked:
                 raise ValueError(f"there is no {task} {number}")
             if not all(address.rpartition(":")[2].isdigit() for address in addresses):
                 raise ValueError("every address needs a port")
             if len(set(addresses)) < len(addresses):
-                raise ValueError("an address is there twice")
+                raise ValueError("an address is listed twice")
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             example = cls(("10.0.0.1:12345", "10.0.0.2:12345"), 0).to_json()
             raise ConfigError(
-                f"{VARIABLE} must list the workers, and say which this one is "
+                f"{VARIABLE} must list the workers and say which one this is "
                 f"({type(error).__name__}: {error}), such as {VARIABLE}='{example}'; without it "
                 f"this machine trains alone. Received: {VARIABLE}={text!r}"
             ) from error
@@ -84,7 +84,7 @@ def make_strategy(cluster: Cluster | None = None, cpu_devices: int = 1) -> tf.di
             return tf.distribute.MultiWorkerMirroredStrategy()
         except tf.errors.OpError as error:
             raise ConfigError(
-                f"Worker {cluster.index} cannot take part at {cluster.addresses[cluster.index]}: "
+                f"Worker {cluster.index} cannot join at {cluster.addresses[cluster.index]}: "
                 f"{plain_reason(error)}. Check the addresses in TF_CONFIG, and that this one is "
                 "free."
             ) from error
@@ -120,7 +120,7 @@ class Workers:
         """Sets up the devices and waits for all processes of `TF_CONFIG`; see `make_strategy`."""
         cluster = Cluster.read()
         if cluster:
-            say(f"Worker {cluster.index} waits for all of {cluster.addresses}.")
+            say(f"Worker {cluster.index} is waiting for all of {cluster.addresses}.")
         return cls(make_strategy(cluster, cpu_devices), cluster)
 
     def any(self, value: bool) -> bool:
@@ -133,7 +133,7 @@ class Workers:
             raise ConfigError(
                 f"The {self.count} workers do not have the same {what}: number {self.index} has "
                 f"{value}, all of them together {total}. Give all of them the same flags; "
-                "--checkpoints and --input must be folders that they share."
+                "--checkpoints and --input must be folders that all of them share."
             )
 
     @contextlib.contextmanager
@@ -157,9 +157,9 @@ class Workers:
             # Cuts the text before that, which names the place in the graph.
             reason = reason[max(0, reason.find("Collective ops is aborted")) :]
             raise TrainingError(
-                f"A worker is gone, and number {self.index} cannot go on without it. See what the "
-                "others said last, and start all of them again: they go on from the newest "
-                f"checkpoint. (TensorFlow: {reason})"
+                f"A worker is gone, and number {self.index} cannot continue without it. See the "
+                "last lines of the others, then start all of them again: they continue from the "
+                f"newest checkpoint. (TensorFlow: {reason})"
             ) from error
 
     def _sum(self, value: int) -> int:

@@ -102,7 +102,7 @@ class TrainingLoop:
         if step < self._max_steps or (self._signals.received and self._unvalidated(step)):
             raise TrainingStopped(
                 f"{self._signals.received or 'Another worker'} stopped the run; it is saved at "
-                f"step {step}. The same command goes on from here."
+                f"step {step}. Run the same command again to continue."
             )
         return stopped
 
@@ -150,7 +150,7 @@ class TrainingLoop:
         parts = self._trainer.accumulate
         if parts != before and self._workers.is_chief:
             say(
-                f"Out of memory: from now on each device takes its share of a batch in {parts} "
+                f"Out of memory: from now on each device computes its share of a batch in {parts} "
                 f"parts, with the same results; --accumulate {parts} does so from the start."
             )
         return metrics
@@ -175,7 +175,7 @@ class TrainingLoop:
             f"{self._max_steps:,}; {self._folder}"
         )
         if self._trainer.xla and start < self._max_steps:
-            say("XLA compiles the step first, which takes a minute or two (--no-xla: without it).")
+            say("XLA compiles the step first, which takes a minute or two (--no-xla avoids this).")
 
     def _check_finite(self, step: int, metrics: Mapping[str, tf.Tensor]) -> None:
         """Reports a step that changed nothing; ends the run after too many of them in a row."""
@@ -193,8 +193,8 @@ class TrainingLoop:
         batch = "\n  ".join(sources)
         raise TrainingError(
             f"In {self._bad_in_row} steps in a row, up to step {step}, the loss or a gradient was "
-            f"not finite; they changed nothing. The batch of step {step} was:\n  {batch}\n"
-            f"{self._checkpoints.newest()}. Mend the data, or start again with a smaller "
+            f"not finite; these steps changed nothing. The batch of step {step} was:\n  {batch}\n"
+            f"{self._checkpoints.newest()}. Fix the data, or start again with a smaller "
             "--learning_rate, with --clip_norm, or with --precision float32; --max_bad_steps "
             "allows more."
         )
@@ -254,10 +254,9 @@ class TrainingLoop:
             yield
         except (OSError, tf.errors.OpError) as error:
             raise TrainingError(
-                f"What belongs to step {step} cannot be written in {self._folder}: "
-                f"{plain_reason(error)}. {self._checkpoints.newest()}; what was there before is "
-                "intact. Make room, or see what is wrong with the disk; then the same command goes "
-                "on from there."
+                f"Step {step} cannot be saved in {self._folder}: {plain_reason(error)}. "
+                f"{self._checkpoints.newest()}; earlier files are intact. Free some space or "
+                "check the disk, then run the same command again to continue from there."
             ) from error
 
 

@@ -73,8 +73,8 @@ def train(recipe_name: str, changes: Changes, options: RunOptions) -> Path:
         stopped = _run(resolve(recipe_name, *each, workers), workers)
         if stopped and number < options.rounds:
             raise TrainingStopped(
-                f"Stopped as asked to, when round {number} of {options.rounds} was done. The same "
-                "command goes on from here."
+                f"Stopped as requested, after round {number} of {options.rounds}. Run the same "
+                "command again to continue."
             )
     if workers.is_chief:
         path = shlex.quote(str(options.folder))
@@ -88,19 +88,19 @@ def _check(recipe: Recipe, changes: Changes, options: RunOptions) -> None:
     if options.rounds > 1 and recipe.augmentation == "none":
         fit = [name for name, each in RECIPES.items() if each.augmentation != "none"]
         raise ConfigError(
-            f"--rounds is for the recipes {' and '.join(fit)}. "
+            f"--rounds is only for the recipes {' and '.join(fit)}. "
             f"Received: --recipe {recipe.name} --rounds {options.rounds}"
         )
     if options.epochs and changes.get("max_steps"):
         raise ConfigError(
-            "--epochs and --steps both say how long to train; omit one of them. "
+            "--epochs and --steps both set how long to train: omit one of them. "
             f"Received: --epochs {options.epochs} --steps {changes['max_steps']}"
         )
     choose_precision(options.precision)
     if recipe.augmentation != "none" and (options.noise or options.own_noise):
         raise ConfigError(
-            f"The recipe {recipe.name!r} measures the noise of --input, and adds such noise: "
-            "omit --noise, --noise_sigma, --noise_peak and --own_noise, or take --recipe distill. "
+            f"The recipe {recipe.name!r} measures the noise of --input and adds such noise: "
+            "omit --noise, --noise_sigma, --noise_peak and --own_noise, or use --recipe distill. "
             f"Received: {options.noise or f'--own_noise {options.own_noise}'}"
         )
     objective = recipe.build_objective()
@@ -108,15 +108,15 @@ def _check(recipe: Recipe, changes: Changes, options: RunOptions) -> None:
     if objective.SHOTS == 1:
         what = "takes one shot of each picture"
     elif objective.TAUGHT:
-        takes, what = ["--second_shots", "--teacher"], "learns what a teacher makes of pictures"
+        takes, what = ["--second_shots", "--teacher"], "learns from a teacher's results"
         missing = (
-            "Give a trained model, such as --teacher photo; or what one has made of the same "
-            "pictures, with --second_shots FOLDER."
+            "Give a trained model, such as --teacher photo, or its results for the same pictures, "
+            "with --second_shots FOLDER."
         )
     else:
         takes, what = ["--second_shots"], "takes two noisy shots of each picture"
         missing = (
-            "Give the second ones with --second_shots FOLDER; or give clean pictures, and "
+            "Give the second ones with --second_shots FOLDER; or give clean pictures and "
             "--noise_sigma 25."
         )
         if options.noise:
@@ -306,4 +306,4 @@ def _print_settings(settings: Settings, trainer: Trainer, workers: Workers) -> N
     if noise and (teacher or settings.augmentation):
         say(f"The student sees the teacher's pictures with {noise}.")
     elif noise:
-        say(f"The pictures are taken to be clean; added to them: {noise}.")
+        say(f"The pictures are assumed to be clean; added to them: {noise}.")

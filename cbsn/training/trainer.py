@@ -76,14 +76,14 @@ class Trainer:
         self._replicas = self.strategy.num_replicas_in_sync
         if recipe.batch_size % self._replicas:
             raise ConfigError(
-                f"--batch_size is shared out over {self._replicas} devices, so it must be a "
+                f"--batch_size is divided among {self._replicas} devices, so it must be a "
                 f"multiple of {self._replicas}. Received: batch_size={recipe.batch_size}"
             )
         self._rows = recipe.batch_size // self._replicas
         if accumulate < 0 or (accumulate and self._rows % accumulate):
             raise ConfigError(
-                f"--accumulate must divide the {self._rows} patches that a device gets of a batch; "
-                f"0 leaves it to the program. Received: --accumulate {accumulate}"
+                f"--accumulate must divide the {self._rows} patches of a batch that each device "
+                f"gets; 0 chooses automatically. Received: --accumulate {accumulate}"
             )
         if not 0 <= ema < 1:
             raise ConfigError(f"--ema must be 0 or above, and below 1. Received: {ema}")
@@ -183,7 +183,7 @@ class Trainer:
         finer = next((n for n in self._divisors() if n >= 2 * self.accumulate), None)
         advice = (
             "Give cbsn train a smaller --patch_size or network, or --precision mixed_bfloat16; or "
-            f"see what else is using the memory ({plain_reason(error)})"
+            f"check what else uses the memory ({plain_reason(error)})"
         )
         if finer is None:
             raise TrainingError(
@@ -193,7 +193,7 @@ class Trainer:
         if isinstance(self.strategy, tf.distribute.MultiWorkerMirroredStrategy):
             # The other workers are waiting for what this one should have sent.
             raise TrainingError(
-                "This worker has not enough memory. Start cbsn train on all of them with "
+                "This worker does not have enough memory. Start cbsn train on all workers with "
                 f"--accumulate {finer}. {advice}."
             ) from error
         self.accumulate = finer

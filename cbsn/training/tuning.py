@@ -92,13 +92,13 @@ class PicturePatches:
                 patches = _cut(name, sources[name], room // (len(chosen) - number), white)
             except (ImageError, MemoryError) as error:
                 reason = str(error) or f"{name}: not enough memory"
-                warnings.warn(f"left out of the adaptation: {reason}", CbsnWarning, stacklevel=2)
+                warnings.warn(f"not used for the adaptation: {reason}", CbsnWarning, stacklevel=2)
                 continue
             found[name] = patches
             room -= len(patches)
         if not found:
             raise DataError(
-                f"There is no picture to adapt to, of {SMALLEST} px or more in height and width: "
+                f"No picture has the {SMALLEST} px in height and width that adaptation needs: "
                 f"denoise without adapting. Tried: {len(chosen)}"
             )
         return cls(*_alike(found))
@@ -185,7 +185,7 @@ def _alike(found: dict[str, list[np.ndarray]]) -> tuple[list[np.ndarray], list[s
     size = statistics.median_high(patches[0].shape[0] for patches in found.values())
     small = [source for source, patches in found.items() if patches[0].shape[0] < size]
     if small:
-        note = f"left out of the adaptation as smaller than {size} px: {len(small)}, such as "
+        note = f"not used for the adaptation, smaller than {size} px: {len(small)}, such as "
         warnings.warn(note + small[0], CbsnWarning, stacklevel=3)
     kept = [(source, each) for source, each in found.items() if source not in small]
     sources = [source for source, patches in kept for _ in patches]

@@ -124,7 +124,7 @@ def test_left_overs_are_removed_and_other_files_are_not(photos, out, content):
 )
 def test_other_parameters_need_force(done, out, content, change, message):
     before = shard_times(out)
-    with pytest.raises(ConfigError, match=rf"{message}.*prepare_dataset\.py .*--force.*--out"):
+    with pytest.raises(ConfigError, match=rf"{message}.*cbsn prepare .*--force.*--out"):
         prepare(done, out=out, **{**SIZE, **change})
     assert shard_times(out) == before
     prepare(done, out=out, force=True, **{**SIZE, **change})

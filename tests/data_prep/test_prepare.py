@@ -77,13 +77,13 @@ def test_large_patches_are_made_of_large_pictures_only(photos, out, save, conten
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"patch_size": 0}, "--patchsize must be at least 1"),
+        ({"patch_size": 0}, "--patch_size must be at least 1"),
         ({"stride": 0}, "--stride must be at least 1"),
         ({"offset": -1}, "--offset must be at least 0"),
         ({"workers": 0}, "--workers must be at least 1"),
         ({"workers": 10**30}, "--workers must be at most 1024"),
-        ({"patch_size": 10**30}, "--patchsize must be at most 2147483647"),
-        ({"patch_size": 257}, "largest one has 32 pixels"),
+        ({"patch_size": 10**30}, "--patch_size must be at most 2147483647"),
+        ({"patch_size": 257}, "largest has 32 pixels"),
         ({"white": 0.0}, "--white"),
         ({"white": float("nan")}, "--white"),
     ],
@@ -108,7 +108,7 @@ def test_what_cannot_be_read_or_written_is_an_error(photos, tmp_path, monkeypatc
 
 def test_the_pictures_own_folder_is_no_place_for_patches(photos):
     before = sorted(photos.iterdir())
-    with pytest.raises(ConfigError, match="own folder"):
+    with pytest.raises(ConfigError, match="folder of the pictures"):
         prepare(photos, out=photos, **SIZE)
     assert sorted(photos.iterdir()) == before
 
@@ -177,7 +177,7 @@ def test_the_command_that_is_named_works(photos, tmp_path, monkeypatch):
     with pytest.raises(ConfigError) as caught:
         prepare(photos, white=200.0, **SIZE)
     command = shlex.split(str(caught.value).split("`")[1])
-    assert command[:2] == ["python", "prepare_dataset.py"]
+    assert command[:2] == ["cbsn", "prepare"]
     flags = vars(make_parser().parse_args(command[2:]))
     prepare(**{**flags, "workers": None})
     assert Manifest.read("dataset/my photos16").white == 200
@@ -196,7 +196,7 @@ def test_ranges_that_are_not_the_whole_one_are_told(photos, out, content):
     assert "2 with 12 bits, white is 4095, such as a.tif" in note
     assert "1 with 10 bits, white is 1023, such as c.tif" in note
     assert "6 with the whole range" in note
-    assert "mixed" in note
+    assert "ranges differ" in note
     assert "--white N" in note
     assert max(content(out)) == 65535
     (source,) = (s for s in Manifest.read(out).sources if s.path == "b.tif")
@@ -237,9 +237,7 @@ def test_floats_of_any_unit_are_read(tmp_path, out, random):
 def test_margins_are_told(tmp_path, out, save):
     save(tmp_path / "x.png", 0, (455, 455))
     (note,) = prepare(tmp_path / "x.png", out=out).notes
-    assert note.startswith(
-        "68% of the pixels lie in no patch: the margins that 256 pixels every 200"
-    )
+    assert note.startswith("68% of the pixels are in no patch: patches of 256 pixels every 200")
     assert prepare(tmp_path / "x.png", out=out, stride=199, force=True).notes == ()
 
 

@@ -103,7 +103,7 @@ def test_a_model_becomes_better_by_its_own_loss(tmp_path, noisy, capsys):
     assert facts["from"] == before == dil.sha256()
     output = capsys.readouterr().out
     assert "4 patches of 64 px of 4 pictures, for 5 minutes: dil-unet, in crops of 20 px" in output
-    assert "1 patch held out" in output and "The adapted weights are taken." in output
+    assert "1 patch held out" in output and "The adapted weights are used." in output
 
     folder = tmp_path / "made" / "new"
     save_adapted(adapted, folder)
@@ -141,10 +141,10 @@ def test_a_model_that_cannot_become_better_stays(tmp_path, blind):
 @pytest.mark.parametrize(
     ("losses", "share", "verdict"),
     [
-        ((0.5, 0.25), 1, "0.50000, after 7 steps 0.25000. The adapted weights are taken."),
-        ((0.5, 0.25), 0.7, "Of the change of the weights 0.7 is taken"),
-        ((0.5, 0.5), 1, "That is no better: the weights stay"),
-        ((0.5, float("nan")), 1, "That is no better: the weights stay"),
+        ((0.5, 0.25), 1, "0.50000; after 7 steps 0.25000. The adapted weights are used."),
+        ((0.5, 0.25), 0.7, "Only 0.7 of the change in the weights is used"),
+        ((0.5, 0.5), 1, "This is no better: the weights stay"),
+        ((0.5, float("nan")), 1, "This is no better: the weights stay"),
         ((0.5, 0.25), 0, "Pictures without noise would become worse: the weights stay"),
     ],
 )
@@ -153,7 +153,7 @@ def test_the_verdict_is_said_and_kept(noisy, blind, losses, share, verdict, not_
     adapted = adapt([noisy], blind, MINUTES)
     output = capsys.readouterr().out
     assert verdict in output and "stride" not in output  # U-Nets have none
-    is_better = "taken" in verdict
+    is_better = "used" in verdict
     assert adapted.network == ("new" if is_better else blind.network)
     assert adapted.facts["adapted"] is is_better and adapted.facts["share_of_change"] == share
     # JSON has no number for what is not finite.
@@ -184,7 +184,7 @@ def test_strides_stay_where_no_noise_is_seen(tmp_path, random, not_tuned, capsys
     small = random.integers(0, 256, (2, 16, 19, 1)).astype("uint8")  # as small as they may be
     adapt([_save(tmp_path / "small", small)], gray, MINUTES)
     output = capsys.readouterr().out
-    assert "the model's strides stay" in output
+    assert "the model's strides are kept" in output
     assert "in crops of 10 px, stride_b 5, stride_i 2" in output
     config = given[0].objective_config
     assert (given[0].patch_size, config["stride_b"], config["stride_i"]) == (10, 5, 2)
@@ -224,7 +224,7 @@ def test_where_no_noise_is_seen_the_weights_stay(tmp_path, channels, capsys):
     adapted = adapt([_save(tmp_path / "ramps", [pixels] * 2)], student, MINUTES)
     assert adapted.network is student.network
     assert adapted.facts["adapted"] is False and adapted.facts["step"] == 0
-    assert "sees no noise in these pictures: the weights stay" in capsys.readouterr().out
+    assert "No noise was found in these pictures: the weights stay" in capsys.readouterr().out
 
 
 @pytest.mark.slow
@@ -242,7 +242,7 @@ def test_clean_photographs_fare_no_worse(tmp_path, photographs):
 
 def test_what_cannot_be_adapted(tmp_path, noisy, blind):
     for minutes in (0, -1, float("nan"), float("inf"), 1e6):
-        with pytest.raises(ConfigError, match="--adapt takes minutes"):
+        with pytest.raises(ConfigError, match="minutes of adaptation must be"):
             adapt([noisy], blind, minutes)
     for seed in (-1, 2**32):
         with pytest.raises(ConfigError, match="--seed"):
@@ -271,7 +271,7 @@ def test_a_full_disk_is_told(tmp_path, blind, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(module, "save_model", fail)
-    with pytest.raises(TrainingError, match=r"cannot be kept in .*kept: No space left on device"):
+    with pytest.raises(TrainingError, match=r"cannot be saved in .*kept: No space left on device"):
         save_adapted(Adapted(blind.recipe, blind.network, {}), tmp_path / "kept")
 
 

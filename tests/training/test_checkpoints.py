@@ -123,7 +123,7 @@ def test_a_damaged_checkpoint_is_told_and_the_one_before_it_used(
     trainer = Trainer(recipe)
     checkpoints = Checkpoints(two_saved, trainer)
     assert checkpoints.restore() == trainer.step.numpy() == 9
-    assert "The checkpoint of step 10 is damaged, taking the one before" in capsys.readouterr().err
+    assert "The checkpoint of step 10 is damaged; using the one before" in capsys.readouterr().err
     # When the run comes there again, the damaged one is replaced.
     trainer.step.assign(10)
     checkpoints.save()
@@ -152,7 +152,7 @@ def test_damaged_checkpoints_make_way_for_whole_ones(recipe, two_saved):
 def test_damaged_checkpoints_do_not_start_a_run_anew(recipe, two_saved):
     for step in (9, 10):
         _cut(two_saved / f"checkpoints/step-{step}/state.index")
-    with pytest.raises(ModelError, match=r"No checkpoint in .* is whole.*--no-resume"):
+    with pytest.raises(ModelError, match=r"No checkpoint in .* is intact.*--no-resume"):
         Checkpoints(two_saved, Trainer(recipe)).restore()
 
 
@@ -214,7 +214,9 @@ def test_a_failed_save_leaves_the_earlier_ones(recipe, two_saved, monkeypatch):
 def test_values_that_are_not_finite_are_never_saved(trained, tmp_path, kind):
     variables = getattr(trained, kind).variables
     variables[-1].assign(variables[-1] * np.nan)
-    with pytest.raises(TrainingError, match=rf"After step 3 the {kind}.*no checkpoint yet.*--lr"):
+    with pytest.raises(
+        TrainingError, match=rf"After step 3 the {kind}.*no checkpoint yet.*--learning_rate"
+    ):
         Checkpoints(tmp_path, trained).save()
     assert not (tmp_path / "checkpoints").exists()
 
@@ -332,7 +334,7 @@ def test_a_dead_process_holds_no_lock(tmp_path, run_python):
 def test_a_folder_that_cannot_be_made_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     with (
-        pytest.raises(ConfigError, match=r"cannot be locked.*--checkpoints"),
+        pytest.raises(ConfigError, match=r"cannot be locked.*--out"),
         lock_run(tmp_path / "file/a"),
     ):
         pass

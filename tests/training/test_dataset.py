@@ -170,7 +170,7 @@ def test_recipes_without_stride_i(blurred):
 def test_the_next_stride_that_divides_the_patch(blurred):
     changes, lines = _chosen(blurred, changes={**AUTO, "patch_size": 90})
     assert changes["stride_b"] == 5
-    assert lines[-1] == "4 does not divide the patches evenly, so it is 5."
+    assert lines[-1] == "4 does not divide the patch size, so the stride is 5."
     with pytest.raises(ConfigError, match="multiple of"):
         _chosen(blurred, changes={**AUTO, "patch_size": 22})
 
@@ -187,7 +187,7 @@ def test_gray_patches_count_once(tmp_path, random):
 def test_patches_that_show_no_noise(tmp_path):
     texture = np.random.default_rng(0).integers(0, 2, (256, 256, 3)) * 255
     records = _write(tmp_path / "saturated.tfrecords", [texture])
-    with pytest.raises(DataError, match=r"Or say the stride, such as --stride_b 5\.$"):
+    with pytest.raises(DataError, match=r"Or set the stride, such as --stride_b 5\.$"):
         _chosen(records)
 
 

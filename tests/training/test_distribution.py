@@ -49,8 +49,8 @@ def test_what_is_written_is_read():
         ('{"cluster": {"worker": ["a:1", "b:2"]}}', "task"),
         (Cluster(("a:1", "b:2"), 2).to_json(), "there is no worker 2"),
         (Cluster(("a", "b:2"), 0).to_json(), "every address needs a port"),
-        (Cluster(("a:1", "a:1"), 0).to_json(), "an address is there twice"),
-        (Cluster(("a:1", "b:2"), 0).to_json().replace('"worker": [', '"ps": ['), "nothing else"),
+        (Cluster(("a:1", "a:1"), 0).to_json(), "an address is listed twice"),
+        (Cluster(("a:1", "b:2"), 0).to_json().replace('"worker": [', '"ps": ['), "only one chief"),
     ],
 )
 def test_mistakes_show_what_was_received_and_how_it_ought_to_be(text, message):
@@ -109,7 +109,7 @@ def test_an_address_that_is_taken_is_named(run_python, monkeypatch):
                 print(error)
             """
         )
-    assert f"Worker 0 cannot take part at {address}" in result.stdout, result.stderr
+    assert f"Worker 0 cannot join at {address}" in result.stdout, result.stderr
 
 
 CLUSTER = Cluster(("a:1", "b:2"), 1)
@@ -134,7 +134,7 @@ def test_a_lost_worker_is_named_as_such():
     lost = tf.errors.UnavailableError(
         None, None, "Graph error:\n{{node x}} Collective ops is aborted by: reset by peer"
     )
-    told = r"number 1 cannot go on.*\(TensorFlow: Collective ops is aborted by: reset by peer\)"
+    told = r"number 1 cannot continue.*\(TensorFlow: Collective ops is aborted by: reset by peer\)"
     with pytest.raises(TrainingError, match=told), workers.watch():
         raise lost
     with pytest.raises(tf.errors.UnavailableError), Workers(tf.distribute.get_strategy()).watch():

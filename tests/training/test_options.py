@@ -18,7 +18,7 @@ from cbsn.training.options import RunOptions
         ({"own_noise": (1, 1)}, "of a --teacher.*Received: no --teacher"),
         (
             {"own_noise": (1, 1), "teacher": ["a"], "noise": Noise("gaussian", (5, 5))},
-            "in place of any other. Received: --noise: gaussian noise, σ 5",
+            "in place of any other noise. Received: --noise: gaussian noise, σ 5",
         ),
         ({"rounds": 0}, "--rounds must be at least 1.*0"),
         ({"rounds": 101}, "--rounds must be at most 100.*101"),

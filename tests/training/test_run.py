@@ -71,12 +71,12 @@ def test_epochs_are_passes_over_the_patches(settings, recipe, epochs):
 @pytest.mark.parametrize(
     ("changes", "change", "message"),
     [
-        ({}, {"epochs": 1}, "--epochs 1 --maxiter 2"),
+        ({}, {"epochs": 1}, "--epochs 1 --steps 2"),
         ({}, {"precision": "float64"}, r"--precision.*float64"),
         (
             {"patch_size": 300},
             {},
-            r"python prepare_dataset\.py .*--patchsize 300 --out",
+            r"cbsn prepare .*--patch_size 300 --out",
         ),
         ({}, {"white": 255.0}, "omit --white"),
     ],
@@ -122,16 +122,15 @@ def test_strides_are_chosen_by_the_patches(settings, tmp_path, random):
     assert "--stride_b 3" in "".join(resolved.why_strides)
 
 
-def test_runs_of_any_name_and_the_command_that_is_printed(options, no_steps, monkeypatch):
+def test_runs_of_any_name_and_the_command_that_is_printed(options, no_steps, capsys):
     name = "a'b\n$x"
-    monkeypatch.setattr("builtins.print", lambda *args, **kwargs: lines.append(str(args[0])))
-    lines = []
     given = RunOptions(name=name, precision="float32", accumulate=2, **options)
     folder = train("n2v-unet", UNET, given)
-    line = "Precision float32: as asked for. Workers: 1, devices: 1, parts of a batch on each: 2."
-    assert line in lines
-    command = shlex.split(lines[-1].removeprefix("Denoise with: "))
-    assert command[:4] == ["python", "infer.py", "--modelpath", str(folder)]
+    line = "Precision float32: as requested. Workers: 1, devices: 1, parts of a batch on each: 2."
+    output = capsys.readouterr().out
+    assert f"{line}\n" in output
+    command = shlex.split(output.partition("Denoise with: ")[2])
+    assert command == ["cbsn", "denoise", "PICTURES", "--model", str(folder)]
     no_steps()
     folder = train("n2v-unet", UNET, RunOptions(name=name, resume=False, **options))
     assert json.loads((folder / "run.json").read_text())["dataset"] == options["dataset"]

@@ -117,7 +117,7 @@ def test_a_finished_run_of_two_rounds_is_left_alone(finished, capsys):
     assert train("photo", TINY, options) == options.checkpoints / "a"
     output = capsys.readouterr().out
     assert "steps 5 to 5" in output and "steps 2 to 2" in output
-    assert "Going on with another" not in output
+    assert "Continuing with another" not in output
     assert output.count("Denoise with") == 1
     assert kept == {path: path.stat().st_mtime_ns for path in kept}
 
@@ -239,8 +239,8 @@ def test_each_round_has_a_smaller_part(options):
         ("distill", {"rounds": 3}, "for the recipes photo and photo-large.*--rounds 3"),
         ("photo", {"noise": Noise("gaussian", (5, 5))}, "omit --noise.*gaussian noise, σ 5"),
         ("photo", {"own_noise": (0.5, 2.0)}, "omit --noise.*and --own_noise"),
-        ("photo", {"patch_size": 40}, "take 32 or 48. Received: patch_size=40"),
-        ("photo", {"patch_size": 272}, "holds patches of 256.*--patchsize 272"),
+        ("photo", {"patch_size": 40}, "use 32 or 48. Received: patch_size=40"),
+        ("photo", {"patch_size": 272}, "holds patches of 256.*--patch_size 272"),
     ],
 )
 def test_what_does_not_fit_is_refused(options, recipe, change, message):

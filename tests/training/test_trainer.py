@@ -330,7 +330,7 @@ def test_out_of_memory_a_step_is_repeated_in_more_parts(recipe, random, rows, pa
 def test_out_of_memory_for_one_patch_is_an_error(recipe, batch):
     trainer = Trainer(recipe, objective=Hungry(0))
     weights = _weights(trainer)
-    with pytest.raises(TrainingError, match=r"one patch of 20 pixels.*--patchsize.*--precision"):
+    with pytest.raises(TrainingError, match=r"one patch of 20 pixels.*--patch_size.*--precision"):
         trainer.train_step(tf.constant(batch))
     assert trainer.step.numpy() == 0
     np.testing.assert_array_equal(_weights(trainer), weights)
@@ -339,7 +339,7 @@ def test_out_of_memory_for_one_patch_is_an_error(recipe, batch):
 def test_a_worker_out_of_memory_does_not_go_on_alone(recipe, batch, monkeypatch):
     trainer = Trainer(recipe, objective=Hungry(1))
     monkeypatch.setattr(tf.distribute, "MultiWorkerMirroredStrategy", type(trainer.strategy))
-    with pytest.raises(TrainingError, match="on all of them with --accumulate 2"):
+    with pytest.raises(TrainingError, match="on all workers with --accumulate 2"):
         trainer.train_step(tf.constant(batch))
 
 
