@@ -127,7 +127,7 @@ def test_stopped_in_each_round_it_ends_with_the_same_weights(finished, options, 
     whole, _ = finished
     given = RunOptions(name="a", rounds=2, seed=3, **options)
     # After step 3 of the first round, after its last step, and after the first of the second round.
-    for call, message in ((3, "saved at step 3"), (2, "round 1 of 2 was done"), (1, "at step 1")):
+    for call, message in ((3, "saved at step 3"), (2, "after round 1 of 2"), (1, "at step 1")):
         signal_at(call)
         with pytest.raises(TrainingStopped, match=message):
             train("photo", TINY, given)

@@ -222,7 +222,7 @@ def test_the_value_range_is_that_of_infer_py(tiny_model, tmp_path):
         assert found[white] == expected
     assert found[None]["shades.png"] == found[4095]["shades.png"]
     assert found[None]["dark.png"] != found[4095]["dark.png"]
-    with pytest.raises(ConfigError, match=r"otherwise: white 4095 \(now None\)"):
+    with pytest.raises(ConfigError, match=r"differently: white 4095 \(now None\)"):
         denoise(tmp_path, tiny_model, "out4095")
 
 
