@@ -46,6 +46,15 @@ class _HelpAll(argparse.Action):
         parser.exit()
 
 
+class _OnePlace(argparse.Action):
+    """Stores what stands at a position, unless a flag has given it already."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        if given := getattr(namespace, self.dest, None):
+            parser.error(f"takes one folder, or one glob in quotes. Received: {given} {values}")
+        setattr(namespace, self.dest, values)
+
+
 class Parser(argparse_flags.ArgumentParser):
     """Parses flags; `--help` shows the common ones, `--help-all` all of them.
 
@@ -179,7 +188,8 @@ def add_input(
     """
     options: dict[str, Any] = {"metavar": metavar, "default": argparse.SUPPRESS}
     place, flag = ("*", "+") if several else ("?", None)
-    parser.inputs = parser.add_argument(dest, nargs=place, help=help, **options)
+    action = "store" if several else _OnePlace
+    parser.inputs = parser.add_argument(dest, action=action, nargs=place, help=help, **options)
     parser.needs_inputs = required
     names, again = ("--input", *earlier), f"another way to give {metavar}"
     parser.add_argument(*names, dest=dest, nargs=flag, help=again, **options)

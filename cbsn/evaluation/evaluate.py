@@ -186,20 +186,17 @@ def parse_settings(values: Mapping[str, Any]) -> dict[str, Any]:
     Example:
         >>> parse_settings({"clean": "clean", "noise_sigma": 25, "border": 4})
     """
-    settings = {**values}
-    noise = Noise.parse(
-        *(
-            None if settings.get(name) is None else str(settings[name])
-            for name in ("noise", "noise_sigma", "noise_peak")
-        )
-    )
+    arguments = inspect.signature(evaluate).parameters.keys() - {"conventions", "options"}
+    noise_names = ("noise", "noise_sigma", "noise_peak")
     names = [field.name for field in dataclasses.fields(Conventions)]
+    options_names = [field.name for field in dataclasses.fields(DenoiseOptions)]
+    known = {*arguments, *noise_names, *names, *options_names}
+    check_names("setting of evaluate", values, known)
+    settings = {**values}
+    found = (settings.pop(name, None) for name in noise_names)
+    noise = Noise.parse(*(None if each is None else str(each) for each in found))
     chosen = {name: settings.pop(name, None) for name in names}
     options = DenoiseOptions.pop(settings)
-    for name in ("noise_sigma", "noise_peak"):
-        settings.pop(name, None)
-    arguments = inspect.signature(evaluate).parameters
-    check_names("setting of evaluate", settings, arguments.keys() - {"conventions", "options"})
     conventions = Conventions.choose(noise is not None, **chosen)
     return settings | {"noise": noise, "conventions": conventions, "options": options}
 

@@ -331,7 +331,7 @@ def test_trees_of_folders_are_kept(infer, noisy, tmp_path):
     (tmp_path / "a.png").rename(tmp_path / "photos" / "2024" / "a.png")
     for _ in range(2):  # the second time, the results of the first are not taken
         assert infer("photos", "--recursive", "--out", "photos/out").returncode == 0
-    results = [path for path in (tmp_path / "photos" / "out").rglob("*.png")]
+    results = list((tmp_path / "photos" / "out").rglob("*.png"))
     assert results == [tmp_path / "photos" / "out" / "2024" / "a.png"]
 
 

@@ -1,0 +1,239 @@
+"""The library: what `import cbsn` gives."""
+
+import os
+import pickle
+import subprocess
+import sys
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import cbsn
+from cbsn.images.image_files import read_picture
+from cbsn.noise.synthetic import simulate_camera
+
+OPTIONS = {"precision": "float32", "engine": "tensorflow"}
+SMALL = {"channels": 4, "modules": 1, "patch_size": 40, "batch_size": 1, "seed": 3}
+
+
+@pytest.fixture
+def path(model, tmp_path):
+    """A tiny model's folder."""
+    return tmp_path / model
+
+
+@pytest.fixture
+def noisy(photographs):
+    return simulate_camera(photographs[0][:96, :80])
+
+
+def test_public_names_are_there():
+    for name in cbsn.__all__:
+        assert getattr(cbsn, name) is not None
+        assert name in dir(cbsn)
+    assert cbsn.load_denoiser is cbsn.load
+    with pytest.raises(AttributeError, match="'denois'"):
+        cbsn.denois  # noqa: B018
+    assert issubclass(cbsn.ModelError, cbsn.CbsnError)
+
+
+def test_denoise_is_what_the_denoiser_does(path, noisy):
+    expected = cbsn.load(path, **OPTIONS)(noisy)
+    assert not np.array_equal(expected, noisy)
+    np.testing.assert_array_equal(cbsn.denoise(noisy, path, **OPTIONS), expected)
+    denoiser = cbsn.load(str(path), **OPTIONS)
+    np.testing.assert_array_equal(cbsn.denoise(noisy, model=denoiser), expected)
+    half = cbsn.denoise(noisy, path, strength=0.5, **OPTIONS)
+    middle = (noisy.astype(float) + expected) / 2
+    assert np.abs(half - middle).max() <= 1
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", ">u2", "float16", "float32", "float64"])
+@pytest.mark.parametrize("shape", [(24, 20), (24, 20, 1), (24, 20, 2), (24, 20, 3), (24, 20, 4)])
+def test_dtypes_and_shapes_stay(path, random, dtype, shape):
+    image = random.random(shape)
+    if np.dtype(dtype).kind == "u":
+        image = image * np.iinfo(dtype).max
+    image = image.astype(dtype)
+    before = image.copy()
+    denoised = cbsn.denoise(image, path, **OPTIONS)
+    assert (denoised.shape, denoised.dtype) == (shape, np.dtype(dtype))
+    np.testing.assert_array_equal(image, before)
+
+
+def test_lists_and_stacks(path, noisy):
+    single = cbsn.denoise(noisy, path, **OPTIONS)
+    gray = cbsn.denoise(noisy[..., 0], path, **OPTIONS)
+    several = cbsn.denoise([noisy, noisy[..., 0], noisy[:40]], path, **OPTIONS)
+    np.testing.assert_array_equal(several[0], single)
+    np.testing.assert_array_equal(several[1], gray)
+    assert several[2].shape == (40, 80, 3)
+    # A batch may be rounded in another way than a single picture.
+    stack = cbsn.denoise(np.stack([noisy, noisy]), path, **OPTIONS)
+    assert np.abs(stack.astype(int) - single).max() <= 1
+    grays = cbsn.denoise(np.stack([noisy[..., 0]] * 3), path, **OPTIONS)
+    assert grays.shape == (3, 96, 80) and np.abs(grays.astype(int) - gray).max() <= 1
+
+
+def test_files_keep_their_values(path, noisy, tmp_path):
+    Image.fromarray(noisy).save(tmp_path / "a.png")
+    expected = cbsn.denoise(noisy, path, **OPTIONS)
+    for name in (tmp_path / "a.png", str(tmp_path / "a.png")):
+        np.testing.assert_array_equal(cbsn.denoise(name, path, **OPTIONS), expected)
+    few = (noisy[..., 0].astype(np.uint16) << 4) | 15  # 12 bits
+    Image.fromarray(few).save(tmp_path / "b.png")
+    np.testing.assert_array_equal(
+        cbsn.denoise(tmp_path / "b.png", path, **OPTIONS), cbsn.denoise(few, path, **OPTIONS)
+    )
+
+
+def test_mistakes_are_typed(path, noisy, tmp_path):
+    with pytest.raises(cbsn.ConfigError, match="no option 'strenght'; did you mean 'strength'"):
+        cbsn.denoise(noisy, path, strenght=1)
+    with pytest.raises(cbsn.ConfigError, match="has its options already"):
+        cbsn.denoise(noisy, cbsn.load(path), strength=1)
+    with pytest.raises(cbsn.ConfigError, match="strength"):
+        cbsn.load(path, strength=2)
+    with pytest.raises(cbsn.ModelError, match="No model at nowhere"):
+        cbsn.load("nowhere")
+    with pytest.raises(cbsn.ImageError, match=r"nothing\.png"):
+        cbsn.denoise("nothing.png", path)
+    with pytest.raises(cbsn.ImageError, match="int32"):
+        cbsn.denoise(noisy.astype(np.int32), path)
+    with pytest.raises(cbsn.ConfigError, match=r"no setting of a training 'step'.*'steps'"):
+        cbsn.train(tmp_path, step=4)
+    with pytest.raises(cbsn.ConfigError, match=r"no setting of evaluate 'bordr'.*'border'"):
+        cbsn.evaluate(path, noisy=tmp_path, bordr=4)
+    with pytest.raises(cbsn.ConfigError, match="minutes"):
+        cbsn.adapt(noisy, path, minutes=0)
+
+
+def test_a_model_that_was_replaced_is_loaded_again(path, noisy, tmp_path):
+    from cbsn.models.folder import save_model
+    from cbsn.models.loading import load_model
+
+    before = cbsn.denoise(noisy, path, **OPTIONS)
+    recipe, network = load_model(path)
+    network.set_weights([1.5 * each for each in network.get_weights()])
+    save_model(path, recipe, network, {})
+    after = cbsn.denoise(noisy, path, **OPTIONS)
+    assert not np.array_equal(before, after)
+    np.testing.assert_array_equal(after, cbsn.load(path, **OPTIONS)(noisy))
+
+
+def test_threads_take_turns(path, photographs):
+    denoiser = cbsn.load(path, **OPTIONS)
+    images = [photograph[:60, : 40 + 8 * n] for n, photograph in enumerate(photographs)] * 3
+    expected = [denoiser(image) for image in images]
+    with ThreadPoolExecutor(4) as pool:
+        for result, wanted in zip(pool.map(denoiser, images), expected, strict=True):
+            np.testing.assert_array_equal(result, wanted)
+
+
+def test_pickles_are_small_and_give_the_same(path, noisy, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    denoiser = cbsn.load(path.name, strength=0.5, **OPTIONS)
+    pickled = pickle.dumps(denoiser)
+    assert len(pickled) < 1000
+    monkeypatch.chdir("/")  # the path of the model was relative
+    again = pickle.loads(pickled)
+    assert again.options == denoiser.options
+    np.testing.assert_array_equal(again(noisy), denoiser(noisy))
+    made = cbsn.Denoiser(denoiser.recipe, denoiser.network, denoiser.options)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(made))(noisy), denoiser(noisy))
+    assert pickle.loads(pickle.dumps(denoiser.options)) == denoiser.options
+
+
+def test_adapt_takes_arrays_and_files(path, noisy, tmp_path):
+    Image.fromarray(noisy).save(tmp_path / "a.png")
+    settings = {"minutes": 0.02, "seed": 1, **OPTIONS}
+    adapted = cbsn.adapt([noisy, tmp_path / "a.png"], path, out=tmp_path / "kept", **settings)
+    denoised = cbsn.denoise(noisy, adapted)
+    np.testing.assert_array_equal(denoised, cbsn.denoise(noisy, tmp_path / "kept", **OPTIONS))
+    denoiser = cbsn.load(path, **OPTIONS)
+    before = [each.copy() for each in denoiser.network.get_weights()]
+    stack = np.stack([noisy, noisy])
+    assert isinstance(cbsn.adapt(stack, denoiser, minutes=0.02), cbsn.Denoiser)
+    for weights, first in zip(denoiser.network.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(weights, first)
+
+
+def test_estimate_noise(random, tmp_path):
+    sigma = 6
+    pictures = [
+        (np.full((256, 256, 3), level) + random.normal(0, sigma, (256, 256, 3))).astype("uint8")
+        for level in (80, 120, 160)
+    ]
+    found = cbsn.estimate_noise(pictures)
+    assert found.level == pytest.approx([sigma] * 3, rel=0.05)
+    for number, picture in enumerate(pictures):
+        Image.fromarray(picture).save(tmp_path / f"{number}.png")
+    for given in (tmp_path, f"{tmp_path}/*.png", np.stack(pictures), [tmp_path]):
+        assert cbsn.estimate_noise(given).lines() == found.lines()
+    deep = [picture.astype(np.uint16) << 4 for picture in pictures]  # 12 bits
+    assert cbsn.estimate_noise(deep, white=4080).level == pytest.approx(found.level, rel=0.01)
+
+
+def test_evaluate(path, noisy, tmp_path):
+    for name in ("noisy", "clean"):
+        (tmp_path / name).mkdir()
+        Image.fromarray(noisy).save(tmp_path / name / "a.png")
+    settings = {"clean": tmp_path / "clean", "precision": "float32", "border": 2}
+    scores = cbsn.evaluate(path, noisy=tmp_path / "noisy", **settings)
+    assert [each.method for each in scores] == ["noisy", f"cbsn ({path})"]
+    assert scores[0].mean("psnr") == np.inf and scores[1].mean("psnr") < 100
+    scores = cbsn.evaluate([path], noise_sigma=25, baselines="noisy", **settings)
+    assert scores[0].mean("psnr") == pytest.approx(20.2, abs=0.3)
+
+
+@pytest.mark.slow
+def test_train_in_a_script_without_a_guarded_main(noisy, tmp_path):
+    """Preparing pictures starts processes, which must not run the script again."""
+    for number in range(2):
+        Image.fromarray(noisy).save(tmp_path / f"{number}.png")
+    script = tmp_path / "script.py"
+    script.write_text(
+        f"import cbsn\nrun = cbsn.train('*.png', steps=2, out='runs/mine', **{SMALL})\nprint(run)\n"
+    )
+    run = subprocess.run(
+        [sys.executable, script],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(cbsn.__file__).parents[1])},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert (run.returncode, run.stdout) == (0, f"{Path('runs/mine')}\n"), run.stderr
+    assert cbsn.denoise(noisy, tmp_path / "runs" / "mine").shape == noisy.shape
+
+
+@pytest.mark.slow
+def test_nothing_is_printed_unless_asked_for(run_python, noisy, tmp_path, monkeypatch):
+    monkeypatch.delenv("TF_CPP_MIN_LOG_LEVEL")  # which would ask for TensorFlow's lines
+    Image.fromarray(noisy).save(tmp_path / "a.png")
+    code = f"""
+        import cbsn
+        verbose = VERBOSE
+        run = cbsn.train("a.png", steps=2, out="runs/mine", verbose=verbose, **{SMALL})
+        cbsn.adapt("a.png", run, minutes=0.01, verbose=verbose)
+        cbsn.evaluate(run, noisy="a.png", clean="a.png", verbose=verbose)
+        cbsn.denoise("a.png", run)
+    """
+    quiet = run_python(code.replace("VERBOSE", "False"))
+    assert (quiet.returncode, quiet.stdout, quiet.stderr) == (0, "", "")
+    told = run_python(code.replace("VERBOSE", "True"))
+    assert told.returncode == 0 and "Denoise with" in told.stdout and "PSNR" in told.stdout
+
+
+def test_metadata_of_files_is_no_obstacle(path, noisy, tmp_path):
+    exif = Image.Exif()
+    exif[271] = "a camera"
+    Image.fromarray(noisy).save(tmp_path / "a.jpg", exif=exif)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        denoised = cbsn.denoise(tmp_path / "a.jpg", path, **OPTIONS)
+    assert denoised.shape == read_picture(tmp_path / "a.jpg").pixels.shape
