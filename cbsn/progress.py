@@ -24,7 +24,7 @@ class _Terminal(logging.Handler):
         from tqdm import tqdm
 
         stream = sys.stderr if record.levelno >= logging.WARNING else sys.stdout
-        tqdm.write(record.getMessage(), file=stream)
+        tqdm.write(self.format(record), file=stream)
         stream.flush()
 
 

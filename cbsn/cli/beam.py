@@ -35,8 +35,7 @@ def _quieten() -> None:
     root = logging.getLogger()
     if root.level == logging.WARNING:
         root.setLevel(logging.ERROR)
-        for name in ("apache_beam", "cbsn"):
-            logging.getLogger(name).setLevel(logging.WARNING)
+        logging.getLogger("apache_beam").setLevel(logging.WARNING)
         logging.getLogger("apache_beam.io.filebasedsink").setLevel(logging.ERROR)
 
 

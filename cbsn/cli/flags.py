@@ -222,6 +222,10 @@ def run(
             lines = map(in_one_line, str(error).split("\n"))  # a few errors have several
             print("error:", "\n".join(lines), file=sys.stderr)
             return error.status
+        except BrokenPipeError:  # such as of `cbsn models | head`
+            # Python would flush what is left, and fail again.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 1
         except OSError as error:
             if error.errno is None:  # not the system's: a bug that a library met
                 raise

@@ -13,7 +13,7 @@ from cbsn.cli.parser import Parser, new_parser
 # Others may hold what does not belong in a public bug report.
 _VARIABLES = (
     *("CUDA_VISIBLE_DEVICES", "KERAS_BACKEND", "NVIDIA_TF32_OVERRIDE", "OMP_NUM_THREADS"),
-    *("ONEDNN_MAX_CPU_ISA", "TF_CPP_MIN_LOG_LEVEL", "TF_CUDNN_USE_AUTOTUNE"),
+    *("ONEDNN_MAX_CPU_ISA", "TF_CUDNN_USE_AUTOTUNE"),
     *("TF_ENABLE_ONEDNN_OPTS", "TF_FORCE_GPU_ALLOW_GROWTH", "TF_GPU_ALLOCATOR", "TF_XLA_FLAGS"),
     *("XLA_FLAGS",),
 )
@@ -46,12 +46,16 @@ def main(flags: argparse.Namespace) -> None:
 
 def _versions(*, optional: bool) -> list[str]:
     """Returns the installed libraries that the package requires, or those of its extras."""
-    found = {}
+    required, extras = set(), set()
     for line in importlib.metadata.requires("cbsn") or ():
         name = re.split(r"[^\w.-]", line, maxsplit=1)[0]
         extra = re.search(r"extra == ['\"](\w+)", line)
-        if name == "cbsn" or (extra is not None) != optional or (extra and extra[1] == "dev"):
-            continue
+        if extra is None:
+            required.add(name)
+        elif extra[1] not in ("dev", "docs"):
+            extras.add(name)
+    found = {}
+    for name in extras - required if optional else required:
         try:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

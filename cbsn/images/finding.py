@@ -25,7 +25,7 @@ _RAW = {".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dng", ".erf", ".iiq", ".mrw", 
 _RAW |= {".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".srw", ".x3f"}
 _OTHERS = {".exr", ".hdr", ".pbm", ".pgm", ".ppm", ".psb", ".psd", ".svg"}
 # Pictures that are not read; a warning names those that are skipped in a folder.
-_SKIPPED = dict.fromkeys(_RAW, "a raw file") | dict.fromkeys(_OTHERS, "of a kind not read")
+_SKIPPED = dict.fromkeys(_RAW, "a raw file") | dict.fromkeys(_OTHERS, "an unsupported format")
 
 
 def find_images(
@@ -96,7 +96,7 @@ def _in_folder(top: Path, recursive: bool, outside: str | Path | None) -> list[P
         reason = _SKIPPED[first.suffix.lower()]
         files = f"{len(skipped)} file{'s' * (len(skipped) > 1)}"
         warnings.warn(
-            f"skipped in {top}: {files} of other kinds, such as {first.relative_to(top)} "
+            f"skipped in {top}: {files} that cannot be read, such as {first.relative_to(top)} "
             f"({reason}). Convert them to TIFF or PNG.",
             CbsnWarning,
             stacklevel=3,

@@ -201,7 +201,7 @@ def _stretched(path: Path, picture: Picture, white: float | None) -> Picture:
         low, high = float(alpha.min()), float(alpha.max())
         if not -ROUNDING_ERROR <= low <= high <= 1 + ROUNDING_ERROR:
             values = f"values from {low:g} to {high:g}"
-            raise ImageError(f"has an alpha channel with {values}; floats from 0 to 1 are read.")
+            raise ImageError(f"has an alpha channel with {values}; floats must be from 0 to 1.")
     found.stretch(picture.color)  # a view: in place
     return dataclasses.replace(picture, value_range=None if found.is_of(pixels.dtype) else found)
 

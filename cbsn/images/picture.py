@@ -31,12 +31,12 @@ class Header(NamedTuple):
         """Raises an ImageError if there are too many pixels, or it is a decompression bomb."""
         claim = f"claims {self.width} x {self.height} pixels"
         if self.width * self.height > MAX_PIXELS:
-            raise ImageError(f"{claim}; cut it up.")
+            raise ImageError(f"{claim}; split it into smaller pictures.")
         size = path.stat().st_size
         if self.pixel_bytes > max(_BOMB_BYTES, _BOMB_RATIO * size):
             raise ImageError(
-                f"{claim} in {size:,} bytes, which no noisy picture does: it is a decompression "
-                "bomb, or damaged. If it is good, cut it up."
+                f"{claim} in {size:,} bytes; noise cannot be compressed that far, so it is a "
+                "decompression bomb, or damaged. If it is genuine, split it into smaller pictures."
             )
 
 

@@ -127,7 +127,7 @@ def _load(path: Path, png: PngFile | None) -> Picture:
             raise ImageError(_ANIMATION.format(frames))
         image.load()
         if is_jpeg and not _has_end(path):
-            raise ImageError("is cut off: a JPEG file has a mark of its end.")
+            raise ImageError("is cut off: its end marker is missing.")
         info = image.info
         if png and png.depth in (2, 4) and isinstance(info.get("transparency"), int):
             # Pillow scales the pixels to 8 bits, but not the transparent value.
@@ -191,7 +191,7 @@ def _checked(pixels: np.ndarray) -> np.ndarray:
         raise ImageError(f"holds {pixels.dtype} values of shape {pixels.shape}; convert it.")
     pixels = np.atleast_3d(pixels)
     if not 1 <= pixels.shape[-1] <= 4:
-        raise ImageError(f"has {pixels.shape[-1]} channels; at most RGB and alpha are read.")
+        raise ImageError(f"has {pixels.shape[-1]} channels; at most RGB and alpha are supported.")
     return np.ascontiguousarray(pixels)
 
 

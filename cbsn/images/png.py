@@ -25,7 +25,7 @@ _XMP = b"XML:com.adobe.xmp"
 _MOST_XMP = 2**26
 _BLOCK = 2**20
 _LEVEL = 4  # of compression: writes a photograph 2.5 times as fast as level 6, and 2 % larger
-_CUT_OFF = "is cut off: a PNG file ends with a chunk IEND."
+_CUT_OFF = "is cut off: its IEND chunk is missing."
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +80,7 @@ def inspect_png(path: Path) -> PngFile:
         if not start.startswith(SIGNATURE):
             raise ImageError("is damaged: its first bytes are not a PNG's; copy it as binary data.")
         if start[12:16] != b"IHDR":
-            raise ImageError("is damaged: a PNG file begins with a chunk IHDR.")
+            raise ImageError("is damaged: it does not begin with an IHDR chunk.")
         file.seek(len(SIGNATURE))
         kind = b""
         while kind != b"IEND":
@@ -88,9 +88,9 @@ def inspect_png(path: Path) -> PngFile:
             kind, content, matches = _read_chunk(file)
             name = kind.decode("latin-1")
             if kind == b"IHDR" and place > len(SIGNATURE):
-                raise ImageError("is damaged: it has two chunks IHDR.")
+                raise ImageError("is damaged: it has two IHDR chunks.")
             if not matches and not kind[0] & 0x20:  # upper case first: a critical chunk
-                raise ImageError(f"is damaged: the checksum of its chunk {name} is wrong.")
+                raise ImageError(f"is damaged: the checksum of its {name} chunk is wrong.")
             if kind == b"acTL" and (frames := int.from_bytes(content[:4], "big")) > 1:
                 raise ImageError(f"is an animation of {frames} frames; save them one by one.")
             if not matches:

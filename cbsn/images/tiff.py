@@ -89,7 +89,7 @@ def _whole_pages(file: tifffile.TiffFile) -> Iterator[Any]:
     for page in pages:
         last = page.offset
         if last is not None and last in seen:
-            raise ImageError("is damaged: its list of pages goes in a circle.")
+            raise ImageError("is damaged: its list of pages is circular.")
         seen.add(last)
         if not page.is_reduced:
             yield page
@@ -157,7 +157,7 @@ def _refuse_missing(page: tifffile.TiffPage, pixels: np.ndarray) -> None:
         return
     value = np.float32(nodata) if pixels.dtype.kind == "f" else nodata
     if (pixels == value).all(axis=-1).any():
-        raise ImageError(f"has pixels without data (GDAL's nodata {value:g}): cut these off.")
+        raise ImageError(f"has pixels without data (GDAL's nodata {value:g}): crop them away.")
 
 
 def _pixels(page: Any) -> np.ndarray:
@@ -198,7 +198,7 @@ def _check(page: Any) -> None:
         )
     is_palette = photometric == "PALETTE"
     if page.axes not in (("YX",) if is_palette else ("YX", "YXS", "SYX")):
-        raise ImageError(f"has the axes {page.axes}; one picture of rows and columns is read.")
+        raise ImageError(f"has the axes {page.axes}; only rows and columns are supported.")
     colors, kind = (1, "gray") if photometric.startswith("MINIS") else (3, "RGB")
     extra = [sample.name for sample in page.extrasamples]
     is_alpha = extra in ([], ["ASSOCALPHA"], ["UNASSALPHA"])

@@ -156,7 +156,9 @@ def denoise_each(
                 found = work.picture.value_range
                 if found and white is None:
                     if work.picture.pixels.dtype.kind == "f":
-                        ranges["floats of a range of their own"].append(f"{work.source} ({found})")
+                        ranges["floats with a range of their own"].append(
+                            f"{work.source} ({found})"
+                        )
                     else:
                         ranges[str(found)].append(str(work.source))
                 try:

@@ -102,8 +102,9 @@ def check_writable(folder: Path, received: str) -> None:
         with tempfile.TemporaryDirectory(prefix=".cbsn-", dir=there):
             pass
     except OSError as error:
-        what = "Nothing can be written to" if there == folder else "No folder can be made at"
-        raise ConfigError(f"{what} {folder}: {error.strerror}. Received: {received}") from error
+        what = "written to" if there == folder else "created"
+        text = f"The folder {folder} cannot be {what}: {error.strerror}. Received: {received}"
+        raise ConfigError(text) from error
 
 
 def plan_outputs(
@@ -133,7 +134,7 @@ def plan_outputs(
             if the format is unknown, or if sub-folders are needed for sources on several drives.
     """
     if format not in FORMATS:
-        raise ConfigError(f"format is one of {', '.join(FORMATS)}. Received: {format!r}")
+        raise ConfigError(f"format must be one of {', '.join(FORMATS)}. Received: {format!r}")
     save_path = Path(save_path)
     suffixes = {source: _suffix(source, format) for source in sources}
     names = {source: source.stem + suffix for source, suffix in suffixes.items()}

@@ -189,7 +189,7 @@ def test_white_and_what_was_taken_for_it(infer, tmp_path, random):
     notes = [line for line in run.stderr.splitlines() if line.startswith("note: ")]
     assert len(notes) == 2, run.stderr
     assert "12 bits, white is 4095: 2 pictures, such as in/a.tif" in notes[0]
-    assert "floats of a range of their own: 2 pictures, such as in/c.tif (black is 0" in notes[1]
+    assert "floats with a range of their own: 2 pictures, such as in/c.tif (black is 0" in notes[1]
     assert all("--white N" in note for note in notes)
     seen = read_picture(tmp_path / "out" / "a.tif", white=65535).pixels
     assert seen.max() <= 4095

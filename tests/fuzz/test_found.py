@@ -48,7 +48,7 @@ def test_pages_in_a_circle(tmp_path, reduced):
     offset, place = next_pages(path)[1]
     struct.pack_into("<I", content, place, offset)
     path.write_bytes(content)
-    with pytest.raises(ImageError, match="goes in a circle"):
+    with pytest.raises(ImageError, match="is circular"):
         read_picture(path)
     assert read_header(path).pixel_bytes == (0 if reduced else GRAY.nbytes)
 
@@ -95,7 +95,7 @@ def test_a_png_begins_with_its_header(tmp_path):
     path = tmp_path / "p.png"
     chunks = png_chunks(imagecodecs.png_encode(GRAY))
     path.write_bytes(png_of([(b"tEXt", b"a\0b"), *chunks]))
-    with pytest.raises(ImageError, match="begins with a chunk IHDR"):
+    with pytest.raises(ImageError, match="not begin with an IHDR chunk"):
         read_picture(path)
     assert read_header(path).pixel_bytes == 0
 
@@ -209,7 +209,7 @@ def test_a_png_with_two_headers(tmp_path):
     """Of these one decoder takes the first, and another one the last."""
     header, *chunks = png_chunks(imagecodecs.png_encode(GRAY))
     (tmp_path / "p.png").write_bytes(png_of([header, header, *chunks]))
-    with pytest.raises(ImageError, match="two chunks IHDR"):
+    with pytest.raises(ImageError, match="two IHDR chunks"):
         read_picture(tmp_path / "p.png")
 
 

@@ -35,7 +35,7 @@ def test_a_folder_is_searched_for_pictures_by_any_name(tmp_path, make):
 
 def test_other_pictures_in_a_folder_are_named(tmp_path, make):
     make("a.png", "b.CR2", "c.psd", "d.txt")
-    with pytest.warns(CbsnWarning, match=r"2 files of other kinds, such as b\.CR2 \(a raw"):
+    with pytest.warns(CbsnWarning, match=r"2 files that cannot be read, such as b\.CR2 \(a raw"):
         assert find_images(tmp_path) == [tmp_path / "a.png"]
 
 
@@ -81,7 +81,7 @@ def test_skipped_pictures_are_named_once_for_a_tree(tmp_path, make):
     with pytest.warns(CbsnWarning) as warned:
         assert find_images(tmp_path, recursive=True) == [tmp_path / "a.png"]
     (text,) = (str(each.message) for each in warned)
-    assert "3 files of other kinds, such as x/b.CR2 (a raw file)" in text
+    assert "3 files that cannot be read, such as x/b.CR2 (a raw file)" in text
 
 
 def test_a_sub_folder_that_may_not_be_read_is_skipped(tmp_path, make, monkeypatch):

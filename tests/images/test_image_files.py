@@ -131,9 +131,11 @@ def test_gray_webp_is_rgb(tmp_path):
     np.testing.assert_array_equal(back, pixels[..., [0, 0, 0, 1]])
 
 
-def table_of_the_readme():
-    """The rows of "Files, and what they keep", by format and column."""
-    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+def documented_table():
+    """The rows of the guide's table of what each format keeps, by format and column."""
+    text = (Path(__file__).parents[2] / "docs" / "guides" / "photographs.md").read_text(
+        encoding="utf-8"
+    )
     lines = text[text.index("| result | pixels |") :].splitlines()
     head, _, *rows = [
         [cell.strip() for cell in line.strip("|").split("|")]
@@ -142,10 +144,10 @@ def table_of_the_readme():
     return {row[0].upper(): dict(zip(head[1:], row[1:], strict=True)) for row in rows}
 
 
-TABLE = table_of_the_readme()
+TABLE = documented_table()
 
 
-def test_the_readme_has_all_formats():
+def test_the_table_has_all_formats():
     assert TABLE.keys() == SUFFIX_OF_FORMAT.keys()
 
 

@@ -210,9 +210,9 @@ def test_a_folder_is_tried_without_a_trace(tmp_path, name):
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("file", "Nothing can be written to .*: Not a directory"),
-        ("file/deeper", "No folder can be made at .*: Not a directory"),
-        ("x" * 256, "No folder can be made at .*: File name too long|written to .* too long"),
+        ("file", "cannot be written to: Not a directory"),
+        ("file/deeper", "cannot be created: Not a directory"),
+        ("x" * 256, "cannot be (created|written to): File name too long"),
     ],
 )
 def test_what_is_no_folder_is_refused(tmp_path, name, words):
@@ -226,5 +226,5 @@ def test_a_folder_that_the_system_refuses_is_named(tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     monkeypatch.setattr("tempfile.mkdtemp", refuse)
-    with pytest.raises(ConfigError, match=r"written to .*: Permission denied"):
+    with pytest.raises(ConfigError, match=r"cannot be written to: Permission denied"):
         check_writable(tmp_path, "--savepath DIR")

@@ -16,7 +16,7 @@ GOOD = ("alpha.png", "deep.png", "gray.tif", "photo.jpg", "rgb.png", "sub/rgb.pn
 REASONS = {
     "bomb.png": "its pixels would take 2,700 MB, and the limit is 300 MB",
     "cmyk.jpg": "is a CMYK picture",
-    "cut.png": "is cut off: a PNG file ends with a chunk IEND",
+    "cut.png": "is cut off: its IEND chunk is missing",
     "empty.png": "is empty",
     "nan.tif": "holds values that are not finite",
     "text.png": "is not a PNG, JPEG, TIFF, WebP or BMP picture",

@@ -304,7 +304,7 @@ def test_nothing_is_begun_with_what_cannot_be(tiny_model, pictures, tmp_path, me
     refuse(ConfigError, r"gs://in/\* cannot be listed: .*apache-beam\[gcp\]", input="gs://in")
     refuse(ModelError, "No model at /nowhere", model="/nowhere")
     refuse(ModelError, "No model at memory://run. A URL must be", model="memory://run")
-    refuse(ConfigError, "format is one of", format="gif")
+    refuse(ConfigError, "format must be one of", format="gif")
     refuse(
         ConfigError,
         "max_megapixels must be above 0.*Received: --max_megapixels 0",
