@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from cbsn.errors import ConfigError, check_number
 
-SUITES = ("step", "roofline", "inference", "exports", "recipes", "pipeline", "gpu")
+SUITES = ("step", "roofline", "inference", "exports", "recipes", "pipeline", "startup", "gpu")
 """The suites; each is a module of this package with `TITLE`, `COLUMNS` and `run(settings)`."""
 
 

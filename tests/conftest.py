@@ -45,6 +45,20 @@ def pytest_runtest_setup(item):
             pytest.skip("needs a GPU, and TensorFlow sees none")
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport():
+    """Reports hold names of files of any bytes, but go from process to process as UTF-8."""
+    report = yield
+    report.sections = [(name, _printable(text)) for name, text in report.sections]
+    if report.longrepr and (text := str(report.longrepr)) != _printable(text):
+        report.longrepr = _printable(text)
+    return report
+
+
+def _printable(text: str) -> str:
+    return text.encode(errors="backslashreplace").decode()
+
+
 @pytest.fixture(autouse=True)
 def signals_as_in_the_foreground():
     """Each test finds the signals so, whatever has started the tests and whatever ran before."""

@@ -1,0 +1,72 @@
+"""How long one waits for the package: to import it, for help, for the first denoised picture.
+
+Each measurement is a process of its own. With the environment variable `CBSN_EARLIER` set to a
+checkout of an earlier version, its scripts take turns with this version.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from benchmarks.harness import Side, compare, timed
+from benchmarks.report import Column
+from benchmarks.settings import Settings
+
+TITLE = "Start-up: processes from their start to their end"
+COLUMNS = (
+    Column("seconds", "median s"),
+    Column("seconds_min", "min s"),
+    Column("ratio", "times as fast", ".2f"),
+)
+VARIABLE = "CBSN_EARLIER"
+
+_ROOT = Path(__file__).resolve().parents[1]
+_SIDE = 64  # pixels; so that what is measured is the way to the first pixel
+
+
+def run(settings: Settings) -> Iterator[dict[str, Any]]:
+    """Measures all cases and yields the results of each."""
+    earlier = os.environ.get(VARIABLE)
+    with tempfile.TemporaryDirectory() as folder:
+        random = np.random.default_rng(0)
+        Image.fromarray(random.integers(0, 256, (_SIDE, _SIDE, 3), np.uint8)).save(
+            Path(folder, "a.png")
+        )
+        cbsn = ["-m", "cbsn"]
+        cases = {
+            "import cbsn": (["-c", "import cbsn"], ["-c", "import cbsn"]),
+            "cbsn --help": ([*cbsn, "--help"], [*cbsn, "--help"]),
+            "cbsn denoise --help": ([*cbsn, "denoise", "--help"], ["infer.py", "--help"]),
+            f"cbsn denoise, {_SIDE}x{_SIDE}": (
+                [*cbsn, "denoise", "a.png", "--out", "out"],
+                ["infer.py", "--imagepath", "a.png", "--savepath", "out"],
+            ),
+        }
+        for case, (now, before) in cases.items():
+            sides = [Side("now", _process(_ROOT, now, folder), "earlier" if earlier else None)]
+            if earlier:
+                sides.insert(0, Side("earlier", _process(Path(earlier), before, folder)))
+            yield compare(case, sides, settings.repeats)
+
+
+def _process(root: Path, arguments: Sequence[str], folder: str) -> Any:
+    """Returns a measurement of Python with these arguments, with the package of a checkout."""
+    command = [str(root / each) if each.endswith(".py") else each for each in arguments]
+    environment = {**os.environ, "PYTHONPATH": str(root)}
+    run = partial(
+        subprocess.run,
+        [sys.executable, *command],
+        cwd=folder,
+        env=environment,
+        check=True,
+        capture_output=True,
+    )
+    return timed(run)
