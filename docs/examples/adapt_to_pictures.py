@@ -23,7 +23,8 @@ import skimage
 
 import cbsn
 
-folder = Path(tempfile.mkdtemp())
+temporary = tempfile.TemporaryDirectory()  # it is deleted at the end
+folder = Path(temporary.name)
 names = ("astronaut", "chelsea", "coffee", "rocket")
 random = np.random.default_rng(1)
 clean, noisy = {}, {}

@@ -24,7 +24,8 @@ import cbsn
 from cbsn.export.export import export
 from cbsn.noise.synthetic import simulate_camera
 
-folder = Path(tempfile.mkdtemp()) / "photo"
+temporary = tempfile.TemporaryDirectory()  # it is deleted at the end
+folder = Path(temporary.name) / "photo"
 export(
     "photo",
     folder,

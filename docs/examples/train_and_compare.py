@@ -24,8 +24,8 @@ import skimage
 
 import cbsn
 
-folder = Path(tempfile.mkdtemp())
-os.chdir(folder)  # training keeps its patches in the folder dataset
+temporary = tempfile.TemporaryDirectory()  # it is deleted at the end
+folder = Path(temporary.name)
 random = np.random.default_rng(1)
 
 
@@ -51,6 +51,8 @@ for name in ("astronaut", "chelsea", "coffee", "rocket"):
 #
 # ``n2v-unet`` is Noise2Void's U-Net; ``cbsn`` is C-BSN, here with the strides for noise that is
 # independent. Both are small, and get 300 steps each.
+
+os.chdir(folder)  # training keeps its patches here, in the folder dataset
 
 common = {
     "steps": 300,

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -34,7 +35,7 @@ def make_scratch(folder: Path, page: Path) -> None:
     # As large as the patches that pictures are cut into.
     clean = {
         "astronaut": photographs["astronaut"][:256, :256],
-        "chelsea": photographs["chelsea"][:288, 100:356],
+        "tree": photographs["chelsea"][:288, 100:356],
         "rocket": photographs["rocket"][:256, :320],  # its sky is flat, so that noise is seen
     }
     noisy, again = ({n: _noisy(p, seed) for n, p in clean.items()} for seed in (1, 2))
@@ -44,12 +45,13 @@ def make_scratch(folder: Path, page: Path) -> None:
     _save(folder / "shots" / "second", again)
     photos = _made(folder / "photos")
     Image.fromarray(noisy["astronaut"]).save(photos / "astronaut.png")
-    Image.fromarray(noisy["chelsea"]).save(photos / "chelsea.jpg", quality=95)
+    Image.fromarray(noisy["tree"]).save(photos / "tree.jpg", quality=95)
     for each, pictures in ((photos, noisy), (folder / "clean", clean)):
         sixteen_bits = pictures["rocket"].astype(np.uint16) * 257
         tifffile.imwrite(each / "rocket.tif", sixteen_bits, photometric="rgb")
     (folder / "clean" / "rocket.png").unlink()
-    Image.fromarray(noisy["chelsea"]).save(folder / "photo.jpg", quality=95)
+    Image.fromarray(noisy["tree"]).save(folder / "photo.jpg", quality=95)
+    shutil.copytree(photos, folder / "noisy")
     # Smaller ones, to evaluate on.
     clean = {name: picture[:96, :112] for name, picture in clean.items()}
     noisy = {name: picture[:96, :112] for name, picture in noisy.items()}
