@@ -13,8 +13,6 @@ from sphinx.util.docutils import SphinxDirective
 
 from cbsn.cli import COMMANDS
 
-_HELP = ("help", "help_all")  # in every command
-
 
 class Flags(SphinxDirective):
     """Inserts what a command does, examples, and tables of its flags, the common ones first."""
@@ -36,13 +34,11 @@ def _describe(parser: Any) -> Iterable[nodes.Node]:
     first, others = [], {}  # `others` by the titles of their groups
     for group in parser._action_groups:
         for action in group._group_actions:
-            hidden = action.help == argparse.SUPPRESS or action.dest in _HELP
+            hidden = action.help == argparse.SUPPRESS or action.dest in ("help", "help_all")
             if hidden or isinstance(action, argparse._SubParsersAction):
                 continue
-            if parser.common is None or action.dest in parser.common:
-                first.append(action)
-            else:
-                others.setdefault(str(group.title), []).append(action)
+            is_common = parser.common is None or action.dest in parser.common
+            (first if is_common else others.setdefault(group.title, [])).append(action)
     if first:
         yield _table(first, parser)
     for title, actions in others.items():
