@@ -18,6 +18,7 @@ _FORMAT_OF_SUFFIX = {
     ".tiff": "TIFF",
 }
 _ONLY_READ = {".avif", ".gif", ".heic", ".heif", ".hif", ".jp2", ".j2k", ".jpx", ".jxl"}
+RESULTS = "denoised"  # name of the default folder for results
 # Lower-case suffixes of the picture files in a folder.
 IMAGE_SUFFIXES = frozenset({*_FORMAT_OF_SUFFIX, *_ONLY_READ})
 
@@ -38,7 +39,7 @@ def find_images(
             depth), or one file. `~` is expanded. The name of an existing path is taken literally,
             even if it contains `[`, `*` or `?`.
         recursive: whether a folder stands for the pictures in its sub-folders, too, other than
-            hidden ones and links. Default False.
+            hidden ones, links, and those named `RESULTS`. Default False.
         outside: a folder, such as that of the results, whose pictures are not found by way of a
             folder or glob above it. Default None.
 
@@ -90,7 +91,12 @@ def _in_folder(top: Path, recursive: bool, outside: str | Path | None) -> list[P
         if recursive:
             # A link may lead back to a folder above it.
             below = (each for each in inside if each.is_dir() and not each.is_symlink())
-            folders += [each for each in below if not (outside and _lies_in(each, outside))]
+            wanted = [each for each in below if not (outside and _lies_in(each, outside))]
+            folders += [each for each in wanted if each.name != RESULTS]
+            for each in wanted:
+                if each.name == RESULTS:
+                    text = f"skipped: the folder {each}, whose name is that of earlier results."
+                    warnings.warn(text, CbsnWarning, stacklevel=3)
     if skipped := [each for each in visible if each.suffix.lower() in _SKIPPED]:
         first = min(skipped)
         reason = _SKIPPED[first.suffix.lower()]

@@ -11,7 +11,7 @@ from unicodedata import normalize
 
 from cbsn.errors import ConfigError, ImageError
 from cbsn.files import expanded, shortened
-from cbsn.images.finding import SUFFIX_OF_FORMAT, find_images, format_of_suffix, literal_part
+from cbsn.images.finding import RESULTS, SUFFIX_OF_FORMAT, find_images, format_of_suffix, literal_part
 
 # Values of `--format`. `same` keeps the source's, but writes PNG for those that are only read, and
 # for unknown suffixes; `auto` writes PNG for JPEG, too.
@@ -60,7 +60,7 @@ def default_folder(image_paths: Iterable[str | Path]) -> Path:
             if place.is_file() or (place == path and not _is_a_whole(place)):
                 place = place.parent
         places.add(place)
-    return (places.pop() if len(places) == 1 else _shared(places)) / "denoised"
+    return (places.pop() if len(places) == 1 else _shared(places)) / RESULTS
 
 
 def top_folder(image_paths: Iterable[str | Path]) -> Path:

@@ -128,3 +128,13 @@ def test_format_of_suffix():
     assert format_of_suffix(".JPEG") == "JPEG" and format_of_suffix(".tif") == "TIFF"
     with pytest.raises(ImageError, match=r"\.xyz"):
         format_of_suffix(".xyz")
+
+
+def test_earlier_results_are_no_pictures_of_a_tree(tmp_path):
+    for name in ("a.png", "denoised/a.png", "b/denoised/c.png", "b/c.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    with pytest.warns(CbsnWarning, match="skipped: the folder .*denoised, whose name"):
+        found = find_images(tmp_path, recursive=True)
+    assert found == [tmp_path / "a.png", tmp_path / "b" / "c.png"]
+    assert find_images(tmp_path / "denoised", recursive=True) == [tmp_path / "denoised" / "a.png"]
