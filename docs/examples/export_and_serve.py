@@ -10,8 +10,8 @@ network, rounding. TensorFlow Serving serves it, and any TensorFlow program can 
 # Export
 # ------
 #
-# This is the function behind the command ``cbsn export``. Without a version it takes the next one, 1.
-# It computes in float32, as it does not know the hardware of the server.
+# This is the function behind the command ``cbsn export``. Without a version, it takes the next one,
+# which is 1 here. It computes in float32, as it does not know the hardware of the server.
 
 import tempfile
 from pathlib import Path
@@ -41,8 +41,8 @@ print(*sorted(str(path.relative_to(folder)) for path in folder.rglob("*.*")), se
 # Call it
 # -------
 #
-# TensorFlow Serving expects a folder of versions, such as ``1``. Each signature is a function from tensors
-# to tensors.
+# TensorFlow Serving expects a folder of versions, such as ``1``. Each signature is a function from
+# tensors to tensors.
 
 import tensorflow as tf
 
