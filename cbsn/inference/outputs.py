@@ -11,7 +11,13 @@ from unicodedata import normalize
 
 from cbsn.errors import ConfigError, ImageError
 from cbsn.files import expanded, shortened
-from cbsn.images.finding import RESULTS, SUFFIX_OF_FORMAT, find_images, format_of_suffix, literal_part
+from cbsn.images.finding import (
+    RESULTS,
+    SUFFIX_OF_FORMAT,
+    find_images,
+    format_of_suffix,
+    literal_part,
+)
 
 # Values of `--format`. `same` keeps the source's, but writes PNG for those that are only read, and
 # for unknown suffixes; `auto` writes PNG for JPEG, too.
