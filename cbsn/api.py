@@ -146,6 +146,8 @@ def train(
 ) -> Path:
     """Trains a denoiser from noisy pictures, or continues a training that was stopped.
 
+    Pictures that are not prepared yet are first cut into patches, in the folder `dataset`.
+
     Args:
         pictures: a folder, a glob, a folder from `cbsn prepare`, or `"SIDD"` or `"DND"`.
         recipe: a key of `RECIPES`. Default `"cbsn"`.

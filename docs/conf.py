@@ -45,6 +45,7 @@ sphinx_gallery_conf = {
     "examples_dirs": "examples",
     "gallery_dirs": "gallery",
     "filename_pattern": "/",
+    "within_subsection_order": "gallery_order.InOrder",
     "download_all_examples": False,
     "show_memory": False,
     "write_computation_times": False,

@@ -265,29 +265,33 @@ def export(
     model_path: str | Path,
     out: str | Path,
     *,
-    formats: str,
-    version: int | None,
-    warmup: bool,
-    max_megapixels: float,
-    options: DenoiseOptions,
+    formats: str = "saved_model",
+    version: int | None = None,
+    warmup: bool = True,
+    max_megapixels: float = 134,
+    options: DenoiseOptions | None = None,
 ) -> None:
-    """Exports a trained model and prints the paths of the exports.
+    """Exports a trained model, and says the paths of the exports.
 
     Args:
         model_path: see `Denoiser.load`.
         out: folder of the model, created if missing.
-        formats: names from `FORMATS`, separated by commas.
-        version: int ≥ 1; None for one more than the highest in `out`.
-        warmup: whether to add warm-up requests to the SavedModel.
-        max_megapixels: the largest encoded picture that the SavedModel accepts.
-        options: how to denoise. `precision` applies to the SavedModel; the other formats are
+        formats: names from `FORMATS`, separated by commas. Default `"saved_model"`.
+        version: int ≥ 1. Default None, one more than the highest in `out`.
+        warmup: whether to add warm-up requests to the SavedModel. Default True.
+        max_megapixels: the largest encoded picture that the SavedModel accepts. Default 134.
+        options: how to denoise. Default `DenoiseOptions(precision="float32")`. `precision` applies to the SavedModel; the other formats are
             float32. The strengths are those of requests that give none. `engine` is ignored.
 
     Raises:
         ConfigError: if a format is unknown or does not support the model, the version already
             exists, or a package is missing.
         ModelError: if the model cannot be loaded or an export cannot be written.
+
+    Example:
+        >>> export("checkpoints/holiday", "served/cbsn")
     """
+    options = options or DenoiseOptions(precision="float32")
     names = [name.strip() for name in formats.split(",")]
     if not {*names} <= FORMATS.keys():
         raise ConfigError(

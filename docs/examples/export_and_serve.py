@@ -26,15 +26,7 @@ from cbsn.noise.synthetic import simulate_camera
 
 temporary = tempfile.TemporaryDirectory()  # it is deleted at the end
 folder = Path(temporary.name) / "photo"
-export(
-    "photo",
-    folder,
-    formats="saved_model",
-    version=None,
-    warmup=False,
-    max_megapixels=100,
-    options=cbsn.DenoiseOptions(precision="float32"),
-)
+export("photo", folder)
 print(*sorted(str(path.relative_to(folder)) for path in folder.rglob("*.*")), sep="\n")
 
 # %%

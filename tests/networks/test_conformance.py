@@ -181,6 +181,8 @@ def test_valid_padding_is_the_inside_of_same_padding(local_network, random, mult
 
 def test_valid_padding_refuses_sizes_that_do_not_fit(local_network):
     network = local_network
+    if network.size_multiple == 1:
+        pytest.skip("every size fits")
     side = network.size_multiple + 2 * network.receptive_field_radius + 1
     with pytest.raises(ValueError, match="must be a multiple of"):
         network(np.zeros((1, side, side, 3), "float32"), padding="valid")

@@ -227,7 +227,7 @@ def test_what_cannot_be_served(toy, server, copy, tmp_path):
             StandInServer(toy, **{name: port})
     with pytest.raises(ConfigError, match="cannot listen there"):
         StandInServer(toy, host="a..b")
-    with pytest.raises(ConfigError, match="--model_name is the name of a model, in UTF-8"):
+    with pytest.raises(ConfigError, match="--model_name must be the name of a model, in UTF-8"):
         StandInServer(toy, os.fsdecode(b"\xff"))
 
 

@@ -258,7 +258,7 @@ def test_only_an_earlier_result_is_replaced(tmp_path, noisy, model):
     for folder in (noisy, tmp_path / model, noisy / "0.png"):
         with pytest.raises(ConfigError, match="something else is there"):
             check_adaptation(1, 0, folder)
-    with pytest.raises(ConfigError, match=r"Nothing can be written to .*0\.png: Not a directory"):
+    with pytest.raises(ConfigError, match=r"0\.png cannot be written to: Not a directory"):
         check_adaptation(1, 0, noisy / "0.png" / "new")
     (tmp_path / "empty").mkdir()
     check_adaptation(1, 0, tmp_path / "empty")
