@@ -280,8 +280,9 @@ def export(
         version: int ≥ 1. Default None, one more than the highest in `out`.
         warmup: whether to add warm-up requests to the SavedModel. Default True.
         max_megapixels: the largest encoded picture that the SavedModel accepts. Default 134.
-        options: how to denoise. Default `DenoiseOptions(precision="float32")`. `precision` applies to the SavedModel; the other formats are
-            float32. The strengths are those of requests that give none. `engine` is ignored.
+        options: how to denoise. Default `DenoiseOptions(precision="float32")`. `precision`
+            applies to the SavedModel; the other formats are float32. The strengths are those of
+            requests that give none. `engine` is ignored.
 
     Raises:
         ConfigError: if a format is unknown or does not support the model, the version already
