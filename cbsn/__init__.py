@@ -74,4 +74,4 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     """Returns the public names, loaded or not."""
-    return sorted({*globals(), *__all__})
+    return [*__all__, "__version__"]

@@ -23,6 +23,8 @@ def run_command(name: str) -> None:
 
 def main() -> None:
     """Runs the command that the first argument names."""
+    if sys.argv[1:2] == ["help"] and len(sys.argv) > 2:
+        sys.argv[1:] = [sys.argv[2], "--help"]
     name = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if name in ("-h", "--help", "--help-all", "help"):
         print(_help())

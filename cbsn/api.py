@@ -7,13 +7,14 @@ import contextlib
 import functools
 import os
 import threading
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cbsn.errors import ConfigError
+from cbsn.errors import CbsnWarning, ConfigError, ImageError
 from cbsn.evaluation import evaluate as evaluation
 from cbsn.evaluation.scores import Scores
 from cbsn.images.finding import find_images
@@ -31,6 +32,7 @@ Image = str | Path | np.ndarray
 
 DEFAULT_MODEL = "photo-large"
 
+_FEW = 16  # columns: fewer are channels rather than an image
 _loading = threading.Lock()
 
 
@@ -96,8 +98,10 @@ def denoise(
 
 def _with_options(model: Any, options: Mapping[str, Any]) -> Denoiser | None:
     """Returns a model that is a `Denoiser`, which has its options, else None."""
-    if not isinstance(model, Denoiser):
+    if isinstance(model, str | Path):
         return None
+    if not isinstance(model, Denoiser):
+        raise ConfigError(f"A model is a name, a path or a Denoiser. Received: {model!r}")
     if options:
         raise ConfigError(
             f"A Denoiser has its options already; give them to load. Received: {sorted(options)}"
@@ -107,6 +111,10 @@ def _with_options(model: Any, options: Mapping[str, Any]) -> Denoiser | None:
 
 def _denoise(denoiser: Denoiser, image: Any, white: float | None) -> Any:
     if isinstance(image, str | Path):
+        if Path(image).is_dir():
+            raise ImageError(
+                f"{image} is a folder; give its files, such as [*Path({str(image)!r}).iterdir()]."
+            )
         picture = read_picture(os.fspath(image), white=white)
         pixels = denoiser(picture.pixels, in_place=True, white=value_range(picture.pixels.dtype))
         picture.range_in_file.stretch(picture.color, undo=True)  # to the file's own values
@@ -114,11 +122,30 @@ def _denoise(denoiser: Denoiser, image: Any, white: float | None) -> Any:
     if isinstance(image, list | tuple):
         return [_denoise(denoiser, each, white) for each in image]
     array = np.asarray(image)
+    if _is_stack(array):
+        _check_stack(array)
     if not _is_stack(array):
         return denoiser(array, white=white)
     if array.ndim == 4:
         return denoiser.batch(array, white=white)
     return denoiser.batch(array[..., None], white=white)[..., 0]
+
+
+def _check_stack(array: np.ndarray) -> None:
+    """Refuses or warns of arrays [N, H, W] that are probably no stacks of gray images."""
+    if array.ndim == 4:
+        return
+    if array.shape[-1] <= _FEW:
+        raise ImageError(
+            "An image has at most 4 channels: take others apart, or give a stack of gray images as "
+            f"[N, H, W, 1]. Received: shape {array.shape}"
+        )
+    if array.shape[0] == 3:
+        text = (
+            f"The shape {array.shape} is taken for 3 gray images; give an RGB image as [H, W, 3], "
+            "or the gray ones as [3, H, W, 1]."
+        )
+        warnings.warn(text, CbsnWarning, stacklevel=4)
 
 
 def _loaded(model: str, options: dict[str, Any]) -> Denoiser:

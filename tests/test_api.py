@@ -75,8 +75,8 @@ def test_lists_and_stacks(path, noisy):
     # A batch may be rounded in another way than a single picture.
     stack = cbsn.denoise(np.stack([noisy, noisy]), path, **OPTIONS)
     assert np.abs(stack.astype(int) - single).max() <= 1
-    grays = cbsn.denoise(np.stack([noisy[..., 0]] * 3), path, **OPTIONS)
-    assert grays.shape == (3, 96, 80) and np.abs(grays.astype(int) - gray).max() <= 1
+    grays = cbsn.denoise(np.stack([noisy[..., 0]] * 2), path, **OPTIONS)
+    assert grays.shape == (2, 96, 80) and np.abs(grays.astype(int) - gray).max() <= 1
 
 
 def test_files_keep_their_values(path, noisy, tmp_path):
@@ -110,6 +110,25 @@ def test_mistakes_are_typed(path, noisy, tmp_path):
         cbsn.evaluate(path, noisy=tmp_path, bordr=4)
     with pytest.raises(cbsn.ConfigError, match="minutes"):
         cbsn.adapt(noisy, path, minutes=0)
+
+
+def test_shapes_that_are_no_stack(path, noisy):
+    with pytest.raises(cbsn.ImageError, match="at most 4 channels"):
+        cbsn.denoise(np.zeros((20, 24, 5), np.uint8), path)
+    planes = np.moveaxis(noisy, -1, 0)
+    with pytest.warns(cbsn.CbsnWarning, match=r"taken for 3 gray images; give .*\[H, W, 3\]"):
+        assert cbsn.denoise(planes, path, **OPTIONS).shape == planes.shape
+
+
+def test_arguments_of_other_types(path, noisy, tmp_path):
+    for model in (None, 5):
+        with pytest.raises(cbsn.ConfigError, match="a name, a path or a Denoiser"):
+            cbsn.denoise(noisy, model)
+    with pytest.raises(cbsn.ConfigError, match="strength"):
+        cbsn.denoise(noisy, path, strength="0.5")
+    with pytest.raises(cbsn.ImageError, match="is a folder; give its files"):
+        cbsn.denoise(tmp_path, path)
+    assert repr(cbsn.load(path, **OPTIONS)) == f"Denoiser('{path}', float32, tensorflow)"
 
 
 def test_a_model_that_was_replaced_is_loaded_again(path, noisy, tmp_path):

@@ -44,6 +44,9 @@ def make_parser() -> Parser:
     add_denoiser(parser, here=False)
     larger = "size of PNG and JPEG files above which the SavedModel refuses to decode them"
     add("--max_megapixels", type=float, default=134, metavar="N", help=larger)
-    warmup = "whether to store requests that a server makes when it loads the SavedModel"
-    add("--warmup", action=argparse.BooleanOptionalAction, default=True, help=warmup)
+    warmup = (
+        "store requests that a server makes when it loads the SavedModel (default: if the extra "
+        "serving is installed)"
+    )
+    add("--warmup", action=argparse.BooleanOptionalAction, default=None, help=warmup)
     return parser

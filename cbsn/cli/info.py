@@ -30,7 +30,8 @@ def main(flags: argparse.Namespace) -> None:
 
     precision, why = choose_precision("auto")
     engine, why_engine = choose_engine("auto", precision, None)
-    models = sorted(path.name for path in SHIPPED.glob("*") if is_model_folder(path))
+    folders = filter(is_model_folder, SHIPPED.glob("*"))
+    models = sorted(folder.name.replace("_", "-") for folder in folders)
     facts: dict[str, Any] = {"cbsn": f"{cbsn.__version__}, in {Path(cbsn.__file__).parent}"}
     facts |= describe()
     facts["precision"] = f"{precision}: {why}"

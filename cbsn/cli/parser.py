@@ -1,6 +1,7 @@
 """The parser of the commands: common flags first, earlier names, pictures by position."""
 
 import argparse
+import difflib
 import re
 import sys
 from collections.abc import Collection, Iterator, Sequence
@@ -8,6 +9,7 @@ from typing import Any, NoReturn
 
 from absl.flags import argparse_flags
 
+_UNKNOWN = re.compile(r"unrecognized arguments: (--[^\s=]+)")
 _NUMBERS = re.compile(r"all|-?\d+(,-?\d+)*")  # values of `--gpu`
 
 
@@ -109,8 +111,13 @@ class Parser(argparse_flags.ArgumentParser):
         return f"{text}\nexamples:\n{self.examples.strip(chr(10))}\n" if self.examples else text
 
     def error(self, message: str) -> NoReturn:
-        """Prints the message and ends the command."""
-        self.exit(2, f"error: {message.rstrip('.')}. See {self.prog} --help\n")
+        """Prints the message, and a similar flag for an unknown one, and ends the command."""
+        if unknown := _UNKNOWN.match(message):
+            names = [name for action in self._actions for name in action.option_strings[:1]]
+            if near := difflib.get_close_matches(unknown[1], names, 1):
+                message += f"; did you mean {near[0]}?"
+        sentence = message if message.endswith("?") else f"{message.rstrip('.')}."
+        self.exit(2, f"error: {sentence} See {self.prog} --help\n")
 
     def parse_known_args(self, args=None, namespace=None):
         """Parses the flags; pictures may stand before, between and after them."""

@@ -22,8 +22,9 @@ def make_parser() -> Parser:
             *("second_shots", "teacher", "resume", "gpu"),
         ),
         examples="""
-  cbsn train photos --name holiday --channels 16 --steps 4000      # a small network, on a CPU
-  cbsn train SIDD --name sidd --gpu                                # as in the paper; takes days
+  cbsn train photos --name holiday --channels 16 --steps 4000 --learning_rate 2e-3 --ema 0.995
+                                              # a small network, for a CPU
+  cbsn train SIDD --name sidd --gpu           # as in the paper
   cbsn denoise more --model checkpoints/holiday
 """,
     )

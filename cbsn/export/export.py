@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import importlib.util
 import re
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from cbsn.client.transport import (
     STRENGTH,
     WITH_STRENGTH,
 )
-from cbsn.errors import CbsnError, ConfigError, ModelError, check_number, plain_reason
+from cbsn.errors import CbsnError, CbsnWarning, ConfigError, ModelError, check_number, plain_reason
 from cbsn.export.graph import GraphDenoiser
 from cbsn.export.signatures import MAX_PIXELS, ServedDenoiser
 from cbsn.files import atomic_folder, atomic_path, captured_stderr, expanded, write_json
@@ -40,7 +41,7 @@ OPSET = 15  # of ONNX: old enough for any runtime of recent years (ONNX 1.10, 20
 
 
 def write_saved_model(
-    folder: Path, denoiser: Denoiser, *, warmup: bool = True, max_pixels: int = MAX_PIXELS
+    folder: Path, denoiser: Denoiser, *, warmup: bool | None = None, max_pixels: int = MAX_PIXELS
 ) -> None:
     """Writes a denoiser as a SavedModel with the signatures of `ServedDenoiser`.
 
@@ -50,7 +51,8 @@ def write_saved_model(
     Args:
         folder: where to write, `MODEL/VERSION`; its parent must exist.
         denoiser: what to export; the graph uses the same tiles.
-        warmup: whether to write warm-up requests; ConfigError if they cannot be made. Default True.
+        warmup: whether to write warm-up requests; ConfigError if they cannot be made. Default
+            None: if they can be made, and a `CbsnWarning` otherwise.
         max_pixels: see `ServedDenoiser`.
     """
     served = ServedDenoiser(denoiser, max_pixels)
@@ -69,8 +71,14 @@ def write_saved_model(
     with atomic_folder(folder) as temporary:
         (temporary / FACTS).parent.mkdir()
         write_json(temporary / FACTS, facts)
-        if warmup:
-            _write_warmup(temporary / WARMUP, folder.parent.name)
+        if warmup or warmup is None:
+            try:
+                _write_warmup(temporary / WARMUP, folder.parent.name)
+            except ConfigError as error:
+                if warmup:
+                    raise
+                text = f"The model is exported without warm-up requests. {error}"
+                warnings.warn(text, CbsnWarning, stacklevel=2)
         tf.saved_model.save(served, str(temporary), signatures=served.functions)
 
 
@@ -80,8 +88,8 @@ def _write_warmup(path: Path, model_name: str) -> None:
         from cbsn.client.grpc_transport import prediction_log_pb2
     except ConfigError as error:
         raise ConfigError(
-            "Warm-up requests need TensorFlow Serving's API: install it, or use --no-warmup. "
-            f"{error}"
+            "Warm-up requests, which spare the first client a wait, need the extra: pip install "
+            "'cbsn[serving]' (from a clone: pip install '.[serving]')."
         ) from error
     picture = np.full((1, 64, 64, 3), 128, np.uint8)
     inputs: dict[str, dict[str, Any]] = {
@@ -267,7 +275,7 @@ def export(
     *,
     formats: str = "saved_model",
     version: int | None = None,
-    warmup: bool = True,
+    warmup: bool | None = None,
     max_megapixels: float = 134,
     options: DenoiseOptions | None = None,
 ) -> None:
@@ -278,7 +286,8 @@ def export(
         out: folder of the model, created if missing.
         formats: names from `FORMATS`, separated by commas. Default `"saved_model"`.
         version: int ≥ 1. Default None, one more than the highest in `out`.
-        warmup: whether to add warm-up requests to the SavedModel. Default True.
+        warmup: whether to add warm-up requests to the SavedModel. Default None: if TensorFlow
+            Serving's API is installed.
         max_megapixels: the largest encoded picture that the SavedModel accepts. Default 134.
         options: how to denoise. Default `DenoiseOptions(precision="float32")`. `precision`
             applies to the SavedModel; the other formats are float32. The strengths are those of

@@ -84,6 +84,11 @@ class Denoiser:
         # The networks use all cores or the whole GPU anyway, and engines keep state.
         self._turn = threading.RLock()
 
+    def __repr__(self) -> str:
+        """Returns the model, its precision and its engine."""
+        precision = self.network.dtype_policy.name
+        return f"Denoiser({self._source or self.recipe.name!r}, {precision}, {self.engine})"
+
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickles the path of a model that was loaded, or else its weights; and the options."""
         if self._source is not None:

@@ -6,6 +6,7 @@ import dataclasses
 import queue
 import threading
 import traceback
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from pathlib import Path
@@ -13,9 +14,9 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from cbsn.errors import CbsnError, in_one_line
+from cbsn.errors import CbsnError, CbsnWarning, in_one_line
 from cbsn.files import expanded
-from cbsn.images.finding import JPEG_SUFFIXES
+from cbsn.images.finding import IMAGE_SUFFIXES, JPEG_SUFFIXES, RESULTS
 from cbsn.images.image_files import (
     check_jpeg_quality,
     read_header,
@@ -72,10 +73,26 @@ def plan_files(
     image_paths, save_path = [*image_paths], expanded(save_path)
     # A folder for the results that lies among the pictures holds those of an earlier run.
     sources = find_sources(image_paths, recursive, outside=save_path)
+    if not recursive:
+        _warn_of_sub_folders(image_paths, save_path)
     top = top_folder(image_paths) if recursive else None
     outputs = plan_outputs(sources, save_path, format, top=top)
     check_writable(save_path, f"--out {save_path}")
     return outputs
+
+
+def _warn_of_sub_folders(image_paths: Iterable[str | Path], save_path: Path) -> None:
+    """Warns of pictures directly in the sub-folders of folders, which are not taken."""
+    count = 0
+    for folder in filter(Path.is_dir, map(expanded, image_paths)):
+        for sub in folder.iterdir():
+            is_other = sub.name.startswith(".") or sub.name == RESULTS or sub == save_path
+            with contextlib.suppress(OSError):  # a folder that may not be read, or no folder
+                inside = [] if is_other or not sub.is_dir() else [*sub.iterdir()]
+                count += sum(each.suffix.lower() in IMAGE_SUFFIXES for each in inside)
+    if count:
+        text = f"{_count(count, 'picture')} in sub-folders omitted; --recursive includes them."
+        warnings.warn(text, CbsnWarning, stacklevel=3)
 
 
 def denoise_files(
@@ -144,7 +161,7 @@ def denoise_each(
     save_path = expanded(save_path)
     save_path.mkdir(parents=True, exist_ok=True)
     if any(target.suffix.lower() in JPEG_SUFFIXES for target in outputs.values()):
-        say(f"JPEG at quality {jpeg_quality}; --jpeg_quality")
+        say(f"JPEG is written at quality {jpeg_quality}; --jpeg_quality changes it.")
     ranges: dict[str, list[str]] = collections.defaultdict(list)
     lost: dict[Path, Removal] = {}
     with (

@@ -1,6 +1,7 @@
 """The options of `Denoiser`: how a model is loaded and how it denoises."""
 
 import dataclasses
+import numbers
 from collections.abc import Mapping, MutableMapping
 from typing import Any
 
@@ -40,7 +41,7 @@ class Strength:
         if self.color is None:
             object.__setattr__(self, "color", self.luma)
         for flag, share in (("--strength", self.luma), ("--color_strength", self.color)):
-            if not 0 <= share <= 1:
+            if not (isinstance(share, numbers.Real) and 0 <= share <= 1):
                 raise ConfigError(f"{flag} takes a number from 0 to 1. Received: {flag} {share}")
 
     @property

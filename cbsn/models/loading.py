@@ -120,7 +120,7 @@ def _original_checkpoint(prefix: Path, precision: str) -> tuple[Recipe, Denoisin
 
 
 def _not_found(path: Path) -> str:
-    shipped = sorted(p.name for p in SHIPPED.glob("*") if is_model_folder(p))
+    shipped = sorted(p.name.replace("_", "-") for p in SHIPPED.glob("*") if is_model_folder(p))
     message = (
         f"No model at {path}. A model is a run's folder (with best/ or last/ in it), a saved-model "
         "folder (with recipe.json), the prefix of an original TensorFlow checkpoint "

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import math
 import shlex
+import warnings
 import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -17,7 +18,8 @@ from cbsn.augmentation import OwnNoiseAugmentation, PhotoAugmentation
 from cbsn.data.pairs import PairedRecords, PicturePairs
 from cbsn.data.pipeline import PatchPipeline
 from cbsn.data.records import PatchRecords
-from cbsn.errors import ConfigError, TrainingStopped
+from cbsn.devices import has_gpu
+from cbsn.errors import CbsnWarning, ConfigError, TrainingStopped
 from cbsn.models import SHIPPED
 from cbsn.models.loading import read_initial
 from cbsn.objectives import Noise2Noise
@@ -35,6 +37,7 @@ from cbsn.training.trainer import Trainer
 Changes = Mapping[str, Any]
 
 _TEACHER = SHIPPED / "photo"  # default teacher of recipes with an augmentation
+_MANY_STEPS = 50_000  # more than a CPU takes in a day, except with the smallest networks
 _NEXT_ROUND = 0.4  # factor of each round's steps and learning rate, relative to the one before
 
 
@@ -293,6 +296,13 @@ def _run(settings: Settings, workers: Workers) -> bool:
 
 
 def _print_settings(settings: Settings, trainer: Trainer, workers: Workers) -> None:
+    if settings.recipe.max_steps >= _MANY_STEPS and not has_gpu():
+        warnings.warn(
+            f"{settings.recipe.max_steps:,} steps can take weeks without a GPU. A small network "
+            "takes far less: --channels 16 --steps 4000 --learning_rate 2e-3 --ema 0.995.",
+            CbsnWarning,
+            stacklevel=2,
+        )
     precision, why = settings.precision
     say(
         f"Precision {precision}: {why}. Workers: {workers.count}, devices: "

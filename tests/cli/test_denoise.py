@@ -77,7 +77,7 @@ def test_golden_pictures(golden, run_command, tmp_path):
 def test_help(run_command):
     run = run_command("infer.py", "--help")
     assert run.returncode == 0
-    assert "--savepath" in run.stdout
+    assert "--out" in run.stdout
 
 
 def test_a_stranger_needs_no_model(run_here, tmp_path):
@@ -340,7 +340,8 @@ def test_jpegs_stay_jpegs_on_request(infer, noisy, tmp_path):
     sizes = []
     for quality in (95, 30):
         run = infer("b.jpg", "--out", "out", "--format", "same", "--jpeg_quality", quality)
-        assert run.returncode == 0 and f"JPEG at quality {quality}" in run.stdout, run.stderr
+        assert run.returncode == 0, run.stderr
+        assert f"JPEG is written at quality {quality}" in run.stdout
         sizes.append((tmp_path / "out" / "b.jpg").stat().st_size)
     assert sizes[0] > sizes[1]
 
@@ -432,7 +433,7 @@ def test_folders_without_permission_are_told_in_a_line(
     errors = [line for line in run.stderr.splitlines() if line.startswith(("error:", "Trace"))]
     assert len(errors) == 1 and words in errors[0], run.stderr
     if words != "locked":
-        assert " ".join(flags[-2:]) in errors[0]
+        assert str(flags[-1]) in errors[0]
     assert "Engine" not in run.stdout
 
 

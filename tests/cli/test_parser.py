@@ -70,6 +70,8 @@ def _error(parser, flags, capsys):
 def test_mistakes_are_one_line(parser, capsys):
     advice = "See cbsn something --help\n"
     assert _error(parser, ["a", "--colour", "red"], capsys).startswith("error: unrecognized")
+    text = "error: unrecognized arguments: --batch_sise; did you mean --batch_size? "
+    assert _error(parser, ["a", "--batch_sise"], capsys) == text + advice
     no_pictures = "error: there are no pictures: give a folder, a glob in quotes, or files. "
     assert _error(parser, ["--rare"], capsys) == no_pictures + advice
 

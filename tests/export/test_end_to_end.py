@@ -147,7 +147,7 @@ def test_requests_of_another_rank_or_type_are_refused_in_words(server):
     gray = [[0, 1], [1, 0]]
     rgb = [[[0, 0, 0], [1, 1, 1]]] * 2
     rank = "images must be [N, H, W, C], pictures of the same size. Received: shape "
-    file_rank = "image_bytes is [N], each a PNG or JPEG file. Received: shape "
+    file_rank = "image_bytes must be [N], each a PNG or JPEG file. Received: shape "
     for signature in ("serving_default", "uint8"):
         kind = "float" if signature == "serving_default" else signature
         by_rest = {

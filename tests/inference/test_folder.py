@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+import warnings
 import weakref
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ import skimage.data
 from PIL import Image
 from scipy.ndimage import median_filter
 
-from cbsn.errors import ConfigError, DataError, ImageError
+from cbsn.errors import CbsnWarning, ConfigError, DataError, ImageError
 from cbsn.images.image_files import read_picture, write_picture
 from cbsn.images.picture import Header, Picture
 from cbsn.inference import folder
@@ -212,7 +213,7 @@ def test_jpeg_stays_jpeg_of_the_quality_asked_for(tmp_path, capsys):
         out = tmp_path / str(quality)
         outputs = plan_files([tmp_path / "in"], out, format="same", jpeg_quality=quality)
         assert denoise_files(Inverter(), outputs, out, jpeg_quality=quality) == 0
-        assert f"JPEG at quality {quality}; --jpeg_quality\n" in capsys.readouterr().out
+        assert f"JPEG is written at quality {quality}; --jpeg_quality" in capsys.readouterr().out
         assert sorted(path.name for path in out.iterdir()) == ["a.png", "photo.JPG"]
         sizes[quality] = (out / "photo.JPG").stat().st_size
         assert read_picture(out / "photo.JPG").format == "JPEG"
@@ -490,3 +491,15 @@ def test_the_speed_is_measured_in_one_orientation(make_denoiser, sources, monkey
     say_duration(denoiser, sources)
     assert {*seen} == {((side, side, 3), False) for side in (256, 512, 1024)}
     assert denoiser.options.self_ensemble
+
+
+def test_pictures_in_sub_folders_are_not_omitted_in_silence(tmp_path):
+    names = ("a.png", "2024/b.jpg", "2024/c.tif", "denoised/a.png", ".hidden/d.png", "text/e.txt")
+    for name in names:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    with pytest.warns(CbsnWarning, match="2 pictures in sub-folders omitted; --recursive"):
+        plan_files([tmp_path], tmp_path / "denoised")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        plan_files([tmp_path / "2024"], tmp_path / "denoised")
