@@ -1,6 +1,7 @@
 import functools
 import importlib.util
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 import tensorflow as tf
 from skimage import data
 
-from cbsn.errors import ConfigError, ModelError
+from cbsn.errors import CbsnWarning, ConfigError, ModelError
 from cbsn.export.export import FACTS, OPSET, WARMUP, write_litert, write_onnx, write_saved_model
 from cbsn.export.graph import GraphDenoiser
 from cbsn.images.image_files import read_picture
@@ -355,3 +356,17 @@ def test_what_cannot_be_written_leaves_nothing(denoiser, tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space left"):
         write_saved_model(tmp_path / "1", denoiser)
     assert [*tmp_path.iterdir()] == []
+
+
+def test_without_tensorflow_serving_s_api_there_are_no_warmup_requests(
+    denoiser, tmp_path, monkeypatch
+):
+    monkeypatch.delitem(sys.modules, "cbsn.client.grpc_transport", raising=False)
+    monkeypatch.setitem(sys.modules, "tensorflow_serving.apis", None)
+    with pytest.warns(CbsnWarning, match=r"without warm-up.*pip install 'cbsn\[serving\]'"):
+        write_saved_model(tmp_path / "1", denoiser)
+    assert (tmp_path / "1" / "saved_model.pb").exists()
+    assert not (tmp_path / "1" / WARMUP).exists()
+    with pytest.raises(ConfigError, match=r"pip install 'cbsn\[serving\]'"):
+        write_saved_model(tmp_path / "2", denoiser, warmup=True)
+    assert not (tmp_path / "2").exists()
