@@ -299,8 +299,10 @@ def test_processes_that_end_for_no_file_are_an_error(photos, out, monkeypatch):
 def test_two_preparations_of_one_folder_come_one_after_the_other(photos, out, run_python):
     out.mkdir()
     code = f"""
+        from cbsn.progress import shown
         from data_prep.prepare import prepare
-        print(prepare({str(photos)!r}, out={str(out)!r}, patch_size=16, stride=16))
+        with shown():
+            print(prepare({str(photos)!r}, out={str(out)!r}, patch_size=16, stride=16))
     """
     with concurrent.futures.ThreadPoolExecutor() as pool, convert.alone(out):
         other = pool.submit(run_python, code)

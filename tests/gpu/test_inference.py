@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from cbsn.inference import passes
+from cbsn.inference import engines, passes
 from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.options import DenoiseOptions
 
@@ -68,19 +68,24 @@ def test_tiles_have_one_shape_whatever_the_picture(device, noisy, monkeypatch):
     """A GPU first tries how to convolve each new one. Pictures smaller than a tile have theirs."""
     if device.startswith("CPU"):
         monkeypatch.setattr(passes, "has_gpu", lambda: True)
-    compile_network = passes.compile_network
+    compile_network, make_graph = passes.compile_network, engines.make_graph
     shapes, graphs = set(), []
 
     def compile_recording(*args, **kwargs):
-        graphs.append(compile_network(*args, **kwargs))
+        compiled = compile_network(*args, **kwargs)
 
         def run(x):
             shapes.add(x.shape[1:])
-            return graphs[-1](x)
+            return compiled(x)
 
         return run
 
+    def make_recording(*args, **kwargs):
+        graphs.append(make_graph(*args, **kwargs))
+        return graphs[-1]
+
     monkeypatch.setattr(passes, "compile_network", compile_recording)
+    monkeypatch.setattr(engines, "make_graph", make_recording)
     denoise = Denoiser.load(
         "photo", DenoiseOptions(precision="float32", engine="tensorflow", tile=128)
     )

@@ -153,7 +153,7 @@ def test_less_strength_is_that_of_infer_py(tiny_model, pictures, tmp_path):
     assert contents(tmp_path / "out") == expected
     record = json.loads((tmp_path / "out" / "run.json").read_text())
     assert (record["strength"], record["color_strength"]) == (0.6, 0.9)
-    with pytest.raises(ConfigError, match=r"color_strength 0\.9 \(now 0\.6\)\. Give"):
+    with pytest.raises(ConfigError, match=r"color_strength 0\.9 \(now 0\.6\)\. Use"):
         denoise(tmp_path, tiny_model, strength=0.6)
 
 
