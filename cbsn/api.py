@@ -122,30 +122,11 @@ def _denoise(denoiser: Denoiser, image: Any, white: float | None) -> Any:
     if isinstance(image, list | tuple):
         return [_denoise(denoiser, each, white) for each in image]
     array = np.asarray(image)
-    if _is_stack(array):
-        _check_stack(array)
     if not _is_stack(array):
         return denoiser(array, white=white)
     if array.ndim == 4:
         return denoiser.batch(array, white=white)
     return denoiser.batch(array[..., None], white=white)[..., 0]
-
-
-def _check_stack(array: np.ndarray) -> None:
-    """Refuses or warns of arrays [N, H, W] that are probably no stacks of gray images."""
-    if array.ndim == 4:
-        return
-    if array.shape[-1] <= _FEW:
-        raise ImageError(
-            "An image has at most 4 channels: take others apart, or give a stack of gray images as "
-            f"[N, H, W, 1]. Received: shape {array.shape}"
-        )
-    if array.shape[0] == 3:
-        text = (
-            f"The shape {array.shape} is taken for 3 gray images; give an RGB image as [H, W, 3], "
-            "or the gray ones as [3, H, W, 1]."
-        )
-        warnings.warn(text, CbsnWarning, stacklevel=4)
 
 
 def _loaded(model: str, options: dict[str, Any]) -> Denoiser:
@@ -335,8 +316,24 @@ def _each(images: Iterable[Any]) -> Iterator[str | np.ndarray]:
 
 
 def _is_stack(array: np.ndarray) -> bool:
-    """Returns whether an array holds several images: [N, H, W, C], or [N, H, W] of gray ones."""
-    return array.ndim == 4 or (array.ndim == 3 and array.shape[-1] > 4)
+    """Returns whether an array holds several images: [N, H, W, C], or [N, H, W] of gray ones.
+
+    Warns of three gray images, which may be the channels of one, and refuses other channels.
+    """
+    if array.ndim != 3 or array.shape[-1] <= 4:
+        return array.ndim == 4
+    if array.shape[-1] <= _FEW:
+        raise ImageError(
+            "An image has at most 4 channels: take others apart, or give a stack of gray images as "
+            f"[N, H, W, 1]. Received: shape {array.shape}"
+        )
+    if array.shape[0] == 3:
+        text = (
+            f"The shape {array.shape} is taken for 3 gray images; give an RGB image as [H, W, 3], "
+            "or the gray ones as [3, H, W, 1]."
+        )
+        warnings.warn(text, CbsnWarning, stacklevel=4)
+    return True
 
 
 def _colors(images: Iterable[Any], white: float | None) -> Iterator[np.ndarray]:

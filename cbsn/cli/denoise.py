@@ -91,7 +91,9 @@ def add_quality(parser: argparse._ActionsContainer, *, best: bool = True) -> Non
 
     `best` says whether the command can denoise by self-ensemble.
     """
-    add_model(parser, f"{MODEL}; or a *.weights.h5 file (default: by --quality)")
+    # Bare weights need flags for what network they are of.
+    bare = "; or a *.weights.h5 file" if best else ""
+    add_model(parser, f"{MODEL}{bare} (default: by --quality)")
     what = "fast: the small shipped model, three times as fast; default: the large one"
     if best:
         what += "; best: the large one in eight orientations, which takes eight times as long"
