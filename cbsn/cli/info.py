@@ -48,7 +48,11 @@ def main(flags: argparse.Namespace) -> None:
 def _versions(*, optional: bool) -> list[str]:
     """Returns the installed libraries that the package requires, or those of its extras."""
     required, extras = set(), set()
-    for line in importlib.metadata.requires("cbsn") or ():
+    try:
+        lines = importlib.metadata.requires("cbsn") or ()
+    except importlib.metadata.PackageNotFoundError:
+        return ["unknown, as cbsn itself is not installed"]
+    for line in lines:
         name = re.split(r"[^\w.-]", line, maxsplit=1)[0]
         extra = re.search(r"extra == ['\"](\w+)", line)
         if extra is None:

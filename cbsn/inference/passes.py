@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from cbsn.devices import has_gpu
+from cbsn.devices import choose_convolutions_at_once, has_gpu
 from cbsn.errors import ConfigError
 from cbsn.inference.engines import Calls, Run, compile_network
 from cbsn.inference.pixels import Frame
@@ -127,7 +127,9 @@ class Passes:
         # A GPU needs a while for each new input size, so all calls are given the same size.
         self._on_gpu = engine == "tensorflow" and has_gpu()
         pixels = AUTO_TILE**2
-        if self._on_gpu:  # fewer with smaller tiles, which users ask for if memory is scarce
+        if self._on_gpu:
+            choose_convolutions_at_once()
+            # Fewer with smaller tiles, which users ask for if memory is scarce.
             pixels = int(GPU_PIXELS * min(1, side / auto_side(network) if side else 1) ** 2)
         self._tiling = Tiling(
             recipe.border,

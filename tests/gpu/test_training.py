@@ -236,4 +236,4 @@ def test_a_patch_that_does_not_fit_is_an_error(run_on):
         megabytes=512,
     )
     assert "not enough memory" in output
-    assert "--patchsize" in output
+    assert "--patch_size" in output

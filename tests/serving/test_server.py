@@ -12,6 +12,7 @@ import urllib.request
 from pathlib import Path
 
 import grpc
+import imagecodecs
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -29,7 +30,7 @@ from tests.serving.server import StandInServer
 ROOT = Path(__file__).resolve().parents[2]
 PREDICT = "/v1/models/cbsn:predict"
 GRAY = [[[0.5], [1.0]]]
-PNG = tf.io.encode_png(np.full((2, 3, 3), 9, np.uint8)).numpy()
+PNG = imagecodecs.png_encode(np.full((2, 3, 3), 9, np.uint8))
 
 
 @pytest.fixture(scope="module")

@@ -7,16 +7,12 @@ import tensorflow as tf
 
 from cbsn.training.logging import Reporter
 
-METRICS = {
-    name: tf.constant(value)
-    for name, value in {
-        "total": 1.5,
-        "blind": float("nan"),
-        "learning_rate": 1e-3,
-        "skipped": 1.0,
-        "stop": 0.0,
-    }.items()
-}
+VALUES = {"total": 1.5, "blind": np.nan, "learning_rate": 1e-3, "skipped": 1.0, "stop": 0.0}
+
+
+def _metrics():
+    """Not made on import, as the first tensor takes the whole GPU if it is not set up yet."""
+    return {name: tf.constant(value) for name, value in VALUES.items()}
 
 
 def _lines(folder):
@@ -25,7 +21,7 @@ def _lines(folder):
 
 def test_a_step_is_printed_and_written(tmp_path, capsys):
     reporter = Reporter(tmp_path, 0, batch_size=4)
-    reporter.log(10, METRICS, skipped=2, bad_records=3)
+    reporter.log(10, _metrics(), skipped=2, bad_records=3)
     reporter.close()
     printed = capsys.readouterr().out
     assert "step 10: total 1.5000, blind nan, lr 1.00e-03" in printed
@@ -44,7 +40,7 @@ def test_a_validation_is_in_the_next_line_only(tmp_path):
     picture = np.zeros((8, 8, 3), np.uint8)
     reporter.validation(10, 31.5, [(picture, picture, picture)])
     for step in (10, 20):
-        reporter.log(step, METRICS, skipped=0, bad_records=0)
+        reporter.log(step, _metrics(), skipped=0, bad_records=0)
     assert [line.get("validation_psnr") for line in _lines(tmp_path)] == [31.5, None]
 
 
@@ -56,14 +52,14 @@ def test_pauses_do_not_count(tmp_path, monkeypatch):
     with reporter.pause():
         now += 1000
     now += 2
-    reporter.log(10, METRICS, skipped=0, bad_records=0)
+    reporter.log(10, _metrics(), skipped=0, bad_records=0)
     assert _lines(tmp_path)[0]["steps_per_second"] == pytest.approx(10 / 5)
 
 
 def _report(folder, start, *steps):
     reporter = Reporter(folder, start, batch_size=1)
     for step in steps:
-        reporter.log(step, METRICS, skipped=0, bad_records=0)
+        reporter.log(step, _metrics(), skipped=0, bad_records=0)
     reporter.close()
 
 
