@@ -19,11 +19,10 @@ def describe() -> dict[str, Any]:
     """
     import tensorflow as tf
 
-    cpu = _cpu_info()
     flags = cpu_flags()
     return {
         "system": platform.platform(),
-        "CPU": cpu.get("model name") or platform.processor() or platform.machine(),
+        "CPU": processor(),
         "cores": available_cores(),
         "memory": _memory(),
         **{flag: "yes" if flag in flags else "no" for flag in CPU_FEATURES},
@@ -33,6 +32,11 @@ def describe() -> dict[str, Any]:
         "TensorFlow": tf.__version__,
         "Keras": f"{keras.__version__}, backend {keras.backend.backend()}",
     }
+
+
+def processor() -> str:
+    """Returns the name of the processor."""
+    return _cpu_info().get("model name") or platform.processor() or platform.machine()
 
 
 def available_cores() -> int:

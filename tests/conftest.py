@@ -72,6 +72,22 @@ def lines_are_shown():
         yield
 
 
+@pytest.fixture(scope="session")
+def cache_folder(tmp_path_factory):
+    """What engines keep for their next use, here and in the commands started from here."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CBSN_CACHE", str(folder))
+        yield folder
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_measured(cache_folder):
+    """No test finds which engine another one has measured as the fastest."""
+    (cache_folder / "engines.json").unlink(missing_ok=True)
+    return cache_folder
+
+
 @pytest.fixture(scope="session", autouse=True)
 def devices():
     """Sets the devices up as the commands do, for tests that build a network by themselves."""
@@ -207,10 +223,15 @@ def run_python(tmp_path):
 def needs_engine():
     """Skips the test where an engine cannot compute in a precision."""
 
+    from cbsn.inference.engines import ENGINES
+
     def check(engine: str, precision: str):
+        if reason := ENGINES[engine].missing():
+            pytest.skip(reason)
+        if engine.startswith("onnxruntime") and precision != "float32":
+            pytest.skip("ONNX Runtime computes only in float32")
         if engine != "openvino":
             return
-        pytest.importorskip("openvino")
         if precision == "mixed_bfloat16" and "ONEDNN_MAX_CPU_ISA" in os.environ:
             # It looks at the processor itself, and then has no kernel for what it has found.
             pytest.skip("ONEDNN_MAX_CPU_ISA takes bfloat16 from OpenVINO")

@@ -65,9 +65,7 @@ def main(flags: argparse.Namespace) -> int:
                 not_kept = error
                 text = f"{error} The pictures are denoised first."
                 warnings.warn(text, CbsnWarning, stacklevel=2)
-        choices = denoiser.choices
-        denoiser = Denoiser(adapted.recipe, adapted.network, options)
-        denoiser.choices = choices
+        denoiser = denoiser.with_model(adapted.recipe, adapted.network)
     status = denoise_files(denoiser, outputs, out, fast_share=fast_share, **files)
     if not_kept:
         raise not_kept

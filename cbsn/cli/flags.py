@@ -92,9 +92,12 @@ def add_denoising(parser: argparse._ActionsContainer, *, here: bool = True) -> N
         "by one level; float16 on GPUs of compute capability 7; else float32"
     )
     add("--precision", default="auto", metavar="P", help=auto)
-    engines = ("auto", "tensorflow", "openvino")
-    what = "what computes; openvino: on the CPU, if it is installed"
-    add("--engine", choices=engines, default="auto", help=what)
+    what = (
+        "what computes: tensorflow, openvino, onnxruntime, or onnxruntime-cuda, -directml, "
+        "-coreml, -webgpu, -rocm, -migraphx for GPUs; auto: the fastest on this machine of those "
+        "that are installed, measured once, when there is much to denoise; auto!: measured anew"
+    )
+    add("--engine", default="auto", metavar="E", help=what)
 
 
 def add_strength(parser: argparse._ActionsContainer, default: float | None) -> None:

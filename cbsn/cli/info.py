@@ -22,20 +22,22 @@ _VARIABLES = (
 def main(flags: argparse.Namespace) -> None:
     """Prints the description."""
     # These import TensorFlow; `--help` need not wait for it.
-    from cbsn.inference.engines import choose_engine
+    from cbsn.inference.engines import ENGINES
+    from cbsn.inference.engines.choice import listed
     from cbsn.machine import describe
     from cbsn.models import SHIPPED
     from cbsn.models.folder import is_model_folder
     from cbsn.precision import choose_precision
 
     precision, why = choose_precision("auto")
-    engine, why_engine = choose_engine("auto", precision, None)
     folders = filter(is_model_folder, SHIPPED.glob("*"))
     models = sorted(folder.name.replace("_", "-") for folder in folders)
     facts: dict[str, Any] = {"cbsn": f"{cbsn.__version__}, in {Path(cbsn.__file__).parent}"}
     facts |= describe()
     facts["precision"] = f"{precision}: {why}"
-    facts["engine"] = f"{engine}: {why_engine}"
+    engines = [name for name, engine in ENGINES.items() if not engine.missing()]
+    facts["engines"] = ", ".join(engines)
+    facts["measured"] = "; ".join(listed()) or "no engines yet"
     facts["models"] = f"{', '.join(models) or 'none'}, in {SHIPPED}"
     facts["libraries"] = ", ".join(_versions(optional=False))
     facts["extras"] = ", ".join(_versions(optional=True)) or "none"

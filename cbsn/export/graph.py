@@ -9,7 +9,7 @@ import tensorflow as tf
 from cbsn.export import graph_pixels
 from cbsn.export.graph_pixels import Orientation, cut, orient, unit
 from cbsn.inference.denoiser import Denoiser
-from cbsn.inference.engines import make_graph, network_pass
+from cbsn.inference.engines.engine import make_graph, network_pass
 from cbsn.inference.passes import AUTO_TILE, RandomReplacement
 from cbsn.inference.tiling import Axis, Spans, Tiling, pass_axes
 from cbsn.orientations import NUM_ORIENTATIONS

@@ -16,7 +16,13 @@ import numpy as np
 
 from cbsn.devices import set_up
 from cbsn.errors import ImageError
-from cbsn.inference.engines import choose_engine
+from cbsn.inference.engines.choice import (
+    AGAIN,
+    check,
+    choose_engine,
+    is_worth_measuring,
+    measure,
+)
 from cbsn.inference.options import DenoiseOptions, Strength
 from cbsn.inference.passes import Passes, auto_side
 from cbsn.inference.pixels import Frame, Units, fill_hidden
@@ -42,9 +48,9 @@ class Denoiser:
     path of its model and the options, so the model must be found there, too; or, if it was not
     loaded from a path, its weights and the options.
 
-    A GPU needs a while for each new input size, so large pictures pass through it in windows of
-    one size, several per call. If memory runs out, each call takes fewer windows, then parts of
-    one, with a `CbsnWarning`.
+    GPUs and some engines need a while for each new input size, so large pictures pass through them
+    in windows of one size, several per call on a GPU. If memory runs out, each call takes fewer
+    windows, then parts of one, with a `CbsnWarning`.
 
     Args:
         recipe: how the network was trained, and how it denoises.
@@ -52,8 +58,9 @@ class Denoiser:
         options: how to denoise; the options for loading are ignored. Default `DenoiseOptions()`.
 
     Attributes:
-        engine: str, what runs the network, one of `cbsn.inference.engines.ENGINES`.
-        choices: str, the engine and the reason for it, in words.
+        engine: str, what runs the network, one of `cbsn.inference.engines.ENGINES`. With the
+            option "auto", denoising many pixels may change it, see `prepare`.
+        choices: str, the precision and the engine, with the reasons, in words.
         r3: bool, whether R3 is applied.
         side: int, the side of the tiles in pixels; None for the whole picture at once.
         strength: a `Strength`, for luma and colour.
@@ -72,17 +79,29 @@ class Denoiser:
         self.network = network
         self.options = options
         self.strength = Strength(options.strength, options.color_strength)
-        self.engine, why = choose_engine(options.engine, network.dtype_policy.name, network)
-        self.choices = f"Engine {self.engine}: {why}."
-        self.side = auto_side(network) if options.tile == "auto" else int(options.tile or 0) or None
+        self._precision_chosen = ""
+        # Where the user has chosen no precision, an engine may have its own.
+        given = network.dtype_policy.name
+        self._precision = "auto" if options.precision == "auto" else given
+        self._choice = choose_engine(options.engine, self._precision, recipe, network)
+        self._is_checked = False
+        self.side: int | None = None
         self._normalization = recipe.build_normalization()
-        self._passes = Passes(
-            recipe, network, self.engine, side=self.side, r3=options.r3, seed=options.seed
-        )
+        self._passes = self._make_passes()
         self.r3 = self._passes.r3
         self._source: str | None = None
         # The networks use all cores or the whole GPU anyway, and engines keep state.
         self._turn = threading.RLock()
+
+    @property
+    def engine(self) -> str:
+        """The name of the engine."""
+        return self._choice.engine.name
+
+    @property
+    def choices(self) -> str:
+        """The precision and the engine, with the reasons, in words."""
+        return f"{self._precision_chosen}Engine {self.engine}: {self._choice.why}."
 
     def __repr__(self) -> str:
         """Returns the model, its precision and its engine."""
@@ -118,11 +137,60 @@ class Denoiser:
             precision=precision,
         )
         denoiser = cls(recipe, network, options)
-        denoiser.choices = f"Precision {precision}: {why}. {denoiser.choices}"
+        denoiser._precision_chosen = f"Precision {precision}: {why}. "
         path = Path(model_path).expanduser()
         is_there = path.exists() or path.with_name(f"{path.name}.index").exists()
         denoiser._source = str(path.absolute() if is_there else model_path)
         return denoiser
+
+    def with_model(self, recipe: Recipe, network: Any) -> "Denoiser":
+        """Returns a denoiser with the same options, of another model in the same precision."""
+        denoiser = Denoiser(recipe, network, self.options)
+        denoiser._precision_chosen = self._precision_chosen
+        return denoiser
+
+    def prepare(self, pixels: int) -> None:
+        """Chooses the engine by measuring, if the option is "auto" and it is worth the time.
+
+        That is for some tens of megapixels, once for each kind of network on a machine. Denoising a
+        picture does so for its pixels; call this before to count those of several pictures.
+
+        Args:
+            pixels: int ≥ 0, how many pixels are going to be denoised.
+
+        Raises:
+            ConfigError: if an engine was asked for whose results are wrong here.
+
+        Example:
+            >>> denoise.prepare(sum(picture.size // 3 for picture in pictures))
+        """
+        with self._turn:
+            if self._choice.is_open:
+                if self.options.self_ensemble:
+                    pixels *= NUM_ORIENTATIONS
+                again = self.options.engine == AGAIN
+                if again or is_worth_measuring(self.network, pixels):
+                    self._choice = measure(self._precision, self.recipe, self.network)
+                    self._is_checked = True
+                    self._passes = self._make_passes()
+            elif self._choice.engine.is_checked and not self._is_checked:
+                check(self._choice.engine, self.recipe, self.network)
+                self._is_checked = True
+
+    def _make_passes(self) -> Passes:
+        options, engine = self.options, self._choice.engine
+        if options.tile == "auto":
+            self.side = auto_side(self.network, engine)
+        else:
+            self.side = int(options.tile or 0) or None
+        return Passes(
+            self.recipe,
+            self.network,
+            engine,
+            side=self.side,
+            r3=options.r3,
+            seed=options.seed,
+        )
 
     def __call__(
         self,
@@ -198,6 +266,7 @@ class Denoiser:
     ) -> None:
         """Denoises pictures, [N, H, W, 1 to 4], in place."""
         with self._turn:
+            self.prepare(math.prod(images.shape[:3]))
             self._denoise_in_turn(images, white, on_tile)
 
     def _denoise_in_turn(

@@ -7,7 +7,7 @@ import queue
 import threading
 import traceback
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,7 +23,7 @@ from cbsn.images.image_files import (
     read_picture,
     write_picture,
 )
-from cbsn.images.picture import Picture
+from cbsn.images.picture import Header, Picture
 from cbsn.inference.outputs import check_writable, find_sources, plan_outputs, top_folder
 from cbsn.noise.removal import Removal, Sample
 from cbsn.orientations import NUM_ORIENTATIONS
@@ -124,7 +124,9 @@ def denoise_files(
             raise MemoryError(f"{reason}; try a smaller --tile, or another device") from error
         return picture.with_pixels(pixels)
 
-    say_duration(denoiser, outputs, fast_share)
+    headers = [read_header(source) for source in outputs]
+    denoiser.prepare(sum(header.width * header.height for header in headers))
+    say_duration(denoiser, headers, fast_share)
     say(denoiser.choices)
     return denoise_each(
         denoise, outputs, save_path, white=white, jpeg_quality=jpeg_quality, name_losses=True
@@ -355,17 +357,16 @@ def _with_progress(denoise: DenoisePicture, picture: Picture, source: Path, bar:
 
 
 def say_duration(
-    denoiser: "Denoiser", sources: Iterable[Path], fast_share: float | None = None
+    denoiser: "Denoiser", headers: Sequence[Header], fast_share: float | None = None
 ) -> None:
     """Prints how long pictures will take, if that is more than a minute.
 
-    The arguments are those of `denoise_files`. Only the headers of the sources are read.
+    The other arguments are those of `denoise_files`.
 
     Example:
-        >>> say_duration(denoiser, sources, 0.3)
+        >>> say_duration(denoiser, [read_header(source) for source in sources], 0.3)
         About 14 minutes for 31 pictures of 372 megapixels; --quality fast takes about 4 minutes.
     """
-    headers = [read_header(source) for source in sources]
     pixels = sum(header.width * header.height for header in headers)
     orientations = NUM_ORIENTATIONS if denoiser.options.self_ensemble else 1
     # Too few to measure: the models that ship take under a minute even on a slow machine.

@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from cbsn.devices import choose_convolutions_at_once, has_gpu
+from cbsn.devices import choose_convolutions_at_once
 from cbsn.errors import ConfigError
-from cbsn.inference.engines import Calls, Run, compile_network
+from cbsn.inference.engines.calls import Calls
+from cbsn.inference.engines.engine import Engine, Run
 from cbsn.inference.pixels import Frame
 from cbsn.inference.tiling import (
     Axis,
@@ -77,8 +78,11 @@ class Copies:
 
 
 AUTO_TILE = 342
-"""Side of the tiles for `tile="auto"`. On a CPU, the full-size network takes 0.7 GB for one in
-float32. Larger tiles gain little, because only the rims are computed twice."""
+"""Least side of the tiles for `tile="auto"`. On a CPU, the full-size network takes 0.7 GB for one
+in float32."""
+
+TILE_BYTES = 750_000_000
+"""Memory that tiles may take which are larger than that."""
 
 GPU_PIXELS = 2**20
 """Pixels that a GPU computes at once. The full-size network takes 5 GB for them in float32."""
@@ -87,9 +91,15 @@ Work = tuple[int, Tile]
 """The number of a picture, and one of its tiles."""
 
 
-def auto_side(network: Any) -> int:
-    """Returns the side of the tiles for `tile="auto"`, so that rims are not most of the work."""
-    return max(AUTO_TILE, 8 * network.receptive_field_radius)
+def auto_side(network: Any, engine: Engine) -> int:
+    """Returns the side of the tiles for `tile="auto"`.
+
+    Rims are computed twice, so tiles are as large as `TILE_BYTES` allow, and never so small that
+    rims are most of the work.
+    """
+    window = math.isqrt(TILE_BYTES // engine.bytes_per_pixel(network))
+    side = (window - 2 * network.halo) // network.size_multiple * network.size_multiple
+    return max(AUTO_TILE, 8 * network.receptive_field_radius, side)
 
 
 class Passes:
@@ -104,7 +114,7 @@ class Passes:
         self,
         recipe: Recipe,
         network: Any,
-        engine: str,
+        engine: Engine,
         *,
         side: int | None,
         r3: bool | None = None,
@@ -124,13 +134,12 @@ class Passes:
         self._recipe = recipe
         self._seed = seed
         self._channels = network.channels
-        # A GPU needs a while for each new input size, so all calls are given the same size.
-        self._on_gpu = engine == "tensorflow" and has_gpu()
+        self._one_shape = engine.shapes != "any"
         pixels = AUTO_TILE**2
-        if self._on_gpu:
+        if engine.shapes == "one for all pictures":  # a GPU
             choose_convolutions_at_once()
             # Fewer with smaller tiles, which users ask for if memory is scarce.
-            pixels = int(GPU_PIXELS * min(1, side / auto_side(network) if side else 1) ** 2)
+            pixels = int(GPU_PIXELS * min(1, side / auto_side(network, engine) if side else 1) ** 2)
         self._tiling = Tiling(
             recipe.border,
             side,
@@ -138,14 +147,15 @@ class Passes:
             network.size_multiple,
             # The graph of an exported model has tiles of even size. Other tiles give the same
             # results only if the network is local.
-            grid=network.grid if self._on_gpu and network.is_local else None,
+            grid=network.grid if self._one_shape and network.is_local else None,
+            even=engine.shapes == "one for each picture",
         )
         self._calls = Calls(self._tiling, pixels)
         # A network that is always blind has one graph for both.
         always_blind = network.blindness == "always"
-        self._first = self._refine = compile_network(recipe, network, engine, blind=always_blind)
+        self._first = self._refine = engine.compile(recipe, network, blind=always_blind)
         if self.r3 and not always_blind:
-            self._refine = compile_network(recipe, network, engine, blind=True)
+            self._refine = engine.compile(recipe, network, blind=True)
 
     def __call__(
         self, frames: Sequence[Frame], on_tile: Callable[[float], None]
@@ -255,7 +265,7 @@ class Passes:
             size = max(1, self._calls.tiles(*shape) // samples)
             for start in range(0, len(works), size):
                 group = works[start : start + size]
-                yield group, size if self._on_gpu and len(works) > size else len(group)
+                yield group, size if self._one_shape and len(works) > size else len(group)
 
     def _start(self, run: Run, x: np.ndarray) -> list[tuple[np.ndarray, Any]]:
         """Starts the network on tiles [n, h, w, 1 or 3], whatever its own channels are.
@@ -284,16 +294,16 @@ class Passes:
         return y
 
     def seconds_per_pixel(self) -> float | None:
-        """Times a call of the size in use, see `Denoiser`; returns None without a GPU or tiles."""
+        """Times a call of the size in use, see `Denoiser`; returns None where sizes vary."""
         side, halo = self._tiling.side, self._tiling.halo
-        if not self._on_gpu or side is None:
+        if not self._one_shape or self._tiling.even or side is None:
             return None
         inside = Spans(Axis(3 * (side + 2 * halo)), self._tiling).span(1)  # in a large picture
         size = inside.stop - inside.first
         x = np.zeros((self._calls.tiles(size, size), size, size, self._channels), np.float32)
         seconds = 0.0
         for run, times in [(self._first, 1)] + [(self._refine, Copies.samples)] * self.r3:
-            for _ in range(2):  # the first time, a GPU looks for the fastest way
+            for _ in range(2):  # the first time, an engine prepares for this shape
                 start = time.perf_counter()
                 self._calls.finish(run, x, self._calls.start(run, x))
             seconds += times * (time.perf_counter() - start)

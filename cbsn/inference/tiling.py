@@ -74,9 +74,9 @@ class Tiling:
     the network's result is `halo` smaller on each side. With "zeros", a source stops at the ends of
     the axis, and the result is as large as the source.
 
-    With the network's `grid`, sources have one size for all pictures that are not smaller. This is
-    for local networks, and for NumPy. Without it, pieces are of even size, which takes less time to
-    compute.
+    With the network's `grid`, all sources of a picture have one size; and unless they are `even`,
+    all pictures that are not smaller have that size in common. This is for local networks, and for
+    NumPy. Without it, pieces are of even size.
     """
 
     border: str
@@ -84,6 +84,7 @@ class Tiling:
     halo: int  # the network's: places that a source adds to its piece on each side
     multiple: int  # the size of every piece but the last is a multiple of this
     grid: int | None = None
+    even: bool = False  # with a grid: sources are no larger than their number requires
 
 
 class Span(NamedTuple):
@@ -112,8 +113,14 @@ class Spans:
         self._last = None
         side, length = tiling.side or axis.length, axis.length
         if tiling.grid:
-            self.step = _rounded_up(side, tiling.multiple)
-            rest = length - self.step - 2 * self._unreliable
+            inside = max(1, length - 2 * self._unreliable)
+            count = divided_up(inside, side)
+            if tiling.even and count == 1:
+                self.step, self.count = _rounded_up(length, tiling.multiple), 1
+                return
+            most = divided_up(inside, count) if tiling.even else side
+            self.step = _rounded_up(most, tiling.multiple)
+            rest = inside - self.step
             if rest > 0:
                 # The last window ends with the axis, or less than `grid` later: that far, a network
                 # that halves pictures would reflect them itself.

@@ -15,7 +15,6 @@ from cbsn.colors import luma
 from cbsn.errors import LARGEST, ConfigError, DataError, TrainingError, check_number
 from cbsn.files import CHECKSUMS
 from cbsn.inference.denoiser import Denoiser
-from cbsn.inference.engines import choose_engine
 from cbsn.inference.options import DenoiseOptions
 from cbsn.inference.outputs import check_writable
 from cbsn.models.folder import RECIPE, WEIGHTS, save_model
@@ -269,11 +268,10 @@ def _verdict(tuned: Tuned) -> str:
 def _own_pictures(model: Denoiser, patches: PicturePatches, until: float) -> list[np.ndarray]:
     """Denoises, in float32, the first patches: at least one, and more while there is time."""
     network, precision = model.network, model.network.dtype_policy.name
-    engine, _ = choose_engine("auto", precision, network)
     if precision != "float32":
         network = model.recipe.build_network()
         network.set_weights(model.network.get_weights())
-    options = DenoiseOptions(engine=engine, self_ensemble=True)
+    options = DenoiseOptions(self_ensemble=True)
     teacher = Denoiser(model.recipe, network, options)
     denoised: list[np.ndarray] = []
     most = patches_at_once(patches.patch_size)

@@ -15,7 +15,8 @@ def test_what_a_bug_report_needs(run_here, monkeypatch):
     assert facts["TensorFlow"] == tf.__version__
     assert facts["Keras"] == f"{keras.__version__}, backend tensorflow"
     assert facts["precision"].partition(":")[0] in ("float32", "mixed_bfloat16", "mixed_float16")
-    assert facts["engine"].partition(":")[0] in ("tensorflow", "openvino")
+    assert facts["engines"].split(", ")[0] == "tensorflow"
+    assert facts["measured"] == "no engines yet"
     assert facts["models"].startswith("photo, photo-large, in ")
     assert "OMP_NUM_THREADS=2" in facts["environment"]
     assert "secret" not in run.stdout

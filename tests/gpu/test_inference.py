@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from cbsn.inference import engines, passes
 from cbsn.inference.denoiser import Denoiser
+from cbsn.inference.engines import tensorflow as tensorflow_engine
+from cbsn.inference.engines.tensorflow import TensorFlow
 from cbsn.inference.options import DenoiseOptions
 
 
@@ -67,8 +68,8 @@ def test_where_memory_runs_out_pixels_stay(run_on, noisy, tmp_path):
 def test_tiles_have_one_shape_whatever_the_picture(device, noisy, monkeypatch):
     """A GPU first tries how to convolve each new one. Pictures smaller than a tile have theirs."""
     if device.startswith("CPU"):
-        monkeypatch.setattr(passes, "has_gpu", lambda: True)
-    compile_network, make_graph = passes.compile_network, engines.make_graph
+        monkeypatch.setattr(tensorflow_engine, "has_gpu", lambda: True)
+    compile_network, make_graph = TensorFlow.compile, tensorflow_engine.make_graph
     shapes, graphs = set(), []
 
     def compile_recording(*args, **kwargs):
@@ -84,8 +85,8 @@ def test_tiles_have_one_shape_whatever_the_picture(device, noisy, monkeypatch):
         graphs.append(make_graph(*args, **kwargs))
         return graphs[-1]
 
-    monkeypatch.setattr(passes, "compile_network", compile_recording)
-    monkeypatch.setattr(engines, "make_graph", make_recording)
+    monkeypatch.setattr(TensorFlow, "compile", compile_recording)
+    monkeypatch.setattr(tensorflow_engine, "make_graph", make_recording)
     denoise = Denoiser.load(
         "photo", DenoiseOptions(precision="float32", engine="tensorflow", tile=128)
     )

@@ -12,6 +12,9 @@ from cbsn.errors import ConfigError, ImageError, ModelError
 from cbsn.evaluation.conventions import psnr
 from cbsn.inference import passes
 from cbsn.inference.denoiser import Denoiser
+from cbsn.inference.engines import ENGINES
+from cbsn.inference.engines import tensorflow as tensorflow_engine
+from cbsn.inference.engines.tensorflow import TensorFlow
 from cbsn.inference.options import DenoiseOptions, Strength
 from cbsn.models.loading import load_model
 from cbsn.noise.synthetic import simulate_camera
@@ -205,7 +208,7 @@ def test_one_graph_serves_pictures_of_all_sizes(random):
 @pytest.fixture
 def gpu(monkeypatch):
     """Pretends that there is a GPU, which computes few pixels at once."""
-    monkeypatch.setattr(passes, "has_gpu", lambda: True)
+    monkeypatch.setattr(tensorflow_engine, "has_gpu", lambda: True)
     monkeypatch.setattr(passes, "GPU_PIXELS", 6_000_000)
 
 
@@ -214,7 +217,7 @@ def test_a_gpu_is_given_one_shape(noisy, gpu, monkeypatch, name):
     """Each new one costs it a while; the pixels are those of the whole picture."""
     recipe, network = _small_model(name)
     shapes = set()
-    compile_network = passes.compile_network
+    compile_network = TensorFlow.compile
 
     def counting(*args, **options):
         run = compile_network(*args, **options)
@@ -222,10 +225,11 @@ def test_a_gpu_is_given_one_shape(noisy, gpu, monkeypatch, name):
 
     whole = Denoiser(recipe, network, DenoiseOptions(tile=0, r3=False))
     assert whole._passes.seconds_per_pixel() is None
-    monkeypatch.setattr(passes, "compile_network", counting)
+    monkeypatch.setattr(TensorFlow, "compile", counting)
     tiled = Denoiser(recipe, network, DenoiseOptions(tile=24, r3=False))
     window = 24 + 2 * network.halo
-    at_once = max(1, int(6_000_000 * (24 / passes.auto_side(network)) ** 2) // window**2)
+    share = 24 / passes.auto_side(network, ENGINES["tensorflow"])
+    at_once = max(1, int(6_000_000 * share**2) // window**2)
     for height, width in ((171, 160), (144, 199)):
         crop = noisy[:height, :width]
         _assert_equal_but_for_rounding(tiled(crop), whole(crop))
@@ -245,7 +249,7 @@ def test_a_gpu_sees_what_a_cpu_sees(noisy, monkeypatch):
         assert not network.is_local
         results = []
         for there in (False, True):
-            monkeypatch.setattr(passes, "has_gpu", lambda there=there: there)
+            monkeypatch.setattr(tensorflow_engine, "has_gpu", lambda there=there: there)
             denoise = Denoiser(recipe, network, DenoiseOptions(tile=24))
             results.append(denoise(noisy[:60, :70] / 255))
         np.testing.assert_allclose(*results, rtol=0, atol=1e-5)

@@ -19,7 +19,7 @@ from PIL import Image
 from scipy.ndimage import median_filter
 
 from cbsn.errors import CbsnWarning, ConfigError, DataError, ImageError
-from cbsn.images.image_files import read_picture, write_picture
+from cbsn.images.image_files import read_header, read_picture, write_picture
 from cbsn.images.picture import Header, Picture
 from cbsn.inference import folder
 from cbsn.inference.denoiser import Denoiser
@@ -36,6 +36,9 @@ class Inverter:
 
     choices = "Inverts."
     options = DenoiseOptions()
+
+    def prepare(self, pixels):
+        assert pixels >= 0
 
     def __call__(self, image, on_tile, *, in_place, white):
         assert in_place and image.flags.writeable
@@ -435,13 +438,18 @@ def sources(tmp_path):
     return sorted(tmp_path.iterdir())
 
 
+def _headers(sources):
+    return [read_header(source) for source in sources]
+
+
 @pytest.fixture
 def said(monkeypatch, capsys):
     """What `say_duration` says on a machine that takes some seconds for two megapixels."""
 
     def say(*arguments, seconds):
         monkeypatch.setattr(Denoiser, "seconds_per_pixel", lambda self: seconds / 2e6)
-        say_duration(*arguments)
+        denoiser, sources, *fast_share = arguments
+        say_duration(denoiser, _headers(sources), *fast_share)
         return capsys.readouterr().out
 
     return say
@@ -464,9 +472,9 @@ def test_little_is_not_even_measured(make_denoiser, tmp_path, monkeypatch):
     monkeypatch.setattr(Denoiser, "seconds_per_pixel", lambda self: 1 / 0)
     Image.new("L", (300, 400)).save(tmp_path / "a.png")
     sources = [tmp_path / "a.png"] * 8
-    say_duration(make_denoiser(), sources)
+    say_duration(make_denoiser(), _headers(sources))
     with pytest.raises(ZeroDivisionError):
-        say_duration(make_denoiser(self_ensemble=True), sources[:2])
+        say_duration(make_denoiser(self_ensemble=True), _headers(sources[:2]))
 
 
 def test_eight_orientations_and_the_rims_of_tiles_take_their_time(make_denoiser, sources, said):
@@ -488,7 +496,7 @@ def test_the_speed_is_measured_in_one_orientation(make_denoiser, sources, monkey
 
     monkeypatch.setattr(Denoiser, "__call__", denoise)
     denoiser = make_denoiser(self_ensemble=True, tile=0)  # in tiles, a GPU times one call of them
-    say_duration(denoiser, sources)
+    say_duration(denoiser, _headers(sources))
     assert {*seen} == {((side, side, 3), False) for side in (256, 512, 1024)}
     assert denoiser.options.self_ensemble
 

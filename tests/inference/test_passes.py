@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from cbsn.errors import ConfigError
+from cbsn.inference.engines import ENGINES
 from cbsn.inference.passes import Passes, RandomReplacement
 from cbsn.inference.pixels import Frame, Units
 from cbsn.orientations import NUM_ORIENTATIONS, orient
@@ -12,7 +13,7 @@ AS_IT_IS = Units(np.zeros(3), np.ones(3), 1.0)
 
 
 def _denoise(model, x, *, orientation=0, tile=None, **options):
-    passes = Passes(*model, "tensorflow", side=tile, **options)
+    passes = Passes(*model, ENGINES["tensorflow"], side=tile, **options)
     return _run(passes, x, orientation)
 
 
@@ -69,7 +70,10 @@ def test_other_strides_golden(golden, torch_model, name, stride, case, width):
 
 def test_self_ensemble_golden(golden, torch_model):
     data = np.load(golden("apbsn/ensemble_crop.npz"))
-    passes, x = Passes(*torch_model("apbsn"), "tensorflow", side=None, r3=False), data["x"][0]
+    passes, x = (
+        Passes(*torch_model("apbsn"), ENGINES["tensorflow"], side=None, r3=False),
+        data["x"][0],
+    )
     total = np.zeros(x.shape, np.float32)
     frames = [
         Frame(orient(x, number), AS_IT_IS, number, orient(total, number))
@@ -97,7 +101,9 @@ def test_refinement_does_not_depend_on_tiles_but_on_seed_and_orientation(torch_m
 def test_networks_that_see_everything_need_a_border_of_zeros(torch_model):
     recipe, network = torch_model("ssbsn")
     with pytest.raises(ConfigError, match="border='reflect'"):
-        Passes(dataclasses.replace(recipe, border="reflect"), network, "tensorflow", side=None)
+        Passes(
+            dataclasses.replace(recipe, border="reflect"), network, ENGINES["tensorflow"], side=None
+        )
 
 
 def _masks(rows, columns, *, seed=3, orientation=0):

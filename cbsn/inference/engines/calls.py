@@ -1,0 +1,111 @@
+"""Calling a network in smaller parts if memory runs out."""
+
+import math
+import warnings
+from typing import Any
+
+import numpy as np
+
+from cbsn.devices import is_out_of_memory
+from cbsn.errors import CbsnWarning
+from cbsn.inference.engines.engine import Run
+from cbsn.inference.tiling import Tiling
+
+
+class Calls:
+    """Calls networks on a device, and retries with less when memory runs out.
+
+    It retries with fewer tiles, then with parts of a tile that overlap by the halo. The results of
+    a local network stay the same. A size that once was too large is not tried again.
+
+    Args:
+        tiling: gives the border, halo and multiple of the networks.
+        pixels: int, the most pixels to compute at once. A single tile may have more.
+    """
+
+    def __init__(self, tiling: Tiling, pixels: int):
+        self._tiling = tiling
+        self._pixels = pixels
+        self._too_many = math.inf
+        self._failed: tuple[int, ...] | None = None
+
+    def tiles(self, height: int, width: int) -> int:
+        """Returns how many tiles of a size to compute at once, at least 1."""
+        return max(1, int(min(self._pixels, self._too_many // 2)) // (height * width))
+
+    def start(self, run: Run, x: np.ndarray) -> Any:
+        """Begins a call. A GPU computes it while the host does something else.
+
+        The caller must not change the tiles `x`, float32 [n, h, w, C], before the result is there.
+        Returns the value to pass to `finish` as `started`.
+        """
+        if math.prod(x.shape[:3]) < self._too_many:
+            try:
+                return run(x)
+            except Exception as error:
+                self._note(error, x)
+        return None
+
+    def finish(self, run: Run, x: np.ndarray, started: Any) -> np.ndarray:
+        """Waits for the result of a call begun by `start` with the same arguments.
+
+        Raises:
+            MemoryError: if memory does not suffice for the smallest part of a tile.
+        """
+        if started is not None:
+            try:
+                y = np.asarray(started)
+            except Exception as error:
+                self._note(error, x)
+            else:
+                self._warn(x)
+                return y
+        if len(x) > 1:
+            return np.concatenate([self._call(run, part) for part in np.array_split(x, 2)])
+        return self._call_by_halves(run, x)
+
+    def _call(self, run: Run, x: np.ndarray) -> np.ndarray:
+        return self.finish(run, x, self.start(run, x))
+
+    def _note(self, error: Exception, x: np.ndarray) -> None:
+        """Notes that memory did not suffice for these tiles; re-raises any other error."""
+        if not is_out_of_memory(error):
+            raise error
+        self._too_many = min(self._too_many, math.prod(x.shape[:3]))
+        self._failed = self._failed or x.shape
+
+    def _warn(self, x: np.ndarray) -> None:
+        """Warns, after a lack of memory, which smaller size succeeded."""
+        if self._failed is None:
+            return
+        (count, *before), (fewer, height, width, _) = self._failed[:3], x.shape
+        self._failed = None
+        text = f"Too little memory for {count} × {before[0]} × {before[1]} pixels at once"
+        if [height, width] == before:
+            text += f": using {fewer} × {height} × {width} instead"
+        else:
+            tile = max(1, min(height, width) - 2 * self._tiling.halo)
+            text += (
+                f": using {height} × {width} instead, which takes longer; cbsn denoise --tile "
+                f"{tile} does so from the start"
+            )
+        warnings.warn(text, CbsnWarning, stacklevel=2)
+
+    def _call_by_halves(self, run: Run, x: np.ndarray) -> np.ndarray:
+        """Computes one tile in two parts, which overlap by the halo."""
+        halo, multiple = self._tiling.halo, self._tiling.multiple
+        omits = self._tiling.border == "reflect"
+        axis = 1 if x.shape[1] >= x.shape[2] else 2
+        size = x.shape[axis]
+        result = size - 2 * halo * omits
+        # Below four times the halo, the halves would be hardly smaller than the whole.
+        if size < 4 * halo or result < 2 * multiple:
+            raise MemoryError(
+                f"too little memory even for {x.shape[1]} × {x.shape[2]} pixels at once"
+            )
+        middle = -(-result // (2 * multiple)) * multiple
+        stop, start = (middle + 2 * halo, middle) if omits else (middle + halo, middle - halo)
+        first = self._call(run, x.take(range(stop), axis))
+        second = self._call(run, x.take(range(start, size), axis))
+        rest = second.take(range(middle - start, second.shape[axis]), axis)
+        return np.concatenate([first.take(range(middle), axis), rest], axis)

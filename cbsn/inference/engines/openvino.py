@@ -1,0 +1,95 @@
+"""OpenVINO, which is made by Intel and runs on the processors of all makers."""
+
+import functools
+import importlib.util
+from typing import Any
+
+import keras
+import numpy as np
+
+from cbsn.errors import ConfigError, plain_reason
+from cbsn.inference.engines import cache
+from cbsn.inference.engines.engine import (
+    Engine,
+    Run,
+    RunsByShape,
+    has_attention,
+    in_float32,
+    make_graph,
+    on_multiples,
+)
+from cbsn.recipes import Recipe
+
+_PRECISIONS = {"float32": "f32", "mixed_bfloat16": "bf16"}
+_MODEL = "model.xml"
+
+
+class OpenVINO(Engine):
+    """Runs networks without attention on the CPU, in float32 or bfloat16."""
+
+    name = "openvino"
+
+    def missing(self) -> str | None:  # noqa: D102
+        if keras.backend.backend() != "tensorflow":
+            return (
+                "OpenVINO needs the TensorFlow backend: set KERAS_BACKEND=tensorflow, not "
+                f"{keras.backend.backend()}"
+            )
+        if importlib.util.find_spec("openvino") is None:
+            return (
+                "OpenVINO is not installed: pip install 'cbsn[openvino]' (from a clone: "
+                "pip install '.[openvino]'), or omit --engine"
+            )
+        return None
+
+    def unfit(self, network: Any, precision: str) -> str | None:  # noqa: D102
+        if has_attention(network):
+            return "OpenVINO cannot compute self-similarity attention, as SS-BSN has it"
+        if network.dtype_policy.name not in _PRECISIONS:
+            return f"OpenVINO computes only in {' or '.join(_PRECISIONS)}"
+        return None
+
+    def compile(self, recipe: Recipe, network: Any, *, blind: bool) -> Run:  # noqa: D102
+        import openvino
+
+        precision = network.dtype_policy.name
+        # Without a hint, OpenVINO computes in bfloat16 wherever the processor has it.
+        hint = {"INFERENCE_PRECISION_HINT": _PRECISIONS[precision]}
+        core = openvino.Core()
+
+        @functools.cache
+        def converted() -> Any:
+            # OpenVINO lowers the precision of a float32 network by itself, without casts.
+            single = in_float32(recipe, network)
+            name = cache.name_of("openvino", openvino.__version__, recipe, single, blind)
+            if folder := cache.find(name):
+                return core.read_model(folder / _MODEL)
+            graph = make_graph(recipe, single, blind=blind)
+            model = openvino.convert_model(graph.get_concrete_function())
+            cache.keep(
+                name,
+                lambda folder: openvino.save_model(model, folder / _MODEL, compress_to_fp16=False),
+            )
+            return model
+
+        def make(shape: tuple[int, ...] | None) -> Run:
+            model = converted().clone()
+            if shape is not None:
+                model.reshape(shape)
+            request = core.compile_model(model, "CPU", hint).create_infer_request()
+            return lambda x: request.infer([x])[0].copy()
+
+        runs = RunsByShape(make)
+
+        def run(x: np.ndarray) -> np.ndarray:
+            try:
+                return runs(x)
+            except RuntimeError as error:
+                raise ConfigError(
+                    "OpenVINO cannot compute this network on this processor: use --engine "
+                    f"tensorflow. Received: --engine openvino, in {precision} "
+                    f"({plain_reason(error)})"
+                ) from error
+
+        # For a fixed shape, OpenVINO 2026.4 computes wrong pixels where a U-Net reflects itself.
+        return on_multiples(run, network.grid)
