@@ -6,7 +6,10 @@ from typing import Any, NamedTuple
 
 from cbsn.errors import ConfigError, check_number
 
-SUITES = ("step", "roofline", "inference", "exports", "recipes", "pipeline", "startup", "gpu")
+SUITES = (
+    *("step", "roofline", "inference", "engines", "exports", "recipes", "pipeline", "startup"),
+    "gpu",
+)
 """The suites; each is a module of this package with `TITLE`, `COLUMNS` and `run(settings)`."""
 
 
@@ -43,8 +46,8 @@ class Settings:
         crops: number of crops taken from it in one measurement.
         repeats: number of measurements of each side, after a warm-up.
         memory: whether peak memory is measured, in a separate process for each side.
-        sides: names of the sides of `step`, `inference`, `exports`, `recipes` and `gpu` that take
-            part; empty for all.
+        sides: names of the sides of `step`, `inference`, `engines`, `exports`, `recipes` and `gpu`
+            that take part; empty for all.
 
     Raises:
         ConfigError: if a number is too low or too high.

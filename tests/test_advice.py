@@ -43,6 +43,9 @@ PRINTED_BY = {
     "cbsn/training/options.py": {"cbsn train"},
     "cbsn/training/distillation.py": {"cbsn train"},
     "data_prep": {"cbsn train", "cbsn prepare"},
+    "cbsn/inference/engines": {
+        *("cbsn denoise", "cbsn evaluate", "cbsn noise", "cbsn submit", "cbsn beam"),
+    },
     # It was said that the network refines, in those that have the flag.
     "cbsn/inference/passes.py": {
         *("cbsn denoise", "cbsn evaluate", "cbsn export", "cbsn noise", "cbsn submit", "cbsn beam"),

@@ -53,7 +53,7 @@ def _versions(*, optional: bool) -> list[str]:
     try:
         lines = importlib.metadata.requires("cbsn") or ()
     except importlib.metadata.PackageNotFoundError:
-        return ["unknown, as cbsn itself is not installed"]
+        return ["unknown: the package is not installed"]
     for line in lines:
         name = re.split(r"[^\w.-]", line, maxsplit=1)[0]
         extra = re.search(r"extra == ['\"](\w+)", line)

@@ -70,10 +70,11 @@ class DenoiseOptions:
         modules: int, dilated convolution modules in each branch.
         precision: see `cbsn.precision.choose_precision`. "float32" reproduces the original code's
             numbers; results in bfloat16 differ by one level in places. Default "auto".
-        engine: see `cbsn.inference.engines.choose_engine`. Default "auto".
-        tile: "auto" (at most 342 × 342 pixels at a time, or about 500 × 500 for U-Nets, which see
-            further), the side of the tiles in pixels, or 0 or None for the whole picture at once.
-            The halo is added to this. Default "auto".
+        engine: "auto", "auto!" or one of `cbsn.inference.engines.ENGINES`, see
+            `cbsn.inference.engines.choice.choose_engine`. Default "auto".
+        tile: "auto" (what fits into about 0.75 GB, but at least 342 × 342 pixels), the side of the
+            tiles in pixels, or 0 or None for the whole picture at once. The halo is added to this.
+            Default "auto".
         rounding: "round" to the nearest integer, or "truncate" as the original code does. Default
             "round".
         r3: whether to refine the result by R3, eight more passes of the blind network. Default

@@ -95,11 +95,14 @@ def auto_side(network: Any, engine: Engine) -> int:
     """Returns the side of the tiles for `tile="auto"`.
 
     Rims are computed twice, so tiles are as large as `TILE_BYTES` allow, and never so small that
-    rims are most of the work.
+    rims are most of the work. Where results depend on the tiles, these do not depend on memory.
     """
+    least = max(AUTO_TILE, 8 * network.receptive_field_radius)
+    if not network.is_local:
+        return least
     window = math.isqrt(TILE_BYTES // engine.bytes_per_pixel(network))
     side = (window - 2 * network.halo) // network.size_multiple * network.size_multiple
-    return max(AUTO_TILE, 8 * network.receptive_field_radius, side)
+    return max(least, side)
 
 
 class Passes:

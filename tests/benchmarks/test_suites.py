@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks import gpu, recipes, roofline, step
+from benchmarks import engines, gpu, recipes, roofline, step
 from benchmarks.convolutions import KINDS
 from benchmarks.memory import measure_memory
 from benchmarks.settings import SUITES, Settings, Size
@@ -215,3 +215,18 @@ def test_gpu_suite_counts_steps_and_their_share_of_the_peak():
     for side in inference["sides"]:
         for sample in side["samples"]:
             assert sample["megapixels_per_second"] == pytest.approx(720e-6 / sample["seconds"])
+
+
+def test_engines(monkeypatch):
+    settings = dataclasses.replace(SMALLEST, pictures=((16, 24),), repeats=1)
+    monkeypatch.setattr(engines, "_sides", lambda: ["tensorflow float32", "non-local means"])
+    photo, large = engines.run(settings)
+    assert (photo["case"], large["case"]) == ("photo, 16x24", "photo_large, 16x24")
+    for side in photo["sides"]:
+        assert side["seconds_per_megapixel"] == pytest.approx(side["seconds"] / 384e-6)
+    assert photo["sides"][0]["ratio"] == 1
+    former = "tensorflow float32, tiles as before"
+    spec = {"side": former, "model": "photo", "height": 8, "width": 8}
+    assert engines.make(spec)()["seconds"] > 0
+    monkeypatch.undo()
+    assert {former, "tensorflow float32", "tensorflow bfloat16"} <= {*engines._sides()}

@@ -70,7 +70,8 @@ def measured() -> dict[str, dict[str, Any]]:
         found = json.loads(read_small(folder() / _MEASURED, _MOST_BYTES))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    entries = found.items() if isinstance(found, dict) else ()
+    return {key: value for key, value in entries if isinstance(value, dict)}
 
 
 def add_measured(key: str, result: Mapping[str, Any]) -> None:

@@ -78,16 +78,15 @@ def choose_engine(wanted: str, precision: str, recipe: Recipe, network: Any) -> 
         return Choice(first, f"with the backend {keras.backend.backend()}, there is no other")
     if has_gpu():
         return Choice(first, "it computes on the GPU")
-    others = [engine.name for engine in _usable(network, precision)][1:]
-    if not others:
-        return Choice(first, "no other one is installed that can compute this network")
-    measured = cache.measured() if wanted == AUTO else {}
-    if measured:
+    if measured := cache.measured() if wanted == AUTO else {}:
         known = measured.get(_key(precision, recipe, network), {})
-        engine = ENGINES.get(known.get("engine", ""))
-        if engine and not engine.missing():
-            return Choice(engine, str(known.get("why")))
-    return Choice(first, "not compared with others for so little work", is_open=True)
+        fastest = ENGINES.get(str(known.get("engine")))
+        if fastest and not fastest.missing():
+            return Choice(fastest, str(known.get("why")))
+    # Stops at the first, because some take a while to look for.
+    if any(engine is not first for engine in _usable(network, precision)):
+        return Choice(first, "not compared with others for so little work", is_open=True)
+    return Choice(first, "no other one is installed that can compute this network")
 
 
 def is_worth_measuring(network: Any, pixels: int) -> bool:
@@ -100,11 +99,11 @@ def measure(precision: str, recipe: Recipe, network: Any) -> Choice:
 
     An engine whose result is wrong is not used, see `fault`. Arguments as for `choose_engine`.
     """
-    names = ", ".join(engine.name for engine in _usable(network, precision))
-    say(f"Comparing {names}, once on this machine.")
+    engines = [*_usable(network, precision)]
+    say(f"Comparing {', '.join(engine.name for engine in engines)}, once on this machine.")
     seconds, refused = {}, {}
     expected, x, deviation = _reference(recipe, network)
-    for engine in _usable(network, precision):
+    for engine in engines:
         try:
             run = engine.compile(recipe, network, blind=_blind(network))
             result, taken = _timed(run, x)
@@ -115,16 +114,22 @@ def measure(precision: str, recipe: Recipe, network: Any) -> Choice:
             refused[engine.name] = wrong
         else:
             seconds[engine.name] = _per_megapixel(taken / math.prod(x.shape[1:3]), network, engine)
-    best = min(seconds, key=lambda name: seconds[name], default="tensorflow")
-    slowest_allowed = seconds.get("tensorflow", math.inf)
-    if best != "tensorflow" and seconds[best] * _GAIN > slowest_allowed:
+    by_speed = sorted(seconds, key=lambda name: seconds[name]) or ["tensorflow"]
+    best = by_speed[0]
+    if "tensorflow" in seconds and seconds["tensorflow"] < _GAIN * seconds[best]:
         best = "tensorflow"
     why = "fastest here" if len(seconds) > 1 else "the only one that works here"
-    listed = [f"{name} {value:.2f}" for name, value in sorted(seconds.items(), key=lambda i: i[1])]
-    why += f" ({', '.join(listed)} s per megapixel)"
+    rates = ", ".join(f"{name} {seconds[name]:.2f}" for name in by_speed if name in seconds)
+    why += f" ({rates} s per megapixel)"
     for name, reason in refused.items():
         why += f"; {name} {reason}"
-    known = {"engine": best, "why": why, "seconds_per_megapixel": seconds, "refused": refused}
+    known = {
+        "about": f"{recipe.network} of {network.count_params():,} parameters, {precision}",
+        "engine": best,
+        "why": why,
+        "seconds_per_megapixel": seconds,
+        "refused": refused,
+    }
     cache.add_measured(_key(precision, recipe, network), known)
     return Choice(ENGINES[best], why)
 
@@ -178,18 +183,15 @@ def fault(
 def listed() -> Iterator[str]:
     """Yields what was measured on this machine, a line for each model, for `cbsn info`."""
     for key, result in cache.measured().items():
-        about = json.loads(key)
-        if about["machine"] == _machine():
-            yield f"{about['network']}, {about['precision']}: {result['engine']}: {result['why']}"
+        if key.endswith(_machine()):
+            yield f"{result.get('about')}: {result.get('engine')}: {result.get('why')}"
 
 
-def _usable(network: Any, precision: str) -> list[Engine]:
-    """Returns the engines that can run a network here, TensorFlow first."""
-    return [
-        engine
-        for engine in ENGINES.values()
-        if not (engine.missing() or engine.unfit(network, precision))
-    ]
+def _usable(network: Any, precision: str) -> Iterator[Engine]:
+    """Finds the engines that can run a network here."""
+    for engine in ENGINES.values():
+        if not (engine.missing() or engine.unfit(network, precision)):
+            yield engine
 
 
 def _blind(network: Any) -> bool:
@@ -256,10 +258,5 @@ def _version(name: str) -> str | None:
 def _key(precision: str, recipe: Recipe, network: Any) -> str:
     """Returns the name of a measurement: one for all models whose networks are alike."""
     config = {k: v for k, v in network.get_config().items() if k not in ("name", "dtype")}
-    about = {
-        "network": recipe.network,
-        "config": json.dumps(config, sort_keys=True, default=str),
-        "precision": precision if precision != AUTO else f"auto, {network.dtype_policy.name}",
-        "machine": _machine(),
-    }
-    return json.dumps(about, sort_keys=True)
+    about = [recipe.network, config, recipe.border, precision, network.dtype_policy.name]
+    return f"{json.dumps(about, sort_keys=True, default=str)}; {_machine()}"

@@ -68,6 +68,8 @@ class OnnxRuntime(Engine):
                 f"{' and '.join(absent)} not installed: pip install 'cbsn[onnxruntime]' (from a "
                 "clone: pip install '.[onnxruntime]'), or omit --engine"
             )
+        if not self.is_checked:  # the CPU is always there
+            return None
         import onnxruntime
 
         there = onnxruntime.get_available_providers()
