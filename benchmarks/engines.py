@@ -35,7 +35,7 @@ COLUMNS = (
 
 _PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16"}
 _BASE = "tensorflow float32"
-_FORMER = ", tiles as before"
+_FORMER = " (small tiles)"
 _SMALL_TILES = 8  # times the receptive field's radius: the side of the U-Nets' tiles before
 _CLASSIC_PIXELS = 2**20  # of the largest picture for BM3D, which takes minutes
 
@@ -83,10 +83,9 @@ def _method(side: str, model: str) -> Callable[[np.ndarray], Any]:
         import bm3d
 
         return lambda image: bm3d.bm3d_rgb(image / 255, 0.1)
-    name, _, former = side.partition(_FORMER[:1])
-    engine, precision = name.split()
+    engine, precision = side.removesuffix(_FORMER).split()
     options = DenoiseOptions(engine=engine, precision=_PRECISIONS[precision])
-    if former:
+    if side.endswith(_FORMER):
         radius = Denoiser.load(SHIPPED / model, options).network.receptive_field_radius
         options = dataclasses.replace(options, tile=_SMALL_TILES * radius)
     return Denoiser.load(SHIPPED / model, options)

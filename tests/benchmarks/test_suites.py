@@ -225,7 +225,7 @@ def test_engines(monkeypatch):
     for side in photo["sides"]:
         assert side["seconds_per_megapixel"] == pytest.approx(side["seconds"] / 384e-6)
     assert photo["sides"][0]["ratio"] == 1
-    former = "tensorflow float32, tiles as before"
+    former = "tensorflow float32 (small tiles)"
     spec = {"side": former, "model": "photo", "height": 8, "width": 8}
     assert engines.make(spec)()["seconds"] > 0
     monkeypatch.undo()
