@@ -203,7 +203,8 @@ def _reference(recipe: Recipe, network: Any) -> tuple[np.ndarray, np.ndarray, np
     import tensorflow as tf
 
     random = np.random.default_rng(0)
-    side = _side(network)
+    # Where the size may be any, an odd one: engines have been wrong at those only.
+    side = _side(network) + (3 if recipe.border == "zeros" else 0)
     slopes = np.add.outer(np.linspace(0, 0.5, side), np.linspace(0.2, 0.4, side))[..., None]
     picture = np.clip(slopes + random.normal(0, 0.05, (side, side, network.channels)), 0, 1)
     mean, deviation = recipe.build_normalization().statistics(picture.astype(np.float32))

@@ -12,7 +12,7 @@ Run = Callable[[np.ndarray], Any]
 """A function from tiles, float32 [N, h, w, C], to their results. A GPU may still be computing
 these; `numpy.asarray` waits for them."""
 
-_OFTEN = 4
+_OFTEN = 4  # calls in a row after which a shape gets a form of its own
 
 
 class Engine(abc.ABC):
@@ -21,7 +21,7 @@ class Engine(abc.ABC):
     Attributes:
         name: str, its name for `--engine`.
         is_checked: bool, whether its results are compared with TensorFlow's on the CPU before it is
-            used; see `cbsn.inference.engines.measure`.
+            used; see `cbsn.inference.engines.choice.check`.
     """
 
     name: str
