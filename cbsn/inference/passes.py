@@ -81,7 +81,7 @@ AUTO_TILE = 342
 """Least side of the tiles for `tile="auto"`. On a CPU, the full-size network takes 0.7 GB for one
 in float32."""
 
-TILE_BYTES = 750_000_000
+TILE_BYTES = 500_000_000
 """Memory that tiles may take which are larger than that."""
 
 GPU_PIXELS = 2**20
