@@ -91,9 +91,12 @@ def nothing_is_measured(cache_folder):
 @pytest.fixture(scope="session", autouse=True)
 def devices():
     """Sets the devices up as the commands do, for tests that build a network by themselves."""
+    import tensorflow as tf
+
     from cbsn.devices import set_up
 
     set_up()
+    tf.zeros(())  # TensorFlow starts here, in all processes alike
 
 
 ROOT = Path(__file__).resolve().parent.parent
