@@ -5,15 +5,13 @@ next to them: non-local means and BM3D.
 """
 
 import dataclasses
-import functools
 import importlib.util
-import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from benchmarks.harness import Sample, Side, compare, timed
+from benchmarks.harness import Sample, Side, compare, timed_per_megapixel
 from benchmarks.inference import picture
 from benchmarks.memory import measure_memory
 from benchmarks.report import Column
@@ -56,29 +54,15 @@ def make(spec: Mapping[str, Any]) -> Callable[[], Sample]:
     """Returns a measurement; `spec` has the keys side, model, height and width."""
     image = picture(spec["height"], spec["width"])
     denoise = _method(spec["side"], spec["model"])
-    clock = timed(lambda: denoise(image))
-    megapixels = image.shape[0] * image.shape[1] / 1e6
-
-    def measure() -> Sample:
-        before = time.process_time()
-        seconds = clock()["seconds"]
-        cpu_seconds = time.process_time() - before
-        return {
-            "seconds": seconds,
-            "seconds_per_megapixel": seconds / megapixels,
-            "cpu_seconds_per_megapixel": cpu_seconds / megapixels,
-        }
-
-    return measure
+    return timed_per_megapixel(lambda: denoise(image), spec["height"] * spec["width"])
 
 
 def _method(side: str, model: str) -> Callable[[np.ndarray], Any]:
     if side == "non-local means":
         import skimage.restoration
 
-        return functools.partial(
-            skimage.restoration.denoise_nl_means, sigma=0.1, h=0.06, channel_axis=-1
-        )
+        remove = skimage.restoration.denoise_nl_means
+        return lambda image: remove(image / 255, sigma=0.1, h=0.06, channel_axis=-1)
     if side == "BM3D":
         import bm3d
 

@@ -6,14 +6,13 @@ TensorFlow is loaded in all processes whose memory is measured, needed or not; s
 import importlib.util
 import os
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from benchmarks.harness import Sample, Side, compare, timed
+from benchmarks.harness import Sample, Side, compare, timed_per_megapixel
 from benchmarks.inference import denoiser, picture
 from benchmarks.memory import measure_memory
 from benchmarks.report import Column
@@ -99,21 +98,7 @@ def make(spec: Mapping[str, Any]) -> Callable[[], Sample]:
     way = SIDES[spec["side"]]
     denoise = way.load(f"{spec['folder']}/{way.file}")
     images = picture(spec["height"], spec["width"])[None].astype(np.float32) / 255
-    clock = timed(lambda: denoise(images))
-
-    megapixels = spec["height"] * spec["width"] / 1e6
-
-    def measure() -> Sample:
-        before = time.process_time()
-        seconds = clock()["seconds"]
-        cpu_seconds = time.process_time() - before
-        return {
-            "seconds": seconds,
-            "seconds_per_megapixel": seconds / megapixels,
-            "cpu_seconds_per_megapixel": cpu_seconds / megapixels,
-        }
-
-    return measure
+    return timed_per_megapixel(lambda: denoise(images), spec["height"] * spec["width"])
 
 
 def run(settings: Settings) -> Iterator[dict[str, Any]]:

@@ -41,6 +41,23 @@ def timed(function: Callable[[], Any]) -> Callable[[], Sample]:
     return measure
 
 
+def timed_per_megapixel(function: Callable[[], Any], pixels: int) -> Callable[[], Sample]:
+    """Returns a measurement of a function that denoises this many pixels; see `timed`."""
+    clock, megapixels = timed(function), pixels / 1e6
+
+    def measure() -> Sample:
+        before = time.process_time()
+        seconds = clock()["seconds"]
+        cpu_seconds = time.process_time() - before
+        return {
+            "seconds": seconds,
+            "seconds_per_megapixel": seconds / megapixels,
+            "cpu_seconds_per_megapixel": cpu_seconds / megapixels,
+        }
+
+    return measure
+
+
 def alternate(
     sides: Sequence[Side], repeats: int, *, warm_up: bool = True
 ) -> dict[str, list[Sample]]:

@@ -15,6 +15,7 @@ from cbsn.colors import luma
 from cbsn.errors import LARGEST, ConfigError, DataError, TrainingError, check_number
 from cbsn.files import CHECKSUMS
 from cbsn.inference.denoiser import Denoiser
+from cbsn.inference.engines.engine import in_float32
 from cbsn.inference.options import DenoiseOptions
 from cbsn.inference.outputs import check_writable
 from cbsn.models.folder import RECIPE, WEIGHTS, save_model
@@ -267,12 +268,8 @@ def _verdict(tuned: Tuned) -> str:
 
 def _own_pictures(model: Denoiser, patches: PicturePatches, until: float) -> list[np.ndarray]:
     """Denoises, in float32, the first patches: at least one, and more while there is time."""
-    network, precision = model.network, model.network.dtype_policy.name
-    if precision != "float32":
-        network = model.recipe.build_network()
-        network.set_weights(model.network.get_weights())
-    options = DenoiseOptions(self_ensemble=True)
-    teacher = Denoiser(model.recipe, network, options)
+    single = in_float32(model.recipe, model.network)
+    teacher = Denoiser(model.recipe, single, DenoiseOptions(self_ensemble=True))
     denoised: list[np.ndarray] = []
     most = patches_at_once(patches.patch_size)
     started = time.monotonic()

@@ -66,7 +66,7 @@ def choose_engine(wanted: str, precision: str, recipe: Recipe, network: Any) -> 
     if wanted not in (AUTO, AGAIN):
         if wanted not in ENGINES:
             raise ConfigError(
-                f"--engine must be auto or one of {', '.join(ENGINES)}. Received: {wanted!r}"
+                f"--engine must be auto or one of {', '.join(ENGINES)}. Received: --engine {wanted}"
             )
         engine = ENGINES[wanted]
         if why_not := engine.missing() or engine.unfit(network, precision):
@@ -90,7 +90,7 @@ def choose_engine(wanted: str, precision: str, recipe: Recipe, network: Any) -> 
 
 
 def is_worth_measuring(network: Any, pixels: int) -> bool:
-    """Returns whether a network will denoise so many pixels that measuring takes far less time."""
+    """Returns whether denoising this many pixels takes much longer than measuring does."""
     return pixels >= _WORTH * _side(network) ** 2
 
 

@@ -84,7 +84,7 @@ class OnnxRuntime(Engine):
         if has_attention(network):
             return "ONNX Runtime takes too long for self-similarity attention, as SS-BSN has it"
         if precision not in ("auto", "float32"):
-            return "ONNX Runtime computes only in float32"
+            return "ONNX Runtime computes only in float32: omit --precision or --engine"
         return None
 
     def compile(self, recipe: Recipe, network: Any, *, blind: bool) -> Run:  # noqa: D102
