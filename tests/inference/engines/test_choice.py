@@ -194,7 +194,9 @@ def test_what_is_asked_for_is_taken_or_refused(model, monkeypatch):
     recipe, network = model
     pytest.importorskip("openvino")
     assert choose_engine("openvino", "float32", recipe, network).engine is ENGINES["openvino"]
-    with pytest.raises(ConfigError, match=r"auto or one of tensorflow, openvino.*Received: --engine onnx$"):
+    with pytest.raises(
+        ConfigError, match=r"auto or one of tensorflow, openvino.*Received: --engine onnx$"
+    ):
         choose_engine("onnx", "float32", recipe, network)
     with pytest.raises(ConfigError, match=r"only in float32.*--precision mixed_bfloat16"):
         choose_engine("onnxruntime", "mixed_bfloat16", recipe, network)
