@@ -38,8 +38,8 @@ def _weights(folder):
 def test_interrupted_and_resumed_equals_uninterrupted(finished, options, signal_at, capsys):
     given = RunOptions(name="parts", ema=0.9, **options)
     handlers = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
-    signal_at(2)
-    with pytest.raises(TrainingStopped, match=r"SIGTERM stopped the run.*at step 2"):
+    signal_at(2, signal.SIGINT)
+    with pytest.raises(TrainingStopped, match=r"SIGINT stopped the run.*at step 2"):
         train("n2v-unet", UNET, given)
     assert handlers == [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
     signal_at(0)

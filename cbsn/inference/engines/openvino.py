@@ -55,7 +55,7 @@ class OpenVINO(Engine):
         precision = network.dtype_policy.name
         # Without a hint, OpenVINO computes in bfloat16 wherever the processor has it.
         hint = {"INFERENCE_PRECISION_HINT": _PRECISIONS[precision]}
-        core = openvino.Core()
+        core = _core()
 
         @functools.cache
         def converted() -> Any:
@@ -93,3 +93,16 @@ class OpenVINO(Engine):
 
         # For a fixed shape, OpenVINO 2026.4 computes wrong pixels where a U-Net reflects itself.
         return on_multiples(run, network.grid)
+
+
+@functools.cache
+def _core() -> Any:
+    """Returns OpenVINO's devices, the same for the whole process.
+
+    The CPU's gives the thread a stack for signal handlers of its own, and puts back at its end the
+    one that it found. Of several that do not end in the reverse order of their beginning, one puts
+    back a stack that is no longer there, and the next signal, such as Ctrl-C, is a crash.
+    """
+    import openvino
+
+    return openvino.Core()

@@ -103,6 +103,36 @@ def test_pictures_are_the_same_to_a_level(models, random, needs_engine, engine, 
         assert np.abs(ours(picture).astype(int) - theirs(picture)).max() <= 1
 
 
+@pytest.mark.parametrize("engine", OTHERS)
+def test_signals_are_handled_after_networks_are_gone(run_python, needs_engine, engine):
+    """Whichever ends first: an engine may handle signals on a stack that ends with it."""
+    needs_engine(engine, "float32")
+    process = run_python(
+        f"""
+        import faulthandler, gc, os, signal
+        import numpy as np
+        from cbsn.inference.engines import ENGINES
+        from cbsn.recipes import customised
+
+        faulthandler.enable()  # gives the thread a stack for handlers, which engines replace
+        recipe = customised("n2v-unet", filters=4, depth=1)
+        network = recipe.build_network()
+        first, second = (
+            ENGINES["{engine}"].compile(recipe, network, blind=False) for _ in range(2)
+        )
+        for run in (first, second):
+            run(np.zeros((1, 16, 16, network.channels), "float32"))
+        del run, first
+        gc.collect()
+        del second
+        gc.collect()
+        signal.signal(signal.SIGINT, lambda *_: print("handled"))
+        os.kill(os.getpid(), signal.SIGINT)
+        """
+    )
+    assert (process.returncode, process.stdout) == (0, "handled\n"), process.stderr
+
+
 def test_all_tiles_of_a_picture_have_one_shape(models, random):
     """And they are together hardly larger than the picture with its rims."""
 
