@@ -34,6 +34,7 @@ PRINTED_BY = {
     "cbsn/data/pairs.py": {"cbsn train"},
     "cbsn/evaluation/conventions.py": {"cbsn evaluate"},
     "cbsn/inference/folder.py": {"cbsn denoise"},
+    "cbsn/inference/forecast.py": {"cbsn denoise"},
     "cbsn/inference/outputs.py": {"cbsn denoise", "cbsn client", "cbsn beam"},
     "cbsn/models/loading.py": {"cbsn train"},  # of --init
     "cbsn/training/distribution.py": {"cbsn train"},

@@ -1,14 +1,10 @@
 """A trained network as a function that denoises pictures."""
 
-import copy
-import dataclasses
 import hashlib
 import json
 import math
 import threading
-import timeit
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -334,28 +330,6 @@ class Denoiser:
         frame.image[where] = frame.units.finish(
             result, frame.image[where], self.strength, self.options.rounding
         )
-
-    def seconds_per_pixel(self) -> float:
-        """Measures the seconds per computed pixel on this machine, for one orientation."""
-        # On a GPU, a call of the size that is needed anyway, as each new size takes time.
-        if measured := self._passes.seconds_per_pixel():
-            return measured
-        once = copy.copy(self)
-        once.options = dataclasses.replace(self.options, self_ensemble=False)
-        for side in (256, 512, 1024):
-            random = np.random.default_rng(0)
-            picture = random.integers(0, 256, (side, side, self.network.channels), np.uint8)
-            # The very first run also builds the graph, which is needed anyway.
-            seconds = min(timeit.repeat(partial(once, picture), number=1, repeat=2))
-            if seconds >= 0.2:  # long enough to measure
-                break
-        return seconds / self.reach(side) ** 2
-
-    def reach(self, size: int) -> int:
-        """Returns how many rows are computed for `size` rows, counting the overlap of tiles."""
-        tiles = math.ceil(size / self.side) if self.side else 1
-        ends = 0 if self.recipe.border == "reflect" else 1
-        return size + 2 * self.network.receptive_field_radius * max(0, tiles - ends)
 
     def sha256(self) -> str:
         """Returns the SHA-256 of the recipe and weights; moving or copying does not change it."""

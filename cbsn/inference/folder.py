@@ -7,7 +7,7 @@ import queue
 import threading
 import traceback
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,10 +23,10 @@ from cbsn.images.image_files import (
     read_picture,
     write_picture,
 )
-from cbsn.images.picture import Header, Picture
+from cbsn.images.picture import Picture
+from cbsn.inference.forecast import Forecast, counted
 from cbsn.inference.outputs import check_writable, find_sources, plan_outputs, top_folder
 from cbsn.noise.removal import Removal, Sample
-from cbsn.orientations import NUM_ORIENTATIONS
 from cbsn.progress import progress_bar, say, say_fault
 from cbsn.value_range import check_white, value_range
 
@@ -91,7 +91,7 @@ def _warn_of_sub_folders(image_paths: Iterable[str | Path], save_path: Path) -> 
                 inside = [] if is_other or not sub.is_dir() else [*sub.iterdir()]
                 count += sum(each.suffix.lower() in IMAGE_SUFFIXES for each in inside)
     if count:
-        text = f"{_count(count, 'picture')} in sub-folders omitted; --recursive includes them."
+        text = f"{counted(count, 'picture')} in sub-folders omitted; --recursive includes them."
         warnings.warn(text, CbsnWarning, stacklevel=3)
 
 
@@ -106,9 +106,8 @@ def denoise_files(
 ) -> int:
     """Denoises picture files with a model; see `denoise_each` for the other arguments.
 
-    First prints how long it will take, if more than a minute, and the denoiser's `choices`; at the
-    end, which pictures lost more than their noise. `fast_share`, from 0 to 1, is the fraction of
-    this time that `--quality fast` takes; None if that is not to be suggested to the user.
+    Prints the denoiser's `choices`; soon, how long it will take, if that is more than a minute, see
+    `Forecast` for `fast_share`; at the end, which pictures lost more than their noise.
 
     Example:
         >>> outputs = plan_files(["holiday/*.jpg"], "clean")
@@ -116,17 +115,24 @@ def denoise_files(
     """
 
     def denoise(picture: Picture, on_share: Callable[[float], None]) -> Picture:
+        size = picture.pixels.shape[0] * picture.pixels.shape[1]
+
+        def on_tile(share: float) -> None:
+            on_share(share)
+            forecast.count(share * size)
+
         highest = value_range(picture.pixels.dtype)
         try:  # in place, as there may be no room for two pictures
-            pixels = denoiser(picture.pixels, on_share, in_place=True, white=highest)
+            pixels = denoiser(picture.pixels, on_tile, in_place=True, white=highest)
         except MemoryError as error:
             reason = str(error) or "not enough memory"
             raise MemoryError(f"{reason}; try a smaller --tile, or another device") from error
         return picture.with_pixels(pixels)
 
     headers = [read_header(source) for source in outputs]
-    denoiser.prepare(sum(header.width * header.height for header in headers))
-    say_duration(denoiser, headers, fast_share)
+    total = sum(header.width * header.height for header in headers)
+    forecast = Forecast(len(headers), total, fast_share)
+    denoiser.prepare(total)
     say(denoiser.choices)
     return denoise_each(
         denoise, outputs, save_path, white=white, jpeg_quality=jpeg_quality, name_losses=True
@@ -190,7 +196,7 @@ def denoise_each(
                     work.picture, work.error = None, error
             files.write(work)
 
-    count = f"{len(outputs) - len(files.failures)} of {_count(len(outputs), 'picture')}"
+    count = f"{len(outputs) - len(files.failures)} of {counted(len(outputs), 'picture')}"
     say(in_one_line(f"{count} denoised, in {save_path}"))
     notes = [
         f"read as {kind}: {_such_as(examples)}. If white is another value: --white N"
@@ -214,11 +220,7 @@ def denoise_each(
 def _such_as(names: list[str]) -> str:
     """Says how many pictures these are, with the first as an example."""
     example = names[0] if len(names) == 1 else f"such as {names[0]}"
-    return f"{_count(len(names), 'picture')}, {example}"
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'s' * (number > 1)}"
+    return f"{counted(len(names), 'picture')}, {example}"
 
 
 @dataclasses.dataclass
@@ -354,38 +356,3 @@ def _with_progress(denoise: DenoisePicture, picture: Picture, source: Path, bar:
         return denoise(picture, on_share)
     except CbsnError as error:
         raise type(error)(f"{source}: {error}") from error
-
-
-def say_duration(
-    denoiser: "Denoiser", headers: Sequence[Header], fast_share: float | None = None
-) -> None:
-    """Prints how long pictures will take, if that is more than a minute.
-
-    The other arguments are those of `denoise_files`.
-
-    Example:
-        >>> say_duration(denoiser, [read_header(source) for source in sources], 0.3)
-        About 14 minutes for 31 pictures of 372 megapixels; --quality fast takes about 4 minutes.
-    """
-    pixels = sum(header.width * header.height for header in headers)
-    orientations = NUM_ORIENTATIONS if denoiser.options.self_ensemble else 1
-    # Too few to measure: the models that ship take under a minute even on a slow machine.
-    if pixels * orientations < 1_000_000:
-        return
-    computed = sum(denoiser.reach(each.width) * denoiser.reach(each.height) for each in headers)
-    seconds = denoiser.seconds_per_pixel() * orientations * computed
-    if seconds < 60:
-        return
-    megapixels = _count(round(pixels / 1e6), "megapixel")
-    text = f"About {_words(seconds)} for {_count(len(headers), 'picture')} of {megapixels}"
-    if fast_share is not None:
-        fast = fast_share * seconds
-        takes = "less than a minute" if fast < 60 else f"about {_words(fast)}"
-        text += f"; --quality fast takes {takes}"
-    say(f"{text}.")
-
-
-def _words(seconds: float) -> str:
-    """Returns a time as words, in minutes or hours."""
-    minutes = round(seconds / 60)
-    return _count(minutes, "minute") if minutes < 90 else f"{round(minutes / 60)} hours"

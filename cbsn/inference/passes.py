@@ -4,7 +4,6 @@ import collections
 import dataclasses
 import itertools
 import math
-import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -16,9 +15,7 @@ from cbsn.inference.engines.calls import Calls
 from cbsn.inference.engines.engine import Engine, Run
 from cbsn.inference.pixels import Frame
 from cbsn.inference.tiling import (
-    Axis,
     Index,
-    Spans,
     Tile,
     Tiling,
     as_index,
@@ -295,19 +292,3 @@ class Passes:
         if channels > self._channels:
             return np.concatenate(np.split(y, channels), axis=-1)
         return y
-
-    def seconds_per_pixel(self) -> float | None:
-        """Times a call of the size in use, see `Denoiser`; returns None where sizes vary."""
-        side, halo = self._tiling.side, self._tiling.halo
-        if not self._one_shape or self._tiling.even or side is None:
-            return None
-        inside = Spans(Axis(3 * (side + 2 * halo)), self._tiling).span(1)  # in a large picture
-        size = inside.stop - inside.first
-        x = np.zeros((self._calls.tiles(size, size), size, size, self._channels), np.float32)
-        seconds = 0.0
-        for run, times in [(self._first, 1)] + [(self._refine, Copies.samples)] * self.r3:
-            for _ in range(2):  # the first time, an engine prepares for this shape
-                start = time.perf_counter()
-                self._calls.finish(run, x, self._calls.start(run, x))
-            seconds += times * (time.perf_counter() - start)
-        return seconds / math.prod(x.shape[:3])

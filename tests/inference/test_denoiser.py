@@ -224,7 +224,6 @@ def test_a_gpu_is_given_one_shape(noisy, gpu, monkeypatch, name):
         return lambda x: shapes.add(x.shape) or run(x)
 
     whole = Denoiser(recipe, network, DenoiseOptions(tile=0, r3=False))
-    assert whole._passes.seconds_per_pixel() is None
     monkeypatch.setattr(TensorFlow, "compile", counting)
     tiled = Denoiser(recipe, network, DenoiseOptions(tile=24, r3=False))
     window = 24 + 2 * network.halo
@@ -234,8 +233,6 @@ def test_a_gpu_is_given_one_shape(noisy, gpu, monkeypatch, name):
         crop = noisy[:height, :width]
         _assert_equal_but_for_rounding(tiled(crop), whole(crop))
     assert shapes == {(at_once, window, window, 3)}
-    assert tiled._passes.seconds_per_pixel() > 0
-    assert len(shapes) == 1
 
 
 def test_a_gpu_sees_what_a_cpu_sees(noisy, monkeypatch):

@@ -1,6 +1,7 @@
 """What an engine is, and what engines share."""
 
 import abc
+import functools
 from collections.abc import Callable
 from typing import Any, Literal
 
@@ -11,6 +12,10 @@ from cbsn.recipes import Recipe
 Run = Callable[[np.ndarray], Any]
 """A function from tiles, float32 [N, h, w, C], to their results. A GPU may still be computing
 these; `numpy.asarray` waits for them."""
+
+Frozen = Callable[[], Any]
+"""A function that makes a graph with constant weights, a concrete function, when it is first
+called, and returns the same again."""
 
 _OFTEN = 4  # calls in a row after which a shape gets a form of its own
 
@@ -50,8 +55,13 @@ class Engine(abc.ABC):
         """
 
     @abc.abstractmethod
-    def compile(self, recipe: Recipe, network: Any, *, blind: bool) -> Run:
-        """Returns a network's pass. For the border "reflect" its result is smaller by the halo."""
+    def compile(
+        self, recipe: Recipe, network: Any, *, blind: bool, single: Frozen | None = None
+    ) -> Run:
+        """Returns a network's pass. For the border "reflect" its result is smaller by the halo.
+
+        `single` is `frozen_in_float32` of the same arguments, for those who have it already.
+        """
 
 
 class RunsByShape:
@@ -135,3 +145,21 @@ def make_graph(recipe: Recipe, network: Any, *, blind: bool) -> Any:
     return tf.function(
         network_pass(recipe, network, blind), input_signature=[signature], autograph=False
     )
+
+
+def frozen_in_float32(recipe: Recipe, network: Any, *, blind: bool) -> Frozen:
+    """Returns what makes `make_graph` of a network in float32, with constant weights.
+
+    Converters start from it. It takes a while to make, so engines do without where they can.
+    """
+
+    @functools.cache
+    def frozen() -> Any:
+        from tensorflow.python.framework.convert_to_constants import (
+            convert_variables_to_constants_v2,
+        )
+
+        graph = make_graph(recipe, in_float32(recipe, network), blind=blind)
+        return convert_variables_to_constants_v2(graph.get_concrete_function())
+
+    return frozen

@@ -1,7 +1,10 @@
 """ONNX Runtime, whose execution providers run on CPUs and on the GPUs of many makers."""
 
+import contextlib
 import functools
 import importlib.util
+import os
+from collections.abc import Iterator
 from typing import Any
 
 import keras
@@ -12,12 +15,12 @@ from cbsn.files import captured_stderr
 from cbsn.inference.engines import cache
 from cbsn.inference.engines.engine import (
     Engine,
+    Frozen,
     Run,
     RunsByShape,
     filters,
+    frozen_in_float32,
     has_attention,
-    in_float32,
-    make_graph,
 )
 from cbsn.machine import available_cores
 from cbsn.recipes import Recipe
@@ -87,11 +90,16 @@ class OnnxRuntime(Engine):
             return "ONNX Runtime computes only in float32: omit --precision or --engine"
         return None
 
-    def compile(self, recipe: Recipe, network: Any, *, blind: bool) -> Run:  # noqa: D102
+    def compile(  # noqa: D102
+        self, recipe: Recipe, network: Any, *, blind: bool, single: Frozen | None = None
+    ) -> Run:
         import onnxruntime
 
-        single = in_float32(recipe, network)
-        converted = functools.cache(functools.partial(_converted, recipe, single, blind))
+        frozen = single or frozen_in_float32(recipe, network, blind=blind)
+
+        @functools.cache
+        def converted() -> bytes:
+            return _converted(recipe, network, blind, frozen)
 
         def make(shape: tuple[int, ...] | None) -> Run:
             options = onnxruntime.SessionOptions()
@@ -117,17 +125,20 @@ class OnnxRuntime(Engine):
         return run
 
 
-def _converted(recipe: Recipe, network: Any, blind: bool) -> bytes:
+def _converted(recipe: Recipe, network: Any, blind: bool, frozen: Frozen) -> bytes:
     """Returns a network's pass as an ONNX model of tiles of any size."""
     import tf2onnx
 
     name = cache.name_of("onnx", tf2onnx.__version__, recipe, network, blind)
     if folder := cache.find(name):
         return (folder / _MODEL).read_bytes()
-    graph = make_graph(recipe, network, blind=blind)
-    with captured_stderr():
-        model, _ = tf2onnx.convert.from_function(
-            graph, input_signature=graph.input_signature, opset=OPSET
+    function = frozen()
+    with captured_stderr(), _without_copies():
+        model, _ = tf2onnx.convert.from_graph_def(
+            function.graph.as_graph_def(),
+            input_names=[tensor.name for tensor in function.inputs],
+            output_names=[tensor.name for tensor in function.outputs],
+            opset=OPSET,
         )
     for size, dimension in zip(
         _SIZES, model.graph.input[0].type.tensor_type.shape.dim, strict=False
@@ -136,3 +147,17 @@ def _converted(recipe: Recipe, network: Any, blind: bool) -> bytes:
     content = model.SerializeToString()
     cache.keep(name, lambda folder: (folder / _MODEL).write_bytes(content))
     return content
+
+
+@contextlib.contextmanager
+def _without_copies() -> Iterator[None]:
+    """Keeps tf2onnx from copying all weights before each of its optimisations, to undo it."""
+    variable = "TF2ONNX_CATCH_ERRORS"
+    before = os.environ.get(variable)
+    os.environ[variable] = "FALSE"
+    try:
+        yield
+    finally:
+        del os.environ[variable]
+        if before is not None:
+            os.environ[variable] = before

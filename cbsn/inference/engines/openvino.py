@@ -2,6 +2,8 @@
 
 import functools
 import importlib.util
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -11,11 +13,11 @@ from cbsn.errors import ConfigError, plain_reason
 from cbsn.inference.engines import cache
 from cbsn.inference.engines.engine import (
     Engine,
+    Frozen,
     Run,
     RunsByShape,
+    frozen_in_float32,
     has_attention,
-    in_float32,
-    make_graph,
     on_multiples,
 )
 from cbsn.recipes import Recipe
@@ -49,23 +51,24 @@ class OpenVINO(Engine):
             return f"OpenVINO computes only in {' or '.join(_PRECISIONS)}"
         return None
 
-    def compile(self, recipe: Recipe, network: Any, *, blind: bool) -> Run:  # noqa: D102
+    def compile(  # noqa: D102
+        self, recipe: Recipe, network: Any, *, blind: bool, single: Frozen | None = None
+    ) -> Run:
         import openvino
 
         precision = network.dtype_policy.name
         # Without a hint, OpenVINO computes in bfloat16 wherever the processor has it.
         hint = {"INFERENCE_PRECISION_HINT": _PRECISIONS[precision]}
         core = _core()
+        # OpenVINO lowers the precision of a float32 network by itself, without casts.
+        frozen = single or frozen_in_float32(recipe, network, blind=blind)
 
         @functools.cache
         def converted() -> Any:
-            # OpenVINO lowers the precision of a float32 network by itself, without casts.
-            single = in_float32(recipe, network)
-            name = cache.name_of("openvino", openvino.__version__, recipe, single, blind)
+            name = cache.name_of("openvino", openvino.__version__, recipe, network, blind)
             if folder := cache.find(name):
                 return core.read_model(folder / _MODEL)
-            graph = make_graph(recipe, single, blind=blind)
-            model = openvino.convert_model(graph.get_concrete_function())
+            model = _converted(frozen().graph.as_graph_def())
             cache.keep(
                 name,
                 lambda folder: openvino.save_model(model, folder / _MODEL, compress_to_fp16=False),
@@ -93,6 +96,15 @@ class OpenVINO(Engine):
 
         # For a fixed shape, OpenVINO 2026.4 computes wrong pixels where a U-Net reflects itself.
         return on_multiples(run, network.grid)
+
+
+def _converted(graph: Any) -> Any:
+    """Returns a `tf.compat.v1.GraphDef` as a model of OpenVINO."""
+    # `openvino.convert_model` takes twice as long, and reports to its makers over the network.
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "graph.pb")
+        path.write_bytes(graph.SerializeToString())
+        return _core().read_model(path)
 
 
 @functools.cache

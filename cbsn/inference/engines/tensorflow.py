@@ -6,7 +6,7 @@ from typing import Any, Literal
 import keras
 
 from cbsn.devices import has_gpu
-from cbsn.inference.engines.engine import Engine, Run, make_graph, network_pass
+from cbsn.inference.engines.engine import Engine, Frozen, Run, make_graph, network_pass
 from cbsn.recipes import Recipe
 
 
@@ -29,7 +29,9 @@ class TensorFlow(Engine):
     def unfit(self, network: Any, precision: str) -> None:
         """Returns None: it computes everything."""
 
-    def compile(self, recipe: Recipe, network: Any, *, blind: bool) -> Run:  # noqa: D102
+    def compile(  # noqa: D102
+        self, recipe: Recipe, network: Any, *, blind: bool, single: Frozen | None = None
+    ) -> Run:
         if keras.backend.backend() != "tensorflow":
             return network_pass(recipe, network, blind)
 

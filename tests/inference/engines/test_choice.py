@@ -40,7 +40,7 @@ class Pretended(Engine):
     def unfit(self, network, precision):
         return None
 
-    def compile(self, recipe, network, *, blind):
+    def compile(self, recipe, network, *, blind, single=None):
         run = ENGINES["tensorflow"].compile(recipe, network, blind=blind)
 
         def changed(x):

@@ -137,7 +137,7 @@ def test_all_tiles_of_a_picture_have_one_shape(models, random):
     """And they are together hardly larger than the picture with its rims."""
 
     class Counting(type(ENGINES["openvino"])):
-        def compile(self, recipe, network, *, blind):
+        def compile(self, recipe, network, *, blind, single=None):
             run = ENGINES["tensorflow"].compile(recipe, network, blind=blind)
             return lambda x: shapes.append(x.shape) or run(x)
 
@@ -203,7 +203,7 @@ def test_a_converted_network_is_kept(models, needs_engine, monkeypatch, tmp_path
     first = ENGINES[engine].compile(recipe, network, blind=True)(x)
     [folder] = (tmp_path / "cache/converted").iterdir()
     with monkeypatch.context() as patch:
-        patch.setattr(f"cbsn.inference.engines.{engine}.make_graph", None)
+        patch.setattr(f"cbsn.inference.engines.{engine}.frozen_in_float32", lambda *_, **__: None)
         np.testing.assert_array_equal(
             ENGINES[engine].compile(recipe, network, blind=True)(x), first
         )
@@ -213,6 +213,19 @@ def test_a_converted_network_is_kept(models, needs_engine, monkeypatch, tmp_path
     np.testing.assert_array_equal(ENGINES[engine].compile(recipe, network, blind=True)(x), first)
     ENGINES[engine].compile(recipe, network, blind=False)(x)
     assert len([*(tmp_path / "cache/converted").iterdir()]) == 2
+
+
+def test_nothing_is_reported_to_the_makers_of_openvino(models, needs_engine, monkeypatch, tmp_path):
+    """Its converter in Python does, over the network, unless the user has forbidden it."""
+    needs_engine("openvino", "float32")
+    telemetry = pytest.importorskip("openvino_telemetry")
+    monkeypatch.setenv("CBSN_CACHE", str(tmp_path))
+    sent = []
+    for name in ("send_event", "start_session"):
+        monkeypatch.setattr(telemetry.Telemetry, name, lambda *args, **_: sent.append(args))
+    recipe, network = models["n2v-unet"]
+    ENGINES["openvino"].compile(recipe, network, blind=False)(np.zeros((1, 8, 8, 3), np.float32))
+    assert [*(tmp_path / "converted").iterdir()] and not sent
 
 
 def test_only_the_newest_are_kept(monkeypatch, tmp_path):
