@@ -1,5 +1,7 @@
 import logging
 
+import pytest
+
 from cbsn import progress
 
 
@@ -34,6 +36,28 @@ def test_lines_are_logged():
     progress.say_fault("broken")
     progress.LOGGER.removeHandler(handler)
     assert found == [("INFO", "100 %s"), ("WARNING", "broken")]
+
+
+@pytest.mark.parametrize("alone", [True, False])
+@pytest.mark.parametrize("collects", [True, False])
+def test_the_import_of_tensorflow_leaves_python_as_it_was(run_python, alone, collects):
+    """A command's own process may keep objects for good, and has no plots by Keras."""
+    result = run_python(
+        f"""
+        import gc, sys
+        from cbsn.progress import import_tensorflow
+
+        if not {collects}:
+            gc.disable()
+        import_tensorflow(alone={alone})
+        assert gc.isenabled() == {collects}
+        assert (gc.get_freeze_count() > 0) == {alone}
+        assert "tensorflow" in sys.modules
+        assert not {alone} or "matplotlib" not in sys.modules
+        import matplotlib.pyplot
+        """
+    )
+    assert result.returncode == 0, result.stderr
 
 
 def test_what_was_set_before_is_set_after():

@@ -19,7 +19,7 @@ def main(flags: argparse.Namespace) -> int:
     if flags.transport == "rest":
         transport_class = RestTransport
     else:
-        import_tensorflow()  # which brings gRPC's messages
+        import_tensorflow(alone=True)  # which brings gRPC's messages
         from cbsn.client.grpc_transport import GrpcTransport
 
         transport_class = GrpcTransport

@@ -215,7 +215,7 @@ def run(
     def guarded(arguments: argparse.Namespace) -> int:
         try:
             if tensorflow:
-                import_tensorflow()
+                import_tensorflow(alone=True)
             with shown(), _shown_notes():
                 return main(arguments) or 0
         except TrainingStopped as stopped:

@@ -12,7 +12,7 @@ from cbsn.progress import import_tensorflow
 def main(flags: argparse.Namespace) -> None:
     """Reports the noise of the pictures."""
     if flags.model_path is not None:
-        import_tensorflow()  # needed only then
+        import_tensorflow(alone=True)  # needed only then
     from cbsn.evaluation.noise_report import report_noise
 
     options = vars(flags)
