@@ -304,8 +304,8 @@ class Denoiser:
         if self.options.self_ensemble:
             self._ensemble(frames, on_tile)
         else:
-            for frame, where, result in self._passes(frames, on_tile):
-                self._put(frame, where, result)
+            for frame, where, result in self._passes(frames, on_tile, self._finished):
+                frame.image[where] = result
         for image, found in zip(images, ranges, strict=True):
             found.stretch(image, undo=True)
 
@@ -323,13 +323,15 @@ class Denoiser:
             frame.total[where] += result
         for frame, total in zip(frames, totals, strict=True):
             for rows in row_blocks(total):
-                self._put(frame, rows, total[rows] / NUM_ORIENTATIONS)
+                frame.image[rows] = self._finished(frame, rows, total[rows] / NUM_ORIENTATIONS)
 
-    def _put(self, frame: Frame, where: slice | tuple[Index, ...], result: np.ndarray) -> None:
-        """Overwrites pixels that are still noisy with the finished output of the network."""
-        frame.image[where] = frame.units.finish(
-            result, frame.image[where], self.strength, self.options.rounding
-        )
+    def _finished(
+        self, frame: Frame, where: slice | tuple[Index, ...], result: np.ndarray
+    ) -> np.ndarray:
+        """Returns denoised pixels, of a picture in which they are still noisy."""
+        noisy = frame.image[where]
+        pixels = frame.units.finish(result, noisy, self.strength, self.options.rounding)
+        return pixels.astype(noisy.dtype, copy=False)
 
     def sha256(self) -> str:
         """Returns the SHA-256 of the recipe and weights; moving or copying does not change it."""

@@ -72,7 +72,7 @@ class DenoiseOptions:
             numbers; results in bfloat16 differ by one level in places. Default "auto".
         engine: "auto", "auto!" or one of `cbsn.inference.engines.ENGINES`, see
             `cbsn.inference.engines.choice.choose_engine`. Default "auto".
-        tile: "auto" (what fits into about 0.5 GB, but at least 342 × 342 pixels), the side of the
+        tile: "auto" (what fits into about 0.3 GB, but at least 342 × 342 pixels), the side of the
             tiles in pixels, or 0 or None for the whole picture at once. The halo is added to this.
             Default "auto".
         rounding: "round" to the nearest integer, or "truncate" as the original code does. Default

@@ -78,7 +78,7 @@ AUTO_TILE = 342
 """Least side of the tiles for `tile="auto"`. On a CPU, the full-size network takes 0.7 GB for one
 in float32."""
 
-TILE_BYTES = 500_000_000
+TILE_BYTES = 300_000_000
 """Memory that tiles may take which are larger than that."""
 
 GPU_PIXELS = 2**20
@@ -86,6 +86,10 @@ GPU_PIXELS = 2**20
 
 Work = tuple[int, Tile]
 """The number of a picture, and one of its tiles."""
+
+Finish = Callable[[Frame, tuple[Index, ...], np.ndarray], np.ndarray]
+"""Makes what is kept of a network's result, float32 [h, w, C]: for a picture, and the index of its
+pixels there."""
 
 
 def auto_side(network: Any, engine: Engine) -> int:
@@ -158,23 +162,32 @@ class Passes:
             self._refine = engine.compile(recipe, network, blind=True)
 
     def __call__(
-        self, frames: Sequence[Frame], on_tile: Callable[[float], None]
+        self,
+        frames: Sequence[Frame],
+        on_tile: Callable[[float], None],
+        finish: Finish = lambda frame, where, result: result,
     ) -> Iterator[tuple[Frame, tuple[Index, ...], np.ndarray]]:
         """Denoises pictures, those of one shape together. For `on_tile`, see `Denoiser`.
 
         Yields:
-            A picture, the index of some of its pixels, and the network's result there, float32
-            [h, w, C]. Pixels come only when no tile needs to read them any more.
+            A picture, the index of some of its pixels, and what `finish` makes of the network's
+            result there, by default nothing else. Pixels come only when no tile needs to read them
+            any more, so results of about a row of tiles are kept until then.
         """
         for shape in dict.fromkeys(frame.image.shape for frame in frames):
             same = [frame for frame in frames if frame.image.shape == shape]
             # R3 holds the complete results of the first pass in memory.
             at_once = self._calls.tiles(*shape[:2]) if self.r3 else len(same)
             for start in range(0, len(same), at_once):
-                yield from self._denoise(same[start : start + at_once], on_tile, 1 / len(frames))
+                part = 1 / len(frames)
+                yield from self._denoise(same[start : start + at_once], on_tile, part, finish)
 
     def _denoise(
-        self, frames: Sequence[Frame], on_tile: Callable[[float], None], part: float
+        self,
+        frames: Sequence[Frame],
+        on_tile: Callable[[float], None],
+        part: float,
+        finish: Finish,
     ) -> Iterator[tuple[Frame, tuple[Index, ...], np.ndarray]]:
         """Denoises pictures of one shape, each of which is the share `part` of the whole work."""
         *size, channels = frames[0].image.shape
@@ -202,31 +215,42 @@ class Passes:
             part *= Copies.samples
 
         tiles = make_tiles(axes, self._tiling, size)
-        for number, tile, result in self._results(run, tiles, pictures, channels):
+
+        def finished(number: int, tile: Tile, result: np.ndarray) -> np.ndarray:
+            return finish(frames[number], tile.where, result)
+
+        for number, tile, result in self._results(run, tiles, pictures, channels, finished):
             yield frames[number], tile.where, result
             on_tile(part * tile.share)
 
     def _results(
-        self, run: Run, tiles: Sequence[Tile], pictures: Sequence[Frame | Copies], channels: int
+        self,
+        run: Run,
+        tiles: Sequence[Tile],
+        pictures: Sequence[Frame | Copies],
+        channels: int,
+        finish: Callable[[int, Tile, np.ndarray], np.ndarray] = lambda number, tile, result: result,
     ) -> Iterator[tuple[int, Tile, np.ndarray]]:
         """Runs the network over pictures.
 
         Yields:
-            A picture's number, a tile, and the mean result of its samples, float32 [h, w, C]. It
-            comes after all tiles that need its pixels have been read.
+            A picture's number, a tile, and what `finish` makes of these and of the mean result of
+            the tile's samples, float32 [h, w, C]. It comes after all tiles that need its pixels
+            have been read.
         """
         samples = pictures[0].samples
         waiting: collections.deque[tuple[Work, np.ndarray]] = collections.deque()
         for group, y, reads in self._groups(run, tiles, pictures, channels):
             y = y.reshape(-1, samples, *y.shape[1:])
             y = y.mean(axis=1) if samples > 1 else y[:, 0]
-            waiting.extend(zip(group, y, strict=False))
+            for (number, tile), result in zip(group, y, strict=False):
+                waiting.append(((number, tile), finish(number, tile, tile.crop(result))))
             while waiting:
                 (number, tile), result = waiting[0]
                 if number * len(tiles) + tile.needed > reads:
                     break
                 waiting.popleft()
-                yield number, tile, tile.crop(result)
+                yield number, tile, result
 
     def _groups(
         self, run: Run, tiles: Sequence[Tile], pictures: Sequence[Frame | Copies], channels: int
