@@ -240,8 +240,11 @@ class Recipe:
 
 def _settings(network_or_objective: type) -> dict[str, Any]:
     """Returns the names and annotations of the arguments of a class."""
-    parameters = inspect.signature(network_or_objective).parameters.values()
-    return {each.name: each.annotation for each in parameters if each.kind != each.VAR_KEYWORD}
+    # Of the class itself, Python 3.10 returns the signature of Keras' `__new__`.
+    init = network_or_objective.__init__  # type: ignore[misc]
+    _, *parameters = inspect.signature(init).parameters.values()
+    fixed = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    return {each.name: each.annotation for each in parameters if each.kind in fixed}
 
 
 def _check_kinds(values: Mapping[str, Any], kinds: Mapping[str, Any]) -> None:

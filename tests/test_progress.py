@@ -49,9 +49,10 @@ def test_the_import_of_tensorflow_leaves_python_as_it_was(run_python, alone, col
 
         if not {collects}:
             gc.disable()
+        before = gc.get_freeze_count()
         import_tensorflow(alone={alone})
         assert gc.isenabled() == {collects}
-        assert (gc.get_freeze_count() > 0) == {alone}
+        assert (gc.get_freeze_count() > before) == {alone}
         assert "tensorflow" in sys.modules
         assert not {alone} or "matplotlib" not in sys.modules
         import matplotlib.pyplot
