@@ -155,6 +155,7 @@ def frozen_in_float32(recipe: Recipe, network: Any, *, blind: bool) -> Frozen:
 
     @functools.cache
     def frozen() -> Any:
+        # TensorFlow has no public name for this, which its own converters start with, too.
         from tensorflow.python.framework.convert_to_constants import (
             convert_variables_to_constants_v2,
         )
