@@ -41,6 +41,13 @@ def cached_weights() -> Path:
     return folder / "lpips_alex.npz"
 
 
+# What NumPy raises for other files and damaged ones; on Python 3.10, an AttributeError for a .npy.
+_DAMAGE = (
+    *(EOFError, ValueError, TypeError, AttributeError, RuntimeError),
+    *(BadZipFile, zlib.error),
+)
+
+
 def read_weights(path: str | os.PathLike) -> dict[str, np.ndarray]:
     """Reads the arrays of `SHAPES` from an .npz; raises ModelError if it does not hold them."""
     try:
@@ -50,7 +57,7 @@ def read_weights(path: str | os.PathLike) -> dict[str, np.ndarray]:
         raise ModelError(
             f"The LPIPS weights {path} cannot be read ({error.strerror or error})"
         ) from error
-    except (EOFError, ValueError, TypeError, RuntimeError, BadZipFile, zlib.error) as error:
+    except _DAMAGE as error:
         # Omits NumPy's message, which suggests loading the file unsafely.
         raise ModelError(
             f"{path} is not an .npz file of LPIPS weights, or is damaged. Give another file; if "

@@ -207,6 +207,12 @@ def _check(page: Any) -> None:
             f"has {page.samplesperpixel} channels, which are not {kind} and alpha; save each "
             "channel as a gray picture (or mark the last one as alpha)."
         )
+    if page.compression not in tifffile.TIFF.DECOMPRESSORS:
+        name = getattr(page.compression, "name", page.compression)
+        raise ImageError(
+            f"has the compression {name}, which this version of tifffile cannot decode: try pip "
+            "install -U tifffile imagecodecs, or convert it."
+        )
 
 
 def _decode(page: Any) -> np.ndarray:
