@@ -10,7 +10,6 @@ that can still be gained.
 
 import functools
 import importlib.util
-import time
 from collections.abc import Callable, Iterator, Mapping
 from types import SimpleNamespace
 from typing import Any
@@ -100,19 +99,12 @@ def _peak(side: str, model: str, pixels: int) -> Callable[[], Sample]:
     recipe = SimpleNamespace(network="Convolution", border="zeros", build_network=_Convolution)
     run = ENGINES[engine].compile(recipe, _Convolution(policy), blind=False)  # type: ignore[arg-type]
     x = np.random.default_rng(0).normal(size=(1, _SIDE, _SIDE, _CHANNELS)).astype(np.float32)
-    flop = 2 * 9 * _CHANNELS**2 * _SIDE**2
-    share = _flop_per_pixel(model) / flop
+    as_many = 2 * 9 * _CHANNELS**2 * _SIDE**2 / _flop_per_pixel(model)  # pixels of the model's
+    clock = timed_per_megapixel(lambda: np.asarray(run(x)), as_many)
 
     def measure() -> Sample:
-        before, start = time.process_time(), time.perf_counter()
-        np.asarray(run(x))
-        seconds = (time.perf_counter() - start) * share * pixels
-        cpu_seconds = (time.process_time() - before) * share
-        return {
-            "seconds": seconds,
-            "seconds_per_megapixel": seconds / pixels * 1e6,
-            "cpu_seconds_per_megapixel": cpu_seconds * 1e6,
-        }
+        sample = clock()
+        return {**sample, "seconds": sample["seconds_per_megapixel"] * pixels / 1e6}
 
     return measure
 

@@ -41,7 +41,7 @@ def timed(function: Callable[[], Any]) -> Callable[[], Sample]:
     return measure
 
 
-def timed_per_megapixel(function: Callable[[], Any], pixels: int) -> Callable[[], Sample]:
+def timed_per_megapixel(function: Callable[[], Any], pixels: float) -> Callable[[], Sample]:
     """Returns a measurement of a function that denoises this many pixels; see `timed`."""
     clock, megapixels = timed(function), pixels / 1e6
 

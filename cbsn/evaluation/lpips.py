@@ -42,10 +42,7 @@ def cached_weights() -> Path:
 
 
 # What NumPy raises for other files and damaged ones; on Python 3.10, an AttributeError for a .npy.
-_DAMAGE = (
-    *(EOFError, ValueError, TypeError, AttributeError, RuntimeError),
-    *(BadZipFile, zlib.error),
-)
+_ERRORS = (EOFError, ValueError, TypeError, AttributeError, RuntimeError, BadZipFile, zlib.error)
 
 
 def read_weights(path: str | os.PathLike) -> dict[str, np.ndarray]:
@@ -57,7 +54,7 @@ def read_weights(path: str | os.PathLike) -> dict[str, np.ndarray]:
         raise ModelError(
             f"The LPIPS weights {path} cannot be read ({error.strerror or error})"
         ) from error
-    except _DAMAGE as error:
+    except _ERRORS as error:
         # Omits NumPy's message, which suggests loading the file unsafely.
         raise ModelError(
             f"{path} is not an .npz file of LPIPS weights, or is damaged. Give another file; if "
