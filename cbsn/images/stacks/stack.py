@@ -151,14 +151,15 @@ class Stack:
     def read(
         self,
         index: Sequence[int],
-        rows: slice = slice(None),  # noqa: B008
-        columns: slice = slice(None),  # noqa: B008
+        rows: slice = slice(None),
+        columns: slice = slice(None),
     ) -> np.ndarray:
         """Returns a plane, or a part of one, [h, w] or [h, w, S], in native byte order.
 
         Args:
             index: positions on the outer axes.
-            rows, columns: the part; steps are not possible. Default: all.
+            rows: the part's rows, without a step. Default: all.
+            columns: the part's columns, without a step. Default: all.
 
         Raises:
             ImageError: if the file is damaged there.
@@ -276,20 +277,18 @@ def parse_selection(text: str | None, region: str | None = None) -> dict[str, sl
         axis, first, is_span, stop = found[1].upper(), *found.groups()[1:]
         start = None if first is None else int(first)
         if not is_span:
+            assert start is not None  # as there is neither a start nor a colon
             selection[axis] = slice(start, None if start == -1 else start + 1)
         else:
             selection[axis] = slice(start, None if stop is None else int(stop))
-    if region:
-        parts = region.split(",")
-        spans = [re.fullmatch(r"(\d+)?:(\d+)?", part.strip()) for part in parts]
-        if len(spans) != 2 or not all(spans):
+    parts = region.split(",") if region else []
+    for axis, part in zip("YX", parts, strict=False):
+        span = re.fullmatch(r"(\d+)?:(\d+)?", part.strip())
+        if not span or len(parts) != 2:
             raise ConfigError(
                 f"--roi takes rows and columns, such as 100:600,200:700. Received: --roi {region}"
             )
-        for axis, span in zip("YX", spans, strict=True):
-            selection[axis] = slice(
-                *(None if each is None else int(each) for each in span.groups())
-            )
+        selection[axis] = slice(*(None if end is None else int(end) for end in span.groups()))
     return selection
 
 
