@@ -13,6 +13,7 @@ from keras import ops
 
 from cbsn.augmentation import jpeg
 from cbsn.errors import LARGEST, ConfigError
+from cbsn.images.stacks.scaling import Scaling
 from cbsn.networks import NETWORKS
 from cbsn.normalization import NORMALIZATIONS, Normalization
 from cbsn.objectives import OBJECTIVES
@@ -77,6 +78,8 @@ class Recipe:
         ema: default decay < 1 of the averaged weights; 0 for none.
         augmentation: "none", or "photo" for a `PhotoAugmentation` of each batch, which needs an
             objective that is taught, and a patch size that is a multiple of 16.
+        scaling: of a model trained on stacks, how their values became those that `normalization`
+            gets: a `cbsn.images.stacks.scaling.Scaling` as a dictionary. Empty for pictures.
 
     Raises:
         ConfigError: if a value is out of range, unknown, or conflicts with another one.
@@ -103,6 +106,7 @@ class Recipe:
     schedule: str = "steps"
     ema: float = 0.0
     augmentation: str = "none"
+    scaling: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         _check_kinds(vars(self), {each.name: each.type for each in dataclasses.fields(self)})
@@ -162,6 +166,8 @@ class Recipe:
                 f"{near}, or change the strides. Received: patch_size={self.patch_size}, "
                 + ", ".join(f"{k}={v}" for k, v in self.objective_config.items() if "stride" in k)
             )
+        if self.scaling:
+            Scaling.from_dict(self.scaling)
         _check_kinds(self.network_config, _settings(NETWORKS[self.network]))
         if self.least_weights > _LARGEST_NETWORK:
             raise ConfigError(
@@ -227,7 +233,10 @@ class Recipe:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the recipe as plain values that JSON can hold."""
-        return json.loads(json.dumps(dataclasses.asdict(self)))
+        values = json.loads(json.dumps(dataclasses.asdict(self)))
+        if not values["scaling"]:  # as in the files of earlier versions, and so with their hash
+            del values["scaling"]
+        return values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Recipe":

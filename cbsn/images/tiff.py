@@ -38,8 +38,8 @@ _INTO_MEMORY = ("LZW", "ADOBE_DEFLATE", "DEFLATE", "PACKBITS", "ZSTD")
 def read_tiff(path: Path) -> Picture:
     """Reads a TIFF file with one picture; raises the same errors as `read_with_pillow`."""
     with tifffile.TiffFile(path) as file:
-        _refuse_raw(file)
-        pages = [*_whole_pages(file)]
+        refuse_raw(file)
+        pages = [*whole_pages(file)]
         if not pages:
             raise ImageError("has no readable page: the file is damaged or cut off.")
         page = pages[0].aspage()
@@ -58,7 +58,7 @@ def read_tiff(path: Path) -> Picture:
 def tiff_header(path: Path) -> Header:
     """Returns the header of the first page that is not a thumbnail."""
     with tifffile.TiffFile(path) as file:
-        return _header_of(next(_whole_pages(file)).aspage())
+        return _header_of(next(whole_pages(file)).aspage())
 
 
 def write_tiff(file: BinaryIO, picture: Picture) -> None:
@@ -82,7 +82,7 @@ def write_tiff(file: BinaryIO, picture: Picture) -> None:
     )
 
 
-def _whole_pages(file: tifffile.TiffFile) -> Iterator[Any]:
+def whole_pages(file: tifffile.TiffFile) -> Iterator[Any]:
     """Yields the pages that are not thumbnails; refuses lists that are circular or cut off."""
     pages: Any = file.pages
     seen, last = set(), None
@@ -105,7 +105,7 @@ def _header_of(page: Any) -> Header:
     return Header(page.imagewidth, page.imagelength, size, str(page.dtype))
 
 
-def _refuse_raw(file: tifffile.TiffFile) -> None:
+def refuse_raw(file: tifffile.TiffFile) -> None:
     """Refuses cameras' raw files, many of which are TIFF files."""
     file.filehandle.seek(8)
     is_canon = file.filehandle.read(2) == b"CR"

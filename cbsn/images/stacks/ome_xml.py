@@ -1,0 +1,185 @@
+"""OME-XML, the metadata of OME-TIFF files: what a stack's layout needs of it, and the way back.
+
+(Schema: https://www.openmicroscopy.org/Schemas/Documentation/Generated/OME-2016-06/ome.html)
+"""
+
+import contextlib
+import uuid
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+from xml.etree import ElementTree
+
+import numpy as np
+import tifffile
+
+from cbsn.errors import ImageError
+from cbsn.images.stacks.stack import Channel, Layout, Spacing
+
+_CREATOR = "cbsn"
+
+# OME's symbols of units, with their names in UDUNITS-2.
+_UNITS = {
+    **{"m": "meter", "dm": "decimeter", "cm": "centimeter", "mm": "millimeter"},
+    **{"µm": "micrometer", "nm": "nanometer", "pm": "picometer", "Å": "angstrom"},
+    **{"s": "second", "ms": "millisecond", "µs": "microsecond", "ns": "nanosecond"},
+    **{"min": "minute", "h": "hour", "d": "day", "in": "inch", "pixel": "pixel"},
+}
+_SYMBOLS = {name: symbol for symbol, name in _UNITS.items()}
+
+_TYPES = {
+    **{name: name for name in ("int8", "int16", "int32", "uint8", "uint16", "uint32")},
+    **{"float32": "float", "float64": "double"},
+}
+"""OME's names of dtypes."""
+
+# The sizes and what they are called.
+_SIZES = (("X", "PhysicalSizeX"), ("Y", "PhysicalSizeY"), ("Z", "PhysicalSizeZ"))
+_LENGTHS = (*_SIZES, ("T", "TimeIncrement"))
+
+
+class Facts(NamedTuple):
+    """What OME-XML says about an image."""
+
+    name: str
+    spacing: dict[str, Spacing]
+    channels: tuple[Channel, ...]
+
+
+def read_facts(text: str) -> list[Facts]:
+    """Returns what OME-XML says about each image; an empty list if it cannot be read."""
+    with contextlib.suppress(ElementTree.ParseError):
+        root = ElementTree.fromstring(text)
+        return [_facts(image) for image in _children(root, "Image")]
+    return []
+
+
+def _facts(image: Any) -> Facts:
+    spacing: dict[str, Spacing] = {}
+    channels: tuple[Channel, ...] = ()
+    for pixels in _children(image, "Pixels"):
+        for axis, name in _LENGTHS:
+            with contextlib.suppress(KeyError, ValueError):
+                size = float(pixels.attrib[name])
+                unit = pixels.attrib.get(f"{name}Unit", "s" if axis == "T" else "µm")
+                if 0 < size < np.inf:
+                    spacing[axis] = Spacing(size, _UNITS.get(unit, unit))
+        channels = tuple(_channel(each.attrib) for each in _children(pixels, "Channel"))
+    return Facts(image.attrib.get("Name", ""), spacing, channels)
+
+
+def _channel(values: Any) -> Channel:
+    color = ""
+    with contextlib.suppress(KeyError, ValueError):  # RGBA in a signed integer
+        color = f"#{int(values['Color']) % 2**32 >> 8:06X}"
+    return Channel(values.get("Name", ""), color)
+
+
+def _children(element: Any, name: str) -> list[Any]:
+    """Returns the children with a name, whatever the version of the schema."""
+    return [each for each in element if each.tag.rpartition("}")[2] == name]
+
+
+def make_xml(layouts: Sequence[Layout], source: str | None, images: Sequence[int]) -> bytes:
+    """Returns the OME-XML of a file that holds these stacks, plane after plane.
+
+    Args:
+        layouts: of the stacks, whose planes are in the order of `Layout.indices`.
+        source: the OME-XML of the file that they come from; all of it that still holds is kept.
+        images: for each stack, the number of its image in the source.
+
+    Raises:
+        ImageError: if OME cannot hold a dtype.
+    """
+    for layout in layouts:
+        if str(layout.dtype) not in _TYPES:
+            raise ImageError(f"OME-TIFF holds no {layout.dtype}; use --dtype float32.")
+    if source:
+        with contextlib.suppress(ElementTree.ParseError, IndexError):
+            return _updated(source, layouts, images)
+    ome = tifffile.OmeXml(Creator=_CREATOR)
+    for layout in layouts:
+        height, width = layout.size("Y"), layout.size("X")
+        stored = (layout.planes, 1, 1, height, width, layout.samples)
+        shape = (*layout.outer_shape, height, width, *layout.shape[-1:] * ("S" in layout.axes))
+        axes = layout.outer + "YX" + "S" * ("S" in layout.axes)
+        values: dict[str, Any] = {}
+        for axis, name in _LENGTHS:
+            if axis in layout.spacing:
+                size, unit = layout.spacing[axis].size, layout.spacing[axis].unit
+                if (symbol := _SYMBOLS.get(unit, "" if unit else None)) is not None:
+                    values[name] = size
+                    values.update({f"{name}Unit": symbol} if symbol else {})
+        if layout.channels:
+            values["Channel"] = {"Name": [each.name or None for each in layout.channels]}
+            if all(each.color for each in layout.channels):
+                colors = [int(each.color[1:], 16) << 8 | 255 for each in layout.channels]
+                values["Channel"]["Color"] = [c - 2**32 * (c >= 2**31) for c in colors]
+        if layout.name:
+            values["Name"] = layout.name
+        ome.addimage(layout.dtype, shape, stored, axes=axes, **values)
+    return ome.tostring(declaration=True).encode()
+
+
+def _updated(source: str, layouts: Sequence[Layout], images: Sequence[int]) -> bytes:
+    """Returns a source's OME-XML with what has changed."""
+    root = ElementTree.fromstring(source)
+    namespace = root.tag.rpartition("}")[0][1:]
+    ElementTree.register_namespace("", namespace)
+    root.attrib["UUID"] = f"urn:uuid:{uuid.uuid4()}"
+    root.attrib["Creator"] = _CREATOR
+    before = _children(root, "Image")
+    chosen = [before[number] for number in images]
+    for image in before:
+        if image not in chosen:
+            root.remove(image)
+    page = 0
+    for image, layout in zip(chosen, layouts, strict=True):
+        _update_image(image, layout, page, namespace)
+        page += layout.planes
+    # Files that name others would be read together with them.
+    for each in _children(root, "BinaryOnly"):
+        root.remove(each)
+    declaration = b'<?xml version="1.0" encoding="UTF-8"?>'
+    return declaration + ElementTree.tostring(root, encoding="utf-8")
+
+
+def _update_image(image: Any, layout: Layout, page: int, namespace: str) -> None:
+    """Updates an image whose first plane is at this page."""
+    (pixels,) = _children(image, "Pixels")
+    values = pixels.attrib
+    order = "XY" + layout.outer[::-1]
+    values["DimensionOrder"] = order + "".join(axis for axis in "CZT" if axis not in order)
+    values["BigEndian"] = "false"
+    if values.get("Type") != _TYPES[str(layout.dtype)]:
+        values.pop("SignificantBits", None)
+    values["Type"] = _TYPES[str(layout.dtype)]
+    if layout.samples > 1:
+        values["Interleaved"] = "true"
+    else:
+        values.pop("Interleaved", None)
+    for axis in "XYZT":
+        values[f"Size{axis}"] = str(layout.size(axis))
+    values["SizeC"] = str(layout.size("C") * layout.samples)
+    taken = layout.taken
+    channels = _children(pixels, "Channel")
+    if "C" in taken and len(channels) > 1:
+        kept = [channels[number] for number in taken["C"]]
+        for each in channels:
+            if each not in kept:
+                pixels.remove(each)
+    planes = _children(pixels, "Plane")
+    for each in planes:
+        place = {axis: int(each.attrib.get(f"The{axis}", 0)) for axis in "ZCT"}
+        with contextlib.suppress(ValueError):
+            for axis in place:
+                if axis in taken:
+                    each.attrib[f"The{axis}"] = str(taken[axis].index(place[axis]))
+            continue
+        pixels.remove(each)  # not in the selection
+    for name in ("TiffData", "BinData", "MetadataOnly"):
+        for each in _children(pixels, name):
+            pixels.remove(each)
+    facts = {"IFD": str(page), "PlaneCount": str(layout.planes)}
+    data = ElementTree.Element(f"{{{namespace}}}TiffData" if namespace else "TiffData", facts)
+    # The schema wants channels first, then this, then planes.
+    pixels.insert(len(_children(pixels, "Channel")), data)

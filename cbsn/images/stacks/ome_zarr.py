@@ -1,0 +1,372 @@
+"""Reading OME-Zarr (NGFF) images of the versions 0.1 to 0.5, with the library zarr.
+
+Attributes are read as the JSON files that they are, which leaves the arrays to the library.
+"""
+
+import dataclasses
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PureWindowsPath
+from typing import Any
+
+import numpy as np
+
+from cbsn.errors import ConfigError, ImageError, plain_reason
+from cbsn.files import read_small
+from cbsn.images.stacks.stack import Channel, Layout, Spacing, Stack
+
+AXIS_TYPES = {"T": "time", "C": "channel", "Z": "space", "Y": "space", "X": "space"}
+"""The axes that an image may have, in the order of their names in NGFF, and their types there."""
+
+_FILES = ("zarr.json", ".zgroup", ".zattrs", ".zarray")
+_JSON_BYTES = 2**28  # more than the metadata of a large plate
+_SLAB_BYTES = 2**28
+_COLOR = re.compile(r"#?([0-9A-Fa-f]{6})(?:[0-9A-Fa-f]{2})?")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class OmeZarrFacts:
+    """What a layout keeps of an OME-Zarr image, for the writer.
+
+    Args:
+        attributes: of the image's group.
+        zarr_format: 2 (NGFF up to 0.4) or 3 (NGFF 0.5).
+        chunks: the sizes of a chunk by axis.
+        origin: by axis, where the first pixel is, in the unit of the spacing.
+    """
+
+    attributes: Mapping[str, Any]
+    zarr_format: int
+    chunks: Mapping[str, int]
+    origin: Mapping[str, float]
+
+    @property
+    def ome(self) -> Mapping[str, Any]:
+        """The attributes that NGFF defines; at the top if there are others, too."""
+        return _ome(self.attributes, self.zarr_format)
+
+
+def zarr_library() -> Any:
+    """Returns the module zarr.
+
+    Raises:
+        ConfigError: if it is missing, or too old for OME-Zarr 0.5.
+    """
+    try:
+        import zarr
+    except ImportError:
+        zarr = None
+    # Other packages may have brought version 2, the last one for Python 3.10.
+    if zarr is None or zarr.__version__.startswith(("0.", "1.", "2.")):
+        raise ConfigError(
+            "OME-Zarr needs another library: pip install 'cbsn[zarr]' (Python 3.11 or later)"
+        )
+    return zarr
+
+
+def is_ome_zarr(path: Path) -> bool:
+    """Returns whether this is a Zarr folder, whatever it holds."""
+    return path.is_dir() and any((path / name).is_file() for name in _FILES)
+
+
+def open_ome_zarr(path: Path) -> list[Stack]:
+    """Opens the images of an OME-Zarr folder in their full resolution.
+
+    Labels are left out. Planes are read on demand, and of these only the chunks that are needed.
+
+    Args:
+        path: an image, a collection in the layout of bioformats2raw, a plate, or a well of one.
+
+    Returns:
+        One stack; or one for each image of a collection or each field of a plate, which has a
+        name then.
+
+    Raises:
+        ConfigError: if zarr is missing.
+        ImageError: if the folder is no OME-Zarr, damaged or incomplete, or of another kind.
+    """
+    zarr_library()
+    attributes, zarr_format = _metadata(path)
+    ome = _ome(attributes, zarr_format)
+    slabs = _Slabs()
+    if "multiscales" in ome:
+        return [_open_image(path, "", slabs)]
+    stacks = []
+    for name in _collection(path, ome):
+        try:
+            stacks.append(_open_image(path, name, slabs))
+        except ImageError as error:
+            raise ImageError(f"has an image {name}, which {error}") from None
+    return stacks
+
+
+def _metadata(folder: Path) -> tuple[dict[str, Any], int]:
+    """Returns a group's attributes and the version of its Zarr format."""
+    if (folder / "zarr.json").is_file():
+        node = _json(folder / "zarr.json")
+        attributes, is_array, zarr_format = (
+            node.get("attributes", {}),
+            node.get("node_type") == "array",
+            3,
+        )
+    else:
+        if not is_ome_zarr(folder):
+            raise ImageError("has no Zarr metadata: it is missing or incomplete.")
+        file = folder / ".zattrs"
+        attributes = _json(file) if file.is_file() else {}
+        is_array, zarr_format = (folder / ".zarray").is_file(), 2
+    if is_array:
+        raise ImageError(
+            "is a bare Zarr array, not an OME-Zarr image. Its axes are unknown: pass the folder "
+            "that holds it, if that is an OME-Zarr image."
+        )
+    if not isinstance(attributes, dict):
+        raise ImageError("has damaged metadata: its attributes are no JSON object.")
+    return attributes, zarr_format
+
+
+def _json(file: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(read_small(file, _JSON_BYTES))
+    except (ValueError, RecursionError):
+        value = None
+    if not isinstance(value, dict):
+        raise ImageError(f"has damaged metadata: its {file.name} is no JSON object.")
+    return value
+
+
+def _ome(attributes: Mapping[str, Any], zarr_format: int) -> Mapping[str, Any]:
+    ome = attributes.get("ome", {}) if zarr_format == 3 else attributes
+    return ome if isinstance(ome, dict) else {}
+
+
+def _at(value: Any, *keys: str | int) -> Any:
+    """Returns what these keys lead to in a JSON value, or None."""
+    for key in keys:
+        if not isinstance(value, list if isinstance(key, int) else dict):
+            return None
+        try:
+            value = value[key]
+        except LookupError:
+            return None
+    return value
+
+
+def _collection(path: Path, ome: Mapping[str, Any]) -> list[str]:
+    """Returns the images below a group that is none, as paths."""
+    if "plate" in ome:
+        names = []
+        for well in _paths(_at(ome, "plate", "wells"), "wells"):
+            try:
+                names += [f"{well}/{field}" for field in _fields(_ome(*_metadata(path / well)))]
+            except ImageError as error:
+                raise ImageError(f"has a well {well}, which {error}") from None
+    elif "well" in ome:
+        names = _fields(ome)
+    else:
+        series = None
+        if is_ome_zarr(path / "OME"):
+            series = _ome(*_metadata(path / "OME")).get("series")
+        if series is not None:
+            names = _paths([{"path": each} for each in series], "series")
+        elif "bioformats2raw.layout" in ome:
+            names = []
+            while is_ome_zarr(path / str(len(names))):
+                names.append(str(len(names)))
+        else:
+            raise ImageError("has no multiscales metadata: it is not an OME-Zarr image.")
+    if not names:
+        raise ImageError("is an OME-Zarr collection without images.")
+    return names
+
+
+def _fields(ome: Mapping[str, Any]) -> list[str]:
+    return _paths(_at(ome, "well", "images"), "images")
+
+
+def _paths(entries: Any, what: str) -> list[str]:
+    """Returns the paths in a list of objects that have one."""
+    if not isinstance(entries, list):
+        raise ImageError(f"has damaged metadata: it lists no {what}.")
+    return [_inner(_at(entry, "path")) for entry in entries]
+
+
+def _inner(name: Any) -> str:
+    """Returns a path inside a folder; raises an ImageError if it is none."""
+    parts = PureWindowsPath(name) if isinstance(name, str) else None
+    if not parts or not name or parts.anchor or ".." in parts.parts:
+        raise ImageError(f"has damaged metadata: {name!r} is no path inside of it.")
+    return name
+
+
+def _open_image(root: Path, name: str, slabs: "_Slabs") -> Stack:
+    """Opens an image; `name` is its path in a collection."""
+    attributes, zarr_format = _metadata(root / name)
+    ome = _ome(attributes, zarr_format)
+    multiscales = _at(ome, "multiscales", 0)
+    if multiscales is None:
+        raise ImageError("has no multiscales metadata: it is not an OME-Zarr image.")
+    dataset = _at(multiscales, "datasets", 0)
+    place = _inner(_at(dataset, "path"))
+    axes, units = _axes(_at(multiscales, "axes"), ome, zarr_format)
+    array = _array(root / name / place, place, zarr_format)
+    if len(array.shape) != len(axes):
+        raise ImageError(f"has the axes {axes}, but its array {place} the shape {array.shape}.")
+    sizes, origin = _geometry(dataset, multiscales, axes)
+    spacing = {}
+    for axis, size, unit in zip(axes, sizes, units, strict=True):
+        # Writers state 1 for what they do not know.
+        if axis != "C" and size > 0 and (size != 1 or unit):
+            spacing[axis] = Spacing(size, unit)
+    chunks = dict(zip(axes, array.chunks, strict=True))
+    title = _at(multiscales, "name") if name else ""
+    layout = Layout(
+        axes,
+        array.shape,
+        array.dtype,
+        "OME-Zarr",
+        name=title if isinstance(title, str) and title and "/" not in name else name,
+        spacing=spacing,
+        channels=_channels(ome, array.shape[axes.index("C")] if "C" in axes else 1),
+        metadata=OmeZarrFacts(attributes, zarr_format, chunks, origin),
+    )
+    return Stack(layout, _Reader(array, layout, f"{name}/{place}" if name else place, slabs))
+
+
+def _array(folder: Path, name: str, zarr_format: int) -> Any:
+    if not (folder / ("zarr.json" if zarr_format == 3 else ".zarray")).is_file():
+        raise ImageError(f"has no array {name}, which its metadata name: it is incomplete.")
+    try:
+        return zarr_library().open_array(str(folder), mode="r", zarr_format=zarr_format)
+    except Exception as error:
+        raise ImageError(
+            f"has an array {name} that cannot be opened ({plain_reason(error)})."
+        ) from error
+
+
+def _axes(stated: Any, ome: Mapping[str, Any], zarr_format: int) -> tuple[str, list[str]]:
+    """Returns the letters of an image's axes, and their units."""
+    if stated is None and zarr_format == 2:  # up to version 0.2
+        stated = list("tczyx")
+    if not isinstance(stated, list) or not stated:
+        raise ImageError(
+            "has no axes in its multiscales metadata. OME-Zarr is read up to version 0.5. "
+            f"Received: version {ome.get('version')}"
+        )
+    letters, units = "", []
+    for entry in stated:
+        name = entry if isinstance(entry, str) else _at(entry, "name")
+        letter = name.upper() if isinstance(name, str) else None
+        if letter not in AXIS_TYPES:
+            raise ImageError(f"has an axis {name!r}; only t, c, z, y and x can be read.")
+        kind = _at(entry, "type")
+        if kind is not None and kind != AXIS_TYPES[letter]:
+            raise ImageError(
+                f"has an axis {name} of the type {kind!r}; only {AXIS_TYPES[letter]!r} can be read."
+            )
+        unit = _at(entry, "unit")
+        letters += letter
+        units.append(unit if isinstance(unit, str) else "")
+    if len(set(letters)) < len(letters) or not {"Y", "X"} <= set(letters):
+        raise ImageError(f"has the axes {letters}; an image has Y and X, and each axis once.")
+    return letters, units
+
+
+def _geometry(dataset: Any, multiscales: Any, axes: str) -> tuple[list[float], dict[str, float]]:
+    """Returns the distance of neighbours along each axis, and the place of the first pixel."""
+    scale, origin = np.ones(len(axes)), np.zeros(len(axes))
+    for level in (dataset, multiscales):  # in the order in which they are applied
+        transformations = _at(level, "coordinateTransformations")
+        for each in transformations if isinstance(transformations, list) else ():
+            for kind in ("scale", "translation"):
+                numbers = _at(each, kind)
+                if _at(each, "type") != kind or not _are_numbers(numbers, len(axes)):
+                    continue
+                if kind == "scale":
+                    scale, origin = scale * numbers, origin * numbers
+                else:
+                    origin = origin + numbers
+    return scale.tolist(), dict(zip(axes, origin.tolist(), strict=True))
+
+
+def _are_numbers(value: Any, count: int) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) == count
+        and all(isinstance(each, int | float) and math.isfinite(each) for each in value)
+    )
+
+
+def _channels(ome: Mapping[str, Any], count: int) -> tuple[Channel, ...]:
+    stated = _at(ome, "omero", "channels")
+    if not isinstance(stated, list) or len(stated) != count:
+        return ()
+    channels = []
+    for each in stated:
+        label, color = _at(each, "label"), _COLOR.fullmatch(str(_at(each, "color")))
+        channels.append(
+            Channel(
+                label if isinstance(label, str) else "",
+                f"#{color[1].upper()}" if color else "",
+            )
+        )
+    return tuple(channels)
+
+
+class _Slabs:
+    """The planes that were decoded last, of all images of a folder."""
+
+    def __init__(self):
+        self.last: tuple[Any, Any] = None, None  # one value, so that threads cannot mix them
+
+
+class _Reader:
+    """Reads parts of planes; see `stack.Read`.
+
+    Chunks may be several planes deep. So that they are not decoded for each of these, all planes of
+    a row of chunks are kept, unless they are too large.
+    """
+
+    def __init__(self, array: Any, layout: Layout, name: str, slabs: _Slabs):
+        self._array, self._layout, self._name, self._slabs = array, layout, name, slabs
+        self._depths = [
+            min(layout.metadata.chunks[axis], layout.size(axis)) for axis in layout.outer
+        ]
+
+    def __call__(self, index: tuple[int, ...], rows: slice, columns: slice) -> np.ndarray:
+        pixels = (rows.stop - rows.start) * (columns.stop - columns.start)
+        count = math.prod(self._depths)
+        if count == 1 or count * pixels * self._layout.dtype.itemsize > _SLAB_BYTES:
+            plane = self._decoded(index, rows, columns)
+        else:
+            starts = [
+                place // depth * depth for place, depth in zip(index, self._depths, strict=True)
+            ]
+            key = self._name, *starts, rows.start, rows.stop, columns.start, columns.stop
+            kept, slab = self._slabs.last
+            if kept != key:
+                spans = [
+                    slice(start, start + depth)
+                    for start, depth in zip(starts, self._depths, strict=True)
+                ]
+                slab = self._decoded(spans, rows, columns)
+                self._slabs.last = key, slab
+            # Where the other axes have been left out, the rest keep their order.
+            within = [place - start for place, start in zip(index, starts, strict=True)]
+            plane = slab[self._key(within, slice(None), slice(None))]
+        return plane.T if self._layout.axes.index("X") < self._layout.axes.index("Y") else plane
+
+    def _key(self, index: Sequence[int | slice], rows: slice, columns: slice) -> tuple[Any, ...]:
+        places = {"Y": rows, "X": columns, **dict(zip(self._layout.outer, index, strict=True))}
+        return tuple(places[axis] for axis in self._layout.axes)
+
+    def _decoded(self, index: Sequence[int | slice], rows: slice, columns: slice) -> np.ndarray:
+        try:
+            return np.asarray(self._array[self._key(index, rows, columns)])
+        except Exception as error:  # each codec has its own; MemoryError: of a wrong chunk shape
+            raise ImageError(
+                f"has an array {self._name} that cannot be decoded, it is damaged "
+                f"({plain_reason(error)})."
+            ) from error

@@ -1,0 +1,127 @@
+"""Finding and opening stacks of any format, and which format their results have."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from cbsn.errors import CbsnError, ConfigError, ImageError, plain_reason
+from cbsn.images.stacks import microscopes, ome_zarr
+from cbsn.images.stacks.stack import Stack, check_axes
+from cbsn.images.stacks.tiff_stack_writer import create_tiff_stack
+from cbsn.images.stacks.tiff_stacks import is_tiff_stack, open_tiff_stacks
+from cbsn.images.stacks.writing import Create
+from cbsn.images.tiff import TIFF_MAGICS
+
+ZARR_SUFFIX = ".zarr"
+# The names of the formats that are written, with the suffix of each.
+FORMATS = {"tiff": ".ome.tif", "zarr": ".ome.zarr"}
+
+
+def is_stack(path: Path) -> bool:
+    """Returns whether a path is that of a stack, rather than of a picture."""
+    if path.is_dir():
+        return ome_zarr.is_ome_zarr(path)
+    if path.suffix.lower() in microscopes.SUFFIXES:
+        return True
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        return file.read(4) in TIFF_MAGICS and is_tiff_stack(path)
+    return False
+
+
+@contextlib.contextmanager
+def open_stacks(path: str | Path, axes: str | None = None) -> Iterator[list[Stack]]:
+    """Opens the stacks of a file or an OME-Zarr folder, one for each of its images.
+
+    Args:
+        path: a TIFF (of several pages, ImageJ's, OME's), CZI, ND2 or LIF file, or a folder.
+        axes: letters of `AXES` in the file's order. Default: what the file says; those of a plain
+            TIFF file are T, Y and X.
+
+    Raises:
+        ConfigError: if a library is missing, or `axes` are given for a format that has its own.
+        ImageError: if the file is missing, damaged, or none of these.
+
+    Example:
+        >>> with open_stacks("cells.tif", axes="ZYX") as stacks:
+        ...     first = stacks[0].read((0,))
+    """
+    path = Path(path)
+    with _errors_of(path):
+        stacks, close = _open(path, axes)
+    try:
+        yield [Stack(stack.layout, _guarded(path, stack)) for stack in stacks]
+    finally:
+        close()
+
+
+def _open(path: Path, axes: str | None) -> tuple[list[Stack], Callable[[], None]]:
+    if axes is not None:
+        axes = axes.upper()
+        check_axes(axes if axes[:1] != "S" else axes[1:])
+    if not path.is_dir() and path.suffix.lower() not in microscopes.SUFFIXES:
+        return open_tiff_stacks(path, axes)
+    if axes is not None:
+        raise ConfigError(f"{path.suffix} files name their axes: omit --axes. Received: {axes}")
+    if path.is_dir():
+        return ome_zarr.open_ome_zarr(path), lambda: None
+    return microscopes.open_microscope_file(path)
+
+
+def _guarded(path: Path, stack: Stack):
+    def read(index, rows, columns):
+        with _errors_of(path):
+            return stack._read(index, rows, columns)
+
+    return read
+
+
+@contextlib.contextmanager
+def _errors_of(path: Path) -> Iterator[None]:
+    """Makes errors name the file; damaged bytes make decoders raise almost anything."""
+    try:
+        yield
+    except ImageError as error:
+        raise ImageError(f"{path}: {error}") from None
+    except (CbsnError, MemoryError):
+        raise
+    except FileNotFoundError:
+        raise ImageError(f"{path}: no such file.") from None
+    except Exception as error:
+        reason = plain_reason(error)
+        text = f"{path}: cannot be read, it may be damaged or cut off ({reason})."
+        raise ImageError(text) from error
+
+
+def suffix_of(path: Path) -> str:
+    """Returns the suffix of a stack's name, such as `.ome.tif`."""
+    name = path.name.lower()
+    double = [each for each in (".ome.tif", ".ome.tiff", ".ome.zarr") if name.endswith(each)]
+    return path.name[-len(double[0]) :] if double else path.suffix
+
+
+def target_suffix(path: Path, format: str) -> str:
+    """Returns the suffix of a stack's result.
+
+    Args:
+        path: the stack.
+        format: `auto` or `same` for that of the source, or OME-TIFF if it is only read; or a key
+            of `FORMATS`.
+
+    Raises:
+        ConfigError: if the format holds no stacks.
+    """
+    own = suffix_of(path)
+    kind = "zarr" if path.is_dir() else "tiff"
+    if format in ("auto", "same", kind):
+        return FORMATS["tiff"] if own.lower() in microscopes.SUFFIXES else own
+    if format not in FORMATS:
+        raise ConfigError(
+            f"Stacks are written as {' or '.join(FORMATS)}. Received: {path} with --format {format}"
+        )
+    return FORMATS[format]
+
+
+def writer_of(target: Path) -> Create:
+    """Returns what creates files with the suffix of a target."""
+    is_zarr = target.suffix.lower() == ZARR_SUFFIX
+    return ome_zarr.create_ome_zarr if is_zarr else create_tiff_stack

@@ -1,0 +1,247 @@
+"""The scaling of a stack: which of its values a network sees as 0 and as 1.
+
+A photograph's black and white are known; the values of a microscope's detector have any range. All
+planes of a channel are scaled alike, so that a series does not flicker.
+"""
+
+import dataclasses
+import itertools
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from scipy.ndimage import median_filter, uniform_filter
+
+from cbsn.errors import ConfigError, ImageError
+from cbsn.images.stacks.stack import Stack
+
+METHODS = ("deviation", "percentile", "range", "dtype")
+"""How 0 and 1 are chosen: mean and mean + standard deviation; the `_PERCENTILES`; the lowest and
+the highest value but for single pixels; or what the dtype can hold."""
+
+_PERCENTILES = (0.1, 99.9)
+_PLANES = 64  # of a channel that are looked at, evenly spread
+_WINDOW, _WINDOWS = 512, 4  # side in pixels of the windows of a large plane, and how many each way
+_VALUES = 2**24  # that percentiles are taken of
+_NOT_FINITE = (
+    "holds values that are not finite (NaN or infinity). To replace them by their neighbours: "
+    "--nan fill."
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Scale:
+    """The scaling of one channel.
+
+    Args:
+        low, high: float, the values that a network sees as 0 and as 1.
+        mean, deviation: float, the mean and the standard deviation of the channel's values.
+    """
+
+    low: float
+    high: float
+    mean: float
+    deviation: float
+
+    def apply(self, values: np.ndarray) -> np.ndarray:
+        """Returns values of any dtype as float32, 0 for `low` and 1 for `high`."""
+        # Large integers and floats keep their differences only in float64.
+        return ((values.astype(np.float64) - self.low) / (self.high - self.low)).astype(np.float32)
+
+    def undo(self, scaled: np.ndarray) -> np.ndarray:
+        """Returns scaled values as float64 in the file's own units."""
+        return scaled.astype(np.float64) * (self.high - self.low) + self.low
+
+
+@dataclasses.dataclass(frozen=True)
+class Scaling:
+    """The scaling of a stack.
+
+    Args:
+        method: one of `METHODS`, or `given`.
+        channels: the scale of each channel; a single one may hold for all.
+
+    Example:
+        >>> scaling = measure_scaling(stack, "percentile")
+        >>> scaled = scaling.of(0).apply(stack.read((0, 0)))
+    """
+
+    method: str
+    channels: tuple[Scale, ...]
+
+    def of(self, channel: int) -> Scale:
+        """Returns the scale of a channel."""
+        return self.channels[channel if len(self.channels) > 1 else 0]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Returns the scaling as plain values that JSON can hold."""
+        return {"method": self.method, "channels": [dataclasses.asdict(c) for c in self.channels]}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Scaling":
+        """Rebuilds a scaling from `to_dict`.
+
+        Raises:
+            ConfigError: if it is none.
+        """
+        try:
+            channels = tuple(
+                Scale(**{name: float(value) for name, value in each.items()})
+                for each in values["channels"]
+            )
+            numbers = [n for each in channels for n in dataclasses.astuple(each)]
+            if not channels or not np.isfinite(numbers).all():
+                raise ValueError("it has no channels, or numbers that are not finite")
+            if any(each.low >= each.high or each.deviation < 0 for each in channels):
+                raise ValueError("a range is empty")
+            return cls(str(values["method"]), channels)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
+            raise ConfigError(f"Not a scaling: {error}. Received: {values}") from error
+
+
+def parse_scaling(text: str) -> str | tuple[float, float]:
+    """Returns what `--normalize` states: a method, or the values of 0 and 1.
+
+    Raises:
+        ConfigError: if it is neither.
+
+    Example:
+        >>> parse_scaling("100,4095")
+        (100.0, 4095.0)
+    """
+    if text in METHODS or text in ("auto", "model"):
+        return text
+    low, comma, high = text.partition(",")
+    try:
+        ends = float(low), float(high)
+        if comma and -math.inf < ends[0] < ends[1] < math.inf:
+            return ends
+    except ValueError:
+        pass
+    raise ConfigError(
+        f"--normalize takes {', '.join(('auto', 'model', *METHODS))}, or the values that a network "
+        f"sees as 0 and 1, such as 100,4095. Received: --normalize {text}"
+    )
+
+
+def measure_scaling(
+    stack: Stack, method: str | tuple[float, float], *, ignore_nan: bool = False
+) -> Scaling:
+    """Measures the scaling of a stack from some of its planes, evenly spread.
+
+    Args:
+        stack: the stack, before any selection, so that parts of it are scaled alike.
+        method: one of `METHODS`; or the values of 0 and 1, for all channels.
+        ignore_nan: whether values that are not finite are ignored. Default False.
+
+    Returns:
+        The scaling, with one scale for each channel. All samples of RGB have the same.
+
+    Raises:
+        ImageError: if the file is damaged, or holds values that are not finite.
+    """
+    name = method if isinstance(method, str) else "given"
+    scales = []
+    for channel in range(stack.layout.size("C")):
+        windows = [*_windows(stack, channel)]
+        values = np.concatenate([window.ravel() for window in windows])
+        finite = np.isfinite(values)
+        if not finite.all():
+            if not ignore_nan:
+                raise ImageError(_NOT_FINITE)
+            values = values[finite]
+            if not values.size:
+                values = np.zeros(1, values.dtype)
+        mean = float(values.mean(dtype=np.float64))
+        deviation = float(values.astype(np.float64).std())
+        if isinstance(method, tuple):
+            low, high = method
+        elif method == "dtype":
+            low, high = _whole_range(stack.layout.dtype)
+        elif method == "deviation":
+            low, high = mean, mean + deviation
+        elif method == "percentile":
+            some = values[:: -(-values.size // _VALUES)].astype(np.float64)
+            low, high = map(float, np.percentile(some, _PERCENTILES))
+        else:
+            low, high = _range(windows)
+        if not low < high:  # a flat channel
+            high = low + (float(np.spacing(abs(low))) * 2**20 if abs(low) > 2**20 else 1.0)
+        scales.append(Scale(low, high, mean, deviation))
+    return Scaling(name, tuple(scales))
+
+
+def check_finite(values: np.ndarray) -> int:
+    """Returns how many values are not finite."""
+    if values.dtype.kind != "f":
+        return 0
+    return int(values.size - np.count_nonzero(np.isfinite(values)))
+
+
+def fill_missing(plane: np.ndarray) -> np.ndarray:
+    """Returns a plane [H, W] or [H, W, S] with values that are not finite filled.
+
+    Each takes the mean of the finite values around it, in the smallest neighbourhood that has any;
+    a plane without any becomes 0.
+    """
+    missing = ~np.isfinite(plane)
+    if not missing.any():
+        return plane
+    filled = np.where(missing, 0, plane).astype(np.float64)
+    weight = (~missing).astype(np.float64)
+    result, left, side = filled.copy(), missing.copy(), 3
+    while left.any() and side < 4 * max(plane.shape):
+        size = (side, side) + (1,) * (plane.ndim - 2)
+        share = uniform_filter(weight, size, mode="nearest")
+        sums = uniform_filter(filled, size, mode="nearest")
+        # A single finite value has the share 1/side²; rounding leaves less.
+        found = left & (share > 0.5 / side**2)
+        result[found] = sums[found] / share[found]
+        left &= ~found
+        side = 2 * side + 1
+    return result.astype(plane.dtype)
+
+
+def _windows(stack: Stack, channel: int) -> Iterator[np.ndarray]:
+    """Yields parts of some planes of a channel, evenly spread."""
+    layout = stack.layout
+    indices = [each for each in layout.indices() if layout.channel(each) == channel]
+    count = min(_PLANES, len(indices))
+    height, width = layout.size("Y"), layout.size("X")
+    if height * width <= (_WINDOW * _WINDOWS) ** 2:
+        rows: Sequence[slice] = [slice(0, height)]
+        columns: Sequence[slice] = [slice(0, width)]
+    else:
+        rows, columns = _spread(height), _spread(width)
+        count = min(count, 16)
+    for number in range(count):
+        index = indices[number * len(indices) // count]
+        for row, column in itertools.product(rows, columns):
+            yield stack.read(index, row, column)
+
+
+def _spread(length: int) -> list[slice]:
+    if length <= _WINDOW * _WINDOWS:
+        return [slice(0, length)]
+    room = length - _WINDOW
+    starts = [number * room // (_WINDOWS - 1) for number in range(_WINDOWS)]
+    return [slice(start, start + _WINDOW) for start in starts]
+
+
+def _range(windows: Sequence[np.ndarray]) -> tuple[float, float]:
+    """Returns the lowest and the highest value, but for single pixels and other faults."""
+    low, high = math.inf, -math.inf
+    for window in windows:
+        steady = window if window.dtype != np.float16 else window.astype(np.float32)
+        steady = np.nan_to_num(steady, nan=float(np.nanmean(steady)) if steady.size else 0.0)
+        steady = median_filter(steady, (3, 3) + (1,) * (window.ndim - 2))
+        low, high = min(low, float(steady.min())), max(high, float(steady.max()))
+    return low, high
+
+
+def _whole_range(dtype: np.dtype) -> tuple[float, float]:
+    if dtype.kind == "f":
+        return 0.0, 1.0
+    limits = np.iinfo(dtype)
+    return float(limits.min), float(limits.max)

@@ -1,0 +1,167 @@
+"""Writing stacks to TIFF files: multi-page, ImageJ's hyperstacks, OME-TIFF."""
+
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+
+from cbsn.errors import ImageError
+from cbsn.images.stacks.ome_xml import make_xml
+from cbsn.images.stacks.stack import Layout
+from cbsn.images.stacks.tiff_stacks import TiffFacts
+from cbsn.images.tiff import CLASSIC_BYTES
+
+_IMAGEJ_AXES = "TZCYXS"
+_IMAGEJ_DTYPES = ("uint8", "uint16", "float32")
+# What the writer of ImageJ's metadata derives from the shape.
+_DERIVED = ("ImageJ", "images", "channels", "slices", "frames", "hyperstack", "axes")
+_HOME = {"ImageJ": "ImageJ", "TIFF": "TIFF", "array": "TIFF"}  # the kind of TIFF by source
+
+
+class TiffStackFile:
+    """A TIFF file of stacks, open for writing; see `cbsn.images.stacks.writing.StackFile`.
+
+    Pixels are not compressed, so that planes can be written in any order, and again.
+    """
+
+    def __init__(self, path: Path, layouts: Sequence[Layout], *, resume: bool):
+        self._layouts = layouts
+        if not resume:
+            _create(path, layouts)
+        self._path = path
+        firsts = np.cumsum([0, *(layout.planes for layout in layouts)])
+        with tifffile.TiffFile(path) as file:
+            # ImageJ's files above 4 GB list only their first page.
+            pages: Any = file.pages
+            self._offsets = [pages[int(first)].dataoffsets[0] for first in firsts[:-1]]
+        if path.stat().st_size < self._offsets[-1] + layouts[-1].nbytes:
+            with path.open("r+b") as file:
+                file.truncate(self._offsets[-1] + layouts[-1].nbytes)
+
+    def write(
+        self, stack: int, index: Sequence[int], rows: slice, columns: slice, part: np.ndarray
+    ) -> None:
+        """Writes a part of a plane."""
+        layout = self._layouts[stack]
+        shape = layout.shape[len(layout.outer) :]
+        number = int(np.ravel_multi_index(index, layout.outer_shape)) if layout.outer else 0
+        offset = self._offsets[stack] + number * math.prod(shape) * layout.dtype.itemsize
+        # Opened anew each time, so that what was written before takes no memory.
+        plane = np.memmap(self._path, layout.dtype, "r+", offset, shape)
+        plane[rows, columns] = part
+
+    def flush(self) -> None:
+        """Waits until everything that was written is on the disk."""
+        with self._path.open("r+b") as file:
+            os.fsync(file.fileno())
+
+    def close(self) -> None:
+        """Does nothing, as nothing stays open."""
+
+
+def create_tiff_stack(path: Path, layouts: Sequence[Layout], *, resume: bool) -> TiffStackFile:
+    """Creates a file, or opens it again; see `cbsn.images.stacks.writing.Create`.
+
+    The kind of TIFF is that of the source. Other formats become OME-TIFF.
+    """
+    return TiffStackFile(path, layouts, resume=resume)
+
+
+def _create(path: Path, layouts: Sequence[Layout]) -> None:
+    kind = _HOME.get(layouts[0].format, "OME-TIFF")
+    size = sum(layout.nbytes for layout in layouts)
+    pages = sum(layout.planes for layout in layouts)
+    big = size + 1000 * pages > CLASSIC_BYTES
+    if kind == "ImageJ" and str(layouts[0].dtype) in _IMAGEJ_DTYPES:
+        _create_imagej(path, layouts[0], big)
+    elif kind == "OME-TIFF":
+        _create_ome(path, layouts, big)
+    else:
+        _create_plain(path, layouts[0], big)
+
+
+def _options(layout: Layout) -> dict[str, Any]:
+    """Returns options of `TiffWriter.write` for a stack of any kind."""
+    facts = layout.metadata if isinstance(layout.metadata, TiffFacts) else TiffFacts()
+    photometric = "rgb" if layout.samples > 1 else "minisblack"
+    if facts.photometric == "MINISWHITE":
+        photometric = "miniswhite"
+    options: dict[str, Any] = {
+        "data": None,
+        "dtype": layout.dtype,
+        "photometric": photometric,
+        "planarconfig": "contig" if layout.samples > 1 else None,
+        "extrasamples": ["unassalpha"] if layout.samples == 4 else None,
+        "software": False,
+    }
+    if facts.resolution:
+        x, y, unit = facts.resolution
+        options["resolution"] = (x.as_integer_ratio(), y.as_integer_ratio())
+        options["resolutionunit"] = unit
+    return options
+
+
+def _create_imagej(path: Path, layout: Layout, big: bool) -> None:
+    """Creates an ImageJ hyperstack; it has the axes that ImageJ has, in its order."""
+    values = dict(layout.metadata.imagej or {}) if isinstance(layout.metadata, TiffFacts) else {}
+    planes = int(values.get("images", layout.planes))
+    kept = {name: value for name, value in values.items() if name not in _DERIVED}
+    taken = layout.taken
+    if labels := kept.pop("Labels", None):
+        whole = [max(1, int(values.get(n, 1))) for n in ("frames", "slices", "channels")]
+        if len(labels) == planes == math.prod(whole):
+            table = np.arange(planes).reshape(whole)
+            for place, axis in enumerate("TZC"):
+                if axis in taken:
+                    table = table.take([*taken[axis]], place)
+            kept["Labels"] = [labels[number] for number in table.ravel()]
+    if "C" in taken:
+        if "LUTs" in kept and max(taken["C"]) < len(kept["LUTs"]):
+            kept["LUTs"] = [kept["LUTs"][number] for number in taken["C"]]
+        if "Ranges" in kept and 2 * max(taken["C"]) + 1 < len(kept["Ranges"]):
+            ends = [kept["Ranges"][2 * n : 2 * n + 2] for n in taken["C"]]
+            kept["Ranges"] = tuple(end for pair in ends for end in pair)
+    order = [axis for axis in _IMAGEJ_AXES if axis in layout.axes]
+    if list(layout.axes) != order:
+        raise ImageError(f"has the axes {layout.axes}; ImageJ's are in the order {_IMAGEJ_AXES}.")
+    options = _options(layout)
+    for name in ("planarconfig", "extrasamples"):
+        options.pop(name)
+    with tifffile.TiffWriter(path, imagej=True) as file:
+        file.write(
+            **options,
+            shape=layout.shape,
+            metadata={"axes": layout.axes, **kept},
+            truncate=big,
+            contiguous=False,
+        )
+
+
+def _create_ome(path: Path, layouts: Sequence[Layout], big: bool) -> None:
+    facts = [layout.metadata for layout in layouts]
+    text, images = None, [*range(len(layouts))]
+    if all(isinstance(each, TiffFacts) and each.ome for each in facts):
+        text, images = facts[0].ome, [each.image for each in facts]
+    elif isinstance(facts[0], str):  # of a microscope's file
+        text = facts[0]
+    description: bytes | None = make_xml(layouts, text, images)
+    with tifffile.TiffWriter(path, bigtiff=big) as file:
+        for layout in layouts:
+            shape = (layout.planes, *layout.shape[len(layout.outer) :])
+            file.write(**_options(layout), shape=shape, metadata=None, description=description)
+            description = None
+
+
+def _create_plain(path: Path, layout: Layout, big: bool) -> None:
+    facts = layout.metadata if isinstance(layout.metadata, TiffFacts) else TiffFacts()
+    options: dict[str, Any] = {"metadata": {"axes": layout.axes}, "shape": layout.shape}
+    if isinstance(layout.metadata, TiffFacts) and not facts.has_axes:
+        shape = (layout.planes, *layout.shape[len(layout.outer) :])
+        options = {"metadata": {}} if facts.has_shape else {"metadata": None, "shape": shape}
+        options.setdefault("shape", layout.shape)
+    with tifffile.TiffWriter(path, bigtiff=big) as file:
+        file.write(**{**_options(layout), **facts.tags, **options})

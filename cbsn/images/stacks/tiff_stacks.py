@@ -1,0 +1,314 @@
+"""Reading stacks from TIFF files: multi-page, ImageJ's hyperstacks, OME-TIFF."""
+
+import contextlib
+import dataclasses
+import math
+import threading
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tifffile
+
+from cbsn.errors import ImageError
+from cbsn.images.stacks.ome_xml import Facts, read_facts
+from cbsn.images.stacks.stack import AXES, Channel, Layout, Spacing, Stack, check_axes
+from cbsn.images.tiff import refuse_raw, whole_pages
+
+_WHOLE = 2**26  # bytes of a page; larger ones are decoded in parts, if they are stored in parts
+_BUFFER_BYTES = 2**24
+_PICTURES = ("uint8", "uint16", "float32", "bool")  # dtypes of what `read_picture` reads
+_MICRON = {"micron", "microns", "um", "µm", "μm", "\\u00b5m", "micrometer", "micrometre"}
+
+
+@dataclasses.dataclass(frozen=True)
+class TiffFacts:
+    """What else a TIFF file says about a stack, for the writer.
+
+    Args:
+        imagej: ImageJ's metadata.
+        ome: the OME-XML of the file.
+        image: the number of the stack in the OME-XML.
+        resolution: pixels per unit, horizontal and vertical, and the unit's code.
+        photometric: how values are shown, such as `MINISBLACK` or `RGB`.
+        has_axes: whether the file names its axes.
+        has_shape: whether the file states its shape, in tifffile's own way.
+        tags: text of the tags ImageDescription, DateTime and Software of other files.
+    """
+
+    imagej: dict[str, Any] | None = None
+    ome: str | None = None
+    image: int = 0
+    resolution: tuple[Fraction, Fraction, int] | None = None
+    photometric: str = "MINISBLACK"
+    has_axes: bool = False
+    has_shape: bool = False
+    tags: dict[str, str] = dataclasses.field(default_factory=dict)
+
+
+def is_tiff_stack(path: Path) -> bool:
+    """Returns whether a TIFF file is more than a picture: of several planes, ImageJ's or OME's.
+
+    So are files with a dtype that pictures do not have. False for a file that cannot be read.
+    """
+    with contextlib.suppress(Exception), tifffile.TiffFile(path) as file:
+        if file.is_ome or file.is_imagej:
+            return True
+        every: Any = file.pages
+        pages = (page for page in every if not page.is_reduced)
+        first = next(pages).aspage()
+        several = next(pages, None) is not None or file.series[0].size > first.size
+        is_photo = first.photometric.name not in ("MINISBLACK", "MINISWHITE", "RGB")
+        return several or not (is_photo or str(first.dtype) in _PICTURES)
+    return False
+
+
+def open_tiff_stacks(path: Path, axes: str | None) -> tuple[list[Stack], Callable[[], None]]:
+    """Opens a TIFF file's stacks, one for each of its images; also returns what closes the file.
+
+    Args:
+        path: the file.
+        axes: letters for the axes of all its stacks. Default: what the file says; pages without a
+            meaning are frames in time.
+
+    Raises:
+        ImageError: if the file is damaged, its pages differ in size, or the axes are unknown.
+    """
+    file = tifffile.TiffFile(path)
+    try:
+        refuse_raw(file)
+        for _ in whole_pages(file):
+            pass  # raises an error for a list of pages that is damaged
+        series = [each for each in file.series if not each.keyframe.is_reduced]
+        if not series:
+            raise ImageError("has no readable page: the file is damaged or cut off.")
+        if len(series) > 1 and not file.is_ome:
+            shapes = [" x ".join(map(str, each.shape)) for each in series]
+            raise ImageError(
+                f"holds pages of different sizes ({', '.join(shapes[:3])}"
+                f"{', …' * (len(shapes) > 3)}): save those of one size as a file."
+            )
+        text = file.ome_metadata if file.is_ome else None
+        facts = read_facts(text) if text else []
+        many = len(series) > 1
+        stacks = [
+            _stack(file, each, axes, number, facts[number] if number < len(facts) else None, many)
+            for number, each in enumerate(series)
+        ]
+    except BaseException:
+        file.close()
+        raise
+    return stacks, file.close
+
+
+def _stack(
+    file: tifffile.TiffFile, series: Any, axes: str | None, number: int, facts: Any, many: bool
+) -> Stack:
+    own, shape = series.axes, series.shape
+    page = series.keyframe
+    if page.dtype is None or page.compression not in tifffile.TIFF.DECOMPRESSORS:
+        name = getattr(page.compression, "name", page.compression)
+        raise ImageError(
+            f"has {page.bitspersample} bits per sample and the compression {name}, which this "
+            "version of tifffile cannot decode: try pip install -U tifffile imagecodecs."
+        )
+    photometric = page.photometric.name
+    if "S" in own and not (photometric in ("RGB", "YCBCR") and page.samplesperpixel in (3, 4)):
+        if "C" in own:
+            raise ImageError(f"has the axes {own}, of which S holds no colours: save it as TZCYX.")
+        own = own.replace("S", "C")  # samples that are not colours are channels
+    if axes is None:
+        axes = _known(own, shape)
+    elif len(axes) != len(own):
+        raise ImageError(
+            f"has {len(own)} axes, of the sizes {shape}: --axes takes a letter for each. "
+            f"Received: --axes {axes}"
+        )
+    dtype = page.dtype
+    source = _source(file, series, axes)
+    kept = TiffFacts(
+        imagej=file.imagej_metadata if file.is_imagej else None,
+        ome=file.ome_metadata if file.is_ome else None,
+        image=number,
+        resolution=_resolution(page),
+        photometric=photometric,
+        has_axes=set(series.axes) <= {*AXES},
+        has_shape=file.is_shaped,
+        tags={} if file.is_ome or file.is_imagej or file.is_shaped else _texts(page),
+    )
+    spacing: dict[str, Spacing] = {}
+    channels: tuple[Channel, ...] = ()
+    if isinstance(facts, Facts):
+        spacing, channels = facts.spacing, facts.channels
+        name = facts.name if many else ""
+    else:
+        name = ""
+        if kept.imagej is not None:
+            spacing, channels = _imagej_facts(kept)
+    order = [axis for axis in axes if axis not in "YXS"] + [a for a in "YXS" if a in axes]
+    check_axes("".join(order))
+    sizes = dict(zip(axes, shape, strict=True))
+    layout = Layout(
+        "".join(order),
+        tuple(sizes[axis] for axis in order),
+        dtype,
+        "ImageJ" if file.is_imagej else "OME-TIFF" if file.is_ome else "TIFF",
+        name=name,
+        spacing={axis: each for axis, each in spacing.items() if axis in axes},
+        channels=channels if len(channels) == sizes.get("C", 1) else (),
+        metadata=kept,
+    )
+    return Stack(layout, source)
+
+
+def _known(axes: str, shape: tuple[int, ...]) -> str:
+    """Returns the axes of a file; one that it does not name is time."""
+    unknown = [axis for axis in axes if axis not in AXES]
+    if not unknown:
+        return axes
+    if len(unknown) == 1 and "T" not in axes:
+        return axes.replace(unknown[0], "T")
+    sizes = " x ".join(map(str, shape))
+    raise ImageError(
+        f"does not say what its axes are ({axes}, {sizes}): name them, such as --axes "
+        f"{('TZC' + 'YX')[-len(axes) :]}."
+    )
+
+
+def _source(file: tifffile.TiffFile, series: Any, axes: str) -> Any:
+    """Returns a function that reads parts of planes; see `cbsn.images.stacks.stack.Read`."""
+    shape, outer = series.shape, [axis for axis in axes if axis not in "YXS"]
+
+    def part(array: np.ndarray, here: str, index: tuple[int, ...], *slices: slice) -> np.ndarray:
+        """Takes a part of a plane from an array with the axes `here`."""
+        places: dict[str, Any] = {**dict(zip(outer, index, strict=True)), "Y": slices[0]}
+        places["X"] = slices[1]
+        found = array[tuple(places.get(axis, slice(None)) for axis in here)]
+        left = [axis for axis in here if axis in "YXS"]
+        return found.transpose([left.index(axis) for axis in "YXS" if axis in left])
+
+    if series.dataoffset is not None:
+        path, offset = Path(file.filehandle.path), series.dataoffset
+        dtype = series.dtype.newbyteorder(file.byteorder)
+        if offset + math.prod(shape) * dtype.itemsize > path.stat().st_size:
+            raise ImageError("ends before its pixels do: the file is cut off.")
+
+        def mapped(index: tuple[int, ...], rows: slice, columns: slice) -> np.ndarray:
+            # Opened anew each time, so that what was read before takes no memory.
+            whole = np.memmap(path, dtype, "r", offset, shape)
+            return np.array(part(whole, axes, index, rows, columns))
+
+        return mapped
+
+    pages = series.pages
+    inner, size = len(shape), 1
+    while size < series.keyframe.size:
+        inner -= 1
+        size *= shape[inner]
+    if size != series.keyframe.size or math.prod(shape[:inner]) != len(pages):
+        raise ImageError("lists pages that do not fit together: the file is damaged.")
+    if any(page is None for page in pages):
+        raise ImageError("lacks planes that its metadata name, maybe in other files.")
+    turn, last = threading.Lock(), (-1, np.empty(0))
+
+    def paged(index: tuple[int, ...], rows: slice, columns: slice) -> np.ndarray:
+        nonlocal last
+        places = dict(zip(outer, index, strict=True))
+        # Axes within a page, such as separate samples, do not count.
+        number = 0
+        for axis, length in zip(axes[:inner], shape[:inner], strict=True):
+            number = number * length + places.get(axis, 0)
+        with turn:  # the file has one position
+            page = pages[number]
+            if page.nbytes > _WHOLE and (found := _segments(page, rows, columns)) is not None:
+                return found
+            if last[0] != number:
+                last = number, _decoded(page).reshape(shape[inner:])
+            return part(last[1], axes[inner:], index, rows, columns).copy()
+
+    return paged
+
+
+def _decoded(page: Any) -> np.ndarray:
+    ends = map(sum, zip(page.dataoffsets, page.databytecounts, strict=True))
+    if max(ends, default=0) > page.parent.filehandle.size:
+        raise ImageError("ends before its pixels do: the file is cut off.")
+    if not all(page.databytecounts):
+        raise ImageError("lacks some of its strips or tiles: it is damaged or incomplete.")
+    try:
+        return page.asarray(buffersize=_BUFFER_BYTES)
+    except Exception as error:  # damaged bytes make decoders raise almost anything
+        raise ImageError(f"cannot be decoded, it is damaged ({error}).") from error
+
+
+def _segments(page: Any, rows: slice, columns: slice) -> np.ndarray | None:
+    """Decodes only the strips or tiles of a large page that are needed; None if that is no help."""
+    if page.planarconfig != 1 or page.imagedepth > 1 or page.keyframe.compression.name == "JPEG":
+        return None
+    height, width = page.chunks[:2]
+    if height >= page.imagelength and width >= page.imagewidth:
+        return None
+    across = -(-page.imagewidth // width)
+    first, last = rows.start // height, -(-rows.stop // height)
+    left, right = columns.start // width, -(-columns.stop // width)
+    shape = ((last - first) * height, (right - left) * width, page.samplesperpixel)
+    found = np.zeros(shape, page.dtype)
+    handle = page.parent.filehandle
+    for y in range(first, last):
+        for x in range(left, right):
+            number = y * across + x
+            handle.seek(page.dataoffsets[number])
+            data = handle.read(page.databytecounts[number])
+            segment, _, _ = page.keyframe.decode(data, number)
+            if segment is None:
+                raise ImageError("lacks some of its strips or tiles: it is damaged or incomplete.")
+            top, start = (y - first) * height, (x - left) * width
+            piece = segment[0]
+            found[top : top + piece.shape[0], start : start + piece.shape[1]] = piece
+    top, start = rows.start - first * height, columns.start - left * width
+    found = found[top : top + rows.stop - rows.start, start : start + columns.stop - columns.start]
+    return found if "S" in page.axes else found[..., 0]
+
+
+def _resolution(page: Any) -> tuple[Fraction, Fraction, int] | None:
+    with contextlib.suppress(TypeError, ValueError, ZeroDivisionError):
+        x, y = (Fraction(*page.tags.valueof(code)) for code in (282, 283))
+        unit = page.tags.valueof(296)
+        if x > 0 and y > 0:
+            return x, y, int(unit) if unit in (1, 2, 3) else 1
+    return None
+
+
+def _texts(page: Any) -> dict[str, str]:
+    names = {270: "description", 305: "software", 306: "datetime"}
+    found = {names[code]: page.tags.valueof(code) for code in names}
+    return {name: text for name, text in found.items() if isinstance(text, str) and text}
+
+
+def _imagej_facts(kept: TiffFacts) -> tuple[dict[str, Spacing], tuple[Channel, ...]]:
+    """Returns the spacing and the channels that ImageJ's metadata state."""
+    values = kept.imagej or {}
+    unit = str(values.get("unit", ""))
+    unit = "micrometer" if unit.strip().lower() in _MICRON else "" if unit == "pixel" else unit
+    spacing = {}
+    if kept.resolution and unit:
+        spacing = {
+            "X": Spacing(float(1 / kept.resolution[0]), unit),
+            "Y": Spacing(float(1 / kept.resolution[1]), unit),
+        }
+    for axis, name, its_unit in ("Z", "spacing", unit), ("T", "finterval", "second"):
+        with contextlib.suppress(KeyError, TypeError, ValueError):
+            if 0 < (size := float(values[name])) < np.inf:
+                spacing[axis] = Spacing(size, its_unit)
+    channels = tuple(Channel(color=_color(table)) for table in values.get("LUTs", ()))
+    return spacing, channels
+
+
+def _color(table: Any) -> str:
+    """Returns the brightest colour of a lookup table, [3, 256]."""
+    with contextlib.suppress(TypeError, ValueError, IndexError):
+        red, green, blue = (int(values[-1]) for values in table)
+        return f"#{red:02X}{green:02X}{blue:02X}"
+    return ""
