@@ -4,6 +4,7 @@ They take what the commands take, by the names of the flags, and print nothing u
 """
 
 import contextlib
+import dataclasses
 import functools
 import os
 import threading
@@ -20,8 +21,11 @@ from cbsn.evaluation.scores import Scores
 from cbsn.images.finding import find_images
 from cbsn.images.image_files import read_picture
 from cbsn.images.picture import picture_of, squeezed
+from cbsn.images.stacks.opening import is_stack, open_stacks
+from cbsn.images.stacks.stack import array_stack
 from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.options import DenoiseOptions
+from cbsn.inference.stacks import StackOptions, denoise_stack
 from cbsn.noise import estimate
 from cbsn.noise.estimate import NoiseEstimate
 from cbsn.progress import shown
@@ -60,9 +64,10 @@ def load(model: str | Path = DEFAULT_MODEL, **options: Any) -> Denoiser:
 
 def denoise(
     image: Image | Sequence[Image],
-    model: str | Path | Denoiser = DEFAULT_MODEL,
+    model: str | Path | Denoiser | Sequence[str | Path | Denoiser] = DEFAULT_MODEL,
     *,
     white: float | None = None,
+    axes: str | None = None,
     **options: Any,
 ) -> Any:
     """Denoises an image, or several.
@@ -72,16 +77,22 @@ def denoise(
     Args:
         image: an array [H, W] or [H, W, C] with C = 1 (gray), 2 (gray and alpha), 3 (RGB) or 4 (RGB
             and alpha), uint8, uint16 or float; a picture file; a sequence of these; or a stack of
-            arrays, [N, H, W] (gray) or [N, H, W, C]. Each image is denoised by itself.
-        model: what `load` takes, or a `Denoiser`. Default `"photo-large"`.
+            arrays, [N, H, W] (gray) or [N, H, W, C]. Each image is denoised by itself. Or a stack
+            of a microscope: a file (multi-page TIFF, OME-Zarr, …), or an array with `axes`, of
+            integers or floats of any range; its planes are denoised alike.
+        model: what `load` takes, or a `Denoiser`; for the channels of a stack, a list of these.
+            Default `"photo-large"`.
+        axes: of a stack, a letter of `TZCYXS` for each: time, depth, channel, row, column, sample
+            (red, green, blue). Default None: what the file says; an array is no such stack.
         white: float > 0, the value of white. Default None, found from the values: 255 for uint8;
             for uint16 the fewest of 2, 4, … 16 bits that hold them; 1 for floats in [0, 1].
         **options: fields of `DenoiseOptions`: `strength` and `color_strength` from 0 to 1,
-            `self_ensemble`, `precision`, `tile`, …
+            `self_ensemble`, `precision`, `tile`, …; for stacks, of `StackOptions`: `normalize`,
+            `select`, `roi`, `nan`, `dtype`.
 
     Returns:
         For an array or stack, an array of the same shape and dtype; for a file, the array of its
-        pixels, denoised; for a sequence, a list of these.
+        pixels, denoised, or a list if it holds several images; for a sequence, a list of these.
 
     Raises:
         ConfigError: if an option is unknown, out of range or not available here.
@@ -91,9 +102,16 @@ def denoise(
     Example:
         >>> clean = cbsn.denoise(noisy, strength=0.7)
         >>> clean = cbsn.denoise("photo.jpg")
+        >>> clean = cbsn.denoise(series, "checkpoints/cells", axes="TYX")
     """
-    denoiser = _with_options(model, options) or _loaded(os.fspath(model), options)  # type: ignore[arg-type]
-    return _denoise(denoiser, image, white)
+    fields = [field.name for field in dataclasses.fields(StackOptions)]
+    given = {name: options.pop(name) for name in fields if name in options}
+    stack_options = StackOptions(axes=axes, **given)
+    models: list[Any] = [*model] if isinstance(model, list | tuple) else [model]
+    denoisers = [_with_options(m, options) or _loaded(os.fspath(m), options) for m in models]
+    if isinstance(image, list | tuple):
+        return [_denoise(denoisers, each, white, stack_options) for each in image]
+    return _denoise(denoisers, image, white, stack_options)
 
 
 def _with_options(model: Any, options: Mapping[str, Any]) -> Denoiser | None:
@@ -109,18 +127,41 @@ def _with_options(model: Any, options: Mapping[str, Any]) -> Denoiser | None:
     return model
 
 
-def _denoise(denoiser: Denoiser, image: Any, white: float | None) -> Any:
+def _denoise(
+    denoisers: Sequence[Denoiser], image: Any, white: float | None, options: StackOptions
+) -> Any:
+    """Denoises an image, or a stack."""
+    if isinstance(image, str | Path):
+        if is_stack(Path(image)):
+            with open_stacks(image, options.axes) as stacks:
+                results = [denoise_stack(stack, denoisers, options) for stack in stacks]
+            return results[0] if len(results) == 1 else results
+    elif options.axes is not None:
+        stack = array_stack(np.asarray(image), options.axes.upper())
+        result = denoise_stack(stack, denoisers, options)
+        here = stack.layout.axes
+        return result.transpose([here.index(axis) for axis in options.axes.upper()])
+    if options.given():
+        raise ConfigError(
+            f"{options.given()[0].lstrip('-')} is for stacks: give a stack's file, or an array "
+            f"with axes. Received: {' '.join(options.given())}"
+        )
+    if len(denoisers) > 1:
+        raise ConfigError("Several models are for the channels of a stack: give one, or axes.")
+    denoiser = denoisers[0]
     if isinstance(image, str | Path):
         if Path(image).is_dir():
             raise ImageError(
                 f"{image} is a folder; give its files, such as [*Path({str(image)!r}).iterdir()]."
             )
         picture = read_picture(os.fspath(image), white=white)
+        own = picture.range_in_file
+        if denoiser.scaling:
+            own.stretch(picture.color, undo=True)  # to the file's own values
+            return squeezed(denoiser(picture.pixels, in_place=True))
         pixels = denoiser(picture.pixels, in_place=True, white=value_range(picture.pixels.dtype))
-        picture.range_in_file.stretch(picture.color, undo=True)  # to the file's own values
+        own.stretch(picture.color, undo=True)
         return squeezed(pixels)
-    if isinstance(image, list | tuple):
-        return [_denoise(denoiser, each, white) for each in image]
     array = np.asarray(image)
     if not _is_stack(array):
         return denoiser(array, white=white)

@@ -3,12 +3,26 @@
 import argparse
 import dataclasses
 import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from cbsn.cli.flags import MODEL, add_denoiser, add_files, add_gpu, add_model, add_out
+from cbsn.cli.flags import (
+    MODEL,
+    add_denoiser,
+    add_files,
+    add_gpu,
+    add_model,
+    add_out,
+    add_stacks,
+)
 from cbsn.cli.parser import Parser, add_input, new_parser
 from cbsn.errors import CbsnWarning, ConfigError, TrainingError
 from cbsn.files import expanded
 from cbsn.orientations import NUM_ORIENTATIONS
+
+if TYPE_CHECKING:
+    from cbsn.inference.stacks import StackOptions
 
 _QUALITIES = {"fast": "photo", "default": "photo-large", "best": "photo-large"}
 """The shipped model by `--quality`; "best" also uses the self-ensemble."""
@@ -25,13 +39,17 @@ def main(flags: argparse.Namespace) -> int:
     """
     # These import TensorFlow; `--help` need not wait for it.
     from cbsn.devices import select_gpus
+    from cbsn.images.stacks.opening import is_stack
     from cbsn.inference.denoiser import Denoiser
     from cbsn.inference.folder import denoise_files, plan_files
     from cbsn.inference.options import DenoiseOptions
     from cbsn.inference.outputs import default_folder
+    from cbsn.inference.stacks import StackOptions, denoise_stacks
 
     select_gpus(flags.gpu, most=1)
     options = DenoiseOptions.pop(vars(flags))
+    stack_options = StackOptions(**{name: getattr(flags, name) for name in _STACK_FLAGS})
+    models = _chosen_models(flags)
     minutes = flags.adapt
     if minutes is None and flags.adapt_save is not None:
         raise ConfigError(
@@ -40,7 +58,7 @@ def main(flags: argparse.Namespace) -> int:
         )
     if flags.quality == "best":
         options = dataclasses.replace(options, self_ensemble=True)
-    model, fast_share = chosen_model(flags), None
+    fast_share = None
     if flags.model_path is None and flags.quality != "fast" and minutes is None:
         fast_share = _FAST_SHARE / (NUM_ORIENTATIONS if options.self_ensemble else 1)
     keep = None if flags.adapt_save is None else expanded(flags.adapt_save)
@@ -54,7 +72,10 @@ def main(flags: argparse.Namespace) -> int:
     outputs = plan_files(
         flags.image_paths, out, format=flags.format, recursive=flags.recursive, **files
     )
-    denoiser = Denoiser.load(model, options)
+    stacks = {source: target for source, target in outputs.items() if is_stack(source)}
+    pictures = {source: target for source, target in outputs.items() if source not in stacks}
+    denoiser, *others = (Denoiser.load(model, options) for model in models)
+    _check_stacks(stacks, pictures, models, stack_options, minutes)
     not_kept = None
     if minutes is not None:
         adapted = adapt(outputs, denoiser, minutes, white=flags.white, seed=options.seed)
@@ -66,10 +87,64 @@ def main(flags: argparse.Namespace) -> int:
                 text = f"{error} The pictures are denoised first."
                 warnings.warn(text, CbsnWarning, stacklevel=2)
         denoiser = denoiser.with_model(adapted.recipe, adapted.network)
-    status = denoise_files(denoiser, outputs, out, fast_share=fast_share, **files)
+    status = 0
+    if pictures:
+        status = denoise_files(denoiser, pictures, out, fast_share=fast_share, **files)
+    if stacks:
+        status |= denoise_stacks([denoiser, *others], stacks, stack_options)
     if not_kept:
         raise not_kept
     return status
+
+
+_STACK_FLAGS = ("axes", "select", "roi", "normalize", "nan", "dtype")
+
+
+def _chosen_models(flags: argparse.Namespace) -> list[str]:
+    """Returns the models that the flags say, one or, for the channels of stacks, several.
+
+    Further ones may follow the first without `--model`, and then stand among the pictures.
+    """
+    if flags.model_path is None:
+        return [chosen_model(flags)]
+    given = flags.model_path
+    flags.model_path = given[0]
+    first = chosen_model(flags)
+    from cbsn.models.loading import is_model
+
+    further = [name for name in flags.image_paths if is_model(expanded(name))]
+    flags.image_paths = [name for name in flags.image_paths if name not in further]
+    if further and not flags.image_paths:
+        raise ConfigError(
+            "There are no pictures: give a folder, a glob in quotes, or files. "
+            f"Received: the models {' '.join([*given, *further])}"
+        )
+    return [first, *given[1:], *further]
+
+
+def _check_stacks(
+    stacks: Mapping[Path, Path],
+    pictures: Mapping[Path, Path],
+    models: Sequence[str],
+    options: "StackOptions",
+    minutes: float | None,
+) -> None:
+    """Raises a `ConfigError` for flags that do not fit what is denoised."""
+    if not stacks and options.given():
+        raise ConfigError(
+            f"{options.given()[0]} is for stacks, and none of the pictures is one: omit it. "
+            f"Received: {' '.join(options.given())}"
+        )
+    if pictures and len(models) > 1:
+        raise ConfigError(
+            "Several models are for the channels of stacks, and there are pictures: give one. "
+            f"Received: --model {' '.join(models)}"
+        )
+    if len(models) > 1 and minutes is not None:
+        raise ConfigError(
+            "--adapt adapts one model: select a channel with --select c=0, and give one --model. "
+            f"Received: --model {' '.join(models)}"
+        )
 
 
 def chosen_model(flags: argparse.Namespace) -> str:
@@ -90,8 +165,9 @@ def add_quality(parser: argparse._ActionsContainer, *, best: bool = True) -> Non
     `best` says whether the command can denoise by self-ensemble.
     """
     # Bare weights need flags for what network they are of.
-    bare = "; or a *.weights.h5 file" if best else ""
-    add_model(parser, f"{MODEL}{bare} (default: by --quality)")
+    bare = "; or a *.weights.h5 file; several: one for each channel of a stack" if best else ""
+    several = {"action": "append"} if best else {}
+    add_model(parser, f"{MODEL}{bare} (default: by --quality)", **several)
     what = "fast: the small shipped model, five times as fast; default: the large one"
     if best:
         what += "; best: the large one in eight orientations, which takes eight times as long"
@@ -131,5 +207,6 @@ def make_parser() -> Parser:
     add("--adapt_save", metavar="DIR", help=text)
     add_denoiser(parser)
     add_files(parser)
+    add_stacks(parser)
     add_gpu(parser)
     return parser

@@ -65,8 +65,24 @@ def make_parser() -> Parser:
     images = "number of pictures to take, evenly spread; 0: all"
     add("--images", type=int, default=0, metavar="N", help=images)
 
-    add = parser.add_argument_group("conventions, in which published figures differ").add_argument
+    add = parser.add_argument_group("metrics").add_argument
+    names = (
+        "of the results, separated by commas: psnr, ssim; and for microscopy, where brightness is "
+        "arbitrary and fitted to each picture, si_psnr (scale-invariant PSNR) and micro_ssim "
+        "(MicroSSIM)"
+    )
+    add("--metrics", default="psnr,ssim", metavar="NAMES", help=names)
     either: dict[str, Any] = {"action": argparse.BooleanOptionalAction, "default": None}
+    add(
+        "--lpips",
+        help="compute LPIPS, also of gray pictures, and fetch its weights (64 MB) if needed "
+        "(default: of colour pictures, if the weights are there)",
+        **either,
+    )
+    weights = "file of the weights of LPIPS, .npz (default: those in the cache)"
+    add("--lpips_weights", type=Path, metavar="FILE", help=weights)
+
+    add = parser.add_argument_group("conventions, in which published figures differ").add_argument
     add(
         "--rounding",
         help="of the results before they are compared: round, as cbsn denoise and the AP-BSN code "
@@ -93,14 +109,6 @@ def make_parser() -> Parser:
         "Wang's ssim.m does (uniform)",
     )
     add("--border", type=int, metavar="N", help="pixels to omit on each side (0)")
-    add(
-        "--lpips",
-        help="compute LPIPS, also of gray pictures, and fetch its weights (64 MB) if needed "
-        "(default: of colour pictures, if the weights are there)",
-        **either,
-    )
-    weights = "file of the weights of LPIPS, .npz (default: those in the cache)"
-    add("--lpips_weights", type=Path, metavar="FILE", help=weights)
 
     add = parser.add_argument_group("results").add_argument
     add(

@@ -128,8 +128,11 @@ def add_files(parser: argparse._ActionsContainer, *, local: bool = True) -> None
     if local:
         what = "also take pictures in sub-folders, and keep the folder tree"
         add("--recursive", action="store_true", help=what)
-    formats = ("auto", "same", "png", "jpeg", "tiff", "webp", "bmp")
+    formats = ["auto", "same", "png", "jpeg", "tiff", "webp", "bmp"]
     what = "format of the results; auto: the source's, but PNG for JPEG; same: JPEG stays JPEG"
+    if local:
+        formats.append("zarr")
+        what += "; stacks become OME-TIFF (tiff) or OME-Zarr (zarr)"
     add("--format", choices=formats, default="auto", help=what)
     quality = _whole_number(1, 100)
     what = "quality of JPEG results, from 1 to 100"
@@ -145,6 +148,40 @@ def add_white(parser: argparse._ActionsContainer) -> None:
         "in [0, 1], else their highest value)"
     )
     parser.add_argument("--white", type=float, metavar="N", help=what)
+
+
+def add_stacks(parser: argparse._ActionsContainer) -> None:
+    """Adds all of `cbsn.inference.stacks.StackOptions`."""
+    add = parser.add_argument
+    add_axes(parser)
+    add("--roi", metavar="R", help="rows and columns of a stack, such as 100:600,200:700")
+    add_normalize(
+        parser,
+        "what a network sees as 0 and 1 in a stack: deviation (mean, and mean + standard "
+        "deviation), percentile, range, dtype, or two values such as 100,4095; model: the values "
+        "of the training; auto: model if it was trained on stacks, else range",
+    )
+    what = "dtype of a stack's result; same: the source's"
+    add("--dtype", choices=("same", "uint8", "uint16", "float32"), default="same", help=what)
+
+
+def add_axes(parser: argparse._ActionsContainer) -> None:
+    """Adds `--axes`, `--select` and `--nan`, for reading stacks."""
+    add = parser.add_argument
+    what = (
+        "axes of the stacks, in the files' order: letters of T (time), Z, C (channel), Y, X, S "
+        "(red, green, blue), for files that do not say (default: pages are frames in time)"
+    )
+    add("--axes", metavar="AXES", help=what)
+    what = "planes of the stacks to take, counted from 0, such as t=0:10,c=1 (default: all)"
+    add("--select", metavar="PLANES", help=what)
+    what = "NaN and infinity in stacks: refuse such files, or fill them from their neighbours"
+    add("--nan", choices=("refuse", "fill"), default="refuse", help=what)
+
+
+def add_normalize(parser: argparse._ActionsContainer, help: str) -> None:
+    """Adds `--normalize`; see `cbsn.images.stacks.scaling.parse_scaling`."""
+    parser.add_argument("--normalize", metavar="HOW", default="auto", help=help)
 
 
 def add_noise(parser: argparse._ActionsContainer, what: str) -> None:

@@ -4,7 +4,7 @@ import argparse
 import contextlib
 from pathlib import Path
 
-from cbsn.cli.flags import MODEL, add_gpu, add_noise, add_white
+from cbsn.cli.flags import MODEL, add_axes, add_gpu, add_noise, add_normalize, add_white
 from cbsn.cli.parser import Parser, add_input, new_parser
 from cbsn.errors import ConfigError
 
@@ -14,7 +14,7 @@ _RECIPES = "cbsn, apbsn, ssbsn, n2v-unet, dil-unet, n2n-resunet, distill, photo 
 def make_parser() -> Parser:
     """Returns the parser of the flags; the paper's authors' names and defaults are accepted."""
     parser = new_parser(
-        "Trains a denoiser from noisy pictures. The run's folder holds the model, and everything "
+        "Trains a denoiser from noisy pictures or stacks. The run's folder holds the model, and everything "
         "to go on with after an interruption: the same command does so.",
         common=(
             *("dataset", "name", "recipe", "steps", "channels", "modules", "patch_size"),
@@ -24,19 +24,27 @@ def make_parser() -> Parser:
         examples="""
   cbsn train photos --name holiday --channels 16 --steps 4000 --learning_rate 2e-3 --ema 0.995
                                               # a small network, for a CPU
+  cbsn train cells.tif --name cells --recipe n2v-unet --steps 4000
+                                              # a stack of a microscope
   cbsn train SIDD --name sidd --gpu           # as in the paper
   cbsn denoise more --model checkpoints/holiday
 """,
     )
     what = parser.add_argument_group("what to train, and on what")
     add = what.add_argument
-    pictures = "a folder, a glob in quotes, a folder from cbsn prepare, or SIDD or DND (SIDD)"
+    pictures = (
+        "a folder, a glob in quotes, one picture or stack, a folder from cbsn prepare, or SIDD or "
+        "DND (SIDD)"
+    )
     add_input(parser, "dataset", pictures, "--dataset", several=False, required=False)
     add("--name", default="temp", help="name of the run and of its folder in checkpoints")
     text = f"method, with all its settings: {_RECIPES}"
     add("--recipe", default="cbsn", metavar="NAME", help=text)
     add("--source", default="dataset", type=Path, metavar="DIR", help="folder of SIDD and DND")
-    text = "another noisy shot of each picture, by equal names (n2n-resunet)"
+    text = (
+        "another noisy shot of each picture, by equal names (n2n-resunet); next: of stacks, the "
+        "next frame in time"
+    )
     add("--second_shots", metavar="DIR", help=text)
     add(
         "--teacher",
@@ -56,6 +64,15 @@ def make_parser() -> Parser:
     )
     add("--init", metavar="MODEL", help=f"start with the weights of a trained model: {MODEL}")
     add_white(what)
+    add_axes(what)
+    add_normalize(
+        what,
+        "what the network sees as 0 and 1 in stacks: deviation (mean, and mean + standard "
+        "deviation), percentile, range, dtype, or two values such as 100,4095; auto: deviation, "
+        "or range for recipes that do not standardize (apbsn, ssbsn, n2n-resunet)",
+    )
+    text = "share of the planes of stacks to hold out, and to validate the loss on; 0: none"
+    add("--hold_out", type=float, default=0.1, metavar="SHARE", help=text)
     add_noise(what, "noise to add to clean pictures, or to the teacher's")
     add(
         "--own_noise",

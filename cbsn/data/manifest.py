@@ -3,7 +3,9 @@
 import contextlib
 import dataclasses
 import json
+import math
 import os
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -11,15 +13,20 @@ import numpy as np
 
 from cbsn.errors import DataError
 from cbsn.files import write_json
+from cbsn.images.stacks.scaling import Scaling
 from cbsn.value_range import ValueRange
 
 MANIFEST_NAME = "manifest.json"
-# The dtypes of patches: integers over their full range, floats in [0, 1].
+STACK = "stack"  # the kind of data sets of stacks
+# The dtypes of patches: integers over their full range, floats in [0, 1] or, of stacks, scaled.
 DTYPES = {name: np.dtype(name).newbyteorder("<") for name in ("uint8", "uint16", "float32")}
 
 _FORMAT = {"format": "cbsn-patches", "version": 1}
 _SHUFFLE_SEED = 0
 _MOST, _LARGEST_FLOAT = 2**62, 1e300  # limits of the numbers in a manifest
+# What only the entries of stacks have: those of pictures stay as earlier versions wrote them.
+_OF_STACKS = ("channels", "axes", "select", "normalize", "scaling")
+_OF_STACK = ("image", "stack", "axes", "shape", "filled")
 _LARGEST_PATCH = 2**24  # pixels along its side, so that 64 bits can count a record's bytes
 
 
@@ -30,7 +37,9 @@ def patch_order(chunk: int, patches: int) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """A picture file whose patches are in the data set.
+    """A picture file, or an image of a file of stacks, whose patches are in the data set.
+
+    The patches of a stack are numbered plane by plane, in the order of `Layout.indices`.
 
     The defaults are for data sets from earlier versions, which did not store these fields.
     """
@@ -47,6 +56,19 @@ class Source:
     white: float = 1.0  # the value in the file that became the largest integer, or 1 in floats
     pixels: int = 0  # number of pixels, including padding
     uncovered: int = 0  # number of pixels that lie in no patch
+    image: int = 0  # of stacks: number of the image in its file
+    stack: str = ""  # its sizes and dtype in words, as selected
+    axes: str = ""  # the axes that number its planes, such as "TC"
+    shape: tuple[int, ...] = ()  # the sizes of these axes
+    filled: int = 0  # number of values that were not finite and took those of their neighbours
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shape", tuple(self.shape))  # a list in JSON
+
+    @property
+    def planes(self) -> int:
+        """The number of planes; 1 for a picture."""
+        return math.prod(self.shape)
 
     @property
     def value_range(self) -> ValueRange | None:
@@ -77,7 +99,7 @@ class Failure:
 class Manifest:
     """What a prepared data set was made from and what it contains; stored as JSON."""
 
-    kind: str  # `SIDD`, `DND` or `folder`
+    kind: str  # `SIDD`, `DND`, `folder` or `stack`
     root: str  # folder that the source paths are relative to
     patch_size: int  # height and width of a patch, in pixels
     stride: int  # distance between neighbouring patches, in pixels
@@ -87,6 +109,12 @@ class Manifest:
     shards: tuple[Shard, ...] = ()  # the record files
     failed: tuple[Failure, ...] = ()  # the files that could not be converted
     white: float | None = None  # in the files, as given by the user; None: determined from each
+    channels: int = 3  # of a patch: 1 for stacks, but 3 for RGB
+    axes: str | None = None  # of stacks, this and the next two: as given by the user
+    select: str | None = None
+    normalize: str = ""
+    # of stacks: a `Scaling` as a dictionary, with one scale for each channel that was selected
+    scaling: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def read(cls, folder: str | os.PathLike) -> "Manifest":
@@ -111,7 +139,15 @@ class Manifest:
 
     def write(self, folder: str | os.PathLike) -> None:
         """Writes the manifest into `folder`, atomically."""
-        write_json(Path(folder) / MANIFEST_NAME, {**_FORMAT, **dataclasses.asdict(self)})
+        values = {**_FORMAT, **dataclasses.asdict(self)}
+        if self.kind != STACK:
+            for entry, names in (
+                (values, _OF_STACKS),
+                *((source, _OF_STACK) for source in values["sources"]),
+            ):
+                for name in names:
+                    del entry[name]
+        write_json(Path(folder) / MANIFEST_NAME, values)
 
     def patches_of(self, shard: str) -> list[tuple[Source, int]]:
         """Returns picture and number there for each patch of a shard. DataError if unknown."""
@@ -150,6 +186,22 @@ class Manifest:
         for source in self.sources:
             if source.dtype not in ("", *DTYPES) or not source.black < source.white:
                 raise ValueError(f"its value range of {source.path!r} is not valid")
+        if self.kind == STACK:
+            self._check_stacks()
+        elif self.channels != 3:
+            raise ValueError(f"its channels are {self.channels}")
+
+    def _check_stacks(self) -> None:
+        if self.channels not in (1, 3) or self.dtype != "float32":
+            raise ValueError(f"its patches have {self.channels} channels of {self.dtype}")
+        if self.sources:
+            Scaling.from_dict(self.scaling)
+        for source in self.sources:
+            shape = source.shape
+            if not all(type(size) is int and 0 < size <= _MOST for size in shape):
+                raise ValueError(f"its shape of {source.path!r} is not valid")
+            if len(shape) != len(source.axes) or source.patches % source.planes:
+                raise ValueError(f"its planes of {source.path!r} do not fit its patches")
 
 
 def _check_types(entry: Any) -> None:
@@ -161,9 +213,10 @@ def _check_types(entry: Any) -> None:
             good = type(value) is int and lowest <= value <= _MOST
         elif kind is bool:
             good = type(value) is bool
-        elif kind is str:
+        elif kind in (str, str | None):
+            good = value is None and kind is not str
             with contextlib.suppress(UnicodeEncodeError):  # a lone surrogate
-                good = type(value) is str and b"\0" not in os.fsencode(value)  # as in file names
+                good |= type(value) is str and b"\0" not in os.fsencode(value)  # as in file names
         elif kind in (float, float | None):
             number = type(value) in (int, float) and abs(value) < _LARGEST_FLOAT
             good = number or (value is None and kind is not float)

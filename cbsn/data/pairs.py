@@ -11,12 +11,14 @@ from typing import TypeVar
 import numpy as np
 
 from cbsn.data.benchmark_files import block_places, read_blocks
-from cbsn.data.records import PatchRecords, spread_patches
+from cbsn.data.manifest import STACK
+from cbsn.data.records import PatchRecords, channel_of, spread_patches
 from cbsn.errors import DataError
 from cbsn.files import expanded
 from cbsn.images.finding import find_images
 from cbsn.images.image_files import read_picture, to_rgb
 from cbsn.images.picture import Picture
+from cbsn.images.stacks.scaling import Scale, Scaling
 from cbsn.noise.synthetic import Noise
 from cbsn.value_range import ValueRange
 
@@ -37,46 +39,55 @@ class PairedRecords:
     def __init__(
         self, first: PatchRecords, second: PatchRecords, partners: Sequence[int] | None = None
     ):
-        for name in ("patch_size", "dtype"):
+        for name in ("patch_size", "dtype", "channels"):
             if getattr(first, name) != getattr(second, name):
                 raise DataError(
                     "Two shots need patches of the same kind: prepare both data sets with the same "
                     f"flags. Received: {name} {getattr(first, name)} and {getattr(second, name)}"
                 )
-        self._first, self._second = first, second
+        self.first_shots, self._second = first, second
         self.patch_size, self.dtype, self.counts = first.patch_size, first.dtype, first.counts
+        self.channels, self.manifest = first.channels, first.manifest
         self._partners = _find_partners(first, second) if partners is None else partners
         self._ranges: dict[int, tuple[ValueRange, ValueRange]] = {}
+        self._changes: dict[int, tuple[Scale, Scale]] = {}
         if partners is None:
             self._ranges = _find_ranges(first, second, self._partners)
+            self._changes = _find_scales(first, second, self._partners)
             shots = (np.split(pair, 2, axis=-1) for _, pair in spread_patches(self, _LOOKED_AT))
             # If the shots had the same noise, it would be learned as part of the picture.
             if all(np.array_equal(a, b) for a, b in shots):
                 raise _same(self.describe(0))
 
     def __len__(self) -> int:
-        return len(self._first)
+        return len(self.first_shots)
 
     def describe(self, index: int) -> str:
         """Says where a pair of patches lies and which pictures it is from."""
         partner = self._second.describe(self._partners[index])
-        return f"{self._first.describe(index)} and {partner}"
+        return f"{self.first_shots.describe(index)} and {partner}"
 
     def __getitem__(self, index: int) -> np.ndarray:
-        """Returns pair `index`: [P, P, 6] of `dtype`. Raises DataError if a record is damaged."""
-        shots = [self._first[index], self._second[self._partners[index]]]
+        """Returns pair `index`: [P, P, 2·C] of `dtype`. Raises DataError if a record is damaged."""
+        shots = [self.first_shots[index], self._second[self._partners[index]]]
         if ranges := self._ranges.get(index):
             common = ValueRange.common(*ranges)
             shots = [shot.copy() for shot in shots]
             for shot, own in zip(shots, ranges, strict=True):
                 own.stretch(shot, undo=True)
                 common.stretch(shot)
+        if index in self._changes:
+            mine, theirs = self._changes[index]
+            shots[1] = mine.apply(theirs.undo(shots[1]))
         return np.concatenate(shots, axis=-1)
 
 
 def _find_partners(first: PatchRecords, second: PatchRecords) -> list[int]:
     keys, others = (
-        [(Path(source.path).with_suffix(""), number) for source, number in records.patches()]
+        [
+            ((Path(source.path).with_suffix(""), source.image), number)
+            for source, number in records.patches()
+        ]
         for records in (first, second)
     )
     places = {key: index for index, key in enumerate(others)}
@@ -85,8 +96,8 @@ def _find_partners(first: PatchRecords, second: PatchRecords) -> list[int]:
     if bad:
         raise DataError(
             f"Each picture needs a second shot of the same name and size. {len(bad)} of "
-            f"{len(here)} have none, such as {bad[0]}: the first shot has {here[bad[0]]} patches, "
-            f"the second {there[bad[0]]}."
+            f"{len(here)} have none, such as {bad[0][0]}: the first shot has {here[bad[0]]} "
+            f"patches, the second {there[bad[0]]}."
         )
     return [places[key] for key in keys]
 
@@ -113,6 +124,28 @@ def _find_ranges(
         if a and b and a != b and source.dtype == other.dtype:
             found[index] = a, b
     return found
+
+
+def _find_scales(
+    first: PatchRecords, second: PatchRecords, partners: Sequence[int]
+) -> dict[int, tuple[Scale, Scale]]:
+    """Returns how the values of both shots were scaled, for the patches of stacks that differ."""
+    scalings = []
+    for each in (first, second):
+        is_stack = each.manifest is not None and each.manifest.kind == STACK
+        scalings.append(Scaling.from_dict(each.manifest.scaling) if is_stack else None)
+    mine, theirs = scalings
+    if (mine is None) != (theirs is None):
+        raise DataError(
+            "Both shots must be stacks, or both pictures: --second_shots has the others."
+        )
+    if mine is None or theirs is None or mine == theirs:
+        return {}
+    others = second.patches()
+    return {
+        index: (mine.of(channel_of(*patch)), theirs.of(channel_of(*others[partner])))
+        for index, (patch, partner) in enumerate(zip(first.patches(), partners, strict=True))
+    }
 
 
 def _same(what: str) -> DataError:

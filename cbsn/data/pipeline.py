@@ -126,6 +126,11 @@ class PatchPipeline:
             )
         if self.noise:
             self.noise.check(self.channels)
+        if self.channels > records.channels:
+            raise ConfigError(
+                "The patches are gray, so the network must be for gray: omit --no-gray, or use "
+                f"another model for --init. Received: {self.channels} channels"
+            )
         self.bad_records: dict[int, str] = {}
         self._rows = self.batch_size // self.workers
         self._order = RecordOrder(records.counts, self.batch_size, self.workers, self.seed)
@@ -146,7 +151,7 @@ class PatchPipeline:
         """Returns the first shot of the crop at a position, for display: [P, P, channels]."""
         if not self.whole:
             return self._crops([position])[0, ..., : self.channels]
-        return self._colors(self._find(position)[1][..., :3])
+        return self._colors(self._find(position)[1][..., : self.records.channels])
 
     def sources(self, step: int) -> list[str]:
         """Returns a line for each row of a step's batch, over all workers: where it comes from.
@@ -230,9 +235,10 @@ class PatchPipeline:
     def _cut(self, patch: np.ndarray, random: np.random.Generator) -> np.ndarray:
         """Returns a turned crop of a patch or pair, with any noise; or the whole patch as it is."""
         if self.whole:
-            return self._colors(patch[..., -3:])
+            return self._colors(patch[..., -self.records.channels :])
         if self.noise and self.records.shots == 2:
-            return retake(self._colors(patch[..., 3:]), self.patch_size, self.noise, random)
+            second = self._colors(patch[..., self.records.channels :])
+            return retake(second, self.patch_size, self.noise, random)
         size, room = self.patch_size, len(patch) - self.patch_size + 1
         top, left, orientation = random.integers(0, (room, room, NUM_ORIENTATIONS))
         patch = self._colors(orient(patch[top : top + size, left : left + size], orientation))
@@ -241,14 +247,14 @@ class PatchPipeline:
         return np.concatenate([self.noise(patch, random) for _ in range(self.shots)], axis=-1)
 
     def _colors(self, patch: np.ndarray) -> np.ndarray:
-        return luma(patch) if self.channels == 1 else patch
+        return luma(patch) if self.channels < self.records.channels else patch
 
     def _all_patches(self) -> np.ndarray:
         """Returns all whole patches, with arbitrary values for damaged records that are skipped."""
         patches = np.empty((len(self.records), *self._shape), self._dtype)
         for index, place in enumerate(patches):
             if (patch := self._read(index)) is not None:
-                place[:] = self._colors(patch[..., -3:])
+                place[:] = self._colors(patch[..., -self.records.channels :])
         return patches
 
     def _find(self, position: int) -> tuple[int, np.ndarray]:

@@ -33,6 +33,7 @@ class Patches(Protocol):
     """Patches of pictures, all of the same size, as input for `PatchPipeline`."""
 
     shots: int  # 2 for pairs of noisy shots, concatenated along the channels, else 1
+    channels: int  # of a shot: 3, or 1 for gray stacks
     patch_size: int  # height and width
     dtype: np.dtype
     counts: Sequence[int]  # number of patches in each file
@@ -40,7 +41,7 @@ class Patches(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> np.ndarray:
-        """Returns patch `index`: [patch_size, patch_size, 3·shots] of `dtype`."""
+        """Returns patch `index`: [patch_size, patch_size, channels·shots] of `dtype`."""
 
     def describe(self, index: int) -> str:
         """Says where a patch lies and which picture it is from."""
@@ -51,6 +52,23 @@ def spread_patches(patches: Patches, most: int) -> Iterator[tuple[int, np.ndarra
     for index in range(0, len(patches), -(-len(patches) // most)):
         with contextlib.suppress(DataError):  # a damaged record, which training will report
             yield index, patches[index]
+
+
+def plane_text(source: Source, patch: int) -> str:
+    """Returns which plane of a stack a patch is from, such as `T 5, C 1`; empty for a picture."""
+    return ", ".join(f"{axis} {place}" for axis, place in _plane(source, patch).items())
+
+
+def channel_of(source: Source, patch: int) -> int:
+    """Returns which channel of a stack, of those selected, a patch is from."""
+    return _plane(source, patch).get("C", 0)
+
+
+def _plane(source: Source, patch: int) -> dict[str, int]:
+    if not source.axes:
+        return {}
+    plane = np.unravel_index(patch // (source.patches // source.planes), source.shape)
+    return dict(zip(source.axes, map(int, plane), strict=True))
 
 
 class PatchRecords:
@@ -71,9 +89,10 @@ class PatchRecords:
     ):
         self.paths = tuple(paths)
         self.manifest = manifest
+        self.channels = manifest.channels if manifest else 3
         self.patch_size = patch_size
         self.dtype = np.dtype(dtype)
-        self._frame = _frame(patch_size * patch_size * 3 * self.dtype.itemsize)
+        self._frame = _frame(patch_size * patch_size * self.channels * self.dtype.itemsize)
         self.counts: Sequence[int] = [*map(self._count, self.paths)]
         self._ends = [*itertools.accumulate(self.counts)]
         self._in_use: FolderLock | None = None
@@ -140,8 +159,9 @@ class PatchRecords:
         text = f"record {number} of {path}"
         if self.manifest:
             with contextlib.suppress(DataError, IndexError):
-                source, _ = self.manifest.patches_of(path.name)[number]
-                return f"{text} ({self.picture_path(source)})"
+                source, patch = self.manifest.patches_of(path.name)[number]
+                plane = plane_text(source, patch)
+                return f"{text} ({self.picture_path(source)}{plane and ', '}{plane})"
         return text
 
     def patches(self) -> list[tuple[Source, int]]:
@@ -158,7 +178,7 @@ class PatchRecords:
         return Path(self.manifest.root if self.manifest else "", source.path)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        """Returns patch `index`: [P, P, 3] of `dtype`, read-only. Raises DataError if damaged."""
+        """Returns patch `index`: [P, P, C] of `dtype`, read-only. Raises DataError if damaged."""
         path, number = self._locate(index)
         frame = self._frame
         shift = -len(frame.head) % 16  # aligns the first value as in other arrays
@@ -181,7 +201,7 @@ class PatchRecords:
                 f"Record {number} of {path} is damaged: its checksum or length is wrong. "
                 "Prepare the data set again (cbsn prepare --force) or copy the file again."
             )
-        return payload.view(self.dtype).reshape(self.patch_size, self.patch_size, 3)
+        return payload.view(self.dtype).reshape(self.patch_size, self.patch_size, self.channels)
 
     def _locate(self, index: int) -> tuple[Path, int]:
         """Returns the file that a patch lies in, and its number there."""
@@ -200,10 +220,11 @@ class PatchRecords:
             ) from error
         records, rest = divmod(size, self._frame.size)
         if rest:
+            shape = f"{self.patch_size}x{self.patch_size}x{self.channels}"
             raise DataError(
                 f"Record {records} of {path} is cut off, or the file does not hold "
-                f"{self.patch_size}x{self.patch_size}x3 {self.dtype} patches: {size} bytes are "
-                f"not a multiple of {self._frame.size}. Prepare or copy it again."
+                f"{shape} {self.dtype} patches: {size} bytes are not "
+                f"a multiple of {self._frame.size}. Prepare or copy it again."
             )
         return records
 
@@ -240,8 +261,9 @@ class RecordWriter:
         self._cleanup.__exit__(*error)
 
     def write(self, patch: np.ndarray) -> None:
-        """Appends a patch, [P, P, 3] uint8, uint16 or float32; DataError if not like the first."""
-        layout = self._layout or (patch.shape[:1] * 2 + (3,), patch.dtype)
+        """Appends a patch, [P, P, 3 or 1] uint8, uint16 or float32; DataError if not as before."""
+        channels = 1 if patch.shape[-1:] == (1,) else 3
+        layout = self._layout or (patch.shape[:1] * 2 + (channels,), patch.dtype)
         if (patch.shape, patch.dtype) != layout or patch.dtype not in DTYPES.values():
             raise DataError(
                 f"All patches of {self.path.name} must be {layout[1]} of shape {layout[0]}, and of "

@@ -183,24 +183,44 @@ class Conventions:
 
         Raises ValueError if they cannot be compared, or if the range of a flat picture is needed.
         """
+        white = value_range(clean.dtype)
+        clean, denoised = self.compared(clean, denoised)
+        peak = self.peak(clean, white)
+        return psnr(clean, denoised, peak), ssim(clean, denoised, peak, self.ssim)
+
+    def compared(self, clean: np.ndarray, denoised: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Returns two pictures [H, W, 1 or 3] as they are compared, in float64.
+
+        The units are those of the clean picture. The denoised one is rounded and clipped, the
+        border of both is cut off, and luma is [H, W, 1]. Raises ValueError if they differ in shape,
+        hold values that are not finite, or nothing is left.
+        """
         denoised, reference = self.levels(denoised, clean.dtype), clean.astype(np.float64)
         check_comparable("PSNR", reference, denoised)
-        peak = value_range(clean.dtype)
+        white = value_range(clean.dtype)
         reference, denoised = self.cut(reference), self.cut(denoised)
-        if self.color == "luma" and clean.shape[-1] == 3:
-            reference, denoised = (
-                skimage.color.rgb2ycbcr(each / peak)[..., :1] * (peak / 255)
-                for each in (reference, denoised)
-            )
         if reference.size == 0:
             raise ValueError(f"--border {self.border} leaves nothing of a picture of {clean.shape}")
-        if self.data_range == "clean":
-            peak = float(np.ptp(reference))
-            if peak == 0:
-                raise ValueError("the clean picture is flat, so --data_range clean is undefined")
-        elif self.data_range != "dtype":
-            peak = float(self.data_range)
-        return psnr(reference, denoised, peak), ssim(reference, denoised, peak, self.ssim)
+        if self.color == "luma" and clean.shape[-1] == 3:
+            reference, denoised = (
+                skimage.color.rgb2ycbcr(each / white)[..., :1] * (white / 255)
+                for each in (reference, denoised)
+            )
+        return reference, denoised
+
+    def peak(self, clean: np.ndarray, white: float) -> float:
+        """Returns the peak of PSNR and SSIM for a clean picture as it is compared.
+
+        `white` is that of its dtype. Raises ValueError if the range of a flat picture is needed.
+        """
+        if self.data_range == "dtype":
+            return white
+        if self.data_range != "clean":
+            return float(self.data_range)
+        peak = float(np.ptp(clean))
+        if peak == 0:
+            raise ValueError("the clean picture is flat, so --data_range clean is undefined")
+        return peak
 
     def cut(self, picture: np.ndarray) -> np.ndarray:
         """Returns a picture [H, W, C] without its border."""

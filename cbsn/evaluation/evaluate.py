@@ -15,7 +15,15 @@ from cbsn.evaluation.lpips import LPIPS, cached_weights
 from cbsn.evaluation.methods import BEST, Method, find_denoised, load_model_method, make_baselines
 from cbsn.evaluation.report.html import ReportContent, write_report
 from cbsn.evaluation.report.pictures import ReportPicture, write_contact_sheet
-from cbsn.evaluation.scores import Scores, csv_table, format_table, markdown_table, score
+from cbsn.evaluation.scores import (
+    Scores,
+    csv_table,
+    fitting_note,
+    format_table,
+    markdown_table,
+    parse_metrics,
+    score,
+)
 from cbsn.files import expanded, write_json, write_text
 from cbsn.inference.options import DenoiseOptions
 from cbsn.noise.advice import advise
@@ -36,6 +44,7 @@ def evaluate(
     baselines: str | None = None,
     baseline_sigma: str | None = None,
     images: int = 0,
+    metrics: str = "psnr,ssim",
     conventions: Conventions | None = None,
     lpips: bool | None = None,
     lpips_weights: Path | None = None,
@@ -59,6 +68,9 @@ def evaluate(
             `"noisy"` if there are noisy and clean pictures, else none.
         baseline_sigma: σ in 8-bit levels for the baselines, or `"best"`; see `make_baselines`.
         images: int ≥ 0, number of pairs to score, spread evenly over the list; 0 for all.
+        metrics: names from `cbsn.evaluation.scores.METRICS`, separated by commas. For microscopy:
+            `"si_psnr"`, see `cbsn.evaluation.microscopy.si_psnr`, and `"micro_ssim"`, see
+            `micro_ssim` there; both are fitted to each picture. Default `"psnr,ssim"`.
         conventions: how pictures are compared. Default: see `Conventions.choose`.
         lpips: whether to compute LPIPS, also for gray pictures, and to fetch its weights if needed.
             None computes it for colour pictures, if the weights are given or in the cache.
@@ -92,6 +104,7 @@ def evaluate(
             "There is nothing to score: give --model, --denoised, or --baselines noisy."
         )
     check_white(white)
+    wanted = parse_metrics(metrics)
     conventions = conventions or Conventions.choose(noise is not None)
 
     # Load everything before scoring anything, so that a wrong path is reported at once.
@@ -119,12 +132,16 @@ def evaluate(
     facts = [f"{count}: noisy {made}, clean {clean or 'none'}"]
     if clean is not None:
         facts.append(f"Conventions: {conventions}.")
+        if note := fitting_note(wanted):
+            facts.append(note)
     say("\n".join(facts))
     with_pictures = out is not None and report_images > 0 and source is not None
     shown = spread(range(len(pairs)), report_images) if with_pictures else []
     scores, kept = [], {}
     for method in (*classic, *methods):
-        result, kept[method.name] = score(method, pairs, conventions, shown, metric, bool(lpips))
+        result, kept[method.name] = score(
+            method, pairs, conventions, wanted, shown, metric, bool(lpips)
+        )
         scores.append(result)
         cells = [f"{head} {text}" for head, text in result.cells().items() if head != "method"]
         say(f"{method.name}: {', '.join(cells)}")
@@ -145,6 +162,7 @@ def evaluate(
     record = {
         **{name: None if each is None else str(each) for name, each in inputs.items()},
         "seed": None if noise is None else seed,
+        "metrics": wanted,
         "conventions": dataclasses.asdict(conventions),
         "methods": [each.to_dict() for each in scores],
     }

@@ -13,12 +13,13 @@ from cbsn.evaluation.conventions import psnr
 from cbsn.evaluation.diagnosis import STRIDES
 from cbsn.files import expanded
 from cbsn.images.image_files import to_rgb
+from cbsn.images.picture import Picture
 from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.options import DenoiseOptions
 from cbsn.models.folder import METRICS_FILE
 from cbsn.noise.synthetic import Noise
 from cbsn.progress import say
-from cbsn.value_range import from_unit, to_unit, value_range
+from cbsn.value_range import ValueRange, from_unit, to_unit, value_range
 
 
 @dataclasses.dataclass(frozen=True)
@@ -68,7 +69,7 @@ def find_denoised(folder: str, pairs: PicturePairs, white: float | None) -> Meth
         expected = noisy if clean is None else clean
         assert expected is not None  # a pair has at least one side
         if picture.pixels.dtype == expected.dtype:
-            picture.range_in_file.change(picture.color, pairs.ranges[name])
+            picture = _in_range(picture, pairs.ranges[name])
         pixels = picture.color if expected.shape[-1] == 1 else to_rgb(picture)
         if pixels.shape != expected.shape:
             raise DataError(
@@ -78,6 +79,21 @@ def find_denoised(folder: str, pairs: PicturePairs, white: float | None) -> Meth
         return pixels
 
     return Method(f"denoised ({in_one_line(folder)})", read, computes=False)
+
+
+def _in_range(picture: Picture, common: ValueRange) -> Picture:
+    """Rescales a picture, stretched from its own range, as if stretched from that of its pair.
+
+    Integers that may be brighter than the pair's white become floats, which can be: whether they
+    are clipped is one of the conventions.
+    """
+    own, pixels = picture.range_in_file, picture.color  # a view of pixels that nothing else uses
+    if pixels.dtype.kind == "u" and own.white > common.white:
+        own.stretch(pixels, undo=True)
+        full = value_range(pixels.dtype)
+        return picture.with_pixels(np.rint(pixels * (full / common.white)) / full)
+    own.change(pixels, common)
+    return picture
 
 
 BASELINES = ("noisy", "bm3d", "nlm")  # "noisy" is the pictures as they are

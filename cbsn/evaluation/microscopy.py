@@ -37,8 +37,8 @@ def si_psnr(clean: np.ndarray, denoised: np.ndarray) -> float:
     deviation of `clean`, which changes nothing.
 
     Args:
-        clean, denoised: [H, W] or [H, W, C] of the same shape, in any dtypes, ranges and units.
-            Each channel is fitted by itself.
+        clean: [H, W] or [H, W, C], in any dtype, range and unit. Each channel counts by itself.
+        denoised: of the same shape; its dtype, range and unit may be others.
 
     Returns:
         The mean over the channels; infinite if the fit is exact up to rounding. Channels where
@@ -93,9 +93,7 @@ class MicroSSIMFit:
         windows = _Windows.gaussian(*self.normalized(clean, denoised))
         return windows.sum_of_ssim(self.scale) / windows.count
 
-    def normalized(
-        self, clean: np.ndarray, denoised: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def normalized(self, clean: np.ndarray, denoised: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns both without their background, in units of the peak."""
         return (
             (clean - self.clean_offset) / self.peak,
@@ -115,12 +113,14 @@ def micro_ssim(
     - The result is the mean SSIM over all windows of 11 × 11 that lie inside the picture, with
       Gaussian weights of σ 1.5, sample covariance, and the range of `clean` in its constants.
 
-    These are the choices of the authors' package microssim 0.0.5, whose figures it reproduces; its
-    windows for α do differ from those of the result.
+    These are the choices of the authors' package microssim 0.0.5, and so are the different windows.
+    The figures are the same, except for sets of pictures of different contrast: to find α, the
+    package takes the range of the last picture for all, and this function that of each.
 
     Args:
-        clean, denoised: [H, W] or [H, W, C] of the same shape, at least 11 px a side, in any
-            dtypes, ranges and units. Each channel is fitted by itself.
+        clean: [H, W] or [H, W, C], at least 11 px a side, in any dtype, range and unit. Each
+            channel counts by itself.
+        denoised: of the same shape; its dtype, range and unit may be others.
         fits: what was fitted to a whole set of pictures, as the paper does it; see
             `fit_micro_ssim`. Default: fitted to this picture.
 
@@ -170,8 +170,11 @@ def fit_micro_ssim(
         ValueError: as `micro_ssim`, or if there is no pair, or channels differ in number.
 
     Example:
-        >>> fits = fit_micro_ssim(zip(clean_pictures, denoised_pictures))
-        >>> [micro_ssim(*pair, fits) for pair in zip(clean_pictures, denoised_pictures)]
+        >>> clean = np.add.outer(np.arange(20.0), np.arange(20.0))
+        >>> pairs = [(clean, clean), (clean, clean / 2)]  # the second is too dark
+        >>> fits = fit_micro_ssim(pairs)
+        >>> [round(micro_ssim(*pair, fits), 2) for pair in pairs]
+        [0.87, 0.86]
     """
     pictures = [_planes("MicroSSIM", *pair, _GAUSSIAN) for pair in pairs]
     counts = {len(planes) for planes in pictures}
@@ -195,14 +198,15 @@ def _fit(planes: Sequence[tuple[np.ndarray, np.ndarray]]) -> MicroSSIMFit | None
         return None
     fit = MicroSSIMFit(clean_offset, denoised_offset, peak, 1.0)
     pairs = [fit.normalized(*plane) for plane in planes if np.ptp(plane[0])]
-    powers = [sum(float(np.vdot(each, each)) for each in side) for side in zip(*pairs, strict=True)]
-    if not powers[1]:  # any scale gives the same
+    wanted, given = (sum(float(np.vdot(pair[i], pair[i])) for pair in pairs) for i in (0, 1))
+    if not given:  # any scale gives the same
         return fit
     windows = [_Windows.uniform(*pair) for pair in pairs]
     scale = _best_scale(
-        lambda scale: sum(each.sum_of_ssim(scale) for each in windows)
-        / sum(each.count for each in windows),
-        math.sqrt(powers[0] / powers[1]),
+        lambda scale: (
+            sum(each.sum_of_ssim(scale) for each in windows) / sum(each.count for each in windows)
+        ),
+        math.sqrt(wanted / given),
     )
     return dataclasses.replace(fit, scale=scale)
 
@@ -257,9 +261,8 @@ class _Windows:
             for each in (clean, denoised, clean**2, denoised**2, clean * denoised)
         )
         sample = side**2 / (side**2 - 1)
-        statistics = np.stack([x, y, sample * (xx - x * x), sample * (yy - y * y)])
-        statistics = np.concatenate([statistics, sample * (xy - x * y)[None]])
-        return cls(statistics, float(np.ptp(clean)))
+        spread = (sample * each for each in (xx - x * x, yy - y * y, xy - x * y))
+        return cls(np.stack([x, y, *spread]), float(np.ptp(clean)))
 
     def sum_of_ssim(self, scale: float) -> float:
         """Returns the sum of SSIM over the windows, the denoised values being scaled."""

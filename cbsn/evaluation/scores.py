@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import io
+import math
 import time
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
@@ -11,18 +12,55 @@ import numpy as np
 
 from cbsn.data.pairs import PicturePairs
 from cbsn.devices import peak_memory, reset_peak_memory
-from cbsn.errors import CbsnError, DataError, ImageError
-from cbsn.evaluation.conventions import Conventions
+from cbsn.errors import CbsnError, ConfigError, DataError, ImageError
+from cbsn.evaluation.conventions import Conventions, psnr, ssim
 from cbsn.evaluation.diagnosis import SMALLEST, Diagnosis, diagnose, rounded
 from cbsn.evaluation.lpips import LPIPS
 from cbsn.evaluation.methods import Method
+from cbsn.evaluation.microscopy import micro_ssim, si_psnr
 from cbsn.value_range import to_unit, value_range
 
-_METRICS = {"psnr": ("PSNR", 2), "ssim": ("SSIM", 4), "lpips": ("LPIPS", 4)}
+METRICS = ("psnr", "ssim", "si_psnr", "micro_ssim")
+"""What `--metrics` takes."""
+
+_METRICS = {
+    "psnr": ("PSNR", 2),
+    "ssim": ("SSIM", 4),
+    "si_psnr": ("SI-PSNR", 2),
+    "micro_ssim": ("MicroSSIM", 4),
+    "lpips": ("LPIPS", 4),
+}
 """By name: the heading, and the decimals in tables."""
 
-_DECIMALS = {"psnr": 3, "ssim": 4, "lpips": 4, "seconds": 4}  # in files
+_FITTED = {"si_psnr": si_psnr, "micro_ssim": micro_ssim}
+_DECIMALS = {  # in files
+    "psnr": 3,
+    "ssim": 4,
+    "si_psnr": 3,
+    "micro_ssim": 4,
+    "lpips": 4,
+    "seconds": 4,
+}
 _NONE = "–"
+
+
+def parse_metrics(names: str) -> tuple[str, ...]:
+    """Returns the metrics in a list of names from `METRICS`, separated by commas."""
+    metrics = tuple(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
+    for name in metrics:
+        if name not in METRICS:
+            hint = ", or --lpips" if name == "lpips" else ""
+            raise ConfigError(
+                f"--metrics takes any of {', '.join(METRICS)}, separated by commas{hint}. "
+                f"Received: {name}"
+            )
+    return metrics
+
+
+def fitting_note(metrics: Collection[str]) -> str:
+    """Says which metrics fit the brightness of each picture; empty if none does."""
+    fitted = [_METRICS[name][0] for name in _FITTED if name in metrics]
+    return f"Brightness fitted to each picture: {', '.join(fitted)}." if fitted else ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,7 +68,8 @@ class Scores:
     """How close a denoiser came to the clean pictures, and how fast it was.
 
     Values for each picture are in the order of `names`. The metrics are empty without clean
-    pictures; times and memory are missing where they mean nothing (see `Method.computes`).
+    pictures, or if they were not asked for; times and memory are missing where they mean nothing
+    (see `Method.computes`).
     """
 
     method: str
@@ -43,9 +82,11 @@ class Scores:
     pixels: Sequence[int]
     peak_gib: float | None = None  # peak memory of the process, with all that it had loaded
     diagnosis: Diagnosis | None = None  # what can be judged without clean pictures
+    si_psnr: Sequence[float | None] = ()  # in dB, infinite if the fit is exact, None if undefined
+    micro_ssim: Sequence[float | None] = ()  # None if undefined
 
     def mean(self, metric: str) -> float | None:
-        """Returns the mean of `"psnr"`, `"ssim"` or `"lpips"`; None if it was never computed."""
+        """Returns the mean of one of `METRICS` or `"lpips"`; None if it was never computed."""
         taken = [value for value in getattr(self, metric) if value is not None]
         return float(np.mean(taken)) if taken else None
 
@@ -137,14 +178,15 @@ def score(
     method: Method,
     pairs: PicturePairs,
     conventions: Conventions,
+    metrics: Collection[str],
     keep: Collection[int],
     lpips: LPIPS | None,
     lpips_of_gray: bool,
 ) -> tuple[Scores, dict[int, np.ndarray]]:
     """Denoises all pictures with a method, and measures them where there are clean ones.
 
-    Returns the scores, and the denoised pictures at the indices in `keep`, by index. Errors name
-    the picture.
+    `metrics` are some of `METRICS`. Returns the scores, and the denoised pictures at the indices in
+    `keep`, by index. Errors name the picture.
     """
     figures: dict[str, list] = {key: [] for key in (*_METRICS, "seconds", "pixels")}
     diagnoses: list[Diagnosis] = []
@@ -172,7 +214,7 @@ def score(
         if clean is not None:
             here = conventions.stretched(pairs.ranges[name], clean.dtype)
             metric = lpips if lpips_of_gray or clean.shape[-1] == 3 else None
-            for key, value in _measure(name, clean, denoised, here, metric).items():
+            for key, value in _measure(name, clean, denoised, here, metrics, metric).items():
                 figures[key].append(value)
         # Pictures that are unchanged or too small cannot be diagnosed.
         if noisy is not None and denoised is not given and min(noisy.shape[:2]) >= SMALLEST:
@@ -200,19 +242,34 @@ def _measure(
     clean: np.ndarray,
     denoised: np.ndarray,
     conventions: Conventions,
+    metrics: Collection[str],
     lpips: LPIPS | None,
 ) -> dict[str, float | None]:
     advice = ""
     try:
-        psnr, ssim = conventions.psnr_and_ssim(clean, denoised)
-        figures = {"psnr": psnr, "ssim": ssim, "lpips": None}
+        white = value_range(clean.dtype)
+        compared = conventions.compared(clean, denoised)
+        figures = {each: _figure(each, conventions, *compared, white) for each in metrics}
+        figures["lpips"] = None
         if lpips:
             advice = ", or use --no-lpips"
-            peak = value_range(clean.dtype)
             # LPIPS needs units of [0, 1], whatever the conventions are.
-            pair = (clean, np.clip(conventions.levels(denoised, clean.dtype), 0, peak))
-            units = (conventions.cut(each / peak).astype(np.float32) for each in pair)
+            pair = (clean, np.clip(conventions.levels(denoised, clean.dtype), 0, white))
+            units = (conventions.cut(each / white).astype(np.float32) for each in pair)
             figures["lpips"] = lpips(*units)
     except ValueError as error:
         raise DataError(f"{name}: {error}. Remove this picture{advice}.") from error
     return figures
+
+
+def _figure(
+    metric: str, conventions: Conventions, clean: np.ndarray, denoised: np.ndarray, white: float
+) -> float | None:
+    """Returns a metric of two pictures as they are compared; None if it is undefined."""
+    if metric in _FITTED:
+        value = _FITTED[metric](clean, denoised)
+        return None if math.isnan(value) else value
+    peak = conventions.peak(clean, white)
+    if metric == "psnr":
+        return psnr(clean, denoised, peak)
+    return ssim(clean, denoised, peak, conventions.ssim)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cbsn.errors import CbsnWarning, DataError, ImageError
 from cbsn.files import expanded
+from cbsn.images.stacks.ome_zarr import is_ome_zarr
 
 # The formats that are read and written, with the suffix of each.
 SUFFIX_OF_FORMAT = {"PNG": ".png", "JPEG": ".jpg", "TIFF": ".tif", "WEBP": ".webp", "BMP": ".bmp"}
@@ -21,6 +22,9 @@ _ONLY_READ = {".avif", ".gif", ".heic", ".heif", ".hif", ".jp2", ".j2k", ".jpx",
 RESULTS = "denoised"  # name of the default folder for results
 # Lower-case suffixes of the picture files in a folder.
 IMAGE_SUFFIXES = frozenset({*_FORMAT_OF_SUFFIX, *_ONLY_READ})
+# Those of microscopes' files, which hold stacks, and of folders that are OME-Zarr images.
+_STACK_SUFFIXES = frozenset({".czi", ".nd2", ".lif"})
+_ZARR = ".zarr"
 
 _RAW = {".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dng", ".erf", ".iiq", ".mrw", ".nef", ".nrw"}
 _RAW |= {".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".srw", ".x3f"}
@@ -34,10 +38,12 @@ def find_images(
 ) -> list[Path]:
     """Returns the picture files that a folder, a glob or a single name stands for.
 
+    A folder that is an OME-Zarr image counts as a file.
+
     Args:
-        pattern: a folder (its files with one of `IMAGE_SUFFIXES`), a glob (`**` matches any
-            depth), or one file. `~` is expanded. The name of an existing path is taken literally,
-            even if it contains `[`, `*` or `?`.
+        pattern: a folder (its files with one of `IMAGE_SUFFIXES`, or of stacks), a glob (`**`
+            matches any depth), or one file. `~` is expanded. The name of an existing path is taken
+            literally, even if it contains `[`, `*` or `?`.
         recursive: whether a folder stands for the pictures in its sub-folders, too, other than
             hidden ones, links, and those named `RESULTS`. Default False.
         outside: a folder, such as that of the results, whose pictures are not found by way of a
@@ -51,7 +57,7 @@ def find_images(
     """
     path = expanded(pattern)
     try:
-        if path.is_file():
+        if path.is_file() or is_ome_zarr(path):
             return [path]
         if path.is_dir():
             found = _in_folder(path, recursive, outside)
@@ -91,6 +97,7 @@ def _in_folder(top: Path, recursive: bool, outside: str | Path | None) -> list[P
         if recursive:
             # A link may lead back to a folder above it.
             below = (each for each in inside if each.is_dir() and not each.is_symlink())
+            below = (each for each in below if each.suffix.lower() != _ZARR)
             wanted = [each for each in below if not (outside and _lies_in(each, outside))]
             folders += [each for each in wanted if each.name != RESULTS]
             for each in wanted:
@@ -107,7 +114,13 @@ def _in_folder(top: Path, recursive: bool, outside: str | Path | None) -> list[P
             CbsnWarning,
             stacklevel=3,
         )
-    return [each for each in visible if each.suffix.lower() in IMAGE_SUFFIXES and each.is_file()]
+    taken = IMAGE_SUFFIXES | _STACK_SUFFIXES
+    return [
+        each
+        for each in visible
+        if (each.suffix.lower() in taken and each.is_file())
+        or (each.suffix.lower() == _ZARR and is_ome_zarr(each))
+    ]
 
 
 def _matches(path: Path, outside: str | Path | None) -> list[Path]:
@@ -120,7 +133,8 @@ def _matches(path: Path, outside: str | Path | None) -> list[Path]:
     matches = {base / each for each in glob.glob(str(rest), root_dir=base, recursive=True)}  # noqa: PTH207
     if outside and not _lies_in(base, outside):
         matches = {each for each in matches if not _lies_in(each.parent, outside)}
-    return [each for each in matches if each.is_file()]
+    inside_zarr = {each for each in matches if _ZARR in (p.suffix.lower() for p in each.parents)}
+    return [each for each in matches - inside_zarr if each.is_file() or is_ome_zarr(each)]
 
 
 def _lies_in(path: Path, folder: str | Path) -> bool:

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from cbsn.devices import set_up
 from cbsn.errors import ImageError
+from cbsn.images.stacks.scaling import Scale, Scaling, count_missing
 from cbsn.inference.engines.choice import (
     AGAIN,
     check,
@@ -21,7 +23,7 @@ from cbsn.inference.engines.choice import (
 )
 from cbsn.inference.options import DenoiseOptions, Strength
 from cbsn.inference.passes import Passes, auto_side
-from cbsn.inference.pixels import Frame, Units, fill_hidden
+from cbsn.inference.pixels import Frame, Units, cast, fill_hidden
 from cbsn.inference.tiling import Index
 from cbsn.models.loading import load_model
 from cbsn.orientations import NUM_ORIENTATIONS, orient
@@ -93,6 +95,11 @@ class Denoiser:
     def engine(self) -> str:
         """The name of the engine."""
         return self._choice.engine.name
+
+    @property
+    def scaling(self) -> Scaling | None:
+        """How the values of the stacks were scaled that the model was trained on, if it was."""
+        return Scaling.from_dict(self.recipe.scaling) if self.recipe.scaling else None
 
     @property
     def choices(self) -> str:
@@ -257,10 +264,90 @@ class Denoiser:
         self._denoise(output, white, lambda share: None)
         return output.astype(images.dtype, copy=False)
 
+    def scaled(
+        self,
+        planes: np.ndarray,
+        scale: Scale,
+        on_tile: Callable[[float], None] = lambda share: None,
+        *,
+        dtype: DTypeLike | None = None,
+    ) -> np.ndarray:
+        """Denoises planes of a stack, whose values have any range.
+
+        The network sees them as `scale` says, so all planes with one scale are treated alike, and
+        so are parts of a plane. Values beyond 0 and 1 are not clipped.
+
+        Args:
+            planes: [N, H, W], or [N, H, W, S] with S = 1, 3 (RGB) or 4 (RGB and alpha, which stays
+                as it is); integers of at most 32 bits, or floats, all of them finite.
+            scale: the values that the network sees as 0 and 1, and the statistics of all planes.
+            on_tile: called after each tile with its share of the whole work. Shares add up to 1.
+            dtype: of the result. Default that of the planes.
+
+        Returns:
+            The denoised planes, of the same shape; integers are rounded, and clipped to what their
+            dtype holds.
+
+        Raises:
+            ImageError: if values are not finite.
+            ModelError: if the network returns values that are not finite.
+            MemoryError: if memory does not suffice even for small parts of a tile.
+
+        Example:
+            >>> scaling = measure_scaling(stack, "deviation")
+            >>> clean = denoise.scaled(stack.read((0, 0))[None], scaling.of(0))
+        """
+        if count_missing(planes):
+            raise ImageError("The planes hold values that are not finite (NaN or infinity).")
+        dtype = np.dtype(planes.dtype if dtype is None else dtype)
+        images = planes[..., None] if planes.ndim == 3 else planes
+        output = np.empty(images.shape, dtype)
+        if images.shape[-1] == 4:
+            output[..., 3:] = cast(images[..., 3:], dtype, self.options.rounding)
+            images, colors = images[..., :3], output[..., :3]
+        else:
+            colors = output
+        if self.strength == Strength(0):
+            colors[...] = cast(images, dtype, self.options.rounding)
+            on_tile(1.0)
+            return output.reshape(planes.shape)
+        frames = [self._scaled_frame(image, scale) for image in images]
+        with self._turn:
+            self.prepare(math.prod(images.shape[:3]))
+            if self.options.self_ensemble:
+                self._ensemble(frames, on_tile)
+            else:
+                for frame, where, result in self._passes(frames, on_tile, self._finished):
+                    frame.image[where] = result
+        for frame, target in zip(frames, colors, strict=True):
+            for rows in row_blocks(target):
+                values = scale.undo(frame.image[rows])
+                target[rows] = cast(values, dtype, self.options.rounding)
+        return output.reshape(planes.shape)
+
+    def _scaled_frame(self, image: np.ndarray, scale: Scale) -> Frame:
+        """Returns a plane [H, W, C] as the network sees it."""
+        scaled = np.empty(image.shape, np.float32)
+        for rows in row_blocks(image):
+            scaled[rows] = scale.apply(image[rows])
+        mean, deviation = self._normalization.statistics(scaled[:1])
+        if self._normalization.of_picture:
+            # Those of all planes, so that none is brighter than its neighbours.
+            span = scale.high - scale.low
+            mean = np.full_like(mean, (scale.mean - scale.low) / span)
+            least = 1 / np.sqrt(math.prod(image.shape[:2]))
+            deviation = np.full_like(deviation, max(scale.deviation / span, least))
+        return Frame(scaled, Units(mean, deviation, None))
+
     def _denoise(
         self, images: np.ndarray, white: float | None, on_tile: Callable[[float], None]
     ) -> None:
         """Denoises pictures, [N, H, W, 1 to 4], in place."""
+        if self.scaling:
+            colors = images[..., : 3 if images.shape[-1] >= 3 else 1]
+            # Of the first channel, as there is no saying which one a picture shows.
+            colors[...] = self.scaled(colors, self.scaling.of(0), on_tile)
+            return
         with self._turn:
             self.prepare(math.prod(images.shape[:3]))
             self._denoise_in_turn(images, white, on_tile)

@@ -122,6 +122,9 @@ def denoise_files(
             forecast.count(share * size)
 
         highest = value_range(picture.pixels.dtype)
+        if denoiser.scaling:  # of a model that was trained on stacks: by the file's values
+            picture.range_in_file.stretch(picture.color, undo=True)
+            picture = dataclasses.replace(picture, value_range=None)
         try:  # in place, as there may be no room for two pictures
             pixels = denoiser(picture.pixels, on_tile, in_place=True, white=highest)
         except MemoryError as error:

@@ -18,10 +18,11 @@ from cbsn.images.finding import (
     format_of_suffix,
     literal_part,
 )
+from cbsn.images.stacks.opening import is_stack, suffix_of, target_suffix
 
 # Values of `--format`. `same` keeps the source's, but writes PNG for those that are only read, and
 # for unknown suffixes; `auto` writes PNG for JPEG, too.
-FORMATS = ("auto", "same", *(format.lower() for format in SUFFIX_OF_FORMAT))
+FORMATS = ("auto", "same", *(format.lower() for format in SUFFIX_OF_FORMAT), "zarr")
 
 
 def find_sources(
@@ -142,11 +143,17 @@ def plan_outputs(
     if format not in FORMATS:
         raise ConfigError(f"format must be one of {', '.join(FORMATS)}. Received: {format!r}")
     save_path = Path(save_path)
-    suffixes = {source: _suffix(source, format) for source in sources}
-    names = {source: source.stem + suffix for source, suffix in suffixes.items()}
+    suffixes, names = {}, {}
+    for source in sources:
+        if is_stack(source):
+            suffixes[source] = target_suffix(source, format)
+            stem = source.name.removesuffix(suffix_of(source))
+        else:
+            suffixes[source], stem = _suffix(source, format), source.stem
+        names[source] = stem + suffixes[source]
     in_folder = collections.Counter((source.parent, name) for source, name in names.items())
     for source, suffix in suffixes.items():
-        if in_folder[source.parent, names[source]] > 1 and source.suffix != suffix:
+        if in_folder[source.parent, names[source]] > 1 and not source.name.endswith(suffix):
             names[source] = source.name + suffix
         names[source] = shortened(names[source], suffix)
 
@@ -165,7 +172,11 @@ def plan_outputs(
 
 
 def _suffix(source: Path, format: str) -> str:
-    """Returns the suffix of the result, the source's own if that fits the format."""
+    """Returns the suffix of a picture's result, the source's own if that fits the format."""
+    if format == "zarr":
+        raise ConfigError(
+            f"--format zarr is for stacks, and {source} is a picture. Received: --format zarr"
+        )
     own = None
     with contextlib.suppress(ImageError):
         own = format_of_suffix(source.suffix)

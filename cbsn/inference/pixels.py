@@ -6,6 +6,7 @@ from types import ModuleType
 from typing import Any
 
 import numpy as np
+from numpy.typing import DTypeLike
 
 from cbsn.errors import ModelError
 from cbsn.inference.options import ROUNDINGS, Strength
@@ -72,12 +73,13 @@ class Units:
     """Converts the pixels of one picture to the values that a network sees, and back.
 
     Subtracts the mean [C] and divides by the deviation [C]. Both are given for a `white` of 1.
+    Results are clipped to [0, `white`], or not if that is None.
     """
 
-    def __init__(self, mean: np.ndarray, deviation: np.ndarray, white: float):
-        self._mean = mean * white
-        self._deviation = deviation * white
-        self._white = white
+    def __init__(self, mean: np.ndarray, deviation: np.ndarray, white: float | None):
+        self._mean = mean * (white or 1.0)
+        self._deviation = deviation * (white or 1.0)
+        self._limits = (-np.inf, np.inf) if white is None else (0.0, white)
 
     def normalise(self, values: np.ndarray, out: np.ndarray) -> None:
         """Normalises pixels [h, w, C] and writes them to `out`, contiguous float32 [h, w, C]."""
@@ -110,14 +112,33 @@ class Units:
                 "exceed 65504, the largest value in float16. To find out, try cbsn denoise "
                 "--precision float32."
             )
-        np.clip(values, 0, self._white, out=values)
+        np.clip(values, *self._limits, out=values)
         values = values.reshape(y.shape)
         if not strength.is_whole:
             values = strength.blend(noisy.astype(dtype), values)
-            np.clip(values, 0, self._white, out=values)
+            np.clip(values, *self._limits, out=values)
         if noisy.dtype.kind == "u":
             ROUNDINGS[rounding](values, out=values)
         return values
+
+
+def cast(values: np.ndarray, dtype: DTypeLike, rounding: str) -> np.ndarray:
+    """Returns values of any dtype in another one; integers are rounded, and clipped to its range.
+
+    `rounding` is a key of `ROUNDINGS`.
+    """
+    dtype = np.dtype(dtype)
+    if values.dtype == dtype:
+        return values
+    if dtype.kind in "iu":
+        limits = np.iinfo(dtype)
+        if values.dtype.kind == "f":
+            # In float64, which holds all integers of 32 bits.
+            values = ROUNDINGS[rounding](values.astype(np.float64))
+        else:
+            values = values.astype(np.int64)
+        values = np.clip(values, limits.min, limits.max)
+    return values.astype(dtype)
 
 
 def _rows(values: np.ndarray) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Finding and loading a trained model by the path or name that a user gives."""
 
+import contextlib
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,6 +17,15 @@ from cbsn.recipes import RECIPES, Recipe, customised
 
 RENAMED = {"student": "photo", "teacher": "photo_large"}  # former models, and their successors
 RUN_MODELS = ("best", "last")  # the saved models in a run's folder, the preferred one first
+
+
+def is_model(path: Path) -> bool:
+    """Returns whether a path is that of a run or a saved model, or the name of a shipped one."""
+    with contextlib.suppress(OSError):
+        if path.exists():
+            return any(is_model_folder(each) for each in (path, *(path / n for n in RUN_MODELS)))
+        return _model_folder(path) is not None
+    return False
 
 
 def load_model(

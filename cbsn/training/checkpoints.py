@@ -43,8 +43,9 @@ class Checkpoints:
     (Keras' `BackupAndRestore` keeps a single checkpoint and verifies nothing; TensorFlow's
     `CheckpointManager` does not verify either.)
 
-    Checkpoints also hold `best_psnr`, the highest validation PSNR so far in dB, and `validated`,
-    the step of the last validation.
+    Checkpoints also hold `best_score`, the highest validation PSNR so far in dB, or without clean
+    pictures minus the lowest loss on what is held out, and `validated`, the step of the last
+    validation.
     """
 
     def __init__(self, folder: Path, trainer: Trainer):
@@ -52,7 +53,7 @@ class Checkpoints:
         self._step = trainer.step
         self._saved: tuple[int, int] | None = None
         self._damaged: list[int] = []
-        self.best_psnr = tf.Variable(float("-inf"), dtype=tf.float32, name="best_psnr")
+        self.best_score = tf.Variable(float("-inf"), dtype=tf.float32, name="best_psnr")
         self.validated = tf.Variable(0, dtype=tf.int64, name="validated")
         average = trainer.average.weights if trainer.average is not None else []
         # Lists the variables one by one: TensorFlow silently misses those of layers that a Keras 3
@@ -68,7 +69,7 @@ class Checkpoints:
             skipped=trainer.skipped,
             skipped_in_row=trainer.skipped_in_row,
             loss_scale=trainer.loss_scale,
-            best_psnr=self.best_psnr,
+            best_psnr=self.best_score,  # named as in earlier versions
             validated=self.validated,
         )
 

@@ -1,17 +1,22 @@
 """Opens the patches of training pictures, prepares them if necessary, and inspects them."""
 
+import contextlib
 import os
 import shlex
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cbsn.data.manifest import MANIFEST_NAME
+from cbsn.data.manifest import MANIFEST_NAME, STACK, Manifest
 from cbsn.data.pairs import PairedRecords
 from cbsn.data.records import RECORD_SUFFIX, Patches, PatchRecords, spread_patches
-from cbsn.errors import ConfigError, DataError
+from cbsn.data.stack_records import NEXT, NextFrames, Shots, is_of_stacks
+from cbsn.errors import CbsnError, CbsnWarning, ConfigError, DataError
+from cbsn.images.finding import find_images
+from cbsn.images.stacks.opening import is_stack
 from cbsn.noise.advice import advise
 from cbsn.noise.estimate import estimate_noise
 from cbsn.noise.synthetic import Noise
@@ -19,28 +24,56 @@ from cbsn.progress import say, say_fault
 from cbsn.recipes import RECIPES, customised
 from cbsn.training.options import DataOptions
 from data_prep.prepare import prepare, prepared_folder
+from data_prep.stack_sources import StackOptions
 
 _AUTO = "auto"  # as `stride_b`: choose it by the noise in the patches
+_RANGE, _ROOM = (0.1, 99.9), 0.25  # percentiles of a stack's values, and the share added to them
 _LOOKED_AT_FOR_GRAY, _LOOKED_AT_FOR_NOISE = 64, 256  # patches, spread evenly
 
 
-def open_records(options: DataOptions, *, convert: bool = True) -> PatchRecords | PairedRecords:
+def open_records(
+    options: DataOptions, *, convert: bool = True, normalize: str = "deviation"
+) -> Shots:
     """Opens the patches of a data set, and of its second shots if there are any.
 
-    Pictures that are not prepared yet are prepared as by `cbsn prepare`. Pass
-    `convert=False` if another process has just done that.
+    Pictures and stacks that are not prepared yet are prepared as by `cbsn prepare`. Pass
+    `convert=False` if another process has just done that. `normalize` is how stacks are scaled if
+    the options leave it open.
     """
     opened = []
-    for name in filter(None, (options.dataset, options.second_shots)):
+    are_next = options.second_shots == NEXT and holds_stacks(options.dataset)
+    for name in (options.dataset, None if are_next else options.second_shots):
+        if not name:
+            continue
         try:
-            opened.append(_open(name, options.source, options.white, convert))
+            opened.append(_open(name, options, normalize, convert))
         except OSError as error:
             raise DataError(f"{name} cannot be read: {error}") from error
+    if are_next:
+        return NextFrames(opened[0])
     return PairedRecords(opened[0], opened[1]) if options.second_shots else opened[0]
 
 
-def _open(dataset: str, source: Path, white: float | None, convert: bool) -> PatchRecords:
+def holds_stacks(dataset: str) -> bool:
+    """Returns whether a data set is one of stacks; False if nothing can be read there."""
     path = Path(dataset).expanduser()
+    if dataset.upper() in ("SIDD", "DND") or path.suffix == RECORD_SUFFIX:
+        return False
+    with contextlib.suppress(CbsnError, OSError), warnings.catch_warnings():
+        warnings.simplefilter("ignore", CbsnWarning)  # they come again when the files are read
+        if (path / MANIFEST_NAME).exists():
+            return Manifest.read(path).kind == STACK
+        if not any(path.glob(f"*{RECORD_SUFFIX}")):
+            return any(map(is_stack, find_images(path)))
+    return False
+
+
+def _open(dataset: str, options: DataOptions, normalize: str, convert: bool) -> PatchRecords:
+    path, source, white = Path(dataset).expanduser(), options.source, options.white
+    stacks: dict[str, Any] = {"axes": options.axes, "select": options.select}
+    stacks["normalize"] = normalize if options.normalize == "auto" else options.normalize
+    if not holds_stacks(dataset):
+        stacks["normalize"] = options.normalize
     if (name := dataset.upper()) in ("SIDD", "DND"):
         candidates = (source / f"{name}256", source / f"{name}256{RECORD_SUFFIX}")
         found = next((candidate for candidate in candidates if candidate.exists()), None)
@@ -57,12 +90,14 @@ def _open(dataset: str, source: Path, white: float | None, convert: bool) -> Pat
         or any(path.glob(f"*{RECORD_SUFFIX}"))
     ):
         if not convert:
-            return PatchRecords.open(prepared_folder(dataset))
-        report = prepare(dataset, white=white, workers=os.cpu_count() or 1)
+            return PatchRecords.open(prepared_folder(dataset, **stacks))
+        workers = os.cpu_count() or 1
+        report = prepare(dataset, white=white, workers=workers, nan=options.nan, **stacks)
         (say_fault if report.failed else say)(report)
         return PatchRecords.open(report.out)
     records = PatchRecords.open(path)
     manifest = records.manifest
+    _check_settings(path, manifest, options.stacks)
     if white is not None and (manifest is None or manifest.white != white):
         if manifest is None or manifest.kind != "folder":
             advice = "Their white is known: omit --white."
@@ -77,8 +112,28 @@ def _open(dataset: str, source: Path, white: float | None, convert: bool) -> Pat
     return records
 
 
+def _check_settings(path: Path, manifest: Manifest | None, given: StackOptions) -> None:
+    """Raises a ConfigError if flags ask for stacks that were prepared otherwise, or for stacks."""
+    if manifest is None or manifest.kind != STACK:
+        if given.given:
+            raise ConfigError(
+                f"{path} holds patches of pictures; {', '.join(given.given)} are for stacks: omit "
+                "them."
+            )
+        return
+    for name, value in given.settings.items():
+        if f"--{name}" in given.given and getattr(manifest, name) != value:
+            raise ConfigError(
+                f"The patches of {path} were prepared with another --{name}: "
+                f"{getattr(manifest, name)}. Omit it, or prepare the stacks with it, in another "
+                f"folder. Received: --{name} {value}"
+            )
+
+
 def is_gray(patches: Patches) -> bool:
     """Returns whether pictures are gray, judging by some of their patches."""
+    if patches.channels == 1:
+        return True
     for _, patch in spread_patches(patches, _LOOKED_AT_FOR_GRAY):
         shots = patch.reshape(*patch.shape[:-1], -1, 3)
         if (shots != shots[..., :1]).any():
@@ -91,11 +146,22 @@ def some_patches(
 ) -> Iterator[np.ndarray]:
     """Yields some patches to inspect their noise: [P, P, 1] if they are gray, else [P, P, 3].
 
-    Takes the first shots of pairs, and adds `noise` to the patches.
+    Takes the first shots of pairs, and adds `noise` to the patches. Those of stacks, whose values
+    have any range, are scaled to [0, 1] together, with some room for noise.
     """
+    low, high = _range(patches) if is_of_stacks(patches) else (0.0, 1.0)
     for index, patch in spread_patches(patches, _LOOKED_AT_FOR_NOISE):
         patch = patch[..., : 1 if gray else 3]
+        if (low, high) != (0.0, 1.0):
+            patch = (patch - np.float32(low)) / np.float32(high - low)
         yield noise.fixed(patch, 0, str(index)) if noise else patch
+
+
+def _range(patches: Patches) -> tuple[float, float]:
+    some = [patch for _, patch in spread_patches(patches, _LOOKED_AT_FOR_GRAY)]
+    low, high = np.percentile(some, _RANGE) if some else (0.0, 1.0)
+    room = _ROOM * (high - low) or 1.0
+    return float(low - room), float(high + room)
 
 
 def without_auto(recipe_name: str, changes: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from keras import ops
 
 from cbsn.colors import luma, to_linear, to_srgb
 from cbsn.data.pairs import PairedRecords
-from cbsn.data.records import RECORD_SUFFIX, PatchRecords, RecordWriter
+from cbsn.data.records import RECORD_SUFFIX, Patches, PatchRecords, RecordWriter
 from cbsn.errors import DataError, ImageError, TrainingError, plain_reason
 from cbsn.files import tidy, write_json
 from cbsn.inference.denoiser import Denoiser
@@ -171,7 +171,7 @@ def _blur(width: np.ndarray, size: int) -> Tensor:
     return weights / ops.sum(weights, axis=2, keepdims=True)
 
 
-def measure_own(records: PatchRecords | PairedRecords, channels: int) -> list[CorrelatedNoise]:
+def measure_own(records: Patches, channels: int) -> list[CorrelatedNoise]:
     """Measures the noise of a data set, for a student with 3 channels or 1."""
     patches = some_patches(records, gray=False)
     try:

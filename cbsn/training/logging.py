@@ -30,6 +30,7 @@ class Reporter:
         self._batch_size = batch_size
         self._clock = (time.monotonic(), start)
         self._psnr: float | None = None
+        self._held_out: float | None = None
         if self._metrics.exists():
             lines = self._metrics.read_text(encoding="utf-8", errors="replace").splitlines()
             kept = [line for line in lines if _step(line) <= start]
@@ -63,6 +64,9 @@ class Reporter:
         if self._psnr is not None:
             line["validation_psnr"] = self._psnr
             self._psnr = None
+        if self._held_out is not None:
+            line["held_out_loss"] = self._held_out
+            self._held_out = None
         finite = {name: value if math.isfinite(value) else None for name, value in line.items()}
         with self._metrics.open("a", encoding="utf-8") as file:
             file.write(json.dumps(finite) + "\n")
@@ -77,6 +81,12 @@ class Reporter:
         for i, triple in enumerate(triples):
             self.pictures(step, triple, f"validation/{i}")
         say(f"step {step}: validation PSNR {psnr:.3f} dB")
+
+    def held_out(self, step: int, loss: float) -> None:
+        """Reports the loss on the planes that are held out."""
+        self._held_out = loss
+        self._write_scalars(step, {"validation/held_out_loss": loss})
+        say(f"step {step}: held-out loss {loss:.5f}")
 
     def pictures(self, step: int, pictures: Sequence[np.ndarray], name: str = "training") -> None:
         """Writes pictures of the same size, [H, W, C], side by side to TensorBoard."""

@@ -18,12 +18,14 @@ from cbsn.data.pipeline import PatchPipeline
 from cbsn.devices import has_gpu
 from cbsn.errors import DataError, TrainingError, TrainingStopped, plain_reason
 from cbsn.evaluation.conventions import psnr
+from cbsn.images.stacks.scaling import Scale
 from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.options import DenoiseOptions
 from cbsn.models.folder import save_model
 from cbsn.progress import progress_bar, say, say_fault
 from cbsn.training.checkpoints import Checkpoints
 from cbsn.training.distribution import Workers
+from cbsn.training.held_out import HeldOutLoss
 from cbsn.training.logging import Reporter
 from cbsn.training.options import LoopOptions
 from cbsn.training.trainer import Trainer
@@ -31,6 +33,7 @@ from cbsn.value_range import value_range
 
 _SAVE_SECONDS = 900  # since the last checkpoint, after which another one is due
 _STEPS_AT_ONCE = 16  # queued on a GPU before the loop reads their results, which means waiting
+_SHOWN_RANGE = (0.1, 99.9)  # percentiles of a stack's values, shown as black and white
 _SOURCES_SHOWN, _PICTURES_SHOWN = 8, 4
 
 
@@ -48,11 +51,13 @@ class TrainingLoop:
         validation: PicturePairs | None,
         options: LoopOptions,
         workers: Workers,
+        held_out: HeldOutLoss | None = None,
     ):
         self._folder = folder
         self._trainer = trainer
         self._pipeline = pipeline
         self._validation = validation
+        self._held_out = held_out
         self._workers = workers
         self._max_steps = trainer.recipe.max_steps
         self._max_bad_steps = options.max_bad_steps
@@ -212,26 +217,50 @@ class TrainingLoop:
                 self._reporter.log(step, metrics, skipped=skipped, bad_records=len(bad_records))
 
     def _validate(self, step: int) -> None:
-        """Measures the PSNR on the pairs; without pairs, logs a denoised training patch."""
+        """Measures the PSNR on the pairs; without pairs, logs a denoised training patch.
+
+        Of stacks, also computes the loss on the planes that are held out.
+        """
         if not self._workers.is_chief:
             return
         with self._reporter.pause():
             if self._validation is None:
-                noisy = self._pipeline.example(step * self._trainer.recipe.batch_size)
-                denoised = self._denoiser(noisy, white=value_range(noisy.dtype))
+                if self._held_out is not None:
+                    loss = self._held_out()
+                    with self._writing(step):
+                        self._reporter.held_out(step, loss)
+                        self._keep_best(step, -loss)
+                pictures = self._example(step)
                 with self._writing(step):
-                    self._reporter.pictures(step, (noisy, denoised))
+                    self._reporter.pictures(step, pictures)
             elif result := validate(self._validation, self._denoiser, self._must_stop):
                 mean, triples = result
                 with self._writing(step):
                     self._reporter.validation(step, mean, triples)
-                    if mean > float(self._checkpoints.best_psnr):
-                        self._checkpoints.check_finite()
-                        self._checkpoints.best_psnr.assign(mean)
-                        self._save_model("best", step)
+                    self._keep_best(step, mean)
             else:
                 return
         self._checkpoints.validated.assign(step)
+
+    def _example(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        """Returns a training patch, and what the model makes of it."""
+        noisy = self._pipeline.example(step * self._trainer.recipe.batch_size)
+        if not self._trainer.recipe.scaling:
+            return noisy, self._denoiser(noisy, white=value_range(noisy.dtype))
+        # A stack's patches are scaled already, to no certain range.
+        denoised = self._denoiser.scaled(noisy[None], Scale(0.0, 1.0, 0.0, 1.0))[0]
+        low, high = np.percentile(noisy, _SHOWN_RANGE)
+        span = max(high - low, np.finfo(np.float32).tiny)
+        return (noisy - low) / span, (denoised - low) / span
+
+    def _keep_best(self, step: int, score: float) -> None:
+        """Saves the model if no earlier one has a higher score."""
+        best = float(self._checkpoints.best_score)
+        # A loss is no PSNR: the run may go on with other data.
+        if score > best or (score <= 0 < best):
+            self._checkpoints.check_finite()
+            self._checkpoints.best_score.assign(score)
+            self._save_model("best", step)
 
     def _save(self, step: int) -> None:
         self._saved_at = time.monotonic()
@@ -243,8 +272,11 @@ class TrainingLoop:
 
     def _save_model(self, name: str, step: int) -> None:
         facts: dict[str, float] = {"step": step}
-        if np.isfinite(best := float(self._checkpoints.best_psnr)):
-            facts["best_validation_psnr"] = round(best, 4)
+        if np.isfinite(best := float(self._checkpoints.best_score)):
+            if best > 0:
+                facts["best_validation_psnr"] = round(best, 4)
+            else:
+                facts["best_held_out_loss"] = round(-best, 6)
         save_model(self._folder / name, self._trainer.recipe, self._trainer.model, facts)
 
     @contextlib.contextmanager

@@ -8,6 +8,7 @@ from typing import Any
 from cbsn.errors import ConfigError, check_names, check_number
 from cbsn.noise.synthetic import Noise, parse_range
 from cbsn.value_range import check_white
+from data_prep.stack_sources import StackOptions
 
 SETTINGS = {
     "steps": ("max_steps", 1),
@@ -30,21 +31,34 @@ SETTINGS = {
 """The recipe's settings by flag, with minima. The recipe itself rejects values too large."""
 
 
+_MOST_HELD_OUT = 0.5
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DataOptions:
     """The data to train on and to validate on."""
 
     dataset: str  # this and the next two: see `cbsn.training.dataset.open_records`
     source: Path = Path("dataset")
-    second_shots: str | None = None
+    second_shots: str | None = None  # or "next": of stacks, the next frame
     noise: Noise | None = None  # added to clean pictures, or to the teacher's
     own_noise: tuple[float, float] | None = None  # lowest and highest factor of the pictures' noise
     white: float | None = None  # value of white in all files; None to take it from them
+    axes: str | None = None  # of stacks, this and the next three: see `StackOptions`
+    select: str | None = None
+    normalize: str = "auto"  # by the recipe: deviation where it standardises, else range
+    nan: str = "refuse"
+    hold_out: float = 0.1  # share of the planes of stacks that the loss is validated on
     gray: bool | None = None  # whether to train for gray pictures; None to detect it
     skip_bad_records: bool = False  # whether to skip damaged records
     val_noisy: str | None = None  # a folder or glob; not needed with `noise`
     val_clean: str | None = None  # files of the same names
     val_images: int = 0  # number of pairs to use; 0 for all
+
+    @property
+    def stacks(self) -> StackOptions:
+        """How stacks are read."""
+        return StackOptions(self.axes, self.select, self.normalize, self.nan)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -140,6 +154,12 @@ class RunOptions(DataOptions, ModelOptions, ComputeOptions, LoopOptions):
         if self.val_clean is not None and self.val_noisy is None and self.noise is None:
             raise ConfigError("Validation needs pairs: give --val_noisy along with --val_clean.")
         check_white(self.white)
+        _ = self.stacks  # raises an error for what is wrong with them
+        if not 0 <= self.hold_out <= _MOST_HELD_OUT:
+            raise ConfigError(
+                f"--hold_out is a share of the planes, from 0 (none) to {_MOST_HELD_OUT}. "
+                f"Received: --hold_out {self.hold_out:g}"
+            )
         check_number("--seed", self.seed, 0, 2**32 - 1)
         check_number("--cpu_devices", self.cpu_devices, 1, 256)
         check_number("--max_bad_steps", self.max_bad_steps, 1)
@@ -181,7 +201,7 @@ def parse_settings(values: Mapping[str, Any]) -> tuple[dict[str, Any], RunOption
     for name in ("checkpoints", "source", "perceptual_weights"):
         if given.get(name) is not None:
             given[name] = Path(given[name])
-    for name in ("second_shots", "val_noisy", "val_clean", "init"):
+    for name in ("second_shots", "val_noisy", "val_clean", "init", "axes", "select"):
         given[name] = _text(given.get(name))
     teacher = given.get("teacher", ())
     given["teacher"] = [teacher] if isinstance(teacher, str | Path) else [*teacher]

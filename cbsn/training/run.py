@@ -15,9 +15,10 @@ import numpy as np
 import tensorflow as tf
 
 from cbsn.augmentation import OwnNoiseAugmentation, PhotoAugmentation
-from cbsn.data.pairs import PairedRecords, PicturePairs
+from cbsn.data.pairs import PicturePairs
 from cbsn.data.pipeline import PatchPipeline
-from cbsn.data.records import PatchRecords
+from cbsn.data.records import Patches, PatchRecords
+from cbsn.data.stack_records import NEXT
 from cbsn.devices import has_gpu
 from cbsn.errors import CbsnWarning, ConfigError, TrainingStopped
 from cbsn.models import SHIPPED
@@ -27,11 +28,19 @@ from cbsn.precision import choose_precision
 from cbsn.progress import say
 from cbsn.recipes import RECIPES, Recipe, customised
 from cbsn.training.checkpoints import lock_run, open_run
-from cbsn.training.dataset import choose_strides, is_gray, open_records, without_auto
+from cbsn.training.dataset import (
+    choose_strides,
+    holds_stacks,
+    is_gray,
+    open_records,
+    without_auto,
+)
 from cbsn.training.distillation import TARGETS, measure_own, teach
 from cbsn.training.distribution import Workers
+from cbsn.training.held_out import HeldOutLoss
 from cbsn.training.loop import TrainingLoop
 from cbsn.training.options import RunOptions
+from cbsn.training.stacks import check_stacks, default_method, divide, stack_changes
 from cbsn.training.trainer import Trainer
 
 Changes = Mapping[str, Any]
@@ -68,7 +77,10 @@ def train(recipe_name: str, changes: Changes, options: RunOptions) -> Path:
     recipe = customised(recipe_name, **without_auto(recipe_name, changes))
     if recipe.augmentation != "none" and not (options.teacher or options.second_shots):
         options = dataclasses.replace(options, teacher=(str(_TEACHER),))
-    _check(recipe, changes, options)
+    is_stack = holds_stacks(options.dataset)
+    if is_stack:
+        check_stacks(recipe, options)
+    _check(recipe, changes, options, is_stack)
     workers = Workers.join(options.cpu_devices)
     if options.deterministic:
         tf.config.experimental.enable_op_determinism()
@@ -86,7 +98,7 @@ def train(recipe_name: str, changes: Changes, options: RunOptions) -> Path:
     return options.folder
 
 
-def _check(recipe: Recipe, changes: Changes, options: RunOptions) -> None:
+def _check(recipe: Recipe, changes: Changes, options: RunOptions, is_stack: bool) -> None:
     """Rejects conflicting settings, before any work and before waiting for other workers."""
     if options.rounds > 1 and recipe.augmentation == "none":
         fit = [name for name, each in RECIPES.items() if each.augmentation != "none"]
@@ -100,6 +112,11 @@ def _check(recipe: Recipe, changes: Changes, options: RunOptions) -> None:
             f"Received: --epochs {options.epochs} --steps {changes['max_steps']}"
         )
     choose_precision(options.precision)
+    if options.second_shots == NEXT and not is_stack and not Path(NEXT).exists():
+        raise ConfigError(
+            f"--second_shots {NEXT} takes the next frame of stacks, and {options.dataset} holds "
+            "none: give the folder of the other shots."
+        )
     if recipe.augmentation != "none" and (options.noise or options.own_noise):
         raise ConfigError(
             f"The recipe {recipe.name!r} measures the noise of --input and adds such noise: "
@@ -122,6 +139,8 @@ def _check(recipe: Recipe, changes: Changes, options: RunOptions) -> None:
             "Give the second ones with --second_shots FOLDER; or give clean pictures and "
             "--noise_sigma 25."
         )
+        if is_stack:
+            missing = f"Take neighbouring frames, with --second_shots {NEXT}, or another recipe."
         if options.noise:
             missing = ""  # noise drawn twice makes two shots
     for flag, value in ("--second_shots", options.second_shots), ("--teacher", options.teacher):
@@ -159,7 +178,9 @@ class Settings:
 
     recipe: Recipe  # with strides, channels and steps chosen for the data
     options: RunOptions
-    records: PatchRecords | PairedRecords  # without the teacher's pictures, which are made later
+    records: Patches  # to train on; without the teacher's pictures, which are made later
+    held_out: Patches | None  # of planes of stacks
+    about_stacks: list[str]  # lines that say what is trained on
     augmentation: PhotoAugmentation | OwnNoiseAugmentation | None
     validation: PicturePairs | None
     initial: list[np.ndarray] | None  # weights to start with; None for fresh ones
@@ -194,7 +215,11 @@ def resolve(recipe_name: str, changes: Changes, options: RunOptions, workers: Wo
         validation = PicturePairs(noisy, options.val_clean, options.val_images, white=options.white)
         validation.check()
     with workers.chief_first():
-        records = open_records(options, convert=workers.is_chief)
+        method = default_method(RECIPES[recipe_name])
+        opened = open_records(options, convert=workers.is_chief, normalize=method)
+    records, held_out, about_stacks = divide(opened, options, measure=workers.is_chief)
+    if about_stacks:
+        changes = {**changes, **stack_changes(RECIPES[recipe_name], records)}
     gray = is_gray(records)
     if options.gray or (options.gray is None and gray and initial is None):
         changes = {**changes, "channels": 1}
@@ -212,7 +237,16 @@ def resolve(recipe_name: str, changes: Changes, options: RunOptions, workers: Wo
         own = measure_own(records, channels)
         augmentation = OwnNoiseAugmentation(own, recipe.patch_size, options.own_noise)
     return Settings(
-        recipe, options, records, augmentation, validation, initial, precision, why_strides
+        recipe,
+        options,
+        records,
+        held_out,
+        about_stacks,
+        augmentation,
+        validation,
+        initial,
+        precision,
+        why_strides,
     )
 
 
@@ -291,8 +325,13 @@ def _run(settings: Settings, workers: Workers) -> bool:
                     write=workers.is_chief,
                 )
                 pipeline = dataclasses.replace(pipeline, records=taught)
+        held_out = None
+        if settings.held_out is not None and workers.is_chief:
+            skip = options.skip_bad_records
+            held_out = HeldOutLoss(trainer, settings.held_out, options.seed, skip_bad_records=skip)
         validation = settings.validation
-        return TrainingLoop(folder, trainer, pipeline, validation, options, workers).run()
+        loop = TrainingLoop(folder, trainer, pipeline, validation, options, workers, held_out)
+        return loop.run()
 
 
 def _print_settings(settings: Settings, trainer: Trainer, workers: Workers) -> None:
@@ -308,7 +347,7 @@ def _print_settings(settings: Settings, trainer: Trainer, workers: Workers) -> N
         f"Precision {precision}: {why}. Workers: {workers.count}, devices: "
         f"{workers.strategy.num_replicas_in_sync}, parts of a batch on each: {trainer.accumulate}."
     )
-    for line in settings.why_strides:
+    for line in (*settings.about_stacks, *settings.why_strides):
         say(line)
     teacher, noise = settings.options.teacher, settings.noise_text
     if teacher:

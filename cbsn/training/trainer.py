@@ -22,7 +22,8 @@ Tensor = Any
 
 _FEATURE_BYTES = 1 << 30  # of features that a CPU computes at a time
 _PASSES = 2  # passes of the network with gradients in an objective: blind and non-blind
-_AUGMENTS = 500  # first random draw of the augmentation; objectives use those below
+# First random draws of the augmentation, and of patches held out; objectives use those below.
+_AUGMENTS, _HELD_OUT = 500, 700
 
 
 class Trainer:
@@ -152,6 +153,25 @@ class Trainer:
                 # smaller parts, used from now on, give the same result up to rounding.
                 self._split_further(error)
 
+    @property
+    def rows_at_once(self) -> int:
+        """How many patches a device computes at a time."""
+        return self._rows // self.accumulate
+
+    def loss(self, batch: Tensor, first: int, batch_size: int) -> Tensor:
+        """Returns the loss of some patches, which changes nothing and is the same on every call.
+
+        Args:
+            batch: rows of a larger batch, see `train_step`.
+            first: the first row's number in that.
+            batch_size: the larger batch's number of rows.
+
+        Returns:
+            A float32 scalar, of the weights that the model denoises with, by the objective at the
+            end of the training.
+        """
+        return self._loss(batch, tf.constant(first), batch_size)
+
     def concrete_step(self, batch: Tensor) -> Any:
         """Returns the graph of a step for such batches, a `ConcreteFunction`."""
         return self._graph.get_concrete_function(batch)
@@ -164,6 +184,7 @@ class Trainer:
             self._compiled = tf.function(self._loss_and_gradients, jit_compile=True)
         compiled = True if self.xla and alone else None
         self._graph = tf.function(self._train_step, jit_compile=compiled)
+        self._loss = tf.function(self._loss_of_model)
 
     def _choose_parts(self) -> int:
         if has_gpu():
@@ -306,6 +327,12 @@ class Trainer:
         if self._scaled:
             gradients = [gradient / self.loss_scale for gradient in gradients]
         return terms, gradients
+
+    def _loss_of_model(self, batch: Tensor, first: Tensor, batch_size: int) -> Tensor:
+        x = self._normalization.batch(unit(batch))
+        random = StepRandom(self._seed, 0, batch_size, first, batch.shape[0], _HELD_OUT)
+        last = tf.constant(self.recipe.max_steps, tf.int64)
+        return self._objective(self.model, x, last, random)["total"]
 
     def _clip(self, gradients: list[Tensor]) -> list[Tensor]:
         """Scales this replica's share so that the sum of all shares is at most `clip_norm` long."""

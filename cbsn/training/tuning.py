@@ -50,6 +50,8 @@ class PicturePatches:
     `sources` names the picture of each patch.
     """
 
+    channels = 3
+
     def __init__(self, patches: Sequence[np.ndarray], sources: Sequence[str], shots: int = 1):
         self._patches = [*patches]
         self._sources = [*sources]

@@ -81,6 +81,24 @@ def test_conventions_are_flags(run_here, clean, tmp_path):
     assert said in run.stdout
 
 
+def test_metrics_are_a_flag(run_here, clean, tmp_path):
+    flags = ("--denoised", clean, "--clean", clean, "--no-lpips", "--out", "out")
+    run = run_here("evaluate.py", *flags, "--metrics", "ssim,si_psnr,micro_ssim")
+    assert run.returncode == 0, run.stderr
+    (head,) = (line for line in run.stdout.splitlines() if line.startswith("method "))
+    assert head.split()[1:5] == ["SSIM", "SI-PSNR", "MicroSSIM", "parameters"]
+    (method,) = json.loads((tmp_path / "out/results.json").read_text())["methods"]
+    # PSNR of equal pictures is infinite, which JSON cannot hold.
+    assert (method["psnr"], method["ssim"], method["si_psnr"]) == (None, 1, None)
+    assert method["micro_ssim"] == 1
+    run = run_here("evaluate.py", *flags, "--metrics", "psnr,fsim")
+    assert run.returncode == 2
+    assert run.stderr == (
+        "error: --metrics takes any of psnr, ssim, si_psnr, micro_ssim, separated by commas. "
+        "Received: fsim\n"
+    )
+
+
 def test_mistakes_are_one_line(run_here, clean):
     run = run_here("evaluate.py", "--clean", clean, "--noisy", clean, "--noise", "gaussian")
     assert (run.returncode, run.stdout) == (2, "")

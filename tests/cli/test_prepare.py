@@ -82,6 +82,8 @@ def test_flags_are_the_arguments_of_prepare(run_here, monkeypatch):
         "offset": 20,
         "source": "there",
         "force": True,
+        "normalize": "auto",
+        "nan": "refuse",
     }
 
 

@@ -8,17 +8,9 @@ from cbsn.data.records import PatchRecords
 from cbsn.errors import ImageError
 from cbsn.value_range import ValueRange
 from data_prep import shards
-from data_prep.shards import (
-    Chunk,
-    convert,
-    cut,
-    is_too_small,
-    padded,
-    shard_files,
-    uncovered,
-    write_chunk,
-)
-from data_prep.sources import RawData, find_raw
+from data_prep.cutting import cut, is_too_small, padded, uncovered
+from data_prep.shards import Chunk, shard_files, write_chunk
+from data_prep.sources import RawData, convert, find_raw
 
 
 class Texts(RawData):

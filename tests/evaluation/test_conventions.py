@@ -161,6 +161,20 @@ def test_border(pair):
         Conventions(border=20).psnr_and_ssim(clean, denoised)
 
 
+def test_what_is_compared(pair):
+    clean, denoised = pair
+    reference, result = Conventions(border=4).compared(clean, denoised)
+    assert reference.dtype == result.dtype == np.float64
+    np.testing.assert_array_equal(reference, clean[4:-4, 4:-4])
+    expected = np.clip(np.rint(denoised * 255), 0, 255)[4:-4, 4:-4]
+    np.testing.assert_array_equal(result, expected)
+    luma, _ = Conventions(color="luma").compared(clean, denoised)
+    np.testing.assert_allclose(luma[..., 0], rgb2ycbcr(clean)[..., 0])
+    assert Conventions().peak(reference, 255.0) == 255
+    assert Conventions(data_range="100").peak(reference, 255.0) == 100
+    assert Conventions(data_range="clean").peak(reference[..., :1] / 2, 255.0) <= 127.5
+
+
 def test_depths_are_not_mixed(pair):
     clean, denoised = pair
     with pytest.raises(ValueError, match=r"uint16.*uint8"):

@@ -13,6 +13,7 @@ from cbsn.evaluation import lpips
 from cbsn.evaluation.conventions import Conventions
 from cbsn.evaluation.evaluate import evaluate
 from cbsn.evaluation.lpips import SHAPES
+from cbsn.evaluation.microscopy import micro_ssim, si_psnr
 from cbsn.evaluation.scores import Scores, format_table
 from cbsn.inference.denoiser import Denoiser
 from cbsn.noise.synthetic import Noise
@@ -139,6 +140,11 @@ def test_lpips_is_of_colour_if_the_weights_are_there(clean, weights, cache):
         ({"noisy": "x", "noise": GAUSSIAN}, "Received: --noisy x, gaussian noise, σ 25"),
         ({"noise": GAUSSIAN, "baselines": "noisy,median"}, "noisy, bm3d, nlm,.*Received: median"),
         ({"noise": GAUSSIAN, "baselines": ""}, "nothing to score"),
+        (
+            {"noise": GAUSSIAN, "metrics": "psnr,mse"},
+            "si_psnr, micro_ssim, .*commas. Received: mse",
+        ),
+        ({"noise": GAUSSIAN, "metrics": "lpips"}, "commas, or --lpips. Received: lpips"),
         ({"noise": GAUSSIAN, "images": -1}, "--images -1"),
         ({"noise": GAUSSIAN, "seed": -1}, "--seed -1"),
         ({"noise": GAUSSIAN, "report_images": -1}, "--report_images -1"),
@@ -260,7 +266,7 @@ def test_results_of_every_picture(clean, noisy, fake_models, tmp_path):
     images = [image for method in content["methods"] for image in method["images"]]
     for row, image in zip(rows, images, strict=True):
         assert row["image"] == image["image"] and row["image"] in ("color", "gray")
-        for name in ("psnr", "ssim", "lpips", "seconds", "pixels"):
+        for name in ("psnr", "ssim", "si_psnr", "micro_ssim", "lpips", "seconds", "pixels"):
             assert row[name] == ("" if image[name] is None else str(image[name]))
     table = (tmp_path / "out/results.md").read_text().splitlines()
     assert table[0].startswith("| method | PSNR | SSIM |") and len(table) == 5
@@ -336,3 +342,118 @@ def test_figures_are_those_of_the_range_in_the_files(tmp_path, random, dtype):
     conventions = Conventions.choose(False, rounding="none")
     (half, _) = evaluate(tmp_path / "clean", **folders, white=8190, conventions=conventions)
     assert half.psnr[0] == pytest.approx(expected[0] + 20 * np.log10(2), abs=1e-3)
+
+
+ALL = "psnr,ssim,si_psnr,micro_ssim"
+
+
+@pytest.fixture
+def half(clean, tmp_path):
+    """The clean pictures with half of the brightness, and coarse."""
+    for path in clean.iterdir():
+        _write(tmp_path / "half" / path.name, np.asarray(Image.open(path)) // 16 * 8 + 5)
+    return tmp_path / "half"
+
+
+def test_metrics_of_microscopy(clean, noisy, half, tmp_path, capsys):
+    options = {"noisy": noisy, "denoised": [half], "out": tmp_path / "out"}
+    noisy_scores, scores = evaluate(clean, **options, metrics=ALL)
+    for index, name in enumerate(("color", "gray")):
+        pair = [np.asarray(Image.open(each / f"{name}.png")) for each in (clean, half)]
+        assert scores.si_psnr[index] == pytest.approx(si_psnr(*pair), abs=1e-9)
+        assert scores.micro_ssim[index] == pytest.approx(micro_ssim(*pair), abs=1e-9)
+    # The brightness counts in the others only.
+    assert scores.mean("si_psnr") > noisy_scores.mean("si_psnr") + 5
+    assert scores.mean("psnr") < noisy_scores.mean("psnr") - 5
+    printed = capsys.readouterr().out
+    assert "Brightness fitted to each picture: SI-PSNR, MicroSSIM." in printed
+    (head,) = (line for line in printed.splitlines() if line.startswith("method "))
+    assert head.split()[:5] == ["method", "PSNR", "SSIM", "SI-PSNR", "MicroSSIM"]
+    content = json.loads((tmp_path / "out/results.json").read_text())
+    assert content["metrics"] == ALL.split(",")
+    method = content["methods"][1]
+    assert method["si_psnr"] == pytest.approx(scores.mean("si_psnr"), abs=1e-3)
+    assert method["images"][0]["micro_ssim"] == pytest.approx(scores.micro_ssim[0], abs=1e-4)
+    rows = [*csv.DictReader((tmp_path / "out/results.csv").open(encoding="utf-8"))]
+    assert float(rows[2]["si_psnr"]) == pytest.approx(scores.si_psnr[0], abs=1e-3)
+    table = (tmp_path / "out/results.md").read_text()
+    assert table.startswith("| method | PSNR | SSIM | SI-PSNR | MicroSSIM |")
+    html = (tmp_path / "out/report.html").read_text("utf-8")
+    assert "Brightness fitted to each picture" in html and "MicroSSIM</th>" in html
+    assert "SI-PSNR" in scores.caption(0)
+
+
+def test_only_the_metrics_asked_for(clean, noisy, tmp_path, capsys):
+    (scores,) = evaluate(clean, noisy=noisy, metrics=" si_psnr, si_psnr", out=tmp_path / "out")
+    assert len(scores.si_psnr) == 2
+    assert [*scores.psnr, *scores.ssim, *scores.micro_ssim] == []
+    assert scores.mean("psnr") is None
+    printed = capsys.readouterr().out
+    assert "Brightness fitted to each picture: SI-PSNR.\n" in printed
+    (head,) = (line for line in printed.splitlines() if line.startswith("method "))
+    assert head.split()[:3] == ["method", "SI-PSNR", "parameters"]
+    (method,) = json.loads((tmp_path / "out/results.json").read_text())["methods"]
+    assert (method["psnr"], method["images"][0]["ssim"]) == (None, None)
+    (scores,) = evaluate(clean, noisy=noisy)
+    assert [*scores.si_psnr, *scores.micro_ssim] == []
+    assert "fitted" not in capsys.readouterr().out
+
+
+def test_metrics_of_microscopy_follow_the_conventions(clean, half):
+    path = clean / "color.png"
+    pair = [np.asarray(Image.open(each / "color.png")) for each in (clean, half)]
+    options = {"denoised": [half / "color.png"], "metrics": ALL}
+    (cut,) = evaluate(path, **options, conventions=Conventions(border=5))
+    expected = [each[5:-5, 5:-5] for each in pair]
+    assert cut.si_psnr == [pytest.approx(si_psnr(*expected), abs=1e-9)]
+    assert cut.micro_ssim == [pytest.approx(micro_ssim(*expected), abs=1e-9)]
+    (luma,) = evaluate(path, **options, conventions=Conventions(color="luma"))
+    weights = np.array([65.481, 128.553, 24.966]) / 255
+    expected = [(each @ weights)[..., None] for each in pair]
+    assert luma.si_psnr == [pytest.approx(si_psnr(*expected), abs=1e-6)]
+    assert luma.micro_ssim == [pytest.approx(micro_ssim(*expected), abs=1e-6)]
+
+
+def test_metrics_of_a_flat_clean_picture_are_missing(clean, noisy, tmp_path, capsys):
+    _write(clean / "gray.png", np.full((40, 40), 9, "uint8"))
+    options = {"noisy": noisy, "baselines": "noisy,nlm", "out": tmp_path / "out"}
+    scores = evaluate(clean, **options, metrics="si_psnr,micro_ssim")
+    for each in scores:
+        assert each.si_psnr[1] is None and each.micro_ssim[1] is None
+        assert each.mean("si_psnr") == each.si_psnr[0]
+    assert "SI-PSNR (1 of 2)  MicroSSIM (1 of 2)" in capsys.readouterr().out
+    method = json.loads((tmp_path / "out/results.json").read_text())["methods"][0]
+    assert method["images"][1]["si_psnr"] is None
+    assert "SI-PSNR" not in scores[0].caption(1)
+
+
+def test_pictures_too_small_for_micro_ssim_are_named(tmp_path):
+    path = _write(tmp_path / "small" / "dot.png", np.arange(300, dtype="uint8").reshape(30, 10))
+    with pytest.raises(DataError, match=r"^dot: MicroSSIM needs .* 11 px.*Remove this picture\.$"):
+        evaluate(path, noise=GAUSSIAN, metrics="micro_ssim")
+    evaluate(path, noise=GAUSSIAN, metrics="psnr,ssim,si_psnr")
+
+
+@pytest.mark.parametrize("clip", [True, False])
+def test_denoised_pictures_may_be_brighter_than_white(tmp_path, random, clip):
+    """Of 16 bits, where the clean ones have 10."""
+    clean = random.integers(100, 900, (40, 50)).astype(np.uint16)
+    denoised = np.clip(clean * 70.0 + random.normal(scale=900, size=clean.shape), 0, 65535)
+    denoised = np.rint(denoised).astype(np.uint16)
+    for name, pixels in (("clean", clean), ("denoised", denoised)):
+        (tmp_path / name).mkdir()
+        tifffile.imwrite(tmp_path / name / "a.tif", pixels, photometric="minisblack")
+    (scores,) = evaluate(
+        tmp_path / "clean",
+        noisy=tmp_path / "clean",
+        denoised=[tmp_path / "denoised"],
+        baselines="",
+        metrics=ALL,
+        conventions=Conventions(clip=clip),
+        out=tmp_path / "out",
+    )
+    unit = np.minimum(denoised, 1023) if clip else denoised
+    assert scores.si_psnr == [pytest.approx(si_psnr(clean, unit), abs=1e-3)]
+    assert scores.micro_ssim == [pytest.approx(micro_ssim(clean, unit), abs=1e-4)]
+    error = np.mean((unit - clean.astype(float)) ** 2)
+    assert scores.psnr == [pytest.approx(10 * np.log10(1023**2 / error), abs=1e-3)]

@@ -36,6 +36,7 @@ class Inverter:
     """Stands in for a denoiser."""
 
     choices = "Inverts."
+    scaling = None
 
     def prepare(self, pixels):
         assert pixels >= 0

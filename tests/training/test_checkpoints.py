@@ -49,7 +49,7 @@ def test_everything_that_changes_comes_back(recipe, trained, tmp_path):
     trainer = trained
     trainer.loss_scale.assign(16.0)
     checkpoints = Checkpoints(tmp_path, trainer)
-    checkpoints.best_psnr.assign(31.5)
+    checkpoints.best_score.assign(31.5)
     checkpoints.validated.assign(2)
     trainer.skipped_in_row.assign(1)
     checkpoints.save()
@@ -57,7 +57,7 @@ def test_everything_that_changes_comes_back(recipe, trained, tmp_path):
     again = Trainer(recipe, ema=0.9, seed=2)
     restored = Checkpoints(tmp_path, again)
     assert restored.restore() == 3
-    assert restored.best_psnr.numpy() == np.float32(31.5)
+    assert restored.best_score.numpy() == np.float32(31.5)
     assert restored.validated.numpy() == 2
     for a, b in zip(_state(trainer), _state(again), strict=True):
         np.testing.assert_array_equal(a, b)

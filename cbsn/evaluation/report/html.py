@@ -157,7 +157,8 @@ def _breakable(text: str) -> markupsafe.Markup:
     return markupsafe.escape(text).replace("/", markupsafe.Markup("/<wbr>"))
 
 
-_BETTER = {"PSNR": max, "SSIM": max, "LPIPS": min}  # by first word of the heading
+# By first word of the heading.
+_BETTER = {"PSNR": max, "SSIM": max, "SI-PSNR": max, "MicroSSIM": max, "LPIPS": min}
 
 
 def mark_best(table: Sequence[Mapping[str, str]]) -> list[list[tuple[str, bool]]]:

@@ -3,6 +3,7 @@
 Attributes are read as the JSON files that they are, which leaves the arrays to the library.
 """
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -23,6 +24,7 @@ AXIS_TYPES = {"T": "time", "C": "channel", "Z": "space", "Y": "space", "X": "spa
 _FILES = ("zarr.json", ".zgroup", ".zattrs", ".zarray")
 _JSON_BYTES = 2**28  # more than the metadata of a large plate
 _SLAB_BYTES = 2**28
+_LARGEST = 1e100  # of a distance: more, infinity or NaN is damaged
 _COLOR = re.compile(r"#?([0-9A-Fa-f]{6})(?:[0-9A-Fa-f]{2})?")
 
 
@@ -54,16 +56,15 @@ def zarr_library() -> Any:
     Raises:
         ConfigError: if it is missing, or too old for OME-Zarr 0.5.
     """
-    try:
+    with contextlib.suppress(ImportError):
         import zarr
-    except ImportError:
-        zarr = None
-    # Other packages may have brought version 2, the last one for Python 3.10.
-    if zarr is None or zarr.__version__.startswith(("0.", "1.", "2.")):
-        raise ConfigError(
-            "OME-Zarr needs another library: pip install 'cbsn[zarr]' (Python 3.11 or later)"
-        )
-    return zarr
+
+        # Other packages may have brought version 2, the last one for Python 3.10.
+        if not zarr.__version__.startswith("2."):
+            return zarr
+    raise ConfigError(
+        "OME-Zarr needs another library: pip install 'cbsn[zarr]' (Python 3.11 or later)"
+    )
 
 
 def is_ome_zarr(path: Path) -> bool:
@@ -105,18 +106,14 @@ def open_ome_zarr(path: Path) -> list[Stack]:
 def _metadata(folder: Path) -> tuple[dict[str, Any], int]:
     """Returns a group's attributes and the version of its Zarr format."""
     if (folder / "zarr.json").is_file():
-        node = _json(folder / "zarr.json")
-        attributes, is_array, zarr_format = (
-            node.get("attributes", {}),
-            node.get("node_type") == "array",
-            3,
-        )
-    else:
-        if not is_ome_zarr(folder):
-            raise ImageError("has no Zarr metadata: it is missing or incomplete.")
-        file = folder / ".zattrs"
+        node, zarr_format = _json(folder / "zarr.json"), 3
+        attributes, is_array = node.get("attributes", {}), node.get("node_type") == "array"
+    elif is_ome_zarr(folder):
+        file, zarr_format = folder / ".zattrs", 2
         attributes = _json(file) if file.is_file() else {}
-        is_array, zarr_format = (folder / ".zarray").is_file(), 2
+        is_array = (folder / ".zarray").is_file()
+    else:
+        raise ImageError("has no Zarr metadata: it is missing or incomplete.")
     if is_array:
         raise ImageError(
             "is a bare Zarr array, not an OME-Zarr image. Its axes are unknown: pass the folder "
@@ -145,12 +142,10 @@ def _ome(attributes: Mapping[str, Any], zarr_format: int) -> Mapping[str, Any]:
 def _at(value: Any, *keys: str | int) -> Any:
     """Returns what these keys lead to in a JSON value, or None."""
     for key in keys:
-        if not isinstance(value, list if isinstance(key, int) else dict):
-            return None
-        try:
-            value = value[key]
-        except LookupError:
-            return None
+        if isinstance(key, str):
+            value = value.get(key) if isinstance(value, dict) else None
+        else:
+            value = value[key] if isinstance(value, list) and len(value) > key else None
     return value
 
 
@@ -166,10 +161,8 @@ def _collection(path: Path, ome: Mapping[str, Any]) -> list[str]:
     elif "well" in ome:
         names = _fields(ome)
     else:
-        series = None
-        if is_ome_zarr(path / "OME"):
-            series = _ome(*_metadata(path / "OME")).get("series")
-        if series is not None:
+        series = _ome(*_metadata(path / "OME")).get("series") if is_ome_zarr(path / "OME") else None
+        if isinstance(series, list):
             names = _paths([{"path": each} for each in series], "series")
         elif "bioformats2raw.layout" in ome:
             names = []
@@ -239,7 +232,10 @@ def _array(folder: Path, name: str, zarr_format: int) -> Any:
     if not (folder / ("zarr.json" if zarr_format == 3 else ".zarray")).is_file():
         raise ImageError(f"has no array {name}, which its metadata name: it is incomplete.")
     try:
-        return zarr_library().open_array(str(folder), mode="r", zarr_format=zarr_format)
+        array = zarr_library().open_array(str(folder), mode="r", zarr_format=zarr_format)
+        if min(array.chunks, default=0) < 1:
+            raise ValueError(f"chunks of the shape {array.chunks}")
+        return array
     except Exception as error:
         raise ImageError(
             f"has an array {name} that cannot be opened ({plain_reason(error)})."
@@ -295,7 +291,7 @@ def _are_numbers(value: Any, count: int) -> bool:
     return (
         isinstance(value, list)
         and len(value) == count
-        and all(isinstance(each, int | float) and math.isfinite(each) for each in value)
+        and all(isinstance(each, int | float) and abs(each) < _LARGEST for each in value)
     )
 
 
@@ -306,12 +302,8 @@ def _channels(ome: Mapping[str, Any], count: int) -> tuple[Channel, ...]:
     channels = []
     for each in stated:
         label, color = _at(each, "label"), _COLOR.fullmatch(str(_at(each, "color")))
-        channels.append(
-            Channel(
-                label if isinstance(label, str) else "",
-                f"#{color[1].upper()}" if color else "",
-            )
-        )
+        name = label if isinstance(label, str) else ""
+        channels.append(Channel(name, f"#{color[1].upper()}" if color else ""))
     return tuple(channels)
 
 
@@ -319,7 +311,7 @@ class _Slabs:
     """The planes that were decoded last, of all images of a folder."""
 
     def __init__(self):
-        self.last: tuple[Any, Any] = None, None  # one value, so that threads cannot mix them
+        self.last = None, None  # one value, so that threads cannot mix them
 
 
 class _Reader:
@@ -353,9 +345,9 @@ class _Reader:
                 ]
                 slab = self._decoded(spans, rows, columns)
                 self._slabs.last = key, slab
-            # Where the other axes have been left out, the rest keep their order.
             within = [place - start for place, start in zip(index, starts, strict=True)]
-            plane = slab[self._key(within, slice(None), slice(None))]
+            # A copy: the caller may change what it gets.
+            plane = slab[self._key(within, slice(None), slice(None))].copy()
         return plane.T if self._layout.axes.index("X") < self._layout.axes.index("Y") else plane
 
     def _key(self, index: Sequence[int | slice], rows: slice, columns: slice) -> tuple[Any, ...]:

@@ -1,11 +1,13 @@
 """Finding and opening stacks of any format, and which format their results have."""
 
 import contextlib
+import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from cbsn.errors import CbsnError, ConfigError, ImageError, plain_reason
 from cbsn.images.stacks import microscopes, ome_zarr
+from cbsn.images.stacks.ome_zarr_writer import create_ome_zarr
 from cbsn.images.stacks.stack import Stack, check_axes
 from cbsn.images.stacks.tiff_stack_writer import create_tiff_stack
 from cbsn.images.stacks.tiff_stacks import is_tiff_stack, open_tiff_stacks
@@ -24,8 +26,15 @@ def is_stack(path: Path) -> bool:
     if path.suffix.lower() in microscopes.SUFFIXES:
         return True
     with contextlib.suppress(OSError), path.open("rb") as file:
-        return file.read(4) in TIFF_MAGICS and is_tiff_stack(path)
+        if file.read(4) in TIFF_MAGICS:
+            status = path.stat()
+            return _is_tiff_stack(path.absolute(), status.st_size, status.st_mtime_ns)
     return False
+
+
+@functools.cache
+def _is_tiff_stack(path: Path, size: int, mtime_ns: int) -> bool:
+    return is_tiff_stack(path)
 
 
 @contextlib.contextmanager
@@ -124,4 +133,4 @@ def target_suffix(path: Path, format: str) -> str:
 def writer_of(target: Path) -> Create:
     """Returns what creates files with the suffix of a target."""
     is_zarr = target.suffix.lower() == ZARR_SUFFIX
-    return ome_zarr.create_ome_zarr if is_zarr else create_tiff_stack
+    return create_ome_zarr if is_zarr else create_tiff_stack

@@ -24,7 +24,7 @@ _PERCENTILES = (0.1, 99.9)
 _PLANES = 64  # of a channel that are looked at, evenly spread
 _WINDOW, _WINDOWS = 512, 4  # side in pixels of the windows of a large plane, and how many each way
 _VALUES = 2**24  # that percentiles are taken of
-_NOT_FINITE = (
+NOT_FINITE = (
     "holds values that are not finite (NaN or infinity). To replace them by their neighbours: "
     "--nan fill."
 )
@@ -149,7 +149,7 @@ def measure_scaling(
         finite = np.isfinite(values)
         if not finite.all():
             if not ignore_nan:
-                raise ImageError(_NOT_FINITE)
+                raise ImageError(NOT_FINITE)
             values = values[finite]
             if not values.size:
                 values = np.zeros(1, values.dtype)
@@ -166,13 +166,38 @@ def measure_scaling(
             low, high = map(float, np.percentile(some, _PERCENTILES))
         else:
             low, high = _range(windows)
-        if not low < high:  # a flat channel
-            high = low + (float(np.spacing(abs(low))) * 2**20 if abs(low) > 2**20 else 1.0)
-        scales.append(Scale(low, high, mean, deviation))
+        scales.append(Scale(low, _above(low, high), mean, deviation))
     return Scaling(name, tuple(scales))
 
 
-def check_finite(values: np.ndarray) -> int:
+def pooled_scaling(scalings: Sequence[Scaling], values: Sequence[int]) -> Scaling:
+    """Returns one scaling for several stacks, all measured by the same method.
+
+    The means and deviations are those of all values together. Ranges become the one that holds all;
+    percentiles, their mean.
+
+    Args:
+        scalings: those of the stacks, with equal numbers of channels.
+        values: how many values a channel of each stack has.
+    """
+    method = scalings[0].method
+    weights = np.array(values, np.float64) / sum(values)
+    channels = []
+    for scales in zip(*(each.channels for each in scalings), strict=True):
+        lows, highs, means, deviations = np.array([dataclasses.astuple(s) for s in scales]).T
+        mean = float(weights @ means)
+        deviation = math.sqrt(weights @ (deviations**2 + (means - mean) ** 2))
+        if method == "deviation":
+            low, high = mean, mean + deviation
+        elif method == "percentile":
+            low, high = float(weights @ lows), float(weights @ highs)
+        else:
+            low, high = float(lows.min()), float(highs.max())
+        channels.append(Scale(low, _above(low, high), mean, deviation))
+    return Scaling(method, tuple(channels))
+
+
+def count_missing(values: np.ndarray) -> int:
     """Returns how many values are not finite."""
     if values.dtype.kind != "f":
         return 0
@@ -238,6 +263,13 @@ def _range(windows: Sequence[np.ndarray]) -> tuple[float, float]:
         steady = median_filter(steady, (3, 3) + (1,) * (window.ndim - 2))
         low, high = min(low, float(steady.min())), max(high, float(steady.max()))
     return low, high
+
+
+def _above(low: float, high: float) -> float:
+    """Returns the upper end of a range; of an empty one, as of a flat channel, a higher value."""
+    if low < high:
+        return high
+    return low + (float(np.spacing(abs(low))) * 2**20 if abs(low) > 2**20 else 1.0)
 
 
 def _whole_range(dtype: np.dtype) -> tuple[float, float]:

@@ -1,0 +1,248 @@
+"""Patches of stacks: which planes they are from, planes that are held out, and neighbours in time.
+
+A training may read some of the records only, in an order of its own, so what it reads is a view.
+"""
+
+import math
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import NamedTuple
+
+import numpy as np
+
+from cbsn.data.manifest import STACK, Manifest, Source
+from cbsn.data.pairs import PairedRecords
+from cbsn.data.records import Patches, PatchRecords
+from cbsn.errors import ConfigError
+from cbsn.images.stacks.scaling import Scaling
+
+NEXT = "next"  # as second shots: the neighbours in time
+_FEWEST = 5  # planes, of which one is held out
+_SHOWN = 8  # stacks that are described one by one
+
+
+def is_of_stacks(patches: Patches) -> bool:
+    """Returns whether patches are those of stacks."""
+    manifest = getattr(patches, "manifest", None)
+    return manifest is not None and manifest.kind == STACK
+
+
+def describe_stacks(manifest: Manifest) -> list[str]:
+    """Returns lines that say which stacks there are, and how they are scaled."""
+    texts = [f"{_name(each)}: {each.stack}" for each in manifest.sources]
+    if len(texts) > _SHOWN + 1:
+        texts[_SHOWN:] = [f"and {len(texts) - _SHOWN} more"]
+    scaling = Scaling.from_dict(manifest.scaling)
+    scales = []
+    for number, scale in enumerate(scaling.channels):
+        if scaling.method == "deviation":
+            text = f"by mean {scale.mean:.5g} and deviation {scale.deviation:.5g}"
+        else:
+            text = f"from {scale.low:.5g} to {scale.high:.5g}"
+        scales.append(f"in channel {number} {text}" if len(scaling.channels) > 1 else text)
+    how = f"scaled {', '.join(scales)}"
+    if len(texts) == 1:
+        return [f"{texts[0]}; {how}"]
+    return [*texts, f"All are {how}"]
+
+
+def _name(source: Source) -> str:
+    return f"{source.path}, image {source.image}" if source.image else source.path
+
+
+class Subset:
+    """Some patches of others, as `Patches`.
+
+    Args:
+        patches: the others.
+        indices: which of them, in increasing order.
+    """
+
+    def __init__(self, patches: Patches, indices: np.ndarray):
+        self._patches = patches
+        self._indices = indices
+        self.manifest = getattr(patches, "manifest", None)
+        self.shots, self.channels = patches.shots, patches.channels
+        self.patch_size, self.dtype = patches.patch_size, patches.dtype
+        ends = np.searchsorted(indices, np.cumsum(patches.counts))
+        self.counts: Sequence[int] = [int(count) for count in np.diff(ends, prepend=0)]
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """Returns patch `index`. Raises DataError if the record is damaged."""
+        return self._patches[int(self._indices[index])]
+
+    def describe(self, index: int) -> str:
+        """Says where a patch lies and which picture it is from."""
+        return self._patches.describe(int(self._indices[index]))
+
+
+class NextFrames:
+    """Each patch with the one at the same place a frame later, as `Patches` with two shots.
+
+    Each pair comes twice, once in each order.
+
+    Args:
+        records: patches of stacks.
+
+    Attributes:
+        first_shots: the records.
+        first, second: int [n], the indices of the records of each pair.
+
+    Raises:
+        ConfigError: if no stack has two frames.
+    """
+
+    shots = 2
+
+    def __init__(self, records: PatchRecords):
+        self.first_shots = records
+        self.manifest = records.manifest
+        self.channels, self.patch_size, self.dtype = (
+            records.channels,
+            records.patch_size,
+            records.dtype,
+        )
+        places = _places(records)
+        here = {key: index for index, key in enumerate(zip(*map(list, places), strict=True))}
+        steps = [_frame_step(each) for each in _sources(records)]
+        pairs = []
+        for (source, plane, corner), index in here.items():
+            step, frames = steps[source]
+            if plane // step % frames + 1 < frames:
+                other = here[source, plane + step, corner]
+                pairs += [(index, other), (other, index)]
+        if not pairs:
+            found = "; ".join(describe_stacks(records.manifest)) if records.manifest else "pictures"
+            raise ConfigError(
+                f"--second_shots {NEXT} takes the next frame as the second shot, so it needs "
+                f"stacks with the axis T and two or more frames. Received: {found}"
+            )
+        pairs.sort()
+        self.first, self.second = np.array(pairs).T
+        ends = np.searchsorted(self.first, np.cumsum(records.counts))
+        self.counts: Sequence[int] = [int(count) for count in np.diff(ends, prepend=0)]
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """Returns pair `index`: [P, P, 2·C]. Raises DataError if a record is damaged."""
+        both = (self.first_shots[int(each[index])] for each in (self.first, self.second))
+        return np.concatenate([*both], axis=-1)
+
+    def describe(self, index: int) -> str:
+        """Says where a pair of patches lies and which planes it is from."""
+        both = (self.first_shots.describe(int(each[index])) for each in (self.first, self.second))
+        return " and ".join(both)
+
+
+Shots = PatchRecords | PairedRecords | NextFrames
+
+
+class HeldOut(NamedTuple):
+    """Which planes a training leaves out, to validate on.
+
+    Args:
+        records: bool [n], whether each record is one of theirs.
+        planes: their number.
+        of: the number of all planes.
+    """
+
+    records: np.ndarray
+    planes: int
+    of: int
+
+
+def hold_out(records: PatchRecords, share: float) -> HeldOut:
+    """Chooses planes to hold out, evenly spread over all stacks, with all channels of each.
+
+    Of 5 planes or more it is at least one, of fewer none.
+
+    Args:
+        records: patches of stacks.
+        share: float in [0, 0.5], of the planes; 0.1 for every tenth, from the fifth on.
+    """
+    sources = _sources(records)
+    frames = [_frames(each) for each in sources]
+    total = sum(int(each.max()) + 1 for each in frames)
+    exact = Fraction(repr(share))  # not 0.1 in binary, whose multiples round differently
+    steps = [math.floor(exact * number + Fraction(1, 2)) for number in range(total + 1)]
+    held = np.diff(steps) > 0
+    if share and not held.any():
+        held[total // 2] = True
+    if total < _FEWEST:
+        held[:] = False
+    by_plane, first = [], 0
+    for each in frames:
+        by_plane.append(held[first + each])
+        first += int(each.max()) + 1
+    places = _places(records)
+    starts = np.cumsum([0, *map(len, by_plane)])
+    flat = np.concatenate(by_plane)
+    return HeldOut(flat[starts[places.source] + places.plane], int(flat.sum()), len(flat))
+
+
+class _Places(NamedTuple):
+    """Where records are from, int [n] each: the stack, the plane in it, and the place in that."""
+
+    source: np.ndarray
+    plane: np.ndarray
+    corner: np.ndarray
+
+
+def split(records: Shots, share: float) -> tuple[Patches, Patches | None, HeldOut]:
+    """Divides patches of stacks into those to train on, and those of the planes held out.
+
+    A pair of frames is trained on if neither is held out.
+
+    Raises:
+        ConfigError: if none is left to train on.
+    """
+    planes = hold_out(getattr(records, "first_shots", records), share)
+    held = planes.records
+    if isinstance(records, NextFrames):
+        held = held[records.first] | held[records.second]
+    if held.all():
+        raise ConfigError(
+            f"No patches are left to train on: use a smaller --hold_out. "
+            f"Received: --hold_out {share:g}, for {planes.of} planes"
+        )
+    if not held.any():
+        return records, None, planes
+    parts = (Subset(records, np.flatnonzero(each)) for each in (~held, held))
+    return *parts, planes
+
+
+def _places(records: PatchRecords) -> _Places:
+    numbers = {id(source): number for number, source in enumerate(_sources(records))}
+    patches = records.patches()
+    source = np.array([numbers[id(each)] for each, _ in patches])
+    number = np.array([number for _, number in patches])
+    in_plane = np.array([each.patches // each.planes for each in _sources(records)])[source]
+    return _Places(source, number // in_plane, number % in_plane)
+
+
+def _sources(records: PatchRecords) -> tuple[Source, ...]:
+    assert records.manifest is not None
+    return records.manifest.sources
+
+
+def _frame_step(source: Source) -> tuple[int, int]:
+    """Returns how many planes further the next frame is, and the number of frames."""
+    if "T" not in source.axes:
+        return 1, 1
+    axis = source.axes.index("T")
+    return math.prod(source.shape[axis + 1 :]), source.shape[axis]
+
+
+def _frames(source: Source) -> np.ndarray:
+    """Returns for each plane which one it is when the channels are not counted."""
+    planes = np.indices(source.shape).reshape(len(source.shape), source.planes)
+    kept = [axis for axis, name in enumerate(source.axes) if name != "C"]
+    if not kept:
+        return np.zeros(source.planes, int)
+    sizes = [source.shape[axis] for axis in kept]
+    return np.ravel_multi_index([planes[axis] for axis in kept], sizes)
