@@ -4,7 +4,15 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from cbsn.cli.flags import MODEL, add_denoising, add_gpu, add_noise, add_white
+from cbsn.cli.flags import (
+    MODEL,
+    add_axes,
+    add_denoising,
+    add_gpu,
+    add_noise,
+    add_normalize,
+    add_white,
+)
 from cbsn.cli.parser import Parser, add_input, new_parser
 
 
@@ -22,8 +30,8 @@ def main(flags: argparse.Namespace) -> None:
 def make_parser() -> Parser:
     """Returns the parser of the flags."""
     parser = new_parser(
-        "Scores denoisers on noisy pictures: PSNR, SSIM and LPIPS with clean pictures, time and a "
-        "diagnosis without them.",
+        "Scores denoisers on noisy pictures and stacks: PSNR, SSIM and LPIPS with clean ones, time "
+        "and a diagnosis without them.",
         common=(
             *("noisy", "clean", "model_paths", "denoised", "baselines", "noise_sigma", "images"),
             *("out", "gpu"),
@@ -32,6 +40,7 @@ def make_parser() -> Parser:
   cbsn evaluate noisy --clean clean --model photo photo-large --out results
   cbsn evaluate --clean clean --noise_sigma 25 --model checkpoints/mine --baselines noisy,nlm
   cbsn evaluate photos --model photo-large --out results         # without clean pictures
+  cbsn evaluate cells.tif --clean clean.ome.zarr --select c=1 --model checkpoints/cells
 """,
     )
     what = parser.add_argument_group("what is scored")
@@ -56,7 +65,10 @@ def make_parser() -> Parser:
 
     on = parser.add_argument_group("on which pictures")
     add = on.add_argument
-    noisy = "noisy pictures: a folder, a glob in quotes, or a .mat file of SIDD's blocks"
+    noisy = (
+        "noisy pictures: a folder, a glob in quotes, a .mat file of SIDD's blocks, or stacks, of "
+        "which each plane counts as a picture"
+    )
     add_input(parser, "noisy", noisy, "--noisy", several=False, required=False)
     add("--clean", metavar="PICTURES", help="clean pictures of the same names")
     add_noise(on, "instead of noisy pictures, noise for the clean ones, the same on every run")
@@ -64,14 +76,20 @@ def make_parser() -> Parser:
     add_white(on)
     images = "number of pictures to take, evenly spread; 0: all"
     add("--images", type=int, default=0, metavar="N", help=images)
+    add_axes(on)
+    add_normalize(
+        on,
+        "what models see as 0 and 1 in a stack: deviation, percentile, range, dtype, or two values "
+        "such as 100,4095; model: the values of the training; auto: as cbsn denoise",
+    )
 
     add = parser.add_argument_group("metrics").add_argument
     names = (
         "of the results, separated by commas: psnr, ssim; and for microscopy, where brightness is "
         "arbitrary and fitted to each picture, si_psnr (scale-invariant PSNR) and micro_ssim "
-        "(MicroSSIM)"
+        "(MicroSSIM) (default: psnr,ssim; for stacks psnr,ssim,si_psnr)"
     )
-    add("--metrics", default="psnr,ssim", metavar="NAMES", help=names)
+    add("--metrics", metavar="NAMES", help=names)
     either: dict[str, Any] = {"action": argparse.BooleanOptionalAction, "default": None}
     add(
         "--lpips",
@@ -94,8 +112,8 @@ def make_parser() -> Parser:
         "--data_range",
         metavar="R",
         help="peak of PSNR and SSIM: dtype (white: 255, 65535 or that of fewer bits, or 1 for "
-        "floats), clean (highest less lowest value of each clean picture), or a number in units "
-        "of the pictures (dtype)",
+        "floats; of stacks the highest less the lowest value of the clean stack's channel), clean "
+        "(the same of each clean picture or plane), or a number in units of the pictures (dtype)",
     )
     add(
         "--color",

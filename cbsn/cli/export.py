@@ -44,6 +44,11 @@ def make_parser() -> Parser:
     add_denoiser(parser, here=False)
     larger = "size of PNG and JPEG files above which the SavedModel refuses to decode them"
     add("--max_megapixels", type=float, default=134, metavar="N", help=larger)
+    channel = (
+        "of a model that was trained on stacks of several channels: the channel whose planes the "
+        "export denoises, counted from 0 (default: 0)"
+    )
+    add("--stack_channel", type=int, metavar="N", help=channel)
     warmup = (
         "store requests that a server makes when it loads the SavedModel (default: if the extra "
         "serving is installed)"

@@ -14,8 +14,8 @@ _RECIPES = "cbsn, apbsn, ssbsn, n2v-unet, dil-unet, n2n-resunet, distill, photo 
 def make_parser() -> Parser:
     """Returns the parser of the flags; the paper's authors' names and defaults are accepted."""
     parser = new_parser(
-        "Trains a denoiser from noisy pictures or stacks. The run's folder holds the model, and everything "
-        "to go on with after an interruption: the same command does so.",
+        "Trains a denoiser from noisy pictures or stacks. The run's folder holds the model, and "
+        "everything to go on with after an interruption: the same command does so.",
         common=(
             *("dataset", "name", "recipe", "steps", "channels", "modules", "patch_size"),
             *("batch_size", "learning_rate", "val_noisy", "val_clean", "noise_sigma"),

@@ -225,11 +225,11 @@ class _Work:
 
     def describe(self) -> str:
         """Says what is denoised, and how its values are scaled."""
-        scales = self.scaling.channels
+        channels = self.layout.taken.get("C", range(self.layout.size("C")))
+        scales = [self.scaling.of(channel) for channel in channels]
         ends = ", ".join(f"{each.low:g} and {each.high:g}" for each in scales[:4])
-        many = "…" * (len(scales) > 4)
-        how = self.scaling.method
-        return f"{self.layout.describe()}; 0 and 1 are {ends}{many} ({how})."
+        many = ", …" * (len(scales) > 4)
+        return f"{self.layout.describe()}; seen as 0 and 1: {ends}{many} ({self.scaling.method})."
 
     def steps(self) -> Iterator[_Step]:
         """Yields what to denoise, one after the other; channel by channel."""

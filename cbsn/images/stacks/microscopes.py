@@ -159,8 +159,10 @@ def _open_czi(path: Path, plugin: Any) -> _Opened:
     opened = path.open("rb")
     try:
         file, reader = CziFile(opened), plugin.Reader(path)
-        scenes = []
-        for spans in file.get_dims_shape():
+        scenes, every = [], file.get_dims_shape()
+        for spans in every:
+            if "S" not in spans and len(every) > 1:
+                continue  # a scene that another file has
             counts = (stop - start for axis, (start, stop) in spans.items() if axis not in "YXA")
             if (planes := math.prod(counts)) * _LEAST_BYTES > path.stat().st_size:
                 # The reader would prepare to read each of them.

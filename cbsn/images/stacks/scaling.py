@@ -22,8 +22,8 @@ the highest value but for single pixels; or what the dtype can hold."""
 
 _PERCENTILES = (0.1, 99.9)
 _PLANES = 64  # of a channel that are looked at, evenly spread
-_WINDOW, _WINDOWS = 512, 4  # side in pixels of the windows of a large plane, and how many each way
-_VALUES = 2**24  # that percentiles are taken of
+_VALUES = 2**24  # of a channel that are looked at
+_WINDOW = 256  # side in pixels of the parts that are looked at of large planes
 NOT_FINITE = (
     "holds values that are not finite (NaN or infinity). To replace them by their neighbours: "
     "--nan fill."
@@ -162,8 +162,7 @@ def measure_scaling(
         elif method == "deviation":
             low, high = mean, mean + deviation
         elif method == "percentile":
-            some = values[:: -(-values.size // _VALUES)].astype(np.float64)
-            low, high = map(float, np.percentile(some, _PERCENTILES))
+            low, high = map(float, np.percentile(values.astype(np.float64), _PERCENTILES))
         else:
             low, high = _range(windows)
         scales.append(Scale(low, _above(low, high), mean, deviation))
@@ -229,28 +228,28 @@ def fill_missing(plane: np.ndarray) -> np.ndarray:
 
 
 def _windows(stack: Stack, channel: int) -> Iterator[np.ndarray]:
-    """Yields parts of some planes of a channel, evenly spread."""
+    """Yields parts of some planes of a channel, evenly spread; at most `_VALUES` values."""
     layout = stack.layout
     indices = [each for each in layout.indices() if layout.channel(each) == channel]
     count = min(_PLANES, len(indices))
+    most = _VALUES // (count * layout.samples)
     height, width = layout.size("Y"), layout.size("X")
-    if height * width <= (_WINDOW * _WINDOWS) ** 2:
-        rows: Sequence[slice] = [slice(0, height)]
-        columns: Sequence[slice] = [slice(0, width)]
-    else:
-        rows, columns = _spread(height), _spread(width)
-        count = min(count, 16)
+    rows, columns = [slice(0, height)], [slice(0, width)]
+    if height * width > most:
+        side = math.isqrt(most // _WINDOW**2)
+        rows, columns = _spread(height, side), _spread(width, side)
     for number in range(count):
         index = indices[number * len(indices) // count]
         for row, column in itertools.product(rows, columns):
             yield stack.read(index, row, column)
 
 
-def _spread(length: int) -> list[slice]:
-    if length <= _WINDOW * _WINDOWS:
-        return [slice(0, length)]
+def _spread(length: int, count: int) -> list[slice]:
+    """Returns windows, evenly spread over an axis; all of it if it is short."""
     room = length - _WINDOW
-    starts = [number * room // (_WINDOWS - 1) for number in range(_WINDOWS)]
+    if room < _WINDOW * (count - 1):
+        return [slice(0, length)]
+    starts = [number * room // max(1, count - 1) for number in range(count)]
     return [slice(start, start + _WINDOW) for start in starts]
 
 

@@ -120,7 +120,7 @@ def _create_imagej(path: Path, layout: Layout, big: bool) -> None:
                     table = table.take([*taken[axis]], place)
             kept["Labels"] = [labels[number] for number in table.ravel()]
     if "C" in taken:
-        if "LUTs" in kept and max(taken["C"]) < len(kept["LUTs"]):
+        if np.ndim(kept.get("LUTs", ())) == 3 and max(taken["C"]) < len(kept["LUTs"]):
             kept["LUTs"] = [kept["LUTs"][number] for number in taken["C"]]
         if "Ranges" in kept and 2 * max(taken["C"]) + 1 < len(kept["Ranges"]):
             ends = [kept["Ranges"][2 * n : 2 * n + 2] for n in taken["C"]]

@@ -20,6 +20,8 @@ from cbsn.images.tiff import refuse_raw, whole_pages
 _WHOLE = 2**26  # bytes of a page; larger ones are decoded in parts, if they are stored in parts
 _BUFFER_BYTES = 2**24
 _PICTURES = ("uint8", "uint16", "float32", "bool")  # dtypes of what `read_picture` reads
+_CUT_OFF = "ends before its pixels do: the file is cut off."
+_LACKS = "lacks some of its strips or tiles: it is damaged or incomplete."
 _MICRON = {"micron", "microns", "um", "µm", "μm", "\\u00b5m", "micrometer", "micrometre"}
 
 
@@ -193,7 +195,7 @@ def _source(file: tifffile.TiffFile, series: Any, axes: str) -> Any:
         path, offset = Path(file.filehandle.path), series.dataoffset
         dtype = series.dtype.newbyteorder(file.byteorder)
         if offset + math.prod(shape) * dtype.itemsize > path.stat().st_size:
-            raise ImageError("ends before its pixels do: the file is cut off.")
+            raise ImageError(_CUT_OFF)
 
         def mapped(index: tuple[int, ...], rows: slice, columns: slice) -> np.ndarray:
             # Opened anew each time, so that what was read before takes no memory.
@@ -234,9 +236,9 @@ def _source(file: tifffile.TiffFile, series: Any, axes: str) -> Any:
 def _decoded(page: Any) -> np.ndarray:
     ends = map(sum, zip(page.dataoffsets, page.databytecounts, strict=True))
     if max(ends, default=0) > page.parent.filehandle.size:
-        raise ImageError("ends before its pixels do: the file is cut off.")
+        raise ImageError(_CUT_OFF)
     if not all(page.databytecounts):
-        raise ImageError("lacks some of its strips or tiles: it is damaged or incomplete.")
+        raise ImageError(_LACKS)
     try:
         return page.asarray(buffersize=_BUFFER_BYTES)
     except Exception as error:  # damaged bytes make decoders raise almost anything
@@ -245,31 +247,41 @@ def _decoded(page: Any) -> np.ndarray:
 
 def _segments(page: Any, rows: slice, columns: slice) -> np.ndarray | None:
     """Decodes only the strips or tiles of a large page that are needed; None if that is no help."""
-    if page.planarconfig != 1 or page.imagedepth > 1 or page.keyframe.compression.name == "JPEG":
+    kind = page.keyframe
+    if kind.planarconfig != 1 or kind.imagedepth > 1 or kind.compression.name == "JPEG":
         return None
-    height, width = page.chunks[:2]
-    if height >= page.imagelength and width >= page.imagewidth:
+    height, width = kind.chunks[:2]
+    if height >= kind.imagelength and width >= kind.imagewidth:
         return None
-    across = -(-page.imagewidth // width)
+    across = -(-kind.imagewidth // width)
     first, last = rows.start // height, -(-rows.stop // height)
     left, right = columns.start // width, -(-columns.stop // width)
-    shape = ((last - first) * height, (right - left) * width, page.samplesperpixel)
-    found = np.zeros(shape, page.dtype)
-    handle = page.parent.filehandle
+    shape = ((last - first) * height, (right - left) * width, kind.samplesperpixel)
+    found = np.zeros(shape, kind.dtype)
     for y in range(first, last):
         for x in range(left, right):
-            number = y * across + x
-            handle.seek(page.dataoffsets[number])
-            data = handle.read(page.databytecounts[number])
-            segment, _, _ = page.keyframe.decode(data, number)
-            if segment is None:
-                raise ImageError("lacks some of its strips or tiles: it is damaged or incomplete.")
+            piece = _segment(page, y * across + x)
             top, start = (y - first) * height, (x - left) * width
-            piece = segment[0]
             found[top : top + piece.shape[0], start : start + piece.shape[1]] = piece
     top, start = rows.start - first * height, columns.start - left * width
     found = found[top : top + rows.stop - rows.start, start : start + columns.stop - columns.start]
-    return found if "S" in page.axes else found[..., 0]
+    return found if "S" in kind.axes else found[..., 0]
+
+
+def _segment(page: Any, number: int) -> np.ndarray:
+    """Decodes a strip or tile, [h, w, S]."""
+    offset, size = page.dataoffsets[number], page.databytecounts[number]
+    handle = page.parent.filehandle
+    if not size:
+        raise ImageError(_LACKS)
+    if offset + size > handle.size:
+        raise ImageError(_CUT_OFF)
+    handle.seek(offset)
+    try:
+        segment, _, _ = page.keyframe.decode(handle.read(size), number)
+        return segment[0]
+    except Exception as error:  # damaged bytes make decoders raise almost anything
+        raise ImageError(f"cannot be decoded, it is damaged ({error}).") from error
 
 
 def _resolution(page: Any) -> tuple[Fraction, Fraction, int] | None:
@@ -302,8 +314,10 @@ def _imagej_facts(kept: TiffFacts) -> tuple[dict[str, Spacing], tuple[Channel, .
         with contextlib.suppress(KeyError, TypeError, ValueError):
             if 0 < (size := float(values[name])) < np.inf:
                 spacing[axis] = Spacing(size, its_unit)
-    channels = tuple(Channel(color=_color(table)) for table in values.get("LUTs", ()))
-    return spacing, channels
+    tables = values.get("LUTs", ())
+    if np.ndim(tables) == 2:  # of a single channel
+        tables = [tables]
+    return spacing, tuple(Channel(color=_color(table)) for table in tables)
 
 
 def _color(table: Any) -> str:

@@ -1,0 +1,308 @@
+"""Tests of reading and writing TIFF stacks: `tiff_stacks`, `tiff_stack_writer` and `ome_xml`."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import skimage
+import tifffile
+
+from cbsn.errors import ImageError
+from cbsn.images.stacks import tiff_stacks
+from cbsn.images.stacks.opening import is_stack, open_stacks
+from cbsn.images.stacks.stack import Channel, Layout, Spacing, array_stack
+from cbsn.images.stacks.tiff_stack_writer import create_tiff_stack
+
+
+def copied(source, target, selection=None, dtype=None):
+    """Copies stacks, plane by plane in two parts; as denoising does."""
+    with open_stacks(source) as stacks:
+        stacks = [stack.selected(selection or {}) for stack in stacks]
+        layouts = [stack.layout for stack in stacks]
+        if dtype:
+            layouts = [dataclasses.replace(each, dtype=np.dtype(dtype)) for each in layouts]
+        file = create_tiff_stack(target, layouts, resume=False)
+        for number, stack in enumerate(stacks):
+            height, width = stack.layout.size("Y"), stack.layout.size("X")
+            for index in stack.layout.indices():
+                for rows in slice(0, 7), slice(7, height):
+                    part = stack.read(index, rows, slice(0, width))
+                    file.write(number, index, rows, slice(0, width), part)
+        file.flush()
+        file.close()
+    return layouts
+
+
+def test_a_copy_is_what_other_programs_expect(sample, tmp_path):
+    assert is_stack(sample)
+    copied(sample, tmp_path / "copy.tif")
+    with tifffile.TiffFile(sample) as before, tifffile.TiffFile(tmp_path / "copy.tif") as after:
+        assert (before.is_imagej, before.is_ome) == (after.is_imagej, after.is_ome)
+        for one, two in zip(before.series, after.series, strict=True):
+            expected, axes = one.asarray(), one.axes
+            if "SYX" in axes:  # colours lie together in what is written
+                expected, axes = np.moveaxis(expected, axes.index("S"), -1), axes.replace("S", "")
+                axes += "S"
+            assert axes == two.axes and one.dtype == two.dtype
+            np.testing.assert_array_equal(two.asarray(), expected)
+        if before.is_imagej:
+            assert str(before.imagej_metadata) == str(after.imagej_metadata)
+        first, second = before.pages.first, after.pages.first
+        for code in 282, 283, 296:  # resolution
+            assert first.tags.valueof(code) == second.tags.valueof(code)
+        assert first.photometric == second.photometric
+
+
+def test_plain_files_keep_their_description(write_sample, tmp_path):
+    copied(write_sample("plain.tif"), tmp_path / "copy.tif")
+    with tifffile.TiffFile(tmp_path / "copy.tif") as file:
+        assert file.pages.first.description == "microscope A"
+
+
+def test_ome_xml_stays_and_is_valid(sample, tmp_path):
+    if ".ome." not in sample.name:
+        pytest.skip("no OME-TIFF")
+    ome_types = pytest.importorskip("ome_types")
+    copied(sample, tmp_path / "copy.tif")
+    texts = [tifffile.TiffFile(path).ome_metadata for path in (sample, tmp_path / "copy.tif")]
+    before, after = (ome_types.from_xml(text, validate=True) for text in texts)
+    for one, two in zip(before.images, after.images, strict=True):
+        assert (one.name, one.id) == (two.name, two.id)
+        for size in "physical_size_x", "physical_size_y", "physical_size_z", "time_increment":
+            for name in size, f"{size}_unit":
+                assert getattr(one.pixels, name) == getattr(two.pixels, name)
+        assert one.pixels.channels == two.pixels.channels
+        assert one.pixels.planes == two.pixels.planes
+        for size in "xyzct":
+            assert getattr(one.pixels, f"size_{size}") == getattr(two.pixels, f"size_{size}")
+
+
+def test_what_ome_xml_says_of_a_selection(write_sample, tmp_path):
+    ome_types = pytest.importorskip("ome_types")
+    source = write_sample("ome.ome.tif")
+    chosen = {"T": slice(1, 3), "C": slice(1, 2), "Y": slice(5, 18)}
+    copied(source, tmp_path / "copy.tif", chosen)
+    with tifffile.TiffFile(tmp_path / "copy.tif") as file:
+        pixels = ome_types.from_xml(file.ome_metadata, validate=True).images[0].pixels
+        np.testing.assert_array_equal(
+            file.asarray().squeeze(), tifffile.imread(source)[1:3, :, 1, 5:18]
+        )
+    assert [channel.name for channel in pixels.channels] == ["GFP"]
+    assert (pixels.size_t, pixels.size_c, pixels.size_y) == (2, 1, 13)
+    places = {(plane.the_t, plane.the_z, plane.the_c) for plane in pixels.planes}
+    assert places == {(t, z, 0) for t in range(2) for z in range(2)}
+    assert all(plane.position_x == 1.5 for plane in pixels.planes)
+
+
+def test_what_imagej_knows_of_a_selection(write_sample, tmp_path):
+    source = write_sample("imagej.tif")
+    copied(source, tmp_path / "copy.tif", {"T": slice(2, 3), "C": slice(1, 2)})
+    with tifffile.TiffFile(source) as file:
+        before = file.imagej_metadata
+    with tifffile.TiffFile(tmp_path / "copy.tif") as file:
+        after = file.imagej_metadata
+        np.testing.assert_array_equal(file.asarray(), tifffile.imread(source)[2, :, 1])
+    assert after["Labels"] == [before["Labels"][9], before["Labels"][11]]
+    assert after["Ranges"] == before["Ranges"][2:]
+    np.testing.assert_array_equal(after["LUTs"], before["LUTs"][1])
+    assert after["Info"] == before["Info"] and after["spacing"] == before["spacing"]
+
+
+@pytest.mark.parametrize("name", ["imagej.tif", "ome.ome.tif"])
+def test_spacing_and_channels_are_read(write_sample, name):
+    with open_stacks(write_sample(name)) as (stack,):
+        layout = stack.layout
+    y = 0.25 if name == "imagej.tif" else 250.0
+    unit = "micrometer" if name == "imagej.tif" else "nanometer"
+    expected = {"X": (0.2, "micrometer"), "Y": (y, unit), "Z": (1.5, "micrometer")}
+    expected["T"] = (0.25 if name == "imagej.tif" else 0.1, "second")
+    assert {axis: (each.size, each.unit) for axis, each in layout.spacing.items()} == expected
+    colors = [channel.color for channel in layout.channels]
+    if name == "imagej.tif":
+        assert colors == ["#00FF00", "#00FF00"]
+    else:
+        assert colors == ["#0000FF", "#00FF00"]
+        assert [channel.name for channel in layout.channels] == ["DAPI", "GFP"]
+
+
+def test_real_files_of_another_package(tmp_path):
+    for name, axes in ("multipage.tif", "TYX"), ("multipage_rgb.tif", "TYXS"):
+        source = Path(skimage.__file__).parent / "data" / name
+        if not source.exists():
+            pytest.skip("this version of scikit-image does not ship it")
+        (layout,) = copied(source, tmp_path / name)
+        assert layout.axes == axes
+        expected = tifffile.imread(source)
+        if "S" in axes:  # its colours are separate
+            expected = np.moveaxis(expected, 1, -1)
+        np.testing.assert_array_equal(tifffile.imread(tmp_path / name), expected)
+
+
+def test_axes_can_be_told(write_sample):
+    path = write_sample("plain.tif")
+    with open_stacks(path) as (stack,):
+        assert stack.layout.axes == "TYX"
+    with open_stacks(path, "zyx") as (stack,):
+        assert stack.layout.axes == "ZYX"
+    for axes, words in ("TZYX", "3 axes"), ("TZX", "always with Y"), ("YYX", "at most once"):
+        with pytest.raises(ImageError, match=words), open_stacks(path, axes):
+            pass
+
+
+def test_unknown_axes_are_asked_for(tmp_path):
+    array = np.zeros((3, 4, 20, 26), np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", array, photometric="minisblack")
+    with pytest.raises(ImageError, match="--axes"), open_stacks(tmp_path / "a.tif"):
+        pass
+    with open_stacks(tmp_path / "a.tif", "TZYX") as (stack,):
+        assert stack.layout.shape == (3, 4, 20, 26)
+
+
+def test_samples_that_are_no_colours_are_channels(tmp_path):
+    array = np.arange(2 * 20 * 26 * 5, dtype=np.uint16).reshape(2, 20, 26, 5)
+    options = {"photometric": "minisblack", "planarconfig": "contig", "metadata": {"axes": "TYXS"}}
+    tifffile.imwrite(tmp_path / "a.tif", array, **options)
+    with open_stacks(tmp_path / "a.tif") as (stack,):
+        assert stack.layout.axes == "TCYX" and stack.layout.shape == (2, 5, 20, 26)
+        np.testing.assert_array_equal(stack.read((1, 3)), array[1, ..., 3])
+
+
+@pytest.mark.parametrize("kind", ["tiles", "strips"])
+@pytest.mark.parametrize("samples", [1, 3])
+def test_parts_of_large_pages_are_decoded(tmp_path, monkeypatch, kind, samples):
+    monkeypatch.setattr(tiff_stacks, "_WHOLE", 0)
+    random = np.random.default_rng(1)
+    shape = (2, 70, 90, 3)[: 3 if samples == 1 else 4]
+    array = random.integers(0, 999, shape).astype(np.uint16)
+    options = {"tile": (32, 16)} if kind == "tiles" else {"rowsperstrip": 13}
+    options["photometric"] = "minisblack" if samples == 1 else "rgb"
+    options |= {"compression": "zlib", "predictor": True, "byteorder": ">"}
+    tifffile.imwrite(tmp_path / "a.tif", array, **options)
+    monkeypatch.setattr(tiff_stacks, "_decoded", None)  # whole pages are not decoded
+    with open_stacks(tmp_path / "a.tif") as (stack,):
+        for rows, columns in ((0, 70), (0, 90)), ((33, 66), (5, 40)), ((69, 70), (89, 90)):
+            found = stack.read((1,), slice(*rows), slice(*columns))
+            np.testing.assert_array_equal(found, array[1, slice(*rows), slice(*columns)])
+
+
+def test_other_stacks_become_ome_tiff(tmp_path):
+    ome_types = pytest.importorskip("ome_types")
+    array = np.arange(2 * 3 * 8 * 9, dtype=np.int16).reshape(2, 3, 8, 9)
+    layout = dataclasses.replace(
+        array_stack(array, "CZYX").layout,
+        format="CZI",
+        name="scene 1",
+        spacing={"X": Spacing(0.5, "micrometer"), "Z": Spacing(2.0, "micrometer")},
+        channels=(Channel("a", "#FF0000"), Channel("b", "#00FF80")),
+    )
+    file = create_tiff_stack(tmp_path / "a.ome.tif", [layout], resume=False)
+    for index in layout.indices():
+        file.write(0, index, slice(0, 8), slice(0, 9), array[index])
+    with tifffile.TiffFile(tmp_path / "a.ome.tif") as file:
+        assert file.series[0].axes == "CZYX"
+        np.testing.assert_array_equal(file.asarray(), array)
+        ome_types.from_xml(file.ome_metadata, validate=True)
+    with open_stacks(tmp_path / "a.ome.tif") as (stack,):
+        found = stack.layout
+    assert found.spacing == layout.spacing and found.channels == layout.channels
+
+
+def test_ome_tiff_holds_no_half_floats(tmp_path):
+    layout = Layout("YX", (4, 5), np.dtype(np.float16), "CZI")
+    with pytest.raises(ImageError, match="--dtype float32"):
+        create_tiff_stack(tmp_path / "a.ome.tif", [layout], resume=False)
+
+
+def test_another_dtype_is_stated(write_sample, tmp_path):
+    copied(write_sample("ome.ome.tif"), tmp_path / "a.tif", dtype="float32")
+    with tifffile.TiffFile(tmp_path / "a.tif") as file:
+        assert file.series[0].dtype == np.float32 and 'Type="float"' in file.ome_metadata
+
+
+def test_large_imagej_files_are_read_by_their_first_page(tmp_path, monkeypatch):
+    """ImageJ lists only the first page of files above 4 GB; the rest follows it."""
+    array = np.arange(5 * 20 * 26, dtype=np.uint16).reshape(5, 20, 26)
+    options = {"imagej": True, "metadata": {"axes": "TYX"}, "truncate": True}
+    tifffile.imwrite(tmp_path / "a.tif", array, **options)
+    monkeypatch.setattr("cbsn.images.stacks.tiff_stack_writer.CLASSIC_BYTES", 0)
+    copied(tmp_path / "a.tif", tmp_path / "b.tif")
+    for name in "a.tif", "b.tif":
+        with tifffile.TiffFile(tmp_path / name) as file:
+            assert len(file.pages) == 1 and file.is_imagej
+            np.testing.assert_array_equal(file.asarray(), array)
+
+
+# Bad files.
+
+
+def test_pages_of_different_size_are_refused(tmp_path):
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        for side in 20, 30:
+            for _ in range(2):
+                file.write(np.zeros((side, side), np.uint16), metadata=None)
+    with pytest.raises(ImageError, match="different sizes"), open_stacks(tmp_path / "a.tif"):
+        pass
+
+
+def test_files_that_are_cut_off_are_refused(sample, tmp_path):
+    """At each of some places, the whole is read, or an error says what is wrong."""
+    content = sample.read_bytes()
+    cut = tmp_path / f"cut{sample.name}"
+    seen = 0
+    with open_stacks(sample) as stacks:
+        expected = [[stack.read(index) for index in stack.layout.indices()] for stack in stacks]
+    for end in range(8, len(content), max(1, len(content) // 23)):
+        cut.write_bytes(content[:end])
+        try:
+            with open_stacks(cut) as stacks:
+                found = [[stack.read(i) for i in stack.layout.indices()] for stack in stacks]
+        except ImageError as error:
+            assert str(error).startswith(str(cut))
+            seen += 1
+        else:
+            np.testing.assert_equal(found, expected)
+    assert seen
+
+
+def test_missing_planes_are_told(write_sample):
+    path = write_sample("ome.ome.tif")
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b'SizeT="3"', b'SizeT="4"'))
+    with pytest.raises(ImageError, match="lacks planes"), open_stacks(path) as (stack,):
+        for index in stack.layout.indices():
+            stack.read(index)
+
+
+def test_damaged_pixels_are_told(write_sample):
+    path = write_sample("float64.tif")
+    with tifffile.TiffFile(path) as file:
+        offset, size = file.pages[1].dataoffsets[0], file.pages[1].databytecounts[0]
+    content = bytearray(path.read_bytes())
+    content[offset : offset + size] = bytes(size)
+    path.write_bytes(content)
+    with open_stacks(path) as (stack,), pytest.raises(ImageError, match="damaged"):
+        for index in stack.layout.indices():
+            stack.read(index)
+
+
+@pytest.mark.parametrize("name", ["none.tif", "folder", "text.tif"])
+def test_what_is_no_stack_is_told(tmp_path, name):
+    path = tmp_path / name
+    if name == "folder":
+        path.mkdir()
+    elif name == "text.tif":
+        path.write_text("no picture")
+    assert not is_stack(path)
+    with pytest.raises(ImageError, match=name), open_stacks(path):
+        pass
+
+
+def test_pictures_are_no_stacks(tmp_path):
+    for name, array in (
+        ("gray.tif", np.zeros((9, 9), np.uint16)),
+        ("rgb.tif", np.zeros((9, 9, 3), np.uint8)),
+        ("float.tif", np.zeros((9, 9), np.float32)),
+    ):
+        tifffile.imwrite(tmp_path / name, array)
+        assert not is_stack(tmp_path / name)

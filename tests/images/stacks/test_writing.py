@@ -1,0 +1,115 @@
+"""Tests of `cbsn.images.stacks.writing`."""
+
+import numpy as np
+import pytest
+import tifffile
+
+from cbsn.images.stacks import writing
+from cbsn.images.stacks.ome_zarr_writer import create_ome_zarr
+from cbsn.images.stacks.opening import open_stacks
+from cbsn.images.stacks.stack import Layout
+from cbsn.images.stacks.tiff_stack_writer import create_tiff_stack
+from cbsn.images.stacks.writing import partial_stack_file
+
+LAYOUT = Layout("TYX", (4, 6, 8), np.dtype("uint16"), "TIFF")
+PLANES = np.arange(4 * 6 * 8, dtype=np.uint16).reshape(4, 6, 8)
+WHOLE = slice(0, 6), slice(0, 8)
+
+KINDS = {"a.tif": create_tiff_stack, "a.ome.zarr": create_ome_zarr}
+
+
+class KilledError(Exception):
+    pass
+
+
+@pytest.fixture(params=KINDS)
+def target(request, tmp_path):
+    if request.param.endswith("zarr"):
+        pytest.importorskip("zarr")
+    return tmp_path / request.param
+
+
+def write(target, numbers, settings=None, die_after=None):
+    """Writes planes, and dies after some; returns how many an earlier run had done."""
+    create = KINDS[target.name]
+    with partial_stack_file(target, create, [LAYOUT], settings or {"a": 1}) as file:
+        done = file.done
+        for number in numbers[done:]:
+            if number == die_after:
+                raise KilledError
+            file.write(0, (number,), *WHOLE, PLANES[number])
+            file.count(number + 1)
+    return done
+
+
+def read(target):
+    with open_stacks(target) as (stack,):
+        return np.stack([stack.read(index) for index in stack.layout.indices()])
+
+
+def test_the_file_appears_when_it_is_complete(target):
+    with partial_stack_file(target, KINDS[target.name], [LAYOUT], {}) as file:
+        for number in range(4):
+            assert not target.exists()
+            file.write(0, (number,), *WHOLE, PLANES[number])
+    np.testing.assert_array_equal(read(target), PLANES)
+    assert [*target.parent.iterdir()] == [target]
+
+
+def test_an_earlier_result_stays_until_then(target):
+    write(target, range(4))
+    with pytest.raises(KilledError):
+        write(target, range(4), {"b": 2}, die_after=2)
+    np.testing.assert_array_equal(read(target), PLANES)
+    write(target, range(4), {"b": 2})
+    np.testing.assert_array_equal(read(target), PLANES)
+    assert [*target.parent.iterdir()] == [target]
+
+
+def test_it_goes_on_with_the_same_settings_only(target):
+    with pytest.raises(KilledError):
+        write(target, range(4), die_after=3)
+    assert not target.exists()
+    with pytest.raises(KilledError):
+        assert write(target, range(4), {"a": 2}, die_after=0) == 0
+    with pytest.raises(KilledError):
+        write(target, range(4), die_after=2)
+    assert write(target, range(4)) == 2
+    np.testing.assert_array_equal(read(target), PLANES)
+
+
+def test_nothing_stays_if_nothing_is_done(target):
+    with pytest.raises(KilledError):
+        write(target, range(4), die_after=0)
+    assert not [*target.parent.iterdir()]
+
+
+def test_what_an_earlier_run_left_may_be_damaged(target):
+    with pytest.raises(KilledError):
+        write(target, range(4), die_after=3)
+    (partial,) = (each for each in target.parent.iterdir() if each.suffix == ".partial")
+    for file in [partial] if partial.is_file() else partial.rglob("*"):
+        if file.is_file():
+            file.write_bytes(b"damaged")
+    assert write(target, range(4)) == 0
+    np.testing.assert_array_equal(read(target), PLANES)
+
+
+def test_the_state_is_saved_now_and_then(target, monkeypatch):
+    monkeypatch.setattr(writing, "_SAVED_EVERY", 0)
+    file = writing.PartialStackFile(target, KINDS[target.name], [LAYOUT], {"a": 1})
+    for number in range(2):
+        file.write(0, (number,), *WHOLE, PLANES[number])
+        file.count(number + 1)
+    # As if the process were killed: neither stopped nor finished.
+    del file
+    assert write(target, range(4)) == 2
+    np.testing.assert_array_equal(read(target), PLANES)
+
+
+def test_a_longest_name_is_possible(tmp_path):
+    target = tmp_path / ("x" * 251 + ".tif")
+    with partial_stack_file(target, create_tiff_stack, [LAYOUT], {}) as file:
+        for number in range(4):
+            file.write(0, (number,), *WHOLE, PLANES[number])
+    np.testing.assert_array_equal(tifffile.imread(target), PLANES)

@@ -1,0 +1,296 @@
+"""Tests of `cbsn.inference.stacks`, and of `Denoiser.scaled`."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import tifffile
+
+from cbsn.errors import CbsnWarning, ConfigError, ImageError
+from cbsn.images.stacks import scaling
+from cbsn.images.stacks.scaling import Scale, Scaling, measure_scaling
+from cbsn.images.stacks.stack import array_stack
+from cbsn.inference import stacks
+from cbsn.inference.denoiser import Denoiser
+from cbsn.inference.options import DenoiseOptions
+from cbsn.inference.stacks import StackOptions, choose_scaling, denoise_stack, denoise_stacks
+from cbsn.recipes import customised
+
+OPTIONS = DenoiseOptions(precision="float32", engine="tensorflow")
+SCALING = Scaling("deviation", (Scale(400.0, 450.0, 400.0, 50.0), Scale(0.0, 9.0, 0.0, 9.0)))
+
+
+def small(name="distill", options=OPTIONS, **changes):
+    """A denoiser with a small network."""
+    sizes = {"filters": 4, "channels": 1}
+    sizes |= {"num_modules": 1} if name in ("cbsn", "apbsn") else {"depth": 1}
+    recipe = customised(name, **sizes, **changes)
+    return Denoiser(recipe, recipe.build_network(), options)
+
+
+@pytest.fixture(scope="module")
+def denoise():
+    return small()
+
+
+@pytest.fixture
+def array(random):
+    """TCYX, uint16."""
+    return random.poisson(400, (5, 2, 24, 40)).astype(np.uint16)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "int32", "uint32", "float32", "float64"])
+def test_all_that_is_removed_is_what_the_network_removes(random, dtype):
+    """With a strength near 0, planes stay within rounding, wherever their values lie."""
+    limits = np.iinfo(dtype) if np.dtype(dtype).kind in "iu" else None
+    low, high = (limits.min, limits.max) if limits else (-1e6, 1e9)
+    planes = random.uniform(low, high, (3, 24, 40)).astype(dtype)
+    scale = Scale(float(low), float(high), 0.0, 1.0)
+    weak = small(options=dataclasses.replace(OPTIONS, strength=1e-9))
+    result = weak.scaled(planes, scale)
+    assert result.dtype == planes.dtype and result.shape == planes.shape
+    # A unit in the last place of float32, of values up to 1 and some more by the network.
+    assert abs(result.astype(float) - planes.astype(float)).max() <= 2**-22 * (high - low) + 1
+    np.testing.assert_array_equal(
+        small(options=dataclasses.replace(OPTIONS, strength=0.0)).scaled(planes, scale), planes
+    )
+
+
+def test_values_beyond_0_and_1_are_not_clipped(denoise, random):
+    planes = random.normal(0, 50, (1, 24, 40)).astype(np.float32)
+    result = denoise.scaled(planes, Scale(0.0, 1.0, 0.0, 1.0))
+    double = denoise.scaled(2 * planes, Scale(0.0, 2.0, 0.0, 2.0))
+    assert result.min() < 0 and result.max() > 1
+    np.testing.assert_allclose(double, 2 * result, rtol=1e-5, atol=1e-5)
+
+
+def test_integers_are_rounded_and_clipped(denoise, random):
+    planes = random.integers(0, 1000, (2, 24, 40)).astype(np.uint16)
+    scale = Scale(0.0, 10.0, 0.0, 1.0)
+    whole, exact = denoise.scaled(planes, scale), denoise.scaled(planes, scale, dtype="float64")
+    np.testing.assert_array_equal(whole, np.clip(np.rint(exact), 0, 65535))
+    np.testing.assert_array_equal(
+        denoise.scaled(planes, scale, dtype="uint8"), np.clip(np.rint(exact), 0, 255)
+    )
+
+
+@pytest.mark.parametrize("name", ["distill", "cbsn", "n2v-unet", "apbsn"])
+def test_a_plane_does_not_depend_on_its_neighbours(array, name):
+    """Nor on its own mean: the same values become the same, or a series would flicker."""
+    denoiser = small(name)
+    scale = measure_scaling(array_stack(array, "TCYX"), "deviation").of(0)
+    together = denoiser.scaled(array[:, 0].astype(np.float32), scale)
+    alone = denoiser.scaled(array[3:4, 0].astype(np.float32), scale)
+    tolerance = 1e-4 * (scale.high - scale.low)  # of batches of another size, in float32
+    np.testing.assert_allclose(together[3], alone[0], atol=tolerance)
+
+
+def test_samples_of_colours_and_alpha(random):
+    rgba = random.integers(0, 256, (2, 24, 40, 4)).astype(np.uint8)
+    recipe = customised("distill", filters=4, depth=1)
+    denoiser = Denoiser(recipe, recipe.build_network(), OPTIONS)
+    scale = Scale(0.0, 255.0, 0.0, 1.0)
+    result = denoiser.scaled(rgba, scale)
+    np.testing.assert_array_equal(result[..., 3], rgba[..., 3])
+    np.testing.assert_array_equal(result[..., :3], denoiser.scaled(rgba[..., :3], scale))
+
+
+def test_values_that_are_not_finite_are_refused(denoise):
+    planes = np.full((1, 8, 8), np.nan, np.float32)
+    with pytest.raises(ImageError, match="not finite"):
+        denoise.scaled(planes, SCALING.of(0))
+
+
+@pytest.mark.parametrize("name", ["distill", "n2v-unet", "cbsn", "apbsn"])
+def test_parts_of_a_large_plane_fit_together(random, monkeypatch, name):
+    """They begin at multiples of what networks halve or downsample, with all that these see."""
+    denoiser = small(name, patch_size=120) if name == "apbsn" else small(name)
+    array = random.normal(400, 50, (1, 1100, 560)).astype(np.float32)
+    stack = array_stack(array, "TYX")
+    options = StackOptions(normalize="deviation")
+    whole = denoise_stack(stack, [denoiser], options)
+    monkeypatch.setattr(stacks, "_BLOCK", 512)
+    parts = denoise_stack(stack, [denoiser], options)
+    # In float32, sums of another order: some units in the last place of 1, in deviations of 50.
+    np.testing.assert_allclose(parts, whole, atol=50 * 1e-4)
+
+
+def test_small_planes_are_denoised_together(array, monkeypatch):
+    denoiser = small()
+    seen = []
+    scaled = denoiser.scaled
+    monkeypatch.setattr(
+        denoiser,
+        "scaled",
+        lambda planes, *a, **k: seen.append(len(planes)) or scaled(planes, *a, **k),
+    )
+    denoise_stack(array_stack(array, "TCYX"), [denoiser], StackOptions())
+    assert seen == [5, 5]
+    seen.clear()
+    monkeypatch.setattr(stacks, "_AT_ONCE", 2 * 24 * 40)
+    denoise_stack(array_stack(array, "TCYX"), [denoiser], StackOptions())
+    assert seen == [2, 2, 1, 2, 2, 1]
+
+
+def test_channels_may_have_models_of_their_own(array):
+    models = [small(), small()]
+    stack = array_stack(array, "TCYX")
+    both = denoise_stack(stack, models, StackOptions())
+    for channel, model in enumerate(models):
+        alone = denoise_stack(stack, [model], StackOptions(select=f"c={channel}"))
+        np.testing.assert_array_equal(both[:, channel : channel + 1], alone)
+    # A selection takes the models with it.
+    second = denoise_stack(stack, models, StackOptions(select="c=1"))
+    np.testing.assert_array_equal(second, both[:, 1:])
+    with pytest.raises(ConfigError, match="2 channels"):
+        denoise_stack(stack, [*models, small()], StackOptions())
+
+
+def test_a_selection_is_scaled_as_the_whole(array):
+    stack = array_stack(array, "TCYX")
+    denoiser = small()
+    options = StackOptions(dtype="float32")
+    whole = denoise_stack(stack, [denoiser], options)
+    part = denoise_stack(stack, [denoiser], dataclasses.replace(options, select="t=1:3"))
+    np.testing.assert_allclose(part, whole[1:3], atol=0.05)
+    assert part.dtype == np.float32
+
+
+def test_how_values_are_scaled(array):
+    stack = array_stack(array, "TCYX")
+
+    def method(denoisers, normalize="auto"):
+        return choose_scaling(stack, denoisers, StackOptions(normalize=normalize), "a.tif")
+
+    pictures, trained = small(), small(scaling=SCALING.to_dict())
+    assert method([pictures]).method == "range"
+    assert method([pictures], "percentile").method == "percentile"
+    with pytest.warns(CbsnWarning, match=r"a.tif: values .* unlike"):  # of the second channel
+        found = method([trained])
+    assert found.channels == SCALING.channels
+    assert method([trained], "range").channels == method([pictures]).channels
+    assert method([trained], "0,1000").of(1).high == 1000
+    with pytest.raises(ConfigError, match="no scaling of its own"):
+        method([pictures], "model")
+    three = Scaling("range", SCALING.channels + SCALING.channels[:1])
+    with pytest.raises(ConfigError, match=r"3 channels, and a\.tif has 2"):
+        method([small(scaling=three.to_dict())])
+    single = Scaling("range", SCALING.channels[:1])
+    first = small(scaling=single.to_dict())
+    assert method([first]).channels == single.channels * 2
+    assert method([first, first]).channels == single.channels * 2
+
+
+def test_photographs_keep_their_whole_range(random):
+    rgb = random.integers(0, 100, (2, 24, 40, 3)).astype(np.uint8)
+    found = choose_scaling(array_stack(rgb, "TYXS"), [small()], StackOptions(), "a.tif")
+    assert (found.of(0).low, found.of(0).high) == (0, 255)
+
+
+def test_files_become_files(tmp_path, array, denoise, capsys):
+    metadata = {"axes": "TCYX", "spacing": 2.0, "unit": "um"}
+    tifffile.imwrite(tmp_path / "a.tif", array, imagej=True, metadata=metadata)
+    outputs = {tmp_path / "a.tif": tmp_path / "out" / "a.tif"}
+    assert denoise_stacks([denoise], outputs, StackOptions()) == 0
+    with tifffile.TiffFile(tmp_path / "out" / "a.tif") as file:
+        assert file.imagej_metadata["spacing"] == 2.0
+        expected = denoise_stack(array_stack(array, "TCYX"), [denoise], StackOptions())
+        np.testing.assert_array_equal(file.asarray(), expected)
+    assert "T 5, C 2, Y 24, X 40, uint16; seen as 0 and 1: " in capsys.readouterr().out
+    assert [each.name for each in (tmp_path / "out").iterdir()] == ["a.tif"]
+
+
+def test_a_broken_file_does_not_stop_the_others(tmp_path, array, denoise, capsys):
+    for name in "a.tif", "b.tif":
+        tifffile.imwrite(tmp_path / name, array[:, 0], photometric="minisblack")
+    content = (tmp_path / "a.tif").read_bytes()
+    (tmp_path / "a.tif").write_bytes(content[: len(content) // 2])
+    outputs = {tmp_path / name: tmp_path / "out" / name for name in ("a.tif", "b.tif", "c.tif")}
+    assert denoise_stacks([denoise], outputs, StackOptions()) == 1
+    said = capsys.readouterr()
+    assert "1 of 3 stacks denoised" in said.out
+    assert "failed: " in said.err and "a.tif" in said.err and "c.tif: no such file" in said.err
+    assert [each.name for each in (tmp_path / "out").iterdir()] == ["b.tif"]
+
+
+def test_missing_values_are_refused_or_filled(tmp_path, array, denoise, capsys):
+    values = array[:, 0].astype(np.float32)
+    values[3, 5, 6] = np.nan
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric="minisblack")
+    outputs = {tmp_path / "a.tif": tmp_path / "b.tif"}
+    assert denoise_stacks([denoise], outputs, StackOptions()) == 1
+    assert "--nan fill" in capsys.readouterr().err
+    assert not (tmp_path / "b.tif").exists()
+    assert denoise_stacks([denoise], outputs, StackOptions(nan="fill")) == 0
+    assert "1 values that were not finite are filled" in capsys.readouterr().err
+    assert np.isfinite(tifffile.imread(tmp_path / "b.tif")).all()
+
+
+def test_a_missing_value_is_named_where_it_is(array, denoise, monkeypatch):
+    """Also in a plane that the statistics are not taken of."""
+    monkeypatch.setattr(scaling, "_PLANES", 1)
+    values = array.astype(np.float32)
+    values[3, 1, 5, 6] = np.inf
+    with pytest.raises(ImageError, match="at T 3, C 1"):
+        denoise_stack(array_stack(values, "TCYX"), [denoise], StackOptions())
+
+
+def test_an_interrupted_file_is_continued(tmp_path, array, monkeypatch, capsys):
+    monkeypatch.setattr(stacks, "_AT_ONCE", 1)
+    tifffile.imwrite(tmp_path / "a.tif", array[:, 0], photometric="minisblack")
+    outputs = {tmp_path / "a.tif": tmp_path / "b.tif"}
+    denoiser, seen = small(), []
+    scaled = denoiser.scaled
+
+    def counting(planes, *rest, **options):
+        if len(seen) == 3:
+            seen.append("stopped")
+            raise KeyboardInterrupt
+        seen.append(planes)
+        return scaled(planes, *rest, **options)
+
+    monkeypatch.setattr(denoiser, "scaled", counting)
+    with pytest.raises(KeyboardInterrupt):
+        denoise_stacks([denoiser], outputs, StackOptions())
+    assert "the same command goes on from there" in capsys.readouterr().err
+    assert not (tmp_path / "b.tif").exists()
+    assert denoise_stacks([denoiser], outputs, StackOptions()) == 0
+    # At most the plane that was being written is denoised again.
+    assert len(seen) - 1 in (5, 6)
+    assert "going on" in capsys.readouterr().out
+    expected = denoise_stack(
+        array_stack(array[:, 0], "TYX"), [small_copy(denoiser)], StackOptions()
+    )
+    np.testing.assert_array_equal(tifffile.imread(tmp_path / "b.tif"), expected)
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["a.tif", "b.tif"]
+
+
+def small_copy(denoiser):
+    return Denoiser(denoiser.recipe, denoiser.network, OPTIONS)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"axes": "TZ"}, "--axes"),
+        ({"axes": "QYX"}, "--axes"),
+        ({"select": "t"}, "--select"),
+        ({"roi": "5"}, "--roi"),
+        ({"normalize": "mean"}, "--normalize"),
+        ({"nan": "keep"}, "--nan must be refuse or fill"),
+        ({"dtype": "int64"}, "--dtype must be"),
+    ],
+)
+def test_options_are_checked(options, words):
+    with pytest.raises(ConfigError, match=words):
+        StackOptions(**options)
+    assert StackOptions(axes="tzyx", roi="1:2,3:4").given() == ["--axes", "--roi"]
+
+
+def test_pictures_by_a_model_of_stacks(array):
+    """Their own values are what the network was trained on."""
+    trained = small(scaling=SCALING.to_dict())
+    picture = array[0, 0]
+    expected = trained.scaled(picture[None], SCALING.of(0))[0]
+    np.testing.assert_array_equal(trained(picture), expected)
+    np.testing.assert_array_equal(trained.batch(picture[None, ..., None])[0, ..., 0], expected)
