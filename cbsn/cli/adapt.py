@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from cbsn.cli.denoise import add_quality, chosen_model
-from cbsn.cli.flags import add_gpu, add_white
+from cbsn.cli.flags import add_axes, add_gpu, add_normalize, add_white
 from cbsn.cli.parser import Parser, add_input, new_parser
 from cbsn.files import expanded
 
@@ -16,6 +16,7 @@ def main(flags: argparse.Namespace) -> None:
     from cbsn.inference.denoiser import Denoiser
     from cbsn.inference.options import DenoiseOptions
     from cbsn.inference.outputs import find_sources
+    from cbsn.inference.stacks import StackOptions
     from cbsn.progress import say
     from cbsn.training.adaptation import adapt, check_adaptation, save_adapted
     from cbsn.value_range import check_white
@@ -24,9 +25,11 @@ def main(flags: argparse.Namespace) -> None:
     out = expanded(flags.out)
     check_adaptation(flags.minutes, flags.seed, out)
     check_white(flags.white)
+    stack_options = StackOptions.pop(vars(flags))
     pictures = find_sources(flags.image_paths, recursive=flags.recursive)
     model = Denoiser.load(chosen_model(flags), DenoiseOptions(precision=flags.precision))
-    adapted = adapt(pictures, model, flags.minutes, white=flags.white, seed=flags.seed)
+    how = {"white": flags.white, "stack_options": stack_options, "seed": flags.seed}
+    adapted = adapt(pictures, model, flags.minutes, **how)
     save_adapted(adapted, out)
     say(f"Denoise with: cbsn denoise PICTURES --model {out}")
 
@@ -50,6 +53,8 @@ def make_parser() -> Parser:
     add_quality(parser, best=False)
     add("--recursive", action="store_true", help="also take pictures in sub-folders")
     add_white(parser)
+    add_axes(parser)
+    add_normalize(parser)
     what = "float32, mixed_bfloat16 or mixed_float16; auto: by the hardware"
     add("--precision", default="auto", metavar="P", help=what)
     add("--seed", type=int, default=0, help="seed of everything random")

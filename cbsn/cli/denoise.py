@@ -48,7 +48,7 @@ def main(flags: argparse.Namespace) -> int:
 
     select_gpus(flags.gpu, most=1)
     options = DenoiseOptions.pop(vars(flags))
-    stack_options = StackOptions(**{name: getattr(flags, name) for name in _STACK_FLAGS})
+    stack_options = StackOptions.pop(vars(flags))
     models = _chosen_models(flags)
     minutes = flags.adapt
     if minutes is None and flags.adapt_save is not None:
@@ -78,7 +78,8 @@ def main(flags: argparse.Namespace) -> int:
     _check_stacks(stacks, pictures, models, stack_options, minutes)
     not_kept = None
     if minutes is not None:
-        adapted = adapt(outputs, denoiser, minutes, white=flags.white, seed=options.seed)
+        how = {"white": flags.white, "stack_options": stack_options, "seed": options.seed}
+        adapted = adapt(outputs, denoiser, minutes, **how)
         if keep is not None:
             try:
                 save_adapted(adapted, keep)
@@ -95,9 +96,6 @@ def main(flags: argparse.Namespace) -> int:
     if not_kept:
         raise not_kept
     return status
-
-
-_STACK_FLAGS = ("axes", "select", "roi", "normalize", "nan", "dtype")
 
 
 def _chosen_models(flags: argparse.Namespace) -> list[str]:

@@ -20,6 +20,12 @@ MODEL = (
     "an original TensorFlow 1.15 checkpoint"
 )
 
+_NORMALIZE = (
+    "what a network sees as 0 and 1 in a stack: deviation (mean, and mean + standard deviation), "
+    "percentile, range, dtype, or two values such as 100,4095; model: the values of the training; "
+    "auto: model if it was trained on stacks, else range"
+)
+
 # Replacements for characters that the terminal or the output file cannot encode.
 _READABLE = {"σ": "sigma", "×": "x", "→": "->", "…": "...", "–": "-", "−": "-", "≥": ">="}
 
@@ -155,12 +161,7 @@ def add_stacks(parser: argparse._ActionsContainer) -> None:
     add = parser.add_argument
     add_axes(parser)
     add("--roi", metavar="R", help="rows and columns of a stack, such as 100:600,200:700")
-    add_normalize(
-        parser,
-        "what a network sees as 0 and 1 in a stack: deviation (mean, and mean + standard "
-        "deviation), percentile, range, dtype, or two values such as 100,4095; model: the values "
-        "of the training; auto: model if it was trained on stacks, else range",
-    )
+    add_normalize(parser)
     what = "dtype of a stack's result; same: the source's"
     add("--dtype", choices=("same", "uint8", "uint16", "float32"), default="same", help=what)
 
@@ -179,7 +180,7 @@ def add_axes(parser: argparse._ActionsContainer) -> None:
     add("--nan", choices=("refuse", "fill"), default="refuse", help=what)
 
 
-def add_normalize(parser: argparse._ActionsContainer, help: str) -> None:
+def add_normalize(parser: argparse._ActionsContainer, help: str = _NORMALIZE) -> None:
     """Adds `--normalize`; see `cbsn.images.stacks.scaling.parse_scaling`."""
     parser.add_argument("--normalize", metavar="HOW", default="auto", help=help)
 

@@ -1,13 +1,14 @@
 """Denoising stacks, plane by plane, with memory that does not depend on their size."""
 
+import contextlib
 import dataclasses
 import itertools
 import math
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tqdm import tqdm
@@ -80,6 +81,12 @@ class StackOptions:
                     f"--{flag} must be {' or '.join(known)}. "
                     f"Received: --{flag} {getattr(self, flag)}"
                 )
+
+    @classmethod
+    def pop(cls, flags: MutableMapping[str, Any]) -> "StackOptions":
+        """Removes the options from a command's flags, which may lack some, and returns them."""
+        names = [field.name for field in dataclasses.fields(cls)]
+        return cls(**{name: flags.pop(name) for name in names if name in flags})
 
     def given(self) -> list[str]:
         """Returns the flags that differ from their defaults."""
@@ -158,6 +165,20 @@ def _denoise_file(
         filled = sum(work.filled for work in works)
         if filled:
             say_fault(f"note: {source}: {filled} values that were not finite are filled.")
+
+
+@contextlib.contextmanager
+def open_scaled(
+    path: Path, denoisers: Sequence["Denoiser"], options: StackOptions
+) -> Iterator[list[tuple[Stack, Scaling]]]:
+    """Opens what is selected of a file's stacks, with the scaling that `denoise_stacks` uses."""
+    with open_stacks(path, options.axes) as stacks:
+        scalings = [choose_scaling(stack, denoisers, options, path) for stack in stacks]
+        selection = parse_selection(options.select, options.roi)
+        yield [
+            (stack.selected(selection), scaling)
+            for stack, scaling in zip(stacks, scalings, strict=True)
+        ]
 
 
 def denoise_stack(
@@ -246,9 +267,7 @@ class _Work:
 
     def channel(self, step: _Step) -> int:
         """Returns the channel of a step's planes in the file, before any selection."""
-        layout = self.stack.layout
-        channel = layout.channel(step.indices[0])
-        return layout.taken["C"][channel] if "C" in layout.taken else channel
+        return self.stack.layout.file_channel(step.indices[0])
 
     def _denoiser(self, step: _Step) -> "Denoiser":
         return self._denoisers[self.channel(step) if len(self._denoisers) > 1 else 0]

@@ -18,6 +18,7 @@ from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.engines.engine import in_float32
 from cbsn.inference.options import DenoiseOptions
 from cbsn.inference.outputs import check_writable
+from cbsn.inference.stacks import StackOptions, open_scaled
 from cbsn.models.folder import RECIPE, WEIGHTS, save_model
 from cbsn.networks.denoising_network import DenoisingNetwork
 from cbsn.noise.advice import advise
@@ -47,6 +48,7 @@ _HARM = 1 / 10
 
 _TAUGHT_CROP, _TAUGHT_BATCH = 64, 16  # at most; with more, a CPU does too few steps in minutes
 _TARGETS_DONE = 1 / 5  # share of the time in which to make what a student learns from
+_STACK_OPTIONS = StackOptions()
 _A_WEEK = 7 * 24 * 60
 _ADAPTED = "adapted"
 
@@ -65,6 +67,7 @@ def adapt(
     minutes: float,
     *,
     white: float | None = None,
+    stack_options: StackOptions = _STACK_OPTIONS,
     seed: int = 0,
     max_steps: int | None = None,
     learning_rate: float | None = None,
@@ -83,6 +86,7 @@ def adapt(
         model: a model whose objective is blind or learns from a teacher. It is not changed.
         minutes: duration; it may be exceeded by one step or one patch.
         white: the value of white in the files, as for `read_picture`.
+        stack_options: how stacks among them are read and scaled. Default `StackOptions()`.
         seed: determines the result, given `max_steps` and enough time for them.
         max_steps: maximum number of steps.
         learning_rate: None for a rate that has worked well.
@@ -105,7 +109,11 @@ def adapt(
             f"A model of the recipe {model.recipe.name!r} cannot learn from noisy pictures alone. "
             f"Use a model of one of these recipes: {', '.join(fit)}."
         )
-    patches = PicturePatches.read(pictures, white=white)
+    patches = PicturePatches.read(
+        pictures,
+        white=white,
+        open_stack=lambda path: open_scaled(path, [model], stack_options),
+    )
     strides = _strides(patches) if "stride_b" in model.recipe.objective_config else {}
     recipe = _fit(model.recipe, strides, patches.patch_size, learning_rate)
     augmentation, harm = None, 0.0

@@ -19,6 +19,9 @@ from cbsn.data.pipeline import PatchPipeline
 from cbsn.errors import CbsnWarning, DataError, ImageError
 from cbsn.images.image_files import read_header, read_picture, to_rgb
 from cbsn.images.picture import picture_of
+from cbsn.images.stacks.opening import is_stack, open_stacks
+from cbsn.images.stacks.scaling import Scaling, measure_scaling
+from cbsn.images.stacks.stack import Stack
 from cbsn.inference.outputs import find_sources
 from cbsn.networks.denoising_network import DenoisingNetwork
 from cbsn.progress import progress_bar
@@ -44,6 +47,17 @@ _HARM = 10 ** (0.05 / 10)
 _BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} s{postfix}"
 
 
+OpenStack = Callable[[Path], contextlib.AbstractContextManager[list[tuple[Stack, Scaling]]]]
+"""Opens the stacks of a file, with the scaling of each."""
+
+
+@contextlib.contextmanager
+def scaled_by_range(path: Path) -> Iterator[list[tuple[Stack, Scaling]]]:
+    """Opens the stacks of a file, scaled so that their values lie from 0 to 1."""
+    with open_stacks(path) as stacks:
+        yield [(stack, measure_scaling(stack, "range")) for stack in stacks]
+
+
 class PicturePatches:
     """Patches of pictures in memory, [P, P, 3·shots] of one dtype, for a `PatchPipeline`.
 
@@ -67,6 +81,7 @@ class PicturePatches:
         pictures: Iterable[str | Path | np.ndarray],
         *,
         white: float | None = None,
+        open_stack: OpenStack = scaled_by_range,
     ) -> "PicturePatches":
         """Cuts pictures into patches, one picture at a time.
 
@@ -75,14 +90,11 @@ class PicturePatches:
         `SMALLEST` in height or width, and damaged ones, with a `CbsnWarning`. Reads at most
         `MOST_BYTES` of pictures and takes at most `MOST_PATCHES` patches, both spread evenly. If
         the dtypes differ, all patches become float32.
+
+        Stacks are scaled as `open_stack` says; all of their planes count.
         """
         sources = _sources(pictures)
-        sizes = {
-            name: source.nbytes
-            if isinstance(source, np.ndarray)
-            else read_header(source).pixel_bytes
-            for name, source in sources.items()
-        }
+        sizes = {name: _size(source) for name, source in sources.items()}
         fit = len(sizes) * MOST_BYTES // max(1, sum(sizes.values()))
         chosen = spread([*sizes], max(1, min(fit, MOST_PATCHES)))
         # The smallest come first, so that the others can use the room that they leave.
@@ -91,7 +103,11 @@ class PicturePatches:
         room = MOST_PATCHES
         for number, name in enumerate(chosen):
             try:
-                patches = _cut(name, sources[name], room // (len(chosen) - number), white)
+                most, source = room // (len(chosen) - number), sources[name]
+                if isinstance(source, Path) and is_stack(source):
+                    patches = _cut_stack(name, source, most, open_stack)
+                else:
+                    patches = _cut(name, source, most, white)
             except (ImageError, MemoryError) as error:
                 reason = str(error) or f"{name}: not enough memory"
                 warnings.warn(f"not used for the adaptation: {reason}", CbsnWarning, stacklevel=2)
@@ -160,12 +176,40 @@ def _sources(pictures: Iterable[str | Path | np.ndarray]) -> dict[str, Path | np
     }
 
 
+def _size(source: Path | np.ndarray) -> int:
+    """Returns how many bytes of pixels are read of a picture; of a stack, those of a plane."""
+    if isinstance(source, np.ndarray):
+        return source.nbytes
+    return 0 if is_stack(source) else read_header(source).pixel_bytes
+
+
+def _cut_stack(name: str, source: Path, count: int, open_stack: OpenStack) -> list[np.ndarray]:
+    """Returns at most `count` patches of a file's stacks, from planes that are spread evenly."""
+    patches: list[np.ndarray] = []
+    with open_stack(source) as stacks:
+        for number, (stack, scaling) in enumerate(stacks):
+            wanted = (count - len(patches)) // (len(stacks) - number)
+            planes = spread([*stack.layout.indices()], max(1, min(wanted, stack.layout.planes)))
+            for place, index in enumerate(planes):
+                scale = scaling.of(stack.layout.file_channel(index))
+                pixels = np.atleast_3d(scale.apply(stack.read(index)))[..., :3]  # without alpha
+                pixels = np.broadcast_to(pixels, (*pixels.shape[:2], 3))
+                patches += _pieces(
+                    name, pixels, wanted // len(planes) + (place < wanted % len(planes))
+                )
+    return patches
+
+
 def _cut(name: str, source: Path | np.ndarray, count: int, white: float | None) -> list[np.ndarray]:
     """Returns at most `count` square patches of a picture, without overlap."""
     if isinstance(source, np.ndarray):
         pixels = to_rgb(picture_of(source, white=white))
     else:
         pixels = to_rgb(read_picture(source, white=white))
+    return _pieces(name, pixels, count)
+
+
+def _pieces(name: str, pixels: np.ndarray, count: int) -> list[np.ndarray]:
     height, width = pixels.shape[:2]
     if min(height, width) < SMALLEST:
         raise ImageError(f"{name} has {width} × {height} px, too few to learn from.")

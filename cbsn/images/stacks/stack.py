@@ -122,6 +122,11 @@ class Layout:
         """Returns the channel of the plane at this index; 0 if there is no such axis."""
         return index[self.outer.index("C")] if "C" in self.outer else 0
 
+    def file_channel(self, index: Sequence[int]) -> int:
+        """Returns the channel of a plane in the file, before any selection."""
+        channel = self.channel(index)
+        return self.taken["C"][channel] if "C" in self.taken else channel
+
     def describe(self) -> str:
         """Returns the sizes in words, such as `T 40, C 2, Y 512, X 512, uint16`."""
         sizes = [f"{axis} {size}" for axis, size in zip(self.axes, self.shape, strict=True)]
