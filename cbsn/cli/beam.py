@@ -5,13 +5,13 @@ import importlib.util
 import logging
 import signal
 
-from cbsn.cli.flags import MODEL, add_denoiser, add_files, add_model
+from cbsn.cli.flags import MODEL, add_denoiser, add_files, add_model, add_stacks
 from cbsn.cli.parser import Parser
 from cbsn.errors import ConfigError
 
 
 def main(flags: argparse.Namespace) -> int:
-    """Denoises the pictures; returns 1 if some of them failed."""
+    """Denoises the pictures and stacks; returns 1 if some of them failed."""
     if importlib.util.find_spec("apache_beam") is None:
         install = "pip install 'cbsn[beam]' (from a clone: pip install '.[beam]')"
         raise ConfigError(f"Apache Beam is not installed: {install}")
@@ -21,9 +21,11 @@ def main(flags: argparse.Namespace) -> int:
     # These import TensorFlow; `--help` need not wait for it.
     from cbsn.inference.beam.job import denoise_with_beam
     from cbsn.inference.options import DenoiseOptions
+    from cbsn.inference.stacks import StackOptions
 
     options = vars(flags)
-    return denoise_with_beam(options=DenoiseOptions.pop(options), **options)
+    of_stacks = StackOptions.pop(options)
+    return denoise_with_beam(options=DenoiseOptions.pop(options), stacks=of_stacks, **options)
 
 
 def _quieten() -> None:
@@ -57,11 +59,12 @@ class _Parser(Parser):
 def make_parser() -> Parser:
     """Returns the parser of the flags."""
     parser = _Parser(
-        description="Denoises pictures in an Apache Beam pipeline, as cbsn denoise would. Pictures "
-        "that are done are skipped, unless their source is newer; so the same command continues a "
-        "run that was stopped, or in which some pictures failed. Flags that are not listed here go "
-        "to Beam, such as --runner (default: this process), --direct_num_workers, --project, "
-        "--region and --temp_location.",
+        description="Denoises pictures and stacks in an Apache Beam pipeline, as cbsn denoise "
+        "would. Workers share the planes of a stack, which has to lie, like its result, on a file "
+        "system that all of them have mounted. What is done is skipped, unless its source is "
+        "newer; so the same command continues a run that was stopped, or in which some pictures "
+        "failed. Flags that are not listed here go to Beam, such as --runner (default: this "
+        "process), --direct_num_workers, --project, --region and --temp_location.",
         common=("model_path", "inputs", "output", "max_megapixels", "strength", "format"),
         examples="""
   cbsn beam --model photo-large --input 'photos/**/*.jpg' --out denoised
@@ -75,8 +78,8 @@ def make_parser() -> Parser:
     )
     add_model(parser, model, required=True)
     pictures = (
-        "pictures, folders or globs, local or URLs (gs://, s3://, hdfs:// …, as far as Beam's "
-        "extras for them are installed); in quotes, ** is any depth"
+        "pictures, stacks, folders or globs, local or URLs (gs://, s3://, hdfs:// …, as far as "
+        "Beam's extras for them are installed; not for stacks); in quotes, ** is any depth"
     )
     add("--input", dest="inputs", metavar="GLOB", nargs="+", required=True, help=pictures)
     folder = (
@@ -88,9 +91,10 @@ def make_parser() -> Parser:
     most = (
         "pictures that would take more memory than this many megapixels of 8-bit RGB fail without "
         "being decoded; 16 bits count twice, gray a third. 100 suits workers of 4 GB, but not "
-        "--r3 and --self_ensemble together"
+        "--r3 and --self_ensemble together. Stacks of any size are taken"
     )
     add("--max_megapixels", type=float, metavar="N", default=100, help=most)
     add_denoiser(parser)
     add_files(parser, local=False)
+    add_stacks(parser)
     return parser

@@ -2,16 +2,19 @@
 
 import argparse
 import functools
+from pathlib import Path
 
 from cbsn.cli.flags import add_files, add_out, add_strength
 from cbsn.cli.parser import Parser, add_input, new_parser
-from cbsn.progress import import_tensorflow
+from cbsn.errors import ConfigError, in_one_line
+from cbsn.progress import import_tensorflow, say_fault
 
 
 def main(flags: argparse.Namespace) -> int:
-    """Sends the pictures and writes the results; returns 1 if some of them failed."""
+    """Sends the pictures and writes the results; returns 1 if some failed, or are stacks."""
     # Imported here: `--help` need not wait for these, nor `--rest` for TensorFlow.
     from cbsn.client.transport import RestTransport, Transport, denoise_remotely
+    from cbsn.images.stacks.opening import is_stack
     from cbsn.inference.folder import denoise_each, plan_files
     from cbsn.inference.outputs import default_folder
 
@@ -31,9 +34,23 @@ def main(flags: argparse.Namespace) -> int:
         outputs = plan_files(
             flags.image_paths, out, format=flags.format, recursive=flags.recursive, **files
         )
+        stacks = [source for source in outputs if is_stack(source)]
+        pictures = {each: target for each, target in outputs.items() if each not in stacks}
+        if not pictures:
+            raise ConfigError(_not_sent(stacks[0]))
         transport.check()
         denoise = functools.partial(denoise_remotely, transport)
-        return denoise_each(denoise, outputs, out, **files)
+        status = denoise_each(denoise, pictures, out, **files)
+    for stack in stacks:
+        say_fault(in_one_line(f"failed: {_not_sent(stack)}"))
+    return 1 if stacks else status
+
+
+def _not_sent(stack: Path) -> str:
+    return (
+        f"{stack}: it is a stack, and cbsn client sends pictures only. Use cbsn denoise, or send "
+        "its planes as arrays, see the guide on serving."
+    )
 
 
 def make_parser() -> Parser:

@@ -1,7 +1,7 @@
 """Makes the demo's noisy pictures; `make demo` denoises them and compares the results.
 
-`cbsn demo FOLDER` writes FOLDER/noisy and FOLDER/clean: photographs from scikit-image,
-retaken by a simulated noisy camera.
+`cbsn demo FOLDER` writes FOLDER/noisy and FOLDER/clean: photographs from scikit-image, retaken by a
+simulated noisy camera. With `--stack` it writes a time series of a simulated microscope.
 """
 
 import argparse
@@ -10,16 +10,24 @@ from pathlib import Path
 
 import numpy as np
 import skimage.data
+import tifffile
 from PIL import Image
 
 from cbsn.cli.parser import Parser, new_parser
+from cbsn.errors import check_number
+from cbsn.files import atomic_path
+from cbsn.noise.cells import simulate_cells
 from cbsn.noise.synthetic import neighbour_correlation, simulate_camera
+from cbsn.progress import progress_bar
 
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")
 
 
 def main(flags: argparse.Namespace) -> None:
-    """Writes PNG pictures of equal names into the two folders."""
+    """Writes pictures of equal names into the two folders."""
+    if flags.stack:
+        _write_stack(flags.folder, flags.frames, flags.size)
+        return
     correlations = []
     for seed, name in enumerate(PHOTOGRAPHS):
         photograph = getattr(skimage.data, name)()
@@ -37,9 +45,35 @@ def main(flags: argparse.Namespace) -> None:
     print(f"Denoise them with: cbsn denoise {shlex.quote(str(flags.folder / 'noisy'))}")
 
 
+def _write_stack(folder: Path, frames: int, size: int) -> None:
+    """Writes a time series as ImageJ hyperstacks, frame by frame."""
+    check_number("--frames", frames, 1, 100_000)
+    check_number("--size", size, 32, 16_384)
+    options = {"imagej": True, "resolution": (5.0, 5.0)}
+    metadata = {"axes": "TYX", "unit": "um", "finterval": 0.5, "fps": 2.0}
+    shape = (frames, size, size)
+    for kind, dtype, part in ("noisy", np.uint16, 0), ("clean", np.float32, 1):
+        (folder / kind).mkdir(parents=True, exist_ok=True)
+        series = (each[part] for each in simulate_cells(frames, size, size))
+        with atomic_path(folder / kind / "cells.tif") as path:
+            options |= {"shape": shape, "dtype": dtype, "metadata": metadata}
+            tifffile.imwrite(path, iter(progress_bar(series, total=frames, desc=kind)), **options)
+    noisy = folder / "noisy" / "cells.tif"
+    print(f"{noisy}: T {frames}, Y {size}, X {size}, uint16; without noise in {folder / 'clean'}")
+    print(f"Train on it with: cbsn train {shlex.quote(str(noisy))} --recipe n2v-unet --name cells")
+
+
 def make_parser() -> Parser:
     """Returns the parser of the flags."""
-    parser = new_parser("Makes noisy pictures to try the other commands on, and their clean sides.")
+    parser = new_parser(
+        "Makes noisy pictures to try the other commands on, and their clean sides: photographs, or "
+        "a time series of a microscope."
+    )
     what = "where to write the folders noisy and clean"
     parser.add_argument("folder", nargs="?", type=Path, default="demo", metavar="DIR", help=what)
+    add = parser.add_argument
+    what = "cells.tif, a simulated time series of moving cells, in place of photographs"
+    add("--stack", action="store_true", help=what)
+    add("--frames", type=int, default=200, metavar="N", help="frames of the time series")
+    add("--size", type=int, default=512, metavar="N", help="side of a frame in pixels")
     return parser

@@ -88,4 +88,5 @@ def test_flags_are_the_commands_or_beams():
         [*required, "--runner", "X", "--tile", "32", "--region=r"]
     )
     assert (flags.inputs, flags.tile) == (["a", "b"], "32")
+    assert (flags.normalize, flags.dtype, flags.select) == ("auto", "same", None)
     assert flags.beam_flags == ["--runner", "X", "--region=r"]

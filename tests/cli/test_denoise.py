@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import skimage.data
+import tifffile
 from PIL import Image
 
 from cbsn.evaluation.conventions import psnr
@@ -490,3 +491,83 @@ def test_output_never_fails_for_its_encoding(narrow_output, run_command, model, 
     assert r"failed: \u753b.png" in run.stderr
     run = run_command("infer.py", "--modelpath", model, "--imagepath", "画σ", "--savepath", "out")
     assert run.returncode == 2 and r"error: no file matches \u753bsigma" in run.stderr
+
+
+@pytest.fixture
+def stack(tmp_path, random):
+    """The pixels of cells.tif, TCYX."""
+    pixels = random.integers(100, 900, (3, 2, 20, 24)).astype("uint16")
+    tifffile.imwrite(tmp_path / "cells.tif", pixels, imagej=True, metadata={"axes": "TCYX"})
+    return pixels
+
+
+def _small_model(folder, filters):
+    recipe = customised("distill", filters=filters, depth=1, channels=1)
+    save_model(folder, recipe, recipe.build_network(), {})
+
+
+def test_stacks_and_pictures_together(infer, noisy, stack, tmp_path):
+    run = infer("cells.tif", "a.png", "--savepath", "out", "--select", "t=1:", *FAST)
+    assert run.returncode == 0, run.stderr
+    assert sorted(each.name for each in (tmp_path / "out").iterdir()) == ["a.png", "cells.tif"]
+    assert tifffile.imread(tmp_path / "out" / "cells.tif").shape == (2, 2, 20, 24)
+    assert "1 of 1 stack denoised" in run.stdout and "1 of 1 picture denoised" in run.stdout
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ("cells.tif", "--model", "nuclei", "membrane"),
+        ("--model", "nuclei", "membrane", "cells.tif"),
+        ("--model", "nuclei", "--model", "membrane", "cells.tif"),
+    ],
+)
+def test_each_channel_may_have_its_model(run_here, stack, tmp_path, flags):
+    for filters, name in enumerate(("nuclei", "membrane"), 2):
+        _small_model(tmp_path / name, filters)
+        run = run_here("infer.py", "cells.tif", "--model", name, "--out", name + "-out", *FAST)
+        assert run.returncode == 0, run.stderr
+    run = run_here("infer.py", *flags, "--out", "out", *FAST)
+    assert run.returncode == 0, run.stderr
+    found = tifffile.imread(tmp_path / "out" / "cells.tif")
+    for channel, name in enumerate(("nuclei", "membrane")):
+        alone = tifffile.imread(tmp_path / f"{name}-out" / "cells.tif")
+        np.testing.assert_array_equal(found[:, channel], alone[:, channel])
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("a.png", "--roi", "0:9,0:9"), "--roi is for stacks, and none of the pictures is one"),
+        (("a.png", "--format", "zarr"), "--format zarr is for stacks, and a.png is a picture"),
+        (("a.png", "--model", "other"), "Several models are for the channels of stacks"),
+        (("other",), "There are no pictures"),
+        (("cells.tif", "--format", "png"), "Stacks are written as tiff or zarr"),
+        (("cells.tif", "--adapt", "1", "--model", "other"), "--adapt adapts one model"),
+        (("cells.tif", "--select", "t"), "--select takes positions by axis"),
+        (("cells.tif", "--normalize", "mean"), "--normalize takes auto, model, deviation"),
+        (("cells.tif", "--axes", "QYX"), "--axes: Axes are letters of TZCYXS"),
+    ],
+)
+def test_mistakes_with_stacks_are_told(infer, noisy, stack, tmp_path, monkeypatch, flags, words):
+    monkeypatch.setattr(adaptation, "adapt", lambda *_, **__: pytest.fail("adapted"))
+    _small_model(tmp_path / "other", 2)
+    run = infer(*flags, "--savepath", "out", *FAST)
+    assert run.returncode == 2
+    assert words in run.stderr and not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--select", "t=7"), "Nothing is selected on the axis T, which has 3 positions"),
+        (("--axes", "TZCYX"), "has 4 axes"),
+        (("--normalize", "model"), "no scaling of its own"),
+        (("--model", "other", "--model", "other"), "2 channels: give one --model"),
+    ],
+)
+def test_what_does_not_fit_a_stack_is_told(infer, stack, tmp_path, flags, words):
+    _small_model(tmp_path / "other", 2)
+    run = infer("cells.tif", *flags, "--savepath", "out", *FAST)
+    assert run.returncode == 1 and words in run.stderr
+    assert not [*(tmp_path / "out").iterdir()]

@@ -99,6 +99,31 @@ def test_metrics_are_a_flag(run_here, clean, tmp_path):
     )
 
 
+def test_stacks(run_here, model, tmp_path):
+    random = np.random.default_rng(0)
+    clean = np.add.outer(np.arange(40.0), 3 * np.arange(48)) * np.array([1, 20])[:, None, None]
+    noisy = clean + [[[9]], [[180]]] * random.normal(size=(3, *clean.shape))
+    tifffile.imwrite(tmp_path / "noisy.tif", noisy.astype("float32"))
+    tifffile.imwrite(tmp_path / "clean.tif", np.stack([clean] * 3).astype("uint16"))
+    for name in ("noisy", "clean"):
+        (tmp_path / name).mkdir()
+        (tmp_path / f"{name}.tif").rename(tmp_path / name / "cells.tif")
+    flags = ("noisy", "--clean", "clean", "--axes", "tcyx", "--select", "c=1", "--out", "out")
+    more = ("--normalize", "percentile", "--nan", "fill", "--precision", "float32")
+    run = run_here("evaluate.py", *flags, "--model", model, *more)
+    assert run.returncode == 0, run.stderr
+    content = json.loads((tmp_path / "out/results.json").read_text())
+    assert [each["method"] for each in content["methods"]] == ["noisy", "cbsn (model)"]
+    images = [each["image"] for each in content["methods"][0]["images"]]
+    assert images == ["cells t0 c1", "cells t1 c1", "cells t2 c1"]
+    expected = 20 * np.log10(np.ptp(clean[1]) / 180)
+    assert content["methods"][0]["psnr"] == pytest.approx(expected, abs=0.2)
+    assert "3 planes: noisy noisy, clean clean" in run.stdout
+    run = run_here("evaluate.py", "--clean", "clean", "--noise_sigma", 25)
+    assert (run.returncode, len(run.stderr.splitlines())) == (2, 1)
+    assert "Noise is added to pictures only" in run.stderr
+
+
 def test_mistakes_are_one_line(run_here, clean):
     run = run_here("evaluate.py", "--clean", clean, "--noisy", clean, "--noise", "gaussian")
     assert (run.returncode, run.stdout) == (2, "")

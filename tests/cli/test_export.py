@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import numpy as np
@@ -6,8 +7,11 @@ import tensorflow as tf
 from PIL import Image
 
 from cbsn.export.export import FACTS
+from cbsn.images.stacks.scaling import Scale, Scaling
 from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.options import DenoiseOptions
+from cbsn.models.folder import save_model
+from cbsn.recipes import customised
 
 
 @pytest.mark.slow
@@ -52,6 +56,29 @@ def test_settings_go_into_the_model(model, run_here, tmp_path):
         serve(image_bytes=tf.constant([(tmp_path / "large.png").read_bytes()]))
 
 
+@pytest.mark.slow
+def test_a_channel_of_stacks_in_all_formats(run_here, random, tmp_path):
+    scales = Scale(0.0, 255.0, 90.0, 20.0), Scale(100.0, 900.0, 400.0, 90.0)
+    recipe = customised("distill", filters=4, depth=1, channels=1)
+    recipe = dataclasses.replace(recipe, scaling=Scaling("given", scales).to_dict())
+    save_model(tmp_path / "model", recipe, recipe.build_network(), {})
+    flags = ("--model", "model", "--out", "served", "--format", "saved_model,litert,onnx")
+    run = run_here("export.py", *flags, "--stack_channel", 1)
+    assert run.returncode == 0, run.stderr
+    facts = json.loads((tmp_path / "served/1" / FACTS).read_text())
+    assert (facts["stack_channel"], facts["scale"]["high"]) == (1, 900)
+    denoise = Denoiser.load(
+        tmp_path / "model", DenoiseOptions(precision="float32", engine="tensorflow")
+    )
+    planes = random.integers(100, 900, (2, 40, 33)).astype(np.uint16)
+    serve = tf.saved_model.load(str(tmp_path / "served/1")).signatures["uint16"]
+    result = serve(images=tf.constant(planes[..., None]))["denoised"].numpy()[..., 0]
+    assert np.abs(result.astype(int) - denoise.scaled(planes, scales[1])).max() <= 1
+    run = run_here("export.py", *flags, "--stack_channel", 2)
+    assert run.returncode == 2
+    assert "2 channels, counted from 0" in run.stderr and not (tmp_path / "served/2").exists()
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -65,6 +92,7 @@ def test_settings_go_into_the_model(model, run_here, tmp_path):
             "--max_megapixels must be above 0. Received: --max_megapixels 0.0",
         ),
         (["--precision", "auto"], "invalid choice: 'auto'"),
+        (["--stack_channel", "0"], "was trained on pictures"),
         (["--tile", "big"], "Received: big"),
         (["--modelpath", "nowhere"], "No model at nowhere"),
         (["--out", "file"], "file: the model cannot be written"),

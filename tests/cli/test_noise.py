@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from cbsn.cli.noise import main, make_parser
@@ -192,3 +193,44 @@ def test_a_picture_is_never_taken_for_the_file_to_write(run_here, pictures, flag
     process = run_here("noise", flag, first, *others)
     assert process.returncode == 2 and f"{flag} replaces only files" in process.stderr
     assert first.read_bytes() == before
+
+
+@pytest.fixture
+def stack(tmp_path, walls, random):
+    """Two channels of one wall over three frames, with white noise of σ 12."""
+    noisy = walls[0][..., 0] + 12 * random.normal(size=(3, 2, 256, 256))
+    path = tmp_path / "cells.tif"
+    tifffile.imwrite(path, noisy.astype("float32"), imagej=True, metadata={"axes": "TCYX"})
+    return path
+
+
+def test_stacks(look, stack, capsys):
+    found = look(stack, "--figure", "noise.png")
+    shown = capsys.readouterr().out
+    for channel in (0, 1):
+        assert f"cells.tif, channel {channel}: values from " in shown
+    assert shown.count("neighbouring frames is independent") == 2
+    assert found["names"] == [str(stack)]
+    names = [each["name"] for each in found["stacks"]]
+    assert names == ["cells.tif, channel 0", "cells.tif, channel 1"]
+    for each in found["stacks"]:
+        assert each["in_file_units"]["level"] == [pytest.approx(12, rel=0.05)]
+    assert {path.name for path in stack.parent.glob("*.png")} == {"noise-0.png", "noise-1.png"}
+    found = look(stack, "--select", "c=1,t=0", "--figure", "noise.png")
+    assert [each["series"] for each in found["stacks"]] == [{}]
+    assert (stack.parent / "noise.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["noisy", "--select", "t=1"], "--select is for stacks, and none of the pictures is one"),
+        (["cells.tif", "--white", "4095"], "--white is for pictures"),
+        (["noisy", "cells.tif"], r"There are stacks, such as cells\.tif, and pictures, such as "),
+        (["cells.tif", "--axes", "YX"], "--axes takes a letter for each"),
+    ],
+)
+def test_mistakes_with_stacks(flags, message, pictures, stack, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(CbsnError, match=message):
+        main(make_parser().parse_args(flags))

@@ -87,6 +87,21 @@ def test_flags_are_the_arguments_of_prepare(run_here, monkeypatch):
     }
 
 
+def test_a_stack_is_prepared(run_here, tmp_path, random):
+    values = random.random((6, 20, 20)).astype("float32")
+    values[3, 4, 5] = np.nan
+    tifffile.imwrite(tmp_path / "cells.tif", values)
+    flags = ("--axes", "ZYX", "--select", "z=2:5", "--normalize", "0,2", "--out", "out")
+    refused = run_here("prepare", "cells.tif", *flags)
+    assert refused.returncode == 2 and "--nan fill" in refused.stderr
+    done = run_here("prepare", "cells.tif", *flags, "--nan", "fill")
+    assert done.returncode == 0, done.stderr
+    assert "out: 3 patches of 128x128 float32" in done.stdout
+    assert "1 values that are not finite (NaN or infinity) were filled" in done.stdout
+    assert "cells.tif: Z 3, Y 20, X 20, float32; scaled from 0 to 2" in done.stdout
+    assert Manifest.read(tmp_path / "out").select == "z=2:5"
+
+
 def test_sidd_validation_blocks(run_here, tmp_path):
     blocks = np.arange(2 * 2 * 4 * 4 * 3, dtype=np.uint8).reshape(2, 2, 4, 4, 3)
     for name in ("ValidationNoisyBlocksSrgb", "ValidationGtBlocksSrgb"):

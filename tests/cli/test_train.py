@@ -27,7 +27,7 @@ COUNTS = (
     *("accumulate", "max_bad_steps", "cpu_devices", "val_images"),
     *("print_every", "val_every", "save_every"),
 )
-NUMBERS = ("lr", "lmbda", "ema", "clip_norm", "white")
+NUMBERS = ("lr", "lmbda", "ema", "clip_norm", "white", "hold_out")
 
 
 @pytest.fixture
@@ -290,6 +290,24 @@ def test_a_folder_without_permission_is_one_line(photos, run_here, monkeypatch):
     assert done.stderr.splitlines()[-1].startswith(f"error: {photos / 'noisy'} cannot be read: ")
 
 
+def test_from_a_stack_to_a_model_that_denoises_it(run_here, tmp_path, random):
+    cells = (random.gamma(3, 80, (10, 2, 40, 40)) - 100).astype("int16")
+    tifffile.imwrite(tmp_path / "cells.tif", cells)
+    flags = ("--axes", "TCYX", "--select", "c=1", "--normalize", "percentile", "--hold_out", 0.2)
+    run = ("--name", "cells", "--val_every", 1, "--print_every", 1)
+    done = run_here("train.py", "cells.tif", *SMALL, *flags, *run)
+    assert done.returncode == 0, done.stderr
+    assert "cells.tif: T 10, C 1, Y 40, X 40, int16; scaled from " in done.stdout
+    assert "Held out for validation: 2 of 10 planes." in done.stdout
+    assert done.stdout.count("held-out loss ") == 2
+    for model in ("best", "last"):
+        saved = json.loads((tmp_path / "checkpoints/cells" / model / "recipe.json").read_text())
+        assert len(saved["recipe"]["scaling"]["channels"]) == 1
+        assert saved["recipe"]["scaling"]["method"] == "percentile"
+    again = run_here("train.py", "cells.tif", *SMALL, *flags, *run)
+    assert "already done: 1" in again.stdout and "steps 2 to 2" in again.stdout
+
+
 @pytest.mark.slow
 def test_bad_flags_are_one_line(run_command, tmp_path):
     result = run_command("train.py", "--patchsize", 121)
@@ -302,7 +320,8 @@ def test_bad_flags_are_one_line(run_command, tmp_path):
 def test_help_shows_the_defaults(run_here):
     result = run_here("train.py", "--help-all")
     assert result.returncode == 0
-    for flag in ("--stride_b", "--no-resume", "--ema", "--gpu"):
+    stacks = ("--axes", "--select", "--normalize", "--nan", "--hold_out")
+    for flag in ("--stride_b", "--no-resume", "--ema", "--gpu", *stacks):
         assert flag in result.stdout
 
 

@@ -15,6 +15,7 @@ import tifffile
 from PIL import Image
 
 from cbsn.models.folder import save_model
+from cbsn.noise.cells import simulate_cells
 from cbsn.noise.synthetic import simulate_camera
 from cbsn.recipes import customised
 from tests.docs.pages import ROOT, Block, blocks_of
@@ -62,9 +63,20 @@ def make_scratch(folder: Path, page: Path) -> None:
     for name in ("BSD68", "data/BSD68", "data/train", "data/valid"):
         _save(folder / name, gray)
     _save(folder / "CBSD68", clean)
+    _save_stacks(folder)
     if "--name holiday" not in page.read_text(encoding="utf-8"):
         recipe = customised("cbsn", filters=4, num_modules=1)
         save_model(_made(folder / "checkpoints") / "holiday", recipe, recipe.build_network(), {})
+
+
+def _save_stacks(folder: Path) -> None:
+    """Writes a microscope's stacks: two channels, frames without a meaning, and a folder."""
+    frames = np.stack([noisy for noisy, _ in simulate_cells(5, 96, 96)])
+    two = np.stack([frames, 2 * frames], axis=1)
+    tifffile.imwrite(folder / "cells.tif", two, imagej=True, metadata={"axes": "TCYX"})
+    options = {"photometric": "minisblack", "metadata": None}
+    for name in ("plain.tif", "day1/a.tif", "day1/b.tif"):
+        tifffile.imwrite(_made((folder / name).parent) / Path(name).name, frames, **options)
 
 
 def _noisy(picture: np.ndarray, seed: int) -> np.ndarray:

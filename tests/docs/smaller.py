@@ -16,6 +16,7 @@ SMALLER = {
     "train --recipe photo-large": _TINY_UNET,
     "train --init": [*_SHORT, "--patch_size", "64"],
     "adapt": ["--minutes", "0.02"],
+    "demo": ["--frames", "5", "--size", "96"],
     "denoise --adapt": ["--adapt", "0.02"],
     "benchmarks": ["step", "--repeats", "1"],
 }
