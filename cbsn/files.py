@@ -83,7 +83,7 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
     try:
         yield temporary
         _flush(temporary)
-        _move(temporary, path)
+        move(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -105,11 +105,11 @@ def atomic_folder(path: Path) -> Iterator[Path]:
             # Within a folder it keeps its name, which may be too long for one more suffix.
             aside = _temporary(path, path.name, _OLD)
             aside.mkdir()
-            _move(path, aside / path.name)
-            _move(temporary, path)
+            move(path, aside / path.name)
+            move(temporary, path)
             shutil.rmtree(aside)
         else:
-            _move(temporary, path)
+            move(temporary, path)
         _flush(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -118,7 +118,7 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 def remove_folder(path: Path) -> None:
     """Deletes a folder; if the process is killed meanwhile, no part remains under its name."""
     doomed = _temporary(path, path.name)
-    _move(path, doomed)
+    move(path, doomed)
     shutil.rmtree(doomed)
 
 
@@ -130,7 +130,7 @@ def tidy(folder: Path) -> None:
         if path.is_dir():
             for old in path.iterdir() if match[1] == _OLD else ():
                 if not (folder / old.name).exists():
-                    _move(old, folder / old.name)
+                    move(old, folder / old.name)
             shutil.rmtree(path)
         else:
             path.unlink()
@@ -155,7 +155,7 @@ def _temporary(path: Path, name: str, suffix: str = "") -> Path:
     return path.with_name(f".{name}{ending}")
 
 
-def _move(source: Path, target: Path) -> None:
+def move(source: Path, target: Path) -> None:
     """Renames a file, replacing the target, or a folder, which must not replace one."""
     for wait in _WAITS if sys.platform == "win32" else ():
         with contextlib.suppress(PermissionError):

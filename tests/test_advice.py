@@ -36,6 +36,12 @@ PRINTED_BY = {
     "cbsn/inference/folder.py": {"cbsn denoise"},
     "cbsn/inference/forecast.py": {"cbsn denoise"},
     "cbsn/inference/outputs.py": {"cbsn denoise", "cbsn client", "cbsn beam"},
+    "cbsn/images/stacks": {
+        *("cbsn denoise", "cbsn train", "cbsn prepare", "cbsn evaluate", "cbsn noise", "cbsn beam"),
+        "cbsn adapt",
+    },
+    "cbsn/images/stacks/ome_xml.py": {"cbsn denoise"},
+    "cbsn/inference/stacks.py": {"cbsn denoise", "cbsn beam"},
     "cbsn/models/loading.py": {"cbsn train"},  # of --init
     "cbsn/training/distribution.py": {"cbsn train"},
     "cbsn/client": {"cbsn client"},

@@ -19,7 +19,7 @@ LAYERS = [
     {"export", "evaluation"},
     {"training"},
     {"api"},
-    {"cli"},
+    {"cli", "napari_plugin"},
     {"__main__"},
 ]
 """From the lowest to the highest. A package imports those below its own layer."""

@@ -7,6 +7,7 @@ simulated noisy camera. With `--stack` it writes a time series of a simulated mi
 import argparse
 import shlex
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import skimage.data
@@ -49,7 +50,7 @@ def _write_stack(folder: Path, frames: int, size: int) -> None:
     """Writes a time series as ImageJ hyperstacks, frame by frame."""
     check_number("--frames", frames, 1, 100_000)
     check_number("--size", size, 32, 16_384)
-    options = {"imagej": True, "resolution": (5.0, 5.0)}
+    options: dict[str, Any] = {"imagej": True, "resolution": (5.0, 5.0)}
     metadata = {"axes": "TYX", "unit": "um", "finterval": 0.5, "fps": 2.0}
     shape = (frames, size, size)
     for kind, dtype, part in ("noisy", np.uint16, 0), ("clean", np.float32, 1):

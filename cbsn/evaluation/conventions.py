@@ -94,8 +94,8 @@ class Conventions:
         clip: whether to clip values to the range. Default True.
         data_range: the peak of PSNR, and of the constants of SSIM: `"dtype"`, the full range (255,
             65535, or 1 for floats); `"clean"`, the highest minus the lowest value of each clean
-            picture, as is usual in microscopy; or a number in the units of the pictures, such as
-            4095 for 12 bits in 16-bit files. Default `"dtype"`.
+            picture, as is usual in microscopy; `"stack"`, see `for_stacks`; or a number in the
+            units of the pictures, such as 4095 for 12 bits in 16-bit files. Default `"dtype"`.
         color: `"rgb"`, all channels together, or `"luma"`, Y of BT.601 from 16 to 235, as MATLAB's
             `rgb2ycbcr` computes it, but not rounded. Default `"rgb"`.
         ssim: a key of `SSIMS`. Default `"uniform"`.
@@ -121,7 +121,7 @@ class Conventions:
                     f"--{field} must be one of {accepted}. Received: --{field} {value}"
                 )
         check_number("--border", self.border, 0)
-        if self.data_range not in ("dtype", "clean"):
+        if self.data_range not in ("dtype", "clean", "stack"):
             try:
                 peak = float(self.data_range)
             except ValueError:
@@ -177,6 +177,21 @@ class Conventions:
             return self
         peak = float(self.data_range) * value_range(dtype) / (found.white - found.black)
         return dataclasses.replace(self, data_range=repr(peak))
+
+    def for_stacks(self) -> "Conventions":
+        """Returns the conventions for stacks, whose values have any range and are never clipped.
+
+        The data range of the dtype is replaced by `"stack"`: the highest less the lowest value of
+        a channel of the clean stack, one for all its planes.
+
+        Raises:
+            ConfigError: if they are for pictures only.
+        """
+        for field, refused in (("rounding", "floor"), ("color", "luma")):
+            if getattr(self, field) == refused:
+                raise ConfigError(f"--{field} {refused} is for pictures, not for stacks: omit it.")
+        data_range = "stack" if self.data_range == "dtype" else self.data_range
+        return dataclasses.replace(self, data_range=data_range, clip=False)
 
     def psnr_and_ssim(self, clean: np.ndarray, denoised: np.ndarray) -> tuple[float, float]:
         """Returns PSNR in dB (infinite if equal) and SSIM of two pictures [H, W, 1 or 3].

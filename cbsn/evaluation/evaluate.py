@@ -1,5 +1,6 @@
 """Scores denoisers on noisy pictures, with or without clean ones."""
 
+import contextlib
 import dataclasses
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,10 +10,12 @@ from typing import Any
 import numpy as np
 
 from cbsn.data.pairs import PicturePairs, spread
-from cbsn.errors import LARGEST_SEED, ConfigError, DataError, check_names, check_number
+from cbsn.data.stack_pairs import StackPairs, hold_stacks
+from cbsn.errors import LARGEST_SEED, ConfigError, check_names, check_number
+from cbsn.evaluation.comparison import Comparison, PictureComparison
 from cbsn.evaluation.conventions import Conventions
 from cbsn.evaluation.lpips import LPIPS, cached_weights
-from cbsn.evaluation.methods import BEST, Method, find_denoised, load_model_method, make_baselines
+from cbsn.evaluation.methods import BEST, make_baselines
 from cbsn.evaluation.report.html import ReportContent, write_report
 from cbsn.evaluation.report.pictures import ReportPicture, write_contact_sheet
 from cbsn.evaluation.scores import (
@@ -24,10 +27,11 @@ from cbsn.evaluation.scores import (
     parse_metrics,
     score,
 )
+from cbsn.evaluation.stacks import METRICS as STACK_METRICS
+from cbsn.evaluation.stacks import StackComparison
 from cbsn.files import expanded, write_json, write_text
 from cbsn.inference.options import DenoiseOptions
-from cbsn.noise.advice import advise
-from cbsn.noise.estimate import estimate_noise
+from cbsn.inference.stacks import StackOptions
 from cbsn.noise.synthetic import Noise
 from cbsn.progress import say
 from cbsn.value_range import check_white
@@ -44,7 +48,7 @@ def evaluate(
     baselines: str | None = None,
     baseline_sigma: str | None = None,
     images: int = 0,
-    metrics: str = "psnr,ssim",
+    metrics: str | None = None,
     conventions: Conventions | None = None,
     lpips: bool | None = None,
     lpips_weights: Path | None = None,
@@ -52,10 +56,12 @@ def evaluate(
     out: Path | None = None,
     report_images: int = 12,
     options: DenoiseOptions | None = None,
+    stacks: StackOptions | None = None,
 ) -> list[Scores]:
     """Scores models, denoised pictures and baselines on pairs of pictures, and prints a table.
 
-    Without clean pictures there are no metrics, only the times, the diagnosis and the report.
+    Without clean pictures there are no metrics, only the times, the diagnosis and the report. Each
+    plane of a stack counts as a picture, see `cbsn.evaluation.stacks.StackComparison`.
 
     Args:
         clean: clean pictures, if there are any; see `PicturePairs`.
@@ -70,8 +76,10 @@ def evaluate(
         images: int ≥ 0, number of pairs to score, spread evenly over the list; 0 for all.
         metrics: names from `cbsn.evaluation.scores.METRICS`, separated by commas. For microscopy:
             `"si_psnr"`, see `cbsn.evaluation.microscopy.si_psnr`, and `"micro_ssim"`, see
-            `micro_ssim` there; both are fitted to each picture. Default `"psnr,ssim"`.
-        conventions: how pictures are compared. Default: see `Conventions.choose`.
+            `micro_ssim` there; both are fitted to each picture. Default `"psnr,ssim"`, and for
+            stacks `"psnr,ssim,si_psnr"`.
+        conventions: how pictures are compared. Default: see `Conventions.choose`; for stacks, they
+            become those of `Conventions.for_stacks`.
         lpips: whether to compute LPIPS, also for gray pictures, and to fetch its weights if needed.
             None computes it for colour pictures, if the weights are given or in the cache.
         lpips_weights: see `LPIPS`.
@@ -79,6 +87,7 @@ def evaluate(
         out: folder for `results.json`, `.csv` and `.md`, `report.html` and `contact_sheet.png`.
         report_images: int ≥ 0, pictures in the report, spread evenly; 0 for no report.
         options: how the models denoise; see `Denoiser.load`.
+        stacks: how stacks are read, and scaled for models. Default `StackOptions()`.
 
     Returns:
         The scores of the baselines, the denoised folders and the models, in this order.
@@ -98,101 +107,123 @@ def evaluate(
     check_number("--images", images, 0)
     check_number("--report_images", report_images, 0)
     check_number("--seed", seed, 0, LARGEST_SEED)
-    classic = _resolve_baselines(clean, noisy, noise, models, baselines, baseline_sigma)
+    names = _resolve_baselines(clean, noisy, noise, models, baselines, baseline_sigma)
+    are_stacks = hold_stacks(each for each in (noisy, clean) if each is not None)
+    classic = make_baselines(names, noise, baseline_sigma, clips=not are_stacks)
     if not (classic or models or folders):
         raise ConfigError(
             "There is nothing to score: give --model, --denoised, or --baselines noisy."
         )
     check_white(white)
-    wanted = parse_metrics(metrics)
+    wanted = parse_metrics(metrics or (STACK_METRICS if are_stacks else "psnr,ssim"))
     conventions = conventions or Conventions.choose(noise is not None)
+    stacks = stacks or StackOptions()
 
     # Load everything before scoring anything, so that a wrong path is reported at once.
     source = noisy if noise is None else noise
-    pairs = PicturePairs(source, clean, images, seed, white=white)
-    if clean is not None and noisy is not None:
-        pairs.check()  # reports a mismatched pair before any time is spent on scoring
-    methods = [find_denoised(folder, pairs, white) for folder in folders]
-    if out is not None:
-        out = expanded(out)
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise ConfigError(f"The folder {out} cannot be created: {error.strerror}.") from error
-    methods += [load_model_method(path, options or DenoiseOptions()) for path in models]
-    metric = None
-    if clean is not None:
-        weights = lpips_weights and expanded(lpips_weights)
-        if lpips or (lpips is None and (weights or cached_weights().exists())):
-            metric = LPIPS(weights)
-
-    # Score.
-    made = f"{noise}, seed {seed}" if noise else noisy or "none"
-    count = f"{len(pairs)} picture{'s' * (len(pairs) > 1)}"
-    facts = [f"{count}: noisy {made}, clean {clean or 'none'}"]
-    if clean is not None:
-        facts.append(f"Conventions: {conventions}.")
-        if note := fitting_note(wanted):
-            facts.append(note)
-    say("\n".join(facts))
-    with_pictures = out is not None and report_images > 0 and source is not None
-    shown = spread(range(len(pairs)), report_images) if with_pictures else []
-    scores, kept = [], {}
-    for method in (*classic, *methods):
-        result, kept[method.name] = score(
-            method, pairs, conventions, wanted, shown, metric, bool(lpips)
+    comparison: Comparison
+    if are_stacks:
+        _refuse_for_stacks(noise, white, lpips or lpips_weights)
+        planes = StackPairs(
+            noisy, clean, images, axes=stacks.axes, select=stacks.select, nan=stacks.nan
         )
-        scores.append(result)
-        cells = [f"{head} {text}" for head, text in result.cells().items() if head != "method"]
-        say(f"{method.name}: {', '.join(cells)}")
-    table = [each.cells() for each in scores]
-    say(f"\n{format_table(table)}")
-    notes = {
-        f"What {each.method} did, judged without clean pictures": each.diagnosis.lines()
-        for each in scores
-        if each.diagnosis
-    }
-    for heading, lines in notes.items():
-        say("\n".join(["", heading, *(f"  {line}" for line in lines)]))
+        comparison = StackComparison(planes, conventions.for_stacks(), wanted, stacks)
+        taken = "plane"
+    else:
+        _refuse_for_pictures(stacks, conventions)
+        pairs = PicturePairs(source, clean, images, seed, white=white)
+        if clean is not None and noisy is not None:
+            pairs.check()  # reports a mismatched pair before any time is spent on scoring
+        metric = None
+        if clean is not None:
+            weights = lpips_weights and expanded(lpips_weights)
+            if lpips or (lpips is None and (weights or cached_weights().exists())):
+                metric = LPIPS(weights)
+        comparison = PictureComparison(pairs, conventions, wanted, metric, bool(lpips), white)
+        taken = "picture"
+    with contextlib.closing(comparison):
+        classic = [comparison.baseline(method) for method in classic]
+        methods = [comparison.denoised(folder) for folder in folders]
+        if out is not None:
+            out = expanded(out)
+            try:
+                out.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise ConfigError(
+                    f"The folder {out} cannot be created: {error.strerror}."
+                ) from error
+        methods += [comparison.model(path, options or DenoiseOptions()) for path in models]
 
-    # Write.
-    if out is None:
+        # Score.
+        made = f"{noise}, seed {seed}" if noise else noisy or "none"
+        number = len(comparison.names)
+        count = f"{number} {taken}{'s' * (number > 1)}"
+        facts = [f"{count}: noisy {made}, clean {clean or 'none'}"]
+        if clean is not None:
+            facts += comparison.facts()
+            if note := fitting_note(wanted):
+                facts.append(note)
+        say("\n".join(facts))
+        with_pictures = out is not None and report_images > 0 and source is not None
+        shown = spread(range(number), report_images) if with_pictures else []
+        scores, kept = [], {}
+        for method in (*classic, *methods):
+            result, kept[method.name] = score(method, comparison, shown)
+            scores.append(result)
+            cells = [f"{head} {text}" for head, text in result.cells().items() if head != "method"]
+            say(f"{method.name}: {', '.join(cells)}")
+        table = [each.cells() for each in scores]
+        say(f"\n{format_table(table)}")
+        notes: dict[str, Sequence[str]] = {
+            f"What {each.method} did, judged without clean pictures": each.diagnosis.lines()
+            for each in scores
+            if each.diagnosis
+        }
+        for heading, lines in notes.items():
+            say("\n".join(["", heading, *(f"  {line}" for line in lines)]))
+
+        # Write.
+        if out is None:
+            return scores
+        inputs = {"clean": clean, "noisy": noisy, "noise": noise}
+        record = {
+            **{name: None if each is None else str(each) for name, each in inputs.items()},
+            "seed": None if noise is None else seed,
+            "metrics": wanted,
+            "conventions": dataclasses.asdict(comparison.conventions),
+            **comparison.record(),
+            "methods": [each.to_dict() for each in scores],
+        }
+        # What the reader should look at comes first, then the classic baselines.
+        kept = {each.name: kept[each.name] for each in methods + classic if each.name != "noisy"}
+        noise_lines = comparison.noise_notes() if shown else []
+        if noise_lines:
+            notes = {"The noise, judged without clean pictures": noise_lines, **notes}
+        content = ReportContent(
+            title=f"Denoising {clean if noisy is None else noisy}",
+            facts=facts,
+            table=table,
+            notes=notes,
+            pictures=_report_pictures(comparison, shown, scores, kept),
+            curves={method.name: method.log for method in methods if method.log},
+        )
+        paths = [out / name for name in ("results.json", "results.csv", "results.md")]
+        try:
+            write_json(paths[0], record)
+            write_text(paths[1], csv_table(scores))
+            write_text(paths[2], markdown_table(table))
+            if report_images:
+                paths.append(out / "report.html")
+                write_report(paths[-1], content)
+                if content.pictures:
+                    paths.append(out / "contact_sheet.png")
+                    write_contact_sheet(paths[-1], content.pictures)
+        except OSError as error:
+            raise ConfigError(
+                f"The results cannot be written to {out}: {error.strerror or error}."
+            ) from error
+        say(f"\nWritten: {', '.join(map(str, paths))}")
         return scores
-    inputs = {"clean": clean, "noisy": noisy, "noise": noise}
-    record = {
-        **{name: None if each is None else str(each) for name, each in inputs.items()},
-        "seed": None if noise is None else seed,
-        "metrics": wanted,
-        "conventions": dataclasses.asdict(conventions),
-        "methods": [each.to_dict() for each in scores],
-    }
-    # What the reader should look at comes first, then the classic baselines.
-    kept = {each.name: kept[each.name] for each in methods + classic if each.name != "noisy"}
-    content = ReportContent(
-        title=f"Denoising {clean if noisy is None else noisy}",
-        facts=facts,
-        table=table,
-        notes={**_noise_notes(pairs), **notes} if shown else notes,
-        pictures=_report_pictures(pairs, shown, conventions, scores, kept),
-        curves={method.name: method.log for method in methods if method.log},
-    )
-    paths = [out / name for name in ("results.json", "results.csv", "results.md")]
-    try:
-        write_json(paths[0], record)
-        write_text(paths[1], csv_table(scores))
-        write_text(paths[2], markdown_table(table))
-        if report_images:
-            paths.append(out / "report.html")
-            write_report(paths[-1], content)
-            if content.pictures:
-                paths.append(out / "contact_sheet.png")
-                write_contact_sheet(paths[-1], content.pictures)
-    except OSError as error:
-        raise ConfigError(
-            f"The results cannot be written to {out}: {error.strerror or error}."
-        ) from error
-    say(f"\nWritten: {', '.join(map(str, paths))}")
-    return scores
 
 
 def parse_settings(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -204,19 +235,29 @@ def parse_settings(values: Mapping[str, Any]) -> dict[str, Any]:
     Example:
         >>> parse_settings({"clean": "clean", "noise_sigma": 25, "border": 4})
     """
-    arguments = inspect.signature(evaluate).parameters.keys() - {"conventions", "options"}
+    own = {"conventions", "options", "stacks"}
+    arguments = inspect.signature(evaluate).parameters.keys() - own
     noise_names = ("noise", "noise_sigma", "noise_peak")
     names = [field.name for field in dataclasses.fields(Conventions)]
     options_names = [field.name for field in dataclasses.fields(DenoiseOptions)]
-    known = {*arguments, *noise_names, *names, *options_names}
+    known = {*arguments, *noise_names, *names, *options_names, *_STACK_NAMES}
     check_names("setting of evaluate", values, known)
     settings = {**values}
     found = (settings.pop(name, None) for name in noise_names)
     noise = Noise.parse(*(None if each is None else str(each) for each in found))
     chosen = {name: settings.pop(name, None) for name in names}
+    given = {name: settings.pop(name) for name in _STACK_NAMES if name in settings}
     options = DenoiseOptions.pop(settings)
     conventions = Conventions.choose(noise is not None, **chosen)
-    return settings | {"noise": noise, "conventions": conventions, "options": options}
+    return settings | {
+        "noise": noise,
+        "conventions": conventions,
+        "options": options,
+        "stacks": StackOptions(**given),
+    }
+
+
+_STACK_NAMES = ("axes", "select", "normalize", "nan")
 
 
 def _resolve_baselines(
@@ -226,8 +267,8 @@ def _resolve_baselines(
     models: Sequence[str],
     baselines: str | None,
     sigma: str | None,
-) -> list[Method]:
-    """Makes the baselines, after checking that the given pictures suffice for what is scored."""
+) -> str:
+    """Returns the names of the baselines, if the given pictures suffice for what is scored."""
     if noisy is not None and noise is not None:
         raise ConfigError(
             "Give either noisy pictures (--noisy) or noise to add to the clean ones (--noise), "
@@ -248,31 +289,41 @@ def _resolve_baselines(
         )
     if sigma == BEST and clean is None:
         raise ConfigError("--baseline_sigma best needs the clean pictures: give --clean.")
-    return make_baselines(baselines, noise, sigma)
+    return baselines
 
 
-def _noise_notes(pairs: PicturePairs) -> dict[str, Sequence[str]]:
-    heading = "The noise, judged without clean pictures"
-    try:
-        estimate = estimate_noise(noisy for noisy, _ in pairs if noisy is not None)
-    except DataError as error:
-        return {heading: [str(error)]}
-    return {heading: ["\n".join(estimate.lines()), *advise(estimate).lines()]}
+def _refuse_for_stacks(noise: Noise | None, white: float | None, lpips: object) -> None:
+    """Raises a ConfigError for what is for pictures only."""
+    if noise:
+        raise ConfigError(
+            "Noise is added to pictures only: give the noisy stacks with --noisy. "
+            f"Received: {noise}"
+        )
+    for flag, value in (("--white", white), ("--lpips", lpips)):
+        if value:
+            raise ConfigError(f"{flag} is for pictures, and these are stacks: omit it.")
+
+
+def _refuse_for_pictures(stacks: StackOptions, conventions: Conventions) -> None:
+    """Raises a ConfigError for what is for stacks only."""
+    given = stacks.given() + ["--data_range stack"] * (conventions.data_range == "stack")
+    if given:
+        raise ConfigError(
+            f"{given[0]} is for stacks, and none of the pictures is one: omit it. "
+            f"Received: {' '.join(given)}"
+        )
 
 
 def _report_pictures(
-    pairs: PicturePairs,
+    comparison: Comparison,
     shown: Sequence[int],
-    conventions: Conventions,
     scores: Sequence[Scores],
     kept: Mapping[str, Mapping[int, np.ndarray]],
 ) -> list[ReportPicture]:
     pictures = []
-    for index, (name, (noisy, clean)) in enumerate(zip(pairs.names, pairs, strict=True)):
-        if index in shown and kept and noisy is not None:
+    for index, (name, pair) in enumerate(zip(comparison.names, comparison.pairs(), strict=True)):
+        if index in shown and kept and pair[0] is not None:
             denoised = {method: results[index] for method, results in kept.items()}
             captions = {each.method: each.caption(index) for each in scores}
-            clean = None if clean is None else conventions.unrounded(clean)
-            noisy = conventions.unrounded(noisy)
-            pictures.append(ReportPicture(name, noisy, denoised, clean, captions))
+            pictures.append(comparison.report_picture(name, pair, denoised, captions))
     return pictures

@@ -38,8 +38,20 @@ class Method:
     log: Path | None = None  # metrics of its training run
 
 
-def load_model_method(path: str, options: DenoiseOptions) -> Method:
-    """Loads a model (see `Denoiser.load`) and prints what it computes with."""
+Denoise = Callable[..., np.ndarray]
+
+
+def _of_pictures(model: Denoiser) -> Denoise:
+    return lambda _, noisy, clean: model(noisy, white=value_range(noisy.dtype))
+
+
+def load_model_method(
+    path: str, options: DenoiseOptions, use: Callable[[Denoiser], Denoise] = _of_pictures
+) -> Method:
+    """Loads a model (see `Denoiser.load`) and prints what it computes with.
+
+    `use` returns `Method.denoise` for a model. Default: that of pictures.
+    """
     model = Denoiser.load(path, options)
     name = f"{model.recipe.name} ({in_one_line(path)})"
     say(f"{name}: {model.choices}")
@@ -48,7 +60,7 @@ def load_model_method(path: str, options: DenoiseOptions) -> Method:
     logs = (place / METRICS_FILE for place in (expanded(path), expanded(path).parent))
     return Method(
         name,
-        lambda _, noisy, clean: model(noisy, white=value_range(noisy.dtype)),
+        use(model),
         parameters=model.network.count_params(),
         strides=sorted({*STRIDES, *used} - {1}),
         log=next((log for log in logs if log.is_file()), None),
@@ -105,13 +117,16 @@ _MULTIPLES = (1.0, 1.5, 2.0, 3.0)
 _SMALLEST = 9  # BM3D refuses pictures below 8 px a side, and crashes the process on 8 × 8
 
 
-def make_baselines(names: str, noise: Noise | None, sigma: str | None) -> list[Method]:
+def make_baselines(
+    names: str, noise: Noise | None, sigma: str | None, *, clips: bool = True
+) -> list[Method]:
     """Makes the classic denoisers that `names` lists, from `BASELINES`, separated by commas.
 
     bm3d (Dabov et al. 2007) and nlm (non-local means, Buades et al. 2005) need the strength of the
     noise. It is `sigma`, in 8-bit levels; by default the σ of Gaussian `noise`, or else an estimate
     from each picture. `"best"` tries a few multiples of the true σ and takes the one with the best
-    PSNR. It needs the clean picture, and shows what the method can do at most.
+    PSNR. It needs the clean picture, and shows what the method can do at most. Results are clipped
+    to the pictures' range, unless `clips` is False, which is for floats in units of [0, 1].
     """
     told = _parse_sigma(sigma)  # checked even if no baseline uses it
     methods = []
@@ -125,12 +140,12 @@ def make_baselines(names: str, noise: Noise | None, sigma: str | None) -> list[M
             methods.append(Method(name, lambda _, noisy, clean: noisy, computes=False))
         else:
             label = f"{name} (sigma {sigma})" if sigma else name
-            methods.append(Method(label, _classic(name, noise, told, sigma == BEST)))
+            methods.append(Method(label, _classic(name, noise, told, sigma == BEST, clips)))
     return methods
 
 
 def _classic(
-    name: str, noise: Noise | None, sigma: float | None, best: bool
+    name: str, noise: Noise | None, sigma: float | None, best: bool, clips: bool
 ) -> Callable[..., np.ndarray]:
     remove = _load_bm3d() if name == "bm3d" else _non_local_means
     if sigma is None and not best and noise and noise.kind == "gaussian" and noise.sigma:
@@ -141,6 +156,9 @@ def _classic(
             )
         sigma = noise.sigma[0] / 255
 
+    def finished(result: np.ndarray, dtype: np.dtype) -> np.ndarray:
+        return from_unit(result, dtype) if clips else result.astype(dtype)
+
     def denoise(_: str, noisy: np.ndarray, clean: np.ndarray) -> np.ndarray:
         if min(noisy.shape[:2]) < _SMALLEST:
             raise ImageError(
@@ -150,12 +168,14 @@ def _classic(
         if best:
             reference = to_unit(clean, np.float64)
             true = float(np.std(unit - reference))
-            results = [np.clip(remove(unit, true * m), 0, 1) for m in _MULTIPLES]
-            return from_unit(max(results, key=lambda each: psnr(reference, each)), noisy.dtype)
+            results = [remove(unit, true * m) for m in _MULTIPLES]
+            if clips:
+                results = [np.clip(each, 0, 1) for each in results]
+            return finished(max(results, key=lambda each: psnr(reference, each)), noisy.dtype)
         if told is None:
             estimate = skimage.restoration.estimate_sigma
             told = float(estimate(unit, average_sigmas=True, channel_axis=-1))
-        return from_unit(remove(unit, told), noisy.dtype)
+        return finished(remove(unit, told), noisy.dtype)
 
     return denoise
 

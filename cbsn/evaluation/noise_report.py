@@ -7,12 +7,15 @@ from typing import Any
 import numpy as np
 
 from cbsn.data.pairs import spread
+from cbsn.data.stack_pairs import are_stacks
 from cbsn.errors import CbsnError, ConfigError, DataError, check_number
 from cbsn.evaluation.diagnosis import SMALLEST, Diagnosis, diagnose
+from cbsn.evaluation.stack_noise import ChannelNoise, stack_noise
 from cbsn.files import write_json
 from cbsn.images.finding import find_images
 from cbsn.images.image_files import read_picture
 from cbsn.inference.options import DenoiseOptions
+from cbsn.inference.stacks import StackOptions
 from cbsn.noise.advice import advise
 from cbsn.noise.estimate import estimate_noise, estimate_noise_of_residuals
 from cbsn.progress import say
@@ -31,19 +34,24 @@ def report_noise(
     figure: Path | None = None,
     json: Path | None = None,
     options: DenoiseOptions | None = None,
+    stacks: StackOptions | None = None,
 ) -> None:
     """Says what the noise in pictures is like, and which recipe and strides fit it.
 
+    Of stacks, it says so for each channel, see `cbsn.evaluation.stack_noise.stack_noise`.
+
     Args:
-        pictures: noisy pictures: folders, globs or files, each as for `find_images`.
+        pictures: noisy pictures or stacks: folders, globs or files, each as for `find_images`.
         model_path: a model; what it removes is taken for noise, in place of what varies in flat
             parts of the pictures.
         denoised: the same for a folder or glob of denoised pictures of the same names.
-        images: int ≥ 0, number of pictures to take, evenly spread; 0 for all.
+        images: int ≥ 0, number of pictures to take, evenly spread; 0 for all. Of stacks, number of
+            planes of each channel; 0 for 64, which are the most.
         white: float > 0, the value of white in the files; see `read_picture`.
         figure: file for a figure; the suffix says its format.
         json: file for all numbers.
         options: how the model denoises. Default `DenoiseOptions()`.
+        stacks: how stacks are read. Default `StackOptions()`.
 
     Raises:
         ConfigError: if the arguments do not fit each other, or a file cannot be written.
@@ -62,8 +70,29 @@ def report_noise(
     _check_output("--json", json)
     check_white(white)
     check_number("--images", images, 0)
+    pictures = [*pictures]
     found = (path for pattern in pictures for path in find_images(pattern))
-    paths = spread([*dict.fromkeys(found)], images)
+    paths = [*dict.fromkeys(found)]
+    stacks = stacks or StackOptions()
+    if are_stacks(paths):
+        if white:
+            raise ConfigError("--white is for pictures, and these are stacks: omit it.")
+        every = stack_noise(
+            paths,
+            stacks,
+            images=images,
+            model_path=model_path,
+            denoised=denoised,
+            denoise_options=options,
+        )
+        _report_stacks(paths, every, json, figure)
+        return
+    if stacks.given():
+        raise ConfigError(
+            f"{stacks.given()[0]} is for stacks, and none of the pictures is one: omit it. "
+            f"Received: {' '.join(stacks.given())}"
+        )
+    paths = spread(paths, images)
     diagnoses: list[Diagnosis] = []
     if not (denoised or model_path):
         estimate = estimate_noise(read_picture(path, white=white).color for path in paths)
@@ -82,13 +111,39 @@ def report_noise(
         diagnosis = Diagnosis.mean_of(diagnoses)
         numbers["diagnosis"] = diagnosis.to_dict()
         say("\n".join(["", "The denoised pictures:", *diagnosis.lines()]))
+    _write(json, numbers)
+    if figure:
+        draw_noise(estimate, advice, figure)
+
+
+def _report_stacks(
+    paths: Iterable[Path], every: Iterable[ChannelNoise], json: Path | None, figure: Path | None
+) -> None:
+    """Says what the noise of each channel is like, and writes the files."""
+    found: list[ChannelNoise] = []
+    for each in every:
+        say("\n".join([*([""] if found else []), *each.lines()]))
+        found.append(each)
+    _write(
+        json,
+        {"names": [str(path) for path in paths], "stacks": [each.to_dict() for each in found]},
+    )
+    drawn = [each for each in found if each.estimate] if figure else []
+    for number, each in enumerate(drawn):
+        from cbsn.noise.report import draw_noise
+
+        assert figure and each.estimate and each.advice
+        path = figure if len(drawn) == 1 else figure.with_stem(f"{figure.stem}-{number}")
+        _check_output("--figure", path)
+        draw_noise(each.estimate, each.advice, path)
+
+
+def _write(json: Path | None, numbers: dict[str, Any]) -> None:
     if json:
         try:
             write_json(json, numbers)
         except OSError as error:
             raise ConfigError(f"--json {json}: {error.strerror}.") from error
-    if figure:
-        draw_noise(estimate, advice, figure)
 
 
 def _named_pairs(paths: Iterable[Path], folder: str, white: float | None) -> Pairs:

@@ -3,22 +3,17 @@
 import csv
 import dataclasses
 import io
-import math
 import time
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from cbsn.data.pairs import PicturePairs
 from cbsn.devices import peak_memory, reset_peak_memory
 from cbsn.errors import CbsnError, ConfigError, DataError, ImageError
-from cbsn.evaluation.conventions import Conventions, psnr, ssim
+from cbsn.evaluation.comparison import FITTED, Comparison
 from cbsn.evaluation.diagnosis import SMALLEST, Diagnosis, diagnose, rounded
-from cbsn.evaluation.lpips import LPIPS
 from cbsn.evaluation.methods import Method
-from cbsn.evaluation.microscopy import micro_ssim, si_psnr
-from cbsn.value_range import to_unit, value_range
 
 METRICS = ("psnr", "ssim", "si_psnr", "micro_ssim")
 """What `--metrics` takes."""
@@ -32,7 +27,6 @@ _METRICS = {
 }
 """By name: the heading, and the decimals in tables."""
 
-_FITTED = {"si_psnr": si_psnr, "micro_ssim": micro_ssim}
 _DECIMALS = {  # in files
     "psnr": 3,
     "ssim": 4,
@@ -59,7 +53,7 @@ def parse_metrics(names: str) -> tuple[str, ...]:
 
 def fitting_note(metrics: Collection[str]) -> str:
     """Says which metrics fit the brightness of each picture; empty if none does."""
-    fitted = [_METRICS[name][0] for name in _FITTED if name in metrics]
+    fitted = [_METRICS[name][0] for name in FITTED if name in metrics]
     return f"Brightness fitted to each picture: {', '.join(fitted)}." if fitted else ""
 
 
@@ -75,8 +69,8 @@ class Scores:
     method: str
     parameters: int | None  # of its network, if it has one
     names: Sequence[str]
-    psnr: Sequence[float]  # in dB, infinite if equal
-    ssim: Sequence[float]
+    psnr: Sequence[float | None]  # in dB, infinite if equal, None if undefined
+    ssim: Sequence[float | None]  # None if undefined
     lpips: Sequence[float | None]  # 0 if equal, None if not computed
     seconds: Sequence[float]
     pixels: Sequence[int]
@@ -175,25 +169,20 @@ def csv_table(scores: Sequence[Scores]) -> str:
 
 
 def score(
-    method: Method,
-    pairs: PicturePairs,
-    conventions: Conventions,
-    metrics: Collection[str],
-    keep: Collection[int],
-    lpips: LPIPS | None,
-    lpips_of_gray: bool,
+    method: Method, comparison: Comparison, keep: Collection[int]
 ) -> tuple[Scores, dict[int, np.ndarray]]:
     """Denoises all pictures with a method, and measures them where there are clean ones.
 
-    `metrics` are some of `METRICS`. Returns the scores, and the denoised pictures at the indices in
-    `keep`, by index. Errors name the picture.
+    Returns the scores, and the denoised pictures at the indices in `keep`, by index. Errors name
+    the picture.
     """
     figures: dict[str, list] = {key: [] for key in (*_METRICS, "seconds", "pixels")}
     diagnoses: list[Diagnosis] = []
     kept = {}
     peak = 0.0
-    for index, (name, (noisy, clean)) in enumerate(zip(pairs.names, pairs, strict=True)):
-        given = None if noisy is None else conventions.unrounded(noisy)
+    pairs = zip(comparison.names, comparison.pairs(), strict=True)
+    for index, (name, (noisy, clean)) in enumerate(pairs):
+        given = None if noisy is None else comparison.given(noisy)
         try:
             if method.computes and index == 0:
                 method.denoise(name, given, clean)  # the first call is slow, as it builds graphs
@@ -212,16 +201,14 @@ def score(
         if index in keep:
             kept[index] = denoised
         if clean is not None:
-            here = conventions.stretched(pairs.ranges[name], clean.dtype)
-            metric = lpips if lpips_of_gray or clean.shape[-1] == 3 else None
-            for key, value in _measure(name, clean, denoised, here, metrics, metric).items():
+            for key, value in comparison.measure(name, clean, denoised).items():
                 figures[key].append(value)
         # Pictures that are unchanged or too small cannot be diagnosed.
-        if noisy is not None and denoised is not given and min(noisy.shape[:2]) >= SMALLEST:
-            if noisy.dtype != denoised.dtype:
-                noisy, denoised = to_unit(noisy), to_unit(denoised)
+        if noisy is None or denoised is given or min(noisy.shape[:2]) < SMALLEST:
+            continue
+        if both := comparison.diagnosed(name, noisy, denoised):
             try:
-                diagnoses.append(diagnose(noisy, denoised, method.strides))
+                diagnoses.append(diagnose(*both, method.strides))
             except ValueError as error:
                 raise DataError(
                     f"{name}, by {method.name}: {error}. Remove this picture."
@@ -229,47 +216,9 @@ def score(
     scores = Scores(
         method.name,
         method.parameters,
-        pairs.names,
+        comparison.names,
         **figures,
         peak_gib=peak if method.computes else None,
         diagnosis=Diagnosis.mean_of(diagnoses) if diagnoses else None,
     )
     return scores, kept
-
-
-def _measure(
-    name: str,
-    clean: np.ndarray,
-    denoised: np.ndarray,
-    conventions: Conventions,
-    metrics: Collection[str],
-    lpips: LPIPS | None,
-) -> dict[str, float | None]:
-    advice = ""
-    try:
-        white = value_range(clean.dtype)
-        compared = conventions.compared(clean, denoised)
-        figures = {each: _figure(each, conventions, *compared, white) for each in metrics}
-        figures["lpips"] = None
-        if lpips:
-            advice = ", or use --no-lpips"
-            # LPIPS needs units of [0, 1], whatever the conventions are.
-            pair = (clean, np.clip(conventions.levels(denoised, clean.dtype), 0, white))
-            units = (conventions.cut(each / white).astype(np.float32) for each in pair)
-            figures["lpips"] = lpips(*units)
-    except ValueError as error:
-        raise DataError(f"{name}: {error}. Remove this picture{advice}.") from error
-    return figures
-
-
-def _figure(
-    metric: str, conventions: Conventions, clean: np.ndarray, denoised: np.ndarray, white: float
-) -> float | None:
-    """Returns a metric of two pictures as they are compared; None if it is undefined."""
-    if metric in _FITTED:
-        value = _FITTED[metric](clean, denoised)
-        return None if math.isnan(value) else value
-    peak = conventions.peak(clean, white)
-    if metric == "psnr":
-        return psnr(clean, denoised, peak)
-    return ssim(clean, denoised, peak, conventions.ssim)

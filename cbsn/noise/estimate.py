@@ -51,14 +51,14 @@ class NoiseEstimate:
     def channels(self) -> tuple[str, ...]:  # noqa: D102
         return ("gray",) if len(self.level) == 1 else ("red", "green", "blue")
 
-    def lines(self) -> list[str]:
-        """Returns tables as lines of plain text."""
+    def lines(self, what: str = "picture") -> list[str]:
+        """Returns tables as lines of plain text; `what` says what the pictures are."""
         plural = "" if self.pictures == 1 else "s"
         black, white = self.clipped.T
         channels = [
             ("", self.channels),
             ("σ, of 255", [f"{value:.2f}" for value in self.level]),
-            ("  of 80 % of the pictures", [f"{a:.1f}–{b:.1f}" for a, b in self.spread]),
+            (f"  of 80 % of the {what}s", [f"{a:.1f}–{b:.1f}" for a, b in self.spread]),
             ("variance = a·I + b: a", [f"{value:.3f}" for value in self.slope]),
             ("  b", [f"{value:.2f}" for value in self.floor]),
             ("  σ deviates from it by", [f"{value:.0%}" for value in self.misfit]),
@@ -74,7 +74,7 @@ class NoiseEstimate:
             # Adding 0 makes −0 positive.
             correlations.append((name, [f"{value:.3f}" for value in np.round(values, 3) + 0]))
         return [
-            f"Noise of {self.pictures} picture{plural}, seen in {self.source}: "
+            f"Noise of {self.pictures} {what}{plural}, seen in {self.source}: "
             f"{self.blocks:,} of {self.of_blocks:,} blocks of 32 × 32 pixels",
             "",
             *(f"{name:26}" + "".join(f"{cell:>12}" for cell in row) for name, row in channels),

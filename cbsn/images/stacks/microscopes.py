@@ -1,9 +1,13 @@
 """Reading stacks of microscopes' own formats, CZI, ND2 and LIF; the extra `bio` installs what for.
 
-The plugins of bioio (https://bioio-devs.github.io/bioio) read them.
+The plugins of bioio (https://bioio-devs.github.io/bioio) read ND2 and LIF files. Zeiss' own library
+reads CZI files: aicspylibczi 4.0.1, which bioio's plugin uses, writes past the end of its memory if
+a scene is larger than the first one.
 """
 
 import contextlib
+import dataclasses
+import functools
 import importlib
 import logging
 import math
@@ -13,6 +17,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 
@@ -24,9 +29,10 @@ SUFFIXES = {".czi": "CZI", ".nd2": "ND2", ".lif": "LIF"}
 
 _ND2_MAGIC = b"\xda\xce\xbe\x0a"  # legacy ND2 files are JPEG 2000
 _LEAST_BYTES = 256  # that a plane of a CZI file takes: less than its header
+_CZI_SIZES = "Metadata/Information/Image/Dimensions"
 _CZI_TYPES = {
-    **{"gray8": np.uint8, "gray16": np.uint16, "gray32": np.uint32, "gray32float": np.float32},
-    **{"bgr24": np.uint8, "bgr48": np.uint16},
+    **{"Gray8": np.uint8, "Gray16": np.uint16, "Gray32Float": np.float32},
+    **{"Bgr24": np.uint8, "Bgr48": np.uint16, "Bgr96Float": np.float32},
 }
 
 # Reads a part of a plane by its position on each axis, its rows and its columns.
@@ -51,53 +57,64 @@ def open_microscope_file(path: Path) -> _Opened:
         OSError: if there is no such file, or it must not be read.
     """
     format = SUFFIXES[path.suffix.lower()]
-    plugin = _import_plugin(format)
+    library = _import_library(format)
     with path.open("rb") as file:
         start = file.read(len(_ND2_MAGIC))
-    with _errors_of(format), warnings.catch_warnings():
+    with _errors_of(library), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about metadata that are missing or unusual
         if format == "CZI":
-            return _open_czi(path, plugin)
-        return _open_other(path, plugin, format, is_bgr=start == _ND2_MAGIC)
+            stacks, close = _open_czi(path, library)
+        else:
+            stacks, close = _open_other(path, library, format, is_bgr=start == _ND2_MAGIC)
+    if not stacks:
+        close()
+        raise ImageError("has no images.")
+    return stacks, close
 
 
-def _import_plugin(format: str) -> Any:
-    name = f"bioio_{format.lower()}"
+def _import_library(format: str) -> Any:
+    # Version 1 of bioio-lif has readlif in place of liffile, and takes colours for pixels.
+    names = {
+        "CZI": ["pylibCZIrw", "pylibCZIrw.czi"],
+        "ND2": ["nd2", "bioio_nd2"],
+        "LIF": ["liffile", "bioio_lif"],
+    }
     try:
-        plugin = importlib.import_module(name)
-        if format == "LIF":
-            # Version 1 of its plugin has readlif instead, which takes colours for pixels.
-            importlib.import_module("liffile")
+        modules = [importlib.import_module(name) for name in names[format]]
     except ImportError:
         need = "other libraries" + ", and so Python 3.11 or later" * (format == "LIF")
         raise ConfigError(f"{format} files need {need}: pip install 'cbsn[bio]'") from None
     # They log whatever metadata they miss, with a traceback, which Python prints if nobody else
     # wants it.
-    for each in (name, "nd2", "liffile"):
-        if not logging.getLogger(each).handlers:
-            logging.getLogger(each).addHandler(logging.NullHandler())
-    return plugin
+    for name in (*names[format], "bioio_czi"):
+        if not logging.getLogger(name).handlers:
+            logging.getLogger(name).addHandler(logging.NullHandler())
+    return modules[-1]
 
 
 @contextlib.contextmanager
-def _errors_of(format: str) -> Iterator[None]:
+def _errors_of(library: Any) -> Iterator[None]:
     """Turns errors of the libraries, which are of almost any class, into an ImageError."""
     try:
         yield
     except (CbsnError, MemoryError, FileNotFoundError, PermissionError):
         raise
     except Exception as error:
+        name = library.__name__.split(".")[0].replace("_", "-")
         raise ImageError(
-            f"cannot be read by bioio-{format.lower()}, it may be damaged, cut off or of a kind "
-            f"that is not supported ({plain_reason(error)})."
+            f"cannot be read by {name}, it may be damaged, cut off or of a kind that is not "
+            f"supported ({plain_reason(error)})."
         ) from error
 
 
-def _ome_xml(reader: Any, scenes: int) -> tuple[str | None, list[Facts]]:
-    """Returns the metadata as OME-XML, unless they cannot be had, and what they say of a scene."""
-    # Not all plugins have them, and conversions fail in many ways.
+def _ome_xml(convert: Callable[[], Any], scenes: int) -> tuple[str | None, list[Facts]]:
+    """Returns the metadata as OME-XML, and what they say of each scene.
+
+    They are None if they cannot be had, or leave out scenes.
+    """
+    # Not all plugins convert them, and conversions fail in many ways.
     with contextlib.suppress(Exception):
-        text = reader.ome_metadata.to_xml()
+        text = convert().to_xml()
         facts = read_facts(text)
         if len(facts) == scenes:
             return text, facts
@@ -117,14 +134,15 @@ def _spacing(sizes: Mapping[str, float | None], interval: float | None) -> dict[
 
 
 def _stack(
-    layout: Mapping[str, Any], sizes: Mapping[str, int], plane: _Plane, *, is_bgr: bool
+    library: Any, layout: Mapping[str, Any], sizes: Mapping[str, int], plane: _Plane, is_bgr: bool
 ) -> Stack:
     """Returns a stack.
 
     Args:
+        library: what reads it.
         layout: arguments of `Layout`, with `spacing` for any axis, without `axes` and `shape`.
         sizes: of all axes of the file.
-        plane: reads it.
+        plane: reads a plane.
         is_bgr: whether the samples of a pixel are stored as blue, green, red.
     """
     for axis, size in sizes.items():
@@ -138,107 +156,136 @@ def _stack(
     final = Layout(axes, shape, **{**layout, "spacing": spacing})
 
     def read(index: tuple[int, ...], rows: slice, columns: slice) -> np.ndarray:
-        with _errors_of(final.format):
+        with _errors_of(library):
             place = {**dropped, **dict(zip(outer, index, strict=True))}
             part = plane(place, rows, columns)
-        if part.dtype.newbyteorder("=") != final.dtype:  # of channels with different cameras
-            raise ImageError(f"holds {part.dtype} values besides {final.dtype} values.")
         return part[..., ::-1] if is_bgr and final.samples == 3 else part
 
     return Stack(final, read)
 
 
-def _open_czi(path: Path, plugin: Any) -> _Opened:
-    """Opens a CZI file with the library of bioio-czi.
-
-    Version 3.0 of bioio-czi itself knows only scenes that the metadata list, and takes the last
-    position on an axis for its size.
-    """
-    from aicspylibczi import CziFile
-
-    opened = path.open("rb")
-    try:
-        file, reader = CziFile(opened), plugin.Reader(path)
-        scenes, every = [], file.get_dims_shape()
-        for spans in every:
-            if "S" not in spans and len(every) > 1:
-                continue  # a scene that another file has
-            counts = (stop - start for axis, (start, stop) in spans.items() if axis not in "YXA")
-            if (planes := math.prod(counts)) * _LEAST_BYTES > path.stat().st_size:
-                # The reader would prepare to read each of them.
-                raise ImageError(f"claims to have {planes} planes: the file is damaged.")
-            scenes += [(number, spans) for number in range(*spans.get("S", (0, 1)))]
-        text, facts = _ome_xml(reader, len(scenes))
-        names = [*map(str, reader.scenes)]
-        if len(names) != len(scenes):
-            names = [f"Scene {number}" for number, _ in scenes]
-        if file.pixel_type not in _CZI_TYPES:
-            raise ImageError(f"has pixels of the type {file.pixel_type}, which are not supported.")
+def _open_czi(path: Path, library: Any) -> _Opened:
+    with contextlib.ExitStack() as opened:
+        file = opened.enter_context(library.open_czi(str(path)))
+        scenes = _czi_scenes(file, path.stat().st_size)
+        xml = ElementTree.Element("nothing")
+        with contextlib.suppress(ElementTree.ParseError):
+            xml = ElementTree.fromstring(file.raw_metadata)
+        entries = xml.findall(f"./{_CZI_SIZES}/S/Scenes/Scene")
+        names = {entry.get("Index"): entry.get("Name") for entry in entries}
+        text, facts = _ome_xml(lambda: _czi_ome(file.raw_metadata), len(scenes))
+        turn = threading.Lock()
         stacks = []
-        for place, (number, spans) in enumerate(scenes):
-            sizes, plane = _czi_planes(file, number, spans)
-            interval = None
-            with contextlib.suppress(Exception):  # missing metadata
-                reader.set_scene(place)
-                interval = reader.time_interval.total_seconds()
+        for scene, fact in zip(scenes, facts, strict=True):
+            name = names.get(str(scene.number)) or f"Scene {scene.number}"
             layout = {
-                "dtype": np.dtype(_CZI_TYPES[file.pixel_type]),
+                "dtype": np.dtype(_CZI_TYPES[scene.type]),
                 "format": "CZI",
-                "name": names[place] if len(names) > 1 else "",
-                "spacing": {**facts[place].spacing, **_spacing(_czi_sizes(file.meta), interval)},
-                "channels": _czi_channels(file.meta, range(*spans.get("C", (0, 1)))),
+                "name": name if len(scenes) > 1 else "",
+                "spacing": {**fact.spacing, **_czi_spacing(xml)},
+                "channels": _czi_channels(xml, scene.spans.get("C", range(1))),
                 "metadata": text,
             }
-            stacks.append(_stack(layout, sizes, plane, is_bgr=True))
-    except BaseException:
-        opened.close()
-        raise
-    return stacks, opened.close
+            plane = functools.partial(_read_czi, file, scene, turn)
+            stacks.append(_stack(library, layout, scene.sizes, plane, is_bgr=True))
+        return stacks, opened.pop_all().close
 
 
-def _czi_planes(
-    file: Any, scene: int, spans: Mapping[str, tuple[int, int]]
-) -> tuple[dict[str, int], _Plane]:
-    """Returns the sizes of a scene's axes, and what reads its planes; mosaics are stitched."""
-    order = sorted(set(spans) - {"A", "B", "M", "S"}, key=f"TCZYX{''.join(sorted(spans))}".index)
-    sizes = {axis: spans[axis][1] - spans[axis][0] for axis in order}
-    if "A" in spans:
-        sizes["S"] = spans["A"][1] - spans["A"][0]
-    is_mosaic = spans.get("M", (0, 1))[1] > 1
-    if is_mosaic:
-        box = file.get_mosaic_scene_bounding_box(index=scene)
-        sizes.update({"Y": box.h, "X": box.w})
-    tail = [sizes["S"]] if "S" in sizes else []
-    turn = threading.Lock()
+def _czi_ome(xml: str) -> Any:
+    """Converts metadata with the style sheet of bioio-czi.
 
-    def plane(place: dict[str, int], rows: slice, columns: slice) -> np.ndarray:
-        index = {axis: spans[axis][0] + place[axis] for axis in order if axis not in "YX"}
-        with turn:
-            if is_mosaic:
-                height, width = rows.stop - rows.start, columns.stop - columns.start
-                region = (box.x + columns.start, box.y + rows.start, width, height)
-                part = file.read_mosaic(region=region, scale_factor=1.0, **index)
-                return part.reshape(height, width, *tail)
-            index.update({axis: spans[axis][0] for axis in spans if axis == "M"})
-            whole, _ = file.read_image(S=scene, cores=1, **index)
-        return whole.reshape(whole.shape[-2 - len(tail) :])[rows, columns]
+    Its function for this changes the folder in which the process works, for other threads, too.
+    """
+    import bioio_czi
+    from lxml import etree
+    from ome_types import OME
 
-    return sizes, plane
+    path = Path(bioio_czi.__file__).parent / "czi-to-ome-xslt" / "xslt" / "czi-to-ome.xsl"
+    convert = etree.XSLT(etree.parse(path))
+    return OME.from_xml(str(convert(etree.fromstring(xml.encode()))))
 
 
-def _czi_sizes(xml: Any) -> dict[str, float]:
-    """Returns the sizes of pixels in micrometers."""
-    sizes = {}
-    for axis in "ZYX":
-        with contextlib.suppress(TypeError, ValueError):
-            text = xml.findtext(f"./Metadata/Scaling/Items/Distance[@Id='{axis}']/Value")
-            sizes[axis] = float(text) * 1e6
-    return sizes
+@dataclasses.dataclass
+class _Scene:
+    """A scene of a CZI file: its number, positions on the axes, area, and the pixels' type."""
+
+    number: int | None
+    spans: dict[str, range]
+    rows: range
+    columns: range
+    type: str
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        sizes = {axis: len(span) for axis, span in self.spans.items()}
+        samples = {"S": 3} if self.type.startswith("Bgr") else {}
+        return {**sizes, "Y": len(self.rows), "X": len(self.columns), **samples}
+
+
+def _czi_scenes(file: Any, size: int) -> list[_Scene]:
+    """Returns the scenes of a CZI file of this size. Mosaics are stitched when they are read."""
+    tiles: dict[int | None, list[Any]] = {}
+
+    def add(_: int, tile: Any) -> bool:
+        place = tile.coordinate.to_dict()
+        box = tile.logicalRect
+        entry = (place, box.x, box.y, box.x + box.w, box.y + box.h, tile.pixelType.name)
+        tiles.setdefault(place.pop("S", None), []).append(entry)
+        return True
+
+    file.enumerate_subblocks_subset(add, only_layer0=True)
+    scenes = []
+    for number, entries in sorted(tiles.items(), key=lambda each: each[0] or 0):
+        places, lefts, tops, rights, bottoms, types = zip(*entries, strict=True)
+        spans = {}
+        for axis in sorted(places[0], key="TCZ".find):
+            found = {place[axis] for place in places}
+            spans[axis] = range(min(found), max(found) + 1)
+        planes = math.prod(map(len, spans.values()))
+        if planes * _LEAST_BYTES > size:
+            raise ImageError(f"claims to have {planes} planes: the file is damaged.")
+        if len(set(types)) > 1 or types[0] not in _CZI_TYPES:
+            kinds = " and ".join(sorted(set(types)))
+            raise ImageError(f"has pixels of the type {kinds}, which is not supported.")
+        rows, columns = range(min(tops), max(bottoms)), range(min(lefts), max(rights))
+        scenes.append(_Scene(number, spans, rows, columns, types[0]))
+    return scenes
+
+
+def _read_czi(
+    file: Any,
+    scene: _Scene,
+    turn: threading.Lock,
+    place: dict[str, int],
+    rows: slice,
+    columns: slice,
+) -> np.ndarray:
+    """Reads a part of a plane; black, where the file has nothing."""
+    area_rows, area_columns = scene.rows[rows], scene.columns[columns]
+    with turn:
+        part = file.read(
+            roi=(area_columns.start, area_rows.start, len(area_columns), len(area_rows)),
+            plane={axis: span[place[axis]] for axis, span in scene.spans.items()},
+            scene=scene.number,
+            pixel_type=scene.type,
+        )
+    return part if part.shape[-1] > 1 else part[..., 0]
+
+
+def _czi_spacing(xml: Any) -> dict[str, Spacing]:
+    def number(place: str) -> float:
+        with contextlib.suppress(ValueError):
+            return float(xml.findtext(place, ""))
+        return 0
+
+    scaling = "./Metadata/Scaling/Items/Distance[@Id='{}']/Value"
+    sizes = {axis: number(scaling.format(axis)) * 1e6 for axis in "ZYX"}  # of meters
+    return _spacing(sizes, number(f"./{_CZI_SIZES}/T/Positions/Interval/Increment"))
 
 
 def _czi_channels(xml: Any, numbers: range) -> tuple[Channel, ...]:
     # The metadata tell names in one place, and colours, as #AARRGGBB, in another.
-    names = xml.findall("./Metadata/Information/Image/Dimensions/Channels/Channel")
+    names = xml.findall(f"./{_CZI_SIZES}/Channels/Channel")
     colors = xml.findall("./Metadata/DisplaySetting/Channels/Channel")
     texts = [each.findtext("Color", "") for each in colors] if len(colors) == len(names) else []
     channels = []
@@ -251,17 +298,16 @@ def _czi_channels(xml: Any, numbers: range) -> tuple[Channel, ...]:
     return tuple(channels) if len(channels) == len(numbers) else ()
 
 
-def _open_other(path: Path, plugin: Any, format: str, *, is_bgr: bool) -> _Opened:
+def _open_other(path: Path, plugin: Any, format: str, is_bgr: bool) -> _Opened:
     """Opens an ND2 or LIF file. The plugins open it anew for each plane."""
     # One plane is one chunk of dask's arrays. By default it is a stack in depth.
     options = {} if format == "ND2" else {"chunk_dims": ["Y", "X"]}
-    reader = plugin.Reader(path, **options)
-    names = [*map(str, reader.scenes)]
-    text, facts = _ome_xml(reader, len(names))
+    first = plugin.Reader(path, **options)
+    names = [*map(str, first.scenes)]
+    text, facts = _ome_xml(lambda: first.ome_metadata, len(names))
     stacks = []
     for number, name in enumerate(names):
-        if number:
-            reader = plugin.Reader(path, **options)
+        reader = plugin.Reader(path, **options) if number else first
         reader.set_scene(number)
         sizes = dict(zip(reader.dims.order, reader.dims.shape, strict=True))
         if sizes.get("M", 1) > 1:
@@ -276,7 +322,7 @@ def _open_other(path: Path, plugin: Any, format: str, *, is_bgr: bool) -> _Opene
             "channels": _channels(reader, sizes.get("C", 1), facts[number]),
             "metadata": text,
         }
-        stacks.append(_stack(layout, sizes, _plane_of(format, reader), is_bgr=is_bgr))
+        stacks.append(_stack(plugin, layout, sizes, _plane_of(format, reader), is_bgr))
     return stacks, lambda: None
 
 

@@ -104,20 +104,31 @@ def make_xml(layouts: Sequence[Layout], source: str | None, images: Sequence[int
         axes = layout.outer + "YX" + "S" * ("S" in layout.axes)
         values: dict[str, Any] = {}
         for axis, name in _LENGTHS:
-            if axis in layout.spacing:
-                size, unit = layout.spacing[axis].size, layout.spacing[axis].unit
-                if (symbol := _SYMBOLS.get(unit, "" if unit else None)) is not None:
-                    values[name] = size
-                    values.update({f"{name}Unit": symbol} if symbol else {})
+            values |= _length(layout, axis, name)
         if layout.channels:
             values["Channel"] = {"Name": [each.name or None for each in layout.channels]}
             if all(each.color for each in layout.channels):
-                colors = [int(each.color[1:], 16) << 8 | 255 for each in layout.channels]
-                values["Channel"]["Color"] = [c - 2**32 * (c >= 2**31) for c in colors]
+                values["Channel"]["Color"] = [_rgba(each.color) for each in layout.channels]
         if layout.name:
             values["Name"] = layout.name
         ome.addimage(layout.dtype, shape, stored, axes=axes, **values)
     return ome.tostring(declaration=True).encode()
+
+
+def _length(layout: Layout, axis: str, name: str) -> dict[str, Any]:
+    """Returns OME's attributes of the spacing along an axis; none if OME has no such unit."""
+    if axis not in layout.spacing:
+        return {}
+    size, unit = layout.spacing[axis].size, layout.spacing[axis].unit
+    if unit and unit not in _SYMBOLS:
+        return {}
+    return {name: size, **({f"{name}Unit": _SYMBOLS[unit]} if unit else {})}
+
+
+def _rgba(color: str) -> int:
+    """Returns `#RRGGBB` as OME has it: RGBA, opaque, in a signed integer of 32 bits."""
+    value = int(color[1:], 16) << 8 | 255
+    return value - 2**32 if value >= 2**31 else value
 
 
 def _updated(source: str, layouts: Sequence[Layout], images: Sequence[int]) -> bytes:
@@ -160,6 +171,9 @@ def _update_image(image: Any, layout: Layout, page: int, namespace: str) -> None
     for axis in "XYZT":
         values[f"Size{axis}"] = str(layout.size(axis))
     values["SizeC"] = str(layout.size("C") * layout.samples)
+    for axis, name in _LENGTHS:  # what a microscope's own format has told besides its OME-XML
+        if name not in values:
+            values.update({key: str(value) for key, value in _length(layout, axis, name).items()})
     taken = layout.taken
     channels = _children(pixels, "Channel")
     if "C" in taken and len(channels) > 1:
@@ -167,6 +181,13 @@ def _update_image(image: Any, layout: Layout, page: int, namespace: str) -> None
         for each in channels:
             if each not in kept:
                 pixels.remove(each)
+        channels = kept
+    if len(channels) == len(layout.channels):
+        for each, channel in zip(channels, layout.channels, strict=True):
+            if channel.color:
+                each.attrib.setdefault("Color", str(_rgba(channel.color)))
+            if channel.name:
+                each.attrib.setdefault("Name", channel.name)
     planes = _children(pixels, "Plane")
     for each in planes:
         place = {axis: int(each.attrib.get(f"The{axis}", 0)) for axis in "ZCT"}

@@ -258,10 +258,13 @@ def _range(windows: Sequence[np.ndarray]) -> tuple[float, float]:
     low, high = math.inf, -math.inf
     for window in windows:
         steady = window if window.dtype != np.float16 else window.astype(np.float32)
-        steady = np.nan_to_num(steady, nan=float(np.nanmean(steady)) if steady.size else 0.0)
+        finite = np.isfinite(steady)
+        if not finite.any():
+            continue
+        steady = np.where(finite, steady, steady[finite].mean(dtype=np.float64))
         steady = median_filter(steady, (3, 3) + (1,) * (window.ndim - 2))
         low, high = min(low, float(steady.min())), max(high, float(steady.max()))
-    return low, high
+    return (low, high) if low <= high else (0.0, 0.0)
 
 
 def _above(low: float, high: float) -> float:

@@ -51,9 +51,10 @@ class TiffFacts:
 
 
 def is_tiff_stack(path: Path) -> bool:
-    """Returns whether a TIFF file is more than a picture: of several planes, ImageJ's or OME's.
+    """Returns whether a TIFF file is more than a picture.
 
-    So are files with a dtype that pictures do not have. False for a file that cannot be read.
+    That is a file of several planes or channels, any of ImageJ or OME, and one with a dtype that
+    pictures do not have. False for a file that cannot be read.
     """
     with contextlib.suppress(Exception), tifffile.TiffFile(path) as file:
         if file.is_ome or file.is_imagej:
@@ -62,7 +63,11 @@ def is_tiff_stack(path: Path) -> bool:
         pages = (page for page in every if not page.is_reduced)
         first = next(pages).aspage()
         several = next(pages, None) is not None or file.series[0].size > first.size
-        is_photo = first.photometric.name not in ("MINISBLACK", "MINISWHITE", "RGB")
+        kind = first.photometric.name
+        if not several and kind in ("MINISBLACK", "MINISWHITE"):
+            extra = [sample.name for sample in first.extrasamples]
+            several = first.samplesperpixel > 1 and extra not in (["ASSOCALPHA"], ["UNASSALPHA"])
+        is_photo = kind not in ("MINISBLACK", "MINISWHITE", "RGB")
         return several or not (is_photo or str(first.dtype) in _PICTURES)
     return False
 

@@ -2,16 +2,17 @@
 
 import contextlib
 import json
-import os
 import shutil
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
+import filelock
 import numpy as np
 
-from cbsn.files import shortened, write_json
+from cbsn.errors import ImageError
+from cbsn.files import move, shortened, write_json
 from cbsn.images.stacks.stack import Layout
 
 _SAVED_EVERY = 10  # seconds
@@ -51,6 +52,9 @@ class PartialStackFile:
 
     Attributes:
         done: int, the number of steps that an interrupted run has done, with the same settings.
+
+    Raises:
+        ImageError: if another process is writing it, or the format cannot hold a layout.
     """
 
     def __init__(
@@ -61,6 +65,11 @@ class PartialStackFile:
         self._path = target.with_name(shortened(name, ".partial"))
         self._state = self._path.with_name(shortened(f"{name}.json", ".json"))
         self._settings = json.loads(json.dumps(settings))
+        self._lock = filelock.FileLock(self._path.with_name(shortened(f"{name}.lock", ".lock")))
+        try:
+            self._lock.acquire(blocking=False)
+        except filelock.Timeout:
+            raise ImageError(f"{target}: another process is writing it.") from None
         self.done = self._read_state()
         self._file = None
         if self.done:
@@ -69,8 +78,13 @@ class PartialStackFile:
                 self._file = create(self._path, layouts, resume=True)
         if self._file is None:
             self.done = 0
-            self._remove()
-            self._file = create(self._path, layouts, resume=False)
+            try:
+                self._remove()
+                self._file = create(self._path, layouts, resume=False)
+            except BaseException:
+                self._remove()
+                self._release()
+                raise
         self._saved = time.monotonic()
 
     def _read_state(self) -> int:
@@ -107,16 +121,17 @@ class PartialStackFile:
         self._file.close()
         self._file = None
         if self._target.is_dir():
-            # A folder cannot be replaced in one step. The old one goes first under a name that
-            # shows what it is, if the process dies here.
+            # A folder cannot be replaced in one step. The old one goes first, under a name that
+            # shows what it is, in case the process dies here.
             aside = self._path.with_suffix(".old")
             _remove(aside)
-            self._target.rename(aside)
-            self._path.rename(self._target)
+            move(self._target, aside)
+            move(self._path, self._target)
             _remove(aside)
         else:
-            os.replace(self._path, self._target)  # noqa: PTH105
+            move(self._path, self._target)
         self._state.unlink(missing_ok=True)
+        self._release()
 
     def stop(self) -> None:
         """Closes the file, incomplete as it is, for a later run to go on with."""
@@ -127,6 +142,11 @@ class PartialStackFile:
             self._file = None
             if not self.done:
                 self._remove()
+        self._release()
+
+    def _release(self) -> None:
+        self._lock.release()
+        Path(self._lock.lock_file).unlink(missing_ok=True)
 
     def _remove(self) -> None:
         _remove(self._path)

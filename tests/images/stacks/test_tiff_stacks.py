@@ -1,6 +1,7 @@
 """Tests of reading and writing TIFF stacks: `tiff_stacks`, `tiff_stack_writer` and `ome_xml`."""
 
 import dataclasses
+import re
 from pathlib import Path
 
 import numpy as np
@@ -208,6 +209,20 @@ def test_other_stacks_become_ome_tiff(tmp_path):
     assert found.spacing == layout.spacing and found.channels == layout.channels
 
 
+def test_what_ome_xml_lacks_is_added(write_sample, tmp_path):
+    """A microscope's format may know more than the OME-XML that its reader makes."""
+    source = write_sample("ome.ome.tif")
+    with open_stacks(source) as (stack,):
+        text = stack.layout.metadata.ome
+    for attribute in (" TimeIncrement=", " TimeIncrementUnit=", " Color=", " Name="):
+        text = re.sub(attribute + '"[^"]*"', "", text)
+    layout = dataclasses.replace(stack.layout, format="CZI", metadata=text)
+    create_tiff_stack(tmp_path / "a.ome.tif", [layout], resume=False)
+    with open_stacks(tmp_path / "a.ome.tif") as (found,):
+        assert found.layout.spacing == layout.spacing
+        assert found.layout.channels == layout.channels
+
+
 def test_ome_tiff_holds_no_half_floats(tmp_path):
     layout = Layout("YX", (4, 5), np.dtype(np.float16), "CZI")
     with pytest.raises(ImageError, match="--dtype float32"):
@@ -306,3 +321,11 @@ def test_pictures_are_no_stacks(tmp_path):
     ):
         tifffile.imwrite(tmp_path / name, array)
         assert not is_stack(tmp_path / name)
+    array = np.zeros((9, 9, 2), np.uint16)
+    options = {"photometric": "minisblack", "planarconfig": "contig"}
+    tifffile.imwrite(tmp_path / "alpha.tif", array, extrasamples=["unassalpha"], **options)
+    assert not is_stack(tmp_path / "alpha.tif")
+    tifffile.imwrite(tmp_path / "two.tif", array, **options)
+    assert is_stack(tmp_path / "two.tif")
+    with open_stacks(tmp_path / "two.tif") as (stack,):
+        assert stack.layout.axes == "CYX"

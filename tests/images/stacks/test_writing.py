@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tifffile
 
+from cbsn.errors import ImageError
 from cbsn.images.stacks import writing
 from cbsn.images.stacks.ome_zarr_writer import create_ome_zarr
 from cbsn.images.stacks.opening import open_stacks
@@ -113,3 +114,22 @@ def test_a_longest_name_is_possible(tmp_path):
         for number in range(4):
             file.write(0, (number,), *WHOLE, PLANES[number])
     np.testing.assert_array_equal(tifffile.imread(target), PLANES)
+
+
+def test_two_processes_cannot_write_it_at_once(target):
+    with partial_stack_file(target, KINDS[target.name], [LAYOUT], {}) as file:
+        for number in range(4):
+            file.write(0, (number,), *WHOLE, PLANES[number])
+        with pytest.raises(ImageError, match="another process"):
+            write(target, range(4))
+    np.testing.assert_array_equal(read(target), PLANES)
+
+
+def test_nothing_stays_of_a_file_that_cannot_be_made(tmp_path):
+    layout = Layout("YX", (4, 5), np.dtype(np.float16), "CZI")
+    with (
+        pytest.raises(ImageError, match="float16"),
+        partial_stack_file(tmp_path / "a.ome.tif", create_tiff_stack, [layout], {}),
+    ):
+        pass
+    assert not [*tmp_path.iterdir()]

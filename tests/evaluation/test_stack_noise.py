@@ -1,0 +1,109 @@
+import numpy as np
+import pytest
+import tifffile
+
+from cbsn.errors import DataError, ImageError
+from cbsn.evaluation.stack_noise import stack_noise
+from cbsn.inference.stacks import StackOptions
+
+
+@pytest.fixture
+def series(walls, random):
+    """Two channels over ten frames: values of 12 bits and σ 80, and of 8 bits and σ 12."""
+    wall = np.stack([walls[0][..., 0] / 255 * peak for peak in (4000, 255)])
+    noise = random.normal(size=(10, 2, 256, 256))
+    noise[1::2, 1] = noise[::2, 1]  # as if every frame came twice
+    sigma = np.array([80, 12])[:, None, None]
+    return np.rint(np.maximum(wall + sigma * noise, 0) + 100).astype("uint16")
+
+
+@pytest.fixture
+def path(series, tmp_path):
+    tifffile.imwrite(tmp_path / "cells.tif", series, imagej=True, metadata={"axes": "TCYX"})
+    return tmp_path / "cells.tif"
+
+
+def test_each_channel_by_itself(path, series):
+    first, second = stack_noise([path], StackOptions())
+    assert (first.name, second.name) == ("cells.tif, channel 0", "cells.tif, channel 1")
+    for each, sigma, channel in ((first, 80, 0), (second, 12, 1)):
+        assert each.planes == 10
+        found = each.in_file_units()
+        assert found["level"] == [pytest.approx(sigma, rel=0.04)]
+        for value, there in found["points"][0]:
+            assert series[:, channel].min() < value < series[:, channel].max()
+            assert there == pytest.approx(sigma, rel=0.2)
+            line = np.sqrt(found["slope"][0] * value + found["floor"][0])
+            assert line == pytest.approx(there, rel=0.2)
+        span = each.scale.high - each.scale.low
+        assert each.estimate.level[0] == pytest.approx(found["level"][0] / span * 255, rel=1e-3)
+        assert each.advice.recipe == "n2v-unet"
+    assert first.series["T"].correlation[0] == pytest.approx(0, abs=0.05)
+    assert second.series["T"].correlation[0] == pytest.approx(0.5, abs=0.15)
+    assert [*first.series] == ["T"]
+    lines = second.lines()
+    assert lines[0].startswith("cells.tif, channel 1: values from ")
+    assert lines[2].startswith("Noise of 10 planes, seen in flat blocks: ")
+    text = "\n".join(lines)
+    assert "\n- σ 1" in text and " in a typical plane (" in text
+    assert "n2n with neighbouring frames would learn it. Take frames 2 apart." in text
+    assert "\nTrain with cbsn train --recipe n2v-unet\n" in text
+    values = second.to_dict()
+    assert values["series"]["T"]["independent_from"] == 2
+    assert values["in_file_units"]["level"] == second.in_file_units()["level"]
+
+
+def test_selections_and_slices(path, series):
+    (only,) = stack_noise([path], StackOptions(axes="ZCYX", select="c=0,z=2:6"), images=3)
+    assert (only.name, only.planes) == ("cells.tif, channel 0", 3)
+    assert [*only.series] == ["Z"] and only.series["Z"].far is None
+    assert "neighbouring slices is independent" in "\n".join(only.lines())
+    (one,) = stack_noise([path], StackOptions(select="c=0,t=4"))
+    assert (one.planes, one.series) == (1, {})
+    # The values that count as 0 and 1 are those of the whole channel.
+    assert one.scale == only.scale
+
+
+def test_too_few_flat_parts(tmp_path, random):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(
+        path, random.integers(0, 99, (4, 24, 24)).astype("int32"), photometric="minisblack"
+    )
+    (found,) = stack_noise([path], StackOptions())
+    assert found.estimate is None and found.advice is None and found.in_file_units() is None
+    assert "No picture has 32 × 32 pixels" in "\n".join(found.lines())
+    assert "T" in found.series
+    assert found.to_dict()["noise"] is None
+
+
+def test_what_a_denoiser_removes(path, series, tmp_path):
+    clean = np.broadcast_to(series.mean(axis=0, keepdims=True), series.shape)
+    (tmp_path / "out").mkdir()
+    clean = np.rint(clean).astype("uint16")
+    tifffile.imwrite(tmp_path / "out/cells.tif", clean, imagej=True, metadata={"axes": "TCYX"})
+    (found,) = stack_noise([path], StackOptions(select="c=0"), denoised=str(tmp_path / "out"))
+    # The mean of ten frames holds a tenth of the noise.
+    assert found.in_file_units()["level"] == [pytest.approx(80 * np.sqrt(0.9), rel=0.05)]
+    assert found.diagnosis.removal.told
+    assert "The denoised planes:" in found.lines()
+    with pytest.raises(DataError, match="has none for cells"):
+        (tmp_path / "out/cells.tif").rename(tmp_path / "out/other.tif")
+        [*stack_noise([path], StackOptions(), denoised=str(tmp_path / "out"))]
+
+
+def test_what_a_model_removes(path, model, tmp_path):
+    (found,) = stack_noise(
+        [path], StackOptions(select="c=0"), images=2, model_path=str(tmp_path / model)
+    )
+    assert found.estimate.source == "what the denoiser removed"
+    assert found.diagnosis is not None
+
+
+def test_missing_values(tmp_path, random):
+    floats = random.normal(size=(3, 64, 64)).astype("float32")
+    floats[1, 2, 3] = np.nan
+    tifffile.imwrite(tmp_path / "a.tif", floats, photometric="minisblack")
+    with pytest.raises(ImageError, match=r"a\.tif: holds values that are not finite"):
+        [*stack_noise([tmp_path / "a.tif"], StackOptions())]
+    (found,) = stack_noise([tmp_path / "a.tif"], StackOptions(nan="fill"))
+    assert found.in_file_units()["level"] == [pytest.approx(1, rel=0.1)]
