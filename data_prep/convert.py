@@ -18,12 +18,12 @@ from pathlib import Path
 import filelock
 import numpy as np
 
-from cbsn.data.manifest import MANIFEST_NAME, Failure, Manifest, Source
+from cbsn.data.manifest import MANIFEST_NAME, STACK, Failure, Manifest, Source
 from cbsn.errors import ConfigError, DataError
 from cbsn.files import is_folder_in_use
 from cbsn.progress import progress_bar, say_fault
 from data_prep.shards import Chunk, ChunkResult, shard_files, write_chunk
-from data_prep.sources import RawData
+from data_prep.sources import RawData, file_stat
 
 LOCK_NAME = ".preparing.lock"  # in a prepared folder, held by the only process that writes there
 CHUNK_FILES, CHUNK_BYTES = 16, 2**29  # a chunk is full when it reaches either
@@ -34,6 +34,7 @@ _LOST = (
     "work is kept: run the same command again to continue. cbsn prepare with fewer "
     "--workers needs less memory."
 )
+_SETTINGS = ("patch_size", "stride", "offset", "white", "axes", "select", "normalize")
 _places: MutableSequence[int] = []  # in a worker: index of the file that each chunk is at
 
 
@@ -63,7 +64,7 @@ def keep_done(wanted: Manifest, raw: RawData, out: Path, anew: str) -> Manifest:
     old = Manifest.read(out)
     differences = [
         f"{name} {getattr(old, name)} (now {getattr(wanted, name)})"
-        for name in ("kind", "patch_size", "stride", "offset", "white")
+        for name in ("kind", *_SETTINGS)
         if getattr(old, name) != getattr(wanted, name)
     ]
     if not is_of(old, raw):
@@ -80,10 +81,13 @@ def keep_done(wanted: Manifest, raw: RawData, out: Path, anew: str) -> Manifest:
     sizes = {path.name: path.stat().st_size for path in shard_files(out)}
     dropped = {s.chunk for s in old.shards if sizes.get(s.name) != s.bytes}
     dropped |= {s.chunk for s in old.sources if not _is_unchanged(s, present)}
-    if old.dtype != "uint8":  # versions that did not store it took the whole range
+    if old.dtype != "uint8" and old.kind != STACK:
+        # Versions that did not store it took the whole range.
         dropped |= {s.chunk for s in old.sources if not s.dtype}
     return dataclasses.replace(
         wanted,
+        channels=old.channels,
+        scaling=old.scaling,
         sources=tuple(s for s in old.sources if s.chunk not in dropped),
         shards=tuple(s for s in old.shards if s.chunk not in dropped),
     )
@@ -110,8 +114,7 @@ def is_of(old: Manifest, raw: RawData) -> bool:
 
 def _is_unchanged(source: Source, present: Mapping[str, Path]) -> bool:
     with contextlib.suppress(KeyError, FileNotFoundError):
-        stat = present[source.path].stat()
-        return (stat.st_size, stat.st_mtime_ns) == (source.size, source.mtime_ns)
+        return file_stat(present[source.path]) == (source.size, source.mtime_ns)
     return False
 
 
@@ -127,7 +130,8 @@ def convert_rest(
     # Numbers above all in the folder, so that no shard in use is ever overwritten.
     first = max(shard_files(out).values(), default=-1) + 1
     grid = done.patch_size, done.stride, done.offset
-    parts = [dataclasses.replace(raw, files=files) for files in _split(rest)]
+    most = 1 if raw.kind == STACK else CHUNK_FILES  # a stack is large, and is done or not
+    parts = [dataclasses.replace(raw, files=files) for files in _split(rest, most)]
     chunks = [Chunk(number, part, out, *grid) for number, part in enumerate(parts, first)]
     manifest, next_save = done, 0.0
     progress = progress_bar(
@@ -140,11 +144,12 @@ def convert_rest(
                 # Sorted: chunks finish in any order, but training with a seed needs a fixed one.
                 manifest = dataclasses.replace(
                     manifest,
-                    sources=tuple(sorted(manifest.sources + result.sources, key=lambda s: s.path)),
+                    sources=tuple(sorted(manifest.sources + result.sources, key=_by_name)),
                     shards=tuple(sorted(manifest.shards + result.shards, key=lambda s: s.name)),
                     failed=tuple(sorted(manifest.failed + result.failed, key=lambda f: f.path)),
                 )
-                progress.update(len(result.sources) + len(result.failed))
+                done_here = {source.path for source in result.sources}
+                progress.update(len(done_here) + len(result.failed))
                 # Writing a large manifest takes a while: spend at most a tenth of the time on it.
                 started = time.perf_counter()
                 if started >= next_save:
@@ -169,14 +174,18 @@ def convert_rest(
     return manifest, []
 
 
-def _split(files: Sequence[Path]) -> Iterator[tuple[Path, ...]]:
+def _by_name(source: Source) -> tuple[str, int]:
+    return source.path, source.image
+
+
+def _split(files: Sequence[Path], most: int) -> Iterator[tuple[Path, ...]]:
     """Shuffles and groups the files, so that the shards of a chunk mix pictures from everywhere."""
     part, size = [], 0
     for index in np.random.default_rng(_SEED).permutation(len(files)):
         part.append(files[index])
         with contextlib.suppress(OSError):  # the file is gone, which is reported later
             size += files[index].stat().st_size
-        if len(part) == CHUNK_FILES or size >= CHUNK_BYTES:
+        if len(part) == most or size >= CHUNK_BYTES:
             yield tuple(part)
             part, size = [], 0
     if part:

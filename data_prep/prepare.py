@@ -3,19 +3,26 @@
 import collections
 import contextlib
 import dataclasses
+import functools
 import hashlib
 import os
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-from cbsn.data.manifest import MANIFEST_NAME, Failure, Manifest, Source
+from cbsn.data.manifest import MANIFEST_NAME, STACK, Failure, Manifest, Source
+from cbsn.data.stack_records import describe_stacks
 from cbsn.errors import ConfigError, DataError, check_number, in_one_line
 from cbsn.value_range import check_white
 from data_prep.convert import alone, convert_rest, is_of, keep_done
-from data_prep.shards import is_too_small
+from data_prep.cutting import is_too_small
 from data_prep.sources import RawData, find_raw, write_pairs
+from data_prep.stack_sources import PATCH_SIZE as STACK_PATCH_SIZE
+from data_prep.stack_sources import RawStacks, StackOptions, find_stacks, with_scaling
 
 DATASET_FOLDER = Path("dataset")  # holds raw data sets and prepared ones
+PATCH_SIZE, STRIDE = 256, 200  # of pictures, by default
 _MOST_WORKERS = 1024
 _LONGEST_NAME = 200  # bytes of a picture folder's name that are used to name its data set
 _REPORTED_SHARE = 0.005  # smallest share of pixels outside all patches that is reported
@@ -42,30 +49,43 @@ def prepare(
     *,
     source: str | Path = DATASET_FOLDER,
     out: str | Path | None = None,
-    patch_size: int = 256,
-    stride: int = 200,
+    patch_size: int | None = None,
+    stride: int | None = None,
     offset: int | None = None,
     white: float | None = None,
+    axes: str | None = None,
+    select: str | None = None,
+    normalize: str = "auto",
+    nan: str = "refuse",
     workers: int | None = None,
     force: bool = False,
 ) -> Report:
     """Cuts the pictures of a data set into patches and writes them as sharded TFRecord files.
+
+    Stacks are cut plane by plane, and become float32 with one scaling for all of them.
 
     Running it again, also after an interruption, converts only new, changed or failed files, and
     those in one chunk with changed or removed ones. Files that a training run is reading stay until
     it ends. `SIDD_VAL` gives folders of PNG pairs; only `source`, `out` and `force` apply to it.
 
     Args:
-        dataset: `SIDD`, `DND` or `SIDD_VAL`, in upper or lower case, or a folder, glob or picture.
+        dataset: `SIDD`, `DND` or `SIDD_VAL`, in upper or lower case, or a folder, glob or picture;
+            or the same of stacks.
         source: folder that holds SIDD or DND.
         out: folder to write to, created with its parents. Default: the data set's name and patch
             size, such as `dataset/SIDD256` (`dataset/SIDD_VAL` for pairs); if that holds other
             pictures, with a hash of the pictures' path appended.
         patch_size: height and width of a patch, in pixels. Smaller pictures are reflect-padded, to
-            more than 256 pixels only if they are at least half as large.
-        stride: distance between neighbouring patches, in pixels.
+            more than 256 pixels only if they are at least half as large. Default: 256, of stacks
+            128.
+        stride: distance between neighbouring patches, in pixels. Default: 200, of stacks the patch
+            size.
         offset: distance of the first patch from the edges. Default: 10 for SIDD, else 0.
         white: value of white in a folder's pictures, see `read_picture`. Default: from each file.
+        axes: of stacks, this and the next three: see `data_prep.stack_sources.StackOptions`.
+        select: a part of them.
+        normalize: how they are scaled.
+        nan: what is done with values that are not finite.
         workers: number of processes. If a picture crashes one, it is reported, and the others go
             on. A script then needs `if __name__ == "__main__":`. Default: only this process.
         force: whether to convert everything, even into a folder that holds another data set.
@@ -74,11 +94,12 @@ def prepare(
         ConfigError: an argument is out of range, or `out` holds another data set.
         DataError: there are no pictures, or `out` cannot be written.
     """
-    check_number("--patch_size", patch_size, 1)
-    check_number("--stride", stride, 1)
+    check_number("--patch_size", 1 if patch_size is None else patch_size, 1)
+    check_number("--stride", 1 if stride is None else stride, 1)
     check_number("--offset", offset or 0, 0)
     check_number("--workers", 1 if workers is None else workers, 1, _MOST_WORKERS)
     check_white(white)
+    stacks = StackOptions(axes, select, normalize, nan)
     kind = str(dataset).upper()
     if white is not None and kind in ("SIDD", "DND", "SIDD_VAL"):
         raise ConfigError(
@@ -88,7 +109,10 @@ def prepare(
         if kind == "SIDD_VAL":
             out = Path(out or DATASET_FOLDER / "SIDD_VAL")
             return Report(out, write_pairs(source, out, force=force))
-        raw = find_raw(dataset, source, white)
+        raw = _find(dataset, source, stacks, white)
+        given_size, given_stride = patch_size, stride
+        patch_size = patch_size or _patch_size(raw)
+        stride = stride or (patch_size if raw.kind == STACK else STRIDE)
         _check_sides(raw, patch_size)
         if out and os.path.realpath(out) == os.path.realpath(raw.root):
             raise ConfigError(
@@ -101,8 +125,9 @@ def prepare(
             "--offset": offset,
             "--white": white,
             "--source": None if source == DATASET_FOLDER else source,
-            "--patch_size": None if patch_size == 256 else patch_size,
-            "--stride": None if stride == 200 else stride,
+            "--patch_size": given_size,
+            "--stride": given_stride,
+            **stacks.given,
         }
         given = [f"{flag} {shlex.quote(str(v))}" for flag, v in flags.items() if v is not None]
         anew = " ".join(["cbsn prepare", *given, "--force"])
@@ -110,26 +135,65 @@ def prepare(
         out.mkdir(parents=True, exist_ok=True)
         grid = patch_size, stride, raw.offset if offset is None else offset
         wanted = Manifest(raw.kind, str(raw.root), *grid, raw.dtype, white=white)
+        if isinstance(raw, RawStacks):
+            settings: dict[str, Any] = stacks.settings
+            wanted = dataclasses.replace(wanted, **settings)
         with alone(out):
             done = wanted if force else keep_done(wanted, raw, out, anew)
+            if isinstance(raw, RawStacks):
+                raw, done = with_scaling(raw, done)
             manifest, notes = convert_rest(done, raw, out, workers)
     except OSError as error:
         raise DataError(f"The data set cannot be prepared: {error}") from error
     sources = manifest.sources
     summary = (
         f"{out}: {sum(each.patches for each in sources)} patches of {patch_size}x{patch_size} "
-        f"{manifest.dtype} from {len(sources)} of {len(raw.files)} images (shards: "
+        f"{manifest.dtype} from {_files(sources)} of {len(raw.files)} images (shards: "
         f"{len(manifest.shards)}, images smaller than a patch, reflect-padded: "
-        f"{sum(each.padded for each in sources)}, already done: {len(done.sources)}, failed: "
+        f"{sum(each.padded for each in sources)}, already done: {_files(done.sources)}, failed: "
         f"{len(manifest.failed)})."
     )
-    notes = [*_describe_margins(manifest), *_describe_ranges(manifest), *notes]
+    if raw.kind == STACK:
+        ranges = [*_describe_filled(manifest), *describe_stacks(manifest)] if sources else []
+    else:
+        ranges = _describe_ranges(manifest)
+    notes = [*_describe_margins(manifest), *ranges, *notes]
     return Report(out, summary, manifest.failed, tuple(notes))
 
 
-def prepared_folder(dataset: str | Path, patch_size: int = 256) -> Path:
+def prepared_folder(
+    dataset: str | Path, patch_size: int | None = None, stacks: StackOptions | None = None
+) -> Path:
     """Returns where `prepare` puts the patches of a folder or glob of pictures by default."""
-    return _default_out(dataset, find_raw(dataset, DATASET_FOLDER), patch_size)
+    raw = _find(dataset, DATASET_FOLDER, stacks or StackOptions())
+    return _default_out(dataset, raw, patch_size or _patch_size(raw))
+
+
+def _find(
+    dataset: str | Path, source: str | Path, stacks: StackOptions, white: float | None = None
+) -> RawData:
+    """Finds the pictures or stacks. Raises a ConfigError for flags that are for the others."""
+    raw = find_raw(dataset, source, white, functools.partial(find_stacks, options=stacks))
+    if raw.kind != STACK and stacks.given:
+        flags = " ".join(f"{flag} {value}" for flag, value in stacks.given.items())
+        raise ConfigError(
+            f"{dataset} holds pictures; {', '.join(stacks.given)} are for stacks: omit them. "
+            f"Received: {flags}"
+        )
+    if raw.kind == STACK and white is not None:
+        raise ConfigError(
+            "Stacks are scaled by --normalize, which also takes the values of black and white, "
+            f"such as --normalize 0,{white:g}: omit --white. Received: --white {white:g}"
+        )
+    return raw
+
+
+def _patch_size(raw: RawData) -> int:
+    return STACK_PATCH_SIZE if raw.kind == STACK else PATCH_SIZE
+
+
+def _files(sources: Sequence[Source]) -> int:
+    return len({source.path for source in sources})
 
 
 def _check_sides(raw: RawData, patch_size: int) -> None:
@@ -148,18 +212,24 @@ def _check_sides(raw: RawData, patch_size: int) -> None:
 
 
 def _default_out(dataset: str | Path, raw: RawData, patch_size: int) -> Path:
-    if raw.kind != "folder":
+    if raw.kind in ("SIDD", "DND"):
         return DATASET_FOLDER / f"{raw.kind}{patch_size}"
     name = os.fsdecode(os.fsencode(raw.root.resolve().name)[:_LONGEST_NAME])
     plain = DATASET_FOLDER / f"{name}{patch_size}"
     place = os.fsencode(os.path.realpath(Path(dataset).expanduser()))
+    settings = raw.options.settings if isinstance(raw, RawStacks) else {}
+    if settings:
+        place += repr(settings).encode()
     own = plain.with_name(f"{plain.name}-{hashlib.sha256(place).hexdigest()[:8]}")
     if (own / MANIFEST_NAME).exists():
         return own
     # The next step that reads a damaged manifest reports it, unless it is replaced.
     with contextlib.suppress(DataError):
-        if (plain / MANIFEST_NAME).exists() and not is_of(Manifest.read(plain), raw):
-            return own
+        if (plain / MANIFEST_NAME).exists():
+            earlier = Manifest.read(plain)
+            differs = any(getattr(earlier, name) != value for name, value in settings.items())
+            if differs or not is_of(earlier, raw):
+                return own
     return plain
 
 
@@ -171,6 +241,15 @@ def _describe_margins(manifest: Manifest) -> list[str]:
     return [
         f"{share:.0%} of the pixels are in no patch: patches of {manifest.patch_size} pixels "
         f"every {manifest.stride} leave margins. cbsn prepare with a smaller --stride covers more."
+    ]
+
+
+def _describe_filled(manifest: Manifest) -> list[str]:
+    return [
+        f"{in_one_line(each.path)}: {each.filled} values that are not finite (NaN or infinity) "
+        "were filled from their neighbours."
+        for each in manifest.sources
+        if each.filled
     ]
 
 

@@ -5,18 +5,21 @@ import glob
 import itertools
 import json
 import os
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from cbsn.data.benchmark_files import DND_FOLDERS, block_places, open_dnd, read_blocks
-from cbsn.errors import DataError
+from cbsn.data.manifest import Source
+from cbsn.errors import DataError, ImageError
 from cbsn.files import atomic_path, write_json
 from cbsn.images.finding import find_images
 from cbsn.images.image_files import read_header, read_picture, to_rgb
 from cbsn.progress import progress_bar
-from cbsn.value_range import ValueRange
+from cbsn.value_range import ValueRange, to_unit
+from data_prep.cutting import Grid, cut, padded, uncovered
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +32,7 @@ class RawData:
     dtype: str  # the widest among the pictures: `uint8`, `uint16` or `float32`
     offset: int = 0  # default distance of the first patch from the top and left edge, in pixels
     white: float | None = None  # value of white in the files, see `read_picture`
+    channels: int = 3  # of a patch
 
     def read(self, path: Path) -> tuple[np.ndarray, ValueRange]:
         """Reads a picture, repeats gray and drops alpha. Raises ImageError if it is broken.
@@ -37,6 +41,38 @@ class RawData:
         """
         picture = read_picture(path, white=self.white)
         return to_rgb(picture), picture.range_in_file
+
+    def patches(
+        self, path: Path, grid: Grid, chunk: int, first: int
+    ) -> Generator[np.ndarray, None, list[Source]]:
+        """Yields the patches of a file, and returns its entries for the manifest.
+
+        `first` is the number of its first patch in the chunk. Raises any error if it is broken.
+        """
+        size, mtime_ns = file_stat(path)
+        stored, value_range = self.read(path)
+        image = convert(padded(stored, grid.size), self.dtype)
+        count = 0
+        for patch in cut(image, *grid):
+            yield patch
+            count += 1
+        height, width = image.shape[:2]
+        return [
+            Source(
+                path=self.name(path),
+                size=size,
+                mtime_ns=mtime_ns,
+                patches=count,
+                padded=image.shape != stored.shape,
+                chunk=chunk,
+                first=first,
+                dtype=str(stored.dtype),
+                black=value_range.black,
+                white=value_range.white,
+                pixels=height * width,
+                uncovered=uncovered(height, width, *grid),
+            )
+        ]
 
     def longest_side(self, path: Path) -> int:
         """Returns the larger of height and width, from the header; 0 or any error if broken."""
@@ -49,6 +85,38 @@ class RawData:
     def names(self) -> dict[str, Path]:
         """Returns all files by their names in the manifest."""
         return {self.name(path): path for path in self.files}
+
+
+def convert(image: np.ndarray, dtype: str) -> np.ndarray:
+    """Converts a picture to its data set's dtype. Raises ImageError if that would lose values."""
+    if image.dtype.kind == "f" and not np.isfinite(image).all():
+        raise ImageError("holds values that are not finite (NaN or infinity).")
+    if image.dtype == dtype:
+        return image
+    if dtype == "float32" and image.dtype.kind == "u":
+        return to_unit(image)
+    if dtype == "uint16" and image.dtype == np.uint8:
+        return image.astype(np.uint16) * 257
+    raise ImageError(f"is a {image.dtype} picture in a data set of {dtype}.")
+
+
+def file_stat(path: Path) -> tuple[int, int]:
+    """Returns the size in bytes of a file or a folder, and its last change in ns since 1970."""
+    status = path.stat()
+    if not path.is_dir():
+        return status.st_size, status.st_mtime_ns
+    inside = [Path(each.path).stat() for each in _files_in(path)]
+    changes = [status.st_mtime_ns, *(each.st_mtime_ns for each in inside)]
+    return sum(each.st_size for each in inside), max(changes)
+
+
+def _files_in(folder: Path) -> Iterator[os.DirEntry]:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir():
+                yield from _files_in(Path(entry.path))
+            else:
+                yield entry
 
 
 class _Dnd(RawData):
@@ -64,10 +132,22 @@ class _Dnd(RawData):
             return max(noisy.shape[1:])
 
 
-def find_raw(dataset: str | Path, source: str | Path, white: float | None = None) -> RawData:
-    """Finds at least one picture of a data set. For the arguments, see `prepare`."""
+def find_raw(
+    dataset: str | Path,
+    source: str | Path,
+    white: float | None = None,
+    find_others: Callable[[str | Path, Sequence[Path]], RawData | None] | None = None,
+) -> RawData:
+    """Finds at least one picture of a data set. For the arguments, see `prepare`.
+
+    `find_others` is asked first whether the files found are other data than pictures.
+    """
     find = {"SIDD": _find_sidd, "DND": _find_dnd}.get(str(dataset).upper())
-    return find(Path(source).absolute()) if find else _find_pictures(dataset, white)
+    if find:
+        return find(Path(source).absolute())
+    files = [path.absolute() for path in find_images(dataset)]
+    others = find_others(dataset, files) if find_others else None
+    return others or _of_pictures(dataset, files, white)
 
 
 def _find_sidd(source: Path) -> RawData:
@@ -93,18 +173,23 @@ def _find_dnd(source: Path) -> RawData:
     )
 
 
-def _find_pictures(pattern: str | Path, white: float | None) -> RawData:
-    files = tuple(path.absolute() for path in find_images(pattern))
+def _of_pictures(pattern: str | Path, files: Sequence[Path], white: float | None) -> RawData:
     # From the headers, because data sets may be too large to decode twice. A file that is broken or
     # has another dtype is reported when it is read.
     dtypes = {read_header(path).dtype for path in files}
     widest = next((dtype for dtype in ("float32", "uint16") if dtype in dtypes), "uint8")
+    return RawData("folder", root_of(pattern, files), tuple(files), widest, white=white)
+
+
+def root_of(pattern: str | Path, files: Sequence[Path]) -> Path:
+    """Returns the folder that the files found by a folder, a glob or a name are named relative to.
+
+    An OME-Zarr folder is a file here.
+    """
     root = Path(pattern).expanduser().absolute()
     if not os.path.lexists(root):
-        root = Path(*itertools.takewhile(lambda part: not glob.has_magic(part), root.parts))
-    elif not root.is_dir():
-        root = root.parent
-    return RawData("folder", root, files, widest, white=white)
+        return Path(*itertools.takewhile(lambda part: not glob.has_magic(part), root.parts))
+    return root.parent if root in files or not root.is_dir() else root
 
 
 # The folders to write, and the possible names of their source files.

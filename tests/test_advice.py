@@ -32,6 +32,7 @@ PRINTED_BY = {
     "cbsn/__main__.py": {*COMMANDS},
     "cbsn/cli/denoise.py": {"cbsn denoise"},  # cbsn adapt shares --model and --quality
     "cbsn/data/pairs.py": {"cbsn train"},
+    "cbsn/data/pipeline.py": {"cbsn train"},
     "cbsn/evaluation/conventions.py": {"cbsn evaluate"},
     "cbsn/inference/folder.py": {"cbsn denoise"},
     "cbsn/inference/forecast.py": {"cbsn denoise"},

@@ -134,11 +134,11 @@ def add_files(parser: argparse._ActionsContainer, *, local: bool = True) -> None
     if local:
         what = "also take pictures in sub-folders, and keep the folder tree"
         add("--recursive", action="store_true", help=what)
-    formats = ["auto", "same", "png", "jpeg", "tiff", "webp", "bmp"]
-    what = "format of the results; auto: the source's, but PNG for JPEG; same: JPEG stays JPEG"
-    if local:
-        formats.append("zarr")
-        what += "; stacks become OME-TIFF (tiff) or OME-Zarr (zarr)"
+    formats = ("auto", "same", "png", "jpeg", "tiff", "webp", "bmp", "zarr")
+    what = (
+        "format of the results; auto: the source's, but PNG for JPEG; same: JPEG stays JPEG; "
+        "stacks become OME-TIFF (tiff) or OME-Zarr (zarr)"
+    )
     add("--format", choices=formats, default="auto", help=what)
     quality = _whole_number(1, 100)
     what = "quality of JPEG results, from 1 to 100"

@@ -22,6 +22,7 @@ from cbsn.inference.options import Strength
 from cbsn.value_range import from_unit, to_unit
 
 FLOATS, BYTES, FILES = "serving_default", "uint8", "encoded"  # signatures
+WORDS = "uint16"  # in the place of `FILES`, of a model that was trained on stacks
 IMAGES, DENOISED = "images", "denoised"  # their input and output, for pictures as arrays
 # For files. TensorFlow Serving's REST API encodes values whose names end in `_bytes`.
 IMAGE_BYTES, DENOISED_BYTES = "image_bytes", "denoised_bytes"
@@ -126,6 +127,11 @@ class Transport(contextlib.AbstractContextManager):
                 f"does. Received: {error.code}: {error.reason}"
             ) from error
         received = f"Received: the signatures {', '.join(sorted(signatures)) or 'none'}"
+        if WORDS in signatures and FILES not in signatures:
+            raise ModelError(
+                f"{model} at {self.url} was trained on stacks, and cbsn client sends pictures: use "
+                f"cbsn denoise, or send planes as arrays. {received}"
+            )
         for signature, (sent, returned) in SIGNATURES.items():
             if signatures.get(signature) != ({sent}, {returned}):
                 raise ModelError(

@@ -130,11 +130,10 @@ def _find_scales(
     first: PatchRecords, second: PatchRecords, partners: Sequence[int]
 ) -> dict[int, tuple[Scale, Scale]]:
     """Returns how the values of both shots were scaled, for the patches of stacks that differ."""
-    scalings = []
-    for each in (first, second):
-        is_stack = each.manifest is not None and each.manifest.kind == STACK
-        scalings.append(Scaling.from_dict(each.manifest.scaling) if is_stack else None)
-    mine, theirs = scalings
+    mine, theirs = (
+        Scaling.from_dict(each.scaling) if each is not None and each.kind == STACK else None
+        for each in (first.manifest, second.manifest)
+    )
     if (mine is None) != (theirs is None):
         raise DataError(
             "Both shots must be stacks, or both pictures: --second_shots has the others."

@@ -90,6 +90,7 @@ class NextFrames:
     Attributes:
         first_shots: the records.
         first, second: int [n], the indices of the records of each pair.
+        channel: int [n], the channel of each pair.
 
     Raises:
         ConfigError: if no stack has two frames.
@@ -106,7 +107,10 @@ class NextFrames:
             records.dtype,
         )
         places = _places(records)
-        here = {key: index for index, key in enumerate(zip(*map(list, places), strict=True))}
+        here = {
+            key: index
+            for index, key in enumerate(zip(*(each.tolist() for each in places), strict=True))
+        }
         steps = [_frame_step(each) for each in _sources(records)]
         pairs = []
         for (source, plane, corner), index in here.items():
@@ -122,6 +126,8 @@ class NextFrames:
             )
         pairs.sort()
         self.first, self.second = np.array(pairs).T
+        channels = [_along(each, "C") for each in _sources(records)]
+        self.channel = np.array([channels[places.source[i]][places.plane[i]] for i in self.first])
         ends = np.searchsorted(self.first, np.cumsum(records.counts))
         self.counts: Sequence[int] = [int(count) for count in np.diff(ends, prepend=0)]
 
@@ -201,7 +207,7 @@ def split(records: Shots, share: float) -> tuple[Patches, Patches | None, HeldOu
     Raises:
         ConfigError: if none is left to train on.
     """
-    planes = hold_out(getattr(records, "first_shots", records), share)
+    planes = hold_out(records if isinstance(records, PatchRecords) else records.first_shots, share)
     held = planes.records
     if isinstance(records, NextFrames):
         held = held[records.first] | held[records.second]
@@ -212,8 +218,8 @@ def split(records: Shots, share: float) -> tuple[Patches, Patches | None, HeldOu
         )
     if not held.any():
         return records, None, planes
-    parts = (Subset(records, np.flatnonzero(each)) for each in (~held, held))
-    return *parts, planes
+    training, held_out = (Subset(records, np.flatnonzero(each)) for each in (~held, held))
+    return training, held_out, planes
 
 
 def _places(records: PatchRecords) -> _Places:
@@ -236,6 +242,14 @@ def _frame_step(source: Source) -> tuple[int, int]:
         return 1, 1
     axis = source.axes.index("T")
     return math.prod(source.shape[axis + 1 :]), source.shape[axis]
+
+
+def _along(source: Source, axis: str) -> np.ndarray:
+    """Returns the position of each plane along an axis."""
+    if axis not in source.axes:
+        return np.zeros(source.planes, int)
+    places = np.indices(source.shape).reshape(len(source.shape), source.planes)
+    return places[source.axes.index(axis)]
 
 
 def _frames(source: Source) -> np.ndarray:

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import importlib.util
+import json
 import re
 import warnings
 from collections.abc import Iterator
@@ -23,9 +24,10 @@ from cbsn.client.transport import (
     IMAGES,
     STRENGTH,
     WITH_STRENGTH,
+    WORDS,
 )
 from cbsn.errors import CbsnError, CbsnWarning, ConfigError, ModelError, check_number, plain_reason
-from cbsn.export.graph import GraphDenoiser
+from cbsn.export.graph import GraphDenoiser, stack_scale
 from cbsn.export.signatures import MAX_PIXELS, ServedDenoiser
 from cbsn.files import atomic_folder, atomic_path, captured_stderr, expanded, write_json
 from cbsn.inference.denoiser import Denoiser
@@ -41,7 +43,12 @@ OPSET = 15  # of ONNX: old enough for any runtime of recent years (ONNX 1.10, 20
 
 
 def write_saved_model(
-    folder: Path, denoiser: Denoiser, *, warmup: bool | None = None, max_pixels: int = MAX_PIXELS
+    folder: Path,
+    denoiser: Denoiser,
+    *,
+    warmup: bool | None = None,
+    max_pixels: int = MAX_PIXELS,
+    channel: int | None = None,
 ) -> None:
     """Writes a denoiser as a SavedModel with the signatures of `ServedDenoiser`.
 
@@ -54,8 +61,9 @@ def write_saved_model(
         warmup: whether to write warm-up requests; ConfigError if they cannot be made. Default
             None: if they can be made, and a `CbsnWarning` otherwise.
         max_pixels: see `ServedDenoiser`.
+        channel: of a model that was trained on stacks; see `GraphDenoiser`. Default None.
     """
-    served = ServedDenoiser(denoiser, max_pixels)
+    served = ServedDenoiser(denoiser, max_pixels, channel)
     facts = {
         "cbsn": cbsn.__version__,
         "recipe": denoiser.recipe.to_dict(),
@@ -67,13 +75,14 @@ def write_saved_model(
         "seed": denoiser.options.seed,
         "strength": denoiser.strength.luma,
         "color_strength": denoiser.strength.color,
+        **_stack_facts(denoiser, channel),
     }
     with atomic_folder(folder) as temporary:
         (temporary / FACTS).parent.mkdir()
         write_json(temporary / FACTS, facts)
         if warmup or warmup is None:
             try:
-                _write_warmup(temporary / WARMUP, folder.parent.name)
+                _write_warmup(temporary / WARMUP, folder.parent.name, denoiser)
             except ConfigError as error:
                 if warmup:
                     raise
@@ -82,7 +91,15 @@ def write_saved_model(
         tf.saved_model.save(served, str(temporary), signatures=served.functions)
 
 
-def _write_warmup(path: Path, model_name: str) -> None:
+def _stack_facts(denoiser: Denoiser, channel: int | None) -> dict[str, Any]:
+    """Returns what the export of a model that was trained on stacks says of its planes."""
+    scale = stack_scale(denoiser, channel)
+    if scale is None:
+        return {}
+    return {"stack_channel": channel or 0, "scale": dataclasses.asdict(scale)}
+
+
+def _write_warmup(path: Path, model_name: str, denoiser: Denoiser) -> None:
     """Writes a request for each signature; without them, a client's first request would wait."""
     try:
         from cbsn.client.grpc_transport import prediction_log_pb2
@@ -97,6 +114,10 @@ def _write_warmup(path: Path, model_name: str) -> None:
         BYTES: {IMAGES: picture},
         FILES: {IMAGE_BYTES: [tf.io.encode_png(picture[0]).numpy()]},
     }
+    if denoiser.scaling:
+        plane = picture[..., : denoiser.network.channels]
+        dtypes = {FLOATS: np.float32, BYTES: np.uint8, WORDS: np.uint16}
+        inputs = {name: {IMAGES: plane.astype(dtype)} for name, dtype in dtypes.items()}
     shares = dict.fromkeys((STRENGTH, COLOR_STRENGTH), np.array([0.5], np.float32))
     inputs |= {name + WITH_STRENGTH: values | shares for name, values in inputs.items()}
     with tf.io.TFRecordWriter(str(path)) as writer:
@@ -110,19 +131,23 @@ def _write_warmup(path: Path, model_name: str) -> None:
             writer.write(log.SerializeToString())
 
 
-def write_litert(path: Path, denoiser: Denoiser, *, float16: bool) -> None:
+def write_litert(
+    path: Path, denoiser: Denoiser, *, float16: bool, channel: int | None = None
+) -> None:
     """Writes a denoiser as a LiteRT model that uses only builtin operations.
 
     Its signature `serving_default` takes `images`, float32 [N, H, W, C] in [0, 1] with any N, H
     and W and the network's channels C, and returns `denoised`, of the same shape and dtype. Each
     picture is denoised in one piece, with the R3, self-ensemble and strength of the denoiser:
-    LiteRT has no optional inputs.
+    LiteRT has no optional inputs. A model that was trained on stacks takes planes instead, in the
+    values of their files.
 
     Args:
         path: the file to write, `*.tflite`; its folder must exist.
         denoiser: what to export.
         float16: whether to store the weights in 16 bits, which halves the file. LiteRT still
             computes in float32 where the hardware has nothing else.
+        channel: of a model that was trained on stacks; see `GraphDenoiser`. Default None.
 
     Raises:
         ConfigError: if the network is SS-BSN's, or not float32.
@@ -136,7 +161,7 @@ def write_litert(path: Path, denoiser: Denoiser, *, float16: bool) -> None:
         (1, 5, 7, 3)
     """
     check_litert(denoiser)
-    denoise, spec = _in_one_piece(denoiser)
+    denoise, spec = _in_one_piece(denoiser, channel)
     function = tf.function(
         lambda images: {DENOISED: denoise(images)}, input_signature=[spec], autograph=False
     )
@@ -164,12 +189,13 @@ def check_litert(denoiser: Denoiser) -> None:
         )
 
 
-def write_onnx(path: Path, denoiser: Denoiser) -> None:
+def write_onnx(path: Path, denoiser: Denoiser, *, channel: int | None = None) -> None:
     """Writes a denoiser as an ONNX model.
 
     It takes `images`, float32 [N, H, W, C] in [0, 1] with any N, H and W and the network's channels
     C, and returns `denoised`, of the same shape and dtype. Each picture is denoised in one piece.
-    The metadata describe inputs and output, and name the recipe and the version of this package.
+    The metadata describe inputs and output, and name the recipe and the version of this package. A
+    model that was trained on stacks takes planes instead, in the values of their files.
 
     Two more inputs, float32 scalars, are optional: `strength`, from 0 to 1, and `color_strength`,
     the same for colour; below 0, it follows `strength`. They default to the denoiser's.
@@ -177,13 +203,14 @@ def write_onnx(path: Path, denoiser: Denoiser) -> None:
     Args:
         path: the file to write, `*.onnx`; its folder must exist.
         denoiser: what to export, with its R3 and self-ensemble.
+        channel: of a model that was trained on stacks; see `GraphDenoiser`. Default None.
 
     Raises:
         ConfigError: if tf2onnx is missing, or the network is not float32.
         ModelError: if it cannot be converted.
     """
     check_onnx()
-    denoise, spec = _in_one_piece(denoiser)
+    denoise, spec = _in_one_piece(denoiser, channel)
     signature = [spec, *(tf.TensorSpec((), tf.float32, n) for n in (STRENGTH, COLOR_STRENGTH))]
 
     def blended(images: tf.Tensor, strength: tf.Tensor, color: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -207,15 +234,17 @@ def write_onnx(path: Path, denoiser: Denoiser) -> None:
         for tensor in (*model.graph.input, *model.graph.output):
             for axis, name in zip(tensor.type.tensor_type.shape.dim, ("N", "H", "W"), strict=False):
                 axis.dim_param = name
+        values = "the values of a stack's file" if denoiser.scaling else "[0, 1]"
         facts = {
             "recipe": denoiser.recipe.name,
             "cbsn": cbsn.__version__,
-            IMAGES: "float32 [N, H, W, C] in [0, 1], RGB if C is 3, gray if C is 1",
+            IMAGES: f"float32 [N, H, W, C] in {values}, RGB if C is 3, gray if C is 1",
             DENOISED: f"like {IMAGES}",
             STRENGTH: f"float32 from 0 to 1, default {share.luma:g}",
             COLOR_STRENGTH: f"the same for colour; below 0, as {STRENGTH}; default {color:g}",
             "r3": str(denoiser.r3),
             "self_ensemble": str(denoiser.options.self_ensemble),
+            **{n: json.dumps(fact) for n, fact in _stack_facts(denoiser, channel).items()},
         }
         onnx.helper.set_model_props(model, facts)
         content = model.SerializeToString()
@@ -232,7 +261,7 @@ def check_onnx() -> None:
         )
 
 
-def _in_one_piece(denoiser: Denoiser) -> tuple[GraphDenoiser, tf.TensorSpec]:
+def _in_one_piece(denoiser: Denoiser, channel: int | None) -> tuple[GraphDenoiser, tf.TensorSpec]:
     """Returns a denoiser for converters, whose memory grows with the picture, and its input."""
     network = denoiser.network
     if network.dtype_policy.name != "float32":
@@ -241,7 +270,7 @@ def _in_one_piece(denoiser: Denoiser) -> tuple[GraphDenoiser, tf.TensorSpec]:
             f"precision='float32'. Received: {network.dtype_policy.name}"
         )
     spec = tf.TensorSpec((None, None, None, network.channels), tf.float32, name=IMAGES)
-    return GraphDenoiser(denoiser, loops=False), spec
+    return GraphDenoiser(denoiser, loops=False, channel=channel), spec
 
 
 @contextlib.contextmanager
@@ -277,6 +306,7 @@ def export(
     version: int | None = None,
     warmup: bool | None = None,
     max_megapixels: float = 134,
+    stack_channel: int | None = None,
     options: DenoiseOptions | None = None,
 ) -> None:
     """Exports a trained model, and says the paths of the exports.
@@ -289,6 +319,8 @@ def export(
         warmup: whether to add warm-up requests to the SavedModel. Default None: if TensorFlow
             Serving's API is installed.
         max_megapixels: the largest encoded picture that the SavedModel accepts. Default 134.
+        stack_channel: of a model that was trained on stacks of several channels, the one whose
+            planes the export denoises, counted from 0. Default None, the first.
         options: how to denoise. Default `DenoiseOptions(precision="float32")`. `precision`
             applies to the SavedModel; the other formats are float32. The strengths are those of
             requests that give none. `engine` is ignored.
@@ -336,6 +368,7 @@ def export(
     options = dataclasses.replace(options, engine="tensorflow")
     denoiser = Denoiser.load(model_path, options)
     # Mistakes are reported before anything is written.
+    stack_scale(denoiser, stack_channel)
     if "onnx" in names:
         check_onnx()
     if "litert" in names:
@@ -344,15 +377,17 @@ def export(
         out.mkdir(parents=True, exist_ok=True)
         if "saved_model" in names:
             folder, most = paths["saved_model"][0], int(max_megapixels * 1e6)
-            write_saved_model(folder, denoiser, warmup=warmup, max_pixels=most)
+            write_saved_model(
+                folder, denoiser, warmup=warmup, max_pixels=most, channel=stack_channel
+            )
         if options.precision != "float32" and names != ["saved_model"]:
             denoiser = Denoiser.load(model_path, dataclasses.replace(options, precision="float32"))
         if "litert" in names:
             whole, half = paths["litert"]
-            write_litert(whole, denoiser, float16=False)
-            write_litert(half, denoiser, float16=True)
+            write_litert(whole, denoiser, float16=False, channel=stack_channel)
+            write_litert(half, denoiser, float16=True, channel=stack_channel)
         if "onnx" in names:
-            write_onnx(paths["onnx"][0], denoiser)
+            write_onnx(paths["onnx"][0], denoiser, channel=stack_channel)
     except (OSError, tf.errors.OpError) as error:
         raise ModelError(f"{out}: the model cannot be written ({plain_reason(error)}).") from error
     say("\n".join(map(str, written)))

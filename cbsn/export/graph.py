@@ -6,8 +6,10 @@ from typing import NamedTuple
 import numpy as np
 import tensorflow as tf
 
+from cbsn.errors import ConfigError
 from cbsn.export import graph_pixels
-from cbsn.export.graph_pixels import Orientation, cut, orient, unit
+from cbsn.export.graph_pixels import Orientation, PlaneScale, cut, orient, unit
+from cbsn.images.stacks.scaling import Scale
 from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.engines.engine import make_graph, network_pass
 from cbsn.inference.passes import AUTO_TILE, RandomReplacement
@@ -29,14 +31,43 @@ class _Pictures(NamedTuple):
     denoised: tf.Tensor | None = None  # float32 [N, h, w, C], the result of the first pass, for R3
 
 
+def stack_scale(denoiser: Denoiser, channel: int | None) -> Scale | None:
+    """Returns how an export scales the planes of a channel; None if it is for pictures.
+
+    Args:
+        denoiser: what is exported.
+        channel: of the stacks that it was trained on. None stands for the first.
+
+    Raises:
+        ConfigError: if there is no such channel.
+    """
+    received = f"Received: --stack_channel {channel}"
+    if denoiser.scaling is None:
+        if channel is not None:
+            raise ConfigError(
+                "The model was trained on pictures, which have no channels to choose from: omit "
+                f"--stack_channel. {received}"
+            )
+        return None
+    count = len(denoiser.scaling.channels)
+    if not 0 <= (channel or 0) < count:
+        channels = f"{count} channels, counted from 0" if count > 1 else "one scale for all"
+        raise ConfigError(f"The model has {channels}: use another --stack_channel. {received}")
+    return denoiser.scaling.of(channel or 0)
+
+
 class GraphDenoiser:
     """Computes what a `Denoiser` does, in a graph that learns the tensors' sizes as it runs.
+
+    Of a model that was trained on stacks, it is what `Denoiser.scaled` does.
 
     Args:
         denoiser: gives recipe, network, tiles, rounding, R3, self-ensemble and strength.
         loops: whether the graph may have loops. With loops, the tile bounds the memory. Without
             them, as converters to other formats need it, everything is computed at once.
             Default True.
+        channel: of a model that was trained on stacks, the channel whose planes are denoised; see
+            `stack_scale`. Default None, the first.
 
     Example:
         >>> denoise = GraphDenoiser(Denoiser.load("checkpoints/my-run"))
@@ -44,8 +75,10 @@ class GraphDenoiser:
         TensorShape([1, 4, 4, 3])
     """
 
-    def __init__(self, denoiser: Denoiser, *, loops: bool = True):
+    def __init__(self, denoiser: Denoiser, *, loops: bool = True, channel: int | None = None):
         self._denoiser = denoiser
+        scale = stack_scale(denoiser, channel)
+        self._scale = scale and PlaneScale(scale, wide=loops)
         self._recipe, self._network = denoiser.recipe, denoiser.network
         self._loops = loops
         self._tiling = Tiling(
@@ -73,16 +106,18 @@ class GraphDenoiser:
         Args:
             images: uint8, uint16, or float32 in [0, 1]; [N, H, W, C], N, H and W at least 1. With
                 loops, C is 1 (gray), 2 (gray and alpha), 3 (RGB) or 4 (RGB and alpha), and may be
-                unknown until the graph runs; without loops, it is the network's, and known.
+                unknown until the graph runs; without loops, it is the network's, and known. Planes
+                of stacks have any values, and a C of 1 or 3.
             strength: float32 scalar or [N], from 0 to 1, for each picture. Default None: both
                 strengths are the denoiser's.
             color_strength: float32 scalar or [N], from 0 to 1; required with `strength`.
 
         Returns:
             Pictures of the same shape and dtype. Alpha, and colours where it is 0, are unchanged.
+            Planes of integers are clipped to what their dtype holds, and floats are not clipped.
         """
         colors = images
-        if self._loops:
+        if self._loops and not self._scale:
             channels = tf.shape(images)[-1]
             given = images[..., : tf.where(channels < 3, 1, 3)]
             hidden = (channels % 2 == 0) & (images[..., -1] == 0)
@@ -94,7 +129,7 @@ class GraphDenoiser:
             result = self._finish(mean, pictures, colors)
         else:
             result = self._passes(pictures, 0, finishes=True)
-        if self._loops:
+        if self._loops and not self._scale:
             result = tf.where(hidden[..., None], given, result)
             result = tf.concat([result, images[..., tf.shape(colors)[-1] :]], axis=-1)
         result.set_shape(images.shape)
@@ -105,6 +140,8 @@ class GraphDenoiser:
         normalization = self._recipe.build_normalization()
         if not normalization.of_picture:
             statistics = normalization.moments(colors)
+        elif self._scale:
+            statistics = self._scale.moments(colors)
         elif self._loops:
             statistics = normalization.moments(colors, graph_pixels.mean_by_blocks)
         else:
@@ -209,7 +246,8 @@ class GraphDenoiser:
 
     def _read(self, pictures: _Pictures, rows: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:
         """Reads the network's input, float32 [N, h, w, C]; 0 for rows and columns outside."""
-        x = (unit(cut(pictures.colors, rows, columns)) - pictures.mean) / pictures.deviation
+        scaled = self._scale.apply if self._scale else unit
+        x = (scaled(cut(pictures.colors, rows, columns)) - pictures.mean) / pictures.deviation
         if self._recipe.denoise_stride == 1 and self._recipe.denoise_pad == 0:
             return x  # without sub-images, nothing beyond the picture is read
         height, width = tf.unstack(tf.shape(pictures.colors)[1:3])
@@ -240,6 +278,8 @@ class GraphDenoiser:
         if self._loops:
             message = "The network returned values that are not finite; its weights may be broken."
             tf.debugging.Assert(tf.reduce_all(tf.math.is_finite(y)), [message])
+        if self._scale:
+            return self._finish_planes(y, pictures, noisy, self._scale)
         y = tf.clip_by_value(y, 0.0, 1.0) * value_range(dtype.as_numpy_dtype)
         if pictures.luma is not None:
             shares = pictures.luma, pictures.color
@@ -247,6 +287,23 @@ class GraphDenoiser:
         if not dtype.is_floating:
             y = _ROUNDINGS[self._denoiser.options.rounding](y)
         return tf.cast(y, dtype)
+
+    def _finish_planes(
+        self, y: tf.Tensor, planes: _Pictures, noisy: tf.Tensor, scale: PlaneScale
+    ) -> tf.Tensor:
+        """Turns scaled values into those of planes, which are clipped only to an integer dtype."""
+        dtype = noisy.dtype
+        if planes.luma is not None:
+            y = graph_pixels.blend(scale.apply(noisy), y, planes.luma, planes.color, None)
+        values = scale.undo(y)
+        if not dtype.is_floating:
+            values = _ROUNDINGS[self._denoiser.options.rounding](values)
+            values = tf.clip_by_value(values, *(tf.cast(n, values.dtype) for n in dtype.limits))
+        values = tf.cast(values, dtype)
+        if planes.luma is None:
+            return values
+        # Scaled and back, floats would not be what they were.
+        return tf.where(tf.maximum(planes.luma, planes.color) == 0.0, noisy, values)
 
     def _loop(
         self,

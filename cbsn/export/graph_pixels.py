@@ -1,11 +1,13 @@
-"""Pixel operations in a graph: statistics, blending, cropping, R3, orientations, transparency."""
+"""Pixel operations in a graph: scaling, statistics, blending, R3, orientations, transparency."""
 
 from collections.abc import Callable, Sequence
 from typing import TypeAlias
 
+import numpy as np
 import tensorflow as tf
 
 from cbsn.colors import LUMA
+from cbsn.images.stacks.scaling import Scale
 from cbsn.inference.passes import RandomReplacement
 from cbsn.inference.pixels import nearest_visible
 from cbsn.inference.tiling import Span, Spans
@@ -49,15 +51,57 @@ def unit(x: tf.Tensor, dtype: tf.DType = tf.float32) -> tf.Tensor:
     return tf.cast(x, dtype) / value_range(x.dtype.as_numpy_dtype)
 
 
+class PlaneScale:
+    """A `Scale` in a graph, for planes of a stack.
+
+    Args:
+        scale: the values that the network sees as 0 and 1, and the statistics of all planes.
+        wide: whether to compute in float64, as `Scale` does. LiteRT lacks it. In float32, large
+            integers and floats keep their differences nevertheless: the upper digits of the lower
+            end are subtracted first, and the rest when little is left.
+    """
+
+    def __init__(self, scale: Scale, *, wide: bool):
+        self._dtype = tf.float64 if wide else tf.float32
+        self._span = scale.high - scale.low
+        self._low = scale.low if wide else float(np.float32(scale.low))
+        self._rest = (scale.low - self._low) / self._span
+        self._mean = (scale.mean - scale.low) / self._span
+        self._deviation = scale.deviation / self._span
+
+    def apply(self, planes: tf.Tensor) -> tf.Tensor:
+        """Returns planes of any dtype as the network sees them, float32."""
+        scaled = (tf.cast(planes, self._dtype) - self._low) / self._span
+        return tf.cast(scaled - self._rest if self._rest else scaled, tf.float32)
+
+    def undo(self, scaled: tf.Tensor) -> tf.Tensor:
+        """Returns scaled values in the file's own units; float64 if `wide`."""
+        scaled = tf.cast(scaled, self._dtype)
+        return (scaled + self._rest if self._rest else scaled) * self._span + self._low
+
+    def moments(self, planes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns the mean and the deviation of all planes, of which these are some, scaled."""
+        height, width = tf.unstack(tf.cast(tf.shape(planes)[1:3], tf.float32))
+        return tf.constant(self._mean), tf.maximum(self._deviation, 1 / tf.sqrt(height * width))
+
+
 def blend(
-    noisy: tf.Tensor, denoised: tf.Tensor, luma: tf.Tensor, color: tf.Tensor, dtype: tf.DType
+    noisy: tf.Tensor,
+    denoised: tf.Tensor,
+    luma: tf.Tensor,
+    color: tf.Tensor,
+    dtype: tf.DType | None,
 ) -> tf.Tensor:
-    """Blends as `Strength.blend`, in a dtype's range; exact where both strengths are 0 or 1."""
+    """Blends as `Strength.blend`; exact where both strengths are 0 or 1.
+
+    The result is clipped to the range of a dtype, unless that is None.
+    """
     removed = noisy - denoised
     weights = tf.where(tf.shape(removed)[-1] == 1, (1.0, 0.0, 0.0), LUMA)
     removed_luma = tf.reduce_sum(removed * weights, axis=-1, keepdims=True)
     blended = noisy - (color * removed + (luma - color) * removed_luma)
-    blended = tf.clip_by_value(blended, 0.0, value_range(dtype.as_numpy_dtype))
+    if dtype is not None:
+        blended = tf.clip_by_value(blended, 0.0, value_range(dtype.as_numpy_dtype))
     blended = tf.where(tf.maximum(luma, color) == 0.0, noisy, blended)
     return tf.where(tf.minimum(luma, color) == 1.0, denoised, blended)
 

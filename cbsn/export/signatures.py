@@ -1,4 +1,4 @@
-"""The signatures of a served model, for pictures as arrays or as encoded files."""
+"""The signatures of a served model, for arrays, and for pictures as encoded files."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -177,6 +177,9 @@ class ServedDenoiser(tf.Module):
     3 (RGB) or 4 (RGB and alpha). `encoded` takes `image_bytes`, strings [N], each a PNG or JPEG
     file, and returns `denoised_bytes`, PNG files with the same channels and bits, but no metadata.
 
+    A model that was trained on stacks has planes as `images`, in the values of their files, and C
+    is 1, or 3 (RGB). There is `uint16`, and no `encoded`.
+
     Each has a variant, such as `encoded_with_strength`, that also takes `strength` and
     `color_strength`, float32 [N] from 0 to 1, one for each picture. The others use the denoiser's.
     Input that cannot be denoised raises `tf.errors.InvalidArgumentError`, which the server reports.
@@ -184,22 +187,28 @@ class ServedDenoiser(tf.Module):
     Args:
         denoiser: what to serve.
         max_pixels: int, the most pixels of a picture that `encoded` accepts.
+        channel: of a model that was trained on stacks; see `GraphDenoiser`.
 
     Attributes:
         functions: dict from signature name to function, as `tf.saved_model.save` takes it.
     """
 
-    def __init__(self, denoiser: Denoiser, max_pixels: int = MAX_PIXELS):
+    def __init__(
+        self, denoiser: Denoiser, max_pixels: int = MAX_PIXELS, channel: int | None = None
+    ):
         super().__init__()
         # The module saves only what it tracks, and it does not find the variables of a Keras 3
         # network by itself.
         self._weights = [variable.value for variable in denoiser.network.variables]
-        service = _Service(denoiser, max_pixels)
+        service = _Service(denoiser, max_pixels, channel)
         self.functions = {}
+        arrays = service.planes if denoiser.scaling else service.arrays
         for name, serve, *spec in (
-            (transport.FLOATS, service.arrays, [None] * 4, tf.float32, transport.IMAGES),
-            (transport.BYTES, service.arrays, [None] * 4, tf.uint8, transport.IMAGES),
-            (transport.FILES, service.files, [None], tf.string, transport.IMAGE_BYTES),
+            (transport.FLOATS, arrays, [None] * 4, tf.float32, transport.IMAGES),
+            (transport.BYTES, arrays, [None] * 4, tf.uint8, transport.IMAGES),
+            (transport.WORDS, arrays, [None] * 4, tf.uint16, transport.IMAGES)
+            if denoiser.scaling
+            else (transport.FILES, service.files, [None], tf.string, transport.IMAGE_BYTES),
         ):
             for suffix, shares in (("", []), (transport.WITH_STRENGTH, _SHARES)):
                 self.functions[name + suffix] = tf.function(
@@ -210,10 +219,10 @@ class ServedDenoiser(tf.Module):
 class _Service:
     """The functions behind the signatures, which share one denoising graph per dtype."""
 
-    def __init__(self, denoiser: Denoiser, max_pixels: int):
+    def __init__(self, denoiser: Denoiser, max_pixels: int, channel: int | None):
         self._max_pixels = max_pixels
         self._shares = denoiser.strength.luma, denoiser.strength.color
-        graph = GraphDenoiser(denoiser)
+        graph = GraphDenoiser(denoiser, channel=channel)
         self._graphs = {
             dtype: tf.function(
                 graph,
@@ -224,10 +233,22 @@ class _Service:
         }
 
     def arrays(self, images: tf.Tensor, *shares: tf.Tensor) -> dict[str, tf.Tensor]:
+        return self._arrays(images, "pictures", _checks, shares)
+
+    def planes(self, images: tf.Tensor, *shares: tf.Tensor) -> dict[str, tf.Tensor]:
+        return self._arrays(images, "planes", _plane_checks, shares)
+
+    def _arrays(
+        self,
+        images: tf.Tensor,
+        what: str,
+        checks: Callable[[tf.Tensor], list[tf.Operation]],
+        shares: tuple[tf.Tensor, ...],
+    ) -> dict[str, tf.Tensor]:
         images = _of_rank(
-            images, f"{transport.IMAGES} must be [N, H, W, C], pictures of the same size"
+            images, f"{transport.IMAGES} must be [N, H, W, C], {what} of the same size"
         )
-        with tf.control_dependencies(_checks(images)):
+        with tf.control_dependencies(checks(images)):
             images = tf.identity(images)
         return {transport.DENOISED: self._denoise(images, *_checked(shares, tf.shape(images)[0]))}
 
@@ -298,4 +319,20 @@ def _checks(images: tf.Tensor) -> list[tf.Operation]:
         )
         is_finite = tf.reduce_all(tf.math.is_finite(images))
         checks.append(check(is_finite & in_range, message, (low, high)))
+    return checks
+
+
+def _plane_checks(images: tf.Tensor) -> list[tf.Operation]:
+    """Returns assertions that planes of a stack can be denoised."""
+    shape = tf.shape(images)
+    samples = "A plane must have 1 value per pixel, or 3 (RGB), [N, H, W, C]. Received: shape {}"
+    pixels = "A plane must have at least one pixel. Received: shape {}"
+    checks = [
+        check((shape[-1] == 1) | (shape[-1] == 3), samples, shape),
+        check(tf.reduce_all(shape > 0), pixels, shape),
+    ]
+    if images.dtype.is_floating:
+        values = tf.reduce_min(images), tf.reduce_max(images)
+        message = "Planes must be finite: fill them first. Received: values from {} to {}"
+        checks.append(check(tf.reduce_all(tf.math.is_finite(images)), message, values))
     return checks

@@ -137,7 +137,7 @@ def _denoise_file(
     denoisers: Sequence["Denoiser"], source: Path, target: Path, options: StackOptions
 ) -> None:
     with open_stacks(source, options.axes) as stacks:
-        works = [_Work(stack, denoisers, options, source) for stack in stacks]
+        works = [StackWork(stack, denoisers, options, source) for stack in stacks]
         steps = [(number, step) for number, work in enumerate(works) for step in work.steps()]
         for work in works:
             say(in_one_line(f"{source.name}: {work.describe()}"))
@@ -188,7 +188,7 @@ def denoise_stack(
 
     For the arguments, see `denoise_stacks`.
     """
-    work = _Work(stack, denoisers, options, Path("The stack"))
+    work = StackWork(stack, denoisers, options, Path("The stack"))
     file = _Array(work.layout)
     with progress_bar(total=work.layout.planes, unit="plane") as bar:
         _run([work], [(0, step) for step in work.steps()], file, bar)
@@ -214,7 +214,7 @@ class _Array:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Step:
+class Step:
     """What is denoised at a time: planes of one channel, or a part of a large plane."""
 
     indices: tuple[tuple[int, ...], ...]
@@ -222,22 +222,35 @@ class _Step:
     columns: slice
 
 
-class _Work:
-    """A stack, and how it is denoised."""
+class StackWork:
+    """A stack, and how it is denoised: step by step, each of which may be taken by itself.
+
+    Args:
+        stack: the whole stack.
+        denoisers: one for all channels, or one for each channel.
+        options: how to read, scale and write it.
+        source: the stack's file, for messages.
+        scaling: how to scale it, if that is known already. Default None, see `choose_scaling`.
+
+    Attributes:
+        stack: what is selected of it.
+        layout: that of the result.
+        scaling: how its values are scaled.
+        filled: int, how many values that were not finite have been filled so far.
+    """
 
     def __init__(
-        self, stack: Stack, denoisers: Sequence["Denoiser"], options: StackOptions, source: Path
+        self,
+        stack: Stack,
+        denoisers: Sequence["Denoiser"],
+        options: StackOptions,
+        source: Path,
+        scaling: Scaling | None = None,
     ):
-        channels = stack.layout.size("C")
-        if len(denoisers) not in (1, channels):
-            raise ConfigError(
-                f"{source} has {counted(channels, 'channel')}: give one --model for all of them, "
-                f"or one for each. Received: {len(denoisers)} models"
-            )
         self._denoisers = denoisers
         self._fills = options.nan == "fill"
         self.filled = 0
-        self.scaling = choose_scaling(stack, denoisers, options, source)
+        self.scaling = scaling or choose_scaling(stack, denoisers, options, source)
         self.stack = stack.selected(parse_selection(options.select, options.roi))
         layout = self.stack.layout
         if options.dtype != "same":
@@ -252,7 +265,7 @@ class _Work:
         many = ", …" * (len(scales) > 4)
         return f"{self.layout.describe()}; seen as 0 and 1: {ends}{many} ({self.scaling.method})."
 
-    def steps(self) -> Iterator[_Step]:
+    def steps(self) -> Iterator[Step]:
         """Yields what to denoise, one after the other; channel by channel."""
         layout = self.stack.layout
         height, width = layout.size("Y"), layout.size("X")
@@ -263,16 +276,16 @@ class _Work:
             for start in range(0, len(planes), together):
                 some = tuple(planes[start : start + together])
                 for rows, columns in itertools.product(_parts(height), _parts(width)):
-                    yield _Step(some, rows, columns)
+                    yield Step(some, rows, columns)
 
-    def channel(self, step: _Step) -> int:
+    def channel(self, step: Step) -> int:
         """Returns the channel of a step's planes in the file, before any selection."""
         return self.stack.layout.file_channel(step.indices[0])
 
-    def _denoiser(self, step: _Step) -> "Denoiser":
+    def _denoiser(self, step: Step) -> "Denoiser":
         return self._denoisers[self.channel(step) if len(self._denoisers) > 1 else 0]
 
-    def read(self, step: _Step) -> tuple[np.ndarray, slice, slice]:
+    def read(self, step: Step) -> tuple[np.ndarray, slice, slice]:
         """Reads a step's planes, [N, h, w] or [N, h, w, S], with what the network sees around.
 
         Also returns the slices of these that the step fills.
@@ -300,7 +313,7 @@ class _Work:
             planes[number] = fill_missing(plane) if self._fills else plane
         return np.stack(planes), inner[0], inner[1]
 
-    def denoise(self, step: _Step, planes: np.ndarray, rows: slice, columns: slice) -> np.ndarray:
+    def denoise(self, step: Step, planes: np.ndarray, rows: slice, columns: slice) -> np.ndarray:
         """Denoises what `read` has returned; returns the planes that the step fills."""
         scale = self.scaling.of(self.channel(step))
         result = self._denoiser(step).scaled(planes, scale, dtype=self.layout.dtype)
@@ -308,19 +321,19 @@ class _Work:
 
 
 def _run(
-    works: Sequence[_Work],
-    steps: Sequence[tuple[int, _Step]],
+    works: Sequence[StackWork],
+    steps: Sequence[tuple[int, Step]],
     file: "PartialStackFile | _Array",
     bar: tqdm,
 ) -> None:
     """Takes the steps that are not done yet; reads ahead and writes behind in a thread."""
 
-    def write(number: int, step: _Step, result: np.ndarray, done: int) -> None:
+    def write(number: int, step: Step, result: np.ndarray, done: int) -> None:
         for index, plane in zip(step.indices, result, strict=True):
             file.write(number, index, step.rows, step.columns, plane)
         file.count(done)
 
-    def share(number: int, step: _Step) -> float:
+    def share(number: int, step: Step) -> float:
         layout = works[number].layout
         pixels = (step.rows.stop - step.rows.start) * (step.columns.stop - step.columns.start)
         return len(step.indices) * pixels / (layout.size("Y") * layout.size("X"))
@@ -362,10 +375,16 @@ def choose_scaling(
         source: the stack's file, for messages.
 
     Raises:
-        ConfigError: if the models have no scaling, or one for other channels.
+        ConfigError: if there are too many models, or they have no scaling, or one for other
+            channels.
         ImageError: if the file is damaged, or has values that are not finite.
     """
     channels = stack.layout.size("C")
+    if len(denoisers) not in (1, channels):
+        raise ConfigError(
+            f"{source} has {counted(channels, 'channel')}: give one --model for all of them, or "
+            f"one for each. Received: {len(denoisers)} models"
+        )
     method = parse_scaling(options.normalize)
     scalings = [each for denoiser in denoisers if (each := denoiser.scaling)]
     are_trained = len(scalings) == len(denoisers)

@@ -151,11 +151,16 @@ def read_initial(
 
     Returns the changes to the recipe to train, extended by the size of the model's network and in
     the form that `cbsn.recipes.customised` takes, and the weights. The recipe must have the model's
-    network and normalisation, and no other size may be given.
+    network and normalisation, and no other size may be given. Of models trained on stacks, the
+    scaling is among the changes, and takes the place of the recipe's normalisation.
     """
     model, network = load_model(model_path)
     wanted = RECIPES.get(recipe_name, model)  # an unknown one is reported elsewhere
+    scaled = {"normalization": model.normalization, "scaling": model.scaling}
+    stacks = scaled if model.scaling else {}
     for field in ("network", "normalization"):
+        if field in stacks:
+            continue
         theirs, ours = getattr(model, field), getattr(wanted, field)
         if theirs != ours:
             raise ConfigError(
@@ -169,4 +174,4 @@ def read_initial(
                 f"The model of --init has {key}={value}: omit the flag. "
                 f"Received: {key}={changes[key]}"
             )
-    return {**changes, **model.network_config}, network.get_weights()
+    return {**changes, **model.network_config, **stacks}, network.get_weights()

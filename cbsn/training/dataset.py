@@ -1,6 +1,7 @@
 """Opens the patches of training pictures, prepares them if necessary, and inspects them."""
 
 import contextlib
+import dataclasses
 import os
 import shlex
 import warnings
@@ -16,7 +17,6 @@ from cbsn.data.records import RECORD_SUFFIX, Patches, PatchRecords, spread_patch
 from cbsn.data.stack_records import NEXT, NextFrames, Shots, is_of_stacks
 from cbsn.errors import CbsnError, CbsnWarning, ConfigError, DataError
 from cbsn.images.finding import find_images
-from cbsn.images.stacks.opening import is_stack
 from cbsn.noise.advice import advise
 from cbsn.noise.estimate import estimate_noise
 from cbsn.noise.synthetic import Noise
@@ -24,7 +24,7 @@ from cbsn.progress import say, say_fault
 from cbsn.recipes import RECIPES, customised
 from cbsn.training.options import DataOptions
 from data_prep.prepare import prepare, prepared_folder
-from data_prep.stack_sources import StackOptions
+from data_prep.stack_sources import StackOptions, find_stacks
 
 _AUTO = "auto"  # as `stride_b`: choose it by the noise in the patches
 _RANGE, _ROOM = (0.1, 99.9), 0.25  # percentiles of a stack's values, and the share added to them
@@ -64,16 +64,13 @@ def holds_stacks(dataset: str) -> bool:
         if (path / MANIFEST_NAME).exists():
             return Manifest.read(path).kind == STACK
         if not any(path.glob(f"*{RECORD_SUFFIX}")):
-            return any(map(is_stack, find_images(path)))
+            return find_stacks(path, find_images(path), StackOptions()) is not None
     return False
 
 
 def _open(dataset: str, options: DataOptions, normalize: str, convert: bool) -> PatchRecords:
     path, source, white = Path(dataset).expanduser(), options.source, options.white
-    stacks: dict[str, Any] = {"axes": options.axes, "select": options.select}
-    stacks["normalize"] = normalize if options.normalize == "auto" else options.normalize
-    if not holds_stacks(dataset):
-        stacks["normalize"] = options.normalize
+    stacks = options.stacks
     if (name := dataset.upper()) in ("SIDD", "DND"):
         candidates = (source / f"{name}256", source / f"{name}256{RECORD_SUFFIX}")
         found = next((candidate for candidate in candidates if candidate.exists()), None)
@@ -89,15 +86,16 @@ def _open(dataset: str, options: DataOptions, normalize: str, convert: bool) -> 
         or (path / MANIFEST_NAME).exists()
         or any(path.glob(f"*{RECORD_SUFFIX}"))
     ):
+        if stacks.normalize == "auto" and holds_stacks(dataset):
+            stacks = dataclasses.replace(stacks, normalize=normalize)
         if not convert:
-            return PatchRecords.open(prepared_folder(dataset, **stacks))
-        workers = os.cpu_count() or 1
-        report = prepare(dataset, white=white, workers=workers, nan=options.nan, **stacks)
+            return PatchRecords.open(prepared_folder(dataset, stacks=stacks))
+        report = prepare(dataset, white=white, workers=os.cpu_count() or 1, **vars(stacks))
         (say_fault if report.failed else say)(report)
         return PatchRecords.open(report.out)
     records = PatchRecords.open(path)
     manifest = records.manifest
-    _check_settings(path, manifest, options.stacks)
+    _check_settings(path, manifest, stacks)
     if white is not None and (manifest is None or manifest.white != white):
         if manifest is None or manifest.kind != "folder":
             advice = "Their white is known: omit --white."

@@ -75,11 +75,11 @@ def train(recipe_name: str, changes: Changes, options: RunOptions) -> Path:
         TrainingStopped: SIGINT or SIGTERM stopped the training, and it has been saved.
     """
     recipe = customised(recipe_name, **without_auto(recipe_name, changes))
-    if recipe.augmentation != "none" and not (options.teacher or options.second_shots):
-        options = dataclasses.replace(options, teacher=(str(_TEACHER),))
     is_stack = holds_stacks(options.dataset)
     if is_stack:
         check_stacks(recipe, options)
+    if recipe.augmentation != "none" and not (options.teacher or options.second_shots):
+        options = dataclasses.replace(options, teacher=(str(_TEACHER),))
     _check(recipe, changes, options, is_stack)
     workers = Workers.join(options.cpu_devices)
     if options.deterministic:
@@ -220,6 +220,11 @@ def resolve(recipe_name: str, changes: Changes, options: RunOptions, workers: Wo
     records, held_out, about_stacks = divide(opened, options, measure=workers.is_chief)
     if about_stacks:
         changes = {**changes, **stack_changes(RECIPES[recipe_name], records)}
+    elif changes.get("scaling"):
+        raise ConfigError(
+            "The model of --init was trained on stacks, so it cannot go on with pictures. "
+            f"Received: --init {options.init} with the pictures {options.dataset}"
+        )
     gray = is_gray(records)
     if options.gray or (options.gray is None and gray and initial is None):
         changes = {**changes, "channels": 1}

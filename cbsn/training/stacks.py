@@ -15,7 +15,7 @@ from cbsn.recipes import Recipe
 from cbsn.training.motion import warn_of_motion
 from cbsn.training.options import RunOptions
 
-_FOR_STACKS = "n2v-unet or dil-unet for white noise, cbsn for noise that spreads over pixels"
+_FOR_STACKS = "n2v-unet or dil-unet (white noise), or cbsn (noise that spreads over pixels)"
 
 
 def check_stacks(recipe: Recipe, options: RunOptions) -> None:
@@ -25,8 +25,9 @@ def check_stacks(recipe: Recipe, options: RunOptions) -> None:
         ConfigError: if a setting is for pictures only.
     """
     data = options.dataset
-    if recipe.augmentation != "none" or options.teacher:
-        what = f"--recipe {recipe.name}" if recipe.augmentation != "none" else "--teacher"
+    needs_teacher = recipe.build_objective().TAUGHT and not options.second_shots
+    if recipe.augmentation != "none" or options.teacher or needs_teacher:
+        what = "--teacher" if options.teacher else f"--recipe {recipe.name}"
         raise ConfigError(
             "Teachers are for photographs, so no recipe learns from one on stacks. Use "
             f"--recipe {_FOR_STACKS}. Received: {what} with the stack {data}"

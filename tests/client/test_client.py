@@ -8,6 +8,7 @@ import threading
 import numpy as np
 import pytest
 import tensorflow as tf
+import tifffile
 from PIL import Image
 
 from cbsn.cli import client
@@ -153,6 +154,35 @@ def test_nothing_is_written_where_there_is_nothing_to_ask(run, way, server, tmp_
     with pytest.raises(ConfigError, match="would overwrite"):
         run("a.png", "--savepath", ".")
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_stacks_are_not_sent(run, random, tmp_path, capsys):
+    planes = random.integers(4095, size=(3, 20, 30), dtype=np.uint16)
+    tifffile.imwrite(tmp_path / "cells.tif", planes, photometric="minisblack")
+    words = r"cells\.tif: it is a stack, and cbsn client sends pictures only\. Use cbsn denoise"
+    with pytest.raises(ConfigError, match=words):
+        run("cells.tif")
+    assert not (tmp_path / "out").exists()
+    write_picture(tmp_path / "a.png", Picture(np.full((3, 3, 3), 9, np.uint8), "PNG"))
+    assert run("*.*") == 1  # the pictures are denoised all the same
+    output, errors = capsys.readouterr()
+    assert output == "1 of 1 picture denoised, in out\n"
+    assert "failed: cells.tif: it is a stack" in errors
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.png"]
+
+
+def test_a_model_for_stacks_is_named(way, tmp_path):
+    class Planes(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec([None] * 4, tf.uint16, "images")])
+        def __call__(self, images):
+            return {"denoised": images}
+
+    module = Planes()
+    tf.saved_model.save(module, str(tmp_path / "1"), {"uint16": module.__call__})
+    with StandInServer(tmp_path) as server, TRANSPORTS[way](address(server, way)) as transport:
+        words = r"was trained on stacks, and cbsn client sends pictures.*the signatures uint16"
+        with pytest.raises(ModelError, match=words):
+            transport.check()
 
 
 def test_a_model_of_another_kind_is_refused(way, tmp_path):

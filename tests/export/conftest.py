@@ -1,9 +1,12 @@
-"""A small denoiser, and the SavedModel of it."""
+"""Small denoisers, and the SavedModel of one."""
+
+import dataclasses
 
 import keras
 import numpy as np
 import pytest
 
+from cbsn.images.stacks.scaling import Scale, Scaling
 from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.options import DenoiseOptions
 from cbsn.recipes import customised
@@ -27,6 +30,26 @@ def make_denoiser():
             kernel.assign(kernel * factor)
             bias.assign(128 + (bias - np.mean(outputs, axis=(0, 1, 2))) * factor)
         return Denoiser(recipe, network, DenoiseOptions(**options))
+
+    return make
+
+
+STACKS = Scaling(
+    "percentile", (Scale(-20.5, 90.25, 30.0, 12.0), Scale(1000.0, 4000.5, 1800.0, 700.0))
+)
+"""How the stacks were scaled, of two channels."""
+
+
+@pytest.fixture(scope="session")
+def make_stack_denoiser(make_denoiser):
+    """Makes one as if it was trained on stacks, whose results lie within and beyond 0 and 1."""
+
+    def make(name="cbsn", network_config=None, scaling=STACKS, normalization="0-1", **options):
+        sizes = network_config or {"filters": 4, "num_modules": 1, "channels": 1}
+        trained = make_denoiser(name, sizes, **options)
+        facts = {"scaling": scaling.to_dict(), "normalization": normalization}
+        recipe = dataclasses.replace(trained.recipe, **facts)
+        return Denoiser(recipe, trained.network, trained.options)
 
     return make
 

@@ -1,3 +1,4 @@
+import dataclasses
 import functools
 import importlib.util
 import json
@@ -129,6 +130,51 @@ def test_gray(make_denoiser, write, random, format, options):
     denoiser = make_denoiser("cbsn", {**SMALL["cbsn"], "channels": 1}, **options)
     pictures = random.random((2, 20, 31, 1), np.float32)
     assert _differences(denoiser, write(denoiser, format), pictures).max() < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("format", "normalization"),
+    [
+        ("onnx", "0-1"),
+        ("tflite", "standardize"),
+        pytest.param("onnx", "standardize", marks=pytest.mark.slow),
+        pytest.param("tflite", "0-1", marks=pytest.mark.slow),
+    ],
+)
+def test_planes_of_stacks(make_stack_denoiser, random, tmp_path, format, normalization):
+    denoiser = make_stack_denoiser(normalization=normalization, strength=0.75)
+    path = tmp_path / f"model.{format}"
+    WRITERS[format](path, denoiser, channel=1)
+    scale = denoiser.scaling.of(1)
+    span = scale.high - scale.low
+    for shape in SIZES:
+        planes = random.normal(scale.mean, scale.deviation, shape).astype(np.float32)
+        result = _load(path)(planes[..., None])[..., 0]
+        expected = denoiser.scaled(planes, scale)
+        np.testing.assert_allclose(result, expected, rtol=0, atol=1e-4 * span)
+    if format == "onnx":
+        session = onnxruntime.InferenceSession(path)
+        facts = session.get_modelmeta().custom_metadata_map
+        assert facts["stack_channel"] == "1"
+        assert json.loads(facts["scale"]) == dataclasses.asdict(scale)
+        assert "the values of a stack's file" in facts["images"]
+
+
+@pytest.mark.parametrize("channel", [None, 1])
+def test_a_saved_model_for_stacks(make_stack_denoiser, random, tmp_path, channel):
+    denoiser = make_stack_denoiser()
+    write_saved_model(tmp_path / "1", denoiser, channel=channel)
+    scale = denoiser.scaling.of(channel or 0)
+    facts = json.loads((tmp_path / "1" / FACTS).read_text())
+    assert (facts["stack_channel"], facts["scale"]) == (channel or 0, dataclasses.asdict(scale))
+    assert facts["recipe"]["scaling"] == denoiser.scaling.to_dict()
+    loaded = tf.saved_model.load(str(tmp_path / "1"))
+    planes = random.normal(scale.mean, scale.deviation, (2, 20, 31)).astype(np.float32)
+    serve = loaded.signatures["serving_default"]
+    result = serve(images=tf.constant(planes[..., None]))["denoised"].numpy()[..., 0]
+    expected = denoiser.scaled(planes, scale)
+    np.testing.assert_allclose(result, expected, rtol=0, atol=1e-4 * (scale.high - scale.low))
+    _check_warmup(tmp_path / "1", tmp_path.name)
 
 
 @pytest.mark.slow
@@ -334,13 +380,17 @@ def test_the_folder_is_what_a_server_expects(saved_model):
 
 @pytest.mark.slow
 def test_warmup_requests_are_answered(saved_model):
+    _check_warmup(saved_model, "denoiser")
+
+
+def _check_warmup(saved_model, name):
     from tensorflow_serving.apis import prediction_log_pb2
 
     loaded = tf.saved_model.load(str(saved_model))
     signatures = set()
     for record in tf.data.TFRecordDataset(str(saved_model / WARMUP)).as_numpy_iterator():
         request = prediction_log_pb2.PredictionLog.FromString(record).predict_log.request
-        assert request.model_spec.name == "denoiser"
+        assert request.model_spec.name == name
         inputs = {key: tf.constant(tf.make_ndarray(x)) for key, x in request.inputs.items()}
         [result] = loaded.signatures[request.model_spec.signature_name](**inputs).values()
         assert result.shape[0] == 1

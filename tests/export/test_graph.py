@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from cbsn.errors import ConfigError
 from cbsn.export.graph import GraphDenoiser
+from cbsn.images.stacks.scaling import Scale, Scaling
 from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.options import DenoiseOptions
 from cbsn.value_range import value_range
@@ -197,3 +199,96 @@ def test_strength_of_a_self_ensemble(make_denoiser, random):
     denoiser = make_denoiser("cbsn", SMALL["cbsn"], **options)
     pictures = random.random((2, 21, 34, 3), np.float32)
     _assert_equal(_graph(denoiser, tf.float32), denoiser, pictures, 1e-4)
+
+
+def _planes(random, shape, scale, dtype=np.float32):
+    """Some with the statistics of a scale."""
+    planes = random.normal(scale.mean, scale.deviation, shape)
+    if np.dtype(dtype).kind == "u":
+        planes = np.clip(np.rint(planes), 0, np.iinfo(dtype).max)
+    return planes.astype(dtype)
+
+
+@pytest.mark.parametrize("normalization", ["0-1", "standardize"])
+@pytest.mark.parametrize("name", ["cbsn", "apbsn", "n2v-unet"])
+def test_planes_of_a_stack_are_denoised_as_by_scaled(
+    make_stack_denoiser, random, name, normalization
+):
+    denoiser = make_stack_denoiser(
+        name, {**SMALL[name], "channels": 1}, normalization=normalization, tile=24
+    )
+    for channel, loops in ((0, True), (1, True), (1, False)):
+        scale = denoiser.scaling.of(channel)
+        span = scale.high - scale.low
+        graph = GraphDenoiser(denoiser, channel=channel, loops=loops)
+        for shape in ((1, 1, 1), (3, 33, 47)):
+            planes = _planes(random, shape, scale)
+            planes[-1] += span  # no plane has its own statistics
+            expected = denoiser.scaled(planes, scale)
+            result = graph(tf.constant(planes[..., None])).numpy()[..., 0]
+            assert result.dtype == np.float32
+            np.testing.assert_allclose(result, expected, rtol=0, atol=1e-4 * span)
+        assert expected.std() > 5e-3 * span  # so it is not flat
+
+
+@pytest.mark.parametrize("dtype", [tf.uint8, tf.uint16])
+@pytest.mark.parametrize("rounding", ["round", "truncate"])
+def test_integers_of_a_stack_are_taken_as_they_are(make_stack_denoiser, random, dtype, rounding):
+    denoiser = make_stack_denoiser(rounding=rounding, strength=0.5, tile=24)
+    channel = int(dtype == tf.uint16)
+    scale = denoiser.scaling.of(channel)
+    planes = _planes(random, (2, 33, 47), scale, dtype.as_numpy_dtype)
+    planes[1, :9] = dtype.max  # results beyond 0 are clipped
+    result = GraphDenoiser(denoiser, channel=channel)(tf.constant(planes[..., None])).numpy()
+    expected = denoiser.scaled(planes, scale)
+    assert result.dtype == planes.dtype
+    assert np.abs(result[..., 0].astype(int) - expected).max() <= 1
+    assert expected.std() > 1
+
+
+def test_a_stack_in_colour_and_a_network_for_colour(make_stack_denoiser, random):
+    for channels in (1, 3):
+        denoiser = make_stack_denoiser("cbsn", {**SMALL["cbsn"], "channels": channels}, tile=24)
+        scale = denoiser.scaling.of(0)
+        graph = _graph(denoiser, tf.float32)
+        for shape in ((2, 21, 30, 3), (2, 21, 30, 1)):
+            planes = _planes(random, shape, scale)
+            np.testing.assert_allclose(graph(planes), denoiser.scaled(planes, scale), atol=1e-2)
+
+
+@pytest.mark.parametrize("loops", [True, False])
+def test_strength_and_self_ensemble_of_a_stack(make_stack_denoiser, random, loops):
+    denoiser = make_stack_denoiser(strength=0.4, self_ensemble=True, tile=24)
+    scale = denoiser.scaling.of(1)
+    graph = GraphDenoiser(denoiser, channel=1, loops=loops)
+    planes = _planes(random, (2, 21, 34), scale)
+    planes[1] += 2 * (scale.high - scale.low)
+    expected = denoiser.scaled(planes, scale)
+    assert expected.max() > scale.high  # so it is not clipped
+    result = graph(tf.constant(planes[..., None])).numpy()[..., 0]
+    np.testing.assert_allclose(result, expected, rtol=0, atol=1e-4 * (scale.high - scale.low))
+    shares = tf.constant([0.0, 1.0])
+    nothing, all_ = graph(tf.constant(planes[..., None]), shares, shares).numpy()[..., 0]
+    np.testing.assert_array_equal(nothing, planes[0])
+    whole = Denoiser(denoiser.recipe, denoiser.network, DenoiseOptions(self_ensemble=True))
+    np.testing.assert_allclose(all_, whole.scaled(planes, scale)[1], rtol=0, atol=0.3)
+
+
+@pytest.mark.parametrize("loops", [True, False])
+def test_small_differences_of_large_values_are_kept(make_stack_denoiser, random, loops):
+    """In float32, a lower end of 1e6 + 1/3 is off by 1/50, a tenth of the range here."""
+    scale = Scale(1e6 + 1 / 3, 1e6 + 1 / 3 + 0.25, 1e6 + 0.5, 0.1)
+    denoiser = make_stack_denoiser(scaling=Scaling("given", (scale,)), tile=24)
+    planes = _planes(random, (1, 20, 30), scale)
+    result = GraphDenoiser(denoiser, loops=loops)(tf.constant(planes[..., None])).numpy()[..., 0]
+    # Neighbours in float32 are 1/16 apart.
+    np.testing.assert_allclose(result, denoiser.scaled(planes, scale), rtol=0, atol=1 / 16)
+    assert len(np.unique(planes)) > 3
+
+
+@pytest.mark.parametrize("channel", [-1, 2])
+def test_a_channel_that_is_not_there(make_stack_denoiser, denoiser, channel):
+    with pytest.raises(ConfigError, match=rf"2 channels, counted from 0.*channel {channel}$"):
+        GraphDenoiser(make_stack_denoiser(), channel=channel)
+    with pytest.raises(ConfigError, match=r"trained on pictures.*Received: --stack_channel 0"):
+        GraphDenoiser(denoiser, channel=0)

@@ -371,6 +371,51 @@ def test_files_are_denoised_by_their_strength(signatures, denoiser, random):
                 assert np.abs(found.astype(int) - weaker(picture)).max() <= 1
 
 
+@pytest.fixture(scope="module")
+def planes_signatures(make_stack_denoiser):
+    """Those of the second of the channels that a model was trained on."""
+    denoiser = make_stack_denoiser(tile=24, strength=0.5)
+    return denoiser, ServedDenoiser(denoiser, channel=1).functions
+
+
+def test_planes_of_a_stack_have_signatures_of_their_own(planes_signatures, random):
+    denoiser, signatures = planes_signatures
+    names = {"serving_default", "uint8", "uint16"}
+    assert signatures.keys() == names | {f"{name}_with_strength" for name in names}
+    scale = denoiser.scaling.of(1)
+    planes = random.normal(scale.mean, scale.deviation, (2, 33, 40))
+    whole = Denoiser(denoiser.recipe, denoiser.network, DenoiseOptions(tile=24))
+    one = tf.ones(2)
+    for name, dtype, high in (
+        ("serving_default", np.float32, 1e9),
+        ("uint16", np.uint16, 65535),
+        ("uint8", np.uint8, 255),
+    ):
+        some = planes.clip(-high if high > 65535 else 0, high).astype(dtype)
+        atol = 0.3 if dtype == np.float32 else 1
+        given = tf.constant(some[..., None])
+        result = signatures[name](given)["denoised"].numpy()[..., 0]
+        expected = denoiser.scaled(some, scale)
+        assert result.dtype == dtype
+        assert np.abs(result.astype(float) - expected).max() <= atol
+        result = signatures[f"{name}_with_strength"](given, one, one)["denoised"].numpy()[..., 0]
+        assert np.abs(result.astype(float) - whole.scaled(some, scale)).max() <= atol
+
+
+@pytest.mark.parametrize(
+    ("planes", "message"),
+    [
+        (np.zeros((1, 4, 4, 2)), r"1 value per pixel, or 3 \(RGB\).*shape \[1 4 4 2\]"),
+        (np.zeros((1, 4, 0, 1)), r"at least one pixel. Received: shape \[1 4 0 1\]"),
+        (np.full((1, 4, 4, 1), np.nan), "Planes must be finite: fill them.*from nan to nan"),
+    ],
+)
+def test_planes_that_are_refused(planes_signatures, planes, message):
+    serve = planes_signatures[1]["serving_default"]
+    with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+        serve(tf.constant(planes, tf.float32))
+
+
 def test_no_files_of_no_strengths_give_none(signatures):
     serve = signatures["encoded_with_strength"]
     none = tf.constant([], tf.float32)

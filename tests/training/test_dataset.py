@@ -20,9 +20,9 @@ from data_prep.prepare import prepare
 def photos(tmp_path, monkeypatch, random):
     """Pictures, which are prepared in this process: other ones have nothing to do with these."""
 
-    def prepare_here(dataset, *, white, workers):
+    def prepare_here(dataset, *, white, workers, **stacks):
         assert workers >= 1
-        return prepare(dataset, white=white)
+        return prepare(dataset, white=white, **stacks)
 
     monkeypatch.setattr("cbsn.training.dataset.prepare", prepare_here)
     monkeypatch.chdir(tmp_path)

@@ -1,5 +1,6 @@
 """Writing stacks to TIFF files: multi-page, ImageJ's hyperstacks, OME-TIFF."""
 
+import io
 import math
 import os
 from collections.abc import Sequence
@@ -50,9 +51,17 @@ class TiffStackFile:
         shape = layout.shape[len(layout.outer) :]
         number = int(np.ravel_multi_index(index, layout.outer_shape)) if layout.outer else 0
         offset = self._offsets[stack] + number * math.prod(shape) * layout.dtype.itemsize
-        # Opened anew each time, so that what was written before takes no memory.
-        plane = np.memmap(self._path, layout.dtype, "r+", offset, shape)
-        plane[rows, columns] = part
+        pixel, width = math.prod(shape[2:]) * layout.dtype.itemsize, shape[1]
+        part = np.ascontiguousarray(part, layout.dtype)
+        # Not a memory map: several machines may write planes that share a page of it.
+        with self._path.open("r+b", buffering=0) as file:
+            if columns.stop - columns.start == width:
+                file.seek(offset + rows.start * width * pixel)
+                _write(file, part)
+                return
+            for row, values in zip(range(rows.start, rows.stop), part, strict=True):
+                file.seek(offset + (row * width + columns.start) * pixel)
+                _write(file, values)
 
     def flush(self) -> None:
         """Waits until everything that was written is on the disk."""
@@ -61,6 +70,13 @@ class TiffStackFile:
 
     def close(self) -> None:
         """Does nothing, as nothing stays open."""
+
+
+def _write(file: io.FileIO, values: np.ndarray) -> None:
+    """Writes all bytes; the system may take fewer at a time."""
+    rest = values.data.cast("B")
+    while rest:
+        rest = rest[file.write(rest) :]
 
 
 def create_tiff_stack(path: Path, layouts: Sequence[Layout], *, resume: bool) -> TiffStackFile:

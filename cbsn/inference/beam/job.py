@@ -1,6 +1,7 @@
-"""Denoising those pictures of folders, globs or URLs that are not denoised yet, with Beam."""
+"""Denoising those pictures and stacks of folders, globs or URLs that are not denoised yet."""
 
 import contextlib
+import dataclasses
 import io
 import json
 import shutil
@@ -14,18 +15,22 @@ from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions,
 from cbsn.errors import ConfigError, DataError, check_number
 from cbsn.files import expanded, write_json
 from cbsn.images.image_files import check_jpeg_quality
+from cbsn.images.stacks.opening import is_stack
 from cbsn.inference.beam.locations import (
     find_pictures,
     has_wildcard,
     is_url,
-    list_files,
+    list_results,
     local_copy,
     new_file,
 )
 from cbsn.inference.beam.pipeline import FAILED, DenoisingModelHandler, Work, run_pipeline
+from cbsn.inference.beam.stacks import StackJob, check_mounted, not_mounted
 from cbsn.inference.denoiser import Denoiser
+from cbsn.inference.forecast import counted
 from cbsn.inference.options import DenoiseOptions
 from cbsn.inference.outputs import changed_settings, plan_outputs
+from cbsn.inference.stacks import StackOptions
 from cbsn.progress import say
 from cbsn.value_range import check_white
 
@@ -52,11 +57,14 @@ def denoise_with_beam(
     max_megapixels: float = 100,
     beam_flags: Sequence[str] = (),
     options: DenoiseOptions,
+    stacks: StackOptions | None = None,
 ) -> int:
-    """Denoises every picture of folders or globs that is not denoised yet.
+    """Denoises every picture and stack of folders or globs that is not denoised yet.
 
     A picture is done if its result exists and is not older than the picture. Pictures that failed
     before are tried again. Prints at the end how many were denoised, were done before, and failed.
+    Stacks count as pictures. Their planes are denoised independently, and those that are done are
+    not denoised again, either.
 
     Args:
         model_path: see `DenoisingModelHandler`.
@@ -71,13 +79,15 @@ def denoise_with_beam(
             each, so that one of them fits into a worker of 4 GB.
         beam_flags: Beam's own flags.
         options: see `Denoiser.load`.
+        stacks: how stacks are read, scaled and written. Default `StackOptions()`.
 
     Returns:
         Exit status: 0, or 1 if a picture failed.
 
     Raises:
-        ConfigError: if a flag is unusable, or the results in `output` were made differently. Like
-            DataError and ModelError, it is raised before any work begins.
+        ConfigError: if a flag is unusable, a stack or the folder for its result is at a URL, or the
+            results in `output` were made differently. Like DataError and ModelError, it is raised
+            before any work begins.
         DataError: if there is no picture, or none outside `output`.
         ModelError: if the model cannot be loaded.
         PipelineError: if the pipeline failed as a whole.
@@ -88,35 +98,44 @@ def denoise_with_beam(
     check_number("--max_megapixels", max_megapixels, 0, above=True)
     check_white(white)
     check_jpeg_quality(jpeg_quality)
+    stacks = stacks or StackOptions()
     sources = _find_sources(inputs, output)
+    are_stacks = _find_stacks(sources, output, stacks)
     targets = _plan(sorted(sources), output, format)
     max_bytes = int(max_megapixels * 1e6 * 3)
-    handler = DenoisingModelHandler(model_path, options, max_bytes=max_bytes, white=white)
+    handler = DenoisingModelHandler(
+        model_path, options, max_bytes=max_bytes, white=white, stacks=stacks
+    )
     # Also loaded here, so that errors in it are reported before there is a pipeline.
     denoiser = handler.load_model()
 
-    there = list_files(f"{output}/**")
+    there = list_results(output)
     where = [path if is_url(path) else str(Path(path).expanduser().absolute()) for path in inputs]
     model = {"path": model_path, "sha256": denoiser.sha256()}
     record = {"model": model, "input": sorted(where), "format": format, "white": white}
     if jpeg_quality != 95:  # else omitted, as in records older than this setting
         record["jpeg_quality"] = jpeg_quality
+    defaults = dataclasses.asdict(StackOptions())
+    record |= {n: v for n, v in dataclasses.asdict(stacks).items() if v != defaults[n]}
     record |= _settings(denoiser)
     _begin(output, record, there, targets.values())
-    works = [
-        Work(source, target)
+    rest = {
+        source: target
         for source, target in targets.items()
         if target not in there or there[target] < sources[source]
-    ]
-    done = len(targets) - len(works)
-    if not works:
+    }
+    works = [Work(*each) for each in rest.items() if each[0] not in are_stacks]
+    jobs = [StackJob(*each) for each in rest.items() if each[0] in are_stacks]
+    done = len(targets) - len(rest)
+    if not rest:
         say(f"0 denoised, {done} were already done, 0 failed, in {output}")
         return 0
     if is_local(beam_options):
         say(denoiser.choices)
-    plural = "s" * (len(works) != 1)
-    say(f"{len(works)} picture{plural} to denoise, {done} done before")
-    counts = run_pipeline(beam_options, works, handler, output, jpeg_quality)
+    kinds = [(works, "picture")] * bool(works) + [(jobs, "stack")] * bool(jobs)
+    what = " and ".join(counted(len(each), kind) for each, kind in kinds)
+    say(f"{what} to denoise, {done} done before")
+    counts = run_pipeline(beam_options, works, handler, output, jpeg_quality, jobs)
     if counts is None:
         say(f"The pipeline was started. Results go to {output}, failures to {output}/{FAILED}")
         return 0
@@ -174,7 +193,10 @@ def _folder(output: str) -> str:
 
 def _find_sources(inputs: Iterable[str], output: str) -> dict[str, float]:
     """Returns the pictures except results of earlier runs, and when each was last changed."""
+    inputs = [*inputs]
+    check_mounted(inputs)
     found = {file: time for pattern in inputs for file, time in find_pictures(pattern).items()}
+    check_mounted([*found])
     sources = {file: time for file, time in found.items() if not _lies_in(file, output)}
     results = f"{len(found) - len(sources)} of {len(found)} pictures of --input lie in {output}"
     if not sources:
@@ -182,6 +204,22 @@ def _find_sources(inputs: Iterable[str], output: str) -> dict[str, float]:
     if len(sources) < len(found):
         say(f"{results}: they count as results and are not denoised")
     return sources
+
+
+def _find_stacks(sources: Iterable[str], output: str, options: StackOptions) -> set[str]:
+    """Returns those of the sources that are stacks; raises ConfigError if they cannot be written.
+
+    What a file at a URL holds is not known yet.
+    """
+    found = {source for source in sources if not is_url(source) and is_stack(Path(source))}
+    if found and is_url(output):
+        raise ConfigError(not_mounted(f"--out {output}, with the stack {min(found)}"))
+    if not found and options.given():
+        raise ConfigError(
+            f"{options.given()[0]} is for stacks, and none of the pictures is one: omit it. "
+            f"Received: {' '.join(options.given())}"
+        )
+    return found
 
 
 def _lies_in(file: str, folder: str) -> bool:

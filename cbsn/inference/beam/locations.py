@@ -1,6 +1,7 @@
 """Files that are local, or on any file system that Beam reaches by URLs (`gs://…`)."""
 
 import contextlib
+import os
 import shutil
 import tempfile
 import uuid
@@ -12,6 +13,7 @@ from apache_beam.io.filesystems import FileSystems
 
 from cbsn.errors import CbsnError, ConfigError, DataError, plain_reason
 from cbsn.images.finding import IMAGE_SUFFIXES, find_images
+from cbsn.images.stacks.opening import ZARR_SUFFIX
 
 # Otherwise Beam would unpack files named *.gz on the way.
 _AS_IT_IS = {"compression_type": CompressionTypes.UNCOMPRESSED}
@@ -59,6 +61,24 @@ def list_files(pattern: str) -> dict[str, float]:
     except Exception as error:  # each file system raises its own errors
         raise ConfigError(f"{pattern} cannot be listed: {plain_reason(error)}") from error
     return {file.path: file.last_updated_in_seconds for file in result.metadata_list}
+
+
+def list_results(folder: str) -> dict[str, float]:
+    """Returns all files in a folder of results, possibly none, in the form of `find_pictures`.
+
+    In a local folder, one of OME-Zarr counts as a file, so that its chunks are not listed.
+    """
+    if is_url(folder):
+        return list_files(f"{folder}/**")
+    found = {}
+    for place, folders, files in os.walk(folder):
+        zarrs = [name for name in folders if name.lower().endswith(ZARR_SUFFIX)]
+        folders[:] = [name for name in folders if name not in zarrs]
+        for name in (*files, *zarrs):
+            path = Path(place, name)
+            with contextlib.suppress(FileNotFoundError):  # a link that leads nowhere
+                found[f"{folder}/{path.relative_to(folder).as_posix()}"] = path.stat().st_mtime
+    return found
 
 
 def _is_picture(url: str) -> bool:

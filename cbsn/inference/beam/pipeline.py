@@ -1,10 +1,11 @@
-"""The pipeline, which denoises and writes pictures, and notes which failed."""
+"""The pipeline, which denoises and writes pictures and stacks, and notes which failed."""
 
 import contextlib
 import dataclasses
 import json
 import logging
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,9 +21,20 @@ from cbsn.errors import CbsnError, ConfigError, ImageError, ModelError, Pipeline
 from cbsn.files import CHECKSUMS
 from cbsn.images.image_files import read_header, read_picture, write_picture
 from cbsn.images.picture import Picture
+from cbsn.images.stacks.opening import is_stack
 from cbsn.inference.beam.locations import is_url, local_copies, local_copy, new_file
+from cbsn.inference.beam.stacks import (
+    StackJob,
+    StackPart,
+    StackPlan,
+    denoise_part,
+    finish_stack,
+    not_mounted,
+    plan_stack,
+)
 from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.options import DenoiseOptions
+from cbsn.inference.stacks import StackOptions
 from cbsn.models.folder import RECIPE, WEIGHTS
 from cbsn.models.loading import RUN_MODELS
 from cbsn.value_range import value_range
@@ -46,25 +58,32 @@ def run_pipeline(
     handler: "DenoisingModelHandler",
     output: str,
     jpeg_quality: int = 95,
+    jobs: Sequence[StackJob] = (),
 ) -> tuple[int, int] | None:
-    """Returns how many pictures were denoised and how many failed; None if it does not wait.
+    """Returns how many files were denoised and how many failed; None if it does not wait.
 
-    Each picture that failed adds a line of JSON to `failed/failed-*.jsonl` in the folder `output`:
-    `{"source": …, "reason": …}`. Raises ConfigError if the runner lacks an option, PipelineError if
-    the pipeline failed as a whole.
+    `works` are pictures, and `jobs` are stacks. Each that failed adds a line of JSON to
+    `failed/failed-*.jsonl` in the folder `output`: `{"source": …, "reason": …}`. Raises ConfigError
+    if the runner lacks an option, PipelineError if the pipeline failed as a whole.
     """
     try:
         pipeline = beam.Pipeline(options=options)
     except Exception as error:  # each runner raises its own errors
         raise ConfigError(f"Beam does not accept these flags: {_last_line(error)}") from error
-    failed = (
-        pipeline
-        | "Pictures" >> beam.Create(works)
-        | "Denoise" >> RunInference(handler)
-        | "Write" >> beam.ParDo(WritePicture(jpeg_quality))
-    )
-    failed | "Failed" >> beam.io.WriteToText(
-        f"{output}/{FAILED}/failed", ".jsonl", skip_if_empty=True
+    failed = []
+    if works:
+        failed.append(
+            pipeline
+            | "Pictures" >> beam.Create(works)
+            | "Denoise" >> RunInference(handler)
+            | "Write" >> beam.ParDo(WritePicture(jpeg_quality))
+        )
+    if jobs:
+        failed.append(_denoise_stacks(pipeline, jobs, handler))
+    (
+        failed
+        | beam.Flatten()
+        | "Failed" >> beam.io.WriteToText(f"{output}/{FAILED}/failed", ".jsonl", skip_if_empty=True)
     )
     try:
         result = pipeline.run()
@@ -85,19 +104,57 @@ def run_pipeline(
     return counts.get("denoised", 0), counts.get("failed", 0)
 
 
+def _denoise_stacks(
+    pipeline: beam.Pipeline, jobs: Sequence[StackJob], handler: "DenoisingModelHandler"
+) -> beam.PCollection:
+    """Adds the steps for stacks, and returns the lines of those that failed."""
+    plans = pipeline | "Stacks" >> beam.Create(jobs) | "Plan" >> RunInference(handler)
+    parts = (
+        plans
+        | "Planes" >> beam.FlatMap(_parts)
+        | "Distribute" >> beam.Reshuffle()
+        | "Denoise planes" >> RunInference(handler)
+    )
+    return (
+        (plans, parts)
+        | "Outcomes" >> beam.Flatten()
+        | "Of which" >> beam.Map(_with_target).with_output_types(tuple[bytes, Any])
+        | "All of one" >> beam.GroupByKey()
+        | "Finish" >> beam.ParDo(FinishStack(handler.stacks))
+    )
+
+
+def _parts(result: PredictionResult) -> Iterator[StackPart]:
+    job: Any = result.example
+    plan: Any = result.inference
+    if isinstance(plan, StackPlan):
+        for group in plan.groups:
+            yield StackPart(job, plan.scalings, group)
+
+
+def _with_target(result: PredictionResult) -> tuple[bytes, PredictionResult]:
+    work: Any = result.example
+    job = work.job if isinstance(work, StackPart) else work
+    return os.fsencode(job.target), result  # names may be of any bytes, which text is not
+
+
 @dataclasses.dataclass(eq=False)
-class DenoisingModelHandler(ModelHandler[Work, PredictionResult, Denoiser]):
+class DenoisingModelHandler(ModelHandler[Any, PredictionResult, Denoiser]):
     """Reads and denoises pictures with a model that each worker process loads once.
 
     Pictures are read here, not in a separate step, so that only their names are queued and one
     picture is in memory at a time. Processes do not share the model: it is small compared with the
     pictures, which would have to be sent to the process that holds it, and back.
 
+    A `StackJob` becomes a `StackPlan`. The planes of a `StackPart` are also written, and the result
+    is the number of values that are filled.
+
     Args:
         model_path: see `Denoiser.load`; or the URL of a saved-model folder or of a run's folder.
         options: see `Denoiser.load`.
         max_bytes: pictures whose pixels take more bytes are refused before they are decoded.
         white: the value of white in the files, as for `read_picture`. Default None.
+        stacks: how stacks are read, scaled and written. Default `StackOptions()`.
 
     Example:
         >>> options = DenoiseOptions(tile=512)
@@ -110,6 +167,7 @@ class DenoisingModelHandler(ModelHandler[Work, PredictionResult, Denoiser]):
     _: dataclasses.KW_ONLY
     max_bytes: int
     white: float | None = None
+    stacks: StackOptions = dataclasses.field(default_factory=StackOptions)
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -127,18 +185,29 @@ class DenoisingModelHandler(ModelHandler[Work, PredictionResult, Denoiser]):
         return denoiser
 
     def run_inference(
-        self, batch: Sequence[Work], model: Denoiser, inference_args: dict[str, Any] | None = None
+        self,
+        batch: Sequence[Work | StackJob | StackPart],
+        model: Denoiser,
+        inference_args: dict[str, Any] | None = None,
     ) -> Iterator[PredictionResult]:
         """Yields each picture's `Work` with the denoised `Picture`, or a str: why it failed."""
         for work in batch:
             try:
-                result: Picture | str = self._denoise(work.source, model)
+                result: Picture | StackPlan | int | str
+                if isinstance(work, StackJob):
+                    result = plan_stack(work, model, self.stacks)
+                elif isinstance(work, StackPart):
+                    result = denoise_part(work, model, self.stacks)
+                else:
+                    result = self._denoise(work.source, model)
             except Exception as error:  # the others are still denoised
                 result = _reason(error, work.source)
             yield PredictionResult(work, result)
 
     def _denoise(self, source: str, denoiser: Denoiser) -> Picture:
         with local_copy(source) as path:
+            if is_url(source) and is_stack(path):
+                raise ImageError(not_mounted(source))
             size = read_header(path).pixel_bytes
             if size > self.max_bytes:
                 raise ImageError(
@@ -147,6 +216,9 @@ class DenoisingModelHandler(ModelHandler[Work, PredictionResult, Denoiser]):
                 )
             picture = read_picture(path, white=self.white)
         white = value_range(picture.pixels.dtype)
+        if denoiser.scaling:  # of a model that was trained on stacks: by the file's values
+            picture.range_in_file.stretch(picture.color, undo=True)
+            picture = dataclasses.replace(picture, value_range=None)
         return picture.with_pixels(denoiser(picture.pixels, in_place=True, white=white))
 
 
@@ -173,9 +245,46 @@ class WritePicture(beam.DoFn):
             except Exception as error:  # the others are still written
                 reason = _reason(error, work.target)
         self._failed.inc()
-        line = json.dumps({"source": work.source, "reason": reason}, ensure_ascii=False)
-        # As in `write_text`, bytes of a file's name that are not UTF-8 are escaped, as JSON allows.
-        yield line.encode(errors="backslashreplace").decode()
+        yield _line(work.source, reason)
+
+
+class FinishStack(beam.DoFn):
+    """Finishes stacks whose planes are all written; yields a line of JSON for each other one."""
+
+    def __init__(self, options: StackOptions):
+        self._options = options
+        self._denoised = Metrics.counter(_METRICS, "denoised")
+        self._failed = Metrics.counter(_METRICS, "failed")
+
+    def process(self, element: tuple[bytes, Iterable[PredictionResult]]) -> Iterator[str]:
+        """Finishes one stack, by the results of `DenoisingModelHandler` for the whole and parts."""
+        results: list[Any] = [*element[1]]
+        [(job, plan)] = [
+            (r.example, r.inference) for r in results if isinstance(r.example, StackJob)
+        ]
+        parts = [result for result in results if isinstance(result.example, StackPart)]
+        parts.sort(key=lambda result: result.example.group)
+        outcomes = [plan, *(result.inference for result in parts)]
+        reason = next((each for each in outcomes if isinstance(each, str)), None)
+        if reason is None:
+            try:
+                finish_stack(job, plan, self._options)
+                if filled := sum(outcomes[1:]):
+                    text = "%s: %d values that were not finite are filled."
+                    _LOG.warning(text, job.source, filled)
+                self._denoised.inc()
+                return
+            except Exception as error:  # the others are still finished
+                reason = _reason(error, job.target)
+        self._failed.inc()
+        yield _line(job.source, reason)
+
+
+def _line(source: str, reason: str) -> str:
+    """Returns the line of a file that failed."""
+    line = json.dumps({"source": source, "reason": reason}, ensure_ascii=False)
+    # As in `write_text`, bytes of a file's name that are not UTF-8 are escaped, as JSON allows.
+    return line.encode(errors="backslashreplace").decode()
 
 
 def _reason(error: Exception, location: str) -> str:

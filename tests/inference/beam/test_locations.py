@@ -2,7 +2,7 @@ import pytest
 from apache_beam.io.filesystem import BeamIOError
 
 from cbsn.errors import ImageError
-from cbsn.inference.beam.locations import find_pictures, local_copy, new_file
+from cbsn.inference.beam.locations import find_pictures, list_results, local_copy, new_file
 
 
 @pytest.fixture
@@ -53,3 +53,15 @@ def test_what_is_not_finished_is_not_there(folder, memory, monkeypatch):
     with pytest.raises(BeamIOError, match="no network"), new_file(f"{folder}/new.png") as path:
         path.write_bytes(b"whole")
     assert memory.files == before
+
+
+def test_results_in_a_local_folder(tmp_path):
+    """A link that leads nowhere is none, and an OME-Zarr is one."""
+    for name in ("a.png", "sub/b.tif", "c.ome.zarr/0/zarr.json", "failed/failed-0.jsonl"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "d.png").symlink_to("nowhere")
+    names = {"a.png", "sub/b.tif", "c.ome.zarr", "failed/failed-0.jsonl"}
+    found = list_results(str(tmp_path))
+    assert found == {f"{tmp_path}/{name}": (tmp_path / name).stat().st_mtime for name in names}
+    assert list_results(str(tmp_path / "none")) == {}

@@ -32,6 +32,7 @@ def test_what_fails_does_not_stop_the_others(works, error, reason, caplog):
             raise error
         return 255 - image
 
+    denoise.scaling = None
     handler = DenoisingModelHandler("", DenoiseOptions(), max_bytes=100)
     first, second = handler.run_inference(works, denoise)
     assert (first.example, first.inference) == (works[0], reason)
@@ -42,9 +43,13 @@ def test_what_fails_does_not_stop_the_others(works, error, reason, caplog):
 
 
 def test_the_limit_is_the_pixels_memory(works):
+    def denoise(image, **options):
+        return image
+
+    denoise.scaling = None
     for limit, fits in ((30, True), (29, False)):
         handler = DenoisingModelHandler("", DenoiseOptions(), max_bytes=limit)
-        [result] = handler.run_inference(works[1:], lambda image, **options: image)
+        [result] = handler.run_inference(works[1:], denoise)
         assert isinstance(result.inference, Picture) == fits
 
 

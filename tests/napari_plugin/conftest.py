@@ -1,0 +1,43 @@
+"""Fixtures for the plugin of napari: a viewer without a window, and what is told to the user."""
+
+import importlib.util
+import os
+import sys
+
+import pytest
+
+if not (sys.platform in ("win32", "darwin") or os.environ.get("DISPLAY")):
+    os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")  # before anything imports Qt
+
+NEEDED = ("napari", "pytestqt", "qtpy", "superqt")
+collect_ignore_glob = [] if all(map(importlib.util.find_spec, NEEDED)) else ["test_*"]
+
+
+@pytest.fixture
+def viewer(qtbot):
+    """A viewer's model, which has no canvas, so it needs no OpenGL."""
+    from napari.components import ViewerModel
+
+    return ViewerModel()
+
+
+@pytest.fixture
+def told(monkeypatch):
+    """What napari is to show, as pairs of a kind and a text."""
+    from napari.utils import notifications
+
+    found = []
+    for kind in ("info", "warning", "error"):
+        monkeypatch.setattr(
+            notifications, f"show_{kind}", lambda text, kind=kind: found.append((kind, text))
+        )
+    return found
+
+
+@pytest.fixture(autouse=True)
+def no_other_models(monkeypatch):
+    """No test finds the models that another one has added."""
+    if importlib.util.find_spec("qtpy"):
+        from cbsn.napari_plugin import choices
+
+        monkeypatch.setattr(choices, "_models", [])
