@@ -198,12 +198,14 @@ def train(
     Pictures that are not prepared yet are first cut into patches, in the folder `dataset`.
 
     Args:
-        pictures: a folder, a glob, a folder from `cbsn prepare`, or `"SIDD"` or `"DND"`.
+        pictures: a folder, a glob, or a file, of pictures or of stacks; a folder from
+            `cbsn prepare`; or `"SIDD"` or `"DND"`.
         recipe: a key of `RECIPES`. Default `"cbsn"`.
         out: folder of the run. Default `"checkpoints/temp"`.
         verbose: whether to print the log and a progress bar. Default False.
         **settings: the flags of `cbsn train`, by name: `steps=4000`, `channels=16`,
-            `learning_rate=2e-3`, `noise_sigma="5-50"`, …
+            `learning_rate=2e-3`, `noise_sigma="5-50"`, …; for stacks `axes="TZYX"`,
+            `select="c=0"`, `normalize="percentile"`, `hold_out=0.1`, …
 
     Returns:
         The folder of the run, which is a model for `load` and `denoise`.
@@ -293,7 +295,7 @@ def evaluate(
 
     Args:
         models: one or more of what `load` takes.
-        noisy: noisy pictures: a folder or a glob.
+        noisy: noisy pictures: a folder or a glob. Or stacks, of which each plane is scored.
         clean: clean pictures of the same names. Without them there are no metrics, but times and
             the diagnosis.
         verbose: whether to print the results, as `cbsn evaluate` does. Default False.
@@ -382,8 +384,14 @@ def _colors(images: Iterable[Any], white: float | None) -> Iterator[np.ndarray]:
     for image in _each(images):
         if isinstance(image, np.ndarray):
             yield picture_of(image, white=white).color
-        else:
-            yield from (read_picture(path, white=white).color for path in find_images(image))
+            continue
+        for path in find_images(image):
+            if is_stack(path):
+                raise ImageError(
+                    f"{path} is a stack, whose channels have noise of their own: use "
+                    "cbsn.evaluation.stack_noise.stack_noise."
+                )
+            yield read_picture(path, white=white).color
 
 
 def _verbosely(verbose: bool) -> contextlib.AbstractContextManager[None]:

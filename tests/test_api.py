@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 import cbsn
@@ -24,6 +25,12 @@ SMALL = {"channels": 4, "modules": 1, "patch_size": 40, "batch_size": 1, "seed":
 def path(model, tmp_path):
     """A tiny model's folder."""
     return tmp_path / model
+
+
+@pytest.fixture
+def denoise(path):
+    """A tiny model."""
+    return cbsn.load(path, **OPTIONS)
 
 
 @pytest.fixture
@@ -256,3 +263,33 @@ def test_metadata_of_files_is_no_obstacle(path, noisy, tmp_path):
         warnings.simplefilter("error")
         denoised = cbsn.denoise(tmp_path / "a.jpg", path, **OPTIONS)
     assert denoised.shape == read_picture(tmp_path / "a.jpg").pixels.shape
+
+
+def test_stacks_have_named_axes(denoise, random, tmp_path):
+    array = random.poisson(300, (3, 2, 20, 24)).astype(np.uint16)
+    clean = cbsn.denoise(array, denoise, axes="TCYX")
+    assert clean.shape == array.shape and clean.dtype == array.dtype and (clean != array).any()
+    turned = cbsn.denoise(array.transpose(1, 2, 3, 0), denoise, axes="cyxt")
+    np.testing.assert_array_equal(turned.transpose(3, 0, 1, 2), clean)
+    tifffile.imwrite(tmp_path / "a.tif", array, imagej=True, metadata={"axes": "TCYX"})
+    np.testing.assert_array_equal(cbsn.denoise(tmp_path / "a.tif", denoise), clean)
+    part = cbsn.denoise(tmp_path / "a.tif", [denoise, denoise], select="c=1", dtype="float32")
+    assert part.shape == (3, 1, 20, 24) and part.dtype == np.float32
+    with tifffile.TiffWriter(tmp_path / "two.ome.tif", ome=True) as file:
+        for planes in array[:, 0], array[:2, 1]:
+            file.write(planes, metadata={"axes": "TYX"}, photometric="minisblack")
+    shapes = [each.shape for each in cbsn.denoise(tmp_path / "two.ome.tif", denoise)]
+    assert shapes == [(3, 20, 24), (2, 20, 24)]
+
+
+def test_what_is_for_stacks_only(denoise, random, tmp_path):
+    array = random.poisson(300, (3, 20, 24)).astype(np.uint16)
+    with pytest.raises(cbsn.ConfigError, match="select is for stacks"):
+        cbsn.denoise(array, denoise, select="t=1")
+    with pytest.raises(cbsn.ConfigError, match="channels of a stack"):
+        cbsn.denoise(array[0], [denoise, denoise])
+    with pytest.raises(cbsn.ImageError, match="has 3 axes"):
+        cbsn.denoise(array, denoise, axes="TCYX")
+    tifffile.imwrite(tmp_path / "a.tif", array, photometric="minisblack")
+    with pytest.raises(cbsn.ImageError, match="is a stack"):
+        cbsn.estimate_noise(tmp_path / "a.tif")

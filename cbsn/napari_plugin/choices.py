@@ -14,6 +14,14 @@ SHIPPED_MODELS = {
 _CHOOSE = "Choose a folder…"
 
 
+def unwrapped(viewer: Any) -> Any:
+    """Returns a viewer without the proxy that napari gives to plugins.
+
+    The proxy makes new objects of the layers each time, so no layer would be found again.
+    """
+    return getattr(viewer, "__wrapped__", viewer)
+
+
 class LayerChoice(QComboBox):
     """Chooses one of a viewer's image layers; the selected one, if that is an image.
 

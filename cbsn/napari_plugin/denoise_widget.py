@@ -21,7 +21,7 @@ from qtpy.QtWidgets import (
 )
 from superqt import QCollapsible, QLabeledDoubleSlider
 
-from cbsn.napari_plugin.choices import LayerChoice, ModelChoice, form, timer
+from cbsn.napari_plugin.choices import LayerChoice, ModelChoice, form, timer, unwrapped
 from cbsn.napari_plugin.denoise_process import DenoiseProcess
 from cbsn.napari_plugin.denoising import (
     Cancelled,
@@ -58,7 +58,7 @@ class DenoiseWidget(QWidget):
 
     def __init__(self, viewer: Viewer):
         super().__init__()
-        self._viewer: Any = viewer
+        self._viewer = viewer = unwrapped(viewer)
         self._worker: Any = None
         self._step = 0.0, ""  # the share that is done, and what is being done
         self._build()

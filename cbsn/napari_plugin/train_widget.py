@@ -26,7 +26,7 @@ from qtpy.QtWidgets import (
 )
 
 from cbsn.napari_plugin import training
-from cbsn.napari_plugin.choices import LayerChoice, form, is_model_folder, models, timer
+from cbsn.napari_plugin.choices import LayerChoice, form, is_model_folder, models, timer, unwrapped
 from cbsn.napari_plugin.denoising import explain, own_warnings, results
 from cbsn.napari_plugin.layers import layer_planes
 from cbsn.napari_plugin.training import STOPPED, TrainingProcess
@@ -53,7 +53,7 @@ class TrainWidget(QWidget):
 
     def __init__(self, viewer: Viewer):
         super().__init__()
-        self._viewer: Any = viewer
+        self._viewer = viewer = unwrapped(viewer)
         self._worker: Any = None  # writes the planes
         self._process: TrainingProcess | None = None
         self._files: tempfile.TemporaryDirectory[str] | None = None

@@ -1,5 +1,6 @@
 """Fixtures for the plugin of napari: a viewer without a window, and what is told to the user."""
 
+import importlib
 import importlib.util
 import os
 import sys
@@ -9,8 +10,19 @@ import pytest
 if not (sys.platform in ("win32", "darwin") or os.environ.get("DISPLAY")):
     os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")  # before anything imports Qt
 
-NEEDED = ("napari", "pytestqt", "qtpy", "superqt")
-collect_ignore_glob = [] if all(map(importlib.util.find_spec, NEEDED)) else ["test_*"]
+
+def _is_usable():
+    if not all(map(importlib.util.find_spec, ("napari", "pytestqt", "qtpy", "superqt"))):
+        return False
+    try:
+        importlib.import_module("qtpy.QtWidgets")
+    except Exception:  # there is no Qt, or libraries of the system are missing
+        return False
+    return True
+
+
+IS_USABLE = _is_usable()
+collect_ignore_glob = [] if IS_USABLE else ["test_*"]
 
 
 @pytest.fixture
@@ -37,7 +49,7 @@ def told(monkeypatch):
 @pytest.fixture(autouse=True)
 def no_other_models(monkeypatch):
     """No test finds the models that another one has added."""
-    if importlib.util.find_spec("qtpy"):
+    if IS_USABLE:
         from cbsn.napari_plugin import choices
 
         monkeypatch.setattr(choices, "_models", [])

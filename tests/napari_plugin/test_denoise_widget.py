@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from napari.utils._proxies import PublicOnlyProxy
 from qtpy.QtWidgets import QFileDialog
 
 import cbsn
@@ -56,7 +57,7 @@ def process(monkeypatch):
 
 @pytest.fixture
 def widget(viewer, qtbot, told):
-    made = DenoiseWidget(viewer)
+    made = DenoiseWidget(PublicOnlyProxy(viewer))  # as napari makes it
     qtbot.addWidget(made)
     return made
 

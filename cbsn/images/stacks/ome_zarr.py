@@ -215,17 +215,20 @@ def _open_image(root: Path, name: str, slabs: "_Slabs") -> Stack:
             spacing[axis] = Spacing(size, unit)
     chunks = dict(zip(axes, array.chunks, strict=True))
     title = _at(multiscales, "name") if name else ""
+    order = sorted(axes, key="YX".find)  # the others first, in the file's order
+    lengths = dict(zip(axes, array.shape, strict=True))
     layout = Layout(
-        axes,
-        array.shape,
+        "".join(order),
+        tuple(lengths[axis] for axis in order),
         array.dtype,
         "OME-Zarr",
         name=title if isinstance(title, str) and title and "/" not in name else name,
         spacing=spacing,
-        channels=_channels(ome, array.shape[axes.index("C")] if "C" in axes else 1),
+        channels=_channels(ome, lengths.get("C", 1)),
         metadata=OmeZarrFacts(attributes, zarr_format, chunks, origin),
     )
-    return Stack(layout, _Reader(array, layout, f"{name}/{place}" if name else place, slabs))
+    place = f"{name}/{place}" if name else place
+    return Stack(layout, _Reader(array, axes, layout, place, slabs))
 
 
 def _array(folder: Path, name: str, zarr_format: int) -> Any:
@@ -321,8 +324,9 @@ class _Reader:
     a row of chunks are kept, unless they are too large.
     """
 
-    def __init__(self, array: Any, layout: Layout, name: str, slabs: _Slabs):
-        self._array, self._layout, self._name, self._slabs = array, layout, name, slabs
+    def __init__(self, array: Any, axes: str, layout: Layout, name: str, slabs: _Slabs):
+        self._array, self._axes, self._name, self._slabs = array, axes, name, slabs
+        self._layout = layout
         self._depths = [
             min(layout.metadata.chunks[axis], layout.size(axis)) for axis in layout.outer
         ]
@@ -348,11 +352,11 @@ class _Reader:
             within = [place - start for place, start in zip(index, starts, strict=True)]
             # A copy: the caller may change what it gets.
             plane = slab[self._key(within, slice(None), slice(None))].copy()
-        return plane.T if self._layout.axes.index("X") < self._layout.axes.index("Y") else plane
+        return plane.T if self._axes.index("X") < self._axes.index("Y") else plane
 
     def _key(self, index: Sequence[int | slice], rows: slice, columns: slice) -> tuple[Any, ...]:
         places = {"Y": rows, "X": columns, **dict(zip(self._layout.outer, index, strict=True))}
-        return tuple(places[axis] for axis in self._layout.axes)
+        return tuple(places[axis] for axis in self._axes)
 
     def _decoded(self, index: Sequence[int | slice], rows: slice, columns: slice) -> np.ndarray:
         try:

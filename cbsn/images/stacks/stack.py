@@ -46,7 +46,7 @@ class Layout:
     """Everything about a stack but its pixels.
 
     Args:
-        axes: letters of `AXES`, in the order of `shape`; always with Y and X, and with S only last.
+        axes: letters of `AXES`, in the order of `shape`; Y and X are last, or Y, X and S.
         shape: the sizes of the axes.
         dtype: of the pixels: integers of at most 32 bits, or floats; native byte order.
         format: the file format, such as `ImageJ`, `OME-TIFF` or `OME-Zarr`.
@@ -72,6 +72,8 @@ class Layout:
 
     def __post_init__(self):
         check_axes(self.axes)
+        if not self.axes.rstrip("S").endswith("YX"):
+            raise ImageError(f"has rows and columns that are not the last axes ({self.axes}).")
         if len(self.axes) != len(self.shape):
             raise ImageError(
                 f"has {len(self.shape)} axes, of the sizes {self.shape}. Received: axes {self.axes}"
@@ -234,7 +236,7 @@ def check_axes(axes: str) -> None:
 
 
 def array_stack(array: np.ndarray, axes: str) -> Stack:
-    """Returns an array as a stack.
+    """Returns an array as a stack, whose last axes are Y and X, or Y, X and S.
 
     Args:
         array: of the dtypes that a `Layout` may have.
@@ -243,10 +245,14 @@ def array_stack(array: np.ndarray, axes: str) -> Stack:
     Raises:
         ImageError: if the axes or the dtype do not fit.
     """
-    layout = Layout(axes, array.shape, array.dtype, "array")
-    inner = [axis for axis in axes if axis in "YXS"]
-    order = [axes.index(axis) for axis in (*layout.outer, *sorted(inner, key=AXES.index))]
-    turned = array.transpose(order)
+    if len(axes) != array.ndim:
+        raise ImageError(
+            f"The array has {array.ndim} axes, of the sizes {array.shape}. Received: axes {axes}"
+        )
+    check_axes("".join(axis for axis in axes if axis != "S") + "S" * axes.count("S"))
+    order = [axis for axis in axes if axis not in "YXS"] + [a for a in "YXS" if a in axes]
+    turned = array.transpose([axes.index(axis) for axis in order])
+    layout = Layout("".join(order), turned.shape, array.dtype, "array")
 
     def read(index: tuple[int, ...], rows: slice, columns: slice) -> np.ndarray:
         return turned[index][rows, columns]

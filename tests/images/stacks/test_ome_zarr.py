@@ -134,7 +134,7 @@ def test_pixels_come_back(tmp_path, version, dtype):
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize(
     ("axes", "written"),
-    [("YX", "yx"), ("ZYX", "zyx"), ("TCZYX", "tczyx"), ("TZCYX", "tczyx"), ("XCY", "cyx")],
+    [("YX", "yx"), ("ZYX", "zyx"), ("TCZYX", "tczyx"), ("TZCYX", "tczyx")],
 )
 def test_axes_are_written_in_the_order_of_the_format(tmp_path, version, axes, written):
     array = random([2, 3, 4, 7, 5][-len(axes) :])
@@ -520,8 +520,9 @@ def test_axes_of_any_order_and_case(tmp_path, axes):
     array = random((2, 3, 4, 5)[: len(axes)])
     image(tmp_path / "a.zarr", array, axes, chunks=(2,) * len(axes))
     (stack,) = open_ome_zarr(tmp_path / "a.zarr")
-    assert stack.layout.axes == axes.upper()
-    order = [axes.upper().index(axis) for axis in stack.layout.outer + "YX"]
+    outer = "".join(axis for axis in axes.upper() if axis not in "YX")
+    assert stack.layout.axes == outer + "YX"
+    order = [axes.upper().index(axis) for axis in stack.layout.axes]
     np.testing.assert_array_equal(pixels(stack), array.transpose(order))
 
 

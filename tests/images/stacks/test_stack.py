@@ -70,6 +70,7 @@ def test_what_cannot_be_selected_is_told(stack):
         ("TZ", (1, 2), "uint8", "always with Y and X"),
         ("YXQ", (1, 2, 3), "uint8", "letters of TZCYXS"),
         ("YYX", (1, 2, 3), "uint8", "at most once"),
+        ("YXT", (1, 2, 3), "uint8", "not the last axes"),
         ("SYX", (3, 2, 2), "uint8", "S last"),
         ("TYX", (2, 2), "uint8", "2 axes"),
         ("YX", (0, 2), "uint8", "damaged"),
