@@ -11,9 +11,7 @@ def test_the_series_is_a_layer():
     assert layer.data.shape == SHAPE and layer.data.dtype == np.uint16
 
 
-def test_the_noise_is_that_of_photons_and_a_camera():
-    noisy, clean = noisy_and_clean((8, 64, 64))
-    difference = noisy - clean
-    assert abs(difference.mean()) < 0.2
-    dark, bright = clean < np.quantile(clean, 0.2), clean > np.quantile(clean, 0.9)
-    assert difference[bright].std() > 1.3 * difference[dark].std()
+def test_the_same_without_noise():
+    noisy, clean = noisy_and_clean((2, 64, 48))
+    assert noisy.shape == clean.shape == (2, 64, 48)
+    assert 0 < abs(noisy - clean).mean() < noisy.std()
