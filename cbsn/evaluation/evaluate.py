@@ -108,13 +108,15 @@ def evaluate(
     check_number("--report_images", report_images, 0)
     check_number("--seed", seed, 0, LARGEST_SEED)
     names = _resolve_baselines(clean, noisy, noise, models, baselines, baseline_sigma)
+    classic = make_baselines(names, noise, baseline_sigma)
+    check_white(white)
     are_stacks = hold_stacks(each for each in (noisy, clean) if each is not None)
-    classic = make_baselines(names, noise, baseline_sigma, clips=not are_stacks)
+    if are_stacks:
+        classic = make_baselines(names, noise, baseline_sigma, clips=False)
     if not (classic or models or folders):
         raise ConfigError(
             "There is nothing to score: give --model, --denoised, or --baselines noisy."
         )
-    check_white(white)
     wanted = parse_metrics(metrics or (STACK_METRICS if are_stacks else "psnr,ssim"))
     conventions = conventions or Conventions.choose(noise is not None)
     stacks = stacks or StackOptions()
