@@ -25,7 +25,8 @@ from cbsn.images.stacks.opening import is_stack, open_stacks
 from cbsn.images.stacks.stack import array_stack
 from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.options import DenoiseOptions
-from cbsn.inference.stacks import StackOptions, denoise_stack
+from cbsn.inference.stack_options import StackOptions
+from cbsn.inference.stacks import denoise_stack
 from cbsn.noise import estimate
 from cbsn.noise.estimate import NoiseEstimate
 from cbsn.progress import shown

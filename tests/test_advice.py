@@ -42,6 +42,7 @@ PRINTED_BY = {
         "cbsn adapt",
     },
     "cbsn/images/stacks/ome_xml.py": {"cbsn denoise"},
+    "cbsn/inference/stack_options.py": {"cbsn denoise", "cbsn beam"},
     "cbsn/inference/stacks.py": {"cbsn denoise", "cbsn beam"},
     "cbsn/models/loading.py": {"cbsn train"},  # of --init
     "cbsn/training/distribution.py": {"cbsn train"},

@@ -16,7 +16,7 @@ def main(flags: argparse.Namespace) -> None:
     from cbsn.inference.denoiser import Denoiser
     from cbsn.inference.options import DenoiseOptions
     from cbsn.inference.outputs import find_sources
-    from cbsn.inference.stacks import StackOptions
+    from cbsn.inference.stack_options import StackOptions
     from cbsn.progress import say
     from cbsn.training.adaptation import adapt, check_adaptation, save_adapted
     from cbsn.value_range import check_white

@@ -21,7 +21,7 @@ def main(flags: argparse.Namespace) -> int:
     # These import TensorFlow; `--help` need not wait for it.
     from cbsn.inference.beam.job import denoise_with_beam
     from cbsn.inference.options import DenoiseOptions
-    from cbsn.inference.stacks import StackOptions
+    from cbsn.inference.stack_options import StackOptions
 
     options = vars(flags)
     of_stacks = StackOptions.pop(options)

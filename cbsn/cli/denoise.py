@@ -22,7 +22,7 @@ from cbsn.files import expanded
 from cbsn.orientations import NUM_ORIENTATIONS
 
 if TYPE_CHECKING:
-    from cbsn.inference.stacks import StackOptions
+    from cbsn.inference.stack_options import StackOptions
 
 _QUALITIES = {"fast": "photo", "default": "photo-large", "best": "photo-large"}
 """The shipped model by `--quality`; "best" also uses the self-ensemble."""
@@ -44,7 +44,8 @@ def main(flags: argparse.Namespace) -> int:
     from cbsn.inference.folder import denoise_files, plan_files
     from cbsn.inference.options import DenoiseOptions
     from cbsn.inference.outputs import default_folder
-    from cbsn.inference.stacks import StackOptions, denoise_stacks
+    from cbsn.inference.stack_options import StackOptions
+    from cbsn.inference.stacks import denoise_stacks
 
     select_gpus(flags.gpu, most=1)
     options = DenoiseOptions.pop(vars(flags))

@@ -157,7 +157,7 @@ def add_white(parser: argparse._ActionsContainer) -> None:
 
 
 def add_stacks(parser: argparse._ActionsContainer) -> None:
-    """Adds all of `cbsn.inference.stacks.StackOptions`."""
+    """Adds all of `cbsn.inference.stack_options.StackOptions`."""
     add = parser.add_argument
     add_axes(parser)
     add("--roi", metavar="R", help="rows and columns of a stack, such as 100:600,200:700")

@@ -14,7 +14,7 @@ def main(flags: argparse.Namespace) -> None:
     if flags.model_path is not None:
         import_tensorflow(alone=True)  # needed only then
     from cbsn.evaluation.noise_report import report_noise
-    from cbsn.inference.stacks import StackOptions
+    from cbsn.inference.stack_options import StackOptions
 
     options = vars(flags)
     names = ("axes", "select", "normalize", "nan")

@@ -31,7 +31,7 @@ from cbsn.evaluation.stacks import METRICS as STACK_METRICS
 from cbsn.evaluation.stacks import StackComparison
 from cbsn.files import expanded, write_json, write_text
 from cbsn.inference.options import DenoiseOptions
-from cbsn.inference.stacks import StackOptions
+from cbsn.inference.stack_options import StackOptions
 from cbsn.noise.synthetic import Noise
 from cbsn.progress import say
 from cbsn.value_range import check_white

@@ -15,7 +15,7 @@ from cbsn.files import write_json
 from cbsn.images.finding import find_images
 from cbsn.images.image_files import read_picture
 from cbsn.inference.options import DenoiseOptions
-from cbsn.inference.stacks import StackOptions
+from cbsn.inference.stack_options import StackOptions
 from cbsn.noise.advice import advise
 from cbsn.noise.estimate import estimate_noise, estimate_noise_of_residuals
 from cbsn.progress import say

@@ -15,7 +15,7 @@ from cbsn.evaluation.diagnosis import SMALLEST, Diagnosis, diagnose
 from cbsn.images.stacks.scaling import Scale, measure_scaling
 from cbsn.images.stacks.stack import Layout
 from cbsn.inference.options import DenoiseOptions
-from cbsn.inference.stacks import StackOptions
+from cbsn.inference.stack_options import StackOptions
 from cbsn.noise.advice import Advice, advise
 from cbsn.noise.estimate import NoiseEstimate, estimate_noise, estimate_noise_of_residuals
 from cbsn.noise.series import SeriesCorrelation, distances, mask_step, series_correlation
@@ -231,7 +231,7 @@ class _Channel:
         self, model: Any, others: StackFiles | None, diagnoses: list[Diagnosis]
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yields each plane and its denoised version, scaled; then diagnoses them."""
-        from cbsn.inference.stacks import choose_scaling
+        from cbsn.inference.stack_options import choose_scaling
 
         scale = None
         if model:

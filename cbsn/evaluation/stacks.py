@@ -18,7 +18,7 @@ from cbsn.images.stacks.stack import Stack
 from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.options import DenoiseOptions
 from cbsn.inference.pixels import cast
-from cbsn.inference.stacks import StackOptions, choose_scaling
+from cbsn.inference.stack_options import StackOptions, choose_scaling
 
 METRICS = "psnr,ssim,si_psnr"
 """The default of `--metrics` for stacks. MicroSSIM takes a second for each megapixel."""

@@ -1,97 +1,33 @@
 """Denoising stacks, plane by plane, with memory that does not depend on their size."""
 
-import contextlib
 import dataclasses
 import itertools
 import math
-import warnings
-from collections.abc import Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from tqdm import tqdm
 
-from cbsn.errors import CbsnError, CbsnWarning, ConfigError, ImageError, in_one_line, plain_reason
+from cbsn.errors import CbsnError, ImageError, in_one_line, plain_reason
 from cbsn.images.stacks.opening import open_stacks, writer_of
-from cbsn.images.stacks.scaling import (
-    Scale,
-    Scaling,
-    count_missing,
-    fill_missing,
-    measure_scaling,
-    parse_scaling,
-)
-from cbsn.images.stacks.stack import Layout, Stack, check_axes, parse_selection
+from cbsn.images.stacks.scaling import Scaling, count_missing, fill_missing
+from cbsn.images.stacks.stack import Layout, Stack, parse_selection
 from cbsn.images.stacks.writing import PartialStackFile, partial_stack_file
 from cbsn.inference.forecast import counted
+from cbsn.inference.stack_options import StackOptions, choose_scaling
 from cbsn.progress import progress_bar, say, say_fault
 
 if TYPE_CHECKING:  # it loads TensorFlow, which is not needed to check the flags
     from cbsn.inference.denoiser import Denoiser
-
-DTYPES = ("same", "uint8", "uint16", "float32")
-"""Values of `--dtype`."""
 
 _BLOCK = 4096  # side of the parts of a large plane, in pixels, a multiple of `_GRID`
 # Parts begin at multiples of this: of what networks halve and downsample, and of R3's period. So a
 # part is computed as it is within the plane.
 _GRID = 512
 _AT_ONCE = 2**22  # pixels of the planes that are denoised together, if they are small
-# How far the statistics of a file may be from those of the training before it says so.
-_FAR, _RATIO = 3.0, 4.0
-
-
-@dataclasses.dataclass(frozen=True)
-class StackOptions:
-    """How stacks are read, scaled and written; the fields are the flags of `cbsn denoise`.
-
-    Args:
-        axes: letters of T, Z, C, Y, X and S, in the file's order. Default: what the file says.
-        select: the planes to denoise, such as `t=0:10,c=1`. Default: all.
-        roi: the rows and columns to denoise, such as `100:600,200:700`. Default: all.
-        normalize: what a network sees as 0 and 1, see `parse_scaling`. "auto": as the model was
-            trained, or else by the file's values. Default "auto".
-        nan: "refuse" files with values that are not finite, or "fill" them. Default "refuse".
-        dtype: one of `DTYPES`, of the result. Default "same".
-
-    Raises:
-        ConfigError: if a value cannot be understood.
-    """
-
-    axes: str | None = None
-    select: str | None = None
-    roi: str | None = None
-    normalize: str = "auto"
-    nan: str = "refuse"
-    dtype: str = "same"
-
-    def __post_init__(self):
-        parse_selection(self.select, self.roi)
-        parse_scaling(self.normalize)
-        if self.axes is not None:
-            try:
-                check_axes("".join(sorted(self.axes.upper(), key="TZCYXS".find)))
-            except ImageError as error:
-                raise ConfigError(f"--axes: {error}") from None
-        for flag, known in ("nan", ("refuse", "fill")), ("dtype", DTYPES):
-            if getattr(self, flag) not in known:
-                raise ConfigError(
-                    f"--{flag} must be {' or '.join(known)}. "
-                    f"Received: --{flag} {getattr(self, flag)}"
-                )
-
-    @classmethod
-    def pop(cls, flags: MutableMapping[str, Any]) -> "StackOptions":
-        """Removes the options from a command's flags, which may lack some, and returns them."""
-        names = [field.name for field in dataclasses.fields(cls)]
-        return cls(**{name: flags.pop(name) for name in names if name in flags})
-
-    def given(self) -> list[str]:
-        """Returns the flags that differ from their defaults."""
-        fields = dataclasses.fields(self)
-        return [f"--{f.name}" for f in fields if getattr(self, f.name) != f.default]
 
 
 def denoise_stacks(
@@ -165,20 +101,6 @@ def _denoise_file(
         filled = sum(work.filled for work in works)
         if filled:
             say_fault(f"note: {source}: {filled} values that were not finite are filled.")
-
-
-@contextlib.contextmanager
-def open_scaled(
-    path: Path, denoisers: Sequence["Denoiser"], options: StackOptions
-) -> Iterator[list[tuple[Stack, Scaling]]]:
-    """Opens what is selected of a file's stacks, with the scaling that `denoise_stacks` uses."""
-    with open_stacks(path, options.axes) as stacks:
-        scalings = [choose_scaling(stack, denoisers, options, path) for stack in stacks]
-        selection = parse_selection(options.select, options.roi)
-        yield [
-            (stack.selected(selection), scaling)
-            for stack, scaling in zip(stacks, scalings, strict=True)
-        ]
 
 
 def denoise_stack(
@@ -361,72 +283,6 @@ def _run(
             for each in reading:
                 each.cancel()
             raise
-
-
-def choose_scaling(
-    stack: Stack, denoisers: Sequence["Denoiser"], options: StackOptions, source: Path
-) -> Scaling:
-    """Returns how a stack's values are scaled, with a scale for each channel.
-
-    Args:
-        stack: the whole stack, before any selection.
-        denoisers: one for all channels, or one for each.
-        options: of which `normalize` and `nan` matter.
-        source: the stack's file, for messages.
-
-    Raises:
-        ConfigError: if there are too many models, or they have no scaling, or one for other
-            channels.
-        ImageError: if the file is damaged, or has values that are not finite.
-    """
-    channels = stack.layout.size("C")
-    if len(denoisers) not in (1, channels):
-        raise ConfigError(
-            f"{source} has {counted(channels, 'channel')}: give one --model for all of them, or "
-            f"one for each. Received: {len(denoisers)} models"
-        )
-    method = parse_scaling(options.normalize)
-    scalings = [each for denoiser in denoisers if (each := denoiser.scaling)]
-    are_trained = len(scalings) == len(denoisers)
-    if method == "auto":
-        is_color = stack.layout.samples > 1 and stack.layout.dtype in (np.uint8, np.uint16)
-        method = "model" if are_trained else "dtype" if is_color else "range"
-    if method != "model":
-        return measure_scaling(stack, method, ignore_nan=options.nan == "fill")
-    if not are_trained:
-        raise ConfigError(
-            "The model was trained on pictures, and has no scaling of its own: omit --normalize "
-            f"model. Received: --normalize {options.normalize}"
-        )
-    scales = []
-    for channel in range(channels):
-        own = scalings[channel if len(scalings) > 1 else 0]
-        if len(own.channels) not in (1, channels) and len(scalings) == 1:
-            raise ConfigError(
-                f"The model was trained on {len(own.channels)} channels, and {source} has "
-                f"{channels}: give one --model for each, or --normalize {own.method}."
-            )
-        scales.append(own.of(channel if len(scalings) == 1 else 0))
-    method = scalings[0].method
-    _compare(stack, scales, source, method)
-    return Scaling(f"as in training, {method}", tuple(scales))
-
-
-def _compare(stack: Stack, scales: Sequence[Scale], source: Path, method: str) -> None:
-    """Warns of values that are far from those that the model was trained on."""
-    found = measure_scaling(stack, "deviation", ignore_nan=True)
-    for here, trained in zip(found.channels, scales, strict=True):
-        apart = abs(here.mean - trained.mean) > _FAR * trained.deviation
-        ratio = here.deviation / trained.deviation if trained.deviation else 1.0
-        if apart or not 1 / _RATIO < ratio < _RATIO:
-            warnings.warn(
-                f"{source}: values (mean {here.mean:g}, deviation {here.deviation:g}) unlike those "
-                f"that the model was trained on (mean {trained.mean:g}, deviation "
-                f"{trained.deviation:g}). To scale them by their own: --normalize {method}.",
-                CbsnWarning,
-                stacklevel=2,
-            )
-            return
 
 
 def _parts(length: int) -> list[slice]:

@@ -19,7 +19,7 @@ import numpy as np
 from cbsn.errors import CbsnError, CbsnWarning, ImageError, in_one_line, plain_reason
 from cbsn.images.stacks.scaling import METHODS, Scale, Scaling, measure_scaling
 from cbsn.inference.options import DenoiseOptions, Strength
-from cbsn.inference.stacks import StackOptions, choose_scaling
+from cbsn.inference.stack_options import StackOptions, choose_scaling
 from cbsn.napari_plugin.layers import LayerPlanes
 from cbsn.napari_plugin.lazy_array import lazy_array
 

@@ -18,7 +18,7 @@ from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.engines.engine import in_float32
 from cbsn.inference.options import DenoiseOptions
 from cbsn.inference.outputs import check_writable
-from cbsn.inference.stacks import StackOptions, open_scaled
+from cbsn.inference.stack_options import StackOptions, open_scaled
 from cbsn.models.folder import RECIPE, WEIGHTS, save_model
 from cbsn.networks.denoising_network import DenoisingNetwork
 from cbsn.noise.advice import advise

@@ -4,7 +4,7 @@ import tifffile
 
 from cbsn.errors import DataError, ImageError
 from cbsn.evaluation.stack_noise import stack_noise
-from cbsn.inference.stacks import StackOptions
+from cbsn.inference.stack_options import StackOptions
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ from cbsn.evaluation.microscopy import si_psnr
 from cbsn.images.stacks.opening import open_stacks
 from cbsn.images.stacks.scaling import measure_scaling
 from cbsn.inference.denoiser import Denoiser
-from cbsn.inference.stacks import StackOptions, denoise_stack
+from cbsn.inference.stack_options import StackOptions
+from cbsn.inference.stacks import denoise_stack
 from cbsn.noise.synthetic import Noise
 from cbsn.recipes import RECIPES
 

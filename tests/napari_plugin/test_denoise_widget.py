@@ -15,7 +15,8 @@ from qtpy.QtWidgets import QFileDialog
 import cbsn
 from cbsn.errors import ModelError
 from cbsn.images.stacks.stack import array_stack
-from cbsn.inference.stacks import StackOptions, denoise_stack
+from cbsn.inference.stack_options import StackOptions
+from cbsn.inference.stacks import denoise_stack
 from cbsn.napari_plugin import choices, denoise_widget
 from cbsn.napari_plugin.choices import LayerChoice
 from cbsn.napari_plugin.denoise_widget import DenoiseWidget

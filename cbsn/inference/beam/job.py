@@ -30,7 +30,7 @@ from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.forecast import counted
 from cbsn.inference.options import DenoiseOptions
 from cbsn.inference.outputs import changed_settings, plan_outputs
-from cbsn.inference.stacks import StackOptions
+from cbsn.inference.stack_options import StackOptions
 from cbsn.progress import say
 from cbsn.value_range import check_white
 

@@ -34,7 +34,7 @@ from cbsn.inference.beam.stacks import (
 )
 from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.options import DenoiseOptions
-from cbsn.inference.stacks import StackOptions
+from cbsn.inference.stack_options import StackOptions
 from cbsn.models.folder import RECIPE, WEIGHTS
 from cbsn.models.loading import RUN_MODELS
 from cbsn.value_range import value_range

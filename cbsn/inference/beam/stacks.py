@@ -27,7 +27,8 @@ from cbsn.images.stacks.stack import Layout
 from cbsn.images.stacks.tiff_stack_writer import TiffStackFile
 from cbsn.inference.beam.locations import is_url
 from cbsn.inference.denoiser import Denoiser
-from cbsn.inference.stacks import StackOptions, StackWork, Step
+from cbsn.inference.stack_options import StackOptions
+from cbsn.inference.stacks import StackWork, Step
 
 _SUFFIX = ".planes"  # of the hidden folder
 

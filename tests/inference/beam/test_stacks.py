@@ -28,7 +28,8 @@ from cbsn.inference.beam.stacks import (
 from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.folder import denoise_files
 from cbsn.inference.options import DenoiseOptions
-from cbsn.inference.stacks import StackOptions, denoise_stacks
+from cbsn.inference.stack_options import StackOptions
+from cbsn.inference.stacks import denoise_stacks
 from cbsn.models.folder import save_model
 from cbsn.recipes import customised
 
