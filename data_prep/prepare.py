@@ -19,7 +19,7 @@ from data_prep.convert import alone, convert_rest, is_of, keep_done
 from data_prep.cutting import is_too_small
 from data_prep.sources import RawData, find_raw, write_pairs
 from data_prep.stack_sources import PATCH_SIZE as STACK_PATCH_SIZE
-from data_prep.stack_sources import RawStacks, StackOptions, find_stacks, with_scaling
+from data_prep.stack_sources import RawStacks, ReadingOptions, find_stacks, with_scaling
 
 DATASET_FOLDER = Path("dataset")  # holds raw data sets and prepared ones
 PATCH_SIZE, STRIDE = 256, 200  # of pictures, by default
@@ -82,7 +82,7 @@ def prepare(
             size.
         offset: distance of the first patch from the edges. Default: 10 for SIDD, else 0.
         white: value of white in a folder's pictures, see `read_picture`. Default: from each file.
-        axes: of stacks, this and the next three: see `data_prep.stack_sources.StackOptions`.
+        axes: of stacks, this and the next three: see `data_prep.stack_sources.ReadingOptions`.
         select: a part of them.
         normalize: how they are scaled.
         nan: what is done with values that are not finite.
@@ -99,7 +99,7 @@ def prepare(
     check_number("--offset", offset or 0, 0)
     check_number("--workers", 1 if workers is None else workers, 1, _MOST_WORKERS)
     check_white(white)
-    stacks = StackOptions(axes, select, normalize, nan)
+    stacks = ReadingOptions(axes, select, normalize, nan)
     kind = str(dataset).upper()
     if white is not None and kind in ("SIDD", "DND", "SIDD_VAL"):
         raise ConfigError(
@@ -162,15 +162,15 @@ def prepare(
 
 
 def prepared_folder(
-    dataset: str | Path, patch_size: int | None = None, stacks: StackOptions | None = None
+    dataset: str | Path, patch_size: int | None = None, stacks: ReadingOptions | None = None
 ) -> Path:
     """Returns where `prepare` puts the patches of a folder or glob of pictures by default."""
-    raw = _find(dataset, DATASET_FOLDER, stacks or StackOptions())
+    raw = _find(dataset, DATASET_FOLDER, stacks or ReadingOptions())
     return _default_out(dataset, raw, patch_size or _patch_size(raw))
 
 
 def _find(
-    dataset: str | Path, source: str | Path, stacks: StackOptions, white: float | None = None
+    dataset: str | Path, source: str | Path, stacks: ReadingOptions, white: float | None = None
 ) -> RawData:
     """Finds the pictures or stacks. Raises a ConfigError for flags that are for the others."""
     raw = find_raw(dataset, source, white, functools.partial(find_stacks, options=stacks))

@@ -29,7 +29,7 @@ _DEFAULT = "deviation"
 
 
 @dataclasses.dataclass(frozen=True)
-class StackOptions:
+class ReadingOptions:
     """How stacks are read.
 
     Args:
@@ -94,7 +94,7 @@ def _as_config_error():
 class RawStacks(RawData):
     """The files of stacks, and how to read them; the scaling comes when it is measured."""
 
-    options: StackOptions = dataclasses.field(default_factory=StackOptions)
+    options: ReadingOptions = dataclasses.field(default_factory=ReadingOptions)
     scaling: Scaling | None = None  # of the channels that are selected
 
     def longest_side(self, path: Path) -> int:
@@ -154,7 +154,7 @@ class RawStacks(RawData):
 
 
 def find_stacks(
-    pattern: str | Path, files: Sequence[Path], options: StackOptions
+    pattern: str | Path, files: Sequence[Path], options: ReadingOptions
 ) -> RawStacks | None:
     """Returns the stacks among files that were found, or None if all are pictures.
 
@@ -259,7 +259,7 @@ def _channels(kind: tuple[int, int]) -> str:
     return "RGB" if samples == 3 else f"{count} channel{'s' * (count > 1)}"
 
 
-def _selected(path: Path, stack: Stack, options: StackOptions) -> Stack:
+def _selected(path: Path, stack: Stack, options: ReadingOptions) -> Stack:
     try:
         return stack.selected(parse_selection(options.select))
     except ConfigError as error:

@@ -24,7 +24,7 @@ from cbsn.progress import say, say_fault
 from cbsn.recipes import RECIPES, customised
 from cbsn.training.options import DataOptions
 from data_prep.prepare import prepare, prepared_folder
-from data_prep.stack_sources import StackOptions, find_stacks
+from data_prep.stack_sources import ReadingOptions, find_stacks
 
 _AUTO = "auto"  # as `stride_b`: choose it by the noise in the patches
 _RANGE, _ROOM = (0.1, 99.9), 0.25  # percentiles of a stack's values, and the share added to them
@@ -64,7 +64,7 @@ def holds_stacks(dataset: str) -> bool:
         if (path / MANIFEST_NAME).exists():
             return Manifest.read(path).kind == STACK
         if not any(path.glob(f"*{RECORD_SUFFIX}")):
-            return find_stacks(path, find_images(path), StackOptions()) is not None
+            return find_stacks(path, find_images(path), ReadingOptions()) is not None
     return False
 
 
@@ -110,7 +110,7 @@ def _open(dataset: str, options: DataOptions, normalize: str, convert: bool) -> 
     return records
 
 
-def _check_settings(path: Path, manifest: Manifest | None, given: StackOptions) -> None:
+def _check_settings(path: Path, manifest: Manifest | None, given: ReadingOptions) -> None:
     """Raises a ConfigError if flags ask for stacks that were prepared otherwise, or for stacks."""
     if manifest is None or manifest.kind != STACK:
         if given.given:

@@ -8,7 +8,7 @@ from typing import Any
 from cbsn.errors import ConfigError, check_names, check_number
 from cbsn.noise.synthetic import Noise, parse_range
 from cbsn.value_range import check_white
-from data_prep.stack_sources import StackOptions
+from data_prep.stack_sources import ReadingOptions
 
 SETTINGS = {
     "steps": ("max_steps", 1),
@@ -44,7 +44,7 @@ class DataOptions:
     noise: Noise | None = None  # added to clean pictures, or to the teacher's
     own_noise: tuple[float, float] | None = None  # lowest and highest factor of the pictures' noise
     white: float | None = None  # value of white in all files; None to take it from them
-    axes: str | None = None  # of stacks, this and the next three: see `StackOptions`
+    axes: str | None = None  # of stacks, this and the next three: see `ReadingOptions`
     select: str | None = None
     normalize: str = "auto"  # by the recipe: deviation where it standardises, else range
     nan: str = "refuse"
@@ -56,9 +56,9 @@ class DataOptions:
     val_images: int = 0  # number of pairs to use; 0 for all
 
     @property
-    def stacks(self) -> StackOptions:
+    def stacks(self) -> ReadingOptions:
         """How stacks are read."""
-        return StackOptions(self.axes, self.select, self.normalize, self.nan)
+        return ReadingOptions(self.axes, self.select, self.normalize, self.nan)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

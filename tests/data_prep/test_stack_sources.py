@@ -12,7 +12,7 @@ from cbsn.images.stacks.scaling import Scaling
 from cbsn.images.stacks.stack import parse_selection
 from data_prep import convert
 from data_prep.prepare import prepare, prepared_folder
-from data_prep.stack_sources import StackOptions
+from data_prep.stack_sources import ReadingOptions
 
 SIZE = {"patch_size": 16}
 
@@ -252,7 +252,7 @@ def test_each_selection_has_a_folder(save_stack, series, tmp_path, monkeypatch):
     assert prepare(path, select="t=0:3,c=1").out == second
     assert "already done: 1" in str(prepare(path))
     for select, folder in ((None, first), ("c=1,t=0:3", second)):
-        assert prepared_folder(path, stacks=StackOptions(select=select)) == folder
+        assert prepared_folder(path, stacks=ReadingOptions(select=select)) == folder
 
 
 def test_an_interrupted_preparation_goes_on(save_stack, series, out, monkeypatch):
