@@ -126,7 +126,10 @@ class RawStacks(RawData):
                         plane = fill_missing(plane)
                         filled += missing
                     plane = plane[..., None] if plane.ndim == 2 else plane[..., :3]
-                    scaled = padded(self.scaling.of(layout.channel(index)).apply(plane), grid.size)
+                    scale = self.scaling.of(layout.channel(index))
+                    if fault := scale.faulty(plane):  # nothing is to be learned from it
+                        plane = fault[1]
+                    scaled = padded(scale.apply(plane), grid.size)
                     is_padded = scaled.shape != plane.shape
                     lost += uncovered(scaled.shape[0], scaled.shape[1], *grid)
                     for patch in cut(scaled, *grid):
@@ -164,12 +167,12 @@ def find_stacks(
     stacks = [path for path in files if is_stack(path)]
     if not stacks:
         return None
-    if len(stacks) < len(files):
+    picture = next((path for path in files if path not in {*stacks}), None)
+    if picture is not None:
         # One damaged picture, which looks like a stack, must not stop all others.
         stacks = [path for path in stacks if _opens(path)]
         if not stacks:
             return None
-        picture = next(path for path in files if path not in {*stacks})
         raise DataError(
             f"{pattern} holds both stacks, such as {stacks[0].name}, and pictures, such as "
             f"{picture.name}. A data set is of either: keep them in two folders, or use a glob."

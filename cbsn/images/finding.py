@@ -25,6 +25,7 @@ IMAGE_SUFFIXES = frozenset({*_FORMAT_OF_SUFFIX, *_ONLY_READ})
 # Those of microscopes' files, which hold stacks, and of folders that are OME-Zarr images.
 _STACK_SUFFIXES = frozenset({".czi", ".nd2", ".lif"})
 _ZARR = ".zarr"
+_INCOMPLETE = "is no OME-Zarr image (it has no zarr.json, .zattrs or .zgroup): copy it again."
 
 _RAW = {".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dng", ".erf", ".iiq", ".mrw", ".nef", ".nrw"}
 _RAW |= {".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".srw", ".x3f"}
@@ -59,6 +60,8 @@ def find_images(
     try:
         if path.is_file() or is_ome_zarr(path):
             return [path]
+        if path.is_dir() and path.suffix.lower() == _ZARR:
+            raise DataError(f"{path} {_INCOMPLETE}")
         if path.is_dir():
             found = _in_folder(path, recursive, outside)
             sought = f"no picture ({', '.join(sorted(IMAGE_SUFFIXES))}) in the folder {path}"
@@ -114,6 +117,9 @@ def _in_folder(top: Path, recursive: bool, outside: str | Path | None) -> list[P
             CbsnWarning,
             stacklevel=3,
         )
+    for each in visible:
+        if each.suffix.lower() == _ZARR and each.is_dir() and not is_ome_zarr(each):
+            warnings.warn(f"skipped: {each} {_INCOMPLETE}", CbsnWarning, stacklevel=3)
     taken = IMAGE_SUFFIXES | _STACK_SUFFIXES
     return [
         each

@@ -275,7 +275,8 @@ class Denoiser:
         """Denoises planes of a stack, whose values have any range.
 
         The network sees them as `scale` says, so all planes with one scale are treated alike, and
-        so are parts of a plane. Values beyond 0 and 1 are not clipped.
+        so are parts of a plane. Values beyond 0 and 1 are not clipped. Faulty pixels, see
+        `Scale.faulty`, stay as they are, and do not count.
 
         Args:
             planes: [N, H, W], or [N, H, W, S] with S = 1, 3 (RGB) or 4 (RGB and alpha, which stays
@@ -311,7 +312,11 @@ class Denoiser:
             colors[...] = cast(images, dtype, self.options.rounding)
             on_tile(1.0)
             return output.reshape(planes.shape)
-        frames = [self._scaled_frame(image, scale) for image in images]
+        faults = [scale.faulty(image) for image in images]
+        frames = [
+            self._scaled_frame(image if fault is None else fault[1], scale)
+            for image, fault in zip(images, faults, strict=True)
+        ]
         with self._turn:
             self.prepare(math.prod(images.shape[:3]))
             if self.options.self_ensemble:
@@ -323,6 +328,9 @@ class Denoiser:
             for rows in row_blocks(target):
                 values = scale.undo(frame.image[rows])
                 target[rows] = cast(values, dtype, self.options.rounding)
+        for image, fault, target in zip(images, faults, colors, strict=True):
+            if fault is not None:
+                target[fault[0]] = cast(image[fault[0]], dtype, self.options.rounding)
         return output.reshape(planes.shape)
 
     def _scaled_frame(self, image: np.ndarray, scale: Scale) -> Frame:

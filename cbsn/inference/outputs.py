@@ -144,8 +144,13 @@ def plan_outputs(
         raise ConfigError(f"format must be one of {', '.join(FORMATS)}. Received: {format!r}")
     save_path = Path(save_path)
     suffixes, names = {}, {}
+    stacks = {source for source in sources if is_stack(source)}
+    if format == "zarr" and sources and not stacks:
+        raise ConfigError(
+            f"--format zarr is for stacks, and {sources[0]} is a picture. Received: --format zarr"
+        )
     for source in sources:
-        if is_stack(source):
+        if source in stacks:
             suffixes[source] = target_suffix(source, format)
             stem = source.name.removesuffix(suffix_of(source))
         else:
@@ -173,10 +178,7 @@ def plan_outputs(
 
 def _suffix(source: Path, format: str) -> str:
     """Returns the suffix of a picture's result, the source's own if that fits the format."""
-    if format == "zarr":
-        raise ConfigError(
-            f"--format zarr is for stacks, and {source} is a picture. Received: --format zarr"
-        )
+    format = "auto" if format == "zarr" else format  # which is for the stacks next to it
     own = None
     with contextlib.suppress(ImageError):
         own = format_of_suffix(source.suffix)

@@ -7,8 +7,6 @@ from collections.abc import Iterator, MutableMapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from cbsn.errors import CbsnWarning, ConfigError, ImageError
 from cbsn.images.stacks.opening import open_stacks
 from cbsn.images.stacks.scaling import Scale, Scaling, measure_scaling, parse_scaling
@@ -116,8 +114,9 @@ def choose_scaling(
     scalings = [each for denoiser in denoisers if (each := denoiser.scaling)]
     are_trained = len(scalings) == len(denoisers)
     if method == "auto":
-        is_color = stack.layout.samples > 1 and stack.layout.dtype in (np.uint8, np.uint16)
-        method = "model" if are_trained else "dtype" if is_color else "range"
+        method = "model" if are_trained else "range"
+        if method == "range" and stack.layout.samples > 1 and stack.layout.dtype.kind == "u":
+            return _of_photographs(stack, ignore_nan=options.nan == "fill")
     if method != "model":
         return measure_scaling(stack, method, ignore_nan=options.nan == "fill")
     if not are_trained:
@@ -135,12 +134,26 @@ def choose_scaling(
             )
         scales.append(own.of(channel if len(scalings) == 1 else 0))
     method = scalings[0].method
-    _compare(stack, scales, source, method)
+    found = _compare(stack, scales, source, method)
+    # Which pixels are faulty is a matter of this stack's camera.
+    scales = [
+        dataclasses.replace(trained, least=here.least, most=here.most)
+        for trained, here in zip(scales, found.channels, strict=True)
+    ]
     return Scaling(f"as in training, {method}", tuple(scales))
 
 
-def _compare(stack: Stack, scales: Sequence[Scale], source: Path, method: str) -> None:
-    """Warns of values that are far from those that the model was trained on."""
+def _of_photographs(stack: Stack, *, ignore_nan: bool) -> Scaling:
+    """Returns the scaling of RGB in integers, as of pictures: the fewest bits that hold it."""
+    found = measure_scaling(stack, "range", ignore_nan=ignore_nan)
+    bits = max(1, max(int(each.high) for each in found.channels)).bit_length()
+    white = 2.0 ** max(8, bits + bits % 2) - 1
+    channels = tuple(dataclasses.replace(each, low=0.0, high=white) for each in found.channels)
+    return Scaling("RGB", channels)
+
+
+def _compare(stack: Stack, scales: Sequence[Scale], source: Path, method: str) -> Scaling:
+    """Measures a stack, and warns of values far from those that the model was trained on."""
     found = measure_scaling(stack, "deviation", ignore_nan=True)
     for here, trained in zip(found.channels, scales, strict=True):
         apart = abs(here.mean - trained.mean) > _FAR * trained.deviation
@@ -153,4 +166,5 @@ def _compare(stack: Stack, scales: Sequence[Scale], source: Path, method: str) -
                 CbsnWarning,
                 stacklevel=2,
             )
-            return
+            break
+    return found

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import math
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -17,6 +18,7 @@ from cbsn.images.stacks.scaling import Scaling, count_missing, fill_missing
 from cbsn.images.stacks.stack import Layout, Stack, parse_selection
 from cbsn.images.stacks.writing import PartialStackFile, partial_stack_file
 from cbsn.inference.forecast import counted
+from cbsn.inference.pixels import cast
 from cbsn.inference.stack_options import StackOptions, choose_scaling
 from cbsn.progress import progress_bar, say, say_fault
 
@@ -27,6 +29,8 @@ _BLOCK = 4096  # side of the parts of a large plane, in pixels, a multiple of `_
 # Parts begin at multiples of this: of what networks halve and downsample, and of R3's period. So a
 # part is computed as it is within the plane.
 _GRID = 512
+_FEW = 1e-3  # share of clipped values that is not worth a note
+_SHIFT = 0.1  # of the mean, in standard deviations, that is worth one
 _AT_ONCE = 2**22  # pixels of the planes that are denoised together, if they are small
 
 
@@ -59,7 +63,9 @@ def denoise_stacks(
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             _denoise_file(denoisers, source, target, options)
-        except (CbsnError, OSError, MemoryError) as error:
+        except Exception as error:  # the others are still denoised
+            if not isinstance(error, CbsnError | OSError | MemoryError):
+                say_fault("".join(traceback.format_exception(error)))
             name = "" if str(source) in str(error) else f"{source}: "
             failures.append(in_one_line(f"{name}{plain_reason(error)}"))
     done = len(outputs) - len(failures)
@@ -95,12 +101,12 @@ def _denoise_file(
             try:
                 _run(works, steps, file, bar)
             except KeyboardInterrupt:
-                kept = f"{file.done / len(steps):.0%} of {source.name} is done"
-                say_fault(f"{kept}; the same command goes on from there.")
+                if file.done:
+                    kept = f"{file.done / len(steps):.0%} of {source.name} is done"
+                    say_fault(f"{kept}; the same command goes on from there.")
                 raise
-        filled = sum(work.filled for work in works)
-        if filled:
-            say_fault(f"note: {source}: {filled} values that were not finite are filled.")
+        for note in dict.fromkeys(note for work in works for note in work.notes()):
+            say_fault(in_one_line(f"note: {source}: {note}"))
 
 
 def denoise_stack(
@@ -171,7 +177,8 @@ class StackWork:
     ):
         self._denoisers = denoisers
         self._fills = options.nan == "fill"
-        self.filled = 0
+        self.filled = self._faulty = self._clipped = self._count = 0
+        self._sums = np.zeros(3)  # of the noisy values, their squares, and the results
         self.scaling = scaling or choose_scaling(stack, denoisers, options, source)
         self.stack = stack.selected(parse_selection(options.select, options.roi))
         layout = self.stack.layout
@@ -238,8 +245,45 @@ class StackWork:
     def denoise(self, step: Step, planes: np.ndarray, rows: slice, columns: slice) -> np.ndarray:
         """Denoises what `read` has returned; returns the planes that the step fills."""
         scale = self.scaling.of(self.channel(step))
-        result = self._denoiser(step).scaled(planes, scale, dtype=self.layout.dtype)
-        return result[:, rows, columns]
+        dtype = self.layout.dtype
+        is_changed = dtype.kind in "iu" and dtype != planes.dtype
+        denoiser = self._denoiser(step)
+        result = denoiser.scaled(planes, scale, dtype=np.float64 if is_changed else dtype)
+        planes, result = planes[:, rows, columns], result[:, rows, columns]
+        self._count += planes.size
+        for noisy, made in zip(planes, result, strict=True):
+            # In units of the range, as squares of large values might overflow.
+            seen, made = scale.apply(noisy), scale.apply(made)
+            if (fault := scale.faulty(noisy)) is not None:
+                self._faulty += int(np.count_nonzero(fault[0]))
+                seen[fault[0]] = made[fault[0]] = 0
+            sums = [each.sum(dtype=np.float64) for each in (seen, np.square(seen), made)]
+            self._sums += sums
+        if is_changed:
+            limits = np.iinfo(dtype)
+            beyond = (result < limits.min - 0.5) | (result > limits.max + 0.5)
+            self._clipped += int(np.count_nonzero(beyond))
+            result = cast(result, dtype, denoiser.options.rounding)
+        return result
+
+    def notes(self) -> Iterator[str]:
+        """Yields what the user should know about the planes that have been denoised."""
+        if self.filled:
+            yield f"{self.filled} values that were not finite are filled."
+        if self._faulty:
+            what = counted(self._faulty, "pixel")
+            yield f"{what} far beyond the others, such as hot pixels, stay as they are."
+        if self._clipped > _FEW * self._count:
+            share = self._clipped / self._count
+            yield f"{share:.1%} of the values are clipped to what {self.layout.dtype} holds."
+        mean, square, result = self._sums / max(1, self._count)
+        deviation = math.sqrt(max(0.0, square - mean**2))
+        if abs(result - mean) > _SHIFT * deviation > 0:
+            yield (
+                f"the mean changed by {abs(result - mean) / deviation:.0%} of the standard "
+                "deviation: look whether faint signal is gone. For few photons, train on the "
+                "stack, by cbsn train --recipe n2v-unet, and use --dtype float32."
+            )
 
 
 def _run(

@@ -192,7 +192,10 @@ def _cut_stack(name: str, source: Path, count: int, open_stack: OpenStack) -> li
             planes = spread([*stack.layout.indices()], max(1, min(wanted, stack.layout.planes)))
             for place, index in enumerate(planes):
                 scale = scaling.of(stack.layout.file_channel(index))
-                pixels = np.atleast_3d(scale.apply(stack.read(index)))[..., :3]  # without alpha
+                plane = stack.read(index)
+                if fault := scale.faulty(plane):
+                    plane = fault[1]
+                pixels = np.atleast_3d(scale.apply(plane))[..., :3]  # without alpha
                 pixels = np.broadcast_to(pixels, (*pixels.shape[:2], 3))
                 patches += _pieces(
                     name, pixels, wanted // len(planes) + (place < wanted % len(planes))

@@ -65,6 +65,23 @@ def test_values_beyond_0_and_1_are_not_clipped(denoise, random):
     np.testing.assert_allclose(double, 2 * result, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["distill", "n2v-unet", "cbsn"])
+def test_a_hot_pixel_stays_where_it_is(random, name):
+    """The rest of the plane becomes what it becomes without it."""
+    planes = random.normal(500, 20, (1, 40, 48)).astype(np.float32)
+    hot = planes.copy()
+    hot[0, 20, 24] = 1e6
+    scale = measure_scaling(array_stack(hot, "TYX"), "deviation").of(0)
+    denoiser = small(name)
+    result = denoiser.scaled(hot, scale)
+    assert result[0, 20, 24] == 1e6
+    usual = planes.copy()
+    usual[0, 20, 24] = np.median(hot[0, 19:22, 23:26])
+    expected = denoiser.scaled(usual, scale)
+    expected[0, 20, 24] = 1e6
+    np.testing.assert_array_equal(result, expected)
+
+
 def test_integers_are_rounded_and_clipped(denoise, random):
     planes = random.integers(0, 1000, (2, 24, 40)).astype(np.uint16)
     scale = Scale(0.0, 10.0, 0.0, 1.0)
@@ -181,6 +198,41 @@ def test_a_broken_file_does_not_stop_the_others(tmp_path, array, denoise, capsys
     assert "1 of 3 stacks denoised" in said.out
     assert "failed: " in said.err and "a.tif" in said.err and "c.tif: no such file" in said.err
     assert [each.name for each in (tmp_path / "out").iterdir()] == ["b.tif"]
+
+
+def test_what_is_lost_is_told(tmp_path, denoise, random, capsys, monkeypatch):
+    values = random.normal(300, 20, (2, 24, 40)).astype(np.float32)
+    values[1, 3, 4] = 1e9
+    tifffile.imwrite(tmp_path / "a.tif", values, photometric="minisblack")
+    outputs = {tmp_path / "a.tif": tmp_path / "b.tif"}
+    assert denoise_stacks([denoise], outputs, StackOptions(dtype="uint8")) == 0
+    said = capsys.readouterr().err
+    assert "1 pixel far beyond the others" in said and "are clipped to what uint8 holds" in said
+    scaled = denoise.scaled
+    monkeypatch.setattr(denoise, "scaled", lambda *a, **k: scaled(*a, **k) * 0)
+    assert denoise_stacks([denoise], outputs, StackOptions()) == 0
+    assert "the mean changed by" in capsys.readouterr().err
+
+
+def test_an_unexpected_error_does_not_stop_the_others(
+    tmp_path, array, denoise, capsys, monkeypatch
+):
+    for name in "a.tif", "b.tif":
+        tifffile.imwrite(tmp_path / name, array[:, 0], photometric="minisblack")
+    outputs = {tmp_path / name: tmp_path / "out" / name for name in ("a.tif", "b.tif")}
+    begin, seen = stacks.partial_stack_file, []
+
+    def failing(*args):
+        seen.append(args)
+        if len(seen) == 1:
+            raise RuntimeError("a bug")
+        return begin(*args)
+
+    monkeypatch.setattr(stacks, "partial_stack_file", failing)
+    assert denoise_stacks([denoise], outputs, StackOptions()) == 1
+    said = capsys.readouterr().err
+    assert "Traceback" in said and "a.tif: a bug" in said
+    assert (tmp_path / "out" / "b.tif").exists()
 
 
 def test_missing_values_are_refused_or_filled(tmp_path, array, denoise, capsys):

@@ -85,7 +85,8 @@ def test_a_series_is_trained_on(prepare_stack, series, tmp_path, capsys):
     (scale,) = recipe["scaling"]["channels"]
     expected = {"mean": series.mean(), "deviation": series.std(), "low": series.mean()}
     expected["high"] = series.mean() + series.std()
-    assert scale == pytest.approx(expected)
+    assert {name: scale[name] for name in expected} == pytest.approx(expected)
+    assert scale["least"] < series.min() and series.max() < scale["most"]
     printed = capsys.readouterr().out
     words = f"scaled by mean {series.mean():.5g} and deviation {series.std():.5g}"
     assert f"cells.tif: T 10, Y 32, X 48, uint16; {words}\n" in printed

@@ -94,7 +94,8 @@ def make_xml(layouts: Sequence[Layout], source: str | None, images: Sequence[int
         if str(layout.dtype) not in _TYPES:
             raise ImageError(f"OME-TIFF holds no {layout.dtype}; use --dtype float32.")
     if source:
-        with contextlib.suppress(ElementTree.ParseError, IndexError):
+        # What is damaged, or of another schema, is made anew.
+        with contextlib.suppress(ElementTree.ParseError, LookupError, ValueError):
             return _updated(source, layouts, images)
     ome = tifffile.OmeXml(Creator=_CREATOR)
     for layout in layouts:

@@ -24,6 +24,8 @@ _PERCENTILES = (0.1, 99.9)
 _PLANES = 64  # of a channel that are looked at, evenly spread
 _VALUES = 2**24  # of a channel that are looked at
 _WINDOW = 256  # side in pixels of the parts that are looked at of large planes
+_FAR = 4.0  # ranges above the highest value and below the lowest: single pixels there are faulty
+_FEW = 1e-3  # of the values, that faulty pixels may be
 NOT_FINITE = (
     "holds values that are not finite (NaN or infinity). To replace them by their neighbours: "
     "--nan fill."
@@ -37,12 +39,16 @@ class Scale:
     Args:
         low, high: float, the values that a network sees as 0 and as 1.
         mean, deviation: float, the mean and the standard deviation of the channel's values.
+        least, most: float, the values beyond which a single pixel is faulty, such as a hot pixel of
+            a camera. Default: none is.
     """
 
     low: float
     high: float
     mean: float
     deviation: float
+    least: float = -math.inf
+    most: float = math.inf
 
     def apply(self, values: np.ndarray) -> np.ndarray:
         """Returns values of any dtype as float32, 0 for `low` and 1 for `high`."""
@@ -52,6 +58,23 @@ class Scale:
     def undo(self, scaled: np.ndarray) -> np.ndarray:
         """Returns scaled values as float64 in the file's own units."""
         return scaled.astype(np.float64) * (self.high - self.low) + self.low
+
+    def faulty(self, plane: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+        """Finds single pixels far beyond all others, which would mislead a network far around.
+
+        Args:
+            plane: [H, W] or [H, W, S].
+
+        Returns:
+            Where they are, bool, and the plane with the medians of 3 × 3 pixels in their place; or
+            None if there are none. Structure as bright is none: there the median is as bright.
+        """
+        beyond = (plane < self.least) | (plane > self.most)
+        if not beyond.any():
+            return None
+        medians = _medians(plane)
+        beyond &= (medians >= self.least) & (medians <= self.most)
+        return beyond, np.where(beyond, medians.astype(plane.dtype), plane)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +99,15 @@ class Scaling:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns the scaling as plain values that JSON can hold."""
-        return {"method": self.method, "channels": [dataclasses.asdict(c) for c in self.channels]}
+        channels = [
+            {
+                name: value
+                for name, value in dataclasses.asdict(each).items()
+                if math.isfinite(value)
+            }
+            for each in self.channels
+        ]
+        return {"method": self.method, "channels": channels}
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Scaling":
@@ -90,7 +121,7 @@ class Scaling:
                 Scale(**{name: float(value) for name, value in each.items()})
                 for each in values["channels"]
             )
-            numbers = [n for each in channels for n in dataclasses.astuple(each)]
+            numbers = [n for each in channels for n in dataclasses.astuple(each)[:4]]
             if not channels or not np.isfinite(numbers).all():
                 raise ValueError("it has no channels, or numbers that are not finite")
             if any(each.low >= each.high or each.deviation < 0 for each in channels):
@@ -153,6 +184,13 @@ def measure_scaling(
             values = values[finite]
             if not values.size:
                 values = np.zeros(1, values.dtype)
+        bottom, top = _range(windows, values)
+        least, most = bottom - _FAR * (top - bottom), top + _FAR * (top - bottom)
+        usual = values[(values >= least) & (values <= most)]
+        if usual.size >= (1 - _FEW) * values.size:
+            values = usual
+        else:  # more than a few: they are what there is to see
+            least, most = -math.inf, math.inf
         mean = float(values.mean(dtype=np.float64))
         deviation = float(values.astype(np.float64).std())
         if isinstance(method, tuple):
@@ -164,8 +202,8 @@ def measure_scaling(
         elif method == "percentile":
             low, high = map(float, np.percentile(values.astype(np.float64), _PERCENTILES))
         else:
-            low, high = _range(windows)
-        scales.append(Scale(low, _above(low, high), mean, deviation))
+            low, high = bottom, top
+        scales.append(Scale(low, _above(low, high), mean, deviation, least, most))
     return Scaling(name, tuple(scales))
 
 
@@ -183,7 +221,8 @@ def pooled_scaling(scalings: Sequence[Scaling], values: Sequence[int]) -> Scalin
     weights = np.array(values, np.float64) / sum(values)
     channels = []
     for scales in zip(*(each.channels for each in scalings), strict=True):
-        lows, highs, means, deviations = np.array([dataclasses.astuple(s) for s in scales]).T
+        numbers = np.array([dataclasses.astuple(each) for each in scales])
+        lows, highs, means, deviations, leasts, mosts = numbers.T
         mean = float(weights @ means)
         deviation = math.sqrt(weights @ (deviations**2 + (means - mean) ** 2))
         if method == "deviation":
@@ -192,7 +231,8 @@ def pooled_scaling(scalings: Sequence[Scaling], values: Sequence[int]) -> Scalin
             low, high = float(weights @ lows), float(weights @ highs)
         else:
             low, high = float(lows.min()), float(highs.max())
-        channels.append(Scale(low, _above(low, high), mean, deviation))
+        limits = float(leasts.min()), float(mosts.max())
+        channels.append(Scale(low, _above(low, high), mean, deviation, *limits))
     return Scaling(method, tuple(channels))
 
 
@@ -253,25 +293,33 @@ def _spread(length: int, count: int) -> list[slice]:
     return [slice(start, start + _WINDOW) for start in starts]
 
 
-def _range(windows: Sequence[np.ndarray]) -> tuple[float, float]:
-    """Returns the lowest and the highest value, but for single pixels and other faults."""
+def _range(windows: Sequence[np.ndarray], values: np.ndarray) -> tuple[float, float]:
+    """Returns the lowest and the highest value, but for single pixels, of parts of planes.
+
+    If there is nothing but single pixels, returns the lowest and the highest of all finite values.
+    """
     low, high = math.inf, -math.inf
     for window in windows:
-        steady = window if window.dtype != np.float16 else window.astype(np.float32)
-        finite = np.isfinite(steady)
-        if not finite.any():
+        if not (finite := np.isfinite(window)).any():
             continue
-        steady = np.where(finite, steady, steady[finite].mean(dtype=np.float64))
-        steady = median_filter(steady, (3, 3) + (1,) * (window.ndim - 2))
-        low, high = min(low, float(steady.min())), max(high, float(steady.max()))
-    return (low, high) if low <= high else (0.0, 0.0)
+        middle = _medians(np.where(finite, window, np.median(window[finite])))
+        low, high = min(low, float(middle.min())), max(high, float(middle.max()))
+    return (low, high) if low < high else (float(values.min()), float(values.max()))
+
+
+def _medians(plane: np.ndarray) -> np.ndarray:
+    """Returns the median of 3 × 3 pixels at each pixel of a plane [H, W] or [H, W, S]."""
+    if plane.dtype == np.float16:  # which SciPy does not know
+        plane = plane.astype(np.float32)
+    return median_filter(plane, (3, 3) + (1,) * (plane.ndim - 2))
 
 
 def _above(low: float, high: float) -> float:
-    """Returns the upper end of a range; of an empty one, as of a flat channel, a higher value."""
-    if low < high:
-        return high
-    return low + (float(np.spacing(abs(low))) * 2**20 if abs(low) > 2**20 else 1.0)
+    """Returns the upper end of a range; of an empty one, as of a flat channel, a higher value.
+
+    It is as near as float32 can tell apart well, so that a flat channel stays flat.
+    """
+    return high if low < high else low + (abs(low) * 2.0**-10 or 2.0**-20)
 
 
 def _whole_range(dtype: np.dtype) -> tuple[float, float]:

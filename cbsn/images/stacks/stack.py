@@ -78,6 +78,11 @@ class Layout:
             raise ImageError(
                 f"has {len(self.shape)} axes, of the sizes {self.shape}. Received: axes {self.axes}"
             )
+        if "S" in self.axes and self.shape[-1] not in (1, 3, 4):
+            raise ImageError(
+                f"has {self.shape[-1]} colour samples (axis S), which are not 3 (RGB) or 4 (and "
+                "alpha): they may be channels (C)."
+            )
         if min(self.shape) < 1 or math.prod(self.shape) > _MOST:
             raise ImageError(f"claims to have the shape {self.shape}: the file is damaged.")
         dtype = np.dtype(self.dtype)
@@ -206,6 +211,8 @@ class Stack:
         layout = self.layout
         taken, shape = dict(layout.taken), [*layout.shape]
         for axis, each in selection.items():
+            if axis in "TZC" and axis not in layout.axes and len(range(1)[each]):
+                continue  # an axis that a stack lacks has one position
             if axis not in layout.axes or axis == "S":
                 raise ConfigError(
                     f"There is no axis {axis} to select from. The stack has {layout.describe()}."
@@ -245,6 +252,8 @@ def array_stack(array: np.ndarray, axes: str) -> Stack:
     Raises:
         ImageError: if the axes or the dtype do not fit.
     """
+    if not array.size:
+        raise ImageError(f"The array has no pixels. Received: shape {array.shape}")
     if len(axes) != array.ndim:
         raise ImageError(
             f"The array has {array.ndim} axes, of the sizes {array.shape}. Received: axes {axes}"
@@ -286,6 +295,8 @@ def parse_selection(text: str | None, region: str | None = None) -> dict[str, sl
                 f"first ten frames of the second channel. Received: --select {text}"
             )
         axis, first, is_span, stop = found[1].upper(), *found.groups()[1:]
+        if axis in selection:
+            raise ConfigError(f"--select names {axis.lower()} twice. Received: --select {text}")
         start = None if first is None else int(first)
         if not is_span:
             assert start is not None  # as there is neither a start nor a colon
@@ -299,9 +310,13 @@ def parse_selection(text: str | None, region: str | None = None) -> dict[str, sl
             raise ConfigError(
                 f"--roi takes rows and columns, such as 100:600,200:700. Received: --roi {region}"
             )
+        if axis in selection:
+            raise ConfigError(f"--roi and --select both name {axis.lower()}: omit one of them.")
         selection[axis] = slice(*(None if end is None else int(end) for end in span.groups()))
     return selection
 
 
 def _text(each: slice) -> str:
+    if each.start is not None and each.stop == each.start + 1:
+        return str(each.start)
     return ":".join("" if end is None else str(end) for end in (each.start, each.stop))

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import tifffile
 
-from cbsn.errors import ImageError
 from cbsn.images.stacks.ome_xml import make_xml
 from cbsn.images.stacks.stack import Layout
 from cbsn.images.stacks.tiff_stacks import TiffFacts
@@ -89,6 +88,8 @@ def create_tiff_stack(path: Path, layouts: Sequence[Layout], *, resume: bool) ->
 
 def _create(path: Path, layouts: Sequence[Layout]) -> None:
     kind = _HOME.get(layouts[0].format, "OME-TIFF")
+    if kind == "ImageJ" and [*layouts[0].axes] != [a for a in _IMAGEJ_AXES if a in layouts[0].axes]:
+        kind = "OME-TIFF"  # with axes that the user has told, in another order
     size = sum(layout.nbytes for layout in layouts)
     pages = sum(layout.planes for layout in layouts)
     big = size + 1000 * pages > CLASSIC_BYTES
@@ -125,7 +126,11 @@ def _create_imagej(path: Path, layout: Layout, big: bool) -> None:
     """Creates an ImageJ hyperstack; it has the axes that ImageJ has, in its order."""
     values = dict(layout.metadata.imagej or {}) if isinstance(layout.metadata, TiffFacts) else {}
     planes = int(values.get("images", layout.planes))
-    kept = {name: value for name, value in values.items() if name not in _DERIVED}
+    kept = {
+        name: _escaped(value) if isinstance(value, str) and name != "Info" else value
+        for name, value in values.items()
+        if name not in _DERIVED
+    }
     taken = layout.taken
     if labels := kept.pop("Labels", None):
         whole = [max(1, int(values.get(n, 1))) for n in ("frames", "slices", "channels")]
@@ -141,9 +146,6 @@ def _create_imagej(path: Path, layout: Layout, big: bool) -> None:
         if "Ranges" in kept and 2 * max(taken["C"]) + 1 < len(kept["Ranges"]):
             ends = [kept["Ranges"][2 * n : 2 * n + 2] for n in taken["C"]]
             kept["Ranges"] = tuple(end for pair in ends for end in pair)
-    order = [axis for axis in _IMAGEJ_AXES if axis in layout.axes]
-    if list(layout.axes) != order:
-        raise ImageError(f"has the axes {layout.axes}; ImageJ's are in the order {_IMAGEJ_AXES}.")
     options = _options(layout)
     for name in ("planarconfig", "extrasamples"):
         options.pop(name)
@@ -155,6 +157,11 @@ def _create_imagej(path: Path, layout: Layout, big: bool) -> None:
             truncate=big,
             contiguous=False,
         )
+
+
+def _escaped(text: str) -> str:
+    """Writes characters that are not ASCII as ImageJ does, such as the µ of µm."""
+    return "".join(each if each.isascii() else f"\\u{ord(each):04X}" for each in text)
 
 
 def _create_ome(path: Path, layouts: Sequence[Layout], big: bool) -> None:
@@ -180,4 +187,6 @@ def _create_plain(path: Path, layout: Layout, big: bool) -> None:
         options = {"metadata": {}} if facts.has_shape else {"metadata": None, "shape": shape}
         options.setdefault("shape", layout.shape)
     with tifffile.TiffWriter(path, bigtiff=big) as file:
-        file.write(**{**_options(layout), **facts.tags, **options})
+        # As bytes, which may be more than ASCII. A date is.
+        texts = {n: t if n == "datetime" else t.encode() for n, t in facts.tags.items()}
+        file.write(**{**_options(layout), **texts, **options})

@@ -126,6 +126,7 @@ def _stack(
         if "C" in own:
             raise ImageError(f"has the axes {own}, of which S holds no colours: save it as TZCYX.")
         own = own.replace("S", "C")  # samples that are not colours are channels
+    is_told = axes is not None
     if axes is None:
         axes = _known(own, shape)
     elif len(axes) != len(own):
@@ -141,7 +142,7 @@ def _stack(
         image=number,
         resolution=_resolution(page),
         photometric=photometric,
-        has_axes=set(series.axes) <= {*AXES},
+        has_axes=is_told or set(series.axes) <= {*AXES},
         has_shape=file.is_shaped,
         tags={} if file.is_ome or file.is_imagej or file.is_shaped else _texts(page),
     )

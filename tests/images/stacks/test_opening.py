@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from cbsn.errors import ConfigError, ImageError
+from cbsn.errors import CbsnWarning, ConfigError, DataError, ImageError
 from cbsn.images.finding import find_images
 from cbsn.images.stacks.ome_zarr_writer import create_ome_zarr
 from cbsn.images.stacks.opening import is_stack, open_stacks, suffix_of, target_suffix, writer_of
@@ -42,6 +42,15 @@ def test_stacks_are_found_among_pictures(zarr_folder):
     # What lies inside of a Zarr folder is no picture of its own.
     assert names(f"{folder}/**") == [*everything[:3], "notes.txt", *everything[3:]]
     assert is_stack(zarr_folder) and is_stack(folder / "c.czi") and not is_stack(folder / "a.tif")
+
+
+def test_an_incomplete_zarr_folder_is_named(zarr_folder):
+    (zarr_folder / "zarr.json").unlink()
+    with pytest.raises(DataError, match="copy it again"):
+        find_images(zarr_folder)
+    (zarr_folder.parent / "a.tif").write_bytes(b"")
+    with pytest.warns(CbsnWarning, match="skipped: .*b.ome.zarr"):
+        assert [path.name for path in find_images(zarr_folder.parent)] == ["a.tif"]
 
 
 def test_a_file_that_changes_is_looked_at_anew(tmp_path):

@@ -47,6 +47,41 @@ def test_single_pixels_do_not_decide_the_range(random):
     assert 100 <= scale.low < 150 and scale.high == 1000
 
 
+def test_hot_pixels_are_found_and_do_not_count(random):
+    array = random.normal(500, 20, (4, 40, 50)).astype(np.float32)
+    clean = measure_scaling(array_stack(array, "TYX"), "deviation").of(0)
+    assert clean.faulty(array[0]) is None
+    hot = array.copy()
+    hot[:, 20, 20], hot[1, 5, 6] = 65535, -9999
+    scale = measure_scaling(array_stack(hot, "TYX"), "deviation").of(0)
+    assert scale.mean == pytest.approx(clean.mean, abs=0.1)
+    assert scale.deviation == pytest.approx(clean.deviation, rel=0.01)
+    where, repaired = scale.faulty(hot[1])
+    assert [*zip(*np.nonzero(where), strict=True)] == [(5, 6), (20, 20)]
+    assert repaired.dtype == np.float32
+    np.testing.assert_array_equal(repaired[~where], hot[1][~where])
+    assert 400 < repaired[20, 20] < 600
+
+
+def test_bright_structure_is_no_fault(random):
+    """Also in a plane that is brighter than those that were looked at."""
+    scale = measure_scaling(array_stack(random.normal(500, 20, (40, 50)), "YX"), "range").of(0)
+    plane = random.normal(500, 20, (40, 50))
+    plane[10:20, 10:20] = 1e6
+    where, repaired = scale.faulty(plane) or (np.zeros(plane.shape, bool), plane)
+    assert not where[11:19, 11:19].any()
+    np.testing.assert_array_equal(repaired[11:19, 11:19], 1e6)
+
+
+def test_sparse_signal_has_its_range(random):
+    """Where medians see nothing, single pixels are what there is."""
+    array = np.zeros((2, 64, 64), np.float32)
+    array[random.uniform(size=array.shape) < 0.02] = 1e-4
+    scale = measure_scaling(array_stack(array, "TYX"), "range").of(0)
+    assert (scale.low, scale.high) == (0, array.max())
+    assert scale.faulty(array[0]) is None
+
+
 @pytest.mark.parametrize("dtype", ["uint8", "int8", "int16", "uint32"])
 def test_what_a_dtype_holds(dtype):
     scale = measure_scaling(array_stack(np.zeros((8, 8), dtype), "YX"), "dtype").of(0)

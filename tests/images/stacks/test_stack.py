@@ -61,7 +61,13 @@ def test_what_cannot_be_selected_is_told(stack):
     with pytest.raises(ConfigError, match=r"T, which has 3 positions. Received: t=5:9"):
         stack.selected({"T": slice(5, 9)})
     with pytest.raises(ConfigError, match="no axis Z"):
-        array_stack(ARRAY[:, 0, 0], "TYX").selected({"Z": slice(0, 1)})
+        array_stack(ARRAY[:, 0, 0], "TYX").selected({"Z": slice(1, 2)})
+
+
+def test_an_axis_that_is_not_there_has_one_position():
+    """So that a command for series also takes a single frame."""
+    stack = array_stack(ARRAY[0, :, 0], "ZYX")
+    assert stack.selected({"T": slice(0, 1)}).layout.shape == stack.layout.shape
 
 
 @pytest.mark.parametrize(
@@ -71,6 +77,7 @@ def test_what_cannot_be_selected_is_told(stack):
         ("YXQ", (1, 2, 3), "uint8", "letters of TZCYXS"),
         ("YYX", (1, 2, 3), "uint8", "at most once"),
         ("YXT", (1, 2, 3), "uint8", "not the last axes"),
+        ("YXS", (4, 4, 2), "uint8", "2 colour samples"),
         ("SYX", (3, 2, 2), "uint8", "S last"),
         ("TYX", (2, 2), "uint8", "2 axes"),
         ("YX", (0, 2), "uint8", "damaged"),
@@ -116,6 +123,13 @@ def test_selections_are_parsed():
 def test_a_selection_that_cannot_be_understood_is_refused(text):
     with pytest.raises(ConfigError, match="--select takes positions"):
         parse_selection(text)
+
+
+def test_an_axis_is_named_once():
+    with pytest.raises(ConfigError, match="names t twice"):
+        parse_selection("t=0,t=1")
+    with pytest.raises(ConfigError, match="both name y"):
+        parse_selection("y=5:8", "0:10,0:10")
 
 
 @pytest.mark.parametrize("text", ["1", "1:2", "1:2,3", "1:2,3:4,5:6", "a:b,c:d", "-1:2,0:3"])

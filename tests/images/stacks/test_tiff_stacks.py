@@ -140,6 +140,51 @@ def test_real_files_of_another_package(tmp_path):
         np.testing.assert_array_equal(tifffile.imread(tmp_path / name), expected)
 
 
+@pytest.mark.parametrize("kind", ["plain", "imagej"])
+def test_texts_may_be_more_than_ascii(tmp_path, kind):
+    array = np.zeros((2, 8, 9), np.uint16)
+    path = tmp_path / "a.tif"
+    if kind == "plain":
+        options = {"metadata": None, "description": "Zellkörper, 0.2 µm".encode()}
+        tifffile.imwrite(path, array, photometric="minisblack", **options)
+    else:
+        metadata = {"axes": "ZYX", "unit": "xm", "spacing": 2.0}
+        tifffile.imwrite(path, array, imagej=True, metadata=metadata)
+        path.write_bytes(path.read_bytes().replace(b"unit=xm", b"unit=\xb5m"))
+    copied(path, tmp_path / "b.tif")
+    with tifffile.TiffFile(tmp_path / "b.tif") as file:
+        assert file.is_imagej == (kind == "imagej")
+        text = file.pages.first.description
+    assert ("Zellkörper, 0.2 µm" if kind == "plain" else "unit=\\u00B5m") in text
+
+
+@pytest.mark.parametrize("damage", ['TheZ="a"', "<Pixels></Pixels>"])
+def test_ome_xml_that_cannot_be_kept_is_made_anew(write_sample, tmp_path, damage):
+    path = write_sample("ome.ome.tif")
+    with open_stacks(path) as (stack,):
+        text = stack.layout.metadata.ome
+    if damage.startswith("The"):
+        text = text.replace('TheZ="0"', damage)
+    else:
+        text = text.replace("</Image>", damage + "</Image>")
+    kept = dataclasses.replace(stack.layout.metadata, ome=text)
+    layout = dataclasses.replace(stack.layout, metadata=kept)
+    create_tiff_stack(tmp_path / "a.ome.tif", [layout], resume=False)
+    with open_stacks(tmp_path / "a.ome.tif") as (found,):
+        assert found.layout.axes == "TZCYX" and found.layout.spacing == layout.spacing
+
+
+def test_told_axes_are_written(write_sample, tmp_path):
+    with open_stacks(write_sample("plain.tif"), "ZYX") as (stack,):
+        create_tiff_stack(tmp_path / "a.tif", [stack.layout], resume=False)
+    with tifffile.TiffFile(tmp_path / "a.tif") as file:
+        assert file.series[0].axes == "ZYX"
+    with open_stacks(write_sample("imagej.tif"), "CTZYX") as (stack,):
+        create_tiff_stack(tmp_path / "b.tif", [stack.layout], resume=False)
+    with tifffile.TiffFile(tmp_path / "b.tif") as file:  # ImageJ has only one order
+        assert file.is_ome and file.series[0].axes == "CTZYX"
+
+
 def test_axes_can_be_told(write_sample):
     path = write_sample("plain.tif")
     with open_stacks(path) as (stack,):
