@@ -135,7 +135,7 @@ def test_the_metadata_is_that_of_pyproject(wheel, project):
     for extra, requirements in project["optional-dependencies"].items():
         for each in requirements:
             text, _, marker = each.partition(";")
-            condition = f"extra == '{extra}'" + (f" and ({marker})" if marker else "")
+            condition = f"{marker} and extra == '{extra}'" if marker else f"extra == '{extra}'"
             expected.add(Requirement(f"{text}; {condition}"))
     assert {*map(Requirement, metadata.get_all("Requires-Dist"))} == expected
     (commands,) = [
