@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import math
 import traceback
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm import tqdm
 
-from cbsn.errors import CbsnError, ImageError, in_one_line, plain_reason
+from cbsn.errors import CbsnError, CbsnWarning, ImageError, in_one_line, plain_reason
 from cbsn.images.stacks.opening import open_stacks, writer_of
 from cbsn.images.stacks.scaling import Scaling, count_missing, fill_missing
 from cbsn.images.stacks.stack import Layout, Stack, parse_selection
@@ -114,12 +115,14 @@ def denoise_stack(
 ) -> np.ndarray:
     """Returns a stack, denoised, as an array with the stack's axes.
 
-    For the arguments, see `denoise_stacks`.
+    For the arguments, see `denoise_stacks`. A `CbsnWarning` tells what was lost.
     """
     work = StackWork(stack, denoisers, options, Path("The stack"))
     file = _Array(work.layout)
     with progress_bar(total=work.layout.planes, unit="plane") as bar:
         _run([work], [(0, step) for step in work.steps()], file, bar)
+    for note in work.notes():
+        warnings.warn(f"The stack: {note}", CbsnWarning, stacklevel=2)
     return file.array
 
 

@@ -262,5 +262,10 @@ def _check_earlier(path: Path, now: dict[str, object]) -> None:
                 f"Received: {key}={now[key]}"
             )
     for key in now:
-        if key in before and before[key] != now[key]:
+        if key == "scaling" and key in before and before[key] != now[key]:
+            say(
+                "The stacks' values, and so their scaling, have changed since the run began. "
+                "--no-resume starts over."
+            )
+        elif key in before and before[key] != now[key]:
             say(f"Continuing with another {key}: {before[key]} → {now[key]}")
