@@ -1,5 +1,8 @@
 """Shared fixtures: golden vectors, from the tree or from the folder next to the checkout."""
 
+import contextlib
+import importlib
+import importlib.util
 import os
 import runpy
 import signal
@@ -18,6 +21,21 @@ import skimage.data
 
 from cbsn import __main__ as commands
 from cbsn import progress
+
+
+def _qt_plugins():
+    """Returns pytest-qt, where there are a Qt and the libraries of the system that it needs.
+
+    By itself it would end all tests where they are missing, so pyproject.toml keeps it out.
+    """
+    if importlib.util.find_spec("pytestqt") and importlib.util.find_spec("qtpy"):
+        with contextlib.suppress(Exception):
+            importlib.import_module("qtpy.QtWidgets")
+            return ["pytestqt.plugin"]
+    return []
+
+
+pytest_plugins = _qt_plugins()
 
 
 def _take_signals():
