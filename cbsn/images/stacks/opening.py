@@ -72,6 +72,8 @@ def _open(path: Path, axes: str | None) -> tuple[list[Stack], Callable[[], None]
     if axes is not None:
         raise ConfigError(f"{path.suffix} files name their axes: omit --axes. Received: {axes}")
     if path.is_dir():
+        if not ome_zarr.is_ome_zarr(path):
+            raise ImageError("is a folder, and no OME-Zarr image.")
         return ome_zarr.open_ome_zarr(path), lambda: None
     return microscopes.open_microscope_file(path)
 

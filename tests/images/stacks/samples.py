@@ -67,7 +67,8 @@ def _shaped(path):
 def _plain(path):
     array = FIVE.reshape(12, 20, 26)
     options = {"photometric": "minisblack", "description": "microscope A", "metadata": None}
-    tifffile.imwrite(path, array, byteorder=">", resolution=(100, 100, 3), **options)
+    options |= {"resolution": (100, 100), "resolutionunit": 3}
+    tifffile.imwrite(path, array, byteorder=">", **options)
 
 
 def _float64(path):
