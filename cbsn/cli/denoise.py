@@ -104,13 +104,13 @@ def _chosen_models(flags: argparse.Namespace) -> list[str]:
 
     Further ones may follow the first without `--model`, and then stand among the pictures.
     """
+    from cbsn.models.loading import is_model
+
     if flags.model_path is None:
         return [chosen_model(flags)]
     given = flags.model_path
     flags.model_path = given[0]
     first = chosen_model(flags)
-    from cbsn.models.loading import is_model
-
     further = [name for name in flags.image_paths if is_model(expanded(name))]
     flags.image_paths = [name for name in flags.image_paths if name not in further]
     if further and not flags.image_paths:
@@ -188,10 +188,11 @@ def make_parser() -> Parser:
   cbsn denoise 'photos/*.jpg' --out clean --strength 0.7
   cbsn denoise photos --quality best                  # slower, a little better
   cbsn denoise photos --adapt 10                      # learn from these pictures first
+  cbsn denoise cells.tif --model checkpoints/cells    # a microscope's stack
 """,
     )
     add = parser.add_argument
-    what = "folders, files, or globs in quotes (** is any depth)"
+    what = "folders, files, or globs in quotes (** is any depth), of pictures and of stacks"
     add_input(parser, "image_paths", what, "--imagepath")
     add_out(parser)
     add_quality(parser)

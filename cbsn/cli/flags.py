@@ -23,7 +23,7 @@ MODEL = (
 _NORMALIZE = (
     "what a network sees as 0 and 1 in a stack: deviation (mean, and mean + standard deviation), "
     "percentile, range, dtype, or two values such as 100,4095; model: the values of the training; "
-    "auto: model if it was trained on stacks, else range"
+    "auto: model if it was trained on stacks, else range (RGB in integers: as photographs)"
 )
 
 # Replacements for characters that the terminal or the output file cannot encode.
@@ -162,7 +162,7 @@ def add_stacks(parser: argparse._ActionsContainer) -> None:
     add_axes(parser)
     add("--roi", metavar="R", help="rows and columns of a stack, such as 100:600,200:700")
     add_normalize(parser)
-    what = "dtype of a stack's result; same: the source's"
+    what = "dtype of a stack's result, without rescaling; same: the source's"
     add("--dtype", choices=("same", "uint8", "uint16", "float32"), default="same", help=what)
 
 

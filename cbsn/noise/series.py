@@ -10,7 +10,7 @@ MOST_LAGS = 3
 """The largest distance between planes at which the correlation is measured."""
 
 FAR = 8
-"""The distance between planes whose noise is taken to be independent, where there are so many."""
+"""The distance between planes whose noise is taken to be independent, in a series that long."""
 
 MATTERS = 0.1
 """The correlation from which Noise2Noise with neighbouring planes visibly keeps noise. It keeps

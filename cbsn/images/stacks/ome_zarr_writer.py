@@ -75,8 +75,8 @@ class _OmeZarrFile:
         """See `StackFile.flush`.
 
         Each chunk is a file, which zarr closes before a write returns, and which recent versions
-        replace in one step: the death of this process loses nothing. To wait for the disk as well,
-        for the case that the power fails, would take long, as there are so many files.
+        replace in one step, so nothing is lost if this process dies. Waiting for the disk as well,
+        in case the power fails, would take long: there are thousands of files.
         """
         for image in self._images:
             image.save_windows()
