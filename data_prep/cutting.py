@@ -1,5 +1,6 @@
 """Where the patches of an image lie, and how they are cut out of it."""
 
+import itertools
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -36,25 +37,41 @@ def padded(image: np.ndarray, size: int) -> np.ndarray:
     return np.pad(image, missing, mode="reflect") if np.any(missing) else image
 
 
-def cut(image: np.ndarray, size: int, stride: int, offset: int) -> Iterator[np.ndarray]:
+def cut(
+    image: np.ndarray, size: int, stride: int, offset: int, *, to_edge: bool = False
+) -> Iterator[np.ndarray]:
     """Yields the patches with corners at offset + k·stride that lie within a picture, row by row.
 
     Along an axis too short for even the first patch, it yields the one at the far edge.
+
+    Args:
+        image: array [H, W, C], at least one patch large.
+        size: the side of a patch, in pixels.
+        stride: distance between neighbouring patches.
+        offset: distance of the first patch from the upper and left edges.
+        to_edge: whether there are also patches at the lower and right edges, nearer to their
+            neighbours than `stride`, where there would be margins. Default False.
     """
-    for top in _corners(image.shape[0], size, stride, offset):
-        for left in _corners(image.shape[1], size, stride, offset):
+    for top in _corners(image.shape[0], size, stride, offset, to_edge):
+        for left in _corners(image.shape[1], size, stride, offset, to_edge):
             yield image[top : top + size, left : left + size]
 
 
-def uncovered(height: int, width: int, size: int, stride: int, offset: int) -> int:
+def uncovered(
+    height: int, width: int, size: int, stride: int, offset: int, *, to_edge: bool = False
+) -> int:
     """Returns how many pixels lie in no patch of `cut`: margins, and gaps between patches."""
-    covered = [
-        size + (len(_corners(length, size, stride, offset)) - 1) * min(size, stride)
-        for length in (height, width)
-    ]
+    covered = []
+    for length in (height, width):
+        corners = _corners(length, size, stride, offset, to_edge)
+        gaps = itertools.pairwise(corners)
+        covered.append(size + sum(min(size, after - before) for before, after in gaps))
     return height * width - covered[0] * covered[1]
 
 
-def _corners(length: int, size: int, stride: int, offset: int) -> range:
+def _corners(length: int, size: int, stride: int, offset: int, to_edge: bool) -> list[int]:
     last = length - size
-    return range(min(offset, last), last + 1, stride)
+    corners = [*range(min(offset, last), last + 1, stride)]
+    if to_edge and corners[-1] < last:
+        corners.append(last)
+    return corners

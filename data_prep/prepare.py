@@ -79,7 +79,7 @@ def prepare(
             more than 256 pixels only if they are at least half as large. Default: 256, of stacks
             128.
         stride: distance between neighbouring patches, in pixels. Default: 200, of stacks the patch
-            size.
+            size. Stacks also have patches at the lower and right edges, so that none has margins.
         offset: distance of the first patch from the edges. Default: 10 for SIDD, else 0.
         white: value of white in a folder's pictures, see `read_picture`. Default: from each file.
         axes: of stacks, this and the next three: see `data_prep.stack_sources.ReadingOptions`.

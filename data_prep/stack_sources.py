@@ -131,8 +131,9 @@ class RawStacks(RawData):
                         plane = fault[1]
                     scaled = padded(scale.apply(plane), grid.size)
                     is_padded = scaled.shape != plane.shape
-                    lost += uncovered(scaled.shape[0], scaled.shape[1], *grid)
-                    for patch in cut(scaled, *grid):
+                    # A plane may be hardly larger than a patch, so margins would be most of it.
+                    lost += uncovered(scaled.shape[0], scaled.shape[1], *grid, to_edge=True)
+                    for patch in cut(scaled, *grid, to_edge=True):
                         yield patch
                         count += 1
                 source = Source(

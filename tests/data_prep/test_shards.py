@@ -190,12 +190,26 @@ def test_values_that_are_not_finite_are_refused(value):
         convert(np.float32([0.5, value]), "float32")
 
 
+def _seen(image, *grid, **options):
+    return {value for patch in cut(image, *grid, **options) for value in patch.ravel().tolist()}
+
+
+@pytest.mark.parametrize("to_edge", [False, True])
 @pytest.mark.parametrize(("size", "stride", "offset"), [(4, 3, 0), (4, 3, 1), (3, 5, 0), (9, 1, 2)])
-def test_pixels_in_no_patch_are_counted(size, stride, offset):
+def test_pixels_in_no_patch_are_counted(size, stride, offset, to_edge):
     for height, width in ((9, 12), (10, 14), (40, 9)):
         image = np.arange(height * width).reshape(height, width, 1)
-        seen = {value for p in cut(image, size, stride, offset) for value in p.ravel().tolist()}
-        assert uncovered(height, width, size, stride, offset) == image.size - len(seen)
+        seen = _seen(image, size, stride, offset, to_edge=to_edge)
+        found = uncovered(height, width, size, stride, offset, to_edge=to_edge)
+        assert found == image.size - len(seen)
+
+
+def test_patches_at_the_far_edges_leave_no_margins_and_come_once():
+    image = np.arange(10 * 12).reshape(10, 12, 1)
+    assert len(_seen(image, 4, 4, 0)) == 8 * 12
+    assert len(_seen(image, 4, 4, 0, to_edge=True)) == image.size
+    corners = [patch[0, 0, 0] for patch in cut(image, 4, 4, 0, to_edge=True)]
+    assert corners == [12 * top + left for top in (0, 4, 6) for left in (0, 4, 8)]
 
 
 def test_small_pictures_are_padded_to_the_usual_size_and_to_twice_their_own():
