@@ -91,7 +91,7 @@ def test_a_series_is_trained_on(prepare_stack, series, tmp_path, capsys):
     words = f"scaled by mean {series.mean():.5g} and deviation {series.std():.5g}"
     assert f"cells.tif: T 10, Y 32, X 48, uint16; {words}\n" in printed
     assert "Held out for validation: 1 of 10 planes.\n" in printed
-    assert "; 9 patches of 32 px, float32; " in printed
+    assert "; 18 patches of 32 px, float32; " in printed
     losses = [line["held_out_loss"] for line in _metrics(folder)]
     assert len(losses) == 2 and np.isfinite(losses).all()
     for step, loss in zip((2, 4), losses, strict=True):
@@ -176,7 +176,7 @@ def test_the_pairs_are_those_of_the_stack(prepare_stack, series, settings):
     resolved = settings("n2n-resunet", prepare_stack(series), second_shots="next", hold_out=0)
     assert isinstance(resolved.records, NextFrames)
     assert resolved.held_out is None
-    assert len(resolved.records) == 2 * 9
+    assert len(resolved.records) == 2 * 9 * 2  # both orders, and two patches of a plane
     held = settings("n2n-resunet", prepare_stack(series), second_shots="next")
     assert isinstance(held.records, Subset)
 
