@@ -4,7 +4,6 @@ They take what the commands take, by the names of the flags, and print nothing u
 """
 
 import contextlib
-import dataclasses
 import functools
 import os
 import threading
@@ -25,7 +24,7 @@ from cbsn.images.stacks.opening import is_stack, open_stacks
 from cbsn.images.stacks.stack import array_stack
 from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.options import DenoiseOptions
-from cbsn.inference.stack_options import StackOptions
+from cbsn.inference.stack_options import StackOptions, refuse_white
 from cbsn.inference.stacks import denoise_stack
 from cbsn.noise import estimate
 from cbsn.noise.estimate import NoiseEstimate
@@ -105,9 +104,7 @@ def denoise(
         >>> clean = cbsn.denoise("photo.jpg")
         >>> clean = cbsn.denoise(series, "checkpoints/cells", axes="TYX")
     """
-    fields = [field.name for field in dataclasses.fields(StackOptions)]
-    given = {name: options.pop(name) for name in fields if name in options}
-    stack_options = StackOptions(axes=axes, **given)
+    stack_options = StackOptions.pop(options := {**options, "axes": axes})
     models: list[Any] = [*model] if isinstance(model, list | tuple) else [model]
     denoisers = [_with_options(m, options) or _loaded(os.fspath(m), options) for m in models]
     if isinstance(image, list | tuple):
@@ -134,10 +131,12 @@ def _denoise(
     """Denoises an image, or a stack."""
     if isinstance(image, str | Path):
         if is_stack(Path(image)):
+            refuse_white(white)
             with open_stacks(image, options.axes) as stacks:
                 results = [denoise_stack(stack, denoisers, options) for stack in stacks]
             return results[0] if len(results) == 1 else results
     elif options.axes is not None:
+        refuse_white(white)
         stack = array_stack(np.asarray(image), options.axes.upper())
         result = denoise_stack(stack, denoisers, options)
         here = stack.layout.axes

@@ -13,10 +13,11 @@ def main(flags: argparse.Namespace) -> None:
     """Adapts the model and saves the result."""
     # These import TensorFlow; `--help` need not wait for it.
     from cbsn.devices import select_gpus
+    from cbsn.images.stacks.opening import is_stack
     from cbsn.inference.denoiser import Denoiser
     from cbsn.inference.options import DenoiseOptions
     from cbsn.inference.outputs import find_sources
-    from cbsn.inference.stack_options import StackOptions
+    from cbsn.inference.stack_options import StackOptions, refuse_white
     from cbsn.progress import say
     from cbsn.training.adaptation import adapt, check_adaptation, save_adapted
     from cbsn.value_range import check_white
@@ -27,6 +28,11 @@ def main(flags: argparse.Namespace) -> None:
     check_white(flags.white)
     stack_options = StackOptions.pop(vars(flags))
     pictures = find_sources(flags.image_paths, recursive=flags.recursive)
+    are_stacks = [is_stack(each) for each in pictures]
+    if not any(are_stacks):
+        stack_options.refuse_for_pictures()
+    if all(are_stacks):
+        refuse_white(flags.white)
     model = Denoiser.load(chosen_model(flags), DenoiseOptions(precision=flags.precision))
     how = {"white": flags.white, "stack_options": stack_options, "seed": flags.seed}
     adapted = adapt(pictures, model, flags.minutes, **how)

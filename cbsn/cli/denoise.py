@@ -5,7 +5,6 @@ import dataclasses
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from cbsn.cli.flags import (
     MODEL,
@@ -20,9 +19,6 @@ from cbsn.cli.parser import Parser, add_input, new_parser
 from cbsn.errors import CbsnWarning, ConfigError, TrainingError
 from cbsn.files import expanded
 from cbsn.orientations import NUM_ORIENTATIONS
-
-if TYPE_CHECKING:
-    from cbsn.inference.stack_options import StackOptions
 
 _QUALITIES = {"fast": "photo", "default": "photo-large", "best": "photo-large"}
 """The shipped model by `--quality`; "best" also uses the self-ensemble."""
@@ -44,7 +40,7 @@ def main(flags: argparse.Namespace) -> int:
     from cbsn.inference.folder import denoise_files, plan_files
     from cbsn.inference.options import DenoiseOptions
     from cbsn.inference.outputs import default_folder
-    from cbsn.inference.stack_options import StackOptions
+    from cbsn.inference.stack_options import StackOptions, refuse_white
     from cbsn.inference.stacks import denoise_stacks
 
     select_gpus(flags.gpu, most=1)
@@ -75,8 +71,12 @@ def main(flags: argparse.Namespace) -> int:
     )
     stacks = {source: target for source, target in outputs.items() if is_stack(source)}
     pictures = {source: target for source, target in outputs.items() if source not in stacks}
+    if not stacks:
+        stack_options.refuse_for_pictures()
+    elif not pictures:
+        refuse_white(flags.white)
+    _check_models(models, pictures, minutes)
     denoiser, *others = (Denoiser.load(model, options) for model in models)
-    _check_stacks(stacks, pictures, models, stack_options, minutes)
     not_kept = None
     if minutes is not None:
         how = {"white": flags.white, "stack_options": stack_options, "seed": options.seed}
@@ -121,19 +121,10 @@ def _chosen_models(flags: argparse.Namespace) -> list[str]:
     return [first, *given[1:], *further]
 
 
-def _check_stacks(
-    stacks: Mapping[Path, Path],
-    pictures: Mapping[Path, Path],
-    models: Sequence[str],
-    options: "StackOptions",
-    minutes: float | None,
+def _check_models(
+    models: Sequence[str], pictures: Mapping[Path, Path], minutes: float | None
 ) -> None:
-    """Raises a `ConfigError` for flags that do not fit what is denoised."""
-    if not stacks and options.given():
-        raise ConfigError(
-            f"{options.given()[0]} is for stacks, and none of the pictures is one: omit it. "
-            f"Received: {' '.join(options.given())}"
-        )
+    """Raises a `ConfigError` for several models where there must be one."""
     if pictures and len(models) > 1:
         raise ConfigError(
             "Several models are for the channels of stacks, and there are pictures: give one. "

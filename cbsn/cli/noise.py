@@ -17,8 +17,7 @@ def main(flags: argparse.Namespace) -> None:
     from cbsn.inference.stack_options import StackOptions
 
     options = vars(flags)
-    names = ("axes", "select", "normalize", "nan")
-    stacks = StackOptions(**{name: options.pop(name) for name in names})
+    stacks = StackOptions.pop(options)
     report_noise(
         options.pop("pictures"), options=DenoiseOptions.pop(options), stacks=stacks, **options
     )

@@ -18,6 +18,7 @@ from cbsn.files import expanded
 from cbsn.images.finding import find_images
 from cbsn.images.image_files import read_picture, to_rgb
 from cbsn.images.picture import Picture
+from cbsn.images.stacks.opening import suffix_of
 from cbsn.images.stacks.scaling import Scale, Scaling
 from cbsn.noise.synthetic import Noise
 from cbsn.value_range import ValueRange
@@ -84,10 +85,7 @@ class PairedRecords:
 
 def _find_partners(first: PatchRecords, second: PatchRecords) -> list[int]:
     keys, others = (
-        [
-            ((Path(source.path).with_suffix(""), source.image), number)
-            for source, number in records.patches()
-        ]
+        [((_stem(source.path), source.image), number) for source, number in records.patches()]
         for records in (first, second)
     )
     places = {key: index for index, key in enumerate(others)}
@@ -100,6 +98,12 @@ def _find_partners(first: PatchRecords, second: PatchRecords) -> list[int]:
             f"patches, the second {there[bad[0]]}."
         )
     return [places[key] for key in keys]
+
+
+def _stem(path: str) -> Path:
+    """Returns a path without its suffix, such as `.png` or `.ome.tif`."""
+    name = Path(path)
+    return name.with_name(name.name.removesuffix(suffix_of(name)))
 
 
 def _find_ranges(

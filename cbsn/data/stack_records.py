@@ -12,7 +12,7 @@ import numpy as np
 
 from cbsn.data.manifest import STACK, Manifest, Source
 from cbsn.data.pairs import PairedRecords
-from cbsn.data.records import Patches, PatchRecords
+from cbsn.data.records import Patches, PatchRecords, channel_of
 from cbsn.errors import ConfigError
 from cbsn.images.stacks.scaling import Scaling
 
@@ -126,8 +126,8 @@ class NextFrames:
             )
         pairs.sort()
         self.first, self.second = np.array(pairs).T
-        channels = [_along(each, "C") for each in _sources(records)]
-        self.channel = np.array([channels[places.source[i]][places.plane[i]] for i in self.first])
+        patches = records.patches()
+        self.channel = np.array([channel_of(*patches[i]) for i in self.first])
         ends = np.searchsorted(self.first, np.cumsum(records.counts))
         self.counts: Sequence[int] = [int(count) for count in np.diff(ends, prepend=0)]
 
@@ -242,14 +242,6 @@ def _frame_step(source: Source) -> tuple[int, int]:
         return 1, 1
     axis = source.axes.index("T")
     return math.prod(source.shape[axis + 1 :]), source.shape[axis]
-
-
-def _along(source: Source, axis: str) -> np.ndarray:
-    """Returns the position of each plane along an axis."""
-    if axis not in source.axes:
-        return np.zeros(source.planes, int)
-    places = np.indices(source.shape).reshape(len(source.shape), source.planes)
-    return places[source.axes.index(axis)]
 
 
 def _frames(source: Source) -> np.ndarray:

@@ -31,7 +31,7 @@ from cbsn.evaluation.stacks import METRICS as STACK_METRICS
 from cbsn.evaluation.stacks import StackComparison
 from cbsn.files import expanded, write_json, write_text
 from cbsn.inference.options import DenoiseOptions
-from cbsn.inference.stack_options import StackOptions
+from cbsn.inference.stack_options import StackOptions, refuse_white
 from cbsn.noise.synthetic import Noise
 from cbsn.progress import say
 from cbsn.value_range import check_white
@@ -242,24 +242,22 @@ def parse_settings(values: Mapping[str, Any]) -> dict[str, Any]:
     noise_names = ("noise", "noise_sigma", "noise_peak")
     names = [field.name for field in dataclasses.fields(Conventions)]
     options_names = [field.name for field in dataclasses.fields(DenoiseOptions)]
-    known = {*arguments, *noise_names, *names, *options_names, *_STACK_NAMES}
+    stack_names = ("axes", "select", "normalize", "nan")
+    known = {*arguments, *noise_names, *names, *options_names, *stack_names}
     check_names("setting of evaluate", values, known)
     settings = {**values}
     found = (settings.pop(name, None) for name in noise_names)
     noise = Noise.parse(*(None if each is None else str(each) for each in found))
     chosen = {name: settings.pop(name, None) for name in names}
-    given = {name: settings.pop(name) for name in _STACK_NAMES if name in settings}
+    stacks = StackOptions.pop(settings)
     options = DenoiseOptions.pop(settings)
     conventions = Conventions.choose(noise is not None, **chosen)
     return settings | {
         "noise": noise,
         "conventions": conventions,
         "options": options,
-        "stacks": StackOptions(**given),
+        "stacks": stacks,
     }
-
-
-_STACK_NAMES = ("axes", "select", "normalize", "nan")
 
 
 def _resolve_baselines(
@@ -301,18 +299,17 @@ def _refuse_for_stacks(noise: Noise | None, white: float | None, lpips: object) 
             "Noise is added to pictures only: give the noisy stacks with --noisy. "
             f"Received: {noise}"
         )
-    for flag, value in (("--white", white), ("--lpips", lpips)):
-        if value:
-            raise ConfigError(f"{flag} is for pictures, and these are stacks: omit it.")
+    refuse_white(white)
+    if lpips:
+        raise ConfigError("--lpips is for pictures, and these are stacks: omit it.")
 
 
 def _refuse_for_pictures(stacks: StackOptions, conventions: Conventions) -> None:
     """Raises a ConfigError for what is for stacks only."""
-    given = stacks.given() + ["--data_range stack"] * (conventions.data_range == "stack")
-    if given:
+    stacks.refuse_for_pictures()
+    if conventions.data_range == "stack":
         raise ConfigError(
-            f"{given[0]} is for stacks, and none of the pictures is one: omit it. "
-            f"Received: {' '.join(given)}"
+            "--data_range stack is for stacks, and none of the pictures is one: omit it."
         )
 
 

@@ -15,7 +15,7 @@ from cbsn.files import write_json
 from cbsn.images.finding import find_images
 from cbsn.images.image_files import read_picture
 from cbsn.inference.options import DenoiseOptions
-from cbsn.inference.stack_options import StackOptions
+from cbsn.inference.stack_options import StackOptions, refuse_white
 from cbsn.noise.advice import advise
 from cbsn.noise.estimate import estimate_noise, estimate_noise_of_residuals
 from cbsn.progress import say
@@ -75,8 +75,7 @@ def report_noise(
     paths = [*dict.fromkeys(found)]
     stacks = stacks or StackOptions()
     if are_stacks(paths):
-        if white:
-            raise ConfigError("--white is for pictures, and these are stacks: omit it.")
+        refuse_white(white)
         every = stack_noise(
             paths,
             stacks,
@@ -87,11 +86,7 @@ def report_noise(
         )
         _report_stacks(paths, every, json, figure)
         return
-    if stacks.given():
-        raise ConfigError(
-            f"{stacks.given()[0]} is for stacks, and none of the pictures is one: omit it. "
-            f"Received: {' '.join(stacks.given())}"
-        )
+    stacks.refuse_for_pictures()
     paths = spread(paths, images)
     diagnoses: list[Diagnosis] = []
     if not (denoised or model_path):

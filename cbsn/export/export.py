@@ -30,6 +30,7 @@ from cbsn.errors import CbsnError, CbsnWarning, ConfigError, ModelError, check_n
 from cbsn.export.graph import GraphDenoiser, stack_scale
 from cbsn.export.signatures import MAX_PIXELS, ServedDenoiser
 from cbsn.files import atomic_folder, atomic_path, captured_stderr, expanded, write_json
+from cbsn.images.stacks.scaling import Scaling
 from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.engines import has_attention
 from cbsn.inference.options import DenoiseOptions
@@ -96,7 +97,8 @@ def _stack_facts(denoiser: Denoiser, channel: int | None) -> dict[str, Any]:
     scale = stack_scale(denoiser, channel)
     if scale is None:
         return {}
-    return {"stack_channel": channel or 0, "scale": dataclasses.asdict(scale)}
+    (finite,) = Scaling("", (scale,)).to_dict()["channels"]  # as JSON has no infinity
+    return {"stack_channel": channel or 0, "scale": finite}
 
 
 def _write_warmup(path: Path, model_name: str, denoiser: Denoiser) -> None:
@@ -342,7 +344,6 @@ def export(
         )
     if version is not None:
         check_number("--version", version, 1, 2**63 - 1)  # the most for TensorFlow Serving
-    check_number("--stack_channel", stack_channel or 0, 0, 9999)
     # A SavedModel counts pixels in int32.
     check_number("--max_megapixels", max_megapixels, 0, 2147, above=True)
     out = expanded(out).absolute()

@@ -59,7 +59,8 @@ def stack_scale(denoiser: Denoiser, channel: int | None) -> Scale | None:
 class GraphDenoiser:
     """Computes what a `Denoiser` does, in a graph that learns the tensors' sizes as it runs.
 
-    Of a model that was trained on stacks, it is what `Denoiser.scaled` does.
+    Of a model that was trained on stacks, it is what `Denoiser.scaled` does, except that faulty
+    pixels are not looked for.
 
     Args:
         denoiser: gives recipe, network, tiles, rounding, R3, self-ensemble and strength.

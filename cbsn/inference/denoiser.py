@@ -13,7 +13,7 @@ from numpy.typing import DTypeLike
 
 from cbsn.devices import set_up
 from cbsn.errors import ImageError
-from cbsn.images.stacks.scaling import Scale, Scaling, count_missing
+from cbsn.images.stacks.scaling import Fault, Scale, Scaling, count_missing, without_alpha
 from cbsn.inference.engines.choice import (
     AGAIN,
     check,
@@ -271,6 +271,7 @@ class Denoiser:
         on_tile: Callable[[float], None] = lambda share: None,
         *,
         dtype: DTypeLike | None = None,
+        faults: Sequence[Fault | None] | None = None,
     ) -> np.ndarray:
         """Denoises planes of a stack, whose values have any range.
 
@@ -284,6 +285,8 @@ class Denoiser:
             scale: the values that the network sees as 0 and 1, and the statistics of all planes.
             on_tile: called after each tile with its share of the whole work. Shares add up to 1.
             dtype: of the result. Default that of the planes.
+            faults: what `Scale.faulty` returns for the values or colours of each plane, if that is
+                known. Default None.
 
         Returns:
             The denoised planes, of the same shape; integers are rounded, and clipped to what their
@@ -312,9 +315,10 @@ class Denoiser:
             colors[...] = cast(images, dtype, self.options.rounding)
             on_tile(1.0)
             return output.reshape(planes.shape)
-        faults = [scale.faulty(image) for image in images]
+        if faults is None:
+            faults = [scale.faulty(without_alpha(plane)) for plane in planes]
         frames = [
-            self._scaled_frame(image if fault is None else fault[1], scale)
+            self._scaled_frame(image if fault is None else fault[1].reshape(image.shape), scale)
             for image, fault in zip(images, faults, strict=True)
         ]
         with self._turn:
@@ -330,7 +334,8 @@ class Denoiser:
                 target[rows] = cast(values, dtype, self.options.rounding)
         for image, fault, target in zip(images, faults, colors, strict=True):
             if fault is not None:
-                target[fault[0]] = cast(image[fault[0]], dtype, self.options.rounding)
+                beyond = fault[0].reshape(image.shape)
+                target[beyond] = cast(image[beyond], dtype, self.options.rounding)
         return output.reshape(planes.shape)
 
     def _scaled_frame(self, image: np.ndarray, scale: Scale) -> Frame:

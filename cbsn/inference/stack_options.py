@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from cbsn.errors import CbsnWarning, ConfigError, ImageError
 from cbsn.images.stacks.opening import open_stacks
-from cbsn.images.stacks.scaling import Scale, Scaling, measure_scaling, parse_scaling
+from cbsn.images.stacks.scaling import Scale, Scaling, filled, measure_scaling, parse_scaling
 from cbsn.images.stacks.stack import Stack, check_axes, parse_selection
 from cbsn.inference.forecast import counted
 
@@ -52,7 +52,7 @@ class StackOptions:
         parse_scaling(self.normalize)
         if self.axes is not None:
             try:
-                check_axes("".join(sorted(self.axes.upper(), key="TZCYXS".find)))
+                check_axes(self.axes.upper())
             except ImageError as error:
                 raise ConfigError(f"--axes: {error}") from None
         for flag, known in ("nan", ("refuse", "fill")), ("dtype", DTYPES):
@@ -73,6 +73,23 @@ class StackOptions:
         fields = dataclasses.fields(self)
         return [f"--{f.name}" for f in fields if getattr(self, f.name) != f.default]
 
+    def refuse_for_pictures(self) -> None:
+        """Raises a ConfigError if any is given, where there are pictures only."""
+        if given := self.given():
+            raise ConfigError(
+                f"{given[0]} is for stacks, and none of the pictures is one: omit it. "
+                f"Received: {' '.join(given)}"
+            )
+
+
+def refuse_white(white: float | None) -> None:
+    """Raises a ConfigError if the value of white is given, where there are stacks only."""
+    if white is not None:
+        raise ConfigError(
+            "Stacks are scaled by --normalize, which also takes the values of black and white, "
+            f"such as --normalize 0,{white:g}: omit --white. Received: --white {white:g}"
+        )
+
 
 @contextlib.contextmanager
 def open_scaled(
@@ -82,6 +99,8 @@ def open_scaled(
     with open_stacks(path, options.axes) as stacks:
         scalings = [choose_scaling(stack, denoisers, options, path) for stack in stacks]
         selection = parse_selection(options.select, options.roi)
+        if options.nan == "fill":
+            stacks = [filled(stack) for stack in stacks]
         yield [
             (stack.selected(selection), scaling)
             for stack, scaling in zip(stacks, scalings, strict=True)
@@ -96,7 +115,7 @@ def choose_scaling(
     Args:
         stack: the whole stack, before any selection.
         denoisers: one for all channels, or one for each.
-        options: of which `normalize` and `nan` matter.
+        options: of which `normalize`, `nan` and `select` matter.
         source: the stack's file, for messages.
 
     Raises:
@@ -127,14 +146,17 @@ def choose_scaling(
     scales = []
     for channel in range(channels):
         own = scalings[channel if len(scalings) > 1 else 0]
-        if len(own.channels) not in (1, channels) and len(scalings) == 1:
+        if len(own.channels) not in (1, channels):
             raise ConfigError(
                 f"The model was trained on {len(own.channels)} channels, and {source} has "
                 f"{channels}: give one --model for each, or --normalize {own.method}."
             )
-        scales.append(own.of(channel if len(scalings) == 1 else 0))
+        scales.append(own.of(channel))
     method = scalings[0].method
-    found = _compare(stack, scales, source, method)
+    found = measure_scaling(stack, "deviation", ignore_nan=True)
+    selected = parse_selection(options.select).get("C", slice(None))
+    pairs = [*zip(found.channels, scales, strict=True)][selected]
+    _compare(pairs, source, method)
     # Which pixels are faulty is a matter of this stack's camera.
     scales = [
         dataclasses.replace(trained, least=here.least, most=here.most)
@@ -152,10 +174,9 @@ def _of_photographs(stack: Stack, *, ignore_nan: bool) -> Scaling:
     return Scaling("RGB", channels)
 
 
-def _compare(stack: Stack, scales: Sequence[Scale], source: Path, method: str) -> Scaling:
-    """Measures a stack, and warns of values far from those that the model was trained on."""
-    found = measure_scaling(stack, "deviation", ignore_nan=True)
-    for here, trained in zip(found.channels, scales, strict=True):
+def _compare(channels: Sequence[tuple[Scale, Scale]], source: Path, method: str) -> None:
+    """Warns of channels whose values are far from those that the model was trained on."""
+    for here, trained in channels:
         apart = abs(here.mean - trained.mean) > _FAR * trained.deviation
         ratio = here.deviation / trained.deviation if trained.deviation else 1.0
         if apart or not 1 / _RATIO < ratio < _RATIO:
@@ -167,4 +188,3 @@ def _compare(stack: Stack, scales: Sequence[Scale], source: Path, method: str) -
                 stacklevel=2,
             )
             break
-    return found

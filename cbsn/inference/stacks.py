@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from cbsn.errors import CbsnError, CbsnWarning, ImageError, in_one_line, plain_reason
 from cbsn.images.stacks.opening import open_stacks, writer_of
-from cbsn.images.stacks.scaling import Scaling, count_missing, fill_missing
+from cbsn.images.stacks.scaling import Scaling, count_missing, fill_missing, without_alpha
 from cbsn.images.stacks.stack import Layout, Stack, parse_selection
 from cbsn.images.stacks.writing import PartialStackFile, partial_stack_file
 from cbsn.inference.forecast import counted
@@ -231,18 +231,19 @@ class StackWork:
             inner.append(slice(part.start - start, part.stop - start))
         planes = [self.stack.read(index, *spans) for index in step.indices]
         for number, plane in enumerate(planes):
-            if missing := count_missing(plane[tuple(inner)]):
-                if not self._fills:
-                    place = ", ".join(
-                        f"{axis} {n}"
-                        for axis, n in zip(layout.outer, step.indices[number], strict=True)
-                    )
-                    raise ImageError(
-                        f"holds values that are not finite (NaN or infinity){place and ', at '}"
-                        f"{place}. To replace them by their neighbours: --nan fill."
-                    )
-                self.filled += missing
-            planes[number] = fill_missing(plane) if self._fills else plane
+            if not count_missing(plane):  # in the margin, too
+                continue
+            if not self._fills:
+                place = ", ".join(
+                    f"{axis} {n}"
+                    for axis, n in zip(layout.outer, step.indices[number], strict=True)
+                )
+                raise ImageError(
+                    f"holds values that are not finite (NaN or infinity){place and ', at '}"
+                    f"{place}. To replace them by their neighbours: --nan fill."
+                )
+            self.filled += count_missing(plane[tuple(inner)])
+            planes[number] = fill_missing(plane)
         return np.stack(planes), inner[0], inner[1]
 
     def denoise(self, step: Step, planes: np.ndarray, rows: slice, columns: slice) -> np.ndarray:
@@ -251,15 +252,19 @@ class StackWork:
         dtype = self.layout.dtype
         is_changed = dtype.kind in "iu" and dtype != planes.dtype
         denoiser = self._denoiser(step)
-        result = denoiser.scaled(planes, scale, dtype=np.float64 if is_changed else dtype)
+        faults = [scale.faulty(without_alpha(plane)) for plane in planes]
+        result = denoiser.scaled(
+            planes, scale, dtype=np.float64 if is_changed else dtype, faults=faults
+        )
         planes, result = planes[:, rows, columns], result[:, rows, columns]
-        self._count += planes.size
-        for noisy, made in zip(planes, result, strict=True):
+        for noisy, made, fault in zip(planes, result, faults, strict=True):
             # In units of the range, as squares of large values might overflow.
-            seen, made = scale.apply(noisy), scale.apply(made)
-            if (fault := scale.faulty(noisy)) is not None:
-                self._faulty += int(np.count_nonzero(fault[0]))
-                seen[fault[0]] = made[fault[0]] = 0
+            seen, made = (scale.apply(without_alpha(each)) for each in (noisy, made))
+            self._count += seen.size
+            if fault is not None:
+                beyond = fault[0][rows, columns]
+                self._faulty += int(np.count_nonzero(beyond))
+                seen[beyond] = made[beyond] = 0
             sums = [each.sum(dtype=np.float64) for each in (seen, np.square(seen), made)]
             self._sums += sums
         if is_changed:

@@ -11,7 +11,6 @@ import subprocess
 import sys
 import threading
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,9 +18,13 @@ import numpy as np
 from cbsn.errors import CbsnError, CbsnWarning
 from cbsn.images.stacks.scaling import Scale, Scaling
 from cbsn.napari_plugin import processes
-from cbsn.napari_plugin.denoising import Cancelled, explain, load_denoiser, own_warnings
-
-Report = Callable[[float], None]
+from cbsn.napari_plugin.denoising import (
+    Cancelled,
+    Report,
+    explain,
+    load_denoiser,
+    own_warnings,
+)
 
 
 class DenoiseError(CbsnError):
@@ -35,26 +38,31 @@ class DenoiseProcess:
 
     Example:
         >>> process = DenoiseProcess()
-        >>> process.load("photo", 0)
-        >>> clean = process.denoise(noisy, scale)
+        >>> scale = measure_scale(planes, process.scaling("photo", 0))
+        >>> clean = process.denoise("photo", 0, noisy, scale)
     """
 
     def __init__(self) -> None:
         self._process: subprocess.Popen | None = None
         self._turn = threading.Lock()
 
-    def load(self, model: str, tile: int) -> Scaling | None:
-        """Loads a model, unless it is loaded; see `load_denoiser`. Returns its scaling."""
-        return self._ask(("load", model, tile))
+    def scaling(self, model: str, tile: int) -> Scaling | None:
+        """Returns the scaling of a model; for the arguments, see `load_denoiser`."""
+        return self._ask((model, tile))
 
     def denoise(
-        self, planes: np.ndarray, scale: Scale, on_share: Report = lambda share: None
+        self,
+        model: str,
+        tile: int,
+        planes: np.ndarray,
+        scale: Scale,
+        on_share: Report = lambda share: None,
     ) -> np.ndarray:
-        """Denoises planes as `Denoiser.scaled` does, with the model of the last `load`.
+        """Denoises planes as `Denoiser.scaled` does.
 
         `on_share` gets each tile's share of the work. An error that it raises ends the work.
         """
-        return self._ask(("denoise", planes, scale), on_share)
+        return self._ask((model, tile, planes, scale), on_share)
 
     def close(self) -> None:
         """Ends the process. It starts again when it is needed."""
@@ -116,20 +124,18 @@ def serve(requests: Any, answers: Any) -> None:
         if not pickle.load(requests):
             raise Cancelled
 
-    denoiser: Any = None
     while True:
         try:
-            kind, *values = pickle.load(requests)
+            model, tile, *work = pickle.load(requests)
         except EOFError:  # napari has ended
             return
         try:
             with own_warnings():
                 warnings.showwarning = lambda message, *rest: send("warning", str(message))
-                if kind == "load":
-                    denoiser = load_denoiser(*values)
-                    answer: Any = denoiser.scaling
-                else:
-                    planes, scale = values
+                denoiser = load_denoiser(model, tile)
+                answer: Any = denoiser.scaling
+                if work:
+                    planes, scale = work
                     answer = denoiser.scaled(planes, scale, on_tile)
             send("answer", answer)
         except Exception as error:

@@ -25,7 +25,6 @@ from cbsn.napari_plugin.choices import LayerChoice, ModelChoice, form, timer, un
 from cbsn.napari_plugin.denoise_process import DenoiseProcess
 from cbsn.napari_plugin.denoising import (
     Cancelled,
-    Report,
     Result,
     check_memory,
     denoise_planes,
@@ -36,6 +35,7 @@ from cbsn.napari_plugin.denoising import (
 )
 from cbsn.napari_plugin.layers import (
     LayerPlanes,
+    NotFiniteError,
     current_index,
     layer_planes,
     settings_of_result,
@@ -309,16 +309,21 @@ def run_denoising(
         many = f"{len(numbers)} planes" if len(numbers) > 1 else "one plane"
         report(share, f"Denoising {many}: {share:.0%}")
 
-    on_tile: Report = on_share
     try:
         with own_warnings():
             report(0.0, "Loading the model…")
-            trained = process.load(model, tile)
+            trained = process.scaling(model, tile)
             report(0.0, "Looking at the values…")
             scale = measure_scale(planes, trained, own=own)
             report(0.0, "Denoising…")
-            return denoise_planes(planes, numbers, process.denoise, scale, on_tile)
+            denoise = functools.partial(process.denoise, model, tile)
+            return denoise_planes(planes, numbers, denoise, scale, on_share)
     except Cancelled:
         return None
+    except NotFiniteError as error:
+        return (
+            f"{error} To replace them by their neighbours, tick “Fill missing values” under "
+            "“Advanced”."
+        )
     except Exception as error:
         return explain(error)

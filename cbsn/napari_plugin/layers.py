@@ -14,6 +14,10 @@ from cbsn.images.stacks.stack import Layout, Stack
 _NOT_COPIED = ("name", "metadata", "visible", "multiscale", "locked_data_level", "auto_contrast")
 
 
+class NotFiniteError(ImageError):
+    """Raised for values that are not finite; each widget has its own advice."""
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class LayerPlanes:
     """The planes of an image layer, which are read when they are needed.
@@ -89,10 +93,7 @@ def layer_planes(layer: Any, *, fill: bool = False) -> LayerPlanes:
         place = np.unravel_index(index[0], outer_shape)
         plane = np.asarray(data[tuple(map(int, place))])[rows, columns]
         if not fill and count_missing(plane):
-            raise ImageError(
-                "The layer holds values that are not finite (NaN or infinity). To replace them by "
-                "their neighbours, tick “Fill missing values” under “Advanced”."
-            )
+            raise NotFiniteError("The layer holds values that are not finite (NaN or infinity).")
         return plane.astype(layout.dtype, copy=False)
 
     return LayerPlanes(Stack(layout, read), outer_shape, fill)

@@ -61,6 +61,7 @@ def write_planes(
         pages(),
         shape=(count, *shape),
         dtype=dtype,
+        ome=True,  # also a single plane is a stack then
         photometric="rgb" if len(shape) > 2 else "minisblack",
         metadata={"axes": "TYXS" if len(shape) > 2 else "TYX"},
     )

@@ -18,7 +18,7 @@ from cbsn.augmentation import OwnNoiseAugmentation, PhotoAugmentation
 from cbsn.data.pairs import PicturePairs
 from cbsn.data.pipeline import PatchPipeline
 from cbsn.data.records import Patches, PatchRecords
-from cbsn.data.stack_records import NEXT
+from cbsn.data.stack_records import NEXT, is_of_stacks
 from cbsn.devices import has_gpu
 from cbsn.errors import CbsnWarning, ConfigError, TrainingStopped
 from cbsn.models import SHIPPED
@@ -218,7 +218,7 @@ def resolve(recipe_name: str, changes: Changes, options: RunOptions, workers: Wo
         method = default_method(RECIPES[recipe_name])
         opened = open_records(options, convert=workers.is_chief, normalize=method)
     records, held_out, about_stacks = divide(opened, options, measure=workers.is_chief)
-    if about_stacks:
+    if is_of_stacks(opened):
         changes = {**changes, **stack_changes(RECIPES[recipe_name], records)}
     elif changes.get("scaling"):
         raise ConfigError(

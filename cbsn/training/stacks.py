@@ -11,6 +11,7 @@ from cbsn.data.stack_records import (
     split,
 )
 from cbsn.errors import ConfigError
+from cbsn.inference.stack_options import refuse_white
 from cbsn.recipes import Recipe
 from cbsn.training.motion import warn_of_motion
 from cbsn.training.options import RunOptions
@@ -43,12 +44,7 @@ def check_stacks(recipe: Recipe, options: RunOptions) -> None:
             "held out (--hold_out). Omit --val_noisy and --val_clean, and compare the model with "
             f"clean stacks by cbsn evaluate. Received: {options.val_clean or options.val_noisy}"
         )
-    if options.white is not None:
-        raise ConfigError(
-            "Stacks are scaled by --normalize, which also takes the values of black and white, "
-            f"such as --normalize 0,{options.white:g}: omit --white. "
-            f"Received: --white {options.white:g}"
-        )
+    refuse_white(options.white)
 
 
 def default_method(recipe: Recipe) -> str:

@@ -19,8 +19,8 @@ from cbsn.data.pipeline import PatchPipeline
 from cbsn.errors import CbsnWarning, DataError, ImageError
 from cbsn.images.image_files import read_header, read_picture, to_rgb
 from cbsn.images.picture import picture_of
-from cbsn.images.stacks.opening import is_stack, open_stacks
-from cbsn.images.stacks.scaling import Scaling, measure_scaling
+from cbsn.images.stacks.opening import is_stack
+from cbsn.images.stacks.scaling import NOT_FINITE, Scaling, count_missing, without_alpha
 from cbsn.images.stacks.stack import Stack
 from cbsn.inference.outputs import find_sources
 from cbsn.networks.denoising_network import DenoisingNetwork
@@ -51,13 +51,6 @@ OpenStack = Callable[[Path], contextlib.AbstractContextManager[list[tuple[Stack,
 """Opens the stacks of a file, with the scaling of each."""
 
 
-@contextlib.contextmanager
-def scaled_by_range(path: Path) -> Iterator[list[tuple[Stack, Scaling]]]:
-    """Opens the stacks of a file, scaled so that their values lie from 0 to 1."""
-    with open_stacks(path) as stacks:
-        yield [(stack, measure_scaling(stack, "range")) for stack in stacks]
-
-
 class PicturePatches:
     """Patches of pictures in memory, [P, P, 3·shots] of one dtype, for a `PatchPipeline`.
 
@@ -79,9 +72,9 @@ class PicturePatches:
     def read(
         cls,
         pictures: Iterable[str | Path | np.ndarray],
+        open_stack: OpenStack,
         *,
         white: float | None = None,
-        open_stack: OpenStack = scaled_by_range,
     ) -> "PicturePatches":
         """Cuts pictures into patches, one picture at a time.
 
@@ -177,7 +170,7 @@ def _sources(pictures: Iterable[str | Path | np.ndarray]) -> dict[str, Path | np
 
 
 def _size(source: Path | np.ndarray) -> int:
-    """Returns how many bytes of pixels are read of a picture; of a stack, those of a plane."""
+    """Returns how many bytes of pixels are read of a picture; 0 of a stack, read plane by plane."""
     if isinstance(source, np.ndarray):
         return source.nbytes
     return 0 if is_stack(source) else read_header(source).pixel_bytes
@@ -192,10 +185,12 @@ def _cut_stack(name: str, source: Path, count: int, open_stack: OpenStack) -> li
             planes = spread([*stack.layout.indices()], max(1, min(wanted, stack.layout.planes)))
             for place, index in enumerate(planes):
                 scale = scaling.of(stack.layout.file_channel(index))
-                plane = stack.read(index)
+                plane = without_alpha(stack.read(index))
+                if count_missing(plane):  # of planes that were not looked at to scale them
+                    raise ImageError(f"{name} {NOT_FINITE}")
                 if fault := scale.faulty(plane):
                     plane = fault[1]
-                pixels = np.atleast_3d(scale.apply(plane))[..., :3]  # without alpha
+                pixels = np.atleast_3d(scale.apply(plane))
                 pixels = np.broadcast_to(pixels, (*pixels.shape[:2], 3))
                 patches += _pieces(
                     name, pixels, wanted // len(planes) + (place < wanted % len(planes))

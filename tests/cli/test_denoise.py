@@ -539,6 +539,7 @@ def test_each_channel_may_have_its_model(run_here, stack, tmp_path, flags):
     ("flags", "words"),
     [
         (("a.png", "--roi", "0:9,0:9"), "--roi is for stacks, and none of the pictures is one"),
+        (("a.tif", "--white", "4095"), "--normalize 0,4095: omit --white"),
         (("a.png", "--format", "zarr"), "--format zarr is for stacks, and a.png is a picture"),
         (("a.png", "--model", "other"), "Several models are for the channels of stacks"),
         (("other",), "There are no pictures"),

@@ -225,7 +225,7 @@ def test_stacks(look, stack, capsys):
     ("flags", "message"),
     [
         (["noisy", "--select", "t=1"], "--select is for stacks, and none of the pictures is one"),
-        (["cells.tif", "--white", "4095"], "--white is for pictures"),
+        (["cells.tif", "--white", "4095"], "--normalize 0,4095: omit --white"),
         (["noisy", "cells.tif"], r"There are stacks, such as cells\.tif, and pictures, such as "),
         (["cells.tif", "--axes", "YX"], "--axes takes a letter for each"),
     ],

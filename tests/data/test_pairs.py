@@ -1,11 +1,12 @@
 import os
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import tifffile
 from PIL import Image
 
-from cbsn.data.pairs import PairedRecords, PicturePairs
+from cbsn.data.pairs import PairedRecords, PicturePairs, _find_partners
 from cbsn.data.records import PatchRecords, RecordWriter
 from cbsn.errors import ConfigError, DataError, ImageError
 from cbsn.noise.synthetic import Noise
@@ -44,6 +45,18 @@ def test_patches_of_one_place_come_together(shot_folders):
         np.testing.assert_array_equal(pair[..., 3:], 255 - pair[..., :3])
     assert "a/" in pairs.describe(3)
     assert "b/" in pairs.describe(3)
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("cells.czi", "cells.ome.tif"), ("cells.ome.tif", "cells.tif"), ("a.b.png", "a.b.tif")],
+)
+def test_second_shots_go_by_name_whatever_the_suffix(first, second):
+    def records(name):
+        source = SimpleNamespace(path=f"day1/{name}", image=0)
+        return SimpleNamespace(patches=lambda: [(source, 0), (source, 1)])
+
+    assert _find_partners(records(first), records(second)) == [0, 1]
 
 
 def test_scenes_without_a_second_shot_are_named(shot_folders):

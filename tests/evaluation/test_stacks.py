@@ -203,7 +203,7 @@ def test_missing_values(folders, noisy, fake_models):
     ("options", "message"),
     [
         ({"noise": Noise("gaussian", sigma=(25, 25))}, "noise, σ 25"),
-        ({"noisy": True, "white": 255.0}, "--white is for pictures"),
+        ({"noisy": True, "white": 255.0}, "omit --white"),
         ({"noisy": True, "lpips": True}, "--lpips is for pictures"),
         ({"noisy": True, "conventions": Conventions("floor")}, "--rounding floor is for pictures"),
         ({"noisy": True, "conventions": Conventions(color="luma")}, "--color luma is for pictures"),

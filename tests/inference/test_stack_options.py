@@ -59,6 +59,31 @@ def test_how_values_are_scaled(array):
         assert [_ends(each) for each in method(models).channels] == [_ends(single.of(0))] * 2
 
 
+def test_channels_have_the_scales_of_their_models(array):
+    """Also if each model knows all channels."""
+    array[:, 1] %= 25
+    stack = array_stack(array, "TCYX")
+    trained = small(scaling=SCALING.to_dict())
+    for models in [trained], [trained, trained]:
+        found = choose_scaling(stack, models, StackOptions(), "a.tif")
+        assert [each.mean for each in found.channels] == [400.0, 0.0]
+    three = Scaling("range", SCALING.channels + SCALING.channels[:1])
+    with pytest.raises(ConfigError, match=r"3 channels, and a\.tif has 2"):
+        choose_scaling(stack, [trained, small(scaling=three.to_dict())], StackOptions(), "a.tif")
+
+
+def test_only_channels_that_are_selected_are_compared_with_the_training(array, recwarn):
+    """A model of one channel fits a stack whose other channel has other values."""
+    array[:, 1] %= 25
+    stack, model = array_stack(array, "TCYX"), small(scaling=SCALING.to_dict())
+    own = small(scaling=Scaling("deviation", SCALING.channels[1:]).to_dict())
+    choose_scaling(stack, [own], StackOptions(select="c=1"), "a.tif")
+    choose_scaling(stack, [model], StackOptions(select="c=-1"), "a.tif")
+    assert not recwarn
+    with pytest.warns(CbsnWarning, match="unlike"):
+        choose_scaling(stack, [own], StackOptions(select="c=0"), "a.tif")
+
+
 def test_photographs_keep_their_whole_range(random):
     rgb = random.integers(0, 100, (2, 24, 40, 3)).astype(np.uint8)
     found = choose_scaling(array_stack(rgb, "TYXS"), [small()], StackOptions(), "a.tif")
@@ -66,6 +91,9 @@ def test_photographs_keep_their_whole_range(random):
     deep = (rgb.astype(np.uint16) + 900) * 4  # of 12 bits
     found = choose_scaling(array_stack(deep, "TYXS"), [small()], StackOptions(), "a.tif")
     assert (found.of(0).low, found.of(0).high) == (0, 4095)
+    opaque = np.concatenate([deep, np.full_like(deep[..., :1], 65535)], axis=-1)
+    again = choose_scaling(array_stack(opaque, "TYXS"), [small()], StackOptions(), "a.tif")
+    assert again == found
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tifffile
 
-from cbsn.errors import ConfigError, ImageError
+from cbsn.errors import CbsnWarning, ConfigError, ImageError
 from cbsn.images.stacks import scaling
 from cbsn.images.stacks.scaling import Scale, Scaling, measure_scaling
 from cbsn.images.stacks.stack import array_stack
@@ -255,6 +255,37 @@ def test_a_missing_value_is_named_where_it_is(array, denoise, monkeypatch):
     values[3, 1, 5, 6] = np.inf
     with pytest.raises(ImageError, match="at T 3, C 1"):
         denoise_stack(array_stack(values, "TCYX"), [denoise], StackOptions())
+
+
+def test_a_missing_value_around_a_part_is_refused_or_filled(random, monkeypatch):
+    """The network would see it."""
+    monkeypatch.setattr(stacks, "_BLOCK", 512)
+    monkeypatch.setattr(scaling, "_PLANES", 1)
+    values = random.normal(500, 20, (2, 520, 8)).astype(np.float32)
+    values[1, 515, 4] = np.nan
+    stack, model = array_stack(values, "TYX"), small("n2v-unet")
+    with pytest.raises(ImageError, match=r"at T 1.*--nan fill"):
+        denoise_stack(stack, [model], StackOptions())
+    assert np.isfinite(denoise_stack(stack, [model], StackOptions(nan="fill"))).all()
+
+
+def test_faulty_pixels_of_a_part_are_those_of_the_plane(random, monkeypatch):
+    """They are looked for once, are counted once, and stay as they are."""
+    values = random.normal(500, 20, (1, 1030, 12)).astype(np.float32)
+    hot = [(0, 100, 5), (0, 511, 5), (0, 1025, 5)]
+    for place in hot:
+        values[place] = 1e6
+    stack, model = array_stack(values, "TYX"), small("n2v-unet")
+    with pytest.warns(CbsnWarning, match="3 pixels far beyond the others"):
+        whole = denoise_stack(stack, [model], StackOptions())
+    monkeypatch.setattr(stacks, "_BLOCK", 512)
+    with pytest.warns(CbsnWarning, match="3 pixels far beyond the others"):
+        parts = denoise_stack(stack, [model], StackOptions())
+    assert all(whole[place] == parts[place] == 1e6 for place in hot)
+    usual = np.ones(values.shape, bool)
+    for place in hot:
+        usual[place] = False
+    np.testing.assert_allclose(parts[usual], whole[usual], rtol=1e-4)
 
 
 def test_an_interrupted_file_is_continued(tmp_path, array, monkeypatch, capsys):

@@ -47,7 +47,7 @@ def served(monkeypatch, *messages):
 
 
 def test_the_serving_side(monkeypatch):
-    found = served(monkeypatch, ("load", "photo", 0), ("denoise", PLANES, SCALE), True, True)
+    found = served(monkeypatch, ("photo", 0), ("photo", 0, PLANES, SCALE), True, True)
     kinds = [kind for kind, _ in found]
     assert kinds == ["answer", "warning", "share", "share", "answer"]
     assert [value for _, value in found[:4]] == [StandIn.scaling, "Slow.", 0.25, 0.75]
@@ -55,8 +55,8 @@ def test_the_serving_side(monkeypatch):
 
 
 def test_it_stops_and_goes_on_serving(monkeypatch):
-    load, work = ("load", "photo", 0), ("denoise", PLANES, SCALE)
-    found = served(monkeypatch, load, work, False, load)
+    scaling, work = ("photo", 0), ("photo", 0, PLANES, SCALE)
+    found = served(monkeypatch, scaling, work, False, scaling)
     assert [kind for kind, _ in found] == ["answer", "warning", "share", "error", "answer"]
 
 
@@ -65,16 +65,18 @@ import sys
 from cbsn.napari_plugin import denoise_process
 class StandIn:
     scaling = None
+    def __init__(self, factor):
+        self.factor = factor
     def scaled(self, planes, scale, on_tile):
         print("a library prints", flush=True)
         on_tile(0.5)
         if planes.max() > 5:
             sys.exit(1)
-        return planes * 2
+        return planes * self.factor
 def load(model, tile):
     if model == "missing":
         raise FileNotFoundError("no such model")
-    return StandIn()
+    return StandIn(3 if model == "thrice" else 2)
 denoise_process.load_denoiser = load
 denoise_process.main()
 """
@@ -90,29 +92,36 @@ def process(monkeypatch):
 
 
 def test_both_sides(process):
-    assert process.load("photo", 0) is None
+    assert process.scaling("photo", 0) is None
     shares = []
-    np.testing.assert_array_equal(process.denoise(PLANES, SCALE, shares.append), PLANES * 2)
+    result = process.denoise("photo", 0, PLANES, SCALE, shares.append)
+    np.testing.assert_array_equal(result, PLANES * 2)
     assert shares == [0.5]
     with pytest.raises(DenoiseError, match="no such model"):
-        process.load("missing", 0)
+        process.scaling("missing", 0)
+
+
+def test_each_widget_has_its_own_model(process):
+    """They share the process, and may be at work at the same time."""
+    for _ in range(2):
+        for model, factor in (("photo", 2), ("thrice", 3)):
+            result = process.denoise(model, 0, PLANES, SCALE)
+            np.testing.assert_array_equal(result, PLANES * factor)
 
 
 def test_the_work_is_ended_from_this_side(process):
     def report(share):
         raise Cancelled
 
-    process.load("photo", 0)
     with pytest.raises(Cancelled):
-        process.denoise(PLANES, SCALE, report)
-    np.testing.assert_array_equal(process.denoise(PLANES, SCALE), PLANES * 2)
+        process.denoise("photo", 0, PLANES, SCALE, report)
+    np.testing.assert_array_equal(process.denoise("photo", 0, PLANES, SCALE), PLANES * 2)
 
 
 def test_it_starts_again_after_it_has_crashed(process):
-    process.load("photo", 0)
     with pytest.raises(DenoiseError, match="has ended unexpectedly"):
-        process.denoise(PLANES * 9, SCALE)
-    assert process.load("photo", 0) is None
+        process.denoise("photo", 0, PLANES * 9, SCALE)
+    np.testing.assert_array_equal(process.denoise("photo", 0, PLANES, SCALE), PLANES * 2)
 
 
 def test_the_process_finds_the_package(tmp_path, monkeypatch):

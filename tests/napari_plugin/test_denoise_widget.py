@@ -35,12 +35,13 @@ class StandIn:
         self.started, self.go_on = threading.Event(), threading.Event()
         self.go_on.set()
 
-    def load(self, model, tile):
+    def scaling(self, model, tile):
         self.model = model, tile
         if self.error:
             raise self.error
 
-    def denoise(self, planes, scale, on_tile):
+    def denoise(self, model, tile, planes, scale, on_tile):
+        assert (model, tile) == self.model
         self.calls.append(len(planes))
         self.started.set()
         self.go_on.wait(60)
@@ -195,6 +196,7 @@ def test_errors_are_told_and_the_widget_goes_on(viewer, widget, denoise, process
     denoise()
     kind, text = told.pop()
     assert kind == "error" and text.startswith("The layer holds values that are not finite")
+    assert "tick “Fill missing values” under “Advanced”" in text
     assert widget._status.text() == text
     assert len(viewer.layers) == 1 and widget._run.isEnabled()
     widget._fill.setChecked(True)

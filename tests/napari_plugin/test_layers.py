@@ -70,7 +70,7 @@ def test_missing_values_are_refused_or_filled():
     values[1, 2, 2] = np.nan
     layer = Image(values)
     layer_planes(layer).read(0)
-    with pytest.raises(ImageError, match=r"not finite .* tick “Fill missing values”"):
+    with pytest.raises(ImageError, match="not finite"):
         layer_planes(layer).read(1)
     np.testing.assert_array_equal(layer_planes(layer, fill=True).read(1), np.ones((4, 4)))
 

@@ -9,7 +9,7 @@ import tifffile
 from napari.layers import Image
 
 from cbsn.errors import ImageError
-from cbsn.images.stacks.opening import open_stacks
+from cbsn.images.stacks.opening import is_stack, open_stacks
 from cbsn.napari_plugin import training
 from cbsn.napari_plugin.denoising import Cancelled
 from cbsn.napari_plugin.layers import layer_planes
@@ -22,7 +22,7 @@ VALUES = np.random.default_rng(1).integers(100, 900, (3, 2, 16, 20)).astype(np.u
     ("values", "axes"),
     [
         (VALUES, "TYX"),
-        (VALUES[0, 0], "TYX"),
+        (VALUES[0, 0], "YX"),
         (VALUES.astype(np.float16), "TYX"),
         (np.arange(2 * 8 * 9 * 3, dtype=np.uint8).reshape(2, 8, 9, 3), "TYXS"),
     ],
@@ -31,10 +31,12 @@ def test_written_planes_are_a_stack(tmp_path, values, axes):
     path = tmp_path / "planes.tif"
     planes = layer_planes(Image(values, rgb="S" in axes))
     assert write_planes(planes, path) == planes.count
+    assert is_stack(path)  # and so trained on as one
     with open_stacks(path) as (stack,):
         assert stack.layout.axes == axes and stack.layout.planes == planes.count
         for number in range(planes.count):
-            np.testing.assert_array_equal(stack.read((number,)), planes.read(number))
+            index = (number,) if "T" in axes else ()
+            np.testing.assert_array_equal(stack.read(index), planes.read(number))
 
 
 def test_a_large_layer_is_written_in_part(tmp_path, monkeypatch):

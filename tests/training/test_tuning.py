@@ -1,9 +1,13 @@
 import numpy as np
 import pytest
+import tifffile
 
 from cbsn.data.pipeline import PatchPipeline
 from cbsn.errors import CbsnWarning, DataError
 from cbsn.images.image_files import Picture, write_picture
+from cbsn.inference.denoiser import Denoiser
+from cbsn.inference.stack_options import StackOptions, open_scaled
+from cbsn.recipes import customised
 from cbsn.training import tuning as module
 from cbsn.training.tuning import PicturePatches, Tuned
 
@@ -24,7 +28,11 @@ def save(tmp_path, random):
 
 @pytest.fixture
 def read(tmp_path):
-    return lambda: PicturePatches.read([tmp_path])
+    return lambda **options: PicturePatches.read([tmp_path], _no_stacks, **options)
+
+
+def _no_stacks(path):
+    raise AssertionError(f"{path} is no stack")
 
 
 def _is_part(patch, picture):
@@ -102,13 +110,34 @@ def test_lines_and_dots_hide_no_picture(tmp_path, save, read):
     assert patches.patch_size == 16 and patches.pictures == 1
 
 
-def test_twelve_bits_are_read_as_when_they_are_denoised(tmp_path, random):
+def test_twelve_bits_are_read_as_when_they_are_denoised(tmp_path, random, read):
     pixels = random.integers(0, 4096, (20, 20, 3)).astype(np.uint16)
     pixels[0, 0] = 4095
     write_picture(tmp_path / "a.tif", Picture(pixels, "TIFF"))
     for white, largest in ((None, 65535), (8190, 32767), (65535, 4095)):
-        patches = PicturePatches.read([tmp_path], white=white)
+        patches = read(white=white)
         assert abs(int(patches[0].max()) - largest) <= 1
+
+
+def test_missing_values_of_stacks_are_refused_or_filled(tmp_path, random):
+    """Also in a plane that the statistics are not taken of."""
+    values = random.normal(500, 20, (70, 20, 24)).astype("float32")
+    values[1, 10, 10] = np.nan
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, values, photometric="minisblack")
+    recipe = customised("distill", filters=4, channels=1, depth=1)
+    model = Denoiser(recipe, recipe.build_network())
+
+    def read(**options):
+        return PicturePatches.read(
+            [path], lambda p: open_scaled(p, [model], StackOptions(**options))
+        )
+
+    with pytest.raises(DataError), pytest.warns(CbsnWarning, match="--nan fill"):
+        read()
+    patches = read(nan="fill")
+    assert len(patches) == 70
+    assert all(np.isfinite(patches[index]).all() for index in range(70))
 
 
 def test_patches_are_bounded_and_spread_evenly(save, read, monkeypatch):

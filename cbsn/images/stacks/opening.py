@@ -66,7 +66,7 @@ def open_stacks(path: str | Path, axes: str | None = None) -> Iterator[list[Stac
 def _open(path: Path, axes: str | None) -> tuple[list[Stack], Callable[[], None]]:
     if axes is not None:
         axes = axes.upper()
-        check_axes(axes if axes[:1] != "S" else axes[1:])
+        check_axes(axes)
     if not path.is_dir() and path.suffix.lower() not in microscopes.SUFFIXES:
         return open_tiff_stacks(path, axes)
     if axes is not None:
@@ -124,7 +124,8 @@ def target_suffix(path: Path, format: str) -> str:
     own = suffix_of(path)
     kind = "zarr" if path.is_dir() else "tiff"
     if format in ("auto", "same", kind):
-        return FORMATS["tiff"] if own.lower() in microscopes.SUFFIXES else own
+        fits = own.lower().endswith((ZARR_SUFFIX,) if path.is_dir() else (".tif", ".tiff"))
+        return own if fits else FORMATS[kind]
     if format not in FORMATS:
         raise ConfigError(
             f"Stacks are written as {' or '.join(FORMATS)}. Received: {path} with --format {format}"

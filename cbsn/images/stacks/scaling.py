@@ -31,6 +31,9 @@ NOT_FINITE = (
     "--nan fill."
 )
 
+Fault = tuple[np.ndarray, np.ndarray]
+"""Where a plane's faulty pixels are, bool, and the plane with others in their place."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Scale:
@@ -59,7 +62,7 @@ class Scale:
         """Returns scaled values as float64 in the file's own units."""
         return scaled.astype(np.float64) * (self.high - self.low) + self.low
 
-    def faulty(self, plane: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    def faulty(self, plane: np.ndarray) -> Fault | None:
         """Finds single pixels far beyond all others, which would mislead a network far around.
 
         Args:
@@ -236,6 +239,11 @@ def pooled_scaling(scalings: Sequence[Scaling], values: Sequence[int]) -> Scalin
     return Scaling(method, tuple(channels))
 
 
+def without_alpha(plane: np.ndarray) -> np.ndarray:
+    """Returns the values or colours of a plane [H, W] or [H, W, S]."""
+    return plane[..., :3] if plane.ndim == 3 else plane
+
+
 def count_missing(values: np.ndarray) -> int:
     """Returns how many values are not finite."""
     if values.dtype.kind != "f":
@@ -267,8 +275,20 @@ def fill_missing(plane: np.ndarray) -> np.ndarray:
     return result.astype(plane.dtype)
 
 
+def filled(stack: Stack) -> Stack:
+    """Returns a whole stack, of which planes are read with `fill_missing`."""
+
+    def read(index: tuple[int, ...], rows: slice, columns: slice) -> np.ndarray:
+        return fill_missing(stack.read(index, rows, columns))
+
+    return Stack(stack.layout, read)
+
+
 def _windows(stack: Stack, channel: int) -> Iterator[np.ndarray]:
-    """Yields parts of some planes of a channel, evenly spread; at most `_VALUES` values."""
+    """Yields parts of some planes of a channel, evenly spread; at most `_VALUES` values.
+
+    Alpha is omitted.
+    """
     layout = stack.layout
     indices = [each for each in layout.indices() if layout.channel(each) == channel]
     count = min(_PLANES, len(indices))
@@ -281,7 +301,7 @@ def _windows(stack: Stack, channel: int) -> Iterator[np.ndarray]:
     for number in range(count):
         index = indices[number * len(indices) // count]
         for row, column in itertools.product(rows, columns):
-            yield stack.read(index, row, column)
+            yield without_alpha(stack.read(index, row, column))
 
 
 def _spread(length: int, count: int) -> list[slice]:

@@ -72,7 +72,7 @@ class Layout:
 
     def __post_init__(self):
         check_axes(self.axes)
-        if not self.axes.rstrip("S").endswith("YX"):
+        if self.axes != "".join(sorted(self.axes, key="YXS".find)):
             raise ImageError(f"has rows and columns that are not the last axes ({self.axes}).")
         if len(self.axes) != len(self.shape):
             raise ImageError(
@@ -194,7 +194,7 @@ class Stack:
             raise ImageError(
                 f"holds {part.shape} pixels where {expected} should be: it is damaged."
             )
-        return part.astype(layout.dtype.newbyteorder("="), copy=False)
+        return part.astype(layout.dtype, copy=False)
 
     def selected(self, selection: Mapping[str, slice]) -> "Stack":
         """Returns a part of the stack, which keeps all axes.
@@ -235,10 +235,10 @@ class Stack:
 def check_axes(axes: str) -> None:
     """Raises an ImageError unless these are axes that a stack can have."""
     is_known = not set(axes) - set(AXES) and len(set(axes)) == len(axes)
-    if not is_known or not {"Y", "X"} <= set(axes) or "S" in axes[:-1]:
+    if not is_known or not {"Y", "X"} <= set(axes):
         raise ImageError(
             f"Axes are letters of {AXES} (time, depth, channel, row, column, colour sample), each "
-            f"at most once, always with Y and X, and S last. Received: {axes}"
+            f"at most once, always with Y and X. Received: {axes}"
         )
 
 
@@ -258,8 +258,8 @@ def array_stack(array: np.ndarray, axes: str) -> Stack:
         raise ImageError(
             f"The array has {array.ndim} axes, of the sizes {array.shape}. Received: axes {axes}"
         )
-    check_axes("".join(axis for axis in axes if axis != "S") + "S" * axes.count("S"))
-    order = [axis for axis in axes if axis not in "YXS"] + [a for a in "YXS" if a in axes]
+    check_axes(axes)
+    order = sorted(axes, key="YXS".find)
     turned = array.transpose([axes.index(axis) for axis in order])
     layout = Layout("".join(order), turned.shape, array.dtype, "array")
 

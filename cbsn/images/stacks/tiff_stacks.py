@@ -14,7 +14,7 @@ import tifffile
 
 from cbsn.errors import ImageError
 from cbsn.images.stacks.ome_xml import Facts, read_facts
-from cbsn.images.stacks.stack import AXES, Channel, Layout, Spacing, Stack, check_axes
+from cbsn.images.stacks.stack import AXES, Channel, Layout, Spacing, Stack
 from cbsn.images.tiff import refuse_raw, whole_pages
 
 _WHOLE = 2**26  # bytes of a page; larger ones are decoded in parts, if they are stored in parts
@@ -155,8 +155,7 @@ def _stack(
         name = ""
         if kept.imagej is not None:
             spacing, channels = _imagej_facts(kept)
-    order = [axis for axis in axes if axis not in "YXS"] + [a for a in "YXS" if a in axes]
-    check_axes("".join(order))
+    order = sorted(axes, key="YXS".find)  # the others first, in the file's order
     sizes = dict(zip(axes, shape, strict=True))
     layout = Layout(
         "".join(order),
@@ -215,6 +214,7 @@ def _source(file: tifffile.TiffFile, series: Any, axes: str) -> Any:
     while size < series.keyframe.size:
         inner -= 1
         size *= shape[inner]
+    inner = min(inner, axes.index("Y"), axes.index("X"))  # also a single row or column
     if size != series.keyframe.size or math.prod(shape[:inner]) != len(pages):
         raise ImageError("lists pages that do not fit together: the file is damaged.")
     if any(page is None for page in pages):
@@ -230,7 +230,9 @@ def _source(file: tifffile.TiffFile, series: Any, axes: str) -> Any:
             number = number * length + places.get(axis, 0)
         with turn:  # the file has one position
             page = pages[number]
-            if page.nbytes > _WHOLE and (found := _segments(page, rows, columns)) is not None:
+            is_plane = set(axes[inner:]) <= {*"YXS"}  # and has no channels
+            is_large = is_plane and page.nbytes > _WHOLE
+            if is_large and (found := _segments(page, rows, columns)) is not None:
                 return found
             if last[0] != number:
                 last = number, _decoded(page).reshape(shape[inner:])

@@ -30,7 +30,7 @@ from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.forecast import counted
 from cbsn.inference.options import DenoiseOptions
 from cbsn.inference.outputs import changed_settings, plan_outputs
-from cbsn.inference.stack_options import StackOptions
+from cbsn.inference.stack_options import StackOptions, refuse_white
 from cbsn.progress import say
 from cbsn.value_range import check_white
 
@@ -100,7 +100,11 @@ def denoise_with_beam(
     check_jpeg_quality(jpeg_quality)
     stacks = stacks or StackOptions()
     sources = _find_sources(inputs, output)
-    are_stacks = _find_stacks(sources, output, stacks)
+    are_stacks = _find_stacks(sources, output)
+    if not are_stacks:
+        stacks.refuse_for_pictures()
+    elif len(are_stacks) == len(sources):
+        refuse_white(white)
     targets = _plan(sorted(sources), output, format)
     max_bytes = int(max_megapixels * 1e6 * 3)
     handler = DenoisingModelHandler(
@@ -206,7 +210,7 @@ def _find_sources(inputs: Iterable[str], output: str) -> dict[str, float]:
     return sources
 
 
-def _find_stacks(sources: Iterable[str], output: str, options: StackOptions) -> set[str]:
+def _find_stacks(sources: Iterable[str], output: str) -> set[str]:
     """Returns those of the sources that are stacks; raises ConfigError if they cannot be written.
 
     What a file at a URL holds is not known yet.
@@ -214,11 +218,6 @@ def _find_stacks(sources: Iterable[str], output: str, options: StackOptions) -> 
     found = {source for source in sources if not is_url(source) and is_stack(Path(source))}
     if found and is_url(output):
         raise ConfigError(not_mounted(f"--out {output}, with the stack {min(found)}"))
-    if not found and options.given():
-        raise ConfigError(
-            f"{options.given()[0]} is for stacks, and none of the pictures is one: omit it. "
-            f"Received: {' '.join(options.given())}"
-        )
     return found
 
 

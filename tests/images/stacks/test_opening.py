@@ -96,6 +96,8 @@ def test_zarr_may_become_tiff(zarr_folder):
     assert suffix_of(zarr_folder) == ".ome.zarr"
     assert target_suffix(zarr_folder, "auto") == ".ome.zarr"
     assert target_suffix(zarr_folder, "tiff") == ".ome.tif"
+    other = zarr_folder.rename(zarr_folder.with_name("experiment"))
+    assert target_suffix(other, "auto") == ".ome.zarr"
 
 
 def test_stacks_are_no_photographs():

@@ -78,7 +78,7 @@ def test_an_axis_that_is_not_there_has_one_position():
         ("YYX", (1, 2, 3), "uint8", "at most once"),
         ("YXT", (1, 2, 3), "uint8", "not the last axes"),
         ("YXS", (4, 4, 2), "uint8", "2 colour samples"),
-        ("SYX", (3, 2, 2), "uint8", "S last"),
+        ("SYX", (3, 2, 2), "uint8", "not the last axes"),
         ("TYX", (2, 2), "uint8", "2 axes"),
         ("YX", (0, 2), "uint8", "damaged"),
         ("YX", (2**40, 2**40), "uint8", "damaged"),

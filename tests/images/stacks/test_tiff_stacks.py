@@ -14,6 +14,8 @@ from cbsn.images.stacks import tiff_stacks
 from cbsn.images.stacks.opening import is_stack, open_stacks
 from cbsn.images.stacks.stack import Channel, Layout, Spacing, array_stack
 from cbsn.images.stacks.tiff_stack_writer import create_tiff_stack
+from cbsn.inference.stack_options import StackOptions
+from data_prep.stack_sources import ReadingOptions
 
 
 def copied(source, target, selection=None, dtype=None):
@@ -212,6 +214,42 @@ def test_samples_that_are_no_colours_are_channels(tmp_path):
     with open_stacks(tmp_path / "a.tif") as (stack,):
         assert stack.layout.axes == "TCYX" and stack.layout.shape == (2, 5, 20, 26)
         np.testing.assert_array_equal(stack.read((1, 3)), array[1, ..., 3])
+
+
+@pytest.mark.parametrize("axes", ["SYX", "ZSYX", "SZYX", "ZYXS"])
+def test_axes_may_be_named_in_the_order_of_the_file(tmp_path, random, axes):
+    sizes = {"S": 3, "Z": 2, "Y": 20, "X": 26}
+    array = random.integers(0, 999, [sizes[axis] for axis in axes]).astype(np.uint16)
+    tifffile.imwrite(tmp_path / "a.tif", array, photometric="minisblack")
+    with open_stacks(tmp_path / "a.tif", axes) as (stack,):
+        assert stack.layout.axes == ("ZYXS" if "Z" in axes else "YXS")
+        plane = array[axes.index("Z") * (slice(None),) + (1,)] if "Z" in axes else array
+        found = stack.read((1,) if "Z" in axes else ())
+        expected = plane if axes.endswith("S") else np.moveaxis(plane, 0, -1)
+        np.testing.assert_array_equal(found, expected)
+    for options in (StackOptions, ReadingOptions):
+        assert options(axes=axes).axes == axes
+
+
+@pytest.mark.parametrize("shape", [(3, 1, 40), (3, 40, 1), (3, 1, 1)])
+def test_compressed_planes_of_one_row_or_column(tmp_path, random, shape):
+    array = random.integers(0, 999, shape).astype(np.uint16)
+    options = {"photometric": "minisblack", "compression": "zlib", "metadata": {"axes": "TYX"}}
+    tifffile.imwrite(tmp_path / "a.tif", array, **options)
+    with open_stacks(tmp_path / "a.tif") as (stack,):
+        assert stack.layout.shape == shape
+        np.testing.assert_array_equal(stack.read((2,)), array[2])
+
+
+def test_large_pages_of_several_channels_are_decoded_whole(tmp_path, random, monkeypatch):
+    monkeypatch.setattr(tiff_stacks, "_WHOLE", 0)
+    array = random.integers(0, 999, (2, 70, 64, 2)).astype(np.uint16)
+    options = {"photometric": "minisblack", "planarconfig": "contig", "compression": "zlib"}
+    tifffile.imwrite(tmp_path / "a.tif", array, metadata={"axes": "TYXS"}, **options)
+    with open_stacks(tmp_path / "a.tif") as (stack,):
+        assert stack.layout.axes == "TCYX"
+        part = stack.read((1, 0), slice(3, 30), slice(5, 60))
+        np.testing.assert_array_equal(part, array[1, 3:30, 5:60, 0])
 
 
 @pytest.mark.parametrize("kind", ["tiles", "strips"])
