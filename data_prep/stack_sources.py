@@ -9,7 +9,7 @@ import numpy as np
 
 from cbsn.data.manifest import STACK, Manifest, Source
 from cbsn.errors import ConfigError, DataError, ImageError
-from cbsn.images.stacks.opening import is_stack, open_stacks
+from cbsn.images.stacks.opening import is_stack, open_stacks, with_path
 from cbsn.images.stacks.scaling import (
     NOT_FINITE,
     Scaling,
@@ -237,8 +237,7 @@ def _measure(raw: RawStacks) -> tuple[Scaling, int]:
                     scalings.append(scaling)
                     values.append(layout.nbytes // layout.dtype.itemsize // layout.size("C"))
         except ImageError as error:
-            text = str(error)
-            reason = reason or (text if str(path) in text else f"{path}: {text}")
+            reason = reason or str(with_path(error, path))
     if not scalings:
         raise DataError(reason)
     if len(kinds) > 1:

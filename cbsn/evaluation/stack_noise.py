@@ -1,5 +1,6 @@
 """The noise of stacks: of each channel by itself, and between frames and slices."""
 
+import contextlib
 import dataclasses
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,10 +13,10 @@ from cbsn.data.pairs import spread
 from cbsn.data.stack_pairs import Plane, StackFiles, StackPairs
 from cbsn.errors import CbsnError, DataError, ImageError
 from cbsn.evaluation.diagnosis import SMALLEST, Diagnosis, diagnose
-from cbsn.images.stacks.scaling import Scale, measure_scaling
-from cbsn.images.stacks.stack import Layout
+from cbsn.images.stacks.opening import with_path
+from cbsn.images.stacks.scaling import Scale, Scaling, measure_scaling
 from cbsn.inference.options import DenoiseOptions
-from cbsn.inference.stack_options import StackOptions
+from cbsn.inference.stack_options import StackOptions, choose_scaling
 from cbsn.noise.advice import Advice, advise
 from cbsn.noise.estimate import NoiseEstimate, estimate_noise, estimate_noise_of_residuals
 from cbsn.noise.series import SeriesCorrelation, distances, mask_step, series_correlation
@@ -158,48 +159,62 @@ def stack_noise(
     for path in paths:
         pairs = StackPairs(path, None, axes=options.axes, select=options.select, nan=options.nan)
         others = None
-        if denoised:
-            others = StackFiles(denoised, axes=pairs.axes, fills=pairs.fills)
-            if missing := {key[0] for key in pairs.keys} - others.paths.keys():
-                raise DataError(
-                    f"Every stack needs a denoised one of the same name. --denoised {denoised} "
-                    f"has none for {missing.pop()}."
-                )
-            pairs.check_others(others)
-        ordered = sorted(pairs.planes, key=lambda plane: (plane.key, plane.channel))
-        for _, same in itertools.groupby(ordered, lambda plane: (plane.key, plane.channel)):
-            yield _Channel(pairs, [*same], options, images).measure(model, others)
-        pairs.close()
-        if others:
-            others.close()
+        with contextlib.ExitStack() as files:
+            files.callback(pairs.close)
+            if denoised:
+                others = StackFiles(denoised, axes=pairs.axes, fills=pairs.fills)
+                files.callback(others.close)
+                if missing := {key[0] for key in pairs.keys} - others.paths.keys():
+                    raise DataError(
+                        f"Every stack needs a denoised one of the same name. --denoised {denoised} "
+                        f"has none for {missing.pop()}."
+                    )
+                pairs.check_others(others)
+            ordered = sorted(pairs.planes, key=lambda plane: (plane.key, plane.channel))
+            for key, planes in itertools.groupby(ordered, lambda plane: plane.key):
+                scalings = _scalings(pairs, key, model, options)
+                for _, same in itertools.groupby(planes, lambda plane: plane.channel):
+                    yield _Channel(pairs, [*same], scalings, images).measure(model, others)
+
+
+def _scalings(
+    pairs: StackPairs, key: tuple[str, int], model: Any, options: StackOptions
+) -> tuple[Scaling, Scaling | None]:
+    """Returns how a stack is scaled to measure it, and for the model, if there is one."""
+    assert pairs.noisy
+    stack, path = pairs.noisy.stack(key), pairs.noisy.paths[key[0]]
+    try:
+        own = measure_scaling(stack, "range", ignore_nan=options.nan == "fill")
+        return own, choose_scaling(stack, [model], options, path) if model else None
+    except ImageError as error:
+        raise with_path(error, path) from None
 
 
 class _Channel:
     """A channel of a stack, and how its planes are read."""
 
     def __init__(
-        self, pairs: StackPairs, planes: Sequence[Plane], options: StackOptions, images: int
+        self,
+        pairs: StackPairs,
+        planes: Sequence[Plane],
+        scalings: tuple[Scaling, Scaling | None],
+        images: int,
     ):
         assert pairs.noisy
-        self._pairs, self._files, self._options = pairs, pairs.noisy, options
-        self._path = self._files.paths[planes[0].stack]
-        self._planes = planes
+        files = pairs.noisy
+        self._pairs, self._planes = pairs, planes
         self._chosen = spread(planes, min(images or _PLANES, _PLANES))
-        key, self._channel = planes[0].key, planes[0].channel
-        stack = self._files.stack(key)
-        self._layout: Layout = stack.layout
-        with_nan = options.nan == "fill"
-        try:
-            self._scale = measure_scaling(stack, "range", ignore_nan=with_nan).of(self._channel)
-        except ImageError as error:
-            raise ImageError(f"{self._path}: {error}") from None
-        image = f", image {key[1]}" if len(self._files.stacks(key[0])) > 1 else ""
+        key, number = planes[0].key, planes[0].channel
+        own, trained = scalings
+        self._scale, self._model_scale = own.of(number), trained and trained.of(number)
+        layout = files.stack(key).layout
+        image = f", image {key[1]}" if len(files.stacks(key[0])) > 1 else ""
         channel = ""
-        if self._layout.size("C") > 1:
-            channel = f", channel {self._channel}"
-            if self._layout.channels and (name := self._layout.channels[self._channel].name):
+        if layout.size("C") > 1:
+            channel = f", channel {number}"
+            if layout.channels and (name := layout.channels[number].name):
                 channel += f" ({name})"
-        self._name = f"{self._path.name}{image}{channel}"
+        self._name = f"{files.paths[key[0]].name}{image}{channel}"
 
     def measure(self, model: Any, others: StackFiles | None) -> ChannelNoise:
         """Returns the noise; what the model or other stacks have removed is noise, if given."""
@@ -231,20 +246,13 @@ class _Channel:
         self, model: Any, others: StackFiles | None, diagnoses: list[Diagnosis]
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yields each plane and its denoised version, scaled; then diagnoses them."""
-        from cbsn.inference.stack_options import choose_scaling
-
-        scale = None
-        if model:
-            stack = self._files.stack(self._planes[0].key)
-            scaling = choose_scaling(stack, [model], self._options, self._path)
-            scale = scaling.of(self._channel)
         for plane in self._chosen:
             values = self._pairs.read(plane)
             try:
                 if others:
                     clean = self._pairs.read_other(others, plane)
                 else:
-                    clean = model.scaled(values[None], scale, dtype=np.float32)[0]
+                    clean = model.scaled(values[None], self._model_scale, dtype=np.float32)[0]
             except CbsnError as error:
                 raise type(error)(f"{plane.name}: {error}") from error
             pair = self._scale.apply(values), self._scale.apply(clean)

@@ -13,6 +13,7 @@ from cbsn.evaluation.comparison import Pair, figure
 from cbsn.evaluation.conventions import Conventions
 from cbsn.evaluation.methods import Denoise, Method, load_model_method
 from cbsn.evaluation.report.pictures import ReportPicture
+from cbsn.images.stacks.opening import with_path
 from cbsn.images.stacks.scaling import Scale, Scaling, measure_scaling
 from cbsn.images.stacks.stack import Stack
 from cbsn.inference.denoiser import Denoiser
@@ -67,7 +68,7 @@ class StackComparison:
         try:
             return measure_scaling(side.stack(key), method, ignore_nan=side.fills)
         except ImageError as error:
-            raise _with_path(error, side, key) from None
+            raise with_path(error, side.paths[key[0]]) from None
 
     def _scale(self, plane: Plane) -> Scale:
         return self._scales[plane.key].of(plane.channel)
@@ -98,7 +99,7 @@ class StackComparison:
                 for each in self._metrics
             }
         except ValueError as error:
-            raise DataError(f"{name}: {error}. Leave it out, or this metric.") from error
+            raise DataError(f"{name}: {error}. Omit it, or this metric.") from error
 
     def _peak(self, plane: Plane, clean: np.ndarray) -> float | None:
         """Returns the data range; None for a flat channel or plane, which has none."""
@@ -166,7 +167,7 @@ class StackComparison:
                     files.stack(key), [model], self._options, files.paths[key[0]]
                 )
             except ImageError as error:
-                raise _with_path(error, files, key) from None
+                raise with_path(error, files.paths[key[0]]) from None
 
         def denoise(name: str, noisy: np.ndarray, clean: np.ndarray | None) -> np.ndarray:
             plane = self._pairs.plane(name)
@@ -239,11 +240,6 @@ class StackComparison:
 
 def _name(key: tuple[str, int]) -> str:
     return f"{key[0]} image{key[1]}" if key[1] else key[0]
-
-
-def _with_path(error: ImageError, side: StackFiles, key: tuple[str, int]) -> ImageError:
-    path = side.paths[key[0]]
-    return error if str(path) in str(error) else ImageError(f"{path}: {error}")
 
 
 def _ranges(side: StackFiles, key: tuple[str, int]) -> list[float]:

@@ -92,7 +92,7 @@ def _errors_of(path: Path) -> Iterator[None]:
     try:
         yield
     except ImageError as error:
-        raise ImageError(f"{path}: {error}") from None
+        raise with_path(error, path) from None
     except (CbsnError, MemoryError):
         raise
     except FileNotFoundError:
@@ -101,6 +101,11 @@ def _errors_of(path: Path) -> Iterator[None]:
         reason = plain_reason(error)
         text = f"{path}: cannot be read, it may be damaged or cut off ({reason})."
         raise ImageError(text) from error
+
+
+def with_path(error: ImageError, path: Path) -> ImageError:
+    """Returns an error that names the file, as do those of reading it."""
+    return error if str(path) in str(error) else ImageError(f"{path}: {error}")
 
 
 def suffix_of(path: Path) -> str:
