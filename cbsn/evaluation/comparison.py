@@ -1,8 +1,9 @@
 """How a method's results are compared with clean pictures; stacks have a way of their own."""
 
+import abc
 import math
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -24,21 +25,34 @@ FITTED = {"si_psnr": si_psnr, "micro_ssim": micro_ssim}
 """The metrics that are fitted to each picture."""
 
 
-class Comparison(Protocol):
-    """Pictures, how methods denoise them, and how results are compared with the clean ones."""
+class Comparison(abc.ABC):
+    """Pictures, how methods denoise them, and how results are compared with the clean ones.
 
-    conventions: Conventions
+    Args:
+        pairs: the pictures, or the planes of stacks.
+        conventions: how they are compared.
+        metrics: some of `cbsn.evaluation.scores.METRICS`.
+    """
+
+    def __init__(self, pairs: Any, conventions: Conventions, metrics: Collection[str]):
+        self._pairs = pairs
+        self.conventions = conventions
+        self._metrics = metrics
 
     @property
     def names(self) -> Sequence[str]:
         """Of the pairs."""
+        return self._pairs.names
 
     def pairs(self) -> Iterator[Pair]:
         """Yields (noisy, clean), each [H, W, 1 or 3] or None."""
+        return iter(self._pairs)
 
     def given(self, noisy: np.ndarray) -> np.ndarray:
         """Returns a noisy picture as the methods get it."""
+        return noisy
 
+    @abc.abstractmethod
     def measure(self, name: str, clean: np.ndarray, denoised: np.ndarray) -> dict[str, Any]:
         """Returns the metrics of a result by name; None for one that is undefined.
 
@@ -46,29 +60,37 @@ class Comparison(Protocol):
             DataError: if the picture is too small for a metric.
         """
 
+    @abc.abstractmethod
     def diagnosed(
         self, name: str, noisy: np.ndarray, denoised: np.ndarray
     ) -> tuple[np.ndarray, np.ndarray] | None:
-        """Returns a picture and its result as `diagnose` takes them; None to leave them out."""
+        """Returns a picture and its result as `diagnose` takes them; None to omit them."""
 
     def baseline(self, method: Method) -> Method:
         """Returns a method of `make_baselines` for these pictures."""
+        return method
 
+    @abc.abstractmethod
     def denoised(self, folder: str) -> Method:
         """Returns results that are denoised already; a DataError if some are missing."""
 
+    @abc.abstractmethod
     def model(self, path: str, options: DenoiseOptions) -> Method:
         """Returns a model as a method."""
 
     def facts(self) -> list[str]:
         """Returns lines on how results are compared."""
+        return [f"Conventions: {self.conventions}."]
 
     def record(self) -> dict[str, Any]:
         """Returns the same for JSON."""
+        return {}
 
     def noise_notes(self) -> Sequence[str]:
-        """Returns lines on the noise."""
+        """Returns lines on the noise; none unless all pictures share it."""
+        return []
 
+    @abc.abstractmethod
     def report_picture(
         self,
         name: str,
@@ -78,11 +100,12 @@ class Comparison(Protocol):
     ) -> ReportPicture:
         """Returns what a report shows."""
 
+    @abc.abstractmethod
     def close(self) -> None:
         """Closes all files."""
 
 
-class PictureComparison:
+class PictureComparison(Comparison):
     """The comparison of pictures; see `Comparison`.
 
     Args:
@@ -103,18 +126,9 @@ class PictureComparison:
         lpips_of_gray: bool = False,
         white: float | None = None,
     ):
-        self._pairs = pairs
-        self.conventions = conventions
-        self._metrics = metrics
+        super().__init__(pairs, conventions, metrics)
         self._lpips, self._lpips_of_gray = lpips, lpips_of_gray
         self._white = white
-
-    @property
-    def names(self) -> Sequence[str]:  # noqa: D102
-        return self._pairs.names
-
-    def pairs(self) -> Iterator[Pair]:  # noqa: D102
-        return iter(self._pairs)
 
     def given(self, noisy: np.ndarray) -> np.ndarray:  # noqa: D102
         return self.conventions.unrounded(noisy)
@@ -152,20 +166,11 @@ class PictureComparison:
             return to_unit(noisy), to_unit(denoised)
         return noisy, denoised
 
-    def baseline(self, method: Method) -> Method:  # noqa: D102
-        return method
-
     def denoised(self, folder: str) -> Method:  # noqa: D102
         return find_denoised(folder, self._pairs, self._white)
 
     def model(self, path: str, options: DenoiseOptions) -> Method:  # noqa: D102
         return load_model_method(path, options)
-
-    def facts(self) -> list[str]:  # noqa: D102
-        return [f"Conventions: {self.conventions}."]
-
-    def record(self) -> dict[str, Any]:  # noqa: D102
-        return {}
 
     def noise_notes(self) -> Sequence[str]:  # noqa: D102
         try:

@@ -1,7 +1,7 @@
 """How denoised stacks are compared with clean ones, plane by plane, in the files' own values."""
 
 import dataclasses
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -9,7 +9,7 @@ import numpy as np
 from cbsn.data.pairs import spread
 from cbsn.data.stack_pairs import Plane, StackFiles, StackPairs
 from cbsn.errors import DataError, ImageError, in_one_line
-from cbsn.evaluation.comparison import Pair, figure
+from cbsn.evaluation.comparison import Comparison, Pair, figure
 from cbsn.evaluation.conventions import Conventions
 from cbsn.evaluation.methods import Denoise, Method, load_model_method
 from cbsn.evaluation.report.pictures import ReportPicture
@@ -28,7 +28,7 @@ _DIAGNOSED = 64  # planes, evenly spread
 _TOLD = 4  # data ranges that are said
 
 
-class StackComparison:
+class StackComparison(Comparison):
     """The comparison of stacks; see `cbsn.evaluation.comparison.Comparison`.
 
     Results are compared in the files' own values. Models see each plane as in `cbsn denoise`.
@@ -51,9 +51,7 @@ class StackComparison:
         metrics: Collection[str],
         options: StackOptions,
     ):
-        self._pairs = pairs
-        self.conventions = conventions
-        self._metrics = metrics
+        super().__init__(pairs, conventions, metrics)
         self._options = options
         self._diagnosed = {*spread(pairs.names, _DIAGNOSED)}
         # By the key of the stack, all of them measured before any time is spent on denoising.
@@ -72,16 +70,6 @@ class StackComparison:
 
     def _scale(self, plane: Plane) -> Scale:
         return self._scales[plane.key].of(plane.channel)
-
-    @property
-    def names(self) -> Sequence[str]:  # noqa: D102
-        return self._pairs.names
-
-    def pairs(self) -> Iterator[Pair]:  # noqa: D102
-        return iter(self._pairs)
-
-    def given(self, noisy: np.ndarray) -> np.ndarray:  # noqa: D102
-        return noisy
 
     def measure(  # noqa: D102
         self, name: str, clean: np.ndarray, denoised: np.ndarray
@@ -177,7 +165,7 @@ class StackComparison:
         return denoise
 
     def facts(self) -> list[str]:  # noqa: D102
-        facts = [f"Conventions: {self.conventions}."]
+        facts = super().facts()
         if self._ranges:
             told = [
                 f"{_name(key)} {' and '.join(f'{each:g}' for each in ranges)}"
@@ -195,10 +183,6 @@ class StackComparison:
         ranges = {_name(key): each for key, each in self._ranges.items()}
         settings = {field: getattr(self._options, field) for field in fields}
         return {"stacks": {**settings, "data_ranges": ranges}}
-
-    def noise_notes(self) -> Sequence[str]:
-        """Returns no lines: each channel of each stack has its own noise; see `cbsn noise`."""
-        return []
 
     def report_picture(
         self,
