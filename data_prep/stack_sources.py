@@ -9,7 +9,7 @@ import numpy as np
 
 from cbsn.data.manifest import STACK, Manifest, Source
 from cbsn.errors import ConfigError, DataError, ImageError
-from cbsn.images.stacks.opening import is_stack, open_stacks, with_path
+from cbsn.images.stacks.opening import are_stacks, open_stacks, with_path
 from cbsn.images.stacks.scaling import (
     NOT_FINITE,
     Scaling,
@@ -165,26 +165,9 @@ def find_stacks(
     Raises:
         DataError: if some are stacks, and others pictures.
     """
-    stacks = [path for path in files if is_stack(path)]
-    if not stacks:
+    if not are_stacks(files):
         return None
-    picture = next((path for path in files if path not in {*stacks}), None)
-    if picture is not None:
-        # One damaged picture, which looks like a stack, must not stop all others.
-        stacks = [path for path in stacks if _opens(path)]
-        if not stacks:
-            return None
-        raise DataError(
-            f"{pattern} holds both stacks, such as {stacks[0].name}, and pictures, such as "
-            f"{picture.name}. A data set is of either: keep them in two folders, or use a glob."
-        )
     return RawStacks(STACK, root_of(pattern, files), tuple(files), "float32", options=options)
-
-
-def _opens(path: Path) -> bool:
-    with contextlib.suppress(ImageError), open_stacks(path):
-        return True
-    return False
 
 
 def with_scaling(raw: RawStacks, done: Manifest) -> tuple[RawStacks, Manifest]:

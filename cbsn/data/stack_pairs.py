@@ -3,7 +3,7 @@
 import collections
 import contextlib
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from cbsn.data.pairs import spread
 from cbsn.errors import ConfigError, DataError, ImageError
 from cbsn.images.finding import find_images
-from cbsn.images.stacks.opening import is_stack, open_stacks, suffix_of
+from cbsn.images.stacks.opening import are_stacks, is_stack, open_stacks, suffix_of
 from cbsn.images.stacks.scaling import NOT_FINITE, count_missing, fill_missing
 from cbsn.images.stacks.stack import Layout, Stack, parse_selection
 
@@ -31,22 +31,6 @@ def hold_stacks(patterns: Iterable[str | Path]) -> bool:
         if not str(pattern).lower().endswith(".mat")  # of SIDD's blocks
     ]
     return any(found)
-
-
-def are_stacks(paths: Sequence[Path]) -> bool:
-    """Returns whether files are stacks, rather than pictures.
-
-    Raises:
-        DataError: if there are both.
-    """
-    stacks = [path for path in paths if is_stack(path)]
-    if stacks and len(stacks) < len(paths):
-        picture = next(path for path in paths if path not in {*stacks})
-        raise DataError(
-            f"There are stacks, such as {stacks[0]}, and pictures, such as {picture}. Keep them in "
-            "two folders, or use a glob."
-        )
-    return bool(stacks)
 
 
 @dataclasses.dataclass(frozen=True)

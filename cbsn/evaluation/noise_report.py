@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 
 from cbsn.data.pairs import spread
-from cbsn.data.stack_pairs import are_stacks
 from cbsn.errors import CbsnError, ConfigError, DataError, check_number
 from cbsn.evaluation.diagnosis import SMALLEST, Diagnosis, diagnose
 from cbsn.evaluation.stack_noise import ChannelNoise, stack_noise
 from cbsn.files import write_json
 from cbsn.images.finding import find_images
 from cbsn.images.image_files import read_picture
+from cbsn.images.stacks.opening import are_stacks
 from cbsn.inference.options import DenoiseOptions
 from cbsn.inference.stack_options import StackOptions, refuse_white
 from cbsn.noise.advice import advise

@@ -25,11 +25,12 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from cbsn.errors import TrainingStopped
 from cbsn.napari_plugin import training
 from cbsn.napari_plugin.choices import LayerChoice, form, is_model_folder, models, timer, unwrapped
 from cbsn.napari_plugin.denoising import explain, own_warnings, results
 from cbsn.napari_plugin.layers import layer_planes
-from cbsn.napari_plugin.training import STOPPED, TrainingProcess
+from cbsn.napari_plugin.training import TrainingProcess
 
 _MINUTES, _STEPS = "minutes", "steps"
 _LINES = 5000  # of the log that are kept
@@ -276,7 +277,7 @@ class TrainWidget(QWidget):
         self._process = None
         self._clean_up()
         name = self._folder.name
-        if is_model_folder(self._folder) and (self._stops or status in (0, STOPPED)):
+        if is_model_folder(self._folder) and (self._stops or status in (0, TrainingStopped.status)):
             from napari.utils.notifications import show_info
 
             self._status.setText(f"Trained: {name} is now the model under “Denoise”.")

@@ -14,8 +14,6 @@ from cbsn.napari_plugin import processes
 from cbsn.napari_plugin.denoising import Cancelled
 from cbsn.napari_plugin.layers import LayerPlanes
 
-STOPPED = 75  # the exit status of `cbsn train` when it was asked to stop, and has saved the run
-
 _MOST_BYTES = 2**31  # of the planes that are written for the training
 # A progress bar of tqdm, such as ` 12%|█▏   | 120/1000 [00:10<01:20, 11.0step/s, loss=0.1]`.
 _BAR = re.compile(r"\s*\d+%\|.*?\| (\d+)/(\d+) \[.*?(step/s|s/step|\?step/s)")

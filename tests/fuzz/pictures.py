@@ -136,7 +136,7 @@ class Preparations:
             try:
                 report = prepare(source, out=out, patch_size=8, stride=8)
             except DataError as error:  # what was damaged may have become a stack
-                assert "holds both stacks" in str(error), error
+                assert "There are stacks" in str(error), error
                 return "stacks among pictures refused"
         failed = {Path(failure.path).name for failure in report.failed}
         # Where patches are of 8 bits, a picture of more is refused, too.

@@ -2,10 +2,10 @@
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from cbsn.errors import CbsnError, ConfigError, ImageError, plain_reason
+from cbsn.errors import CbsnError, ConfigError, DataError, ImageError, plain_reason
 from cbsn.images.stacks import microscopes, ome_zarr
 from cbsn.images.stacks.ome_zarr_writer import create_ome_zarr
 from cbsn.images.stacks.stack import Stack, check_axes
@@ -101,6 +101,32 @@ def _errors_of(path: Path) -> Iterator[None]:
         reason = plain_reason(error)
         text = f"{path}: cannot be read, it may be damaged or cut off ({reason})."
         raise ImageError(text) from error
+
+
+def are_stacks(paths: Sequence[Path]) -> bool:
+    """Returns whether files are stacks, rather than pictures.
+
+    Raises:
+        DataError: if there are both.
+    """
+    stacks = [path for path in paths if is_stack(path)]
+    if not stacks or len(stacks) == len(paths):
+        return bool(stacks)
+    # One damaged picture, which looks like a stack, must not stop all others.
+    stack = next((path for path in stacks if _opens(path)), None)
+    if stack is None:
+        return False
+    picture = next(path for path in paths if path not in {*stacks})
+    raise DataError(
+        f"There are stacks, such as {stack}, and pictures, such as {picture}. Keep them in two "
+        "folders, or use a glob."
+    )
+
+
+def _opens(path: Path) -> bool:
+    with contextlib.suppress(ImageError), open_stacks(path):
+        return True
+    return False
 
 
 def with_path(error: ImageError, path: Path) -> ImageError:
