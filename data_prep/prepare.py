@@ -82,10 +82,11 @@ def prepare(
             size. Stacks also have patches at the lower and right edges, so that none has margins.
         offset: distance of the first patch from the edges. Default: 10 for SIDD, else 0.
         white: value of white in a folder's pictures, see `read_picture`. Default: from each file.
-        axes: of stacks, this and the next three: see `data_prep.stack_sources.ReadingOptions`.
-        select: a part of them.
-        normalize: how they are scaled.
-        nan: what is done with values that are not finite.
+        axes: of stacks, letters of their axes. For it and the next three arguments, see
+            `data_prep.stack_sources.ReadingOptions`.
+        select: the part of the stacks to take.
+        normalize: how the stacks are scaled.
+        nan: whether stacks with values that are not finite are refused, or these are filled.
         workers: number of processes. If a picture crashes one, it is reported, and the others go
             on. A script then needs `if __name__ == "__main__":`. Default: only this process.
         force: whether to convert everything, even into a folder that holds another data set.

@@ -112,7 +112,7 @@ class StackFiles:
         self._file.close()
 
     def read(self, stack: Stack, name: str, position: Mapping[str, int]) -> np.ndarray:
-        """Returns a plane, [H, W, 1 or 3]; alpha is left out.
+        """Returns a plane, [H, W, 1 or 3]; alpha is omitted.
 
         Args:
             stack: one of the file's.
@@ -303,7 +303,7 @@ class StackPairs:
 
 
 def sizes(layout: Layout) -> dict[str, int]:
-    """Returns the sizes of Y, X and all axes with several positions; alpha is left out."""
+    """Returns the sizes of Y, X and all axes with several positions; alpha is omitted."""
     found = {axis: size for axis, size in zip(layout.axes, layout.shape, strict=True) if size > 1}
     if "S" in found:
         found["S"] = 3

@@ -22,7 +22,7 @@ class NotFiniteError(ImageError):
 class LayerPlanes:
     """The planes of an image layer, which are read when they are needed.
 
-    The last two axes, but for colours, are rows and columns; the others number the planes.
+    The last two axes, except for colours, are rows and columns; the others number the planes.
 
     Args:
         stack: the planes, along one axis T.

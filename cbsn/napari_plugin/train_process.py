@@ -3,7 +3,7 @@
     python -m cbsn.napari_plugin.train_process train cells.tif --recipe n2v-unet --steps 1000
 
 It is `python -m cbsn`, but the end of its input acts like Ctrl-C: the training finishes the step,
-and saves. Unlike signals that works on Windows, too, and if the parent is gone without a word.
+and saves. Unlike a signal, this also works on Windows, and if the parent has crashed.
 """
 
 import _thread

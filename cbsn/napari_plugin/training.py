@@ -88,7 +88,7 @@ class TrainingProcess:
     Args:
         command: the program and its arguments. The end of its input asks it to stop.
         folder: the working directory, where the training puts its patches.
-        on_line: called with each line, but for progress bars.
+        on_line: called with each line, except progress bars.
         on_progress: called with the step and the number of steps.
         on_end: called with the exit status. All three are called in the thread.
     """

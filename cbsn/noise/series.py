@@ -113,7 +113,7 @@ def series_correlation(
 ) -> SeriesCorrelation | None:
     """Measures the correlation of the noise between planes, in the presence of structure.
 
-    A mask of second differences in both directions takes brightness, slopes and most edges away,
+    A mask of second differences in both directions removes brightness, slopes and most edges,
     and leaves noise and fine texture:
 
          1 −2  1

@@ -18,7 +18,7 @@ from cbsn.images.stacks.stack import Stack
 
 METHODS = ("deviation", "percentile", "range", "dtype")
 """How 0 and 1 are chosen: mean and mean + standard deviation; the `_PERCENTILES`; the lowest and
-the highest value but for single pixels; or what the dtype can hold."""
+the highest value, except for single pixels; or what the dtype can hold."""
 
 _PERCENTILES = (0.1, 99.9)
 _PLANES = 64  # of a channel that are looked at, evenly spread
@@ -314,7 +314,7 @@ def _spread(length: int, count: int) -> list[slice]:
 
 
 def _range(windows: Sequence[np.ndarray], values: np.ndarray) -> tuple[float, float]:
-    """Returns the lowest and the highest value, but for single pixels, of parts of planes.
+    """Returns the lowest and the highest value, except for single pixels, of parts of planes.
 
     If there is nothing but single pixels, returns the lowest and the highest of all finite values.
     """
