@@ -130,7 +130,7 @@ def _denoise(
 ) -> Any:
     """Denoises an image, or a stack."""
     if isinstance(image, str | Path):
-        if is_stack(Path(image)):
+        if is_stack(Path(image), options.axes):
             refuse_white(white)
             with open_stacks(image, options.axes) as stacks:
                 results = [denoise_stack(stack, denoisers, options) for stack in stacks]

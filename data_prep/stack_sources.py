@@ -165,7 +165,7 @@ def find_stacks(
     Raises:
         DataError: if some are stacks, and others pictures.
     """
-    if not are_stacks(files):
+    if not are_stacks(files, options.axes):
         return None
     return RawStacks(STACK, root_of(pattern, files), tuple(files), "float32", options=options)
 

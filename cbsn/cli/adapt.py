@@ -28,7 +28,7 @@ def main(flags: argparse.Namespace) -> None:
     check_white(flags.white)
     stack_options = StackOptions.pop(vars(flags))
     pictures = find_sources(flags.image_paths, recursive=flags.recursive)
-    are_stacks = [is_stack(each) for each in pictures]
+    are_stacks = [is_stack(each, stack_options.axes) for each in pictures]
     if not any(are_stacks):
         stack_options.refuse_for_pictures()
     if all(are_stacks):

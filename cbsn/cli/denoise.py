@@ -66,17 +66,18 @@ def main(flags: argparse.Namespace) -> int:
         check_adaptation(minutes, options.seed, keep)
     out = flags.save_path or default_folder(flags.image_paths)
     files = {"white": flags.white, "jpeg_quality": flags.jpeg_quality}
+    axes = stack_options.axes
     outputs = plan_files(
-        flags.image_paths, out, format=flags.format, recursive=flags.recursive, **files
+        flags.image_paths, out, format=flags.format, recursive=flags.recursive, axes=axes, **files
     )
-    stacks = {source: target for source, target in outputs.items() if is_stack(source)}
+    stacks = {source: target for source, target in outputs.items() if is_stack(source, axes)}
     pictures = {source: target for source, target in outputs.items() if source not in stacks}
     if not stacks:
         stack_options.refuse_for_pictures()
     elif not pictures:
         refuse_white(flags.white)
-    _check_models(models, pictures, minutes)
     denoiser, *others = (Denoiser.load(model, options) for model in models)
+    _check_models(models, pictures, minutes)
     not_kept = None
     if minutes is not None:
         how = {"white": flags.white, "stack_options": stack_options, "seed": options.seed}

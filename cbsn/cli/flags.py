@@ -171,7 +171,8 @@ def add_axes(parser: argparse._ActionsContainer) -> None:
     add = parser.add_argument
     what = (
         "axes of the stacks, in the files' order: letters of T (time), Z, C (channel), Y, X, S "
-        "(red, green, blue), for files that do not say (default: pages are frames in time)"
+        "(red, green, blue), for files that do not say (default: pages are frames in time); a TIFF "
+        "file of one plane, or whose planes were written as colours, is a stack by this"
     )
     add("--axes", metavar="AXES", help=what)
     what = "planes of the stacks to take, counted from 0, such as t=0:10,c=1 (default: all)"

@@ -18,15 +18,15 @@ from cbsn.images.stacks.stack import Layout, Stack, parse_selection
 _TIFF = (".tif", ".tiff")
 
 
-def hold_stacks(patterns: Iterable[str | Path]) -> bool:
-    """Returns whether folders, globs and files hold stacks, rather than pictures.
+def hold_stacks(patterns: Iterable[str | Path], axes: str | None = None) -> bool:
+    """Returns whether folders, globs and files hold stacks. For `axes`, see `is_stack`.
 
     Raises:
         DataError: if nothing was found, or one of them holds both.
     """
     # Each must be of one kind, so all are looked at.
     found = [
-        are_stacks(find_images(pattern))
+        are_stacks(find_images(pattern), axes)
         for pattern in patterns
         if not str(pattern).lower().endswith(".mat")  # of SIDD's blocks
     ]

@@ -110,7 +110,8 @@ def evaluate(
     names = _resolve_baselines(clean, noisy, noise, models, baselines, baseline_sigma)
     classic = make_baselines(names, noise, baseline_sigma)
     check_white(white)
-    are_stacks = hold_stacks(each for each in (noisy, clean) if each is not None)
+    stacks = stacks or StackOptions()
+    are_stacks = hold_stacks((each for each in (noisy, clean) if each is not None), stacks.axes)
     if are_stacks:
         classic = make_baselines(names, noise, baseline_sigma, clips=False)
     if not (classic or models or folders):
@@ -119,7 +120,6 @@ def evaluate(
         )
     wanted = parse_metrics(metrics or (STACK_METRICS if are_stacks else "psnr,ssim"))
     conventions = conventions or Conventions.choose(noise is not None)
-    stacks = stacks or StackOptions()
 
     # Load everything before scoring anything, so that a wrong path is reported at once.
     source = noisy if noise is None else noise

@@ -74,7 +74,7 @@ def report_noise(
     found = (path for pattern in pictures for path in find_images(pattern))
     paths = [*dict.fromkeys(found)]
     stacks = stacks or StackOptions()
-    if are_stacks(paths):
+    if are_stacks(paths, stacks.axes):
         refuse_white(white)
         every = stack_noise(
             paths,

@@ -344,6 +344,7 @@ def export(
         )
     if version is not None:
         check_number("--version", version, 1, 2**63 - 1)  # the most for TensorFlow Serving
+    check_number("--stack_channel", stack_channel or 0, 0, 9999)
     # A SavedModel counts pixels in int32.
     check_number("--max_megapixels", max_megapixels, 0, 2147, above=True)
     out = expanded(out).absolute()

@@ -48,6 +48,7 @@ def plan_files(
     recursive: bool = False,
     white: float | None = None,
     jpeg_quality: int = 95,
+    axes: str | None = None,
 ) -> dict[Path, Path]:
     """Finds the pictures of folders or globs, and maps each source to the target of its result.
 
@@ -62,6 +63,7 @@ def plan_files(
             below the folder given, or below the one that all given share. Default False.
         white: the value of white in the files, as for `read_picture`. Default None.
         jpeg_quality: int from 1 to 100, see `write_picture`. Default 95.
+        axes: of TIFF files, see `is_stack`. Default None.
 
     Raises:
         DataError: if there is no picture.
@@ -76,7 +78,7 @@ def plan_files(
     if not recursive:
         _warn_of_sub_folders(image_paths, save_path)
     top = top_folder(image_paths) if recursive else None
-    outputs = plan_outputs(sources, save_path, format, top=top)
+    outputs = plan_outputs(sources, save_path, format, top=top, axes=axes)
     check_writable(save_path, f"--out {save_path}")
     return outputs
 

@@ -120,6 +120,7 @@ def plan_outputs(
     format: str = "auto",
     *,
     top: Path | None = None,
+    axes: str | None = None,
 ) -> dict[Path, Path]:
     """Maps each source to the target of its result, so that no result overwrites another.
 
@@ -135,6 +136,7 @@ def plan_outputs(
         save_path: folder for the results.
         format: one of `FORMATS`.
         top: a folder that holds all sources, whose tree of folders the results keep. Default None.
+        axes: of TIFF files, see `is_stack`. Default None.
 
     Raises:
         ConfigError: if a result would overwrite a source or, despite these rules, another result,
@@ -144,7 +146,7 @@ def plan_outputs(
         raise ConfigError(f"format must be one of {', '.join(FORMATS)}. Received: {format!r}")
     save_path = Path(save_path)
     suffixes, names = {}, {}
-    stacks = {source for source in sources if is_stack(source)}
+    stacks = {source for source in sources if is_stack(source, axes)}
     if format == "zarr" and sources and not stacks:
         raise ConfigError(
             f"--format zarr is for stacks, and {sources[0]} is a picture. Received: --format zarr"

@@ -111,8 +111,9 @@ def adapt(
         )
     patches = PicturePatches.read(
         pictures,
+        lambda path: open_scaled(path, [model], stack_options),
         white=white,
-        open_stack=lambda path: open_scaled(path, [model], stack_options),
+        axes=stack_options.axes,
     )
     strides = _strides(patches) if "stride_b" in model.recipe.objective_config else {}
     recipe = _fit(model.recipe, strides, patches.patch_size, learning_rate)

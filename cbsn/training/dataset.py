@@ -41,7 +41,7 @@ def open_records(
     the options leave it open.
     """
     opened = []
-    are_next = options.second_shots == NEXT and holds_stacks(options.dataset)
+    are_next = options.second_shots == NEXT and holds_stacks(options.dataset, options.stacks)
     for name in (options.dataset, None if are_next else options.second_shots):
         if not name:
             continue
@@ -54,7 +54,7 @@ def open_records(
     return PairedRecords(opened[0], opened[1]) if options.second_shots else opened[0]
 
 
-def holds_stacks(dataset: str) -> bool:
+def holds_stacks(dataset: str, stacks: ReadingOptions) -> bool:
     """Returns whether a data set is one of stacks; False if nothing can be read there."""
     path = Path(dataset).expanduser()
     if dataset.upper() in ("SIDD", "DND") or path.suffix == RECORD_SUFFIX:
@@ -64,7 +64,7 @@ def holds_stacks(dataset: str) -> bool:
         if (path / MANIFEST_NAME).exists():
             return Manifest.read(path).kind == STACK
         if not any(path.glob(f"*{RECORD_SUFFIX}")):
-            return find_stacks(path, find_images(path), ReadingOptions()) is not None
+            return find_stacks(path, find_images(path), stacks) is not None
     return False
 
 
@@ -86,7 +86,7 @@ def _open(dataset: str, options: DataOptions, normalize: str, convert: bool) -> 
         or (path / MANIFEST_NAME).exists()
         or any(path.glob(f"*{RECORD_SUFFIX}"))
     ):
-        if stacks.normalize == "auto" and holds_stacks(dataset):
+        if stacks.normalize == "auto" and holds_stacks(dataset, stacks):
             stacks = dataclasses.replace(stacks, normalize=normalize)
         if not convert:
             return PatchRecords.open(prepared_folder(dataset, stacks=stacks))

@@ -75,7 +75,7 @@ def train(recipe_name: str, changes: Changes, options: RunOptions) -> Path:
         TrainingStopped: SIGINT or SIGTERM stopped the training, and it has been saved.
     """
     recipe = customised(recipe_name, **without_auto(recipe_name, changes))
-    is_stack = holds_stacks(options.dataset)
+    is_stack = holds_stacks(options.dataset, options.stacks)
     if is_stack:
         check_stacks(recipe, options)
     if recipe.augmentation != "none" and not (options.teacher or options.second_shots):

@@ -75,6 +75,7 @@ class PicturePatches:
         open_stack: OpenStack,
         *,
         white: float | None = None,
+        axes: str | None = None,
     ) -> "PicturePatches":
         """Cuts pictures into patches, one picture at a time.
 
@@ -84,10 +85,11 @@ class PicturePatches:
         `MOST_BYTES` of pictures and takes at most `MOST_PATCHES` patches, both spread evenly. If
         the dtypes differ, all patches become float32.
 
-        Stacks are scaled as `open_stack` says; all of their planes count.
+        Stacks are scaled as `open_stack` says; all of their planes count. For what counts as one
+        with `axes`, see `is_stack`.
         """
         sources = _sources(pictures)
-        sizes = {name: _size(source) for name, source in sources.items()}
+        sizes = {name: _size(source, axes) for name, source in sources.items()}
         fit = len(sizes) * MOST_BYTES // max(1, sum(sizes.values()))
         chosen = spread([*sizes], max(1, min(fit, MOST_PATCHES)))
         # The smallest come first, so that the others can use the room that they leave.
@@ -97,7 +99,7 @@ class PicturePatches:
         for number, name in enumerate(chosen):
             try:
                 most, source = room // (len(chosen) - number), sources[name]
-                if isinstance(source, Path) and is_stack(source):
+                if isinstance(source, Path) and is_stack(source, axes):
                     patches = _cut_stack(name, source, most, open_stack)
                 else:
                     patches = _cut(name, source, most, white)
@@ -169,11 +171,11 @@ def _sources(pictures: Iterable[str | Path | np.ndarray]) -> dict[str, Path | np
     }
 
 
-def _size(source: Path | np.ndarray) -> int:
+def _size(source: Path | np.ndarray, axes: str | None) -> int:
     """Returns how many bytes of pixels are read of a picture; 0 of a stack, read plane by plane."""
     if isinstance(source, np.ndarray):
         return source.nbytes
-    return 0 if is_stack(source) else read_header(source).pixel_bytes
+    return 0 if is_stack(source, axes) else read_header(source).pixel_bytes
 
 
 def _cut_stack(name: str, source: Path, count: int, open_stack: OpenStack) -> list[np.ndarray]:

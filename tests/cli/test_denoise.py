@@ -12,6 +12,7 @@ from PIL import Image
 
 from cbsn.evaluation.conventions import psnr
 from cbsn.images.image_files import Picture, read_picture, write_picture
+from cbsn.images.stacks.opening import is_stack
 from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.engines import ENGINES
 from cbsn.inference.options import DenoiseOptions
@@ -535,11 +536,31 @@ def test_each_channel_may_have_its_model(run_here, stack, tmp_path, flags):
         np.testing.assert_array_equal(found[:, channel], alone[:, channel])
 
 
+@pytest.mark.parametrize("planes", [1, 3, 4])
+def test_axes_make_a_stack_of_any_tiff_file(infer, tmp_path, random, planes):
+    """A plane, and planes that a program has written as the colours of a picture."""
+    values = random.poisson(400, (planes, 24, 40)).astype(np.uint16)
+    values, axes = (values[0], "YX") if planes == 1 else (values, "ZYX")
+    path = tmp_path / "cells.tif"
+    written = {} if planes == 1 else {"photometric": "rgb", "planarconfig": "separate"}
+    tifffile.imwrite(path, values, **written)
+    assert not is_stack(path)
+    run = infer(str(path), "--axes", axes, "--savepath", "out", *FAST)
+    assert run.returncode == 0, run.stderr
+    assert "1 of 1 stack denoised" in run.stdout
+    with tifffile.TiffFile(tmp_path / "out" / "cells.tif") as file:
+        assert file.series[0].axes == axes
+        result = file.asarray()
+    assert (result.shape, result.dtype) == (values.shape, values.dtype)
+    changed = (result != values).reshape(planes, -1).any(axis=1)
+    assert changed.all()
+
+
 @pytest.mark.parametrize(
     ("flags", "words"),
     [
         (("a.png", "--roi", "0:9,0:9"), "--roi is for stacks, and none of the pictures is one"),
-        (("a.tif", "--white", "4095"), "--normalize 0,4095: omit --white"),
+        (("cells.tif", "--white", "4095"), "--normalize 0,4095: omit --white"),
         (("a.png", "--format", "zarr"), "--format zarr is for stacks, and a.png is a picture"),
         (("a.png", "--model", "other"), "Several models are for the channels of stacks"),
         (("other",), "There are no pictures"),

@@ -224,6 +224,15 @@ def test_flags_for_stacks_are_refused_with_pictures(photos, out, flags):
         prepare(photos, out=out, **SIZE, **flags)
 
 
+def test_axes_make_stacks_of_single_planes(random, out, tmp_path):
+    for name in "ab":
+        tifffile.imwrite(tmp_path / f"{name}.tif", random.poisson(300, (40, 40)).astype("uint16"))
+    prepare(f"{tmp_path}/*.tif", out=out, axes="YX", **SIZE)
+    manifest = Manifest.read(out)
+    assert (manifest.kind, len(manifest.sources)) == (STACK, 2)
+    assert Scaling.from_dict(manifest.scaling).of(0).mean == pytest.approx(300, rel=0.05)
+
+
 def test_axes_name_those_of_plain_files(random, out, tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", random.random((5, 16, 16)).astype("float32"))
     prepare(tmp_path / "a.tif", out=out, axes="zyx", **SIZE)

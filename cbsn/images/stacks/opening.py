@@ -19,14 +19,22 @@ ZARR_SUFFIX = ".zarr"
 FORMATS = {"tiff": ".ome.tif", "zarr": ".ome.zarr"}
 
 
-def is_stack(path: Path) -> bool:
-    """Returns whether a path is that of a stack, rather than of a picture."""
+def is_stack(path: Path, axes: str | None = None) -> bool:
+    """Returns whether a path is that of a stack, rather than of a picture.
+
+    Args:
+        path: a file, or a folder of OME-Zarr.
+        axes: letters of the axes of TIFF files, which makes all of them stacks: a single plane, and
+            planes that a program has written as the colours of a picture. Default None.
+    """
     if path.is_dir():
         return ome_zarr.is_ome_zarr(path)
     if path.suffix.lower() in microscopes.SUFFIXES:
         return True
     with contextlib.suppress(OSError), path.open("rb") as file:
         if file.read(4) in TIFF_MAGICS:
+            if axes is not None:
+                return True
             status = path.stat()
             return _is_tiff_stack(path.absolute(), status.st_size, status.st_mtime_ns)
     return False
@@ -103,13 +111,13 @@ def _errors_of(path: Path) -> Iterator[None]:
         raise ImageError(text) from error
 
 
-def are_stacks(paths: Sequence[Path]) -> bool:
-    """Returns whether files are stacks, rather than pictures.
+def are_stacks(paths: Sequence[Path], axes: str | None = None) -> bool:
+    """Returns whether files are stacks, rather than pictures. For `axes`, see `is_stack`.
 
     Raises:
         DataError: if there are both.
     """
-    stacks = [path for path in paths if is_stack(path)]
+    stacks = [path for path in paths if is_stack(path, axes)]
     if not stacks or len(stacks) == len(paths):
         return bool(stacks)
     # One damaged picture, which looks like a stack, must not stop all others.

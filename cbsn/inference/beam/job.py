@@ -100,12 +100,12 @@ def denoise_with_beam(
     check_jpeg_quality(jpeg_quality)
     stacks = stacks or StackOptions()
     sources = _find_sources(inputs, output)
-    are_stacks = _find_stacks(sources, output)
+    are_stacks = _find_stacks(sources, output, stacks.axes)
     if not are_stacks:
         stacks.refuse_for_pictures()
     elif len(are_stacks) == len(sources):
         refuse_white(white)
-    targets = _plan(sorted(sources), output, format)
+    targets = _plan(sorted(sources), output, format, stacks.axes)
     max_bytes = int(max_megapixels * 1e6 * 3)
     handler = DenoisingModelHandler(
         model_path, options, max_bytes=max_bytes, white=white, stacks=stacks
@@ -210,12 +210,12 @@ def _find_sources(inputs: Iterable[str], output: str) -> dict[str, float]:
     return sources
 
 
-def _find_stacks(sources: Iterable[str], output: str) -> set[str]:
+def _find_stacks(sources: Iterable[str], output: str, axes: str | None) -> set[str]:
     """Returns those of the sources that are stacks; raises ConfigError if they cannot be written.
 
     What a file at a URL holds is not known yet.
     """
-    found = {source for source in sources if not is_url(source) and is_stack(Path(source))}
+    found = {each for each in sources if not is_url(each) and is_stack(Path(each), axes)}
     if found and is_url(output):
         raise ConfigError(not_mounted(f"--out {output}, with the stack {min(found)}"))
     return found
@@ -227,7 +227,7 @@ def _lies_in(file: str, folder: str) -> bool:
     return Path(file).resolve().is_relative_to(Path(folder).resolve())
 
 
-def _plan(sources: Iterable[str], output: str, format: str) -> dict[str, str]:
+def _plan(sources: Iterable[str], output: str, format: str, axes: str | None) -> dict[str, str]:
     """Maps each picture to the target of its result."""
     # A URL is not a path, but its folders and its name can be found as if it were one.
     by_path: dict[Path, str] = {}
@@ -235,7 +235,7 @@ def _plan(sources: Iterable[str], output: str, format: str) -> dict[str, str]:
         other = by_path.setdefault(Path(source), source)
         if other != source:
             raise ConfigError(f"{other} and {source} differ only by their slashes: rename one.")
-    targets = plan_outputs([*by_path], Path(output), format)
+    targets = plan_outputs([*by_path], Path(output), format, axes=axes)
     return {
         by_path[path]: f"{output}/{target.relative_to(output).as_posix()}"
         for path, target in targets.items()
