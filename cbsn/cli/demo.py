@@ -15,20 +15,28 @@ import tifffile
 from PIL import Image
 
 from cbsn.cli.parser import Parser, new_parser
-from cbsn.errors import check_number
+from cbsn.errors import ConfigError, check_number
 from cbsn.files import atomic_path
 from cbsn.noise.cells import simulate_cells
 from cbsn.noise.synthetic import neighbour_correlation, simulate_camera
 from cbsn.progress import progress_bar
 
+_FRAMES, _SIZE = 200, 512  # of the time series
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")
 
 
 def main(flags: argparse.Namespace) -> None:
     """Writes pictures of equal names into the two folders."""
+    frames = _FRAMES if flags.frames is None else flags.frames
+    size = _SIZE if flags.size is None else flags.size
+    check_number("--frames", frames, 1, 100_000)
+    check_number("--size", size, 32, 16_384)
     if flags.stack:
-        _write_stack(flags.folder, flags.frames, flags.size)
+        _write_stack(flags.folder, frames, size)
         return
+    for flag, value in ("--frames", flags.frames), ("--size", flags.size):
+        if value is not None:
+            raise ConfigError(f"{flag} is for the time series: give --stack, too, or omit it.")
     correlations = []
     for seed, name in enumerate(PHOTOGRAPHS):
         photograph = getattr(skimage.data, name)()
@@ -48,8 +56,6 @@ def main(flags: argparse.Namespace) -> None:
 
 def _write_stack(folder: Path, frames: int, size: int) -> None:
     """Writes a time series as ImageJ hyperstacks, frame by frame."""
-    check_number("--frames", frames, 1, 100_000)
-    check_number("--size", size, 32, 16_384)
     options: dict[str, Any] = {"imagej": True, "resolution": (5.0, 5.0)}
     metadata = {"axes": "TYX", "unit": "um", "finterval": 0.5, "fps": 2.0}
     shape = (frames, size, size)
@@ -61,7 +67,8 @@ def _write_stack(folder: Path, frames: int, size: int) -> None:
             tifffile.imwrite(path, iter(progress_bar(series, total=frames, desc=kind)), **options)
     noisy = folder / "noisy" / "cells.tif"
     print(f"{noisy}: T {frames}, Y {size}, X {size}, uint16; without noise in {folder / 'clean'}")
-    print(f"Train on it with: cbsn train {shlex.quote(str(noisy))} --recipe n2v-unet --name cells")
+    command = f"cbsn train {shlex.quote(str(noisy))} --recipe n2v-unet --name cells --steps 4000"
+    print(f"Train on it with: {command}")
 
 
 def make_parser() -> Parser:
@@ -75,6 +82,6 @@ def make_parser() -> Parser:
     add = parser.add_argument
     what = "cells.tif, a simulated time series of moving cells, in place of photographs"
     add("--stack", action="store_true", help=what)
-    add("--frames", type=int, default=200, metavar="N", help="frames of the time series")
-    add("--size", type=int, default=512, metavar="N", help="side of a frame in pixels")
+    add("--frames", type=int, metavar="N", help=f"frames of the time series (default: {_FRAMES})")
+    add("--size", type=int, metavar="N", help=f"side of a frame in pixels (default: {_SIZE})")
     return parser

@@ -137,7 +137,8 @@ def add_files(parser: argparse._ActionsContainer, *, local: bool = True) -> None
     formats = ("auto", "same", "png", "jpeg", "tiff", "webp", "bmp", "zarr")
     what = (
         "format of the results; auto: the source's, but PNG for JPEG; same: JPEG stays JPEG; "
-        "stacks become OME-TIFF (tiff) or OME-Zarr (zarr)"
+        "stacks are written as TIFF (tiff; OME-TIFF unless they are TIFF already) or as OME-Zarr "
+        "(zarr)"
     )
     add("--format", choices=formats, default="auto", help=what)
     quality = _whole_number(1, 100)

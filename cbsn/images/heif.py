@@ -70,7 +70,9 @@ def _open(path: Path) -> Any:
     try:
         import pi_heif
     except ImportError:
-        raise ImageError("is a HEIC picture. To read these: pip install 'cbsn[heif]'") from None
+        raise ImageError(
+            "is a HEIC picture. To read these: pip install 'cbsn[heif]' (from a clone: '.[heif]')"
+        ) from None
     content = path.read_bytes()
     _check_texts(content)
     file = pi_heif.open_heif(content, convert_hdr_to_8bit=False, hdr_to_16bit=False)

@@ -140,7 +140,12 @@ def denoise_files(
     denoiser.prepare(total)
     say(denoiser.choices)
     return denoise_each(
-        denoise, outputs, save_path, white=white, jpeg_quality=jpeg_quality, name_losses=True
+        denoise,
+        outputs,
+        save_path,
+        white=white,
+        jpeg_quality=jpeg_quality,
+        name_losses=denoiser.scaling is None,  # else the values are none of a photograph
     )
 
 

@@ -147,9 +147,10 @@ def choose_scaling(
     for channel in range(channels):
         own = scalings[channel if len(scalings) > 1 else 0]
         if len(own.channels) not in (1, channels):
+            other = "give one --model for each" if channels > 1 else "use a model of one channel"
             raise ConfigError(
                 f"The model was trained on {len(own.channels)} channels, and {source} has "
-                f"{channels}: give one --model for each, or --normalize {own.method}."
+                f"{channels}: {other}, or --normalize {own.method}."
             )
         scales.append(own.of(channel))
     method = scalings[0].method

@@ -26,3 +26,9 @@ def test_a_time_series(run_here, tmp_path):
             assert file.is_imagej and file.series[0].axes == "TYX"
             assert file.series[0].shape == (3, 64, 64) and file.series[0].dtype == dtype
     assert "cbsn train microscope/noisy/cells.tif" in run.stdout
+
+
+def test_flags_of_the_series_need_it(run_here):
+    run = run_here("demo", "photos", "--frames", "3")
+    assert run.returncode == 2
+    assert "--frames is for the time series: give --stack, too" in run.stderr

@@ -82,7 +82,9 @@ def test_the_extra_is_named_where_it_is_missing(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pi_heif", None)
     path = tmp_path / "photo.heic"
     path.write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic" + bytes(40))
-    with pytest.raises(ImageError, match=r"photo\.heic: .* pip install 'cbsn\[heif\]'$"):
+    with pytest.raises(
+        ImageError, match=r"photo\.heic: .* pip install 'cbsn\[heif\]' \(from a clone: .*\)$"
+    ):
         read_picture(path)
     assert read_header(path) == (0, 0, 0, "uint8")
 

@@ -83,7 +83,9 @@ def _import_library(format: str) -> Any:
         modules = [importlib.import_module(name) for name in names[format]]
     except ImportError:
         need = "other libraries" + ", and so Python 3.11 or later" * (format == "LIF")
-        raise ConfigError(f"{format} files need {need}: pip install 'cbsn[bio]'") from None
+        raise ConfigError(
+            f"{format} files need {need}: pip install 'cbsn[bio]' (from a clone: '.[bio]')"
+        ) from None
     # They log whatever metadata they miss, with a traceback, which Python prints if nobody else
     # wants it.
     for name in (*names[format], "bioio_czi"):

@@ -63,7 +63,8 @@ def zarr_library() -> Any:
         if not zarr.__version__.startswith("2."):
             return zarr
     raise ConfigError(
-        "OME-Zarr needs another library: pip install 'cbsn[zarr]' (Python 3.11 or later)"
+        "OME-Zarr needs another library: pip install 'cbsn[zarr]' (from a clone: '.[zarr]'; Python "
+        "3.11 or later)"
     )
 
 
