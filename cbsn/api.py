@@ -104,7 +104,8 @@ def denoise(
         >>> clean = cbsn.denoise("photo.jpg")
         >>> clean = cbsn.denoise(series, "checkpoints/cells", axes="TYX")
     """
-    stack_options = StackOptions.pop(options := {**options, "axes": axes})
+    options["axes"] = axes
+    stack_options = StackOptions.pop(options)
     models: list[Any] = [*model] if isinstance(model, list | tuple) else [model]
     denoisers = [_with_options(m, options) or _loaded(os.fspath(m), options) for m in models]
     if isinstance(image, list | tuple):
