@@ -16,7 +16,7 @@ SMALLER = {
     "train --recipe photo-large": _TINY_UNET,
     "train --init": [*_SHORT, "--patch_size", "64"],
     "adapt": ["--minutes", "0.02"],
-    "demo": ["--frames", "5", "--size", "96"],
+    "demo --stack": ["--frames", "5", "--size", "96"],
     "denoise --adapt": ["--adapt", "0.02"],
     "benchmarks": ["step", "--repeats", "1"],
 }
@@ -39,6 +39,8 @@ def smaller(arguments: list[str]) -> list[str]:
         if "--epochs" in given:  # instead of steps
             extra = [*extra[2:], "--epochs", "1"]
         return [*arguments, *extra]
-    if name == "denoise" and "--adapt" not in given:
-        return arguments
-    return [*arguments, *SMALLER.get("denoise --adapt" if name == "denoise" else name, [])]
+    for key, extra in SMALLER.items():
+        command, *flags = key.split()
+        if command == name and given.issuperset(flags):
+            return [*arguments, *extra]
+    return arguments
