@@ -1,14 +1,19 @@
 """Sampling operations between an image and its sub-images.
 
-All of them take and return NHWC tensors of any dtype, are differentiable, and do not change any
-value. Heights and widths may be unknown while a graph is traced.
+All of them take and return tensors of any dtype, channels last, are differentiable, and do not
+change any value. Heights and widths may be unknown while a graph is traced.
 """
 
+import itertools
+import math
+from collections.abc import Sequence
 from typing import Any
 
 from keras import ops
 
 Tensor = Any
+
+_AXES = ("depth", "height", "width")
 
 
 def space_to_batch(x: Tensor, factor: int) -> Tensor:
@@ -19,7 +24,7 @@ def space_to_batch(x: Tensor, factor: int) -> Tensor:
     """
     if factor == 1:
         return x
-    x = _split_cells(x, factor)
+    x = _split(x, (factor, factor))
     _, h, _, w, _, c = ops.shape(x)
     return ops.reshape(ops.transpose(x, (2, 4, 0, 1, 3, 5)), (-1, h, w, c))
 
@@ -42,31 +47,8 @@ def random_subsample(x: Tensor, indices: Tensor, factor: int) -> Tensor:
     """
     if factor == 1:
         return x
-    cells = _cells(x, factor)
-    n, h, w, _, c = ops.shape(cells)
-    return ops.reshape(_select(cells, _chosen(indices, cells)), (n, h, w, c))
-
-
-def mask_pixels(x: Tensor, masked: Tensor, sources: Tensor, cell: int) -> tuple[Tensor, Tensor]:
-    """Replaces one pixel of each `cell` × `cell` cell with another pixel of the same cell.
-
-    (The blind-spot masking of Noise2Void, arXiv 1811.10980, section 3.3, stratified by cells.)
-    A masked pixel never replaces another one, so nothing of its value is left. Rows and columns
-    that do not fill a cell stay unchanged.
-
-    For images [N, H, W, C], `masked` says which pixel of each cell is masked, and `sources` which
-    other pixel replaces it: integers dy·cell + dx, [N, H // cell, W // cell]. Returns the masked
-    images and a mask [N, H, W, 1] of `x`'s dtype, 1 where a pixel is masked and 0 elsewhere.
-    """
-    _, height, width, _ = ops.shape(x)
-    below, right = height % cell, width % cell
-    cells = _cells(x[:, : height - below, : width - right], cell)
-    hidden = _chosen(masked, cells)
-    replaced = ops.where(hidden, _select(cells, _chosen(sources, cells)), cells)
-    margins = ((0, 0), (0, below), (0, right), (0, 0))
-    mask = ops.pad(_from_cells(ops.cast(hidden, x.dtype), cell), margins)
-    replaced = ops.pad(_from_cells(replaced, cell), margins)
-    return ops.where(ops.cast(mask, "bool"), replaced, x), mask
+    cells = to_cells(x, (factor, factor))
+    return select(cells, chosen(indices, cells))
 
 
 def depth_to_space(x: Tensor, factor: int) -> Tensor:
@@ -78,7 +60,8 @@ def depth_to_space(x: Tensor, factor: int) -> Tensor:
     channels from index (dy·factor + dx)·C on.
     """
     _, h, w, c = ops.shape(x)
-    return _from_cells(ops.reshape(x, (-1, h, w, factor * factor, c // factor**2)), factor)
+    cells = ops.reshape(x, (-1, h, w, factor * factor, c // factor**2))
+    return from_cells(cells, (factor, factor))
 
 
 def pixel_shuffle_down(x: Tensor, factor: int, pad: int = 0) -> Tensor:
@@ -87,7 +70,7 @@ def pixel_shuffle_down(x: Tensor, factor: int, pad: int = 0) -> Tensor:
     [N, H, W, C] becomes [N, H + 2·pad·factor, W + 2·pad·factor, C]. Tile (dy, dx) of the mosaic is
     `x[:, dy::factor, dx::factor]` with `pad` rows or columns of zeros on each side.
     """
-    x = _split_cells(x, factor)
+    x = _split(x, (factor, factor))
     x = ops.pad(x, ((0, 0), (pad, pad), (0, 0), (pad, pad), (0, 0), (0, 0)))
     _, h, _, w, _, c = ops.shape(x)
     x = ops.transpose(x, (0, 2, 1, 4, 3, 5))
@@ -103,42 +86,56 @@ def pixel_shuffle_up(x: Tensor, factor: int, pad: int = 0) -> Tensor:
     return ops.reshape(ops.transpose(x, (0, 2, 1, 4, 3, 5)), (-1, h * factor, w * factor, c))
 
 
-def _cells(x: Tensor, factor: int) -> Tensor:
-    """Groups pixels into cells: [N, H, W, C] → [N, H/factor, W/factor, factor², C]."""
-    x = _split_cells(x, factor)
-    _, h, _, w, _, c = ops.shape(x)
-    return ops.reshape(ops.transpose(x, (0, 1, 3, 2, 4, 5)), (-1, h, w, factor * factor, c))
+def to_cells(x: Tensor, sides: Sequence[int]) -> Tensor:
+    """Groups the pixels of images or volumes into cells.
+
+    For cells of `sides` (f₁, f₂, …) pixels, [N, S₁, S₂, …, C] becomes
+    [N, S₁/f₁, S₂/f₂, …, f₁·f₂·…, C]. The pixels of a cell are in C order.
+    """
+    x = _split(x, sides)
+    _, *pairs, c = ops.shape(x)
+    axes = len(sides)
+    order = (0, *range(1, 2 * axes, 2), *range(2, 2 * axes + 1, 2), 2 * axes + 1)
+    return ops.reshape(ops.transpose(x, order), (-1, *pairs[::2], math.prod(sides), c))
 
 
-def _from_cells(cells: Tensor, factor: int) -> Tensor:
-    """The inverse of `_cells`."""
-    _, h, w, _, c = ops.shape(cells)
-    x = ops.transpose(ops.reshape(cells, (-1, h, w, factor, factor, c)), (0, 1, 3, 2, 4, 5))
-    return ops.reshape(x, (-1, h * factor, w * factor, c))
+def from_cells(cells: Tensor, sides: Sequence[int]) -> Tensor:
+    """Puts the pixels of cells back in their places: the inverse of `to_cells`."""
+    _, *grid, _, c = ops.shape(cells)
+    axes = len(grid)
+    x = ops.reshape(cells, (-1, *grid, *sides, c))
+    pairs = itertools.chain.from_iterable(
+        zip(range(1, axes + 1), range(axes + 1, 2 * axes + 1), strict=True)
+    )
+    x = ops.transpose(x, (0, *pairs, 2 * axes + 1))
+    sizes = [number * side for number, side in zip(grid, sides, strict=True)]
+    return ops.reshape(x, (-1, *sizes, c))
 
 
-def _chosen(indices: Tensor, cells: Tensor) -> Tensor:
-    """Returns bool [N, h, w, factor², 1], true at the chosen pixel of each cell."""
-    _, h, w, count, _ = ops.shape(cells)
+def chosen(indices: Tensor, cells: Tensor) -> Tensor:
+    """Returns bool [N, *grid, pixels, 1], true at the chosen pixel of each cell."""
+    _, *grid, count, _ = ops.shape(cells)
     # As floats, which hold small integers exactly, because TensorFlow compares int32 on the host.
-    indices = ops.cast(ops.reshape(indices, (-1, h, w, 1, 1)), "float32")
-    return ops.equal(indices, ops.reshape(ops.arange(count, dtype="float32"), (1, 1, 1, -1, 1)))
+    indices = ops.cast(ops.reshape(indices, (-1, *grid, 1, 1)), "float32")
+    places = ops.reshape(ops.arange(count, dtype="float32"), (*[1] * (1 + len(grid)), -1, 1))
+    return ops.equal(indices, places)
 
 
-def _select(cells: Tensor, chosen: Tensor) -> Tensor:
-    """Returns the chosen pixel of each cell, [N, h, w, 1, C]."""
+def select(cells: Tensor, where: Tensor) -> Tensor:
+    """Returns the chosen pixel of each cell, [N, *grid, C]; for `where`, see `chosen`."""
     # A selection instead of a gather: its gradient is a selection, too. The gradient of a gather
     # is a scatter, which is slow and, on a GPU, not deterministic.
-    return ops.sum(ops.where(chosen, cells, ops.zeros_like(cells)), axis=3, keepdims=True)
+    return ops.sum(ops.where(where, cells, ops.zeros_like(cells)), axis=-2)
 
 
-def _split_cells(x: Tensor, factor: int) -> Tensor:
-    """Splits height and width: [N, H, W, C] → [N, H/factor, factor, W/factor, factor, C]."""
-    _, h, w, c = ops.shape(x)
-    for name, size in (("height", h), ("width", w)):
-        if isinstance(size, int) and size % factor:
+def _split(x: Tensor, sides: Sequence[int]) -> Tensor:
+    """Splits each axis into cells: [N, S₁, S₂, …, C] → [N, S₁/f₁, f₁, S₂/f₂, f₂, …, C]."""
+    _, *sizes, c = ops.shape(x)
+    for name, size, side in zip(_AXES[-len(sizes) :], sizes, sides, strict=True):
+        if isinstance(size, int) and size % side:
             raise ValueError(
                 f"The {name} must be a multiple of the factor. "
-                f"Received: {name}={size}, factor={factor}"
+                f"Received: {name}={size}, factor={side}"
             )
-    return ops.reshape(x, (-1, h // factor, factor, w // factor, factor, c))
+    pairs = [(size // side, side) for size, side in zip(sizes, sides, strict=True)]
+    return ops.reshape(x, (-1, *itertools.chain.from_iterable(pairs), c))

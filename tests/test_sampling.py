@@ -49,38 +49,24 @@ def test_padded_pixel_shuffle_golden(golden, factor, pad):
     np.testing.assert_array_equal(up, data[f"up_{case}"])
 
 
-def _masks(random, shape, cell):
-    masked = random.integers(0, cell**2, shape)
-    return masked, (masked + random.integers(1, cell**2, shape)) % cell**2
+@pytest.mark.parametrize(
+    ("size", "sides"), [((12, 8), (4, 4)), ((6, 10), (3, 5)), ((4, 6, 10), (2, 3, 1)), ((6,), (2,))]
+)
+def test_cells_hold_their_pixels_in_order(random, size, sides):
+    x = random.normal(size=(2, *size, 3)).astype("float32")
+    cells = np.asarray(sampling.to_cells(x, sides))
+    grid = tuple(length // side for length, side in zip(size, sides, strict=True))
+    assert cells.shape == (2, *grid, np.prod(sides), 3)
+    for cell in np.ndindex(*grid):
+        slices = (slice(c * s, (c + 1) * s) for c, s in zip(cell, sides, strict=True))
+        expected = x[(slice(None), *slices)].reshape(2, -1, 3)
+        np.testing.assert_array_equal(cells[(slice(None), *cell)], expected)
+    np.testing.assert_array_equal(sampling.from_cells(cells, sides), x)
 
 
-@pytest.mark.parametrize(("size", "cell"), [((12, 8), 4), ((11, 14), 4), ((6, 6), 2), ((9, 10), 3)])
-def test_masked_pixels_leave_no_trace(random, size, cell):
-    """Every pixel is another number, so that each can be told wherever it turns up."""
-    height, width = size
-    x = np.arange(2 * height * width, dtype="float32").reshape(2, height, width, 1)
-    masks = _masks(random, (2, height // cell, width // cell), cell)
-    result, mask = (np.asarray(each) for each in sampling.mask_pixels(x, *masks, cell))
-    hidden = mask[..., 0] == 1
-    assert not np.isin(x[hidden], result).any()
-    np.testing.assert_array_equal(result[~hidden], x[~hidden])
-    # One in each cell, and what stands in for it is of that cell.
-    inner = hidden[:, : height // cell * cell, : width // cell * cell]
-    cells = inner.reshape(2, height // cell, cell, width // cell, cell)
-    np.testing.assert_array_equal(cells.sum(axis=(2, 4)), 1)
-    assert hidden.sum() == inner.sum()
-    image, row, column = np.nonzero(hidden)
-    sources = result[hidden][:, 0].astype(int)
-    np.testing.assert_array_equal(sources // (height * width), image)
-    np.testing.assert_array_equal(sources % (height * width) // width // cell, row // cell)
-    np.testing.assert_array_equal(sources % width // cell, column // cell)
-
-
-def test_masks_are_those_that_were_drawn():
-    x = np.arange(8, dtype="float32").reshape(1, 2, 4, 1)
-    result, mask = sampling.mask_pixels(x, np.array([[[0, 3]]]), np.array([[[1, 2]]]), 2)
-    np.testing.assert_array_equal(np.asarray(result)[0, :, :, 0], [[1, 1, 2, 3], [4, 5, 6, 6]])
-    np.testing.assert_array_equal(np.asarray(mask)[0, :, :, 0], [[1, 0, 0, 0], [0, 0, 0, 1]])
+def test_cells_must_fit():
+    with pytest.raises(ValueError, match="height=5, factor=2"):
+        sampling.to_cells(np.zeros((1, 2, 5, 4, 1), "float32"), (2, 2, 2))
 
 
 @pytest.mark.parametrize("factor", [1, 2, 3])

@@ -47,10 +47,10 @@ def pointwise(filters: int, activation: str | None = "relu", **kwargs) -> keras.
     return keras.layers.Conv2D(filters, 1, activation=activation, **kwargs)
 
 
-def build_chain(layers: Sequence[Any], channels: int) -> None:
+def build_chain(layers: Sequence[Any], channels: int, dimensions: int = 2) -> None:
     """Builds consecutive convolutions, the first of which gets `channels` channels."""
     for layer in layers:
-        layer.build((None, None, None, channels))
+        layer.build((*(None,) * (dimensions + 1), channels))
         channels = layer.filters
 
 

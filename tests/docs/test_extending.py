@@ -1,5 +1,6 @@
 """The network, the objective and the recipe of docs/extending.md keep what the package demands."""
 
+import functools
 import subprocess
 import sys
 
@@ -80,10 +81,10 @@ def test_the_network_takes_any_size(network, size):
     assert network(np.zeros((2, *size, 3), "float32")).shape == (2, *size, 3)
 
 
-def test_the_network_computes_in_half_precision(network, random, monkeypatch):
-    monkeypatch.setitem(conformance.SMALL, "PlainNetwork", {"filters": 6, "num_modules": 2})
+def test_the_network_computes_in_half_precision(names, network, random):
+    make = functools.partial(names["PlainNetwork"], filters=6, num_modules=2)
     conformance.test_half_precision_computes_in_it_and_returns_float32(
-        network, random, "mixed_bfloat16"
+        network, make, random, "mixed_bfloat16"
     )
 
 
