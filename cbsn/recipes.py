@@ -15,6 +15,7 @@ from cbsn.augmentation import jpeg
 from cbsn.errors import LARGEST, ConfigError
 from cbsn.images.stacks.scaling import Scaling
 from cbsn.networks import NETWORKS
+from cbsn.networks.masking import Masking
 from cbsn.normalization import NORMALIZATIONS, Normalization
 from cbsn.objectives import OBJECTIVES
 
@@ -34,14 +35,16 @@ _RANGES = {
     name: limits
     for limits, names in {
         (0, 1): ("lr_decay", "ema"),
+        (0, 12): ("z_halvings",),
         (0, 256): ("num_modules", "num_attention", "pad", "denoise_pad"),
         (0, 4096): ("reduction",),
         (1, 12): ("depth",),
         (1, 256): ("channels", "scale", "stride_b", "stride_i", "denoise_stride"),
-        (1, 4096): ("filters",),
+        (1, 4096): ("filters", "patch_depth", "samples"),
         (1, 1 << 16): ("patch_size",),
         (1, 1 << 20): ("batch_size",),
         (1, LARGEST): ("max_steps", "lr_decay_steps"),
+        (2, 3): ("dimensions",),
         (2, 256): ("mask_cell",),
     }.items()
     for name in names
@@ -61,6 +64,7 @@ class Recipe:
         objective, objective_config: a class of `cbsn.objectives`, and its keyword arguments.
         normalization: a key of `cbsn.normalization.NORMALIZATIONS`.
         patch_size: side of a training patch in pixels.
+        patch_depth: planes of a training patch: more than 1 for a network of three dimensions.
         batch_size: patches in a step, over all devices.
         max_steps: number of training steps.
         learning_rate: initial learning rate of Adam (β 0.9 and 0.999, ε 1e-8).
@@ -92,6 +96,7 @@ class Recipe:
     objective_config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     normalization: str = "standardize"
     patch_size: int = 120
+    patch_depth: int = 1
     batch_size: int = 4
     max_steps: int = 500_000
     learning_rate: float = 1e-4
@@ -152,6 +157,17 @@ class Recipe:
                 f"{self.objective} needs a network that can be blind. "
                 f"Received: network={self.network!r}"
             )
+        if objective.NEEDS_SAMPLES:
+            if not hasattr(NETWORKS[self.network], "blind_samples"):
+                raise ConfigError(
+                    f"{self.objective} needs a network that predicts samples. "
+                    f"Received: network={self.network!r}"
+                )
+            if NORMALIZATIONS[self.normalization].of_picture:
+                raise ConfigError(
+                    "A noise model needs a normalisation that is the same for every picture. "
+                    f"Received: normalization={self.normalization!r}"
+                )
         if objective.SHOTS > 1 and NORMALIZATIONS[self.normalization].of_picture:
             raise ConfigError(
                 f"{self.objective} compares two shots, so it needs a normalisation that is the "
@@ -169,11 +185,37 @@ class Recipe:
         if self.scaling:
             Scaling.from_dict(self.scaling)
         _check_kinds(self.network_config, _settings(NETWORKS[self.network]))
+        self._check_patch()
         if self.least_weights > _LARGEST_NETWORK:
             raise ConfigError(
                 "This network is too large: it would have billions of weights. Use fewer channels "
                 f"or modules. Received: network={self.network!r}, "
                 + ", ".join(f"{key}={value}" for key, value in self.network_config.items())
+            )
+
+    def _check_patch(self) -> None:
+        """Checks that a patch has the network's dimensions, and room for its masks."""
+        dimensions = self.network_config.get("dimensions", 2)
+        if (self.patch_depth > 1) != (dimensions == 3):
+            raise ConfigError(
+                "Patches of several planes are for networks of three dimensions, such as that of "
+                "n2v-unet-3d, which need them. "
+                f"Received: patch_depth={self.patch_depth}, dimensions={dimensions}"
+            )
+        if NETWORKS[self.network].blindness != "masked":
+            return
+        names = {"mask_shape": "shape", "mask_cell": "cell", "replacement": "replacement"}
+        given = {names[key]: value for key, value in self.network_config.items() if key in names}
+        try:
+            sides = Masking(**given, dimensions=dimensions).sides
+        except ValueError as error:
+            raise ConfigError(f"{error}") from None
+        patch = (self.patch_depth, self.patch_size, self.patch_size)[-dimensions:]
+        if any(side > length for side, length in zip(sides, patch, strict=True)):
+            needed, received = (" × ".join(map(str, each)) for each in (sides, patch))
+            raise ConfigError(
+                f"With this mask, patches need {needed} pixels or more: use a larger --patch_size "
+                f"or --patch_depth, or a smaller --struct_mask or --mask_cell. Received: {received}"
             )
 
     @property
@@ -225,8 +267,9 @@ class Recipe:
             return -(-schedule * steps // self.max_steps)  # rounded up, without floats
 
         decay, config = scaled(self.lr_decay_steps), dict(self.objective_config)
-        if "ramp_steps" in config:
-            config["ramp_steps"] = scaled(config["ramp_steps"])
+        for schedule in ("ramp_steps", "bootstrap_steps"):
+            if schedule in config:
+                config[schedule] = scaled(config[schedule])
         return dataclasses.replace(
             self, max_steps=max_steps, lr_decay_steps=decay, epochs=0, objective_config=config
         )
@@ -234,8 +277,11 @@ class Recipe:
     def to_dict(self) -> dict[str, Any]:
         """Returns the recipe as plain values that JSON can hold."""
         values = json.loads(json.dumps(dataclasses.asdict(self)))
-        if not values["scaling"]:  # as in the files of earlier versions, and so with their hash
+        # As in the files of earlier versions, and so with their hash.
+        if not values["scaling"]:
             del values["scaling"]
+        if values["patch_depth"] == 1:
+            del values["patch_depth"]
         return values
 
     @classmethod
@@ -358,6 +404,39 @@ RECIPES = {
         # cbsn train photos --recipe n2v-unet
         # For noise that is independent between pixels.
         Recipe(name="n2v-unet", objective="Noise2Void", **_BLIND_UNET),
+        # cbsn train photos --recipe n2v2-unet
+        # For the same noise, without the checkerboards that Noise2Void may leave.
+        Recipe(
+            name="n2v2-unet",
+            objective="Noise2Void",
+            **{
+                **_BLIND_UNET,
+                "network_config": {
+                    **_BLIND_UNET["network_config"],
+                    "replacement": "median",
+                    "pooling": "blur",
+                    "top_skip": False,
+                },
+            },
+        ),
+        # cbsn train cells.tif --recipe n2v-unet-3d
+        # For volumes with the same noise: it sees the planes above and below, too.
+        Recipe(
+            name="n2v-unet-3d",
+            objective="Noise2Void",
+            patch_depth=16,
+            **{
+                **_BLIND_UNET,
+                "batch_size": 4,
+                "network_config": {
+                    **_BLIND_UNET["network_config"],
+                    "filters": 16,
+                    "depth": 2,
+                    "dimensions": 3,
+                    "z_halvings": 1,
+                },
+            },
+        ),
         # cbsn train photos --recipe dil-unet
         # For the same noise. The network denoises with every pixel visible, as in part of training.
         Recipe(
@@ -365,6 +444,24 @@ RECIPES = {
             objective="DownsampledInvariance",
             objective_config={"stride_b": 1, "stride_i": 1, "lmbda": 2.0, "ramp_steps": 20_000},
             **_BLIND_UNET,
+        ),
+        # cbsn train cells.tif --recipe pn2v-unet
+        # For the same noise where it is strong, such as that of few photons. It learns the noise,
+        # too, and looks at every pixel with it.
+        Recipe(
+            name="pn2v-unet",
+            objective="ProbabilisticNoise2Void",
+            objective_config={"bootstrap_steps": 20_000},
+            normalization="0-1",
+            **{
+                **_BLIND_UNET,
+                "network": "ProbabilisticBlindSpotUNet",
+                "network_config": {
+                    **_BLIND_UNET["network_config"],
+                    "samples": 32,
+                    "noise_model": "gmm",
+                },
+            },
         ),
         # cbsn train shots/first --recipe n2n-resunet --second_shots shots/second
         Recipe(
@@ -437,6 +534,8 @@ def customised(name: str, *, max_steps: int | None = None, **changes: Any) -> Re
         if value is None:
             continue
         home = next((config for config in configs.values() if key in config), fields)
+        if home is fields and key in _settings(NETWORKS[recipe.network]):
+            home = configs["network_config"]  # where the recipe has the network's default
         if home is fields and key not in changeable:
             raise ConfigError(f"The recipe {name!r} has no setting {key}. Received: {key}={value}")
         home[key] = value

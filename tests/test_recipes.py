@@ -35,6 +35,7 @@ def test_lasting_keeps_the_proportions(recipe):
     assert short.objective_config["ramp_steps"] == 2000
     assert recipe.lasting(900_000).lr_decay_steps == 100_000
     assert recipe.lasting(1).lr_decay_steps == 1
+    assert RECIPES["pn2v-unet"].lasting(1000).objective_config["bootstrap_steps"] == 200
 
 
 @pytest.mark.parametrize(("name", "decay_epochs"), [("apbsn", (8, 16)), ("ssbsn", (16,))])
@@ -142,11 +143,37 @@ def test_customised_shrinks_only_what_is_not_given():
         ("apbsn", {"lmbda": 1.0}, "'apbsn' has no setting lmbda"),
         *(("cbsn", {key: 1}, f"no setting {key}") for key in ("to_dict", "network_config")),
         ("cbsn", {"max_steps": 0}, "max_steps must be at least 1"),
+        ("cbsn", {"mask_shape": "x:1"}, "'cbsn' has no setting mask_shape"),
+        ("n2v-unet", {"mask_shape": "ring"}, "Received: ring"),
+        ("n2v-unet", {"mask_shape": "x:40"}, "4 × 81 pixels .*--patch_size.*Received: 64 × 64"),
+        ("n2v-unet", {"mask_cell": 66}, "66 × 66 pixels .*--mask_cell"),
+        ("n2v-unet", {"patch_depth": 8}, "patch_depth=8, dimensions=2"),
+        ("n2v-unet-3d", {"patch_depth": 1}, "patch_depth=1, dimensions=3"),
+        ("n2v-unet-3d", {"patch_depth": 3}, "4 × 4 × 4 pixels .*--patch_depth.*3 × 64 × 64"),
+        ("n2v-unet-3d", {"mask_shape": "z:9"}, "19 × 4 × 4 pixels"),
+        ("pn2v-unet", {"normalization": "standardize"}, "same for every picture"),
+        ("pn2v-unet", {"network": "BlindSpotUNet"}, "network that predicts samples"),
+        ("pn2v-unet", {"noise_model": 3}, "noise_model must be text"),
+        ("pn2v-unet", {"samples": 0}, "samples must be at least 1"),
+        ("n2v-unet", {"samples": 8}, "'n2v-unet' has no setting samples"),
     ],
 )
 def test_impossible_customs_are_refused(name, changes, message):
     with pytest.raises(ConfigError, match=message):
         customised(name, **changes)
+
+
+def test_customised_knows_the_settings_that_a_recipe_leaves_as_they_are():
+    changed = customised("n2v-unet", mask_shape="x:2", patch_size=32)
+    config = RECIPES["n2v-unet"].network_config
+    assert changed.network_config == {**config, "mask_shape": "x:2"}
+    assert changed.build_network().masking.sides == (4, 5)
+
+
+def test_pictures_keep_the_form_of_earlier_recipes():
+    """Runs of earlier versions go on, as their recipes have no patch depth."""
+    assert "patch_depth" not in RECIPES["n2v-unet"].to_dict()
+    assert RECIPES["n2v-unet-3d"].to_dict()["patch_depth"] == 16
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Networks that map a picture to a picture, independent of how they are trained."""
 
 from cbsn.networks.blindspot_unet import BlindSpotUNet
+from cbsn.networks.probabilistic_unet import ProbabilisticBlindSpotUNet
 from cbsn.networks.resunet import ResidualAttentionUNet
 from cbsn.networks.ssbsn import SelfSimilarityBlindSpotNetwork
 from cbsn.networks.two_branch import ConditionalBlindSpotNetwork, DilatedBlindSpotNetwork
@@ -11,6 +12,7 @@ NETWORKS = {
         BlindSpotUNet,
         ConditionalBlindSpotNetwork,
         DilatedBlindSpotNetwork,
+        ProbabilisticBlindSpotUNet,
         ResidualAttentionUNet,
         SelfSimilarityBlindSpotNetwork,
     )

@@ -1,4 +1,4 @@
-"""The blind-spot U-Net of Noise2Void."""
+"""The blind-spot U-Net of Noise2Void, N2V2 and structN2V, for pictures and volumes."""
 
 import itertools
 from typing import Any
@@ -7,8 +7,8 @@ import keras
 from keras import ops
 
 from cbsn.networks.denoising_network import EncoderDecoder, halve
-from cbsn.networks.layers import HE, Convolution, build_chain, pointwise
-from cbsn.sampling import mask_pixels
+from cbsn.networks.layers import HE, Convolution, build_chain
+from cbsn.networks.masking import Masking
 
 Tensor = Any
 
@@ -22,13 +22,26 @@ class BlindSpotUNet(EncoderDecoder):
     between. Each decoder level applies a 3×3 convolution, doubles the size (nearest neighbour) and
     concatenates the skip. All convolutions end in ReLU except the last one, a 1×1 convolution.
 
-    An ordinary call sees every pixel. A blind pass replaces one pixel of each cell with another
-    pixel of that cell; its output is blind only at the replaced pixels.
+    An ordinary call sees every pixel. A blind pass hides one pixel of each cell, and the pixels
+    around it that share its noise; its output is blind only at the one pixel.
+
+    With `pooling="blur"`, `top_skip=False` and `replacement="median"` it is N2V2's network, whose
+    results have no checkerboards (Höck et al., ECCV-W 2022, arXiv 2211.08512).
 
     Args:
         filters, depth, channels, **kwargs: see `EncoderDecoder`. With the defaults the network
             has 36 variables and, for gray pictures, 2,140,065 parameters.
-        mask_cell: int, c ≥ 2: side of the cells of a blind pass, which masks 1/c² of the pixels.
+        mask_cell: int, c ≥ 2: least side of the cells of a blind pass, which masks up to 1/c² of
+            the pixels, or 1/c³ of those of a volume.
+        mask_shape: text, which pixels around the predicted one are hidden, too (structN2V); see
+            `cbsn.networks.masking.parse_mask_shape`. Default "point", none.
+        replacement: "random" or "median", what the network sees in place of the predicted pixel;
+            see `cbsn.networks.masking.Masking`.
+        pooling: "max", or "blur" for max-blur pooling.
+        top_skip: bool, whether there is a skip at full resolution.
+        dimensions: int, 2, or 3 for volumes with 3×3×3 convolutions.
+        z_halvings: int, with three dimensions: how many of the halvings, the last ones, also halve
+            the number of planes. Fewer than `depth` where planes lie further apart than pixels.
 
     Input and output: see `EncoderDecoder`.
 
@@ -36,9 +49,12 @@ class BlindSpotUNet(EncoderDecoder):
         >>> network = BlindSpotUNet(channels=1)
         >>> network(keras.ops.zeros((1, 64, 64, 1))).shape
         (1, 64, 64, 1)
+        >>> network = BlindSpotUNet(channels=1, dimensions=3, z_halvings=1)
+        >>> network(keras.ops.zeros((1, 16, 64, 64, 1))).shape
+        (1, 16, 64, 64, 1)
 
     Raises:
-        ValueError: see `EncoderDecoder`; also if `mask_cell` is below 2.
+        ValueError: see `EncoderDecoder` and `Masking`; also if another value is unknown.
     """
 
     REACHES = (2, 2, 1)
@@ -46,14 +62,44 @@ class BlindSpotUNet(EncoderDecoder):
     blindness = "masked"
 
     def __init__(
-        self, filters: int = 32, depth: int = 3, mask_cell: int = 4, channels: int = 3, **kwargs
+        self,
+        filters: int = 32,
+        depth: int = 3,
+        mask_cell: int = 4,
+        channels: int = 3,
+        mask_shape: str = "point",
+        replacement: str = "random",
+        pooling: str = "max",
+        top_skip: bool = True,
+        dimensions: int = 2,
+        z_halvings: int = 0,
+        **kwargs,
     ):
-        super().__init__(filters, depth, channels, **kwargs)
-        if mask_cell < 2:
-            raise ValueError(f"mask_cell must be at least 2. Received: mask_cell={mask_cell}")
+        for name, value, known in (
+            ("dimensions", dimensions, (2, 3)),
+            ("pooling", pooling, ("max", "blur")),
+        ):
+            if value not in known:
+                raise ValueError(
+                    f"{name} must be {known[0]} or {known[1]}. Received: {name}={value!r}"
+                )
+        if dimensions == 2 and z_halvings:
+            raise ValueError(
+                "z_halvings is for three dimensions. "
+                f"Received: z_halvings={z_halvings}, dimensions={dimensions}"
+            )
+        super().__init__(
+            filters, depth, channels, z_halvings if dimensions == 3 else None, **kwargs
+        )
+        self.masking = Masking(mask_shape, mask_cell, replacement, dimensions)
         self.mask_cell = mask_cell
+        self.mask_shape = mask_shape
+        self.replacement = replacement
+        self.pooling = pooling
+        self.top_skip = top_skip
+        self.pool_reach = int(pooling == "blur")
 
-        def block(width: int, name: str) -> list[Convolution]:
+        def block(width: int, name: str) -> list[Any]:
             return [self._convolution(width, f"{name}_{number}") for number in (1, 2)]
 
         *widths, bottom = self.widths
@@ -61,57 +107,73 @@ class BlindSpotUNet(EncoderDecoder):
         self.bottom = block(bottom, "bottom")
         self.doublings = [self._convolution(w, f"up{level}") for level, w in enumerate(widths)]
         self.decoder = [block(width, f"decoder{level}") for level, width in enumerate(widths)]
-        self.head = pointwise(channels, None, name="head", dtype="float32")
-        self.build((None, None, None, channels))
+        kind = keras.layers.Conv2D if dimensions == 2 else keras.layers.Conv3D
+        self.head = kind(self.head_channels, 1, kernel_initializer=HE, name="head", dtype="float32")
+        self.build((*(None,) * (dimensions + 1), channels))
 
-    def _convolution(self, width: int, name: str) -> Convolution:
-        return Convolution(
-            width, 3, activation="relu", kernel_initializer=HE, dtype=self.dtype_policy, name=name
-        )
+    @property
+    def head_channels(self) -> int:
+        """Number of channels of the last convolution."""
+        return self.channels
+
+    def _convolution(self, width: int, name: str) -> Any:
+        common = {"activation": "relu", "kernel_initializer": HE, "dtype": self.dtype_policy}
+        if self.dimensions == 2:
+            return Convolution(width, 3, name=name, **common)
+        return keras.layers.Conv3D(width, 3, padding="same", name=name, **common)
 
     def build(self, input_shape):  # noqa: D102
-        build_chain([*itertools.chain(*self.encoder), *self.bottom], self.channels)
+        spaces = self.dimensions
+        build_chain([*itertools.chain(*self.encoder), *self.bottom], self.channels, spaces)
         # The level below has 2·width channels. A block gets width from it and width from the skip.
-        for width, doubling, block in zip(self.widths, self.doublings, self.decoder, strict=False):
-            build_chain([doubling], 2 * width)
-            build_chain(block, 2 * width)
-        build_chain([self.head], self.filters)
+        for level, width in enumerate(self.widths[:-1]):
+            build_chain([self.doublings[level]], 2 * width, spaces)
+            has_skip = level > 0 or self.top_skip
+            build_chain(self.decoder[level], (1 + has_skip) * width, spaces)
+        build_chain([self.head], self.filters, spaces)
         self.built = True
 
     def transform(self, inputs: Tensor) -> Tensor:  # noqa: D102
+        return self.head(self.features(inputs))
+
+    def features(self, inputs: Tensor) -> Tensor:
+        """Returns what the last convolution gets for pictures, [N, H, W, filters]."""
         x, skips = inputs, []
-        for layers in self.encoder:
+        for layers, factors in zip(self.encoder, self.factors, strict=True):
             for layer in layers:
                 x = layer(x)
             skips.append(x)
-            x = halve(x)
+            x = halve(x, factors, blur=self.pooling == "blur")
         for layer in self.bottom:
             x = layer(x)
         for level in reversed(range(self.depth)):
             # Convolving before doubling takes a quarter of the work.
-            x = _double(self.doublings[level](x))
-            x = ops.concatenate([skips[level], x], axis=-1)
+            x = _enlarge(self.doublings[level](x), self.factors[level])
+            if level > 0 or self.top_skip:
+                x = ops.concatenate([skips[level], x], axis=-1)
             for layer in self.decoder[level]:
                 x = layer(x)
-        return self.head(x)
+        return x
 
     def blind_pass(self, inputs: Tensor, random: Any) -> tuple[Tensor, Tensor]:
-        """Runs the network on masked pictures; the output is blind at the masked pixels."""
-        cell = self.mask_cell
-        n, height, width, _ = ops.shape(inputs)
-        shape, count = (n, height // cell, width // cell), cell * cell
-        masked = random.integers(shape, count)
-        sources = (masked + 1 + random.integers(shape, count - 1)) % count
-        inputs, mask = mask_pixels(inputs, masked, sources, cell)
+        """Runs the network on masked pictures; the output is blind at the pixels of the mask."""
+        inputs, mask = self.masking(inputs, random)
         return self(inputs), mask
 
     def get_config(self):  # noqa: D102
-        return {**super().get_config(), "mask_cell": self.mask_cell}
+        config = {**super().get_config(), "mask_cell": self.mask_cell, "top_skip": self.top_skip}
+        for name in ("mask_shape", "replacement", "pooling", "dimensions"):
+            config[name] = getattr(self, name)
+        config["z_halvings"] = self.z_grid.bit_length() - 1
+        return config
 
 
-def _double(x: Tensor) -> Tensor:
-    """Repeats every pixel four times: [N, H, W, C] → [N, 2·H, 2·W, C]."""
-    _, height, width, channels = ops.shape(x)
-    x = ops.repeat(ops.repeat(x, 2, axis=1), 2, axis=2)
+def _enlarge(x: Tensor, factors: tuple[int, ...]) -> Tensor:
+    """Repeats every pixel along each axis: [N, H, W, C] → [N, 2·H, 2·W, C] for the factors 2, 2."""
+    _, *sizes, channels = ops.shape(x)
+    for axis, factor in enumerate(factors, 1):
+        if factor > 1:
+            x = ops.repeat(x, factor, axis=axis)
+    sizes = [factor * size for factor, size in zip(factors, sizes, strict=True)]
     # The reshape states the channels, which a converter would not know otherwise.
-    return ops.reshape(x, (-1, 2 * height, 2 * width, channels))
+    return ops.reshape(x, (-1, *sizes, channels))

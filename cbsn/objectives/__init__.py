@@ -5,6 +5,7 @@ from cbsn.objectives.distillation import Distillation
 from cbsn.objectives.downsampled_invariance import DownsampledInvariance
 from cbsn.objectives.noise2noise import Noise2Noise
 from cbsn.objectives.noise2void import Noise2Void
+from cbsn.objectives.probabilistic_noise2void import ProbabilisticNoise2Void
 
 OBJECTIVES = {
     objective.__name__: objective
@@ -14,6 +15,7 @@ OBJECTIVES = {
         DownsampledInvariance,
         Noise2Noise,
         Noise2Void,
+        ProbabilisticNoise2Void,
     )
 }
 """Every objective that a recipe may name."""

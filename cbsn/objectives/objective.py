@@ -1,8 +1,9 @@
 """The base class of all objectives."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
 from keras import ops
 
 Tensor = Any
@@ -26,6 +27,12 @@ class Objective:
     NEEDS_BLINDNESS = True
     """Whether it needs a network that has a blind pass."""
 
+    NEEDS_SAMPLES = False
+    """Whether it needs a network that predicts samples, and has a noise model."""
+
+    milestones: tuple[int, ...] = ()
+    """Numbers of steps after which the training calls `fit`."""
+
     patch_multiple = 1
     """Patch sizes must be multiples of this."""
 
@@ -47,6 +54,29 @@ class Objective:
 
         Returns:
             float32 scalars: `total` and the `TERMS`, the latter without their weights.
+        """
+        raise NotImplementedError
+
+    def held_out(self, network: Any, noisy: Tensor, step: Tensor, random: Any) -> Tensor:
+        """Returns the loss by which models are compared on patches that are held out.
+
+        It is a float32 scalar, at least 0, and lower for a better model. For the arguments, see
+        `__call__`.
+        """
+        return self(network, noisy, step, random)["total"]
+
+    def fit(
+        self, network: Any, batches: Iterable[tuple[Tensor, Any]]
+    ) -> tuple[list[np.ndarray], str]:
+        """Computes weights that are not trained by gradients, between two steps.
+
+        Args:
+            network: the network, which stays as it is.
+            batches: endless; normalised batches of any number of rows, with random numbers, see
+                `__call__`.
+
+        Returns:
+            The new values of the network's `non_trainable_variables`, and a line for the user.
         """
         raise NotImplementedError
 
