@@ -34,7 +34,10 @@ _LOST = (
     "work is kept: run the same command again to continue. cbsn prepare with fewer "
     "--workers needs less memory."
 )
-_SETTINGS = ("patch_size", "stride", "offset", "white", "axes", "select", "normalize")
+_SETTINGS = (
+    *("patch_size", "patch_depth", "stride", "offset"),
+    *("white", "axes", "select", "normalize", "repair"),
+)
 _places: MutableSequence[int] = []  # in a worker: index of the file that each chunk is at
 
 

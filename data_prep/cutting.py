@@ -45,16 +45,17 @@ def cut(
     Along an axis too short for even the first patch, it yields the one at the far edge.
 
     Args:
-        image: array [H, W, C], at least one patch large.
+        image: array [H, W, C], or planes [D, H, W, C] that are cut alike, at least one patch large.
         size: the side of a patch, in pixels.
         stride: distance between neighbouring patches.
         offset: distance of the first patch from the upper and left edges.
         to_edge: whether there are also patches at the lower and right edges, nearer to their
             neighbours than `stride`, where there would be margins. Default False.
     """
-    for top in _corners(image.shape[0], size, stride, offset, to_edge):
-        for left in _corners(image.shape[1], size, stride, offset, to_edge):
-            yield image[top : top + size, left : left + size]
+    height, width = image.shape[-3:-1]
+    for top in corners(height, size, stride, offset, to_edge=to_edge):
+        for left in corners(width, size, stride, offset, to_edge=to_edge):
+            yield image[..., top : top + size, left : left + size, :]
 
 
 def uncovered(
@@ -63,15 +64,16 @@ def uncovered(
     """Returns how many pixels lie in no patch of `cut`: margins, and gaps between patches."""
     covered = []
     for length in (height, width):
-        corners = _corners(length, size, stride, offset, to_edge)
-        gaps = itertools.pairwise(corners)
+        firsts = corners(length, size, stride, offset, to_edge=to_edge)
+        gaps = itertools.pairwise(firsts)
         covered.append(size + sum(min(size, after - before) for before, after in gaps))
     return height * width - covered[0] * covered[1]
 
 
-def _corners(length: int, size: int, stride: int, offset: int, to_edge: bool) -> list[int]:
+def corners(length: int, size: int, stride: int, offset: int, *, to_edge: bool) -> list[int]:
+    """Returns where the patches of `cut` begin along an axis of this length."""
     last = length - size
-    corners = [*range(min(offset, last), last + 1, stride)]
-    if to_edge and corners[-1] < last:
-        corners.append(last)
-    return corners
+    found = [*range(min(offset, last), last + 1, stride)]
+    if to_edge and found[-1] < last:
+        found.append(last)
+    return found

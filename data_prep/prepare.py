@@ -11,15 +11,22 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cbsn.data.manifest import MANIFEST_NAME, STACK, Failure, Manifest, Source
+from cbsn.data.manifest import MANIFEST_NAME, MOST_DEPTH, STACK, Failure, Manifest, Source
 from cbsn.data.stack_records import describe_stacks
 from cbsn.errors import ConfigError, DataError, check_number, in_one_line
+from cbsn.noise.repair import parse_repairs
 from cbsn.value_range import check_white
 from data_prep.convert import alone, convert_rest, is_of, keep_done
 from data_prep.cutting import is_too_small
 from data_prep.sources import RawData, find_raw, write_pairs
 from data_prep.stack_sources import PATCH_SIZE as STACK_PATCH_SIZE
-from data_prep.stack_sources import RawStacks, ReadingOptions, find_stacks, with_scaling
+from data_prep.stack_sources import (
+    RawStacks,
+    ReadingOptions,
+    check_depths,
+    find_stacks,
+    with_scaling,
+)
 
 DATASET_FOLDER = Path("dataset")  # holds raw data sets and prepared ones
 PATCH_SIZE, STRIDE = 256, 200  # of pictures, by default
@@ -50,6 +57,7 @@ def prepare(
     source: str | Path = DATASET_FOLDER,
     out: str | Path | None = None,
     patch_size: int | None = None,
+    patch_depth: int = 1,
     stride: int | None = None,
     offset: int | None = None,
     white: float | None = None,
@@ -57,12 +65,14 @@ def prepare(
     select: str | None = None,
     normalize: str = "auto",
     nan: str = "refuse",
+    repair: str | None = None,
     workers: int | None = None,
     force: bool = False,
 ) -> Report:
     """Cuts the pictures of a data set into patches and writes them as sharded TFRecord files.
 
-    Stacks are cut plane by plane, and become float32 with one scaling for all of them.
+    Stacks are cut plane by plane, or into volumes, and become float32 with one scaling for all of
+    them.
 
     Running it again, also after an interruption, converts only new, changed or failed files, and
     those in one chunk with changed or removed ones. Files that a training run is reading stay until
@@ -78,6 +88,9 @@ def prepare(
         patch_size: height and width of a patch, in pixels. Smaller pictures are reflect-padded, to
             more than 256 pixels only if they are at least half as large. Default: 256, of stacks
             128.
+        patch_depth: planes of a patch along the axis Z of stacks, for networks in three dimensions.
+            Patches follow each other along Z up to the last plane. A thinner volume is reflected
+            there, if it has more than half of these planes. Default 1: every plane by itself.
         stride: distance between neighbouring patches, in pixels. Default: 200, of stacks the patch
             size. Stacks also have patches at the lower and right edges, so that none has margins.
         offset: distance of the first patch from the edges. Default: 10 for SIDD, else 0.
@@ -87,6 +100,8 @@ def prepare(
         select: the part of the stacks to take.
         normalize: how the stacks are scaled.
         nan: whether stacks with values that are not finite are refused, or these are filled.
+        repair: what to repair, also of pictures, see `cbsn.noise.repair.parse_repairs`. Default:
+            nothing.
         workers: number of processes. If a picture crashes one, it is reported, and the others go
             on. A script then needs `if __name__ == "__main__":`. Default: only this process.
         force: whether to convert everything, even into a folder that holds another data set.
@@ -96,11 +111,12 @@ def prepare(
         DataError: there are no pictures, or `out` cannot be written.
     """
     check_number("--patch_size", 1 if patch_size is None else patch_size, 1)
+    check_number("--patch_depth", patch_depth, 1, MOST_DEPTH)
     check_number("--stride", 1 if stride is None else stride, 1)
     check_number("--offset", offset or 0, 0)
     check_number("--workers", 1 if workers is None else workers, 1, _MOST_WORKERS)
     check_white(white)
-    stacks = ReadingOptions(axes, select, normalize, nan)
+    stacks = ReadingOptions(axes, select, normalize, nan, repair)
     kind = str(dataset).upper()
     if white is not None and kind in ("SIDD", "DND", "SIDD_VAL"):
         raise ConfigError(
@@ -108,13 +124,16 @@ def prepare(
         )
     try:
         if kind == "SIDD_VAL":
+            _refuse_depth(dataset, patch_depth)
             out = Path(out or DATASET_FOLDER / "SIDD_VAL")
             return Report(out, write_pairs(source, out, force=force))
-        raw = _find(dataset, source, stacks, white)
+        raw = _find(dataset, source, stacks, patch_depth, white)
         given_size, given_stride = patch_size, stride
         patch_size = patch_size or _patch_size(raw)
         stride = stride or (patch_size if raw.kind == STACK else STRIDE)
         _check_sides(raw, patch_size)
+        if isinstance(raw, RawStacks) and patch_depth > 1:
+            check_depths(raw)
         if out and os.path.realpath(out) == os.path.realpath(raw.root):
             raise ConfigError(
                 "The folder of the pictures cannot hold their data set: use another one with "
@@ -127,7 +146,9 @@ def prepare(
             "--white": white,
             "--source": None if source == DATASET_FOLDER else source,
             "--patch_size": given_size,
+            "--patch_depth": patch_depth if patch_depth > 1 else None,
             "--stride": given_stride,
+            "--repair": repair,
             **stacks.given,
         }
         given = [f"{flag} {shlex.quote(str(v))}" for flag, v in flags.items() if v is not None]
@@ -135,10 +156,10 @@ def prepare(
         out = Path(out or _default_out(dataset, raw, patch_size))
         out.mkdir(parents=True, exist_ok=True)
         grid = patch_size, stride, raw.offset if offset is None else offset
-        wanted = Manifest(raw.kind, str(raw.root), *grid, raw.dtype, white=white)
+        wanted = Manifest(raw.kind, str(raw.root), *grid, raw.dtype, white=white, repair=raw.repair)
         if isinstance(raw, RawStacks):
             settings: dict[str, Any] = stacks.settings
-            wanted = dataclasses.replace(wanted, **settings)
+            wanted = dataclasses.replace(wanted, patch_depth=patch_depth, **settings)
         with alone(out):
             done = wanted if force else keep_done(wanted, raw, out, anew)
             if isinstance(raw, RawStacks):
@@ -147,8 +168,9 @@ def prepare(
     except OSError as error:
         raise DataError(f"The data set cannot be prepared: {error}") from error
     sources = manifest.sources
+    shape = "x".join(map(str, manifest.patch_shape[:-1]))
     summary = (
-        f"{out}: {sum(each.patches for each in sources)} patches of {patch_size}x{patch_size} "
+        f"{out}: {sum(each.patches for each in sources)} patches of {shape} "
         f"{manifest.dtype} from {_files(sources)} of {len(raw.files)} images (shards: "
         f"{len(manifest.shards)}, images smaller than a patch, reflect-padded: "
         f"{sum(each.padded for each in sources)}, already done: {_files(done.sources)}, failed: "
@@ -158,23 +180,64 @@ def prepare(
         ranges = [*_describe_filled(manifest), *describe_stacks(manifest)] if sources else []
     else:
         ranges = _describe_ranges(manifest)
+    ranges += _describe_repaired(manifest)
     notes = [*_describe_margins(manifest), *ranges, *notes]
     return Report(out, summary, manifest.failed, tuple(notes))
 
 
 def prepared_folder(
-    dataset: str | Path, patch_size: int | None = None, stacks: ReadingOptions | None = None
+    dataset: str | Path,
+    patch_size: int | None = None,
+    stacks: ReadingOptions | None = None,
+    patch_depth: int = 1,
 ) -> Path:
     """Returns where `prepare` puts the patches of a folder or glob of pictures by default."""
-    raw = _find(dataset, DATASET_FOLDER, stacks or ReadingOptions())
+    raw = _find(dataset, DATASET_FOLDER, stacks or ReadingOptions(), patch_depth)
     return _default_out(dataset, raw, patch_size or _patch_size(raw))
 
 
+def depth_for(dataset: str | Path, depth: int, stacks: ReadingOptions) -> int:
+    """Returns the depth of patches from which crops of `depth` planes are to be cut.
+
+    It is that of the thinnest stack, but at least `depth`, which that may be padded to, and at most
+    twice as much, so that crops begin at any plane without much else being read.
+
+    Raises:
+        ConfigError: if there are no stacks, or all are too thin.
+    """
+    raw = _find(dataset, DATASET_FOLDER, stacks, depth)
+    assert isinstance(raw, RawStacks)  # as pictures are refused
+    return max(depth, min([2 * depth, *check_depths(raw)]))
+
+
+def _refuse_depth(dataset: str | Path, patch_depth: int) -> None:
+    if patch_depth > 1:
+        raise ConfigError(
+            f"{dataset} holds pictures, which have no depth: use a recipe in two dimensions, "
+            "and omit --patch_depth, or give stacks with the axis Z. "
+            f"Received: --patch_depth {patch_depth}"
+        )
+
+
 def _find(
-    dataset: str | Path, source: str | Path, stacks: ReadingOptions, white: float | None = None
+    dataset: str | Path,
+    source: str | Path,
+    stacks: ReadingOptions,
+    patch_depth: int = 1,
+    white: float | None = None,
 ) -> RawData:
     """Finds the pictures or stacks. Raises a ConfigError for flags that are for the others."""
     raw = find_raw(dataset, source, white, functools.partial(find_stacks, options=stacks))
+    if raw.kind == STACK:
+        raw = dataclasses.replace(raw, patch_depth=patch_depth)
+    else:
+        _refuse_depth(dataset, patch_depth)
+    raw = dataclasses.replace(raw, repair=",".join(parse_repairs(stacks.repair)))
+    if raw.repair and raw.kind in ("SIDD", "DND"):
+        raise ConfigError(
+            f"{raw.kind} is a benchmark, whose pictures stay as they are: omit --repair. "
+            f"Received: --repair {stacks.repair}"
+        )
     if raw.kind != STACK and stacks.given:
         flags = " ".join(f"{flag} {value}" for flag, value in stacks.given.items())
         raise ConfigError(
@@ -216,11 +279,13 @@ def _default_out(dataset: str | Path, raw: RawData, patch_size: int) -> Path:
     if raw.kind in ("SIDD", "DND"):
         return DATASET_FOLDER / f"{raw.kind}{patch_size}"
     name = os.fsdecode(os.fsencode(raw.root.resolve().name)[:_LONGEST_NAME])
-    plain = DATASET_FOLDER / f"{name}{patch_size}"
+    depth = f"{raw.patch_depth}x" if raw.patch_depth > 1 else ""
+    plain = DATASET_FOLDER / f"{name}{depth}{patch_size}"
     place = os.fsencode(os.path.realpath(Path(dataset).expanduser()))
     settings = raw.options.settings if isinstance(raw, RawStacks) else {}
     if settings:
         place += repr(settings).encode()
+    place += raw.repair.encode()
     own = plain.with_name(f"{plain.name}-{hashlib.sha256(place).hexdigest()[:8]}")
     if (own / MANIFEST_NAME).exists():
         return own
@@ -229,6 +294,7 @@ def _default_out(dataset: str | Path, raw: RawData, patch_size: int) -> Path:
         if (plain / MANIFEST_NAME).exists():
             earlier = Manifest.read(plain)
             differs = any(getattr(earlier, name) != value for name, value in settings.items())
+            differs |= earlier.repair != raw.repair
             if differs or not is_of(earlier, raw):
                 return own
     return plain
@@ -251,6 +317,14 @@ def _describe_filled(manifest: Manifest) -> list[str]:
         "were filled from their neighbours."
         for each in manifest.sources
         if each.filled
+    ]
+
+
+def _describe_repaired(manifest: Manifest) -> list[str]:
+    return [
+        f"{in_one_line(each.path)}: defective pixels repaired: {each.repaired}."
+        for each in manifest.sources
+        if each.repaired
     ]
 
 

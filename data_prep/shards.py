@@ -48,10 +48,10 @@ class ChunkResult:
 def write_chunk(chunk: Chunk, reads: Callable[[int], None] = lambda index: None) -> ChunkResult:
     """Cuts the pictures of a chunk into patches and writes them, shuffled, into shards.
 
-    Only one picture, or one plane of a stack, is in memory at a time. Its patches go to an unnamed
-    temporary file, which disappears when the process ends, and from there to the shards, in random
-    order. `reads` is called with the index of each file before it is read, and with their number
-    at the end.
+    Only one picture, or the planes of one patch of a stack, is in memory at a time. Its patches go
+    to an unnamed temporary file, which disappears when the process ends, and from there to the
+    shards, in random order. `reads` is called with the index of each file before it is read, and
+    with their number at the end.
     """
     sources: list[Source] = []
     failed: list[Failure] = []
@@ -91,7 +91,8 @@ def _reason(error: Exception, path: Path) -> str:
 
 
 def _write_shards(spool: BinaryIO, patches: int, chunk: Chunk) -> tuple[Shard, ...]:
-    shape = (patches, chunk.patch_size, chunk.patch_size, chunk.raw.channels)
+    depth = (chunk.raw.patch_depth,) if chunk.raw.patch_depth > 1 else ()
+    shape = (patches, *depth, chunk.patch_size, chunk.patch_size, chunk.raw.channels)
     pool = np.memmap(spool, DTYPES[chunk.raw.dtype], mode="r", shape=shape)
     order = patch_order(chunk.number, patches)
     shards = []

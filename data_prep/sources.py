@@ -17,6 +17,7 @@ from cbsn.errors import DataError, ImageError
 from cbsn.files import atomic_path, write_json
 from cbsn.images.finding import find_images
 from cbsn.images.image_files import read_header, read_picture, to_rgb
+from cbsn.noise.repair import parse_repairs, repair_picture
 from cbsn.progress import progress_bar
 from cbsn.value_range import ValueRange, to_unit
 from data_prep.cutting import Grid, cut, padded, uncovered
@@ -33,6 +34,8 @@ class RawData:
     offset: int = 0  # default distance of the first patch from the top and left edge, in pixels
     white: float | None = None  # value of white in the files, see `read_picture`
     channels: int = 3  # of a patch
+    patch_depth: int = 1  # planes of a patch along Z, of stacks
+    repair: str = ""  # what is repaired, see `cbsn.noise.repair.parse_repairs`
 
     def read(self, path: Path) -> tuple[np.ndarray, ValueRange]:
         """Reads a picture, repeats gray and drops alpha. Raises ImageError if it is broken.
@@ -51,6 +54,10 @@ class RawData:
         """
         size, mtime_ns = file_stat(path)
         stored, value_range = self.read(path)
+        outliers = 0
+        if repairs := parse_repairs(self.repair):
+            stored = stored.copy()
+            outliers = repair_picture(stored, repairs)
         image = convert(padded(stored, grid.size), self.dtype)
         count = 0
         for patch in cut(image, *grid):
@@ -71,6 +78,7 @@ class RawData:
                 white=value_range.white,
                 pixels=height * width,
                 uncovered=uncovered(height, width, *grid),
+                repaired=outliers,
             )
         ]
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from cbsn.data.manifest import STACK, Manifest, Source
+from cbsn.data.stack_repair import StackRepair
 from cbsn.errors import ConfigError, DataError, ImageError
 from cbsn.images.stacks.opening import are_stacks, open_stacks, with_path
 from cbsn.images.stacks.scaling import (
@@ -20,8 +21,10 @@ from cbsn.images.stacks.scaling import (
     pooled_scaling,
 )
 from cbsn.images.stacks.stack import Layout, Stack, check_axes, parse_selection
-from data_prep.cutting import Grid, cut, padded, uncovered
+from cbsn.noise.repair import parse_repairs
+from data_prep.cutting import Grid, corners, cut, padded, uncovered
 from data_prep.sources import RawData, file_stat, root_of
+from data_prep.volumes import check_depth, first_planes, slabs
 
 NAN = ("refuse", "fill")
 PATCH_SIZE = 128
@@ -39,6 +42,8 @@ class ReadingOptions:
             sees as 0 and 1, such as `100,4095`. Default `auto`, which is `deviation`.
         nan: whether files with values that are not finite are refused (`refuse`), or these values
             take those of their neighbours (`fill`). Default `refuse`.
+        repair: what is repaired, also of pictures, see `cbsn.noise.repair.parse_repairs`. Default
+            None: nothing.
 
     Raises:
         ConfigError: if one of them cannot be understood.
@@ -48,8 +53,10 @@ class ReadingOptions:
     select: str | None = None
     normalize: str = "auto"
     nan: str = "refuse"
+    repair: str | None = None
 
     def __post_init__(self):
+        parse_repairs(self.repair)
         if self.axes is not None:
             object.__setattr__(self, "axes", self.axes.upper())
             with _as_config_error():
@@ -69,7 +76,8 @@ class ReadingOptions:
     def given(self) -> dict[str, str]:
         """The flags that differ from their defaults, and so are for stacks only."""
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
-        return {f"--{k}": v for k, v in vars(self).items() if v != defaults[k]}
+        values = {k: v for k, v in vars(self).items() if k != "repair"}
+        return {f"--{k}": v for k, v in values.items() if v != defaults[k]}
 
     @property
     def method(self) -> str:
@@ -107,54 +115,97 @@ class RawStacks(RawData):
     ) -> Generator[np.ndarray, None, list[Source]]:
         """Yields the patches of a file, plane by plane, and returns its entries for the manifest.
 
-        Raises ImageError if the file is broken.
+        With a `patch_depth` above 1 they are volumes, of some planes at a time, and the values of
+        one may be gone when the next one comes. Raises ImageError if the file is broken.
         """
-        assert self.scaling is not None
         found = []
         size, mtime_ns = file_stat(path)
+        depth = self.patch_depth
         with open_stacks(path, self.options.axes) as stacks:
             for image, whole in enumerate(stacks):
-                stack = _selected(path, whole, self.options)
+                mended = StackRepair(whole, self.repair or None, fills=self.options.nan == "fill")
+                stack = _selected(path, mended.stack, self.options)
                 layout = stack.layout
-                count = filled = lost = 0
-                is_padded = False
-                for index in layout.indices():
-                    plane = stack.read(index)
-                    if missing := count_missing(plane):
-                        if self.options.nan != "fill":
-                            raise ImageError(NOT_FINITE)
-                        plane = fill_missing(plane)
-                        filled += missing
-                    plane = plane[..., None] if plane.ndim == 2 else plane[..., :3]
-                    scale = self.scaling.of(layout.channel(index))
-                    if fault := scale.faulty(plane):  # nothing is to be learned from it
-                        plane = fault[1]
-                    scaled = padded(scale.apply(plane), grid.size)
-                    is_padded = scaled.shape != plane.shape
+                read = _PlaneReader(self, stack, grid.size)
+                if depth > 1:
+                    check_depth(layout, depth)
+                    blocks = slabs(layout, depth, read)
+                else:
+                    blocks = map(read, layout.indices())
+                count = 0
+                for block in blocks:
                     # A plane may be hardly larger than a patch, so margins would be most of it.
-                    lost += uncovered(scaled.shape[0], scaled.shape[1], *grid, to_edge=True)
-                    for patch in cut(scaled, *grid, to_edge=True):
+                    for patch in cut(block, *grid, to_edge=True):
                         yield patch
                         count += 1
+                height, width = block.shape[-3:-1]
+                planes = layout.planes // layout.size("Z") * max(layout.size("Z"), depth)
                 source = Source(
                     path=self.name(path),
                     size=size,
                     mtime_ns=mtime_ns,
                     patches=count,
-                    padded=is_padded,
+                    padded=read.is_padded or layout.size("Z") < depth,
                     chunk=chunk,
                     first=first,
-                    pixels=layout.planes * scaled.shape[0] * scaled.shape[1],
-                    uncovered=lost,
+                    pixels=planes * height * width,
+                    uncovered=planes * uncovered(height, width, *grid, to_edge=True),
                     image=image,
                     stack=layout.describe(),
                     axes=layout.outer,
                     shape=layout.outer_shape,
-                    filled=filled,
+                    filled=read.filled,
+                    repaired=sum(map(len, mended.defects.values())),
                 )
+                if depth > 1:
+                    others = layout.outer.replace("Z", "")
+                    places = [
+                        first_planes(layout.size("Z"), depth),
+                        corners(height, *grid, to_edge=True),
+                        corners(width, *grid, to_edge=True),
+                    ]
+                    source = dataclasses.replace(
+                        source,
+                        axes=f"{others}Z",
+                        shape=(*map(layout.size, others), layout.size("Z")),
+                        corners=tuple(map(tuple, places)),
+                    )
                 found.append(source)
                 first += count
         return found
+
+
+class _PlaneReader:
+    """Reads the planes of a stack as a network sees them.
+
+    Attributes:
+        filled: number of values that were not finite so far, and took those of their neighbours.
+        is_padded: whether planes are smaller than a patch, and so are reflect-padded.
+    """
+
+    def __init__(self, raw: RawStacks, stack: Stack, patch_size: int):
+        self._raw = raw
+        self._stack = stack
+        self._patch_size = patch_size
+        self.filled = 0
+        self.is_padded = False
+
+    def __call__(self, index: tuple[int, ...]) -> np.ndarray:
+        """Returns a plane, float32 [H, W, 1 or 3]."""
+        assert self._raw.scaling is not None
+        plane = self._stack.read(index)
+        if missing := count_missing(plane):
+            if self._raw.options.nan != "fill":
+                raise ImageError(NOT_FINITE)
+            plane = fill_missing(plane)
+            self.filled += missing
+        plane = plane[..., None] if plane.ndim == 2 else plane[..., :3]
+        scale = self._raw.scaling.of(self._stack.layout.channel(index))
+        if fault := scale.faulty(plane):  # nothing is to be learned from it
+            plane = fault[1]
+        scaled = padded(scale.apply(plane), self._patch_size)
+        self.is_padded = scaled.shape != plane.shape
+        return scaled
 
 
 def find_stacks(
@@ -168,6 +219,28 @@ def find_stacks(
     if not are_stacks(files, options.axes):
         return None
     return RawStacks(STACK, root_of(pattern, files), tuple(files), "float32", options=options)
+
+
+def check_depths(raw: RawStacks) -> list[int]:
+    """Returns the planes along Z of all stacks that patches of `raw.patch_depth` can be cut from.
+
+    Raises:
+        ConfigError: if there are none, or a selection does not fit a stack.
+    """
+    found, reason = [], ""
+    for path in raw.files:
+        # A file that cannot be read is reported by the conversion, with the reason.
+        with contextlib.suppress(ImageError), open_stacks(path, raw.options.axes) as stacks:
+            for stack in stacks:
+                layout = _selected(path, stack, raw.options).layout
+                try:
+                    check_depth(layout, raw.patch_depth)
+                    found.append(layout.size("Z"))
+                except ImageError as error:
+                    reason = reason or str(with_path(error, path))
+    if reason and not found:
+        raise ConfigError(f"{reason} Received: --patch_depth {raw.patch_depth}")
+    return found
 
 
 def with_scaling(raw: RawStacks, done: Manifest) -> tuple[RawStacks, Manifest]:

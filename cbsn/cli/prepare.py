@@ -3,7 +3,7 @@
 import argparse
 import os
 
-from cbsn.cli.flags import add_axes, add_normalize, add_white
+from cbsn.cli.flags import add_axes, add_normalize, add_repair, add_white
 from cbsn.cli.parser import Parser, add_input, new_parser
 
 
@@ -19,7 +19,8 @@ def main(flags: argparse.Namespace) -> int:
 def make_parser() -> Parser:
     """Returns the parser of the flags; in the namespace they are named as `prepare`'s arguments."""
     parser = new_parser(
-        "Cuts noisy pictures, or the planes of stacks, into the patches that training reads. "
+        "Cuts noisy pictures, the planes of stacks, or volumes into the patches that training "
+        "reads. "
         "cbsn train does so by itself; "
         "prepare large sets once.",
         common=("dataset", "source", "out", "patch_size", "stride", "force"),
@@ -45,6 +46,11 @@ def make_parser() -> Parser:
     add("--out", metavar="DIR", help=out)
     size = "side of the patches in pixels (default: 256; of stacks 128)"
     add("--patch_size", "--patchsize", metavar="N", type=int, help=size)
+    depth = (
+        "planes of the patches along the axis Z of stacks, for networks in three dimensions "
+        "(default: 1, plane by plane)"
+    )
+    add("--patch_depth", metavar="N", type=int, help=depth)
     stride = "distance between neighbouring patches (default: 200; of stacks the patch size)"
     add("--stride", type=int, metavar="N", help=stride)
     offset = "distance of the first patch from the edges (default: 10 for SIDD, else 0)"
@@ -56,6 +62,7 @@ def make_parser() -> Parser:
         "deviation), percentile, range, dtype, or two values such as 100,4095; auto: deviation"
     )
     add_normalize(parser, scaling)
+    add_repair(parser)
     add("--workers", type=int, default=os.cpu_count() or 1, metavar="N", help="processes")
     anew = "prepare everything again, and replace what is there"
     add("--force", action="store_true", default=False, help=anew)

@@ -4,11 +4,14 @@ import argparse
 import contextlib
 from pathlib import Path
 
-from cbsn.cli.flags import MODEL, add_axes, add_gpu, add_noise, add_normalize, add_white
+from cbsn.cli.flags import MODEL, add_axes, add_gpu, add_noise, add_normalize, add_repair, add_white
 from cbsn.cli.parser import Parser, add_input, new_parser
 from cbsn.errors import ConfigError
 
-_RECIPES = "cbsn, apbsn, ssbsn, n2v-unet, dil-unet, n2n-resunet, distill, photo or photo-large"
+_RECIPES = (
+    "cbsn, apbsn, ssbsn, n2v-unet, n2v2-unet, n2v-unet-3d, dil-unet, pn2v-unet, n2n-resunet, "
+    "distill, photo or photo-large"
+)
 
 
 def make_parser() -> Parser:
@@ -71,7 +74,11 @@ def make_parser() -> Parser:
         "deviation), percentile, range, dtype, or two values such as 100,4095; auto: deviation, "
         "or range for recipes that do not standardize (apbsn, ssbsn, n2n-resunet)",
     )
-    text = "share of the planes of stacks to hold out, and to validate the loss on; 0: none"
+    add_repair(what)
+    text = (
+        "share of the planes of stacks, or of the patches of volumes, to hold out, and to validate "
+        "the loss on; 0: none"
+    )
     add("--hold_out", type=float, default=0.1, metavar="SHARE", help=text)
     add_noise(what, "noise to add to clean pictures, or to the teacher's")
     add(
@@ -93,8 +100,15 @@ def make_parser() -> Parser:
     add("--modules", "--block", "--num_block", type=int, metavar="N", help=text)
     text = "number of the last modules that have attention (ssbsn: 3)"
     add("--attention", type=int, metavar="N", help=text)
-    text = "number of times that a U-Net halves the picture (3; photo-large: 4)"
+    text = "number of times that a U-Net halves the picture (3; photo-large: 4, n2v-unet-3d: 2)"
     add("--depth", type=int, metavar="N", help=text)
+    add(
+        "--z_halvings",
+        type=int,
+        metavar="N",
+        help="how many of these also halve the planes of a volume: fewer where planes lie far "
+        "apart (n2v-unet-3d: 1)",
+    )
 
     how = parser.add_argument_group("how to train")
     add = how.add_argument
@@ -110,6 +124,8 @@ def make_parser() -> Parser:
     add("--epochs", type=int, default=0, metavar="N", help=text)
     text = "side of the training patches (C-BSN, AP-BSN, SS-BSN: 120, U-Nets: 64, photo: 128)"
     add("--patch_size", "--patchsize", type=int, metavar="N", help=text)
+    text = "planes of a training patch of volumes (n2v-unet-3d: 16)"
+    add("--patch_depth", type=int, metavar="N", help=text)
     add(
         "--batch_size",
         "--batchsize",
@@ -136,10 +152,32 @@ def make_parser() -> Parser:
     )
     text = "steps to the full weight of the invariance term (cbsn: 200000, dil-unet: 20000)"
     add("--ramp_steps", type=int, metavar="N", help=text)
+    add(
+        "--noise_model",
+        metavar="M",
+        help="how noise is described: gmm, a mixture of normal distributions, or histogram "
+        "(pn2v-unet: gmm)",
+    )
+    text = "number of values that are predicted for a pixel (pn2v-unet: 32)"
+    add("--samples", type=int, metavar="N", help=text)
+    add(
+        "--bootstrap_steps",
+        type=int,
+        metavar="N",
+        help="steps of Noise2Void, after which the noise model is learned (pn2v-unet: 20000); 0: "
+        "that of --init is kept",
+    )
     text = "file of VGG-16's weights for the perceptual term (default: Keras fetches them)"
     add("--perceptual_weights", type=Path, metavar="FILE", help=text)
-    text = "side of the cells in each of which one pixel is masked (n2v-unet, dil-unet: 4)"
+    text = "least side of the cells in each of which one pixel is masked (n2v, dil-unet: 4)"
     add("--mask_cell", type=int, metavar="N", help=text)
+    add(
+        "--struct_mask",
+        metavar="SHAPE",
+        help="pixels around the masked one that share its noise, and are masked, too (n2v, "
+        "dil-unet): x:N, y:N or z:N, to each side; cross:N; square:N; several, joined by +; "
+        "offsets such as '0,1;0,-1'; auto: as the noise is correlated (point: none)",
+    )
     add(
         "--stride_b",
         type=_stride,

@@ -24,10 +24,15 @@ DTYPES = {name: np.dtype(name).newbyteorder("<") for name in ("uint8", "uint16",
 _FORMAT = {"format": "cbsn-patches", "version": 1}
 _SHUFFLE_SEED = 0
 _MOST, _LARGEST_FLOAT = 2**62, 1e300  # limits of the numbers in a manifest
-# What only the entries of stacks have: those of pictures stay as earlier versions wrote them.
+# What only the entries of stacks or of volumes have, of the data set and of each source: other
+# entries stay as earlier versions wrote them.
 _OF_STACKS = ("channels", "axes", "select", "normalize", "scaling")
 _OF_STACK = ("image", "stack", "axes", "shape", "filled")
-_LARGEST_PATCH = 2**24  # pixels along its side, so that 64 bits can count a record's bytes
+_OF_REPAIRED = ("repair",), ("repaired",)  # likewise of those that were repaired
+_OF_VOLUMES = ("patch_depth",)
+_OF_VOLUME = ("corners",)
+_LARGEST_PATCH = 2**48  # pixels, so that 64 bits can count a record's bytes
+MOST_DEPTH = 2**13  # planes of a patch
 
 
 def patch_order(chunk: int, patches: int) -> np.ndarray:
@@ -39,7 +44,8 @@ def patch_order(chunk: int, patches: int) -> np.ndarray:
 class Source:
     """A picture file, or an image of a file of stacks, whose patches are in the data set.
 
-    The patches of a stack are numbered plane by plane, in the order of `Layout.indices`.
+    The patches of a stack are numbered plane by plane, in the order of `Layout.indices`; those of
+    volumes volume by volume, and from the first planes of each to the last. Z is their last axis.
 
     The defaults are for data sets from earlier versions, which did not store these fields.
     """
@@ -61,14 +67,29 @@ class Source:
     axes: str = ""  # the axes that number its planes, such as "TC"
     shape: tuple[int, ...] = ()  # the sizes of these axes
     filled: int = 0  # number of values that were not finite and took those of their neighbours
+    repaired: int = 0  # number of its defective pixels that took the values of their neighbours
+    # of volumes: where the patches begin along Z, Y and X
+    corners: tuple[tuple[int, ...], ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "shape", tuple(self.shape))  # a list in JSON
+        # Lists in JSON.
+        object.__setattr__(self, "shape", tuple(self.shape))
+        object.__setattr__(self, "corners", tuple(map(tuple, self.corners)))
 
     @property
     def planes(self) -> int:
         """The number of planes; 1 for a picture."""
         return math.prod(self.shape)
+
+    @property
+    def steps(self) -> tuple[int, ...]:
+        """The number of places that patches have along each of `axes`."""
+        return (*self.shape[:-1], len(self.corners[0])) if self.corners else self.shape
+
+    @property
+    def patches_at_once(self) -> int:
+        """The number of patches of the same planes, which differ in Y and X only."""
+        return self.patches // math.prod(self.steps)
 
     @property
     def value_range(self) -> ValueRange | None:
@@ -115,6 +136,14 @@ class Manifest:
     normalize: str = ""
     # of stacks: a `Scaling` as a dictionary, with one scale for each channel that was selected
     scaling: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    patch_depth: int = 1  # planes of a patch along Z; 1 for patches [P, P, C]
+    repair: str = ""  # what was repaired, see `cbsn.noise.repair.parse_repairs`
+
+    @property
+    def patch_shape(self) -> tuple[int, ...]:
+        """The shape of a patch: [P, P, C], or of a volume [D, P, P, C]."""
+        depth = (self.patch_depth,) if self.patch_depth > 1 else ()
+        return (*depth, self.patch_size, self.patch_size, self.channels)
 
     @classmethod
     def read(cls, folder: str | os.PathLike) -> "Manifest":
@@ -140,13 +169,20 @@ class Manifest:
     def write(self, folder: str | os.PathLike) -> None:
         """Writes the manifest into `folder`, atomically."""
         values = {**_FORMAT, **dataclasses.asdict(self)}
+        omitted: list[str] = []  # of the data set, and next, of each source
+        of_sources: list[str] = []
+        if self.patch_depth == 1:
+            omitted += _OF_VOLUMES
+            of_sources += _OF_VOLUME
+        if not self.repair:
+            omitted += _OF_REPAIRED[0]
+            of_sources += _OF_REPAIRED[1]
         if self.kind != STACK:
-            for entry, names in (
-                (values, _OF_STACKS),
-                *((source, _OF_STACK) for source in values["sources"]),
-            ):
-                for name in names:
-                    del entry[name]
+            omitted += _OF_STACKS
+            of_sources += _OF_STACK
+        for entry, names in ((values, omitted), *((s, of_sources) for s in values["sources"])):
+            for name in names:
+                del entry[name]
         write_json(Path(folder) / MANIFEST_NAME, values)
 
     def patches_of(self, shard: str) -> list[tuple[Source, int]]:
@@ -172,10 +208,12 @@ class Manifest:
         if self.dtype not in DTYPES:
             raise ValueError(f"its dtype is {self.dtype!r}, expected one of {[*DTYPES]}")
         white = 1 if self.white is None else self.white
-        if min(self.patch_size, self.stride, white) <= 0:
-            raise ValueError("its patch_size, stride and white must be above 0")
-        if self.patch_size > _LARGEST_PATCH:
+        if min(self.patch_size, self.patch_depth, self.stride, white) <= 0:
+            raise ValueError("its patch_size, patch_depth, stride and white must be above 0")
+        if self.patch_depth * self.patch_size**2 > _LARGEST_PATCH:
             raise ValueError(f"its patch_size is {self.patch_size}")
+        if self.patch_depth > (MOST_DEPTH if self.kind == STACK else 1):
+            raise ValueError(f"its patch_depth is {self.patch_depth}")
         for shard in self.shards:
             # By the rules of any system, because a data set may come from another one.
             names = {shard.name, PurePosixPath(shard.name).name, PureWindowsPath(shard.name).name}
@@ -200,8 +238,22 @@ class Manifest:
             shape = source.shape
             if not all(type(size) is int and 0 < size <= _MOST for size in shape):
                 raise ValueError(f"its shape of {source.path!r} is not valid")
-            if len(shape) != len(source.axes) or source.patches % source.planes:
+            if len(shape) != len(source.axes) or not self._fits(source):
                 raise ValueError(f"its planes of {source.path!r} do not fit its patches")
+
+    def _fits(self, source: Source) -> bool:
+        """Returns whether a stack's planes and the places of its patches give their number."""
+        if self.patch_depth == 1:
+            return not source.corners and source.patches % source.planes == 0
+        are_numbers = all(type(each) is int for axis in source.corners for each in axis)
+        if len(source.corners) != 3 or not all(source.corners) or not are_numbers:
+            return False
+        return (
+            source.axes.endswith("Z")
+            and all(axis[0] >= 0 and sorted({*axis}) == [*axis] for axis in source.corners)
+            and source.corners[0][-1] + self.patch_depth <= max(source.shape[-1], self.patch_depth)
+            and source.patches == math.prod(source.shape[:-1]) * math.prod(map(len, source.corners))
+        )
 
 
 def _check_types(entry: Any) -> None:

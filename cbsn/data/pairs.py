@@ -32,7 +32,8 @@ class PairedRecords:
     For each picture of the first, the second must hold one of the same name (except for the suffix)
     and size, prepared alike; it may hold more. Otherwise, or if both are the same, raises
     DataError. Two shots with different value ranges are converted to the range that holds both.
-    Given `partners` (index in the second for each of the first), only patch size and dtype matter.
+    Given `partners` (index in the second for each of the first), only the patches' size and dtype
+    matter.
     """
 
     shots = 2
@@ -40,7 +41,7 @@ class PairedRecords:
     def __init__(
         self, first: PatchRecords, second: PatchRecords, partners: Sequence[int] | None = None
     ):
-        for name in ("patch_size", "dtype", "channels"):
+        for name in ("patch_size", "patch_depth", "dtype", "channels"):
             if getattr(first, name) != getattr(second, name):
                 raise DataError(
                     "Two shots need patches of the same kind: prepare both data sets with the same "
@@ -49,6 +50,7 @@ class PairedRecords:
         self.first_shots, self._second = first, second
         self.patch_size, self.dtype, self.counts = first.patch_size, first.dtype, first.counts
         self.channels, self.manifest = first.channels, first.manifest
+        self.patch_depth = first.patch_depth
         self._partners = _find_partners(first, second) if partners is None else partners
         self._ranges: dict[int, tuple[ValueRange, ValueRange]] = {}
         self._changes: dict[int, tuple[Scale, Scale]] = {}
@@ -69,7 +71,7 @@ class PairedRecords:
         return f"{self.first_shots.describe(index)} and {partner}"
 
     def __getitem__(self, index: int) -> np.ndarray:
-        """Returns pair `index`: [P, P, 2·C] of `dtype`. Raises DataError if a record is damaged."""
+        """Returns pair `index`, [P, P, 2·C] or [D, P, P, 2·C]. DataError if a record is damaged."""
         shots = [self.first_shots[index], self._second[self._partners[index]]]
         if ranges := self._ranges.get(index):
             common = ValueRange.common(*ranges)

@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from cbsn.colors import luma
-from cbsn.data.records import Patches
+from cbsn.data.records import Patches, size_text
 from cbsn.errors import ConfigError, DataError
 from cbsn.noise.synthetic import Noise, retake
 from cbsn.orientations import NUM_ORIENTATIONS, orient
@@ -109,9 +109,12 @@ class PatchPipeline:
     # the training device. If they fit into 2 GiB, all are kept in memory, so that no Python code
     # slows a GPU down.
     whole: bool = False
+    # Planes of the crops along Z. Above 1 the records are volumes, which are also flipped along Z.
+    patch_depth: int = 1
 
     def __post_init__(self) -> None:
         records, patch_size = self.records, self.patch_size
+        self._check_depth()
         if patch_size > records.patch_size:
             raise ConfigError(
                 f"The data set holds patches of {records.patch_size} pixels: use --patch_size "
@@ -135,20 +138,44 @@ class PatchPipeline:
         self._rows = self.batch_size // self.workers
         self._order = RecordOrder(records.counts, self.batch_size, self.workers, self.seed)
         side, shots = (records.patch_size, 1) if self.whole else (patch_size, self.shots)
-        self._shape: tuple[int, ...] = side, side, shots * self.channels
+        depth = (self.patch_depth,) if self.patch_depth > 1 else ()
+        self._shape: tuple[int, ...] = *depth, side, side, shots * self.channels
         is_noisy = self.noise and not self.whole
         self._dtype: np.dtype = np.dtype(np.float32) if is_noisy else records.dtype
         self._error: DataError | None = None
 
+    def _check_depth(self) -> None:
+        """Raises a ConfigError unless the crops fit into the records along Z."""
+        depth, most = self.patch_depth, self.records.patch_depth
+        if depth == most == 1 or 1 < depth <= most:
+            return
+        command = "cbsn prepare STACKS --out FOLDER"
+        if depth == 1:
+            received = "a network in two dimensions"
+            advice = f"train one in three, such as --recipe n2v-unet-3d, or cut planes: `{command}`"
+        else:
+            received = f"--patch_depth {depth}"
+            advice = f"cut patches of that depth: `{command} --patch_depth {depth}`"
+            if most > 1:
+                advice = f"use --patch_depth {most} or less, or {advice}"
+        raise ConfigError(
+            f"The data set holds patches of {size_text(self.records.patch_size, most)}: {advice}. "
+            f"Received: {received}"
+        )
+
     def batch(self, step: int) -> np.ndarray:
         """Returns this worker's rows of a batch: [rows, patch_size, patch_size, shots·channels].
 
-        They have the records' dtype or, with noise, are float32 with white at 1, see `Noise`.
+        Crops of volumes are [rows, patch_depth, patch_size, patch_size, shots·channels]. All have
+        the records' dtype or, with noise, are float32 with white at 1, see `Noise`.
         """
         return self._crops(self._positions(step * self._rows, self._rows))
 
     def example(self, position: int) -> np.ndarray:
-        """Returns the first shot of the crop at a position, for display: [P, P, channels]."""
+        """Returns the first shot of the crop at a position, for display.
+
+        It is [P, P, channels], or of a volume [D, P, P, channels].
+        """
         if not self.whole:
             return self._crops([position])[0, ..., : self.channels]
         return self._colors(self._find(position)[1][..., : self.records.channels])
@@ -239,12 +266,26 @@ class PatchPipeline:
         if self.noise and self.records.shots == 2:
             second = self._colors(patch[..., self.records.channels :])
             return retake(second, self.patch_size, self.noise, random)
-        size, room = self.patch_size, len(patch) - self.patch_size + 1
+        size, room = self.patch_size, self.records.patch_size - self.patch_size + 1
+        if self.patch_depth > 1:
+            return self._colors(self._cut_volume(patch, room, random))
         top, left, orientation = random.integers(0, (room, room, NUM_ORIENTATIONS))
         patch = self._colors(orient(patch[top : top + size, left : left + size], orientation))
         if not self.noise:
             return patch
         return np.concatenate([self.noise(patch, random) for _ in range(self.shots)], axis=-1)
+
+    def _cut_volume(self, patch: np.ndarray, room: int, random: np.random.Generator) -> np.ndarray:
+        """Returns a crop of a volume [D, P, P, C], turned in plane and perhaps flipped along Z."""
+        size, depth = self.patch_size, self.patch_depth
+        deep = self.records.patch_depth - depth + 1
+        first, top, left, orientation, flips = random.integers(
+            0, (deep, room, room, NUM_ORIENTATIONS, 2)
+        )
+        crop = patch[first : first + depth, top : top + size, left : left + size]
+        if flips:
+            crop = crop[::-1]
+        return np.moveaxis(orient(np.moveaxis(crop, 0, 2), orientation), 2, 0)
 
     def _colors(self, patch: np.ndarray) -> np.ndarray:
         return luma(patch) if self.channels < self.records.channels else patch

@@ -1,10 +1,10 @@
 """Patch records: the TFRecord files that training reads.
 
-A file holds patches of equal size. Each is a TFRecord frame (length, its checksum, data, its
-checksum) around a `tf.train.Example` with a single bytes feature, `Noisy`: the patch's values in C
-order, little-endian. TensorFlow reads and writes the same files, but is not imported here, because
-its start-up takes longer than preparing a small data set. So the few protobuf bytes around the
-pixels, which are the same for every patch of a file, are written by hand.
+A file holds patches of equal size, of pictures or of volumes. Each is a TFRecord frame (length, its
+checksum, data, its checksum) around a `tf.train.Example` with a single bytes feature, `Noisy`: the
+patch's values in C order, little-endian. TensorFlow reads and writes the same files, but is not
+imported here, because its start-up takes longer than preparing a small data set. So the few
+protobuf bytes around the pixels, which are the same for every patch of a file, are written by hand.
 """
 
 import bisect
@@ -12,6 +12,7 @@ import contextlib
 import functools
 import hashlib
 import itertools
+import math
 import operator
 import os
 from collections.abc import Iterator, Sequence
@@ -35,13 +36,17 @@ class Patches(Protocol):
     shots: int  # 2 for pairs of noisy shots, concatenated along the channels, else 1
     channels: int  # of a shot: 3, or 1 for gray stacks
     patch_size: int  # height and width
+    patch_depth: int  # planes along Z; 1 for patches that are no volumes
     dtype: np.dtype
     counts: Sequence[int]  # number of patches in each file
 
     def __len__(self) -> int: ...
 
     def __getitem__(self, index: int) -> np.ndarray:
-        """Returns patch `index`: [patch_size, patch_size, channels·shots] of `dtype`."""
+        """Returns patch `index`: [patch_size, patch_size, channels·shots] of `dtype`.
+
+        With a `patch_depth` above 1 it is [patch_depth, patch_size, patch_size, channels·shots].
+        """
 
     def describe(self, index: int) -> str:
         """Says where a patch lies and which picture it is from."""
@@ -54,9 +59,22 @@ def spread_patches(patches: Patches, most: int) -> Iterator[tuple[int, np.ndarra
             yield index, patches[index]
 
 
+def size_text(patch_size: int, patch_depth: int) -> str:
+    """Returns the size of a patch in words: `64 px`, or of a volume `16 × 64 × 64 voxels`."""
+    if patch_depth == 1:
+        return f"{patch_size} px"
+    return f"{patch_depth} × {patch_size} × {patch_size} voxels"
+
+
 def plane_text(source: Source, patch: int) -> str:
-    """Returns which plane of a stack a patch is from, such as `T 5, C 1`; empty for a picture."""
-    return ", ".join(f"{axis} {place}" for axis, place in _plane(source, patch).items())
+    """Returns which plane of a stack a patch is from, such as `T 5, C 1`; empty for a picture.
+
+    For a volume, Z is its first plane.
+    """
+    plane = _plane(source, patch)
+    if source.corners:
+        plane["Z"] = source.corners[0][plane["Z"]]
+    return ", ".join(f"{axis} {place}" for axis, place in plane.items())
 
 
 def channel_of(source: Source, patch: int) -> int:
@@ -67,7 +85,7 @@ def channel_of(source: Source, patch: int) -> int:
 def _plane(source: Source, patch: int) -> dict[str, int]:
     if not source.axes:
         return {}
-    plane = np.unravel_index(patch // (source.patches // source.planes), source.shape)
+    plane = np.unravel_index(patch // source.patches_at_once, source.steps)
     return dict(zip(source.axes, map(int, plane), strict=True))
 
 
@@ -91,8 +109,10 @@ class PatchRecords:
         self.manifest = manifest
         self.channels = manifest.channels if manifest else 3
         self.patch_size = patch_size
+        self.patch_depth = manifest.patch_depth if manifest else 1
         self.dtype = np.dtype(dtype)
-        self._frame = _frame(patch_size * patch_size * self.channels * self.dtype.itemsize)
+        self._shape = manifest.patch_shape if manifest else (patch_size, patch_size, 3)
+        self._frame = _frame(math.prod(self._shape) * self.dtype.itemsize)
         self.counts: Sequence[int] = [*map(self._count, self.paths)]
         self._ends = [*itertools.accumulate(self.counts)]
         self._in_use: FolderLock | None = None
@@ -178,7 +198,10 @@ class PatchRecords:
         return Path(self.manifest.root if self.manifest else "", source.path)
 
     def __getitem__(self, index: int) -> np.ndarray:
-        """Returns patch `index`: [P, P, C] of `dtype`, read-only. Raises DataError if damaged."""
+        """Returns patch `index` of `dtype`, read-only. Raises DataError if damaged.
+
+        It is [P, P, C], or of a volume [D, P, P, C].
+        """
         path, number = self._locate(index)
         frame = self._frame
         shift = -len(frame.head) % 16  # aligns the first value as in other arrays
@@ -201,7 +224,7 @@ class PatchRecords:
                 f"Record {number} of {path} is damaged: its checksum or length is wrong. "
                 "Prepare the data set again (cbsn prepare --force) or copy the file again."
             )
-        return payload.view(self.dtype).reshape(self.patch_size, self.patch_size, self.channels)
+        return payload.view(self.dtype).reshape(self._shape)
 
     def _locate(self, index: int) -> tuple[Path, int]:
         """Returns the file that a patch lies in, and its number there."""
@@ -220,7 +243,7 @@ class PatchRecords:
             ) from error
         records, rest = divmod(size, self._frame.size)
         if rest:
-            shape = f"{self.patch_size}x{self.patch_size}x{self.channels}"
+            shape = "x".join(map(str, self._shape))
             raise DataError(
                 f"Record {records} of {path} is cut off, or the file does not hold "
                 f"{shape} {self.dtype} patches: {size} bytes are not "
@@ -261,9 +284,14 @@ class RecordWriter:
         self._cleanup.__exit__(*error)
 
     def write(self, patch: np.ndarray) -> None:
-        """Appends a patch, [P, P, 3 or 1] uint8, uint16 or float32; DataError if not as before."""
+        """Appends a patch, uint8, uint16 or float32; DataError if not as before.
+
+        It is [P, P, 3 or 1], or of a volume [D, P, P, 3 or 1].
+        """
         channels = 1 if patch.shape[-1:] == (1,) else 3
-        layout = self._layout or (patch.shape[:1] * 2 + (channels,), patch.dtype)
+        depth = patch.shape[:1] if patch.ndim == 4 else ()
+        side = patch.shape[len(depth) : len(depth) + 1]
+        layout = self._layout or ((*depth, *side, *side, channels), patch.dtype)
         if (patch.shape, patch.dtype) != layout or patch.dtype not in DTYPES.values():
             raise DataError(
                 f"All patches of {self.path.name} must be {layout[1]} of shape {layout[0]}, and of "

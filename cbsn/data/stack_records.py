@@ -1,4 +1,4 @@
-"""Patches of stacks: which planes they are from, planes that are held out, and neighbours in time.
+"""Patches of stacks: where they are from, which are held out, and neighbours in time.
 
 A training may read some of the records only, in an order of its own, so what it reads is a view.
 """
@@ -12,7 +12,7 @@ import numpy as np
 
 from cbsn.data.manifest import STACK, Manifest, Source
 from cbsn.data.pairs import PairedRecords
-from cbsn.data.records import Patches, PatchRecords, channel_of
+from cbsn.data.records import Patches, PatchRecords, channel_of, size_text
 from cbsn.errors import ConfigError
 from cbsn.images.stacks.scaling import Scaling
 
@@ -64,6 +64,7 @@ class Subset:
         self.manifest = getattr(patches, "manifest", None)
         self.shots, self.channels = patches.shots, patches.channels
         self.patch_size, self.dtype = patches.patch_size, patches.dtype
+        self.patch_depth = patches.patch_depth
         ends = np.searchsorted(indices, np.cumsum(patches.counts))
         self.counts: Sequence[int] = [int(count) for count in np.diff(ends, prepend=0)]
 
@@ -85,7 +86,7 @@ class NextFrames:
     Each pair comes twice, once in each order.
 
     Args:
-        records: patches of stacks.
+        records: patches of stacks, each of a plane.
 
     Attributes:
         first_shots: the records.
@@ -93,12 +94,17 @@ class NextFrames:
         channel: int [n], the channel of each pair.
 
     Raises:
-        ConfigError: if no stack has two frames.
+        ConfigError: if no stack has two frames, or the patches are volumes.
     """
 
-    shots = 2
+    shots, patch_depth = 2, 1
 
     def __init__(self, records: PatchRecords):
+        if records.patch_depth > 1:
+            raise ConfigError(
+                f"--second_shots {NEXT} pairs planes: use cbsn prepare without --patch_depth. "
+                f"Received: patches of {size_text(records.patch_size, records.patch_depth)}"
+            )
         self.first_shots = records
         self.manifest = records.manifest
         self.channels, self.patch_size, self.dtype = (
@@ -149,31 +155,36 @@ Shots = PatchRecords | PairedRecords | NextFrames
 
 
 class HeldOut(NamedTuple):
-    """Which planes a training leaves out, to validate on.
+    """Which planes, or patches of volumes, a training omits, to validate on.
 
     Args:
         records: bool [n], whether each record is one of theirs.
-        planes: their number.
-        of: the number of all planes.
+        overlapping: bool [n], whether each record is another one that has pixels in common with
+            them, and so is not for training.
+        number: that of planes held out, or of patches of volumes.
+        of: the number of all of them.
     """
 
     records: np.ndarray
-    planes: int
+    overlapping: np.ndarray
+    number: int
     of: int
 
 
 def hold_out(records: PatchRecords, share: float) -> HeldOut:
-    """Chooses planes to hold out, evenly spread over all stacks, with all channels of each.
+    """Chooses what to hold out, evenly spread over all stacks, with all channels of each.
 
-    Of 5 planes or more it is at least one, of fewer none.
+    These are whole planes, or single patches of volumes, which may have few planes. Of 5 or more it
+    is at least one, of fewer none. None is held out, either, if the patches of volumes overlap so
+    much that fewer than half of them would be left.
 
     Args:
         records: patches of stacks.
-        share: float in [0, 0.5], of the planes; 0.1 for every tenth, from the fifth on.
+        share: float in [0, 0.5], of the planes or patches; 0.1 for every tenth, from the fifth on.
     """
     sources = _sources(records)
-    frames = [_frames(each) for each in sources]
-    total = sum(int(each.max()) + 1 for each in frames)
+    units = [_units(each) for each in sources]
+    total = sum(int(each.max()) + 1 for each in units)
     exact = Fraction(repr(share))  # not 0.1 in binary, whose multiples round differently
     steps = [math.floor(exact * number + Fraction(1, 2)) for number in range(total + 1)]
     held = np.diff(steps) > 0
@@ -181,14 +192,43 @@ def hold_out(records: PatchRecords, share: float) -> HeldOut:
         held[total // 2] = True
     if total < _FEWEST:
         held[:] = False
-    by_plane, first = [], 0
-    for each in frames:
-        by_plane.append(held[first + each])
+    chosen, near, count, of, first = [], [], 0, 0, 0
+    for source, each in zip(sources, units, strict=True):
+        chosen.append(held[first + each])
+        near.append(_overlapping(source, chosen[-1], records) & ~chosen[-1])
+        at_once = 1 if source.corners else source.patches_at_once
+        count += int(chosen[-1].sum()) // at_once
+        of += source.patches // at_once
         first += int(each.max()) + 1
-    places = _places(records)
-    starts = np.cumsum([0, *map(len, by_plane)])
-    flat = np.concatenate(by_plane)
-    return HeldOut(flat[starts[places.source] + places.plane], int(flat.sum()), len(flat))
+    starts = np.cumsum([0, *map(len, chosen)])
+    numbers = {id(source): start for source, start in zip(sources, starts, strict=False)}
+    order = np.array([numbers[id(source)] + number for source, number in records.patches()])
+    of_records, overlapping = (np.concatenate(each)[order] for each in (chosen, near))
+    if overlapping.any() and 2 * (of_records | overlapping).sum() > len(records):
+        none = np.zeros_like(of_records)
+        return HeldOut(none, none, 0, of)
+    return HeldOut(of_records, overlapping, count, of)
+
+
+def _units(source: Source) -> np.ndarray:
+    """Returns for each patch the number of what is held out together, without the channels."""
+    frames, at_once = _frames(source), source.patches_at_once
+    if not source.corners:
+        return np.repeat(frames, at_once)
+    return (frames[:, None] * at_once + np.arange(at_once)).ravel()
+
+
+def _overlapping(source: Source, held: np.ndarray, records: PatchRecords) -> np.ndarray:
+    """Returns for each patch of a volume whether it has voxels in common with one held out."""
+    if not source.corners:
+        return held
+    places = held.reshape(-1, *map(len, source.corners))
+    sides = records.patch_depth, records.patch_size, records.patch_size
+    for axis, (corners, side) in enumerate(zip(source.corners, sides, strict=True), 1):
+        distance = np.abs(np.subtract.outer(corners, corners))
+        found = np.tensordot((distance < side).astype(int), places.astype(int), (1, axis))
+        places = np.moveaxis(found, 0, axis) > 0
+    return places.ravel()
 
 
 class _Places(NamedTuple):
@@ -200,9 +240,9 @@ class _Places(NamedTuple):
 
 
 def split(records: Shots, share: float) -> tuple[Patches, Patches | None, HeldOut]:
-    """Divides patches of stacks into those to train on, and those of the planes held out.
+    """Divides patches of stacks into those to train on, and those that are held out.
 
-    A pair of frames is trained on if neither is held out.
+    A pair of frames is trained on if neither is held out, a volume if no voxel of it is.
 
     Raises:
         ConfigError: if none is left to train on.
@@ -218,7 +258,9 @@ def split(records: Shots, share: float) -> tuple[Patches, Patches | None, HeldOu
         )
     if not held.any():
         return records, None, planes
-    training, held_out = (Subset(records, np.flatnonzero(each)) for each in (~held, held))
+    # Only volumes overlap, and those have no pairs of frames.
+    others = ~(held | planes.overlapping) if planes.overlapping.any() else ~held
+    training, held_out = (Subset(records, np.flatnonzero(each)) for each in (others, held))
     return training, held_out, planes
 
 
@@ -227,7 +269,7 @@ def _places(records: PatchRecords) -> _Places:
     patches = records.patches()
     source = np.array([numbers[id(each)] for each, _ in patches])
     number = np.array([number for _, number in patches])
-    in_plane = np.array([each.patches // each.planes for each in _sources(records)])[source]
+    in_plane = np.array([each.patches_at_once for each in _sources(records)])[source]
     return _Places(source, number // in_plane, number % in_plane)
 
 
@@ -245,10 +287,13 @@ def _frame_step(source: Source) -> tuple[int, int]:
 
 
 def _frames(source: Source) -> np.ndarray:
-    """Returns for each plane which one it is when the channels are not counted."""
-    planes = np.indices(source.shape).reshape(len(source.shape), source.planes)
+    """Returns for each plane which one it is when the channels are not counted.
+
+    Of volumes, the planes that patches begin at count.
+    """
+    planes = np.indices(source.steps).reshape(len(source.steps), math.prod(source.steps))
     kept = [axis for axis, name in enumerate(source.axes) if name != "C"]
     if not kept:
         return np.zeros(source.planes, int)
-    sizes = [source.shape[axis] for axis in kept]
+    sizes = [source.steps[axis] for axis in kept]
     return np.ravel_multi_index([planes[axis] for axis in kept], sizes)

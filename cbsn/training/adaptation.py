@@ -103,6 +103,12 @@ def adapt(
     check_adaptation(minutes, seed)
     facts = {_ADAPTED: False, "from": model.sha256(), "minutes": minutes, "seed": seed}
     is_student = OBJECTIVES[model.recipe.objective].TAUGHT
+    if model.network.dimensions == 3:
+        raise ConfigError(
+            "A model in three dimensions is adapted by training it further: cbsn train STACK "
+            f"--init MODEL --recipe {model.recipe.name}. Received: a model of the recipe "
+            f"{model.recipe.name!r}"
+        )
     if not _is_fit(model.recipe):
         fit = [name for name, recipe in RECIPES.items() if _is_fit(recipe)]
         raise ConfigError(
@@ -114,6 +120,7 @@ def adapt(
         lambda path: open_scaled(path, [model], stack_options),
         white=white,
         axes=stack_options.axes,
+        repair=model.options.repair,
     )
     strides = _strides(patches) if "stride_b" in model.recipe.objective_config else {}
     recipe = _fit(model.recipe, strides, patches.patch_size, learning_rate)
@@ -204,7 +211,7 @@ def save_adapted(model: Adapted, folder: Path) -> None:
 def _is_fit(recipe: Recipe) -> bool:
     """Returns whether a recipe can train on noisy pictures alone, or on what is made from them."""
     objective = OBJECTIVES[recipe.objective]
-    return objective.NEEDS_BLINDNESS or objective.TAUGHT
+    return recipe.patch_depth == 1 and (objective.NEEDS_BLINDNESS or objective.TAUGHT)
 
 
 def _strides(patches: PicturePatches) -> dict[str, int]:
@@ -222,7 +229,7 @@ def _fit(
     recipe: Recipe, strides: Mapping[str, int], largest: int, learning_rate: float | None
 ) -> Recipe:
     """Returns the recipe as at the end of its training, with crops that fit strides and patches."""
-    changed: dict[str, Any] = {**strides, "ramp_steps": 0}
+    changed: dict[str, Any] = {**strides, "ramp_steps": 0, "bootstrap_steps": 0}
     config = {key: changed.get(key, value) for key, value in recipe.objective_config.items()}
     objective = OBJECTIVES[recipe.objective](**config)
     multiple, wanted, batch = objective.patch_multiple, recipe.patch_size, recipe.batch_size

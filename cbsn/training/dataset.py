@@ -17,28 +17,36 @@ from cbsn.data.records import RECORD_SUFFIX, Patches, PatchRecords, spread_patch
 from cbsn.data.stack_records import NEXT, NextFrames, Shots, is_of_stacks
 from cbsn.errors import CbsnError, CbsnWarning, ConfigError, DataError
 from cbsn.images.finding import find_images
+from cbsn.networks import NETWORKS
 from cbsn.noise.advice import advise
-from cbsn.noise.estimate import estimate_noise
+from cbsn.noise.repair import parse_repairs
+from cbsn.noise.structure import choose_mask, measure_structure
 from cbsn.noise.synthetic import Noise
 from cbsn.progress import say, say_fault
 from cbsn.recipes import RECIPES, customised
 from cbsn.training.options import DataOptions
-from data_prep.prepare import prepare, prepared_folder
+from data_prep.prepare import depth_for, prepare, prepared_folder
 from data_prep.stack_sources import ReadingOptions, find_stacks
 
-_AUTO = "auto"  # as `stride_b`: choose it by the noise in the patches
+_AUTO = "auto"  # as `stride_b` or `mask_shape`: choose it by the noise in the patches
 _RANGE, _ROOM = (0.1, 99.9), 0.25  # percentiles of a stack's values, and the share added to them
 _LOOKED_AT_FOR_GRAY, _LOOKED_AT_FOR_NOISE = 64, 256  # patches, spread evenly
+_VOLUMES_FOR_NOISE = 32  # patches that are volumes, to compare their planes
 
 
 def open_records(
-    options: DataOptions, *, convert: bool = True, normalize: str = "deviation"
+    options: DataOptions,
+    *,
+    convert: bool = True,
+    normalize: str = "deviation",
+    patch_depth: int = 1,
 ) -> Shots:
     """Opens the patches of a data set, and of its second shots if there are any.
 
     Pictures and stacks that are not prepared yet are prepared as by `cbsn prepare`. Pass
     `convert=False` if another process has just done that. `normalize` is how stacks are scaled if
-    the options leave it open.
+    the options leave it open. With a `patch_depth` above 1, stacks become volumes from which crops
+    of that depth can be cut.
     """
     opened = []
     are_next = options.second_shots == NEXT and holds_stacks(options.dataset, options.stacks)
@@ -46,7 +54,7 @@ def open_records(
         if not name:
             continue
         try:
-            opened.append(_open(name, options, normalize, convert))
+            opened.append(_open(name, options, normalize, patch_depth, convert))
         except OSError as error:
             raise DataError(f"{name} cannot be read: {error}") from error
     if are_next:
@@ -68,7 +76,9 @@ def holds_stacks(dataset: str, stacks: ReadingOptions) -> bool:
     return False
 
 
-def _open(dataset: str, options: DataOptions, normalize: str, convert: bool) -> PatchRecords:
+def _open(
+    dataset: str, options: DataOptions, normalize: str, patch_depth: int, convert: bool
+) -> PatchRecords:
     path, source, white = Path(dataset).expanduser(), options.source, options.white
     stacks = options.stacks
     if (name := dataset.upper()) in ("SIDD", "DND"):
@@ -88,9 +98,18 @@ def _open(dataset: str, options: DataOptions, normalize: str, convert: bool) -> 
     ):
         if stacks.normalize == "auto" and holds_stacks(dataset, stacks):
             stacks = dataclasses.replace(stacks, normalize=normalize)
+        if patch_depth > 1:
+            patch_depth = depth_for(dataset, patch_depth, stacks)
         if not convert:
-            return PatchRecords.open(prepared_folder(dataset, stacks=stacks))
-        report = prepare(dataset, white=white, workers=os.cpu_count() or 1, **vars(stacks))
+            folder = prepared_folder(dataset, stacks=stacks, patch_depth=patch_depth)
+            return PatchRecords.open(folder)
+        report = prepare(
+            dataset,
+            white=white,
+            patch_depth=patch_depth,
+            workers=os.cpu_count() or 1,
+            **vars(stacks),
+        )
         (say_fault if report.failed else say)(report)
         return PatchRecords.open(report.out)
     records = PatchRecords.open(path)
@@ -112,6 +131,13 @@ def _open(dataset: str, options: DataOptions, normalize: str, convert: bool) -> 
 
 def _check_settings(path: Path, manifest: Manifest | None, given: ReadingOptions) -> None:
     """Raises a ConfigError if flags ask for stacks that were prepared otherwise, or for stacks."""
+    wanted, found = ",".join(parse_repairs(given.repair)), manifest.repair if manifest else ""
+    if wanted and wanted != found:
+        raise ConfigError(
+            f"The patches of {path} were prepared with another --repair: {found or 'none'}. Omit "
+            "it, or prepare the pictures with it, in another folder. "
+            f"Received: --repair {given.repair}"
+        )
     if manifest is None or manifest.kind != STACK:
         if given.given:
             raise ConfigError(
@@ -145,10 +171,13 @@ def some_patches(
     """Yields some patches to inspect their noise: [P, P, 1] if they are gray, else [P, P, 3].
 
     Takes the first shots of pairs, and adds `noise` to the patches. Those of stacks, whose values
-    have any range, are scaled to [0, 1] together, with some room for noise.
+    have any range, are scaled to [0, 1] together, with some room for noise. Of volumes these are
+    their middle planes.
     """
     low, high = _range(patches) if is_of_stacks(patches) else (0.0, 1.0)
     for index, patch in spread_patches(patches, _LOOKED_AT_FOR_NOISE):
+        if patches.patch_depth > 1:
+            patch = patch[patches.patch_depth // 2]
         patch = patch[..., : 1 if gray else 3]
         if (low, high) != (0.0, 1.0):
             patch = (patch - np.float32(low)) / np.float32(high - low)
@@ -164,14 +193,20 @@ def _range(patches: Patches) -> tuple[float, float]:
 
 def without_auto(recipe_name: str, changes: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a recipe's changes without an `_AUTO`, so that they can be checked without data."""
-    if changes.get("stride_b") != _AUTO:
-        return dict(changes)
-    if recipe_name in RECIPES and "stride_b" not in RECIPES[recipe_name].objective_config:
-        raise ConfigError(
-            f"The recipe {recipe_name!r} has no stride to choose: omit --stride_b. "
-            f"Received: --stride_b {_AUTO}"
-        )
-    return {**changes, "stride_b": None}
+    autos = [name for name in ("stride_b", "mask_shape") if changes.get(name) == _AUTO]
+    if recipe_name in RECIPES:
+        recipe = RECIPES[recipe_name]
+        if "stride_b" in autos and "stride_b" not in recipe.objective_config:
+            raise ConfigError(
+                f"The recipe {recipe_name!r} has no stride to choose: omit --stride_b. "
+                f"Received: --stride_b {_AUTO}"
+            )
+        if "mask_shape" in autos and NETWORKS[recipe.network].blindness != "masked":
+            raise ConfigError(
+                f"The recipe {recipe_name!r} masks no pixels: omit --struct_mask. "
+                f"Received: --struct_mask {_AUTO}"
+            )
+    return {**changes, **dict.fromkeys(autos)}
 
 
 def choose_strides(
@@ -184,10 +219,10 @@ def choose_strides(
     """
     if changes.get("stride_b") != _AUTO:
         return dict(changes), []
-    try:
-        advice = advise(estimate_noise(some_patches(patches, noise, gray=gray)))
-    except DataError as error:
-        raise DataError(f"{error}. Or set the stride, such as --stride_b 5.") from error
+    structure = measure_structure(lambda: some_patches(patches, noise, gray=gray), aligned=False)
+    if structure.estimate is None:
+        raise DataError(f"{structure.reason}. Or set the stride, such as --stride_b 5.")
+    advice = advise(structure.estimate, structure.found_lines)
     changes = dict(changes)
     if "stride_i" in RECIPES[recipe_name].objective_config and changes.get("stride_i") is None:
         changes["stride_i"] = advice.stride_i
@@ -204,3 +239,20 @@ def choose_strides(
     if stride != wanted:
         lines.append(f"{wanted} does not divide the patch size, so the stride is {stride}.")
     return changes, lines
+
+
+def choose_mask_shape(
+    recipe_name: str, changes: Mapping[str, Any], patches: Patches, noise: Noise | None, gray: bool
+) -> tuple[dict[str, Any], list[str]]:
+    """Replaces an `_AUTO` by the mask that suits the noise, and returns lines that say why."""
+    if changes.get("mask_shape") != _AUTO:
+        return dict(changes), []
+    volumes = (each for _, each in spread_patches(patches, _VOLUMES_FOR_NOISE))
+    try:
+        shape, reasons = choose_mask(
+            lambda: some_patches(patches, noise, gray=gray),
+            volumes if patches.patch_depth > 1 else None,
+        )
+    except DataError as error:
+        raise DataError(f"{error} Or set the mask, such as --struct_mask point.") from error
+    return {**changes, "mask_shape": shape}, [f"Mask: {shape}", *(f"- {each}" for each in reasons)]

@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 
+import numpy as np
 import tensorflow as tf
 
 from cbsn.devices import set_up
@@ -135,6 +136,15 @@ class Workers:
                 f"{value}, all of them together {total}. Give all of them the same flags; "
                 "--checkpoints and --input must be folders that all of them share."
             )
+
+    def of_chief(self, values: list[np.ndarray]) -> list[np.ndarray]:
+        """Returns the chief's float32 arrays on all workers, which have some of the same shapes."""
+        if self.count == 1:
+            return values
+        copies = self.strategy.num_replicas_in_sync // self.count
+        shares = [value * np.float32(self.is_chief) for value in values]
+        with self.watch():
+            return [self._add(tf.constant(share)).numpy() / copies for share in shares]
 
     @contextlib.contextmanager
     def chief_first(self) -> Iterator[None]:

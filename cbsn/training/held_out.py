@@ -1,4 +1,4 @@
-"""The loss on planes of stacks that are held out, as there are no clean ones to compare with."""
+"""The loss on patches of stacks that are held out, as there are no clean ones to compare with."""
 
 import numpy as np
 import tensorflow as tf
@@ -42,6 +42,7 @@ class HeldOutLoss:
             skip_bad_records=skip_bad_records,
             channels=recipe.network_config["channels"],
             shots=recipe.build_objective().SHOTS,
+            patch_depth=recipe.patch_depth,
         )
 
     def __call__(self) -> float:

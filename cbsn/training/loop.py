@@ -1,6 +1,8 @@
 """The training loop: logs, validations and checkpoints around the steps."""
 
 import contextlib
+import dataclasses
+import itertools
 import os
 import signal
 import threading
@@ -15,6 +17,7 @@ import tensorflow as tf
 
 from cbsn.data.pairs import PicturePairs
 from cbsn.data.pipeline import PatchPipeline
+from cbsn.data.records import size_text
 from cbsn.devices import has_gpu
 from cbsn.errors import DataError, TrainingError, TrainingStopped, plain_reason
 from cbsn.evaluation.conventions import psnr
@@ -87,6 +90,8 @@ class TrainingLoop:
         self._saved_at = time.monotonic()
         with self._signals:
             try:
+                if start in self._trainer.milestones:
+                    self._fit(start)  # again, if a run was stopped just before
                 if start and self._is_due(start, self._val_every) and self._unvalidated(start):
                     # The run was stopped during this validation.
                     self._validate(start)
@@ -125,6 +130,8 @@ class TrainingLoop:
             asked = False
             for step in range(start + 1, self._max_steps + 1):
                 pending[step] = metrics = self._take_step(next(shares))
+                if step in self._trainer.milestones:
+                    self._fit(step)
                 validating = self._is_due(step, self._val_every)
                 logging = self._is_due(step, self._print_every)
                 saving = self._is_due(step, self._save_every)
@@ -160,6 +167,15 @@ class TrainingLoop:
             )
         return metrics
 
+    def _fit(self, step: int) -> None:
+        """Lets the objective fit weights to patches; all workers get those of the chief."""
+        values = [each.numpy() for each in self._trainer.network.non_trainable_variables]
+        if self._workers.is_chief:
+            whole = dataclasses.replace(self._pipeline, worker=0, workers=1)
+            values, text = self._trainer.fit(map(whole.batch, itertools.count()))
+            say(f"step {step}: {text}")
+        self._trainer.set_fitted(self._workers.of_chief(values))
+
     def _must_stop(self) -> bool:
         """Returns whether to stop at once. Several workers stop together, in `_take_steps`."""
         return self._workers.count == 1 and bool(self._signals.received)
@@ -176,8 +192,8 @@ class TrainingLoop:
         patches = f"{len(records):,} patch{'es' * (len(records) != 1)}"
         say(
             f"{recipe.name}: {self._trainer.network.count_params():,} parameters ({size}); "
-            f"{patches} of {records.patch_size} px, {records.dtype}; steps {start:,} to "
-            f"{self._max_steps:,}; {self._folder}"
+            f"{patches} of {size_text(records.patch_size, records.patch_depth)}, {records.dtype}; "
+            f"steps {start:,} to {self._max_steps:,}; {self._folder}"
         )
         if self._trainer.xla and start < self._max_steps:
             say("XLA compiles the step first, which takes a minute or two (--no-xla avoids this).")
@@ -243,12 +259,15 @@ class TrainingLoop:
         self._checkpoints.validated.assign(step)
 
     def _example(self, step: int) -> tuple[np.ndarray, np.ndarray]:
-        """Returns a training patch, and what the model makes of it."""
+        """Returns a training patch, and what the model makes of it; their middle planes if deep."""
         noisy = self._pipeline.example(step * self._trainer.recipe.batch_size)
         if not self._trainer.recipe.scaling:
             return noisy, self._denoiser(noisy, white=value_range(noisy.dtype))
         # A stack's patches are scaled already, to no certain range.
-        denoised = self._denoiser.scaled(noisy[None], Scale(0.0, 1.0, 0.0, 1.0))[0]
+        planes = noisy if noisy.ndim == 4 else noisy[None]
+        denoised = self._denoiser.scaled(planes, Scale(0.0, 1.0, 0.0, 1.0))
+        middle = len(planes) // 2
+        noisy, denoised = planes[middle], denoised[middle]
         low, high = np.percentile(noisy, _SHOWN_RANGE)
         span = max(high - low, np.finfo(np.float32).tiny)
         return (noisy - low) / span, (denoised - low) / span

@@ -17,18 +17,25 @@ SETTINGS = {
     "attention": ("num_attention", 0),
     "depth": ("depth", 1),
     "mask_cell": ("mask_cell", 2),
+    "struct_mask": ("mask_shape", None),
+    "z_halvings": ("z_halvings", 0),
     "patch_size": ("patch_size", 1),
+    "patch_depth": ("patch_depth", 1),
     "batch_size": ("batch_size", 1),
     "learning_rate": ("learning_rate", 0),
     "lr_steps": ("lr_decay_steps", 1),
     "lmbda": ("lmbda", 0),
     "ramp_steps": ("ramp_steps", 0),
+    "noise_model": ("noise_model", None),
+    "samples": ("samples", 1),
+    "bootstrap_steps": ("bootstrap_steps", 0),
     "stride_b": ("stride_b", 1),
     "stride_i": ("stride_i", 1),
     "denoise_stride": ("denoise_stride", 1),
     "clip_norm": ("clip_norm", 0),
 }
-"""The recipe's settings by flag, with minima. The recipe itself rejects values too large."""
+"""The recipe's settings by flag, with minima; None for text. The recipe itself rejects values too
+large, and unknown text."""
 
 
 _MOST_HELD_OUT = 0.5
@@ -48,6 +55,7 @@ class DataOptions:
     select: str | None = None
     normalize: str = "auto"  # by the recipe: deviation where it standardises, else range
     nan: str = "refuse"
+    repair: str | None = None  # of pictures, too
     hold_out: float = 0.1  # share of the planes of stacks that the loss is validated on
     gray: bool | None = None  # whether to train for gray pictures; None to detect it
     skip_bad_records: bool = False  # whether to skip damaged records
@@ -58,7 +66,7 @@ class DataOptions:
     @property
     def stacks(self) -> ReadingOptions:
         """How stacks are read."""
-        return ReadingOptions(self.axes, self.select, self.normalize, self.nan)
+        return ReadingOptions(self.axes, self.select, self.normalize, self.nan, self.repair)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -191,7 +199,7 @@ def parse_settings(values: Mapping[str, Any]) -> tuple[dict[str, Any], RunOption
     changes = {}
     for flag, (setting, least) in SETTINGS.items():
         changes[setting] = value = values.get(flag)
-        if value not in (None, "auto"):
+        if least is not None and value not in (None, "auto"):
             check_number(f"--{flag}", value, least, above=flag == "learning_rate")
     given = {name: value for name, value in values.items() if name in fields}
     given["noise"] = Noise.parse(*(_text(values.get(name)) for name in noise_names))

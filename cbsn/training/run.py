@@ -29,6 +29,7 @@ from cbsn.progress import say
 from cbsn.recipes import RECIPES, Recipe, customised
 from cbsn.training.checkpoints import lock_run, open_run
 from cbsn.training.dataset import (
+    choose_mask_shape,
     choose_strides,
     holds_stacks,
     is_gray,
@@ -60,8 +61,8 @@ def train(recipe_name: str, changes: Changes, options: RunOptions) -> Path:
 
     Args:
         recipe_name: a key of `RECIPES`.
-        changes: settings of the recipe to change, see `cbsn.recipes.customised`. `stride_b` may
-            be `"auto"`, to choose it by the noise in the patches.
+        changes: settings of the recipe to change, see `cbsn.recipes.customised`. `stride_b` and
+            `mask_shape` may be `"auto"`, to choose them by the noise in the patches.
         options: everything else about the run.
 
     Returns:
@@ -179,7 +180,7 @@ class Settings:
     recipe: Recipe  # with strides, channels and steps chosen for the data
     options: RunOptions
     records: Patches  # to train on; without the teacher's pictures, which are made later
-    held_out: Patches | None  # of planes of stacks
+    held_out: Patches | None  # of stacks
     about_stacks: list[str]  # lines that say what is trained on
     augmentation: PhotoAugmentation | OwnNoiseAugmentation | None
     validation: PicturePairs | None
@@ -208,7 +209,8 @@ def resolve(recipe_name: str, changes: Changes, options: RunOptions, workers: Wo
             changes = {**changes, "channels": 1 if options.gray else 3}
         changes, initial = read_initial(options.init, recipe_name, changes)
     # Reports settings that do not fit each other before the data are prepared.
-    customised(recipe_name, **without_auto(recipe_name, changes)).build_network()
+    recipe = customised(recipe_name, **without_auto(recipe_name, changes))
+    recipe.build_network()
     validation = None
     if options.val_clean is not None and workers.is_chief:
         noisy = options.val_noisy or options.noise
@@ -216,7 +218,12 @@ def resolve(recipe_name: str, changes: Changes, options: RunOptions, workers: Wo
         validation.check()
     with workers.chief_first():
         method = default_method(RECIPES[recipe_name])
-        opened = open_records(options, convert=workers.is_chief, normalize=method)
+        opened = open_records(
+            options,
+            convert=workers.is_chief,
+            normalize=method,
+            patch_depth=recipe.patch_depth,
+        )
     records, held_out, about_stacks = divide(opened, options, measure=workers.is_chief)
     if is_of_stacks(opened):
         changes = {**changes, **stack_changes(RECIPES[recipe_name], records)}
@@ -229,6 +236,7 @@ def resolve(recipe_name: str, changes: Changes, options: RunOptions, workers: Wo
     if options.gray or (options.gray is None and gray and initial is None):
         changes = {**changes, "channels": 1}
     changes, why_strides = choose_strides(recipe_name, changes, records, options.noise, gray)
+    changes, why_mask = choose_mask_shape(recipe_name, changes, records, options.noise, gray)
     recipe = customised(recipe_name, **changes)
     epochs = options.epochs or (0 if changes.get("max_steps") else recipe.epochs)
     if epochs:
@@ -251,7 +259,7 @@ def resolve(recipe_name: str, changes: Changes, options: RunOptions, workers: Wo
         validation,
         initial,
         precision,
-        why_strides,
+        [*why_strides, *why_mask],
     )
 
 
@@ -295,6 +303,7 @@ def _pipeline(settings: Settings, workers: Workers) -> PatchPipeline:
         noise=options.noise,
         shots=recipe.build_objective().SHOTS,
         whole=settings.augmentation is not None,
+        patch_depth=recipe.patch_depth,
     )
 
 

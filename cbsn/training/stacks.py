@@ -49,13 +49,15 @@ def check_stacks(recipe: Recipe, options: RunOptions) -> None:
 
 def default_method(recipe: Recipe) -> str:
     """Returns how stacks are scaled for a recipe if no `--normalize` says so."""
-    return "deviation" if recipe.normalization == "standardize" else "range"
+    # A noise model only needs a scaling that is the same for all pictures.
+    needs_samples = recipe.build_objective().NEEDS_SAMPLES
+    return "deviation" if needs_samples or recipe.normalization == "standardize" else "range"
 
 
 def divide(
     records: Shots, options: RunOptions, *, measure: bool
 ) -> tuple[Patches, Patches | None, list[str]]:
-    """Returns the patches to train on, those of planes held out, and lines about stacks.
+    """Returns the patches to train on, those that are held out, and lines about stacks.
 
     Pictures are all trained on, and there are no lines. Warns of motion between the two shots of
     neighbouring frames if `measure` says that this process is to look for it.
@@ -72,9 +74,16 @@ def divide(
         lines.append("Neighbouring frames are the two shots of each other.")
         if measure:
             warn_of_motion(records)
-    training, held_out, planes = split(records, options.hold_out)
+    training, held_out, chosen = split(records, options.hold_out)
+    are_volumes = records.patch_depth > 1
     if held_out is not None:
-        lines.append(f"Held out for validation: {planes.planes} of {planes.of} planes.")
+        what = "patches" if are_volumes else "planes"
+        line = f"Held out for validation: {chosen.number} of {chosen.of} {what}."
+        if others := int(chosen.overlapping.sum()):
+            line += f" {others} more, which overlap them, are not trained on."
+        lines.append(line)
+    elif are_volumes and options.hold_out:
+        lines.append("None is held out for validation: there are too few patches, or all overlap.")
     return training, held_out, lines
 
 

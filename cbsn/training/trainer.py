@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from cbsn.data.records import size_text
 from cbsn.devices import has_gpu, is_out_of_memory, set_up
 from cbsn.errors import ConfigError, TrainingError, plain_reason
 from cbsn.objectives.objective import Objective
@@ -22,8 +23,9 @@ Tensor = Any
 
 _FEATURE_BYTES = 1 << 30  # of features that a CPU computes at a time
 _PASSES = 2  # passes of the network with gradients in an objective: blind and non-blind
-# First random draws of the augmentation, and of patches held out; objectives use those below.
-_AUGMENTS, _HELD_OUT = 500, 700
+# First random draws of the augmentation, of patches held out, and of those that an objective fits
+# weights to; objectives use those below.
+_AUGMENTS, _HELD_OUT, _FITS = 500, 700, 900
 
 
 class Trainer:
@@ -134,8 +136,9 @@ class Trainer:
         """Takes one step.
 
         Args:
-            batch: uint8, uint16 or float in [0, 1], [N, P, P, SHOTS·C] (or the input of the
-                augmentation, if there is one); or an item of `distribute`.
+            batch: uint8, uint16 or float in [0, 1], [N, P, P, SHOTS·C], or of a network in three
+                dimensions [N, D, P, P, SHOTS·C] (or the input of the augmentation, if there is
+                one); or an item of `distribute`.
             stop: boolean scalar, whether this process was asked to stop.
 
         Returns:
@@ -172,6 +175,30 @@ class Trainer:
         """
         return self._loss(batch, tf.constant(first), batch_size)
 
+    @property
+    def milestones(self) -> tuple[int, ...]:
+        """Numbers of steps after which weights are to be fitted."""
+        return self._objective.milestones
+
+    def fit(self, batches: Iterable[np.ndarray]) -> tuple[list[np.ndarray], str]:
+        """Computes weights for `set_fitted` from whole batches; see `Objective.fit`."""
+        rows = self.rows_at_once
+
+        def parts() -> Iterator[tuple[Tensor, StepRandom]]:
+            for number, batch in enumerate(batches):
+                for first in range(0, len(batch), rows):
+                    part = self._normalization.batch(unit(tf.constant(batch[first : first + rows])))
+                    yield part, StepRandom(self._seed, number, len(batch), first, rows, _FITS)
+
+        return self._objective.fit(self.model, parts())
+
+    def set_fitted(self, values: list[np.ndarray]) -> None:
+        """Sets the weights that are not trained by gradients, also of the averaged network."""
+        for network in (self.network, self.average):
+            if network is not None:
+                for variable, value in zip(network.non_trainable_variables, values, strict=True):
+                    variable.assign(value)
+
     def concrete_step(self, batch: Tensor) -> Any:
         """Returns the graph of a step for such batches, a `ConcreteFunction`."""
         return self._graph.get_concrete_function(batch)
@@ -189,10 +216,12 @@ class Trainer:
     def _choose_parts(self) -> int:
         if has_gpu():
             return 1
-        # A pass keeps the output of each convolution, at every pixel, for its gradient.
-        outputs = sum(v.shape[-1] for v in self.network.trainable_variables if v.ndim == 4)
+        # A pass keeps the output of each convolution, at every pixel, for its gradient. The others
+        # of the weights are vectors.
+        outputs = sum(v.shape[-1] for v in self.network.trainable_variables if v.ndim >= 4)
         value_bytes = tf.as_dtype(self.network.compute_dtype).size
-        row_bytes = _PASSES * outputs * self.recipe.patch_size**2 * value_bytes
+        pixels = self.recipe.patch_depth * self.recipe.patch_size**2
+        row_bytes = _PASSES * outputs * pixels * value_bytes
         fit = max(1, _FEATURE_BYTES // row_bytes)
         return next(n for n in self._divisors() if self._rows // n <= fit)
 
@@ -202,14 +231,17 @@ class Trainer:
 
     def _split_further(self, error: Exception) -> None:
         finer = next((n for n in self._divisors() if n >= 2 * self.accumulate), None)
+        smaller = "Give cbsn train a smaller --patch_size"
+        if self.recipe.patch_depth > 1:
+            smaller = "Give cbsn train a smaller --patch_size, --patch_depth"
         advice = (
-            "Give cbsn train a smaller --patch_size or network, or --precision mixed_bfloat16; or "
-            f"check what else uses the memory ({plain_reason(error)})"
+            f"{smaller} or network, or --precision mixed_bfloat16; or check what else uses the "
+            f"memory ({plain_reason(error)})"
         )
         if finer is None:
+            size = size_text(self.recipe.patch_size, self.recipe.patch_depth)
             raise TrainingError(
-                f"There is not enough memory for one patch of {self.recipe.patch_size} pixels at a "
-                f"time. {advice}."
+                f"There is not enough memory for one patch of {size} at a time. {advice}."
             ) from error
         if isinstance(self.strategy, tf.distribute.MultiWorkerMirroredStrategy):
             # The other workers are waiting for what this one should have sent.
@@ -332,7 +364,7 @@ class Trainer:
         x = self._normalization.batch(unit(batch))
         random = StepRandom(self._seed, 0, batch_size, first, batch.shape[0], _HELD_OUT)
         last = tf.constant(self.recipe.max_steps, tf.int64)
-        return self._objective(self.model, x, last, random)["total"]
+        return self._objective.held_out(self.model, x, last, random)
 
     def _clip(self, gradients: list[Tensor]) -> list[Tensor]:
         """Scales this replica's share so that the sum of all shares is at most `clip_norm` long."""

@@ -24,6 +24,7 @@ from cbsn.images.stacks.scaling import NOT_FINITE, Scaling, count_missing, witho
 from cbsn.images.stacks.stack import Stack
 from cbsn.inference.outputs import find_sources
 from cbsn.networks.denoising_network import DenoisingNetwork
+from cbsn.noise.repair import parse_repairs, repair_picture
 from cbsn.progress import progress_bar
 from cbsn.recipes import Recipe
 from cbsn.training.step_random import StepRandom
@@ -57,7 +58,7 @@ class PicturePatches:
     `sources` names the picture of each patch.
     """
 
-    channels = 3
+    channels, patch_depth = 3, 1
 
     def __init__(self, patches: Sequence[np.ndarray], sources: Sequence[str], shots: int = 1):
         self._patches = [*patches]
@@ -76,6 +77,7 @@ class PicturePatches:
         *,
         white: float | None = None,
         axes: str | None = None,
+        repair: str | None = None,
     ) -> "PicturePatches":
         """Cuts pictures into patches, one picture at a time.
 
@@ -86,8 +88,10 @@ class PicturePatches:
         the dtypes differ, all patches become float32.
 
         Stacks are scaled as `open_stack` says; all of their planes count. For what counts as one
-        with `axes`, see `is_stack`.
+        with `axes`, see `is_stack`. `repair` says what is repaired in pictures, see
+        `cbsn.noise.repair.parse_repairs`.
         """
+        repairs = parse_repairs(repair)
         sources = _sources(pictures)
         sizes = {name: _size(source, axes) for name, source in sources.items()}
         fit = len(sizes) * MOST_BYTES // max(1, sum(sizes.values()))
@@ -102,7 +106,7 @@ class PicturePatches:
                 if isinstance(source, Path) and is_stack(source, axes):
                     patches = _cut_stack(name, source, most, open_stack)
                 else:
-                    patches = _cut(name, source, most, white)
+                    patches = _cut(name, source, most, white, repairs)
             except (ImageError, MemoryError) as error:
                 reason = str(error) or f"{name}: not enough memory"
                 warnings.warn(f"not used for the adaptation: {reason}", CbsnWarning, stacklevel=2)
@@ -200,13 +204,21 @@ def _cut_stack(name: str, source: Path, count: int, open_stack: OpenStack) -> li
     return patches
 
 
-def _cut(name: str, source: Path | np.ndarray, count: int, white: float | None) -> list[np.ndarray]:
+def _cut(
+    name: str,
+    source: Path | np.ndarray,
+    count: int,
+    white: float | None,
+    repairs: tuple[str, ...],
+) -> list[np.ndarray]:
     """Returns at most `count` square patches of a picture, without overlap."""
     if isinstance(source, np.ndarray):
-        pixels = to_rgb(picture_of(source, white=white))
+        picture = picture_of(source, white=white)
     else:
-        pixels = to_rgb(read_picture(source, white=white))
-    return _pieces(name, pixels, count)
+        picture = read_picture(source, white=white)
+    if repairs:
+        repair_picture(picture.pixels, repairs)
+    return _pieces(name, to_rgb(picture), count)
 
 
 def _pieces(name: str, pixels: np.ndarray, count: int) -> list[np.ndarray]:

@@ -54,6 +54,47 @@ def test_two_devices_and_two_workers_give_the_weights_of_one(
     assert [re.search(r'"step": (\d+)', line)[1] for line in lines] == ["20", "40", "60", "80"]
 
 
+@pytest.mark.slow
+def test_all_workers_and_devices_get_the_same_noise_model(start, read_state):
+    """As one of its own does, at the end of the bootstrap."""
+    flags = ("--recipe", "pn2v-unet", "--depth", 1, "--samples", 4, "--bootstrap_steps", 20)
+    small = tuple(each for each in start.small if each not in ("--block", 1))
+    commands = {"workers-pn2v": WORKERS, "one-pn2v": start.train, "devices-pn2v": start.train}
+    for name, command in commands.items():
+        devices = ("--cpu_devices", 2) if name == "devices-pn2v" else ()
+        process = start(command, "--name", name, *flags, *devices, small=small)
+        output = process.communicate(timeout=240)[0]
+        assert process.returncode == 0, output
+        assert output.count("step 20: The noise model is fitted to") == 1
+    one = read_state(start.runs / "one-pn2v")
+    for name in ("devices-pn2v", "workers-pn2v"):
+        other = read_state(start.runs / name)
+        assert one.keys() == other.keys()
+        for key, value in one.items():
+            if value.shape == (3, 3, 2):  # of the mixture, which other pixels of 400 may change
+                assert np.isfinite(other[key]).all() and other[key].std() > 0.01
+                continue
+            atol = 0.1 if value.shape == (3, 2) else 1e-5  # the range of what is predicted there
+            np.testing.assert_allclose(value, other[key], atol=atol, err_msg=f"{name}: {key}")
+
+
+@pytest.mark.slow
+def test_all_workers_get_the_arrays_of_the_chief(capfd):
+    code = (
+        "import numpy as np; from cbsn.training.distribution import Workers;"
+        "workers = Workers.join();"
+        "arrays = [np.full(shape, workers.index + 7.1, 'float32') for shape in ((), (2, 3))];"
+        "got = workers.of_chief(arrays);"
+        "same = all((a == np.float32(7.1)).all() and a.shape == b.shape"
+        " for a, b in zip(got, arrays, strict=True));"
+        "print(f'worker {workers.index} of {workers.count}: {same}')"
+    )
+    assert launch([sys.executable, "-c", code], 2) == 0
+    lines = capfd.readouterr().out
+    for index in (0, 1):
+        assert f"worker {index} of 2: True" in lines
+
+
 def _signal_worker(process, worker, number):
     """Sends a signal to one worker when step 20 is done; returns what is printed after that."""
     workers = {}

@@ -205,6 +205,18 @@ def test_a_folder_without_permission_gives_one_line_and_status_2(photos, tmp_pat
         photos.chmod(0o755)
 
 
+def test_volumes_are_cut_from_a_stack(run_here, tmp_path, random):
+    voxels = random.integers(0, 4096, (10, 40, 32)).astype("uint16")
+    tifffile.imwrite(tmp_path / "cells.tif", voxels)
+    flags = ("--patch_depth", 4, "--patch_size", 16, "--workers", 1, "--out", "out")
+    done = run_here("prepare_dataset.py", "cells.tif", *flags)
+    assert done.returncode == 2 and "name its axes: --axes ZYX" in done.stderr
+    done = run_here("prepare_dataset.py", "cells.tif", "--axes", "ZYX", *flags)
+    assert done.returncode == 0, done.stderr
+    assert "out: 18 patches of 4x16x16 float32 from 1 of 1 images" in done.stdout
+    assert PatchRecords.open(tmp_path / "out")[0].shape == (4, 16, 16, 1)
+
+
 def test_help_needs_no_tensorflow(run_python):
     done = run_python(
         "import sys, data_prep.prepare, cbsn.cli.flags; sys.exit('tensorflow' in sys.modules)"

@@ -432,3 +432,85 @@ def test_patches_from_memory_are_read_once(single, monkeypatch):
         reads.clear()
         _take(PatchPipeline(single, 16, COUNT, whole=True), 5)
         assert (len(reads) == COUNT) == from_memory
+
+
+class Volumes:
+    """Volumes [4, 6, 6, 3] whose voxels hold their number and place, as `Patches` in memory."""
+
+    shots, channels, patch_size, patch_depth = 1, 3, 6, 4
+    dtype = np.dtype("float32")
+    counts = (COUNT,)
+
+    def __len__(self):
+        return COUNT
+
+    def __getitem__(self, index):
+        places = np.indices((4, 6, 6)).astype("float32")
+        places[0] += 10 * index
+        return np.moveaxis(places, 0, -1)
+
+    def describe(self, index):
+        return f"volume {index}"
+
+
+def test_crops_of_volumes_begin_anywhere_and_are_turned_in_plane_and_flipped():
+    """Everything that leaves planes planes: 8 orientations, each with Z in both directions."""
+    crops = PatchPipeline(Volumes(), 4, 3000, patch_depth=3).batch(0).astype(int)
+    assert crops.shape == (3000, 3, 4, 4, 3)
+    corners, turns = set(), collections.Counter()
+    for crop in crops:
+        corners.add((crop[..., 0].min() % 10, crop[..., 1].min(), crop[..., 2].min()))
+        first = crop[0, 0, 0]
+        deeper, down, right = crop[1, 0, 0] - first, crop[0, 1, 0] - first, crop[0, 0, 1] - first
+        turns[tuple(deeper), tuple(down), tuple(right)] += 1
+        whole = np.sort((crop - crop.min(axis=(0, 1, 2))).reshape(-1, 3), axis=0)
+        assert len(np.unique(crop[..., 0] // 10)) == 1
+        np.testing.assert_array_equal(
+            whole, np.sort(np.indices((3, 4, 4)).reshape(3, -1).T, axis=0)
+        )
+    assert corners == {(z, y, x) for z in range(2) for y in range(3) for x in range(3)}
+    assert {deeper for deeper, _, _ in turns} == {(1, 0, 0), (-1, 0, 0)}
+    assert len(turns) == 16
+    assert min(turns.values()) > 100
+
+
+def test_crops_of_volumes_depend_on_seed_and_position_alone():
+    pipeline = PatchPipeline(Volumes(), 4, 2, seed=5, patch_depth=3)
+    whole = _take(pipeline, 30)
+    np.testing.assert_array_equal(whole[4:], _take(pipeline, 26, 4))
+    for step in (0, 7):
+        np.testing.assert_array_equal(whole[step], pipeline.batch(step))
+    for position in (0, 9):
+        random = np.random.Generator(np.random.Philox(key=(5 << 64) + position))
+        z, y, x, orientation, flips = random.integers(0, (2, 3, 3, 8, 2))
+        patch = Volumes()[_order(pipeline, [position])[0]][z : z + 3, y : y + 4, x : x + 4]
+        patch = patch[::-1] if flips else patch
+        expected = np.stack([orient(plane, orientation) for plane in patch])
+        np.testing.assert_array_equal(whole[position // 2][position % 2], expected)
+    spec = pipeline.dataset().element_spec
+    assert spec.shape == (2, 3, 4, 4, 3)
+
+
+def test_gray_crops_of_volumes_and_their_example():
+    colors, gray = (
+        PatchPipeline(Volumes(), 4, 2, channels=channels, patch_depth=3) for channels in (3, 1)
+    )
+    np.testing.assert_array_equal(gray.batch(1), luma(colors.batch(1)))
+    np.testing.assert_array_equal(colors.example(3), colors.batch(1)[1])
+
+
+@pytest.mark.parametrize(
+    ("depth", "message"),
+    [
+        (1, r"patches of 4 × 6 × 6 voxels: train one in three.*a network in two dimensions"),
+        (5, r"4 × 6 × 6 voxels: use --patch_depth 4 or less, or cut .*--patch_depth 5"),
+    ],
+)
+def test_depths_that_do_not_fit_volumes_are_refused(depth, message):
+    with pytest.raises(ConfigError, match=message):
+        PatchPipeline(Volumes(), 4, 2, patch_depth=depth)
+
+
+def test_flat_patches_are_no_volumes(records):
+    with pytest.raises(ConfigError, match=r"patches of 40 px: cut .*--patch_depth 2`"):
+        PatchPipeline(records, 24, 2, patch_depth=2)

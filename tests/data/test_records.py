@@ -257,3 +257,25 @@ def test_what_cannot_be_looked_at_is_refused(prepared, monkeypatch):
             patch.setattr(type(prepared), name, refuse)
             with pytest.raises(DataError, match="Permission denied"):
                 PatchRecords.open(prepared / "some.tfrecords")
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_volumes_come_back(tmp_path, channels):
+    volumes = np.random.default_rng(0).random((3, 4, 6, 6, channels), np.float32)
+    shard = write(tmp_path / "some.tfrecords", volumes)
+    names = "some.tfrecords", shard.records, shard.bytes, shard.sha256, 0
+    kind = {"kind": "stack", "dtype": "float32", "channels": channels}
+    sizes = {"patch_size": 6, "patch_depth": 4, "stride": 6, "offset": 0}
+    Manifest(root="", **kind, **sizes, shards=(Shard(*names),)).write(tmp_path)
+    records = PatchRecords.open(tmp_path)
+    assert (records.patch_size, records.patch_depth, records.channels) == (6, 4, channels)
+    np.testing.assert_array_equal([*records], volumes)
+    with RecordWriter(tmp_path / "other.tfrecords") as writer:
+        writer.write(volumes[0])
+        with pytest.raises(DataError, match=rf"of shape \(4, 6, 6, {channels}\)"):
+            writer.write(volumes[0][:3])
+    with (
+        pytest.raises(DataError, match=r"of shape \(4, 6, 6, 3\)"),
+        RecordWriter(tmp_path / "other.tfrecords") as writer,
+    ):
+        writer.write(np.zeros((4, 6, 5, 3), "uint8"))

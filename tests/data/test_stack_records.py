@@ -66,7 +66,7 @@ def test_which_planes_are_held_out(open_stack, sizes, share, expected):
     found = [records[index][0, 0, 0] for index in np.flatnonzero(held.records)]
     assert sorted({float(value) // 1 for value in found}) == expected
     total = sum(int(np.prod([*size.values()])) for size in sizes)
-    assert (held.planes, held.of) == (len(expected), total)
+    assert (held.number, held.of) == (len(expected), total)
     assert len(found) == 2 * len(expected)
 
 
@@ -75,7 +75,7 @@ def test_both_parts_are_all(open_stack):
     training, held_out, planes = split(records, 0.2)
     assert _values([*training, *held_out]) == _values(records)
     assert is_of_stacks(training) and is_of_stacks(held_out)
-    assert sum(training.counts) == len(training) == 2 * (27 - planes.planes)
+    assert sum(training.counts) == len(training) == 2 * (27 - planes.number)
     assert len(training.counts) == len(records.counts)
     assert training.describe(0).startswith("record ") and ", T " in training.describe(0)
 
@@ -192,3 +192,101 @@ def test_stacks_of_one_color_are_written_and_read(tmp_path, random):
             writer.write(patch)
         with pytest.raises(DataError, match=r"must be float32 of shape \(8, 8, 1\)"):
             writer.write(np.zeros((8, 8, 3), "float32"))
+
+
+@pytest.fixture
+def open_volumes(tmp_path, random):
+    """Opens records of volumes whose voxels all differ."""
+
+    def begin(*shapes, axes="ZYX", **flags):
+        folder = tmp_path / "volumes"
+        folder.mkdir()
+        first = 0
+        for number, shape in enumerate(shapes):
+            voxels = first + np.arange(np.prod(shape), dtype="float32").reshape(shape)
+            first += voxels.size
+            metadata = {"axes": axes}
+            tifffile.imwrite(folder / f"{number}.tif", voxels, ome=True, metadata=metadata)
+        flags = {"normalize": "0,1", "patch_size": 16, "patch_depth": 4, **flags}
+        prepare(folder, out=tmp_path / "out", **flags)
+        return PatchRecords.open(tmp_path / "out")
+
+    return begin
+
+
+@pytest.mark.parametrize(
+    ("shapes", "share", "flags", "count", "others"),
+    [
+        ([(12, 48, 64)], 0.1, {}, 4, 0),
+        ([(12, 48, 64)], 0.5, {}, 18, 0),
+        ([(12, 48, 64)], 0, {}, 0, 0),
+        ([(4, 32, 32)], 0.1, {}, 0, 0),  # too few
+        ([(8, 32, 32), (4, 16, 16)], 0.1, {}, 1, 0),
+        ([(14, 50, 50)], 0.1, {}, 6, None),  # patches at the edges overlap others
+        ([(12, 48, 64)], 0.02, {"stride": 8}, 2, None),
+        ([(6, 24, 24)], 0.1, {}, 0, 0),  # all overlap
+    ],
+)
+def test_patches_of_volumes_are_held_out_with_all_that_overlap(
+    open_volumes, shapes, share, flags, count, others
+):
+    """No voxel is both trained on and held out."""
+    records = open_volumes(*shapes, **flags)
+    held = hold_out(records, share)
+    assert (held.number, held.of) == (count, len(records))
+    assert held.records.sum() == count
+    training, held_out, again = split(records, share)
+    assert again.number == count
+    if not count:
+        assert training is records and held_out is None
+        return
+    assert not (held.records & held.overlapping).any()
+    if others is not None:
+        assert held.overlapping.sum() == others
+    voxels = [{*np.concatenate(each, axis=None).tolist()} for each in ([*training], [*held_out])]
+    assert not voxels[0] & voxels[1]
+    # And no patch is omitted without need.
+    for index in np.flatnonzero(held.overlapping):
+        assert voxels[1] & {*records[index].ravel().tolist()}
+    assert len(training) + len(held_out) + held.overlapping.sum() == len(records)
+    assert (training.patch_depth, training[0].shape) == (4, (4, 16, 16, 1))
+
+
+def test_all_channels_of_a_place_are_held_out(open_volumes):
+    records = open_volumes((2, 8, 3, 32, 32), axes="TZCYX")
+    held = hold_out(records, 0.2)
+    assert held.number == held.records.sum() == 3 * 3 and held.of == 3 * 16
+    places = {}
+    for index in np.flatnonzero(held.records):
+        patch = records[index][0, 0, 0, 0]
+        channel, place = patch // 1024 % 3, patch - patch // 1024 % 3 * 1024
+        places.setdefault(float(place), set()).add(float(channel))
+    assert len(places) == 3
+    assert all(channels == {0, 1, 2} for channels in places.values())
+
+
+def test_volumes_have_no_next_frames(open_volumes):
+    with pytest.raises(ConfigError, match=r"cbsn prepare without --patch_depth.*4 × 16 × 16"):
+        NextFrames(open_volumes((2, 4, 16, 16), axes="TZYX"))
+
+
+def test_pairs_of_volumes(open_volumes, random, tmp_path):
+    records = open_volumes((8, 32, 32))
+    noisy = np.arange(8 * 32 * 32, dtype="float32").reshape(8, 32, 32) + 0.5
+    (tmp_path / "second").mkdir()
+    tifffile.imwrite(tmp_path / "second/0.tif", noisy, ome=True, metadata={"axes": "ZYX"})
+    flags = {"normalize": "0,1", "patch_size": 16}
+    for depth, out in ((4, "volumes"), (1, "planes")):
+        folder = tmp_path / f"second-{out}"
+        prepare(tmp_path / "second", out=folder, patch_depth=depth, **flags)
+        other = PatchRecords.open(folder)
+        if depth == 1:
+            with pytest.raises(DataError, match="patch_depth 4 and 1"):
+                PairedRecords(records, other)
+            continue
+        pairs = PairedRecords(records, other)
+        for pair in pairs:
+            np.testing.assert_array_equal(pair[..., 1], pair[..., 0] + 0.5)
+        batch = PatchPipeline(pairs, 8, 2, channels=1, shots=2, patch_depth=3).batch(0)
+        assert batch.shape == (2, 3, 8, 8, 2)
+        np.testing.assert_array_equal(batch[..., 1], batch[..., 0] + 0.5)

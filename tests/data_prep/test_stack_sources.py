@@ -378,3 +378,52 @@ def test_ome_zarr_folders(random, out, tmp_path):
     assert "already done: 1" in str(prepare(path, out=out, **SIZE))
     array[0] = 0
     assert "already done: 0" in str(prepare(path, out=out, **SIZE))
+
+
+@pytest.fixture
+def hot(random):
+    """Eight frames with a hot pixel, int32."""
+    values = random.normal(500, 20, (8, 32, 48))
+    values[:, 10, 20] = 900
+    return values.astype("int32")
+
+
+def test_defects_are_repaired_and_told(save_stack, hot, out):
+    path = save_stack("a.tif", hot, "TYX")
+    report = prepare(path, out=out, repair="rows,pixels", normalize="0,1", **SIZE)
+    assert "a.tif: defective pixels repaired: 1." in str(report)
+    manifest = Manifest.read(out)
+    assert (manifest.repair, manifest.sources[0].repaired) == ("pixels,rows", 1)
+    assert max(patch.max() for _, patch in _patches(out).values()) < 700
+
+
+def test_data_sets_differ_by_what_is_repaired(save_stack, hot, out, tmp_path, monkeypatch):
+    path = save_stack("a.tif", hot, "TYX")
+    prepare(path, out=out, **SIZE)
+    with pytest.raises(ConfigError, match=r"repair  \(now pixels\).*--repair pixels"):
+        prepare(path, out=out, repair="pixels", **SIZE)
+    assert "repair" not in json.loads((out / MANIFEST_NAME).read_text())
+    monkeypatch.chdir(tmp_path)
+    plain = prepare(path, **SIZE).out
+    mended = prepare(path, repair="pixels", **SIZE).out
+    assert plain != mended
+    for repair, folder in ((None, plain), ("pixels", mended)):
+        assert prepared_folder(path, 16, ReadingOptions(repair=repair)).samefile(folder)
+        assert "already done: 1" in str(prepare(path, repair=repair, **SIZE))
+
+
+def test_outliers_of_pictures_are_repaired(tmp_path, out, random):
+    pixels = random.normal(100, 5, (64, 64)).astype("uint8")
+    pixels[20, 30] = 250
+    (tmp_path / "photos").mkdir()
+    Image.fromarray(pixels).save(tmp_path / "photos/a.png")
+    report = prepare(tmp_path / "photos", out=out, repair="pixels", **SIZE)
+    assert "a.png: defective pixels repaired: 1." in str(report)
+    assert max(patch.max() for patch in PatchRecords.open(out)) < 150
+    assert Manifest.read(out).repair == "pixels"
+
+
+@pytest.mark.parametrize("name", ["SIDD", "DND"])
+def test_benchmarks_are_not_repaired(golden, out, name):
+    with pytest.raises(ConfigError, match=f"{name} is a benchmark.*omit --repair"):
+        prepare(name, source=golden("records/prep_input"), out=out, repair="pixels")

@@ -16,9 +16,10 @@ def _small(name):
     config.update({key: value for key, value in smallest.items() if key in config})
     # JPEG's blocks do not fit into 20 pixels.
     size = 20 if RECIPES[name].augmentation == "none" else 32
-    return dataclasses.replace(
-        RECIPES[name], network_config=config, patch_size=size, batch_size=2, learning_rate=1e-3
-    )
+    changes = {"patch_size": size, "batch_size": 2, "learning_rate": 1e-3}
+    if RECIPES[name].patch_depth > 1:
+        changes |= {"patch_depth": 8, "normalization": "0-1"}  # as that of stacks
+    return dataclasses.replace(RECIPES[name], network_config=config, **changes)
 
 
 @pytest.fixture(scope="session")

@@ -10,8 +10,14 @@ from scipy.ndimage import uniform_filter
 from cbsn.data.records import PatchRecords, RecordWriter
 from cbsn.errors import ConfigError, DataError
 from cbsn.noise.synthetic import Noise
-from cbsn.recipes import RECIPES
-from cbsn.training.dataset import choose_strides, is_gray, open_records, without_auto
+from cbsn.recipes import RECIPES, customised
+from cbsn.training.dataset import (
+    choose_mask_shape,
+    choose_strides,
+    is_gray,
+    open_records,
+    without_auto,
+)
 from cbsn.training.options import DataOptions
 from data_prep.prepare import prepare
 
@@ -220,3 +226,72 @@ def test_second_shots_of_other_names_are_refused(photos):
     Image.new("RGB", (64, 64)).save("second/other.png")
     with pytest.raises(DataError, match="Each picture needs a second shot"):
         _open("photos", second_shots="second")
+
+
+MASK = {"mask_shape": "auto"}
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"), [((1, 1, 1), "point"), ((1, 3, 1), "x:2"), ((3, 1, 1), "y:2")]
+)
+def test_masks_suit_the_noise(size, expected, tmp_path, random):
+    patches = [
+        patch + 20 * uniform_filter(random.normal(size=patch.shape), size)
+        for patch in _smooth_patches()
+    ]
+    records = _write(tmp_path / "noise.tfrecords", patches)
+    changes, (first, *reasons) = choose_mask_shape(
+        "n2v-unet", {**MASK, "filters": 8}, records, None, False
+    )
+    assert changes == {"mask_shape": expected, "filters": 8}
+    assert first == f"Mask: {expected}" and len(reasons) == 1
+    assert customised("n2v-unet", **changes).build_network().mask_shape == expected
+
+
+def test_masks_of_added_noise(clean):
+    noise = Noise("gaussian", sigma=(25, 25))
+    assert choose_mask_shape("n2v-unet", MASK, clean, noise, False)[0] == {"mask_shape": "point"}
+
+
+def test_a_mask_that_is_given_stays(clean):
+    assert choose_mask_shape("n2v-unet", {"mask_shape": "x:3"}, clean, None, False) == (
+        {"mask_shape": "x:3"},
+        [],
+    )
+
+
+def test_no_mask_without_noise_to_see(tmp_path):
+    texture = np.random.default_rng(0).integers(0, 2, (256, 256, 3)) * 255
+    records = _write(tmp_path / "saturated.tfrecords", [texture])
+    with pytest.raises(DataError, match=r"Or set the mask, such as --struct_mask point\.$"):
+        choose_mask_shape("n2v-unet", MASK, records, None, False)
+
+
+def test_recipes_that_mask_nothing_have_no_mask_to_choose():
+    for name in ("n2v-unet", "dil-unet"):
+        assert without_auto(name, MASK) == {"mask_shape": None}
+    for name in ("cbsn", "n2n-resunet"):
+        with pytest.raises(ConfigError, match=f"{name}.*omit --struct_mask"):
+            without_auto(name, MASK)
+
+
+def test_strides_are_chosen_in_spite_of_line_noise(tmp_path, random):
+    """Offsets of rows would pass for correlation of any reach."""
+    patches = [
+        patch
+        + 30 * uniform_filter(random.normal(size=patch.shape), (2, 2, 1))
+        + 8 * random.normal(size=(256, 1, 1))
+        for patch in _smooth_patches()
+    ]
+    changes, lines = _chosen(_write(tmp_path / "lines.tfrecords", patches))
+    assert changes["stride_b"] == 2
+    assert any("each row has an offset of its own" in line for line in lines)
+
+
+def test_patches_that_were_repaired_otherwise_are_refused(photos):
+    first = _open("photos", repair="pixels")
+    assert first.manifest.repair == "pixels"
+    folder = str(first.paths[0].parent)
+    assert _open(folder).manifest.repair == _open(folder, repair="pixels").manifest.repair
+    with pytest.raises(ConfigError, match=r"with another --repair: pixels.*--repair rows$"):
+        _open(folder, repair="rows")

@@ -122,6 +122,19 @@ def test_strides_are_chosen_by_the_patches(settings, tmp_path, random):
     assert "--stride_b 3" in "".join(resolved.why_strides)
 
 
+def test_masks_are_chosen_by_the_patches(settings, tmp_path, random):
+    slope = np.linspace(60, 180, 256)[:, None, None]
+    noise = uniform_filter(random.normal(size=(8, 256, 256, 3)), (1, 1, 3, 1))
+    with RecordWriter(tmp_path / "patches.tfrecords") as writer:
+        for patch in slope + 30 * noise:
+            writer.write(np.clip(np.rint(patch), 0, 255).astype("uint8"))
+    changes = {**UNET, "mask_shape": "auto"}
+    resolved = settings("n2v-unet", changes, dataset=str(tmp_path / "patches.tfrecords"))
+    assert resolved.recipe.network_config["mask_shape"] == "x:2"
+    assert resolved.why_strides[0] == "Mask: x:2"
+    assert "over 2 px along rows only" in resolved.why_strides[1]
+
+
 def test_runs_of_any_name_and_the_command_that_is_printed(options, no_steps, capsys):
     name = "a'b\n$x"
     given = RunOptions(name=name, precision="float32", accumulate=2, **options)

@@ -84,6 +84,9 @@ def test_training_lowers_the_loss(any_recipe, batch, precision):
     if objective.SHOTS == 2:
         # The same shot a little darker: that can be learnt in a few steps.
         batch = np.concatenate([batch, batch // 2], axis=-1)
+    if any_recipe.patch_depth > 1:
+        noise = np.random.default_rng(0).normal(0, 20, (2, any_recipe.patch_depth, 20, 20, 3))
+        batch = np.clip(np.linspace(40, 200, 20)[:, None, None] + noise, 0, 255).astype("uint8")
     term = objective.TERMS[0]
     losses = [trainer.train_step(batch)[term].numpy() for _ in range(30)]
     assert {w.dtype for w in trainer.network.weights} == {"float32"}
@@ -196,7 +199,8 @@ def test_accumulating_trains_the_weights_of_the_large_batch(any_recipe, random):
     recipe = dataclasses.replace(any_recipe, batch_size=4, learning_rate=1e-4)
     channels = 3 * recipe.build_objective().SHOTS
     trainers = [Trainer(recipe, accumulate=n) for n in (1, 4)]
-    _assert_train_alike(trainers, 20, random, (4, 20, 20, channels))
+    depth = (recipe.patch_depth,) if recipe.patch_depth > 1 else ()
+    _assert_train_alike(trainers, 20, random, (4, *depth, 20, 20, channels))
 
 
 def _assert_train_alike(trainers, steps, random, shape):
@@ -208,7 +212,7 @@ def _assert_train_alike(trainers, steps, random, shape):
             metrics = trainer.train_step(batch)
         path += float(metrics["learning_rate"])
     one, other = (_weights(trainer) for trainer in trainers)
-    pixels = recipe.batch_size * recipe.patch_size**2
+    pixels = recipe.batch_size * recipe.patch_depth * recipe.patch_size**2
     error = rounding.of_gradients(trainers[0].network, pixels)
     bound = rounding.of_adam(error, path)
     assert rounding.rms(one - other) < bound < rounding.rms(one - before) / 3
@@ -330,7 +334,7 @@ def test_out_of_memory_a_step_is_repeated_in_more_parts(recipe, random, rows, pa
 def test_out_of_memory_for_one_patch_is_an_error(recipe, batch):
     trainer = Trainer(recipe, objective=Hungry(0), xla=False)
     weights = _weights(trainer)
-    with pytest.raises(TrainingError, match=r"one patch of 20 pixels.*--patch_size.*--precision"):
+    with pytest.raises(TrainingError, match=r"one patch of 20 px.*--patch_size.*--precision"):
         trainer.train_step(tf.constant(batch))
     assert trainer.step.numpy() == 0
     np.testing.assert_array_equal(_weights(trainer), weights)

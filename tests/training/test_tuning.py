@@ -236,3 +236,13 @@ def test_as_much_is_taken_as_does_no_harm(slope, share):
     if share:
         assert network.value == share and loss == measure()[0]
     assert Tuned(network, 1, 1.0, loss, taken).is_better == (share > 0)
+
+
+def test_outliers_of_pictures_are_repaired_if_asked(tmp_path, random):
+    pixels = random.normal(100, 5, (64, 64, 1)).astype("uint8")
+    pixels[20, 30] = 250
+    write_picture(tmp_path / "a.png", Picture(pixels, "PNG"))
+    for repair, highest in ((None, 250), ("pixels", 130)):
+        patches = PicturePatches.read([tmp_path], _no_stacks, repair=repair)
+        assert patches[0].max() <= highest
+        assert (patches[0].max() == 250) == (repair is None)
