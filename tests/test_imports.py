@@ -35,7 +35,6 @@ WITHIN = {
 FORBIDDEN = {
     ("training", "export"),
     ("evaluation", "export"),
-    ("data_prep", "noise"),
 }
 """Imports that the layers would allow, but the parts have nothing to do with each other."""
 

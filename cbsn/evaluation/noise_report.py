@@ -1,6 +1,6 @@
 """The report on the noise in pictures: what it is like, and how to train on them."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +17,16 @@ from cbsn.images.stacks.opening import are_stacks
 from cbsn.inference.options import DenoiseOptions
 from cbsn.inference.stack_options import StackOptions, refuse_white
 from cbsn.noise.advice import advise
-from cbsn.noise.estimate import estimate_noise, estimate_noise_of_residuals
+from cbsn.noise.defects import find_defects
+from cbsn.noise.estimate import estimate_noise_of_residuals
+from cbsn.noise.lines import LineNoise
+from cbsn.noise.structure import NoiseStructure, measure_structure
 from cbsn.progress import say
 from cbsn.value_range import check_white, value_range
 
 Pairs = Iterator[tuple[np.ndarray, np.ndarray]]
+
+_LOOKED_AT, _SIDE = 16, 1024  # pictures, and the side of their middle, that outliers are sought in
 
 
 def report_noise(
@@ -89,8 +94,16 @@ def report_noise(
     stacks.refuse_for_pictures()
     paths = spread(paths, images)
     diagnoses: list[Diagnosis] = []
+    lines: tuple[LineNoise, ...] = ()
+    structure, seen = None, []
     if not (denoised or model_path):
-        estimate = estimate_noise(read_picture(path, white=white).color for path in paths)
+        structure = measure_structure(
+            lambda: (read_picture(path, white=white).color for path in paths)
+        )
+        if structure.estimate is None:
+            raise DataError(structure.reason)
+        estimate, lines = structure.estimate, structure.found_lines
+        seen = _seen(structure, paths, white)
     else:
         pairs = (
             _named_pairs(paths, denoised, white)
@@ -98,10 +111,13 @@ def report_noise(
             else _denoised(paths, str(model_path), white, options)
         )
         estimate = estimate_noise_of_residuals(_diagnosed(pairs, diagnoses))
-    advice = advise(estimate)
+    advice = advise(estimate, lines, "picture")
     numbers: dict[str, Any] = {"names": [str(path) for path in paths]}
     numbers |= {"noise": estimate.to_dict(), "advice": vars(advice)}
-    say("\n".join([*estimate.lines(), "", *advice.lines()]))
+    if structure:
+        numbers["lines"] = [each.to_dict() for each in lines]
+        numbers["bands"] = [each.to_dict() for each in structure.bands]
+    say("\n".join([*estimate.lines(), "", *advice.lines(), *seen]))
     if diagnoses:
         diagnosis = Diagnosis.mean_of(diagnoses)
         numbers["diagnosis"] = diagnosis.to_dict()
@@ -109,6 +125,26 @@ def report_noise(
     _write(json, numbers)
     if figure:
         draw_noise(estimate, advice, figure)
+
+
+def _seen(structure: NoiseStructure, paths: Sequence[Path], white: float | None) -> list[str]:
+    """Returns lines on bands, and on pixels of some pictures that are isolated outliers."""
+    lines = [f"- {each.describe()}" for each in structure.bands]
+    count = 0
+    looked_at = spread(paths, _LOOKED_AT)
+    for path in looked_at:
+        picture = read_picture(path, white=white).color
+        middle = tuple(
+            slice((n - min(n, _SIDE)) // 2, (n + min(n, _SIDE)) // 2) for n in picture.shape[:2]
+        )
+        count += len(find_defects([picture[middle]])) // picture.shape[2]
+    if count:
+        pixels = "pixels are isolated outliers" if count > 1 else "pixel is an isolated outlier"
+        lines.append(
+            f"- {count} {pixels} in {len(looked_at)} picture{'s' * (len(looked_at) > 1)}, such as "
+            "hot pixels of a camera: cbsn denoise --repair pixels."
+        )
+    return lines
 
 
 def _report_stacks(

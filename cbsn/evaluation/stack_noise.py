@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +11,21 @@ import numpy as np
 
 from cbsn.data.pairs import spread
 from cbsn.data.stack_pairs import Plane, StackFiles, StackPairs
+from cbsn.data.stack_repair import StackRepair
 from cbsn.errors import CbsnError, DataError, ImageError
 from cbsn.evaluation.diagnosis import SMALLEST, Diagnosis, diagnose
 from cbsn.images.stacks.opening import with_path
 from cbsn.images.stacks.scaling import Scale, Scaling, measure_scaling
 from cbsn.inference.options import DenoiseOptions
 from cbsn.inference.stack_options import StackOptions, choose_scaling
+from cbsn.inference.volumes import check_z
 from cbsn.noise.advice import Advice, advise
-from cbsn.noise.estimate import NoiseEstimate, estimate_noise, estimate_noise_of_residuals
+from cbsn.noise.bands import Bands
+from cbsn.noise.defects import Defects
+from cbsn.noise.estimate import NoiseEstimate, estimate_noise_of_residuals
+from cbsn.noise.lines import LineNoise
 from cbsn.noise.series import SeriesCorrelation, distances, mask_step, series_correlation
+from cbsn.noise.structure import mask_for, measure_structure
 from cbsn.progress import say
 
 _PLANES = 64  # of a channel that are looked at, evenly spread
@@ -37,6 +43,9 @@ class ChannelNoise:
         estimate: in levels of 255 of that range; None if there are too few flat parts.
         reason: why there is none, or empty.
         series: by axis, T or Z, the correlation between neighbours, where it can be measured.
+        defects: the pixels that are hot or dead in all planes; None where nobody looked.
+        lines_found: the noise that whole rows or columns share, if there is some.
+        bands: regular patterns of rows or columns, if there are some.
         diagnosis: of a denoiser, if one was given.
     """
 
@@ -46,12 +55,15 @@ class ChannelNoise:
     estimate: NoiseEstimate | None
     reason: str
     series: dict[str, SeriesCorrelation]
+    defects: Defects | None = None
+    lines_found: tuple[LineNoise, ...] = ()
+    bands: tuple[Bands, ...] = ()
     diagnosis: Diagnosis | None = None
 
     @property
     def advice(self) -> Advice | None:
         """How to train; None without an estimate."""
-        return advise(self.estimate) if self.estimate else None
+        return advise(self.estimate, self.lines_found) if self.estimate else None
 
     def in_file_units(self) -> dict[str, Any] | None:
         """Returns the strength of the noise in the file's own units; None without an estimate.
@@ -99,6 +111,18 @@ class ChannelNoise:
             lines += ["", *each.lines(_PLACES[axis])]
         if self.advice:
             lines += ["", *self.advice.lines()]
+        elif self.lines_found:
+            mask = mask_for(None, self.lines_found)
+            lines += ["", *(f"- {reason}" for reason in mask.reasons)]
+        lines += [f"- {each.describe()}" for each in self.bands]
+        if self.defects:
+            planes = (
+                "the plane" if self.defects.planes == 1 else f"all of {self.defects.planes} planes"
+            )
+            lines.append(
+                f"- {self.defects.describe()} in {planes}: cbsn denoise --repair pixels, and the "
+                "same for cbsn train."
+            )
         if self.diagnosis:
             lines += ["", "The denoised planes:", *self.diagnosis.lines()]
         return lines
@@ -113,6 +137,9 @@ class ChannelNoise:
             "reason": self.reason,
             "in_file_units": self.in_file_units(),
             "series": {axis: each.to_dict() for axis, each in self.series.items()},
+            "lines": [each.to_dict() for each in self.lines_found],
+            "bands": [each.to_dict() for each in self.bands],
+            "defects": self.defects.to_dict() if self.defects is not None else None,
             "advice": vars(self.advice) if self.advice else None,
             "diagnosis": self.diagnosis.to_dict() if self.diagnosis else None,
         }
@@ -173,8 +200,9 @@ def stack_noise(
             ordered = sorted(pairs.planes, key=lambda plane: (plane.key, plane.channel))
             for key, planes in itertools.groupby(ordered, lambda plane: plane.key):
                 scalings = _scalings(pairs, key, model, options)
+                denoise = _denoise_by(model, pairs, key, scalings[1], options)
                 for _, same in itertools.groupby(planes, lambda plane: plane.channel):
-                    yield _Channel(pairs, [*same], scalings, images).measure(model, others)
+                    yield _Channel(pairs, [*same], scalings[0], images).measure(denoise, others)
 
 
 def _scalings(
@@ -184,10 +212,33 @@ def _scalings(
     assert pairs.noisy
     stack, path = pairs.noisy.stack(key), pairs.noisy.paths[key[0]]
     try:
+        if model and model.of_volumes:
+            check_z(stack.layout)
         own = measure_scaling(stack, "range", ignore_nan=options.nan == "fill")
         return own, choose_scaling(stack, [model], options, path) if model else None
     except ImageError as error:
         raise with_path(error, path) from None
+
+
+def _denoise_by(
+    model: Any,
+    pairs: StackPairs,
+    key: tuple[str, int],
+    scaling: Scaling | None,
+    options: StackOptions,
+) -> Callable[[Plane, np.ndarray], np.ndarray] | None:
+    """Returns what denoises the planes of a stack; None without a model."""
+    if not (model and scaling):
+        return None
+    if model.of_volumes:
+        from cbsn.evaluation.volumes import VolumePlanes  # with TensorFlow
+
+        assert pairs.noisy
+        of_volume = VolumePlanes(model, pairs.noisy, options, {key: scaling}, "float32")
+        return lambda plane, values: of_volume(plane)
+    return lambda plane, values: model.scaled(
+        values[None], scaling.of(plane.channel), dtype=np.float32
+    )[0]
 
 
 class _Channel:
@@ -197,7 +248,7 @@ class _Channel:
         self,
         pairs: StackPairs,
         planes: Sequence[Plane],
-        scalings: tuple[Scaling, Scaling | None],
+        scaling: Scaling,
         images: int,
     ):
         assert pairs.noisy
@@ -205,8 +256,8 @@ class _Channel:
         self._pairs, self._planes = pairs, planes
         self._chosen = spread(planes, min(images or _PLANES, _PLANES))
         key, number = planes[0].key, planes[0].channel
-        own, trained = scalings
-        self._scale, self._model_scale = own.of(number), trained and trained.of(number)
+        self._scale = scaling.of(number)
+        self._repair = StackRepair(files.stack(key), None, fills=files.fills)
         layout = files.stack(key).layout
         image = f", image {key[1]}" if len(files.stacks(key[0])) > 1 else ""
         channel = ""
@@ -216,15 +267,24 @@ class _Channel:
                 channel += f" ({name})"
         self._name = f"{files.paths[key[0]].name}{image}{channel}"
 
-    def measure(self, model: Any, others: StackFiles | None) -> ChannelNoise:
-        """Returns the noise; what the model or other stacks have removed is noise, if given."""
+    def measure(
+        self,
+        denoise: Callable[[Plane, np.ndarray], np.ndarray] | None,
+        others: StackFiles | None,
+    ) -> ChannelNoise:
+        """Returns the noise; what a model or other stacks have removed is noise, if given."""
         diagnoses: list[Diagnosis] = []
-        estimate, reason = None, ""
+        estimate, reason, defects = None, "", None
+        lines: tuple[LineNoise, ...] = ()
+        bands: tuple[Bands, ...] = ()
         try:
-            if model or others:
-                estimate = estimate_noise_of_residuals(self._removed(model, others, diagnoses))
+            if denoise or others:
+                estimate = estimate_noise_of_residuals(self._removed(denoise, others, diagnoses))
             else:
-                estimate = estimate_noise(self._read(plane) for plane in self._chosen)
+                found = measure_structure(lambda: map(self._read, self._chosen))
+                estimate, reason, bands = found.estimate, found.reason, tuple(found.bands)
+                lines = found.found_lines
+                defects = self._repair.measure(self._planes[0].channel)
         except DataError as error:
             reason = str(error)
         step = mask_step(estimate.correlation[:2].mean(axis=0)) if estimate else 1
@@ -236,6 +296,9 @@ class _Channel:
             estimate,
             reason,
             {axis: each for axis, each in series.items() if each},
+            defects,
+            lines,
+            bands,
             Diagnosis.mean_of(diagnoses) if diagnoses else None,
         )
 
@@ -243,7 +306,10 @@ class _Channel:
         return self._scale.apply(self._pairs.read(plane))
 
     def _removed(
-        self, model: Any, others: StackFiles | None, diagnoses: list[Diagnosis]
+        self,
+        denoise: Callable[[Plane, np.ndarray], np.ndarray] | None,
+        others: StackFiles | None,
+        diagnoses: list[Diagnosis],
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yields each plane and its denoised version, scaled; then diagnoses them."""
         for plane in self._chosen:
@@ -252,7 +318,8 @@ class _Channel:
                 if others:
                     clean = self._pairs.read_other(others, plane)
                 else:
-                    clean = model.scaled(values[None], self._model_scale, dtype=np.float32)[0]
+                    assert denoise
+                    clean = denoise(plane, values)
             except CbsnError as error:
                 raise type(error)(f"{plane.name}: {error}") from error
             pair = self._scale.apply(values), self._scale.apply(clean)

@@ -1,27 +1,18 @@
 """Recommends training settings for the noise that was measured."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
 from cbsn.noise.estimate import LAGS, NoiseEstimate
+from cbsn.noise.limits import FAR_MATTERS, NEXT_MATTERS, SURE, furthest, mean_error, strength
+from cbsn.noise.lines import LineNoise
+from cbsn.noise.structure import mask_for
 
-# Correlation from which adjacent pixels count as correlated. Below it, four neighbours together
-# predict less than 1 % of a pixel's noise. The grain that any photograph has under added white
-# noise of σ = 5 causes 0.02.
-_NEXT_MATTERS = 0.05
-
-# The same for pixels further apart, as the mean of both directions. SIDD's noise, for which the
-# paper's stride is 5, has 0.017 and 0.014 at 4 pixels, and at most 0.006 beyond. If adjacent pixels
-# are not correlated, `_NEXT_MATTERS` applies at all distances.
-_FAR_MATTERS = 0.01
-
-_LEFT_OVER = 0.001  # residue of content and bias per sum of all ρ; measured on added noise
-_ALONE = 2  # factor on the limit for a correlation in one direction only
-_SURE = 4  # standard errors: the largest of many values must not be chance
-_LIKELY = 2
 _PHOTOGRAPHS = 5  # the paper's stride
 _LONG = 6  # larger strides leave little of a picture
+_NEAR = 2  # pixels that a mask in both directions reaches at most, to be offered beside strides
 _MANY_CLIPPED = 0.05
 
 
@@ -33,35 +24,54 @@ class Advice:
     stride_i: int  # stride of the downsampled invariance loss that goes with it
     recipe: str  # a key of `cbsn.recipes.RECIPES`
     reasons: list[str]  # whole sentences
+    mask: str = "point"  # for n2v-unet, see `cbsn.networks.masking.parse_mask_shape`
+    repair: tuple[str, ...] = ()  # what to repair first, see `cbsn.noise.repair.REPAIRS`
 
     def lines(self) -> list[str]:
         """Returns the `cbsn train` command with its flags, then the reasons."""
-        command = f"cbsn train --recipe {self.recipe}"
-        if self.recipe != "n2v-unet":  # Noise2Void has no strides
-            b, i = self.stride_b, self.stride_i
-            command = f"cbsn train --recipe {self.recipe} --stride_b {b} --stride_i {i}"
-        return [f"Train with {command}", *(f"- {reason}" for reason in self.reasons)]
+        command = ["cbsn train", "--recipe"]
+        first = ["--repair", ",".join(self.repair)] if self.repair else []
+        shape = f"'{self.mask}'" if ";" in self.mask else self.mask
+        mask = ["--struct_mask", shape] if self.mask != "point" else []
+        if self.recipe == "n2v-unet":  # Noise2Void has no strides
+            told = [["Train with", *command, self.recipe, *mask, *first]]
+        else:
+            strides = ["--stride_b", str(self.stride_b), "--stride_i", str(self.stride_i)]
+            told = [["Train with", *command, self.recipe, *strides, *first]]
+            if mask:
+                told.append(["or with", *command, "n2v-unet", *mask, *first])
+        return [*map(" ".join, told), *(f"- {reason}" for reason in self.reasons)]
 
 
-def advise(estimate: NoiseEstimate) -> Advice:
-    """Recommends training settings for pictures with this noise."""
-    rho = _strength(estimate)
-    furthest = _furthest(estimate)
-    blurred = float(_SURE * np.median(_error(estimate)))
-    if furthest == 0:
+def advise(estimate: NoiseEstimate, lines: Sequence[LineNoise] = (), what: str = "plane") -> Advice:
+    """Recommends training settings for pictures with this noise.
+
+    Args:
+        estimate: of the noise, without that of lines if there is some.
+        lines: the line noise, as far as it counts.
+        what: what the pictures are. Default "plane".
+    """
+    rho = strength(estimate)
+    far = furthest(estimate)
+    blurred = float(SURE * np.median(mean_error(estimate)))
+    offered = mask_for(estimate)
+    is_masked = offered.shape != "point" and (offered.in_one_direction or _is_near(estimate, far))
+    if far == 0 and is_masked:
+        stride_b, stride_i, recipe, reasons = 1, 1, "n2v-unet", []
+    elif far == 0:
         stride_b, stride_i, recipe = 1, 1, "n2v-unet"
         reasons = [
             f"The noise is white: its correlation is {rho[0]:.3f} between neighbours, where "
-            f"{_NEXT_MATTERS} would count, and at most {rho[1:].max():.3f} further away.",
+            f"{NEXT_MATTERS} would count, and at most {rho[1:].max():.3f} further away.",
             "For white noise this is the best of the self-supervised recipes.",
         ]
     else:
-        stride_b, stride_i, recipe = min(furthest + 1, LAGS), 2, "cbsn"
+        stride_b, stride_i, recipe = min(far + 1, LAGS), 2, "cbsn"
         reasons = [
-            f"The noise is correlated: {rho[0]:.3f} between neighbours, {rho[furthest - 1]:.3f} "
-            f"still at {furthest} px. Recipes for white noise would keep it."
+            f"The noise is correlated: {rho[0]:.3f} between neighbours, {rho[far - 1]:.3f} "
+            f"still at {far} px. Recipes for white noise would keep it."
         ]
-        if furthest == LAGS:
+        if far == LAGS:
             reasons.append(
                 f"The noise is still correlated at {LAGS} px, so no stride fits: JPEG compression "
                 "or enlargement is likely. Use the original files, or scale the pictures down by "
@@ -73,16 +83,26 @@ def advise(estimate: NoiseEstimate) -> Advice:
                 "reaches that far after JPEG compression or enlargement: use the original files, "
                 "or scale the pictures down by half, which halves the distances, and measure again."
             )
-        if blurred > _FAR_MATTERS and stride_b < _PHOTOGRAPHS:
+        if blurred > FAR_MATTERS and stride_b < _PHOTOGRAPHS:
             reasons.append(
-                f"Beyond {furthest} px, correlations below {blurred:.3f} cannot be detected, for "
+                f"Beyond {far} px, correlations below {blurred:.3f} cannot be detected, for "
                 f"lack of flat blocks. A stride of {_PHOTOGRAPHS}, as for photographs, is safer."
             )
             stride_b = _PHOTOGRAPHS
-    if blurred > _FAR_MATTERS:
+    if blurred > FAR_MATTERS:
         reasons.append(
             f"This is uncertain, because it comes from only {estimate.blocks} blocks: use more or "
             "larger pictures."
+        )
+    if is_masked:
+        reasons.append(f"{offered.reasons[0]} A mask hides the pixels that share a pixel's noise.")
+    if lines:
+        sigma = float(np.median(estimate.level))
+        reasons += [each.describe(sigma, what) for each in lines]
+        names = ",".join(each.lines for each in lines)
+        reasons.append(
+            f"--repair {names} removes the offsets, in cbsn train and in cbsn denoise. Any network "
+            "would keep part of them."
         )
     share = estimate.clipped.max()
     if share > _MANY_CLIPPED:
@@ -92,48 +112,14 @@ def advise(estimate: NoiseEstimate) -> Advice:
             f"{('0', 'full scale')[end]}: their noise is clipped, so the denoised result is "
             f"too {('bright', 'dark')[end]} there."
         )
-    return Advice(stride_b, stride_i, recipe, reasons)
+    repair = tuple(each.lines for each in lines)
+    mask = offered.shape if is_masked else "point"
+    return Advice(stride_b, stride_i, recipe, reasons, mask, repair)
 
 
-def limits(estimate: NoiseEstimate) -> np.ndarray:
-    """Returns the values from which a correlation counts: it matters, and is more than chance.
+def _is_near(estimate: NoiseEstimate, far: int) -> bool:
+    """Returns whether noise of gray pictures is correlated at a short reach only.
 
-    Shape [LAGS], for the mean of both directions. Beyond 1 px, one direction alone needs double.
+    That of colours is due to demosaicing, and reaches further than can be seen in every picture.
     """
-    return np.maximum(_matters(estimate), _SURE * _error(estimate))
-
-
-def _furthest(estimate: NoiseEstimate) -> int:
-    """Returns the largest distance at which the correlation counts, 0 if none.
-
-    Both signs count, because a blind-spot network exploits negative correlation as well. Directly
-    beyond a distance that counts, fewer standard errors are enough.
-    """
-    mean, error = abs(estimate.correlation[:2].mean(axis=0)), _error(estimate)
-    matters = _matters(estimate)
-    alone = np.append(matters[0], _ALONE * matters[1:])
-    alone = np.maximum(alone, _SURE * estimate.deviation[:2])
-    counts = (mean > limits(estimate)) | (abs(estimate.correlation[:2]) > alone).any(axis=0)
-    furthest = int(np.max(np.flatnonzero(counts) + 1, initial=0))
-    goes_on = mean > np.maximum(matters, _LIKELY * error)
-    while furthest < LAGS and goes_on[furthest]:
-        furthest += 1
-    return furthest
-
-
-def _matters(estimate: NoiseEstimate) -> np.ndarray:
-    matters = np.full(LAGS, _NEXT_MATTERS)
-    if _strength(estimate)[0] > _NEXT_MATTERS:
-        near = estimate.correlation_map[7:-7, 7:-7]
-        matters[1:] = max(_FAR_MATTERS, _LEFT_OVER * near.sum())
-    return matters
-
-
-def _strength(estimate: NoiseEstimate) -> np.ndarray:
-    """Returns the larger |ρ| of both directions, [LAGS]."""
-    return abs(estimate.correlation[:2]).max(axis=0)
-
-
-def _error(estimate: NoiseEstimate) -> np.ndarray:
-    """Returns the standard error of the mean of both directions, [LAGS]."""
-    return np.hypot(*estimate.deviation[:2]) / 2
+    return len(estimate.level) == 1 and far <= _NEAR

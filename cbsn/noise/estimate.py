@@ -183,9 +183,9 @@ def typical_correlation(
     np.add.at(sums, group, covariance)
     unbiased = without_bias(sums / weights[:, None, None])
     values = unbiased / unbiased[:, :1, REACH, None]
-    middle = _middle_mean(values, weights)
+    middle = middle_mean(values, weights)
     # 0.69 is the middle mean of |z| for a standard normal z.
-    spread = _middle_mean(abs(values - middle), weights) / 0.69
+    spread = middle_mean(abs(values - middle), weights) / 0.69
     error = spread * np.sqrt(np.sum(weights**2)) / np.sum(weights)
     squares = 2 * np.sum(middle[1:] ** 2) + 2 * np.sum(middle[0, REACH + 1 :] ** 2) + 1
     return middle, _ERROR * np.maximum(error, np.sqrt(squares / size))
@@ -256,7 +256,7 @@ def _fit(brightness: np.ndarray, sigma: np.ndarray, number: np.ndarray) -> tuple
     return slope, floor, misfit
 
 
-def _middle_mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def middle_mean(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Returns the weighted mean of the values between the quartiles, along the first axis."""
     order = np.argsort(values, axis=0)
     shares = weights[order] / np.sum(weights)

@@ -9,8 +9,9 @@ from matplotlib.figure import Figure
 
 from cbsn.errors import ConfigError
 from cbsn.files import atomic_path
-from cbsn.noise.advice import Advice, limits
+from cbsn.noise.advice import Advice
 from cbsn.noise.estimate import DIRECTIONS, LAGS, NoiseEstimate
+from cbsn.noise.limits import limits
 from cbsn.noise.survey import BINS
 
 _COLORS = {"red": "#c0392b", "green": "#2e8b57", "blue": "#2a6fbb", "gray": "#444444"}

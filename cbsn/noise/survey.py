@@ -39,6 +39,10 @@ _LOUDEST = 1.35  # times that variance; louder blocks contain texture
 _MOST_STRUCTURED = 1.3
 
 
+class TooFewBlocksError(DataError):
+    """There are too few flat blocks to measure noise."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Blocks:
     """Measurements of n blocks of 32 × 32 pixels, in C channels.
@@ -167,14 +171,16 @@ class Survey:
         low, high = np.quantile(variance, _MIDDLE)
         return blocks[:number][(variance >= low) & (variance <= high)]
 
-    def too_few(self) -> DataError:
+    def too_few(self) -> TooFewBlocksError:
         """Returns the error for too few flat blocks, which says what was found and what to do."""
         counts = self.counts
         pictures = f"{len(self.brightness)} picture{'s' * (len(self.brightness) != 1)}"
         size = f"{BLOCK} × {BLOCK} pixels"
         if not counts["all"]:
-            return DataError(f"No picture has {size}: use larger ones. Received: {pictures}")
-        return DataError(
+            return TooFewBlocksError(
+                f"No picture has {size}: use larger ones. Received: {pictures}"
+            )
+        return TooFewBlocksError(
             "There are too few flat blocks to measure the noise. Use larger or more pictures, or "
             "measure what a denoiser removes (cbsn noise --model or --denoised). If the noise is "
             "blotches of more than 7 pixels, scale the pictures down. "

@@ -234,3 +234,25 @@ def test_mistakes_with_stacks(flags, message, pictures, stack, tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     with pytest.raises(CbsnError, match=message):
         main(make_parser().parse_args(flags))
+
+
+def test_what_is_wrong_with_the_camera_is_told(look, tmp_path, walls, random, capsys):
+    """Offsets of rows, bands of columns and a hot pixel, in gray pictures."""
+    folder = tmp_path / "faulty"
+    folder.mkdir()
+    bands = 6 * np.sin(np.arange(256) * 2 * np.pi / 9)
+    for number, wall in enumerate(walls):
+        noisy = wall[..., 0] / 2 + 8 * random.normal(size=(256, 256)) + bands
+        noisy += 4 * random.normal(size=(256, 1))
+        noisy[20, 30] = 255
+        pixels = np.rint(np.clip(noisy, 0, 255)).astype("uint8")
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    found = look(folder)
+    shown = capsys.readouterr().out
+    assert [each["lines"] for each in found["lines"]] == ["rows"]
+    assert [each["lines"] for each in found["bands"]] == ["columns"]
+    assert found["bands"][0]["period"] == pytest.approx(9, abs=0.1)
+    assert found["advice"]["repair"] == ["rows"]
+    assert "- Line noise, new in each picture: each row has an offset" in shown
+    assert "- Vertical bands every 9" in shown
+    assert "- 6 pixels are isolated outliers in 6 pictures" in shown

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 import tifffile
+from scipy.ndimage import gaussian_filter
 
 from cbsn.errors import DataError, ImageError
 from cbsn.evaluation.stack_noise import stack_noise
@@ -107,3 +108,45 @@ def test_missing_values(tmp_path, random):
         [*stack_noise([tmp_path / "a.tif"], StackOptions())]
     (found,) = stack_noise([tmp_path / "a.tif"], StackOptions(nan="fill"))
     assert found.in_file_units()["level"] == [pytest.approx(1, rel=0.1)]
+
+
+def _write(path, frames):
+    tifffile.imwrite(path, np.rint(frames).astype("uint16"), photometric="minisblack")
+    return path
+
+
+def test_defects_bands_and_line_noise(tmp_path, random):
+    """Each is told with what to do, and the noise is measured without the offsets of lines."""
+    rows = np.arange(256)[:, None]
+    clean = 1000 + 2 * rows + np.zeros((8, 256, 256))
+    frames = clean + random.normal(0, 20, clean.shape) + random.normal(0, 8, (1, 1, 256))
+    frames[:, 30, 40] = 4000
+    (found,) = stack_noise([_write(tmp_path / "a.tif", frames)], StackOptions())
+    assert found.in_file_units()["level"] == [pytest.approx(20, rel=0.05)]
+    assert found.advice.recipe == "n2v-unet" and found.advice.repair == ("columns",)
+    text = "\n".join(found.lines())
+    assert "cbsn train --recipe n2v-unet --repair columns\n" in text
+    assert "- Column noise, the same in all planes: the camera's: each column has an offset" in text
+    assert "- 1 hot pixel in all of 8 planes: cbsn denoise --repair pixels" in text
+    values = found.to_dict()
+    assert [each["lines"] for each in values["lines"]] == ["columns"]
+    assert (values["bands"], values["defects"]["places"]) == ([], [[30, 40, 0]])
+
+    bands = clean + random.normal(0, 20, clean.shape) + 10 * np.sin(rows / 2)
+    (found,) = stack_noise([_write(tmp_path / "b.tif", bands)], StackOptions())
+    assert "\n- Horizontal bands every 12.5" in "\n".join(found.lines())
+    assert found.to_dict()["bands"][0]["period"] == pytest.approx(4 * np.pi, abs=0.1)
+    assert found.defects is not None and len(found.defects) == 0
+
+
+def test_line_noise_where_nothing_is_flat(tmp_path, random):
+    """Blotches of many pixels, and offsets of rows."""
+    texture = 400 * gaussian_filter(random.normal(size=(256, 256)), 3)
+    noise = random.normal(0, 20, (4, 256, 256)) + random.normal(0, 15, (4, 256, 1))
+    path = _write(tmp_path / "a.tif", 1000 + texture + noise)
+    (found,) = stack_noise([path], StackOptions())
+    assert found.estimate is None and found.advice is None
+    text = "\n".join(found.lines())
+    assert "too few flat blocks" in text
+    assert "- Line noise, new in each plane: each row" in text
+    assert "- A mask cannot hide whole rows: " in text and "--repair rows of cbsn train" in text

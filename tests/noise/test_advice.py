@@ -1,8 +1,12 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
-from cbsn.noise.advice import advise, limits
+from cbsn.noise.advice import advise
 from cbsn.noise.estimate import NoiseEstimate
+from cbsn.noise.limits import limits
+from cbsn.noise.lines import LineNoise
 from cbsn.recipes import RECIPES
 
 
@@ -110,9 +114,69 @@ def test_clipping_is_told():
     assert "too dark" in bright.reasons[-1]
 
 
+@pytest.mark.parametrize(
+    ("horizontal", "vertical", "mask"),
+    [
+        ([0.67, 0.33], [0, 0], "x:2"),
+        ([0, 0], [0.67, 0.33], "y:2"),
+        ([0.5], None, "cross:1"),
+        ([0.5, 0.2], None, "cross:2"),
+        # Noise of more than 2 px in both directions is left to sub-images.
+        ([0.46, 0.07, 0.019, 0.017, 0.002, 0.005], [0.46, 0.07, 0.017, 0.014], "point"),
+        ([0.54, 0.16, 0.06, 0.03], None, "point"),
+        ([0.04, 0.01], None, "point"),
+    ],
+)
+def test_masks_are_offered_beside_strides(horizontal, vertical, mask):
+    advice = advise(_estimate(horizontal, vertical))
+    assert advice.mask == mask
+    first, second = advice.lines()[:2]
+    if mask == "point":
+        assert second.startswith("- ")
+    else:
+        assert first.startswith("Train with cbsn train --recipe cbsn --stride_b ")
+        assert second == f"or with cbsn train --recipe n2v-unet --struct_mask {mask}"
+        assert advice.reasons[-1].endswith("A mask hides the pixels that share a pixel's noise.")
+
+
+def test_colours_are_offered_no_mask_in_both_directions():
+    """Noise of photographs is demosaiced, and reaches further than can be seen in each of them."""
+    colours = dataclasses.replace(_estimate([0.5]), level=np.full(3, 10.0))
+    assert advise(colours).mask == "point"
+    one_way = dataclasses.replace(_estimate([0.67, 0.33], [0]), level=np.full(3, 10.0))
+    assert advise(one_way).mask == "x:2"
+
+
+def test_noise_along_a_diagonal_needs_a_mask():
+    """In quotes, as the shell would take the semicolon."""
+    estimate = _estimate([])
+    estimate.correlation[2, 0] = 0.5
+    estimate.correlation_map[15, 15] = estimate.correlation_map[13, 13] = 0.5
+    first, second = advise(estimate).lines()
+    assert first == "Train with cbsn train --recipe n2v-unet --struct_mask '1,1;-1,-1'"
+    assert "along diagonals only: 0.500" in second
+
+
+def test_line_noise_is_to_be_repaired_first():
+    rows = LineNoise("rows", 0.1, 0.01, 4.0, 0.0)
+    columns = LineNoise("columns", 0.1, 0.01, 5.0, 0.9)
+    advice = advise(_estimate([]), [rows, columns])
+    first, *reasons = advice.lines()
+    assert first == "Train with cbsn train --recipe n2v-unet --repair rows,columns"
+    assert "- Line noise, new in each plane: each row has an offset" in reasons[2]
+    assert "0.40 times" in reasons[2]
+    assert "- Column noise, the same in all planes: the camera's: each column" in reasons[3]
+    assert "0.50 times" in reasons[3]
+    assert "--repair rows,columns removes the offsets" in reasons[4]
+    both = advise(_estimate([0.67, 0.33], [0]), [rows])
+    assert both.lines()[1] == (
+        "or with cbsn train --recipe n2v-unet --struct_mask x:2 --repair rows"
+    )
+
+
 def test_lines():
-    advice = advise(_estimate([0.5, 0.2]))
+    advice = advise(_estimate([0.5, 0.2, 0.1]))
     first, *others = advice.lines()
-    assert first == "Train with cbsn train --recipe cbsn --stride_b 3 --stride_i 2"
+    assert first == "Train with cbsn train --recipe cbsn --stride_b 4 --stride_i 2"
     assert others == [f"- {reason}" for reason in advice.reasons]
     assert advise(_estimate([])).lines()[0] == "Train with cbsn train --recipe n2v-unet"
