@@ -1,6 +1,7 @@
 """Exports a trained model for servers and other runtimes. See `--help`."""
 
 import argparse
+from typing import Any
 
 from cbsn.cli.flags import MODEL, add_denoiser, add_gpu, add_model
 from cbsn.cli.parser import Parser, new_parser
@@ -21,22 +22,29 @@ def main(flags: argparse.Namespace) -> None:
 def make_parser() -> Parser:
     """Returns the parser of the flags."""
     parser = new_parser(
-        "Exports a trained model: as a SavedModel for TensorFlow Serving, for LiteRT, for ONNX.",
+        "Exports a trained model: as a SavedModel for TensorFlow Serving, for LiteRT, for ONNX, "
+        "for the BioImage Model Zoo.",
         common=("model_path", "out", "formats", "version", "strength", "self_ensemble"),
         examples="""
   cbsn export --model photo-large --out served/cbsn    # → served/cbsn/1, a SavedModel
   cbsn export --model checkpoints/holiday --out served/cbsn --format saved_model,litert,onnx
+  cbsn export --model checkpoints/cells --out cells.zip --format bioimage --author "Ada Lovelace"
 """,
     )
     add = parser.add_argument
     add_gpu(parser)
     add_model(parser, f"{MODEL}; or a *.weights.h5 file", required=True)
-    out = "folder of the model; its name is the model's name on a server"
+    out = (
+        "folder of the model; its name is the model's name on a server. Or with --format bioimage "
+        "alone, the file to write, NAME.zip"
+    )
     add("--out", metavar="DIR", required=True, help=out)
     formats = (
         "separated by commas: saved_model (DIR/VERSION/, for TensorFlow and TensorFlow Serving), "
         "litert (DIR/model-VERSION.tflite and, with weights of half the size, "
-        "DIR/model-VERSION-float16.tflite), onnx (DIR/model-VERSION.onnx)"
+        "DIR/model-VERSION-float16.tflite), onnx (DIR/model-VERSION.onnx), bioimage "
+        "(DIR/model-VERSION.zip, a package for the BioImage Model Zoo, which other programs for "
+        "microscopy read)"
     )
     add("--format", dest="formats", metavar="NAMES", default="saved_model", help=formats)
     version = "number of this export, 1 or above (default: one more than the last in DIR)"
@@ -49,6 +57,19 @@ def make_parser() -> Parser:
         "export denoises, counted from 0 (default: 0)"
     )
     add("--stack_channel", type=int, metavar="N", help=channel)
+    author = (
+        "with --format bioimage, who made the model: name, affiliation, ORCID and GitHub account, "
+        "of which all but the name may be missing: 'Ada Lovelace, University of London, @ada'"
+    )
+    many: dict[str, Any] = {"action": "extend", "nargs": "+", "default": []}
+    add("--author", dest="authors", metavar="NAME", help=author, **many)
+    terms = "with --format bioimage, the model's license, an SPDX identifier (default: Apache-2.0)"
+    add("--license", metavar="ID", help=terms)
+    sample = (
+        "with --format bioimage, a noisy image of yours, whose middle becomes the test and the "
+        "cover: a picture, or a stack if the model was trained on stacks (default: a simulated one)"
+    )
+    add("--sample", metavar="FILE", help=sample)
     warmup = (
         "store requests that a server makes when it loads the SavedModel (default: if the extra "
         "serving is installed)"

@@ -6,7 +6,7 @@ import importlib.util
 import json
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,8 @@ from cbsn.images.stacks.scaling import Scaling
 from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.engines import has_attention
 from cbsn.inference.options import DenoiseOptions
+from cbsn.models.folder import WEIGHTS
+from cbsn.models.loading import RUN_MODELS, read_training
 from cbsn.progress import say
 
 # Files in a SavedModel's folder: its description for readers, and the server's warm-up requests.
@@ -66,17 +68,10 @@ def write_saved_model(
     """
     served = ServedDenoiser(denoiser, max_pixels, channel)
     facts = {
-        "cbsn": cbsn.__version__,
-        "recipe": denoiser.recipe.to_dict(),
+        **_facts(denoiser, channel),
         "precision": denoiser.network.dtype_policy.name,
         "tile": denoiser.side,
         "rounding": denoiser.options.rounding,
-        "r3": denoiser.r3,
-        "self_ensemble": denoiser.options.self_ensemble,
-        "seed": denoiser.options.seed,
-        "strength": denoiser.strength.luma,
-        "color_strength": denoiser.strength.color,
-        **_stack_facts(denoiser, channel),
     }
     with atomic_folder(folder) as temporary:
         (temporary / FACTS).parent.mkdir()
@@ -90,6 +85,28 @@ def write_saved_model(
                 text = f"The model is exported without warm-up requests. {error}"
                 warnings.warn(text, CbsnWarning, stacklevel=2)
         tf.saved_model.save(served, str(temporary), signatures=served.functions)
+
+
+def _facts(denoiser: Denoiser, channel: int | None) -> dict[str, Any]:
+    """Returns what an export says of the model and of how it denoises."""
+    return {
+        "cbsn": cbsn.__version__,
+        "recipe": denoiser.recipe.to_dict(),
+        "r3": denoiser.r3,
+        "self_ensemble": denoiser.options.self_ensemble,
+        "seed": denoiser.options.seed,
+        "strength": denoiser.strength.luma,
+        "color_strength": denoiser.strength.color,
+        **_stack_facts(denoiser, channel),
+    }
+
+
+def _model_name(model_path: str | Path) -> str:
+    """Returns the name of a model: that of its run, its folder or its file."""
+    path = Path(model_path).expanduser().absolute()
+    path = path.parent if path.name in (*RUN_MODELS, WEIGHTS) else path
+    path = path.parent if path.name in RUN_MODELS else path
+    return path.name.removesuffix(".weights.h5")
 
 
 def _stack_facts(denoiser: Denoiser, channel: int | None) -> dict[str, Any]:
@@ -118,6 +135,8 @@ def _write_warmup(path: Path, model_name: str, denoiser: Denoiser) -> None:
     }
     if denoiser.scaling:
         plane = picture[..., : denoiser.network.channels]
+        if denoiser.of_volumes:
+            plane = np.repeat(plane[:, None], 16, axis=1)
         dtypes = {FLOATS: np.float32, BYTES: np.uint8, WORDS: np.uint16}
         inputs = {name: {IMAGES: plane.astype(dtype)} for name, dtype in dtypes.items()}
     shares = dict.fromkeys((STRENGTH, COLOR_STRENGTH), np.array([0.5], np.float32))
@@ -142,7 +161,7 @@ def write_litert(
     and W and the network's channels C, and returns `denoised`, of the same shape and dtype. Each
     picture is denoised in one piece, with the R3, self-ensemble and strength of the denoiser:
     LiteRT has no optional inputs. A model that was trained on stacks takes planes instead, in the
-    values of their files.
+    values of their files, and a model of volumes takes these, [N, Z, H, W, C].
 
     Args:
         path: the file to write, `*.tflite`; its folder must exist.
@@ -191,21 +210,26 @@ def check_litert(denoiser: Denoiser) -> None:
         )
 
 
-def write_onnx(path: Path, denoiser: Denoiser, *, channel: int | None = None) -> None:
+def write_onnx(
+    path: Path, denoiser: Denoiser, *, channel: int | None = None, strengths: bool = True
+) -> None:
     """Writes a denoiser as an ONNX model.
 
     It takes `images`, float32 [N, H, W, C] in [0, 1] with any N, H and W and the network's channels
     C, and returns `denoised`, of the same shape and dtype. Each picture is denoised in one piece.
     The metadata describe inputs and output, and name the recipe and the version of this package. A
-    model that was trained on stacks takes planes instead, in the values of their files.
+    model that was trained on stacks takes planes instead, in the values of their files, and a model
+    of volumes takes these, [N, Z, H, W, C].
 
-    Two more inputs, float32 scalars, are optional: `strength`, from 0 to 1, and `color_strength`,
-    the same for colour; below 0, it follows `strength`. They default to the denoiser's.
+    If it has `strengths`, two more inputs, float32 scalars, are optional: `strength`, from 0 to 1,
+    and `color_strength`, the same for colour; below 0, it follows `strength`. They default to the
+    denoiser's.
 
     Args:
         path: the file to write, `*.onnx`; its folder must exist.
         denoiser: what to export, with its R3 and self-ensemble.
         channel: of a model that was trained on stacks; see `GraphDenoiser`. Default None.
+        strengths: whether the strengths are inputs. Default True.
 
     Raises:
         ConfigError: if tf2onnx is missing, or the network is not float32.
@@ -213,12 +237,19 @@ def write_onnx(path: Path, denoiser: Denoiser, *, channel: int | None = None) ->
     """
     check_onnx()
     denoise, spec = _in_one_piece(denoiser, channel)
-    signature = [spec, *(tf.TensorSpec((), tf.float32, n) for n in (STRENGTH, COLOR_STRENGTH))]
+    axes = "NZHWC" if denoiser.of_volumes else "NHWC"
+    signature = [spec]
+    if strengths:
+        signature += [tf.TensorSpec((), tf.float32, n) for n in (STRENGTH, COLOR_STRENGTH)]
+
+    def plain(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        return {DENOISED: denoise(images)}
 
     def blended(images: tf.Tensor, strength: tf.Tensor, color: tf.Tensor) -> dict[str, tf.Tensor]:
         return {DENOISED: denoise(images, strength, tf.where(color < 0, strength, color))}
 
-    function = tf.function(blended, input_signature=signature, autograph=False)
+    chosen = blended if strengths else plain
+    function = tf.function(chosen, input_signature=signature, autograph=False)
     with _converting("ONNX"):
         import onnx
         import tf2onnx
@@ -227,23 +258,25 @@ def write_onnx(path: Path, denoiser: Denoiser, *, channel: int | None = None) ->
         share = denoiser.strength
         # If both are equal, a request that gives only `strength` changes that of colour, too.
         color = -1.0 if share.color == share.luma else share.color
-        for name, value in ((STRENGTH, share.luma), (COLOR_STRENGTH, color)):
+        defaults = {STRENGTH: share.luma, COLOR_STRENGTH: color} if strengths else {}
+        for name, value in defaults.items():
             # In ONNX, an input is optional if it is also an initializer.
             default = onnx.numpy_helper.from_array(np.array(value, np.float32), name)
             model.graph.initializer.append(default)
         # tf2onnx reports nodes that it cannot convert, but goes on.
         onnx.checker.check_model(model)
         for tensor in (*model.graph.input, *model.graph.output):
-            for axis, name in zip(tensor.type.tensor_type.shape.dim, ("N", "H", "W"), strict=False):
+            for axis, name in zip(tensor.type.tensor_type.shape.dim, axes[:-1], strict=False):
                 axis.dim_param = name
         values = "the values of a stack's file" if denoiser.scaling else "[0, 1]"
         facts = {
             "recipe": denoiser.recipe.name,
             "cbsn": cbsn.__version__,
-            IMAGES: f"float32 [N, H, W, C] in {values}, RGB if C is 3, gray if C is 1",
+            IMAGES: f"float32 [{', '.join(axes)}] in {values}, RGB if C is 3, gray if C is 1",
             DENOISED: f"like {IMAGES}",
             STRENGTH: f"float32 from 0 to 1, default {share.luma:g}",
             COLOR_STRENGTH: f"the same for colour; below 0, as {STRENGTH}; default {color:g}",
+            **({} if strengths else {STRENGTH: f"{share.luma:g}", COLOR_STRENGTH: f"{color:g}"}),
             "r3": str(denoiser.r3),
             "self_ensemble": str(denoiser.options.self_ensemble),
             **{n: json.dumps(fact) for n, fact in _stack_facts(denoiser, channel).items()},
@@ -271,7 +304,8 @@ def _in_one_piece(denoiser: Denoiser, channel: int | None) -> tuple[GraphDenoise
             "Exports to LiteRT and ONNX must be float32: load the model with "
             f"precision='float32'. Received: {network.dtype_policy.name}"
         )
-    spec = tf.TensorSpec((None, None, None, network.channels), tf.float32, name=IMAGES)
+    sizes = (None,) * (network.dimensions + 1)
+    spec = tf.TensorSpec((*sizes, network.channels), tf.float32, name=IMAGES)
     return GraphDenoiser(denoiser, loops=False, channel=channel), spec
 
 
@@ -296,8 +330,9 @@ FORMATS = {
     "saved_model": ["{}"],
     "litert": ["model-{}.tflite", "model-{}-float16.tflite"],
     "onnx": ["model-{}.onnx"],
+    "bioimage": ["model-{}.zip"],
 }
-_VERSIONED = re.compile(r"(?:model-)?(\d+)(?:-float16)?(?:\.tflite|\.onnx)?")
+_VERSIONED = re.compile(r"(?:model-)?(\d+)(?:-float16)?(?:\.tflite|\.onnx|\.zip)?")
 
 
 def export(
@@ -309,13 +344,17 @@ def export(
     warmup: bool | None = None,
     max_megapixels: float = 134,
     stack_channel: int | None = None,
+    authors: Sequence[str] = (),
+    license: str | None = None,
+    sample: str | Path | None = None,
     options: DenoiseOptions | None = None,
 ) -> None:
     """Exports a trained model, and says the paths of the exports.
 
     Args:
         model_path: see `Denoiser.load`.
-        out: folder of the model, created if missing.
+        out: folder of the model, created if missing; with the format `"bioimage"` alone, it may be
+            the file to write, `*.zip`.
         formats: names from `FORMATS`, separated by commas. Default `"saved_model"`.
         version: int ≥ 1. Default None, one more than the highest in `out`.
         warmup: whether to add warm-up requests to the SavedModel. Default None: if TensorFlow
@@ -323,6 +362,10 @@ def export(
         max_megapixels: the largest encoded picture that the SavedModel accepts. Default 134.
         stack_channel: of a model that was trained on stacks of several channels, the one whose
             planes the export denoises, counted from 0. Default None, the first.
+        authors: of the model, for `"bioimage"`, which needs one or more; see
+            `cbsn.export.bioimage_description.parse_author`.
+        license: for `"bioimage"`, the SPDX identifier. Default None, Apache-2.0.
+        sample: for `"bioimage"`, the image that its test is taken from. Default None, simulated.
         options: how to denoise. Default `DenoiseOptions(precision="float32")`. `precision`
             applies to the SavedModel; the other formats are float32. The strengths are those of
             requests that give none. `engine` is ignored.
@@ -347,11 +390,26 @@ def export(
     check_number("--stack_channel", stack_channel or 0, 0, 9999)
     # A SavedModel counts pixels in int32.
     check_number("--max_megapixels", max_megapixels, 0, 2147, above=True)
+    described = {"--author": [*authors], "--license": license, "--sample": sample}
+    for flag, value in described.items():
+        if value and "bioimage" not in names:
+            raise ConfigError(
+                f"{flag} is for --format bioimage: omit it. Received: {flag} {value}, --format "
+                f"{formats}"
+            )
     out = expanded(out).absolute()
     if str(out).encode(errors="replace").decode() != str(out) or "\0" in str(out):
         raise ConfigError(
             f"TensorFlow cannot write to a path that is not UTF-8. Received: --out {out}"
         )
+    archive = None
+    if "bioimage" in names and out.suffix.lower() == ".zip":
+        if names != ["bioimage"] or version is not None:
+            raise ConfigError(
+                f"{out.name} names a single package: use --format bioimage without --version, or "
+                f"the name of a folder. Received: --out {out}, --format {formats}"
+            )
+        archive, out = out, out.parent
     if version is None:
         there = [path.name for path in out.iterdir()] if out.is_dir() else []
         versions = [int(match[1]) for match in map(_VERSIONED.fullmatch, there) if match]
@@ -361,12 +419,16 @@ def export(
         for name, files in FORMATS.items()
         if name in names
     }
+    if archive:
+        paths = {"bioimage": [archive]}
     written = [path for of_format in paths.values() for path in of_format]
     for path in written:
         if path.exists():
+            advice = "use another --version, or omit it for the next one"
+            received = f"--out {path}" if archive else f"--version {version}"
             raise ConfigError(
-                f"{path} already exists, and may be in use: use another --version, or omit it "
-                f"for the next one. Received: --version {version}"
+                f"{path} already exists, and may be in use: "
+                f"{'use another name' if archive else advice}. Received: {received}"
             )
     options = dataclasses.replace(options, engine="tensorflow")
     denoiser = Denoiser.load(model_path, options)
@@ -376,6 +438,11 @@ def export(
         check_onnx()
     if "litert" in names:
         check_litert(denoiser)
+    if "bioimage" in names:
+        from cbsn.export import bioimage  # which imports this module
+
+        people = bioimage.check_bioimage(authors, license or bioimage.LICENSE)
+        noisy = bioimage.make_test(denoiser, sample, stack_channel)
     try:
         out.mkdir(parents=True, exist_ok=True)
         if "saved_model" in names:
@@ -391,6 +458,18 @@ def export(
             write_litert(half, denoiser, float16=True, channel=stack_channel)
         if "onnx" in names:
             write_onnx(paths["onnx"][0], denoiser, channel=stack_channel)
+        if "bioimage" in names:
+            bioimage.write_bioimage(
+                paths["bioimage"][0],
+                denoiser,
+                noisy,
+                name=_model_name(model_path),
+                authors=people,
+                license=license or bioimage.LICENSE,
+                channel=stack_channel,
+                facts=_facts(denoiser, stack_channel),
+                training=read_training(model_path),
+            )
     except (OSError, tf.errors.OpError) as error:
         raise ModelError(f"{out}: the model cannot be written ({plain_reason(error)}).") from error
     say("\n".join(map(str, written)))

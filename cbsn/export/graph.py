@@ -1,5 +1,7 @@
 """The denoiser as a TensorFlow graph."""
 
+import itertools
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -11,9 +13,10 @@ from cbsn.export import graph_pixels
 from cbsn.export.graph_pixels import Orientation, PlaneScale, cut, orient, unit
 from cbsn.images.stacks.scaling import Scale
 from cbsn.inference.denoiser import Denoiser
-from cbsn.inference.engines.engine import make_graph, network_pass
-from cbsn.inference.passes import AUTO_TILE, RandomReplacement
+from cbsn.inference.engines import ENGINES, make_graph, network_pass
+from cbsn.inference.passes import AUTO_TILE, RandomReplacement, auto_sides
 from cbsn.inference.tiling import Axis, Spans, Tiling, pass_axes
+from cbsn.inference.volumes import volume_tilings
 from cbsn.orientations import NUM_ORIENTATIONS
 from cbsn.value_range import value_range
 
@@ -21,7 +24,10 @@ _ROUNDINGS = {"round": tf.round, "truncate": tf.floor}
 
 
 class _Pictures(NamedTuple):
-    """Pictures of one size, with the statistics and strengths of each."""
+    """Pictures of one size, with the statistics and strengths of each.
+
+    Volumes are [N, Z, H, W, C], and the shapes of the others have one more 1, too.
+    """
 
     colors: tf.Tensor  # [N, H, W, 1 or 3]
     mean: tf.Tensor  # float32 [N, 1, 1, C or 1]
@@ -43,6 +49,11 @@ def stack_scale(denoiser: Denoiser, channel: int | None) -> Scale | None:
     """
     received = f"Received: --stack_channel {channel}"
     if denoiser.scaling is None:
+        if denoiser.of_volumes:
+            raise ConfigError(
+                "A model of volumes is exported with the scaling of the stacks that it was trained "
+                f"on, and this one has none. Received: recipe={denoiser.recipe.name!r}"
+            )
         if channel is not None:
             raise ConfigError(
                 "The model was trained on pictures, which have no channels to choose from: omit "
@@ -60,7 +71,7 @@ class GraphDenoiser:
     """Computes what a `Denoiser` does, in a graph that learns the tensors' sizes as it runs.
 
     Of a model that was trained on stacks, it is what `Denoiser.scaled` does, except that faulty
-    pixels are not looked for.
+    pixels are not looked for. A model of volumes denoises each [Z, H, W, C] of [N, Z, H, W, C].
 
     Args:
         denoiser: gives recipe, network, tiles, rounding, R3, self-ensemble and strength.
@@ -82,12 +93,9 @@ class GraphDenoiser:
         self._scale = scale and PlaneScale(scale, wide=loops)
         self._recipe, self._network = denoiser.recipe, denoiser.network
         self._loops = loops
-        self._tiling = Tiling(
-            self._recipe.border,
-            denoiser.side if loops else None,
-            self._network.halo,
-            self._network.size_multiple,
-        )
+        # Of pictures or volumes, with and without the axis of their number.
+        self._rank = self._network.dimensions + 2
+        self._tilings = self._make_tilings()
         # Inlined if there are no loops: when a function is called twice, tf2onnx converts the
         # loop of attention only once.
         make = make_graph if loops else network_pass
@@ -95,6 +103,17 @@ class GraphDenoiser:
         self._first = self._refine = make(self._recipe, self._network, blind=always_blind)
         if denoiser.r3 and not always_blind:
             self._refine = make(self._recipe, self._network, blind=True)
+
+    def _make_tilings(self) -> tuple[Tiling, ...]:
+        """Returns how each axis is divided into tiles."""
+        denoiser, network = self._denoiser, self._network
+        side = denoiser.side if self._loops else None
+        if denoiser.of_volumes:
+            sides: tuple[int | None, ...] = (side, side, side)
+            if side and denoiser.options.tile == "auto":
+                sides = auto_sides(network, ENGINES["tensorflow"])
+            return volume_tilings(network, sides, windows=False)
+        return (Tiling(self._recipe.border, side, network.halo, network.size_multiple),) * 2
 
     def __call__(
         self,
@@ -108,7 +127,7 @@ class GraphDenoiser:
             images: uint8, uint16, or float32 in [0, 1]; [N, H, W, C], N, H and W at least 1. With
                 loops, C is 1 (gray), 2 (gray and alpha), 3 (RGB) or 4 (RGB and alpha), and may be
                 unknown until the graph runs; without loops, it is the network's, and known. Planes
-                of stacks have any values, and a C of 1 or 3.
+                of stacks and volumes, [N, Z, H, W, C], have any values, and a C of 1 or 3.
             strength: float32 scalar or [N], from 0 to 1, for each picture. Default None: both
                 strengths are the denoiser's.
             color_strength: float32 scalar or [N], from 0 to 1; required with `strength`.
@@ -137,7 +156,7 @@ class GraphDenoiser:
         return result
 
     def _statistics(self, colors: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns the mean and deviation of each picture, float32 [N, 1, 1, 1 or C]."""
+        """Returns the mean and deviation of each picture, float32 [N, 1, …, 1 or C]."""
         normalization = self._recipe.build_normalization()
         if not normalization.of_picture:
             statistics = normalization.moments(colors)
@@ -147,8 +166,13 @@ class GraphDenoiser:
             statistics = normalization.moments(colors, graph_pixels.mean_by_blocks)
         else:
             statistics = normalization.moments(unit(colors), graph_pixels.mean_by_rows)
-        zeros = tf.zeros((tf.shape(colors)[0], 1, 1, 1))
+        zeros = tf.zeros((tf.shape(colors)[0], *self._ones))
         return tuple(tf.cast(each, tf.float32) + zeros for each in statistics)
+
+    @property
+    def _ones(self) -> tuple[int, ...]:
+        """The shape of what is the same for all pixels of a picture."""
+        return (1,) * (self._rank - 1)
 
     def _shares(self, pictures: tf.Tensor, *given: tf.Tensor | None) -> list[tf.Tensor | None]:
         """Returns the strengths of luma and colour, in the form that `_Pictures` takes."""
@@ -156,8 +180,8 @@ class GraphDenoiser:
         if given[0] is None and own.is_whole:
             return [None, None]
         shares = (own.luma, own.color) if given[0] is None else given
-        shaped = [tf.reshape(tf.cast(each, tf.float32), (-1, 1, 1, 1)) for each in shares]
-        return [each + tf.zeros((pictures, 1, 1, 1)) for each in shaped]
+        shaped = [tf.reshape(tf.cast(each, tf.float32), (-1, *self._ones)) for each in shares]
+        return [each + tf.zeros((pictures, *self._ones)) for each in shaped]
 
     def _sum_of_orientations(self, pictures: _Pictures) -> tf.Tensor:
         """Sums the results of the eight orientations, turned back, in normalised units."""
@@ -184,7 +208,7 @@ class GraphDenoiser:
         self, pictures: _Pictures, orientation: Orientation, *, finishes: bool
     ) -> tf.Tensor:
         """Runs the passes, as `cbsn.inference.passes.Passes`; makes pixels only if `finishes`."""
-        size = tf.unstack(tf.shape(pictures.colors)[1:3])
+        size = tf.unstack(tf.shape(pictures.colors)[1:-1])
         first, refine = zip(*(pass_axes(self._recipe, each, tf) for each in size), strict=True)
         if not self._denoiser.r3:
             return self._pass(pictures, first, size, finishes)
@@ -208,14 +232,16 @@ class GraphDenoiser:
 
         With the bits of R3's masks, runs the blind network over R3's copies.
         """
-        rows, columns = (Spans(axis, self._tiling) for axis in axes)
+        all_spans = [Spans(*each) for each in zip(axes, self._tilings, strict=True)]
         run, samples = self._first, 1
         if bits is not None:
             run, samples = self._refine, RandomReplacement.TIMES
 
         # What a while_loop repeats must be a function.
-        def compute(row: tf.Tensor, column: tf.Tensor, which: slice) -> tf.Tensor:
-            pieces = (rows, rows.span(row)), (columns, columns.span(column))
+        def compute(tile: Sequence[tf.Tensor], which: slice) -> tf.Tensor:
+            pieces = [
+                (spans, spans.span(index)) for spans, index in zip(all_spans, tile, strict=True)
+            ]
             places = [spans.reads(span) for spans, span in pieces]
             some = _Pictures(*(each if each is None else each[which] for each in pictures))
             x = self._read(some, *places)
@@ -229,28 +255,29 @@ class GraphDenoiser:
                 y = tf.reduce_mean(tf.reshape(y, shape), axis=1)
             if not finishes:
                 return y
-            filled = (
+            filled = [
                 spans.axis.rows(tf.range(span.start, span.start + spans.step))
                 for spans, span in pieces
-            )
+            ]
             return self._finish(y, some, cut(some.colors, *filled))
 
         if self._loops:
             dtype = pictures.colors.dtype if finishes else tf.float32
             count = tf.shape(pictures.colors)[0]
-            result = self._loop(compute, rows, columns, count, samples, dtype)
+            result = self._loop(compute, all_spans, count, samples, dtype)
         else:
-            result = compute(tf.constant(0), tf.constant(0), slice(None))
+            result = compute([tf.constant(0)] * len(axes), slice(None))
         for number, (axis, each) in enumerate(zip(axes, size, strict=True), 1):
             result = tf.gather(result, axis.places(tf.range(each)), axis=number)
         return result
 
-    def _read(self, pictures: _Pictures, rows: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:
+    def _read(self, pictures: _Pictures, *places: tf.Tensor) -> tf.Tensor:
         """Reads the network's input, float32 [N, h, w, C]; 0 for rows and columns outside."""
         scaled = self._scale.apply if self._scale else unit
-        x = (scaled(cut(pictures.colors, rows, columns)) - pictures.mean) / pictures.deviation
+        x = (scaled(cut(pictures.colors, *places)) - pictures.mean) / pictures.deviation
         if self._recipe.denoise_stride == 1 and self._recipe.denoise_pad == 0:
-            return x  # without sub-images, nothing beyond the picture is read
+            return x  # without sub-images, as of volumes, nothing beyond the picture is read
+        rows, columns = places
         height, width = tf.unstack(tf.shape(pictures.colors)[1:3])
         rows, columns = ((rows >= 0) & (rows < height)), ((columns >= 0) & (columns < width))
         return tf.where(rows[:, None, None] & columns[:, None], x, 0.0)
@@ -259,17 +286,18 @@ class GraphDenoiser:
         """Runs the network over [n, h, w, 1 or 3], whatever its number of channels."""
         if x.shape[-1] == self._network.channels:
             return run(x)
-        shape = tf.shape(x)
-        channels = shape[-1]
+        last = self._rank - 1
+        count, *size, channels = tf.unstack(tf.shape(x), self._rank)
         if self._network.channels == 1:  # each channel is a picture
-            x = tf.reshape(tf.transpose(x, (3, 0, 1, 2)), (-1, shape[1], shape[2], 1))
+            x = tf.reshape(tf.transpose(x, (last, *range(last))), (-1, *size, 1))
             y = run(x)
-            y = tf.reshape(y, (channels, shape[0], tf.shape(y)[1], tf.shape(y)[2]))
-            return tf.transpose(y, (1, 2, 3, 0))
+            y = tf.reshape(y, (channels, count, *tf.unstack(tf.shape(y)[1:-1])))
+            return tf.transpose(y, (*range(1, self._rank), 0))
         # The network sees gray as three equal channels, and their results are averaged.
         copies = self._network.channels // channels
-        y = run(tf.ensure_shape(tf.tile(x, (1, 1, 1, copies)), (None, None, None, 3)))
-        y = tf.reshape(y, (shape[0], tf.shape(y)[1], tf.shape(y)[2], copies, channels))
+        x = tf.tile(x, (*(1,) * last, copies))
+        y = run(tf.ensure_shape(x, (*(None,) * last, 3)))
+        y = tf.reshape(y, (count, *tf.unstack(tf.shape(y)[1:-1]), copies, channels))
         return tf.reduce_mean(y, axis=-2)
 
     def _finish(self, y: tf.Tensor, pictures: _Pictures, noisy: tf.Tensor) -> tf.Tensor:
@@ -308,37 +336,43 @@ class GraphDenoiser:
 
     def _loop(
         self,
-        compute: Callable[[tf.Tensor, tf.Tensor, slice], tf.Tensor],
-        rows: Spans,
-        columns: Spans,
+        compute: Callable[[Sequence[tf.Tensor], slice], tf.Tensor],
+        all_spans: Sequence[Spans],
         pictures: tf.Tensor,
         samples: int,
         dtype: tf.DType,
     ) -> tf.Tensor:
         """Computes tile by tile and joins the results to [N, tiles × step, tiles × step, C]."""
-        height, width = (
-            tf.cast(spans.step + 2 * self._tiling.halo, tf.float32) for spans in (rows, columns)
-        )
+        pixels = tf.cast(pictures * samples, tf.float32)
+        for spans, tiling in zip(all_spans, self._tilings, strict=True):
+            pixels *= tf.cast(spans.step + 2 * tiling.halo, tf.float32)
         # Small pictures are computed together.
-        together = height * width * tf.cast(pictures * samples, tf.float32) <= AUTO_TILE**2
-        group = tf.where(together, pictures, 1)
-        tiles = rows.count * columns.count
+        group = tf.where(pixels <= AUTO_TILE**2, pictures, 1)
+        counts = [spans.count for spans in all_spans]
+        tiles = math.prod(counts)
         count = pictures // group * tiles
 
         def body(number: tf.Tensor, results: tf.TensorArray) -> tuple[tf.Tensor, tf.TensorArray]:
-            first, index = number // tiles * group, number % tiles
-            which = slice(first, first + group)
-            result = compute(index // columns.count, index % columns.count, which)
+            first, rest = number // tiles * group, number % tiles
+            tile: list[tf.Tensor] = []
+            for each in reversed(counts):
+                tile.insert(0, rest % each)
+                rest //= each
+            result = compute(tile, slice(first, first + group))
             return number + 1, results.write(number, result)
 
-        results = tf.TensorArray(dtype, count, element_shape=(None, None, None, None))
+        results = tf.TensorArray(dtype, count, element_shape=(None,) * self._rank)
         _, results = tf.while_loop(
             lambda number, results: number < count,
             body,
             (0, results),
             parallel_iterations=1,  # otherwise several tiles would be in memory at once
         )
-        y = results.stack()
-        shape = (pictures // group, rows.count, columns.count, group, rows.step, columns.step, -1)
-        y = tf.transpose(tf.reshape(y, shape), (0, 3, 1, 4, 2, 5, 6))
-        return tf.reshape(y, (pictures, rows.count * rows.step, columns.count * columns.step, -1))
+        y, steps = results.stack(), [spans.step for spans in all_spans]
+        y = tf.reshape(y, (pictures // group, *counts, group, *steps, -1))
+        # Each axis of tiles next to that of their pixels, and groups next to their pictures.
+        axes = len(counts)
+        pairs = [(axis, axis + axes + 1) for axis in range(axes + 1)]
+        y = tf.transpose(y, (*itertools.chain(*pairs), 2 * axes + 2))
+        sides = (number * step for number, step in zip(counts, steps, strict=True))
+        return tf.reshape(y, (pictures, *sides, -1))

@@ -81,7 +81,7 @@ class PlaneScale:
 
     def moments(self, planes: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns the mean and the deviation of all planes, of which these are some, scaled."""
-        height, width = tf.unstack(tf.cast(tf.shape(planes)[1:3], tf.float32))
+        height, width = tf.unstack(tf.cast(tf.shape(planes)[-3:-1], tf.float32))
         return tf.constant(self._mean), tf.maximum(self._deviation, 1 / tf.sqrt(height * width))
 
 
@@ -106,16 +106,19 @@ def blend(
     return tf.where(tf.minimum(luma, color) == 1.0, denoised, blended)
 
 
-def cut(images: tf.Tensor, rows: tf.Tensor, columns: tf.Tensor) -> tf.Tensor:
-    """Takes rows and columns of [N, H, W, C]; those outside are filled with arbitrary ones."""
-    for axis, places in ((1, rows), (2, columns)):
+def cut(images: tf.Tensor, *places: tf.Tensor) -> tf.Tensor:
+    """Takes rows and columns of [N, H, W, C]; those outside are filled with arbitrary ones.
+
+    Of volumes, [N, Z, H, W, C], it takes planes, rows and columns.
+    """
+    for axis, each in enumerate(places, 1):
         last = tf.shape(images)[axis] - 1
-        images = tf.gather(images, tf.clip_by_value(places, 0, last), axis=axis)
+        images = tf.gather(images, tf.clip_by_value(each, 0, last), axis=axis)
     return images
 
 
 def crop(y: tf.Tensor, pieces: Sequence[tuple[Spans, Span]]) -> tf.Tensor:
-    """Crops a tile's piece from the network's result [n, h, w, C], and pads it to `step`."""
+    """Crops a tile's piece from the network's result [n, (z,) h, w, C], and pads it to `step`."""
     paddings = []
     for axis, (spans, span) in enumerate(pieces, 1):
         size = span.end - span.start
@@ -140,12 +143,16 @@ def make_copies(
 
 
 def orient(x: tf.Tensor, orientation: Orientation, *, back: bool = False) -> tf.Tensor:
-    """Orients pictures [N, H, W, C] as `cbsn.orientations.orient` does, or turns them `back`."""
+    """Orients pictures [N, H, W, C] as `cbsn.orientations.orient` does, or turns them `back`.
+
+    Of volumes, [N, Z, H, W, C], it orients each plane.
+    """
     transposes, reverses_rows, reverses_columns = orientation_steps(orientation)
+    *outer, rows, columns, channels = range(x.shape.rank)
     steps = [
-        (transposes, lambda x: tf.transpose(x, (0, 2, 1, 3))),
-        (reverses_rows, lambda x: tf.reverse(x, (1,))),
-        (reverses_columns, lambda x: tf.reverse(x, (2,))),
+        (transposes, lambda x: tf.transpose(x, (*outer, columns, rows, channels))),
+        (reverses_rows, lambda x: tf.reverse(x, (rows,))),
+        (reverses_columns, lambda x: tf.reverse(x, (columns,))),
     ]
     for is_taken, step in reversed(steps) if back else steps:
         if isinstance(is_taken, bool):

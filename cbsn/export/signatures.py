@@ -178,7 +178,8 @@ class ServedDenoiser(tf.Module):
     file, and returns `denoised_bytes`, PNG files with the same channels and bits, but no metadata.
 
     A model that was trained on stacks has planes as `images`, in the values of their files, and C
-    is 1, or 3 (RGB). There is `uint16`, and no `encoded`.
+    is 1, or 3 (RGB). There is `uint16`, and no `encoded`. A model of volumes has volumes as
+    `images`, [N, Z, H, W, C], with a strength for each volume.
 
     Each has a variant, such as `encoded_with_strength`, that also takes `strength` and
     `color_strength`, float32 [N] from 0 to 1, one for each picture. The others use the denoiser's.
@@ -203,10 +204,11 @@ class ServedDenoiser(tf.Module):
         service = _Service(denoiser, max_pixels, channel)
         self.functions = {}
         arrays = service.planes if denoiser.scaling else service.arrays
+        shape = [None] * (denoiser.network.dimensions + 2)
         for name, serve, *spec in (
-            (transport.FLOATS, arrays, [None] * 4, tf.float32, transport.IMAGES),
-            (transport.BYTES, arrays, [None] * 4, tf.uint8, transport.IMAGES),
-            (transport.WORDS, arrays, [None] * 4, tf.uint16, transport.IMAGES)
+            (transport.FLOATS, arrays, shape, tf.float32, transport.IMAGES),
+            (transport.BYTES, arrays, shape, tf.uint8, transport.IMAGES),
+            (transport.WORDS, arrays, shape, tf.uint16, transport.IMAGES)
             if denoiser.scaling
             else (transport.FILES, service.files, [None], tf.string, transport.IMAGE_BYTES),
         ):
@@ -222,11 +224,13 @@ class _Service:
     def __init__(self, denoiser: Denoiser, max_pixels: int, channel: int | None):
         self._max_pixels = max_pixels
         self._shares = denoiser.strength.luma, denoiser.strength.color
+        self._of_volumes = denoiser.of_volumes
         graph = GraphDenoiser(denoiser, channel=channel)
+        shape = [None] * (denoiser.network.dimensions + 2)
         self._graphs = {
             dtype: tf.function(
                 graph,
-                input_signature=[tf.TensorSpec([None] * 4, dtype), *_SHARES],
+                input_signature=[tf.TensorSpec(shape, dtype), *_SHARES],
                 autograph=False,
             )
             for dtype in (tf.float32, tf.uint8, tf.uint16)
@@ -236,7 +240,8 @@ class _Service:
         return self._arrays(images, "pictures", _checks, shares)
 
     def planes(self, images: tf.Tensor, *shares: tf.Tensor) -> dict[str, tf.Tensor]:
-        return self._arrays(images, "planes", _plane_checks, shares)
+        what = "volumes" if self._of_volumes else "planes"
+        return self._arrays(images, what, _plane_checks, shares)
 
     def _arrays(
         self,
@@ -245,9 +250,8 @@ class _Service:
         checks: Callable[[tf.Tensor], list[tf.Operation]],
         shares: tuple[tf.Tensor, ...],
     ) -> dict[str, tf.Tensor]:
-        images = _of_rank(
-            images, f"{transport.IMAGES} must be [N, H, W, C], {what} of the same size"
-        )
+        axes = "N, Z, H, W, C" if self._of_volumes else "N, H, W, C"
+        images = _of_rank(images, f"{transport.IMAGES} must be [{axes}], {what} of the same size")
         with tf.control_dependencies(checks(images)):
             images = tf.identity(images)
         return {transport.DENOISED: self._denoise(images, *_checked(shares, tf.shape(images)[0]))}
@@ -272,7 +276,7 @@ class _Service:
         return {transport.DENOISED_BYTES: results}
 
     def _denoise(self, images: tf.Tensor, *shares: tf.Tensor) -> tf.Tensor:
-        """Denoises [N, H, W, C] with strengths [N]; by default, with the denoiser's."""
+        """Denoises pictures or volumes with strengths [N]; by default, with the denoiser's."""
         if not shares:
             shares = tuple(tf.fill(tf.shape(images)[:1], share) for share in self._shares)
         return self._graphs[images.dtype](images, *shares)
@@ -323,9 +327,10 @@ def _checks(images: tf.Tensor) -> list[tf.Operation]:
 
 
 def _plane_checks(images: tf.Tensor) -> list[tf.Operation]:
-    """Returns assertions that planes of a stack can be denoised."""
+    """Returns assertions that planes of a stack, or volumes, can be denoised."""
     shape = tf.shape(images)
-    samples = "A plane must have 1 value per pixel, or 3 (RGB), [N, H, W, C]. Received: shape {}"
+    axes = "[N, Z, H, W, C]" if images.shape.rank == 5 else "[N, H, W, C]"
+    samples = f"A plane must have 1 value per pixel, or 3 (RGB), {axes}. Received: shape {{}}"
     pixels = "A plane must have at least one pixel. Received: shape {}"
     checks = [
         check((shape[-1] == 1) | (shape[-1] == 3), samples, shape),

@@ -78,6 +78,12 @@ def load_folder(folder: Path, precision: str = "float32") -> tuple[Recipe, Denoi
     return recipe, load_weights(recipe, folder / WEIGHTS, precision, "Copy the folder again.")
 
 
+def read_facts(folder: Path) -> dict[str, Any]:
+    """Returns the facts about the training that `save_model` wrote; none of another program's."""
+    facts = json.loads(read_small(folder / RECIPE, _LARGEST_RECIPE)).get("training")
+    return facts if isinstance(facts, dict) else {}
+
+
 def load_weights(recipe: Recipe, path: Path, precision: str, advice: str) -> DenoisingNetwork:
     """Builds a recipe's network and reads its weights from a `*.weights.h5` file of Keras.
 

@@ -11,7 +11,13 @@ import numpy as np
 from cbsn.devices import set_up
 from cbsn.errors import CbsnWarning, ConfigError, ModelError, plain_reason
 from cbsn.models import SHIPPED
-from cbsn.models.folder import WEIGHTS, is_model_folder, load_folder, load_weights
+from cbsn.models.folder import (
+    WEIGHTS,
+    is_model_folder,
+    load_folder,
+    load_weights,
+    read_facts,
+)
 from cbsn.networks.denoising_network import DenoisingNetwork
 from cbsn.recipes import RECIPES, Recipe, customised
 
@@ -86,6 +92,16 @@ def load_model(
                 f"Received: --{flag} {value}"
             )
     return found, network
+
+
+def read_training(model_path: str | Path) -> dict[str, Any]:
+    """Returns what a saved model says about its training, such as its steps.
+
+    Args:
+        model_path: see `load_model`. Weights without a folder say nothing.
+    """
+    folder = _model_folder(Path(model_path).expanduser())
+    return read_facts(folder) if folder else {}
 
 
 def _model_folder(path: Path) -> Path | None:

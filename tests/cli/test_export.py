@@ -1,5 +1,8 @@
 import dataclasses
+import io
 import json
+import re
+import zipfile
 
 import numpy as np
 import pytest
@@ -79,6 +82,34 @@ def test_a_channel_of_stacks_in_all_formats(run_here, random, tmp_path):
     assert "2 channels, counted from 0" in run.stderr and not (tmp_path / "served/2").exists()
 
 
+@pytest.mark.slow
+def test_a_package_for_the_bioimage_model_zoo(model, run_here, random, tmp_path):
+    for name in ("onnxruntime", "tf2onnx", "bioimageio"):
+        pytest.importorskip(name, reason="the extra bioimage is not installed")
+    Image.fromarray(random.integers(0, 256, (150, 140, 3), np.uint8)).save(tmp_path / "mine.png")
+    flags = ["--model", model, "--format", "bioimage", "--author", "Ada Lovelace"]
+    flags += ["--author", "Grace Hopper", "Hedy Lamarr, MGM"]
+    run = run_here("export.py", *flags, "--out", "made/mine.zip", "--sample", "mine.png")
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.split() == [str(tmp_path / "made/mine.zip")]
+    assert [path.name for path in (tmp_path / "made").iterdir()] == ["mine.zip"]
+    with zipfile.ZipFile(tmp_path / "made/mine.zip") as archive:
+        text = archive.read("rdf.yaml").decode()
+        noisy = np.load(io.BytesIO(archive.read("test_input.npy")))
+    assert re.findall("  - name: (.*)", text) == ["Ada Lovelace", "Grace Hopper", "Hedy Lamarr"]
+    assert "license: Apache-2.0" in text
+    with Image.open(tmp_path / "mine.png") as picture:
+        np.testing.assert_allclose(noisy[0], np.asarray(picture)[11:139, 6:134] / 255, atol=1e-6)
+    run = run_here("export.py", *flags, "--out", "made/mine.zip")
+    assert run.returncode == 2 and "use another name" in run.stderr
+    # Next to other formats it has a version.
+    flags += ["--out", "served", "--license", "MIT", "--strength", "0.5"]
+    for version in (1, 2):
+        run = run_here("export.py", *flags)
+        assert run.returncode == 0, run.stderr
+        assert (tmp_path / f"served/model-{version}.zip").is_file()
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -96,6 +127,11 @@ def test_a_channel_of_stacks_in_all_formats(run_here, random, tmp_path):
         (["--tile", "big"], "Received: big"),
         (["--modelpath", "nowhere"], "No model at nowhere"),
         (["--out", "file"], "file: the model cannot be written"),
+        (["--author", "Ada"], "--author is for --format bioimage: omit it. Received: --author"),
+        (["--license", "MIT"], "--license is for --format bioimage"),
+        (["--sample", "file"], "--sample is for --format bioimage"),
+        (["--format", "onnx,bioimage", "--out", "a.zip"], "a.zip names a single package"),
+        (["--format", "bioimage", "--out", "a.zip", "--version", "1"], "without --version"),
     ],
 )
 def test_what_cannot_be_exported_is_refused(model, run_here, tmp_path, flags, message):

@@ -10,6 +10,7 @@ from cbsn.images.stacks.scaling import Scale, Scaling
 from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.options import DenoiseOptions
 from cbsn.recipes import customised
+from tests.known_noise import know_noise
 
 
 @pytest.fixture(scope="session")
@@ -23,6 +24,15 @@ def make_denoiser():
         random = np.random.default_rng(1)
         for variable in network.trainable_variables:
             variable.assign(variable + 0.05 * random.standard_normal(variable.shape))
+        if hasattr(network, "noise"):
+            # Samples around the middle of the range, of noise that is neither clear nor hidden.
+            kernel, bias = network.head.trainable_variables
+            x = random.random((1, 32, 32, network.channels), np.float32)
+            samples = np.asarray(network.head(network.features(x)))
+            factor = 0.2 / samples.std()
+            kernel.assign(kernel * factor)
+            bias.assign(0.5 + (bias - samples.mean(axis=(0, 1, 2))) * factor)
+            know_noise(network, 0.2)
         if recipe.normalization == "0-255":
             kernel, bias = network.tail[-1].trainable_variables
             outputs = network(255 * random.random((1, 30, 30, network.channels), np.float32))

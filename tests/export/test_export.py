@@ -35,6 +35,7 @@ SMALL = {
     "cbsn": {"filters": 4, "num_modules": 1},
     "apbsn": {"filters": 4, "num_modules": 1},
     "n2v-unet": {"filters": 4, "depth": 2},
+    "pn2v-unet": {"filters": 4, "depth": 2, "samples": 4},
     "n2n-resunet": {"filters": 8, "depth": 2},
 }
 """A recipe of every network that can be converted."""
@@ -104,6 +105,15 @@ def test_every_network_in_its_runtime(convert, random, capfd, name, format):
     for size in SIZES:
         pictures = random.random((*size, 3), np.float32)
         assert _differences(*converted, pictures).max() < 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_histogram_of_noise(make_denoiser, write, random, format):
+    config = {**SMALL["pn2v-unet"], "noise_model": "histogram"}
+    denoiser = make_denoiser("pn2v-unet", config)
+    pictures = random.random((2, 40, 31, 3), np.float32)
+    assert _differences(denoiser, write(denoiser, format), pictures).max() < 1e-4
 
 
 @pytest.mark.parametrize("format", FORMATS)

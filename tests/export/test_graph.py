@@ -14,6 +14,7 @@ SMALL = {
     "apbsn": {"filters": 4, "num_modules": 1},
     "ssbsn": {"filters": 4, "num_modules": 2, "num_attention": 1},
     "n2v-unet": {"filters": 4, "depth": 2},
+    "pn2v-unet": {"filters": 4, "depth": 2, "samples": 4},
     "n2n-resunet": {"filters": 8, "depth": 2},
 }
 """A recipe of every network."""

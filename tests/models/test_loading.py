@@ -14,7 +14,7 @@ from cbsn.errors import CbsnWarning, ConfigError, ModelError
 from cbsn.files import write_checksums
 from cbsn.models import loading
 from cbsn.models.folder import save_model
-from cbsn.models.loading import load_model, read_initial
+from cbsn.models.loading import load_model, read_initial, read_training
 from cbsn.recipes import RECIPES, Recipe, customised
 
 
@@ -76,6 +76,13 @@ def test_saving_again_replaces(recipe, saved, tmp_path):
     assert _same(load_model(tmp_path / "last")[1], other)
     assert json.loads((tmp_path / "last/recipe.json").read_text())["training"] == {"step": 8}
     assert sorted(p.name for p in tmp_path.iterdir()) == ["last"]
+
+
+def test_what_a_model_says_of_its_training(recipe, saved, tmp_path):
+    save_model(tmp_path / "best", recipe, recipe.build_network(), {"step": 8})
+    assert read_training(tmp_path) == read_training(tmp_path / "best") == {"step": 8}
+    (tmp_path / "best/recipe.json").write_text('{"training": "long"}')
+    assert read_training(tmp_path) == read_training(tmp_path / "nothing") == {}
 
 
 def test_shipped_name(recipe, saved, tmp_path, monkeypatch):
