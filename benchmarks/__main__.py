@@ -14,8 +14,9 @@ from cbsn.errors import ConfigError
 def make_parser() -> argparse.ArgumentParser:
     """Returns the parser of the flags."""
     flags = new_parser(
-        "Measure speed and memory, the sides of a comparison alternating. Everything takes hours "
-        "on 2 cores; --repeats, --sizes and --pictures make it shorter."
+        "Measure speed and memory, the sides of a comparison alternating; and how right what "
+        "cbsn denoise --uncertainty states is. Everything takes hours on 2 cores; --repeats, "
+        "--sizes and --pictures make it shorter."
     )
     flags.prog = "python -m benchmarks"
     # No `choices`: argparse would reject the empty list, which stands for all suites.
@@ -28,6 +29,9 @@ def make_parser() -> argparse.ArgumentParser:
     flags.add_argument("--batches", help="batch sizes of the training step (1,4; quick: 1)")
     flags.add_argument("--pictures", help="HEIGHTxWIDTH,... (256x256,1024x1024; quick: 64x64)")
     flags.add_argument("--sides", help="only these sides: float32,bfloat16,… or cbsn,apbsn,…")
+    flags.add_argument(
+        "--clean", type=Path, metavar="DIR", help="clean pictures for uncertainty (scikit-image's)"
+    )
     flags.add_argument(
         "--huge", action="store_true", help="a picture of 4000x3000 too: minutes for each side"
     )
@@ -61,6 +65,7 @@ def main(flags: argparse.Namespace) -> None:
         batches=parse_list("--batches", flags.batches),
         pictures=parse_list("--pictures", flags.pictures),
         sides=parse_list("--sides", flags.sides),
+        clean=flags.clean,
     )
     for name in flags.suites:
         if name not in SUITES:

@@ -112,7 +112,7 @@ def _peak(side: str, model: str, pixels: int) -> Callable[[], Sample]:
 class _Convolution(keras.Model):
     """A network of one large convolution."""
 
-    grid, num_attention, channels = 1, 0, _CHANNELS
+    dimensions, grid, num_attention, channels = 2, 1, 0, _CHANNELS
 
     def __init__(self, dtype: str = "float32"):
         super().__init__(dtype=dtype, name="convolution")

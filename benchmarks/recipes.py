@@ -35,6 +35,7 @@ COLUMNS = (
 BASE = "cbsn"
 
 AUGMENTED = "photo"
+_OF_PICTURES = {name: recipe for name, recipe in RECIPES.items() if recipe.patch_depth == 1}
 _WHOLE_PATCHES = 4
 """Side of the patches that augmentation takes, as a multiple of the side of its results."""
 
@@ -123,11 +124,11 @@ def run(settings: Settings) -> Iterator[dict[str, Any]]:
     for size in settings.sizes:
         for batch in settings.batches:
             facts = {"batch_size": batch, "patch_size": settings.patch_size}
-            specs = {name: {"recipe": name, **facts} for name in RECIPES}
+            specs = {name: {"recipe": name, **facts} for name in _OF_PICTURES}
             yield _compare(f"step, {describe(size)}, batch {batch}", size, specs, settings)
         for height, width in settings.pictures:
             specs = {}
-            for name, recipe in RECIPES.items():
+            for name, recipe in _OF_PICTURES.items():
                 for r3 in sorted({recipe.r3, False}):
                     side = f"{name}, R3" if r3 else name
                     specs[side] = {"recipe": name, "r3": r3, "height": height, "width": width}

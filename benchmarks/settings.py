@@ -2,13 +2,14 @@
 
 import dataclasses
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from cbsn.errors import ConfigError, check_number
 
 SUITES = (
     *("step", "roofline", "inference", "engines", "exports", "recipes", "pipeline", "startup"),
-    "gpu",
+    *("uncertainty", "gpu"),
 )
 """The suites; each is a module of this package with `TITLE`, `COLUMNS` and `run(settings)`."""
 
@@ -46,8 +47,10 @@ class Settings:
         crops: number of crops taken from it in one measurement.
         repeats: number of measurements of each side, after a warm-up.
         memory: whether peak memory is measured, in a separate process for each side.
-        sides: names of the sides of `step`, `inference`, `engines`, `exports`, `recipes` and `gpu`
-            that take part; empty for all.
+        sides: names of the sides of `step`, `inference`, `engines`, `exports`, `recipes` and `gpu`,
+            and of the models of `uncertainty`, that take part; empty for all.
+        clean: folder of the clean pictures of `uncertainty`; None for photographs of scikit-image.
+        clean_count: number of them, evenly spread.
 
     Raises:
         ConfigError: if a number is too low or too high.
@@ -65,6 +68,8 @@ class Settings:
     repeats: int = 5
     memory: bool = True
     sides: tuple[str, ...] = ()
+    clean: Path | None = None
+    clean_count: int = 8
 
     def __post_init__(self):
         check_number("--repeats", self.repeats, 1)
@@ -86,6 +91,7 @@ class Settings:
         batches: Sequence[str] | None,
         pictures: Sequence[str] | None,
         sides: Sequence[str] | None,
+        clean: Path | None = None,
     ) -> "Settings":
         """Makes settings from flags. None keeps the default, which depends on `quick`.
 
@@ -101,6 +107,7 @@ class Settings:
         if pictures is not None:
             changes["pictures"] = tuple(_picture(value) for value in pictures)
         changes["sides"] = None if sides is None else tuple(sides)
+        changes["clean"] = clean
         changes = {key: value for key, value in changes.items() if value is not None}
         settings = dataclasses.replace(settings, **changes)
         if huge:
@@ -121,7 +128,9 @@ class Settings:
 
     def to_dict(self) -> dict[str, Any]:
         """Returns plain values, fit for JSON."""
-        return {**dataclasses.asdict(self), "sizes": [size._asdict() for size in self.sizes]}
+        clean = None if self.clean is None else str(self.clean)
+        sizes = [size._asdict() for size in self.sizes]
+        return {**dataclasses.asdict(self), "sizes": sizes, "clean": clean}
 
 
 _QUICK = Settings(
@@ -136,6 +145,7 @@ _QUICK = Settings(
     crops=512,
     repeats=3,
     memory=False,
+    clean_count=1,
 )
 
 

@@ -25,7 +25,7 @@ from cbsn.images.stacks.stack import array_stack
 from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.options import DenoiseOptions
 from cbsn.inference.stack_options import StackOptions, refuse_white
-from cbsn.inference.stacks import denoise_stack
+from cbsn.inference.stacks import denoise_stack, denoise_stack_with_uncertainty
 from cbsn.noise import estimate
 from cbsn.noise.estimate import NoiseEstimate
 from cbsn.progress import shown
@@ -68,6 +68,7 @@ def denoise(
     *,
     white: float | None = None,
     axes: str | None = None,
+    uncertainty: bool = False,
     **options: Any,
 ) -> Any:
     """Denoises an image, or several.
@@ -86,6 +87,8 @@ def denoise(
             (red, green, blue). Default None: what the file says; an array is no such stack.
         white: float > 0, the value of white. Default None, found from the values: 255 for uint8;
             for uint16 the fewest of 2, 4, … 16 bits that hold them; 1 for floats in [0, 1].
+        uncertainty: whether to estimate, too, how far each pixel of the result is likely to be from
+            the truth; see `Denoiser.with_uncertainty`. Default False.
         **options: fields of `DenoiseOptions`: `strength` and `color_strength` from 0 to 1,
             `self_ensemble`, `precision`, `tile`, …; for stacks, of `StackOptions`: `normalize`,
             `select`, `roi`, `nan`, `dtype`.
@@ -93,6 +96,8 @@ def denoise(
     Returns:
         For an array or stack, an array of the same shape and dtype; for a file, the array of its
         pixels, denoised, or a list if it holds several images; for a sequence, a list of these.
+        With `uncertainty`, in the place of each result a pair: the result, and the standard
+        deviation of its error, float32, of the same shape (pictures without alpha).
 
     Raises:
         ConfigError: if an option is unknown, out of range or not available here.
@@ -103,14 +108,15 @@ def denoise(
         >>> clean = cbsn.denoise(noisy, strength=0.7)
         >>> clean = cbsn.denoise("photo.jpg")
         >>> clean = cbsn.denoise(series, "checkpoints/cells", axes="TYX")
+        >>> clean, sigma = cbsn.denoise(noisy, uncertainty=True)
     """
     options["axes"] = axes
     stack_options = StackOptions.pop(options)
     models: list[Any] = [*model] if isinstance(model, list | tuple) else [model]
     denoisers = [_with_options(m, options) or _loaded(os.fspath(m), options) for m in models]
     if isinstance(image, list | tuple):
-        return [_denoise(denoisers, each, white, stack_options) for each in image]
-    return _denoise(denoisers, image, white, stack_options)
+        return [_denoise(denoisers, each, white, stack_options, uncertainty) for each in image]
+    return _denoise(denoisers, image, white, stack_options, uncertainty)
 
 
 def _with_options(model: Any, options: Mapping[str, Any]) -> Denoiser | None:
@@ -127,21 +133,28 @@ def _with_options(model: Any, options: Mapping[str, Any]) -> Denoiser | None:
 
 
 def _denoise(
-    denoisers: Sequence[Denoiser], image: Any, white: float | None, options: StackOptions
+    denoisers: Sequence[Denoiser],
+    image: Any,
+    white: float | None,
+    options: StackOptions,
+    uncertainty: bool,
 ) -> Any:
-    """Denoises an image, or a stack."""
+    """Denoises an image, or a stack; with `uncertainty`, returns a pair for each."""
+    of_stack: Any = denoise_stack_with_uncertainty if uncertainty else denoise_stack
     if isinstance(image, str | Path):
         if is_stack(Path(image), options.axes):
             refuse_white(white)
             with open_stacks(image, options.axes) as stacks:
-                results = [denoise_stack(stack, denoisers, options) for stack in stacks]
+                results = [of_stack(stack, denoisers, options) for stack in stacks]
             return results[0] if len(results) == 1 else results
     elif options.axes is not None:
         refuse_white(white)
         stack = array_stack(np.asarray(image), options.axes.upper())
-        result = denoise_stack(stack, denoisers, options)
-        here = stack.layout.axes
-        return result.transpose([here.index(axis) for axis in options.axes.upper()])
+        result = of_stack(stack, denoisers, options)
+        order = [stack.layout.axes.index(axis) for axis in options.axes.upper()]
+        if uncertainty:
+            return tuple(each.transpose(order) for each in result)
+        return result.transpose(order)
     if options.given():
         raise ConfigError(
             f"{options.given()[0].lstrip('-')} is for stacks: give a stack's file, or an array "
@@ -150,6 +163,7 @@ def _denoise(
     if len(denoisers) > 1:
         raise ConfigError("Several models are for the channels of a stack: give one, or axes.")
     denoiser = denoisers[0]
+    of_picture: Any = denoiser.with_uncertainty if uncertainty else denoiser
     if isinstance(image, str | Path):
         if Path(image).is_dir():
             raise ImageError(
@@ -157,15 +171,22 @@ def _denoise(
             )
         picture = read_picture(os.fspath(image), white=white)
         own = picture.range_in_file
+        highest = value_range(picture.pixels.dtype)
         if denoiser.scaling:
             own.stretch(picture.color, undo=True)  # to the file's own values
-            return squeezed(denoiser(picture.pixels, in_place=True))
-        pixels = denoiser(picture.pixels, in_place=True, white=value_range(picture.pixels.dtype))
-        own.stretch(picture.color, undo=True)
-        return squeezed(pixels)
+        found = of_picture(picture.pixels, in_place=True, white=highest)
+        if not denoiser.scaling:
+            own.stretch(picture.color, undo=True)
+        if uncertainty:
+            unit = 1.0 if denoiser.scaling else (own.white - own.black) / highest
+            return squeezed(picture.pixels), squeezed(found[1] * np.float32(unit))
+        return squeezed(picture.pixels)
     array = np.asarray(image)
     if not _is_stack(array):
-        return denoiser(array, white=white)
+        return of_picture(array, white=white)
+    if uncertainty:
+        pairs = [of_picture(each, white=white) for each in array]
+        return tuple(map(np.stack, zip(*pairs, strict=True)))
     if array.ndim == 4:
         return denoiser.batch(array, white=white)
     return denoiser.batch(array[..., None], white=white)[..., 0]

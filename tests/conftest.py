@@ -165,6 +165,33 @@ def torch_model(golden):
     return make
 
 
+@pytest.fixture(scope="session")
+def volume_model():
+    """A small model of volumes whose results are exact: a recipe, and a network of whole numbers.
+
+    Each output of a layer is the sum of at most three values and a bias up to 2. So thirteen layers
+    make of values up to 7 none above 8·3¹³, which is less than 2²⁴: float32 adds them without
+    rounding, whatever their order, and results are equal to the last bit.
+    """
+    from cbsn.images.stacks.scaling import Scale, Scaling
+    from cbsn.recipes import customised
+
+    scaling = Scaling("given", (Scale(0.0, 1.0, 0.0, 1.0),)).to_dict()
+    recipe = customised("n2v-unet-3d", filters=4, depth=2, channels=1, scaling=scaling)
+    network = recipe.build_network()
+    random = np.random.default_rng(0)
+    for weight in network.weights:
+        value = np.zeros(weight.shape, np.float32)
+        taps = value.reshape(-1, weight.shape[-1])
+        if len(weight.shape) == 1:
+            value[:] = random.integers(0, 3, value.shape)
+        else:
+            for column in taps.T:
+                column[random.choice(column.size, 3, replace=False)] = random.choice([-1, 1, 1], 3)
+        weight.assign(value)
+    return recipe, network
+
+
 @pytest.fixture
 def model(tmp_path):
     """A tiny saved model of fresh weights; returns its path in the folder of the command."""

@@ -293,3 +293,41 @@ def test_what_is_for_stacks_only(denoise, random, tmp_path):
     tifffile.imwrite(tmp_path / "a.tif", array, photometric="minisblack")
     with pytest.raises(cbsn.ImageError, match="is a stack"):
         cbsn.estimate_noise(tmp_path / "a.tif")
+
+
+@pytest.mark.filterwarnings("ignore::cbsn.errors.CbsnWarning")
+def test_uncertainty(path, denoise, noisy, random, tmp_path):
+    """A pair in the place of each result, in the picture's own units."""
+    expected = denoise.with_uncertainty(noisy)
+    eight = cbsn.denoise(noisy, path, self_ensemble=True, **OPTIONS)
+    np.testing.assert_array_equal(expected[0], eight)
+
+    def check(pair, wanted=expected, unit=1.0):
+        clean, sigma = pair
+        np.testing.assert_array_equal(clean, wanted[0])
+        np.testing.assert_allclose(sigma, unit * wanted[1], rtol=1e-6)
+        assert sigma.dtype == np.float32
+
+    check(cbsn.denoise(noisy, path, uncertainty=True, **OPTIONS))
+    Image.fromarray(noisy).save(tmp_path / "a.png")
+    check(cbsn.denoise(tmp_path / "a.png", denoise, uncertainty=True))
+    for each in cbsn.denoise([noisy, tmp_path / "a.png"], denoise, uncertainty=True):
+        check(each)
+    both = cbsn.denoise(np.stack([noisy, noisy]), denoise, uncertainty=True)
+    assert [each.shape for each in both] == [(2, *noisy.shape)] * 2
+    check([each[1] for each in both])
+    # 12 bits in a file of 16, which the network sees stretched.
+    deep = noisy.astype(np.uint16) * 16
+    tifffile.imwrite(tmp_path / "deep.tif", deep, photometric="rgb")
+    check(
+        cbsn.denoise(tmp_path / "deep.tif", denoise, uncertainty=True),
+        denoise.with_uncertainty(deep, white=4095),
+    )
+    stack = random.poisson(200, (3, 64, 60)).astype(np.uint16)
+    clean, sigma = cbsn.denoise(stack, denoise, axes="TYX", uncertainty=True)
+    assert clean.shape == sigma.shape == stack.shape and sigma.min() > 0
+    turned = cbsn.denoise(np.moveaxis(stack, 0, 2), denoise, axes="YXT", uncertainty=True)
+    np.testing.assert_array_equal(np.moveaxis(turned[1], 2, 0), sigma)
+    tifffile.imwrite(tmp_path / "s.tif", stack, imagej=True, metadata={"axes": "TYX"})
+    from_file = cbsn.denoise(tmp_path / "s.tif", denoise, uncertainty=True)
+    np.testing.assert_array_equal(from_file[1], sigma)

@@ -15,6 +15,11 @@ def main(flags: argparse.Namespace) -> int:
     if importlib.util.find_spec("apache_beam") is None:
         install = "pip install 'cbsn[beam]' (from a clone: pip install '.[beam]')"
         raise ConfigError(f"Apache Beam is not installed: {install}")
+    if "--uncertainty" in flags.beam_flags:  # which Beam would ignore
+        raise ConfigError(
+            "Pipelines do not estimate uncertainty: use cbsn denoise --uncertainty. "
+            "Received: --uncertainty"
+        )
     _quieten()
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # it may be set to be ignored
         signal.signal(signal.SIGINT, _stop)

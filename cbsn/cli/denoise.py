@@ -13,6 +13,7 @@ from cbsn.cli.flags import (
     add_gpu,
     add_model,
     add_out,
+    add_repair,
     add_stacks,
 )
 from cbsn.cli.parser import Parser, add_input, new_parser
@@ -38,10 +39,11 @@ def main(flags: argparse.Namespace) -> int:
     from cbsn.images.stacks.opening import is_stack
     from cbsn.inference.denoiser import Denoiser
     from cbsn.inference.folder import denoise_files, plan_files
-    from cbsn.inference.options import DenoiseOptions
-    from cbsn.inference.outputs import default_folder
+    from cbsn.inference.options import DenoiseOptions, Strength
+    from cbsn.inference.outputs import default_folder, plan_uncertainty
     from cbsn.inference.stack_options import StackOptions, refuse_white
     from cbsn.inference.stacks import denoise_stacks
+    from cbsn.inference.uncertainty import check_strength
 
     select_gpus(flags.gpu, most=1)
     options = DenoiseOptions.pop(vars(flags))
@@ -53,8 +55,10 @@ def main(flags: argparse.Namespace) -> int:
             "--adapt_save keeps the model that --adapt MINUTES makes; give --adapt, too. "
             f"Received: --adapt_save {flags.adapt_save}"
         )
-    if flags.quality == "best":
+    if flags.quality == "best" or flags.uncertainty:
         options = dataclasses.replace(options, self_ensemble=True)
+    if flags.uncertainty:
+        check_strength(Strength(options.strength, options.color_strength))
     fast_share = None
     if flags.model_path is None and flags.quality != "fast" and minutes is None:
         fast_share = _FAST_SHARE / (NUM_ORIENTATIONS if options.self_ensemble else 1)
@@ -70,6 +74,7 @@ def main(flags: argparse.Namespace) -> int:
     outputs = plan_files(
         flags.image_paths, out, format=flags.format, recursive=flags.recursive, axes=axes, **files
     )
+    uncertainties = plan_uncertainty(outputs, axes) if flags.uncertainty else None
     stacks = {source: target for source, target in outputs.items() if is_stack(source, axes)}
     pictures = {source: target for source, target in outputs.items() if source not in stacks}
     if not stacks:
@@ -92,9 +97,10 @@ def main(flags: argparse.Namespace) -> int:
         denoiser = denoiser.with_model(adapted.recipe, adapted.network)
     status = 0
     if pictures:
-        status = denoise_files(denoiser, pictures, out, fast_share=fast_share, **files)
+        more = {"fast_share": fast_share, "uncertainties": uncertainties, **files}
+        status = denoise_files(denoiser, pictures, out, **more)
     if stacks:
-        status |= denoise_stacks([denoiser, *others], stacks, stack_options)
+        status |= denoise_stacks([denoiser, *others], stacks, stack_options, uncertainties)
     if not_kept:
         raise not_kept
     return status
@@ -197,8 +203,15 @@ def make_parser() -> Parser:
     )
     text = "folder to keep the adapted model in, for --model"
     add("--adapt_save", metavar="DIR", help=text)
+    sure = (
+        "also write, as NAME.uncertainty.tif next to each result, how far each of its pixels is "
+        "likely to be from the truth (standard deviation, in the file's units); results are those "
+        "of --self_ensemble: eight times as long, and a while for the calibration"
+    )
+    add("--uncertainty", action="store_true", help=sure)
     add_denoiser(parser)
     add_files(parser)
     add_stacks(parser)
+    add_repair(parser)
     add_gpu(parser)
     return parser

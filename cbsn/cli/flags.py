@@ -82,9 +82,9 @@ def add_denoising(parser: argparse._ActionsContainer, *, here: bool = True) -> N
     add("--self_ensemble", action="store_true", help=eight)
     add_strength(parser, 1.0)
     tile = (
-        "how much is denoised at a time: auto, the side of a square in pixels, or 0 for the whole "
-        "picture. Small tiles need less memory. The result is the same, except for ssbsn and "
-        "n2n-resunet, which see only the tile and its rim"
+        "how much is denoised at a time: auto, the side of a square in pixels (of a cube, of "
+        "volumes), or 0 for the whole picture. Small tiles need less memory. The result is the "
+        "same, except for ssbsn and n2n-resunet, which see only the tile and its rim"
     )
     add("--tile", type=_tile, default="auto", metavar="SIDE", help=tile)
     precisions = "float32, mixed_bfloat16 or mixed_float16"
@@ -180,6 +180,16 @@ def add_axes(parser: argparse._ActionsContainer) -> None:
     add("--select", metavar="PLANES", help=what)
     what = "NaN and infinity in stacks: refuse such files, or fill them from their neighbours"
     add("--nan", choices=("refuse", "fill"), default="refuse", help=what)
+
+
+def add_repair(parser: argparse._ActionsContainer) -> None:
+    """Adds `--repair`; see `cbsn.noise.repair.parse_repairs`."""
+    what = (
+        "repair first: pixels (hot, dead and stuck ones, which are the same in all planes; of a "
+        "picture, isolated outliers), rows or columns (the offset that each has), or several of "
+        "them, such as pixels,rows (default: nothing)"
+    )
+    parser.add_argument("--repair", metavar="WHAT", help=what)
 
 
 def add_normalize(parser: argparse._ActionsContainer, help: str = _NORMALIZE) -> None:

@@ -62,6 +62,7 @@ def load_model_method(
         name,
         use(model),
         parameters=model.network.count_params(),
+        computes=not model.of_volumes,  # as planes come many at a time, or wait for that
         strides=sorted({*STRIDES, *used} - {1}),
         log=next((log for log in logs if log.is_file()), None),
     )

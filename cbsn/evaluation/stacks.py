@@ -13,6 +13,7 @@ from cbsn.evaluation.comparison import Comparison, Pair, figure
 from cbsn.evaluation.conventions import Conventions
 from cbsn.evaluation.methods import Denoise, Method, load_model_method
 from cbsn.evaluation.report.pictures import ReportPicture
+from cbsn.evaluation.volumes import VolumePlanes
 from cbsn.images.stacks.opening import with_path
 from cbsn.images.stacks.scaling import Scale, Scaling, measure_scaling
 from cbsn.images.stacks.stack import Stack
@@ -20,6 +21,7 @@ from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.options import DenoiseOptions
 from cbsn.inference.pixels import cast
 from cbsn.inference.stack_options import StackOptions, choose_scaling
+from cbsn.inference.volumes import check_z
 
 METRICS = "psnr,ssim,si_psnr"
 """The default of `--metrics` for stacks. MicroSSIM takes a second for each megapixel."""
@@ -154,8 +156,14 @@ class StackComparison(Comparison):
                 scalings[key] = choose_scaling(
                     files.stack(key), [model], self._options, files.paths[key[0]]
                 )
+                if model.of_volumes:
+                    check_z(files.stack(key).layout)
             except ImageError as error:
                 raise with_path(error, files.paths[key[0]]) from None
+        if model.of_volumes:
+            dtype = "same" if self.conventions.rounding == "round" else "float32"
+            of_volume = VolumePlanes(model, files, self._options, scalings, dtype)
+            return lambda name, noisy, clean: of_volume(self._pairs.plane(name))
 
         def denoise(name: str, noisy: np.ndarray, clean: np.ndarray | None) -> np.ndarray:
             plane = self._pairs.plane(name)

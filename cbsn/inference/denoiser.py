@@ -1,10 +1,12 @@
 """A trained network as a function that denoises pictures."""
 
+import contextlib
 import hashlib
 import json
 import math
 import threading
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from cbsn.devices import set_up
-from cbsn.errors import ImageError
+from cbsn.errors import CbsnWarning, ImageError
 from cbsn.images.stacks.scaling import Fault, Scale, Scaling, count_missing, without_alpha
 from cbsn.inference.engines.choice import (
     AGAIN,
@@ -25,8 +27,11 @@ from cbsn.inference.options import DenoiseOptions, Strength
 from cbsn.inference.passes import Passes, auto_side
 from cbsn.inference.pixels import Frame, Units, cast, fill_hidden
 from cbsn.inference.tiling import Index
+from cbsn.inference.uncertainty import Spread, Uncertainty, check_strength
+from cbsn.inference.volumes import not_for_pictures, turned
 from cbsn.models.loading import load_model
-from cbsn.orientations import NUM_ORIENTATIONS, orient
+from cbsn.noise.repair import parse_repairs, repair_picture
+from cbsn.orientations import NUM_ORIENTATIONS
 from cbsn.precision import choose_precision
 from cbsn.recipes import Recipe
 from cbsn.value_range import ValueRange, row_blocks, value_range
@@ -35,7 +40,7 @@ _DEFAULTS = DenoiseOptions()
 
 
 class Denoiser:
-    """Denoises pictures of any size, gray or RGB, tile by tile.
+    """Denoises pictures of any size, gray or RGB, tile by tile; or volumes, see `scaled`.
 
     The recipe decides how: in one pass over the picture or over its sub-images (pixel-shuffle
     downsampling, PD), with or without random-replacing refinement (R3) afterwards. The result does
@@ -60,8 +65,10 @@ class Denoiser:
             option "auto", denoising many pixels may change it, see `prepare`.
         choices: str, the precision and the engine, with the reasons, in words.
         r3: bool, whether R3 is applied.
-        side: int, the side of the tiles in pixels; None for the whole picture at once.
+        side: int, the side of the tiles in pixels; None for the whole picture at once. By default
+            the tiles of volumes have other sides, which depend on the volume.
         strength: a `Strength`, for luma and colour.
+        repaired: int, how many pixels of pictures have been repaired so far, as the options say.
 
     Raises:
         ConfigError: if the engine cannot run the network, the network cannot use the recipe's
@@ -87,7 +94,9 @@ class Denoiser:
         self._normalization = recipe.build_normalization()
         self._passes = self._make_passes()
         self.r3 = self._passes.r3
+        self.repaired = 0
         self._source: str | None = None
+        self._uncertainty: Uncertainty | None = None  # while `estimating`
         # The networks use all cores or the whole GPU anyway, and engines keep state.
         self._turn = threading.RLock()
 
@@ -169,7 +178,7 @@ class Denoiser:
         """
         with self._turn:
             if self._choice.is_open:
-                if self.options.self_ensemble:
+                if self.options.self_ensemble or self._uncertainty:
                     pixels *= NUM_ORIENTATIONS
                 again = self.options.engine == AGAIN
                 if again or is_worth_measuring(self.network, pixels):
@@ -180,17 +189,32 @@ class Denoiser:
                 check(self._choice.engine, self.recipe, self.network)
                 self._is_checked = True
 
+    @property
+    def of_volumes(self) -> bool:
+        """Whether the network has three dimensions, so that it denoises volumes, no pictures."""
+        return self.network.dimensions == 3
+
+    def check_takes_pictures(self, what: str = "this is a picture") -> None:
+        """Raises an ImageError if the model denoises volumes.
+
+        Args:
+            what: that which is no volume, for the message. Default "this is a picture".
+        """
+        if self.of_volumes:
+            raise ImageError(not_for_pictures(what))
+
     def _make_passes(self) -> Passes:
         options, engine = self.options, self._choice.engine
         if options.tile == "auto":
             self.side = auto_side(self.network, engine)
         else:
             self.side = int(options.tile or 0) or None
+        each_its_own = options.tile == "auto" and self.of_volumes
         return Passes(
             self.recipe,
             self.network,
             engine,
-            side=self.side,
+            side="auto" if each_its_own else self.side,
             r3=options.r3,
             seed=options.seed,
         )
@@ -223,12 +247,13 @@ class Denoiser:
 
         Raises:
             ImageError: if the image has another shape or dtype, values that are not finite, or
-                integers above `white`.
+                integers above `white`; or if the model denoises volumes.
             ModelError: if the network returns values that are not finite. A picture denoised in
                 place is then lost.
             MemoryError: if memory does not suffice even for small parts of a tile.
         """
         image = np.asarray(image)
+        self.check_takes_pictures()
         _check(image, "A picture", (2, 3))
         output = image if in_place else image.copy()
         native = output.astype(output.dtype.newbyteorder("="), copy=False)
@@ -236,6 +261,73 @@ class Denoiser:
         if native is not output:
             output[...] = native
         return output
+
+    def with_uncertainty(
+        self,
+        image: np.ndarray,
+        on_tile: Callable[[float], None] = lambda share: None,
+        *,
+        in_place: bool = False,
+        white: float | None = None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Denoises one picture, and estimates how far each pixel is likely to be from the truth.
+
+        The estimate is the spread of the results of the picture's eight orientations, calibrated
+        with noise like that of the picture; see `cbsn.inference.uncertainty`. It takes eight times
+        as long as one result, whatever the options say of the self-ensemble, and some more for the
+        calibration: as long again for up to 512 × 512 pixels, and no longer for larger pictures.
+
+        Args:
+            image: as for a call.
+            on_tile: as for a call.
+            in_place: as for a call. Default False.
+            white: as for a call. Default None.
+
+        Returns:
+            The denoised picture, that of the self-ensemble; and the standard deviation of its
+            error, float32 in units of the picture, [H, W] or [H, W, C] without alpha. A
+            `CbsnWarning` says if the noise could not be measured, or not well.
+
+        Raises:
+            ConfigError: if the strength is 0.
+            ImageError, ModelError, MemoryError: as for a call.
+
+        Example:
+            >>> clean, sigma = denoise.with_uncertainty(noisy)
+            >>> likely = clean - sigma, clean + sigma  # in two of three pixels
+        """
+        with self.estimating() as found:
+            clean = self(image, on_tile, in_place=in_place, white=white)
+        sigma = found.of_picture(clean)
+        if found.calibration and (note := found.calibration.note):
+            warnings.warn(f"Of a picture: {note}.", CbsnWarning, stacklevel=2)
+        return clean, sigma
+
+    @contextlib.contextmanager
+    def estimating(self, uncertainty: Uncertainty | None = None) -> Iterator[Uncertainty]:
+        """Makes each call in the block denoise by self-ensemble, and estimate its uncertainty.
+
+        Args:
+            uncertainty: what estimates it. Default None: an `Uncertainty` for one picture.
+
+        Yields:
+            The `Uncertainty`, which has the estimates of the last call.
+
+        Raises:
+            ConfigError: if the strength is 0.
+
+        Example:
+            >>> with denoise.estimating() as found:
+            ...     clean = denoise(noisy)
+            >>> sigma = found.sigmas[0]
+        """
+        check_strength(self.strength)
+        with self._turn:
+            self._uncertainty = uncertainty or Uncertainty(seed=self.options.seed)
+            try:
+                yield self._uncertainty
+            finally:
+                self._uncertainty = None
 
     def batch(self, images: np.ndarray, *, white: float | None = None) -> np.ndarray:
         """Denoises pictures of one shape, as many at a time as memory allows.
@@ -257,6 +349,7 @@ class Denoiser:
             >>> clean = denoise.batch(np.stack([picture[:128, :128], picture[128:256, :128]]))
         """
         images = np.asarray(images)
+        self.check_takes_pictures("these are pictures")
         if images.ndim == 4 and not len(images):
             return images.copy()
         _check(images, "A batch of pictures", (4,))
@@ -273,11 +366,14 @@ class Denoiser:
         dtype: DTypeLike | None = None,
         faults: Sequence[Fault | None] | None = None,
     ) -> np.ndarray:
-        """Denoises planes of a stack, whose values have any range.
+        """Denoises planes of a stack, or a volume of which they are the planes, with any values.
 
         The network sees them as `scale` says, so all planes with one scale are treated alike, and
         so are parts of a plane. Values beyond 0 and 1 are not clipped. Faulty pixels, see
         `Scale.faulty`, stay as they are, and do not count.
+
+        A network of volumes takes the planes as one volume, in their order along z; it sees nothing
+        beyond the first and the last. Other networks denoise each plane by itself.
 
         Args:
             planes: [N, H, W], or [N, H, W, S] with S = 1, 3 (RGB) or 4 (RGB and alpha, which stays
@@ -317,45 +413,50 @@ class Denoiser:
             return output.reshape(planes.shape)
         if faults is None:
             faults = [scale.faulty(without_alpha(plane)) for plane in planes]
-        frames = [
-            self._scaled_frame(image if fault is None else fault[1].reshape(image.shape), scale)
-            for image, fault in zip(images, faults, strict=True)
-        ]
+        scaled = np.empty(images.shape, np.float32)
+        for image, fault, out in zip(images, faults, scaled, strict=True):
+            seen = image if fault is None else fault[1].reshape(image.shape)
+            for rows in row_blocks(out):
+                out[rows] = scale.apply(seen[rows])
+        units = self._units(images.shape[1:], scale)
+        frames = [Frame(each, units) for each in (scaled[None] if self.of_volumes else scaled)]
         with self._turn:
             self.prepare(math.prod(images.shape[:3]))
-            if self.options.self_ensemble:
+            if self._uncertainty:
+                spans = [scale.high - scale.low] * len(frames)
+                self._uncertainty(frames, spans, on_tile, self._ensemble)
+            elif self.options.self_ensemble:
                 self._ensemble(frames, on_tile)
             else:
                 for frame, where, result in self._passes(frames, on_tile, self._finished):
                     frame.image[where] = result
-        for frame, target in zip(frames, colors, strict=True):
+        for plane, target in zip(scaled, colors, strict=True):
             for rows in row_blocks(target):
-                values = scale.undo(frame.image[rows])
-                target[rows] = cast(values, dtype, self.options.rounding)
+                target[rows] = cast(scale.undo(plane[rows]), dtype, self.options.rounding)
         for image, fault, target in zip(images, faults, colors, strict=True):
             if fault is not None:
                 beyond = fault[0].reshape(image.shape)
                 target[beyond] = cast(image[beyond], dtype, self.options.rounding)
         return output.reshape(planes.shape)
 
-    def _scaled_frame(self, image: np.ndarray, scale: Scale) -> Frame:
-        """Returns a plane [H, W, C] as the network sees it."""
-        scaled = np.empty(image.shape, np.float32)
-        for rows in row_blocks(image):
-            scaled[rows] = scale.apply(image[rows])
-        mean, deviation = self._normalization.statistics(scaled[:1])
+    def _units(self, shape: Sequence[int], scale: Scale) -> Units:
+        """Returns the units in which the network sees scaled planes, each [H, W, C]."""
+        height, width, channels = shape
+        mean, deviation = self._normalization.statistics(np.zeros((1, 1, channels), np.float32))
         if self._normalization.of_picture:
             # Those of all planes, so that none is brighter than its neighbours.
             span = scale.high - scale.low
             mean = np.full_like(mean, (scale.mean - scale.low) / span)
-            least = 1 / np.sqrt(math.prod(image.shape[:2]))
+            least = 1 / math.sqrt(height * width)
             deviation = np.full_like(deviation, max(scale.deviation / span, least))
-        return Frame(scaled, Units(mean, deviation, None))
+        return Units(mean, deviation, None)
 
     def _denoise(
         self, images: np.ndarray, white: float | None, on_tile: Callable[[float], None]
     ) -> None:
         """Denoises pictures, [N, H, W, 1 to 4], in place."""
+        if repairs := parse_repairs(self.options.repair):
+            self.repaired += sum(repair_picture(image, repairs) for image in images)
         if self.scaling:
             colors = images[..., : 3 if images.shape[-1] >= 3 else 1]
             # Of the first channel, as there is no saying which one a picture shows.
@@ -401,7 +502,11 @@ class Denoiser:
             found.stretch(image)
             statistics = self._normalization.statistics(image)
             frames.append(Frame(image, Units(*statistics, value_range(image.dtype))))
-        if self.options.self_ensemble:
+        if self._uncertainty:
+            spans = [found.white - found.black for found in ranges]
+            units = [s / value_range(each.dtype) for s, each in zip(spans, images, strict=True)]
+            self._uncertainty(frames, units, on_tile, self._ensemble)
+        elif self.options.self_ensemble:
             self._ensemble(frames, on_tile)
         else:
             for frame, where, result in self._passes(frames, on_tile, self._finished):
@@ -409,18 +514,30 @@ class Denoiser:
         for image, found in zip(images, ranges, strict=True):
             found.stretch(image, undo=True)
 
-    def _ensemble(self, frames: Sequence[Frame], on_tile: Callable[[float], None]) -> None:
-        """Overwrites each picture with the mean of the results of its eight orientations."""
+    def _ensemble(
+        self,
+        frames: Sequence[Frame],
+        on_tile: Callable[[float], None],
+        spreads: Sequence[Spread] = (),
+    ) -> None:
+        """Overwrites each picture with the mean of the results of its eight orientations.
+
+        Each result is also added to the spread of its picture, if there are any.
+        """
         totals = [np.zeros(frame.image.shape, np.float32) for frame in frames]
         # Oriented views of the totals: adding to one turns the result back.
-        turned = [
-            Frame(orient(frame.image, number), frame.units, number, orient(total, number))
+        oriented = [
+            Frame(turned(frame.image, number), frame.units, number, turned(total, number))
             for number in range(NUM_ORIENTATIONS)
             for frame, total in zip(frames, totals, strict=True)
         ]
-        for frame, where, result in self._passes(turned, on_tile):
+        all_spreads = [*spreads] * NUM_ORIENTATIONS
+        spread_of = {id(each): spread for each, spread in zip(oriented, all_spreads, strict=False)}
+        for frame, where, result in self._passes(oriented, on_tile):
             assert frame.total is not None
             frame.total[where] += result
+            if spreads:
+                spread_of[id(frame)].add(frame, where, result)
         for frame, total in zip(frames, totals, strict=True):
             for rows in row_blocks(total):
                 frame.image[rows] = self._finished(frame, rows, total[rows] / NUM_ORIENTATIONS)

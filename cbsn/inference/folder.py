@@ -26,6 +26,7 @@ from cbsn.images.image_files import (
 from cbsn.images.picture import Picture
 from cbsn.inference.forecast import Forecast, counted
 from cbsn.inference.outputs import check_writable, find_sources, plan_outputs, top_folder
+from cbsn.inference.uncertainty import Uncertainty, sigma_picture
 from cbsn.noise.removal import Removal, Sample
 from cbsn.progress import progress_bar, say, say_fault
 from cbsn.value_range import check_white, value_range
@@ -105,11 +106,14 @@ def denoise_files(
     white: float | None = None,
     jpeg_quality: int = 95,
     fast_share: float | None = None,
+    uncertainties: Mapping[Path, Path] | None = None,
 ) -> int:
     """Denoises picture files with a model; see `denoise_each` for the other arguments.
 
     Prints the denoiser's `choices`; soon, how long it will take, if that is more than a minute, see
-    `Forecast` for `fast_share`; at the end, which pictures lost more than their noise.
+    `Forecast` for `fast_share`; at the end, which pictures lost more than their noise. With
+    `uncertainties` from `plan_uncertainty`, also writes the standard deviation of the error of each
+    result, float32 in the file's own units.
 
     Example:
         >>> outputs = plan_files(["holiday/*.jpg"], "clean")
@@ -127,26 +131,48 @@ def denoise_files(
         if denoiser.scaling:  # of a model that was trained on stacks: by the file's values
             picture.range_in_file.stretch(picture.color, undo=True)
             picture = dataclasses.replace(picture, value_range=None)
+        estimating = denoiser.estimating() if uncertainties else contextlib.nullcontext()
         try:  # in place, as there may be no room for two pictures
-            pixels = denoiser(picture.pixels, on_tile, in_place=True, white=highest)
+            with estimating as estimate:
+                pixels = denoiser(picture.pixels, on_tile, in_place=True, white=highest)
         except MemoryError as error:
             reason = str(error) or "not enough memory"
             raise MemoryError(f"{reason}; try a smaller --tile, or another device") from error
-        return picture.with_pixels(pixels)
+        picture = picture.with_pixels(pixels)
+        if estimate:
+            estimated.append((picture, estimate))
+        return picture
 
+    def uncertainty(source: Path) -> tuple[Path, Picture]:
+        assert uncertainties
+        picture, estimate = estimated.pop()
+        if estimate.calibration and (note := estimate.calibration.note):
+            poor[note].append(str(source))
+        return uncertainties[source], sigma_picture(picture, estimate)
+
+    estimated: list[tuple[Picture, Uncertainty]] = []
+    poor: dict[str, list[str]] = collections.defaultdict(list)
+    denoiser.check_takes_pictures(f"{next(iter(outputs))} is a picture")
     headers = [read_header(source) for source in outputs]
     total = sum(header.width * header.height for header in headers)
     forecast = Forecast(len(headers), total, fast_share)
     denoiser.prepare(total)
     say(denoiser.choices)
-    return denoise_each(
+    status = denoise_each(
         denoise,
         outputs,
         save_path,
         white=white,
         jpeg_quality=jpeg_quality,
         name_losses=denoiser.scaling is None,  # else the values are none of a photograph
+        also=uncertainty if uncertainties else None,
     )
+    if denoiser.repaired:
+        what = counted(denoiser.repaired, "pixel")
+        say_fault(f"note: {what} that lay far beyond the noise around repaired.")
+    for note, names in poor.items():
+        say_fault(in_one_line(f"note: {_such_as(names)}: {note}"))
+    return status
 
 
 def denoise_each(
@@ -157,6 +183,7 @@ def denoise_each(
     white: float | None = None,
     jpeg_quality: int = 95,
     name_losses: bool = False,
+    also: Callable[[Path], tuple[Path, Picture]] | None = None,
 ) -> int:
     """Denoises picture files. A broken one does not stop the others.
 
@@ -171,6 +198,8 @@ def denoise_each(
         white: see `plan_files`.
         jpeg_quality: see `plan_files`.
         name_losses: whether to print which pictures lost more than their noise. Default False.
+        also: function from the source of the picture that was denoised last to another file that is
+            written before the result. Default None: there is none.
 
     Returns:
         Exit status: 0, or 1 if a picture failed.
@@ -199,6 +228,7 @@ def denoise_each(
                 try:
                     sample = Sample(work.picture.color) if name_losses else None
                     work.picture = _with_progress(denoise, work.picture, work.source, bar)
+                    work.also = also and also(work.source)
                     removal = sample and sample.compared_with(work.picture.color)
                     if removal and removal.degree:
                         lost[work.source] = removal
@@ -241,6 +271,7 @@ class _Work:
     target: Path
     picture: Picture | None = None
     error: Exception | None = None
+    also: tuple[Path, Picture] | None = None  # another file, written before the result
 
 
 class _Files(contextlib.AbstractContextManager["_Files"]):
@@ -322,6 +353,8 @@ class _Files(contextlib.AbstractContextManager["_Files"]):
                 try:
                     work.target.parent.mkdir(parents=True, exist_ok=True)
                     cancelled = self._stopping.is_set
+                    if work.also:
+                        write_picture(*work.also, cancelled=cancelled)
                     losses = write_picture(
                         work.target,
                         work.picture,
@@ -338,7 +371,8 @@ class _Files(contextlib.AbstractContextManager["_Files"]):
                 say_fault(in_one_line(f"{work.target}: {loss}."))
             self._bar.update()
         finally:
-            work.picture = work.error = None  # large ones are freed before the next is read
+            # Large ones are freed before the next is read.
+            work.picture = work.error = work.also = None
             with self._room:
                 self._sizes.popleft()
                 self._room.notify_all()

@@ -9,6 +9,7 @@ import numpy as np
 
 from cbsn.colors import LUMA
 from cbsn.errors import LARGEST_SEED, ConfigError, check_names
+from cbsn.noise.repair import parse_repairs
 
 ROUNDINGS = {"round": np.rint, "truncate": np.floor}
 """How results become integer pixels. The original C-BSN code truncates."""
@@ -72,23 +73,27 @@ class DenoiseOptions:
             numbers; results in bfloat16 differ by one level in places. Default "auto".
         engine: "auto", "auto!" or one of `cbsn.inference.engines.ENGINES`, see
             `cbsn.inference.engines.choice.choose_engine`. Default "auto".
-        tile: "auto" (what fits into about 0.3 GB, but at least 342 × 342 pixels), the side of the
-            tiles in pixels, or 0 or None for the whole picture at once. The halo is added to this.
-            Default "auto".
+        tile: "auto" (what fits into about 0.3 GB, but at least 342 × 342 pixels; of a volume, into
+            about 3 GB), the side of the tiles in pixels, and of volumes in planes, too, or 0 or
+            None for the whole picture at once. The halo is added to this. Default "auto".
         rounding: "round" to the nearest integer, or "truncate" as the original code does. Default
             "round".
         r3: whether to refine the result by R3, eight more passes of the blind network. Default
             None, the recipe's setting.
-        self_ensemble: whether to denoise the picture in its eight orientations and average.
+        self_ensemble: whether to denoise the picture in its eight orientations and average; of a
+            volume, all planes alike.
             Default False.
         seed: int in [0, 2⁶⁴), for R3's random choices. Default 0.
         strength: float from 0 to 1, the share to remove of what the network would remove; 0 removes
             nothing. Default 1.
         color_strength: the share for colour; `strength` is then the share for luma. See `Strength`.
             Default None, the same as `strength`.
+        repair: str, what is repaired before: "pixels" that are hot, dead or stuck (of a picture,
+            isolated outliers), the offsets of "rows" or of "columns", or several of them, such as
+            "pixels,rows". Default None, nothing.
 
     Raises:
-        ConfigError: if `tile`, `rounding`, `seed` or a strength has no such value.
+        ConfigError: if `tile`, `rounding`, `seed`, `repair` or a strength has no such value.
 
     Example:
         >>> options = DenoiseOptions(tile=512, self_ensemble=True)
@@ -107,8 +112,10 @@ class DenoiseOptions:
     seed: int = 0
     strength: float = 1.0
     color_strength: float | None = None
+    repair: str | None = None
 
     def __post_init__(self):
+        parse_repairs(self.repair)
         if self.rounding not in ROUNDINGS:
             accepted = " or ".join(ROUNDINGS)
             raise ConfigError(f"rounding must be {accepted}. Received: {self.rounding!r}")

@@ -178,6 +178,47 @@ def plan_outputs(
     return targets
 
 
+def plan_uncertainty(outputs: Mapping[Path, Path], axes: str | None = None) -> dict[Path, Path]:
+    """Maps each source to the file that says how far its result may be from the truth.
+
+    It lies next to the result: `a.uncertainty.tif` for `a.png`, and `b.uncertainty.ome.zarr` for
+    the stack `b.ome.zarr`. Where two results would share one, it keeps the result's full name
+    (`a.png.uncertainty.tif`).
+
+    Args:
+        outputs: source to target, from `plan_outputs`.
+        axes: of TIFF files, see `is_stack`. Default None.
+
+    Raises:
+        ConfigError: if one would overwrite a source, a result or another one.
+    """
+    names = {}
+    for source, target in outputs.items():
+        suffix = suffix_of(target) if is_stack(source, axes) else SUFFIX_OF_FORMAT["TIFF"]
+        stem = target.name.removesuffix(suffix_of(target))
+        names[source] = stem, f".uncertainty{suffix}"
+
+    def place(source: Path, stem: str, suffix: str) -> tuple[Path, str]:
+        return outputs[source].parent, normalize("NFC", stem + suffix).casefold()
+
+    count = collections.Counter(place(source, *name) for source, name in names.items())
+    planned: dict[Path, Path] = {}
+    for source, (stem, suffix) in names.items():
+        if count[place(source, stem, suffix)] > 1:
+            stem = outputs[source].name
+        planned[source] = outputs[source].with_name(shortened(stem + suffix, suffix))
+    files = {os.path.realpath(path): path for path in (*outputs, *outputs.values())}
+    for source, path in planned.items():
+        file = os.path.realpath(path)
+        if file in files:
+            raise ConfigError(
+                f"{path}, for the uncertainty of {source}, would overwrite {files[file]}. Give "
+                "another --out, or rename one. Received: --uncertainty"
+            )
+        files[file] = path
+    return planned
+
+
 def _suffix(source: Path, format: str) -> str:
     """Returns the suffix of a picture's result, the source's own if that fits the format."""
     format = "auto" if format == "zarr" else format  # which is for the stacks next to it

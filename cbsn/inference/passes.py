@@ -5,7 +5,7 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -22,6 +22,13 @@ from cbsn.inference.tiling import (
     make_tiles,
     pass_axes,
     take,
+)
+from cbsn.inference.volumes import (
+    TYPICAL,
+    VOLUME_BYTES,
+    check_volumes,
+    tile_sides,
+    volume_tilings,
 )
 from cbsn.recipes import Recipe
 
@@ -69,7 +76,7 @@ class Copies:
         """Writes the copies of a tile's source into float32 [TIMES, h, w, C]."""
         noisy = np.empty((1, *out.shape[1:]), np.float32)
         self.frame.read(tile, noisy)
-        rows, columns = tile.rows.reads, tile.columns.reads
+        rows, columns = (each.reads for each in tile.lines)
         out[...] = take(self.denoised, as_index(rows), as_index(columns))
         np.copyto(out, noisy, where=self.replacement.masks(rows, columns, out.shape[-1]))
 
@@ -88,8 +95,8 @@ Work = tuple[int, Tile]
 """The number of a picture, and one of its tiles."""
 
 Finish = Callable[[Frame, tuple[Index, ...], np.ndarray], np.ndarray]
-"""Makes what is kept of a network's result, float32 [h, w, C]: for a picture, and the index of its
-pixels there."""
+"""Makes what is kept of a network's result, float32 [(z,) h, w, C]: for a picture, and the index of
+its pixels there."""
 
 
 def auto_side(network: Any, engine: Engine) -> int:
@@ -97,7 +104,10 @@ def auto_side(network: Any, engine: Engine) -> int:
 
     Rims are computed twice, so tiles are as large as `TILE_BYTES` allow, and never so small that
     rims are most of the work. Where results depend on the tiles, these do not depend on memory.
+    Those of volumes depend on the volume, see `tile_sides`; this is the side for a typical one.
     """
+    if network.dimensions == 3:
+        return auto_sides(network, engine)[1]
     least = max(AUTO_TILE, 8 * network.receptive_field_radius)
     if not network.is_local:
         return least
@@ -106,12 +116,18 @@ def auto_side(network: Any, engine: Engine) -> int:
     return max(least, side)
 
 
+def auto_sides(network: Any, engine: Engine, size: Sequence[int] = TYPICAL) -> tuple[int, ...]:
+    """Returns the sides of the tiles of a volume of a size for `tile="auto"`, see `tile_sides`."""
+    return tile_sides(network, size, VOLUME_BYTES // engine.bytes_per_pixel(network))
+
+
 class Passes:
-    """Denoises pictures by a recipe, in the units of its normalisation.
+    """Denoises pictures or volumes by a recipe, in the units of its normalisation.
 
     Makes one pass over the picture, or over the mosaic of its sub-images (pixel-shuffle
     downsampling, PD). With R3, it then makes a pass over each copy that `RandomReplacement` gives.
-    For `engine`, `side` and `r3`, see `Denoiser`. The default None of `r3` takes the recipe's.
+    For `engine`, `side` and `r3`, see `Denoiser`. The default None of `r3` takes the recipe's. A
+    `side` of "auto" is for volumes, of each of which it takes what `tile_sides` says.
     """
 
     def __init__(
@@ -120,7 +136,7 @@ class Passes:
         network: Any,
         engine: Engine,
         *,
-        side: int | None,
+        side: int | Literal["auto"] | None,
         r3: bool | None = None,
         seed: int = 0,
     ):
@@ -135,31 +151,49 @@ class Passes:
                 f"R3 needs a blind network, which {recipe.network} cannot be: omit --r3. "
                 f"Received: recipe={recipe.name!r}, r3={r3}"
             )
+        is_volume = network.dimensions == 3
+        if is_volume:
+            check_volumes(recipe, network, self.r3)
         self._recipe = recipe
+        self._network = network
+        self._engine = engine
+        self._auto = side == "auto"
+        self._side = None if side == "auto" else side
         self._seed = seed
         self._channels = network.channels
         self._one_shape = engine.shapes != "any"
+        self._even = engine.shapes != "one for all pictures"
         pixels = AUTO_TILE**2
-        if engine.shapes == "one for all pictures":  # a GPU
+        if not self._even:  # a GPU
             choose_convolutions_at_once()
-            # Fewer with smaller tiles, which users ask for if memory is scarce.
-            pixels = int(GPU_PIXELS * min(1, side / auto_side(network, engine) if side else 1) ** 2)
-        self._tiling = Tiling(
-            recipe.border,
-            side,
-            network.halo,
-            network.size_multiple,
-            # The graph of an exported model has tiles of even size. Other tiles give the same
-            # results only if the network is local.
-            grid=network.grid if self._one_shape and network.is_local else None,
-            even=engine.shapes == "one for each picture",
-        )
-        self._calls = Calls(self._tiling, pixels)
+            if not is_volume:
+                # Fewer with smaller tiles, which users ask for if memory is scarce.
+                share = self._side / auto_side(network, engine) if self._side else 1
+                pixels = int(GPU_PIXELS * min(1, share) ** 2)
+        self._calls = Calls(self._tilings((1,) * network.dimensions), pixels)
         # A network that is always blind has one graph for both.
         always_blind = network.blindness == "always"
         self._first = self._refine = engine.compile(recipe, network, blind=always_blind)
         if self.r3 and not always_blind:
             self._refine = engine.compile(recipe, network, blind=True)
+
+    def _tilings(self, size: Sequence[int]) -> Sequence[Tiling]:
+        """Returns how each axis of pictures of a size is divided into tiles."""
+        network, side = self._network, self._side
+        if len(size) == 3:
+            sides = auto_sides(network, self._engine, size) if self._auto else (side,) * 3
+            return volume_tilings(network, sides, windows=True)
+        # The graph of an exported model has tiles of even size. Other tiles give the same results
+        # only if the network is local.
+        tiling = Tiling(
+            self._recipe.border,
+            side,
+            network.halo,
+            network.size_multiple,
+            grid=network.grid if self._one_shape and network.is_local else None,
+            even=self._even,
+        )
+        return tiling, tiling
 
     def __call__(
         self,
@@ -177,7 +211,7 @@ class Passes:
         for shape in dict.fromkeys(frame.image.shape for frame in frames):
             same = [frame for frame in frames if frame.image.shape == shape]
             # R3 holds the complete results of the first pass in memory.
-            at_once = self._calls.tiles(*shape[:2]) if self.r3 else len(same)
+            at_once = self._calls.tiles(*shape[:-1]) if self.r3 else len(same)
             for start in range(0, len(same), at_once):
                 part = 1 / len(frames)
                 yield from self._denoise(same[start : start + at_once], on_tile, part, finish)
@@ -191,6 +225,7 @@ class Passes:
     ) -> Iterator[tuple[Frame, tuple[Index, ...], np.ndarray]]:
         """Denoises pictures of one shape, each of which is the share `part` of the whole work."""
         *size, channels = frames[0].image.shape
+        tilings = self._tilings(size)
         first_axes, refine_axes = zip(
             *(pass_axes(self._recipe, each) for each in size), strict=True
         )
@@ -207,14 +242,14 @@ class Passes:
                 for frame in frames
             ]
             part /= 1 + Copies.samples
-            tiles = make_tiles(first_axes, self._tiling, size, filled=padded)
+            tiles = make_tiles(first_axes, tilings, size, filled=padded)
             for number, tile, result in self._results(self._first, tiles, frames, channels):
                 copies[number].denoised[tile.where] = result
                 on_tile(part * tile.share)
             run, axes, pictures = self._refine, refine_axes, copies
             part *= Copies.samples
 
-        tiles = make_tiles(axes, self._tiling, size)
+        tiles = make_tiles(axes, tilings, size)
 
         def finished(number: int, tile: Tile, result: np.ndarray) -> np.ndarray:
             return finish(frames[number], tile.where, result)
@@ -235,8 +270,8 @@ class Passes:
 
         Yields:
             A picture's number, a tile, and what `finish` makes of these and of the mean result of
-            the tile's samples, float32 [h, w, C]. It comes after all tiles that need its pixels
-            have been read.
+            the tile's samples, float32 [(z,) h, w, C]. It comes after all tiles that need its
+            pixels have been read.
         """
         samples = pictures[0].samples
         waiting: collections.deque[tuple[Work, np.ndarray]] = collections.deque()
@@ -261,7 +296,8 @@ class Passes:
         the previous.
 
         Yields:
-            The tiles, their results [n·samples, h, w, C], and how many tiles have been read so far.
+            The tiles, their results [n·samples, (z,) h, w, C], and how many tiles have been read
+            so far.
         """
         samples, reads = pictures[0].samples, 0
         running: tuple[Sequence[Work], list[Any]] | None = None
@@ -292,7 +328,7 @@ class Passes:
                 yield group, size if self._one_shape and len(works) > size else len(group)
 
     def _start(self, run: Run, x: np.ndarray) -> list[tuple[np.ndarray, Any]]:
-        """Starts the network on tiles [n, h, w, 1 or 3], whatever its own channels are.
+        """Starts the network on tiles [n, (z,) h, w, 1 or 3], whatever its own channels are.
 
         An RGB network gets gray as three equal channels, and its results are averaged. A gray
         network gets RGB channel by channel.
@@ -302,13 +338,13 @@ class Passes:
             x = np.repeat(x, self._channels, axis=-1)
         elif channels > self._channels:
             x = np.concatenate(np.split(x, channels, axis=-1))
-        calls = -(-len(x) // self._calls.tiles(*x.shape[1:3]))
+        calls = -(-len(x) // self._calls.tiles(*x.shape[1:-1]))
         return [(part, self._calls.start(run, part)) for part in np.array_split(x, calls)]
 
     def _finish(
         self, run: Run, channels: int, calls: Sequence[tuple[np.ndarray, Any]]
     ) -> np.ndarray:
-        """Waits for the calls of `_start`, and returns their results, [n, h, w, channels]."""
+        """Waits for the calls of `_start`, and returns their results, [n, (z,) h, w, channels]."""
         results = [self._calls.finish(run, *call) for call in calls]
         y = np.concatenate(results) if len(results) > 1 else results[0]
         if channels < self._channels:

@@ -1,6 +1,7 @@
 """Preparing pixels for a network, and making pixels of its output."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -72,6 +73,8 @@ def _nearest_in_row(
 class Units:
     """Converts the pixels of one picture to the values that a network sees, and back.
 
+    Pixels are [h, w, C], or [z, h, w, C] of a volume.
+
     Subtracts the mean [C] and divides by the deviation [C]. Both are given for a `white` of 1.
     Results are clipped to [0, `white`], or not if that is None.
     """
@@ -80,9 +83,10 @@ class Units:
         self._mean = mean * (white or 1.0)
         self._deviation = deviation * (white or 1.0)
         self._limits = (-np.inf, np.inf) if white is None else (0.0, white)
+        self.has_white = white is not None
 
     def normalise(self, values: np.ndarray, out: np.ndarray) -> None:
-        """Normalises pixels [h, w, C] and writes them to `out`, contiguous float32 [h, w, C]."""
+        """Normalises pixels and writes them to `out`, contiguous float32 of the same shape."""
         # Computes whole rows, because NumPy is slow at loops over only three channels.
         rows, out = _rows(values), _rows(out)
         if self._mean.any():
@@ -95,7 +99,7 @@ class Units:
     def finish(
         self, y: np.ndarray, noisy: np.ndarray, strength: Strength, rounding: str
     ) -> np.ndarray:
-        """Converts the network's output `y` for `noisy` pixels, [h, w, C], to pixels.
+        """Converts the network's output `y` for `noisy` pixels to pixels.
 
         They are still floats, but have values that the dtype of `noisy` can hold.
 
@@ -121,6 +125,10 @@ class Units:
             ROUNDINGS[rounding](values, out=values)
         return values
 
+    def enlarge(self, deviations: np.ndarray) -> None:
+        """Makes standard deviations of the network's output [..., C] those of pixels, in place."""
+        deviations *= self._deviation.astype(deviations.dtype)
+
 
 def cast(values: np.ndarray, dtype: DTypeLike, rounding: str) -> np.ndarray:
     """Returns values of any dtype in another one; integers are rounded, and clipped to its range.
@@ -142,30 +150,30 @@ def cast(values: np.ndarray, dtype: DTypeLike, rounding: str) -> np.ndarray:
 
 
 def _rows(values: np.ndarray) -> np.ndarray:
-    """Reshapes [h, w, C] to [h, w·C], as a view if possible."""
-    height, width, channels = values.shape
-    return values.reshape(height, width * channels)
+    """Reshapes [h, w, C] to [h, w·C], or [z, h, w, C] to [z·h, w·C], as a view if possible."""
+    *rows, width, channels = values.shape
+    return values.reshape(math.prod(rows), width * channels)
 
 
 def _repeated(channels: np.ndarray, values: np.ndarray, dtype: type) -> np.ndarray:
     """Repeats a number per channel for each value of a row, or returns one if all are equal."""
     if (channels == channels[0]).all():
         return channels[:1].astype(dtype)
-    return np.tile(channels.astype(dtype), values.shape[1])
+    return np.tile(channels.astype(dtype), values.shape[-2])
 
 
 @dataclasses.dataclass(frozen=True)
 class Frame:
     """A picture in one orientation, which the network gets tile by tile."""
 
-    image: np.ndarray  # [H, W, C]
+    image: np.ndarray  # [H, W, C], or a volume [Z, H, W, C]
     units: Units  # made from its statistics
     orientation: int = 0  # its number in a self-ensemble
-    total: np.ndarray | None = None  # float32 [H, W, C], a self-ensemble's sum, in this orientation
+    total: np.ndarray | None = None  # float32, a self-ensemble's sum, in this orientation
 
     samples = 1
 
     def read(self, tile: Tile, out: np.ndarray) -> None:
-        """Writes the network's input for a tile to `out`, float32 [1, h, w, C]."""
+        """Writes the network's input for a tile to `out`, float32 [1, (z,) h, w, C]."""
         self.units.normalise(tile.take(self.image), out[0])
         tile.clear(out[0])

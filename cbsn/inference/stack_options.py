@@ -7,6 +7,7 @@ from collections.abc import Iterator, MutableMapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from cbsn.data.stack_repair import StackRepair
 from cbsn.errors import CbsnWarning, ConfigError, ImageError
 from cbsn.images.stacks.opening import open_stacks
 from cbsn.images.stacks.scaling import Scale, Scaling, filled, measure_scaling, parse_scaling
@@ -99,7 +100,9 @@ def open_scaled(
     with open_stacks(path, options.axes) as stacks:
         scalings = [choose_scaling(stack, denoisers, options, path) for stack in stacks]
         selection = parse_selection(options.select, options.roi)
-        if options.nan == "fill":
+        repairs, fills = denoisers[0].options.repair, options.nan == "fill"
+        stacks = [StackRepair(stack, repairs, fills=fills).stack for stack in stacks]
+        if fills:
             stacks = [filled(stack) for stack in stacks]
         yield [
             (stack.selected(selection), scaling)

@@ -1,44 +1,44 @@
-"""Denoising stacks, plane by plane, with memory that does not depend on their size."""
+"""Denoising stacks, step by step, with memory that does not depend on their size."""
 
+import contextlib
 import dataclasses
-import itertools
 import math
 import traceback
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tqdm import tqdm
 
+from cbsn.data.stack_repair import StackRepair
 from cbsn.errors import CbsnError, CbsnWarning, ImageError, in_one_line, plain_reason
 from cbsn.images.stacks.opening import open_stacks, writer_of
 from cbsn.images.stacks.scaling import Scaling, count_missing, fill_missing, without_alpha
 from cbsn.images.stacks.stack import Layout, Stack, parse_selection
-from cbsn.images.stacks.writing import PartialStackFile, partial_stack_file
+from cbsn.images.stacks.writing import partial_stack_file
 from cbsn.inference.forecast import counted
 from cbsn.inference.pixels import cast
 from cbsn.inference.stack_options import StackOptions, choose_scaling
+from cbsn.inference.stack_steps import Step, plan_steps
+from cbsn.inference.stack_uncertainty import PairOfFiles, UncertainWork, sigma_layout
+from cbsn.inference.volumes import check_z
 from cbsn.progress import progress_bar, say, say_fault
 
 if TYPE_CHECKING:  # it loads TensorFlow, which is not needed to check the flags
     from cbsn.inference.denoiser import Denoiser
 
-_BLOCK = 4096  # side of the parts of a large plane, in pixels, a multiple of `_GRID`
-# Parts begin at multiples of this: of what networks halve and downsample, and of R3's period. So a
-# part is computed as it is within the plane.
-_GRID = 512
 _FEW = 1e-3  # share of clipped values that is not worth a note
 _SHIFT = 0.1  # of the mean, in standard deviations, that is worth one
-_AT_ONCE = 2**22  # pixels of the planes that are denoised together, if they are small
 
 
 def denoise_stacks(
     denoisers: Sequence["Denoiser"],
     outputs: Mapping[Path, Path],
     options: StackOptions,
+    uncertainties: Mapping[Path, Path] | None = None,
 ) -> int:
     """Denoises the stacks of files and folders. A broken one does not stop the others.
 
@@ -49,6 +49,8 @@ def denoise_stacks(
         denoisers: one for all channels, or one for each channel.
         outputs: source to target, from `plan_files`.
         options: how to read, scale and write them.
+        uncertainties: source to the file for the standard deviation of the result's error, from
+            `plan_uncertainty`. Default None: it is not estimated.
 
     Returns:
         Exit status: 0, or 1 if a file failed.
@@ -63,7 +65,8 @@ def denoise_stacks(
     for source, target in outputs.items():
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
-            _denoise_file(denoisers, source, target, options)
+            sigma_target = uncertainties[source] if uncertainties else None
+            _denoise_file(denoisers, source, target, options, sigma_target)
         except Exception as error:  # the others are still denoised
             if not isinstance(error, CbsnError | OSError | MemoryError):
                 say_fault("".join(traceback.format_exception(error)))
@@ -77,7 +80,11 @@ def denoise_stacks(
 
 
 def _denoise_file(
-    denoisers: Sequence["Denoiser"], source: Path, target: Path, options: StackOptions
+    denoisers: Sequence["Denoiser"],
+    source: Path,
+    target: Path,
+    options: StackOptions,
+    sigma_target: Path | None,
 ) -> None:
     with open_stacks(source, options.axes) as stacks:
         works = [StackWork(stack, denoisers, options, source) for stack in stacks]
@@ -93,20 +100,34 @@ def _denoise_file(
             "steps": len(steps),
         }
         layouts = [work.layout for work in works]
-        with (
-            partial_stack_file(target, writer_of(target), layouts, settings) as file,
-            progress_bar(total=sum(each.planes for each in layouts), unit="plane") as bar,
-        ):
+        with contextlib.ExitStack() as files:
+            file: Any = files.enter_context(
+                partial_stack_file(target, writer_of(target), layouts, settings)
+            )
+            running: list[Any] = [*works]
+            if sigma_target:
+                create, sigmas = writer_of(sigma_target), [*map(sigma_layout, layouts)]
+                second = partial_stack_file(sigma_target, create, sigmas, settings)
+                file = PairOfFiles(file, files.enter_context(second))
+                rest = steps[file.done :]
+                running = [
+                    UncertainWork(work, denoisers, [step for n, step in rest if n == number])
+                    for number, work in enumerate(works)
+                ]
+            bar = files.enter_context(
+                progress_bar(total=sum(each.planes for each in layouts), unit="plane")
+            )
             if file.done:
                 say(f"{target.name}: going on where an earlier run was stopped.")
             try:
-                _run(works, steps, file, bar)
+                _run(running, steps, file, bar)
             except KeyboardInterrupt:
                 if file.done:
                     kept = f"{file.done / len(steps):.0%} of {source.name} is done"
                     say_fault(f"{kept}; the same command goes on from there.")
                 raise
-        for note in dict.fromkeys(note for work in works for note in work.notes()):
+        noted = works if not sigma_target else [*works, *running]
+        for note in dict.fromkeys(note for work in noted for note in work.notes()):
             say_fault(in_one_line(f"note: {source}: {note}"))
 
 
@@ -119,11 +140,32 @@ def denoise_stack(
     """
     work = StackWork(stack, denoisers, options, Path("The stack"))
     file = _Array(work.layout)
-    with progress_bar(total=work.layout.planes, unit="plane") as bar:
-        _run([work], [(0, step) for step in work.steps()], file, bar)
-    for note in work.notes():
-        warnings.warn(f"The stack: {note}", CbsnWarning, stacklevel=2)
+    _run_here(work, work, file)
     return file.array
+
+
+def denoise_stack_with_uncertainty(
+    stack: Stack, denoisers: Sequence["Denoiser"], options: StackOptions
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns a stack, denoised, and the standard deviation of its error, float32.
+
+    For the arguments, see `denoise_stacks`; both have the stack's axes.
+    """
+    work = StackWork(stack, denoisers, options, Path("The stack"))
+    file, second = _Array(work.layout), _Array(sigma_layout(work.layout))
+    uncertain = UncertainWork(work, denoisers, [*work.steps()])
+    _run_here(work, uncertain, PairOfFiles(file, second))
+    for note in uncertain.notes():
+        warnings.warn(f"The stack: {note}", CbsnWarning, stacklevel=2)
+    return file.array, second.array
+
+
+def _run_here(work: "StackWork", running: Any, file: Any) -> None:
+    """Takes all steps of a stack; warns of what was lost."""
+    with progress_bar(total=work.layout.planes, unit="plane") as bar:
+        _run([running], [(0, step) for step in work.steps()], file, bar)
+    for note in work.notes():
+        warnings.warn(f"The stack: {note}", CbsnWarning, stacklevel=3)
 
 
 class _Array:
@@ -142,15 +184,6 @@ class _Array:
 
     def count(self, done: int) -> None:
         pass
-
-
-@dataclasses.dataclass(frozen=True)
-class Step:
-    """What is denoised at a time: planes of one channel, or a part of a large plane."""
-
-    indices: tuple[tuple[int, ...], ...]
-    rows: slice
-    columns: slice
 
 
 class StackWork:
@@ -182,8 +215,13 @@ class StackWork:
         self._fills = options.nan == "fill"
         self.filled = self._faulty = self._clipped = self._count = 0
         self._sums = np.zeros(3)  # of the noisy values, their squares, and the results
+        self._of_volumes = any(each.of_volumes for each in denoisers)
+        if self._of_volumes:
+            check_z(stack.layout)
         self.scaling = scaling or choose_scaling(stack, denoisers, options, source)
-        self.stack = stack.selected(parse_selection(options.select, options.roi))
+        repairs = denoisers[0].options.repair if denoisers else None
+        self._repair = StackRepair(stack, repairs, fills=self._fills, scale_of=self.scaling.of)
+        self.stack = self._repair.stack.selected(parse_selection(options.select, options.roi))
         layout = self.stack.layout
         if options.dtype != "same":
             layout = dataclasses.replace(layout, dtype=np.dtype(options.dtype))
@@ -195,54 +233,47 @@ class StackWork:
         scales = [self.scaling.of(channel) for channel in channels]
         ends = ", ".join(f"{each.low:g} and {each.high:g}" for each in scales[:4])
         many = ", …" * (len(scales) > 4)
-        return f"{self.layout.describe()}; seen as 0 and 1: {ends}{many} ({self.scaling.method})."
+        what = f"{self.layout.describe()}{', as volumes' * self._of_volumes}"
+        return f"{what}; seen as 0 and 1: {ends}{many} ({self.scaling.method})."
 
     def steps(self) -> Iterator[Step]:
-        """Yields what to denoise, one after the other; channel by channel."""
-        layout = self.stack.layout
-        height, width = layout.size("Y"), layout.size("X")
-        together = max(1, _AT_ONCE // (height * width))
-        ordered = sorted(layout.indices(), key=layout.channel)
-        for _, each in itertools.groupby(ordered, layout.channel):
-            planes = [*each]
-            for start in range(0, len(planes), together):
-                some = tuple(planes[start : start + together])
-                for rows, columns in itertools.product(_parts(height), _parts(width)):
-                    yield Step(some, rows, columns)
+        """Yields what to denoise, see `plan_steps`."""
+        return plan_steps(self.stack.layout, self._denoiser)
 
     def channel(self, step: Step) -> int:
         """Returns the channel of a step's planes in the file, before any selection."""
         return self.stack.layout.file_channel(step.indices[0])
 
-    def _denoiser(self, step: Step) -> "Denoiser":
-        return self._denoisers[self.channel(step) if len(self._denoisers) > 1 else 0]
+    def _denoiser(self, index: Sequence[int]) -> "Denoiser":
+        """Returns what denoises a plane."""
+        channel = self.stack.layout.file_channel(index)
+        return self._denoisers[channel if len(self._denoisers) > 1 else 0]
 
     def read(self, step: Step) -> tuple[np.ndarray, slice, slice]:
-        """Reads a step's planes, [N, h, w] or [N, h, w, S], with what the network sees around.
+        """Reads what the network sees of a step, [N, h, w] or [N, h, w, S], a plane for each index.
 
-        Also returns the slices of these that the step fills.
+        Also returns the rows and columns of these that the step fills.
         """
         layout = self.stack.layout
-        margin = _margin(self._denoiser(step))
         spans, inner = [], []
         for part, axis in (step.rows, "Y"), (step.columns, "X"):
-            start = max(0, part.start - margin)
-            spans.append(slice(start, min(layout.size(axis), part.stop + margin)))
+            start = max(0, part.start - step.margin)
+            spans.append(slice(start, min(layout.size(axis), part.stop + step.margin)))
             inner.append(slice(part.start - start, part.stop - start))
-        planes = [self.stack.read(index, *spans) for index in step.indices]
+        planes = [self.stack.read(index, *spans) for index in step.seen]
+        own = range(*step.own.indices(len(planes)))
         for number, plane in enumerate(planes):
             if not count_missing(plane):  # in the margin, too
                 continue
             if not self._fills:
                 place = ", ".join(
-                    f"{axis} {n}"
-                    for axis, n in zip(layout.outer, step.indices[number], strict=True)
+                    f"{axis} {n}" for axis, n in zip(layout.outer, step.seen[number], strict=True)
                 )
                 raise ImageError(
                     f"holds values that are not finite (NaN or infinity){place and ', at '}"
                     f"{place}. To replace them by their neighbours: --nan fill."
                 )
-            self.filled += count_missing(plane[tuple(inner)])
+            self.filled += count_missing(plane[tuple(inner)]) if number in own else 0
             planes[number] = fill_missing(plane)
         return np.stack(planes), inner[0], inner[1]
 
@@ -251,13 +282,13 @@ class StackWork:
         scale = self.scaling.of(self.channel(step))
         dtype = self.layout.dtype
         is_changed = dtype.kind in "iu" and dtype != planes.dtype
-        denoiser = self._denoiser(step)
+        denoiser = self._denoiser(step.indices[0])
         faults = [scale.faulty(without_alpha(plane)) for plane in planes]
         result = denoiser.scaled(
             planes, scale, dtype=np.float64 if is_changed else dtype, faults=faults
         )
-        planes, result = planes[:, rows, columns], result[:, rows, columns]
-        for noisy, made, fault in zip(planes, result, faults, strict=True):
+        planes, result = (each[step.own, rows, columns] for each in (planes, result))
+        for noisy, made, fault in zip(planes, result, faults[step.own], strict=True):
             # In units of the range, as squares of large values might overflow.
             seen, made = (scale.apply(without_alpha(each)) for each in (noisy, made))
             self._count += seen.size
@@ -278,9 +309,14 @@ class StackWork:
         """Yields what the user should know about the planes that have been denoised."""
         if self.filled:
             yield f"{self.filled} values that were not finite are filled."
+        layout = self.stack.layout
+        yield from self._repair.notes({layout.file_channel(index) for index in layout.indices()})
         if self._faulty:
             what = counted(self._faulty, "pixel")
-            yield f"{what} far beyond the others, such as hot pixels, stay as they are."
+            yield (
+                f"{what} far beyond the others, such as hot pixels, stay as they are; cbsn denoise "
+                "--repair pixels repairs them."
+            )
         if self._clipped > _FEW * self._count:
             share = self._clipped / self._count
             yield f"{share:.1%} of the values are clipped to what {self.layout.dtype} holds."
@@ -295,14 +331,18 @@ class StackWork:
 
 
 def _run(
-    works: Sequence[StackWork],
+    works: Sequence[Any],
     steps: Sequence[tuple[int, Step]],
-    file: "PartialStackFile | _Array",
+    file: Any,
     bar: tqdm,
 ) -> None:
-    """Takes the steps that are not done yet; reads ahead and writes behind in a thread."""
+    """Takes the steps that are not done yet; reads ahead and writes behind in a thread.
 
-    def write(number: int, step: Step, result: np.ndarray, done: int) -> None:
+    The works are each a `StackWork`, and the file a `PartialStackFile` or the like of it; or each
+    an `UncertainWork`, and the file a `PairOfFiles`.
+    """
+
+    def write(number: int, step: Step, result: Any, done: int) -> None:
         for index, plane in zip(step.indices, result, strict=True):
             file.write(number, index, step.rows, step.columns, plane)
         file.count(done)
@@ -335,18 +375,3 @@ def _run(
             for each in reading:
                 each.cancel()
             raise
-
-
-def _parts(length: int) -> list[slice]:
-    """Divides an axis into parts that begin at multiples of `_GRID`."""
-    count = max(1, math.ceil(length / _BLOCK))
-    side = math.ceil(length / count / _GRID) * _GRID
-    return [slice(start, min(start + side, length)) for start in range(0, length, side)]
-
-
-def _margin(denoiser: "Denoiser") -> int:
-    """Returns how many pixels around a part the network has to see, a multiple of `_GRID`."""
-    recipe, network = denoiser.recipe, denoiser.network
-    reach = (network.halo + recipe.denoise_pad) * recipe.denoise_stride
-    reach += (network.halo + 2) * denoiser.r3  # the second pass sees results of the first
-    return math.ceil(max(1, reach) / _GRID) * _GRID

@@ -1,4 +1,4 @@
-"""Cutting a picture into tiles whose results fit together exactly.
+"""Cutting a picture or a volume into tiles whose results fit together exactly.
 
 `Axis` and `Spans` compute with integers where tiles start and end, and which row of the picture
 fills each place of the network's input. They serve both NumPy and the exported graph, which learns
@@ -6,13 +6,16 @@ the size of a picture only as it runs; `xp` is `numpy` or `tensorflow`.
 """
 
 import dataclasses
+import itertools
+import math
 from collections.abc import Iterator, Sequence
 from types import ModuleType
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from cbsn.recipes import Recipe
+if TYPE_CHECKING:  # it loads Keras, which not everyone needs who asks for the size of tiles
+    from cbsn.recipes import Recipe
 
 Integer = Any  # an int, or an integer scalar of `xp`
 Integers = Any  # [n] integers of `xp`
@@ -54,7 +57,7 @@ class Axis:
         return rows % self.stride * block + self.pad + rows // self.stride
 
 
-def pass_axes(recipe: Recipe, size: Integer, xp: ModuleType = np) -> tuple[Axis, Axis]:
+def pass_axes(recipe: "Recipe", size: Integer, xp: ModuleType = np) -> tuple[Axis, Axis]:
     """Returns the axes of a recipe's first pass and of its R3 pass, for `size` rows.
 
     Zeros at the end pad the size to a multiple of the stride. R3 treats them as part of the
@@ -181,7 +184,7 @@ Index = slice | np.ndarray
 class Lines:
     """One axis of a tile, as indexes of arrays."""
 
-    reads: np.ndarray  # rows (or columns) of the picture in the source; -1 for zeros
+    reads: np.ndarray  # rows (or columns, or planes) of the picture in the source; -1 for zeros
     taken: Index  # the rows to take for these, with any row in place of zeros
     zeros: np.ndarray  # positions of the zeros in `reads`
     kept: Index  # rows of the network's result that go into the picture
@@ -191,67 +194,70 @@ class Lines:
 
 @dataclasses.dataclass(frozen=True)
 class Tile:
-    """A piece of a picture, and the source that the network needs to compute it."""
+    """A piece of a picture, and the source that the network needs to compute it.
 
-    rows: Lines
-    columns: Lines
+    Pictures are [H, W, C]. Volumes are [Z, H, W, C], and have one more line and slice.
+    """
+
+    lines: tuple[Lines, ...]  # rows and columns; of a volume, planes before these
     needed: int  # tiles that must be read before the pixels of this one are overwritten
 
     @property
-    def source_shape(self) -> tuple[int, int]:
+    def source_shape(self) -> tuple[int, ...]:
         """Numbers of rows and columns of the source."""
-        return self.rows.reads.size, self.columns.reads.size
+        return tuple(each.reads.size for each in self.lines)
 
     @property
     def share(self) -> float:
         """Fraction of the picture that the tile fills."""
-        return self.rows.share * self.columns.share
+        return math.prod(each.share for each in self.lines)
 
     @property
     def where(self) -> tuple[Index, ...]:
         """Index of the pixels that the tile fills."""
-        rows, columns = self.rows.filled, self.columns.filled
-        if isinstance(rows, slice) or isinstance(columns, slice):
-            return rows, columns
-        return np.ix_(rows, columns)
+        filled = tuple(each.filled for each in self.lines)
+        if any(isinstance(each, slice) for each in filled):  # all of them, of a volume
+            return filled
+        return np.ix_(*filled)
 
     def take(self, image: np.ndarray) -> np.ndarray:
         """Returns the tile's source from an image [H, W, C] before `clear`; a view if possible."""
-        return take(image, self.rows.taken, self.columns.taken)
+        return take(image, *(each.taken for each in self.lines))
 
     def clear(self, source: np.ndarray) -> None:
         """Zeroes the rows and columns of a source [h, w, C] that lie outside the picture."""
-        source[self.rows.zeros] = 0
-        source[:, self.columns.zeros] = 0
+        for axis, each in enumerate(self.lines):
+            source[(slice(None),) * axis + (each.zeros,)] = 0
 
     def crop(self, result: np.ndarray) -> np.ndarray:
         """Returns the part of the network's result [h, w, C] that fills the tile's pixels."""
-        return take(result, self.rows.kept, self.columns.kept)
+        return take(result, *(each.kept for each in self.lines))
 
 
 def make_tiles(
     axes: Sequence[Axis],
-    tiling: Tiling,
+    tilings: Sequence[Tiling],
     size: Sequence[int],
     filled: Sequence[int] | None = None,
 ) -> list[Tile]:
     """Divides the network's input into tiles, from left to right, then from top to bottom.
 
-    Places outside a picture of this size are zeros. The tiles fill each pixel of a picture of the
-    size `filled` once. Default None, the same as `size`.
+    Those of volumes begin with the first planes. Places outside a picture of this size are zeros.
+    The tiles fill each pixel of a picture of the size `filled` once. Default None, the same as
+    `size`.
     """
-    down, across = (Spans(axis, tiling) for axis in axes)
-    rows, columns = map(list, map(_lines, (down, across), size, filled or size))
+    spans = [Spans(*each) for each in zip(axes, tilings, strict=True)]
+    rows, *others = map(list, map(_lines, spans, size, filled or size))
     # For each row of tiles, the first place that it or a later row still has to read.
     read = [axes[0].places(each.reads[each.reads >= 0]) for each in rows]
     firsts = [places.min(initial=axes[0].length) for places in reversed(read)]
     firsts_to_come = np.minimum.accumulate(firsts)[::-1]
-    ends = [down.span(index).end for index in range(down.count)]
-    needed = np.searchsorted(firsts_to_come, ends) * len(columns)
+    ends = [spans[0].span(index).end for index in range(spans[0].count)]
+    needed = np.searchsorted(firsts_to_come, ends) * math.prod(map(len, others))
     return [
-        Tile(row, column, int(count))
+        Tile((row, *rest), int(count))
         for row, count in zip(rows, needed, strict=True)
-        for column in columns
+        for rest in itertools.product(*others)
     ]
 
 
@@ -284,11 +290,11 @@ def as_index(places: np.ndarray) -> Index:
     return slice(int(places[0]), None if stop < 0 else int(stop), int(step))
 
 
-def take(image: np.ndarray, rows: Index, columns: Index) -> np.ndarray:
-    """Returns `image[np.ix_(rows, columns)]`, as a view if both are slices."""
-    slices = (each if isinstance(each, slice) else slice(None) for each in (rows, columns))
+def take(image: np.ndarray, *places: Index) -> np.ndarray:
+    """Returns `image[np.ix_(*places)]`, as a view if all of them are slices."""
+    slices = (each if isinstance(each, slice) else slice(None) for each in places)
     image = image[tuple(slices)]
-    for axis, each in enumerate((rows, columns)):
+    for axis, each in enumerate(places):
         if not isinstance(each, slice):
             image = image.take(each, axis)
     return image

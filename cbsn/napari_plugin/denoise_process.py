@@ -16,12 +16,14 @@ from typing import Any
 import numpy as np
 
 from cbsn.errors import CbsnError, CbsnWarning
-from cbsn.images.stacks.scaling import Scale, Scaling
+from cbsn.images.stacks.scaling import Scale
 from cbsn.napari_plugin import processes
 from cbsn.napari_plugin.denoising import (
     Cancelled,
+    ModelFacts,
     Report,
     explain,
+    facts_of,
     load_denoiser,
     own_warnings,
 )
@@ -38,7 +40,7 @@ class DenoiseProcess:
 
     Example:
         >>> process = DenoiseProcess()
-        >>> scale = measure_scale(planes, process.scaling("photo", 0))
+        >>> scale = measure_scale(planes, process.facts("photo", 0).scaling)
         >>> clean = process.denoise("photo", 0, noisy, scale)
     """
 
@@ -46,8 +48,8 @@ class DenoiseProcess:
         self._process: subprocess.Popen | None = None
         self._turn = threading.Lock()
 
-    def scaling(self, model: str, tile: int) -> Scaling | None:
-        """Returns the scaling of a model; for the arguments, see `load_denoiser`."""
+    def facts(self, model: str, tile: int) -> ModelFacts:
+        """Returns the facts of a model; for the arguments, see `load_denoiser`."""
         return self._ask((model, tile))
 
     def denoise(
@@ -133,7 +135,7 @@ def serve(requests: Any, answers: Any) -> None:
             with own_warnings():
                 warnings.showwarning = lambda message, *rest: send("warning", str(message))
                 denoiser = load_denoiser(model, tile)
-                answer: Any = denoiser.scaling
+                answer: Any = facts_of(denoiser)
                 if work:
                     planes, scale = work
                     answer = denoiser.scaled(planes, scale, on_tile)

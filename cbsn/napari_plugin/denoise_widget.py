@@ -312,12 +312,12 @@ def run_denoising(
     try:
         with own_warnings():
             report(0.0, "Loading the model…")
-            trained = process.scaling(model, tile)
+            facts = process.facts(model, tile)
             report(0.0, "Looking at the values…")
-            scale = measure_scale(planes, trained, own=own)
+            scale = measure_scale(planes, facts.scaling, own=own)
             report(0.0, "Denoising…")
             denoise = functools.partial(process.denoise, model, tile)
-            return denoise_planes(planes, numbers, denoise, scale, on_share)
+            return denoise_planes(planes, numbers, denoise, scale, on_share, facts)
     except Cancelled:
         return None
     except NotFiniteError as error:

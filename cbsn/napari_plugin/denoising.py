@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -20,6 +20,7 @@ from cbsn.errors import CbsnError, CbsnWarning, ImageError, in_one_line, plain_r
 from cbsn.images.stacks.scaling import METHODS, Scale, Scaling, measure_scaling
 from cbsn.inference.options import DenoiseOptions, Strength
 from cbsn.inference.stack_options import StackOptions, choose_scaling
+from cbsn.inference.volumes import slabs
 from cbsn.napari_plugin.layers import LayerPlanes
 from cbsn.napari_plugin.lazy_array import lazy_array
 
@@ -27,6 +28,7 @@ if TYPE_CHECKING:  # it loads TensorFlow
     from cbsn.inference.denoiser import Denoiser
 
 _AT_ONCE = 2**20  # pixels of the planes that are denoised together, if they are small
+_VOXELS = 2**26  # of a part of a volume, with what the network sees around it
 
 Report = Callable[[float], None]
 """Gets the share that is done. It may raise an error, which ends the work."""
@@ -34,6 +36,29 @@ Report = Callable[[float], None]
 
 Denoise = Callable[[np.ndarray, Scale, Report], np.ndarray]
 """Denoises planes as `Denoiser.scaled` does."""
+
+
+class ModelFacts(NamedTuple):
+    """What the plugin has to know of a model.
+
+    Args:
+        scaling: how the stacks were scaled that it was trained on; None if it was on pictures.
+        z_halo, z_grid: of its network, if it denoises volumes; else None.
+    """
+
+    scaling: Scaling | None = None
+    z_halo: int | None = None
+    z_grid: int | None = None
+
+
+_OF_PLANES = ModelFacts()
+
+
+def facts_of(denoiser: "Denoiser") -> ModelFacts:
+    """Returns the facts of a model that is loaded."""
+    if not denoiser.of_volumes:
+        return ModelFacts(denoiser.scaling)
+    return ModelFacts(denoiser.scaling, denoiser.network.z_halo, denoiser.network.z_grid)
 
 
 class Cancelled(Exception):  # noqa: N818, as it is no error
@@ -102,6 +127,7 @@ def denoise_planes(
     denoise: Denoise,
     scale: Scale,
     report: Report = lambda share: None,
+    facts: ModelFacts = _OF_PLANES,
 ) -> np.ndarray:
     """Denoises some planes of a layer, with the full strength.
 
@@ -111,31 +137,69 @@ def denoise_planes(
         denoise: what denoises planes, such as `DenoiseProcess.denoise`.
         scale: from `measure_scale`.
         report: see `Report`; called after each tile.
+        facts: of the model. Default: it denoises planes one by one.
 
     Returns:
         The result, [N, H, W] or [N, H, W, S].
 
     Raises:
-        ImageError: if values are not finite, or a file is damaged.
+        ImageError: if values are not finite, or a file is damaged; or if the model denoises
+            volumes, and the layer has none.
         MemoryError: if memory does not suffice.
     """
     result = np.empty((len(numbers), *planes.shape), planes.dtype)
-    together = max(1, _AT_ONCE // math.prod(planes.shape[:2]))
-    done = 0.0
-    for start in range(0, len(numbers), together):
-        some = numbers[start : start + together]
-        noisy = np.stack([planes.read(number) for number in some])
+    place = {number: each for each, number in enumerate(numbers)}
+    finished, done = 0, 0.0
+    for some, seen in _groups(planes, numbers, facts):
+        noisy = np.stack([planes.read(number) for number in seen])
+
         part = len(some) / len(numbers)
+        finished += len(some)
+        most = finished / len(numbers)
 
-        def on_tile(share: float, part: float = part) -> None:
+        def on_tile(share: float, part: float = part, most: float = most) -> None:
             nonlocal done
-            done += share * part
-            report(min(done, 1.0))
+            done = min(done + share * part, most)
+            report(done)
 
-        result[start : start + len(some)] = denoise(noisy, scale, on_tile)
-        done = (start + len(some)) / len(numbers)
+        denoised = dict(zip(seen, denoise(noisy, scale, on_tile), strict=True))
+        for number in some:
+            result[place[number]] = denoised[number]
+        done = most
         report(done)
     return result
+
+
+def _groups(
+    planes: LayerPlanes, numbers: Sequence[int], facts: ModelFacts
+) -> Iterator[tuple[Sequence[int], Sequence[int]]]:
+    """Yields planes to denoise together, and those that the network sees for that."""
+    pixels = math.prod(planes.shape[:2])
+    if facts.z_halo is None or facts.z_grid is None:
+        together = max(1, _AT_ONCE // pixels)
+        for start in range(0, len(numbers), together):
+            yield (some := numbers[start : start + together]), some
+        return
+    if planes.z_axis is None:
+        raise ImageError(
+            "This model denoises volumes, and no axis of this layer is z. If its planes lie along "
+            "z, name the axis so (layer.axis_labels); or else choose another model."
+        )
+    halo, grid = facts.z_halo, facts.z_grid
+    depth = planes.outer_shape[planes.z_axis]
+    # No fewer than are seen around, or else most of the work would be for these.
+    together = max(halo, _VOXELS // pixels - 2 * halo)
+    together = -(-together // grid) * grid
+    volumes = np.moveaxis(
+        np.arange(planes.count).reshape(planes.outer_shape), planes.z_axis, -1
+    ).reshape(-1, depth)
+    wanted = {*numbers}
+    for volume in volumes.tolist():
+        for slab in slabs(depth, together, halo):
+            mine = [z for z in slab.filled if volume[z] in wanted]
+            if mine:  # in the whole slab, or in one plane of it
+                first = max(0, mine[0] // grid * grid - halo)
+                yield [volume[z] for z in mine], volume[first : mine[-1] + 1 + halo]
 
 
 class Result:

@@ -28,6 +28,7 @@ class LayerPlanes:
         stack: the planes, along one axis T.
         outer_shape: the sizes of the layer's axes that number them.
         fill: whether values that are not finite are filled; else reading them is an error.
+        z_axis: which of these axes is z, for models of volumes; None if none is.
 
     Example:
         >>> planes = layer_planes(viewer.layers[0])
@@ -37,6 +38,7 @@ class LayerPlanes:
     stack: Stack
     outer_shape: tuple[int, ...]
     fill: bool
+    z_axis: int | None = None
 
     @property
     def count(self) -> int:
@@ -96,7 +98,16 @@ def layer_planes(layer: Any, *, fill: bool = False) -> LayerPlanes:
             raise NotFiniteError("The layer holds values that are not finite (NaN or infinity).")
         return plane.astype(layout.dtype, copy=False)
 
-    return LayerPlanes(Stack(layout, read), outer_shape, fill)
+    return LayerPlanes(Stack(layout, read), outer_shape, fill, _z_axis(layer, len(outer_shape)))
+
+
+def _z_axis(layer: Any, outer: int) -> int | None:
+    """Returns which of the outer axes is z: the one of that name, or the last one without names."""
+    names = [str(each).lower() for each in getattr(layer, "axis_labels", ())][:outer]
+    if "z" in names:
+        return names.index("z")
+    # napari numbers axes that have no names, from the end.
+    return None if any(name.isalpha() for name in names) or not outer else outer - 1
 
 
 def current_index(viewer: Any, layer: Any) -> tuple[int, ...]:

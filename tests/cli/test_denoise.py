@@ -593,3 +593,25 @@ def test_what_does_not_fit_a_stack_is_told(infer, stack, tmp_path, flags, words)
     run = infer("cells.tif", *flags, "--savepath", "out", *FAST)
     assert run.returncode == 1 and words in run.stderr
     assert not [*(tmp_path / "out").iterdir()]
+
+
+def test_defects_are_repaired_if_asked(infer, tmp_path, random):
+    """Of pictures, of stacks, and told of both; a wrong value is told before any work."""
+    frames = random.normal(100, 5, (6, 64, 64)).astype("uint8")
+    frames[:, 20, 30] = 250
+    tifffile.imwrite(tmp_path / "a.tif", frames, photometric="minisblack")
+    Image.fromarray(frames[0]).save(tmp_path / "b.png")
+    offered = infer("a.tif", "b.png", "--out", "before", *FAST)
+    assert offered.returncode == 0, offered.stderr
+    assert "1 hot pixel in the middle of all planes" in offered.stderr
+    assert "--repair pixels" in offered.stderr
+    run = infer("a.tif", "b.png", "--repair", "pixels", "--out", "after", *FAST)
+    assert run.returncode == 0, run.stderr
+    assert "a.tif: 1 hot pixel repaired in all planes." in run.stderr
+    assert "note: 1 pixel that lay far beyond the noise around repaired." in run.stderr
+    for name, read in (("a.tif", tifffile.imread), ("b.png", _pixels)):
+        before, after = (read(tmp_path / folder / name) for folder in ("before", "after"))
+        assert (before != after).any()
+    refused = infer("b.png", "--repair", "everything", "--out", "never")
+    assert refused.returncode == 2 and "--repair takes pixels" in refused.stderr
+    assert not (tmp_path / "never").exists()

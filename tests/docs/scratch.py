@@ -70,10 +70,12 @@ def make_scratch(folder: Path, page: Path) -> None:
 
 
 def _save_stacks(folder: Path) -> None:
-    """Writes a microscope's stacks: two channels, frames without a meaning, and a folder."""
+    """Writes a microscope's stacks: two channels, frames without a meaning, planes, a folder."""
     frames = np.stack([noisy for noisy, _ in simulate_cells(5, 96, 96)])
     two = np.stack([frames, 2 * frames], axis=1)
     tifffile.imwrite(folder / "cells.tif", two, imagej=True, metadata={"axes": "TCYX"})
+    planes = np.concatenate([frames, frames[::-1]] * 2)
+    tifffile.imwrite(folder / "volume.tif", planes, imagej=True, metadata={"axes": "ZYX"})
     options = {"photometric": "minisblack", "metadata": None}
     for name in ("plain.tif", "day1/a.tif", "day1/b.tif"):
         tifffile.imwrite(_made((folder / name).parent) / Path(name).name, frames, **options)

@@ -51,6 +51,7 @@ def fake_models(monkeypatch):
 
     class FakeDenoiser:
         choices = "Precision any."
+        of_volumes = False
 
         def __init__(self, path):
             self.recipe = RECIPES["cbsn"]

@@ -54,6 +54,7 @@ def fake_models(monkeypatch):
     class FakeDenoiser:
         choices = "Precision any."
         scaling = None
+        of_volumes = False
         recipe = RECIPES["cbsn"]
         network = types.SimpleNamespace(count_params=lambda: 1234)
 

@@ -19,6 +19,7 @@ from cbsn.inference.options import DenoiseOptions, Strength
 from cbsn.models.loading import load_model
 from cbsn.noise.synthetic import simulate_camera
 from cbsn.recipes import RECIPES, customised
+from tests.known_noise import know_noise
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +44,7 @@ class Identity:
     size_multiple = 6
     blindness = "switched"
     is_local = True
+    dimensions = 2
     grid = 1
     channels = 3
     dtype_policy = keras.DTypePolicy("float32")
@@ -90,6 +92,8 @@ LOCAL = {
     "apbsn": {"filters": 4, "num_modules": 2},
     "ssbsn": {"filters": 4, "num_modules": 1, "num_attention": 0},
     "n2v-unet": {"filters": 8, "depth": 2},
+    "n2v2-unet": {"filters": 8, "depth": 2},
+    "pn2v-unet": {"filters": 8, "depth": 2},
     "dil-unet": {"filters": 8, "depth": 2},
     "n2n-resunet": {"filters": 8, "depth": 2, "reduction": 0},
     "distill": {"filters": 8, "depth": 2},
@@ -98,6 +102,7 @@ LOCAL = {
 }
 """Sizes at which tiles make the whole: without attention or excitation."""
 
+OF_PICTURES = sorted(name for name, recipe in RECIPES.items() if recipe.patch_depth == 1)
 CAN_REFINE = ("apbsn", "cbsn", "ssbsn")
 
 
@@ -107,6 +112,7 @@ def _small_model(name):
     keras.utils.set_random_seed(1)
     recipe = customised(name, **LOCAL[name])
     network = recipe.build_network()
+    know_noise(network)
     if recipe.normalization == "0-255":
         for weight in network.weights:
             weight.assign(weight * 2)
@@ -120,7 +126,7 @@ def _small_model(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "r3"), [(name, False) for name in sorted(RECIPES)] + [("cbsn", True), ("apbsn", True)]
+    ("name", "r3"), [(name, False) for name in OF_PICTURES] + [("cbsn", True), ("apbsn", True)]
 )
 def test_every_recipe_denoises_by_tiles_and_in_place(noisy, name, r3):
     recipe, network = _small_model(name)
@@ -138,7 +144,7 @@ def test_every_recipe_denoises_by_tiles_and_in_place(noisy, name, r3):
         _assert_equal_but_for_rounding(picture, expected)
 
 
-@pytest.mark.parametrize("name", sorted({*RECIPES} - {*CAN_REFINE}))
+@pytest.mark.parametrize("name", sorted({*OF_PICTURES} - {*CAN_REFINE}))
 def test_networks_that_are_never_blind_cannot_refine(name):
     with pytest.raises(ConfigError, match="omit --r3"):
         Denoiser(*_small_model(name), DenoiseOptions(r3=True))
@@ -590,3 +596,28 @@ def test_a_batch_of_none_and_other_arrays_that_are_none(denoise):
             denoise.batch(np.zeros(shape, np.uint8))
     with pytest.raises(ImageError, match=r"A picture of the batch.*finite"):
         denoise.batch(np.full((2, 3, 3, 3), np.nan))
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_outliers_of_pictures_are_repaired_before(channels, random):
+    """The result is that of the picture without them; alpha, and what it hides, stays."""
+    recipe, network = _small_model("n2v-unet")
+    picture = random.normal(100, 5, (64, 64, channels)).clip(0, 255).astype("uint8")
+    colors = 3 if channels > 2 else 1
+    if channels % 2 == 0:
+        picture[..., -1] = 255
+        picture[40:, 40:, -1] = 0
+    picture[20, 30, :colors] = 250
+    mended = picture.copy()
+    near = np.delete(picture[19:22, 29:32, :colors].reshape(9, -1), 4, axis=0)
+    mended[20, 30, :colors] = np.rint(np.median(near, axis=0))
+    repairing = Denoiser(recipe, network, DenoiseOptions(repair="pixels"))
+    result = repairing(picture)
+    assert repairing.repaired == 1
+    np.testing.assert_array_equal(result, Denoiser(recipe, network)(mended))
+    assert (Denoiser(recipe, network)(picture) != result).any()
+
+
+def test_a_wrong_repair_is_told_at_once():
+    with pytest.raises(ConfigError, match="Received: --repair spots"):
+        DenoiseOptions(repair="spots")

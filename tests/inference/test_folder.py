@@ -37,6 +37,10 @@ class Inverter:
 
     choices = "Inverts."
     scaling = None
+    repaired = 0
+
+    def check_takes_pictures(self, what):
+        """It does."""
 
     def prepare(self, pixels):
         assert pixels >= 0
@@ -127,6 +131,15 @@ def test_a_result_that_cannot_be_written_does_not_stop_the_others(tmp_path, caps
     assert "b.png: cannot be written as PNG (Is a directory)" in capsys.readouterr().err
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.png", "b.png", "c.png"]
     assert (read_picture(tmp_path / "out" / "c.png").pixels == 248).all()
+
+
+def test_a_model_of_volumes_takes_no_pictures(volume_model, tmp_path):
+    """Which is said before anything is done."""
+    Image.new("L", (45, 30)).save(tmp_path / "a.png")
+    outputs = plan_files([tmp_path / "a.png"], tmp_path / "out")
+    with pytest.raises(ImageError, match=r"a\.png is a picture.*--axes ZYX"):
+        denoise_files(Denoiser(*volume_model), outputs, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
 
 
 def test_nothing_is_done_without_pictures_or_a_folder(tmp_path):

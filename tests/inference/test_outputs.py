@@ -1,10 +1,18 @@
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
+import tifffile
 
 from cbsn.errors import ConfigError
-from cbsn.inference.outputs import check_writable, default_folder, find_sources, plan_outputs
+from cbsn.inference.outputs import (
+    check_writable,
+    default_folder,
+    find_sources,
+    plan_outputs,
+    plan_uncertainty,
+)
 
 
 def planned(names, format="auto"):
@@ -228,3 +236,50 @@ def test_a_folder_that_the_system_refuses_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.mkdtemp", refuse)
     with pytest.raises(ConfigError, match=r"cannot be written to: Permission denied"):
         check_writable(tmp_path, "--savepath DIR")
+
+
+@pytest.mark.parametrize(
+    ("targets", "expected"),
+    [
+        (["a.png", "b.tif"], ["a.uncertainty.tif", "b.uncertainty.tif"]),
+        (["a.png", "a.tif", "b.png"], ["a.png", "a.tif", "b"]),
+        (["A.png", "a.jpg"], ["A.png", "a.jpg"]),  # the same on some file systems
+        (["x/a.png", "y/a.png"], ["x/a", "y/a"]),
+        (["a.uncertainty.png"], ["a.uncertainty"]),
+    ],
+)
+def test_the_files_of_the_uncertainty_lie_next_to_the_results(targets, expected):
+    outputs = {Path("/in", name): Path("/out", name) for name in targets}
+    found = plan_uncertainty(outputs)
+    names = [str(path.relative_to("/out")) for path in found.values()]
+    assert [*found] == [*outputs]
+    assert names == [
+        each.removesuffix(".uncertainty.tif") + ".uncertainty.tif" for each in expected
+    ]
+
+
+def test_the_uncertainty_of_a_stack_keeps_its_suffix(tmp_path):
+    for name in ("a.ome.tif", "b.tif"):
+        tifffile.imwrite(tmp_path / name, np.zeros((3, 8, 8), np.uint8), photometric="minisblack")
+    names = {"a.ome.tif": "a.ome.zarr", "b.tif": "b.tif"}
+    outputs = {tmp_path / source: Path("/out", target) for source, target in names.items()}
+    found = [path.name for path in plan_uncertainty(outputs).values()]
+    assert found == ["a.uncertainty.ome.zarr", "b.uncertainty.tif"]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [["a.png", "a.uncertainty.tif"], ["a.uncertainty.tif", "a.png", "a.png.uncertainty.tif"]],
+)
+def test_the_uncertainty_overwrites_no_result(names):
+    outputs = {Path("/in", name): Path("/out", name) for name in names}
+    with pytest.raises(ConfigError, match=r"would overwrite /out/a.*Received: --uncertainty"):
+        plan_uncertainty(outputs)
+    into = {Path("/in/a.jpg"): Path("/in/a.png"), Path("/in/a.uncertainty.tif"): Path("/out/x.tif")}
+    with pytest.raises(ConfigError, match=r"would overwrite /in/a.uncertainty.tif"):
+        plan_uncertainty(into)
+
+
+def test_the_name_of_the_uncertainty_is_cut_if_it_is_too_long():
+    (found,) = plan_uncertainty({Path("/in/a.png"): Path("/out", "x" * 251 + ".png")}).values()
+    assert len(found.name) <= 255 and found.name.endswith(".uncertainty.tif")

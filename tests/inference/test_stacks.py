@@ -10,10 +10,10 @@ from cbsn.errors import CbsnWarning, ConfigError, ImageError
 from cbsn.images.stacks import scaling
 from cbsn.images.stacks.scaling import Scale, Scaling, measure_scaling
 from cbsn.images.stacks.stack import array_stack
-from cbsn.inference import stacks
+from cbsn.inference import stack_steps, stacks
 from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.options import DenoiseOptions
-from cbsn.inference.stack_options import StackOptions
+from cbsn.inference.stack_options import StackOptions, open_scaled
 from cbsn.inference.stacks import denoise_stack, denoise_stacks
 from cbsn.recipes import customised
 
@@ -127,7 +127,7 @@ def test_parts_of_a_large_plane_fit_together(random, monkeypatch, name):
     stack = array_stack(array, "TYX")
     options = StackOptions(normalize="deviation")
     whole = denoise_stack(stack, [denoiser], options)
-    monkeypatch.setattr(stacks, "_BLOCK", 512)
+    monkeypatch.setattr(stack_steps, "_BLOCK", 512)
     parts = denoise_stack(stack, [denoiser], options)
     # In float32, sums of another order: some units in the last place of 1, in deviations of 50.
     np.testing.assert_allclose(parts, whole, atol=50 * 1e-4)
@@ -145,7 +145,7 @@ def test_small_planes_are_denoised_together(array, monkeypatch):
     denoise_stack(array_stack(array, "TCYX"), [denoiser], StackOptions())
     assert seen == [5, 5]
     seen.clear()
-    monkeypatch.setattr(stacks, "_AT_ONCE", 2 * 24 * 40)
+    monkeypatch.setattr(stack_steps, "_AT_ONCE", 2 * 24 * 40)
     denoise_stack(array_stack(array, "TCYX"), [denoiser], StackOptions())
     assert seen == [2, 2, 1, 2, 2, 1]
 
@@ -259,7 +259,7 @@ def test_a_missing_value_is_named_where_it_is(array, denoise, monkeypatch):
 
 def test_a_missing_value_around_a_part_is_refused_or_filled(random, monkeypatch):
     """The network would see it."""
-    monkeypatch.setattr(stacks, "_BLOCK", 512)
+    monkeypatch.setattr(stack_steps, "_BLOCK", 512)
     monkeypatch.setattr(scaling, "_PLANES", 1)
     values = random.normal(500, 20, (2, 520, 8)).astype(np.float32)
     values[1, 515, 4] = np.nan
@@ -278,7 +278,7 @@ def test_faulty_pixels_of_a_part_are_those_of_the_plane(random, monkeypatch):
     stack, model = array_stack(values, "TYX"), small("n2v-unet")
     with pytest.warns(CbsnWarning, match="3 pixels far beyond the others"):
         whole = denoise_stack(stack, [model], StackOptions())
-    monkeypatch.setattr(stacks, "_BLOCK", 512)
+    monkeypatch.setattr(stack_steps, "_BLOCK", 512)
     with pytest.warns(CbsnWarning, match="3 pixels far beyond the others"):
         parts = denoise_stack(stack, [model], StackOptions())
     assert all(whole[place] == parts[place] == 1e6 for place in hot)
@@ -289,7 +289,7 @@ def test_faulty_pixels_of_a_part_are_those_of_the_plane(random, monkeypatch):
 
 
 def test_an_interrupted_file_is_continued(tmp_path, array, monkeypatch, capsys):
-    monkeypatch.setattr(stacks, "_AT_ONCE", 1)
+    monkeypatch.setattr(stack_steps, "_AT_ONCE", 1)
     tifffile.imwrite(tmp_path / "a.tif", array[:, 0], photometric="minisblack")
     outputs = {tmp_path / "a.tif": tmp_path / "b.tif"}
     denoiser, seen = small(), []
@@ -329,3 +329,63 @@ def test_pictures_by_a_model_of_stacks(array):
     expected = trained.scaled(picture[None], SCALING.of(0))[0]
     np.testing.assert_array_equal(trained(picture), expected)
     np.testing.assert_array_equal(trained.batch(picture[None, ..., None])[0, ..., 0], expected)
+
+
+@pytest.fixture
+def defective(random):
+    """Six frames, with a hot pixel, and with a cosmic ray in one frame."""
+    frames = random.poisson(400, (6, 48, 56)).astype(np.uint16)
+    frames[:, 20, 30] = 3000
+    frames[3, 10, 11] = 60_000
+    return frames
+
+
+def _repairing(denoiser, repair):
+    return Denoiser(denoiser.recipe, denoiser.network, dataclasses.replace(OPTIONS, repair=repair))
+
+
+def test_defects_are_repaired_before_and_told(defective, denoise):
+    """The result is that of a stack without them, and no pixel stays as it is."""
+    mended = defective.copy()
+    for frame in mended:
+        frame[20, 30] = np.rint(np.median(np.delete(frame[19:22, 29:32].ravel(), 4)))
+    mended[3, 10, 11] = np.median(mended[3, 9:12, 10:13])
+    scaled = StackOptions(normalize="300,500")
+    with pytest.warns(CbsnWarning) as told:
+        result = denoise_stack(
+            array_stack(defective, "TYX"), [_repairing(denoise, "pixels")], scaled
+        )
+    texts = [str(each.message) for each in told]
+    assert "The stack: 1 hot pixel repaired in all planes." in texts
+    assert any("1 more value far beyond all others repaired" in text for text in texts)
+    assert not any("stay as they are" in text for text in texts)
+    expected = denoise_stack(array_stack(mended, "TYX"), [denoise], scaled)
+    np.testing.assert_array_equal(result, expected)
+
+
+def test_a_part_of_a_repaired_stack_is_as_in_the_whole(defective, denoise):
+    """Whatever is selected, and though the hot pixel cannot be told in two frames."""
+    stack, repairing = array_stack(defective, "TYX"), _repairing(denoise, "pixels,rows")
+    with pytest.warns(CbsnWarning, match="1 hot pixel repaired"):
+        whole = denoise_stack(stack, [repairing], StackOptions(normalize="300,500"))
+        part = denoise_stack(stack, [repairing], StackOptions(normalize="300,500", select="t=3:5"))
+    # Networks round otherwise where they take fewer planes at once.
+    np.testing.assert_allclose(part, whole[3:5], atol=1)
+
+
+def test_repairs_are_offered(defective, denoise):
+    with pytest.warns(CbsnWarning) as told:
+        denoise_stack(array_stack(defective, "TYX"), [denoise], StackOptions())
+    texts = [str(each.message) for each in told]
+    assert any("1 hot pixel in the middle of all planes" in text for text in texts)
+    # The brightest one stays, as it lies far beyond the others.
+    assert any("stay as they are; cbsn denoise --repair pixels" in text for text in texts)
+
+
+def test_adaptation_reads_repaired_stacks(defective, denoise, tmp_path):
+    tifffile.imwrite(tmp_path / "a.tif", defective, photometric="minisblack")
+    for repair, value in ((None, 3000), ("pixels", 400)):
+        denoisers = [_repairing(denoise, repair)]
+        with open_scaled(tmp_path / "a.tif", denoisers, StackOptions()) as stacks:
+            ((stack, _),) = stacks
+            assert stack.read((2,))[20, 30] == pytest.approx(value, abs=100)

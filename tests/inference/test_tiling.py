@@ -16,7 +16,8 @@ SIZES = [(2, 2), (2, 40), (14, 6), (38, 64)]  # a mosaic needs multiples of its 
 
 def _tiles(height, width, *, layout="plain", border="reflect", grid=None, **options):
     axes = [LAYOUTS[layout](size) for size in (height, width)]
-    return make_tiles(axes, Tiling(border=border, grid=grid, **options), (height, width))
+    tiling = Tiling(border=border, grid=grid, **options)
+    return make_tiles(axes, [tiling] * 2, (height, width))
 
 
 def _given(image, layout):
@@ -98,7 +99,34 @@ def test_needed_tells_when_a_tile_may_be_overwritten(layout, border, side, grid)
     for i, tile in enumerate(tiles):
         assert tile.needed > i
         for later in tiles[tile.needed :]:
-            assert not np.isin(later.rows.reads, np.arange(60)[tile.rows.filled]).any()
+            assert not np.isin(later.lines[0].reads, np.arange(60)[tile.lines[0].filled]).any()
+
+
+def test_tiles_of_volumes():
+    """They cover each voxel once, see what they should, and wait until it may be overwritten."""
+    size = (41, 70, 61)
+    volume = np.random.default_rng(0).random((*size, 1))
+    tilings = [
+        Tiling("zeros", 8, 6, 2, grid=2, even=True),
+        *[Tiling("zeros", 24, 12, 4, grid=4, even=True)] * 2,
+    ]
+    tiles = make_tiles([*map(Axis, size)], tilings, size)
+    covered = np.zeros(size, int)
+    made = np.full(volume.shape, np.nan)
+    for number, tile in enumerate(tiles):
+        covered[tile.where] += 1
+        source = tile.take(volume)
+        assert source.shape[:-1] == tile.source_shape
+        made[tile.where] = tile.crop(source)
+        assert tile.needed > number
+        filled = np.arange(size[0])[tile.lines[0].filled]
+        for later in tiles[tile.needed :]:
+            assert not np.isin(later.lines[0].reads, filled).any()
+    assert (covered == 1).all()
+    assert sum(tile.share for tile in tiles) == pytest.approx(1)
+    assert len({tile.source_shape for tile in tiles}) == 1 and len(tiles) > 8
+    assert len({tile.needed for tile in tiles}) > 1
+    np.testing.assert_array_equal(made, volume)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -115,8 +143,8 @@ def test_fixed_windows(layout, border, halo, grid, side):
         size, rows = axis.length, axis.rows(np.arange(axis.length))
         inside = np.pad(np.arange(size), 99, mode="reflect")
         spans, covered = Spans(axis, tiling), np.zeros(height, int)
-        for number, tile in enumerate(make_tiles([axis, Axis(4)], tiling, (height, 4))):
-            span, lines = spans.span(number), tile.rows
+        for number, tile in enumerate(make_tiles([axis, Axis(4)], [tiling] * 2, (height, 4))):
+            span, lines = spans.span(number), tile.lines[0]
             first = span.start - span.margin
             assert first % grid == 0
             window = first - (halo if border == "reflect" else 0) + 99
@@ -149,13 +177,13 @@ def test_beyond_a_padded_picture_there_are_zeros():
     """A picture of 5 rows, padded to 6 for its sub-images."""
     image = np.ones((5, 6, 1))
     tiling = Tiling("zeros", None, 8, 6)
-    (tile,) = make_tiles([LAYOUTS["mosaic"](6)] * 2, tiling, (5, 6))
+    (tile,) = make_tiles([LAYOUTS["mosaic"](6)] * 2, [tiling] * 2, (5, 6))
     source = tile.take(image) - 0.5
     tile.clear(source)
     expected = pixel_shuffle_down(np.pad(image - 0.5, ((0, 1), (0, 0), (0, 0)))[None], 2, 2)
     np.testing.assert_array_equal(source, expected[0])
     assert tile.crop(source).shape == (5, 6, 1)
-    (tile,) = make_tiles([LAYOUTS["mosaic"](6)] * 2, tiling, (5, 6), filled=(6, 6))
+    (tile,) = make_tiles([LAYOUTS["mosaic"](6)] * 2, [tiling] * 2, (5, 6), filled=(6, 6))
     assert tile.crop(source).shape == (6, 6, 1)
 
 

@@ -13,7 +13,7 @@ from cbsn.errors import CbsnWarning
 from cbsn.images.stacks.scaling import Scale, Scaling
 from cbsn.napari_plugin import denoise_process, processes
 from cbsn.napari_plugin.denoise_process import DenoiseError, DenoiseProcess, serve
-from cbsn.napari_plugin.denoising import Cancelled
+from cbsn.napari_plugin.denoising import Cancelled, ModelFacts, facts_of
 
 SCALE = Scale(0.0, 1.0, 0.0, 1.0)
 PLANES = np.ones((2, 4, 5), np.float32)
@@ -23,6 +23,10 @@ class StandIn:
     """A denoiser that says what it is asked for."""
 
     scaling = Scaling("range", (SCALE,))
+    network = SimpleNamespace(z_halo=16, z_grid=2)
+
+    def __init__(self, of_volumes=False):
+        self.of_volumes = of_volumes
 
     def scaled(self, planes, scale, on_tile):
         warnings.warn("Slow.", CbsnWarning, stacklevel=1)
@@ -50,8 +54,12 @@ def test_the_serving_side(monkeypatch):
     found = served(monkeypatch, ("photo", 0), ("photo", 0, PLANES, SCALE), True, True)
     kinds = [kind for kind, _ in found]
     assert kinds == ["answer", "warning", "share", "share", "answer"]
-    assert [value for _, value in found[:4]] == [StandIn.scaling, "Slow.", 0.25, 0.75]
+    assert [value for _, value in found[:4]] == [ModelFacts(StandIn.scaling), "Slow.", 0.25, 0.75]
     np.testing.assert_array_equal(found[-1][1], PLANES * 2)
+
+
+def test_the_facts_of_a_model_of_volumes():
+    assert facts_of(StandIn(of_volumes=True)) == ModelFacts(StandIn.scaling, 16, 2)
 
 
 def test_it_stops_and_goes_on_serving(monkeypatch):
@@ -65,6 +73,7 @@ import sys
 from cbsn.napari_plugin import denoise_process
 class StandIn:
     scaling = None
+    of_volumes = False
     def __init__(self, factor):
         self.factor = factor
     def scaled(self, planes, scale, on_tile):
@@ -92,13 +101,13 @@ def process(monkeypatch):
 
 
 def test_both_sides(process):
-    assert process.scaling("photo", 0) is None
+    assert process.facts("photo", 0) == ModelFacts()
     shares = []
     result = process.denoise("photo", 0, PLANES, SCALE, shares.append)
     np.testing.assert_array_equal(result, PLANES * 2)
     assert shares == [0.5]
     with pytest.raises(DenoiseError, match="no such model"):
-        process.scaling("missing", 0)
+        process.facts("missing", 0)
 
 
 def test_each_widget_has_its_own_model(process):

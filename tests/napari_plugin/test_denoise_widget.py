@@ -20,6 +20,7 @@ from cbsn.inference.stacks import denoise_stack
 from cbsn.napari_plugin import choices, denoise_widget
 from cbsn.napari_plugin.choices import LayerChoice
 from cbsn.napari_plugin.denoise_widget import DenoiseWidget
+from cbsn.napari_plugin.denoising import ModelFacts
 from cbsn.napari_plugin.sample_data import noisy_and_clean
 
 NOISY, _ = noisy_and_clean((3, 40, 48))
@@ -35,10 +36,11 @@ class StandIn:
         self.started, self.go_on = threading.Event(), threading.Event()
         self.go_on.set()
 
-    def scaling(self, model, tile):
+    def facts(self, model, tile):
         self.model = model, tile
         if self.error:
             raise self.error
+        return ModelFacts()
 
     def denoise(self, model, tile, planes, scale, on_tile):
         assert (model, tile) == self.model

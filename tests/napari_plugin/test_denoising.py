@@ -1,5 +1,7 @@
 """Tests of `cbsn.napari_plugin.denoising`."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from napari.layers import Image
@@ -7,14 +9,18 @@ from napari.layers import Image
 from cbsn.errors import CbsnWarning, ImageError, ModelError
 from cbsn.images.stacks.scaling import Scale, Scaling, measure_scaling
 from cbsn.images.stacks.stack import array_stack
+from cbsn.inference.denoiser import Denoiser
+from cbsn.inference.options import DenoiseOptions
 from cbsn.napari_plugin import denoising
 from cbsn.napari_plugin.denoising import (
     Cancelled,
+    ModelFacts,
     Result,
     blended,
     check_memory,
     denoise_planes,
     explain,
+    facts_of,
     measure_scale,
 )
 from cbsn.napari_plugin.layers import layer_planes
@@ -37,6 +43,35 @@ def test_planes_are_denoised_in_groups(monkeypatch, pixels):
     result = denoise_planes(PLANES, [5, 0, 3], half, SCALE, shares.append)
     np.testing.assert_array_equal(result, VALUES.reshape(6, 16, 20)[[5, 0, 3]] // 2)
     assert shares == sorted(shares) and shares[-1] == 1
+
+
+@pytest.mark.parametrize("z_axis", [0, 1])
+@pytest.mark.parametrize("slab", [1, 4, 100])
+@pytest.mark.parametrize("numbers", [None, [13], [40, 3, 4]])
+def test_planes_of_volumes_are_what_they_are_in_the_whole(
+    volume_model, monkeypatch, random, z_axis, slab, numbers
+):
+    """With the planes around them, whether all or only some are wanted, in any order."""
+    denoiser = Denoiser(*volume_model, DenoiseOptions(precision="float32", engine="tensorflow"))
+    facts = facts_of(denoiser)
+    monkeypatch.setattr(denoising, "_VOXELS", (2 * facts.z_halo + slab) * 12 * 9)
+    array = random.integers(0, 8, (2, 45, 12, 9) if z_axis else (45, 2, 12, 9)).astype("float32")
+    labels = ("t", "z", "y", "x") if z_axis else ("z", "t", "y", "x")
+    planes = dataclasses.replace(layer_planes(Image(array)), z_axis=labels.index("z"))
+    whole = np.moveaxis(array, z_axis, 1)
+    expected = np.stack([denoiser.scaled(volume, SCALE) for volume in whole])
+    expected = np.moveaxis(expected, 1, z_axis).reshape(90, 12, 9)
+    numbers = [*range(90)] if numbers is None else numbers
+    shares = []
+    result = denoise_planes(planes, numbers, denoiser.scaled, SCALE, shares.append, facts)
+    np.testing.assert_array_equal(result, expected[numbers])
+    assert shares == sorted(shares) and shares[-1] == 1
+
+
+def test_a_layer_without_z_is_no_volume():
+    planes = dataclasses.replace(PLANES, z_axis=None)
+    with pytest.raises(ImageError, match="no axis of this layer is z"):
+        denoise_planes(planes, [0], half, SCALE, facts=ModelFacts(None, 16, 2))
 
 
 def test_a_report_ends_the_work():

@@ -47,6 +47,26 @@ def test_a_picture_and_one_in_colour():
     assert (planes.count, planes.shape) == (5, (6, 8, 3))
 
 
+@pytest.mark.skipif(
+    "axis_labels" not in inspect.signature(Image.__init__).parameters, reason="an older napari"
+)
+@pytest.mark.parametrize(
+    ("shape", "labels", "expected"),
+    [
+        ((3, 4, 6, 8), None, 1),
+        ((4, 6, 8), None, 0),
+        ((6, 8), None, None),
+        ((3, 4, 6, 8), "tzyx", 1),
+        ((3, 4, 6, 8), "ZTYX", 0),
+        ((3, 6, 8), "tyx", None),
+    ],
+)
+def test_the_axis_along_which_planes_are_a_volume(shape, labels, expected):
+    """The one of that name; or the last one, where axes have no names."""
+    named = {} if labels is None else {"axis_labels": tuple(labels)}
+    assert layer_planes(Image(np.zeros(shape, np.uint8), **named)).z_axis == expected
+
+
 def test_the_finest_of_several_resolutions():
     planes = layer_planes(Image([VALUES, VALUES[..., ::2, ::2]], multiscale=True))
     np.testing.assert_array_equal(planes.read(11), VALUES[2, 3])

@@ -112,6 +112,8 @@ def denoise_with_beam(
     )
     # Also loaded here, so that errors in it are reported before there is a pipeline.
     denoiser = handler.load_model()
+    if pictures := sorted(sources.keys() - are_stacks):
+        denoiser.check_takes_pictures(f"{pictures[0]} is a picture")
 
     there = list_results(output)
     where = [path if is_url(path) else str(Path(path).expanduser().absolute()) for path in inputs]

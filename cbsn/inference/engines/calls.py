@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -19,27 +20,27 @@ class Calls:
     a local network stay the same. A size that once was too large is not tried again.
 
     Args:
-        tiling: gives the border, halo and multiple of the networks.
+        tilings: give the border, halo and multiple of the networks, for each axis.
         pixels: int, the most pixels to compute at once. A single tile may have more.
     """
 
-    def __init__(self, tiling: Tiling, pixels: int):
-        self._tiling = tiling
+    def __init__(self, tilings: Sequence[Tiling], pixels: int):
+        self._tilings = tilings
         self._pixels = pixels
         self._too_many = math.inf
         self._failed: tuple[int, ...] | None = None
 
-    def tiles(self, height: int, width: int) -> int:
+    def tiles(self, *size: int) -> int:
         """Returns how many tiles of a size to compute at once, at least 1."""
-        return max(1, int(min(self._pixels, self._too_many // 2)) // (height * width))
+        return max(1, int(min(self._pixels, self._too_many // 2)) // math.prod(size))
 
     def start(self, run: Run, x: np.ndarray) -> Any:
         """Begins a call. A GPU computes it while the host does something else.
 
-        The caller must not change the tiles `x`, float32 [n, h, w, C], before the result is there.
-        Returns the value to pass to `finish` as `started`.
+        The caller must not change the tiles `x`, float32 [n, (z,) h, w, C], before the result is
+        there. Returns the value to pass to `finish` as `started`.
         """
-        if math.prod(x.shape[:3]) < self._too_many:
+        if math.prod(x.shape[:-1]) < self._too_many:
             try:
                 return run(x)
             except Exception as error:
@@ -71,41 +72,50 @@ class Calls:
         """Notes that memory did not suffice for these tiles; re-raises any other error."""
         if not is_out_of_memory(error):
             raise error
-        self._too_many = min(self._too_many, math.prod(x.shape[:3]))
+        self._too_many = min(self._too_many, math.prod(x.shape[:-1]))
         self._failed = self._failed or x.shape
 
     def _warn(self, x: np.ndarray) -> None:
         """Warns, after a lack of memory, which smaller size succeeded."""
         if self._failed is None:
             return
-        (count, *before), (fewer, height, width, _) = self._failed[:3], x.shape
+        (_, *before), (_, *now) = self._failed[:-1], x.shape[:-1]
+        text = f"Too little memory for {_sides(self._failed[:-1])} pixels at once: using "
         self._failed = None
-        text = f"Too little memory for {count} × {before[0]} × {before[1]} pixels at once"
-        if [height, width] == before:
-            text += f": using {fewer} × {height} × {width} instead"
+        if now == before:
+            text += f"{_sides(x.shape[:-1])} instead"
         else:
-            tile = max(1, min(height, width) - 2 * self._tiling.halo)
+            smaller = [
+                size - 2 * tiling.halo
+                for size, whole, tiling in zip(now, before, self._tilings, strict=True)
+                if size < whole
+            ]
             text += (
-                f": using {height} × {width} instead, which takes longer; cbsn denoise --tile "
-                f"{tile} does so from the start"
+                f"{_sides(now)} instead, which takes longer; cbsn denoise --tile "
+                f"{max(1, min(smaller))} does so from the start"
             )
         warnings.warn(text, CbsnWarning, stacklevel=2)
 
     def _call_by_halves(self, run: Run, x: np.ndarray) -> np.ndarray:
         """Computes one tile in two parts, which overlap by the halo."""
-        halo, multiple = self._tiling.halo, self._tiling.multiple
-        omits = self._tiling.border == "reflect"
-        axis = 1 if x.shape[1] >= x.shape[2] else 2
-        size = x.shape[axis]
+        # Along the axis of which most is left when the halo is taken off: of pictures, the longer.
+        axis = max(
+            range(1, x.ndim - 1), key=lambda axis: x.shape[axis] - 4 * self._tilings[axis - 1].halo
+        )
+        size, tiling = x.shape[axis], self._tilings[axis - 1]
+        halo, multiple = tiling.halo, tiling.multiple
+        omits = tiling.border == "reflect"
         result = size - 2 * halo * omits
         # Below four times the halo, the halves would be hardly smaller than the whole.
         if size < 4 * halo or result < 2 * multiple:
-            raise MemoryError(
-                f"too little memory even for {x.shape[1]} × {x.shape[2]} pixels at once"
-            )
+            raise MemoryError(f"too little memory even for {_sides(x.shape[1:-1])} pixels at once")
         middle = -(-result // (2 * multiple)) * multiple
         stop, start = (middle + 2 * halo, middle) if omits else (middle + halo, middle - halo)
         first = self._call(run, x.take(range(stop), axis))
         second = self._call(run, x.take(range(start, size), axis))
         rest = second.take(range(middle - start, second.shape[axis]), axis)
         return np.concatenate([first.take(range(middle), axis), rest], axis)
+
+
+def _sides(shape: Sequence[int]) -> str:
+    return " × ".join(map(str, shape))

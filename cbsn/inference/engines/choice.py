@@ -26,6 +26,7 @@ AUTO, AGAIN = "auto", "auto!"
 """Values of `--engine` by which the engine is measured, once or anew."""
 
 _SIDE = 256  # of the test picture's result, in pixels
+_VOLUME = (16, 112, 112)  # of the test volume: planes, rows and columns, about as many voxels
 _WORTH = 100  # times as many pixels as the test picture has; it is computed some ten times
 _LONG = 1.0  # seconds of a pass that need not be measured twice
 _GAIN = 1.05  # times as fast as TensorFlow that another engine has to be, as timings vary
@@ -92,7 +93,7 @@ def choose_engine(wanted: str, precision: str, recipe: Recipe, network: Any) -> 
 
 def is_worth_measuring(network: Any, pixels: int) -> bool:
     """Returns whether denoising this many pixels takes much longer than measuring does."""
-    return pixels >= _WORTH * _side(network) ** 2
+    return pixels >= _WORTH * math.prod(_size(network))
 
 
 def measure(precision: str, recipe: Recipe, network: Any) -> Choice:
@@ -115,14 +116,15 @@ def measure(precision: str, recipe: Recipe, network: Any) -> Choice:
         if wrong := fault(result, expected, deviation, network):
             refused[engine.name] = wrong
         else:
-            seconds[engine.name] = _per_megapixel(taken / math.prod(x.shape[1:3]), network, engine)
+            seconds[engine.name] = _per_megapixel(taken / math.prod(x.shape[1:-1]), network, engine)
     by_speed = sorted(seconds, key=lambda name: seconds[name]) or ["tensorflow"]
     best = by_speed[0]
     if "tensorflow" in seconds and seconds["tensorflow"] < _GAIN * seconds[best]:
         best = "tensorflow"
     why = "fastest here" if len(seconds) > 1 else "the only one that works here"
     rates = ", ".join(f"{name} {seconds[name]:.2f}" for name in by_speed if name in seconds)
-    why += f" ({rates} s per megapixel)"
+    unit = "megavoxel" if network.dimensions == 3 else "megapixel"
+    why += f" ({rates} s per {unit})"
     for name, reason in refused.items():
         why += f"; {name} {reason}"
     known = {
@@ -159,7 +161,7 @@ def fault(
     and the sums with their bias.
 
     Args:
-        result: the engine's result, [1, h, w, C].
+        result: the engine's result, [1, (z,) h, w, C].
         expected: TensorFlow's in float32, of the same shape.
         deviation: [C], by which results are multiplied to make pixels in [0, 1] of them.
         network: gives its precision.
@@ -209,21 +211,26 @@ def _reference(
 
     random = np.random.default_rng(0)
     # Where the size may be any, an odd one: engines have been wrong at those only.
-    side = _side(network) + (3 if recipe.border == "zeros" else 0)
-    slopes = np.add.outer(np.linspace(0, 0.5, side), np.linspace(0.2, 0.4, side))[..., None]
-    picture = np.clip(slopes + random.normal(0, 0.05, (side, side, network.channels)), 0, 1)
-    mean, deviation = recipe.build_normalization().statistics(picture.astype(np.float32))
-    x = np.empty((1, side, side, network.channels), np.float32)
-    Units(mean, deviation, 1.0).normalise(picture.astype(np.float32), x[0])
+    size = [each + (3 if recipe.border == "zeros" else 0) for each in _size(network)]
+    slopes = np.add.outer(np.linspace(0, 0.5, size[-2]), np.linspace(0.2, 0.4, size[-1]))[..., None]
+    picture = np.clip(slopes + random.normal(0, 0.05, (*size, network.channels)), 0, 1)
+    picture = picture.astype(np.float32)
+    rows = picture.reshape(size[0], -1, network.channels)
+    mean, deviation = recipe.build_normalization().statistics(rows)
+    x = np.empty((1, *picture.shape), np.float32)
+    Units(mean, deviation, 1.0).normalise(picture, x[0])
     with tf.device("CPU:0"):
         expected = np.asarray(single()(tf.constant(x))[0])
     return expected, x, deviation
 
 
-def _side(network: Any) -> int:
-    """Returns the side of the test picture."""
+def _size(network: Any) -> tuple[int, ...]:
+    """Returns the size of the test picture, or of the test volume."""
+    if network.dimensions == 3:
+        return _VOLUME
     multiple = network.size_multiple
-    return -(-_SIDE // multiple) * multiple + 2 * network.halo
+    side = -(-_SIDE // multiple) * multiple + 2 * network.halo
+    return side, side
 
 
 def _timed(run: Run, x: np.ndarray) -> tuple[np.ndarray, float]:

@@ -10,8 +10,8 @@ import numpy as np
 from cbsn.recipes import Recipe
 
 Run = Callable[[np.ndarray], Any]
-"""A function from tiles, float32 [N, h, w, C], to their results. A GPU may still be computing
-these; `numpy.asarray` waits for them."""
+"""A function from tiles, float32 [N, h, w, C] or of volumes [N, z, h, w, C], to their results. A
+GPU may still be computing these; `numpy.asarray` waits for them."""
 
 Frozen = Callable[[], Any]
 """A function that makes a graph with constant weights, a concrete function, when it is first
@@ -81,7 +81,7 @@ class RunsByShape:
         self._times = 0
 
     def __call__(self, x: np.ndarray) -> Any:
-        """Runs the network on tiles, float32 [N, h, w, C]."""
+        """Runs the network on tiles, float32 [N, (z,) h, w, C]."""
         self._times = self._times + 1 if x.shape == self._last else 1
         self._last = x.shape
         if x.shape in self._runs:
@@ -95,26 +95,34 @@ class RunsByShape:
         return self._runs[None](x)
 
 
-def on_multiples(run: Run, multiple: int) -> Run:
-    """Returns a network's pass that is only given sizes that are a multiple of `multiple`.
+def on_multiples(run: Run, network: Any) -> Run:
+    """Returns a network's pass that is only given sizes that are multiples of its grid.
 
     It reflects tiles at the bottom and the right, as the U-Nets do themselves.
     """
+    multiples = [network.grid] * 2
+    if network.dimensions == 3:
+        multiples.insert(0, network.z_grid)
 
     def padded(x: np.ndarray) -> Any:
-        height, width = x.shape[1:3]
-        for axis, size in ((1, height), (2, width)):
+        sizes = x.shape[1:-1]
+        for axis, (size, multiple) in enumerate(zip(sizes, multiples, strict=True), 1):
             if size % multiple:
                 places = np.arange(-(-size // multiple) * multiple)
                 x = x.take(np.maximum(size - 1 - np.abs(size - 1 - places), 0), axis)
-        return run(x)[:, :height, :width]
+        return run(x)[(slice(None), *map(slice, sizes))]
 
-    return run if multiple == 1 else padded
+    return run if max(multiples) == 1 else padded
 
 
 def filters(network: Any) -> int:
-    """Returns how many channels a network's finest features have, if it says so; else 64."""
-    return getattr(network, "filters", 64)
+    """Returns how many channels a network's finest features have, if it says so; else 64.
+
+    What a network computes of its samples, if it predicts some, takes as much as two channels of
+    each.
+    """
+    samples = getattr(network, "samples", 0)
+    return getattr(network, "filters", 64) + (2 * samples * network.channels if samples else 0)
 
 
 def has_attention(network: Any) -> bool:
@@ -138,10 +146,11 @@ def network_pass(recipe: Recipe, network: Any, blind: bool) -> Callable[[Any], A
 
 
 def make_graph(recipe: Recipe, network: Any, *, blind: bool) -> Any:
-    """Returns `network_pass` as a `tf.function` of tiles, float32 [N, h, w, C] of any size."""
+    """Returns `network_pass` as a `tf.function` of tiles, float32 [N, (z,) h, w, C] of any size."""
     import tensorflow as tf
 
-    signature = tf.TensorSpec((None, None, None, network.channels), tf.float32)
+    sizes = (None,) * (network.dimensions + 1)
+    signature = tf.TensorSpec((*sizes, network.channels), tf.float32)
     return tf.function(
         network_pass(recipe, network, blind), input_signature=[signature], autograph=False
     )

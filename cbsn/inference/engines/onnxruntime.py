@@ -38,8 +38,8 @@ PROVIDERS = {
 
 OPSET = 17
 _MODEL = "model.onnx"
-_SIZES = ("count", "height", "width")
-"""Names of the sizes of the graph's input, which may be fixed later."""
+_SIZES = {2: ("count", "height", "width"), 3: ("count", "depth", "height", "width")}
+"""Names of the sizes of the graph's input, which may be fixed later, by a network's dimensions."""
 
 
 class OnnxRuntime(Engine):
@@ -105,7 +105,7 @@ class OnnxRuntime(Engine):
             options = onnxruntime.SessionOptions()
             options.intra_op_num_threads = available_cores()
             options.log_severity_level = 3  # errors
-            for name, size in zip(_SIZES, shape or (), strict=False):
+            for name, size in zip(_SIZES[network.dimensions], shape or (), strict=False):
                 options.add_free_dimension_override_by_name(name, size)
             session = onnxruntime.InferenceSession(converted(), options, providers=[self._provider])
             (tiles,) = session.get_inputs()
@@ -140,9 +140,8 @@ def _converted(recipe: Recipe, network: Any, blind: bool, frozen: Frozen) -> byt
             output_names=[tensor.name for tensor in function.outputs],
             opset=OPSET,
         )
-    for size, dimension in zip(
-        _SIZES, model.graph.input[0].type.tensor_type.shape.dim, strict=False
-    ):
+    dimensions = model.graph.input[0].type.tensor_type.shape.dim
+    for size, dimension in zip(_SIZES[network.dimensions], dimensions, strict=False):
         dimension.dim_param = size
     content = model.SerializeToString()
     cache.keep(name, lambda folder: (folder / _MODEL).write_bytes(content))

@@ -95,7 +95,7 @@ class OpenVINO(Engine):
                 ) from error
 
         # For a fixed shape, OpenVINO 2026.4 computes wrong pixels where a U-Net reflects itself.
-        return on_multiples(run, network.grid)
+        return on_multiples(run, network)
 
 
 def _converted(graph: Any) -> Any:

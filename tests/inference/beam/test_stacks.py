@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 import tifffile
 
-from cbsn.errors import ConfigError
+from cbsn.errors import ConfigError, ImageError
 from cbsn.images.image_files import read_picture, write_picture
 from cbsn.images.picture import Picture
 from cbsn.images.stacks.ome_zarr_writer import create_ome_zarr
 from cbsn.images.stacks.opening import open_stacks
 from cbsn.images.stacks.scaling import Scale, Scaling
 from cbsn.images.stacks.stack import Channel, Layout
-from cbsn.inference import stacks
+from cbsn.inference import stack_steps
 from cbsn.inference.beam import pipeline
 from cbsn.inference.beam import stacks as beam_stacks
 from cbsn.inference.beam.job import denoise_with_beam
@@ -40,7 +40,7 @@ HERE = StackOptions()
 @pytest.fixture(autouse=True)
 def small_groups(monkeypatch):
     """Groups of two of the planes that are used here."""
-    monkeypatch.setattr(stacks, "_AT_ONCE", 2 * 24 * 40)
+    monkeypatch.setattr(stack_steps, "_AT_ONCE", 2 * 24 * 40)
 
 
 @pytest.fixture
@@ -142,7 +142,7 @@ def test_flags_are_those_of_denoise(sources, tiny_model, tmp_path):
 
 def test_a_large_plane_is_one_groups(random, tiny_model, tmp_path, monkeypatch):
     """Its parts share chunks, so one process writes them, one after the other."""
-    monkeypatch.setattr(stacks, "_BLOCK", 512)
+    monkeypatch.setattr(stack_steps, "_BLOCK", 512)
     (tmp_path / "in").mkdir()
     save_zarr(tmp_path / "in" / "a.ome.zarr", random.poisson(50, (1, 2, 530, 520)).astype("u1"))
     denoiser = Denoiser.load(tiny_model, OPTIONS)
@@ -151,6 +151,41 @@ def test_a_large_plane_is_one_groups(random, tiny_model, tmp_path, monkeypatch):
     assert run(tmp_path, tiny_model) == 0
     wanted = expected(tiny_model, tmp_path / "expected", [tmp_path / "in" / "a.ome.zarr"])
     assert contents(tmp_path / "out") == wanted
+
+
+def test_volumes_are_denoised_slab_by_slab(volume_model, tmp_path, random, monkeypatch):
+    """A group for each slab, with the planes around it; into chunks of whole planes."""
+    save_model(tmp_path / "volumes", *volume_model, {})
+    monkeypatch.setattr(stack_steps, "_BLOCK", 512)
+    monkeypatch.setattr(stack_steps, "_VOXELS", 42 * 520 * 16)
+    array = random.integers(0, 8, (45, 2, 520, 16)).astype("u2")
+    (tmp_path / "in").mkdir()
+    tifffile.imwrite(tmp_path / "in" / "a.tif", array, metadata={"axes": "ZCYX"}, imagej=True)
+    denoiser = Denoiser.load(tmp_path / "volumes", OPTIONS)
+    job = StackJob(str(tmp_path / "in" / "a.tif"), str(tmp_path / "a.ome.zarr"))
+    plan = plan_stack(job, denoiser, HERE)
+    slabs = -(-45 // 10)
+    assert plan.groups == tuple(range(2 * slabs))
+    for group in reversed(plan.groups):
+        assert denoise_part(StackPart(job, plan.scalings, group), denoiser, HERE) == 0
+    finish_stack(job, plan, HERE)
+    whole = [
+        np.asarray(volume_model[1](array[None, :, c, ..., None].astype("f4")))[0, ..., 0]
+        for c in range(2)
+    ]
+    with open_stacks(tmp_path / "a.ome.zarr") as [result]:
+        places = [result.layout.outer.index(axis) for axis in "ZC"]
+        for z, c in np.ndindex(45, 2):
+            index = (z, c) if places == [0, 1] else (c, z)
+            np.testing.assert_array_equal(result.read(index), whole[c][z].clip(0, 65535))
+    assert run(tmp_path, tmp_path / "volumes") == 0
+    sources = [*(tmp_path / "in").iterdir()]
+    assert contents(tmp_path / "out") == expected(
+        tmp_path / "volumes", tmp_path / "expected", sources
+    )
+    write_picture(tmp_path / "in" / "c.png", Picture(np.zeros((9, 9, 1), np.uint8), ""))
+    with pytest.raises(ImageError, match=r"c\.png is a picture.*--axes ZYX"):
+        run(tmp_path, tmp_path / "volumes", "other")
 
 
 def test_only_what_is_missing_is_done_again(sources, tiny_model, tmp_path, monkeypatch, capsys):
@@ -301,6 +336,6 @@ def test_several_processes_write_one_file(random, tiny_model, tmp_path):
     assert denoise_with_beam(*where, options=OPTIONS, beam_flags=workers) == 0
     sources = [*(tmp_path / "in").iterdir()]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stacks, "_AT_ONCE", 2**22)  # as in the other processes
+        patch.setattr(stack_steps, "_AT_ONCE", 2**22)  # as in the other processes
         wanted = expected(tiny_model, tmp_path / "expected", sources)
     assert contents(tmp_path / "out") == wanted

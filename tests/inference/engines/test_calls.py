@@ -155,7 +155,7 @@ def test_what_else_goes_wrong_is_raised(random):
         raise tf.errors.InvalidArgumentError(None, None, "a bug")
 
     with pytest.raises(tf.errors.InvalidArgumentError, match="a bug"):
-        Calls(TILING, 100).start(broken, random.random((1, 8, 8, 3)))
+        Calls([TILING] * 2, 100).start(broken, random.random((1, 8, 8, 3)))
 
 
 def test_fewer_tiles_are_given_once_there_was_too_little_memory():
@@ -167,7 +167,7 @@ def test_fewer_tiles_are_given_once_there_was_too_little_memory():
             raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating")
         return x
 
-    calls = Calls(TILING, 1000)
+    calls = Calls([TILING] * 2, 1000)
     assert (calls.tiles(10, 10), calls.tiles(100, 100)) == (10, 1)
     x = np.zeros((8, 10, 10, 3))
     with pytest.warns(CbsnWarning, match="8 × 10 × 10 pixels at once: using 4 × 10 × 10"):
