@@ -32,7 +32,7 @@ from cbsn.inference.pixels import Frame, cast
 from cbsn.inference.tiling import Index
 from cbsn.inference.volumes import turned
 from cbsn.noise.sampler import NoiseSampler
-from cbsn.value_range import value_range
+from cbsn.value_range import row_blocks, value_range
 
 WINDOWS = 16
 """The most windows of a picture, or of a stack's channel, that are looked at."""
@@ -109,10 +109,11 @@ class Calibration:
         if self.noise is None:
             return spread
         around = _around(np.square(spread, out=spread))
+        floor, factor = np.array(self.lines, np.float32).T
         for plane, values, variance in zip(*map(_planes, (spread, result, around)), strict=True):
-            power = np.square(self.noise.deviation(values))
-            floor, factor = np.array(self.lines, np.float32).T
-            plane[...] = np.sqrt(floor * power + factor * variance)
+            for rows in row_blocks(plane):
+                power = np.square(self.noise.deviation(values[rows]))
+                plane[rows] = np.sqrt(floor * power + factor * variance[rows])
         return spread
 
     @property
@@ -382,5 +383,5 @@ def _planes(image: np.ndarray) -> np.ndarray:
 def _around(variance: np.ndarray) -> np.ndarray:
     """Returns the mean of a variance over small squares of each plane."""
     size = (1,) * (variance.ndim - 3) + (_AROUND, _AROUND, 1)
-    # Running sums may end a little below 0.
-    return np.maximum(uniform_filter(variance, size, mode="nearest"), 0)
+    around = uniform_filter(variance, size, mode="nearest")
+    return np.maximum(around, 0, out=around)  # running sums may end a little below 0
