@@ -307,6 +307,8 @@ class Denoiser:
     def estimating(self, uncertainty: Uncertainty | None = None) -> Iterator[Uncertainty]:
         """Makes each call in the block denoise by self-ensemble, and estimate its uncertainty.
 
+        Other threads wait until the block ends.
+
         Args:
             uncertainty: what estimates it. Default None: an `Uncertainty` for one picture.
 

@@ -9,12 +9,19 @@ some windows of the picture, for each channel:
 1. The noise is measured. Noise like it is added to the result, and that is denoised in the same
    way. The errors are now known, since the truth is: a parametric bootstrap. But the result is
    smoother than the truth, and easier to denoise.
-2. What was removed from the real picture, too, is known. Where its mean square is larger than that
-   of what was removed in step 1, the difference is content that was lost. So this is the mean
-   square error of step 1, plus that difference if it is positive. (Efron, "The estimation of
-   prediction error: covariance penalties and cross-validation", JASA 2004: for Gaussian
-   noise and an infinitesimal step it is Stein's unbiased risk estimate.)
+2. What was removed from the real picture is known, too. If its mean square is larger than that of
+   what was removed in step 1, the difference is content that was lost. With the truth x, the noisy
+   picture y and its result r, and with y' = r + noise and its result r', for means over pixels:
+
+       (r − x)² ≈ (r' − r)² + max(0, (y − r)² − (y' − r')²)
+
+   Without the maximum, this is the estimate by covariance penalties (Efron, "The estimation of
+   prediction error", JASA 2004), which is Stein's unbiased risk estimate for Gaussian noise and a
+   small step. With it, noise that was measured too strong cannot make results too sure.
 3. Pixels are sorted by their spread into groups, each of which gives one point of the line.
+
+Masked passes of networks that are blind where they are masked would not help: 64 of them, eight
+times the work of the orientations, changed the log-likelihood of errors by less than 0.005.
 """
 
 import dataclasses
