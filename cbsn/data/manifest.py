@@ -24,11 +24,11 @@ DTYPES = {name: np.dtype(name).newbyteorder("<") for name in ("uint8", "uint16",
 _FORMAT = {"format": "cbsn-patches", "version": 1}
 _SHUFFLE_SEED = 0
 _MOST, _LARGEST_FLOAT = 2**62, 1e300  # limits of the numbers in a manifest
-# What only the entries of stacks or of volumes have, of the data set and of each source: other
-# entries stay as earlier versions wrote them.
+# What only the entries of stacks, of repaired files or of volumes have, of the data set and of each
+# source: other entries stay as earlier versions wrote them.
 _OF_STACKS = ("channels", "axes", "select", "normalize", "scaling")
 _OF_STACK = ("image", "stack", "axes", "shape", "filled")
-_OF_REPAIRED = ("repair",), ("repaired",)  # likewise of those that were repaired
+_OF_REPAIRED = ("repair",), ("repaired",)
 _OF_VOLUMES = ("patch_depth",)
 _OF_VOLUME = ("corners",)
 _LARGEST_PATCH = 2**48  # pixels, so that 64 bits can count a record's bytes

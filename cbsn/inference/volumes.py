@@ -70,7 +70,7 @@ def turned(image: np.ndarray, orientation: int) -> np.ndarray:
 def tile_sides(network: Any, size: Sequence[int], voxels: int) -> tuple[int, ...]:
     """Returns how many planes, rows and columns the tiles of a volume should have.
 
-    Of tiles that have, with their halo, at most so many voxels, these take the least work. They are
+    Of tiles that have at most `voxels` voxels with their halo, these take the least work. They are
     not smaller than the halo, unless the volume is, because more than rims should be computed.
 
     Args:

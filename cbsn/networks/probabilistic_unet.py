@@ -96,7 +96,7 @@ class ProbabilisticBlindSpotUNet(BlindSpotUNet):
 
     def transform(self, inputs: Tensor) -> Tensor:  # noqa: D102
         means = []
-        # Channel by channel, as not every runtime has tensors of so many axes.
+        # Channel by channel, as not every runtime has tensors of five or more axes.
         for channel, samples in enumerate(self._by_channel(super().transform(inputs))):
             observed = inputs[..., channel : channel + 1]
             logs = self.noise.known * self.noise.log_likelihood(observed, samples, channel)

@@ -12,7 +12,7 @@ from cbsn.noise.structure import mask_for
 
 _PHOTOGRAPHS = 5  # the paper's stride
 _LONG = 6  # larger strides leave little of a picture
-_NEAR = 2  # pixels that a mask in both directions reaches at most, to be offered beside strides
+_NEAR = 2  # pixels that a mask in both directions reaches at most, to be offered besides strides
 _MANY_CLIPPED = 0.05
 
 

@@ -200,9 +200,9 @@ class _Sums:
         if min(self._shape[:2]) < 5:
             return nothing
         mean, variance = self._sum / self._count, self._variance()
-        beside, noise = _middle_of_four(mean), self._noise(variance)
-        hot = self._outliers(mean, beside, noise, variance, self._above)
-        dead = self._outliers(-mean, -beside, noise, variance, self._below)
+        nearest, noise = _middle_of_four(mean), self._noise(variance)
+        hot = self._outliers(mean, nearest, noise, variance, self._above)
+        dead = self._outliers(-mean, -nearest, noise, variance, self._below)
         stuck = self._is_stuck()
         stuck[tuple(np.concatenate([hot, dead]).T)] = False
         found = [hot, dead, np.argwhere(stuck)]
@@ -211,7 +211,7 @@ class _Sums:
     def _outliers(
         self,
         mean: np.ndarray,
-        beside: np.ndarray,
+        nearest: np.ndarray,
         noise: np.ndarray,
         variance: np.ndarray,
         above: np.ndarray,
@@ -220,7 +220,7 @@ class _Sums:
 
         Args:
             mean: [H, W, C].
-            beside: the mean of the middle two of the four neighbours.
+            nearest: the mean of the middle two of the four neighbours.
             noise: the standard deviation of a plane's noise there.
             variance: from `_variance`.
             above: in how many planes each pixel is above its neighbours.
@@ -230,7 +230,7 @@ class _Sums:
         least = max(_STRENGTH, 2 * _STRENGTH / np.sqrt(n))
         # No other pixels can pass what follows, not even for half of the limit.
         enough = (1 - _POINT) * least / 2
-        places = np.argwhere(mean - beside > enough * noise)
+        places = np.argwhere(mean - nearest > enough * noise)
         at = tuple(places.T)
         unit = noise[at]
         if n > 1:  # bright structure has more noise than its block
@@ -242,10 +242,10 @@ class _Sums:
         around.sort(axis=1)
         # From the darker part of the surroundings, as there may be other points, too.
         excess, height = ring[:, 7], ring[:, 11]
-        beside_it = height - (mean - beside)[at] / unit
+        below_peak = height - (mean - nearest)[at] / unit
         # `noise` is that of differences; a pixel's own is weaker, so this errs on the safe side.
-        may_be = beside_it < _POINT * height
-        is_single = beside_it + _MEAN_ERROR * margin < _POINT * height
+        may_be = below_peak < _POINT * height
+        is_single = below_peak + _MEAN_ERROR * margin < _POINT * height
         if n == 1:
             is_single &= around[:, 0] > (1 - _POINT) * excess - margin
         is_single &= (around[:, _AS_BRIGHT] > margin) & (above[at] >= _ALWAYS * n)

@@ -40,7 +40,7 @@ class Mask:
     Args:
         shape: text, see `cbsn.networks.masking.parse_mask_shape`.
         reasons: whole sentences.
-        fits: bool, whether it hides all pixels that share a pixel's noise, but for those of the
+        fits: bool, whether it hides all pixels that share a pixel's noise, except those of the
             same row or column that are further away.
     """
 
@@ -273,7 +273,7 @@ def _parts(x: int, y: int, others: set[Offset], dimensions: int) -> list[str]:
     parts: list[str] = []
     listed = sorted(offset for offset in others if offset > (0, 0))
     side = max((max(map(abs, offset)) for offset in others), default=0)
-    is_full = len(others) > 2 * side**2  # at least half of what a square has beside its axes
+    is_full = len(others) > 2 * side**2  # at least half of a square without its axes
     if others and (is_full or len(listed) > _FEW):
         parts.append(f"square:{side}")
         x, y = (reach if reach > side else 0 for reach in (x, y))
