@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from cbsn.networks import NETWORKS, ConditionalBlindSpotNetwork
+from cbsn.networks.denoising_network import DenoisingNetwork
 from cbsn.networks.layers import ConditionalMaskedConv2D
 
 Tensor = Any
@@ -16,14 +17,14 @@ def _convolution(filters: int, size: int = 1, **kwargs) -> keras.layers.Conv2D:
     return keras.layers.Conv2D(filters, size, padding="same", **kwargs)
 
 
-class StockNetwork(keras.Model):
+class StockNetwork(DenoisingNetwork):
     """Computes the same as `ConditionalBlindSpotNetwork`, with the same weights in the same order.
 
     Args:
         filters: int, number of channels.
         num_modules: int, dilated modules in each branch.
         channels: int, channels of the picture.
-        **kwargs: passed to `keras.Model`.
+        **kwargs: passed to `DenoisingNetwork`.
 
     Input: float [N, H, W, channels]. Output: float32, same shape. With `padding="valid"` it is that
     of a tile of a larger picture, `receptive_field_radius` less on each side.
@@ -31,12 +32,9 @@ class StockNetwork(keras.Model):
 
     DILATIONS = ConditionalBlindSpotNetwork.DILATIONS
     blindness = "switched"
-    is_local = True
-    grid = 1
 
     def __init__(self, filters: int = 128, num_modules: int = 9, channels: int = 3, **kwargs):
-        super().__init__(**kwargs)
-        self.channels = channels
+        super().__init__(filters, channels, **kwargs)
         self.num_modules = num_modules
         policy = self.dtype_policy
         self.head = _convolution(filters, dtype=policy)
@@ -66,11 +64,6 @@ class StockNetwork(keras.Model):
     def receptive_field_radius(self) -> int:
         """How many pixels away an input can affect an output."""
         return max(d - 1 + d * self.num_modules for d in self.DILATIONS)
-
-    @property
-    def halo(self) -> int:
-        """See `DenoisingNetwork`."""
-        return self.receptive_field_radius
 
     @property
     def size_multiple(self) -> int:

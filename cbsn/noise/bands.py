@@ -81,7 +81,11 @@ class BandSearch:
         self._found = {lines: _Spectrum() for lines in LINES}
 
     def add(self, plane: np.ndarray) -> None:
-        """Adds a plane or picture [H, W, C] of finite values; those of other sizes do not count."""
+        """Adds a plane or picture [H, W, C] of finite values.
+
+        Bands along the rows are looked for in those that are as high as the first one, and bands
+        along the columns in those that are as wide.
+        """
         middle = tuple(
             slice(max(0, (size - _SIDE) // 2), max(0, (size - _SIDE) // 2) + _SIDE)
             for size in plane.shape[:2]
@@ -107,7 +111,9 @@ class _Spectrum:
 
     def add(self, plane: np.ndarray) -> None:
         height, width = plane.shape
-        length, strips = height - 1, int(np.clip(width // _STRIP, *_STRIPS))
+        length = height - 1
+        # As many strips as the first plane has, as planes need not be of the same width.
+        strips = len(self._aligned) or int(np.clip(width // _STRIP, *_STRIPS))
         if length < 4 * _FEWEST_PERIODS or width < strips or self._length not in (0, length):
             return
         differences = np.diff(plane, axis=0)

@@ -96,3 +96,14 @@ def test_without_noise_there_is_nothing_to_compare_with():
 def test_planes_of_other_sizes_do_not_count(random):
     first = random.normal(size=(256, 200, 1)) + 0.4 * _wave(256, 9)
     assert _found([first, random.normal(size=(100, 100, 1))]) == _found([first])
+
+
+@pytest.mark.parametrize("widths", [(320, 256, 1100), (1100, 256, 320)])
+def test_pictures_of_other_widths_count(widths, random):
+    """They are cut into as many strips. The last one has no column in common with the others."""
+    planes = [random.normal(size=(256, width, 1)) + 0.4 * _wave(256, 9) for width in widths]
+    (found,) = _found([*planes, random.normal(size=(64, 3, 1))])
+    assert (found.lines, found.period) == ("rows", pytest.approx(9, abs=0.1))
+    assert _found([plane.swapaxes(0, 1) for plane in planes]) == [
+        dataclasses.replace(found, lines="columns")
+    ]
