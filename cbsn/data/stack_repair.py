@@ -1,7 +1,6 @@
 """Repairs stacks as they are read: the pixels that are defective in all planes, and line noise."""
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any
 
 import numpy as np
 
@@ -63,7 +62,9 @@ class StackRepair:
     ):
         self._whole, self._repairs, self._fills = stack, parse_repairs(repairs), fills
         self._scale_of = scale_of
-        self._beyond: dict[Index, int] = {}  # pixels that are far beyond the range, by plane
+        # Of each plane, where values are far beyond the range. Parts are read with margins, which
+        # overlap, so that numbers would not add up.
+        self._beyond: dict[Index, np.ndarray] = {}
         self.defects: dict[int, Defects] = {}
         if "pixels" in self._repairs:
             for channel in range(stack.layout.size("C")):
@@ -85,7 +86,7 @@ class StackRepair:
                     f"{where}{found.describe()} in the middle of all planes. To repair them, and "
                     "others: --repair pixels."
                 )
-        if beyond := sum(self._beyond.values()):
+        if beyond := sum(map(len, self._beyond.values())):
             values = f"{beyond} more value{'s' * (beyond > 1)}"
             yield f"{values} far beyond all others repaired, each in a single plane."
 
@@ -116,18 +117,18 @@ class StackRepair:
         top, bottom, _ = rows.indices(layout.size("Y"))
         left, right, _ = columns.indices(layout.size("X"))
 
-        def read(number: int, down: slice, across: slice) -> np.ndarray:
+        def read(number: int, down: slice, across: slice) -> tuple[np.ndarray, np.ndarray | None]:
             part = self._whole.read(
                 chosen[number],
                 slice(top + down.start, top + down.stop),
                 slice(left + across.start, left + across.stop),
             )
             part = without_alpha(part)
-            if count_missing(part):
-                if not fills:
-                    raise ImageError(NOT_FINITE)
-                part = fill_missing(part)
-            return part
+            if not count_missing(part):
+                return part, None
+            if not fills:
+                raise ImageError(NOT_FINITE)
+            return fill_missing(part), ~np.isfinite(part)
 
         samples = 1 if layout.samples == 1 else 3
         return search_defects(read, len(chosen), (bottom - top, right - left, samples))
@@ -149,18 +150,21 @@ class StackRepair:
             if fault is not None:
                 plane = plane.copy()
                 without_alpha(plane)[...] = fault[1]
-                count = int(np.count_nonzero(fault[0][tuple(inner)]))
-                self._beyond[index] = max(count, self._beyond.get(index, 0))
+                places = np.argwhere(fault[0][tuple(inner)])
+                places[:, :2] += (rows.start, columns.start)
+                known = self._beyond.get(index, places[:0])
+                self._beyond[index] = np.unique(np.concatenate([known, places]), axis=0)
         plane = plane[tuple(inner)]
         if set(self._repairs) & {*LINES}:
             plane = plane.copy()
             colors = without_alpha(plane)
-            colors[...] = without_offsets(colors, self._offsets(index, rows, columns, colors.ndim))
+            colors[...] = without_offsets(colors, *self._offsets(index, rows, columns, colors.ndim))
         return plane
 
-    def _offsets(self, index: Index, rows: slice, columns: slice, axes: int) -> Any:
-        """Returns the offsets of a part's lines, each from the whole line."""
-        offsets: Any = 0
+    def _offsets(
+        self, index: Index, rows: slice, columns: slice, axes: int
+    ) -> Iterator[np.ndarray]:
+        """Yields the offsets of a part's rows, and of its columns, each from the whole line."""
         sizes = [self._whole.layout.size(axis) for axis in "YX"]
         for axis, part in enumerate((rows, columns)):
             if LINES[axis] not in self._repairs:
@@ -169,9 +173,7 @@ class StackRepair:
             spans = [slice(0, size) for size in sizes]
             spans[axis] = slice(start, stop)
             lines = without_alpha(self._whole.read(index, *spans))
-            lines = fill_missing(lines) if count_missing(lines) else lines
             lines = np.moveaxis(lines.reshape(*lines.shape[:2], -1), axis, 0)
             found = line_offsets(lines)[part.start - start : part.stop - start]
             found = np.expand_dims(found, 1 - axis)
-            offsets = offsets + (found if axes == 3 else found[..., 0])
-        return offsets
+            yield found if axes == 3 else found[..., 0]

@@ -11,14 +11,13 @@ from typing import Any
 import numpy as np
 from scipy.ndimage import median_filter
 
-from cbsn.noise.lines import LINES, REACH
+from cbsn.noise.lines import LINES, REACH, is_lost, known_median, mean_step
 
 _STRIPS = (4, 16)  # fewest and most strips that a plane is cut into across the bands
 _STRIP = 64  # least width of a strip in pixels, where there are more than the fewest
 _SIDE = 4096  # pixels of a plane that are looked at along each axis, in its middle
 _FEWEST_PERIODS = 8  # that fit into the plane
 _NEAR = 31  # frequencies around one whose median tells what is usual there
-_CLIP = 2  # standard deviations beyond which a difference of two lines is content
 _CHANCE = 1e-3  # probability that noise without bands shows some
 _UNCERTAIN = 2  # factor on the limit, as what is usual is the median of few values
 _EVERYWHERE = 0.3  # of the mean of all strips, that nearly every strip has of a band
@@ -81,7 +80,7 @@ class BandSearch:
         self._found = {lines: _Spectrum() for lines in LINES}
 
     def add(self, plane: np.ndarray) -> None:
-        """Adds a plane or picture [H, W, C] of finite values.
+        """Adds a plane or picture [H, W, C] of finite values, of which clipped ones do not count.
 
         Bands along the rows are looked for in those that are as high as the first one, and bands
         along the columns in those that are as wide.
@@ -91,6 +90,7 @@ class BandSearch:
             for size in plane.shape[:2]
         )
         gray = plane[middle].mean(axis=-1, dtype=np.float32)
+        gray[is_lost(plane[middle]).any(axis=-1)] = np.nan
         self._found["rows"].add(gray)
         self._found["columns"].add(gray.T)
 
@@ -107,6 +107,7 @@ class _Spectrum:
         self._length = 0
         self._power = self._common = np.zeros(0)  # relative to what is usual, and of the amplitude
         self._aligned = np.zeros((0, 0))  # of each strip: the part in phase with the others
+        self._told = np.zeros(0, bool)  # of which strips there is any
         self._deviations: list[float] = []
 
     def add(self, plane: np.ndarray) -> None:
@@ -117,14 +118,20 @@ class _Spectrum:
         if length < 4 * _FEWEST_PERIODS or width < strips or self._length not in (0, length):
             return
         differences = np.diff(plane, axis=0)
-        apart = abs(differences - np.median(differences, axis=1, keepdims=True))
-        deviation = 1.4826 * float(np.median(apart))
+        kept = ~np.isnan(differences)
+        if not kept.any():
+            return
+        apart = abs(differences - known_median(differences))
+        deviation = 1.4826 * float(np.median(apart[kept]))
         if not deviation > 0:
             return
         window = np.hanning(length + 2)[1:-1]
-        spectra = np.stack(
-            [np.fft.rfft(window * _clipped_mean(each)) for each in _strips(differences, strips)]
-        )
+        steps = np.stack([mean_step(each) for each in _strips(differences, strips)])
+        told = steps.any(axis=1)  # of strips that are clipped everywhere, nothing is
+        count = np.count_nonzero(told)
+        if count < _STRIPS[0] // 2:
+            return
+        spectra = np.fft.rfft(window * steps)
         size = np.abs(spectra) ** 2
         usual = median_filter(size, (1, _NEAR), mode="mirror") / math.log(2)
         unit = spectra / np.sqrt(np.where(usual > 0, usual, np.inf))
@@ -132,13 +139,15 @@ class _Spectrum:
             self._length = length
             self._power = self._common = np.zeros(size.shape[1])
             self._aligned = np.zeros(size.shape)
+            self._told = np.zeros(strips, bool)
+        self._told |= told
         total = unit.sum(axis=0)
         others = total - unit
         phase = others / np.where(others == 0, 1, np.abs(others))
         self._aligned += (unit * phase.conj()).real
-        self._power = self._power + np.abs(total) ** 2 / strips
+        self._power = self._power + np.abs(total) ** 2 / count
         common = np.abs(spectra.sum(axis=0)) ** 2 - size.sum(axis=0)
-        self._common = self._common + common / (strips * (strips - 1) * window.sum() ** 2)
+        self._common = self._common + common / (count * (count - 1) * window.sum() ** 2)
         self._deviations.append(deviation / math.sqrt(2))
 
     def result(self, lines: str) -> Bands | None:
@@ -152,7 +161,8 @@ class _Spectrum:
         # there are, as all of them may show the same.
         limit = -_UNCERTAIN * math.log(_CHANCE / len(power))
         top = int(np.argmax(power))
-        aligned = np.sort(self._aligned[:, top])[len(self._aligned) // 8 :]
+        aligned = np.sort(self._aligned[self._told, top])
+        aligned = aligned[len(aligned) // 8 :]
         if power[top] < limit or aligned[0] < _EVERYWHERE * aligned.mean():
             return None
         near = slice(max(top - 1, 1), min(top + 2, len(power)))
@@ -176,10 +186,3 @@ class _Spectrum:
 
 def _strips(values: np.ndarray, count: int) -> list[np.ndarray]:
     return np.array_split(values, count, axis=1)
-
-
-def _clipped_mean(differences: np.ndarray) -> np.ndarray:
-    """Returns the mean difference of neighbouring rows, [n], without what is content."""
-    middle = np.median(differences, axis=1, keepdims=True)
-    limit = _CLIP * 1.4826 * np.median(abs(differences - middle), axis=1, keepdims=True)
-    return np.clip(differences, middle - limit, middle + limit).mean(axis=1)

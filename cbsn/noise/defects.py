@@ -13,6 +13,8 @@ import numpy as np
 from scipy.ndimage import maximum_filter
 from scipy.special import gammainc, gammaincinv
 
+from cbsn.noise.neighbours import gathered, middle_of_four, shifted
+
 KINDS = ("hot", "dead", "stuck")
 
 MARGIN = 3
@@ -26,6 +28,8 @@ _STRENGTH = 3.0  # least distance from the surroundings, in standard deviations 
 _SURE = 3.0  # standard errors by which neighbours must be darker than those of a point
 _MEAN_ERROR = 0.55  # of the middle two of four values, in standard deviations of one
 _ALWAYS = 0.9  # share of the planes in which a defect lies on its side of its neighbours
+_SHOWN = 0.5  # share of the planes that have a value there, at least
+_ALIKE = 0.5  # least share of its mean height that a defect has without the plane of its largest
 _AS_BRIGHT = 2  # other pixels among the 24 around, at most; none in a single picture
 _CHANCE = 0.0025  # expected number of sound pixels in a search that are taken for defects
 _FEW = 0.01  # share of the pixels that defects may be; more are what the picture shows
@@ -97,15 +101,16 @@ def find_defects(planes: Sequence[np.ndarray]) -> Defects:
       planes, few photons, texture that stays. If the density of noise is log-concave, as those of
       normal, Poisson and exponential noise are, no larger a share is beyond t than the square of
       the share beyond t/2, and at most one pixel in a hundred searches may be beyond by chance;
-    - it is above its neighbours in nine of ten planes. So what moves is no defect, nor is a cosmic
-      ray;
+    - it is above its neighbours in nine of ten planes, and without the plane in which it is highest
+      above them, its mean height is half as much or more. So what moves is no defect, nor is a
+      cosmic ray, even in two planes;
     - its four neighbours are darker, by three standard errors, than those of a point would be. Two
       defects side by side are found, but not those that demosaicing has spread;
     - at most two of the 24 pixels around are as bright; in a single picture, none is.
 
     In a single picture in colour, all of that holds for each colour. A dead pixel is the same with
     the signs reversed. A stuck one has a single value, where its neighbours' values repeat so
-    seldom that it cannot be chance.
+    seldom that it cannot be chance. Planes of a single value, such as black ones, do not count.
 
     Args:
         planes: [H, W] or [H, W, C], all of one shape; integers or floats, finite.
@@ -129,21 +134,24 @@ def find_defects(planes: Sequence[np.ndarray]) -> Defects:
     if len(shapes := {plane.shape for plane in planes}) > 1:
         raise ValueError(f"All planes need one shape. Received: {sorted(shapes)}")
 
-    def read(number: int, rows: slice, columns: slice) -> np.ndarray:
-        return planes[number][rows, columns]
+    def read(number: int, rows: slice, columns: slice) -> tuple[np.ndarray, None]:
+        return planes[number][rows, columns], None
 
     return search_defects(read, len(planes), planes[0].shape)
 
 
 def search_defects(
-    read: Callable[[int, slice, slice], np.ndarray], planes: int, shape: Sequence[int]
+    read: Callable[[int, slice, slice], tuple[np.ndarray, np.ndarray | None]],
+    planes: int,
+    shape: Sequence[int],
 ) -> Defects:
     """Does what `find_defects` does, for planes that are read part by part.
 
     Memory depends neither on the number of planes nor on their size.
 
     Args:
-        read: returns rows and columns of the plane of a number, [h, w] or [h, w, C].
+        read: returns rows and columns of the plane of a number, [h, w] or [h, w, C], and where
+            they have no value but one that was filled in, bool of that shape; None for nowhere.
         planes: int ≥ 1, the number of planes.
         shape: of a plane, (H, W) or (H, W, C).
     """
@@ -156,7 +164,7 @@ def search_defects(
         )
         sums = _Sums()
         for number in range(planes):
-            sums.add(read(number, rows, columns))
+            sums.add(*read(number, rows, columns))
         for kind, found in enumerate(sums.find()):
             found = found + np.array([rows.start, columns.start, 0])
             inner = (found[:, :2] >= (top, left)) & (found[:, :2] < (top + _PART, left + _PART))
@@ -173,36 +181,49 @@ class _Sums:
     def __init__(self) -> None:
         self._count = 0
         self._shape: tuple[int, ...] = ()
-        self._last = np.zeros(0)
+        self._last = self._rough = self._highest = self._lowest = np.zeros(0)
 
-    def add(self, plane: np.ndarray) -> None:
+    def add(self, plane: np.ndarray, filled: np.ndarray | None = None) -> None:
         values = plane[..., None] if plane.ndim == 2 else plane
+        if (filled is not None and filled.all()) or values.min() == values.max():
+            return  # no defect would differ from its neighbours there
         if not self._count:
             self._shape = values.shape
             self._floor = 0.0 if values.dtype.kind == "f" else 1 / 12  # of the variance: rounding
-            self._sum, self._rough, self._squares = np.zeros((3, *values.shape))
+            self._sum, self._squares = np.zeros((2, *values.shape))
             self._above, self._below, self._repeats = np.zeros((3, *values.shape), np.uint16)
+            self._missing = np.zeros(values.shape, np.uint16)
         else:
             self._repeats += values == self._last
         self._count += 1
         self._last = values
         values = values.astype(np.float64)
-        rough = values - _middle_of_four(values)
+        rough = values - middle_of_four(values)
         self._sum += values
-        self._rough += rough
         self._squares += rough**2
         self._above += rough > 0
         self._below += rough < 0
+        if self._count == 1:
+            self._rough = self._highest = self._lowest = rough
+        else:
+            self._rough = self._rough + rough
+            self._highest = np.maximum(self._highest, rough)
+            self._lowest = np.minimum(self._lowest, rough)
+        if filled is not None:
+            self._missing += filled.reshape(values.shape)
 
     def find(self) -> list[np.ndarray]:
         """Returns the places of each kind of defect, int [n, 3]."""
         nothing = [np.zeros((0, 3), int)] * len(KINDS)
-        if min(self._shape[:2]) < 5:
+        if not self._count or min(self._shape[:2]) < 5:
             return nothing
         mean, variance = self._sum / self._count, self._variance()
-        nearest, noise = _middle_of_four(mean), self._noise(variance)
-        hot = self._outliers(mean, nearest, noise, variance, self._above)
-        dead = self._outliers(-mean, -nearest, noise, variance, self._below)
+        nearest, noise = middle_of_four(mean), self._noise(variance)
+        above, below = self._is_always(self._above), self._is_always(self._below)
+        above &= self._is_alike(self._rough, self._highest)
+        below &= self._is_alike(-self._rough, -self._lowest)
+        hot = self._outliers(mean, nearest, noise, variance, above)
+        dead = self._outliers(-mean, -nearest, noise, variance, below)
         stuck = self._is_stuck()
         stuck[tuple(np.concatenate([hot, dead]).T)] = False
         found = [hot, dead, np.argwhere(stuck)]
@@ -223,7 +244,7 @@ class _Sums:
             nearest: the mean of the middle two of the four neighbours.
             noise: the standard deviation of a plane's noise there.
             variance: from `_variance`.
-            above: in how many planes each pixel is above its neighbours.
+            above: bool [H, W, C], which pixels are above their neighbours in all planes.
         """
         n = self._count
         margin = _SURE / np.sqrt(n)
@@ -234,10 +255,10 @@ class _Sums:
         at = tuple(places.T)
         unit = noise[at]
         if n > 1:  # bright structure has more noise than its block
-            next_to_it = _gathered(variance, places, _NEXT).mean(axis=1)
+            next_to_it = gathered(variance, places, _NEXT).mean(axis=1)
             unit = np.sqrt(np.maximum(unit**2, next_to_it))
         # How far it is above each pixel around.
-        around = (mean[at][:, None] - _gathered(mean, places, _AROUND)) / unit[:, None]
+        around = (mean[at][:, None] - gathered(mean, places, _AROUND)) / unit[:, None]
         ring = np.sort(around[:, _IN_RING], axis=1)
         around.sort(axis=1)
         # From the darker part of the surroundings, as there may be other points, too.
@@ -248,7 +269,7 @@ class _Sums:
         is_single = below_peak + _MEAN_ERROR * margin < _POINT * height
         if n == 1:
             is_single &= around[:, 0] > (1 - _POINT) * excess - margin
-        is_single &= (around[:, _AS_BRIGHT] > margin) & (above[at] >= _ALWAYS * n)
+        is_single &= (around[:, _AS_BRIGHT] > margin) & above[at]
         limit = _limit(excess[may_be], excess[is_single], mean.size, least)
         found = places[is_single & (excess > limit)]
         if n > 1 or mean.shape[2] == 1:
@@ -256,6 +277,28 @@ class _Sums:
         # Cameras interpolate colours, so what is an outlier in one of them only is no pixel's.
         _, where, count = np.unique(found[:, :2], axis=0, return_inverse=True, return_counts=True)
         return found[count[where.ravel()] == mean.shape[2]]
+
+    def _is_always(self, planes: np.ndarray) -> np.ndarray:
+        """Returns which pixels are on one side of their neighbours in all planes that show them.
+
+        Args:
+            planes: int [H, W, C], in how many planes each is.
+        """
+        shown = self._count - self._missing
+        return (planes >= _ALWAYS * shown) & (shown >= _SHOWN * self._count)
+
+    def _is_alike(self, heights: np.ndarray, highest: np.ndarray) -> np.ndarray:
+        """Returns which pixels would be as high without the plane in which they are highest.
+
+        Those that a cosmic ray hit in a single plane are not, though noise may well have them above
+        their neighbours in the few others.
+
+        Args:
+            heights: [H, W, C], the sum over the planes of what each is above its neighbours.
+            highest: [H, W, C], the largest of what is summed.
+        """
+        n = self._count
+        return (heights - highest) * n >= _ALIKE * heights * (n - 1)
 
     def _variance(self) -> np.ndarray:
         """Returns the variance over the planes of pixels minus their neighbours, [H, W, C].
@@ -296,7 +339,7 @@ class _Sums:
             return np.zeros(self._shape, bool)
         around = np.zeros(self._shape)
         for each in _NEXT:
-            around += _shifted(self._repeats, *each)
+            around += shifted(self._repeats, *each)
         often = (around + 1) / (len(_NEXT) * most + 1)
         return (self._repeats == most) & (often**most * often.size < _CHANCE)
 
@@ -362,31 +405,3 @@ def repair(plane: np.ndarray, defects: Defects) -> np.ndarray:
         if not len(left):
             break
     return result
-
-
-def _gathered(image: np.ndarray, places: np.ndarray, offsets: np.ndarray) -> np.ndarray:
-    """Returns the pixels of [H, W, C] that lie at some offsets, up to 2, from some places, [n, m].
-
-    Beyond the edges others stand in, such that no pixel is its own neighbour, as one next to the
-    edge would be if they were mirrored.
-    """
-    rows, columns = (
-        np.array([*range(length), length - 3, length - 4, 3, 2]) for length in image.shape[:2]
-    )
-    down, right = (places[:, None, :2] + offsets).transpose(2, 0, 1)
-    return image[rows[down], columns[right], places[:, 2, None]]
-
-
-def _shifted(image: np.ndarray, down: int, right: int) -> np.ndarray:
-    """Returns the pixels [H, W, C] that lie further down and right; mirrored beyond the edges."""
-    padded = np.pad(image, ((1, 1), (1, 1), (0, 0)), mode="reflect")
-    height, width = image.shape[:2]
-    return padded[1 + down : 1 + down + height, 1 + right : 1 + right + width]
-
-
-def _middle_of_four(image: np.ndarray) -> np.ndarray:
-    """Returns the mean of the middle two of the four neighbours, [H, W, C]."""
-    up, down, left, right = (_shifted(image, *each) for each in ((-1, 0), (1, 0), (0, -1), (0, 1)))
-    low, high = np.minimum(up, down), np.maximum(up, down)
-    lows, highs = np.minimum(left, right), np.maximum(left, right)
-    return (np.maximum(low, lows) + np.minimum(high, highs)) / 2

@@ -6,6 +6,7 @@ correlation that `cbsn.noise.estimate` measures ends after some pixels, so it ca
 """
 
 import dataclasses
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,8 @@ REACH = 8
 """How many lines to each side tell the offset of a line from what the picture shows."""
 
 _CLIP = 2  # standard deviations beyond which a difference of two lines is content
+_ENOUGH = 1 / 8  # least share of a line's pixels that tells its offset; fewer may be content only
+_BLOCK = 2**18  # values that are looked at together, as memory would not hold all of a picture's
 
 
 @dataclasses.dataclass(frozen=True)
@@ -216,22 +219,79 @@ def _in_common(planes: np.ndarray) -> float:
     return float(middle_mean(groups, np.ones(len(groups))))
 
 
-def line_offsets(plane: np.ndarray) -> np.ndarray:
+def is_lost(values: np.ndarray) -> np.ndarray:
+    """Returns where values, of any shape, tell nothing of an offset; bool of that shape.
+
+    These are integers at a limit of their dtype, which are clipped, and floats that are not finite.
+    """
+    if values.dtype.kind == "f":
+        return ~np.isfinite(values)
+    limits = np.iinfo(values.dtype)
+    return (values == limits.min) | (values == limits.max)
+
+
+def blocks(length: int, size: int) -> Iterator[slice]:
+    """Yields the slices of `length` rows, of `size` values each, that are worked on together."""
+    step = max(1, _BLOCK // max(1, size))
+    for start in range(0, length, step):
+        yield slice(start, min(start + step, length))
+
+
+def mean_step(differences: np.ndarray) -> np.ndarray:
+    """Returns the mean difference of neighbouring lines, without what is content.
+
+    Args:
+        differences: float [..., n], of the pixels of two lines; NaN where there is none.
+
+    Returns:
+        [...]; 0 where less than an eighth of the pixels has a difference.
+    """
+    middle = known_median(differences)
+    limit = _CLIP * 1.4826 * known_median(abs(differences - middle))
+    usual = np.clip(differences, middle - limit, middle + limit)
+    count = np.count_nonzero(~np.isnan(usual), axis=-1)
+    enough = count >= max(1, _ENOUGH * usual.shape[-1])
+    return np.where(enough, np.nansum(usual, axis=-1) / np.maximum(count, 1), 0)
+
+
+def known_median(values: np.ndarray) -> np.ndarray:
+    """Returns the medians of [..., n] without NaN, as [..., 1]; NaN where there is nothing else."""
+    missing = np.isnan(values)
+    if not missing.any():
+        return np.median(values, axis=-1, keepdims=True)
+    last = np.maximum(np.count_nonzero(~missing, axis=-1, keepdims=True) - 1, 0)
+    ordered = np.sort(values, axis=-1)  # with NaN at the end
+    low, high = (np.take_along_axis(ordered, each, -1) for each in (last // 2, (last + 1) // 2))
+    return (low + high) / 2
+
+
+def line_offsets(plane: np.ndarray, counts: np.ndarray | None = None) -> np.ndarray:
     """Returns the offsets of the rows of a plane, float64 [H, C], as far as they change quickly.
 
     The difference of two rows is the mean difference of their pixels, without the few that differ
     by content. Their sums, minus the median of 8 rows to each side, are the offsets: edges along a
     row stay in the picture, and a line of a few pixels does unless it crosses most of it.
 
+    Pixels that are clipped or not finite, see `is_lost`, do not count. Rows of which less than an
+    eighth counts are taken to have the offset of the row above.
+
     Args:
-        plane: [H, W, C] of finite values.
+        plane: [H, W, C], integers or floats.
+        counts: bool [H, W, 1 or C], which pixels count. Default: all.
     """
-    values = plane.astype(np.float64)
-    differences = np.diff(values, axis=0)
-    middle = np.median(differences, axis=1, keepdims=True)
-    limit = _CLIP * 1.4826 * np.median(abs(differences - middle), axis=1, keepdims=True)
-    steps = np.clip(differences, middle - limit, middle + limit).mean(axis=1)
-    sums = np.concatenate([np.zeros((1, plane.shape[2])), np.cumsum(steps, axis=0)])
+    height, width, channels = plane.shape
+    steps = np.zeros((height - 1, channels))
+    for rows in blocks(height - 1, width * channels):
+        part = slice(rows.start, rows.stop + 1)
+        # Along the last axis of a copy, sums are the same however the plane lies in memory, so that
+        # a part has the offsets of the whole.
+        values = np.array(plane[part].swapaxes(1, 2), np.float64, order="C")
+        lost = is_lost(plane[part])
+        if counts is not None:
+            lost |= ~counts[part]
+        values[lost.swapaxes(1, 2)] = np.nan
+        steps[rows] = mean_step(np.diff(values, axis=0))
+    sums = np.concatenate([np.zeros((1, channels)), np.cumsum(steps, axis=0)])
     return sums - median_filter(sums, (2 * REACH + 1, 1), mode="nearest")
 
 
@@ -252,11 +312,10 @@ def without_lines(picture: np.ndarray, lines: tuple[str, ...] = LINES) -> np.nda
         True
     """
     unit = to_unit(picture, np.float64)
-    result = unit.copy()
+    result, lost = unit.copy(), is_lost(picture)
     if "rows" in lines:
-        result -= line_offsets(unit)[:, None]
+        result -= line_offsets(unit, ~lost)[:, None]
     if "columns" in lines:
-        result -= line_offsets(unit.swapaxes(0, 1))[None]
-    if picture.dtype.kind != "f":
-        result = np.where((unit == 0) | (unit == 1), unit, result)
+        result -= line_offsets(unit.swapaxes(0, 1), ~lost.swapaxes(0, 1))[None]
+    result[lost] = unit[lost]
     return result.astype(np.float32)

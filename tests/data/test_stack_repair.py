@@ -122,6 +122,39 @@ def test_values_that_are_missing(series):
     assert "1 hot pixel" in next(StackRepair(stack, None).notes([0]))
 
 
+@pytest.mark.parametrize("planes", [4, 6, 9])
+@pytest.mark.parametrize("rows", [slice(None), slice(0, 50)])
+def test_planes_without_values_do_not_count(planes, rows, random):
+    """Nor do those without a value there."""
+    stack = random.normal(500, 20, (planes, 90, 100)).astype("float32")
+    stack[:, 40, 50] = 5000
+    stack[1, rows] = np.nan
+    work = StackRepair(array_stack(stack, "TYX"), "pixels", fills=True)
+    assert work.defects[0].places.tolist() == [[40, 50, 0]]
+
+
+def test_values_far_beyond_are_counted_once(series):
+    """Also if the plane is read in parts, which overlap."""
+    for place in (10, 11), (10, 90), (70, 20), (50, 52):
+        series[(2, 0, *place)] = 60_000
+    stack = array_stack(series, "TCYX")
+    work = StackRepair(stack, "pixels", scale_of=measure_scaling(stack, "deviation").of)
+    for rows in slice(0, 60), slice(45, 90):
+        for columns in slice(0, 60), slice(45, 100):
+            work.stack.read((2, 0), rows, columns)
+    assert [*work.notes([0])][-1].startswith("4 more values far beyond")
+
+
+def test_missing_values_tell_nothing_of_lines(random):
+    """The rows have the offsets that their other half has alone."""
+    stack = random.normal(500, 20, (1, 60, 80)) + random.normal(0, 30, (1, 60, 1))
+    stack[..., 40:] = np.nan
+    halves = [StackRepair(array_stack(each, "TYX"), "rows").stack for each in (stack[..., :40],)]
+    whole = StackRepair(array_stack(stack, "TYX"), "rows", fills=True).stack.read((0,))
+    np.testing.assert_allclose(whole[:, :40], halves[0].read((0,)), rtol=1e-12)
+    assert np.isnan(whole[:, 40:]).all()
+
+
 def test_planes_are_spread_over_the_whole(series, monkeypatch):
     """A pixel that is hot in the first half only is none, and a selection makes no difference."""
     monkeypatch.setattr(stack_repair, "_PLANES", 4)

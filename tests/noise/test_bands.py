@@ -52,6 +52,21 @@ def test_every_second_row_is_brighter(size, random):
     assert found.amplitude == pytest.approx(0.5, rel=0.1)
 
 
+@pytest.mark.parametrize("lines", ["rows", "columns"])
+@pytest.mark.parametrize("value", [0, 255])
+def test_clipped_parts_do_not_count(lines, value):
+    """40 % of each line, and nothing else, tell the bands and their amplitude."""
+    for seed in SEEDS:
+        noise = np.random.default_rng(seed).normal(100, 10, (256, 200, 1))
+        plane = np.rint(noise + 4 * _wave(256, 12.5)).astype("uint8")
+        plane[:, 80:] = value
+        (found,) = _found([plane if lines == "rows" else plane.swapaxes(0, 1)])
+        assert (found.lines, found.period) == (lines, pytest.approx(12.5, abs=0.2))
+        assert found.relative == pytest.approx(0.4, rel=0.15)
+        assert found.amplitude == pytest.approx(4, rel=0.15)
+    assert _found([np.full((256, 200, 1), value, "uint8")]) == []
+
+
 def test_columns_and_colours(random):
     bands = 0.4 * _wave(300, 10).swapaxes(0, 1)
     (found,) = _found([(random.normal(size=(200, 300, 3)) + bands).astype("float32")])

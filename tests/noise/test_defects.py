@@ -123,6 +123,45 @@ def test_few_photons_are_no_hot_pixels(planes):
         assert find_defects(stack).places.tolist() == [[30, 40, 0]]
 
 
+@pytest.mark.parametrize("planes", [2, 3, 4, 5])
+def test_cosmic_rays_in_few_planes_are_no_defects(planes, random):
+    """In one of them; noise has half of the places above their neighbours in each other plane."""
+    stack = _flat(random, planes)
+    stack[0, 4::16, 4::16] += 1000
+    stack[-1, 12::16, 12::16] -= 300
+    assert len(find_defects(stack)) == 0
+    stack[:, 50, 51] += 3000
+    assert find_defects(stack).places.tolist() == [[50, 51, 0]]
+
+
+@pytest.mark.parametrize(("planes", "empty"), [(4, 1), (6, 2), (20, 15)])
+def test_planes_of_one_value_do_not_count(planes, empty, random):
+    """As a shutter that stays closed gives, or frames that were lost."""
+    stack, kinds = _with_defects(_flat(random, planes), random)
+    stack[random.choice(planes, empty, replace=False)] = 0
+    found = find_defects(stack)
+    assert {tuple(place[:2]) for place in found.places.tolist()} == kinds.keys()
+    assert len(find_defects(np.zeros((4, SIDE, SIDE)))) == 0
+
+
+def test_where_values_were_filled_planes_do_not_count(random):
+    """A hot pixel need not be above its neighbours in the half that was filled in 2 of 8 planes."""
+    stack = _flat(random, 8)
+    places = [[20, 30, 0], [60, 61, 0]]
+    for row, column, _ in places:
+        stack[:, row, column] += 1000
+    filled = np.zeros(stack.shape, bool)
+    filled[:2, :40] = True
+    filled[:5, 80:] = True  # where most planes have no value, nothing is told
+    stack[5:, 88, 50] += 1000
+    stack[filled] = 400
+
+    def read(number, rows, columns):
+        return stack[number][rows, columns], filled[number][rows, columns]
+
+    assert search_defects(read, 8, (SIDE, SIDE)).places.tolist() == places
+
+
 def test_a_cosmic_ray_and_a_pixel_that_blinks_are_no_defects(random):
     stack = _flat(random, 16)
     stack[5, 20, 20] = 60_000
@@ -240,7 +279,7 @@ def test_parts_are_read_one_at_a_time(random, monkeypatch):
     def read(number, rows, columns):
         part = stack[number][rows, columns]
         sizes.append(part.shape)
-        return part
+        return part, None
 
     search_defects(read, 2, (SIDE, SIDE))
     assert len(sizes) == 2 * 9 and max(sizes) == (96, 96) and min(sizes) == (64, 64)

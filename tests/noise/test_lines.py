@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from scipy.ndimage import uniform_filter
 
+from cbsn.noise import lines as module
 from cbsn.noise.lines import REACH, LineSearch, line_offsets, without_lines
 from cbsn.value_range import to_unit
 
@@ -161,6 +162,56 @@ def test_a_part_of_the_rows_has_the_offsets_of_the_whole(random):
         line_offsets(plane[40 - REACH : 60 + REACH])[REACH:-REACH], whole[40:60], atol=1e-12
     )
     np.testing.assert_allclose(line_offsets(plane[: 20 + REACH])[:20], whole[:20], atol=1e-12)
+
+
+@pytest.mark.parametrize("value", [0, 255, np.nan])
+def test_clipped_and_missing_values_do_not_count(value, random):
+    """The offsets are those of the other pixels alone; of very few, there are none."""
+    plane = random.normal(100, 5, (64, 100, 3)) + random.normal(0, 8, (64, 1, 1))
+    plane = plane.astype(np.float32) if np.isnan(value) else np.rint(plane).astype(np.uint8)
+    for known in slice(0, 40), slice(50, 63):
+        partly = np.full_like(plane, value)
+        partly[:, known] = plane[:, known]
+        offsets = line_offsets(partly)
+        assert abs(offsets).max() > 5
+        np.testing.assert_allclose(offsets, line_offsets(plane[:, known]), rtol=0, atol=1e-9)
+    plane[:, 12:] = value  # 12 of 100 are less than an eighth
+    assert not line_offsets(plane).any()
+    plane[:] = value
+    assert not line_offsets(plane).any()
+
+
+def test_lines_that_are_clipped_end_to_end(random):
+    """They, and nothing else, are as the row above."""
+    plane = np.rint(random.normal(100, 5, (64, 100, 1))).astype(np.uint8)
+    whole = line_offsets(plane)
+    plane[40:43] = 255
+    assert np.isfinite(line_offsets(plane)).all()
+    # Sums from there on differ by a constant, which medians of rows beyond take away again.
+    kept = [*range(40 - REACH), *range(43 + REACH, 64)]
+    np.testing.assert_allclose(line_offsets(plane)[kept], whole[kept], rtol=0, atol=1e-9)
+
+
+def test_pixels_that_do_not_count(random):
+    plane = random.normal(size=(64, 100, 1)) + random.normal(size=(64, 1, 1))
+    counts = np.zeros((64, 100, 1), bool)
+    counts[:, 60:] = True
+    before = plane.copy()
+    np.testing.assert_allclose(
+        line_offsets(plane, counts), line_offsets(plane[:, 60:]), rtol=0, atol=1e-12
+    )
+    np.testing.assert_array_equal(plane, before)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_offsets_depend_on_values_only(channels, random, monkeypatch):
+    """Not on blocks, nor on how the plane lies in memory."""
+    plane = random.normal(size=(50, 70, channels)).swapaxes(0, 1)
+    whole = line_offsets(plane)
+    np.testing.assert_array_equal(line_offsets(np.ascontiguousarray(plane)), whole)
+    for block in (1, 50 * channels * 9):
+        monkeypatch.setattr(module, "_BLOCK", block)
+        np.testing.assert_array_equal(line_offsets(plane), whole)
 
 
 @pytest.mark.parametrize("lines", ["rows", "columns"])
