@@ -1,10 +1,10 @@
 """Exports a trained model for servers and other runtimes. See `--help`."""
 
 import argparse
-from typing import Any
+from typing import NoReturn
 
 from cbsn.cli.flags import MODEL, add_denoiser, add_gpu, add_model
-from cbsn.cli.parser import Parser, new_parser
+from cbsn.cli.parser import Parser
 
 
 def main(flags: argparse.Namespace) -> None:
@@ -19,12 +19,25 @@ def main(flags: argparse.Namespace) -> None:
     export(options=DenoiseOptions.pop(options), **options)
 
 
+class _Parser(Parser):
+    """Says what to do about a name whose words the shell has separated."""
+
+    def error(self, message: str) -> NoReturn:
+        words = message.removeprefix("unrecognized arguments: ")
+        if words != message and not words.startswith("-"):
+            message += "; a text of several words stands in quotes: --author 'Ada Lovelace'"
+        super().error(message)
+
+
 def make_parser() -> Parser:
     """Returns the parser of the flags."""
-    parser = new_parser(
-        "Exports a trained model: as a SavedModel for TensorFlow Serving, for LiteRT, for ONNX, "
-        "for the BioImage Model Zoo.",
-        common=("model_path", "out", "formats", "version", "strength", "self_ensemble"),
+    parser = _Parser(
+        description="Exports a trained model: as a SavedModel for TensorFlow Serving, for LiteRT, "
+        "for ONNX, for the BioImage Model Zoo.",
+        common=(
+            *("model_path", "out", "formats", "version", "strength", "self_ensemble"),
+            *("stack_channel", "authors", "sample"),
+        ),
         examples="""
   cbsn export --model photo-large --out served/cbsn    # → served/cbsn/1, a SavedModel
   cbsn export --model checkpoints/holiday --out served/cbsn --format saved_model,litert,onnx
@@ -59,10 +72,10 @@ def make_parser() -> Parser:
     add("--stack_channel", type=int, metavar="N", help=channel)
     author = (
         "with --format bioimage, who made the model: name, affiliation, ORCID and GitHub account, "
-        "of which all but the name may be missing: 'Ada Lovelace, University of London, @ada'"
+        "of which all but the name may be missing, in quotes: 'Ada Lovelace, University of London, "
+        "@ada'; once for each author"
     )
-    many: dict[str, Any] = {"action": "extend", "nargs": "+", "default": []}
-    add("--author", dest="authors", metavar="NAME", help=author, **many)
+    add("--author", dest="authors", metavar="NAME", action="append", default=[], help=author)
     terms = "with --format bioimage, the model's license, an SPDX identifier (default: Apache-2.0)"
     add("--license", metavar="ID", help=terms)
     sample = (
@@ -70,6 +83,11 @@ def make_parser() -> Parser:
         "cover: a picture, or a stack if the model was trained on stacks (default: a simulated one)"
     )
     add("--sample", metavar="FILE", help=sample)
+    axes = (
+        "letters of the axes of the stack that --sample names, in the file's order, such as ZYX, "
+        "if the file does not say"
+    )
+    add("--axes", metavar="AXES", help=axes)
     warmup = (
         "store requests that a server makes when it loads the SavedModel (default: if the extra "
         "serving is installed)"

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from cbsn.errors import ConfigError, ModelError, plain_reason
+from cbsn.errors import ConfigError, ImageError, ModelError, plain_reason
 from cbsn.export.bioimage_description import (
     COVER,
     MODEL,
@@ -21,6 +21,7 @@ from cbsn.export.bioimage_description import (
     TEST_INPUT,
     TEST_OUTPUT,
     describe,
+    exactness_of,
     parse_author,
     spatial_axes,
     tolerance_of,
@@ -37,7 +38,11 @@ LICENSE = "Apache-2.0"  # that of cbsn, and of the models that ship
 
 _DESCRIPTION = "rdf.yaml"
 _NEEDED = ("bioimageio.spec", "onnxruntime", "tf2onnx", "onnx")
-_LEAST_TEST = 128  # pixels: height and width of the image for tests, unless tiles are larger
+_TEST = 128  # pixels: height and width of the image for tests, unless tiles or the sample differ
+_TEST_PLANES = 16
+# bioimageio.spec accepts no tests whose values are all closer to 0.
+_LEAST_VALUE = 1e-4
+_PRECISION = 1e-5  # of the largest value that a network sees: what float32 may lose
 
 
 def check_bioimage(authors: Sequence[str], license: str = LICENSE) -> list[dict[str, str]]:
@@ -99,7 +104,10 @@ def _library() -> ModuleType:
 
 
 def make_test(
-    denoiser: Denoiser, sample: str | Path | None = None, channel: int | None = None
+    denoiser: Denoiser,
+    sample: str | Path | None = None,
+    channel: int | None = None,
+    axes: str | None = None,
 ) -> np.ndarray:
     """Returns a noisy image for the test of a package.
 
@@ -108,22 +116,24 @@ def make_test(
         sample: an image of the user's whose middle is taken: a picture, or a stack for a model that
             was trained on stacks. Default None, a simulated one.
         channel: of a model that was trained on stacks; see `GraphDenoiser`. Default None.
+        axes: letters of the axes of a sample that does not say what they are. Default None.
 
     Returns:
         float32 [1, H, W, C], or [1, Z, H, W, C] for a model of volumes.
 
     Raises:
-        ConfigError: if there is no such channel.
+        ConfigError: if there is no such channel, or axes are given for a picture.
         ImageError: if the sample cannot be used.
     """
     scale = stack_scale(denoiser, channel)
+    spatial = spatial_axes(denoiser, scale)
     sizes = []
-    for axis in spatial_axes(denoiser, scale):
-        missing = 0 if axis.name == "z" else max(0, _LEAST_TEST - axis.least)
+    for axis in spatial:
+        missing = max(0, (_TEST_PLANES if axis.name == "z" else _TEST) - axis.least)
         sizes.append(axis.least + -(-missing // axis.step) * axis.step)
     if sample is None:
         return make_sample(denoiser, sizes, scale)[None]
-    return read_sample(sample, denoiser, sizes, scale, channel)[None]
+    return read_sample(sample, denoiser, spatial, sizes, scale, channel, axes)[None]
 
 
 def write_bioimage(
@@ -135,6 +145,7 @@ def write_bioimage(
     authors: Sequence[Mapping[str, str]],
     license: str = LICENSE,
     channel: int | None = None,
+    sample: str | Path | None = None,
     facts: Mapping[str, Any] | None = None,
     training: Mapping[str, Any] | None = None,
 ) -> None:
@@ -155,13 +166,15 @@ def write_bioimage(
         authors: from `check_bioimage`.
         license: SPDX identifier. Default "Apache-2.0".
         channel: of a model that was trained on stacks; see `GraphDenoiser`. Default None.
+        sample: the file that `noisy` is from, for messages. Default None, it was simulated.
         facts: what else the description says about the model. Default None, nothing.
         training: what the model says about its training. Default None, nothing.
 
     Raises:
         ConfigError: if a package is missing, or the network is not float32.
-        ModelError: if the model cannot be converted, the converted one gives other results, or the
-            description is not accepted.
+        ImageError: if the image is no test, as values are too small or too large.
+        ModelError: if the model cannot be converted, the converted one gives other results, its
+            result is black, or the description is not accepted.
 
     Example:
         >>> authors, noisy = check_bioimage(["Ada Lovelace"]), make_test(denoiser)
@@ -170,6 +183,7 @@ def write_bioimage(
     scale = stack_scale(denoiser, channel)
     axes = spatial_axes(denoiser, scale)
     denoised = _denoised(denoiser, noisy, scale)
+    _check_values(noisy, denoised, sample)
     tolerance = tolerance_of(denoised, scale)
     training = training or {}
     with tempfile.TemporaryDirectory() as temporary:
@@ -182,7 +196,7 @@ def write_bioimage(
             np.save(folder / test, images)
             write_tiff(folder / shown, images[0])
         write_cover(folder / COVER, noisy[0], denoised[0])
-        _check_model(folder, tolerance)
+        _check_model(folder, tolerance, scale, sample)
         described = describe(
             denoiser,
             axes,
@@ -213,8 +227,33 @@ def _denoised(denoiser: Denoiser, noisy: np.ndarray, scale: Scale | None) -> np.
     return np.stack(found) if denoiser.of_volumes else found[0]
 
 
-def _check_model(folder: Path, tolerance: Mapping[str, Any]) -> None:
-    """Raises a ModelError unless the ONNX model does what the denoiser did."""
+def _check_values(noisy: np.ndarray, denoised: np.ndarray, sample: str | Path | None) -> None:
+    """Raises an error if the values of a test are too small for bioimageio.spec."""
+    allowed = f"The Model Zoo accepts no test whose values all lie within {_LEAST_VALUE:g} of 0"
+    if np.abs(noisy).max() < _LEAST_VALUE:
+        raise ImageError(
+            f"{allowed}: use another --sample, or train on a stack of larger values. Received: at "
+            f"most {np.abs(noisy).max():g}{_named(sample)}"
+        )
+    if np.abs(denoised).max() < _LEAST_VALUE:
+        advice = "use another --sample" if sample else "give an image of yours by --sample"
+        raise ModelError(
+            f"{allowed}, and the model makes such a black image of the one for tests: train it "
+            f"longer, or {advice}. Received: at most {np.abs(denoised).max():g}{_named(sample)}"
+        )
+
+
+def _named(sample: str | Path | None) -> str:
+    return f", --sample {sample}" if sample else ""
+
+
+def _check_model(
+    folder: Path,
+    tolerance: Mapping[str, Any],
+    scale: Scale | None,
+    sample: str | Path | None,
+) -> None:
+    """Raises an error unless the ONNX model does what the denoiser did."""
     import onnxruntime
 
     session = onnxruntime.InferenceSession(folder / MODEL, providers=["CPUExecutionProvider"])
@@ -225,6 +264,22 @@ def _check_model(folder: Path, tolerance: Mapping[str, Any]) -> None:
     allowed = tolerance["absolute_tolerance"] + tolerance["relative_tolerance"] * np.abs(expected)
     share = tolerance["mismatched_elements_per_million"] * 1e-6
     if np.mean(off > allowed) > share:
+        if off.max() <= exactness_of(expected, scale):
+            advice = "another one by --sample" if sample else "one of yours by --sample"
+            raise ImageError(
+                "The results of the image for tests are too close to 0 for a tolerance that the "
+                f"Model Zoo accepts: give {advice}. Received: values up to {expected.max():g}"
+                f"{_named(sample)}"
+            )
+        if scale and sample:
+            span = scale.high - scale.low
+            largest = np.abs(np.load(folder / TEST_INPUT) - scale.mean).max()
+            if off.max() < _PRECISION * largest and largest > 100 * span:
+                raise ImageError(
+                    "The image for tests holds values so far from those that the model was trained "
+                    "on that engines differ by their rounding: use another --sample. Received: "
+                    f"{largest:g} from the mean{_named(sample)}"
+                )
         raise ModelError(
             "ONNX Runtime does not give the results of TensorFlow here, so the package would fail "
             f"its test: try other versions of onnxruntime and tf2onnx. Received: {off.max():g} off"

@@ -4,6 +4,7 @@ Fields are those of the model description 0.5; see the documentation of bioimage
 """
 
 import datetime
+import math
 import re
 import string
 from collections.abc import Mapping, Sequence
@@ -30,11 +31,11 @@ SAMPLE_INPUT, SAMPLE_OUTPUT = "sample_input.tif", "sample_output.tif"
 EXACT = 1e-4
 """Largest difference between engines, where the network sees 0 and 1 as black and white."""
 
-# Least sizes of a tile without its halo, of pictures and of volumes.
-_CORES = ({"y": 64, "x": 64}, {"z": 8, "y": 16, "x": 16})
-_STEP = 16  # in plane, between sizes of tiles
+_LARGEST = 64  # least side of tiles that is worth while
+_WHOLE = {"z": 1, "y": 16, "x": 16}  # least sizes of images that are not cut into tiles
 _NAMES = set(string.ascii_letters + string.digits + "_+- ()")  # characters allowed in a name
 _ORCID = re.compile(r"\d{4}-\d{4}-\d{4}-\d{3}[\dX]")
+_GITHUB = re.compile(r"@[A-Za-z0-9](?:[A-Za-z0-9-]{0,38})")
 
 _LEARNED_FROM = {
     "Noise2Noise": "pairs of noisy images",
@@ -64,40 +65,44 @@ def spatial_axes(denoiser: Denoiser, scale: Scale | None) -> list[Axis]:
     grids = {"y": (network.grid, network.halo), "x": (network.grid, network.halo)}
     if network.dimensions == 3:
         grids = {"z": (network.z_grid, network.z_halo), **grids}
-    least = _CORES[network.dimensions == 3]
-    cores = {name: _rounded_up(least[name], grid) for name, (grid, _) in grids.items()}
-    if not _fits_in_tiles(denoiser, scale, cores["y"]):
-        return [Axis(name, core, 1, 0) for name, core in cores.items()]
+    side = _least_side(denoiser, scale)
+    if side is None:
+        return [Axis(name, _WHOLE[name], 1, 0) for name in grids]
     axes = []
     for name, (grid, halo) in grids.items():
-        step = grid if name == "z" else _rounded_up(_STEP, grid)
-        axes.append(Axis(name, 2 * halo + cores[name], step, halo))
+        # The description wants something to be left of a tile without its halo. Programs place
+        # tiles at multiples of what is left, and of the network's grid these must be multiples.
+        missing = 0 if name == "z" else max(0, side - 2 * halo - grid)
+        axes.append(Axis(name, 2 * halo + grid + -(-missing // grid) * grid, grid, halo))
     return axes
 
 
-def _fits_in_tiles(denoiser: Denoiser, scale: Scale | None, side: int) -> bool:
-    """Returns whether tiles, with a halo, give what the whole image would."""
+def _least_side(denoiser: Denoiser, scale: Scale | None) -> int | None:
+    """Returns the side in pixels from which on tiles, with a halo, give what the whole image would.
+
+    None if none do.
+    """
     recipe, network = denoiser.recipe, denoiser.network
-    # The statistics are those of the image, or of all planes that a model was trained on. The least
-    # deviation that counts depends on the size.
-    varies = scale is None or scale.deviation / (scale.high - scale.low) < 1 / side
-    if recipe.build_normalization().of_picture and varies:
-        return False
     # Turned, a tile lies differently on the network's grid. R3's masks depend on the place.
     turns = denoiser.options.self_ensemble and network.grid > 1
     whole = recipe.denoise_stride == 1 and recipe.denoise_pad == 0
-    return network.is_local and network.halo > 0 and whole and not denoiser.r3 and not turns
-
-
-def _rounded_up(value: int, multiple: int) -> int:
-    return -(-value // multiple) * multiple
+    if not (network.is_local and network.halo > 0 and whole) or denoiser.r3 or turns:
+        return None
+    if not recipe.build_normalization().of_picture:
+        return 1
+    # The statistics are those of the image, or of all planes that a model was trained on. The least
+    # deviation that counts is 1 / side.
+    if scale is None or scale.deviation <= 0:
+        return None
+    side = math.ceil((scale.high - scale.low) / scale.deviation)
+    return side if side <= _LARGEST else None
 
 
 def parse_author(text: str) -> dict[str, str]:
     """Returns an author, of `NAME`, `NAME, AFFILIATION` or `NAME, AFFILIATION, ORCID, @GITHUB`.
 
     Raises:
-        ConfigError: if there is no name, or something is said twice.
+        ConfigError: if there is no name, something is said twice, or GitHub has no such accounts.
 
     Example:
         >>> parse_author("Ada Lovelace, University of London, @ada")
@@ -105,6 +110,7 @@ def parse_author(text: str) -> dict[str, str]:
     """
     name, *rest = (part.strip() for part in text.split(","))
     author, affiliation = {"name": name}, []
+    wrong = not name or name.startswith("@") or set("/\\") & {*name} or not all(rest)
     for part in rest:
         key = "github_user" if part.startswith("@") else "orcid" if _ORCID.fullmatch(part) else ""
         if not key:
@@ -112,8 +118,9 @@ def parse_author(text: str) -> dict[str, str]:
         elif key in author:
             raise ConfigError(f"--author names {part} and another one. Received: --author {text}")
         else:
+            wrong = wrong or (key == "github_user" and not _GITHUB.fullmatch(part))
             author[key] = part.removeprefix("@")
-    if not name or name.startswith("@") or set("/\\") & {*name} or not all([*affiliation, *rest]):
+    if wrong:
         raise ConfigError(
             "--author takes a name, which may be followed by an affiliation, an ORCID and a GitHub "
             f"account: 'Ada Lovelace, University of London, @ada'. Received: --author {text!r}"
@@ -123,20 +130,27 @@ def parse_author(text: str) -> dict[str, str]:
     return author
 
 
+def exactness_of(denoised: np.ndarray, scale: Scale | None) -> float:
+    """Returns how far engines may be apart.
+
+    They agree to `EXACT` in the range that the network sees; float32 adds its rounding to values of
+    stacks.
+    """
+    span = scale.high - scale.low if scale else 1.0
+    return EXACT * span + 2 * float(np.finfo(np.float32).eps * np.abs(denoised).max())
+
+
 def tolerance_of(denoised: np.ndarray, scale: Scale | None) -> dict[str, Any]:
     """Returns how far results of other engines and machines may be off.
 
-    Engines agree to `EXACT` in the range that the network sees; float32 adds its rounding to values
-    of stacks. The description accepts an absolute tolerance of at most 1 % of the highest value, so
-    that of values around 0 or below is a relative one.
+    That is `exactness_of`. The description accepts an absolute tolerance of at most 1 % of the
+    highest value, so that of values around 0 or below is a relative one.
     """
-    size = np.abs(denoised)
-    off = EXACT * (scale.high - scale.low if scale else 1.0)
-    off += 2 * float(np.finfo(np.float32).eps * size.max())
+    off = exactness_of(denoised, scale)
     allowed: dict[str, Any] = {"relative_tolerance": 0.0, "mismatched_elements_per_million": 0}
     if off <= 0.01 * denoised.max():
         return {"absolute_tolerance": off, **allowed}
-    small = float(np.quantile(size, 0.001, method="lower"))
+    small = float(np.quantile(np.abs(denoised), 0.001, method="lower"))
     relative = min(0.01, off / small) if small else 0.01
     allowed |= {"relative_tolerance": relative, "mismatched_elements_per_million": 5000}
     return {"absolute_tolerance": 0.0, **allowed}
@@ -145,6 +159,17 @@ def tolerance_of(denoised: np.ndarray, scale: Scale | None) -> dict[str, Any]:
 def learned_from(recipe: Recipe) -> str:
     """Returns in words what a recipe's objective learns from."""
     return _LEARNED_FROM.get(recipe.objective, _NOISY_ALONE)
+
+
+def patches_of(recipe: Recipe) -> str:
+    """Returns in words the size of the patches that a recipe trains on.
+
+    Example:
+        >>> patches_of(RECIPES["n2v-unet-3d"])
+        '16 x 64 x 64 pixels'
+    """
+    depth = f"{recipe.patch_depth} x " if recipe.patch_depth > 1 else ""
+    return f"{depth}{recipe.patch_size} x {recipe.patch_size} pixels"
 
 
 def describe(
@@ -262,10 +287,12 @@ def _tags(recipe: Recipe, dimensions: int) -> list[str]:
 
 def _training(recipe: Recipe, facts: Mapping[str, Any]) -> dict[str, Any]:
     """Returns the fields that the description has for a training."""
+    masked = recipe.network_config.get("mask_shape", "point") != "point"
+    kept = " in the ways in which the mask stays the same" if masked else ""
     schedule = f"multiplied by {recipe.lr_decay:g} every {recipe.lr_decay_steps} steps"
     return {
         "training_preprocessing": f"normalization {recipe.normalization}; patches of "
-        f"{recipe.patch_size} x {recipe.patch_size} pixels, turned and mirrored",
+        f"{patches_of(recipe)}, turned and mirrored{kept}",
         "training_batch_size": float(recipe.batch_size),
         "initial_learning_rate": float(recipe.learning_rate),
         "learning_rate_schedule": "cosine" if recipe.schedule == "cosine" else schedule,

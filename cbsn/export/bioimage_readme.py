@@ -13,9 +13,38 @@ from cbsn.export.bioimage_description import (
     TEST_OUTPUT,
     Axis,
     learned_from,
+    patches_of,
 )
 from cbsn.images.stacks.scaling import Scale
 from cbsn.inference.denoiser import Denoiser
+
+
+def _padding(axes: Sequence[Axis], channels: int) -> str:
+    """Returns how images of other sizes are given to a model of tiles, in Markdown."""
+    least, steps = [axis.least for axis in axes], [axis.step for axis in axes]
+    letters = ", ".join(axis.name for axis in axes)
+    size, ends, last = "image.shape", "(0, count) for count in missing", ", np.newaxis"
+    if channels > 1:
+        letters, last = f"{letters}, channel", ""
+        size, ends = f"image.shape[:{len(axes)}]", "*((0, count) for count in missing), (0, 0)"
+    kept = ", ".join(f":image.shape[{place}]" for place in range(len(axes)))
+    kept += "" if channels > 1 else ", 0"
+    thin = ", as those of thin volumes" if len(axes) == 3 else ""
+    return f"""
+
+The model itself takes any size. The sizes above are those with which tiles fit together, and
+programs may refuse others{thin}. Then pad an image by reflection, and crop the result:
+
+```python
+import numpy as np
+
+least, steps = np.array({least}), np.array({steps})
+missing = np.maximum(least - {size}, (least - {size}) % steps)
+padded = np.pad(image, [{ends}], "reflect")  # [{letters}]
+images = padded[np.newaxis, ...{last}].astype(np.float32)
+# The model makes `denoised` of `images`.
+result = denoised[0, {kept}]
+```"""
 
 
 def readme(
@@ -30,7 +59,7 @@ def readme(
     letters = "".join(axis.name for axis in axes)
     shape = ", ".join(["batch", *letters, "channel"])
     sizes = ", ".join(
-        f"{axis.name} from {axis.least}" + (f" in steps of {axis.step}" if axis.halo else "")
+        f"{axis.name} from {axis.least}" + (f" in steps of {axis.step}" if axis.step > 1 else "")
         for axis in axes
     )
     if scale is None:
@@ -57,6 +86,7 @@ def readme(
             "changes nothing. At the image's own edges, where programs fill the halo, results may "
             "differ a little from those of cbsn."
         )
+        tiles += _padding(axes, network.channels)
     else:
         tiles = (
             "Give the whole image at once: each result depends on all of it, so tiles would "
@@ -78,7 +108,7 @@ def readme(
 | recipe | `{recipe.name}` of cbsn {cbsn.__version__} |
 | network | `{recipe.network}`, {network.count_params():,} parameters |
 | objective | `{recipe.objective}`, which learns from {learned_from(recipe)} |
-| training | {trained} of {recipe.batch_size} patches of {recipe.patch_size} pixels |
+| training | {trained} of {recipe.batch_size} patches of {patches_of(recipe)} |
 | normalization | `{recipe.normalization}`, in the graph |
 
 All settings are in `rdf.yaml`, under `config`.

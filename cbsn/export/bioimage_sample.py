@@ -11,7 +11,8 @@ import tifffile
 from PIL import Image
 
 from cbsn.colors import luma
-from cbsn.errors import CbsnError, CbsnWarning, ImageError
+from cbsn.errors import CbsnError, CbsnWarning, ConfigError, ImageError
+from cbsn.export.bioimage_description import Axis
 from cbsn.images.image_files import read_picture
 from cbsn.images.picture import squeezed
 from cbsn.images.stacks.opening import open_stacks
@@ -24,6 +25,9 @@ from cbsn.value_range import to_unit
 
 _COVER = 256  # least side in pixels of each half of the cover
 _SHOWN = (0.5, 99.5)  # percentiles of the noisy values that the cover shows as black and white
+# Of what a model was trained on: how far the values of a sample may typically be from their mean,
+# and how little they must vary.
+_FAR, _FLAT = 10, 1e-3
 
 
 def make_sample(denoiser: Denoiser, sizes: Sequence[int], scale: Scale | None) -> np.ndarray:
@@ -56,52 +60,100 @@ def make_sample(denoiser: Denoiser, sizes: Sequence[int], scale: Scale | None) -
 def read_sample(
     path: str | Path,
     denoiser: Denoiser,
+    axes: Sequence[Axis],
     sizes: Sequence[int],
     scale: Scale | None,
     channel: int | None,
+    letters: str | None = None,
 ) -> np.ndarray:
     """Reads the middle of a user's image.
 
     Args:
         path: a picture, or a stack if the model was trained on stacks: then its middle plane, or
             its middle volume.
-        denoiser: gives the number of channels, and whether it denoises volumes.
-        sizes: of the spatial axes, in pixels.
+        denoiser: gives the number of channels.
+        axes: the spatial axes, whose sizes must be valid.
+        sizes: of these axes, in pixels. Of a smaller image, the largest valid ones are taken.
         scale: of a model that was trained on stacks, that of the channel; None for pictures.
         channel: of the stack; None for the first.
+        letters: of the axes of a stack that does not say what they are, see `open_stacks`. Default
+            None.
 
     Returns:
-        float32 [*sizes, C], in [0, 1] or in the values of the stack.
+        float32 [*sizes, C], in [0, 1] or in the values of the stack. A volume that has fewer planes
+        than are valid is continued by reflection.
 
     Raises:
-        ImageError: if the file cannot be read, or is too small, or has no such channel.
+        ConfigError: if a picture is given letters.
+        ImageError: if the file cannot be read, or is too small, or has no such channel, or holds
+            values that cannot be a test of the model.
     """
+    if scale is None and letters is not None:
+        raise ConfigError(
+            f"The model was trained on pictures, which have no axes: omit --axes. Received: --axes "
+            f"{letters}"
+        )
     try:
         if scale is None:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", CbsnWarning)  # they are about the whole picture
                 pixels = to_unit(read_picture(path).color).clip(0, 1)
+            shape: tuple[int, ...] = pixels.shape[:2]
         else:
-            with open_stacks(path) as stacks:
+            with open_stacks(path, letters) as stacks:
                 pixels = _middle(stacks[0], sizes, channel or 0)
+                shape = tuple(map(stacks[0].layout.size, "ZYX"[-len(sizes) :]))
     except CbsnError as error:
-        # Advice on flags of other commands does not help here.
-        reason = "it does not say what its axes are" if "--" in str(error) else str(error)
+        reason = str(error).rstrip(".")
+        # Without --axes, advice on flags is on those of other commands.
+        if "--" in reason and letters is None:
+            reason = "it does not say what its axes are; name them, such as --axes ZYX"
         raise ImageError(
             f"No test image can be read from {path}: {reason}. Received: --sample {path}"
         ) from error
-    if any(size < least for size, least in zip(pixels.shape, sizes, strict=False)):
-        needed, found = (" x ".join(map(str, each)) for each in (sizes, pixels.shape[:-1]))
+    # Thin volumes are common, and what continues them changes nothing of what they test.
+    least = [1 if axis.name == "z" else axis.least for axis in axes]
+    if any(size < needed for size, needed in zip(shape, least, strict=True)):
+        needed, found = (" x ".join(map(str, each)) for each in (least, shape))
         raise ImageError(
             f"The image for tests must have at least {needed} pixels: use a larger one, or omit "
             f"--sample. Received: {found} pixels, --sample {path}"
         )
     if not np.isfinite(pixels).all():
         raise ImageError(
-            "The image for tests holds values that are not finite: use another one. "
+            "The image for tests holds values that are not finite: use another --sample. "
             f"Received: --sample {path}"
         )
-    return _with_channels(_center(pixels, sizes), denoiser.network.channels).astype(np.float32)
+    missing = [max(0, axis.least - size) for axis, size in zip(axes, shape, strict=True)]
+    pixels = np.pad(pixels, [*((0, count) for count in missing), (0, 0)], "reflect")
+    sizes = [
+        min(wanted, axis.least + max(0, size - axis.least) // axis.step * axis.step)
+        for axis, wanted, size in zip(axes, sizes, shape, strict=True)
+    ]
+    pixels = _center(pixels, sizes)
+    _check_values(pixels, scale, path)
+    return _with_channels(pixels, denoiser.network.channels).astype(np.float32)
+
+
+def _check_values(pixels: np.ndarray, scale: Scale | None, path: str | Path) -> None:
+    """Raises an ImageError if values test nothing: all alike, or far from what a model knows."""
+    values = pixels.astype(np.float64)
+    unit = (scale.deviation or scale.high - scale.low) if scale else 1.0
+    if values.std() <= _FLAT * unit:
+        raise ImageError(
+            "The middle of the image for tests is nearly the same everywhere, so it would test "
+            f"nothing: use another --sample. Received: values from {values.min():g} to "
+            f"{values.max():g}, --sample {path}"
+        )
+    if scale is None:
+        return
+    unit = max(unit, scale.high - scale.low)
+    if np.median(np.abs(values - scale.mean)) > _FAR * unit:
+        raise ImageError(
+            "The image for tests is far from what the model was trained on, whose values have a "
+            f"mean of {scale.mean:g}, within about {unit:g}: use another --sample. Received: a "
+            f"median of {np.median(values):g}, --sample {path}"
+        )
 
 
 def _middle(stack: Stack, sizes: Sequence[int], channel: int) -> np.ndarray:

@@ -347,6 +347,7 @@ def export(
     authors: Sequence[str] = (),
     license: str | None = None,
     sample: str | Path | None = None,
+    axes: str | None = None,
     options: DenoiseOptions | None = None,
 ) -> None:
     """Exports a trained model, and says the paths of the exports.
@@ -366,6 +367,8 @@ def export(
             `cbsn.export.bioimage_description.parse_author`.
         license: for `"bioimage"`, the SPDX identifier. Default None, Apache-2.0.
         sample: for `"bioimage"`, the image that its test is taken from. Default None, simulated.
+        axes: letters of the axes of a sample that does not say what they are, see
+            `cbsn.images.stacks.opening.open_stacks`. Default None.
         options: how to denoise. Default `DenoiseOptions(precision="float32")`. `precision`
             applies to the SavedModel; the other formats are float32. The strengths are those of
             requests that give none. `engine` is ignored.
@@ -373,7 +376,10 @@ def export(
     Raises:
         ConfigError: if a format is unknown or does not support the model, the version already
             exists, or a package is missing.
+        ImageError: if the sample cannot be used.
         ModelError: if the model cannot be loaded or an export cannot be written.
+
+    If there is an error, nothing is left behind.
 
     Example:
         >>> export("checkpoints/holiday", "served/cbsn")
@@ -390,20 +396,29 @@ def export(
     check_number("--stack_channel", stack_channel or 0, 0, 9999)
     # A SavedModel counts pixels in int32.
     check_number("--max_megapixels", max_megapixels, 0, 2147, above=True)
-    described = {"--author": [*authors], "--license": license, "--sample": sample}
-    for flag, value in described.items():
-        if value and "bioimage" not in names:
+    given = {
+        "--author": ("bioimage", " --author ".join(authors)),
+        "--license": ("bioimage", license),
+        "--sample": ("bioimage", sample),
+        "--axes": ("bioimage", axes),
+        "--no-warmup" if warmup is False else "--warmup": ("saved_model", warmup),
+    }
+    for flag, (format, value) in given.items():
+        if value not in (None, "") and format not in names:
+            received = flag if isinstance(value, bool) else f"{flag} {value}"
             raise ConfigError(
-                f"{flag} is for --format bioimage: omit it. Received: {flag} {value}, --format "
+                f"{flag} is for --format {format}: omit it. Received: {received}, --format "
                 f"{formats}"
             )
+    if axes and not sample:
+        raise ConfigError(f"--axes is for --sample: omit it. Received: --axes {axes}")
     out = expanded(out).absolute()
     if str(out).encode(errors="replace").decode() != str(out) or "\0" in str(out):
         raise ConfigError(
             f"TensorFlow cannot write to a path that is not UTF-8. Received: --out {out}"
         )
     archive = None
-    if "bioimage" in names and out.suffix.lower() == ".zip":
+    if out.suffix.lower() == ".zip":
         if names != ["bioimage"] or version is not None:
             raise ConfigError(
                 f"{out.name} names a single package: use --format bioimage without --version, or "
@@ -442,34 +457,56 @@ def export(
         from cbsn.export import bioimage  # which imports this module
 
         people = bioimage.check_bioimage(authors, license or bioimage.LICENSE)
-        noisy = bioimage.make_test(denoiser, sample, stack_channel)
+        noisy = bioimage.make_test(denoiser, sample, stack_channel, axes)
+    exact = denoiser
+    if options.precision != "float32" and names != ["saved_model"]:
+        exact = Denoiser.load(model_path, dataclasses.replace(options, precision="float32"))
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        if "saved_model" in names:
-            folder, most = paths["saved_model"][0], int(max_megapixels * 1e6)
-            write_saved_model(
-                folder, denoiser, warmup=warmup, max_pixels=most, channel=stack_channel
-            )
-        if options.precision != "float32" and names != ["saved_model"]:
-            denoiser = Denoiser.load(model_path, dataclasses.replace(options, precision="float32"))
-        if "litert" in names:
-            whole, half = paths["litert"]
-            write_litert(whole, denoiser, float16=False, channel=stack_channel)
-            write_litert(half, denoiser, float16=True, channel=stack_channel)
-        if "onnx" in names:
-            write_onnx(paths["onnx"][0], denoiser, channel=stack_channel)
-        if "bioimage" in names:
-            bioimage.write_bioimage(
-                paths["bioimage"][0],
-                denoiser,
-                noisy,
-                name=_model_name(model_path),
-                authors=people,
-                license=license or bioimage.LICENSE,
-                channel=stack_channel,
-                facts=_facts(denoiser, stack_channel),
-                training=read_training(model_path),
-            )
+        with _all_or_nothing(out) as finished:
+            if "bioimage" in names:
+                bioimage.write_bioimage(
+                    paths["bioimage"][0],
+                    exact,
+                    noisy,
+                    name=_model_name(model_path),
+                    authors=people,
+                    license=license or bioimage.LICENSE,
+                    channel=stack_channel,
+                    sample=sample,
+                    facts=_facts(exact, stack_channel),
+                    training=read_training(model_path),
+                )
+                finished += paths["bioimage"]
+            if "litert" in names:
+                for path, float16 in zip(paths["litert"], (False, True), strict=True):
+                    write_litert(path, exact, float16=float16, channel=stack_channel)
+                    finished.append(path)
+            if "onnx" in names:
+                write_onnx(paths["onnx"][0], exact, channel=stack_channel)
+                finished += paths["onnx"]
+            # The last, as a server loads it as soon as it is there.
+            if "saved_model" in names:
+                folder, most = paths["saved_model"][0], int(max_megapixels * 1e6)
+                write_saved_model(
+                    folder, denoiser, warmup=warmup, max_pixels=most, channel=stack_channel
+                )
     except (OSError, tf.errors.OpError) as error:
         raise ModelError(f"{out}: the model cannot be written ({plain_reason(error)}).") from error
     say("\n".join(map(str, written)))
+
+
+@contextlib.contextmanager
+def _all_or_nothing(folder: Path) -> Iterator[list[Path]]:
+    """Makes a folder, and yields a list of what is finished in it, which an error removes."""
+    created = [each for each in (folder, *folder.parents) if not each.exists()]
+    finished: list[Path] = []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield finished
+    except BaseException:
+        for path in finished:
+            path.unlink(missing_ok=True)
+        for each in created:
+            with contextlib.suppress(OSError):  # it may never have been made, or have other files
+                each.rmdir()
+        raise

@@ -80,6 +80,7 @@ _OF_NETWORK = {
     "BlindSpotUNet": _UNET,
     "ConditionalBlindSpotNetwork": _CBSN,
     "DilatedBlindSpotNetwork": _AP_BSN,
+    "ProbabilisticBlindSpotUNet": _UNET,
     "ResidualAttentionUNet": _ATTENTION_UNET,
     "SelfSimilarityBlindSpotNetwork": _SS_BSN,
 }

@@ -7,8 +7,12 @@ import zipfile
 import numpy as np
 import pytest
 import tensorflow as tf
+import tifffile
 from PIL import Image
 
+from cbsn.cli.export import make_parser
+from cbsn.errors import ModelError
+from cbsn.export import bioimage, export
 from cbsn.export.export import FACTS
 from cbsn.images.stacks.scaling import Scale, Scaling
 from cbsn.inference.denoiser import Denoiser
@@ -88,7 +92,7 @@ def test_a_package_for_the_bioimage_model_zoo(model, run_here, random, tmp_path)
         pytest.importorskip(name, reason="the extra bioimage is not installed")
     Image.fromarray(random.integers(0, 256, (150, 140, 3), np.uint8)).save(tmp_path / "mine.png")
     flags = ["--model", model, "--format", "bioimage", "--author", "Ada Lovelace"]
-    flags += ["--author", "Grace Hopper", "Hedy Lamarr, MGM"]
+    flags += ["--author", "Grace Hopper", "--author", "Hedy Lamarr, MGM"]
     run = run_here("export.py", *flags, "--out", "made/mine.zip", "--sample", "mine.png")
     assert run.returncode == 0, run.stderr
     assert run.stdout.split() == [str(tmp_path / "made/mine.zip")]
@@ -107,7 +111,63 @@ def test_a_package_for_the_bioimage_model_zoo(model, run_here, random, tmp_path)
     for version in (1, 2):
         run = run_here("export.py", *flags)
         assert run.returncode == 0, run.stderr
-        assert (tmp_path / f"served/model-{version}.zip").is_file()
+        with zipfile.ZipFile(tmp_path / f"served/model-{version}.zip") as archive:
+            text = archive.read("rdf.yaml").decode()
+        assert "license: MIT" in text and "\n    strength: 0.5" in text
+
+
+@pytest.mark.slow
+def test_a_stack_without_names_of_its_axes_is_a_sample_of_volumes(run_here, random, tmp_path):
+    for name in ("onnxruntime", "tf2onnx", "bioimageio"):
+        pytest.importorskip(name, reason="the extra bioimage is not installed")
+    stack = random.normal(500, 100, (5, 50, 40)).astype(np.float32)
+    tifffile.imwrite(tmp_path / "mine.tif", stack, photometric="minisblack")
+    scaling = Scaling("given", (Scale(0.0, 900.0, 500.0, 100.0),)).to_dict()
+    recipe = customised("n2v-unet-3d", filters=2, depth=1, z_halvings=1, channels=1)
+    recipe = dataclasses.replace(recipe, scaling=scaling)
+    save_model(tmp_path / "model", recipe, recipe.build_network(), {})
+    flags = ["--model", "model", "--out", "a.zip", "--format", "bioimage", "--author", "Ada"]
+    flags += ["--sample", "mine.tif"]
+    run = run_here("export.py", *flags)
+    assert run.returncode == 2 and "no axis Z" in run.stderr
+    run = run_here("export.py", *flags, "--axes", "ZYX")
+    assert run.returncode == 0, run.stderr
+    with zipfile.ZipFile(tmp_path / "a.zip") as archive:
+        noisy = np.load(io.BytesIO(archive.read("test_input.npy")))[0, ..., 0]
+    y, x = ((size - kept) // 2 for size, kept in zip((50, 40), noisy.shape[1:], strict=True))
+    kept = stack[:, y : y + noisy.shape[1], x : x + noisy.shape[2]]
+    np.testing.assert_array_equal(noisy[:5], kept)
+
+
+def test_the_help_has_the_flags_of_its_examples():
+    text = make_parser().format_help()
+    for flag in ("--author", "--sample", "--stack_channel"):
+        assert re.search(f"^ +{flag} ", text, re.MULTILINE)
+
+
+@pytest.mark.parametrize("failing", ["write_bioimage", "write_onnx", "write_saved_model"])
+def test_an_export_that_fails_leaves_nothing(model, run_here, tmp_path, monkeypatch, failing):
+    """Neither formats that were finished nor folders; what was there before stays."""
+
+    def write(path, *arguments, **options):
+        path.write_text("finished")
+
+    def fail(*arguments, **options):
+        raise ModelError("It cannot be converted.")
+
+    for name in ("write_litert", "write_onnx", "write_saved_model"):
+        monkeypatch.setattr(export, name, fail if name == failing else write)
+    monkeypatch.setattr(bioimage, "write_bioimage", fail if "bio" in failing else write)
+    monkeypatch.setattr(bioimage, "check_bioimage", lambda *arguments: [])
+    monkeypatch.setattr(export, "check_onnx", lambda: None)
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old/notes").touch()
+    before = sorted(tmp_path.rglob("*"))
+    formats = ("--format", "saved_model,litert,onnx,bioimage")
+    for out in ("new/served", "old"):
+        run = run_here("export.py", "--model", model, "--out", out, *formats)
+        assert (run.returncode, run.stderr) == (2, "error: It cannot be converted.\n")
+        assert sorted(tmp_path.rglob("*")) == before
 
 
 @pytest.mark.parametrize(
@@ -127,7 +187,20 @@ def test_a_package_for_the_bioimage_model_zoo(model, run_here, random, tmp_path)
         (["--tile", "big"], "Received: big"),
         (["--modelpath", "nowhere"], "No model at nowhere"),
         (["--out", "file"], "file: the model cannot be written"),
-        (["--author", "Ada"], "--author is for --format bioimage: omit it. Received: --author"),
+        (
+            ["--author", "Ada Lovelace", "--author", "Grace"],
+            "--author is for --format bioimage: omit it. Received: --author Ada Lovelace --author "
+            "Grace, --format saved_model",
+        ),
+        (
+            ["--format", "bioimage", "--author", "Ada", "Lovelace"],
+            "Lovelace; a text of several words stands in quotes: --author 'Ada Lovelace'",
+        ),
+        (["--axes", "ZYX"], "--axes is for --format bioimage"),
+        (["--format", "bioimage", "--author", "Ada", "--axes", "ZYX"], "--axes is for --sample"),
+        (["--format", "onnx", "--warmup"], "--warmup is for --format saved_model: omit it"),
+        (["--format", "onnx", "--no-warmup"], "Received: --no-warmup, --format onnx"),
+        (["--format", "onnx", "--out", "a.zip"], "a.zip names a single package"),
         (["--license", "MIT"], "--license is for --format bioimage"),
         (["--sample", "file"], "--sample is for --format bioimage"),
         (["--format", "onnx,bioimage", "--out", "a.zip"], "a.zip names a single package"),

@@ -147,15 +147,16 @@ def test_the_format_is_valid(package, kind, tmp_path):
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "sample_input.tif"), noisy.squeeze())
 
 
-def _predicted(core, path, images, **options):
-    """What bioimageio.core makes of [N, H, W, C]."""
-    from bioimageio.core import create_prediction_pipeline
+def _predicted(core, path, images, names=None, **options):
+    """What bioimageio.core makes of [N, H, W, C], an array or a tensor of named axes."""
+    from bioimageio.core import Tensor, create_prediction_pipeline
     from bioimageio.core.digest_spec import create_sample_for_model
     from bioimageio.spec import load_model_description
 
     model = load_model_description(path)
     with create_prediction_pipeline(model) as pipeline:
-        sample = create_sample_for_model(model, inputs={"images": images})
+        given = Tensor(images, dims=names) if names else images
+        sample = create_sample_for_model(model, inputs={"images": given})
         predict = pipeline.predict_sample_without_blocking
         if "ns" in options:
             predict = pipeline.predict_sample_with_blocking
@@ -188,6 +189,8 @@ def test_predictions_of_other_sizes_are_the_denoisers(core, package, kind, rando
     scale = denoiser.scaling and denoiser.scaling.of(channel)
     axes = spatial_axes(denoiser, scale)
     halos = [axis.halo for axis in axes]
+    padding = [(0, 0), *((halo, halo) for halo in halos), (0, 0)]
+    inner = (slice(None), *(slice(halo, -halo or None) for halo in halos))
     assert all((halo > 0) == ("tiles" in kind) for halo in halos)
     # Valid sizes that are those of no test.
     sizes = [axis.least + (7 - number) * axis.step for number, axis in enumerate(axes)]
@@ -200,17 +203,61 @@ def test_predictions_of_other_sizes_are_the_denoisers(core, package, kind, rando
 
     # As it predicts by default, filling the halo at the image's edges by reflection.
     result = _predicted(core, path, images)
-    if not halos[0]:
-        np.testing.assert_allclose(result, expected, rtol=0, atol=atol)
-        return
-    padding = [(0, 0), *((halo, halo) for halo in halos), (0, 0)]
-    inner = (slice(None), *(slice(halo, -halo) for halo in halos))
     whole = _by_cbsn(denoiser, np.pad(images, padding, "symmetric"), scale)[inner]
     np.testing.assert_allclose(result, whole, rtol=0, atol=atol)
     np.testing.assert_allclose(result[inner], expected[inner], rtol=0, atol=atol)
     # In tiles, the same.
-    tiled = _predicted(core, path, images, ns=1)
-    np.testing.assert_allclose(tiled, result, rtol=0, atol=atol)
+    for blocks in (1, 2) if halos[0] else ():
+        tiled = _predicted(core, path, images, ns=blocks)
+        np.testing.assert_allclose(tiled, result, rtol=0, atol=atol)
+
+    # Sizes that are not declared: with names of the axes, and padded as the README says.
+    sizes = [max(1, axis.least // 2 - number) for number, axis in enumerate(axes)]
+    images = images[(slice(None), *(slice(size) for size in sizes))]
+    with pytest.raises(ValueError, match="does not map to axes"):
+        _predicted(core, path, images)
+    names = ("batch", *(axis.name for axis in axes), "channel")
+    result = _predicted(core, path, images, names)
+    whole = _by_cbsn(denoiser, np.pad(images, padding, "symmetric"), scale)[inner]
+    np.testing.assert_allclose(result, whole, rtol=0, atol=atol)
+    if halos[0]:
+        channels = denoiser.network.channels
+        image = images[0] if channels > 1 else images[0, ..., 0]
+        images = _padded(readme_of(path), image)
+        assert images.shape == (1, *(axis.least for axis in axes), channels)
+        assert _predicted(core, path, images).shape == images.shape
+
+
+def readme_of(path):
+    with zipfile.ZipFile(path) as archive:
+        return archive.read("README.md").decode()
+
+
+def _padded(text, image):
+    """Runs a README's example of padding; the `denoised` that it is given is what it has padded."""
+    code = text.partition("```python\n")[2].partition("```")[0]
+    before, _, after = code.partition("# The model")
+    scope = {"image": image}
+    exec(before, scope)
+    scope["denoised"] = scope["images"]
+    exec("# The model" + after, scope)
+    np.testing.assert_array_equal(scope["result"], image.astype(np.float32))
+    return scope["images"]
+
+
+def test_the_readme_pads_images_to_sizes_that_are_declared(random):
+    axes = [Axis("z", 34, 2, 16), Axis("y", 68, 4, 32), Axis("x", 68, 4, 32)]
+    scale, described = Scale(0.0, 1.0, 0.5, 0.1), {"name": "a", "description": "b", "cite": []}
+    for channels in (1, 3):
+        text = readme(described, _denoiser(channels), axes, scale, {})
+        for given, expected in (
+            ((24, 70, 68), (34, 72, 68)),
+            ((33, 20, 101), (34, 68, 104)),
+            ((1, 68, 72), (34, 68, 72)),
+            ((36, 68, 69), (36, 68, 72)),
+        ):
+            image = random.random((*given, *((3,) if channels == 3 else ())))
+            assert _padded(text, image).shape == (1, *expected, channels)
 
 
 @pytest.mark.slow
@@ -288,6 +335,37 @@ def test_a_model_that_does_something_else_is_refused(core, make_denoiser, tmp_pa
     assert not [*tmp_path.iterdir()]
 
 
+class _Session:
+    """Stands in for ONNX Runtime's, whose result is off."""
+
+    def __init__(self, images, off):
+        self.get_inputs = lambda: [types.SimpleNamespace(name="images")]
+        self.run = lambda names, given: [images + off]
+
+
+@pytest.mark.parametrize(
+    ("value", "off", "largest", "error", "message"),
+    [
+        # As near as engines are, but the tolerance that the description accepts is a relative one.
+        (1e-3, 5e-5, 0.5, ImageError, r"too close to 0.*another one by --sample.*a\.tif"),
+        # What float32 loses of values as large as these.
+        (0.5, 5e-4, 1e3, ImageError, r"so far from.*another --sample.*1000 from the mean.*a\.tif"),
+        (0.5, 5e-4, 0.5, ModelError, r"other versions of onnxruntime.*Received: 0\.0005\d* off"),
+    ],
+)
+def test_what_differs_is_blamed_on_the_sample_only_if_it_is(
+    monkeypatch, tmp_path, value, off, largest, error, message
+):
+    onnxruntime = pytest.importorskip("onnxruntime", reason="the extra bioimage is not installed")
+    denoised, scale = np.full((1, 4, 4, 1), value, np.float32), Scale(0.0, 1.0, 0.0, 0.3)
+    np.save(tmp_path / bioimage.TEST_INPUT, np.full_like(denoised, largest))
+    np.save(tmp_path / bioimage.TEST_OUTPUT, denoised)
+    session = _Session(denoised, off)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", lambda *each, **options: session)
+    with pytest.raises(error, match=message):
+        bioimage._check_model(tmp_path, tolerance_of(denoised, scale), scale, "a.tif")
+
+
 def test_a_package_that_is_missing_is_named(monkeypatch):
     monkeypatch.setattr(bioimage, "_NEEDED", ("onnx_that_is_not_there", "bioimageio_not.spec"))
     message = r"onnx_that_is_not_there and bioimageio_not\.spec not installed: pip install 'cbsn\["
@@ -324,7 +402,11 @@ def test_an_author_s_parts(text, expected):
 
 
 @pytest.mark.parametrize(
-    "text", ["", " ", "@ada", ", London", "Ada,", "Ada / Co", "Ada, @ada, @lovelace"]
+    "text",
+    [
+        *("", " ", "@ada", ", London", "Ada,", "Ada / Co", "Ada, @ada, @lovelace"),
+        *("Ada, @a b", "Ada, @", "Ada, @-a", "Ada, @a_b", "Ada, @" + "a" * 40),
+    ],
 )
 def test_what_is_no_author(text):
     with pytest.raises(ConfigError, match=r"Received: --author"):
@@ -339,7 +421,7 @@ def _axes(recipe, scale=None, network_config=None, **options):
 
 
 def test_images_that_are_scaled_by_themselves_are_taken_whole():
-    whole = [Axis("y", 64, 1, 0), Axis("x", 64, 1, 0)]
+    whole = [Axis("y", 16, 1, 0), Axis("x", 16, 1, 0)]
     assert _axes("cbsn", network_config=SMALL) == whole
     # So are those of networks that are not local, sub-images, R3, and turned tiles on a grid.
     assert _axes("n2n-resunet", network_config=UNET) == whole
@@ -352,10 +434,13 @@ def test_others_may_be_cut_into_tiles():
     scale = Scale(100.0, 600.0, 150.0, 40.0)
     halo = customised("n2v-unet", **UNET).build_network().halo
     assert halo % 4 == 0
-    expected = [Axis("y", 2 * halo + 64, 16, halo), Axis("x", 2 * halo + 64, 16, halo)]
+    # As small and as near to each other as tiles can be that lie on the network's grid.
+    expected = [Axis("y", 2 * halo + 4, 4, halo), Axis("x", 2 * halo + 4, 4, halo)]
     assert _axes("n2v-unet", scale, UNET) == expected
     (axis, _) = _axes("cbsn", scale, SMALL, self_ensemble=True)
-    assert axis.halo > 0  # without a grid, turning changes nothing
+    # Without a grid, turning changes nothing, and any larger tile fits whose deviation counts.
+    assert axis.halo > 0 and axis[1:3] == (13, 1) and 2 * axis.halo + 1 < 13
+    assert 1 / 13 < scale.deviation / (scale.high - scale.low) < 1 / 12
     # A deviation so low that the least one counts, which depends on the size.
     assert _axes("n2v-unet", dataclasses.replace(scale, deviation=5.0), UNET)[0].halo == 0
 
@@ -369,8 +454,12 @@ def test_volumes_have_one_more_axis():
     z, y, x = spatial_axes(denoiser, scale)
     assert (z.name, y.name, x.name) == ("z", "y", "x")
     assert y[1:] == x[1:] and y.halo == network.halo
-    assert z == ("z", 2 * network.z_halo + 8, network.z_grid, network.z_halo)
-    assert y.least == 2 * network.halo + 16
+    assert z == ("z", 34, 2, 16) == ("z", 2 * network.z_halo + 2, network.z_grid, network.z_halo)
+    assert y == ("y", 68, 4, 32)
+    # Where tiles do not fit, thin volumes do.
+    options = DenoiseOptions(self_ensemble=True)
+    denoiser = types.SimpleNamespace(recipe=recipe, network=network, options=options, r3=False)
+    assert [axis[1:] for axis in spatial_axes(denoiser, scale)] == [(1, 1, 0), *[(16, 1, 0)] * 2]
 
 
 def test_the_least_size_grows_with_the_grid():
@@ -398,8 +487,15 @@ def test_values_below_0_have_a_relative_tolerance(random):
     allowed = found["relative_tolerance"] * np.abs(values)
     assert 0 < found["relative_tolerance"] <= 0.01
     assert np.mean(allowed < 0.08) <= 0.005
-    zeros = tolerance_of(np.zeros((1, 2, 2, 1), np.float32), None)
-    assert (zeros["absolute_tolerance"], zeros["relative_tolerance"]) == (0, 0.01)
+    # A few that are 0 may differ; of many, the relative one is as large as it may be.
+    values = random.uniform(-900, -100, (1, 100, 100, 1)).astype(np.float32)
+    values[0, 0, :5] = 0
+    few = tolerance_of(values, Scale(-900.0, -100.0, -500.0, 100.0))
+    assert 0.0005 < few["relative_tolerance"] < 0.001
+    assert np.mean(few["relative_tolerance"] * np.abs(values) < 0.08) <= 0.005
+    values[0, 0] = 0
+    many = tolerance_of(values, Scale(-900.0, -100.0, -500.0, 100.0))
+    assert (many["absolute_tolerance"], many["relative_tolerance"]) == (0, 0.01)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -424,45 +520,80 @@ def _denoiser(channels=1):
     return Denoiser(recipe, recipe.build_network())
 
 
+WHOLE = [Axis("y", 64, 1, 0), Axis("x", 64, 1, 0)]
+KNOWN = Scale(0.0, 60000.0, 30000.0, 17000.0)
+
+
 def test_a_picture_of_the_user_s_is_cut(random, tmp_path):
     pixels = random.integers(0, 256, (90, 100, 3), np.uint8)
     Image.fromarray(pixels).save(tmp_path / "photo.png")
-    found = read_sample(tmp_path / "photo.png", _denoiser(3), (64, 64), None, None)
-    np.testing.assert_allclose(found, pixels[13:77, 18:82] / 255, atol=1e-7)
-    gray = read_sample(tmp_path / "photo.png", _denoiser(1), (64, 64), None, None)
-    assert gray.shape == (64, 64, 1) and gray.dtype == np.float32
+    sizes = (80, 64)
+    found = read_sample(tmp_path / "photo.png", _denoiser(3), WHOLE, sizes, None, None)
+    np.testing.assert_allclose(found, pixels[5:85, 18:82] / 255, atol=1e-7)
+    gray = read_sample(tmp_path / "photo.png", _denoiser(1), WHOLE, sizes, None, None)
+    assert gray.shape == (80, 64, 1) and gray.dtype == np.float32
     np.testing.assert_allclose(gray[..., 0], found @ (0.299, 0.587, 0.114), atol=1e-6)
+    # Of a smaller one, as much as is valid.
+    tiles = [Axis("y", 64, 8, 10), Axis("x", 64, 8, 10)]
+    found = read_sample(tmp_path / "photo.png", _denoiser(3), tiles, (128, 128), None, None)
+    np.testing.assert_allclose(found, pixels[1:89, 2:98] / 255, atol=1e-7)
 
 
 def test_a_stack_of_the_user_s_gives_its_middle_plane(random, tmp_path):
     stack = random.integers(0, 60000, (5, 2, 70, 80), np.uint16)
     path = tmp_path / "stack.tif"
     tifffile.imwrite(path, stack, imagej=True, metadata={"axes": "TCYX"})
-    scale = Scale(0.0, 60000.0, 30000.0, 9000.0)
     sizes = (64, 64)
-    found = read_sample(path, _denoiser(), sizes, scale, 1)
+    found = read_sample(path, _denoiser(), WHOLE, sizes, KNOWN, 1)
     np.testing.assert_array_equal(found[..., 0], stack[2, 1, 3:67, 8:72])
     with pytest.raises(ImageError, match=r"has 2 channels.*Received: --sample"):
-        read_sample(path, _denoiser(), sizes, scale, 2)
+        read_sample(path, _denoiser(), WHOLE, sizes, KNOWN, 2)
     stack = stack.astype(np.float32)
     stack[2, 0, 35, 40] = np.nan
     tifffile.imwrite(path, stack, imagej=True, metadata={"axes": "TCYX"})
     with pytest.raises(ImageError, match=r"not finite.*Received: --sample"):
-        read_sample(path, _denoiser(), sizes, scale, None)
+        read_sample(path, _denoiser(), WHOLE, sizes, KNOWN, None)
 
 
 def test_a_stack_of_the_user_s_gives_its_middle_volume(random, tmp_path):
     stack = random.integers(0, 60000, (3, 9, 70, 80), np.uint16)
     path = tmp_path / "stack.tif"
     tifffile.imwrite(path, stack, imagej=True, metadata={"axes": "TZYX"})
-    scale = Scale(0.0, 60000.0, 30000.0, 9000.0)
-    found = read_sample(path, _denoiser(), (4, 64, 64), scale, None)
+    axes = [Axis("z", 4, 2, 1), *WHOLE]
+    found = read_sample(path, _denoiser(), axes, (4, 64, 64), KNOWN, None)
     np.testing.assert_array_equal(found[..., 0], stack[1, 2:6, 3:67, 8:72])
-    with pytest.raises(ImageError, match=r"at least 10 x 64 x 64 pixels.*Received: 9 x 70 x 80"):
-        read_sample(path, _denoiser(), (10, 64, 64), scale, None)
+    # As many planes as are valid; if there are too few, they are continued.
+    found = read_sample(path, _denoiser(), axes, (16, 64, 64), KNOWN, None)
+    np.testing.assert_array_equal(found[..., 0], stack[1, :8, 3:67, 8:72])
+    thick = [Axis("z", 12, 2, 1), *WHOLE]
+    found = read_sample(path, _denoiser(), thick, (16, 64, 64), KNOWN, None)
+    planes = [*range(9), 7, 6, 5]
+    np.testing.assert_array_equal(found[..., 0], stack[1, planes, 3:67, 8:72])
+    # The sizes that are told are the file's.
+    large = [Axis("z", 4, 2, 1), Axis("y", 64, 1, 0), Axis("x", 81, 1, 0)]
+    with pytest.raises(ImageError, match=r"at least 1 x 64 x 81 pixels.*Received: 9 x 70 x 80"):
+        read_sample(path, _denoiser(), large, (4, 64, 96), KNOWN, None)
     tifffile.imwrite(path, stack, imagej=True, metadata={"axes": "TCYX"})
     with pytest.raises(ImageError, match=r"it has no axis Z.*Received: --sample"):
-        read_sample(path, _denoiser(), (4, 64, 64), scale, None)
+        read_sample(path, _denoiser(), axes, (4, 64, 64), KNOWN, None)
+
+
+def test_a_volume_smaller_than_the_usual_test_is_a_sample(make_stack_denoiser, random, tmp_path):
+    config = {"filters": 2, "depth": 1, "z_halvings": 1, "channels": 1}
+    denoiser = make_stack_denoiser("n2v-unet-3d", config)
+    scale = denoiser.scaling.of(0)
+    axes = spatial_axes(denoiser, scale)
+    stack = random.normal(scale.mean, scale.deviation, (3, 48, 61)).astype(np.float32)
+    assert axes[0].least > 3 and axes[1].least < 48
+    tifffile.imwrite(tmp_path / "plain.tif", stack, photometric="minisblack")
+    tifffile.imwrite(tmp_path / "named.tif", stack, metadata={"axes": "ZYX"}, ome=True)
+    with pytest.raises(ImageError, match=r"no axis Z.*Received: --sample"):
+        make_test(denoiser, tmp_path / "plain.tif")
+    named = make_test(denoiser, tmp_path / "named.tif")
+    assert named.shape == (1, axes[0].least, 48, 60, 1)
+    # Of pages that the file does not name, the flag does.
+    given = make_test(denoiser, tmp_path / "plain.tif", axes="ZYX")
+    np.testing.assert_array_equal(given, named)
 
 
 def test_a_sample_that_cannot_be_used_is_refused(random, tmp_path):
@@ -470,14 +601,54 @@ def test_a_sample_that_cannot_be_used_is_refused(random, tmp_path):
     scale = Scale(0.0, 255.0, 100.0, 40.0)
     values = np.zeros((2, 3, 4, 70, 70), np.uint16)
     tifffile.imwrite(tmp_path / "unnamed.tif", values, photometric="minisblack")
-    for name, known, message in (
-        ("small.png", None, r"at least 64 x 64 pixels.*Received: 40 x 90 pixels, --sample"),
-        ("none.png", None, r"none\.png.*Received: --sample"),
-        ("none.tif", scale, r"none\.tif.*Received: --sample"),
-        ("unnamed.tif", scale, r"does not say what its axes are\. Received: --sample"),
+    for name, known, letters, message in (
+        ("small.png", None, None, r"at least 64 x 64 pixels.*Received: 40 x 90 pixels, --sample"),
+        ("none.png", None, None, r"none\.png: no such file\. Received: --sample"),
+        ("none.tif", scale, None, r"none\.tif: no such file\. Received: --sample"),
+        ("unnamed.tif", scale, None, r"name them, such as --axes ZYX\. Received: --sample"),
+        ("unnamed.tif", scale, "ZYX", r"--axes takes a letter for each\..*Received: --sample"),
     ):
         with pytest.raises(ImageError, match=message):
-            read_sample(tmp_path / name, _denoiser(), (64, 64), known, None)
+            read_sample(tmp_path / name, _denoiser(), WHOLE, (64, 64), known, None, letters)
+    with pytest.raises(ConfigError, match=r"omit --axes\. Received: --axes ZYX"):
+        read_sample(tmp_path / "small.png", _denoiser(), WHOLE, (64, 64), None, None, "ZYX")
+
+
+def test_a_sample_that_would_test_nothing_is_refused(random, tmp_path):
+    Image.new("L", (90, 90)).save(tmp_path / "black.png")
+    scale = Scale(100.0, 600.0, 150.0, 40.0)
+    usual = random.normal(150, 40, (3, 70, 70)).astype(np.float32)
+    for name, factor in (("usual", 1), ("zero", 0), ("huge", 1e9), ("tens", 50)):
+        tifffile.imwrite(tmp_path / f"{name}.tif", usual * factor, photometric="minisblack")
+    flat, far = r"nearly the same.*another --sample.*--sample", r"is far from.*another --sample"
+    for name, known, message in (
+        ("black.png", None, flat),
+        ("zero.tif", scale, flat),
+        ("huge.tif", scale, far),
+        ("tens.tif", scale, far),
+    ):
+        with pytest.raises(ImageError, match=message):
+            read_sample(tmp_path / name, _denoiser(), WHOLE, (64, 64), known, None)
+    assert read_sample(tmp_path / "usual.tif", _denoiser(), WHOLE, (64, 64), scale, None).any()
+
+
+@pytest.mark.parametrize(
+    ("noisy", "denoised", "sample", "error", "message"),
+    [
+        (0.5, 1e-5, None, ModelError, r"train it longer, or give an image of yours by --sample"),
+        (0.5, 1e-5, "a.png", ModelError, r"train it longer, or use another --sample.*a\.png"),
+        (1e-5, 0.5, "a.tif", ImageError, r"use another --sample.*Received: at most 1e-05.*a\.tif"),
+    ],
+)
+def test_values_too_small_for_a_test(
+    make_denoiser, monkeypatch, tmp_path, noisy, denoised, sample, error, message
+):
+    monkeypatch.setattr(bioimage, "_denoised", lambda *each: np.full((1, 64, 64, 3), denoised))
+    images = np.full((1, 64, 64, 3), noisy, np.float32)
+    options = {"name": "x", "authors": AUTHORS, "sample": sample}
+    with pytest.raises(error, match=message):
+        write_bioimage(tmp_path / "a.zip", make_denoiser("distill", UNET), images, **options)
+    assert not [*tmp_path.iterdir()]
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -492,23 +663,80 @@ def test_the_cover_shows_both_alike(random, tmp_path, channels):
     assert abs(float(left.mean()) - float(right.mean())) < 5
 
 
+CBSN, AP_BSN, SS_BSN, AT_BSN = "2304.09507", "2203.11799", "2305.09890", "2303.16783"
+NOISE2VOID, N2V2, PN2V, NOISE2NOISE = "1811.10980", "2211.08512", "1906.00651", "1803.04189"
+UNET_PAPER, ATTENTION_UNET = "1505.04597", "1804.03999"
+STRUCT_N2V = "10.1109/ISBI45749.2020.9098336"
+PAPERS = {
+    "cbsn": [CBSN],
+    "apbsn": [AP_BSN],
+    "ssbsn": [AP_BSN, SS_BSN],
+    "n2v-unet": [NOISE2VOID, UNET_PAPER],
+    "n2v2-unet": [NOISE2VOID, N2V2, UNET_PAPER],
+    "n2v-unet-3d": [NOISE2VOID, UNET_PAPER],
+    "dil-unet": [CBSN, UNET_PAPER],
+    "pn2v-unet": [PN2V, UNET_PAPER],
+    "n2n-resunet": [NOISE2NOISE, ATTENTION_UNET],
+    "distill": [AT_BSN, ATTENTION_UNET],
+    "photo": [AT_BSN, ATTENTION_UNET],
+    "photo-large": [AT_BSN, ATTENTION_UNET],
+}
+
+
+def _papers(recipe):
+    return [paper.doi.removeprefix("10.48550/arXiv.") for paper in papers_of(recipe)]
+
+
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_has_its_papers(name):
     """Those that the modules of its network and of its objective state."""
     recipe = RECIPES[name]
-    papers = papers_of(recipe)
-    assert papers and len({paper.doi for paper in papers}) == len(papers)
-    assert all(paper.doi.startswith("10.") and len(paper.text) > 20 for paper in papers)
+    assert _papers(recipe) == PAPERS[name]
+    assert all(len(paper.text) > 20 for paper in papers_of(recipe))
     classes = NETWORKS[recipe.network], OBJECTIVES[recipe.objective], Masking
     stated = " ".join(inspect.getsource(inspect.getmodule(each)) for each in classes)
-    for paper in papers:
-        number = paper.doi.removeprefix("10.48550/arXiv.")
-        assert number in stated or "/" in number, paper
+    if name != "pn2v-unet":  # its network's module refers to that of the U-Net
+        assert all(paper in stated for paper in PAPERS[name])
 
 
 def test_settings_have_papers_of_their_own():
-    dois = [paper.doi for paper in papers_of(RECIPES["n2v-unet"])]
-    assert dois == ["10.48550/arXiv.1811.10980", "10.48550/arXiv.1505.04597"]
+    assert _papers(customised("n2v-unet", mask_shape="x:2")) == [NOISE2VOID, STRUCT_N2V, UNET_PAPER]
+    expected = [NOISE2VOID, N2V2, UNET_PAPER]
+    assert _papers(customised("n2v-unet", pooling="blur")) == expected
+    assert _papers(customised("n2v-unet", replacement="median")) == expected
+
+
+def _described(denoiser, scale=None):
+    """The content of `rdf.yaml`, without files."""
+    names = ("TEST_INPUT", "TEST_OUTPUT", "SAMPLE_INPUT", "SAMPLE_OUTPUT", "MODEL")
+    return bioimage.describe(
+        denoiser,
+        spatial_axes(denoiser, scale),
+        scale,
+        name="x",
+        authors=AUTHORS,
+        license="MIT",
+        tolerance={},
+        checksums=dict.fromkeys((getattr(bioimage, each) for each in names), ""),
+        opset=15,
+        facts={},
+        training={},
+    )
+
+
+def test_how_patches_are_described():
+    scale = Scale(0.0, 1.0, 0.5, 0.2)
+    for recipe, size, end in (
+        (customised("n2v-unet", **UNET), "64 x 64", "mirrored"),
+        (customised("n2v-unet", **UNET, mask_shape="x:2"), "64 x 64", "the mask stays the same"),
+        (customised("n2v-unet-3d", filters=1), "16 x 64 x 64", "mirrored"),
+    ):
+        denoiser = Denoiser(recipe, recipe.build_network())
+        described = _described(denoiser, scale)
+        done = described["config"]["bioimageio"]["training"]["training_preprocessing"]
+        assert f"patches of {size} pixels, turned and mirrored" in done and done.endswith(end)
+        axes = spatial_axes(denoiser, scale)
+        assert f"patches of {size} pixels |" in readme(described, denoiser, axes, scale, {})
 
 
 def test_the_readme_says_what_tiles_do(make_denoiser):
