@@ -109,17 +109,23 @@ class PatchPipeline:
     # the training device. If they fit into 2 GiB, all are kept in memory, so that no Python code
     # slows a GPU down.
     whole: bool = False
-    # Planes of the crops along Z. Above 1 the records are volumes, which are also flipped along Z.
+    # Planes of the crops along Z. Above 1 the records are volumes.
     patch_depth: int = 1
+    # The orientations that crops are turned to, see `orient`, and whether volumes are also flipped.
+    orientations: Sequence[int] = range(NUM_ORIENTATIONS)
+    flips_z: bool = True
 
     def __post_init__(self) -> None:
         records, patch_size = self.records, self.patch_size
         self._check_depth()
         if patch_size > records.patch_size:
+            pictures, depth = "PICTURES", ""
+            if self.patch_depth > 1:
+                pictures, depth = "STACKS", f" --patch_depth {records.patch_depth}"
             raise ConfigError(
                 f"The data set holds patches of {records.patch_size} pixels: use --patch_size "
                 f"{records.patch_size} or less, or prepare larger patches with `cbsn prepare "
-                f"PICTURES --patch_size {patch_size} --out FOLDER`. "
+                f"{pictures} --patch_size {patch_size}{depth} --out FOLDER`. "
                 f"Received: --patch_size {patch_size}"
             )
         if self.batch_size % self.workers:
@@ -138,8 +144,8 @@ class PatchPipeline:
         self._rows = self.batch_size // self.workers
         self._order = RecordOrder(records.counts, self.batch_size, self.workers, self.seed)
         side, shots = (records.patch_size, 1) if self.whole else (patch_size, self.shots)
-        depth = (self.patch_depth,) if self.patch_depth > 1 else ()
-        self._shape: tuple[int, ...] = *depth, side, side, shots * self.channels
+        planes = (self.patch_depth,) if self.patch_depth > 1 else ()
+        self._shape: tuple[int, ...] = *planes, side, side, shots * self.channels
         is_noisy = self.noise and not self.whole
         self._dtype: np.dtype = np.dtype(np.float32) if is_noisy else records.dtype
         self._error: DataError | None = None
@@ -269,7 +275,8 @@ class PatchPipeline:
         size, room = self.patch_size, self.records.patch_size - self.patch_size + 1
         if self.patch_depth > 1:
             return self._colors(self._cut_volume(patch, room, random))
-        top, left, orientation = random.integers(0, (room, room, NUM_ORIENTATIONS))
+        top, left, place = random.integers(0, (room, room, len(self.orientations)))
+        orientation = self.orientations[place]
         patch = self._colors(orient(patch[top : top + size, left : left + size], orientation))
         if not self.noise:
             return patch
@@ -279,9 +286,10 @@ class PatchPipeline:
         """Returns a crop of a volume [D, P, P, C], turned in plane and perhaps flipped along Z."""
         size, depth = self.patch_size, self.patch_depth
         deep = self.records.patch_depth - depth + 1
-        first, top, left, orientation, flips = random.integers(
-            0, (deep, room, room, NUM_ORIENTATIONS, 2)
+        first, top, left, place, flips = random.integers(
+            0, (deep, room, room, len(self.orientations), 1 + self.flips_z)
         )
+        orientation = self.orientations[place]
         crop = patch[first : first + depth, top : top + size, left : left + size]
         if flips:
             crop = crop[::-1]

@@ -145,7 +145,8 @@ class GraphDenoiser:
         shares = self._shares(tf.shape(images)[0], strength, color_strength)
         pictures = _Pictures(colors, *self._statistics(colors), *shares)
         if self._denoiser.options.self_ensemble:
-            mean = self._sum_of_orientations(pictures) / NUM_ORIENTATIONS
+            count = len(self._denoiser.network.orientations)
+            mean = self._sum_of_orientations(pictures) / count
             result = self._finish(mean, pictures, colors)
         else:
             result = self._passes(pictures, 0, finishes=True)
@@ -184,24 +185,26 @@ class GraphDenoiser:
         return [each + tf.zeros((pictures, *self._ones)) for each in shaped]
 
     def _sum_of_orientations(self, pictures: _Pictures) -> tf.Tensor:
-        """Sums the results of the eight orientations, turned back, in normalised units."""
+        """Sums the results of the orientations, turned back, in normalised units."""
+        orientations = self._denoiser.network.orientations
 
-        def add(orientation: Orientation, total: tf.Tensor) -> tuple[Orientation, tf.Tensor]:
+        def add(orientation: Orientation, total: tf.Tensor) -> tf.Tensor:
             turned = pictures._replace(colors=orient(pictures.colors, orientation))
             result = self._passes(turned, orientation, finishes=False)
-            return orientation + 1, total + orient(result, orientation, back=True)
+            return total + orient(result, orientation, back=True)
 
         total = tf.zeros_like(pictures.colors, tf.float32)
         if self._loops:
+            table = tf.constant([*orientations])
             return tf.while_loop(
-                lambda orientation, total: orientation < NUM_ORIENTATIONS,
-                add,
+                lambda place, total: place < len(orientations),
+                lambda place, total: (place + 1, add(table[place], total)),
                 (0, total),
                 shape_invariants=(tf.TensorShape(()), total.shape),
                 parallel_iterations=1,
             )[1]
-        for orientation in range(NUM_ORIENTATIONS):
-            _, total = add(orientation, total)
+        for orientation in orientations:
+            total = add(orientation, total)
         return total
 
     def _passes(

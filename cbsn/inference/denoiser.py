@@ -31,7 +31,6 @@ from cbsn.inference.uncertainty import Spread, Uncertainty, check_strength
 from cbsn.inference.volumes import not_for_pictures, turned
 from cbsn.models.loading import load_model
 from cbsn.noise.repair import parse_repairs, repair_picture
-from cbsn.orientations import NUM_ORIENTATIONS
 from cbsn.precision import choose_precision
 from cbsn.recipes import Recipe
 from cbsn.value_range import ValueRange, row_blocks, value_range
@@ -179,7 +178,7 @@ class Denoiser:
         with self._turn:
             if self._choice.is_open:
                 if self.options.self_ensemble or self._uncertainty:
-                    pixels *= NUM_ORIENTATIONS
+                    pixels *= len(self.network.orientations)
                 again = self.options.engine == AGAIN
                 if again or is_worth_measuring(self.network, pixels):
                     self._choice = measure(self._precision, self.recipe, self.network)
@@ -459,18 +458,6 @@ class Denoiser:
         """Denoises pictures, [N, H, W, 1 to 4], in place."""
         if repairs := parse_repairs(self.options.repair):
             self.repaired += sum(repair_picture(image, repairs) for image in images)
-        if self.scaling:
-            colors = images[..., : 3 if images.shape[-1] >= 3 else 1]
-            # Of the first channel, as there is no saying which one a picture shows.
-            colors[...] = self.scaled(colors, self.scaling.of(0), on_tile)
-            return
-        with self._turn:
-            self.prepare(math.prod(images.shape[:3]))
-            self._denoise_in_turn(images, white, on_tile)
-
-    def _denoise_in_turn(
-        self, images: np.ndarray, white: float | None, on_tile: Callable[[float], None]
-    ) -> None:
         channels = images.shape[-1]
         colors = images[..., : 3 if channels >= 3 else 1]
         if channels % 2:
@@ -491,6 +478,24 @@ class Denoiser:
         self, images: Sequence[np.ndarray], white: float | None, on_tile: Callable[[float], None]
     ) -> None:
         """Denoises the colours of pictures, each [H, W, 1 or 3], in place."""
+        if self.scaling:
+            # Of the first channel, as there is no saying which one a picture shows.
+            planes = images[0][None] if len(images) == 1 else np.stack(images)
+            made = self.scaled(planes, self.scaling.of(0), on_tile)
+            for image, each in zip(images, made, strict=True):
+                image[...] = each
+            return
+        with self._turn:
+            self.prepare(len(images) * math.prod(images[0].shape[:2]))
+            self._denoise_in_range(images, white, on_tile)
+
+    def _denoise_in_range(
+        self,
+        images: Sequence[np.ndarray],
+        white: float | None,
+        on_tile: Callable[[float], None],
+    ) -> None:
+        """The same with black and white at 0 and 1, as in photographs."""
         try:
             ranges = [ValueRange.of(image, white=white) for image in images]
         except ImageError as error:
@@ -522,18 +527,19 @@ class Denoiser:
         on_tile: Callable[[float], None],
         spreads: Sequence[Spread] = (),
     ) -> None:
-        """Overwrites each picture with the mean of the results of its eight orientations.
+        """Overwrites each picture with the mean of the results of its orientations.
 
         Each result is also added to the spread of its picture, if there are any.
         """
+        orientations = self.network.orientations
         totals = [np.zeros(frame.image.shape, np.float32) for frame in frames]
         # Oriented views of the totals: adding to one turns the result back.
         oriented = [
             Frame(turned(frame.image, number), frame.units, number, turned(total, number))
-            for number in range(NUM_ORIENTATIONS)
+            for number in orientations
             for frame, total in zip(frames, totals, strict=True)
         ]
-        all_spreads = [*spreads] * NUM_ORIENTATIONS
+        all_spreads = [*spreads] * len(orientations)
         spread_of = {id(each): spread for each, spread in zip(oriented, all_spreads, strict=False)}
         for frame, where, result in self._passes(oriented, on_tile):
             assert frame.total is not None
@@ -542,7 +548,7 @@ class Denoiser:
                 spread_of[id(frame)].add(frame, where, result)
         for frame, total in zip(frames, totals, strict=True):
             for rows in row_blocks(total):
-                frame.image[rows] = self._finished(frame, rows, total[rows] / NUM_ORIENTATIONS)
+                frame.image[rows] = self._finished(frame, rows, total[rows] / len(orientations))
 
     def _finished(
         self, frame: Frame, where: slice | tuple[Index, ...], result: np.ndarray

@@ -92,6 +92,8 @@ class BlindSpotUNet(EncoderDecoder):
             filters, depth, channels, z_halvings if dimensions == 3 else None, **kwargs
         )
         self.masking = Masking(mask_shape, mask_cell, replacement, dimensions)
+        self.orientations = self.masking.orientations
+        self.flips_z = self.masking.flips_z
         self.mask_cell = mask_cell
         self.mask_shape = mask_shape
         self.replacement = replacement

@@ -7,6 +7,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from cbsn.orientations import NUM_ORIENTATIONS
+
 Tensor = Any
 
 
@@ -44,6 +46,12 @@ class DenoisingNetwork(keras.Model):
 
     grid = 1
     """Tiles must start at multiples of this to give the same result as the whole picture."""
+
+    orientations: Sequence[int] = range(NUM_ORIENTATIONS)
+    """Those of `cbsn.orientations.orient` in which the network is trained, and may denoise."""
+
+    flips_z = True
+    """Whether it is also trained with the planes of volumes in the opposite order."""
 
     z_radius = 0
     """How many planes away an input can affect an output, if the network is local."""

@@ -1,5 +1,6 @@
 """Masks of blind passes: which pixels a network must not see, and what it sees in their place."""
 
+import functools
 import itertools
 import math
 from collections.abc import Sequence
@@ -8,6 +9,7 @@ from typing import Any
 import numpy as np
 from keras import ops
 
+from cbsn.orientations import NUM_ORIENTATIONS, orientation_steps
 from cbsn.sampling import chosen, from_cells, select, to_cells
 
 Tensor = Any
@@ -129,11 +131,38 @@ class Masking:
                 f"Received: replacement={replacement!r}"
             )
         self.offsets = parse_mask_shape(shape, dimensions)
+        self._dimensions = dimensions
         self._replacement = replacement
         reaches = np.abs((*self.offsets, (0,) * dimensions)).max(axis=0)
-        self._reaches = [int(reach) for reach in reaches]
+        self._reaches = tuple(int(reach) for reach in reaches)
         self.sides = _cell_sides(self.offsets, self._reaches, cell)
         self._neighbours = _neighbours(self.offsets, dimensions)
+
+    @property
+    def orientations(self) -> tuple[int, ...]:
+        """The orientations in plane, see `cbsn.orientations.orient`, in which the mask is the same.
+
+        In others, noise that the mask hides would lie where it does not.
+        """
+
+        def turned(offset: Offset, orientation: int) -> Offset:
+            transposes, reverses_rows, reverses_columns = orientation_steps(orientation)
+            *z, y, x = offset
+            y, x = (x, y) if transposes else (y, x)
+            return *z, -y if reverses_rows else y, -x if reverses_columns else x
+
+        return tuple(
+            number
+            for number in range(NUM_ORIENTATIONS)
+            if {turned(offset, number) for offset in self.offsets} == {*self.offsets}
+        )
+
+    @property
+    def flips_z(self) -> bool:
+        """Whether the mask is the same when the planes of a volume come in the opposite order."""
+        if self._dimensions == 2:
+            return True
+        return {(-z, *others) for z, *others in self.offsets} == {*self.offsets}
 
     def __call__(self, x: Tensor, random: Any) -> tuple[Tensor, Tensor]:
         """Masks a batch.
@@ -247,10 +276,11 @@ def _shuffled_visible(cells: Tensor, hidden: Tensor, random: Any) -> Tensor:
 
 def _neighbours(shape: Sequence[Offset], dimensions: int) -> list[Offset]:
     """Returns the offsets of the pixels that a median is taken of."""
+    hidden = {*shape}
     for more in itertools.count():
         reaches = [reach + more for reach in _MEDIAN_REACH[-dimensions:]]
         around = itertools.product(*(range(-reach, reach + 1) for reach in reaches))
-        found = [each for each in around if any(each) and each not in {*shape}]
+        found = [each for each in around if any(each) and each not in hidden]
         if len(found) >= _FEWEST:
             return found
     raise AssertionError  # the loop has no end
@@ -260,30 +290,57 @@ def _part(x: Tensor, size: Sequence[Any]) -> Tensor:
     return x[(slice(None), *(slice(None, length) for length in size))]
 
 
-def _cell_sides(offsets: Sequence[Offset], reaches: Sequence[int], least: int) -> tuple[int, ...]:
+@functools.lru_cache(maxsize=32)  # a recipe asks for them several times
+def _cell_sides(
+    offsets: tuple[Offset, ...], reaches: tuple[int, ...], least: int
+) -> tuple[int, ...]:
     """Returns the sides of cells, large enough for `_MOST_HIDDEN`."""
     sides = [max(least, 2 * reach + 1) if reach else least for reach in reaches]
     shape = [*offsets, (0,) * len(sides)]
+    sums = _summed(shape, reaches)
     while True:
         count = math.prod(sides)
         # A mask may lie anywhere in its cell, and hide pixels of the cells around, too.
-        if 3 * len(shape) <= count and _worst(shape, reaches, sides) <= _MOST_HIDDEN * count:
+        if 3 * len(shape) <= count and _worst(sums, reaches, sides) <= _MOST_HIDDEN * count:
             return tuple(sides)
         sides[sides.index(min(sides))] += 1
 
 
-def _worst(shape: Sequence[Offset], reaches: Sequence[int], sides: Sequence[int]) -> int:
-    """Returns how many pixels of a cell may be hidden at most, by its mask and its neighbours'."""
-    places = np.stack(np.meshgrid(*map(np.arange, sides), indexing="ij"), -1).reshape(
-        -1, len(sides)
-    )
-    hit = places[:, None] + np.array(shape)  # [places, pixels, axes]
+def _summed(shape: Sequence[Offset], reaches: Sequence[int]) -> np.ndarray:
+    """Returns how many pixels of a shape lie before each place, along all axes: [2·reach + 2, …].
+
+    From its values at the corners of a box follows how many lie in the box, however many that are.
+    """
+    grid = np.zeros([2 * reach + 1 for reach in reaches], np.int32)
+    grid[tuple((np.array(shape) + reaches).T)] = 1
+    for axis in range(grid.ndim):
+        grid = np.cumsum(grid, axis=axis, dtype=np.int32)
+    return np.pad(grid, [(1, 0)] * grid.ndim)
+
+
+def _worst(sums: np.ndarray, reaches: Sequence[int], sides: Sequence[int]) -> int:
+    """Returns how many pixels of a cell may be hidden at most, by its mask and its neighbours'.
+
+    Args:
+        sums: see `_summed`.
+        reaches: how far the shape reaches along each axis.
+        sides: those of a cell.
+    """
     around = [
         range(-math.ceil(reach / side), math.ceil(reach / side) + 1)
         for reach, side in zip(reaches, sides, strict=True)
     ]
     total = 0
     for cell in itertools.product(*around):
-        inside = hit // np.array(sides) == cell
-        total += int(inside.all(axis=-1).sum(axis=-1).max())
+        # For each place of the mask, the part of its shape that lies in this cell is a box.
+        ends = []
+        for number, side, reach in zip(cell, sides, reaches, strict=True):
+            first = number * side - np.arange(side) + reach
+            ends.append([np.clip(each, 0, 2 * reach + 1) for each in (first, first + side)])
+        hidden = sum(
+            (-1) ** corner.count(0)
+            * sums[np.ix_(*(e[c] for e, c in zip(ends, corner, strict=True)))]
+            for corner in itertools.product((0, 1), repeat=len(sides))
+        )
+        total += int(np.max(hidden))
     return total

@@ -43,6 +43,8 @@ class HeldOutLoss:
             channels=recipe.network_config["channels"],
             shots=recipe.build_objective().SHOTS,
             patch_depth=recipe.patch_depth,
+            orientations=trainer.network.orientations,
+            flips_z=trainer.network.flips_z,
         )
 
     def __call__(self) -> float:

@@ -23,6 +23,7 @@ from cbsn.devices import has_gpu
 from cbsn.errors import CbsnWarning, ConfigError, TrainingStopped
 from cbsn.models import SHIPPED
 from cbsn.models.loading import read_initial
+from cbsn.networks.denoising_network import DenoisingNetwork
 from cbsn.objectives import Noise2Noise
 from cbsn.precision import choose_precision
 from cbsn.progress import say
@@ -289,7 +290,7 @@ def _trainer(settings: Settings, workers: Workers) -> Trainer:
     return trainer
 
 
-def _pipeline(settings: Settings, workers: Workers) -> PatchPipeline:
+def _pipeline(settings: Settings, workers: Workers, network: DenoisingNetwork) -> PatchPipeline:
     recipe, options = settings.recipe, settings.options
     return PatchPipeline(
         settings.records,
@@ -304,14 +305,16 @@ def _pipeline(settings: Settings, workers: Workers) -> PatchPipeline:
         shots=recipe.build_objective().SHOTS,
         whole=settings.augmentation is not None,
         patch_depth=recipe.patch_depth,
+        orientations=network.orientations,
+        flips_z=network.flips_z,
     )
 
 
 def _run(settings: Settings, workers: Workers) -> bool:
     """Trains in the run's folder; returns whether a request to stop came too late."""
     options, folder = settings.options, settings.options.folder
-    pipeline = _pipeline(settings, workers)
     trainer = _trainer(settings, workers)
+    pipeline = _pipeline(settings, workers, trainer.network)
     with contextlib.ExitStack() as lock, workers.watch():
         with workers.chief_first():
             if workers.is_chief:

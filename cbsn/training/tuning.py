@@ -302,6 +302,7 @@ def tune(
             channels=network.channels,
             shots=recipe.build_objective().SHOTS,
             whole=augmentation is not None,
+            orientations=network.orientations,
         )
         for part in patches.split()
     )

@@ -118,8 +118,9 @@ def random_records(tmp_path):
     return make
 
 
-def test_crops_are_cut_anywhere_and_turned_every_way(records):
-    crops = PatchPipeline(records, SIZE - 6, 600).batch(0)
+@pytest.mark.parametrize("orientations", [range(8), (0, 2, 4, 6), (0, 6)])
+def test_crops_are_cut_anywhere_and_turned_every_way(records, orientations):
+    crops = PatchPipeline(records, SIZE - 6, 600, orientations=orientations).batch(0)
     corners, turns = set(), collections.Counter()
     for crop in crops.astype(int):
         corners.add((crop[..., 1].min(), crop[..., 2].min()))
@@ -128,8 +129,10 @@ def test_crops_are_cut_anywhere_and_turned_every_way(records):
         assert crop.shape == (SIZE - 6, SIZE - 6, 3)
         assert len(np.unique(crop[..., 0])) == 1
     assert corners == {(y, x) for y in range(7) for x in range(7)}
-    assert len(turns) == 8
+    assert len(turns) == len(orientations)
     assert min(turns.values()) > 40
+    if not any(orientation % 2 for orientation in orientations):
+        assert all(down[1] == 0 for down, _ in turns)  # rows stay rows
 
 
 @pytest.mark.parametrize(

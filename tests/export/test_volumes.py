@@ -1,5 +1,7 @@
 """Exports of models of volumes, which take [N, Z, H, W, C]."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -11,6 +13,7 @@ from cbsn.export.graph import GraphDenoiser, stack_scale
 from cbsn.images.stacks.scaling import Scale, Scaling
 from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.options import DenoiseOptions
+from cbsn.orientations import orient
 from cbsn.recipes import customised
 
 SIZES = [(43, 75, 70), (1, 1, 1), (5, 7, 9)]
@@ -29,6 +32,11 @@ def make(volume_model):
 
 def _volumes(random, size, dtype=np.float32, channels=1):
     return random.integers(0, 8, (2, *size, channels)).astype(dtype)
+
+
+def _turned(volume, orientation):
+    """A view of a volume [Z, H, W, C] whose planes are turned."""
+    return np.moveaxis(orient(np.moveaxis(volume, 0, 2), orientation), 2, 0)
 
 
 def _expected(denoiser, volumes):
@@ -90,6 +98,32 @@ def test_the_self_ensemble_and_tiles_by_default(make, random):
                 GraphDenoiser(denoiser, loops=loops), input_signature=[spec], autograph=False
             )
             np.testing.assert_array_equal(graph(volumes).numpy(), expected)
+
+
+@pytest.mark.parametrize("loops", [True, False])
+def test_only_orientations_that_suit_the_mask_count(volume_model, random, loops):
+    """Four with a mask along rows; the mean of whole numbers, turned back, is exact."""
+    recipe, network = volume_model
+    recipe = customised(
+        "n2v-unet-3d", filters=4, depth=2, channels=1, scaling=recipe.scaling, mask_shape="x:1"
+    )
+    masked = recipe.build_network()
+    masked.set_weights(network.get_weights())
+    options = DenoiseOptions(self_ensemble=True, engine="tensorflow", precision="float32", tile=24)
+    denoiser = Denoiser(recipe, masked, options)
+    plain = Denoiser(recipe, masked, dataclasses.replace(options, self_ensemble=False))
+    volumes = _volumes(random, (5, 20, 17))
+    total = np.zeros_like(volumes)
+    for orientation in (0, 2, 4, 6):
+        turned = np.stack([_turned(each, orientation) for each in volumes])
+        for out, each in zip(total, _expected(plain, turned), strict=True):
+            _turned(out, orientation)[...] += each
+    np.testing.assert_array_equal(_expected(denoiser, volumes), total / 4)
+    spec = tf.TensorSpec((None, None, None, None, None if loops else 1), tf.float32)
+    graph = tf.function(
+        GraphDenoiser(denoiser, loops=loops), input_signature=[spec], autograph=False
+    )
+    np.testing.assert_array_equal(graph(volumes).numpy(), total / 4)
 
 
 @pytest.mark.parametrize("self_ensemble", [False, pytest.param(True, marks=pytest.mark.slow)])

@@ -25,6 +25,7 @@ class Filter:
     blindness = "none"
     is_local = True
     dimensions = 2
+    orientations = range(8)
     dtype_policy = keras.DTypePolicy("float32")
 
     def __init__(self, kernel, channels=1):

@@ -45,6 +45,7 @@ class Identity:
     blindness = "switched"
     is_local = True
     dimensions = 2
+    orientations = range(8)
     grid = 1
     channels = 3
     dtype_policy = keras.DTypePolicy("float32")

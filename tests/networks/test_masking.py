@@ -1,10 +1,13 @@
+import itertools
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from cbsn.networks import BlindSpotUNet
+from cbsn.networks import BlindSpotUNet, masking
 from cbsn.networks.masking import Masking, parse_mask_shape
+from cbsn.orientations import orient
 
 SHAPES = [
     ("point", (2, 12, 14)),
@@ -105,6 +108,32 @@ def test_the_masked_input_never_holds_what_is_hidden(random, shape, size, replac
     assert seen / 4 >= 1 / 4
 
 
+@pytest.mark.parametrize(
+    ("shape", "dimensions", "count", "flips"),
+    [
+        ("point", 2, 8, True),
+        ("x:2", 2, 4, True),
+        ("cross:2", 2, 8, True),
+        ("x:3+y:1", 2, 4, True),
+        ("1,1;-1,-1", 2, 4, True),
+        ("0,1", 2, 2, True),
+        ("1,2", 2, 1, True),
+        ("y:1+z:2", 3, 4, True),
+        ("1,0,0", 3, 8, False),
+    ],
+)
+def test_orientations_in_which_the_mask_stays_the_same(shape, dimensions, count, flips):
+    """As a picture of the hidden pixels is turned."""
+    masking = Masking(shape, dimensions=dimensions)
+    volume = np.zeros((7, 7, 7), bool)
+    for offset in masking.offsets:
+        volume[tuple(3 + step for step in (0, *offset)[-3:])] = True
+    plane = np.moveaxis(volume, 0, 2)
+    same = [n for n in range(8) if np.array_equal(orient(plane, n), plane)]
+    assert [*masking.orientations] == same and len(same) == count
+    assert masking.flips_z == np.array_equal(volume, volume[::-1]) == flips
+
+
 @pytest.mark.parametrize(("shape", "size"), SHAPES)
 def test_every_cell_keeps_a_quarter_in_sight(shape, size):
     """Also at the worst places of masks, all of which are tried for one cell and its neighbours."""
@@ -121,6 +150,42 @@ def test_every_cell_keeps_a_quarter_in_sight(shape, size):
         ]
         worst += max(hit)
     assert worst <= 0.75 * np.prod(sides)
+
+
+def _most_hidden(shape, sides):
+    """How many pixels of a cell may be hidden at most, counted one by one."""
+    most = {}
+    for place in np.ndindex(*sides):
+        cells = [tuple((np.array(place) + o) // sides) for o in shape]
+        for cell in {*cells}:
+            most[cell] = max(most.get(cell, 0), cells.count(cell))
+    return sum(most.values())
+
+
+@pytest.mark.parametrize(
+    ("shape", "dimensions"),
+    [
+        *(("point", 2), ("x:3", 2), ("square:2", 2), ("cross:4", 2), ("x:2+y:5", 2), ("0,1", 2)),
+        *(("1,1;-1,-1", 2), ("2,5;0,-1;1,0", 2), ("z:2", 3), ("square:1+z:2", 3), ("1,0,-2", 3)),
+    ],
+)
+def test_hidden_pixels_are_counted_by_sums_as_one_by_one(shape, dimensions):
+    """Also where a mask reaches over more than one cell."""
+    zero = (0,) * dimensions
+    shape = [*parse_mask_shape(shape, dimensions), zero]
+    reaches = tuple(map(int, np.abs(shape).max(axis=0)))
+    sums = masking._summed(shape, reaches)
+    for sides in itertools.product((2, 3, 7), repeat=dimensions):
+        assert masking._worst(sums, reaches, sides) == _most_hidden(shape, sides)
+
+
+def test_the_largest_masks_have_cells():
+    """Their pixels times the pixels of a cell would be 1.5 billion, more than memory holds."""
+    found = Masking("square:64")
+    count = np.prod(found.sides)
+    assert len(found.offsets) == 129**2 - 1
+    assert 4 / 3 * 129**2 < count < 8 * 129**2
+    assert Masking("x:64+y:64+z:64", dimensions=3).sides == (129, 129, 129)
 
 
 def test_every_place_of_a_cell_is_masked_as_often(random):

@@ -17,8 +17,9 @@ from cbsn.recipes import RECIPES, customised
 from cbsn.training.adaptation import adapt
 from cbsn.training.dataset import open_records, some_patches
 from cbsn.training.distribution import Workers
+from cbsn.training.held_out import HeldOutLoss
 from cbsn.training.options import RunOptions
-from cbsn.training.run import resolve, train
+from cbsn.training.run import _pipeline, resolve, train
 from cbsn.training.trainer import Trainer
 from data_prep.prepare import prepare
 from tests import rounding
@@ -136,6 +137,25 @@ def test_training_goes_on_and_is_the_same_bit_for_bit(prepare_volume, volume, tm
                 np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize("mask", ["point", "x:1", "1,0,0"])
+def test_patches_are_turned_as_the_mask_allows(prepare_volume, mask, tmp_path):
+    """Values grow along z, y and x, and most along z, so differences tell how a crop lies."""
+    z, y, x = np.ogrid[:20, :32, :48]
+    volume = (10000 * z + 100 * y + x).astype("float32")
+    changes = {**SIZES, "mask_shape": mask, "batch_size": 100}
+    settings = _settings(prepare_volume(volume), tmp_path, changes)
+    trainer = Trainer(settings.recipe)
+    crops = _pipeline(settings, Workers(tf.distribute.get_strategy()), trainer.network).batch(0)
+    held_out = HeldOutLoss(trainer, settings.records, 0)._pipeline.batch(0)
+    for batch in (crops, held_out):
+        along_z = {np.sign(crop[1, 0, 0, 0] - crop[0, 0, 0, 0]) for crop in batch}
+        planes = batch[:, 0, :, :, 0]
+        down, across = planes[:, 1, 0] - planes[:, 0, 0], planes[:, 0, 1] - planes[:, 0, 0]
+        stays = abs(down) > abs(across)
+        assert along_z == ({1} if mask == "1,0,0" else {-1, 1})
+        assert {*stays} == ({True} if mask == "x:1" else {True, False})
+
+
 def test_parts_of_a_batch_give_the_step_of_the_whole(prepare_volume, volume, tmp_path):
     """Up to the order of sums, see `tests.rounding`."""
     settings = _settings(prepare_volume(volume), tmp_path, {**SIZES, "batch_size": 4})
@@ -188,8 +208,9 @@ def test_stacks_are_prepared_with_room_for_crops(volume, tmp_path, monkeypatch):
     assert again.paths == records.paths
     assert open_records(options, patch_depth=12).patch_depth == 20
     assert open_records(options).patch_depth == 1
-    for patch in some_patches(records, gray=True):
-        assert patch.shape == (128, 128, 1)
+    found = [*some_patches(records, gray=True)]
+    assert {patch.shape for patch in found} == {(128, 128, 1)}
+    assert len(found) == len(records) * 16  # all planes, as there are few
 
 
 def test_channels_and_colours(prepare_volume, random, tmp_path):
