@@ -18,6 +18,7 @@ from cbsn.networks import NETWORKS
 from cbsn.networks.masking import Masking
 from cbsn.normalization import NORMALIZATIONS, Normalization
 from cbsn.objectives import OBJECTIVES
+from cbsn.objectives.objective import Objective
 
 Tensor = Any
 
@@ -40,12 +41,13 @@ _RANGES = {
         (0, 4096): ("reduction",),
         (1, 12): ("depth",),
         (1, 256): ("channels", "scale", "stride_b", "stride_i", "denoise_stride"),
-        (1, 4096): ("filters", "patch_depth", "samples"),
+        (1, 4096): ("filters", "patch_depth"),
         (1, 1 << 16): ("patch_size",),
         (1, 1 << 20): ("batch_size",),
         (1, LARGEST): ("max_steps", "lr_decay_steps"),
         (2, 3): ("dimensions",),
         (2, 256): ("mask_cell",),
+        (2, 4096): ("samples",),
     }.items()
     for name in names
 }
@@ -163,6 +165,13 @@ class Recipe:
                     f"{self.objective} needs a network that predicts samples. "
                     f"Received: network={self.network!r}"
                 )
+            last = max(objective.milestones, default=0)
+            if last > self.max_steps:
+                raise ConfigError(
+                    "The noise model would never be learned, as the training ends before: use "
+                    f"--bootstrap_steps {self.max_steps} or less, or more --steps. "
+                    f"Received: bootstrap_steps={last}, max_steps={self.max_steps}"
+                )
             if NORMALIZATIONS[self.normalization].of_picture:
                 raise ConfigError(
                     "A noise model needs a normalisation that is the same for every picture. "
@@ -185,7 +194,7 @@ class Recipe:
         if self.scaling:
             Scaling.from_dict(self.scaling)
         _check_kinds(self.network_config, _settings(NETWORKS[self.network]))
-        self._check_patch()
+        self._check_patch(objective)
         if self.least_weights > _LARGEST_NETWORK:
             raise ConfigError(
                 "This network is too large: it would have billions of weights. Use fewer channels "
@@ -193,7 +202,7 @@ class Recipe:
                 + ", ".join(f"{key}={value}" for key, value in self.network_config.items())
             )
 
-    def _check_patch(self) -> None:
+    def _check_patch(self, objective: Objective) -> None:
         """Checks that a patch has the network's dimensions, and room for its masks."""
         dimensions = self.network_config.get("dimensions", 2)
         if (self.patch_depth > 1) != (dimensions == 3):
@@ -210,13 +219,36 @@ class Recipe:
             sides = Masking(**given, dimensions=dimensions).sides
         except ValueError as error:
             raise ConfigError(f"{error}") from None
-        patch = (self.patch_depth, self.patch_size, self.patch_size)[-dimensions:]
-        if any(side > length for side, length in zip(sides, patch, strict=True)):
-            needed, received = (" × ".join(map(str, each)) for each in (sides, patch))
+        # Masks lie in what the network gets: with strides, in sub-images of every n-th pixel.
+        strides = {
+            name: getattr(objective, name)
+            for name in ("stride_b", "stride_i")
+            if getattr(objective, name, 1) > 1
+        }
+        most = max(strides.values(), default=1)
+        lengths = (self.patch_depth, *[self.patch_size // most] * 2)[-dimensions:]
+        is_short = [side > length for side, length in zip(sides, lengths, strict=True)]
+        if any(is_short):
+            patch = (self.patch_depth, self.patch_size, self.patch_size)[-dimensions:]
+            least = (*sides[:-2], *(most * side for side in sides[-2:]))
+            needed, received = (" × ".join(map(str, each)) for each in (least, patch))
+            larger = ["--patch_depth"] if any(is_short[:-2]) else []
+            smaller = ["--struct_mask", "--mask_cell"]
+            what = "With this mask"
+            if any(is_short[-2:]):
+                larger.insert(0, "--patch_size")
+                smaller += [f"--{name}" for name, stride in strides.items() if stride == most]
+                what += "".join(f" and {name}={stride}" for name, stride in strides.items())
             raise ConfigError(
-                f"With this mask, patches need {needed} pixels or more: use a larger --patch_size "
-                f"or --patch_depth, or a smaller --struct_mask or --mask_cell. Received: {received}"
+                f"{what}, patches need {needed} pixels or more: use a larger "
+                f"{' and '.join(larger)}, or a smaller {' or '.join(smaller)}. Received: {received}"
             )
+
+    @property
+    def whole_network_config(self) -> dict[str, Any]:
+        """All of the network's configuration: `network_config`, and the defaults of the rest."""
+        defaults = {name: each.default for name, each in _parameters(NETWORKS[self.network])}
+        return {**defaults, **self.network_config}
 
     @property
     def least_weights(self) -> int:
@@ -295,11 +327,16 @@ class Recipe:
 
 def _settings(network_or_objective: type) -> dict[str, Any]:
     """Returns the names and annotations of the arguments of a class."""
+    return {name: each.annotation for name, each in _parameters(network_or_objective)}
+
+
+def _parameters(network_or_objective: type) -> list[tuple[str, inspect.Parameter]]:
+    """Returns the arguments of a class by name."""
     # Of the class itself, Python 3.10 returns the signature of Keras' `__new__`.
     init = network_or_objective.__init__  # type: ignore[misc]
     _, *parameters = inspect.signature(init).parameters.values()
     fixed = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    return {each.name: each.annotation for each in parameters if each.kind in fixed}
+    return [(each.name, each) for each in parameters if each.kind in fixed]
 
 
 def _check_kinds(values: Mapping[str, Any], kinds: Mapping[str, Any]) -> None:
@@ -446,8 +483,8 @@ RECIPES = {
             **_BLIND_UNET,
         ),
         # cbsn train cells.tif --recipe pn2v-unet
-        # For the same noise where it is strong, such as that of few photons. It learns the noise,
-        # too, and looks at every pixel with it.
+        # For the same noise where fine detail must stay. It learns the noise, too, and so can make
+        # use of the pixel itself.
         Recipe(
             name="pn2v-unet",
             objective="ProbabilisticNoise2Void",

@@ -13,6 +13,9 @@ Read = Callable[[tuple[int, ...]], np.ndarray]
 """Returns a plane [H, W, C] by its index, as for `Stack.read`."""
 
 
+_MASK_CELL = 4  # planes of the smallest patch for the masks of n2v-unet-3d, by default
+
+
 def first_planes(planes: int, depth: int) -> list[int]:
     """Returns the planes that patches begin at: one patch after the other, up to the last plane."""
     return corners(max(planes, depth), depth, depth, 0, to_edge=True)
@@ -33,9 +36,16 @@ def check_depth(layout: Layout, depth: int) -> None:
         )
     planes = layout.size("Z")
     if 2 * planes <= depth:
+        advice, most = "Use", 2 * planes - 1
+        if most > 1:
+            advice += f" --patch_depth {most} or less"
+            if most < _MASK_CELL:
+                # Or the next error would be that no cell of a mask fits into such a patch.
+                advice += f" with cbsn train --mask_cell {most}"
+            advice += ", or"
         raise ImageError(
-            f"has too few planes along Z for patches of {depth}: {planes}. Use --patch_depth "
-            f"{max(2, planes)} or less, or a network in two dimensions."
+            f"has too few planes along Z for patches of {depth}: {planes}. {advice} a network in "
+            "two dimensions."
         )
 
 

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from cbsn.errors import ConfigError
 from cbsn.recipes import RECIPES, Recipe, customised
+from cbsn.training.step_random import StepRandom
 
 
 @pytest.fixture
@@ -154,7 +155,21 @@ def test_customised_shrinks_only_what_is_not_given():
         ("pn2v-unet", {"normalization": "standardize"}, "same for every picture"),
         ("pn2v-unet", {"network": "BlindSpotUNet"}, "network that predicts samples"),
         ("pn2v-unet", {"noise_model": 3}, "noise_model must be text"),
-        ("pn2v-unet", {"samples": 0}, "samples must be at least 1"),
+        ("n2v-unet", {"patch_size": 3}, "a larger --patch_size, or a smaller --struct_mask"),
+        ("n2v-unet-3d", {"mask_shape": "z:9"}, "a larger --patch_depth, or a smaller --struct_m"),
+        (
+            "dil-unet",
+            {"stride_b": 2, "mask_shape": "x:20"},
+            "mask and stride_b=2, patches need 8 × 82 .*--mask_cell or --stride_b.*: 64 × 64",
+        ),
+        ("dil-unet", {"stride_i": 16, "mask_shape": "x:2"}, "need 64 × 80 .*--mask_cell or --st"),
+        ("pn2v-unet", {"samples": 1}, "samples must be at least 2"),
+        (
+            "pn2v-unet",
+            {"max_steps": 100, "bootstrap_steps": 101},
+            "--bootstrap_steps 100 or less.*bootstrap_steps=101, max_steps=100",
+        ),
+        ("pn2v-unet", {"bootstrap_steps": 100_001}, "100001, max_steps=100000"),
         ("n2v-unet", {"samples": 8}, "'n2v-unet' has no setting samples"),
     ],
 )
@@ -174,6 +189,30 @@ def test_pictures_keep_the_form_of_earlier_recipes():
     """Runs of earlier versions go on, as their recipes have no patch depth."""
     assert "patch_depth" not in RECIPES["n2v-unet"].to_dict()
     assert RECIPES["n2v-unet-3d"].to_dict()["patch_depth"] == 16
+
+
+def test_masks_fit_the_sub_images_of_strides():
+    """Patches as small as the message says are accepted, and the loss can be computed."""
+    recipe = customised("dil-unet", stride_b=2, mask_shape="x:20", patch_size=82, filters=4)
+    noisy = tf.zeros((1, 82, 82, 3))
+    terms = recipe.build_objective()(recipe.build_network(), noisy, 0, StepRandom(0, 0, 1))
+    assert np.isfinite(terms["total"])
+
+
+@pytest.mark.parametrize("steps", [1, 7, 1000, 100_000])
+def test_the_noise_model_is_learned_before_the_end(steps):
+    """However few the steps are, for which the bootstrap is scaled; it may be as long as they."""
+    recipe = customised("pn2v-unet", max_steps=steps)
+    assert 0 < recipe.objective_config["bootstrap_steps"] <= steps
+    assert customised("pn2v-unet", max_steps=steps, bootstrap_steps=steps).max_steps == steps
+
+
+def test_the_whole_configuration_is_that_of_the_network():
+    """As the network itself states it, and with the recipe's values."""
+    for recipe in RECIPES.values():
+        whole, built = recipe.whole_network_config, recipe.build_network().get_config()
+        assert whole == {key: built[key] for key in whole}
+        assert whole.items() >= dict(recipe.network_config).items()
 
 
 @pytest.mark.parametrize(

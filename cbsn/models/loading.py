@@ -22,6 +22,12 @@ from cbsn.networks.denoising_network import DenoisingNetwork
 from cbsn.recipes import RECIPES, Recipe, customised
 
 RENAMED = {"student": "photo", "teacher": "photo_large"}  # former models, and their successors
+_KINDS = ("dimensions", "pooling", "top_skip")  # make another network, though its class is the same
+_OF_TRAINING = (
+    "mask_shape",
+    "mask_cell",
+    "replacement",
+)  # of blind passes; no weight depends on it
 RUN_MODELS = ("best", "last")  # the saved models in a run's folder, the preferred one first
 
 
@@ -167,27 +173,36 @@ def read_initial(
 
     Returns the changes to the recipe to train, extended by the size of the model's network and in
     the form that `cbsn.recipes.customised` takes, and the weights. The recipe must have the model's
-    network and normalisation, and no other size may be given. Of models trained on stacks, the
-    scaling is among the changes, and takes the place of the recipe's normalisation.
+    kind of network and its normalisation, and no other size may be given. A mask may be; without
+    one, the model's is kept. Of models trained on stacks, the scaling is among the changes, and
+    takes the place of the recipe's normalisation.
     """
     model, network = load_model(model_path)
     wanted = RECIPES.get(recipe_name, model)  # an unknown one is reported elsewhere
     scaled = {"normalization": model.normalization, "scaling": model.scaling}
     stacks = scaled if model.scaling else {}
-    for field in ("network", "normalization"):
-        if field in stacks:
-            continue
-        theirs, ours = getattr(model, field), getattr(wanted, field)
-        if theirs != ours:
+    # With defaults, as a recipe may state what the model's own leaves to the network.
+    theirs, ours = model.whole_network_config, wanted.whole_network_config
+    pairs: dict[str, tuple[Any, Any]] = {"network": (model.network, wanted.network)}
+    if not stacks:
+        pairs["normalization"] = (model.normalization, wanted.normalization)
+    pairs |= {key: (theirs[key], ours.get(key)) for key in _KINDS if key in theirs}
+    for key, (value, needed) in pairs.items():
+        if value != needed:
             raise ConfigError(
-                f"The recipe {recipe_name!r} has {field}={ours!r}, but the model of --init "
-                f"has {theirs!r}. Use the model's recipe, --recipe {model.name}, or another model. "
+                f"The recipe {recipe_name!r} has {key}={needed!r}, but the model of --init "
+                f"has {value!r}. Use the model's recipe, --recipe {model.name}, or another model. "
                 f"Received: --init {model_path}"
             )
-    for key, value in model.network_config.items():
-        if changes.get(key) not in (None, value):
+    size = {}
+    for key, value in theirs.items():
+        given = changes.get(key)
+        if key in _OF_TRAINING and given is not None:
+            continue
+        if given not in (None, value):
             raise ConfigError(
-                f"The model of --init has {key}={value}: omit the flag. "
-                f"Received: {key}={changes[key]}"
+                f"The model of --init has {key}={value}: omit the flag. Received: {key}={given}"
             )
-    return {**changes, **model.network_config, **stacks}, network.get_weights()
+        if key in model.network_config or value != ours[key]:
+            size[key] = value
+    return {**changes, **size, **stacks}, network.get_weights()

@@ -13,6 +13,7 @@ Tensor = Any
 
 _FEWEST = 30  # pairs to fit a noise model to
 _ENDS = (0.1, 99.9)  # percentiles of the signal, at which a mixture is described
+_RANGE = (0.05, 99.95)  # percentiles of all values, between which a histogram has its bins
 _BEYOND = 4.0  # times as far as from the lower to the upper of these, the variances go on to rise
 _LEAST_DEVIATION = 1e-5  # of all noise, in the network's units; less would overflow float32
 _LEAST_SHARE = 1e-4  # of the noise's variance, which a part of a mixture may have
@@ -242,6 +243,10 @@ class Histogram(NoiseModel):
     shape of noise, in steps of 1/`bins` of the range of values. Each histogram is of the noise of
     the pairs whose signals are nearest, and smoothed; between them, it is interpolated.
 
+    The range leaves out the most extreme values, 1 in 2000 at each end: a few pixels that are far
+    from all others, such as hot ones, would leave next to no bins for these. Values beyond count in
+    the outer bins.
+
     Args:
         channels, **kwargs: see `NoiseModel`.
         bins: int, number of signals, and of bins of the observed values.
@@ -269,12 +274,16 @@ class Histogram(NoiseModel):
         return ops.log((1 - share) * before + share * after)
 
     def _fit(self, observed: np.ndarray, signal: np.ndarray) -> tuple[np.ndarray, ...]:
+        # Not interpolated, so that of few values the most extreme one is left out, too.
+        both, (first, last) = (observed, signal), _RANGE
         low, high = limits = _limits(
-            min(observed.min(), signal.min()), max(observed.max(), signal.max())
+            float(min(np.percentile(each, first, method="higher") for each in both)),
+            float(max(np.percentile(each, last, method="lower") for each in both)),
         )
         bins, width = self.bins, (high - low) / self.bins
         order = np.argsort(signal, kind="stable")
-        signal, noise = signal[order], (observed - signal)[order]
+        # One huge error would shift the mean of its row, and widen the smoothing.
+        signal, noise = signal[order], np.clip(observed - signal, low - high, high - low)[order]
         count = max(len(signal) // _NEAREST, min(len(signal), _ENOUGH))
         # Smoothing by Silverman's rule. It adds to the variance, so the noise is shrunk before.
         smoothing = 0.9 * count**-0.2

@@ -29,7 +29,7 @@ class ProbabilisticBlindSpotUNet(BlindSpotUNet):
 
     Args:
         filters, …, z_halvings, **kwargs: see `BlindSpotUNet`.
-        samples: int, K, number of samples.
+        samples: int, K ≥ 2, number of samples. Of a single one, the weighted mean would be itself.
         noise_model: "gmm" or "histogram", see `cbsn.networks.noise_models`.
 
     Attributes:
@@ -44,7 +44,8 @@ class ProbabilisticBlindSpotUNet(BlindSpotUNet):
         (1, 64, 64, 1)
 
     Raises:
-        ValueError: see `BlindSpotUNet`; also if there are no samples or the noise model is unknown.
+        ValueError: see `BlindSpotUNet`; also if there are too few samples, or the noise model is
+            unknown.
     """
 
     def __init__(
@@ -63,9 +64,9 @@ class ProbabilisticBlindSpotUNet(BlindSpotUNet):
         noise_model: str = "gmm",
         **kwargs,
     ):
-        if samples < 1 or noise_model not in NOISE_MODELS:
+        if samples < 2 or noise_model not in NOISE_MODELS:
             raise ValueError(
-                f"samples must be at least 1, and noise_model {' or '.join(NOISE_MODELS)}. "
+                f"samples must be at least 2, and noise_model {' or '.join(NOISE_MODELS)}. "
                 f"Received: samples={samples}, noise_model={noise_model!r}"
             )
         self.samples = samples

@@ -20,6 +20,7 @@ _ENOUGH = 2000  # pairs; none are dropped below
 _GROUPS = 32  # of pixels of similar signal
 _WINDOW = 5  # pixels, side of the square in which the signal's variation is measured
 _TINY = 1e-12
+_WIDEST = 20.0  # nll up to which the loss held out is its exponential
 
 
 class ProbabilisticNoise2Void(Objective):
@@ -74,11 +75,17 @@ class ProbabilisticNoise2Void(Objective):
         return {"total": total, "nll": nll, "blind": blind}
 
     def held_out(self, network: Any, noisy: Tensor, step: Tensor, random: Any) -> Tensor:
-        """Returns exp(nll): how wide what is predicted is, in units of the pixels' values.
+        """Returns exp(nll): how wide what is predicted is, in units of the normalised pixels.
 
-        It can be compared before and after the noise model is fitted.
+        Of values that are spread evenly over an interval, it is the interval's length. It can be
+        compared before and after the noise model is fitted.
+
+        Above exp(20), where float32 would soon overflow, it goes on as a straight line. Widths that
+        large mean nothing but that the pixels are as good as impossible, though some are more so.
         """
-        return ops.exp(self(network, noisy, step, random)["nll"])
+        nll = self(network, noisy, step, random)["nll"]
+        width = ops.minimum(nll, _WIDEST)
+        return ops.exp(width) * (1 + nll - width)
 
     def fit(
         self, network: Any, batches: Iterable[tuple[Tensor, Any]]

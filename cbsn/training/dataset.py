@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from cbsn.data.manifest import MANIFEST_NAME, STACK, Manifest
-from cbsn.data.pairs import PairedRecords
+from cbsn.data.pairs import PairedRecords, spread
 from cbsn.data.records import RECORD_SUFFIX, Patches, PatchRecords, spread_patches
 from cbsn.data.stack_records import NEXT, NextFrames, Shots, is_of_stacks
 from cbsn.errors import CbsnError, CbsnWarning, ConfigError, DataError
@@ -172,16 +172,17 @@ def some_patches(
 
     Takes the first shots of pairs, and adds `noise` to the patches. Those of stacks, whose values
     have any range, are scaled to [0, 1] together, with some room for noise. Of volumes these are
-    their middle planes.
+    planes, evenly spread, and the more of each, the fewer there are.
     """
     low, high = _range(patches) if is_of_stacks(patches) else (0.0, 1.0)
+    depth = patches.patch_depth
+    planes = min(depth, -(-_LOOKED_AT_FOR_NOISE // max(1, len(patches))))
     for index, patch in spread_patches(patches, _LOOKED_AT_FOR_NOISE):
-        if patches.patch_depth > 1:
-            patch = patch[patches.patch_depth // 2]
-        patch = patch[..., : 1 if gray else 3]
-        if (low, high) != (0.0, 1.0):
-            patch = (patch - np.float32(low)) / np.float32(high - low)
-        yield noise.fixed(patch, 0, str(index)) if noise else patch
+        for plane in spread([*patch], planes) if depth > 1 else [patch]:
+            plane = plane[..., : 1 if gray else 3]
+            if (low, high) != (0.0, 1.0):
+                plane = (plane - np.float32(low)) / np.float32(high - low)
+            yield noise.fixed(plane, 0, str(index)) if noise else plane
 
 
 def _range(patches: Patches) -> tuple[float, float]:
@@ -228,14 +229,17 @@ def choose_strides(
         changes["stride_i"] = advice.stride_i
     lines = advice.lines()
     wanted = advice.stride_b
+    first = None
     for stride in range(wanted, 2 * wanted + 1):
         changes["stride_b"] = stride
         try:
-            customised(recipe_name, **changes)
+            customised(recipe_name, **without_auto(recipe_name, changes))
             break
-        except ConfigError:
-            if stride == 2 * wanted:
-                raise
+        except ConfigError as error:
+            first = first or error
+    else:
+        assert first
+        raise first
     if stride != wanted:
         lines.append(f"{wanted} does not divide the patch size, so the stride is {stride}.")
     return changes, lines
@@ -254,5 +258,6 @@ def choose_mask_shape(
             volumes if patches.patch_depth > 1 else None,
         )
     except DataError as error:
-        raise DataError(f"{error} Or set the mask, such as --struct_mask point.") from error
+        reason = str(error).removesuffix(".")
+        raise DataError(f"{reason}. Or set the mask, such as --struct_mask point.") from error
     return {**changes, "mask_shape": shape}, [f"Mask: {shape}", *(f"- {each}" for each in reasons)]

@@ -27,7 +27,7 @@ SETTINGS = {
     "lmbda": ("lmbda", 0),
     "ramp_steps": ("ramp_steps", 0),
     "noise_model": ("noise_model", None),
-    "samples": ("samples", 1),
+    "samples": ("samples", 2),
     "bootstrap_steps": ("bootstrap_steps", 0),
     "stride_b": ("stride_b", 1),
     "stride_i": ("stride_i", 1),

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from cbsn.data.records import PatchRecords
 from cbsn.errors import ConfigError, DataError, ImageError
 from cbsn.images.stacks.scaling import Scaling
 from cbsn.images.stacks.stack import Stack, array_stack, parse_selection
+from cbsn.recipes import customised
 from data_prep.prepare import depth_for, prepare, prepared_folder
 from data_prep.stack_sources import ReadingOptions
 from data_prep.volumes import check_depth, first_planes, slabs
@@ -68,13 +70,31 @@ def test_planes_come_in_their_order_and_are_read_once(axes, planes):
         ("TYX", (20, 8, 8), "no axis Z for patches of 8 planes, but T 20.*--axes ZYX"),
         ("TCYX", (20, 2, 8, 8), "--axes ZCYX"),
         ("CYX", (20, 8, 8), "--axes ZYX"),
-        ("ZYX", (4, 8, 8), "too few planes along Z for patches of 8: 4. Use --patch_depth 4"),
-        ("ZYX", (1, 8, 8), "--patch_depth 2 or less, or a network in two dimensions"),
+        ("ZYX", (4, 8, 8), "too few planes along Z for patches of 8: 4. Use --patch_depth 7 or l"),
+        ("ZYX", (3, 8, 8), "Use --patch_depth 5 or less, or a network in two dimensions"),
+        ("ZYX", (2, 8, 8), "--patch_depth 3 or less with cbsn train --mask_cell 3, or"),
+        ("ZYX", (1, 8, 8), "1. Use a network in two dimensions"),
     ],
 )
 def test_stacks_without_depth_are_refused(axes, shape, message):
     with pytest.raises(ImageError, match=message):
         check_depth(array_stack(np.zeros(shape, "uint8"), axes).layout, 8)
+
+
+@pytest.mark.parametrize("planes", [2, 3, 5, 20])
+def test_what_is_advised_for_thin_stacks_works(save_stack, out, planes):
+    path = save_stack(np.zeros((planes, 16, 16), "uint8"))
+    depths = {"patch_size": 16, "patch_depth": 64}
+    with pytest.raises(ConfigError) as caught:
+        prepare(path, out=out, **depths)
+    advised = dict(re.findall(r"--(patch_depth|mask_cell) (\d+)(?: or|,)", str(caught.value)))
+    advised = {name: int(value) for name, value in advised.items()}
+    assert customised("n2v-unet-3d", **advised).build_network()
+    depth = advised["patch_depth"]
+    with pytest.raises(ConfigError, match="too few planes"):
+        prepare(path, out=out, patch_size=16, patch_depth=depth + 1)
+    prepare(path, out=out, patch_size=16, patch_depth=depth)
+    assert PatchRecords.open(out).patch_depth == depth
 
 
 def test_reflections_are_fewer_than_the_planes():

@@ -335,6 +335,71 @@ def test_initial_weights_of_other_networks_are_refused(tmp_path, model, recipe, 
         read_initial(tmp_path / model, recipe, changes)
 
 
+@pytest.fixture
+def save_unet(tmp_path):
+    """Writes a small model of a recipe with the U-Net; returns its folder."""
+
+    def save(name, **changes):
+        recipe = customised(name, filters=4, depth=1, **changes)
+        save_model(tmp_path / name, recipe, recipe.build_network(), {})
+        return tmp_path / name
+
+    return save
+
+
+@pytest.mark.parametrize(
+    ("name", "recipe", "differs"),
+    [
+        ("n2v-unet", "n2v2-unet", "pooling='blur'.*has 'max'"),
+        ("n2v2-unet", "n2v-unet", "pooling='max'.*has 'blur'"),
+        ("n2v2-unet", "dil-unet", "pooling='max'.*has 'blur'"),
+        ("n2v-unet", "n2v-unet-3d", "dimensions=3.*has 2"),
+        ("n2v-unet-3d", "n2v-unet", "dimensions=2.*has 3"),
+    ],
+)
+def test_initial_weights_of_another_kind_of_network_are_refused(save_unet, name, recipe, differs):
+    """Also where a recipe leaves it to the network's default."""
+    with pytest.raises(ConfigError, match=rf"{differs}.*--recipe {name}, or another model"):
+        read_initial(save_unet(name), recipe, {})
+
+
+def test_a_skip_tells_networks_apart(save_unet):
+    with pytest.raises(ConfigError, match=r"top_skip=True.*has False"):
+        read_initial(save_unet("n2v-unet", top_skip=False), "n2v-unet", {})
+
+
+def test_what_a_model_leaves_to_its_network_is_its_size_too(tmp_path):
+    """The recipe has another value."""
+    recipe = customised("n2v-unet-3d", filters=4)
+    config = {key: value for key, value in recipe.network_config.items() if key != "z_halvings"}
+    recipe = dataclasses.replace(recipe, network_config=config)
+    save_model(tmp_path / "a", recipe, recipe.build_network(), {})
+    changes, weights = read_initial(tmp_path / "a", recipe.name, {})
+    assert changes["z_halvings"] == 0
+    customised(recipe.name, **changes).build_network().set_weights(weights)
+    with pytest.raises(ConfigError, match=r"z_halvings=0: omit.*z_halvings=1"):
+        read_initial(tmp_path / "a", recipe.name, {"z_halvings": 1})
+
+
+@pytest.mark.parametrize(
+    ("theirs", "given", "expected"),
+    [
+        ({"mask_shape": "x:3"}, {"mask_shape": None}, {"mask_shape": "x:3", "mask_cell": 4}),
+        ({"mask_shape": "x:3"}, {"mask_shape": "point"}, {"mask_shape": "point", "mask_cell": 4}),
+        ({"mask_shape": "x:3"}, {"mask_shape": "auto"}, {"mask_shape": "auto", "mask_cell": 4}),
+        ({}, {"mask_shape": "y:2", "mask_cell": 6}, {"mask_shape": "y:2", "mask_cell": 6}),
+        ({"mask_cell": 6}, {}, {"mask_cell": 6}),
+        ({"replacement": "median"}, {}, {"replacement": "median"}),
+        ({"replacement": "median"}, {"replacement": "random"}, {"replacement": "random"}),
+    ],
+)
+def test_initial_weights_may_go_on_with_another_mask(save_unet, theirs, given, expected):
+    """As no weight depends on it; without a flag, the model's is kept."""
+    changes, _ = read_initial(save_unet("n2v-unet", **theirs), "n2v-unet", given)
+    assert changes.items() >= {**expected, "filters": 4, "depth": 1}.items()
+    assert "pooling" not in changes  # as the recipe has it, too
+
+
 def test_an_initial_model_that_is_not_there(tmp_path):
     with pytest.raises(ModelError, match="nothing"):
         read_initial(tmp_path / "nothing", "cbsn", {})

@@ -204,6 +204,26 @@ def test_without_noise_the_weights_are_finite(kind, signal):
     assert np.isfinite(model.log_likelihood(np.float32([[0.0], [1.0]]), np.float32([[0.5]]))).all()
 
 
+@pytest.mark.parametrize("count", [1000, PAIRS])
+@pytest.mark.parametrize("value", [-1000.0, 5.0, 1000.0])
+def test_one_hot_pixel_leaves_a_histogram_as_it_is(count, value):
+    """Its bins are where all other values lie, and so is the noise that they hold."""
+    random = np.random.default_rng(8)
+    signal = random.uniform(0, 1, (count, 1))
+    observed = random.normal(signal, 0.1)
+    hot = observed.copy()
+    hot[count // 2] = value
+    x, s = (each.astype("float32") for each in (random.normal(signal, 0.1), signal))
+    plain, other = (
+        np.mean(_fitted("histogram", each, signal).log_likelihood(x, s)) for each in (observed, hot)
+    )
+    # It takes 1 of the values that a row is made of, and the bins become wider by the distance of
+    # the most extreme values, at most a tenth.
+    assert other == pytest.approx(plain, abs=0.02)
+    # Minus the entropy of the noise. Smoothing, bins and outliers cost some of it.
+    assert -0.1 < plain - (-0.5 * np.log(2 * np.pi * np.e * 0.01)) < 0.05
+
+
 @pytest.mark.parametrize(
     ("observed", "signal", "message"),
     [

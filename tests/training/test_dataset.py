@@ -190,6 +190,19 @@ def test_gray_patches_count_once(tmp_path, random):
     assert changes == {"stride_b": 1, "stride_i": 1}
 
 
+def test_stride_and_mask_may_both_be_chosen(blurred):
+    changes, _ = choose_strides("dil-unet", {**AUTO, **MASK}, blurred, None, False)
+    assert changes["mask_shape"] == "auto" and isinstance(changes["stride_b"], int)
+    changes, _ = choose_mask_shape("dil-unet", changes, blurred, None, False)
+    assert customised("dil-unet", **changes).network_config["mask_shape"] == changes["mask_shape"]
+
+
+def test_if_no_stride_will_do_the_first_one_is_named(blurred):
+    wide = {**AUTO, "mask_shape": "x:64", "patch_size": 64}
+    with pytest.raises(ConfigError, match="With this mask"):
+        choose_strides("dil-unet", wide, blurred, None, False)
+
+
 def test_patches_that_show_no_noise(tmp_path):
     texture = np.random.default_rng(0).integers(0, 2, (256, 256, 3)) * 255
     records = _write(tmp_path / "saturated.tfrecords", [texture])
