@@ -184,6 +184,10 @@ def _denoise(
     array = np.asarray(image)
     if not _is_stack(array):
         return of_picture(array, white=white)
+    if uncertainty and not len(array):
+        has_alpha = array.ndim == 4 and array.shape[-1] in (2, 4)
+        seen = array[..., :-1] if has_alpha else array
+        return array.copy(), seen.astype(np.float32)
     if uncertainty:
         pairs = [of_picture(each, white=white) for each in array]
         return tuple(map(np.stack, zip(*pairs, strict=True)))

@@ -20,7 +20,7 @@ from cbsn.noise.advice import advise
 from cbsn.noise.defects import find_defects
 from cbsn.noise.estimate import estimate_noise_of_residuals
 from cbsn.noise.lines import LineNoise
-from cbsn.noise.structure import NoiseStructure, measure_structure
+from cbsn.noise.structure import NoiseStructure, mask_for, measure_structure
 from cbsn.progress import say
 from cbsn.value_range import check_white, value_range
 
@@ -95,15 +95,29 @@ def report_noise(
     paths = spread(paths, images)
     diagnoses: list[Diagnosis] = []
     lines: tuple[LineNoise, ...] = ()
-    structure, seen = None, []
+    numbers: dict[str, Any] = {"names": [str(path) for path in paths]}
+    seen: list[str] = []
     if not (denoised or model_path):
         structure = measure_structure(
             lambda: (read_picture(path, white=white).color for path in paths)
         )
+        outliers, looked_at = _outliers(paths, white)
+        lines = structure.found_lines
+        numbers["lines"] = [each.to_dict() for each in lines]
+        numbers["bands"] = [each.to_dict() for each in structure.bands]
+        numbers["outliers"] = {"pixels": outliers, "pictures": looked_at}
+        seen = _seen(structure, outliers, looked_at)
         if structure.estimate is None:
-            raise DataError(structure.reason)
-        estimate, lines = structure.estimate, structure.found_lines
-        seen = _seen(structure, paths, white)
+            if not (lines or seen):
+                raise DataError(structure.reason)
+            reasons = mask_for(None, lines).reasons if lines else ()
+            told = [structure.reason, "", *(f"- {reason}" for reason in reasons), *seen]
+            if figure:
+                told.append(f"{figure} is not drawn, as it would show the other noise.")
+            say("\n".join(told))
+            _write(json, {**numbers, "noise": None, "reason": structure.reason})
+            return
+        estimate = structure.estimate
     else:
         pairs = (
             _named_pairs(paths, denoised, white)
@@ -112,11 +126,7 @@ def report_noise(
         )
         estimate = estimate_noise_of_residuals(_diagnosed(pairs, diagnoses))
     advice = advise(estimate, lines, "picture")
-    numbers: dict[str, Any] = {"names": [str(path) for path in paths]}
     numbers |= {"noise": estimate.to_dict(), "advice": vars(advice)}
-    if structure:
-        numbers["lines"] = [each.to_dict() for each in lines]
-        numbers["bands"] = [each.to_dict() for each in structure.bands]
     say("\n".join([*estimate.lines(), "", *advice.lines(), *seen]))
     if diagnoses:
         diagnosis = Diagnosis.mean_of(diagnoses)
@@ -127,9 +137,8 @@ def report_noise(
         draw_noise(estimate, advice, figure)
 
 
-def _seen(structure: NoiseStructure, paths: Sequence[Path], white: float | None) -> list[str]:
-    """Returns lines on bands, and on pixels of some pictures that are isolated outliers."""
-    lines = [f"- {each.describe()}" for each in structure.bands]
+def _outliers(paths: Sequence[Path], white: float | None) -> tuple[int, int]:
+    """Returns how many pixels of some pictures are isolated outliers, and of how many pictures."""
     count = 0
     looked_at = spread(paths, _LOOKED_AT)
     for path in looked_at:
@@ -138,10 +147,16 @@ def _seen(structure: NoiseStructure, paths: Sequence[Path], white: float | None)
             slice((n - min(n, _SIDE)) // 2, (n + min(n, _SIDE)) // 2) for n in picture.shape[:2]
         )
         count += len(find_defects([picture[middle]])) // picture.shape[2]
-    if count:
-        pixels = "pixels are isolated outliers" if count > 1 else "pixel is an isolated outlier"
+    return count, len(looked_at)
+
+
+def _seen(structure: NoiseStructure, outliers: int, looked_at: int) -> list[str]:
+    """Returns lines on bands and outliers."""
+    lines = [f"- {each.describe()}" for each in structure.bands]
+    if outliers:
+        pixels = "pixels are isolated outliers" if outliers > 1 else "pixel is an isolated outlier"
         lines.append(
-            f"- {count} {pixels} in {len(looked_at)} picture{'s' * (len(looked_at) > 1)}, such as "
+            f"- {outliers} {pixels} in {looked_at} picture{'s' * (looked_at > 1)}, such as "
             "hot pixels of a camera: cbsn denoise --repair pixels."
         )
     return lines

@@ -13,6 +13,7 @@ from cbsn.data.pairs import spread
 from cbsn.data.stack_pairs import Plane, StackFiles, StackPairs
 from cbsn.data.stack_repair import StackRepair
 from cbsn.errors import CbsnError, DataError, ImageError
+from cbsn.evaluation.denoised_planes import DenoisedPlanes
 from cbsn.evaluation.diagnosis import SMALLEST, Diagnosis, diagnose
 from cbsn.images.stacks.opening import with_path
 from cbsn.images.stacks.scaling import Scale, Scaling, measure_scaling
@@ -200,7 +201,11 @@ def stack_noise(
             ordered = sorted(pairs.planes, key=lambda plane: (plane.key, plane.channel))
             for key, planes in itertools.groupby(ordered, lambda plane: plane.key):
                 scalings = _scalings(pairs, key, model, options)
-                denoise = _denoise_by(model, pairs, key, scalings[1], options)
+                denoise = None
+                if model and scalings[1]:
+                    assert pairs.noisy
+                    scaling = {key: scalings[1]}
+                    denoise = DenoisedPlanes(model, pairs.noisy, options, scaling, "float32")
                 for _, same in itertools.groupby(planes, lambda plane: plane.channel):
                     yield _Channel(pairs, [*same], scalings[0], images).measure(denoise, others)
 
@@ -218,27 +223,6 @@ def _scalings(
         return own, choose_scaling(stack, [model], options, path) if model else None
     except ImageError as error:
         raise with_path(error, path) from None
-
-
-def _denoise_by(
-    model: Any,
-    pairs: StackPairs,
-    key: tuple[str, int],
-    scaling: Scaling | None,
-    options: StackOptions,
-) -> Callable[[Plane, np.ndarray], np.ndarray] | None:
-    """Returns what denoises the planes of a stack; None without a model."""
-    if not (model and scaling):
-        return None
-    if model.of_volumes:
-        from cbsn.evaluation.volumes import VolumePlanes  # with TensorFlow
-
-        assert pairs.noisy
-        of_volume = VolumePlanes(model, pairs.noisy, options, {key: scaling}, "float32")
-        return lambda plane, values: of_volume(plane)
-    return lambda plane, values: model.scaled(
-        values[None], scaling.of(plane.channel), dtype=np.float32
-    )[0]
 
 
 class _Channel:
@@ -269,7 +253,7 @@ class _Channel:
 
     def measure(
         self,
-        denoise: Callable[[Plane, np.ndarray], np.ndarray] | None,
+        denoise: Callable[[Plane], np.ndarray] | None,
         others: StackFiles | None,
     ) -> ChannelNoise:
         """Returns the noise; what a model or other stacks have removed is noise, if given."""
@@ -307,7 +291,7 @@ class _Channel:
 
     def _removed(
         self,
-        denoise: Callable[[Plane, np.ndarray], np.ndarray] | None,
+        denoise: Callable[[Plane], np.ndarray] | None,
         others: StackFiles | None,
         diagnoses: list[Diagnosis],
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -319,7 +303,7 @@ class _Channel:
                     clean = self._pairs.read_other(others, plane)
                 else:
                     assert denoise
-                    clean = denoise(plane, values)
+                    clean = denoise(plane)
             except CbsnError as error:
                 raise type(error)(f"{plane.name}: {error}") from error
             pair = self._scale.apply(values), self._scale.apply(clean)

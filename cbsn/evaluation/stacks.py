@@ -11,9 +11,9 @@ from cbsn.data.stack_pairs import Plane, StackFiles, StackPairs
 from cbsn.errors import DataError, ImageError, in_one_line
 from cbsn.evaluation.comparison import Comparison, Pair, figure
 from cbsn.evaluation.conventions import Conventions
+from cbsn.evaluation.denoised_planes import DenoisedPlanes
 from cbsn.evaluation.methods import Denoise, Method, load_model_method
 from cbsn.evaluation.report.pictures import ReportPicture
-from cbsn.evaluation.volumes import VolumePlanes
 from cbsn.images.stacks.opening import with_path
 from cbsn.images.stacks.scaling import Scale, Scaling, measure_scaling
 from cbsn.images.stacks.stack import Stack
@@ -160,17 +160,9 @@ class StackComparison(Comparison):
                     check_z(files.stack(key).layout)
             except ImageError as error:
                 raise with_path(error, files.paths[key[0]]) from None
-        if model.of_volumes:
-            dtype = "same" if self.conventions.rounding == "round" else "float32"
-            of_volume = VolumePlanes(model, files, self._options, scalings, dtype)
-            return lambda name, noisy, clean: of_volume(self._pairs.plane(name))
-
-        def denoise(name: str, noisy: np.ndarray, clean: np.ndarray | None) -> np.ndarray:
-            plane = self._pairs.plane(name)
-            scale = scalings[plane.key].of(plane.channel)
-            return model.scaled(noisy[None], scale, dtype=self._dtype(noisy))[0]
-
-        return denoise
+        dtype = "same" if self.conventions.rounding == "round" else "float32"
+        denoise = DenoisedPlanes(model, files, self._options, scalings, dtype)
+        return lambda name, noisy, clean: denoise(self._pairs.plane(name))
 
     def facts(self) -> list[str]:  # noqa: D102
         facts = super().facts()

@@ -353,14 +353,17 @@ class _Files(contextlib.AbstractContextManager["_Files"]):
                 try:
                     work.target.parent.mkdir(parents=True, exist_ok=True)
                     cancelled = self._stopping.is_set
-                    if work.also:
-                        write_picture(*work.also, cancelled=cancelled)
-                    losses = write_picture(
-                        work.target,
-                        work.picture,
-                        jpeg_quality=self._jpeg_quality,
-                        cancelled=cancelled,
-                    )
+                    with contextlib.ExitStack() as undoing:
+                        if work.also:
+                            write_picture(*work.also, cancelled=cancelled)
+                            undoing.callback(work.also[0].unlink, missing_ok=True)
+                        losses = write_picture(
+                            work.target,
+                            work.picture,
+                            jpeg_quality=self._jpeg_quality,
+                            cancelled=cancelled,
+                        )
+                        undoing.pop_all()  # both are complete
                 except CancelledError:
                     return
                 except Exception as error:

@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from cbsn.images.stacks.stack import Layout
@@ -46,14 +46,19 @@ class Step:
         return slice(first, first + len(self.indices))
 
 
-def plan_steps(layout: Layout, denoiser_of: Callable[[Index], "Denoiser"]) -> Iterator[Step]:
+def plan_steps(
+    layout: Layout,
+    denoiser_of: Callable[[Index], "Denoiser"],
+    indices: Iterable[Index] | None = None,
+) -> Iterator[Step]:
     """Yields what to denoise of a stack, one after the other; channel by channel.
 
     Args:
         layout: the stack's.
         denoiser_of: what denoises a plane, by its index.
+        indices: of the planes to denoise; of volumes, all planes. Default None: all of the stack.
     """
-    ordered = sorted(layout.indices(), key=layout.channel)
+    ordered = sorted(layout.indices() if indices is None else indices, key=layout.channel)
     for _, each in itertools.groupby(ordered, layout.channel):
         planes = [*each]
         denoiser = denoiser_of(planes[0])

@@ -24,7 +24,7 @@ from cbsn.noise.sampler import NoiseSampler
 if TYPE_CHECKING:  # they load TensorFlow, which is not needed to check the flags
     from cbsn.inference.denoiser import Denoiser
     from cbsn.inference.stack_steps import Step
-    from cbsn.inference.stacks import StackWork
+    from cbsn.inference.stacks import Seen, StackWork
 
 _ROUNDING = 1 / 12  # variance of the error that rounding to integers makes
 _SHOWN = ("min", "max", "Ranges")  # of ImageJ: which values are shown as black and white
@@ -54,7 +54,7 @@ class UncertainWork:
 
     Each plane of its results is a pair: the denoised values, and the standard deviations of their
     errors in the file's own units, float32. Those of pixels that stay as they are, such as hot
-    pixels, are NaN.
+    pixels, and of those that were missing, are NaN.
 
     Args:
         work: how the stack is denoised.
@@ -72,21 +72,22 @@ class UncertainWork:
         channels = dict.fromkeys(work.channel(step) for step in steps)
         self._calibrations = {channel: self._calibrated(channel) for channel in channels}
 
-    def denoise(
-        self, step: "Step", planes: np.ndarray, rows: slice, columns: slice
-    ) -> list[tuple[np.ndarray, np.ndarray]]:
+    def denoise(self, step: "Step", seen: "Seen") -> list[tuple[np.ndarray, np.ndarray]]:
         """Denoises what `read` has returned; returns the planes that the step fills, in pairs."""
         channel = self._work.channel(step)
         estimate = Uncertainty(self._calibrations[channel])
         with self._denoiser(channel).estimating(estimate):
-            result = self._work.denoise(step, planes, rows, columns)
+            result = self._work.denoise(step, seen)
         sigmas = np.concatenate([each.reshape(-1, *each.shape[-3:]) for each in estimate.sigmas])
         pairs = []
-        for plane, made, sigma in zip(planes[step.own], result, sigmas[step.own], strict=True):
+        own = (each[step.own] for each in (seen.planes, seen.missing, sigmas))
+        for plane, missing, sigma, made in zip(*own, result, strict=True):
             fault = self._work.scaling.of(channel).faulty(without_alpha(plane))
             if fault is not None:
                 sigma[fault[0].reshape(sigma.shape)] = np.nan
-            sigma = sigma[rows, columns]
+            if missing is not None:
+                sigma[without_alpha(missing).reshape(sigma.shape)] = np.nan
+            sigma = sigma[seen.rows, seen.columns]
             if self.layout.dtype.kind in "iu":
                 sigma = np.sqrt(np.square(sigma) + np.float32(_ROUNDING))
             if self.layout.samples == 4:  # nothing is done to alpha
@@ -110,19 +111,32 @@ class UncertainWork:
         layout = self._work.stack.layout
         planes = [index for index in layout.indices() if layout.file_channel(index) == channel]
         choose = _of_volume if denoiser.of_volumes else _of_planes
-        seen = [self._read(*each, scale) for each in choose(layout, planes, MEASURED)]
-        noise = NoiseSampler.measure([scale.apply(each) for each in seen], photographs=False)
-        if noise is None:
+
+        def read(side: int) -> list[np.ndarray]:
+            found = (self._read(*each, scale) for each in choose(layout, planes, side))
+            return [each for each in found if each is not None]
+
+        noise = None
+        if measured := read(MEASURED):
+            in_units = [scale.apply(each) for each in measured]
+            noise = NoiseSampler.measure(in_units, photographs=False)
+        windows = read(CALIBRATED) if noise else []
+        if not windows:
             return Calibration()
-        windows = [self._read(*each, scale) for each in choose(layout, planes, CALIBRATED)]
         with denoiser.estimating(Uncertainty(noise=noise, seed=denoiser.options.seed)) as found:
             denoiser.scaled(np.stack(windows), scale, dtype=np.float32)
         assert found.calibration is not None
         return found.calibration
 
-    def _read(self, index: Index, rows: slice, columns: slice, scale: Scale) -> np.ndarray:
-        """Returns a window [h, w, S] without alpha, faulty pixels, and values that are missing."""
-        plane = fill_missing(without_alpha(self._work.stack.read(index, rows, columns)))
+    def _read(self, index: Index, rows: slice, columns: slice, scale: Scale) -> np.ndarray | None:
+        """Returns a window [h, w, S] without alpha, faulty pixels, and values that are missing.
+
+        None if all of its values are missing.
+        """
+        values = without_alpha(self._work.stack.read(index, rows, columns))
+        if not np.isfinite(values).any():
+            return None
+        plane = fill_missing(values)
         fault = scale.faulty(plane)
         plane = plane if fault is None else fault[1]
         return plane if plane.ndim == 3 else plane[..., None]

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from tqdm import tqdm
@@ -186,6 +186,21 @@ class _Array:
         pass
 
 
+class Seen(NamedTuple):
+    """What the network sees of a step.
+
+    Args:
+        planes: [N, h, w] or [N, h, w, S], one for each index, of finite values.
+        rows, columns: the part of these that the step fills.
+        missing: for each plane, where values are filled that were not finite; None if none were.
+    """
+
+    planes: np.ndarray
+    rows: slice
+    columns: slice
+    missing: Sequence[np.ndarray | None]
+
+
 class StackWork:
     """A stack, and how it is denoised: step by step, each of which may be taken by itself.
 
@@ -236,9 +251,9 @@ class StackWork:
         what = f"{self.layout.describe()}{', as volumes' * self._of_volumes}"
         return f"{what}; seen as 0 and 1: {ends}{many} ({self.scaling.method})."
 
-    def steps(self) -> Iterator[Step]:
-        """Yields what to denoise, see `plan_steps`."""
-        return plan_steps(self.stack.layout, self._denoiser)
+    def steps(self, indices: Sequence[tuple[int, ...]] | None = None) -> Iterator[Step]:
+        """Yields what to denoise, by default all planes; see `plan_steps`."""
+        return plan_steps(self.stack.layout, self._denoiser, indices)
 
     def channel(self, step: Step) -> int:
         """Returns the channel of a step's planes in the file, before any selection."""
@@ -249,11 +264,8 @@ class StackWork:
         channel = self.stack.layout.file_channel(index)
         return self._denoisers[channel if len(self._denoisers) > 1 else 0]
 
-    def read(self, step: Step) -> tuple[np.ndarray, slice, slice]:
-        """Reads what the network sees of a step, [N, h, w] or [N, h, w, S], a plane for each index.
-
-        Also returns the rows and columns of these that the step fills.
-        """
+    def read(self, step: Step) -> Seen:
+        """Reads what the network sees of a step."""
         layout = self.stack.layout
         spans, inner = [], []
         for part, axis in (step.rows, "Y"), (step.columns, "X"):
@@ -262,6 +274,7 @@ class StackWork:
             inner.append(slice(part.start - start, part.stop - start))
         planes = [self.stack.read(index, *spans) for index in step.seen]
         own = range(*step.own.indices(len(planes)))
+        missing: list[np.ndarray | None] = [None] * len(planes)
         for number, plane in enumerate(planes):
             if not count_missing(plane):  # in the margin, too
                 continue
@@ -274,11 +287,13 @@ class StackWork:
                     f"{place}. To replace them by their neighbours: --nan fill."
                 )
             self.filled += count_missing(plane[tuple(inner)]) if number in own else 0
+            missing[number] = ~np.isfinite(plane)
             planes[number] = fill_missing(plane)
-        return np.stack(planes), inner[0], inner[1]
+        return Seen(np.stack(planes), inner[0], inner[1], missing)
 
-    def denoise(self, step: Step, planes: np.ndarray, rows: slice, columns: slice) -> np.ndarray:
+    def denoise(self, step: Step, seen: Seen) -> np.ndarray:
         """Denoises what `read` has returned; returns the planes that the step fills."""
+        planes, rows, columns, _ = seen
         scale = self.scaling.of(self.channel(step))
         dtype = self.layout.dtype
         is_changed = dtype.kind in "iu" and dtype != planes.dtype
@@ -290,13 +305,13 @@ class StackWork:
         planes, result = (each[step.own, rows, columns] for each in (planes, result))
         for noisy, made, fault in zip(planes, result, faults[step.own], strict=True):
             # In units of the range, as squares of large values might overflow.
-            seen, made = (scale.apply(without_alpha(each)) for each in (noisy, made))
-            self._count += seen.size
+            before, made = (scale.apply(without_alpha(each)) for each in (noisy, made))
+            self._count += before.size
             if fault is not None:
                 beyond = fault[0][rows, columns]
                 self._faulty += int(np.count_nonzero(beyond))
-                seen[beyond] = made[beyond] = 0
-            sums = [each.sum(dtype=np.float64) for each in (seen, np.square(seen), made)]
+                before[beyond] = made[beyond] = 0
+            sums = [each.sum(dtype=np.float64) for each in (before, np.square(before), made)]
             self._sums += sums
         if is_changed:
             limits = np.iinfo(dtype)
@@ -360,11 +375,11 @@ def _run(
         writing: Future[None] | None = None
         try:
             for place, (number, step) in enumerate(rest):
-                planes, rows, columns = reading.pop().result()
+                seen = reading.pop().result()
                 if place + 1 < len(rest):
                     following, next_step = rest[place + 1]
                     reading.append(thread.submit(works[following].read, next_step))
-                result = works[number].denoise(step, planes, rows, columns)
+                result = works[number].denoise(step, seen)
                 if writing:
                     writing.result()
                 writing = thread.submit(write, number, step, result, first + place + 1)

@@ -256,3 +256,19 @@ def test_what_is_wrong_with_the_camera_is_told(look, tmp_path, walls, random, ca
     assert "- Line noise, new in each picture: each row has an offset" in shown
     assert "- Vertical bands every 9" in shown
     assert "- 6 pixels are isolated outliers in 6 pictures" in shown
+    assert found["outliers"] == {"pixels": 6, "pictures": 6}
+
+
+def test_bands_are_told_where_nothing_is_flat(look, tmp_path, random, capsys):
+    """They leave no flat block, so that the other noise is not seen."""
+    bands = 60 * np.sin(np.arange(512) * 2 * np.pi / 40)[:, None]
+    noisy = 128 + bands + 5 * random.normal(size=(512, 512))
+    Image.fromarray(noisy.astype("uint8")).save(tmp_path / "a.png")
+    found = look(tmp_path / "a.png", "--figure", "noise.png")
+    shown = capsys.readouterr().out
+    assert found["noise"] is None and found["reason"] in shown
+    assert "few flat blocks" in shown
+    assert [each["lines"] for each in found["bands"]] == ["rows"]
+    assert found["bands"][0]["period"] == pytest.approx(40, abs=1)
+    assert "- Horizontal bands every " in shown and "noise.png is not drawn" in shown
+    assert not (tmp_path / "noise.png").exists()

@@ -13,6 +13,7 @@ from cbsn.evaluation.microscopy import si_psnr
 from cbsn.images.stacks.opening import open_stacks
 from cbsn.images.stacks.scaling import measure_scaling
 from cbsn.inference.denoiser import Denoiser
+from cbsn.inference.options import DenoiseOptions
 from cbsn.inference.stack_options import StackOptions
 from cbsn.inference.stacks import denoise_stack
 from cbsn.noise.synthetic import Noise
@@ -54,11 +55,12 @@ def fake_models(monkeypatch):
     class FakeDenoiser:
         choices = "Precision any."
         scaling = None
-        of_volumes = False
+        of_volumes = r3 = False
+        options = DenoiseOptions()
         recipe = RECIPES["cbsn"]
-        network = types.SimpleNamespace(count_params=lambda: 1234)
+        network = types.SimpleNamespace(count_params=lambda: 1234, halo=0)
 
-        def scaled(self, planes, scale, *, dtype):
+        def scaled(self, planes, scale, *, dtype, faults):
             given.append((planes.shape, scale, dtype))
             return planes.astype(dtype)
 
@@ -102,11 +104,19 @@ def test_the_unit_of_the_values_does_not_matter(folders, clean, noisy):
     assert both[1].diagnosis.removed == pytest.approx(again[1].diagnosis.removed, rel=0.01)
 
 
-def test_models_see_planes_as_in_cbsn_denoise(folders, model, clean, monkeypatch):
+@pytest.mark.parametrize("repair", [None, "pixels,rows"])
+def test_models_see_planes_as_in_cbsn_denoise(folders, model, noisy, clean, repair, monkeypatch):
+    """Repaired ones, too: a pixel is hot in all planes."""
     monkeypatch.chdir(folders)
-    _, scores = evaluate("clean", [model], noisy="noisy", baselines="noisy", metrics="psnr")
+    noisy[..., 7, 9] = 60000
+    tifffile.imwrite("noisy/cells.tif", noisy, imagej=True, metadata={"axes": "TCYX"})
+    options = DenoiseOptions(repair=repair)
+    _, scores = evaluate(
+        "clean", [model], noisy="noisy", baselines="noisy", metrics="psnr", options=options
+    )
     with open_stacks("noisy/cells.tif") as stacks:
-        denoised = denoise_stack(stacks[0], [Denoiser.load(model)], StackOptions())
+        denoised = denoise_stack(stacks[0], [Denoiser.load(model, options)], StackOptions())
+    assert (denoised[..., 7, 9] < 30000).all() == bool(repair)
     error = (denoised - clean.astype(float)).swapaxes(0, 1)
     spans = np.ptp(clean, axis=(0, 2, 3))
     expected = [
@@ -129,7 +139,7 @@ def test_the_scale_is_that_of_the_whole_stack(folders, fake_models):
     assert scores.names == ["cells t1 c1"]
     with open_stacks(folders / "noisy/cells.tif") as stacks:
         scale = measure_scaling(stacks[0], "percentile").of(1)
-    assert fake_models == [((1, 32, 40, 1), scale, np.uint16)] * 2
+    assert fake_models == [((1, 32, 40), scale, np.uint16)] * 2
     evaluate(None, ["a"], conventions=Conventions("none"), images=1, **options)
     assert fake_models[-1][2] == np.float32
     with pytest.raises(ConfigError, match="omit --normalize model"):

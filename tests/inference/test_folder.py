@@ -26,6 +26,7 @@ from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.folder import denoise_each, denoise_files, plan_files
 from cbsn.inference.forecast import Forecast
 from cbsn.inference.options import DenoiseOptions
+from cbsn.inference.outputs import plan_uncertainty
 from cbsn.recipes import customised
 
 INFER = Path(__file__).resolve().parents[2] / "infer.py"
@@ -131,6 +132,21 @@ def test_a_result_that_cannot_be_written_does_not_stop_the_others(tmp_path, caps
     assert "b.png: cannot be written as PNG (Is a directory)" in capsys.readouterr().err
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["a.png", "b.png", "c.png"]
     assert (read_picture(tmp_path / "out" / "c.png").pixels == 248).all()
+
+
+def test_no_uncertainty_is_left_of_a_result_that_cannot_be_written(tmp_path, capsys):
+    """A JPEG file has at most 65,535 columns."""
+    recipe = customised("distill", filters=2, depth=1)
+    denoiser = Denoiser(recipe, recipe.build_network(), DenoiseOptions(engine="tensorflow"))
+    wide = np.random.default_rng(0).integers(0, 99, (1, 66_000, 1)).astype("uint8")
+    write_picture(tmp_path / "wide.png", Picture(wide, ""))
+    write_picture(tmp_path / "good.png", Picture(wide[:, :64], ""))
+    outputs = plan_files([tmp_path / "*.png"], tmp_path / "out", format="jpeg")
+    uncertainties = plan_uncertainty(outputs)
+    assert denoise_files(denoiser, outputs, tmp_path / "out", uncertainties=uncertainties) == 1
+    assert "1 of 2 pictures denoised" in capsys.readouterr().out
+    found = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert found == ["good.jpg", "good.uncertainty.tif"]
 
 
 def test_a_model_of_volumes_takes_no_pictures(volume_model, tmp_path):

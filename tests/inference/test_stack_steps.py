@@ -197,7 +197,7 @@ def test_memory_does_not_grow_with_the_planes(denoiser, monkeypatch):
         work = StackWork(stack, [denoiser], StackOptions(), "made")
         tracemalloc.start()
         for step in work.steps():
-            work.denoise(step, *work.read(step))
+            work.denoise(step, work.read(step))
         _, most = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         return most

@@ -95,6 +95,34 @@ def test_pixels_that_stay_as_they_are_have_no_number(flat):
     assert np.argwhere(np.isnan(sigma)).tolist() == [[2, 30, 40]]
 
 
+@pytest.mark.parametrize("name", ["n2v-unet", "n2v-unet-3d"])
+def test_what_is_missing_has_no_number_and_makes_no_difference(flat, name):
+    """Missing are a whole plane, and a part of another one, which no window is taken from."""
+    denoiser = linear(EVEN) if name == "n2v-unet" else small(name)
+    axes = "TYX" if name == "n2v-unet" else "ZYX"
+    options = dataclasses.replace(FLOATS, nan="fill", normalize="0,8000")
+    planes = np.concatenate([flat[:, 0], flat[:1, 0]]).astype(np.float32)
+    planes[2] = np.nan
+    planes[4, :3, :5] = np.nan
+    with pytest.warns(CbsnWarning, match="values that were not finite are filled"):
+        _, sigma = denoise_stack_with_uncertainty(array_stack(planes, axes), [denoiser], options)
+    np.testing.assert_array_equal(np.isnan(sigma), np.isnan(planes))
+    if name == "n2v-unet":
+        seen = np.delete(planes, 2, axis=0)
+        _, others = denoise_stack_with_uncertainty(array_stack(seen, axes), [denoiser], options)
+        assert rms(sigma) == pytest.approx(rms(others), rel=0.1)
+
+
+def test_where_all_is_missing_there_is_no_number():
+    options = dataclasses.replace(FLOATS, nan="fill", normalize="0,1")
+    planes = np.full((2, 64, 64), np.nan, np.float32)
+    with pytest.warns(CbsnWarning, match="not finite"):
+        clean, sigma = denoise_stack_with_uncertainty(
+            array_stack(planes, "TYX"), [linear(EVEN)], options
+        )
+    assert np.isfinite(clean).all() and np.isnan(sigma).all()
+
+
 def test_alpha_is_sure(random):
     rgba = random.normal(99, 9, (2, 96, 104, 4)).astype(np.uint8)
     _, sigma = denoise_stack_with_uncertainty(

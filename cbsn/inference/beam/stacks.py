@@ -115,7 +115,7 @@ def denoise_part(part: StackPart, denoiser: Denoiser, options: StackOptions) -> 
         number, steps = _groups(works)[part.group]
         file = writer_of(place.target)(place.result, [work.layout for work in works], resume=True)
         for step in steps:
-            planes = works[number].denoise(step, *works[number].read(step))
+            planes = works[number].denoise(step, works[number].read(step))
             for index, plane in zip(step.indices, planes, strict=True):
                 file.write(number, index, step.rows, step.columns, plane)
         if isinstance(file, TiffStackFile):

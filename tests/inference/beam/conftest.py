@@ -1,5 +1,6 @@
 """A folder of pictures and a model for the pipelines, and a remote file system in memory."""
 
+import keras
 import pytest
 
 from cbsn.models.folder import save_model
@@ -10,7 +11,8 @@ from tests.inference.beam.samples import save_bad, save_good
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory):
-    """A saved model of fresh weights."""
+    """A saved model of fresh weights, always the same."""
+    keras.utils.set_random_seed(1)
     folder = tmp_path_factory.mktemp("models") / "tiny"
     recipe = customised("cbsn", filters=4, num_modules=1)
     save_model(folder, recipe, recipe.build_network(), {})

@@ -1,39 +1,43 @@
-"""Planes of stacks, denoised by a model of volumes."""
+"""Planes of stacks, denoised as `cbsn denoise` does."""
 
 import dataclasses
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from cbsn.data.stack_pairs import Plane, StackFiles
 from cbsn.images.stacks.scaling import Scaling
 from cbsn.images.stacks.stack import Stack
-from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.stack_options import StackOptions
 from cbsn.inference.stacks import StackWork
 
+if TYPE_CHECKING:  # it loads TensorFlow
+    from cbsn.inference.denoiser import Denoiser
 
-class VolumePlanes:
-    """Denoises planes as `cbsn denoise` does, which sees the others of their volume, too.
 
-    The planes that are denoised together with one are kept until one of others is asked for, so
-    that planes in their order are denoised once.
+class DenoisedPlanes:
+    """Denoises planes as `cbsn denoise` does, with what its options repair before.
+
+    A model of volumes sees the other planes of a volume, too. Those that it denoises together are
+    kept until a plane of others is asked for, so that planes in their order are denoised once.
+    Planes of other models are denoised whenever they are asked for, so that this can be timed.
 
     Args:
-        model: a model of volumes.
+        model: what denoises them.
         files: the noisy stacks.
         options: how they are read; of a selection, the model sees nothing beyond.
         scalings: by `Plane.key`, how the stacks are scaled.
         dtype: of results, see `StackOptions`.
 
     Example:
-        >>> denoise = VolumePlanes(model, pairs.noisy, options, scalings, "float32")
+        >>> denoise = DenoisedPlanes(model, pairs.noisy, options, scalings, "float32")
         >>> clean = denoise(pairs.planes[0])
     """
 
     def __init__(
         self,
-        model: Denoiser,
+        model: "Denoiser",
         files: StackFiles,
         options: StackOptions,
         scalings: Mapping[tuple[str, int], Scaling],
@@ -57,7 +61,7 @@ class VolumePlanes:
             layout.taken.get(axis, range(layout.size(axis))).index(plane.position.get(axis, 0))
             for axis in layout.outer
         )
-        if index not in self._planes:
+        if not self._model.of_volumes or index not in self._planes:
             self._denoise(index)
         denoised = self._planes[index]
         return denoised[..., None] if denoised.ndim == 2 else denoised[..., :3]
@@ -66,9 +70,9 @@ class VolumePlanes:
         """Denoises a plane, and those that are denoised together with it."""
         layout, self._planes = self._work.layout, {}
         shape = layout.shape[len(layout.outer) :]
-        for step in self._work.steps():
+        for step in self._work.steps(None if self._model.of_volumes else [index]):
             if index in step.indices:
-                result = self._work.denoise(step, *self._work.read(step))
+                result = self._work.denoise(step, self._work.read(step))
                 for each, part in zip(step.indices, result, strict=True):
                     whole = self._planes.setdefault(each, np.empty(shape, layout.dtype))
                     whole[step.rows, step.columns] = part

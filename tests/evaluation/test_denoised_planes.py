@@ -1,14 +1,12 @@
-"""Tests of `cbsn.evaluation.volumes`: what is scored is what `cbsn denoise` makes of volumes."""
-
 import numpy as np
 import pytest
 import tifffile
 
 from cbsn.data.stack_pairs import StackPairs
 from cbsn.errors import ImageError
+from cbsn.evaluation.denoised_planes import DenoisedPlanes
 from cbsn.evaluation.evaluate import evaluate
 from cbsn.evaluation.stack_noise import stack_noise
-from cbsn.evaluation.volumes import VolumePlanes
 from cbsn.images.stacks.opening import open_stacks
 from cbsn.inference import stack_steps
 from cbsn.inference.denoiser import Denoiser
@@ -48,7 +46,7 @@ def test_planes_are_those_of_the_command(denoiser, files, select, monkeypatch):
     monkeypatch.setattr(
         denoiser, "scaled", lambda *a, **k: calls.append(a) or scaled(*a, **k), raising=False
     )
-    planes = VolumePlanes(denoiser, pairs.noisy, options, scalings, "float32")
+    planes = DenoisedPlanes(denoiser, pairs.noisy, options, scalings, "float32")
     found = {plane.name: planes(plane) for plane in pairs.planes}
     count = len(calls)
     pairs.close()
