@@ -7,7 +7,10 @@ that it saves. Nothing clean is seen before the comparison.
 import argparse
 import contextlib
 import io
+import os
+import tempfile
 import time
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,9 +30,11 @@ Array = np.ndarray
 _SIGMA = 25 / 255
 _PHOTONS, _READ_NOISE = 30.0, 0.02  # at white, and in units of white
 _WINDOW = 3  # pixels along a row that share noise
+_OFFSETS = 0.4  # standard deviation of the offsets of rows, relative to that of white noise
 _VOLUME = (48, 192, 192)  # to train on; a second one is denoised
-_PROBES = (12, 60)  # steps of two short trainings, which tell how long a step takes
+_PROBES = (12, 12, 72)  # steps of short trainings; the last two tell how long a step takes
 _SMALLEST = 128  # side in pixels of the pictures to train on
+_LEAST = 64  # and of those to compare with
 
 COLUMNS = (
     report.Column("steps", "steps", "d"),
@@ -61,30 +66,47 @@ def rows(clean: Array, random: np.random.Generator) -> Array:
     return clean + mean * np.sqrt(_WINDOW)  # as strong as before
 
 
+def lines(clean: Array, random: np.random.Generator) -> Array:
+    """Adds white noise of 25 of 255, and an offset of 0.4 times as much to each row."""
+    offsets = random.normal(0, _OFFSETS * _SIGMA, (*clean.shape[:-1], 1))
+    return white(clean, random) + offsets
+
+
+class Method(NamedTuple):
+    """A recipe, what is changed of it, and what is repaired before."""
+
+    recipe: str = "n2v-unet"
+    changes: Mapping[str, Any] = {}
+    repair: str | None = None
+
+
 class Case(NamedTuple):
-    """A kind of noise, and the methods that it is denoised by: recipe and changes."""
+    """A kind of noise, and the methods that it is denoised by."""
 
     noise: Callable[[Array, np.random.Generator], Array]
-    methods: Mapping[str, tuple[str, Mapping[str, Any]]]
+    methods: Mapping[str, Method]
 
 
-_N2V: tuple[str, Mapping[str, Any]] = ("n2v-unet", {})
-_N2V2: tuple[str, Mapping[str, Any]] = ("n2v2-unet", {})
-_DIL: tuple[str, Mapping[str, Any]] = ("dil-unet", {})
+_N2V, _N2V2, _DIL = Method(), Method("n2v2-unet"), Method("dil-unet")
+_AUTO = Method(changes={"mask_shape": "auto"})
 
 CASES = {
     "white": Case(white, {"n2v": _N2V, "n2v2": _N2V2, "dil": _DIL}),
-    "photons": Case(photons, {"n2v": _N2V, "n2v2": _N2V2, "pn2v": ("pn2v-unet", {}), "dil": _DIL}),
+    "photons": Case(
+        photons, {"n2v": _N2V, "n2v2": _N2V2, "pn2v": Method("pn2v-unet"), "dil": _DIL}
+    ),
     "rows": Case(
         rows,
         {
             "n2v": _N2V,
-            "structn2v": ("n2v-unet", {"mask_shape": f"x:{_WINDOW - 1}"}),
-            "auto": ("n2v-unet", {"mask_shape": "auto"}),
+            "structn2v": Method(changes={"mask_shape": f"x:{_WINDOW - 1}"}),
+            "auto": _AUTO,
             "dil": _DIL,
+            "cbsn": Method("cbsn", {"stride_b": _WINDOW, "filters": 32, "num_modules": 5}),
         },
     ),
-    "volume": Case(photons, {"n2v": _N2V, "n2v-3d": ("n2v-unet-3d", {})}),
+    "lines": Case(lines, {"n2v": _N2V, "auto": _AUTO, "repair": Method(repair="rows")}),
+    "volume": Case(photons, {"n2v": _N2V, "n2v-3d": Method("n2v-unet-3d")}),
 }
 """The cases by name. `volume` is synthetic; the others are of pictures."""
 
@@ -135,7 +157,8 @@ def main(flags: argparse.Namespace) -> None:
     for name in names:
         data = make_data(name, train, test)
         save(data, flags.work, name)
-        sides = []
+        sides: list[dict[str, Any]] = []
+        results["cases"].append({"case": name, "sides": sides})
         for method in methods:
             if method not in CASES[name].methods:
                 continue
@@ -144,9 +167,8 @@ def main(flags: argparse.Namespace) -> None:
                 side = measure(name, method, data, each, folder)
                 sides.append({"side": f"{method}, {each:g} min" if minutes[1:] else method, **side})
                 print(f"{name}: {sides[-1]}", flush=True)
-        results["cases"].append({"case": name, "sides": sides})
-        if flags.json:
-            write_json(flags.json, results)
+                if flags.json:
+                    write_json(flags.json, results)
     print(report.table("Equal minutes", COLUMNS, results["cases"], layout))
 
 
@@ -162,16 +184,23 @@ def make_data(name: str, train: Sequence[Array], test: Sequence[Array]) -> Data:
     noise = CASES[name].noise
     if name == "volume":
         train, test = ([simulate_volume(_VOLUME, seed)] for seed in (1, 2))
-    if name != "volume":
-        height, width = np.min([picture.shape for picture in train], axis=0)
-        if min(height, width) < _SMALLEST:
-            raise ConfigError(
-                f"Pictures to train on need {_SMALLEST} pixels in height and width. "
-                f"Received: --train with one of {height} × {width}"
-            )
+    else:
+        height, width = _check_size("--train", train, _SMALLEST)
+        _check_size("--test", test, _LEAST)
         train = [np.stack([picture[:height, :width] for picture in train])]
     noisy = noise(train[0], random).astype(np.float32)
     return Data(noisy, [noise(each, random).astype(np.float32) for each in test], test)
+
+
+def _check_size(flag: str, pictures: Sequence[Array], least: int) -> tuple[int, int]:
+    """Returns the least height and width of pictures. Raises ConfigError if they are too small."""
+    height, width = (int(size) for size in np.min([each.shape for each in pictures], axis=0))
+    if min(height, width) < least:
+        raise ConfigError(
+            f"The pictures of {flag} need {least} pixels in height and width. "
+            f"Received: {height} × {width}"
+        )
+    return height, width
 
 
 def save(data: Data, work: Path, name: str) -> None:
@@ -199,28 +228,34 @@ def measure(name: str, method: str, data: Data, minutes: float, folder: Path) ->
     Returns:
         What the table shows.
     """
+    from cbsn.images.stacks.stack import array_stack
     from cbsn.inference.denoiser import Denoiser
     from cbsn.inference.options import DenoiseOptions
+    from cbsn.inference.stack_options import StackOptions
+    from cbsn.inference.stacks import denoise_stack
 
-    recipe, changes = CASES[name].methods[method]
-    stack = folder.parent / f"{name}.tif"
-    start = time.perf_counter()
-    seconds = [_train(recipe, changes, stack, folder, steps) for steps in _PROBES]
-    step = max(1e-3, (seconds[1] - seconds[0]) / (_PROBES[1] - _PROBES[0]))
-    beginning = max(0.0, seconds[0] - _PROBES[0] * step)
+    chosen, stack = CASES[name].methods[method], folder.parent / f"{name}.tif"
+    # The first one also writes the data set, and loads what the others find loaded.
+    with tempfile.TemporaryDirectory(dir=folder.parent) as probes:
+        _, few, many = (
+            _train(chosen, stack, Path(probes, str(number)), steps)
+            for number, steps in enumerate(_PROBES)
+        )
+    step = max(1e-3, (many - few) / (_PROBES[2] - _PROBES[1]))
+    beginning = max(0.0, few - _PROBES[1] * step)
     steps = max(1, round((60 * minutes - beginning) / step))
-    took = _train(recipe, changes, stack, folder, steps)
-    denoiser = Denoiser.load(folder, DenoiseOptions(engine="tensorflow"))
-    assert denoiser.scaling is not None
-    scale = denoiser.scaling.of(0)
+    took = _train(chosen, stack, folder, steps)
+    denoiser = Denoiser.load(folder, DenoiseOptions(engine="tensorflow", repair=chosen.repair))
+    axes = "ZYX" if name == "volume" else "YX"
     results = []
-    for warm in (True, False):
+    for pictures in (data.noisy[:1], data.noisy):  # the first time is not counted
         start = time.perf_counter()
-        pictures = data.noisy[:1] if warm else data.noisy
-        results = [
-            denoiser.scaled(each.reshape(-1, *each.shape[-2:]), scale).reshape(each.shape)
-            for each in pictures
-        ]
+        with contextlib.redirect_stderr(io.StringIO()), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            results = [
+                denoise_stack(array_stack(each, axes), [denoiser], StackOptions())
+                for each in pictures
+            ]
         passed = time.perf_counter() - start
     pixels = sum(each.size for each in data.noisy)
     return {
@@ -295,28 +330,33 @@ def _scores(data: Data, results: Sequence[Array]) -> dict[str, float]:
                     "noisy_psnr": psnr(true, before, 1.0),
                     "psnr": psnr(true, after, 1.0),
                     "ssim": ssim(true, after, 1.0, "gaussian"),
-                    "checkerboard": max(each for each in seen.values() if each is not None),
+                    "checkerboard": max(0.0, *(each for each in seen.values() if each is not None)),
                     "finest": finest(after[..., 0], true[..., 0]),
                 }
             )
     return {key: float(np.mean([each[key] for each in scores])) for key in scores[0]}
 
 
-def _train(recipe: str, changes: Mapping[str, Any], stack: Path, folder: Path, steps: int) -> float:
+def _train(method: Method, stack: Path, folder: Path, steps: int) -> float:
     """Trains as `cbsn train` does, from the start, and returns how many seconds that took."""
     from cbsn.training.options import RunOptions
     from cbsn.training.run import train
 
     options = RunOptions(
-        dataset=str(stack),
-        source=folder.parent / "dataset",
-        checkpoints=folder.parent,
+        dataset=str(stack.resolve()),
+        checkpoints=folder.parent.resolve(),
         name=folder.name,
         resume=False,
+        repair=method.repair,
     )
+    before = Path.cwd()
+    os.chdir(stack.parent)  # as patches are written to the folder `dataset` where one is
     start = time.perf_counter()
-    with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
-        train(recipe, {**changes, "max_steps": steps}, options)
+    try:
+        with contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+            train(method.recipe, {**method.changes, "max_steps": steps}, options)
+    finally:
+        os.chdir(before)
     return time.perf_counter() - start
 
 

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from benchmarks import quality
+from cbsn.noise.repair import parse_repairs
 from cbsn.recipes import RECIPES, customised
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -16,10 +17,11 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def test_every_method_is_a_recipe():
     for case in quality.CASES.values():
-        for recipe, changes in case.methods.values():
-            assert recipe in RECIPES
-            given = {key: value for key, value in changes.items() if value != "auto"}
-            customised(recipe, **given)
+        for method in case.methods.values():
+            assert method.recipe in RECIPES
+            given = {key: value for key, value in method.changes.items() if value != "auto"}
+            customised(method.recipe, **given)
+            parse_repairs(method.repair)
 
 
 @pytest.mark.parametrize("name", ["white", "rows"])
@@ -33,6 +35,13 @@ def test_noise_is_as_strong_as_it_says(random, name):
     below = np.mean(noise[:, 1:] * noise[:, :-1]) / noise.var()
     assert next_to == pytest.approx(2 / 3 if name == "rows" else 0, abs=0.02)
     assert below == pytest.approx(0, abs=0.02)
+
+
+def test_rows_have_offsets(random):
+    clean = np.full((200, 256, 256), 0.5)
+    offsets = (quality.lines(clean, random) - clean).mean(axis=-1)
+    expected = quality._SIGMA * np.sqrt(quality._OFFSETS**2 + 1 / 256)
+    assert offsets.std() == pytest.approx(expected, rel=4 / np.sqrt(2 * offsets.size))
 
 
 def test_photons_follow_the_light(random):
@@ -70,6 +79,10 @@ def test_the_finest_frequencies_are_told(random):
     assert quality.finest(random.normal(size=(64, 64)), clean) == pytest.approx(1, abs=0.5)
 
 
+def _names(folder):
+    return {path.name for path in folder.iterdir() if path.suffix != ".lock"}
+
+
 @pytest.mark.slow
 def test_command(tmp_path, random):
     for folder, count in (("train", 3), ("test", 1)):
@@ -77,11 +90,11 @@ def test_command(tmp_path, random):
         for number in range(count):
             pixels = random.integers(0, 256, (132, 140, 3), dtype=np.uint8)
             Image.fromarray(pixels).save(tmp_path / folder / f"{number}.png")
-    flags = ("--minutes", "0.01", "--cases", "rows", "--methods", "auto", "--json", "results.json")
+    flags = ("--minutes", "0.01", "--cases", "rows,lines", "--methods", "auto,repair")
     run = subprocess.run(
         [
             *(sys.executable, "-m", "benchmarks.quality", "--train", "train", "--test", "test"),
-            *("--work", "work", "--markdown", *flags),
+            *("--work", "work", "--markdown", "--json", "results.json", *flags),
         ],
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -90,14 +103,29 @@ def test_command(tmp_path, random):
         timeout=600,
     )
     assert run.returncode == 0, run.stderr
-    (case,) = json.loads((tmp_path / "results.json").read_text())["cases"]
-    (side,) = case["sides"]
-    assert case["case"] == "rows" and side["side"] == "auto" and side["steps"] >= 1
-    assert np.isfinite([side["psnr"], side["ssim"], side["seconds_per_megapixel"]]).all()
-    assert "| rows | auto |" in run.stdout
+    rows, lines = json.loads((tmp_path / "results.json").read_text())["cases"]
+    assert (rows["case"], lines["case"]) == ("rows", "lines")
+    assert [side["side"] for side in rows["sides"]] == ["auto"]
+    assert [side["side"] for side in lines["sides"]] == ["auto", "repair"]
+    for side in (*rows["sides"], *lines["sides"]):
+        assert side["steps"] >= 1
+        assert np.isfinite([side["psnr"], side["ssim"], side["seconds_per_megapixel"]]).all()
+    assert "| rows  | auto " in run.stdout
+    # Nothing lies anywhere else, nor is left of the short trainings.
+    assert _names(tmp_path) == {"train", "test", "work", "results.json"}
+    names = {"rows-auto-0.01", "lines-auto-0.01", "lines-repair-0.01", "dataset"}
+    files = {f"{case}.{suffix}" for case in ("rows", "lines") for suffix in ("tif", "npz")}
+    assert _names(tmp_path / "work") == names | files
     arrays = np.load(tmp_path / "work" / "rows.npz")
     assert arrays["train"].shape == (3, 132, 140)
     assert arrays["noisy0"].shape == arrays["clean0"].shape == (132, 140)
+
+
+def test_pictures_that_are_too_small_are_told(random):
+    large, small = random.random((1, 130, 130)), random.random((1, 20, 130))
+    for pictures in ((small, large), (large, small)):
+        with pytest.raises(quality.ConfigError, match="20 × 130"):
+            quality.make_data("white", *pictures)
 
 
 @pytest.mark.parametrize(
@@ -105,7 +133,7 @@ def test_command(tmp_path, random):
     [
         (("--minutes", "soon"), "--minutes takes numbers. Received: soon"),
         (("--minutes", "0"), "--minutes"),
-        (("--cases", "pink"), "--cases are of white, photons, rows, volume. Received: pink"),
+        (("--cases", "pink"), "--cases are of white, photons, rows, lines, volume. Received: pink"),
         (("--methods", "bm3d"), "--methods are of"),
     ],
 )
