@@ -316,6 +316,10 @@ def test_uncertainty(path, denoise, noisy, random, tmp_path):
     both = cbsn.denoise(np.stack([noisy, noisy]), denoise, uncertainty=True)
     assert [each.shape for each in both] == [(2, *noisy.shape)] * 2
     check([each[1] for each in both])
+    for shape in ((0, 20, 24, 3), (0, 20, 24, 4), (0, 20, 24)):
+        clean, sigma = cbsn.denoise(np.zeros(shape, np.uint8), denoise, uncertainty=True)
+        assert clean.shape == shape and clean.dtype == np.uint8
+        assert sigma.shape == (shape[:3] + (3,) * (len(shape) - 3)) and sigma.dtype == np.float32
     # 12 bits in a file of 16, which the network sees stretched.
     deep = noisy.astype(np.uint16) * 16
     tifffile.imwrite(tmp_path / "deep.tif", deep, photometric="rgb")

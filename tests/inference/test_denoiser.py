@@ -10,6 +10,7 @@ from PIL import Image
 import cbsn
 from cbsn.errors import ConfigError, ImageError, ModelError
 from cbsn.evaluation.conventions import psnr
+from cbsn.images.stacks.scaling import Scale, Scaling
 from cbsn.inference import passes
 from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.engines import ENGINES
@@ -456,6 +457,28 @@ def test_floats_of_less_strength_are_blended(model, denoise, random, shares):
         expected = np.concatenate([blended.clip(0, 1), image[..., colors:]], axis=-1)
         expected[hidden] = image[hidden]
         np.testing.assert_allclose(result, expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore::cbsn.errors.CbsnWarning")
+@pytest.mark.parametrize("channels", [2, 4])
+def test_a_model_of_stacks_leaves_hidden_colours(channels, random):
+    """They make no difference to others, and are sure."""
+    scaling = Scaling("given", (Scale(0.0, 200.0, 90.0, 30.0),)).to_dict()
+    recipe = customised("n2v-unet", filters=4, depth=1, channels=1, scaling=scaling)
+    denoise = Denoiser(recipe, recipe.build_network(), DenoiseOptions(engine="tensorflow"))
+    image = random.integers(0, 200, (64, 72, channels)).astype("uint8")
+    image[..., -1] = 255
+    image[20:, :40, -1] = 0
+    hidden = image[..., -1] == 0
+    other = image.copy()
+    other[hidden, :-1] = 7
+    first, second = denoise(image), denoise(other)
+    np.testing.assert_array_equal(first[~hidden], second[~hidden])
+    np.testing.assert_array_equal(first[hidden], image[hidden])
+    assert (first[~hidden] != image[~hidden]).any()
+    clean, sigma = denoise.with_uncertainty(image)
+    np.testing.assert_array_equal(clean[hidden], image[hidden])
+    assert not sigma[hidden].any()
 
 
 @pytest.mark.parametrize("rounding", ["round", "truncate"])
