@@ -81,8 +81,8 @@ class DenoiseOptions:
         r3: whether to refine the result by R3, eight more passes of the blind network. Default
             None, the recipe's setting.
         self_ensemble: whether to denoise the picture in its eight orientations and average; of a
-            volume, all planes alike.
-            Default False.
+            volume, all planes alike. With a network whose mask is not the same in all of them, only
+            those in which it is. Default False.
         seed: int in [0, 2⁶⁴), for R3's random choices. Default 0.
         strength: float from 0 to 1, the share to remove of what the network would remove; 0 removes
             nothing. Default 1.

@@ -23,11 +23,7 @@ from cbsn.recipes import RECIPES, Recipe, customised
 
 RENAMED = {"student": "photo", "teacher": "photo_large"}  # former models, and their successors
 _KINDS = ("dimensions", "pooling", "top_skip")  # make another network, though its class is the same
-_OF_TRAINING = (
-    "mask_shape",
-    "mask_cell",
-    "replacement",
-)  # of blind passes; no weight depends on it
+_OF_TRAINING = ("mask_shape", "mask_cell", "replacement")  # no weight depends on these
 RUN_MODELS = ("best", "last")  # the saved models in a run's folder, the preferred one first
 
 
