@@ -1,10 +1,10 @@
 """How far denoised pixels are likely to be from the truth, without anything clean.
 
 The results of a picture's orientations (eight, or those that the network's mask allows) differ, and
-differ more where the network is less sure. This spread shows where errors are, but not how large they are: what all orientations have in
-common, such as texture that all of them remove, does not show. So the variance of the error is a
-line, floor + factor · spread², in units of the noise's variance, and the two numbers are found on
-some windows of the picture, for each channel:
+differ more where the network is less sure. This spread shows where errors are, but not how large
+they are: what all orientations have in common, such as texture that all of them remove, does not
+show. So the variance of the error is a line, floor + factor · spread², in units of the noise's
+variance, and the two numbers are found on some windows of the picture, for each channel:
 
 1. The noise is measured. Noise like it is added to the result, and that is denoised in the same
    way. The errors are now known, since the truth is: a parametric bootstrap. But the result is
