@@ -45,6 +45,7 @@ def _expected(denoiser, volumes):
     return np.stack([denoiser.scaled(each, scale) for each in volumes])
 
 
+@pytest.mark.slow
 def test_saved_models_equal_the_denoiser(make, random, tmp_path):
     """To the last bit, in tiles along all axes; for integers and colours, too."""
     denoiser = make()

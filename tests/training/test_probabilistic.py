@@ -48,9 +48,8 @@ def test_the_noise_model_is_fitted_once_and_used(finished):
     assert float(network.noise.known) == 1
 
 
-@pytest.mark.parametrize(
-    "step", [pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(3, marks=pytest.mark.slow)]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("step", [1, 2, 3])
 def test_interrupted_before_at_or_after_the_fit_equals_uninterrupted(
     finished, options, signal_at, step, capsys
 ):
