@@ -290,7 +290,7 @@ def _trainer(settings: Settings, workers: Workers) -> Trainer:
     return trainer
 
 
-def _pipeline(settings: Settings, workers: Workers, network: DenoisingNetwork) -> PatchPipeline:
+def _pipeline(settings: Settings, workers: Workers) -> PatchPipeline:
     recipe, options = settings.recipe, settings.options
     return PatchPipeline(
         settings.records,
@@ -305,16 +305,20 @@ def _pipeline(settings: Settings, workers: Workers, network: DenoisingNetwork) -
         shots=recipe.build_objective().SHOTS,
         whole=settings.augmentation is not None,
         patch_depth=recipe.patch_depth,
-        orientations=network.orientations,
-        flips_z=network.flips_z,
     )
+
+
+def _turned_for(network: DenoisingNetwork, pipeline: PatchPipeline) -> PatchPipeline:
+    """Returns the pipeline of crops that are turned only in ways that suit the network's mask."""
+    return dataclasses.replace(pipeline, orientations=network.orientations, flips_z=network.flips_z)
 
 
 def _run(settings: Settings, workers: Workers) -> bool:
     """Trains in the run's folder; returns whether a request to stop came too late."""
     options, folder = settings.options, settings.options.folder
+    pipeline = _pipeline(settings, workers)  # before the network, as its mistakes are told at once
     trainer = _trainer(settings, workers)
-    pipeline = _pipeline(settings, workers, trainer.network)
+    pipeline = _turned_for(trainer.network, pipeline)
     with contextlib.ExitStack() as lock, workers.watch():
         with workers.chief_first():
             if workers.is_chief:

@@ -9,6 +9,7 @@ SMALLER = {
     "train --recipe apbsn": _TINY_BLIND,
     "train --recipe ssbsn": [*_TINY_BLIND, "--attention", "1"],
     "train --recipe n2v-unet": _TINY_UNET,
+    "train --recipe n2v2-unet": _TINY_UNET,
     "train --recipe n2v-unet-3d": _TINY_UNET,
     "train --recipe dil-unet": _TINY_UNET,
     "train --recipe pn2v-unet": _TINY_UNET,

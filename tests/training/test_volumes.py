@@ -19,7 +19,7 @@ from cbsn.training.dataset import open_records, some_patches
 from cbsn.training.distribution import Workers
 from cbsn.training.held_out import HeldOutLoss
 from cbsn.training.options import RunOptions
-from cbsn.training.run import _pipeline, resolve, train
+from cbsn.training.run import _pipeline, _turned_for, resolve, train
 from cbsn.training.trainer import Trainer
 from data_prep.prepare import prepare
 from tests import rounding
@@ -145,7 +145,8 @@ def test_patches_are_turned_as_the_mask_allows(prepare_volume, mask, tmp_path):
     changes = {**SIZES, "mask_shape": mask, "batch_size": 100}
     settings = _settings(prepare_volume(volume), tmp_path, changes)
     trainer = Trainer(settings.recipe)
-    crops = _pipeline(settings, Workers(tf.distribute.get_strategy()), trainer.network).batch(0)
+    pipeline = _pipeline(settings, Workers(tf.distribute.get_strategy()))
+    crops = _turned_for(trainer.network, pipeline).batch(0)
     held_out = HeldOutLoss(trainer, settings.records, 0)._pipeline.batch(0)
     for batch in (crops, held_out):
         along_z = {np.sign(crop[1, 0, 0, 0] - crop[0, 0, 0, 0]) for crop in batch}
