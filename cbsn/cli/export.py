@@ -15,6 +15,7 @@ def main(flags: argparse.Namespace) -> None:
     from cbsn.inference.options import DenoiseOptions
 
     options = vars(flags)
+    options["authors"] = options["authors"] or ()
     select_gpus(options.pop("gpu"), most=1)
     export(options=DenoiseOptions.pop(options), **options)
 
@@ -75,7 +76,7 @@ def make_parser() -> Parser:
         "of which all but the name may be missing, in quotes: 'Ada Lovelace, University of London, "
         "@ada'; once for each author"
     )
-    add("--author", dest="authors", metavar="NAME", action="append", default=[], help=author)
+    add("--author", dest="authors", metavar="NAME", action="append", help=author)
     terms = "with --format bioimage, the model's license, an SPDX identifier (default: Apache-2.0)"
     add("--license", metavar="ID", help=terms)
     sample = (

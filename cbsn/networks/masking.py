@@ -79,9 +79,13 @@ def _offsets(part: str, text: str, dimensions: int) -> list[Offset]:
     if offsets and all(len(offset) == dimensions for offset in offsets):
         return offsets
     shapes = [f"{axis}:N" for axis in axes[::-1]]
+    planes = ""
+    if name == "z" and dimensions == 2:
+        planes = " Planes above and below, z:N, are for networks in three dimensions."
     raise ValueError(
         f"A mask's shape is point, {', '.join(shapes)}, cross:N, square:N (N pixels to each side), "
-        f"several of them joined by +, or offsets such as {_example(dimensions)}. Received: {text}"
+        f"several of them joined by +, or offsets such as {_example(dimensions)}.{planes} "
+        f"Received: {text}"
     )
 
 

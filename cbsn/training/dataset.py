@@ -202,10 +202,11 @@ def without_auto(recipe_name: str, changes: Mapping[str, Any]) -> dict[str, Any]
                 f"The recipe {recipe_name!r} has no stride to choose: omit --stride_b. "
                 f"Received: --stride_b {_AUTO}"
             )
-        if "mask_shape" in autos and NETWORKS[recipe.network].blindness != "masked":
+        shape = changes.get("mask_shape")
+        if shape is not None and NETWORKS[recipe.network].blindness != "masked":
             raise ConfigError(
                 f"The recipe {recipe_name!r} masks no pixels: omit --struct_mask. "
-                f"Received: --struct_mask {_AUTO}"
+                f"Received: --struct_mask {shape}"
             )
     return {**changes, **dict.fromkeys(autos)}
 

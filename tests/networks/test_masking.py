@@ -71,6 +71,7 @@ def test_bad_shapes_are_named(text, dimensions):
     with pytest.raises(ValueError, match="Received: ") as caught:
         parse_mask_shape(text, dimensions)
     assert str(caught.value).endswith(f"Received: {text}")
+    assert ("three dimensions" in str(caught.value)) == (text == "z:1")
 
 
 def _hidden(mask, offsets):

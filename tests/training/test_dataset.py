@@ -286,6 +286,8 @@ def test_recipes_that_mask_nothing_have_no_mask_to_choose():
     for name in ("cbsn", "n2n-resunet"):
         with pytest.raises(ConfigError, match=f"{name}.*omit --struct_mask"):
             without_auto(name, MASK)
+        with pytest.raises(ConfigError, match=f"{name}.*Received: --struct_mask x:2$"):
+            without_auto(name, {"mask_shape": "x:2"})
 
 
 def test_strides_are_chosen_in_spite_of_line_noise(tmp_path, random):
