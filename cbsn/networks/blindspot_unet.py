@@ -60,6 +60,7 @@ class BlindSpotUNet(EncoderDecoder):
     REACHES = (2, 2, 1)
 
     blindness = "masked"
+    head_initializer = HE
 
     def __init__(
         self,
@@ -110,7 +111,8 @@ class BlindSpotUNet(EncoderDecoder):
         self.doublings = [self._convolution(w, f"up{level}") for level, w in enumerate(widths)]
         self.decoder = [block(width, f"decoder{level}") for level, width in enumerate(widths)]
         kind = keras.layers.Conv2D if dimensions == 2 else keras.layers.Conv3D
-        self.head = kind(self.head_channels, 1, kernel_initializer=HE, name="head", dtype="float32")
+        common = {"kernel_initializer": self.head_initializer, "dtype": "float32"}
+        self.head = kind(self.head_channels, 1, name="head", **common)
         self.build((*(None,) * (dimensions + 1), channels))
 
     @property

@@ -7,6 +7,7 @@ import keras
 from keras import ops
 
 from cbsn.networks.blindspot_unet import BlindSpotUNet
+from cbsn.networks.layers import scaled
 from cbsn.networks.noise_models import NOISE_MODELS
 from cbsn.sampling import select, to_cells
 
@@ -47,6 +48,12 @@ class ProbabilisticBlindSpotUNet(BlindSpotUNet):
         ValueError: see `BlindSpotUNet`; also if there are too few samples, or the noise model is
             unknown.
     """
+
+    # The samples start within a tenth of the pictures' deviation from each other. Further apart,
+    # their many errors move the few features of a small network so far that it predicts the same
+    # everywhere: with 8 filters, seeds 0 to 2 and 160 steps, the loss was 1.09, 0.91 and 0.90 of
+    # the variance with `HE`, and 0.37 each time with this.
+    head_initializer = scaled(2.0 * 0.1**2, "truncated_normal")
 
     def __init__(
         self,

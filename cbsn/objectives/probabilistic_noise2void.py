@@ -20,6 +20,7 @@ _ENOUGH = 2000  # pairs; none are dropped below
 _GROUPS = 32  # of pixels of similar signal
 _WINDOW = 5  # pixels, side of the square in which the signal's variation is measured
 _TINY = 1e-12
+_UNEXPLAINED = 0.9  # share of the pixels' variance; a network that learns nothing leaves 1
 _WIDEST = 20.0  # nll up to which the loss held out is its exponential
 
 
@@ -112,7 +113,7 @@ class ProbabilisticNoise2Void(Objective):
                 f"The noise model cannot be fitted: {error}. Use larger patches (--patch_size), "
                 "or pictures of finite values."
             ) from error
-        return weights, _describe(*pairs)
+        return weights, " ".join([_describe(*pairs), *_doubts(observed, predicted)])
 
 
 def _pixels(
@@ -152,6 +153,17 @@ def flattest(signal: np.ndarray, variation: np.ndarray) -> np.ndarray:
             for group in np.array_split(np.argsort(signal, kind="stable"), groups)
         ]
     )
+
+
+def _doubts(observed: np.ndarray, predicted: np.ndarray) -> list[str]:
+    """Returns a sentence if blind predictions explain next to nothing of the pictures."""
+    left = float(np.mean((observed - predicted) ** 2) / max(observed.var(axis=0).mean(), _TINY))
+    if left < _UNEXPLAINED:
+        return []
+    return [
+        f"But the predictions leave {left:.0%} of the pictures' variance unexplained. Unless that "
+        "is noise, the network has not learned enough: give more --bootstrap_steps or --channels."
+    ]
 
 
 def _describe(observed: np.ndarray, predicted: np.ndarray) -> str:

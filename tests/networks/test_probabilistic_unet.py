@@ -41,6 +41,15 @@ def test_size():
     assert {each.path.split("/")[-2] for each in network.non_trainable_variables} == {"noise"}
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_samples_start_nearer_to_each_other_than_pictures_vary(random, seed):
+    """Or their errors move the features of a small network so far that it learns nothing."""
+    keras.utils.set_random_seed(seed)
+    network = ProbabilisticBlindSpotUNet(filters=8, depth=3, channels=1)
+    x = random.normal(size=(2, 32, 32, 1)).astype("float32")
+    assert _samples(network, x).std(axis=-1).mean() < 0.5 * x.std()
+
+
 def test_the_result_is_the_mean_of_the_samples_weighted_by_their_likelihood(network, random):
     """Equation 9 of the paper, in float64."""
     _with_normal_noise(network, 0.4)

@@ -156,6 +156,21 @@ def test_noise_is_learned_where_predictions_are_smooth(network):
             assert said == pytest.approx(expected, rel=0.1)
 
 
+@pytest.mark.parametrize(("learned", "doubted"), [(0.0, True), (1.0, False)])
+def test_a_network_that_has_learned_nothing_is_told(network, learned, doubted):
+    random = np.random.default_rng(0)
+    clean = np.tile(np.linspace(-1, 1, 64)[None, :, None, None], (1, 1, 64, 3))
+
+    def batches():
+        for number in itertools.count():
+            noisy = random.normal(clean, 0.1).astype("float32")
+            yield tf.constant(noisy), StepRandom(0, number, 1)
+
+    predicting = Predicting(network, learned * clean)
+    _, text = ProbabilisticNoise2Void(bootstrap_steps=100).fit(predicting, batches())
+    assert ("give more --bootstrap_steps or --channels" in text) == doubted
+
+
 def test_the_flattest_are_taken_of_every_signal():
     random = np.random.default_rng(1)
     signal = random.permutation(np.linspace(0, 1, 40_000))
