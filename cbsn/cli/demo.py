@@ -67,7 +67,7 @@ def _write_stack(folder: Path, frames: int, size: int) -> None:
             tifffile.imwrite(path, iter(progress_bar(series, total=frames, desc=kind)), **options)
     noisy = folder / "noisy" / "cells.tif"
     print(f"{noisy}: T {frames}, Y {size}, X {size}, uint16; without noise in {folder / 'clean'}")
-    command = f"cbsn train {shlex.quote(str(noisy))} --recipe n2v-unet --name cells --steps 4000"
+    command = f"cbsn train {shlex.quote(str(noisy))} --recipe n2v-unet --name demo --steps 4000"
     print(f"Train on it with: {command}")
 
 

@@ -70,7 +70,7 @@ def make_parser() -> Parser:
         "which each plane counts as a picture"
     )
     add_input(parser, "noisy", noisy, "--noisy", several=False, required=False)
-    add("--clean", metavar="PICTURES", help="clean pictures of the same names")
+    add("--clean", metavar="PICTURES", help="clean pictures of the same names; or one for one")
     add_noise(on, "instead of noisy pictures, noise for the clean ones, the same on every run")
     add("--seed", type=int, default=0, metavar="N", help="seed of that noise")
     add_white(on)

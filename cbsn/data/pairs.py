@@ -15,7 +15,7 @@ from cbsn.data.manifest import STACK
 from cbsn.data.records import PatchRecords, channel_of, spread_patches
 from cbsn.errors import DataError
 from cbsn.files import expanded
-from cbsn.images.finding import find_images
+from cbsn.images.finding import are_single, find_images
 from cbsn.images.image_files import read_picture, to_rgb
 from cbsn.images.picture import Picture
 from cbsn.images.stacks.opening import suffix_of
@@ -205,6 +205,8 @@ def spread(items: Sequence[Item], number: int) -> list[Item]:
 class PicturePairs:
     """Noisy and clean pictures with the same names (except for the suffix) in two folders.
 
+    A single file on each side is a pair whatever the names.
+
     Args:
         noisy: the noisy pictures, see `find_named_pictures`; or the noise to add to the clean ones,
             which depends only on each one's name and `seed`, see `Noise.fixed`; or None.
@@ -236,6 +238,9 @@ class PicturePairs:
             {} if side is None or isinstance(side, Noise) else find_named_pictures(side, white)
             for side in (clean, noisy)
         )
+        counts = len(self._noisy), len(self._clean)  # a file of SIDD has many blocks
+        if counts == (1, 1) and not isinstance(noisy, Noise) and are_single(noisy, clean):
+            self._clean = dict(zip(self._noisy, self._clean.values(), strict=True))
         named = self._noisy or self._clean
         missing = [name for name in named if self._clean and name not in self._clean]
         if missing:

@@ -10,7 +10,7 @@ import numpy as np
 
 from cbsn.data.pairs import spread
 from cbsn.errors import ConfigError, DataError, ImageError
-from cbsn.images.finding import find_images
+from cbsn.images.finding import are_single, find_images
 from cbsn.images.stacks.opening import are_stacks, is_stack, open_stacks, suffix_of
 from cbsn.images.stacks.scaling import NOT_FINITE, count_missing, fill_missing
 from cbsn.images.stacks.stack import Layout, Stack, parse_selection
@@ -92,6 +92,11 @@ class StackFiles:
         self._stacks: list[Stack] = []
         self._file = contextlib.ExitStack()
 
+    def name_as(self, name: str) -> None:
+        """Gives the only file another name, that of the one it belongs to."""
+        [path] = self.paths.values()
+        self.paths = {name: path}
+
     def stacks(self, name: str) -> list[Stack]:
         """Returns the stacks of a file, which can be read until those of another one are."""
         if not self._stacks or self._now != name:
@@ -133,6 +138,8 @@ class StackFiles:
 
 class StackPairs:
     """The planes of noisy and clean stacks of the same names (except for the suffix).
+
+    A single file on each side is a pair whatever the names.
 
     Args:
         noisy: the noisy stacks, a folder, a glob or a file; or None.
@@ -180,6 +187,8 @@ class StackPairs:
         if named is None:
             raise ConfigError("Stacks need a noisy or a clean side.")
         if self.noisy and self.clean:
+            if are_single(noisy, clean):
+                self.clean.name_as(*self.noisy.paths)
             missing = [name for name in named.paths if name not in self.clean.paths]
             if missing:
                 raise DataError(

@@ -170,7 +170,9 @@ class Diagnosis:
     def _of_structure(self) -> str:
         if self.structure is None or self.structure_error is None:
             return "Structure in what was removed: too few edges to tell."
-        fine = f" (none to speak of: not certain to be above {_STRUCTURE[0]})"
+        fine = f" (none to speak of: below {_STRUCTURE[0]})"
+        if self.structure + 2 * self.structure_error >= _STRUCTURE[0]:
+            fine = f" (too uncertain to tell whether it is above {_STRUCTURE[0]})"
         if self.removal.degree:
             fine = ". This measures the edges that are left, not the texture that was lost"
         words = _verdict(

@@ -12,6 +12,7 @@ from cbsn.errors import ConfigError, DataError, ImageError, in_one_line
 from cbsn.evaluation.conventions import psnr
 from cbsn.evaluation.diagnosis import STRIDES
 from cbsn.files import expanded
+from cbsn.images.finding import are_single
 from cbsn.images.image_files import to_rgb
 from cbsn.images.picture import Picture
 from cbsn.inference.denoiser import Denoiser
@@ -71,6 +72,8 @@ def load_model_method(
 def find_denoised(folder: str, pairs: PicturePairs, white: float | None) -> Method:
     """Finds the already denoised pictures in a folder, one for each name."""
     found = find_named_pictures(folder, white)
+    if len(pairs) == 1 and are_single(folder):
+        found = dict(zip(pairs.names, found.values(), strict=True))
     if missing := [name for name in pairs.names if name not in found]:
         raise DataError(
             f"{folder} has no denoised picture for {len(missing)} of {len(pairs.names)} names, "

@@ -11,7 +11,7 @@ from cbsn.errors import CbsnError, ConfigError, DataError, check_number
 from cbsn.evaluation.diagnosis import SMALLEST, Diagnosis, diagnose
 from cbsn.evaluation.stack_noise import ChannelNoise, stack_noise
 from cbsn.files import write_json
-from cbsn.images.finding import find_images
+from cbsn.images.finding import are_single, find_images
 from cbsn.images.image_files import read_picture
 from cbsn.images.stacks.opening import are_stacks
 from cbsn.inference.options import DenoiseOptions
@@ -95,6 +95,7 @@ def report_noise(
     paths = spread(paths, images)
     diagnoses: list[Diagnosis] = []
     lines: tuple[LineNoise, ...] = ()
+    outliers = 0
     numbers: dict[str, Any] = {"names": [str(path) for path in paths]}
     seen: list[str] = []
     if not (denoised or model_path):
@@ -125,7 +126,7 @@ def report_noise(
             else _denoised(paths, str(model_path), white, options)
         )
         estimate = estimate_noise_of_residuals(_diagnosed(pairs, diagnoses))
-    advice = advise(estimate, lines, "picture")
+    advice = advise(estimate, lines, "picture", outliers=outliers > 0)
     numbers |= {"noise": estimate.to_dict(), "advice": vars(advice)}
     say("\n".join([*estimate.lines(), "", *advice.lines(), *seen]))
     if diagnoses:
@@ -192,9 +193,11 @@ def _write(json: Path | None, numbers: dict[str, Any]) -> None:
             raise ConfigError(f"--json {json}: {error.strerror}.") from error
 
 
-def _named_pairs(paths: Iterable[Path], folder: str, white: float | None) -> Pairs:
+def _named_pairs(paths: Sequence[Path], folder: str, white: float | None) -> Pairs:
     """Yields each picture and the denoised one of its name (suffix aside), in the same range."""
     denoised = {path.stem: path for path in find_images(folder)}
+    if len(paths) == 1 and are_single(folder):
+        denoised = dict(zip((paths[0].stem,), denoised.values(), strict=True))
     for path in paths:
         if path.stem not in denoised:
             raise DataError(

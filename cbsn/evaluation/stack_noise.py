@@ -15,6 +15,7 @@ from cbsn.data.stack_repair import StackRepair
 from cbsn.errors import CbsnError, DataError, ImageError
 from cbsn.evaluation.denoised_planes import DenoisedPlanes
 from cbsn.evaluation.diagnosis import SMALLEST, Diagnosis, diagnose
+from cbsn.images.finding import are_single
 from cbsn.images.stacks.opening import with_path
 from cbsn.images.stacks.scaling import Scale, Scaling, measure_scaling
 from cbsn.inference.options import DenoiseOptions
@@ -64,13 +65,16 @@ class ChannelNoise:
     @property
     def advice(self) -> Advice | None:
         """How to train; None without an estimate."""
-        return advise(self.estimate, self.lines_found) if self.estimate else None
+        if self.estimate is None:
+            return None
+        return advise(self.estimate, self.lines_found, outliers=bool(self.defects))
 
     def in_file_units(self) -> dict[str, Any] | None:
         """Returns the strength of the noise in the file's own units; None without an estimate.
 
         `level` and `spread` are standard deviations, `points` by channel (of colours) pairs of a
-        value and the standard deviation there. The line is variance = `slope` · value + `floor`.
+        value and the standard deviation there. The line is variance = `slope` · value + `floor`;
+        both are None where it is not known.
         """
         if self.estimate is None:
             return None
@@ -83,10 +87,11 @@ class ChannelNoise:
             "floor": self.estimate.floor * step**2 - slope * low,
         }
         points = [each * step + [low, 0] for each in self.estimate.points]
-        return {
-            **{name: _significant(each) for name, each in numbers.items()},
-            "points": [_significant(each) for each in points],
-        }
+        found = {name: _significant(each) for name, each in numbers.items()}
+        for name in ("slope", "floor"):
+            known = zip(found[name], self.estimate.has_slope, strict=True)
+            found[name] = [value if is_known else None for value, is_known in known]
+        return {**found, "points": [_significant(each) for each in points]}
 
     def lines(self) -> list[str]:
         """Returns the report as lines of plain text."""
@@ -102,10 +107,10 @@ class ChannelNoise:
                 some = sorted({round(n * (len(points) - 1) / 3) for n in range(4)})
                 told = ", ".join(f"{points[n][1]:.4g} at {points[n][0]:.4g}" for n in some)
                 slope, floor = found["slope"][number], found["floor"][number]
-                lines.append(
-                    f"- {what}σ {found['level'][number]:.4g} in a typical plane ({told}); "
-                    f"variance = {slope:.4g} · value {'+−'[floor < 0]} {abs(floor):.4g}"
-                )
+                line = f"- {what}σ {found['level'][number]:.4g} in a typical plane ({told})"
+                if slope is not None:
+                    line += f"; variance = {slope:.4g} · value {'+−'[floor < 0]} {abs(floor):.4g}"
+                lines.append(line)
         else:
             lines.append(self.reason)
         for axis, each in self.series.items():
@@ -191,6 +196,8 @@ def stack_noise(
             files.callback(pairs.close)
             if denoised:
                 others = StackFiles(denoised, axes=pairs.axes, fills=pairs.fills)
+                if pairs.noisy and are_single(path, denoised):
+                    others.name_as(*pairs.noisy.paths)
                 files.callback(others.close)
                 if missing := {key[0] for key in pairs.keys} - others.paths.keys():
                     raise DataError(

@@ -14,6 +14,7 @@ from cbsn.evaluation.conventions import Conventions
 from cbsn.evaluation.denoised_planes import DenoisedPlanes
 from cbsn.evaluation.methods import Denoise, Method, load_model_method
 from cbsn.evaluation.report.pictures import ReportPicture
+from cbsn.images.finding import are_single
 from cbsn.images.stacks.opening import with_path
 from cbsn.images.stacks.scaling import Scale, Scaling, measure_scaling
 from cbsn.images.stacks.stack import Stack
@@ -131,6 +132,8 @@ class StackComparison(Comparison):
         pairs = self._pairs
         files = StackFiles(folder, axes=pairs.axes, fills=pairs.fills)
         stacks = {key[0] for key in pairs.keys}
+        if len(stacks) == 1 and are_single(folder):
+            files.name_as(*stacks)
         if missing := sorted(stacks - files.paths.keys()):
             raise DataError(
                 f"{folder} has no denoised stack for {len(missing)} of {len(stacks)} names, such "

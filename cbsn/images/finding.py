@@ -78,6 +78,14 @@ def find_images(
     return sorted(found)
 
 
+def are_single(*patterns: str | Path | None) -> bool:
+    """Returns whether each is one picture or stack, rather than a folder or a glob."""
+    paths = [expanded(each) for each in patterns if each is not None]
+    return len(paths) == len(patterns) and all(
+        each.is_file() or is_ome_zarr(each) for each in paths
+    )
+
+
 def literal_part(path: Path) -> Path:
     """Returns the longest part of a path, without a glob, that exists."""
     return next(each for each in (path, *path.parents) if each.exists() or each == each.parent)

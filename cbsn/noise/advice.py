@@ -6,9 +6,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from cbsn.noise.estimate import LAGS, NoiseEstimate
-from cbsn.noise.limits import FAR_MATTERS, NEXT_MATTERS, SURE, furthest, mean_error, strength
+from cbsn.noise.limits import FAR_MATTERS, NEXT_MATTERS, furthest, least_seen, strength
 from cbsn.noise.lines import LineNoise
-from cbsn.noise.structure import mask_for
+from cbsn.noise.structure import mask_for, uncertainty
 
 _PHOTOGRAPHS = 5  # the paper's stride
 _LONG = 6  # larger strides leave little of a picture
@@ -43,17 +43,24 @@ class Advice:
         return [*map(" ".join, told), *(f"- {reason}" for reason in self.reasons)]
 
 
-def advise(estimate: NoiseEstimate, lines: Sequence[LineNoise] = (), what: str = "plane") -> Advice:
+def advise(
+    estimate: NoiseEstimate,
+    lines: Sequence[LineNoise] = (),
+    what: str = "plane",
+    *,
+    outliers: bool = False,
+) -> Advice:
     """Recommends training settings for pictures with this noise.
 
     Args:
         estimate: of the noise, without that of lines if there is some.
         lines: the line noise, as far as it counts.
         what: what the pictures are. Default "plane".
+        outliers: whether there are hot or dead pixels. Default False.
     """
     rho = strength(estimate)
     far = furthest(estimate)
-    blurred = float(SURE * np.median(mean_error(estimate)))
+    blurred = least_seen(estimate)
     offered = mask_for(estimate)
     is_masked = offered.shape != "point" and (offered.in_one_direction or _is_near(estimate, far))
     if far == 0 and is_masked:
@@ -89,11 +96,7 @@ def advise(estimate: NoiseEstimate, lines: Sequence[LineNoise] = (), what: str =
                 f"lack of flat blocks. A stride of {_PHOTOGRAPHS}, as for photographs, is safer."
             )
             stride_b = _PHOTOGRAPHS
-    if blurred > FAR_MATTERS:
-        reasons.append(
-            f"This is uncertain, because it comes from only {estimate.blocks} blocks: use more or "
-            "larger pictures."
-        )
+    reasons += uncertainty(estimate)
     if is_masked:
         reasons.append(f"{offered.reasons[0]} A mask hides the pixels that share a pixel's noise.")
     if lines:
@@ -112,7 +115,7 @@ def advise(estimate: NoiseEstimate, lines: Sequence[LineNoise] = (), what: str =
             f"{('0', 'full scale')[end]}: their noise is clipped, so the denoised result is "
             f"too {('bright', 'dark')[end]} there."
         )
-    repair = tuple(each.lines for each in lines)
+    repair = (*(["pixels"] if outliers else []), *(each.lines for each in lines))
     mask = offered.shape if is_masked else "point"
     return Advice(stride_b, stride_i, recipe, reasons, mask, repair)
 

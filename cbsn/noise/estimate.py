@@ -17,6 +17,13 @@ _PICTURES = 16  # from this many on, each picture is a group of blocks; with few
 _PLACE = 4  # side of a place, in units of `STEP`
 _ERROR = 1.1  # standard error of normal values' middle-half mean, in units of that of the full mean
 _BINS, _IN_BIN = 12, 8  # most brightness bins, and fewest blocks in each
+_NARROW = 1  # 8-bit level: a range of brightness in which no slope can be seen
+
+
+RESIDUALS = "what the denoiser removed"  # a `source`
+ONE_BRIGHTNESS = (
+    "Flat parts are all of one brightness, so how the noise depends on brightness is not known."
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -31,6 +38,7 @@ class NoiseEstimate:
     spread: np.ndarray  # [C, 2], the range of σ that holds 80 % of the pictures
     # [C] each, a and b of the line variance = a · intensity + b. If all noise is shot noise, a
     # white pixel has 255 / a photons. b is the variance of noise that does not depend on light.
+    # Without `has_slope`, a is 0.
     slope: np.ndarray
     floor: np.ndarray
     misfit: np.ndarray  # [C], relative deviation of σ from that line, as a root mean square
@@ -51,22 +59,37 @@ class NoiseEstimate:
     def channels(self) -> tuple[str, ...]:  # noqa: D102
         return ("gray",) if len(self.level) == 1 else ("red", "green", "blue")
 
+    @property
+    def has_slope(self) -> np.ndarray:
+        """Whether noise is seen at brightnesses different enough for a line, bool [C]."""
+        return np.array([np.ptp(each[:, 0]) >= _NARROW for each in self.points])
+
     def lines(self, what: str = "picture") -> list[str]:
         """Returns tables as lines of plain text; `what` says what the pictures are."""
         plural = "" if self.pictures == 1 else "s"
         black, white = self.clipped.T
+
+        def of_lines(values: np.ndarray, form: str) -> list[str]:
+            known = zip(values, self.has_slope, strict=True)
+            return [f"{value:{form}}" if is_known else "unknown" for value, is_known in known]
+
         channels = [
             ("", self.channels),
             ("σ, of 255", [f"{value:.2f}" for value in self.level]),
             (f"  of 80 % of the {what}s", [f"{a:.1f}–{b:.1f}" for a, b in self.spread]),
-            ("variance = a·I + b: a", [f"{value:.3f}" for value in self.slope]),
-            ("  b", [f"{value:.2f}" for value in self.floor]),
-            ("  σ deviates from it by", [f"{value:.0%}" for value in self.misfit]),
+            ("variance = a·I + b: a", of_lines(self.slope, ".3f")),
+            ("  b", of_lines(self.floor, ".2f")),
+            ("  σ deviates from it by", of_lines(self.misfit, ".0%")),
             ("pixels at 0", [f"{value:.2%}" for value in black]),
             ("pixels at full scale", [f"{value:.2%}" for value in white]),
         ]
         if np.allclose(*self.spread.T):
             del channels[2]
+        notes = [] if self.has_slope.all() else [ONE_BRIGHTNESS]
+        if self.source == RESIDUALS:
+            notes.insert(
+                0, "Noise that the denoiser left is not in these figures, nor in what follows."
+            )
         correlations = [("correlation at px", [str(lag) for lag in range(1, LAGS + 1)])]
         error = np.sqrt(np.mean(self.deviation**2, axis=0))
         names = (*DIRECTIONS, "standard error")
@@ -78,13 +101,18 @@ class NoiseEstimate:
             f"{self.blocks:,} of {self.of_blocks:,} blocks of 32 × 32 pixels",
             "",
             *(f"{name:26}" + "".join(f"{cell:>12}" for cell in row) for name, row in channels),
+            *notes,
             "",
             *(f"{name:17}" + "".join(f"{cell:>7}" for cell in row) for name, row in correlations),
         ]
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns the attributes as plain values that JSON can store."""
-        return {name: _plain(value) for name, value in vars(self).items()}
+        """Returns the attributes as plain values that JSON can store, None where unknown."""
+        numbers = {name: _plain(value) for name, value in vars(self).items()}
+        for name in ("slope", "floor", "misfit"):
+            known = zip(numbers[name], self.has_slope, strict=True)
+            numbers[name] = [value if is_known else None for value, is_known in known]
+        return numbers
 
 
 def estimate_noise(pictures: Iterable[np.ndarray]) -> NoiseEstimate:
@@ -118,7 +146,7 @@ def estimate_noise_of_residuals(pairs: Iterable[tuple[np.ndarray, np.ndarray]]) 
     survey = Survey()
     for noisy, denoised in pairs:
         survey.add(noisy, denoised)
-    return _estimate(survey, survey.blocks, "what the denoiser removed")
+    return _estimate(survey, survey.blocks, RESIDUALS)
 
 
 def _estimate(survey: Survey, blocks: Blocks | None, source: str) -> NoiseEstimate:
@@ -248,7 +276,7 @@ def _fit(brightness: np.ndarray, sigma: np.ndarray, number: np.ndarray) -> tuple
     # The error of a variance is proportional to it.
     weights = np.sqrt(number) / sigma**2
     terms = np.stack([brightness, np.ones_like(brightness)], axis=1)
-    if np.ptp(brightness) < 1:  # 8-bit level: too narrow for a slope
+    if np.ptp(brightness) < _NARROW:
         terms[:, 0] = 0
     slope, floor = np.linalg.lstsq(terms * weights[:, None], sigma**2 * weights, rcond=None)[0]
     fitted = np.sqrt(np.maximum(terms @ [slope, floor], 0))

@@ -65,6 +65,11 @@ def strength(estimate: NoiseEstimate) -> np.ndarray:
     return abs(estimate.correlation[:2]).max(axis=0)
 
 
+def least_seen(estimate: NoiseEstimate) -> float:
+    """Returns the correlation below which none can be told from chance."""
+    return float(SURE * np.median(mean_error(estimate)))
+
+
 def mean_error(estimate: NoiseEstimate) -> np.ndarray:
     """Returns the standard error of the mean of both directions, [LAGS]."""
     return np.hypot(*estimate.deviation[:2]) / 2

@@ -61,10 +61,20 @@ def draw_noise(estimate: NoiseEstimate, advice: Advice, path: Path) -> None:
 
 
 def _draw_levels(axes: Any, estimate: NoiseEstimate) -> None:
-    lines = zip(estimate.channels, estimate.points, estimate.slope, estimate.floor, strict=True)
-    for name, points, slope, floor in lines:
+    lines = zip(
+        estimate.channels,
+        estimate.points,
+        estimate.slope,
+        estimate.floor,
+        estimate.has_slope,
+        strict=True,
+    )
+    for name, points, slope, floor, has_slope in lines:
         intensity, sigma = points.T
-        axes.plot(intensity, sigma, "o", color=_COLORS[name], markersize=4.5, alpha=0.8)
+        dots = {"color": _COLORS[name], "markersize": 4.5, "alpha": 0.8}
+        axes.plot(intensity, sigma, "o", label=None if has_slope else name, **dots)
+        if not has_slope:
+            continue
         along = np.linspace(intensity.min(), intensity.max(), 100)
         fitted = np.sqrt(np.maximum(slope * along + floor, 0))
         line = f"σ² = {slope:.2f}·I + {floor:.1f}".replace("+ -", "− ").replace("-", "−")

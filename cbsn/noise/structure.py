@@ -14,7 +14,7 @@ from cbsn.errors import DataError
 from cbsn.noise.autocovariance import FAR
 from cbsn.noise.bands import Bands, BandSearch
 from cbsn.noise.estimate import LAGS, NoiseEstimate, estimate_noise
-from cbsn.noise.limits import SURE, alone_limits, limits
+from cbsn.noise.limits import FAR_MATTERS, SURE, alone_limits, least_seen, limits
 from cbsn.noise.lines import LINES, LineNoise, LineSearch, without_lines
 from cbsn.noise.series import distances, mask_step, series_correlation
 from cbsn.noise.survey import TooFewBlocksError
@@ -152,7 +152,8 @@ def choose_mask(
         aligned: see `measure_structure`. Default False.
 
     Raises:
-        DataError: if no noise is seen, or it is correlated too far for a mask.
+        DataError: if no noise is seen (`TooFewBlocksError`), or it is correlated too far for a
+            mask.
 
     Example:
         >>> noise = np.random.default_rng(0).normal(0.5, 0.1, (4, 256, 258, 1))
@@ -162,17 +163,19 @@ def choose_mask(
     structure = measure_structure(read, aligned=aligned)
     lines = structure.found_lines
     if structure.estimate is None and not lines:
-        raise DataError(structure.reason)
+        raise TooFewBlocksError(structure.reason)
     mask = mask_for(structure.estimate, lines, dimensions=2 if volumes is None else 3)
     if not mask.fits:
         raise DataError(" ".join(mask.reasons))
-    shape, reasons = mask.shape, mask.reasons
+    shape, reasons = mask.shape, [*mask.reasons]
+    if structure.estimate:
+        reasons += uncertainty(structure.estimate, alone=True)
     if volumes is not None:
         step = 1
         if structure.estimate:
             step = mask_step(structure.estimate.correlation[:2].mean(axis=0))
         reach, reason = _along_z(volumes, step)
-        reasons = [*reasons, reason] if reason else reasons
+        reasons += [reason] if reason else []
         if reach:
             shape = f"z:{reach}" if shape == "point" else f"{shape}+z:{reach}"
     return shape, reasons
@@ -199,6 +202,22 @@ def _along_z(volumes: Iterable[np.ndarray], step: int) -> tuple[int, str]:
         f"The noise is correlated over {planes}: {rho:.3f} between neighbours, unless that is fine "
         "structure."
     )
+
+
+def uncertainty(estimate: NoiseEstimate, *, alone: bool = False) -> list[str]:
+    """Returns a sentence if there are too few flat blocks to see what matters, or none.
+
+    What matters to a mask is the correlation in each direction `alone`.
+    """
+    seen, matters = least_seen(estimate), FAR_MATTERS
+    if alone:
+        seen, matters = SURE * np.median(estimate.deviation[:2]), alone_limits(estimate).min()
+    if seen <= matters:
+        return []
+    return [
+        f"This is uncertain, because it comes from only {estimate.blocks} blocks: use more or "
+        "larger pictures."
+    ]
 
 
 def mask_for(

@@ -21,6 +21,7 @@ from cbsn.networks import NETWORKS
 from cbsn.noise.advice import advise
 from cbsn.noise.repair import parse_repairs
 from cbsn.noise.structure import choose_mask, measure_structure
+from cbsn.noise.survey import TooFewBlocksError
 from cbsn.noise.synthetic import Noise
 from cbsn.progress import say, say_fault
 from cbsn.recipes import RECIPES, customised
@@ -111,6 +112,10 @@ def _open(
             **vars(stacks),
         )
         (say_fault if report.failed else say)(report)
+        if not Manifest.read(report.out).sources:
+            raise DataError(
+                f"Nothing in {dataset} can be trained on; why stands above, under Not converted."
+            )
         return PatchRecords.open(report.out)
     records = PatchRecords.open(path)
     manifest = records.manifest
@@ -258,7 +263,10 @@ def choose_mask_shape(
             lambda: some_patches(patches, noise, gray=gray),
             volumes if patches.patch_depth > 1 else None,
         )
-    except DataError as error:
+    except TooFewBlocksError as error:
         reason = str(error).removesuffix(".")
-        raise DataError(f"{reason}. Or set the mask, such as --struct_mask point.") from error
+        raise DataError(
+            f"{reason}. Or set the mask: --struct_mask point for white noise, x:2 for noise that 3 "
+            "pixels of a row share. If more share it, --recipe cbsn --stride_b 5."
+        ) from error
     return {**changes, "mask_shape": shape}, [f"Mask: {shape}", *(f"- {each}" for each in reasons)]

@@ -250,3 +250,13 @@ def test_floats_are_in_the_range_of_the_clean_one(tmp_path, random):
     np.testing.assert_array_equal(ours, clean)
     np.testing.assert_allclose(noisy, clean * 3 - 1, atol=1e-6)
     assert (pairs.ranges["a"].black, pairs.ranges["a"].white) == (0, 1)
+
+
+def test_single_files_are_a_pair_whatever_their_names(tmp_path, random):
+    pictures = random.integers(0, 256, (2, 20, 30, 3)).astype("uint8")
+    for name, pixels in zip(("shot", "truth"), pictures, strict=True):
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+    pairs = PicturePairs(tmp_path / "shot.png", tmp_path / "truth.png")
+    assert pairs.names == ["shot"]
+    [pair] = pairs
+    np.testing.assert_array_equal(pair, pictures)

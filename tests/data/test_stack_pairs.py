@@ -143,3 +143,12 @@ def test_missing_values(write, series):
     planes = [noisy for noisy, _ in StackPairs(path, None, nan="fill")]
     assert np.isfinite(planes[1]).all()
     np.testing.assert_array_equal(planes[2][..., 0], floats[2])
+
+
+def test_single_files_are_a_pair_whatever_their_names(write, series, tmp_path):
+    noisy = write("noisy/cells.tif", series + 1, "TCYX")
+    clean = write("clean/truth.tif", series, "TCYX")
+    for first, second in StackPairs(noisy, clean):
+        np.testing.assert_array_equal(first, second + 1)
+    with pytest.raises(DataError, match="needs a clean one of the same name"):
+        StackPairs(tmp_path / "noisy", tmp_path / "clean")

@@ -92,6 +92,24 @@ def test_what_a_denoiser_removes(path, series, tmp_path):
         [*stack_noise([path], StackOptions(), denoised=str(tmp_path / "out"))]
 
 
+def test_single_files_are_a_pair_whatever_their_names(path, series, tmp_path):
+    tifffile.imwrite(tmp_path / "other.tif", series // 2, imagej=True, metadata={"axes": "TCYX"})
+    (found,) = stack_noise([path], StackOptions(select="c=0"), denoised=str(tmp_path / "other.tif"))
+    assert found.estimate.source == "what the denoiser removed"
+    assert "Noise that the denoiser left is not in these figures" in "\n".join(found.lines())
+
+
+def test_noise_at_one_brightness(tmp_path, random):
+    planes = random.normal(1000, 10, (4, 96, 96))
+    planes[:, :32, :32] = random.uniform(500, 4000, (32, 32))  # is not flat
+    planes = np.rint(planes).astype("uint16")
+    tifffile.imwrite(tmp_path / "a.tif", planes, imagej=True, metadata={"axes": "TYX"})
+    (found,) = stack_noise([tmp_path / "a.tif"], StackOptions())
+    assert found.in_file_units()["slope"] == found.in_file_units()["floor"] == [None]
+    [line] = [each for each in found.lines() if each.startswith("- σ ")]
+    assert "variance" not in line
+
+
 def test_what_a_model_removes(path, model, tmp_path):
     (found,) = stack_noise(
         [path], StackOptions(select="c=0"), images=2, model_path=str(tmp_path / model)
@@ -123,9 +141,9 @@ def test_defects_bands_and_line_noise(tmp_path, random):
     frames[:, 30, 40] = 4000
     (found,) = stack_noise([_write(tmp_path / "a.tif", frames)], StackOptions())
     assert found.in_file_units()["level"] == [pytest.approx(20, rel=0.05)]
-    assert found.advice.recipe == "n2v-unet" and found.advice.repair == ("columns",)
+    assert found.advice.recipe == "n2v-unet" and found.advice.repair == ("pixels", "columns")
     text = "\n".join(found.lines())
-    assert "cbsn train --recipe n2v-unet --repair columns\n" in text
+    assert "cbsn train --recipe n2v-unet --repair pixels,columns\n" in text
     assert "- Column noise, the same in all planes: the camera's: each column has an offset" in text
     assert "- 1 hot pixel in all of 8 planes: cbsn denoise --repair pixels" in text
     values = found.to_dict()

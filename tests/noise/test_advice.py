@@ -180,3 +180,9 @@ def test_lines():
     assert first == "Train with cbsn train --recipe cbsn --stride_b 4 --stride_i 2"
     assert others == [f"- {reason}" for reason in advice.reasons]
     assert advise(_estimate([])).lines()[0] == "Train with cbsn train --recipe n2v-unet"
+
+
+def test_outliers_are_to_be_repaired_first():
+    lines = advise(_estimate([0.67, 0.33], [0, 0]), outliers=True).lines()
+    commands = [line for line in lines if "cbsn train" in line and not line.startswith("-")]
+    assert commands and all(each.endswith(" --repair pixels") for each in commands)

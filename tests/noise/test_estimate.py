@@ -11,6 +11,7 @@ from cbsn.images.image_files import read_picture
 from cbsn.noise.advice import advise
 from cbsn.noise.autocovariance import REACH, autocovariance, split
 from cbsn.noise.estimate import (
+    ONE_BRIGHTNESS,
     estimate_noise,
     estimate_noise_of_residuals,
     groups,
@@ -345,6 +346,15 @@ def test_no_line_fits():
     variance = np.where(brightness < 100, 4.0, 400.0)
     found = noise_levels(variance, brightness, np.zeros(96, int), [brightness])
     assert found["misfit"][0] > 0.3
+
+
+def test_one_brightness_tells_no_line(random):
+    estimate = estimate_noise([random.normal(0.5, 0.01, (128, 128, 1)) for _ in range(4)])
+    assert not estimate.has_slope.any()
+    text = "\n".join(estimate.lines())
+    assert text.count("unknown") == 3 and ONE_BRIGHTNESS in text
+    numbers = estimate.to_dict()
+    assert numbers["slope"] == numbers["floor"] == numbers["misfit"] == [None]
 
 
 def test_equal_brightness_has_no_slope():

@@ -224,3 +224,12 @@ def test_values_that_are_not_finite_are_told(walls):
     bad[3, 4] = np.nan
     with pytest.raises(DataError, match="in picture 2"):
         choose_mask(lambda: [walls[0].astype("float32"), bad])
+
+
+def test_few_blocks_are_uncertain(random):
+    picture = random.normal(128, 5, (96, 96, 1)) / 255
+    shape, reasons = choose_mask(lambda: [picture])
+    assert "uncertain, because it comes from only" in reasons[-1]
+    pictures = random.normal(128, 5, (16, 256, 256, 1)) / 255
+    shape, reasons = choose_mask(lambda: pictures)
+    assert shape == "point" and "uncertain" not in " ".join(reasons)

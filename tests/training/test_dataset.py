@@ -276,7 +276,9 @@ def test_a_mask_that_is_given_stays(clean):
 def test_no_mask_without_noise_to_see(tmp_path):
     texture = np.random.default_rng(0).integers(0, 2, (256, 256, 3)) * 255
     records = _write(tmp_path / "saturated.tfrecords", [texture])
-    with pytest.raises(DataError, match=r"Or set the mask, such as --struct_mask point\.$"):
+    with pytest.raises(
+        DataError, match=r"Or set the mask: --struct_mask point for white noise, .* --stride_b 5\.$"
+    ):
         choose_mask_shape("n2v-unet", MASK, records, None, False)
 
 
