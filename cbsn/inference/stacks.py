@@ -338,10 +338,13 @@ class StackWork:
         mean, square, result = self._sums / max(1, self._count)
         deviation = math.sqrt(max(0.0, square - mean**2))
         if abs(result - mean) > _SHIFT * deviation > 0:
+            change = f"{abs(result - mean) / deviation:.0%} of the standard deviation"
+            advice = "train on the stack, by cbsn train --recipe n2v-unet, and use --dtype float32"
+            if any(each.recipe.scaling for each in self._denoisers):
+                advice = "use --dtype float32, and train longer"
             yield (
-                f"the mean changed by {abs(result - mean) / deviation:.0%} of the standard "
-                "deviation: look whether faint signal is gone. For few photons, train on the "
-                "stack, by cbsn train --recipe n2v-unet, and use --dtype float32."
+                f"the mean changed by {change}: look whether faint signal is gone. For few "
+                f"photons, {advice}."
             )
 
 

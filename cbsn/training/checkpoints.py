@@ -256,10 +256,10 @@ def _check_earlier(path: Path, now: dict[str, object]) -> None:
         ) from error
     for key in ("network", "network_config", "average"):
         if before.get(key) != now[key]:
+            found, received = _differences(key, before.get(key), now[key])
             raise ConfigError(
-                f"The run {path.parent} was started with {key}={before.get(key)}. Use another "
-                "--name, give the same flags, or start over with --no-resume. "
-                f"Received: {key}={now[key]}"
+                f"The run {path.parent} was started with {found}. Use another --name, give the "
+                f"same flags, or start over with --no-resume. Received: {received}"
             )
     for key in now:
         if key == "scaling" and key in before and before[key] != now[key]:
@@ -268,4 +268,20 @@ def _check_earlier(path: Path, now: dict[str, object]) -> None:
                 "--no-resume starts over."
             )
         elif key in before and before[key] != now[key]:
-            say(f"Continuing with another {key}: {before[key]} → {now[key]}")
+            found, received = _differences(key, before[key], now[key])
+            say(f"Continuing with other settings: {found} → {received}")
+
+
+def _differences(key: str, before: object, now: object) -> tuple[str, str]:
+    """Returns two values of a setting as texts, of dictionaries only where they differ."""
+    if not (isinstance(before, dict) and isinstance(now, dict)):
+        return f"{key}={_text(before)}", f"{key}={_text(now)}"
+    names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+    first, second = (
+        ", ".join(f"{name}={_text(each.get(name))}" for name in names) for each in (before, now)
+    )
+    return first, second
+
+
+def _text(value: object) -> str:
+    return "none" if value is None or value == [] else str(value)

@@ -190,12 +190,21 @@ class TrainingLoop:
         records, recipe = self._pipeline.records, self._trainer.recipe
         size = ", ".join(f"{key} {value}" for key, value in recipe.network_config.items())
         patches = f"{len(records):,} patch{'es' * (len(records) != 1)}"
+        whole = size_text(records.patch_size, records.patch_depth)
+        crop = size_text(recipe.patch_size, recipe.patch_depth)
+        is_cropped = crop != whole and not self._pipeline.whole
+        crops = f", of which crops of {crop} are taken" if is_cropped else ""
         say(
             f"{recipe.name}: {self._trainer.network.count_params():,} parameters ({size}); "
-            f"{patches} of {size_text(records.patch_size, records.patch_depth)}, {records.dtype}; "
+            f"{patches} of {whole}, {records.dtype}{crops}; "
             f"steps {start:,} to {self._max_steps:,}; {self._folder}"
         )
-        if self._trainer.xla and start < self._max_steps:
+        if start >= self._max_steps:
+            say(
+                f"This run already has its {self._max_steps:,} steps, so nothing is left to train. "
+                "Give more --steps to go on, or another --name or --no-resume to start over."
+            )
+        elif self._trainer.xla:
             say("XLA compiles the step first, which takes a minute or two (--no-xla avoids this).")
 
     def _check_finite(self, step: int, metrics: Mapping[str, tf.Tensor]) -> None:

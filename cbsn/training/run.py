@@ -49,6 +49,7 @@ Changes = Mapping[str, Any]
 
 _TEACHER = SHIPPED / "photo"  # default teacher of recipes with an augmentation
 _MANY_STEPS = 50_000  # more than a CPU takes in a day, except with the smallest networks
+_HOW_READ = ("white", "axes", "select", "normalize", "nan", "repair")  # the pictures or stacks
 _NEXT_ROUND = 0.4  # factor of each round's steps and learning rate, relative to the one before
 
 
@@ -331,6 +332,7 @@ def _run(settings: Settings, workers: Workers) -> bool:
                     "noise": settings.noise_text,
                     "init": options.init,
                     "teacher": [*options.teacher],
+                    **{name: getattr(options, name) for name in _HOW_READ},
                 }
                 open_run(folder, {**settings.recipe.to_dict(), **facts}, resume=options.resume)
                 _print_settings(settings, trainer, workers)

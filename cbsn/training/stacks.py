@@ -10,7 +10,8 @@ from cbsn.data.stack_records import (
     is_of_stacks,
     split,
 )
-from cbsn.errors import ConfigError
+from cbsn.errors import ConfigError, DataError
+from cbsn.images.stacks.scaling import Scaling
 from cbsn.inference.stack_options import refuse_white
 from cbsn.recipes import Recipe
 from cbsn.training.motion import warn_of_motion
@@ -64,11 +65,18 @@ def divide(
 
     Raises:
         ConfigError: if no patch is left to train on.
+        DataError: if all values of the stacks are equal.
     """
     if not is_of_stacks(records):
         return records, None, []
     manifest = records.manifest
     assert manifest is not None
+    scales = Scaling.from_dict(manifest.scaling).channels
+    if not any(each.deviation for each in scales):
+        raise DataError(
+            "All values that were looked at are equal, so there is nothing to learn. "
+            f"Received: {options.dataset}, whose values are {scales[0].mean:g}"
+        )
     lines = [*describe_stacks(manifest)]
     if isinstance(records, NextFrames):
         lines.append("Neighbouring frames are the two shots of each other.")
@@ -82,8 +90,9 @@ def divide(
         if others := int(chosen.overlapping.sum()):
             line += f" {others} more, which overlap them, are not trained on."
         lines.append(line)
-    elif are_volumes and options.hold_out:
-        lines.append("None is held out for validation: there are too few patches, or all overlap.")
+    elif options.hold_out:
+        why = "there are too few patches, or all overlap" if are_volumes else "there are too few"
+        lines.append(f"None is held out for validation: {why}.")
     return training, held_out, lines
 
 

@@ -245,15 +245,29 @@ def test_a_run_is_opened_again(recipe, tmp_path, capsys):
     _open(tmp_path / "a", recipe, False)
     assert capsys.readouterr().out == ""
     _open(tmp_path / "a", recipe.lasting(10), False)
-    assert "another max_steps: 100000 → 10" in capsys.readouterr().out
+    assert "other settings: max_steps=100000 → max_steps=10" in capsys.readouterr().out
     assert json.loads((tmp_path / "a/run.json").read_text())["max_steps"] == 10
+
+
+def test_only_what_differs_in_a_setting_is_told(recipe, tmp_path, capsys):
+    facts = {**recipe.to_dict(), "average": False, "repair": None}
+    open_run(tmp_path / "a", facts)
+    changed = {**facts, "objective_config": {**recipe.objective_config, "lmbda": 7}}
+    open_run(tmp_path / "a", {**changed, "repair": "pixels"})
+    output = capsys.readouterr().out
+    lmbda = recipe.objective_config.get("lmbda", "none")
+    assert f"Continuing with other settings: lmbda={lmbda} → lmbda=7\n" in output
+    assert "Continuing with other settings: repair=none → repair=pixels\n" in output
 
 
 @pytest.mark.parametrize("change", ["network_config", "average"])
 def test_another_network_cannot_go_on(recipe, tmp_path, change):
     _open(tmp_path / "a", recipe, False)
     other = dataclasses.replace(recipe, network_config={"filters": 4, "depth": 1})
-    with pytest.raises(ConfigError, match=rf"started with {change}=.*--no-resume"):
+    told = (
+        "average=False" if change == "average" else f"filters={recipe.network_config['filters']}, "
+    )
+    with pytest.raises(ConfigError, match=rf"started with {told}.*--no-resume"):
         if change == "average":
             _open(tmp_path / "a", recipe, True)
         else:

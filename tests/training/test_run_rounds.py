@@ -117,7 +117,7 @@ def test_a_finished_run_of_two_rounds_is_left_alone(finished, capsys):
     assert train("photo", TINY, options) == options.checkpoints / "a"
     output = capsys.readouterr().out
     assert "steps 5 to 5" in output and "steps 2 to 2" in output
-    assert "Continuing with another" not in output
+    assert "Continuing with other settings" not in output
     assert output.count("Denoise with") == 1
     assert kept == {path: path.stat().st_mtime_ns for path in kept}
 

@@ -11,7 +11,7 @@ from scipy.ndimage import uniform_filter
 import cbsn
 from cbsn.data.pipeline import PatchPipeline
 from cbsn.data.stack_records import NextFrames, Subset
-from cbsn.errors import ConfigError, TrainingStopped
+from cbsn.errors import ConfigError, DataError, TrainingStopped
 from cbsn.models.loading import load_model
 from cbsn.recipes import RECIPES
 from cbsn.training.dataset import open_records, some_patches
@@ -91,7 +91,7 @@ def test_a_series_is_trained_on(prepare_stack, series, tmp_path, capsys):
     words = f"scaled by mean {series.mean():.5g} and deviation {series.std():.5g}"
     assert f"cells.tif: T 10, Y 32, X 48, uint16; {words}\n" in printed
     assert "Held out for validation: 1 of 10 planes.\n" in printed
-    assert "; 18 patches of 32 px, float32; " in printed
+    assert "; 18 patches of 32 px, float32, of which crops of 16 px are taken; " in printed
     losses = [line["held_out_loss"] for line in _metrics(folder)]
     assert len(losses) == 2 and np.isfinite(losses).all()
     for step, loss in zip((2, 4), losses, strict=True):
@@ -351,3 +351,43 @@ def test_a_model_of_stacks_is_a_start_for_other_stacks(prepare_stack, series, tm
     run = RunOptions(name="c", dataset=str(tmp_path / "patches"), **options)
     with pytest.raises(ConfigError, match="trained on stacks"):
         train("n2v-unet", size, run)
+
+
+def test_a_finished_run_says_that_nothing_is_left_to_train(prepare_stack, series, tmp_path, capsys):
+    dataset = prepare_stack(series)
+    _train("n2v-unet", dataset, tmp_path)
+    assert "nothing is left to train" not in capsys.readouterr().out
+    other = prepare_stack(series[::-1], name="others")
+    _train("n2v-unet", other, tmp_path)
+    output = capsys.readouterr().out
+    assert f"Continuing with other settings: dataset={dataset} → dataset={other}" in output
+    assert "already has its 4 steps, so nothing is left to train" in output
+
+
+def test_what_is_read_otherwise_is_told(series, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    tifffile.imwrite("cells.tif", series, ome=True, metadata={"axes": "TYX"})
+    for repair in (None, "rows"):
+        _train("n2v-unet", "cells.tif", tmp_path, repair=repair)
+    output = capsys.readouterr().out
+    assert "Continuing with other settings: repair=none → repair=rows" in output
+
+
+def test_equal_values_are_nothing_to_learn_from(prepare_stack, series, tmp_path):
+    dataset = prepare_stack(np.full_like(series, 7))
+    with pytest.raises(DataError, match=r"nothing to learn.*values are 7"):
+        _train("n2v-unet", dataset, tmp_path)
+
+
+def test_few_planes_are_not_held_out_and_that_is_said(prepare_stack, series, tmp_path, capsys):
+    _train("n2v-unet", prepare_stack(series[:2]), tmp_path)
+    output = capsys.readouterr().out
+    assert "None is held out for validation: there are too few." in output
+    assert "of 32 px, float32, of which crops of 16 px are taken; steps" in output
+
+
+def test_files_that_are_no_pictures_are_told(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "notes.tif").write_text("not a picture")
+    with pytest.raises(DataError, match=r"Nothing in notes\.tif can be trained on"):
+        _train("n2v-unet", "notes.tif", tmp_path)
