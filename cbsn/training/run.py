@@ -50,6 +50,7 @@ Changes = Mapping[str, Any]
 _TEACHER = SHIPPED / "photo"  # default teacher of recipes with an augmentation
 _MANY_STEPS = 50_000  # more than a CPU takes in a day, except with the smallest networks
 _HOW_READ = ("white", "axes", "select", "normalize", "nan", "repair")  # the pictures or stacks
+_ENDLESS = 10**9  # steps
 _NEXT_ROUND = 0.4  # factor of each round's steps and learning rate, relative to the one before
 
 
@@ -77,7 +78,7 @@ def train(recipe_name: str, changes: Changes, options: RunOptions) -> Path:
             checkpoint cannot be written, or a worker is gone. Earlier checkpoints are intact.
         TrainingStopped: SIGINT or SIGTERM stopped the training, and it has been saved.
     """
-    recipe = customised(recipe_name, **without_auto(recipe_name, changes))
+    recipe = _without_data(recipe_name, changes, options)
     is_stack = holds_stacks(options.dataset, options.stacks)
     if is_stack:
         check_stacks(recipe, options)
@@ -99,6 +100,18 @@ def train(recipe_name: str, changes: Changes, options: RunOptions) -> Path:
         infer = f"cbsn denoise PICTURES --model {path}"
         say(f"Denoise with: {infer}")
     return options.folder
+
+
+def _without_data(recipe_name: str, changes: Changes, options: RunOptions) -> Recipe:
+    """Returns a recipe as far as it is known without the data, to check it.
+
+    What they decide is missing: strides and masks that are chosen by the noise, and of epochs the
+    number of steps, in place of which there are more than in any training.
+    """
+    changes = without_auto(recipe_name, changes)
+    if options.epochs:
+        changes["max_steps"] = changes.get("max_steps") or _ENDLESS
+    return customised(recipe_name, **changes)
 
 
 def _check(recipe: Recipe, changes: Changes, options: RunOptions, is_stack: bool) -> None:
@@ -211,7 +224,7 @@ def resolve(recipe_name: str, changes: Changes, options: RunOptions, workers: Wo
             changes = {**changes, "channels": 1 if options.gray else 3}
         changes, initial = read_initial(options.init, recipe_name, changes)
     # Reports settings that do not fit each other before the data are prepared.
-    recipe = customised(recipe_name, **without_auto(recipe_name, changes))
+    recipe = _without_data(recipe_name, changes, options)
     recipe.build_network()
     validation = None
     if options.val_clean is not None and workers.is_chief:
@@ -239,11 +252,12 @@ def resolve(recipe_name: str, changes: Changes, options: RunOptions, workers: Wo
         changes = {**changes, "channels": 1}
     changes, why_strides = choose_strides(recipe_name, changes, records, options.noise, gray)
     changes, why_mask = choose_mask_shape(recipe_name, changes, records, options.noise, gray)
-    recipe = customised(recipe_name, **changes)
+    recipe = _without_data(recipe_name, changes, options)
     epochs = options.epochs or (0 if changes.get("max_steps") else recipe.epochs)
     if epochs:
         steps = epochs * math.ceil(len(records) / recipe.batch_size)
-        recipe = customised(recipe_name, **{**changes, "max_steps": steps})
+        changes = {**changes, "max_steps": steps}
+    recipe = customised(recipe_name, **changes)
     channels = recipe.network_config["channels"]
     augmentation: PhotoAugmentation | OwnNoiseAugmentation | None = None
     if recipe.augmentation != "none":

@@ -68,6 +68,14 @@ def test_epochs_are_passes_over_the_patches(settings, recipe, epochs):
         assert resolved.denoise_stride == 2
 
 
+def test_a_bootstrap_may_be_longer_than_the_recipe_if_there_are_epochs_enough(settings):
+    sizes = {key: value for key, value in UNET.items() if key != "max_steps"}
+    changes = {**sizes, "bootstrap_steps": 150_000}
+    assert settings("pn2v-unet", changes, epochs=60_000).recipe.max_steps == 180_000
+    with pytest.raises(ConfigError, match="--bootstrap_steps 120000 or less"):
+        settings("pn2v-unet", changes, epochs=40_000)
+
+
 @pytest.mark.parametrize(
     ("changes", "change", "message"),
     [
