@@ -114,7 +114,7 @@ def _open(
         (say_fault if report.failed else say)(report)
         if not Manifest.read(report.out).sources:
             raise DataError(
-                f"Nothing in {dataset} can be trained on; why stands above, under Not converted."
+                f"Nothing in {dataset} can be trained on. The reasons are listed above."
             )
         return PatchRecords.open(report.out)
     records = PatchRecords.open(path)

@@ -83,3 +83,14 @@ def test_best_sigma_is_the_best_of_some(clean, fake_bm3d, monkeypatch):
 def test_refuses_a_sigma(sigma):
     with pytest.raises(ConfigError, match=f"Received: --baseline_sigma {sigma}"):
         make_baselines("nlm", None, sigma)
+
+
+def test_single_files_are_compared_whatever_their_names(tmp_path, random):
+    pictures = random.integers(0, 256, (3, 20, 30, 3)).astype("uint8")
+    paths = [tmp_path / f"{name}.png" for name in ("truth", "shot", "result")]
+    for path, pixels in zip(paths, pictures, strict=True):
+        Image.fromarray(pixels).save(path)
+    clean, noisy, denoised = map(str, paths)
+    scores = evaluate(clean, noisy=noisy, denoised=[denoised], metrics="psnr", baselines="")
+    [found] = scores
+    assert found.mean("psnr") == pytest.approx(psnr(pictures[0], pictures[2]))

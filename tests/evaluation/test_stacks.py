@@ -130,6 +130,17 @@ def test_models_see_planes_as_in_cbsn_denoise(folders, model, noisy, clean, repa
     tifffile.imwrite("out/cells.tif", denoised, imagej=True, metadata={"axes": "TCYX"})
     (scores,) = evaluate("clean", noisy="noisy", denoised=["out"], metrics="psnr", baselines="")
     assert scores.psnr == pytest.approx(expected)
+    # Single files are a pair whatever their names.
+    (folders / "out/cells.tif").rename("result.tif")
+    (folders / "noisy/cells.tif").rename("shot.tif")
+    (scores,) = evaluate(
+        "clean/cells.ome.tif",
+        noisy="shot.tif",
+        denoised=["result.tif"],
+        metrics="psnr",
+        baselines="",
+    )
+    assert scores.psnr == pytest.approx(expected)
 
 
 def test_the_scale_is_that_of_the_whole_stack(folders, fake_models):
