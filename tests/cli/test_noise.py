@@ -252,7 +252,7 @@ def test_what_is_wrong_with_the_camera_is_told(look, tmp_path, walls, random, ca
     assert [each["lines"] for each in found["lines"]] == ["rows"]
     assert [each["lines"] for each in found["bands"]] == ["columns"]
     assert found["bands"][0]["period"] == pytest.approx(9, abs=0.1)
-    assert found["advice"]["repair"] == ["rows"]
+    assert found["advice"]["repair"] == ["pixels", "rows"]
     assert "- Line noise, new in each picture: each row has an offset" in shown
     assert "- Vertical bands every 9" in shown
     assert "- 6 pixels are isolated outliers in 6 pictures" in shown

@@ -155,7 +155,7 @@ def _check_script(block: Block, words: list[str]) -> None:
             _check_cbsn(block, flags)
         elif module == "benchmarks":
             _parse(block, "benchmarks.__main__", flags)
-        elif module == "tests.serving.server":
+        elif module in ("tests.serving.server", "benchmarks.quality"):
             _parse(block, module, flags)
         elif module not in ("pytest", "venv", "http.server", "tests.fuzz.run"):
             raise block.fail(f"there is no module {module} to run")
