@@ -19,10 +19,8 @@ from cbsn.cli.flags import (
 from cbsn.cli.parser import Parser, add_input, new_parser
 from cbsn.errors import CbsnWarning, ConfigError, TrainingError
 from cbsn.files import expanded
+from cbsn.inference.options import QUALITIES
 from cbsn.orientations import NUM_ORIENTATIONS
-
-_QUALITIES = {"fast": "photo", "default": "photo-large", "best": "photo-large"}
-"""The shipped model by `--quality`; "best" also uses the self-ensemble."""
 
 _FAST_SHARE = 0.2
 """The share of the default's time that "fast" takes, as measured."""
@@ -147,7 +145,7 @@ def _check_models(
 def chosen_model(flags: argparse.Namespace) -> str:
     """Returns the model that `--model`, `--quality` or neither of them says."""
     if flags.model_path is None:
-        return _QUALITIES[flags.quality or "default"]
+        return QUALITIES[flags.quality or "default"]
     if flags.quality is not None:
         raise ConfigError(
             "--quality chooses among the shipped models: omit it, or --model. "
@@ -168,7 +166,7 @@ def add_quality(parser: argparse._ActionsContainer, *, best: bool = True) -> Non
     what = "fast: the small shipped model, five times as fast; default: the large one"
     if best:
         what += "; best: the large one in eight orientations, which takes eight times as long"
-    choices = [name for name in _QUALITIES if best or name != "best"]
+    choices = [name for name in QUALITIES if best or name != "best"]
     parser.add_argument("--quality", choices=choices, help=what)
 
 

@@ -1,6 +1,7 @@
 """The report on the noise in pictures: what it is like, and how to train on them."""
 
-from collections.abc import Iterable, Iterator, Sequence
+import dataclasses
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,9 @@ from cbsn.images.image_files import read_picture
 from cbsn.images.stacks.opening import are_stacks
 from cbsn.inference.options import DenoiseOptions
 from cbsn.inference.stack_options import StackOptions, refuse_white
-from cbsn.noise.advice import advise
+from cbsn.noise.advice import Advice, advise
 from cbsn.noise.defects import find_defects
-from cbsn.noise.estimate import estimate_noise_of_residuals
+from cbsn.noise.estimate import NoiseEstimate, estimate_noise_of_residuals
 from cbsn.noise.lines import LineNoise
 from cbsn.noise.structure import NoiseStructure, mask_for, measure_structure
 from cbsn.progress import say
@@ -94,48 +95,91 @@ def report_noise(
     stacks.refuse_for_pictures()
     paths = spread(paths, images)
     diagnoses: list[Diagnosis] = []
-    lines: tuple[LineNoise, ...] = ()
-    outliers = 0
     numbers: dict[str, Any] = {"names": [str(path) for path in paths]}
-    seen: list[str] = []
     if not (denoised or model_path):
-        structure = measure_structure(
-            lambda: (read_picture(path, white=white).color for path in paths)
-        )
-        outliers, looked_at = _outliers(paths, white)
-        lines = structure.found_lines
-        numbers["lines"] = [each.to_dict() for each in lines]
-        numbers["bands"] = [each.to_dict() for each in structure.bands]
-        numbers["outliers"] = {"pixels": outliers, "pictures": looked_at}
-        seen = _seen(structure, outliers, looked_at)
-        if structure.estimate is None:
-            if not (lines or seen):
-                raise DataError(structure.reason)
-            reasons = mask_for(None, lines).reasons if lines else ()
-            told = [structure.reason, "", *(f"- {reason}" for reason in reasons), *seen]
-            if figure:
-                told.append(f"{figure} is not drawn, as it would show the other noise.")
-            say("\n".join(told))
-            _write(json, {**numbers, "noise": None, "reason": structure.reason})
-            return
-        estimate = structure.estimate
+        report = noise_of_pictures(paths, white)
+        numbers |= report.numbers
+        told = [*report.lines]
+        if figure and report.estimate is None:
+            told.append(f"{figure} is not drawn, as it would show the other noise.")
+        say("\n".join(told))
     else:
         pairs = (
             _named_pairs(paths, denoised, white)
             if denoised
             else _denoised(paths, str(model_path), white, options)
         )
-        estimate = estimate_noise_of_residuals(_diagnosed(pairs, diagnoses))
-    advice = advise(estimate, lines, "picture", outliers=outliers > 0)
-    numbers |= {"noise": estimate.to_dict(), "advice": vars(advice)}
-    say("\n".join([*estimate.lines(), "", *advice.lines(), *seen]))
+        report = _report_of(estimate_noise_of_residuals(_diagnosed(pairs, diagnoses)))
+        numbers |= report.numbers
+        say("\n".join(report.lines))
     if diagnoses:
         diagnosis = Diagnosis.mean_of(diagnoses)
         numbers["diagnosis"] = diagnosis.to_dict()
         say("\n".join(["", "The denoised pictures:", *diagnosis.lines()]))
     _write(json, numbers)
-    if figure:
-        draw_noise(estimate, advice, figure)
+    if figure and report.estimate and report.advice:
+        draw_noise(report.estimate, report.advice, figure)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class NoiseReport:
+    """What the noise in pictures is like, and what to do about it.
+
+    Args:
+        lines: what to say of it.
+        numbers: the same for JSON.
+        estimate: of the noise; None if that of lines or outliers is all that can be seen.
+        advice: how to train on the pictures; None without an estimate.
+    """
+
+    lines: Sequence[str]
+    numbers: Mapping[str, Any]
+    estimate: NoiseEstimate | None = None
+    advice: Advice | None = None
+
+
+def noise_of_pictures(paths: Sequence[Path], white: float | None = None) -> NoiseReport:
+    """Reports the noise of picture files: the rest, and that of lines, bands and outliers.
+
+    Args:
+        paths: the files, at least one.
+        white: float > 0, the value of white in the files; see `read_picture`. Default None.
+
+    Raises:
+        DataError: if no noise of any kind can be seen.
+        ImageError: if a file cannot be read.
+
+    Example:
+        >>> print(*noise_of_pictures([Path("photo.jpg")]).lines, sep="\\n")
+    """
+    structure = measure_structure(lambda: (read_picture(path, white=white).color for path in paths))
+    outliers, looked_at = _outliers(paths, white)
+    lines = structure.found_lines
+    numbers = {
+        "lines": [each.to_dict() for each in lines],
+        "bands": [each.to_dict() for each in structure.bands],
+        "outliers": {"pixels": outliers, "pictures": looked_at},
+    }
+    seen = _seen(structure, outliers, looked_at)
+    if structure.estimate is None:
+        if not (lines or seen):
+            raise DataError(structure.reason)
+        reasons = mask_for(None, lines).reasons if lines else ()
+        told = [structure.reason, "", *(f"- {reason}" for reason in reasons), *seen]
+        return NoiseReport(told, {**numbers, "noise": None, "reason": structure.reason})
+    rest = _report_of(structure.estimate, lines, outliers=outliers > 0)
+    return dataclasses.replace(
+        rest, lines=[*rest.lines, *seen], numbers={**numbers, **rest.numbers}
+    )
+
+
+def _report_of(
+    estimate: NoiseEstimate, lines: Sequence[LineNoise] = (), *, outliers: bool = False
+) -> NoiseReport:
+    """Returns the report of an estimate, with advice."""
+    advice = advise(estimate, lines, "picture", outliers=outliers)
+    numbers = {"noise": estimate.to_dict(), "advice": vars(advice)}
+    return NoiseReport([*estimate.lines(), "", *advice.lines()], numbers, estimate, advice)
 
 
 def _outliers(paths: Sequence[Path], white: float | None) -> tuple[int, int]:

@@ -23,6 +23,7 @@ from cbsn.inference.engines.choice import (
     is_worth_measuring,
     measure,
 )
+from cbsn.inference.kept import KeptResult, in_memory
 from cbsn.inference.options import DenoiseOptions, Strength
 from cbsn.inference.passes import Passes, auto_side
 from cbsn.inference.pixels import Frame, Units, cast, fill_hidden
@@ -96,6 +97,7 @@ class Denoiser:
         self.repaired = 0
         self._source: str | None = None
         self._uncertainty: Uncertainty | None = None  # while `estimating`
+        self._kept: KeptResult | None = None  # while `keeping`
         # The networks use all cores or the whole GPU anyway, and engines keep state.
         self._turn = threading.RLock()
 
@@ -330,6 +332,37 @@ class Denoiser:
             finally:
                 self._uncertainty = None
 
+    @contextlib.contextmanager
+    def keeping(
+        self, make: Callable[[tuple[int, ...]], np.ndarray] = in_memory
+    ) -> Iterator[KeptResult]:
+        """Keeps what the network returns for the one picture that is denoised in the block.
+
+        Results of any strength can then be made of it, without the network: they are those of a
+        denoiser with that strength. Other threads wait until the block ends. Models that were
+        trained on stacks keep nothing.
+
+        Args:
+            make: function from a shape [H, W, C] to a float32 array of it, such as a file that is
+                mapped into memory. Default: an array in memory.
+
+        Yields:
+            The `KeptResult`, which is complete after the block.
+
+        Example:
+            >>> noisy = read_picture("photo.png").pixels
+            >>> with denoise.keeping() as kept:
+            ...     clean = denoise(noisy, white=value_range(noisy.dtype))
+            >>> kept.blend(noisy, Strength(0.7))
+        """
+        with self._turn:
+            self._kept = KeptResult(make, self.options.rounding)
+            try:
+                yield self._kept
+            finally:
+                self._kept.end()
+                self._kept = None
+
     def batch(self, images: np.ndarray, *, white: float | None = None) -> np.ndarray:
         """Denoises pictures of one shape, as many at a time as memory allows.
 
@@ -509,6 +542,8 @@ class Denoiser:
             found.stretch(image)
             statistics = self._normalization.statistics(image)
             frames.append(Frame(image, Units(*statistics, value_range(image.dtype))))
+        if self._kept:
+            self._kept.begin(frames[0])
         if self._uncertainty:
             spans = [found.white - found.black for found in ranges]
             units = [s / value_range(each.dtype) for s, each in zip(spans, images, strict=True)]
@@ -554,6 +589,8 @@ class Denoiser:
         self, frame: Frame, where: slice | tuple[Index, ...], result: np.ndarray
     ) -> np.ndarray:
         """Returns denoised pixels, of a picture in which they are still noisy."""
+        if self._kept:
+            self._kept.add(frame, where, result)
         noisy = frame.image[where]
         pixels = frame.units.finish(result, noisy, self.strength, self.options.rounding)
         return pixels.astype(noisy.dtype, copy=False)

@@ -11,6 +11,9 @@ from cbsn.colors import LUMA
 from cbsn.errors import LARGEST_SEED, ConfigError, check_names
 from cbsn.noise.repair import parse_repairs
 
+QUALITIES = {"fast": "photo", "default": "photo-large", "best": "photo-large"}
+"""The shipped model by `--quality`; "best" also uses the self-ensemble."""
+
 ROUNDINGS = {"round": np.rint, "truncate": np.floor}
 """How results become integer pixels. The original C-BSN code truncates."""
 

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -71,6 +71,7 @@ def adapt(
     seed: int = 0,
     max_steps: int | None = None,
     learning_rate: float | None = None,
+    on_share: Callable[[float], None] = lambda share: None,
 ) -> Adapted:
     """Trains a model further on noisy pictures, and returns the best model to denoise them with.
 
@@ -90,6 +91,8 @@ def adapt(
         seed: determines the result, given `max_steps` and enough time for them.
         max_steps: maximum number of steps.
         learning_rate: None for a rate that has worked well.
+        on_share: called after each step with the share of the time that has passed. It may raise an
+            error, which ends the adaptation.
 
     Raises:
         ConfigError: a number is out of range, or the model cannot learn from noisy pictures alone.
@@ -101,6 +104,10 @@ def adapt(
     """
     started = time.monotonic()
     check_adaptation(minutes, seed)
+
+    def passed() -> None:
+        on_share(min(1.0, (time.monotonic() - started) / (60 * minutes)))
+
     facts = {_ADAPTED: False, "from": model.sha256(), "minutes": minutes, "seed": seed}
     is_student = OBJECTIVES[model.recipe.objective].TAUGHT
     if model.network.dimensions == 3:
@@ -140,9 +147,11 @@ def adapt(
     if is_student:
         patches = patches.shuffled(seed)
         until = started + 60 * minutes * _TARGETS_DONE
-        patches = patches.paired(_own_pictures(model, patches, until))
+        patches = patches.paired(_own_pictures(model, patches, until, passed))
     deadline = started + 60 * minutes
-    tuned = tune(recipe, model.network, patches, augmentation, deadline, max_steps, harm, seed)
+    tuned = tune(
+        recipe, model.network, patches, augmentation, deadline, max_steps, harm, seed, passed
+    )
     count, steps = len(patches.split()[1]), tuned.steps
     say(
         f"Loss on {count} patch{'es' * (count > 1)} held out: {tuned.before:.5f}; after "
@@ -282,7 +291,9 @@ def _verdict(tuned: Tuned) -> str:
     )
 
 
-def _own_pictures(model: Denoiser, patches: PicturePatches, until: float) -> list[np.ndarray]:
+def _own_pictures(
+    model: Denoiser, patches: PicturePatches, until: float, passed: Callable[[], None]
+) -> list[np.ndarray]:
     """Denoises, in float32, the first patches: at least one, and more while there is time."""
     single = in_float32(model.recipe, model.network)
     teacher = Denoiser(model.recipe, single, DenoiseOptions(self_ensemble=True))
@@ -300,4 +311,5 @@ def _own_pictures(model: Denoiser, patches: PicturePatches, until: float) -> lis
             some = np.stack([patches[index] for index in range(done, done + count)])
             denoised.extend(make_targets(some, [teacher]))
             bar.update(count)
+            passed()
     return denoised

@@ -278,6 +278,7 @@ def tune(
     max_steps: int | None,
     harm: float,
     seed: int,
+    on_step: Callable[[], None] = lambda: None,
 ) -> Tuned:
     """Trains a copy of a network, in its precision, until `deadline` by `time.monotonic()`.
 
@@ -288,6 +289,8 @@ def tune(
     learning rate falls to 0 along a cosine, over `max_steps` or the time. If the mean squared error
     of noise-free pictures, for values in [0, 1], then grows by more than 0.05 dB and by more than
     `harm`, only part of the weights' change is taken: down to an eighth, or else none.
+
+    `on_step` is called after each step; an error that it raises ends the training.
     """
     weights = network.get_weights()
     precision = network.dtype_policy.name
@@ -313,7 +316,8 @@ def tune(
     before, error = measure()
     # The second measurement takes as long as the first.
     deadline -= time.monotonic() - started
-    steps = _train(trainer, training, deadline, max_steps, falls=augmentation is not None)
+    falls = augmentation is not None
+    steps = _train(trainer, training, deadline, max_steps, falls, on_step)
     after, share = _without_harm(trainer.model, weights, measure, max(error * _HARM, error + harm))
     return Tuned(trainer.model, steps, before, after, share)
 
@@ -352,7 +356,12 @@ def _measure(
 
 
 def _train(
-    trainer: Trainer, pipeline: PatchPipeline, deadline: float, max_steps: int | None, falls: bool
+    trainer: Trainer,
+    pipeline: PatchPipeline,
+    deadline: float,
+    max_steps: int | None,
+    falls: bool,
+    on_step: Callable[[], None],
 ) -> int:
     """Trains until the deadline or `max_steps`; the learning rate may fall. Returns the steps."""
     started = time.monotonic()
@@ -371,6 +380,7 @@ def _train(
             now = time.monotonic()
             if bar.update(min(seconds, int(now - started)) - bar.n):
                 bar.set_postfix(step=steps, loss=f"{float(metrics['total']):.4f}", refresh=False)
+            on_step()
             if now >= deadline or steps == max_steps:
                 break
     return steps

@@ -53,6 +53,27 @@ def flat(tmp_path_factory):
     return _save(tmp_path_factory.mktemp("pictures") / "flat", pictures)
 
 
+def test_it_says_how_much_time_has_passed(noisy):
+    shares = []
+    adapt([noisy], _model("photo"), MINUTES, max_steps=3, on_share=shares.append)
+    assert len(shares) >= 3 and shares == sorted(shares)
+    assert all(0 < share <= 1 for share in shares)
+
+
+def test_it_can_be_ended_at_any_step(noisy):
+    class EndedError(Exception):
+        pass
+
+    def end(share):
+        raise EndedError
+
+    model = _model("photo")
+    before = model.network.get_weights()
+    with pytest.raises(EndedError):
+        adapt([noisy], model, MINUTES, on_share=end)
+    assert all(map(np.array_equal, before, model.network.get_weights()))
+
+
 def _model(recipe_name, **changes):
     """A tiny model of fresh weights."""
     keras.utils.set_random_seed(1)

@@ -106,6 +106,14 @@ _PEAKS = (5, 10, 15, 20, 30, 40, 50, 75, 100, 150, 200)
 _GAINS = (16, 8, 4, 2, 1)
 
 
+def heat_palette(levels: int) -> np.ndarray:
+    """Returns the colours of `HEAT`, as many as there are levels, uint8 [levels, 3]."""
+    stops = np.array([[int(color[i : i + 2], 16) for i in (1, 3, 5)] for color in HEAT])
+    at = np.linspace(0, len(HEAT) - 1, levels)
+    palette = np.stack([np.interp(at, range(len(HEAT)), c) for c in stops.T], axis=-1)
+    return np.rint(palette).astype(np.uint8)
+
+
 def error_maps(picture: ReportPicture) -> tuple[int, dict[str, Image.Image]]:
     """Draws |denoised − clean|, averaged over the channels, on the same scale for all methods.
 
@@ -120,14 +128,12 @@ def error_maps(picture: ReportPicture) -> tuple[int, dict[str, Image.Image]]:
     extreme = max(np.percentile(error, _EXTREMES) for error in errors.values())
     # In float32, an error of 50 may come out slightly above 50.
     peak = next((peak for peak in _PEAKS if extreme < peak + 0.01), 255)
-    stops = np.array([[int(color[i : i + 2], 16) for i in (1, 3, 5)] for color in HEAT])
-    at = np.linspace(0, len(HEAT) - 1, _HEAT_LEVELS)
-    palette = np.stack([np.interp(at, range(len(HEAT)), c) for c in stops.T], axis=-1)
+    palette = heat_palette(_HEAT_LEVELS)
     maps = {}
     for method, error in errors.items():
         levels = np.minimum(error / peak, 1) * (_HEAT_LEVELS - 1)
         maps[method] = shrunk(Image.fromarray(np.rint(levels).astype(np.uint8)))
-        maps[method].putpalette(np.rint(palette).astype(np.uint8).tobytes())
+        maps[method].putpalette(palette.tobytes())
     return peak, maps
 
 

@@ -1,0 +1,84 @@
+"""Results of any strength without the network: those of a denoiser with that strength, to the bit."""
+
+import numpy as np
+import pytest
+
+from cbsn.inference.denoiser import Denoiser
+from cbsn.inference.options import DenoiseOptions, Strength
+from cbsn.value_range import value_range
+
+STRENGTHS = [Strength(1), Strength(0.6), Strength(0.3, 1), Strength(1, 0), Strength(0)]
+
+
+@pytest.fixture(scope="module")
+def photo():
+    return Denoiser.load("photo", DenoiseOptions(precision="float32", engine="tensorflow"))
+
+
+def _picture(random, channels, dtype, size=(70, 90)):
+    unit = random.normal(0.5, 0.2, (*size, channels)).clip(0, 1)
+    pixels = (unit * value_range(dtype)).astype(dtype)
+    if channels % 2 == 0:
+        pixels[:20, :30, -1] = 0
+    return pixels
+
+
+def _kept(denoise, pixels, **options):
+    with denoise.keeping(**options) as kept:
+        denoise(pixels, white=value_range(pixels.dtype))
+    return kept
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "float32"])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_any_strength_equals_a_denoiser_of_that_strength(photo, random, channels, dtype):
+    pixels = _picture(random, channels, dtype)
+    kept = _kept(photo, pixels)
+    for strength in STRENGTHS:
+        options = DenoiseOptions(strength=strength.luma, color_strength=strength.color)
+        expected = Denoiser(photo.recipe, photo.network, options)
+        blended = pixels.copy()
+        kept.blend(blended, strength)
+        assert np.array_equal(blended, expected(pixels, white=value_range(dtype)))
+
+
+@pytest.mark.parametrize("how", [{"self_ensemble": True}, {"tile": 32}, {"rounding": "truncate"}])
+def test_it_is_of_the_whole_way(photo, random, how):
+    pixels = _picture(random, 3, "uint8")
+    options = DenoiseOptions(**how)
+    kept = _kept(Denoiser(photo.recipe, photo.network, options), pixels)
+    weaker = Denoiser(photo.recipe, photo.network, DenoiseOptions(strength=0.5, **how))
+    blended = pixels.copy()
+    kept.blend(blended, Strength(0.5))
+    assert np.array_equal(blended, weaker(pixels, white=255))
+
+
+def test_it_is_kept_along_with_an_uncertainty(photo, random):
+    pixels = _picture(random, 3, "uint8", (96, 96))
+    with photo.estimating(), photo.keeping() as kept:
+        denoised = photo(pixels, white=255)
+    blended = pixels.copy()
+    kept.blend(blended, Strength(1))
+    assert np.array_equal(blended, denoised)
+
+
+def test_it_may_lie_on_the_disk(photo, random, tmp_path):
+    pixels = _picture(random, 3, "uint8")
+
+    def make(shape):
+        return np.lib.format.open_memmap(tmp_path / "kept.npy", "w+", np.float32, shape)
+
+    kept = _kept(photo, pixels, make=make)
+    on_disk, in_memory = pixels.copy(), pixels.copy()
+    kept.blend(on_disk, Strength(0.7))
+    _kept(photo, pixels).blend(in_memory, Strength(0.7))
+    assert np.array_equal(on_disk, in_memory)
+
+
+def test_where_nothing_is_visible_nothing_changes(photo, random):
+    pixels = _picture(random, 4, "uint8")
+    pixels[..., -1] = 0
+    kept = _kept(photo, pixels)
+    blended = pixels.copy()
+    kept.blend(blended, Strength(1))
+    assert np.array_equal(blended, pixels)
