@@ -18,7 +18,7 @@ LAYERS = [
     {"inference", "client"},
     {"export", "evaluation"},
     {"training"},
-    {"api"},
+    {"api", "app"},
     {"cli", "napari_plugin"},
     {"__main__"},
 ]

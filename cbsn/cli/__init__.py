@@ -2,6 +2,7 @@
 
 COMMANDS = {
     "denoise": "denoises pictures",
+    "app": "shows a page to denoise pictures on, in a browser",
     "train": "trains a denoiser from noisy pictures",
     "adapt": "trains a model further on your pictures",
     "evaluate": "scores denoisers, with clean pictures or without",

@@ -150,7 +150,8 @@ def noise_of_pictures(paths: Sequence[Path], white: float | None = None) -> Nois
         ImageError: if a file cannot be read.
 
     Example:
-        >>> print(*noise_of_pictures([Path("photo.jpg")]).lines, sep="\\n")
+        >>> report = noise_of_pictures([Path("photo.jpg")])
+        >>> report.lines[0]
     """
     structure = measure_structure(lambda: (read_picture(path, white=white).color for path in paths))
     outliers, looked_at = _outliers(paths, white)

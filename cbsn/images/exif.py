@@ -14,6 +14,7 @@ import tifffile
 
 EXIF, GPS, INTEROP = 34665, 34853, 40965
 _BELOW = {0: (EXIF, GPS), EXIF: (INTEROP,)}  # the directories that a directory may point to
+ORIENTATION = 274
 _MAKER_NOTE = 37500
 _LARGEST = 2**24  # bytes of a value; in a damaged file it may claim any size
 
@@ -123,6 +124,12 @@ def number_of(value: Any, default: int) -> int:
     if not isinstance(value, Value) or value.kind not in (3, 4):
         return default
     return int.from_bytes(value.content[: _size(value.kind)], "little")
+
+
+def orientation_of(tree: Tree) -> int:
+    """Returns the orientation, from 1 (upright) to 8, as EXIF numbers them."""
+    found = number_of(tree.get(ORIENTATION), 1)
+    return found if 1 <= found <= 8 else 1
 
 
 def points_elsewhere(tree: Tree) -> bool:

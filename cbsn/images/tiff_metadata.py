@@ -18,9 +18,10 @@ from cbsn.images.exif import (
     EXIF,
     GPS,
     INTEROP,
-    Tree,
+    ORIENTATION,
     Value,
     number_of,
+    orientation_of,
     read_block,
     read_tree,
     swapped,
@@ -29,7 +30,6 @@ from cbsn.images.exif import (
 )
 from cbsn.images.picture import INCH, Picture
 
-_ORIENTATION_TAG = 274
 _XMP_TAG = 700
 _UNIT_TAG = 296
 _METRES = {2: INCH, 3: 0.01}  # of the units in `_UNIT_TAG`; 1 means no unit
@@ -50,7 +50,7 @@ _STRUCTURE = frozenset(
 )
 _LAYERS_TAG = 37724  # Photoshop's: would stay noisy, and make the file many times larger
 _SKIPPED = _STRUCTURE | {*_BRANCHES, *(code - 1 for code in _BRANCHES), INTEROP}
-_SKIPPED |= {_ORIENTATION_TAG, _LAYERS_TAG}
+_SKIPPED |= {ORIENTATION, _LAYERS_TAG}
 
 # Tags of a TIFF file that belong to the trunk of the EXIF tree; the last ones are Windows'.
 _EXIF_TAGS = frozenset(
@@ -107,7 +107,7 @@ def write_options(picture: Picture, *, big: bool) -> dict[str, Any]:
     """
     exif = read_block(picture.exif)
     own = picture.extras if isinstance(picture.extras, Tags) else None
-    tags: list[tuple[Any, ...]] = [(_ORIENTATION_TAG, "H", 1, _orientation(exif), True)]
+    tags: list[tuple[Any, ...]] = [(ORIENTATION, "H", 1, orientation_of(exif), True)]
     resolution = None
     if own:
         tags += own.entries
@@ -157,11 +157,6 @@ def write_exif(path: Path, picture: Picture) -> None:
             raw.write(struct.pack(f"{file.byteorder}{'Q' if file.is_bigtiff else 'I'}", end))
 
 
-def _orientation(exif: Tree) -> int:
-    found = number_of(exif.get(_ORIENTATION_TAG), 1)
-    return found if 1 <= found <= 8 else 1
-
-
 def _resolution(x: Any, y: Any, unit: Any) -> tuple[Fraction, Fraction, int] | None:
     """Returns a resolution, x and y being pairs of integers, unless it is missing or damaged."""
     with contextlib.suppress(TypeError, ValueError, ZeroDivisionError):
@@ -183,7 +178,7 @@ def _read_exif(path: Path, page: tifffile.TiffPage, *, has_resolution: bool) -> 
         tree = read_tree(file, page.offset, page.parent.byteorder, big=page.parent.is_bigtiff)
     found = {code: value for code, value in tree.items() if code in _EXIF_TAGS.union(_BRANCHES)}
     unwanted = [270] if page.parent.is_shaped else []
-    unwanted += [_ORIENTATION_TAG] if _orientation(found) == 1 else []
+    unwanted += [ORIENTATION] if orientation_of(found) == 1 else []
     unwanted += [] if has_resolution else [282, 283, _UNIT_TAG]
     for code in unwanted:
         found.pop(code, None)

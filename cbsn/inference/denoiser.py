@@ -23,7 +23,7 @@ from cbsn.inference.engines.choice import (
     is_worth_measuring,
     measure,
 )
-from cbsn.inference.kept import KeptResult, in_memory
+from cbsn.inference.kept import KeptResult
 from cbsn.inference.options import DenoiseOptions, Strength
 from cbsn.inference.passes import Passes, auto_side
 from cbsn.inference.pixels import Frame, Units, cast, fill_hidden
@@ -333,9 +333,7 @@ class Denoiser:
                 self._uncertainty = None
 
     @contextlib.contextmanager
-    def keeping(
-        self, make: Callable[[tuple[int, ...]], np.ndarray] = in_memory
-    ) -> Iterator[KeptResult]:
+    def keeping(self, path: Path | None = None) -> Iterator[KeptResult]:
         """Keeps what the network returns for the one picture that is denoised in the block.
 
         Results of any strength can then be made of it, without the network: they are those of a
@@ -343,8 +341,8 @@ class Denoiser:
         trained on stacks keep nothing.
 
         Args:
-            make: function from a shape [H, W, C] to a float32 array of it, such as a file that is
-                mapped into memory. Default: an array in memory.
+            path: file to keep it in, `.npy`, which takes 4 bytes for each value of the picture.
+                Default None: it stays in memory.
 
         Yields:
             The `KeptResult`, which is complete after the block.
@@ -356,7 +354,7 @@ class Denoiser:
             >>> kept.blend(noisy, Strength(0.7))
         """
         with self._turn:
-            self._kept = KeptResult(make, self.options.rounding)
+            self._kept = KeptResult(self.options.rounding, path)
             try:
                 yield self._kept
             finally:

@@ -1,30 +1,34 @@
 "use strict";
 
-for (const viewer of document.querySelectorAll(".viewer")) {
+// Makes a viewer work: the divider, the choice of its two sides, and the zoom. Sides are elements of
+// the class "side", in the order of the options. When a large picture is scrolled, the divider stays
+// in sight. Fires "viewchange" after a choice or a zoom.
+const setUpViewer = (viewer) => {
   const frame = viewer.querySelector(".frame");
   const stage = viewer.querySelector(".stage");
   const divider = viewer.querySelector(".divider");
   const scroll = viewer.querySelector(".scroll");
+  const zoom = viewer.querySelector(".zoom");
   const sides = [...viewer.querySelectorAll(".side")];
 
   const selects = viewer.querySelectorAll(".choose");
+  const changed = () => viewer.dispatchEvent(new Event("viewchange"));
 
-  // The maps beneath can be chosen too; the file holds each of them once.
-  for (const map of viewer.parentElement.querySelectorAll(".maps img")) {
-    const side = map.cloneNode();
-    side.className = "side";
-    side.draggable = false;
-    divider.before(side);
-    sides.push(side);
-    for (const select of selects) select.add(new Option(map.alt, sides.length - 1));
-  }
-
-  const moveTo = (percent) => {
+  const value = () => parseFloat(stage.style.getPropertyValue("--split") || "50");
+  const place = () => (stage.offsetWidth * value()) / 100 - scroll.scrollLeft; // px from the left
+  let kept = null; // the place where it stays in sight when the picture is scrolled
+  const moveTo = (percent, isScrolled = false) => {
     const value = Math.min(100, Math.max(0, percent));
     stage.style.setProperty("--split", `${value}%`);
     divider.setAttribute("aria-valuenow", Math.round(value));
+    if (!isScrolled) kept = place();
   };
-  const value = () => parseFloat(stage.style.getPropertyValue("--split") || "50");
+  const stay = () => {
+    const middle = zoom.value ? `${scroll.scrollTop + scroll.clientHeight / 2}px` : "50%";
+    stage.style.setProperty("--middle", middle);
+    if (kept !== null) moveTo((100 * (scroll.scrollLeft + kept)) / stage.offsetWidth, true);
+  };
+  scroll.addEventListener("scroll", stay, { passive: true });
 
   const follow = (event) => {
     const box = stage.getBoundingClientRect();
@@ -56,18 +60,22 @@ for (const viewer of document.querySelectorAll(".viewer")) {
     const choose = () => {
       sides.forEach((side, i) => side.classList.toggle(end, i === Number(select.value)));
       frame.dataset[end] = select.selectedOptions[0].label;
+      changed();
     };
     select.addEventListener("change", choose);
     choose(); // A browser that goes back to the page restores the choice, not what it did.
   }
 
-  const zoom = viewer.querySelector(".zoom");
   const enlarge = () => {
     frame.classList.toggle("zoomed", zoom.value !== "");
     frame.style.setProperty("--zoom", zoom.value || "1");
+    kept = null; // not while it moves
     scroll.scrollLeft = (stage.offsetWidth * value()) / 100 - scroll.clientWidth / 2;
     scroll.scrollTop = (stage.offsetHeight - scroll.clientHeight) / 2;
+    kept = place();
+    stay();
+    changed();
   };
   zoom.addEventListener("change", enlarge);
   enlarge();
-}
+};

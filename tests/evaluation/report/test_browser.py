@@ -1,7 +1,6 @@
 """The report as a browser shows it."""
 
 import io
-import shutil
 
 import numpy as np
 import pytest
@@ -9,10 +8,9 @@ from PIL import Image
 
 from cbsn.evaluation.report.html import write_report
 from cbsn.evaluation.report.pictures import ReportPicture
+from tests.browsers import start_browser
 
 pytest.importorskip("selenium", reason="selenium is not installed")
-from selenium import webdriver
-from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -20,18 +18,6 @@ from selenium.webdriver.support.select import Select
 
 pytestmark = pytest.mark.slow
 
-FLAGS = (
-    "headless=new",
-    "no-sandbox",  # the tests may run as root
-    "disable-gpu",
-    "disable-quic",
-    "disable-dev-shm-usage",
-    "no-first-run",
-    "disable-background-networking",
-    "disable-component-update",
-    "disable-sync",
-    "hide-scrollbars",
-)
 COLORS = {
     "noisy": (200, 40, 40),
     "first": (40, 160, 60),
@@ -43,20 +29,11 @@ NOISY, FIRST, SECOND, CLEAN = COLORS.values()
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory):
-    chromium, driver = shutil.which("chromium"), shutil.which("chromedriver")
-    if not chromium or not driver:
-        pytest.skip("chromium and chromedriver are not installed")
-    options = webdriver.ChromeOptions()
-    options.binary_location = chromium
-    for flag in (*FLAGS, f"user-data-dir={tmp_path_factory.mktemp('chromium')}"):
-        options.add_argument(f"--{flag}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    browser = webdriver.Chrome(options=options, service=Service(driver))
-    browser.execute_cdp_cmd("Network.enable", {})
-    offline = {"offline": True, "latency": 0, "downloadThroughput": 0, "uploadThroughput": 0}
-    browser.execute_cdp_cmd("Network.emulateNetworkConditions", offline)
-    yield browser
-    browser.quit()
+    with start_browser(tmp_path_factory.mktemp("chromium")) as browser:
+        offline = {"offline": True, "latency": 0, "downloadThroughput": 0, "uploadThroughput": 0}
+        browser.execute_cdp_cmd("Network.enable", {})
+        browser.execute_cdp_cmd("Network.emulateNetworkConditions", offline)
+        yield browser
 
 
 @pytest.fixture

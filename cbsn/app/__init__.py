@@ -1,0 +1,1 @@
+"""A page to denoise pictures on, for those without a terminal: `cbsn app`."""

@@ -1,0 +1,114 @@
+"""The server of the page: `serve` starts it, and returns when it is stopped."""
+
+import contextlib
+import dataclasses
+import errno
+import os
+import secrets
+import signal
+import socket
+import sys
+import threading
+import webbrowser
+from collections.abc import Sequence
+
+import uvicorn
+
+from cbsn.app.access import Guard
+from cbsn.app.options import PORT, AppOptions
+from cbsn.app.page import Page
+from cbsn.errors import ConfigError
+from cbsn.progress import say
+
+
+def serve(options: AppOptions) -> None:
+    """Shows the page until the process is asked to stop (SIGINT, SIGTERM).
+
+    Args:
+        options: where it is, who may use it, and how much.
+
+    Raises:
+        ConfigError: if it cannot listen there, or the GPU, precision or engine is not available.
+        ModelError: if there is no such model, or it cannot be read.
+    """
+    with listen(options) as listening:
+        server = PageServer(options, listening.getsockname()[1])
+        here, *elsewhere = server.addresses
+        say(f"The page is at {here} (Ctrl-C stops it).")
+        for address in elsewhere:
+            say(f"Others reach it at {address}")
+        if options.browser and _has_desktop():
+            threading.Timer(1.0, webbrowser.open, [here]).start()
+        # At its end, uvicorn sends itself again the signal that has stopped it.
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        with contextlib.suppress(KeyboardInterrupt):
+            server.run(sockets=[listening])
+    if server.page.failure:
+        raise server.page.failure
+
+
+class PageServer(uvicorn.Server):
+    """The server, before it runs.
+
+    Args:
+        options: where it is, who may use it, and how much.
+        port: where it is going to listen.
+
+    Attributes:
+        options: the same, with a token if one is needed.
+        page: what it answers with.
+    """
+
+    def __init__(self, options: AppOptions, port: int):
+        if not options.is_local and options.token is None:
+            options = dataclasses.replace(options, token=secrets.token_urlsafe(24))
+        self.options = options
+        self.page = Page(options, port)
+        self._port = port
+        application = Guard(self.page.application(self._stop), options, port)
+        config = uvicorn.Config(
+            application, log_level="warning", server_header=False, timeout_graceful_shutdown=3
+        )
+        super().__init__(config)
+
+    def _stop(self) -> None:
+        self.should_exit = True
+
+    @property
+    def addresses(self) -> list[str]:
+        """The addresses of the page: for a browser on this computer, and for others if they can."""
+        host = self.options.host
+        hosts = ["127.0.0.1", socket.gethostname()] if host in ("0.0.0.0", "::", "") else [host]
+        query = f"?token={self.options.token}" if self.options.token else ""
+        hosts = [f"[{each}]" if ":" in each else each for each in hosts]
+        return [f"http://{each}:{self._port}/{query}" for each in hosts]
+
+
+def listen(options: AppOptions) -> socket.socket:
+    """Returns a socket that listens where the options say; ConfigError if that cannot be."""
+    ports: Sequence[int] = [PORT, 0] if options.port is None else [options.port]
+    for port in ports:
+        try:
+            found = socket.getaddrinfo(options.host, port, type=socket.SOCK_STREAM)
+            family, kind, protocol, _, address = found[0]
+            listening = socket.socket(family, kind, protocol)
+            if sys.platform != "win32":  # where two programs would get the same port
+                listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind(address)
+            return listening
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE and port != ports[-1]:
+                continue
+            flag = "--host" if options.port is None else "--port"
+            given = options.host if options.port is None else options.port
+            raise ConfigError(
+                f"The page cannot listen there: {error.strerror}. Received: {flag} {given}"
+            ) from error
+    raise AssertionError
+
+
+def _has_desktop() -> bool:
+    """Returns whether there is a desktop to open a browser on, rather than a terminal."""
+    if sys.platform in ("win32", "darwin"):
+        return True
+    return any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
