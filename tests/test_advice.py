@@ -35,8 +35,12 @@ PRINTED_BY = {
     "cbsn/cli/denoise.py": {"cbsn denoise"},  # cbsn adapt shares --model and --quality
     "cbsn/data/pairs.py": {"cbsn train"},
     "cbsn/data/pipeline.py": {"cbsn train"},
+    "cbsn/data/stack_pairs.py": {"cbsn train", "cbsn evaluate"},
     "cbsn/data/stack_repair.py": {"cbsn denoise"},
     "cbsn/evaluation/conventions.py": {"cbsn evaluate"},
+    "cbsn/evaluation/diagnosis.py": {"cbsn evaluate", "cbsn noise"},
+    "cbsn/evaluation/noise_report.py": {"cbsn noise"},
+    "cbsn/evaluation/stack_noise.py": {"cbsn noise"},
     "cbsn/inference/folder.py": {"cbsn denoise"},
     "cbsn/inference/forecast.py": {"cbsn denoise"},
     "cbsn/inference/outputs.py": {"cbsn denoise", "cbsn client", "cbsn beam"},

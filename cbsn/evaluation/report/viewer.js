@@ -26,7 +26,7 @@ const setUpViewer = (viewer) => {
   const stay = () => {
     const middle = zoom.value ? `${scroll.scrollTop + scroll.clientHeight / 2}px` : "50%";
     stage.style.setProperty("--middle", middle);
-    if (kept !== null) moveTo((100 * (scroll.scrollLeft + kept)) / stage.offsetWidth, true);
+    if (kept !== null && stage.offsetWidth) moveTo((100 * (scroll.scrollLeft + kept)) / stage.offsetWidth, true);
   };
   scroll.addEventListener("scroll", stay, { passive: true });
 
@@ -72,7 +72,7 @@ const setUpViewer = (viewer) => {
     kept = null; // not while it moves
     scroll.scrollLeft = (stage.offsetWidth * value()) / 100 - scroll.clientWidth / 2;
     scroll.scrollTop = (stage.offsetHeight - scroll.clientHeight) / 2;
-    kept = place();
+    if (stage.offsetWidth) kept = place(); // else nothing is shown yet
     stay();
     changed();
   };
