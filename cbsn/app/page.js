@@ -386,10 +386,31 @@ const renderNoise = ({ id, noise, share }) => {
   ID("noise-lines").hidden = !noise;
   ID("noise-figure").hidden = !noise?.figure;
   if (!noise) return;
-  ID("noise-lines").textContent = noise.lines.join("\n");
+  renderReport(ID("noise-lines"), noise.lines);
   const address = `/api/pictures/${id}/noise.png`;
   if (noise.figure && ID("noise-figure").getAttribute("src") !== address) {
     ID("noise-figure").src = ID("noise-link").href = address;
+  }
+};
+
+// Sentences are paragraphs; lines of tables, which have spaces between columns, stay as they are.
+const renderReport = (element, lines) => {
+  const text = lines.join("\n");
+  if (element.dataset.text === text) return;
+  element.dataset.text = text;
+  element.replaceChildren();
+  for (const line of lines) {
+    const isTable = /\S {2,}/.test(line) || /^ {2,}/.test(line);
+    const last = element.lastElementChild;
+    if (isTable && last?.tagName === "PRE") {
+      last.textContent += `\n${line}`;
+    } else if (line) {
+      const part = document.createElement(isTable ? "pre" : "p");
+      part.textContent = line;
+      element.append(part);
+    } else {
+      element.append(document.createElement("br"));
+    }
   }
 };
 

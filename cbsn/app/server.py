@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import errno
 import os
 import secrets
 import signal
@@ -10,7 +9,6 @@ import socket
 import sys
 import threading
 import webbrowser
-from collections.abc import Sequence
 
 import uvicorn
 
@@ -86,25 +84,18 @@ class PageServer(uvicorn.Server):
 
 def listen(options: AppOptions) -> socket.socket:
     """Returns a socket that listens where the options say; ConfigError if that cannot be."""
-    ports: Sequence[int] = [PORT, 0] if options.port is None else [options.port]
-    for port in ports:
-        try:
-            found = socket.getaddrinfo(options.host, port, type=socket.SOCK_STREAM)
-            family, kind, protocol, _, address = found[0]
-            listening = socket.socket(family, kind, protocol)
-            if sys.platform != "win32":  # where two programs would get the same port
-                listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listening.bind(address)
-            return listening
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE and port != ports[-1]:
-                continue
-            flag = "--host" if options.port is None else "--port"
-            given = options.host if options.port is None else options.port
-            raise ConfigError(
-                f"The page cannot listen there: {error.strerror}. Received: {flag} {given}"
-            ) from error
-    raise AssertionError
+    family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
+    if options.port is None:
+        with contextlib.suppress(OSError):
+            return socket.create_server((options.host, PORT), family=family)
+    try:
+        return socket.create_server((options.host, options.port or 0), family=family)
+    except OSError as error:
+        flag = "--host" if options.port is None else "--port"
+        given = options.host if options.port is None else options.port
+        raise ConfigError(
+            f"The page cannot listen there: {error.strerror}. Received: {flag} {given}"
+        ) from error
 
 
 def _has_desktop() -> bool:

@@ -20,7 +20,7 @@ from cbsn.app.options import AppOptions
 from cbsn.app.pictures import Final, Output, Result, Settings, UserPicture, needed_bytes
 from cbsn.app.sessions import Adaptation, Session
 from cbsn.app.views import View, heat_of, orientation_of_picture
-from cbsn.errors import CbsnWarning, ConfigError
+from cbsn.errors import CbsnWarning, ConfigError, DataError
 from cbsn.images.image_files import read_picture, write_picture
 from cbsn.inference.options import QUALITIES, DenoiseOptions
 from cbsn.noise.removal import Sample
@@ -180,8 +180,12 @@ class Work:
         from cbsn.evaluation.noise_report import noise_of_pictures
         from cbsn.noise.report import draw_noise
 
-        with noticed():
-            report = noise_of_pictures([picture.path])
+        try:
+            with noticed():
+                report = noise_of_pictures([picture.path])
+        except DataError as error:  # which says why no noise is seen
+            picture.noise = {"lines": [picture.explain(error)], "figure": False}
+            return
         if report.estimate and report.advice:
             draw_noise(report.estimate, report.advice, picture.figure)
         picture.noise = {"lines": [*report.lines], "figure": picture.figure.exists()}

@@ -4,7 +4,7 @@ import argparse
 import os
 
 from cbsn.app.options import PORT, AppOptions
-from cbsn.cli.flags import MODEL, add_gpu, add_model
+from cbsn.cli.flags import MODEL, add_computing, add_gpu, add_model
 from cbsn.cli.parser import Parser, new_parser
 from cbsn.errors import ConfigError
 from cbsn.inference.options import DenoiseOptions
@@ -15,10 +15,11 @@ def main(flags: argparse.Namespace) -> None:
     try:
         from cbsn.app.server import serve
     except ModuleNotFoundError as error:
-        if error.name not in ("starlette", "uvicorn"):
+        missing = (error.name or "").partition(".")[0]
+        if missing not in ("starlette", "uvicorn"):
             raise
         raise ConfigError(
-            f"The page needs {error.name}: install the extra app, pip install 'cbsn[app]'."
+            f"The page needs {missing}: install the extra app, pip install 'cbsn[app]'."
         ) from None
     given = vars(flags)
     given["token"] = given["token"] or os.environ.get("CBSN_TOKEN") or None
@@ -63,9 +64,6 @@ def make_parser() -> Parser:
     add("--max_megapixels", type=float, default=defaults.max_megapixels, metavar="N", help=what)
     what = "minutes after which the files of a user are deleted whose page is closed"
     add("--idle_minutes", type=float, default=defaults.idle_minutes, metavar="N", help=what)
-    what = "precision and engine, as of cbsn denoise"
-    add("--precision", default="auto", metavar="P", help=what)
-    add("--engine", default="auto", metavar="E", help=what)
-    add("--tile", default="auto", metavar="SIDE", help="side of the tiles in pixels")
+    add_computing(parser)
     add_gpu(parser)
     return parser

@@ -81,6 +81,12 @@ def add_denoising(parser: argparse._ActionsContainer, *, here: bool = True) -> N
     eight = "average the results of the picture's eight orientations; takes eight times as long"
     add("--self_ensemble", action="store_true", help=eight)
     add_strength(parser, 1.0)
+    add_computing(parser, here=here)
+
+
+def add_computing(parser: argparse._ActionsContainer, *, here: bool = True) -> None:
+    """Adds `--tile`, `--precision` and, if this machine denoises (`here`), `--engine`."""
+    add = parser.add_argument
     tile = (
         "how much is denoised at a time: auto, the side of a square in pixels (of a cube, of "
         "volumes), or 0 for the whole picture. Small tiles need less memory. The result is the "

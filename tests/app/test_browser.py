@@ -202,7 +202,7 @@ def test_strength_changes_the_pixels_at_once(page, save, noisy, luma, color, mon
         both = both + ((clean - both) @ LUMA)[..., None]
         inside = [((each >= 0) & (each <= 255)).all(axis=-1) for each in (colored, both)]
         inside = inside[0] & inside[1]
-    # Each step may be wrong by 0.5 as its luma has fewer digits, by 0.5 each for two roundings, and by
+    # Each step may be wrong by 0.5 as its luma has fewer digits, by 1 for two roundings, and by
     # 0.25 as opacity has 8 bits; what is expected is rounded, too.
     assert np.abs(shown - expected)[inside].max() <= 2 * 1.75 + 0.5
 

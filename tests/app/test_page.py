@@ -186,6 +186,11 @@ def test_the_noise_is_reported(user, save, random):
     status, _, content = user.ask("GET", f"/api/pictures/{id}/noise.png")
     assert status == 200 and Image.open(io.BytesIO(content)).width > 500
     other = user.upload(save("small.png"))
+    user.json("POST", f"/api/pictures/{other}/noise", {})
+    user.wait()
+    shown = user.picture(other)
+    assert not shown["noise"]["figure"] and "flat" in shown["noise"]["lines"][0]
+    assert shown["state"] == "new"  # that nothing is seen is no failure
     assert user.ask("GET", f"/api/pictures/{other}/noise.png")[0] == 404
 
 

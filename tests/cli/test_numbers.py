@@ -24,6 +24,7 @@ COMMANDS = {
     "tests.serving.server": ["--model_base_path", "nowhere"],
     "beam": ["--modelpath", "nowhere", "--input", "nowhere", "--output", "out"],
     "benchmarks": ["nowhere"],
+    "app": ["--modelpath", "nowhere", "--no-browser", "--port", "0"],
 }
 
 TEXTS = {

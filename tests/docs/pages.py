@@ -30,7 +30,7 @@ _LINK = re.compile(r"(!?)\[(?:[^\[\]]|\[[^\]]*\])*\]\(([^()\s]+(?:\([^()\s]*\))?
 _SEPARATORS = {"&&", "||", "|", ";", "&", "(", ")", "then", "do", "done", "fi"}
 _TOOLS = {
     *(".", "base64", "cat", "cd", "cp", "curl", "docker", "echo", "eval", "export", "git", "ls"),
-    *("bioimageio", "mkdir", "source", "tar", "tensorboard", "unzip"),
+    *("bioimageio", "id", "mkdir", "source", "tar", "tensorboard", "unzip"),
 }
 """Programs other than this project's that a page may use."""
 
