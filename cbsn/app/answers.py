@@ -10,13 +10,10 @@ from cbsn.app.disk import FullError
 from cbsn.app.jobs import Cancelled
 from cbsn.app.pictures import Output, Settings
 from cbsn.app.sessions import GoneError
+from cbsn.app.uploads import TooLargeError
 from cbsn.errors import CbsnError, ConfigError, in_one_line
 from cbsn.inference.options import Strength
 from cbsn.progress import say_fault
-
-
-class TooLargeError(CbsnError):
-    """A file that is larger than the server takes."""
 
 
 def told(answer: Callable[[], Any]) -> Response:

@@ -4,7 +4,6 @@ import contextlib
 import functools
 import os
 import secrets
-import shutil
 import threading
 import time
 import traceback
@@ -12,7 +11,6 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
-import jinja2
 from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
@@ -29,9 +27,9 @@ from starlette.routing import Route
 
 import cbsn
 from cbsn.app.access import HEALTH, cookie_name
-from cbsn.app.answers import TooLargeError, answer_of, output_of, refused, settings_of, told
+from cbsn.app.answers import answer_of, output_of, refused, settings_of, told
 from cbsn.app.archive import zipped
-from cbsn.app.disk import Disk, FullError
+from cbsn.app.disk import Disk
 from cbsn.app.jobs import AT_ONCE, LATER, Cancelled, Job, JobQueue
 from cbsn.app.options import AppOptions
 from cbsn.app.pictures import (
@@ -39,15 +37,14 @@ from cbsn.app.pictures import (
     Output,
     Settings,
     UserPicture,
-    check_name,
-    check_picture,
-    free_name,
     result_names,
 )
-from cbsn.app.sessions import MOST_PICTURES, Adaptation, GoneError, Session, Sessions
+from cbsn.app.sessions import Adaptation, GoneError, Session, Sessions
+from cbsn.app.uploads import receive
 from cbsn.app.views import GAINS, TILE, png, removed_tile
 from cbsn.app.work import Work, collect_notes
 from cbsn.errors import CbsnError, ConfigError, check_number, in_one_line
+from cbsn.evaluation.report.templates import templates
 from cbsn.images.finding import IMAGE_SUFFIXES
 from cbsn.inference.options import QUALITIES
 from cbsn.progress import say_fault
@@ -210,25 +207,21 @@ class Page:
 
     @functools.cache  # noqa: B019, as there is one page
     def _html(self) -> str:
-        environment = jinja2.Environment(
-            loader=jinja2.FileSystemLoader(Path(__file__).parent),
-            autoescape=True,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            undefined=jinja2.StrictUndefined,
-        )
-        return environment.get_template("page.html.jinja").render(
-            version=cbsn.__version__,
-            is_local=self._options.is_local,
-            qualities=[] if self._options.model else [*QUALITIES],
-            model=self._options.model,
-            formats=PICTURE_FORMATS,
-            gains=GAINS,
-            tile=TILE,
-            suffixes=sorted(IMAGE_SUFFIXES),
-            most_minutes=MOST_MINUTES,
-            most_pictures=MOST_PICTURES,
-            max_file_mb=self._options.max_file_mb,
+        return (
+            templates(Path(__file__).parent)
+            .get_template("page.html.jinja")
+            .render(
+                version=cbsn.__version__,
+                is_local=self._options.is_local,
+                qualities=[] if self._options.model else [*QUALITIES],
+                model=self._options.model,
+                formats=PICTURE_FORMATS,
+                gains=GAINS,
+                tile=TILE,
+                suffixes=sorted(IMAGE_SUFFIXES),
+                most_minutes=MOST_MINUTES,
+                max_file_mb=self._options.max_file_mb,
+            )
         )
 
     def _state(self, request: Request, session: Session) -> Any:
@@ -238,58 +231,12 @@ class Page:
         """Takes a picture: its bytes are the body, its name is in the query."""
         try:
             session = self._find(request)
-            picture = await self._receive(request, session)
+            picture = await receive(request, session, self.disk, self._options)
         except ClientDisconnect:
             return Response(status_code=400)
         except Exception as error:
             return answer_of(error)
         return JSONResponse(picture.describe({}), 201)
-
-    async def _receive(self, request: Request, session: Session) -> UserPicture:
-        name = request.query_params.get("name", "")
-        check_name(name)
-        if len(session.pictures) >= MOST_PICTURES:
-            raise FullError(
-                f"There are {MOST_PICTURES} pictures, which is the most: remove some first."
-            )
-        most = int(self._options.max_file_mb * 1e6)
-        received = 0
-        disk = self.disk
-        # In a folder of its own until it is known to be a picture.
-        folder = session.folder / secrets.token_hex(8)
-        folder.mkdir()
-        path = folder / name
-        try:
-            with path.open("xb") as file:
-                async for chunk in _chunks(request):
-                    if received + len(chunk) > most:
-                        raise TooLargeError(
-                            f"{name} is larger than {self._options.max_file_mb:g} MB, the most "
-                            "that this server takes: start it with a larger --max_file_mb."
-                        )
-                    await run_in_threadpool(disk.take, len(chunk))
-                    received += len(chunk)
-                    await run_in_threadpool(file.write, chunk)
-            picture = await run_in_threadpool(self._add, session, path, received)
-            received = 0  # what it takes is the picture's now
-            return picture
-        finally:
-            disk.release(received)
-            shutil.rmtree(folder, ignore_errors=True)
-
-    def _add(self, session: Session, path: Path, size: int) -> UserPicture:
-        """Adds a file that was received to a user's pictures, if it is one."""
-        try:
-            check_picture(path, self._options.max_megapixels)
-        except CbsnError as error:
-            raise type(error)(str(error).replace(str(path), path.name)) from error
-        with session.changing:
-            taken = {picture.name for picture in session.pictures.values()}
-            target = session.uploads / free_name(path.name, taken)
-            path.rename(target)
-            picture = UserPicture(target, size, self.disk)
-            session.pictures[picture.id] = picture
-        return picture
 
     def _remove(self, request: Request, session: Session) -> None:
         self.sessions.remove_pictures(session, [session.picture(request.path_params["id"])])
@@ -473,17 +420,6 @@ class Page:
     def _cancel_adapting(self, request: Request, session: Session) -> None:
         if session.adaptation and session.adaptation.job:
             self._queue.cancel(session.adaptation.job)
-
-
-async def _chunks(request: Request) -> AsyncIterator[bytes]:
-    """Yields the body of a request in larger parts than it comes in."""
-    waiting = bytearray()
-    async for part in request.stream():
-        waiting += part
-        if len(waiting) >= _CHUNK:
-            yield bytes(waiting)
-            waiting.clear()
-    yield bytes(waiting)
 
 
 def _static(request: Request) -> Response:

@@ -15,9 +15,6 @@ from cbsn.app.options import AppOptions
 from cbsn.app.pictures import UserPicture
 from cbsn.errors import CbsnError
 
-MOST_PICTURES = 2000
-"""Pictures that one user may have at a time."""
-
 _MOST_USERS = 500
 
 
@@ -156,7 +153,13 @@ class Sessions:
         self.remove_idle()
         with self._changing:
             if len(self._sessions) >= _MOST_USERS:
-                raise CbsnError("Too many people use this server: try again later.")
+                # Such as those of monitors, which come without a cookie each time.
+                empty = [each for each in self._sessions.values() if not each.pictures]
+                if not empty:
+                    raise CbsnError("Too many people use this server: try again later.")
+                oldest = min(empty, key=lambda each: each.seen)
+                del self._sessions[oldest.id]
+                shutil.rmtree(oldest.folder, ignore_errors=True)
             session = Session(self.disk)
             self._sessions[session.id] = session
         return session

@@ -104,15 +104,14 @@ class Work:
         job.report()
         read = read_picture(picture.path)
         size = needed_bytes(read.pixels, uncertainty=settings.uncertainty)
-        picture.drop_result()
         folder = session.results / secrets.token_hex(8)
         with self._disk.taken(size), _made(folder):
             orientation = orientation_of_picture(read)
             views = {"noisy": View(folder, "noisy", read.pixels, orientation)}
-            picture.noisy = views["noisy"]
-            picture.number += 1
+            if picture.result is None:  # else that is shown meanwhile
+                picture.noisy = views["noisy"]
+                picture.number += 1
             sample = Sample(read.color)
-
             is_sure = denoiser.estimating() if settings.uncertainty else contextlib.nullcontext()
             try:
                 with is_sure as estimate, denoiser.keeping(folder / "kept.npy") as kept:
@@ -130,6 +129,7 @@ class Work:
             result = Result(settings, folder, size, kept, views, read.icc_profile)
             if estimate:
                 self._add_uncertainty(result, read, estimate, orientation)
+            picture.drop_result()
             picture.result = result
             picture.number += 1
 

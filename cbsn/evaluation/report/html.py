@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import markupsafe
 import matplotlib
 import numpy as np
@@ -28,6 +27,7 @@ from cbsn.evaluation.report.pictures import (
     shrunk,
     to_image,
 )
+from cbsn.evaluation.report.templates import templates
 from cbsn.files import atomic_path
 
 VALIDATION = "validation_psnr"
@@ -132,13 +132,7 @@ class ReportContent:
 
 def write_report(path: str | os.PathLike, content: ReportContent) -> None:
     """Writes a report atomically; raises OSError if it cannot be written."""
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
+    environment = templates(Path(__file__).parent)
     environment.filters |= {"breakable": _breakable, "uri": data_uri}
     # Encodes the pictures one by one while writing: all at once may take a gigabyte.
     stream = environment.get_template("report.html.jinja").stream(
