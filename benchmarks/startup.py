@@ -4,12 +4,17 @@ Each measurement is a process of its own. With the environment variable `CBSN_EA
 checkout of an earlier version, its scripts take turns with this version.
 """
 
+import http.client
+import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Sequence
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +60,53 @@ def run(settings: Settings) -> Iterator[dict[str, Any]]:
             if earlier:
                 sides.insert(0, Side("earlier", _process(Path(earlier), before, folder)))
             yield compare(case, sides, settings.repeats)
+        if find_spec("starlette") and find_spec("uvicorn"):
+            picture = Path(folder, "a.png").read_bytes()
+            for case, content in (("the page", None), ("a picture of it", picture)):
+                measure = partial(_until_shown, folder, content)
+                sides = [Side("now", measure)]
+                yield compare(f"cbsn app, until {case} is there", sides, settings.repeats)
+
+
+def _until_shown(folder: str, picture: bytes | None) -> dict[str, float]:
+    """Measures from the start of `cbsn app` until its page, or a denoised picture, is there."""
+    command = [sys.executable, "-m", "cbsn", "app", "--port", "0", "--no-browser"]
+    environment = {**os.environ, "PYTHONPATH": str(_ROOT), "PYTHONUNBUFFERED": "1"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+    start = time.perf_counter()
+    with subprocess.Popen(command, cwd=folder, env=environment, **pipes) as process:
+        try:
+            port = int(re.search(r":(\d+)/", process.stdout.readline())[1])
+            connection = http.client.HTTPConnection("127.0.0.1", port)
+            cookie = _ask(connection, "GET", "/").headers["Set-Cookie"].partition(";")[0]
+            if picture:
+                _ask(connection, "POST", "/api/pictures?name=a.png", picture, cookie)
+                found = _pictures(connection, cookie)
+                path = f"/api/pictures/{found[0]['id']}/denoise"
+                _ask(connection, "POST", path, b"{}", cookie)
+                while not _pictures(connection, cookie)[0]["result"]:
+                    time.sleep(0.01)
+            return {"seconds": time.perf_counter() - start}
+        finally:
+            process.terminate()
+
+
+def _ask(
+    connection: http.client.HTTPConnection,
+    method: str,
+    path: str,
+    body: bytes | None = None,
+    cookie: str = "",
+) -> http.client.HTTPResponse:
+    connection.request(method, path, body, {"Cookie": cookie})
+    answer = connection.getresponse()
+    answer.content = answer.read()
+    assert answer.status < 300, answer.content
+    return answer
+
+
+def _pictures(connection: http.client.HTTPConnection, cookie: str) -> list[dict[str, Any]]:
+    return json.loads(_ask(connection, "GET", "/api/state", None, cookie).content)["pictures"]
 
 
 def _process(root: Path, arguments: Sequence[str], folder: str) -> Any:

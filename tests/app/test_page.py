@@ -508,3 +508,34 @@ def test_a_model_that_is_not_there_stops_the_server():
         while not server.should_exit:
             time.sleep(0.01)
     assert "nowhere" in str(server.page.failure)
+
+
+def test_the_old_result_is_shown_until_the_new_one_is_there(user, save, monkeypatch):
+    id = user.upload(save())
+    before = user.denoise(id)
+    called = Denoiser.__call__
+    during = []
+
+    def looking(self, image, on_tile, **options):
+        during.append(user.picture(id))
+        return called(self, image, on_tile, **options)
+
+    monkeypatch.setattr(Denoiser, "__call__", looking)
+    after = user.denoise(id, quality="best")
+    (shown,) = during
+    assert shown["views"] == ["noisy", "denoised"] and shown["number"] == before["number"]
+    assert shown["result"]["quality"] == "default" and after["result"]["quality"] == "best"
+    assert after["number"] > before["number"]
+
+
+def test_those_who_only_looked_make_room_for_others(save, monkeypatch):
+    monkeypatch.setattr("cbsn.app.sessions._MOST_USERS", 2)
+    with running() as (port, _):
+        first = User(port)
+        id = first.upload(save())
+        second, third = User(port), User(port)
+        assert first.picture(id) and third.state()["pictures"] == []
+        assert second.json("GET", "/api/state")[0] == 404
+        third.upload(save())
+        fourth = User(port)
+        assert fourth.status == 400 and b"try again later" in fourth.page
