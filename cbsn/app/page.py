@@ -34,8 +34,7 @@ from cbsn.app.jobs import AT_ONCE, LATER, Cancelled, Job, JobQueue
 from cbsn.app.options import AppOptions
 from cbsn.app.pictures import (
     PICTURE_FORMATS,
-    Output,
-    Settings,
+    Order,
     UserPicture,
     result_names,
 )
@@ -245,36 +244,38 @@ class Page:
         self.sessions.remove_pictures(session, [*session.pictures.values()])
 
     def _denoise(self, request: Request, session: Session, asked: Any) -> None:
-        picture = session.picture(request.path_params["id"])
-        self._queue_denoising(session, picture, settings_of(asked), None, None)
-
-    def _queue_denoising(
-        self,
-        session: Session,
-        picture: UserPicture,
-        settings: Settings,
-        output: Output | None,
-        target: Path | None,
-    ) -> None:
-        """Puts a picture in the line, in the place of a job that it may have."""
+        """Denoises a picture to be shown; what a batch wants of it comes afterwards."""
+        picture, settings = session.picture(request.path_params["id"]), settings_of(asked)
 
         def run(job: Job) -> None:
-            self._work.denoise(job, session, picture, settings, output, target)
+            self._work.denoise(job, session, picture, settings)
 
-        priority = LATER if output else AT_ONCE
-        self._put(session, picture, run, priority)
+        self._put(session, picture, run, AT_ONCE)
 
     def _put(
         self, session: Session, picture: UserPicture, run: Callable[[Job], None], priority: int
     ) -> None:
-        if picture.job:
-            self._queue.cancel(picture.job)
+        """Puts a job of a picture in the line, in the place of one that it may have."""
         job = Job(session.id, run, functools.partial(self._ended, session, picture), priority)
         with session.changing:
             if picture.id not in session.pictures:
                 raise GoneError("This picture is not there any more: it was removed.")
-            picture.job = job
-        self._queue.put(job)
+            before, picture.job = picture.job, job
+            if before:
+                self._queue.cancel(before)
+            self._queue.put(job)
+
+    def _put_order(self, session: Session, picture: UserPicture) -> None:
+        """Puts in the line what a batch wants of a picture."""
+
+        def run(job: Job) -> None:
+            order = picture.order
+            if order:
+                self._work.denoise(job, session, picture, order.settings)
+                self._work.write(picture, order)
+                picture.order = None
+
+        self._put(session, picture, run, LATER)
 
     def _ended(
         self, session: Session, picture: UserPicture, job: Job, error: Exception | None
@@ -289,9 +290,12 @@ class Page:
                 return
             picture.job = None
             picture.error = "" if error is None else picture.explain(error)
-            is_removed = picture.id not in session.pictures
-        if is_removed:
-            picture.drop()
+            if error:
+                picture.order = None
+            if picture.id not in session.pictures:  # removed meanwhile
+                picture.drop()
+            elif picture.order:
+                self._put_order(session, picture)
 
     def _batch(self, request: Request, session: Session, asked: Any) -> None:
         """Denoises all pictures, and writes their results for the archive."""
@@ -302,8 +306,8 @@ class Page:
         names = result_names(pictures, output.format)
         for picture in pictures:
             picture.drop_final()
-            target = session.finals / names[picture]
-            self._queue_denoising(session, picture, settings, output, target)
+            picture.order = Order(settings, output, session.finals / names[picture])
+            self._put_order(session, picture)
 
     def _noise(self, request: Request, session: Session, asked: Any) -> None:
         picture = session.picture(request.path_params["id"])

@@ -114,6 +114,15 @@ class Final:
     size: int
 
 
+@dataclasses.dataclass(frozen=True)
+class Order:
+    """What a batch wants of a picture: a result, in a file."""
+
+    settings: Settings
+    output: Output
+    target: Path
+
+
 class UserPicture:
     """A picture that a user has given.
 
@@ -132,6 +141,7 @@ class UserPicture:
         self.error = ""
         self.notes: list[str] = []
         self.job: Job | None = None
+        self.order: Order | None = None  # of a batch, until its file is written
         self.noise: dict[str, Any] | None = None
         self.result: Result | None = None
         self.final: Final | None = None

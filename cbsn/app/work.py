@@ -17,7 +17,7 @@ import numpy as np
 from cbsn.app.disk import Disk
 from cbsn.app.jobs import Job
 from cbsn.app.options import AppOptions
-from cbsn.app.pictures import Final, Output, Result, Settings, UserPicture, needed_bytes
+from cbsn.app.pictures import Final, Order, Result, Settings, UserPicture, needed_bytes
 from cbsn.app.sessions import Adaptation, Session
 from cbsn.app.views import View, heat_of, orientation_of_picture
 from cbsn.errors import CbsnWarning, ConfigError, DataError
@@ -76,8 +76,6 @@ class Work:
         session: Session,
         picture: UserPicture,
         settings: Settings,
-        output: Output | None,
-        target: Path | None,
     ) -> None:
         """Denoises a picture, unless it is already, so that it can be shown.
 
@@ -86,16 +84,12 @@ class Work:
             session: whose picture it is.
             picture: gets the result.
             settings: how.
-            output: how to write the result. Default None: it is only shown.
-            target: the file of the result; with `output` only.
         """
-        with noticed() as notes:
-            if picture.result is None or picture.result.settings != settings:
+        if picture.result is None or picture.result.settings != settings:
+            with noticed() as notes:
                 self._make_result(job, session, picture, settings)
-            if output and target:
-                self._write_final(picture, output, target)
-        told = dict.fromkeys(note.replace(str(picture.path), picture.name) for note in notes)
-        picture.notes = [*told]
+            told = (note.replace(str(picture.path), picture.name) for note in notes)
+            picture.notes = [*dict.fromkeys(told)]
 
     def _make_result(
         self, job: Job, session: Session, picture: UserPicture, settings: Settings
@@ -144,12 +138,14 @@ class Work:
         if estimate.calibration and (note := estimate.calibration.note):
             _note(f"{note[0].upper()}{note[1:]}.")
 
-    def _write_final(self, picture: UserPicture, output: Output, target: Path) -> None:
+    def write(self, picture: UserPicture, order: Order) -> None:
         """Writes the file of a result, for the archive of all."""
+        target = order.target
         picture.drop_final()
         target.parent.mkdir(parents=True, exist_ok=True)
-        for note in picture.write(target, output.strength):
-            _note(f"{target.name}: {note}.")
+        with noticed():  # which were told when it was denoised
+            losses = picture.write(target, order.output.strength)
+        picture.notes += [f"{target.name}: {loss}." for loss in losses]
         size = target.stat().st_size
         try:
             self._disk.take(size)

@@ -16,7 +16,7 @@ from cbsn.app.work import Work
 from cbsn.images.image_files import read_picture
 from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.folder import denoise_files, plan_files
-from tests.app.conftest import EXACT, MODEL, User, running
+from tests.app.conftest import EXACT, MODEL, PATIENCE, User, running
 
 
 @pytest.fixture
@@ -539,3 +539,33 @@ def test_those_who_only_looked_make_room_for_others(save, monkeypatch):
         third.upload(save())
         fourth = User(port)
         assert fourth.status == 400 and b"try again later" in fourth.page
+
+
+def test_a_picture_of_a_batch_that_is_looked_at_stays_in_the_batch(user, save, monkeypatch):
+    paths = [save(name) for name in ("a.png", "b.png", "c.png")]
+    ids = [user.upload(path) for path in paths]
+    made, go_on = Work._make_result, threading.Event()
+
+    def waiting(self, *rest):
+        assert go_on.wait(PATIENCE)
+        made(self, *rest)
+
+    monkeypatch.setattr(Work, "_make_result", waiting)
+    user.json("POST", "/api/batch", {})
+    # One that runs, and one that waits.
+    user.json("POST", f"/api/pictures/{ids[0]}/denoise", {"quality": "best"})
+    user.json("POST", f"/api/pictures/{ids[2]}/denoise", {})
+    go_on.set()
+    state = user.wait()
+    assert [each["final"] for each in state["pictures"]] == ["a.png", "b.png", "c.png"]
+
+
+def test_a_batch_is_cancelled_as_a_whole(user, save, slow):
+    ids = [user.upload(save(name)) for name in ("a.png", "b.png")]
+    user.json("POST", "/api/batch", {})
+    slow.wait()
+    user.json("POST", f"/api/pictures/{ids[1]}/denoise", {})
+    user.ask("POST", "/api/cancel")
+    state = user.wait()
+    assert [each["state"] for each in state["pictures"]] == ["new", "new"]
+    assert user.json("GET", "/api/results.zip")[0] == 404
