@@ -1,8 +1,9 @@
 """Who may use the page: this computer alone, or those who have the token."""
 
+import asyncio
+import contextlib
 import hmac
 import re
-from urllib.parse import urlsplit
 
 from starlette.datastructures import MutableHeaders
 from starlette.requests import Request
@@ -66,7 +67,8 @@ class Guard:
             await send(message)
 
         answer = self._refusal(Request(scope)) or self._app
-        await answer(scope, receive, send_with_headers)
+        with contextlib.suppress(asyncio.CancelledError):  # when the server stops
+            await answer(scope, receive, send_with_headers)
 
     def _refusal(self, request: Request) -> Response | None:
         """Returns an answer in the place of the app's, or None if the request is allowed."""
@@ -81,7 +83,8 @@ class Guard:
             return None
         if self._is_right(request.query_params.get("token")):
             answer = RedirectResponse("/", 303)
-            answer.set_cookie(self._cookie, self._token, httponly=True, samesite="strict")
+            # Sent also to who comes by a link; what changes something is checked above.
+            answer.set_cookie(self._cookie, self._token, httponly=True, samesite="lax")
             return answer
         if self._is_right(request.cookies.get(self._cookie)):
             return None
@@ -97,7 +100,7 @@ class Guard:
 
 def _is_same(origin: str | None, host: str) -> bool:
     """Returns whether a request comes from a page of this server, or from no page at all."""
-    return origin is None or urlsplit(origin).netloc == host
+    return origin is None or origin.partition("://")[2] == host
 
 
 def _refused(status: int, text: str) -> JSONResponse:

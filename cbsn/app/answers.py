@@ -32,6 +32,8 @@ def answer_of(error: Exception) -> Response:
         return refused(statuses.get(type(error), 400), in_one_line(str(error)))
     if isinstance(error, Cancelled):
         return refused(503, "The server is stopping.")
+    if isinstance(error, FileNotFoundError):
+        return refused(404, "This is not there any more: it was replaced or removed just now.")
     say_fault("".join(traceback.format_exception(error)))
     reason = error.strerror if isinstance(error, OSError) else type(error).__name__
     return refused(500, f"The server failed ({reason}); its log says more.")
@@ -45,7 +47,7 @@ def refused(status: int, text: str) -> Response:
 def settings_of(asked: Mapping[str, Any]) -> Settings:
     """Returns the settings of a request."""
     adapted = asked.get("adapted", 0)
-    if not isinstance(adapted, int):
+    if not isinstance(adapted, int) or isinstance(adapted, bool) or adapted < 0:
         raise ConfigError(f"An adapted model has a number. Received: {adapted!r}")
     return Settings(str(asked.get("quality", "default")), adapted, asked.get("uncertainty") is True)
 
@@ -56,8 +58,10 @@ def output_of(asked: Mapping[str, Any]) -> Output:
     for name in ("strength", "color_strength"):
         value = asked.get(name)
         try:
+            if isinstance(value, bool):
+                raise TypeError
             numbers.append(None if value in (None, "") else float(value))
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise ConfigError(f"A strength is a number from 0 to 1. Received: {value!r}") from None
     luma, color = numbers
     return Output(Strength(1.0 if luma is None else luma, color), str(asked.get("format", "auto")))

@@ -1,8 +1,10 @@
 """A ZIP file of results, made as it is sent."""
 
 import io
+import os
+import time
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -30,23 +32,31 @@ class _Sent(io.RawIOBase):
         return b"".join(parts)
 
 
-def zipped(files: Mapping[str, Path | str]) -> Iterator[bytes]:
+def zipped(files: Mapping[str, Path], failed: Sequence[str]) -> Iterator[bytes]:
     """Yields the parts of a ZIP file, which is never whole on the disk or in memory.
 
     Args:
-        files: by name in the archive, a file or a text.
+        files: by their names in the archive.
+        failed: lines of a text in it, `failed.txt`. Files that are gone are named there, too.
     """
+    failed = [*failed]
     sent = _Sent()
     # Pictures are compressed already.
     with zipfile.ZipFile(sent, "w", zipfile.ZIP_STORED) as archive:  # type: ignore[arg-type]
-        for name, content in files.items():
-            if isinstance(content, str):
-                archive.writestr(name, content)
+        for name, path in files.items():
+            try:
+                file = path.open("rb")
+            except FileNotFoundError:
+                failed.append(f"{name}: was replaced or removed just now; download it again.")
                 continue
-            entry = zipfile.ZipInfo.from_file(content, name)
-            with content.open("rb") as file, archive.open(entry, "w") as target:
-                while block := file.read(_BLOCK):
-                    target.write(block)
-                    yield sent.take()
+            with file:
+                entry = zipfile.ZipInfo(name, time.localtime()[:6])
+                entry.file_size = os.fstat(file.fileno()).st_size  # so that large ones have room
+                with archive.open(entry, "w") as target:
+                    while block := file.read(_BLOCK):
+                        target.write(block)
+                        yield sent.take()
             yield sent.take()
+        if failed:
+            archive.writestr("failed.txt", "\n".join([*failed, ""]))
     yield sent.take()

@@ -53,9 +53,9 @@ class Disk:
             if may_make_room:
                 self._make_room(missing)
         raise FullError(
-            f"There is no room for this on the server's disk: {size / 1e9:.2f} GB are needed, and "
-            f"{max(0, size - missing) / 1e9:.2f} GB are free. Download and remove pictures, or "
-            "start the server with a larger --max_disk_gb."
+            f"There is no room for this on the server's disk: {_amount(size)} are needed, and "
+            f"{_amount(max(0, size - missing))} are free. Download and remove pictures, or start "
+            "the server with a larger --max_disk_gb."
         )
 
     def release(self, size: int) -> None:
@@ -78,6 +78,10 @@ class Disk:
         if self._lock:
             self._lock.close()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _amount(size: int) -> str:
+    return f"{size / 1e9:.2f} GB" if size >= 1e9 else f"{size / 1e6:.2f} MB"
 
 
 def _remove_left_over() -> None:

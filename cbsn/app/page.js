@@ -6,7 +6,8 @@ const SUFFIXES = document.body.dataset.suffixes.split(" ");
 const MAX_FILE = Number(document.body.dataset.maxFileMb) * 1e6; // bytes
 
 let pictures = []; // as the server describes them
-let adaptation = null;
+let adaptation = null; // the last one
+let adapted = null; // the model that can be used: its number, and what it was made from
 let selected = null; // id of the picture that is shown
 let written = null; // the settings of the last batch, as text
 let uploads = 0; // how many are under way
@@ -21,6 +22,7 @@ const say = (text) => {
   close.ariaLabel = "Dismiss";
   close.addEventListener("click", () => line.remove());
   ID("messages").append(line);
+  return line;
 };
 
 // Requests
@@ -49,20 +51,23 @@ const attempt = async (action) => {
 };
 
 let timer = null;
-let failures = 0;
+let trouble = null; // the message that is shown while the state cannot be had
 const refresh = async () => {
   clearTimeout(timer);
   try {
-    const state = await ask("GET", "/api/state");
-    ({ pictures, adaptation } = state);
-    failures = 0;
+    ({ pictures, adaptation, adapted } = await ask("GET", "/api/state"));
+    trouble?.remove();
+    trouble = null;
     render();
   } catch (error) {
-    if (failures++ === 0) say(error.message);
+    if (trouble?.firstChild.textContent !== error.message) {
+      trouble?.remove();
+      trouble = say(error.message);
+    }
   }
   const isBusy = uploads || adaptation?.share != null || pictures.some((each) => each.share != null);
   clearTimeout(timer);
-  timer = setTimeout(refresh, isBusy && !failures ? POLL.busy : POLL.idle);
+  timer = setTimeout(refresh, isBusy && !trouble ? POLL.busy : POLL.idle);
 };
 
 // Settings
@@ -70,7 +75,7 @@ const refresh = async () => {
 const quality = () => ID("quality").value;
 const how = () => ({
   quality: quality(),
-  adapted: ID("adapted").checked ? newestAdapted : 0,
+  adapted: adapted && ID("adapted").checked ? adapted.number : 0,
   uncertainty: ID("uncertainty").checked,
 });
 const output = () => ({
@@ -78,18 +83,40 @@ const output = () => ({
   color_strength: ID("color-same").checked ? null : Number(ID("color").value),
   format: ID("format").value,
 });
-let newestAdapted = 0;
-
 const isAsWanted = (picture) => {
   const wanted = how();
   return picture.result && Object.keys(wanted).every((key) => picture.result[key] === wanted[key]);
 };
 
-// Denoises a picture, unless it is already as wanted, or just being done.
+// Denoises a picture, unless it is as wanted already.
 const want = async (id) => {
   const picture = pictures.find((each) => each.id === id);
   if (!picture || isAsWanted(picture)) return;
   await attempt(() => ask("POST", `/api/pictures/${id}/denoise`, how()));
+};
+
+// Does so after the settings have changed, also in the place of what is being done.
+const wantChanged = async () => {
+  const picture = pictures.find((each) => each.id === selected);
+  if (picture?.share != null) await attempt(() => ask("POST", `/api/pictures/${selected}/denoise`, how()));
+  else await want(selected);
+};
+
+// A reload keeps the settings.
+const KEPT = ["quality", "uncertainty", "strength", "color", "color-same", "format", "adapted"];
+const keep = () => {
+  const values = KEPT.map((id) => (ID(id).type === "checkbox" ? ID(id).checked : ID(id).value));
+  sessionStorage.setItem("settings", JSON.stringify([values, adapted?.number ?? 0, written]));
+};
+const recall = () => {
+  const [values, number, text] = JSON.parse(sessionStorage.getItem("settings") ?? "[[], 0, null]");
+  values.forEach((value, place) => {
+    const input = ID(KEPT[place]);
+    if (input.type === "checkbox") input.checked = value;
+    else input.value = value;
+  });
+  written = text;
+  return number;
 };
 
 // Uploads
@@ -112,7 +139,9 @@ const upload = (file) =>
     request.send(file);
   });
 
-const isPicture = ({ name }) => SUFFIXES.some((suffix) => name.toLowerCase().endsWith(suffix));
+// Names that begin with a dot are those of notes that macOS makes.
+const isPicture = ({ name }) =>
+  !name.startsWith(".") && SUFFIXES.some((suffix) => name.toLowerCase().endsWith(suffix));
 
 // Sends files one after the other; of a folder, only those that are pictures by name.
 const add = async (files, isFolder) => {
@@ -156,7 +185,13 @@ const drop = async (event) => {
   event.preventDefault();
   document.body.classList.remove("dropping");
   const entries = [...event.dataTransfer.items].map((item) => item.webkitGetAsEntry()).filter(Boolean);
-  for (const entry of entries) await add(await filesIn(entry), entry.isDirectory);
+  for (const entry of entries) {
+    try {
+      await add(await filesIn(entry), entry.isDirectory);
+    } catch (error) {
+      say(`${entry.name} cannot be read: ${error.message}`);
+    }
+  }
 };
 
 // The list
@@ -182,9 +217,18 @@ const stateOf = (picture) => {
     const others = picture.place > 1 ? `, ${picture.place} before it` : "";
     return `waiting${others}`;
   }
-  if (picture.state === "working") return `${Math.round(100 * picture.share)} %`;
+  if (picture.state === "working") {
+    if (picture.is_measured) return "its noise is being measured";
+    return picture.share > 0 ? `${Math.round(100 * picture.share)} %` : "starting";
+  }
   if (picture.state === "failed") return picture.error;
-  return picture.state === "done" ? "denoised" : "not denoised";
+  if (picture.state !== "done") return "not denoised";
+  const { result } = picture;
+  if (!result || isAsWanted(picture)) return "denoised";
+  const parts = [`quality ${result.quality}`];
+  if (result.adapted) parts.push("an adapted model");
+  if (result.uncertainty) parts.push("uncertainty");
+  return `denoised with ${parts.join(", ")}`;
 };
 
 const tileAddress = (picture, view, more = "") => (level, x, y) =>
@@ -233,7 +277,7 @@ const renderList = () => {
     const parts = [`${count} picture${count === 1 ? "" : "s"}`];
     if (finals) parts.push(`${finals} in the ZIP file`);
     if (of("failed")) parts.push(`${of("failed")} failed`);
-    if (waiting) parts.push(`${waiting} waiting`);
+    if (waiting) parts.push(`${waiting} to do`);
     ID("summary").textContent = parts.join(", ");
   }
   showShare(ID("progress"), waiting && count > 1 ? 1 - waiting / count : null);
@@ -307,6 +351,11 @@ const updateTiles = () => {
   for (const { side, tiles } of layers) {
     if (side.classList.contains("left") || side.classList.contains("right")) tiles.update(seen, scale);
   }
+  for (const select of viewer.querySelectorAll(".choose")) {
+    const label = select.selectedOptions[0].text;
+    const isMissing = label === "denoised" && !picture.views.includes("denoised");
+    viewer.querySelector(".frame").dataset[select.dataset.end] = isMissing ? "not denoised yet" : label;
+  }
   const isRemoved = [...viewer.querySelectorAll(".choose")].some(
     (each) => each.selectedOptions[0].text === "removed",
   );
@@ -340,6 +389,7 @@ const showStrength = () => {
   stage.classList.toggle("two-strengths", color !== null && color !== strength);
   renderLinks();
   renderList();
+  keep();
 };
 
 const renderLinks = () => {
@@ -355,7 +405,9 @@ const renderLinks = () => {
 };
 
 const renderTexts = (element, texts) => {
-  if (element.childElementCount === texts.length) return;
+  const text = JSON.stringify(texts);
+  if (element.dataset.text === text) return;
+  element.dataset.text = text;
   element.replaceChildren(
     ...texts.map((text) => {
       const line = document.createElement("li");
@@ -373,8 +425,6 @@ const renderPicture = (picture) => {
   showShare(ID("share"), picture.share);
   ID("denoise").hidden = picture.share != null || Boolean(isAsWanted(picture));
   ID("cancel").hidden = picture.share == null;
-  ID("notes").dataset.of !== picture.id && ID("notes").replaceChildren();
-  ID("notes").dataset.of = picture.id;
   renderTexts(ID("notes"), picture.notes);
   viewer.hidden = !picture.size;
   if (picture.size) showTiles(picture);
@@ -423,18 +473,24 @@ const renderAdaptation = () => {
   const texts = {
     waiting: `Waiting${adaptation.place > 1 ? `, ${adaptation.place} before it` : ""}.`,
     working: `Adapting, ${Math.round(100 * (adaptation.share ?? 0))} % of ${adaptation.minutes} minutes.`,
-    done: "Done.",
+    done: adaptation.has_changed ? "Done." : "That did not help, so the model is as it was.",
     cancelled: "Cancelled.",
     failed: adaptation.error,
   };
   ID("adapt-state").textContent = texts[adaptation.state];
-  if (isBusy) ID("adapt-lines").replaceChildren();
-  else renderTexts(ID("adapt-lines"), adaptation.lines);
-  if (adaptation.number > newestAdapted) {
-    newestAdapted = adaptation.number;
-    ID("adapted-label").hidden = false;
+  renderTexts(ID("adapt-lines"), isBusy ? [] : adaptation.lines);
+};
+
+let usedBefore = null; // number of the adapted model that the page knows
+const renderAdapted = () => {
+  ID("adapted-label").hidden = !adapted;
+  if (!adapted) return;
+  ID("adapted-from").textContent = adapted.quality;
+  if (usedBefore !== adapted.number) {
+    usedBefore = adapted.number;
     ID("adapted").checked = true;
-    want(selected);
+    keep();
+    wantChanged();
   }
 };
 
@@ -446,6 +502,7 @@ const render = () => {
   if (picture) renderPicture(picture);
   renderLinks();
   renderAdaptation();
+  renderAdapted();
 };
 
 // Events
@@ -468,11 +525,15 @@ document.addEventListener("drop", drop);
 for (const id of ["quality", "uncertainty", "adapted"]) {
   ID(id).addEventListener("change", () => {
     render();
-    want(selected);
+    keep();
+    wantChanged();
   });
 }
 for (const id of ["strength", "color", "color-same"]) ID(id).addEventListener("input", showStrength);
-ID("format").addEventListener("change", render);
+ID("format").addEventListener("change", () => {
+  render();
+  keep();
+});
 ID("gain").addEventListener("change", render);
 ID("denoise").addEventListener("click", () => want(selected));
 ID("cancel").addEventListener("click", () =>
@@ -482,10 +543,14 @@ ID("denoise-all").addEventListener("click", () =>
   attempt(async () => {
     await ask("POST", "/api/batch", { ...how(), ...output() });
     written = settingsText();
+    keep();
   }),
 );
 ID("cancel-all").addEventListener("click", () => attempt(() => ask("POST", "/api/cancel")));
-ID("remove-all").addEventListener("click", () => attempt(() => ask("DELETE", "/api/pictures")));
+ID("remove-all").addEventListener("click", () => {
+  const what = "Remove all pictures and results from this page? Your own files stay.";
+  if (confirm(what)) attempt(() => ask("DELETE", "/api/pictures"));
+});
 ID("adapt").addEventListener("click", () =>
   attempt(() => ask("POST", "/api/adapt", { ...how(), minutes: ID("minutes").valueAsNumber })),
 );
@@ -498,5 +563,6 @@ viewer.addEventListener("viewchange", updateTiles);
 ID("scroll").addEventListener("scroll", updateTiles, { passive: true });
 new ResizeObserver(updateTiles).observe(ID("scroll"));
 setUpViewer(viewer);
+usedBefore = recall();
 showStrength();
 refresh();

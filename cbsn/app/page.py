@@ -1,7 +1,9 @@
 """The page and what it asks for: pictures are taken, denoised, shown and given back."""
 
+import asyncio
 import contextlib
 import functools
+import json
 import os
 import secrets
 import threading
@@ -42,7 +44,7 @@ from cbsn.app.sessions import Adaptation, GoneError, Session, Sessions
 from cbsn.app.uploads import receive
 from cbsn.app.views import GAINS, TILE, png, removed_tile
 from cbsn.app.work import Work, collect_notes
-from cbsn.errors import CbsnError, ConfigError, check_number, in_one_line
+from cbsn.errors import CbsnError, ConfigError, in_one_line
 from cbsn.evaluation.report.templates import templates
 from cbsn.images.finding import IMAGE_SUFFIXES
 from cbsn.inference.options import QUALITIES
@@ -53,6 +55,8 @@ MOST_MINUTES = 120
 
 _CHUNK = 2**20  # bytes of a file that are in memory at once
 _ENDING = 10  # seconds that a job has to end when the server stops
+_LONGEST_JSON = 2**16  # bytes of what the page asks for
+_PLACES = {str(number): number for number in range(10_000)}  # of tiles
 _CLEANING = 60  # seconds between looking for users who are gone
 _REPORT = Path(__file__).parents[1] / "evaluation" / "report"  # the viewer is that of the report
 _FILES = {
@@ -87,7 +91,7 @@ class Page:
         self._queue = JobQueue()
         self.sessions = Sessions(options, self._queue)
         self._work = Work(options, self.disk)
-        self._writing = threading.Lock()  # a large picture is in memory only once
+        self._writing = asyncio.Lock()  # a large picture is in memory only once
         self._stopping = threading.Event()
         self.failure: CbsnError | None = None
 
@@ -123,10 +127,10 @@ class Page:
             Route(f"{picture}/noise.png", self._user(self._noise_figure)),
             Route(f"{picture}/cancel", self._user(self._cancel), methods=["POST"]),
             Route(
-                f"{picture}/tiles/{{view}}/{{level:int}}/{{x:int}}/{{y:int}}.png",
+                f"{picture}/tiles/{{view}}/{{level}}/{{x}}/{{y}}.png",
                 self._user(self._tile),
             ),
-            Route(f"{picture}/result", self._user(self._result)),
+            Route(f"{picture}/result", self._in_turn(self._result)),
             Route(f"{picture}/uncertainty", self._user(self._uncertainty)),
             Route("/api/batch", self._asked(self._batch), methods=["POST"]),
             Route("/api/cancel", self._user(self._cancel_all), methods=["POST"]),
@@ -174,19 +178,36 @@ class Page:
 
         return endpoint
 
+    def _in_turn(self, answer: Callable[[Request, Session], Any]) -> Endpoint:
+        """Returns an endpoint for requests that take memory: one at a time has it."""
+
+        async def endpoint(request: Request) -> Response:
+            async with self._writing:
+                return await run_in_threadpool(told, lambda: answer(request, self._find(request)))
+
+        return endpoint
+
     def _asked(self, answer: Callable[[Request, Session, Any], Any]) -> Endpoint:
         """Returns an endpoint for requests with JSON."""
 
         async def endpoint(request: Request) -> Response:
             try:
-                asked = await request.json()
-            except ValueError:
+                session = self._find(request)
+                body = b""
+                async for part in request.stream():
+                    body += part
+                    if len(body) > _LONGEST_JSON:
+                        break
+                asked = json.loads(body) if len(body) <= _LONGEST_JSON else None
+            except (ValueError, RecursionError):
                 asked = None
+            except ClientDisconnect:
+                return Response(status_code=400)
+            except CbsnError as error:
+                return answer_of(error)
             if not isinstance(asked, dict):
                 return refused(400, "The request is not understood: reload the page.")
-            return await run_in_threadpool(
-                told, lambda: answer(request, self._find(request), asked)
-            )
+            return await run_in_threadpool(told, lambda: answer(request, session, asked))
 
         return endpoint
 
@@ -199,10 +220,13 @@ class Page:
             except GoneError:
                 session = self.sessions.start()
             page = HTMLResponse(self._html())
-            page.set_cookie(self._cookie, session.id, httponly=True, samesite="strict")
+            page.set_cookie(self._cookie, session.id, httponly=True, samesite="lax")
             return page
 
-        return told(answer)
+        try:
+            return answer()
+        except CbsnError as error:
+            return PlainTextResponse(f"{error}\n", 503)
 
     @functools.cache  # noqa: B019, as there is one page
     def _html(self) -> str:
@@ -241,6 +265,7 @@ class Page:
         self.sessions.remove_pictures(session, [session.picture(request.path_params["id"])])
 
     def _remove_all(self, request: Request, session: Session) -> None:
+        self._cancel_adapting(request, session)
         self.sessions.remove_pictures(session, [*session.pictures.values()])
 
     def _denoise(self, request: Request, session: Session, asked: Any) -> None:
@@ -253,7 +278,13 @@ class Page:
         self._put(session, picture, run, AT_ONCE)
 
     def _put(
-        self, session: Session, picture: UserPicture, run: Callable[[Job], None], priority: int
+        self,
+        session: Session,
+        picture: UserPicture,
+        run: Callable[[Job], None],
+        priority: int,
+        *,
+        is_measured: bool = False,
     ) -> None:
         """Puts a job of a picture in the line, in the place of one that it may have."""
         job = Job(session.id, run, functools.partial(self._ended, session, picture), priority)
@@ -261,6 +292,7 @@ class Page:
             if picture.id not in session.pictures:
                 raise GoneError("This picture is not there any more: it was removed.")
             before, picture.job = picture.job, job
+            picture.is_measured = is_measured
             if before:
                 self._queue.cancel(before)
             self._queue.put(job)
@@ -286,16 +318,18 @@ class Page:
         ):
             say_fault("".join(traceback.format_exception(error)))
         with session.changing:
-            if picture.job is not job:  # another one has its place
-                return
-            picture.job = None
-            picture.error = "" if error is None else picture.explain(error)
-            if error:
-                picture.order = None
+            is_last = picture.job is job  # else another one has its place
+            if is_last:
+                picture.job = None
             if picture.id not in session.pictures:  # removed meanwhile
                 picture.drop()
-            elif picture.order:
-                self._put_order(session, picture)
+            elif is_last:
+                if not picture.is_measured:
+                    picture.error = "" if error is None else picture.explain(error)
+                if error:
+                    picture.order = None
+                if picture.order:
+                    self._put_order(session, picture)
 
     def _batch(self, request: Request, session: Session, asked: Any) -> None:
         """Denoises all pictures, and writes their results for the archive."""
@@ -315,7 +349,7 @@ class Page:
         def run(job: Job) -> None:
             self._work.report_noise(picture)
 
-        self._put(session, picture, run, AT_ONCE)
+        self._put(session, picture, run, AT_ONCE, is_measured=True)
 
     def _noise_figure(self, request: Request, session: Session) -> Response:
         picture = session.picture(request.path_params["id"])
@@ -341,9 +375,9 @@ class Page:
             raise ConfigError(
                 f"The gain is one of {', '.join(map(str, GAINS))}. Received: {gain!r}"
             )
-        place = asked["level"], asked["x"], asked["y"]
         result, views = picture.result, picture.views
         try:
+            place = [_PLACES[asked[name]] for name in ("level", "x", "y")]
             if asked["view"] == "removed":
                 noisy, denoised = (views[name].tile(*place) for name in ("noisy", "denoised"))
                 tile = removed_tile(noisy, denoised, int(gain))
@@ -362,10 +396,12 @@ class Page:
         """Answers with the file of a result, as `cbsn denoise` writes it."""
         picture = session.picture(request.path_params["id"])
         output = output_of(request.query_params)
-        name = result_names([*session.pictures.values()], output.format)[picture]
+        names = result_names([*session.pictures.values()], output.format)
+        if picture not in names:  # removed just now
+            raise GoneError("This picture is not there any more: it was removed.")
+        name = names[picture]
         target = session.folder / f"{secrets.token_hex(8)}{Path(name).suffix}"
-        with self._writing:
-            picture.write(target, output.strength)
+        picture.write(target, output.strength)
         done = BackgroundTask(target.unlink, missing_ok=True)
         return FileResponse(target, filename=name, background=done)
 
@@ -378,35 +414,42 @@ class Page:
 
     def _archive(self, request: Request, session: Session) -> Response:
         """Answers with a ZIP file of what the last batch has written."""
-        files: dict[str, Path | str] = {}
+        files = {}
         failed = []
-        for picture in session.pictures.values():
-            if picture.final:
-                path = picture.final.path
+        for picture in [*session.pictures.values()]:
+            if final := picture.final:
+                path = final.path
                 files[path.relative_to(session.finals).as_posix()] = path
             elif picture.error:
                 failed.append(picture.error)
         if not files:
             raise GoneError("There are no results yet: denoise all pictures first.")
-        if failed:
-            files["failed.txt"] = "\n".join([*failed, ""])
         headers = {"Content-Disposition": 'attachment; filename="denoised.zip"'}
-        return StreamingResponse(zipped(files), media_type="application/zip", headers=headers)
+        return StreamingResponse(
+            zipped(files, failed), media_type="application/zip", headers=headers
+        )
 
     def _adapt(self, request: Request, session: Session, asked: Any) -> None:
-        minutes, quality = asked.get("minutes"), settings_of(asked).quality
-        if not isinstance(minutes, int | float):
-            raise ConfigError(f"The minutes are a number. Received: {minutes!r}")
-        check_number("The minutes of adaptation", minutes, 0, MOST_MINUTES, above=True)
+        minutes = asked.get("minutes")
+        if (
+            not isinstance(minutes, int | float)
+            or isinstance(minutes, bool)
+            or not 0 < minutes <= MOST_MINUTES
+        ):
+            received = "nothing" if minutes is None else minutes
+            raise ConfigError(
+                f"Give a number of minutes above 0 and up to {MOST_MINUTES}. Received: {received}"
+            )
+        quality = "fast" if settings_of(asked).quality == "fast" else "default"
         if not session.pictures:
             raise ConfigError("There are no pictures to adapt to.")
         before = session.adaptation
         if before and before.job:
             raise ConfigError("A model is being adapted already: wait, or cancel that first.")
-        adaptation = Adaptation(float(minutes), session.folder / secrets.token_hex(8))
+        adaptation = Adaptation(float(minutes), quality, session.folder / secrets.token_hex(8))
 
         def run(job: Job) -> None:
-            self._work.adapt(job, session, adaptation, quality)
+            self._work.adapt(job, session, adaptation)
 
         def ended(job: Job, error: Exception | None) -> None:
             adaptation.job = None

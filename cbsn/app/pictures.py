@@ -142,6 +142,7 @@ class UserPicture:
         self.notes: list[str] = []
         self.job: Job | None = None
         self.order: Order | None = None  # of a batch, until its file is written
+        self.is_measured = False  # whether the job is a report of its noise
         self.noise: dict[str, Any] | None = None
         self.result: Result | None = None
         self.final: Final | None = None
@@ -207,12 +208,18 @@ class UserPicture:
             ImageError: if the file cannot be written, or if there is no result any more.
         """
         result = self.result
+        gone = f"The result of {self.name} is not there any more: denoise the picture again."
         if result is None:
-            raise ImageError("The result is not there any more: denoise the picture again.")
+            raise ImageError(gone)
         result.used = time.monotonic()
-        picture = read_picture(self.path)
-        result.kept.blend(picture.pixels, strength)
-        return write_picture(target, picture)
+        try:
+            picture = read_picture(self.path)
+            result.kept.blend(picture.pixels, strength)
+            return write_picture(target, picture)
+        except FileNotFoundError:  # replaced or removed just now
+            raise ImageError(gone) from None
+        except CbsnError as error:
+            raise type(error)(self.explain(error)) from error
 
     def explain(self, error: Exception) -> str:
         """Returns an error in words for the user, without paths of the server."""
@@ -223,8 +230,7 @@ class UserPicture:
         if isinstance(error, OSError) and error.strerror:
             return f"{self.name}: {error.strerror}"
         text = str(error) if isinstance(error, CbsnError) else plain_reason(error)
-        text = in_one_line(text.replace(str(self.path), self.name))
-        return text if self.name in text else f"{self.name}: {text}"
+        return in_one_line(named(self.path, text))
 
     def describe(self, order: Mapping[Job, int]) -> dict[str, Any]:
         """Returns what the page is told, for JSON; `order` has the place of each job in line."""
@@ -249,8 +255,15 @@ class UserPicture:
             "result": dataclasses.asdict(result.settings) if result else None,
             "heat_peak": result.heat_peak if result else None,
             "final": self.final.path.name if self.final else None,
+            "is_measured": bool(job) and self.is_measured,
             "noise": self.noise,
         }
+
+
+def named(path: Path, text: str) -> str:
+    """Returns a text on a file with its name, and without its folder."""
+    text = text.replace(str(path), path.name)
+    return text if path.name in text else f"{path.name}: {text}"
 
 
 def check_name(name: str) -> None:
@@ -300,7 +313,7 @@ def check_picture(path: Path, most: float) -> None:
     header.check(path)
     if header.width * header.height > most * 1e6:
         raise ImageError(
-            f"{path.name} has {header.width * header.height / 1e6:.0f} megapixels, and this server "
+            f"{path.name} has {header.width * header.height / 1e6:.4g} megapixels, and this server "
             f"takes up to {most:g}: start it with a larger --max_megapixels."
         )
 

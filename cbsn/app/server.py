@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import errno
 import os
 import secrets
 import signal
@@ -65,7 +66,11 @@ class PageServer(uvicorn.Server):
         self._port = port
         application = Guard(self.page.application(self._stop), options, port)
         config = uvicorn.Config(
-            application, log_level="warning", server_header=False, timeout_graceful_shutdown=3
+            application,
+            log_level="warning",
+            server_header=False,
+            timeout_graceful_shutdown=3,
+            limit_concurrency=300,
         )
         super().__init__(config)
 
@@ -91,8 +96,9 @@ def listen(options: AppOptions) -> socket.socket:
     try:
         return socket.create_server((options.host, options.port or 0), family=family)
     except OSError as error:
-        flag = "--host" if options.port is None else "--port"
-        given = options.host if options.port is None else options.port
+        is_host = options.port is None or isinstance(error, socket.gaierror)
+        is_host = is_host or error.errno == errno.EADDRNOTAVAIL
+        flag, given = ("--host", options.host) if is_host else ("--port", options.port)
         raise ConfigError(
             f"The page cannot listen there: {error.strerror}. Received: {flag} {given}"
         ) from error

@@ -28,18 +28,22 @@ class Adaptation:
 
     Args:
         minutes: how long.
+        quality: "fast" or "default", of the model that is adapted.
         folder: where it is saved.
         job: what does it, as long as it does.
         lines: what was said of it.
         error: why it failed, or empty.
+        has_changed: whether that helped, so that the model is another one.
         number: counts the adapted models of the user from 1; 0 until it is done.
     """
 
     minutes: float
+    quality: str
     folder: Path
     job: Job | None = None
     lines: list[str] = dataclasses.field(default_factory=list)
     error: str = ""
+    has_changed: bool = False
     number: int = 0
 
     def describe(self, order: Mapping[Job, int]) -> dict[str, Any]:
@@ -53,7 +57,7 @@ class Adaptation:
             "minutes": self.minutes,
             "lines": self.lines,
             "error": self.error,
-            "number": self.number,
+            "has_changed": self.has_changed,
         }
 
 
@@ -130,6 +134,8 @@ class Session:
         return {
             "pictures": [each.describe(places) for each in [*self.pictures.values()]],
             "adaptation": self.adaptation and self.adaptation.describe(places),
+            "adapted": self._adapted
+            and {"number": self._adapted.number, "quality": self._adapted.quality},
         }
 
 

@@ -10,7 +10,7 @@ from starlette.requests import Request
 
 from cbsn.app.disk import Disk, FullError
 from cbsn.app.options import AppOptions
-from cbsn.app.pictures import UserPicture, check_name, check_picture, free_name
+from cbsn.app.pictures import UserPicture, check_name, check_picture, free_name, named
 from cbsn.app.sessions import Session
 from cbsn.errors import CbsnError
 
@@ -41,6 +41,13 @@ async def receive(
             f"There are {MOST_PICTURES} pictures, which is the most: remove some first."
         )
     most = int(options.max_file_mb * 1e6)
+    too_large = TooLargeError(
+        f"{name} is larger than {options.max_file_mb:g} MB, the most that this server takes: start "
+        "it with a larger --max_file_mb."
+    )
+    announced = request.headers.get("content-length", "")
+    if announced.isdecimal() and (len(announced) > 15 or int(announced) > most):
+        raise too_large
     received = 0
     # In a folder of its own until it is known to be a picture.
     folder = session.folder / secrets.token_hex(8)
@@ -50,10 +57,7 @@ async def receive(
         with path.open("xb") as file:
             async for chunk in _chunks(request):
                 if received + len(chunk) > most:
-                    raise TooLargeError(
-                        f"{name} is larger than {options.max_file_mb:g} MB, the most that this "
-                        "server takes: start it with a larger --max_file_mb."
-                    )
+                    raise too_large
                 await run_in_threadpool(disk.take, len(chunk))
                 received += len(chunk)
                 await run_in_threadpool(file.write, chunk)
@@ -81,9 +85,10 @@ def _add(session: Session, path: Path, size: int, disk: Disk, options: AppOption
     try:
         check_picture(path, options.max_megapixels)
     except CbsnError as error:
-        raise type(error)(str(error).replace(str(path), path.name)) from error
+        raise type(error)(named(path, str(error))) from error
     with session.changing:
-        taken = {picture.name for picture in session.pictures.values()}
+        # Those of pictures that were removed are there until their jobs have ended.
+        taken = {each.name for each in session.uploads.iterdir()}
         target = session.uploads / free_name(path.name, taken)
         path.rename(target)
         picture = UserPicture(target, size, disk)

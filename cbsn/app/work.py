@@ -20,7 +20,7 @@ from cbsn.app.options import AppOptions
 from cbsn.app.pictures import Final, Order, Result, Settings, UserPicture, needed_bytes
 from cbsn.app.sessions import Adaptation, Session
 from cbsn.app.views import View, heat_of, orientation_of_picture
-from cbsn.errors import CbsnWarning, ConfigError, DataError
+from cbsn.errors import CbsnError, CbsnWarning, ConfigError
 from cbsn.images.image_files import read_picture, write_picture
 from cbsn.inference.options import QUALITIES, DenoiseOptions
 from cbsn.noise.removal import Sample
@@ -154,12 +154,12 @@ class Work:
             raise
         picture.final = Final(target, size)
 
-    def adapt(self, job: Job, session: Session, adaptation: Adaptation, quality: str) -> None:
+    def adapt(self, job: Job, session: Session, adaptation: Adaptation) -> None:
         """Adapts the model of a quality to all pictures of a user."""
         from cbsn.training.adaptation import adapt, save_adapted
 
         paths = [picture.path for picture in [*session.pictures.values()] if not picture.error]
-        denoiser = self._denoiser(Settings("fast" if quality == "fast" else "default"), None)
+        denoiser = self._denoiser(Settings(adaptation.quality), None)
         with noticed() as notes, _heard() as lines:
             try:
                 adapted = adapt(paths, denoiser, adaptation.minutes, on_share=job.report)
@@ -169,6 +169,7 @@ class Work:
                         text = text.replace(str(path), path.name)
                     adaptation.lines.append(text)
         save_adapted(adapted, adaptation.folder)
+        adaptation.has_changed = adapted.facts["adapted"]
         session.use_adapted(adaptation)
 
     def report_noise(self, picture: UserPicture) -> None:
@@ -179,7 +180,7 @@ class Work:
         try:
             with noticed():
                 report = noise_of_pictures([picture.path])
-        except DataError as error:  # which says why no noise is seen
+        except CbsnError as error:  # such as that no noise is seen, and why
             picture.noise = {"lines": [picture.explain(error)], "figure": False}
             return
         if report.estimate and report.advice:

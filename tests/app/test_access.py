@@ -46,7 +46,7 @@ def test_the_page_may_fetch_nothing_from_elsewhere(user):
     assert "default-src 'none'" in policy and "http" not in policy
     assert headers["X-Content-Type-Options"] == "nosniff"
     assert headers["Referrer-Policy"] == "no-referrer"
-    assert "HttpOnly" in headers["Set-Cookie"] and "SameSite=strict" in headers["Set-Cookie"]
+    assert "HttpOnly" in headers["Set-Cookie"] and "SameSite=lax" in headers["Set-Cookie"]
     assert headers["Server"] is None
 
 

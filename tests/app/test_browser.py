@@ -38,7 +38,8 @@ class Page:
         self.requests = []
         browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", WIDE)
         browser.get(f"{self.origin}/")
-        self.browser.delete_all_cookies()
+        browser.delete_all_cookies()
+        self.run("sessionStorage.clear()")
         browser.get(f"{self.origin}/")
 
     def find(self, selector):
@@ -384,6 +385,7 @@ def test_a_reload_keeps_the_pictures_and_remove_all_deletes_them(page, save):
     page.wait(DONE)
     page.wait("!document.getElementById('work').hidden")
     page.find("#remove-all").click()
+    page.browser.switch_to.alert.accept()
     page.wait("!pictures.length")
     assert not page.find("#work").is_displayed()
 

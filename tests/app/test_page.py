@@ -538,7 +538,7 @@ def test_those_who_only_looked_make_room_for_others(save, monkeypatch):
         assert second.json("GET", "/api/state")[0] == 404
         third.upload(save())
         fourth = User(port)
-        assert fourth.status == 400 and b"try again later" in fourth.page
+        assert fourth.status == 503 and b"try again later" in fourth.page
 
 
 def test_a_picture_of_a_batch_that_is_looked_at_stays_in_the_batch(user, save, monkeypatch):
