@@ -2,6 +2,7 @@
 
 import io
 import json
+import threading
 import time
 import zipfile
 from urllib.parse import urlsplit
@@ -409,3 +410,75 @@ def test_nothing_overflows_on_a_phone(page, save):
     for zoom in ("fit", "400 %"):
         Select(page.find("#zoom")).select_by_visible_text(zoom)
         assert page.run("return document.documentElement.scrollWidth") == 400
+
+
+def test_a_link_on_another_site_finds_the_pictures_again(page, save):
+    page.upload(save())
+    page.wait(DONE)
+    # Another name is another site.
+    page.browser.get(page.origin.replace("127.0.0.1", "localhost"))
+    page.run(f"location.href = '{page.origin}/'")
+    WebDriverWait(page.browser, PATIENCE).until(lambda b: b.current_url.startswith(page.origin))
+    page.wait(DONE)
+    page.requests = [each for each in page.requests if "//localhost" not in each]
+    page.hosts()
+    page.requests = [each for each in page.requests if "//localhost" not in each]
+
+
+def test_settings_that_are_changed_back_keep_the_result(page, save, monkeypatch):
+    page.upload(save())
+    page.wait(DONE)
+
+    def slowly(self, job, *rest):
+        while True:  # until it is cancelled
+            job.report()
+            time.sleep(0.01)
+
+    monkeypatch.setattr(Work, "_make_result", slowly)
+    quality = Select(page.find("#quality"))
+    quality.select_by_value("best")
+    page.wait("pictures[0].share != null")
+    assert page.find("#result").is_displayed() is False
+    quality.select_by_value("default")
+    page.wait("pictures[0].share == null && pictures[0].result.quality === 'default'")
+    assert page.find("#state").text.endswith(", denoised")
+    page.wait("!document.getElementById('result').hidden")
+
+
+def test_what_is_not_there_yet_is_not_called_denoised(page, save, monkeypatch):
+    called, go_on = Denoiser.__call__, threading.Event()
+
+    def waiting(self, *args, **options):
+        assert go_on.wait(PATIENCE)
+        return called(self, *args, **options)
+
+    monkeypatch.setattr(Denoiser, "__call__", waiting)
+    page.upload(save())
+    page.wait("pictures.length && pictures[0].views.length === 1")
+    page.wait("document.querySelector('.frame').dataset.right === 'not denoised yet'")
+    go_on.set()
+    page.wait(DONE)
+    page.wait("document.querySelector('.frame').dataset.right === 'denoised'")
+
+
+def test_a_reload_keeps_the_settings(page, save):
+    page.upload(save())
+    page.wait(DONE)
+    Select(page.find("#quality")).select_by_value("best")
+    page.move("strength", 0.4)
+    page.wait("pictures[0].result.quality === 'best'")
+    page.browser.refresh()
+    page.wait(DONE)
+    assert page.find("#quality").get_attribute("value") == "best"
+    assert page.find("#strength-value").text == "40 %"
+    assert page.find("#state").text.endswith(", denoised")
+
+
+def test_an_answer_that_fails_is_said_once_and_goes(page, save):
+    page.upload(save())
+    page.wait(DONE)
+    page.browser.delete_all_cookies()
+    for _ in range(3):
+        page.run("return refresh().then(() => 1)")
+    (message,) = page.browser.find_elements(By.CSS_SELECTOR, "#messages p")
+    assert "reload" in message.text

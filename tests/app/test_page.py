@@ -4,6 +4,7 @@ import io
 import os
 import threading
 import time
+import urllib.parse
 import zipfile
 from pathlib import Path
 
@@ -569,3 +570,69 @@ def test_a_batch_is_cancelled_as_a_whole(user, save, slow):
     state = user.wait()
     assert [each["state"] for each in state["pictures"]] == ["new", "new"]
     assert user.json("GET", "/api/results.zip")[0] == 404
+
+
+def test_a_name_is_free_only_when_its_file_is_gone(user, save, slow):
+    path = save()
+    id = user.upload(path)
+    user.json("POST", f"/api/pictures/{id}/denoise", {})
+    slow.wait()
+    user.ask("DELETE", f"/api/pictures/{id}")
+    again = user.upload(path)
+    user.wait(lambda state: user.json("GET", "/api/state")[0] == 200)
+    assert user.picture(again)["name"] in ("photo.png", "photo-2.png")
+    assert user.json("POST", f"/api/pictures/{again}/noise", {})[0] == 200
+    user.wait()
+    assert "no such file" not in str(user.picture(again))
+
+
+@pytest.mark.parametrize(
+    "body", [b" " * 70_000 + b"{}", b"[" * 50_000, b'{"a":' * 10_000 + b"1" + b"}" * 10_000]
+)
+def test_large_and_deep_requests_are_refused(user, save, body):
+    user.upload(save())
+    status, answer = user.json("POST", "/api/batch", body)
+    assert status == 400 and "reload" in answer["error"]
+
+
+def test_a_request_without_a_user_is_not_read(server):
+    stranger = User(server[0])
+    stranger.cookies.clear()
+    assert stranger.ask("POST", "/api/batch", b"{" * 50_000)[0] == 404
+
+
+@pytest.mark.parametrize("value", ["true", "-1", "1.5", '"x"', "[]"])
+def test_numbers_of_models_are_numbers(user, save, value):
+    id = user.upload(save())
+    body = f'{{"adapted": {value}}}'.encode()
+    assert user.json("POST", f"/api/pictures/{id}/denoise", body)[0] == 400
+
+
+@pytest.mark.parametrize("value", ["true", "[]", '"x"', "2", "1" + "0" * 400, "NaN"])
+def test_strengths_are_numbers_from_0_to_1(user, save, value):
+    user.upload(save())
+    status, answer = user.json("POST", "/api/batch", f'{{"strength": {value}}}'.encode())
+    assert status == 400 and "from 0 to 1" in answer["error"]
+
+
+@pytest.mark.parametrize("value", ["true", "0", "-1", "NaN", "121", '"x"', "null", "1e999"])
+def test_minutes_are_above_0_and_bounded(user, save, value):
+    user.upload(save())
+    status, answer = user.json("POST", "/api/adapt", f'{{"minutes": {value}}}'.encode())
+    assert status == 400 and "minutes above 0 and up to 120" in answer["error"]
+
+
+@pytest.mark.parametrize("place", ["-1/0/0", "0/" + "9" * 5000 + "/0", "0/0/x", "0/0/٣"])
+def test_odd_places_of_tiles_are_not_there(user, save, place):
+    id = user.upload(save())
+    user.denoise(id)
+    path = urllib.parse.quote(f"/api/pictures/{id}/tiles/noisy/{place}.png")
+    assert user.ask("GET", path)[0] == 404
+
+
+def test_what_is_announced_as_too_large_is_refused_at_once():
+    with running(max_file_mb=1) as (port, _):
+        user = User(port)
+        headers = {"Content-Length": "2000000"}
+        status, _, content = user.ask("POST", "/api/pictures?name=a.png", b"", **headers)
+        assert status == 413 and b"--max_file_mb" in content
