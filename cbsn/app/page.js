@@ -112,8 +112,9 @@ const recall = () => {
   const [values, number, text] = JSON.parse(sessionStorage.getItem("settings") ?? "[[], 0, null]");
   values.forEach((value, place) => {
     const input = ID(KEPT[place]);
+    const isOffered = !input.options || [...input.options].some((each) => each.value === value);
     if (input.type === "checkbox") input.checked = value;
-    else input.value = value;
+    else if (isOffered) input.value = value;
   });
   written = text;
   return number;
