@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from cbsn.devices import set_up
-from cbsn.errors import CbsnWarning, ImageError
+from cbsn.errors import CbsnWarning, ConfigError, ImageError
 from cbsn.images.stacks.scaling import Fault, Scale, Scaling, count_missing, without_alpha
 from cbsn.inference.engines.choice import (
     AGAIN,
@@ -337,8 +337,7 @@ class Denoiser:
         """Keeps what the network returns for the one picture that is denoised in the block.
 
         Results of any strength can then be made of it, without the network: they are those of a
-        denoiser with that strength. Other threads wait until the block ends. Models that were
-        trained on stacks keep nothing.
+        denoiser with that strength. Other threads wait until the block ends.
 
         Args:
             path: file to keep it in, `.npy`, which takes 4 bytes for each value of the picture.
@@ -347,12 +346,20 @@ class Denoiser:
         Yields:
             The `KeptResult`, which is complete after the block.
 
+        Raises:
+            ConfigError: if the model was trained on stacks, whose values it sees otherwise.
+
         Example:
             >>> noisy = read_picture("photo.png").pixels
             >>> with denoise.keeping() as kept:
             ...     clean = denoise(noisy, white=value_range(noisy.dtype))
             >>> kept.blend(noisy, Strength(0.7))
         """
+        if self.scaling:
+            raise ConfigError(
+                "Results of a model that was trained on stacks cannot be kept: denoise again with "
+                f"another strength. Received: a model of the recipe {self.recipe.name!r}"
+            )
         with self._turn:
             self._kept = KeptResult(self.options.rounding, path)
             try:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from cbsn.errors import ConfigError
 from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.options import DenoiseOptions, Strength
 from cbsn.value_range import value_range
@@ -79,3 +80,11 @@ def test_where_nothing_is_visible_nothing_changes(photo, random):
     blended = pixels.copy()
     kept.blend(blended, Strength(1))
     assert np.array_equal(blended, pixels)
+
+
+def test_models_of_stacks_are_refused(photo):
+    denoise = Denoiser(photo.recipe, photo.network)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Denoiser, "scaling", property(lambda self: object()))
+        with pytest.raises(ConfigError, match="stacks"), denoise.keeping():
+            pass
