@@ -329,7 +329,8 @@ class Page:
                 if error:
                     picture.order = None
                 if picture.order:
-                    self._put_order(session, picture)
+                    with contextlib.suppress(Cancelled):  # when the server stops
+                        self._put_order(session, picture)
 
     def _batch(self, request: Request, session: Session, asked: Any) -> None:
         """Denoises all pictures, and writes their results for the archive."""

@@ -59,7 +59,7 @@ class Output:
 
     Args:
         strength: for luma and colour.
-        format: one of `cbsn.inference.outputs.FORMATS`, but for stacks.
+        format: one of `PICTURE_FORMATS`.
 
     Raises:
         ConfigError: if there is no such format.
@@ -75,6 +75,7 @@ class Output:
 
 
 PICTURE_FORMATS = tuple(each for each in FORMATS if each != "zarr")
+"""The values of `--format` that are not for stacks alone."""
 
 
 @dataclasses.dataclass(eq=False)
