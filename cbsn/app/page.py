@@ -4,11 +4,9 @@ import asyncio
 import contextlib
 import functools
 import json
-import os
 import secrets
 import threading
 import time
-import traceback
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -32,28 +30,25 @@ from cbsn.app.access import HEALTH, cookie_name
 from cbsn.app.answers import answer_of, output_of, refused, settings_of, told
 from cbsn.app.archive import zipped
 from cbsn.app.disk import Disk
-from cbsn.app.jobs import AT_ONCE, LATER, Cancelled, Job, JobQueue
+from cbsn.app.jobs import JobQueue
+from cbsn.app.line import Line
 from cbsn.app.options import AppOptions
 from cbsn.app.pictures import (
     PICTURE_FORMATS,
-    Order,
-    UserPicture,
     result_names,
 )
-from cbsn.app.sessions import Adaptation, GoneError, Session, Sessions
+from cbsn.app.sessions import GoneError, Session, Sessions
 from cbsn.app.uploads import receive
 from cbsn.app.views import GAINS, TILE, png, removed_tile
 from cbsn.app.work import Work, collect_notes
-from cbsn.errors import CbsnError, ConfigError, in_one_line
+from cbsn.errors import CbsnError, ConfigError
 from cbsn.evaluation.report.templates import templates
 from cbsn.images.finding import IMAGE_SUFFIXES
 from cbsn.inference.options import QUALITIES
-from cbsn.progress import say_fault
 
 MOST_MINUTES = 120
 """How long a user may have a model adapted."""
 
-_CHUNK = 2**20  # bytes of a file that are in memory at once
 _ENDING = 10  # seconds that a job has to end when the server stops
 _LONGEST_JSON = 2**16  # bytes of what the page asks for
 _PLACES = {str(number): number for number in range(10_000)}  # of tiles
@@ -91,6 +86,7 @@ class Page:
         self._queue = JobQueue()
         self.sessions = Sessions(options, self._queue)
         self._work = Work(options, self.disk)
+        self._line = Line(self._queue, self._work)
         self._writing = asyncio.Lock()  # a large picture is in memory only once
         self._stopping = threading.Event()
         self.failure: CbsnError | None = None
@@ -269,88 +265,14 @@ class Page:
         self.sessions.remove_pictures(session, [*session.pictures.values()])
 
     def _denoise(self, request: Request, session: Session, asked: Any) -> None:
-        """Denoises a picture to be shown; what a batch wants of it comes afterwards."""
-        picture, settings = session.picture(request.path_params["id"]), settings_of(asked)
-
-        def run(job: Job) -> None:
-            self._work.denoise(job, session, picture, settings)
-
-        self._put(session, picture, run, AT_ONCE)
-
-    def _put(
-        self,
-        session: Session,
-        picture: UserPicture,
-        run: Callable[[Job], None],
-        priority: int,
-        *,
-        is_measured: bool = False,
-    ) -> None:
-        """Puts a job of a picture in the line, in the place of one that it may have."""
-        job = Job(session.id, run, functools.partial(self._ended, session, picture), priority)
-        with session.changing:
-            if picture.id not in session.pictures:
-                raise GoneError("This picture is not there any more: it was removed.")
-            before, picture.job = picture.job, job
-            picture.is_measured = is_measured
-            if before:
-                self._queue.cancel(before)
-            self._queue.put(job)
-
-    def _put_order(self, session: Session, picture: UserPicture) -> None:
-        """Puts in the line what a batch wants of a picture."""
-
-        def run(job: Job) -> None:
-            order = picture.order
-            if order:
-                self._work.denoise(job, session, picture, order.settings)
-                self._work.write(picture, order)
-                picture.order = None
-
-        self._put(session, picture, run, LATER)
-
-    def _ended(
-        self, session: Session, picture: UserPicture, job: Job, error: Exception | None
-    ) -> None:
-        """Notes how a job of a picture ended."""
-        if error is not None and not isinstance(
-            error, CbsnError | Cancelled | OSError | MemoryError
-        ):
-            say_fault("".join(traceback.format_exception(error)))
-        with session.changing:
-            is_last = picture.job is job  # else another one has its place
-            if is_last:
-                picture.job = None
-            if picture.id not in session.pictures:  # removed meanwhile
-                picture.drop()
-            elif is_last:
-                if not picture.is_measured:
-                    picture.error = "" if error is None else picture.explain(error)
-                if error:
-                    picture.order = None
-                if picture.order:
-                    with contextlib.suppress(Cancelled):  # when the server stops
-                        self._put_order(session, picture)
+        picture = session.picture(request.path_params["id"])
+        self._line.denoise(session, picture, settings_of(asked))
 
     def _batch(self, request: Request, session: Session, asked: Any) -> None:
-        """Denoises all pictures, and writes their results for the archive."""
-        settings, output = settings_of(asked), output_of(asked)
-        pictures = [*session.pictures.values()]
-        if not pictures:
-            raise ConfigError("There are no pictures.")
-        names = result_names(pictures, output.format)
-        for picture in pictures:
-            picture.drop_final()
-            picture.order = Order(settings, output, session.finals / names[picture])
-            self._put_order(session, picture)
+        self._line.batch(session, settings_of(asked), output_of(asked))
 
     def _noise(self, request: Request, session: Session, asked: Any) -> None:
-        picture = session.picture(request.path_params["id"])
-
-        def run(job: Job) -> None:
-            self._work.report_noise(picture)
-
-        self._put(session, picture, run, AT_ONCE, is_measured=True)
+        self._line.report_noise(session, session.picture(request.path_params["id"]))
 
     def _noise_figure(self, request: Request, session: Session) -> Response:
         picture = session.picture(request.path_params["id"])
@@ -441,29 +363,7 @@ class Page:
             raise ConfigError(
                 f"Give a number of minutes above 0 and up to {MOST_MINUTES}. Received: {received}"
             )
-        quality = "fast" if settings_of(asked).quality == "fast" else "default"
-        if not session.pictures:
-            raise ConfigError("There are no pictures to adapt to.")
-        before = session.adaptation
-        if before and before.job:
-            raise ConfigError("A model is being adapted already: wait, or cancel that first.")
-        adaptation = Adaptation(float(minutes), quality, session.folder / secrets.token_hex(8))
-
-        def run(job: Job) -> None:
-            self._work.adapt(job, session, adaptation)
-
-        def ended(job: Job, error: Exception | None) -> None:
-            adaptation.job = None
-            if isinstance(error, CbsnError):
-                text = str(error).replace(f"{session.uploads}{os.sep}", "")
-                adaptation.error = in_one_line(text)
-            elif error is not None and not isinstance(error, Cancelled):
-                say_fault("".join(traceback.format_exception(error)))
-                adaptation.error = f"{type(error).__name__}: {error}"
-
-        adaptation.job = Job(session.id, run, ended)
-        session.adaptation = adaptation
-        self._queue.put(adaptation.job)
+        self._line.adapt(session, float(minutes), settings_of(asked).quality)
 
     def _cancel_adapting(self, request: Request, session: Session) -> None:
         if session.adaptation and session.adaptation.job:
