@@ -62,6 +62,7 @@ PRINTED_BY = {
     "cbsn/training/dataset.py": {"cbsn train"},
     "cbsn/training/options.py": {"cbsn train"},
     "cbsn/training/distillation.py": {"cbsn train"},
+    "cbsn/training/teachers.py": {"cbsn train"},
     "data_prep": {"cbsn train", "cbsn prepare"},
     "cbsn/inference/engines": {
         *("cbsn denoise", "cbsn evaluate", "cbsn noise", "cbsn submit", "cbsn beam"),

@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import functools
 from pathlib import Path
 
 from cbsn.cli.flags import MODEL, add_axes, add_gpu, add_noise, add_normalize, add_repair, add_white
@@ -9,8 +10,8 @@ from cbsn.cli.parser import Parser, add_input, new_parser
 from cbsn.errors import ConfigError
 
 _RECIPES = (
-    "cbsn, apbsn, ssbsn, n2v-unet, n2v2-unet, n2v-unet-3d, dil-unet, pn2v-unet, n2n-resunet, "
-    "distill, photo or photo-large"
+    "cbsn, apbsn, ssbsn, tmbsn, cbsn-hole, n2v-unet, n2v2-unet, n2v-unet-3d, dil-unet, "
+    "pn2v-unet, n2n-resunet, distill, photo or photo-large"
 )
 
 
@@ -58,6 +59,22 @@ def make_parser() -> Parser:
         "photo-large; the latter two by default: the small shipped model)",
     )
     add(
+        "--teacher_holes",
+        type=int,
+        metavar="N",
+        nargs="+",
+        default=argparse.SUPPRESS,
+        help="of teachers of the recipes tmbsn and cbsn-hole: widths of the hole, with each of "
+        "which they denoise, such as 1 3 5 7 9 (that of the model)",
+    )
+    add(
+        "--targets",
+        choices=("mean", "one"),
+        default="mean",
+        help="what is learned of several teachers or holes: the mean of their pictures, or for "
+        "each crop one of them, drawn at random (mean)",
+    )
+    add(
         "--rounds",
         type=int,
         default=1,
@@ -94,7 +111,7 @@ def make_parser() -> Parser:
         help="a network for gray pictures, which denoises each colour channel by itself (default: "
         "as the pictures are)",
     )
-    text = "channels of the network (C-BSN, AP-BSN, SS-BSN: 128, U-Nets: 32)"
+    text = "channels of the network (C-BSN, AP-BSN, SS-BSN: 128, U-Nets: 32, tmbsn: 24)"
     add("--channels", "--channel", type=int, metavar="N", help=text)
     text = "dilated modules in each branch (C-BSN, AP-BSN, SS-BSN: 9)"
     add("--modules", "--block", "--num_block", type=int, metavar="N", help=text)
@@ -187,6 +204,18 @@ def make_parser() -> Parser:
     )
     text = "side of the cells of the random subsampler (cbsn, dil-unet: 2)"
     add("--stride_i", type=int, metavar="N", help=text)
+    add(
+        "--hole",
+        type=_hole,
+        metavar="N",
+        help="width in pixels of the diamond that the network does not see, odd: as far as noise "
+        "is correlated, to both sides; auto: measured (tmbsn, cbsn-hole: 9)",
+    )
+    text = (
+        "the same to denoise with, where a smaller one keeps more detail; 0: none; saved with the "
+        "model (tmbsn: 3, cbsn-hole: 0)"
+    )
+    add("--denoise_hole", type=int, metavar="N", help=text)
     text = "downsampling to denoise with; saved with the model (apbsn, ssbsn: 2, others: 1)"
     add("--denoise_stride", type=int, metavar="N", help=text)
     add("--seed", type=int, default=0, metavar="N", help="seed of everything random")
@@ -252,10 +281,14 @@ def make_parser() -> Parser:
     return parser
 
 
-def _stride(text: str) -> int | str:
+def _number_or_auto(what: str, text: str) -> int | str:
     with contextlib.suppress(ValueError):
         return text if text == "auto" else int(text)
-    raise argparse.ArgumentTypeError(f"a stride is a whole number, or auto. Received: {text}")
+    raise argparse.ArgumentTypeError(f"{what} is a whole number, or auto. Received: {text}")
+
+
+_stride = functools.partial(_number_or_auto, "a stride")
+_hole = functools.partial(_number_or_auto, "a hole")
 
 
 def main(flags: argparse.Namespace) -> None:

@@ -85,6 +85,32 @@ class PairedRecords:
         return np.concatenate(shots, axis=-1)
 
 
+class ManyPairs:
+    """Several pairings of the same patches as one: `Patches` that hold each patch once for each."""
+
+    shots = 2
+
+    def __init__(self, pairs: Sequence[PairedRecords]):
+        self._pairs = pairs
+        first = pairs[0]
+        self.patch_size, self.patch_depth = first.patch_size, first.patch_depth
+        self.channels, self.dtype = first.channels, first.dtype
+        self.counts: Sequence[int] = [count for each in pairs for count in each.counts]
+
+    def __len__(self) -> int:
+        return sum(map(len, self._pairs))
+
+    def describe(self, index: int) -> str:
+        """Says where a pair of patches lies and which pictures it is from."""
+        pairing, place = divmod(index, len(self._pairs[0]))
+        return self._pairs[pairing].describe(place)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        """Returns pair `index`, as `PairedRecords` does."""
+        pairing, place = divmod(index, len(self._pairs[0]))
+        return self._pairs[pairing][place]
+
+
 def _find_partners(first: PatchRecords, second: PatchRecords) -> list[int]:
     keys, others = (
         [((_stem(source.path), source.image), number) for source, number in records.patches()]

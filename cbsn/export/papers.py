@@ -31,6 +31,11 @@ _SS_BSN = _arxiv(
     "Han and Yu, SS-BSN: Attentive Blind-Spot Network for Self-Supervised Denoising with Nonlocal "
     "Self-Similarity, IJCAI 2023",
 )
+_TM_BSN = _arxiv(
+    "2604.04484",
+    "Park et al., TM-BSN: Triangular-Masked Blind-Spot Network for Real-World Self-Supervised "
+    "Image Denoising, CVPR 2026",
+)
 _NOISE2VOID = _arxiv(
     "1811.10980",
     "Krull et al., Noise2Void: Learning Denoising from Single Noisy Images, CVPR 2019",
@@ -83,6 +88,7 @@ _OF_NETWORK = {
     "ProbabilisticBlindSpotUNet": _UNET,
     "ResidualAttentionUNet": _ATTENTION_UNET,
     "SelfSimilarityBlindSpotNetwork": _SS_BSN,
+    "TriangularMaskedBlindSpotNetwork": _TM_BSN,
 }
 # Of settings of the network that a paper is about, where they differ from these values.
 _OF_SETTING = {

@@ -4,6 +4,7 @@ from cbsn.networks.blindspot_unet import BlindSpotUNet
 from cbsn.networks.probabilistic_unet import ProbabilisticBlindSpotUNet
 from cbsn.networks.resunet import ResidualAttentionUNet
 from cbsn.networks.ssbsn import SelfSimilarityBlindSpotNetwork
+from cbsn.networks.triangular import TriangularMaskedBlindSpotNetwork
 from cbsn.networks.two_branch import ConditionalBlindSpotNetwork, DilatedBlindSpotNetwork
 
 NETWORKS = {
@@ -15,6 +16,7 @@ NETWORKS = {
         ProbabilisticBlindSpotUNet,
         ResidualAttentionUNet,
         SelfSimilarityBlindSpotNetwork,
+        TriangularMaskedBlindSpotNetwork,
     )
 }
 """Every network that a recipe may name."""

@@ -1,20 +1,19 @@
 """The blind-spot U-Net of Noise2Void, N2V2 and structN2V, for pictures and volumes."""
 
-import itertools
 from typing import Any
 
 import keras
-from keras import ops
 
-from cbsn.networks.denoising_network import EncoderDecoder, halve
-from cbsn.networks.layers import HE, Convolution, build_chain
+from cbsn.networks.denoising_network import halve
+from cbsn.networks.layers import HE, build_chain
 from cbsn.networks.masking import Masking
+from cbsn.networks.unet import UNet
 
 Tensor = Any
 
 
 @keras.saving.register_keras_serializable(package="cbsn")
-class BlindSpotUNet(EncoderDecoder):
+class BlindSpotUNet(UNet):
     """A U-Net that is blind where its input is masked.
 
     (Krull et al., "Noise2Void", CVPR 2019, arXiv 1811.10980; U-Net: Ronneberger et al., MICCAI
@@ -56,8 +55,6 @@ class BlindSpotUNet(EncoderDecoder):
     Raises:
         ValueError: see `EncoderDecoder` and `Masking`; also if another value is unknown.
     """
-
-    REACHES = (2, 2, 1)
 
     blindness = "masked"
     head_initializer = HE
@@ -101,15 +98,7 @@ class BlindSpotUNet(EncoderDecoder):
         self.pooling = pooling
         self.top_skip = top_skip
         self.pool_reach = int(pooling == "blur")
-
-        def block(width: int, name: str) -> list[Any]:
-            return [self._convolution(width, f"{name}_{number}") for number in (1, 2)]
-
-        *widths, bottom = self.widths
-        self.encoder = [block(width, f"encoder{level}") for level, width in enumerate(widths)]
-        self.bottom = block(bottom, "bottom")
-        self.doublings = [self._convolution(w, f"up{level}") for level, w in enumerate(widths)]
-        self.decoder = [block(width, f"decoder{level}") for level, width in enumerate(widths)]
+        self.make_layers()
         kind = keras.layers.Conv2D if dimensions == 2 else keras.layers.Conv3D
         common = {"kernel_initializer": self.head_initializer, "dtype": "float32"}
         self.head = kind(self.head_channels, 1, name="head", **common)
@@ -120,44 +109,21 @@ class BlindSpotUNet(EncoderDecoder):
         """Number of channels of the last convolution."""
         return self.channels
 
-    def _convolution(self, width: int, name: str) -> Any:
-        common = {"activation": "relu", "kernel_initializer": HE, "dtype": self.dtype_policy}
+    def make_convolution(self, width: int, name: str) -> Any:  # noqa: D102
         if self.dimensions == 2:
-            return Convolution(width, 3, name=name, **common)
+            return super().make_convolution(width, name)
+        common = {"activation": "relu", "kernel_initializer": HE, "dtype": self.dtype_policy}
         return keras.layers.Conv3D(width, 3, padding="same", name=name, **common)
 
     def build(self, input_shape):  # noqa: D102
-        spaces = self.dimensions
-        build_chain([*itertools.chain(*self.encoder), *self.bottom], self.channels, spaces)
-        # The level below has 2·width channels. A block gets width from it and width from the skip.
-        for level, width in enumerate(self.widths[:-1]):
-            build_chain([self.doublings[level]], 2 * width, spaces)
-            has_skip = level > 0 or self.top_skip
-            build_chain(self.decoder[level], (1 + has_skip) * width, spaces)
-        build_chain([self.head], self.filters, spaces)
-        self.built = True
+        super().build(input_shape)
+        build_chain([self.head], self.filters, self.dimensions)
 
     def transform(self, inputs: Tensor) -> Tensor:  # noqa: D102
         return self.head(self.features(inputs))
 
-    def features(self, inputs: Tensor) -> Tensor:
-        """Returns what the last convolution gets for pictures, [N, H, W, filters]."""
-        x, skips = inputs, []
-        for layers, factors in zip(self.encoder, self.factors, strict=True):
-            for layer in layers:
-                x = layer(x)
-            skips.append(x)
-            x = halve(x, factors, blur=self.pooling == "blur")
-        for layer in self.bottom:
-            x = layer(x)
-        for level in reversed(range(self.depth)):
-            # Convolving before doubling takes a quarter of the work.
-            x = _enlarge(self.doublings[level](x), self.factors[level])
-            if level > 0 or self.top_skip:
-                x = ops.concatenate([skips[level], x], axis=-1)
-            for layer in self.decoder[level]:
-                x = layer(x)
-        return x
+    def halved(self, x: Tensor, factors: tuple[int, ...]) -> Tensor:  # noqa: D102
+        return halve(x, factors, blur=self.pooling == "blur")
 
     def blind_pass(self, inputs: Tensor, random: Any) -> tuple[Tensor, Tensor]:
         """Runs the network on masked pictures; the output is blind at the pixels of the mask."""
@@ -170,14 +136,3 @@ class BlindSpotUNet(EncoderDecoder):
             config[name] = getattr(self, name)
         config["z_halvings"] = self.z_grid.bit_length() - 1
         return config
-
-
-def _enlarge(x: Tensor, factors: tuple[int, ...]) -> Tensor:
-    """Repeats every pixel along each axis: [N, H, W, C] → [N, 2·H, 2·W, C] for the factors 2, 2."""
-    _, *sizes, channels = ops.shape(x)
-    for axis, factor in enumerate(factors, 1):
-        if factor > 1:
-            x = ops.repeat(x, factor, axis=axis)
-    sizes = [factor * size for factor, size in zip(factors, sizes, strict=True)]
-    # The reshape states the channels, which a converter would not know otherwise.
-    return ops.reshape(x, (-1, *sizes, channels))

@@ -53,6 +53,9 @@ class DenoisingNetwork(keras.Model):
     flips_z = True
     """Whether it is also trained with the planes of volumes in the opposite order."""
 
+    padding_mode = "reflect"
+    """What it is padded with to a fitting size, at the bottom and right: "reflect" or "zeros"."""
+
     z_radius = 0
     """How many planes away an input can affect an output, if the network is local."""
 
@@ -124,6 +127,9 @@ class EncoderDecoder(DenoisingNetwork):
     pool_reach = 0
     """How many pixels beyond its cell a halving sees, to each side."""
 
+    pool_shift = 0
+    """How many pixels features are moved at most, along each axis, before they are halved."""
+
     def __init__(
         self, filters: int, depth: int, channels: int, z_halvings: int | None = None, **kwargs
     ):
@@ -174,7 +180,7 @@ class EncoderDecoder(DenoisingNetwork):
                 first, last = first // factor - between, last // factor + between
             first, last = first - at_bottom, last + at_bottom
             for factor in reversed(factors):
-                reach = at_ends + self.pool_reach * (factor > 1)
+                reach = at_ends + (self.pool_reach + self.pool_shift) * (factor > 1)
                 first, last = factor * first - reach, factor * last + factor - 1 + reach
             radius = max(radius, place - first, last - place)
         return radius
@@ -195,16 +201,23 @@ class EncoderDecoder(DenoisingNetwork):
         return self.cropped(self.transform(x), inputs, padding)
 
     def padded(self, inputs: Tensor) -> Tensor:
-        """Pads a batch by reflection at the far ends to what can be halved.
+        """Pads a batch at the far ends, as `padding_mode` says, to what can be halved.
 
-        If a picture is too small for that, its first row, column or plane is repeated.
+        If a picture is too small to be reflected, its first row, column or plane is repeated.
         """
         x = inputs
         for axis, multiple in enumerate(self._multiples, 1):
             size = ops.shape(x)[axis]
             if isinstance(size, int) and size % multiple == 0:
                 continue
-            places = ops.arange((size + multiple - 1) // multiple * multiple)
+            whole = (size + multiple - 1) // multiple * multiple
+            if self.padding_mode == "zeros":
+                # Pads by a fixed amount, then crops, as sizes may be unknown in a graph.
+                margins = [(0, 0)] * len(x.shape)
+                margins[axis] = (0, multiple - 1)
+                x = ops.pad(x, margins)[(*[slice(None)] * axis, slice(whole))]
+                continue
+            places = ops.arange(whole)
             last = size - 1
             x = ops.take(x, ops.maximum(last - ops.abs(last - places), 0), axis=axis)
         return x

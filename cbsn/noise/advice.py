@@ -27,6 +27,11 @@ class Advice:
     mask: str = "point"  # for n2v-unet, see `cbsn.networks.masking.parse_mask_shape`
     repair: tuple[str, ...] = ()  # what to repair first, see `cbsn.noise.repair.REPAIRS`
 
+    @property
+    def hole(self) -> int:
+        """Width of the hole that hides all pixels of a row or column whose noise is correlated."""
+        return 2 * self.stride_b - 1
+
     def lines(self) -> list[str]:
         """Returns the `cbsn train` command with its flags, then the reasons."""
         command = ["cbsn train", "--recipe"]

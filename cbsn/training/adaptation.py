@@ -29,6 +29,7 @@ from cbsn.progress import progress_bar, say
 from cbsn.recipes import RECIPES, Recipe
 from cbsn.training.dataset import is_gray, some_patches
 from cbsn.training.distillation import make_targets, patches_at_once
+from cbsn.training.teachers import Teacher
 from cbsn.training.tuning import PicturePatches, Tuned, tune
 
 # At higher rates the loss falls as well, but the brightness of flat pictures starts to waver. On
@@ -75,10 +76,10 @@ def adapt(
 ) -> Adapted:
     """Trains a model further on noisy pictures, and returns the best model to denoise them with.
 
-    A blind-spot network learns from the noisy pictures themselves, with strides chosen by their
-    noise if it can be seen. A student learns from its own denoised pictures, downscaled and thus
-    almost clean, with similar noise, less of it, or none (`PhotoAugmentation`). One eighth of the
-    patches is held out. The weights stay unchanged if the loss on these does not fall, if
+    A blind-spot network learns from the noisy pictures themselves, with strides or a hole chosen by
+    their noise if it can be seen. A student learns from its own denoised pictures, downscaled and
+    thus almost clean, with similar noise, less of it, or none (`PhotoAugmentation`). One eighth of
+    the patches is held out. The weights stay unchanged if the loss on these does not fall, if
     noise-free pictures would become worse, or, for a student, if the pictures show no noise.
 
     Args:
@@ -129,8 +130,8 @@ def adapt(
         axes=stack_options.axes,
         repair=model.options.repair,
     )
-    strides = _strides(patches) if "stride_b" in model.recipe.objective_config else {}
-    recipe = _fit(model.recipe, strides, patches.patch_size, learning_rate)
+    suited = _suited(model.recipe, patches)
+    recipe = _fit(model.recipe, suited, patches.patch_size, learning_rate)
     augmentation, harm = None, 0.0
     if is_student:
         noise = _measured(patches, model.network.channels)
@@ -223,23 +224,34 @@ def _is_fit(recipe: Recipe) -> bool:
     return recipe.patch_depth == 1 and (objective.NEEDS_BLINDNESS or objective.TAUGHT)
 
 
-def _strides(patches: PicturePatches) -> dict[str, int]:
-    """Returns the strides that suit the noise; empty if no noise is seen."""
+def _suited(recipe: Recipe, patches: PicturePatches) -> dict[str, int]:
+    """Returns the settings that suit the noise: a hole, else strides; empty if no noise is seen."""
+    network = recipe.whole_network_config
+    has_hole, has_strides = "hole" in network, "stride_b" in recipe.objective_config
+    if not (has_hole or has_strides):
+        return {}
     try:
         advice = advise(estimate_noise(some_patches(patches, gray=is_gray(patches))))
     except DataError:
-        say("No noise was found in these pictures: the model's strides are kept.")
+        kept = "hole is" if has_hole else "strides are"
+        say(f"No noise was found in these pictures: the model's {kept} kept.")
         return {}
     say(advice.reasons[0])
+    if has_hole:
+        return {
+            "hole": advice.hole,
+            "denoise_hole": min(network["denoise_hole"], advice.hole),
+        }
     return {"stride_b": advice.stride_b, "stride_i": advice.stride_i}
 
 
 def _fit(
-    recipe: Recipe, strides: Mapping[str, int], largest: int, learning_rate: float | None
+    recipe: Recipe, suited: Mapping[str, int], largest: int, learning_rate: float | None
 ) -> Recipe:
     """Returns the recipe as at the end of its training, with crops that fit strides and patches."""
-    changed: dict[str, Any] = {**strides, "ramp_steps": 0, "bootstrap_steps": 0}
+    changed: dict[str, Any] = {**suited, "ramp_steps": 0, "bootstrap_steps": 0}
     config = {key: changed.get(key, value) for key, value in recipe.objective_config.items()}
+    holes = {key: suited[key] for key in suited if key in recipe.whole_network_config}
     objective = OBJECTIVES[recipe.objective](**config)
     multiple, wanted, batch = objective.patch_multiple, recipe.patch_size, recipe.batch_size
     rate = _BLIND_RATE
@@ -254,6 +266,7 @@ def _fit(
         )
     changed = {"learning_rate": learning_rate or rate, "lr_decay": 1.0, "schedule": "steps"}
     changed |= {"patch_size": crop, "batch_size": batch, "epochs": 0, "objective_config": config}
+    changed["network_config"] = {**recipe.network_config, **holes}
     return dataclasses.replace(recipe, **changed)
 
 
@@ -271,10 +284,13 @@ def _announce(recipe: Recipe, patches: PicturePatches, minutes: float) -> None:
     count = f"{len(patches)} patch{'es' * (len(patches) != 1)} of {patches.patch_size} px"
     pictures = f"{patches.pictures} picture{'s' * (patches.pictures != 1)}"
     config = recipe.objective_config
-    strides = [f", {key} {value}" for key, value in config.items() if "stride" in key]
+    chosen = {**config, **recipe.network_config}
+    settings = [
+        f", {key} {value}" for key, value in chosen.items() if "stride" in key or key == "hole"
+    ]
     say(
         f"Adapting to {count} of {pictures}, for {minutes:g} minute{'s' * (minutes != 1)}: "
-        f"{recipe.name}, in crops of {recipe.patch_size} px" + "".join(strides),
+        f"{recipe.name}, in crops of {recipe.patch_size} px" + "".join(settings),
     )
 
 
@@ -296,7 +312,7 @@ def _own_pictures(
 ) -> list[np.ndarray]:
     """Denoises, in float32, the first patches: at least one, and more while there is time."""
     single = in_float32(model.recipe, model.network)
-    teacher = Denoiser(model.recipe, single, DenoiseOptions(self_ensemble=True))
+    teacher = Teacher(Denoiser(model.recipe, single, DenoiseOptions(self_ensemble=True)))
     denoised: list[np.ndarray] = []
     most = patches_at_once(patches.patch_size)
     started = time.monotonic()
@@ -309,7 +325,7 @@ def _own_pictures(
             fit = int((until - now) * done / (now - started)) if done else 1
             count = max(1, min(done, most, len(patches) - done, fit))
             some = np.stack([patches[index] for index in range(done, done + count)])
-            denoised.extend(make_targets(some, [teacher]))
+            denoised.extend(*make_targets(some, [teacher]))
             bar.update(count)
             passed()
     return denoised

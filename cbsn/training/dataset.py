@@ -199,13 +199,18 @@ def _range(patches: Patches) -> tuple[float, float]:
 
 def without_auto(recipe_name: str, changes: Mapping[str, Any]) -> dict[str, Any]:
     """Returns a recipe's changes without an `_AUTO`, so that they can be checked without data."""
-    autos = [name for name in ("stride_b", "mask_shape") if changes.get(name) == _AUTO]
+    autos = [name for name in ("stride_b", "hole", "mask_shape") if changes.get(name) == _AUTO]
     if recipe_name in RECIPES:
         recipe = RECIPES[recipe_name]
         if "stride_b" in autos and "stride_b" not in recipe.objective_config:
             raise ConfigError(
                 f"The recipe {recipe_name!r} has no stride to choose: omit --stride_b. "
                 f"Received: --stride_b {_AUTO}"
+            )
+        if "hole" in autos and "hole" not in recipe.whole_network_config:
+            raise ConfigError(
+                f"The recipe {recipe_name!r} has no hole to choose: omit --hole. "
+                f"Received: --hole {_AUTO}"
             )
         shape = changes.get("mask_shape")
         if shape is not None and NETWORKS[recipe.network].blindness != "masked":
@@ -249,6 +254,26 @@ def choose_strides(
     if stride != wanted:
         lines.append(f"{wanted} does not divide the patch size, so the stride is {stride}.")
     return changes, lines
+
+
+def choose_hole(
+    recipe_name: str, changes: Mapping[str, Any], patches: Patches, noise: Noise | None, gray: bool
+) -> tuple[dict[str, Any], list[str]]:
+    """Replaces an `_AUTO` by the hole that suits the noise, and returns lines that say why.
+
+    The hole to denoise with, if it is not given, becomes no larger than that.
+    """
+    if changes.get("hole") != _AUTO:
+        return dict(changes), []
+    structure = measure_structure(lambda: some_patches(patches, noise, gray=gray), aligned=False)
+    if structure.estimate is None:
+        raise DataError(f"{structure.reason}. Or set the hole, such as --hole 9.")
+    advice = advise(structure.estimate, structure.found_lines)
+    smaller = min(RECIPES[recipe_name].whole_network_config["denoise_hole"], advice.hole)
+    given = changes.get("denoise_hole")
+    holes = {"hole": advice.hole, "denoise_hole": smaller if given is None else given}
+    lines = [f"Hole: {advice.hole} px", *(f"- {reason}" for reason in advice.reasons)]
+    return {**changes, **holes}, lines
 
 
 def choose_mask_shape(

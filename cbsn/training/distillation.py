@@ -1,5 +1,6 @@
 """Pseudo-labels: what teachers make of noisy patches, for a student to learn from."""
 
+import contextlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,20 +10,23 @@ import numpy as np
 from keras import ops
 
 from cbsn.colors import luma, to_linear, to_srgb
-from cbsn.data.pairs import PairedRecords
+from cbsn.data.pairs import ManyPairs, PairedRecords
 from cbsn.data.records import RECORD_SUFFIX, Patches, PatchRecords, RecordWriter
 from cbsn.errors import DataError, ImageError, TrainingError, plain_reason
 from cbsn.files import tidy, write_json
-from cbsn.inference.denoiser import Denoiser
-from cbsn.inference.options import DenoiseOptions
 from cbsn.noise.measured_noise import CorrelatedNoise, measure_noise
 from cbsn.progress import progress_bar
 from cbsn.training.dataset import some_patches
+from cbsn.training.teachers import Teacher, load_teachers
 from cbsn.value_range import from_unit, to_unit
 
 Tensor = Any
 
 TARGETS = "targets"  # folder of the targets in a run's folder
+MEAN, ONE = "mean", "one"
+"""What is learned of several teachers, or holes: the mean of their pictures, or for each crop the
+picture of one of them, drawn at random."""
+
 _FACTS = "teachers.json"
 _PATCHES_AT_ONCE, _BYTES_AT_ONCE = 64, 2**24  # at most, per call of the teachers; as float32
 
@@ -36,40 +40,65 @@ def teach(
     teachers: Sequence[str | Path],
     folder: Path,
     *,
+    holes: Sequence[int] = (),
+    targets: str = MEAN,
     precision: str = "auto",
     skip_bad_records: bool = False,
     write: bool = True,
-) -> PairedRecords:
+) -> PairedRecords | ManyPairs:
     """Pairs the patches of a data set with pseudo-labels from trained models.
 
-    Each teacher denoises each patch in its eight orientations (self-ensemble). The target is the
-    mean of all passes, as mistakes that they do not share cancel out, with the low frequencies of
-    the noisy patch (`with_low_frequencies`). Record files already in the folder are kept, so that
-    a killed run can go on; with other teachers or data they are made anew. Damaged records get
-    black targets if training will skip them. Pass `write=False` if another process has just made
-    the targets.
+    Each teacher denoises each patch in its eight orientations (self-ensemble), with each of the
+    holes if there are some (see `Teacher`). The target is the mean of all pictures, as mistakes
+    that they do not share cancel out; or each picture is a target of its own, so that a student
+    learns from one of them at a time (Chen et al., AT-BSN, arXiv 2303.16783, section 3.4). It gets
+    the low frequencies of the noisy patch (`with_low_frequencies`).
+
+    Record files already in the folder are kept, so that a killed run can go on; with other teachers
+    or data they are made anew. Damaged records get black targets if training will skip them. Pass
+    `write=False` if another process has just made the targets.
     """
-    paths = [folder / f"{number:05d}{RECORD_SUFFIX}" for number in range(len(records.paths))]
+    count = len(teachers) * max(1, len(holes)) if targets == ONE else 1
+    paths = [
+        [_path(folder, number, each if count > 1 else None) for each in range(count)]
+        for number in range(len(records.paths))
+    ]
     if write:
-        options = DenoiseOptions(self_ensemble=True, precision=precision)
-        denoisers = [Denoiser.load(teacher, options) for teacher in teachers]
+        loaded = load_teachers(teachers, holes, precision)
         try:
-            _prepare_folder(folder, records, denoisers)
-            _write(records, denoisers, paths, skip_bad_records)
+            _prepare_folder(folder, records, loaded, targets)
+            _write(records, loaded, targets, paths, skip_bad_records)
         except OSError as error:
             raise TrainingError(
                 f"The teacher's results cannot be written to {folder}: {plain_reason(error)}. "
                 "Free some space, then run the same command again to continue."
             ) from error
-    targets = PatchRecords(paths, records.patch_size, records.dtype)
-    return PairedRecords(records, targets, range(len(records)))
+    made = [
+        PatchRecords([*each], records.patch_size, records.dtype)
+        for each in zip(*paths, strict=True)
+    ]
+    pairs = [PairedRecords(records, each, range(len(records))) for each in made]
+    return ManyPairs(pairs) if count > 1 else pairs[0]
 
 
-def _prepare_folder(folder: Path, records: PatchRecords, teachers: Sequence[Denoiser]) -> None:
+def _path(folder: Path, number: int, target: int | None) -> Path:
+    """Returns the file of one target, or of the only one, for the patches of a record file."""
+    suffix = "" if target is None else f"-{target}"
+    return folder / f"{number:05d}{suffix}{RECORD_SUFFIX}"
+
+
+def _prepare_folder(
+    folder: Path, records: PatchRecords, teachers: Sequence[Teacher], targets: str
+) -> None:
     """Creates the folder, and removes targets made by other teachers or from other data."""
     files = [(path.name, path.stat()) for path in records.paths]
     data = [[name, stat.st_size, stat.st_mtime_ns] for name, stat in files]
-    facts = {"teachers": [teacher.sha256() for teacher in teachers], "data": data}
+    facts: dict[str, Any] = {"teachers": [each.model.sha256() for each in teachers], "data": data}
+    # As in the files of earlier versions where nothing else was asked for.
+    if any(each.holes for each in teachers):
+        facts["holes"] = [[*each.holes] for each in teachers]
+    if targets != MEAN:
+        facts["targets"] = targets
     folder.mkdir(parents=True, exist_ok=True)
     tidy(folder)
     try:
@@ -83,36 +112,50 @@ def _prepare_folder(folder: Path, records: PatchRecords, teachers: Sequence[Deno
 
 
 def _write(
-    records: PatchRecords, teachers: Sequence[Denoiser], paths: list[Path], skip_bad_records: bool
+    records: PatchRecords,
+    teachers: Sequence[Teacher],
+    targets: str,
+    paths: Sequence[Sequence[Path]],
+    skip_bad_records: bool,
 ) -> None:
     start, at_once = 0, patches_at_once(records.patch_size)
     with progress_bar(total=len(records), unit="patch", desc="teacher") as bar:
-        for path, count in zip(paths, records.counts, strict=True):
+        for files, count in zip(paths, records.counts, strict=True):
             stop = start + count
-            if not path.exists():
-                with RecordWriter(path) as writer:
+            if not all(path.exists() for path in files):
+                with contextlib.ExitStack() as stack:
+                    writers = [stack.enter_context(RecordWriter(path)) for path in files]
                     for first in range(start, stop, at_once):
                         indices = range(first, min(first + at_once, stop))
-                        for target in _targets(records, indices, teachers, skip_bad_records):
-                            writer.write(target)
+                        made = _targets(records, indices, teachers, targets, skip_bad_records)
+                        for writer, patches in zip(writers, made, strict=True):
+                            for patch in patches:
+                                writer.write(patch)
                         bar.update(len(indices))
             bar.update(stop - bar.n)
             start = stop
 
 
 def _targets(
-    records: PatchRecords, indices: range, teachers: Sequence[Denoiser], skip_bad_records: bool
+    records: PatchRecords,
+    indices: range,
+    teachers: Sequence[Teacher],
+    targets: str,
+    skip_bad_records: bool,
 ) -> list[np.ndarray]:
-    """Returns the targets of some records; black ones for damaged records that may be skipped."""
+    """Returns each target of some records; black ones for damaged records that may be skipped."""
     try:
-        return [*make_targets(np.stack([records[index] for index in indices]), teachers)]
+        patches = np.stack([records[index] for index in indices])
+        return make_targets(patches, teachers, targets)
     except (DataError, ImageError) as error:
         if len(indices) > 1:  # one by one, to find the damaged ones
             ones = (range(index, index + 1) for index in indices)
-            return [_targets(records, one, teachers, skip_bad_records)[0] for one in ones]
+            made = (_targets(records, one, teachers, targets, skip_bad_records) for one in ones)
+            return [np.concatenate(each) for each in zip(*made, strict=True)]
         if not skip_bad_records:
             raise DataError(f"{records.describe(indices[0])}: {error}") from error
-        return [np.zeros((records.patch_size, records.patch_size, 3), records.dtype)]
+        count = sum(max(1, len(each.holes)) for each in teachers) if targets == ONE else 1
+        return [np.zeros((1, records.patch_size, records.patch_size, 3), records.dtype)] * count
 
 
 def patches_at_once(patch_size: int) -> int:
@@ -120,11 +163,18 @@ def patches_at_once(patch_size: int) -> int:
     return max(1, min(_PATCHES_AT_ONCE, _BYTES_AT_ONCE // (patch_size**2 * 3 * 4)))
 
 
-def make_targets(patches: np.ndarray, teachers: Sequence[Denoiser]) -> np.ndarray:
-    """Returns the targets of noisy patches, both [N, H, W, 3] in uint8, uint16 or float32."""
+def make_targets(
+    patches: np.ndarray, teachers: Sequence[Teacher], targets: str = MEAN
+) -> list[np.ndarray]:
+    """Returns the targets of noisy patches: `MEAN` is one, `ONE` are as many as there are pictures.
+
+    Patches and targets are [N, H, W, 3] in uint8, uint16 or float32.
+    """
     unit = to_unit(patches)
-    mean = np.mean([teacher.batch(unit, white=1.0) for teacher in teachers], axis=0)
-    return from_unit(with_low_frequencies(unit, mean), patches.dtype)
+    pictures = [picture for teacher in teachers for picture in teacher(unit)]
+    if targets == MEAN:
+        pictures = [np.mean(pictures, axis=0)]
+    return [from_unit(with_low_frequencies(unit, each), patches.dtype) for each in pictures]
 
 
 def with_low_frequencies(noisy: np.ndarray, denoised: np.ndarray) -> np.ndarray:

@@ -32,6 +32,8 @@ SETTINGS = {
     "stride_b": ("stride_b", 1),
     "stride_i": ("stride_i", 1),
     "denoise_stride": ("denoise_stride", 1),
+    "hole": ("hole", 1),
+    "denoise_hole": ("denoise_hole", 0),
     "clip_norm": ("clip_norm", 0),
 }
 """The recipe's settings by flag, with minima; None for text. The recipe itself rejects values too
@@ -39,6 +41,7 @@ large, and unknown text."""
 
 
 _MOST_HELD_OUT = 0.5
+_TARGETS = ("mean", "one")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -73,7 +76,9 @@ class DataOptions:
 class ModelOptions:
     """Other models that the training uses, each named as for `--model`."""
 
-    teacher: Sequence[str] = ()  # a student learns the mean of their pictures
+    teacher: Sequence[str] = ()  # a student learns from their pictures
+    teacher_holes: Sequence[int] = ()  # of each teacher; see `cbsn.training.teachers.Teacher`
+    targets: str = "mean"  # see `cbsn.training.distillation.MEAN`
     rounds: int = 1  # each further round starts with the last model, and learns from it
     init: str | None = None  # a model whose weights the training starts with
     perceptual_weights: Path | None = None  # VGG-16's file; None to let Keras fetch it
@@ -146,6 +151,17 @@ class RunOptions(DataOptions, ModelOptions, ComputeOptions, LoopOptions):
                 "The targets come from either --teacher or --second_shots: omit one of them. "
                 f"Received: --teacher {' '.join(self.teacher)} --second_shots {self.second_shots}"
             )
+        if self.teacher_holes and not self.teacher:
+            raise ConfigError(
+                "--teacher_holes are those of a --teacher: name one, or omit them. "
+                f"Received: --teacher_holes {' '.join(map(str, self.teacher_holes))}"
+            )
+        for hole in self.teacher_holes:
+            check_number("--teacher_holes", hole, 0, 127)
+        if self.targets not in _TARGETS:
+            raise ConfigError(
+                f"--targets is {' or '.join(_TARGETS)}. Received: --targets {self.targets}"
+            )
         if self.noise and self.second_shots:
             raise ConfigError(
                 "Clean pictures with added noise need no second shots: omit one of them. "
@@ -213,6 +229,7 @@ def parse_settings(values: Mapping[str, Any]) -> tuple[dict[str, Any], RunOption
         given[name] = _text(given.get(name))
     teacher = given.get("teacher", ())
     given["teacher"] = [teacher] if isinstance(teacher, str | Path) else [*teacher]
+    given["teacher_holes"] = [*(given.get("teacher_holes") or ())]
     return changes, RunOptions(**given)
 
 

@@ -30,6 +30,7 @@ from cbsn.progress import say
 from cbsn.recipes import RECIPES, Recipe, customised
 from cbsn.training.checkpoints import lock_run, open_run
 from cbsn.training.dataset import (
+    choose_hole,
     choose_mask_shape,
     choose_strides,
     holds_stacks,
@@ -37,7 +38,7 @@ from cbsn.training.dataset import (
     open_records,
     without_auto,
 )
-from cbsn.training.distillation import TARGETS, measure_own, teach
+from cbsn.training.distillation import MEAN, ONE, TARGETS, measure_own, teach
 from cbsn.training.distribution import Workers
 from cbsn.training.held_out import HeldOutLoss
 from cbsn.training.loop import TrainingLoop
@@ -64,8 +65,8 @@ def train(recipe_name: str, changes: Changes, options: RunOptions) -> Path:
 
     Args:
         recipe_name: a key of `RECIPES`.
-        changes: settings of the recipe to change, see `cbsn.recipes.customised`. `stride_b` and
-            `mask_shape` may be `"auto"`, to choose them by the noise in the patches.
+        changes: settings of the recipe to change, see `cbsn.recipes.customised`. `stride_b`,
+            `hole` and `mask_shape` may be `"auto"`, to choose them by the noise in the patches.
         options: everything else about the run.
 
     Returns:
@@ -251,6 +252,7 @@ def resolve(recipe_name: str, changes: Changes, options: RunOptions, workers: Wo
     if options.gray or (options.gray is None and gray and initial is None):
         changes = {**changes, "channels": 1}
     changes, why_strides = choose_strides(recipe_name, changes, records, options.noise, gray)
+    changes, why_hole = choose_hole(recipe_name, changes, records, options.noise, gray)
     changes, why_mask = choose_mask_shape(recipe_name, changes, records, options.noise, gray)
     recipe = _without_data(recipe_name, changes, options)
     epochs = options.epochs or (0 if changes.get("max_steps") else recipe.epochs)
@@ -275,7 +277,7 @@ def resolve(recipe_name: str, changes: Changes, options: RunOptions, workers: Wo
         validation,
         initial,
         precision,
-        [*why_strides, *why_mask],
+        [*why_strides, *why_hole, *why_mask],
     )
 
 
@@ -346,6 +348,7 @@ def _run(settings: Settings, workers: Workers) -> bool:
                     "noise": settings.noise_text,
                     "init": options.init,
                     "teacher": [*options.teacher],
+                    **_teaching(options),
                     **{name: getattr(options, name) for name in _HOW_READ},
                 }
                 open_run(folder, {**settings.recipe.to_dict(), **facts}, resume=options.resume)
@@ -357,6 +360,8 @@ def _run(settings: Settings, workers: Workers) -> bool:
                     records,
                     options.teacher,
                     folder / TARGETS,
+                    holes=options.teacher_holes,
+                    targets=options.targets,
                     precision=options.precision,
                     skip_bad_records=options.skip_bad_records,
                     write=workers.is_chief,
@@ -369,6 +374,16 @@ def _run(settings: Settings, workers: Workers) -> bool:
         validation = settings.validation
         loop = TrainingLoop(folder, trainer, pipeline, validation, options, workers, held_out)
         return loop.run()
+
+
+def _teaching(options: RunOptions) -> dict[str, Any]:
+    """Returns how teachers teach, for the run's file; as in those of earlier versions if usual."""
+    facts: dict[str, Any] = {}
+    if options.teacher_holes:
+        facts["teacher_holes"] = [*options.teacher_holes]
+    if options.targets != MEAN:
+        facts["targets"] = options.targets
+    return facts
 
 
 def _print_settings(settings: Settings, trainer: Trainer, workers: Workers) -> None:
@@ -388,7 +403,11 @@ def _print_settings(settings: Settings, trainer: Trainer, workers: Workers) -> N
         say(line)
     teacher, noise = settings.options.teacher, settings.noise_text
     if teacher:
-        say(f"Teacher: {' and '.join(map(str, teacher))}.")
+        holes = settings.options.teacher_holes
+        with_holes = f", with holes of {', '.join(map(str, holes))} px" if holes else ""
+        one = settings.options.targets == ONE
+        drawn = "; each crop learns from one of the pictures" if one else ""
+        say(f"Teacher: {' and '.join(map(str, teacher))}{with_holes}{drawn}.")
     if noise and (teacher or settings.augmentation):
         say(f"The student sees the teacher's pictures with {noise}.")
     elif noise:

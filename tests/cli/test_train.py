@@ -161,7 +161,10 @@ def test_clean_gray_pictures_with_noise(run_here, photos, tmp_path):
         (("--gpu=one",), "--gpu one"),
         (("--epochs", 1, "--maxiter", 5), "omit one of them"),
         (("--val_noisy", "photos"), "--val_clean"),
-        (("--recipe", "magic"), "Choose from cbsn, apbsn, ssbsn, n2v-unet, n2v2-unet"),
+        (
+            ("--recipe", "magic"),
+            "Choose from cbsn, apbsn, ssbsn, tmbsn, cbsn-hole, n2v-unet, n2v2-unet",
+        ),
         (("--recipe", "apbsn", "--lmbda", 2), "'apbsn' has no setting lmbda"),
         (("--name", "a/b"), "--name"),
         (("--name", "a", "--save_path", "b"), "--out b"),

@@ -666,11 +666,14 @@ def test_the_cover_shows_both_alike(random, tmp_path, channels):
 CBSN, AP_BSN, SS_BSN, AT_BSN = "2304.09507", "2203.11799", "2305.09890", "2303.16783"
 NOISE2VOID, N2V2, PN2V, NOISE2NOISE = "1811.10980", "2211.08512", "1906.00651", "1803.04189"
 UNET_PAPER, ATTENTION_UNET = "1505.04597", "1804.03999"
+TM_BSN = "2604.04484"
 STRUCT_N2V = "10.1109/ISBI45749.2020.9098336"
 PAPERS = {
     "cbsn": [CBSN],
     "apbsn": [AP_BSN],
     "ssbsn": [AP_BSN, SS_BSN],
+    "tmbsn": [NOISE2VOID, TM_BSN],
+    "cbsn-hole": [CBSN, TM_BSN],
     "n2v-unet": [NOISE2VOID, UNET_PAPER],
     "n2v2-unet": [NOISE2VOID, N2V2, UNET_PAPER],
     "n2v-unet-3d": [NOISE2VOID, UNET_PAPER],

@@ -93,6 +93,8 @@ LOCAL = {
     "cbsn": {"filters": 4, "num_modules": 2},
     "apbsn": {"filters": 4, "num_modules": 2},
     "ssbsn": {"filters": 4, "num_modules": 1, "num_attention": 0},
+    "tmbsn": {"filters": 4, "depth": 2},
+    "cbsn-hole": {"filters": 4, "depth": 1, "hole": 5},
     "n2v-unet": {"filters": 8, "depth": 2},
     "n2v2-unet": {"filters": 8, "depth": 2},
     "pn2v-unet": {"filters": 8, "depth": 2},
@@ -105,7 +107,7 @@ LOCAL = {
 """Sizes at which tiles make the whole: without attention or excitation."""
 
 OF_PICTURES = sorted(name for name, recipe in RECIPES.items() if recipe.patch_depth == 1)
-CAN_REFINE = ("apbsn", "cbsn", "ssbsn")
+CAN_REFINE = ("apbsn", "cbsn", "cbsn-hole", "ssbsn", "tmbsn")
 
 
 @functools.cache

@@ -1,6 +1,7 @@
 """What every network that a recipe may name must do; a new one is tested by being registered."""
 
 import contextlib
+import itertools
 import math
 
 import keras
@@ -41,6 +42,13 @@ SMALL = {
     },
     "ResidualAttentionUNet": {"filters": 8, "depth": 2, "reduction": 2},
     "SelfSimilarityBlindSpotNetwork": {"filters": 6, "num_modules": 2, "num_attention": 1},
+    "TriangularMaskedBlindSpotNetwork": {"filters": 6, "depth": 2, "hole": 5, "denoise_hole": 5},
+    "TriangularMaskedBlindSpotNetwork: closed": {
+        "filters": 6,
+        "depth": 1,
+        "hole": 9,
+        "denoise_hole": 0,
+    },
 }
 
 LOCAL = {
@@ -304,10 +312,10 @@ def _check_reach(network, axis, size, r, grid):
     """Compares the reach along one axis of [N, *size, C] with the gradients at all its places."""
     x = tf.random.stateless_normal((1, *size, 3), (1, 2))
     before = after = 0
-    for place in range(r + 2, r + 2 + grid):
+    for blind, place in itertools.product(_switches(network), range(r + 2, r + 2 + grid)):
         with tf.GradientTape() as tape:
             tape.watch(x)
-            y = tf.reduce_sum(tf.gather(network(x, blind=False), place, axis=axis))
+            y = tf.reduce_sum(tf.gather(network(x, blind=blind), place, axis=axis))
         gradient = np.moveaxis(np.abs(tape.gradient(y, x).numpy()), axis, 0)
         rows = np.flatnonzero(gradient.reshape(len(gradient), -1).sum(axis=1))
         before, after = max(before, place - rows.min()), max(after, rows.max() - place)

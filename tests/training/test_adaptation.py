@@ -199,6 +199,25 @@ def test_strides_are_those_of_the_noise(flat, not_tuned, capsys):
     assert [given[0].objective_config[key] for key in ("stride_b", "stride_i")] == [1, 1]
 
 
+@pytest.mark.parametrize("name", ["tmbsn", "cbsn-hole"])
+def test_the_hole_is_that_of_the_noise(flat, not_tuned, capsys, name):
+    given = not_tuned()
+    adapted = adapt([flat], _model(name, depth=1), MINUTES)
+    assert "stride_i 2, hole 1" in capsys.readouterr().out or name == "tmbsn"
+    assert adapted.recipe.network_config["hole"] == 1
+    assert given[0].network_config["denoise_hole"] == (1 if name == "tmbsn" else 0)
+    assert given[0].objective_config.get("stride_b", 1) == 1
+
+
+def test_another_hole_takes_the_same_weights(flat):
+    model = _model("tmbsn", depth=1)
+    adapted = adapt([flat], model, MINUTES, max_steps=3, learning_rate=1e-2)
+    assert adapted.facts["adapted"]
+    assert (adapted.network.hole, adapted.network.denoise_hole) == (1, 1)
+    assert not _equal(adapted.network, model.network)
+    assert (model.network.hole, model.network.denoise_hole) == (9, 3)
+
+
 def test_strides_stay_where_no_noise_is_seen(tmp_path, random, not_tuned, capsys):
     given = not_tuned()
     gray = _model("cbsn", num_modules=1, channels=1)

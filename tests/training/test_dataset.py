@@ -12,6 +12,7 @@ from cbsn.errors import ConfigError, DataError
 from cbsn.noise.synthetic import Noise
 from cbsn.recipes import RECIPES, customised
 from cbsn.training.dataset import (
+    choose_hole,
     choose_mask_shape,
     choose_strides,
     is_gray,
@@ -195,6 +196,26 @@ def test_stride_and_mask_may_both_be_chosen(blurred):
     assert changes["mask_shape"] == "auto" and isinstance(changes["stride_b"], int)
     changes, _ = choose_mask_shape("dil-unet", changes, blurred, None, False)
     assert customised("dil-unet", **changes).network_config["mask_shape"] == changes["mask_shape"]
+
+
+def test_a_hole_that_hides_the_correlated_noise(blurred, clean):
+    auto = {"hole": "auto"}
+    changes, lines = choose_hole("tmbsn", auto, blurred, None, False)
+    assert changes == {"hole": 7, "denoise_hole": 3}  # as far as with a stride of 4
+    assert lines[0] == "Hole: 7 px" and "correlated" in lines[1]
+    customised("tmbsn", **changes).build_network()
+    white = Noise("gaussian", sigma=(25, 25))
+    changes, _ = choose_hole("tmbsn", auto, clean, white, False)
+    assert changes == {"hole": 1, "denoise_hole": 1}
+    changes, _ = choose_hole("tmbsn", {**auto, "denoise_hole": 0}, blurred, None, False)
+    assert changes == {"hole": 7, "denoise_hole": 0}
+    assert choose_hole("cbsn", {"filters": 4}, blurred, None, False) == ({"filters": 4}, [])
+
+
+def test_only_some_recipes_have_a_hole():
+    assert without_auto("tmbsn", {"hole": "auto"}) == {"hole": None}
+    with pytest.raises(ConfigError, match="'cbsn' has no hole to choose: omit --hole"):
+        without_auto("cbsn", {"hole": "auto"})
 
 
 def test_if_no_stride_will_do_the_first_one_is_named(blurred):

@@ -11,6 +11,7 @@ from cbsn.models.folder import save_model
 from cbsn.recipes import customised
 from cbsn.training import distillation as module
 from cbsn.training.distillation import measure_own, teach, with_low_frequencies
+from cbsn.training.teachers import load_teachers
 
 SIZE = 24
 
@@ -60,6 +61,80 @@ def test_patches_are_paired_with_the_mean_of_what_the_teachers_make_of_them(
         expected = with_low_frequencies(unit[None], mean[None])[0] * 255
         np.testing.assert_allclose(target, expected, atol=0.501)
         assert target.std() > 0
+
+
+@pytest.fixture
+def many_holes(tmp_path):
+    recipe = customised("tmbsn", filters=4, depth=1)
+    save_model(tmp_path / "holes", recipe, recipe.build_network(), {})
+    return tmp_path / "holes"
+
+
+def test_each_hole_is_a_teacher(records, tmp_path, many_holes):
+    """Each patch comes once with the picture of each, or once with their mean."""
+    holes = (1, 5, 9)
+    pairs = _teach(records, tmp_path, many_holes, holes=holes, targets="one")
+    assert pairs.counts == [2, 3] * 3 and len(pairs) == 15
+    (teacher,) = load_teachers([many_holes], holes, "float32")
+    patches = np.stack([records[index] for index in range(5)])
+    unit = patches / np.float32(255)
+    pictures = teacher(unit)
+    for number, picture in enumerate(pictures):
+        expected = with_low_frequencies(unit, picture) * 255
+        for index in range(5):
+            noisy, target = np.split(pairs[5 * number + index], 2, axis=-1)
+            np.testing.assert_array_equal(noisy, records[index])
+            np.testing.assert_allclose(target, expected[index], atol=0.502)
+            assert pairs.describe(5 * number + index).startswith(records.describe(index))
+    mean = _teach(records, tmp_path, many_holes, holes=holes)
+    assert mean.counts == [2, 3]
+    expected = with_low_frequencies(unit, np.mean(pictures, axis=0)) * 255
+    for index in range(5):
+        np.testing.assert_allclose(mean[index][..., 3:], expected[index], atol=0.502)
+
+
+def test_several_teachers_may_take_turns(records, tmp_path, model, second_model):
+    pairs = _teach(records, tmp_path, tmp_path / model, second_model, targets="one")
+    assert len(pairs) == 10
+    alone = teach(records, [second_model], tmp_path / "alone", precision="float32")
+    for index in range(5):
+        np.testing.assert_array_equal(pairs[5 + index], alone[index])
+    assert (pairs[0] != pairs[5]).any()
+
+
+def test_one_target_alone_is_as_the_mean(records, tmp_path, model):
+    pairs = _teach(records, tmp_path, tmp_path / model, targets="one")
+    assert pairs.counts == [2, 3]
+    assert [path.name for path in sorted((tmp_path / "targets").glob("*.tfrecords"))] == [
+        "00000.tfrecords",
+        "00001.tfrecords",
+    ]
+
+
+def test_with_other_holes_targets_are_made_anew(records, tmp_path, many_holes):
+    first = _teach(records, tmp_path, many_holes, holes=(1, 9), targets="one")[5]
+    _teach(records, tmp_path, many_holes, holes=(1, 9), targets="one")
+    second = _teach(records, tmp_path, many_holes, holes=(1, 5), targets="one")[5]
+    assert (first != second).any()
+    assert len([*(tmp_path / "targets").glob("*.tfrecords")]) == 4
+    _teach(records, tmp_path, many_holes, holes=(1, 5))
+    assert len([*(tmp_path / "targets").glob("*.tfrecords")]) == 2
+
+
+def test_a_bad_record_has_a_black_target_of_each_hole(records, tmp_path, many_holes):
+    content = bytearray((tmp_path / "b.tfrecords").read_bytes())
+    content[500] ^= 1
+    (tmp_path / "b.tfrecords").write_bytes(content)
+    damaged = {"holes": (1, 9), "targets": "one", "skip_bad_records": True}
+    pairs = _teach(records, tmp_path, many_holes, **damaged)
+    made = [PatchRecords([path], SIZE, np.uint8) for path in _files(tmp_path, "00001-*")]
+    black = [[not each[index].any() for index in range(3)] for each in made]
+    assert black == [[True, False, False]] * 2
+    assert (pairs[4][..., 3:] == made[0][2]).all() and (pairs[9][..., 3:] == made[1][2]).all()
+
+
+def _files(folder, pattern):
+    return sorted((folder / "targets").glob(f"{pattern}.tfrecords"))
 
 
 def test_targets_that_are_there_are_kept(records, tmp_path, model, second_model):

@@ -98,7 +98,7 @@ class RunsByShape:
 def on_multiples(run: Run, network: Any) -> Run:
     """Returns a network's pass that is only given sizes that are multiples of its grid.
 
-    It reflects tiles at the bottom and the right, as the U-Nets do themselves.
+    It pads tiles at the bottom and the right, as the networks do themselves.
     """
     multiples = [network.grid] * 2
     if network.dimensions == 3:
@@ -108,7 +108,13 @@ def on_multiples(run: Run, network: Any) -> Run:
         sizes = x.shape[1:-1]
         for axis, (size, multiple) in enumerate(zip(sizes, multiples, strict=True), 1):
             if size % multiple:
-                places = np.arange(-(-size // multiple) * multiple)
+                whole = -(-size // multiple) * multiple
+                if network.padding_mode == "zeros":
+                    margins = [(0, 0)] * x.ndim
+                    margins[axis] = (0, whole - size)
+                    x = np.pad(x, margins)
+                    continue
+                places = np.arange(whole)
                 x = x.take(np.maximum(size - 1 - np.abs(size - 1 - places), 0), axis)
         return run(x)[(slice(None), *map(slice, sizes))]
 
