@@ -78,6 +78,11 @@ def add_denoising(parser: argparse._ActionsContainer, *, here: bool = True) -> N
         "the recipe has it; apbsn, ssbsn: yes; cbsn: no; U-Nets cannot)"
     )
     add("--r3", action=argparse.BooleanOptionalAction, default=None, help=refine)
+    hole = (
+        "width in pixels, odd, of the hole around each pixel that the network does not see; 0: "
+        "none (only for models of tmbsn and cbsn-hole; default: as the model has it)"
+    )
+    add("--hole", type=_whole_number(0, 127), metavar="N", help=hole)
     eight = "average the results of the picture's eight orientations; takes eight times as long"
     add("--self_ensemble", action="store_true", help=eight)
     add_strength(parser, 1.0)

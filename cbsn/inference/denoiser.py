@@ -147,6 +147,7 @@ class Denoiser:
             recipe=options.recipe,
             channels=options.channels,
             modules=options.modules,
+            hole=options.hole,
             precision=precision,
         )
         denoiser = cls(recipe, network, options)

@@ -72,6 +72,9 @@ class DenoiseOptions:
         recipe: str, name of the recipe. Only bare weights need this and the next two options.
         channels: int, channels of the network.
         modules: int, dilated convolution modules in each branch.
+        hole: int, width in pixels of the hole that the network does not see around each pixel, odd,
+            or 0 for none; of models of the recipes `tmbsn` and `cbsn-hole`. Default None, as the
+            model has it.
         precision: see `cbsn.precision.choose_precision`. "float32" reproduces the original code's
             numbers; results in bfloat16 differ by one level in places. Default "auto".
         engine: "auto", "auto!" or one of `cbsn.inference.engines.ENGINES`, see
@@ -106,6 +109,7 @@ class DenoiseOptions:
     recipe: str | None = None
     channels: int | None = None
     modules: int | None = None
+    hole: int | None = None
     precision: str = "auto"
     engine: str = "auto"
     tile: str | int | None = "auto"

@@ -1,6 +1,7 @@
 """Finding and loading a trained model by the path or name that a user gives."""
 
 import contextlib
+import dataclasses
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,7 +24,8 @@ from cbsn.recipes import RECIPES, Recipe, customised
 
 RENAMED = {"student": "photo", "teacher": "photo_large"}  # former models, and their successors
 _KINDS = ("dimensions", "pooling", "top_skip")  # make another network, though its class is the same
-_OF_TRAINING = ("mask_shape", "mask_cell", "replacement")  # no weight depends on these
+# No weight depends on these.
+_OF_TRAINING = ("mask_shape", "mask_cell", "replacement", "hole", "denoise_hole")
 RUN_MODELS = ("best", "last")  # the saved models in a run's folder, the preferred one first
 
 
@@ -42,6 +44,7 @@ def load_model(
     recipe: str | None = None,
     channels: int | None = None,
     modules: int | None = None,
+    hole: int | None = None,
     precision: str = "float32",
 ) -> tuple[Recipe, DenoisingNetwork]:
     """Loads a recipe and its trained network.
@@ -53,9 +56,11 @@ def load_model(
         recipe: name of the recipe of bare weights, if not `cbsn`. It must agree with other models.
         channels: channels of the network, if not the recipe's; otherwise like `recipe`.
         modules: dilated convolution modules in each branch; like `channels`.
+        hole: width of the hole to denoise with, if not the model's.
         precision: Keras dtype policy of the network's layers.
 
     Raises:
+        ConfigError: the network has no hole, or it cannot have this width.
         ModelError: there is no model, or it cannot be read.
     """
     set_up()
@@ -93,7 +98,26 @@ def load_model(
                 f"{path} has {key}={held}; omit --{flag}, which is read from the model. "
                 f"Received: --{flag} {value}"
             )
+    if hole is not None:
+        found, network = _with_hole(found, network, hole)
     return found, network
+
+
+def _with_hole(
+    recipe: Recipe, network: DenoisingNetwork, hole: int
+) -> tuple[Recipe, DenoisingNetwork]:
+    """Returns a model that denoises with another hole."""
+    if "denoise_hole" not in recipe.whole_network_config:
+        known = [name for name, each in RECIPES.items() if "hole" in each.network_config]
+        raise ConfigError(
+            f"Only models of the recipes {' and '.join(known)} have a hole: omit --hole. "
+            f"Received: --hole {hole}, with a model of {recipe.name}"
+        )
+    config = {**recipe.network_config, "denoise_hole": hole}
+    recipe = dataclasses.replace(recipe, network_config=config)
+    other = recipe.build_network(network.dtype_policy.name)
+    other.set_weights(network.get_weights())
+    return recipe, other
 
 
 def read_training(model_path: str | Path) -> dict[str, Any]:

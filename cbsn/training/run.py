@@ -180,6 +180,7 @@ def _rounds(
         before = str(options.checkpoints / name)
         epochs = math.ceil(options.epochs * _NEXT_ROUND)
         models: dict[str, Any] = {"teacher": (before,), "init": before, "second_shots": None}
+        models |= {"teacher_holes": (), "targets": MEAN}
         options = dataclasses.replace(options, **models, gray=None, epochs=epochs)
         steps = changes.get("max_steps")
         if not options.epochs:

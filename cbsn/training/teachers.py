@@ -38,8 +38,8 @@ class Teacher:
         network, received = model.network, f"Received: --teacher_holes {' '.join(map(str, holes))}"
         if not hasattr(network, "with_holes"):
             raise ConfigError(
-                "A teacher of several holes is a model of the recipe tmbsn or cbsn-hole, and "
-                f"{model} is of {model.recipe.name}: omit --teacher_holes. {received}"
+                "Teachers of several holes are models of the recipes tmbsn and cbsn-hole: omit "
+                f"--teacher_holes. {received}, with a model of {model.recipe.name}"
             )
         if model.scaling:
             raise ConfigError(

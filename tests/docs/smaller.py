@@ -8,6 +8,8 @@ SMALLER = {
     "train --recipe cbsn": _TINY_BLIND,
     "train --recipe apbsn": _TINY_BLIND,
     "train --recipe ssbsn": [*_TINY_BLIND, "--attention", "1"],
+    "train --recipe tmbsn": _TINY_UNET,
+    "train --recipe cbsn-hole": _TINY_UNET,
     "train --recipe n2v-unet": _TINY_UNET,
     "train --recipe n2v2-unet": _TINY_UNET,
     "train --recipe n2v-unet-3d": _TINY_UNET,

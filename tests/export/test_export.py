@@ -34,6 +34,7 @@ SHARED = Path(__file__).resolve().parents[3] / "shared" / "data"
 SMALL = {
     "cbsn": {"filters": 4, "num_modules": 1},
     "apbsn": {"filters": 4, "num_modules": 1},
+    "tmbsn": {"filters": 4, "depth": 2},
     "n2v-unet": {"filters": 4, "depth": 2},
     "pn2v-unet": {"filters": 4, "depth": 2, "samples": 4},
     "n2n-resunet": {"filters": 8, "depth": 2},

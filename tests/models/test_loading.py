@@ -217,6 +217,27 @@ def test_a_recipe_of_any_content_is_a_model_error(saved, tmp_path, content):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(("name", "own"), [("tmbsn", 3), ("cbsn-hole", 0)])
+def test_a_model_may_denoise_with_another_hole(tmp_path, name, own):
+    recipe = customised(name, filters=4, depth=1)
+    network = recipe.build_network()
+    save_model(tmp_path / "model", recipe, network, {})
+    assert load_model(tmp_path / "model")[1].denoise_hole == own
+    other, changed = load_model(tmp_path / "model", hole=7, precision="mixed_bfloat16")
+    assert (other.network_config["denoise_hole"], changed.denoise_hole, changed.hole) == (7, 7, 9)
+    assert changed.dtype_policy.name == "mixed_bfloat16"
+    for mine, theirs in zip(network.get_weights(), changed.get_weights(), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    with pytest.raises(ConfigError, match="odd"):
+        load_model(tmp_path / "model", hole=4)
+
+
+@pytest.mark.usefixtures("saved")
+def test_other_models_have_no_hole(tmp_path):
+    with pytest.raises(ConfigError, match=r"tmbsn and cbsn-hole have a hole: omit --hole.*hole 3"):
+        load_model(tmp_path, hole=3)
+
+
 @pytest.mark.parametrize("recipe", sorted(RECIPES))
 @pytest.mark.parametrize("value", [None, math.nan, math.inf, 10**9, 10**400, -1, "7", [7], {}])
 def test_a_recipe_of_any_values_is_used_or_refused(tmp_path, recipe, value, monkeypatch):
@@ -398,6 +419,18 @@ def test_initial_weights_may_go_on_with_another_mask(save_unet, theirs, given, e
     changes, _ = read_initial(save_unet("n2v-unet", **theirs), "n2v-unet", given)
     assert changes.items() >= {**expected, "filters": 4, "depth": 1}.items()
     assert "pooling" not in changes  # as the recipe has it, too
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [({}, (9, 3)), ({"hole": 5}, (5, 3)), ({"hole": "auto", "denoise_hole": 0}, ("auto", 0))],
+)
+def test_initial_weights_may_go_on_with_another_hole(tmp_path, given, expected):
+    recipe = customised("tmbsn", filters=4, depth=1)
+    save_model(tmp_path / "model", recipe, recipe.build_network(), {})
+    changes, _ = read_initial(tmp_path / "model", "tmbsn", given)
+    changes = {**recipe.network_config, **changes}
+    assert (changes["hole"], changes["denoise_hole"]) == expected
 
 
 def test_an_initial_model_that_is_not_there(tmp_path):

@@ -194,6 +194,34 @@ def test_shots_must_be_as_many_as_the_recipe_takes(options, recipe, change, mess
         train(recipe, {"max_steps": 2}, RunOptions(name="a", **{**options, **change}))
 
 
+def test_a_student_may_learn_from_many_holes(options, tmp_path, capsys):
+    changes = {"patch_size": 32, "batch_size": 2, "max_steps": 2, "filters": 4, "depth": 1}
+    options = {**options, "precision": "float32"}
+    teacher = train("tmbsn", {**changes, "hole": 5}, RunOptions(name="teacher", **options))
+    options |= {"teacher": [str(teacher)], "teacher_holes": [1, 5]}
+    for targets, count in (("one", 2), ("mean", 1)):
+        chosen = RunOptions(name=targets, targets=targets, **options)
+        folder = train("distill", changes, chosen)
+        assert len([*(folder / "targets").glob("00000*")]) == count
+        facts = json.loads((folder / "run.json").read_text())
+        assert facts["teacher_holes"] == [1, 5]
+        assert facts.get("targets", "mean") == targets
+    output = capsys.readouterr().out
+    assert "with holes of 1, 5 px; each crop learns from one of the pictures." in output
+    assert "with holes of 1, 5 px.\n" in output
+
+
+def test_a_hole_may_be_chosen_by_the_noise(options, tmp_path, random):
+    ramp = np.linspace(60, 180, 256)[:, None, None] + random.normal(0, 20, (256, 256, 3))
+    (tmp_path / "flat").mkdir()
+    Image.fromarray(np.clip(ramp, 0, 255).astype("uint8")).save(tmp_path / "flat/a.png")
+    changes = {"patch_size": 32, "batch_size": 2, "max_steps": 1, "filters": 4, "depth": 1}
+    given = {**options, "dataset": str(tmp_path / "flat"), "precision": "float32"}
+    folder = train("tmbsn", {**changes, "hole": "auto"}, RunOptions(name="auto", **given))
+    network = Denoiser.load(folder).network
+    assert (network.hole, network.denoise_hole) == (1, 1)  # as the noise is white
+
+
 @pytest.mark.slow
 def test_a_student_learns_what_its_teacher_does(options, tmp_path, model, capsys):
     teacher = tmp_path / model

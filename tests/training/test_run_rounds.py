@@ -226,6 +226,11 @@ def test_each_round_has_a_smaller_part(options):
     # A gray network is gray by its weights.
     assert [each.gray for _, each in rounds] == [True, None, None]
 
+    # The holes are those of the first teacher, which the next rounds do not have.
+    holes = dataclasses.replace(given, teacher_holes=(1, 9), targets="one")
+    taught = [(each.teacher_holes, each.targets) for _, each in _rounds("photo", {}, holes)]
+    assert taught == [((1, 9), "one"), ((), "mean"), ((), "mean")]
+
     passes = dataclasses.replace(given, epochs=8, rounds=2)
     rounds = [*_rounds("photo", {}, passes)]
     assert [each.epochs for _, each in rounds] == [8, 4]

@@ -55,7 +55,9 @@ def test_without_holes_it_is_what_the_model_makes(random):
 
 
 def test_only_some_models_have_holes():
-    with pytest.raises(ConfigError, match=r"tmbsn or cbsn-hole.*omit.*--teacher_holes 3 9"):
+    with pytest.raises(
+        ConfigError, match=r"tmbsn and cbsn-hole: omit.*--teacher_holes 3 9.*of cbsn"
+    ):
         Teacher(_model("cbsn", num_modules=1), (3, 9))
     with pytest.raises(ConfigError, match=r"--teacher_holes: a hole must be odd.*: 4"):
         Teacher(_model(depth=1), (3, 4))

@@ -19,6 +19,7 @@ SMALL = {
     "cbsn": {"filters": 8, "num_modules": 2},
     "apbsn": {"filters": 8, "num_modules": 2},
     "ssbsn": {"filters": 8, "num_modules": 2, "num_attention": 0},
+    "tmbsn": {"filters": 8, "depth": 2},
     "n2v-unet": {"filters": 8, "depth": 2},
     "pn2v-unet": {"filters": 8, "depth": 2, "samples": 4},
     "n2n-resunet": {"filters": 8, "depth": 2},
