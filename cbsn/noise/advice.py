@@ -42,7 +42,11 @@ class Advice:
             told = [["Train with", *command, self.recipe, *mask, *first]]
         else:
             strides = ["--stride_b", str(self.stride_b), "--stride_i", str(self.stride_i)]
-            told = [["Train with", *command, self.recipe, *strides, *first]]
+            hole = ["--hole", str(self.hole)]
+            told = [
+                ["Train with", *command, self.recipe, *strides, *first],
+                ["or with", *command, "tmbsn", *hole, *first],
+            ]
             if mask:
                 told.append(["or with", *command, "n2v-unet", *mask, *first])
         return [*map(" ".join, told), *(f"- {reason}" for reason in self.reasons)]

@@ -130,12 +130,14 @@ def test_clipping_is_told():
 def test_masks_are_offered_beside_strides(horizontal, vertical, mask):
     advice = advise(_estimate(horizontal, vertical))
     assert advice.mask == mask
-    first, second = advice.lines()[:2]
+    masks = [line for line in advice.lines() if "--struct_mask" in line]
     if mask == "point":
-        assert second.startswith("- ")
+        assert not masks
     else:
+        first, _, third = advice.lines()[:3]
         assert first.startswith("Train with cbsn train --recipe cbsn --stride_b ")
-        assert second == f"or with cbsn train --recipe n2v-unet --struct_mask {mask}"
+        assert masks == [third]
+        assert third == f"or with cbsn train --recipe n2v-unet --struct_mask {mask}"
         assert advice.reasons[-1].endswith("A mask hides the pixels that share a pixel's noise.")
 
 
@@ -169,15 +171,17 @@ def test_line_noise_is_to_be_repaired_first():
     assert "0.50 times" in reasons[3]
     assert "--repair rows,columns removes the offsets" in reasons[4]
     both = advise(_estimate([0.67, 0.33], [0]), [rows])
-    assert both.lines()[1] == (
-        "or with cbsn train --recipe n2v-unet --struct_mask x:2 --repair rows"
-    )
+    assert both.lines()[1:3] == [
+        "or with cbsn train --recipe tmbsn --hole 5 --repair rows",
+        "or with cbsn train --recipe n2v-unet --struct_mask x:2 --repair rows",
+    ]
 
 
 def test_lines():
     advice = advise(_estimate([0.5, 0.2, 0.1]))
-    first, *others = advice.lines()
+    first, second, *others = advice.lines()
     assert first == "Train with cbsn train --recipe cbsn --stride_b 4 --stride_i 2"
+    assert second == "or with cbsn train --recipe tmbsn --hole 7"
     assert others == [f"- {reason}" for reason in advice.reasons]
     assert advise(_estimate([])).lines()[0] == "Train with cbsn train --recipe n2v-unet"
 
