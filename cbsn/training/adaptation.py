@@ -27,7 +27,7 @@ from cbsn.noise.measured_noise import CorrelatedNoise, measure_noise
 from cbsn.objectives import OBJECTIVES
 from cbsn.progress import progress_bar, say
 from cbsn.recipes import RECIPES, Recipe
-from cbsn.training.dataset import is_gray, some_patches
+from cbsn.training.dataset import holes_for, is_gray, some_patches
 from cbsn.training.distillation import make_targets, patches_at_once
 from cbsn.training.teachers import Teacher
 from cbsn.training.tuning import PicturePatches, Tuned, tune
@@ -226,9 +226,8 @@ def _is_fit(recipe: Recipe) -> bool:
 
 def _suited(recipe: Recipe, patches: PicturePatches) -> dict[str, int]:
     """Returns the settings that suit the noise: a hole, else strides; empty if no noise is seen."""
-    network = recipe.whole_network_config
-    has_hole, has_strides = "hole" in network, "stride_b" in recipe.objective_config
-    if not (has_hole or has_strides):
+    has_hole = "hole" in recipe.whole_network_config
+    if not (has_hole or "stride_b" in recipe.objective_config):
         return {}
     try:
         advice = advise(estimate_noise(some_patches(patches, gray=is_gray(patches))))
@@ -238,10 +237,7 @@ def _suited(recipe: Recipe, patches: PicturePatches) -> dict[str, int]:
         return {}
     say(advice.reasons[0])
     if has_hole:
-        return {
-            "hole": advice.hole,
-            "denoise_hole": min(network["denoise_hole"], advice.hole),
-        }
+        return holes_for(recipe, advice)
     return {"stride_b": advice.stride_b, "stride_i": advice.stride_i}
 
 

@@ -18,13 +18,13 @@ from cbsn.data.stack_records import NEXT, NextFrames, Shots, is_of_stacks
 from cbsn.errors import CbsnError, CbsnWarning, ConfigError, DataError
 from cbsn.images.finding import find_images
 from cbsn.networks import NETWORKS
-from cbsn.noise.advice import advise
+from cbsn.noise.advice import Advice, advise
 from cbsn.noise.repair import parse_repairs
 from cbsn.noise.structure import choose_mask, measure_structure
 from cbsn.noise.survey import TooFewBlocksError
 from cbsn.noise.synthetic import Noise
 from cbsn.progress import say, say_fault
-from cbsn.recipes import RECIPES, customised
+from cbsn.recipes import RECIPES, Recipe, customised
 from cbsn.training.options import DataOptions
 from data_prep.prepare import depth_for, prepare, prepared_folder
 from data_prep.stack_sources import ReadingOptions, find_stacks
@@ -231,10 +231,7 @@ def choose_strides(
     """
     if changes.get("stride_b") != _AUTO:
         return dict(changes), []
-    structure = measure_structure(lambda: some_patches(patches, noise, gray=gray), aligned=False)
-    if structure.estimate is None:
-        raise DataError(f"{structure.reason}. Or set the stride, such as --stride_b 5.")
-    advice = advise(structure.estimate, structure.found_lines)
+    advice = _advise(patches, noise, gray, "set the stride, such as --stride_b 5")
     changes = dict(changes)
     if "stride_i" in RECIPES[recipe_name].objective_config and changes.get("stride_i") is None:
         changes["stride_i"] = advice.stride_i
@@ -265,15 +262,24 @@ def choose_hole(
     """
     if changes.get("hole") != _AUTO:
         return dict(changes), []
+    advice = _advise(patches, noise, gray, "set the hole, such as --hole 9")
+    given = {} if changes.get("denoise_hole") is None else {"denoise_hole": changes["denoise_hole"]}
+    lines = [f"Hole: {advice.hole} px", *(f"- {reason}" for reason in advice.reasons)]
+    return {**changes, **holes_for(RECIPES[recipe_name], advice), **given}, lines
+
+
+def _advise(patches: Patches, noise: Noise | None, gray: bool, otherwise: str) -> Advice:
+    """Returns what suits the noise of patches; a DataError says what else to do."""
     structure = measure_structure(lambda: some_patches(patches, noise, gray=gray), aligned=False)
     if structure.estimate is None:
-        raise DataError(f"{structure.reason}. Or set the hole, such as --hole 9.")
-    advice = advise(structure.estimate, structure.found_lines)
-    smaller = min(RECIPES[recipe_name].whole_network_config["denoise_hole"], advice.hole)
-    given = changes.get("denoise_hole")
-    holes = {"hole": advice.hole, "denoise_hole": smaller if given is None else given}
-    lines = [f"Hole: {advice.hole} px", *(f"- {reason}" for reason in advice.reasons)]
-    return {**changes, **holes}, lines
+        raise DataError(f"{structure.reason}. Or {otherwise}.")
+    return advise(structure.estimate, structure.found_lines)
+
+
+def holes_for(recipe: Recipe, advice: Advice) -> dict[str, int]:
+    """Returns the holes that suit the noise; that of denoising is the recipe's, or smaller."""
+    smaller = min(recipe.whole_network_config["denoise_hole"], advice.hole)
+    return {"hole": advice.hole, "denoise_hole": smaller}
 
 
 def choose_mask_shape(
