@@ -72,7 +72,7 @@ def make_parser() -> Parser:
         choices=("mean", "one"),
         default="mean",
         help="what is learned of several teachers or holes: the mean of their pictures, or for "
-        "each crop one of them, drawn at random (mean)",
+        "each crop one of them, drawn at random",
     )
     add(
         "--rounds",

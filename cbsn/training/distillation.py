@@ -17,16 +17,13 @@ from cbsn.files import tidy, write_json
 from cbsn.noise.measured_noise import CorrelatedNoise, measure_noise
 from cbsn.progress import progress_bar
 from cbsn.training.dataset import some_patches
+from cbsn.training.options import MEAN, ONE
 from cbsn.training.teachers import Teacher, load_teachers
 from cbsn.value_range import from_unit, to_unit
 
 Tensor = Any
 
 TARGETS = "targets"  # folder of the targets in a run's folder
-MEAN, ONE = "mean", "one"
-"""What is learned of several teachers, or holes: the mean of their pictures, or for each crop the
-picture of one of them, drawn at random."""
-
 _FACTS = "teachers.json"
 _PATCHES_AT_ONCE, _BYTES_AT_ONCE = 64, 2**24  # at most, per call of the teachers; as float32
 
@@ -51,8 +48,8 @@ def teach(
     Each teacher denoises each patch in its eight orientations (self-ensemble), with each of the
     holes if there are some (see `Teacher`). The target is the mean of all pictures, as mistakes
     that they do not share cancel out; or each picture is a target of its own, so that a student
-    learns from one of them at a time (Chen et al., AT-BSN, arXiv 2303.16783, section 3.4). It gets
-    the low frequencies of the noisy patch (`with_low_frequencies`).
+    learns from one of them at a time (Chen et al., AT-BSN, arXiv 2303.16783). It gets the low
+    frequencies of the noisy patch (`with_low_frequencies`).
 
     Record files already in the folder are kept, so that a killed run can go on; with other teachers
     or data they are made anew. Damaged records get black targets if training will skip them. Pass

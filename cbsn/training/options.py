@@ -41,7 +41,10 @@ large, and unknown text."""
 
 
 _MOST_HELD_OUT = 0.5
-_TARGETS = ("mean", "one")
+
+MEAN, ONE = "mean", "one"
+"""What is learned of several teachers, or holes: the mean of their pictures, or for each crop the
+picture of one of them, drawn at random."""
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -78,7 +81,7 @@ class ModelOptions:
 
     teacher: Sequence[str] = ()  # a student learns from their pictures
     teacher_holes: Sequence[int] = ()  # of each teacher; see `cbsn.training.teachers.Teacher`
-    targets: str = "mean"  # see `cbsn.training.distillation.MEAN`
+    targets: str = MEAN  # or `ONE`
     rounds: int = 1  # each further round starts with the last model, and learns from it
     init: str | None = None  # a model whose weights the training starts with
     perceptual_weights: Path | None = None  # VGG-16's file; None to let Keras fetch it
@@ -158,10 +161,8 @@ class RunOptions(DataOptions, ModelOptions, ComputeOptions, LoopOptions):
             )
         for hole in self.teacher_holes:
             check_number("--teacher_holes", hole, 0, 127)
-        if self.targets not in _TARGETS:
-            raise ConfigError(
-                f"--targets is {' or '.join(_TARGETS)}. Received: --targets {self.targets}"
-            )
+        if self.targets not in (MEAN, ONE):
+            raise ConfigError(f"--targets is {MEAN} or {ONE}. Received: --targets {self.targets}")
         if self.noise and self.second_shots:
             raise ConfigError(
                 "Clean pictures with added noise need no second shots: omit one of them. "

@@ -38,11 +38,11 @@ from cbsn.training.dataset import (
     open_records,
     without_auto,
 )
-from cbsn.training.distillation import MEAN, ONE, TARGETS, measure_own, teach
+from cbsn.training.distillation import TARGETS, measure_own, teach
 from cbsn.training.distribution import Workers
 from cbsn.training.held_out import HeldOutLoss
 from cbsn.training.loop import TrainingLoop
-from cbsn.training.options import RunOptions
+from cbsn.training.options import MEAN, ONE, RunOptions
 from cbsn.training.stacks import check_stacks, default_method, divide, stack_changes
 from cbsn.training.trainer import Trainer
 

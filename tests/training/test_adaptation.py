@@ -203,7 +203,8 @@ def test_strides_are_those_of_the_noise(flat, not_tuned, capsys):
 def test_the_hole_is_that_of_the_noise(flat, not_tuned, capsys, name):
     given = not_tuned()
     adapted = adapt([flat], _model(name, depth=1), MINUTES)
-    assert "stride_i 2, hole 1" in capsys.readouterr().out or name == "tmbsn"
+    settings = "crops of 20 px" + (", stride_b 1, stride_i 2" if name == "cbsn-hole" else "")
+    assert f"{settings}, hole 1\n" in capsys.readouterr().out
     assert adapted.recipe.network_config["hole"] == 1
     assert given[0].network_config["denoise_hole"] == (1 if name == "tmbsn" else 0)
     assert given[0].objective_config.get("stride_b", 1) == 1
