@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable
 
 LARGEST = 2**31 - 1  # default limit of a flag's number: every library accepts it
 LARGEST_SEED = 2**64 - 1  # for noise, and for the random choices of R3
+LARGEST_HOLE = 127  # width in pixels; noise that reaches further needs smaller pictures
 
 _LONGEST_REASON = 500  # characters: some reasons list all layers of a network, or all input
 
@@ -69,6 +70,16 @@ def check_number(
     if not (value > least if above else value >= least):
         limit = f"above {least}" if above else f"at least {least}"
         raise ConfigError(f"{flag} must be {limit}. Received: {flag} {value}")
+
+
+def check_hole(flag: str, width: int, least: int = 0) -> None:
+    """Raises a ConfigError unless a blind spot can have the width given for a flag, in pixels."""
+    if not least <= width <= LARGEST_HOLE or (width and width % 2 == 0):
+        zero = "" if least else ", or 0 for none"
+        raise ConfigError(
+            f"{flag} must be odd and at most {LARGEST_HOLE}, its width in pixels{zero}. "
+            f"Received: {width}"
+        )
 
 
 def plain_reason(error: Exception) -> str:

@@ -12,7 +12,7 @@ from typing import Any
 from keras import ops
 
 from cbsn.augmentation import jpeg
-from cbsn.errors import LARGEST, ConfigError
+from cbsn.errors import LARGEST, LARGEST_HOLE, ConfigError
 from cbsn.images.stacks.scaling import Scaling
 from cbsn.networks import NETWORKS
 from cbsn.networks.masking import Masking
@@ -45,8 +45,8 @@ _RANGES = {
         (1, 1 << 16): ("patch_size",),
         (1, 1 << 20): ("batch_size",),
         (1, LARGEST): ("max_steps", "lr_decay_steps"),
-        (0, 127): ("denoise_hole",),
-        (1, 127): ("hole",),
+        (0, LARGEST_HOLE): ("denoise_hole",),
+        (1, LARGEST_HOLE): ("hole",),
         (2, 3): ("dimensions",),
         (2, 256): ("mask_cell",),
         (2, 4096): ("samples",),

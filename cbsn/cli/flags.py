@@ -11,7 +11,15 @@ from typing import Any
 
 from absl import app, flags, logging
 
-from cbsn.errors import LARGEST, LARGEST_SEED, CbsnError, CbsnWarning, TrainingStopped, in_one_line
+from cbsn.errors import (
+    LARGEST,
+    LARGEST_HOLE,
+    LARGEST_SEED,
+    CbsnError,
+    CbsnWarning,
+    TrainingStopped,
+    in_one_line,
+)
 from cbsn.progress import import_tensorflow, say_fault, shown
 
 # What `--model` takes.
@@ -82,7 +90,7 @@ def add_denoising(parser: argparse._ActionsContainer, *, here: bool = True) -> N
         "width in pixels, odd, of the hole around each pixel that the network does not see; 0: "
         "none (only for models of tmbsn and cbsn-hole; default: as the model has it)"
     )
-    add("--hole", type=_whole_number(0, 127), metavar="N", help=hole)
+    add("--hole", type=_whole_number(0, LARGEST_HOLE), metavar="N", help=hole)
     eight = "average the results of the picture's eight orientations; takes eight times as long"
     add("--self_ensemble", action="store_true", help=eight)
     add_strength(parser, 1.0)

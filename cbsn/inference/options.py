@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from cbsn.colors import LUMA
-from cbsn.errors import LARGEST_SEED, ConfigError, check_names
+from cbsn.errors import LARGEST_SEED, ConfigError, check_hole, check_names
 from cbsn.noise.repair import parse_repairs
 
 QUALITIES = {"fast": "photo", "default": "photo-large", "best": "photo-large"}
@@ -128,6 +128,8 @@ class DenoiseOptions:
             raise ConfigError(f"rounding must be {accepted}. Received: {self.rounding!r}")
         if not 0 <= self.seed <= LARGEST_SEED:
             raise ConfigError(f"--seed must be 0 or above, and below 2^64. Received: {self.seed}")
+        if self.hole is not None:
+            check_hole("--hole", self.hole)
         Strength(self.strength, self.color_strength)
         if self.tile != "auto":
             try:

@@ -19,7 +19,6 @@ from cbsn.models.folder import (
     load_weights,
     read_facts,
 )
-from cbsn.networks import NETWORKS
 from cbsn.networks.denoising_network import DenoisingNetwork
 from cbsn.recipes import RECIPES, Recipe, customised
 
@@ -114,10 +113,6 @@ def _with_hole(
             f"Only models of the recipes {' and '.join(known)} have a hole: omit --hole. "
             f"Received: --hole {hole}, with a model of {recipe.name}"
         )
-    try:
-        NETWORKS[recipe.network].check_hole("--hole", hole)
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
     config = {**recipe.network_config, "denoise_hole": hole}
     recipe = dataclasses.replace(recipe, network_config=config)
     other = recipe.build_network(network.dtype_policy.name)

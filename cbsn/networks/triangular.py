@@ -7,12 +7,12 @@ import keras
 import numpy as np
 from keras import ops
 
+from cbsn.errors import check_hole
 from cbsn.networks.layers import Convolution, build_chain, pointwise, scaled
 from cbsn.networks.unet import UNet
 
 Tensor = Any
 
-_LARGEST = 127  # width of a hole in pixels; noise that reaches further needs smaller pictures
 _DIRECTIONS = range(4)
 _UP_RIGHT = (-1, 1)  # pixels down and to the right
 
@@ -103,8 +103,8 @@ class TriangularMaskedBlindSpotNetwork(UNet):
         **kwargs,
     ):
         super().__init__(filters, depth, channels, **kwargs)
-        self.check_hole("hole", hole, least=1)
-        self.check_hole("denoise_hole", denoise_hole)
+        check_hole("hole", hole, least=1)
+        check_hole("denoise_hole", denoise_hole)
         self.hole = hole
         self.denoise_hole = denoise_hole
         if denoise_hole == hole:
@@ -117,16 +117,6 @@ class TriangularMaskedBlindSpotNetwork(UNet):
             pointwise(channels, None, name="tail3", dtype="float32"),
         ]
         self.build((None, None, None, channels))
-
-    @staticmethod
-    def check_hole(name: str, width: int, least: int = 0) -> None:
-        """Raises a ValueError, which names it `name`, unless a hole can have this width."""
-        if not least <= width <= _LARGEST or (width and width % 2 == 0):
-            zero = "" if least else ", or 0 for none"
-            raise ValueError(
-                f"{name} must be odd and at most {_LARGEST}, its width in pixels{zero}. "
-                f"Received: {width}"
-            )
 
     def make_convolution(self, width: int, name: str) -> TriangularConvolution:  # noqa: D102
         return TriangularConvolution(width, activation="relu", name=name, dtype=self.dtype_policy)
@@ -169,7 +159,7 @@ class TriangularMaskedBlindSpotNetwork(UNet):
                 both holes of the network.
         """
         for hole in holes:
-            self.check_hole("hole", hole)
+            check_hole("hole", hole)
         if padding == "valid" and max(holes) > max(self.hole, self.denoise_hole):
             raise ValueError(
                 "With padding='valid' a hole is at most that of the network, "

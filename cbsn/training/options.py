@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cbsn.errors import ConfigError, check_names, check_number
+from cbsn.errors import ConfigError, check_hole, check_names, check_number
 from cbsn.noise.synthetic import Noise, parse_range
 from cbsn.value_range import check_white
 from data_prep.stack_sources import ReadingOptions
@@ -160,7 +160,7 @@ class RunOptions(DataOptions, ModelOptions, ComputeOptions, LoopOptions):
                 f"Received: --teacher_holes {' '.join(map(str, self.teacher_holes))}"
             )
         for hole in self.teacher_holes:
-            check_number("--teacher_holes", hole, 0, 127)
+            check_hole("--teacher_holes", hole)
         if self.targets not in (MEAN, ONE):
             raise ConfigError(f"--targets is {MEAN} or {ONE}. Received: --targets {self.targets}")
         if self.noise and self.second_shots:

@@ -27,7 +27,7 @@ class Teacher:
             none if it has no hole to choose.
 
     Raises:
-        ConfigError: if the network has no holes to choose from, or not these.
+        ConfigError: if the network has no holes to choose from.
     """
 
     def __init__(self, model: Denoiser, holes: Sequence[int] = ()):
@@ -46,11 +46,6 @@ class Teacher:
                 f"{model} was trained on stacks: omit --teacher_holes, which is for pictures. "
                 f"{received}"
             )
-        try:
-            for hole in holes:
-                network.check_hole("a hole", hole)
-        except ValueError as error:
-            raise ConfigError(f"--teacher_holes: {error}") from None
         self._run = _make_run(network, self.holes)
         tiling = Tiling(model.recipe.border, None, network.halo, network.size_multiple)
         self._calls = Calls((tiling, tiling), GPU_PIXELS if has_gpu() else AUTO_TILE**2)

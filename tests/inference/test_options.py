@@ -16,6 +16,13 @@ def test_what_is_no_share_is_refused(value):
         Strength(1, value)
 
 
+@pytest.mark.parametrize("hole", [-1, 4, 129])
+def test_what_is_no_hole_is_refused(hole):
+    words = rf"^--hole must be odd and at most 127, .*or 0 for none\. Received: {hole}$"
+    with pytest.raises(ConfigError, match=words):
+        DenoiseOptions(hole=hole)
+
+
 def test_colour_is_as_luma_unless_told():
     assert Strength(0.5) == Strength(0.5, 0.5)
     assert Strength() == Strength(1, 1)
