@@ -1,6 +1,7 @@
 """The errors a user can meet; each message says what was received and what to do."""
 
 import difflib
+import numbers
 import re
 from collections.abc import Collection, Iterable
 
@@ -74,11 +75,12 @@ def check_number(
 
 def check_hole(flag: str, width: int, least: int = 0) -> None:
     """Raises a ConfigError unless a blind spot can have the width given for a flag, in pixels."""
-    if not least <= width <= LARGEST_HOLE or (width and width % 2 == 0):
+    is_odd = isinstance(width, numbers.Integral) and width % 2 == 1
+    if not ((is_odd and 1 <= width <= LARGEST_HOLE) or (width == least == 0)):
         zero = "" if least else ", or 0 for none"
         raise ConfigError(
             f"{flag} must be odd and at most {LARGEST_HOLE}, its width in pixels{zero}. "
-            f"Received: {width}"
+            f"Received: {flag} {width}"
         )
 
 

@@ -204,8 +204,19 @@ class Recipe:
                 + ", ".join(f"{key}={value}" for key, value in self.network_config.items())
             )
 
+    def has_setting(self, name: str) -> bool:
+        """Returns whether `customised` can change this, here or in the network or objective."""
+        fields = {field.name for field in dataclasses.fields(self)}
+        known = fields - {"network_config", "objective_config"}
+        return name in {*known, *self.whole_network_config, *self.objective_config}
+
     def _check_patch(self, objective: Objective) -> None:
-        """Checks that a patch has the network's dimensions, and room for its masks."""
+        """Checks that a patch has the network's dimensions, and room for its masks or hole."""
+        if (hole := self.whole_network_config.get("hole", 0)) >= self.patch_size:
+            raise ConfigError(
+                "A patch must be larger than the hole: use a larger --patch_size or a smaller "
+                f"--hole. Received: patch_size={self.patch_size}, hole={hole}"
+            )
         dimensions = self.network_config.get("dimensions", 2)
         if (self.patch_depth > 1) != (dimensions == 3):
             raise ConfigError(
@@ -597,14 +608,13 @@ def customised(name: str, *, max_steps: int | None = None, **changes: Any) -> Re
         "network_config": dict(recipe.network_config),
         "objective_config": dict(recipe.objective_config),
     }
-    changeable = {field.name for field in dataclasses.fields(recipe)} - {*configs}
     for key, value in changes.items():
         if value is None:
             continue
+        if not recipe.has_setting(key):
+            raise ConfigError(f"The recipe {name!r} has no setting {key}. Received: {key}={value}")
         home = next((config for config in configs.values() if key in config), fields)
         if home is fields and key in _settings(NETWORKS[recipe.network]):
             home = configs["network_config"]  # where the recipe has the network's default
-        if home is fields and key not in changeable:
-            raise ConfigError(f"The recipe {name!r} has no setting {key}. Received: {key}={value}")
         home[key] = value
     return dataclasses.replace(recipe, **fields, **configs)

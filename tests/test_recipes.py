@@ -146,6 +146,7 @@ def test_customised_shrinks_only_what_is_not_given():
         ("cbsn", {"max_steps": 0}, "max_steps must be at least 1"),
         ("cbsn", {"mask_shape": "x:1"}, "'cbsn' has no setting mask_shape"),
         ("n2v-unet", {"mask_shape": "ring"}, "Received: ring"),
+        ("tmbsn", {"patch_size": 9}, "larger --patch_size or a smaller --hole.*_size=9, hole=9"),
         ("n2v-unet", {"mask_shape": "x:40"}, "4 × 81 pixels .*--patch_size.*Received: 64 × 64"),
         ("n2v-unet", {"mask_cell": 66}, "66 × 66 pixels .*--mask_cell"),
         ("n2v-unet", {"patch_depth": 8}, "patch_depth=8, dimensions=2"),

@@ -18,6 +18,7 @@ from cbsn.errors import (
     CbsnError,
     CbsnWarning,
     TrainingStopped,
+    check_hole,
     in_one_line,
 )
 from cbsn.progress import import_tensorflow, say_fault, shown
@@ -90,7 +91,7 @@ def add_denoising(parser: argparse._ActionsContainer, *, here: bool = True) -> N
         "width in pixels, odd, of the hole around each pixel that the network does not see; 0: "
         "none (only for models of tmbsn and cbsn-hole; default: as the model has it)"
     )
-    add("--hole", type=_whole_number(0, LARGEST_HOLE), metavar="N", help=hole)
+    add("--hole", type=_hole, metavar="N", help=hole)
     eight = "average the results of the picture's eight orientations; takes eight times as long"
     add("--self_ensemble", action="store_true", help=eight)
     add_strength(parser, 1.0)
@@ -231,6 +232,14 @@ def add_noise(parser: argparse._ActionsContainer, what: str) -> None:
         "poisson-gaussian: 30, camera: 100)"
     )
     add("--noise_peak", metavar="PHOTONS", help=peak)
+
+
+def _hole(text: str) -> int:
+    with contextlib.suppress(ValueError):
+        check_hole("--hole", int(text))
+        return int(text)
+    what = f"an odd width in pixels, up to {LARGEST_HOLE}, or 0 for no hole"
+    raise argparse.ArgumentTypeError(f"takes {what}. Received: {text}")
 
 
 def _whole_number(least: int, most: int = LARGEST) -> Callable[[str], int]:

@@ -111,8 +111,14 @@ def make_parser() -> Parser:
         help="a network for gray pictures, which denoises each colour channel by itself (default: "
         "as the pictures are)",
     )
-    text = "channels of the network (C-BSN, AP-BSN, SS-BSN: 128, U-Nets: 32, tmbsn: 24)"
-    add("--channels", "--channel", type=int, metavar="N", help=text)
+    add(
+        "--channels",
+        "--channel",
+        type=int,
+        metavar="N",
+        help="channels of the network (C-BSN, AP-BSN, SS-BSN: 128, tmbsn, cbsn-hole, distill: 24, "
+        "photo: 16, other U-Nets: 32)",
+    )
     text = "dilated modules in each branch (C-BSN, AP-BSN, SS-BSN: 9)"
     add("--modules", "--block", "--num_block", type=int, metavar="N", help=text)
     text = "number of the last modules that have attention (ssbsn: 3)"
@@ -134,13 +140,20 @@ def make_parser() -> Parser:
         "--maxiter",
         type=int,
         metavar="N",
-        help="training steps (cbsn: 500000, U-Nets: 100000); the schedules of the loss and the "
-        "learning rate shrink in proportion",
+        help="training steps (cbsn: 500000, tmbsn, cbsn-hole: 200000, photo: 26000, photo-large: "
+        "29000, other U-Nets: 100000); the schedules of the loss and the learning rate shrink in "
+        "proportion",
     )
     text = "passes over the patches, instead of --steps; 0: as the recipe has it (apbsn, ssbsn: 20)"
     add("--epochs", type=int, default=0, metavar="N", help=text)
-    text = "side of the training patches (C-BSN, AP-BSN, SS-BSN: 120, U-Nets: 64, photo: 128)"
-    add("--patch_size", "--patchsize", type=int, metavar="N", help=text)
+    add(
+        "--patch_size",
+        "--patchsize",
+        type=int,
+        metavar="N",
+        help="side of the training patches (C-BSN, AP-BSN, SS-BSN, tmbsn, cbsn-hole: 120, photo: "
+        "128, other U-Nets: 64)",
+    )
     text = "planes of a training patch of volumes (n2v-unet-3d: 16)"
     add("--patch_depth", type=int, metavar="N", help=text)
     add(
@@ -148,27 +161,39 @@ def make_parser() -> Parser:
         "--batchsize",
         type=int,
         metavar="N",
-        help="patches in a step, over all devices and machines (cbsn, ssbsn: 4, apbsn: 8, U-Nets: "
-        "16, photo: 32)",
+        help="patches in a step, over all devices and machines (cbsn, ssbsn: 4, apbsn, tmbsn, "
+        "cbsn-hole: 8, photo: 32, other U-Nets: 16)",
     )
-    text = "learning rate at the start (C-BSN, AP-BSN, SS-BSN: 1e-4, U-Nets: 1e-3)"
-    add("--learning_rate", "--lr", type=float, metavar="R", help=text)
+    add(
+        "--learning_rate",
+        "--lr",
+        type=float,
+        metavar="R",
+        help="learning rate at the start (C-BSN, AP-BSN, SS-BSN: 1e-4, tmbsn, cbsn-hole: 3e-4, "
+        "other U-Nets: 1e-3)",
+    )
     add(
         "--lr_steps",
         type=int,
         metavar="N",
-        help="steps from one learning rate to the next (cbsn: 1/2 every 100000; U-Nets: 1/2 every "
-        "20000; apbsn: 1/10 every 8 epochs; ssbsn: 1/10 every 16)",
+        help="steps from one learning rate to the next (cbsn: 1/2 every 100000; tmbsn, cbsn-hole: "
+        "1/2 every 40000; apbsn: 1/10 every 8 epochs; ssbsn: 1/10 every 16; photo: along a cosine; "
+        "other U-Nets: 1/2 every 20000)",
     )
     add(
         "--lmbda",
         type=float,
         metavar="W",
-        help="weight of the invariance term (cbsn, dil-unet: 2), or of the perceptual term "
-        "(n2n-resunet: 0)",
+        help="weight of the invariance term (cbsn, cbsn-hole, dil-unet: 2), or of the perceptual "
+        "term (n2n-resunet: 0)",
     )
-    text = "steps to the full weight of the invariance term (cbsn: 200000, dil-unet: 20000)"
-    add("--ramp_steps", type=int, metavar="N", help=text)
+    add(
+        "--ramp_steps",
+        type=int,
+        metavar="N",
+        help="steps to the full weight of the invariance term (cbsn: 200000, cbsn-hole: 80000, "
+        "dil-unet: 20000)",
+    )
     add(
         "--noise_model",
         metavar="M",
@@ -202,7 +227,7 @@ def make_parser() -> Parser:
         help="downsampling of the blind term: distance at which noise is no longer correlated; "
         "auto: measured, with --stride_i (cbsn, apbsn, ssbsn: 5, dil-unet: 1)",
     )
-    text = "side of the cells of the random subsampler (cbsn, dil-unet: 2)"
+    text = "side of the cells of the random subsampler (cbsn, cbsn-hole: 2, dil-unet: 1)"
     add("--stride_i", type=int, metavar="N", help=text)
     add(
         "--hole",

@@ -197,7 +197,7 @@ class Diagnosis:
             f" (none to speak of: below {_NOISE_LEFT[0]})",
             ": a little is left, or it is fine texture, if the noise is weak",
             ": noise was left, unless the picture is fine texture all over. Blind-spot "
-            "networks keep correlated noise: use cbsn train with a larger --stride_b",
+            "networks keep correlated noise: use cbsn train with a larger --stride_b or --hole",
         )
         return f"Noise left: {self.noise_left:.2f} of it, in the smoothest places{words}."
 

@@ -254,10 +254,11 @@ def _fit(
     if objective.TAUGHT:
         multiple, wanted = jpeg.MULTIPLE, min(wanted, _TAUGHT_CROP)
         batch, rate = min(batch, _TAUGHT_BATCH), _TAUGHT_RATE
-    crop = max(multiple, min(wanted, largest) // multiple * multiple)
+    least = (holes.get("hole", 0) // multiple + 1) * multiple
+    crop = max(least, min(wanted, largest) // multiple * multiple)
     if crop > largest:
         raise DataError(
-            f"To adapt, most pictures must have {multiple} px or more in height and width, because "
+            f"To adapt, most pictures must have {least} px or more in height and width, because "
             f"their noise reaches that far: denoise without adapting. Received: {largest} px"
         )
     changed = {"learning_rate": learning_rate or rate, "lr_decay": 1.0, "schedule": "steps"}

@@ -259,7 +259,7 @@ def _check_earlier(path: Path, now: dict[str, object]) -> None:
             found, received = _differences(key, before.get(key), now[key])
             raise ConfigError(
                 f"The run {path.parent} was started with {found}. Use another --name, give the "
-                f"same flags, or start over with --no-resume. Received: {received}"
+                f"same flags and pictures, or start over with --no-resume. Received: {received}"
             )
     for key in now:
         if key == "scaling" and key in before and before[key] != now[key]:

@@ -17,7 +17,6 @@ from cbsn.data.records import RECORD_SUFFIX, Patches, PatchRecords, spread_patch
 from cbsn.data.stack_records import NEXT, NextFrames, Shots, is_of_stacks
 from cbsn.errors import CbsnError, CbsnWarning, ConfigError, DataError
 from cbsn.images.finding import find_images
-from cbsn.networks import NETWORKS
 from cbsn.noise.advice import Advice, advise
 from cbsn.noise.repair import parse_repairs
 from cbsn.noise.structure import choose_mask, measure_structure
@@ -25,7 +24,7 @@ from cbsn.noise.survey import TooFewBlocksError
 from cbsn.noise.synthetic import Noise
 from cbsn.progress import say, say_fault
 from cbsn.recipes import RECIPES, Recipe, customised
-from cbsn.training.options import DataOptions
+from cbsn.training.options import SETTINGS, DataOptions
 from data_prep.prepare import depth_for, prepare, prepared_folder
 from data_prep.stack_sources import ReadingOptions, find_stacks
 
@@ -198,26 +197,25 @@ def _range(patches: Patches) -> tuple[float, float]:
 
 
 def without_auto(recipe_name: str, changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Returns a recipe's changes without an `_AUTO`, so that they can be checked without data."""
+    """Returns a recipe's changes without an `_AUTO`, so that they can be checked without data.
+
+    Raises:
+        ConfigError: if a flag does not suit the recipe.
+    """
+    recipe = RECIPES.get(recipe_name)  # an unknown one is reported elsewhere
+    for flag, (setting, _) in SETTINGS.items():
+        value = changes.get(setting)
+        if recipe and value is not None and not recipe.has_setting(setting):
+            raise ConfigError(
+                f"The recipe {recipe_name!r} has no --{flag}: omit it. Received: --{flag} {value}"
+            )
+    stride = changes.get("stride_b")
+    if recipe and recipe.has_setting("hole") and stride not in (None, 1):
+        raise ConfigError(
+            f"The recipe {recipe_name!r} has a hole instead of strides: use --hole {_AUTO}, and "
+            f"omit --stride_b. Received: --stride_b {stride}"
+        )
     autos = [name for name in ("stride_b", "hole", "mask_shape") if changes.get(name) == _AUTO]
-    if recipe_name in RECIPES:
-        recipe = RECIPES[recipe_name]
-        if "stride_b" in autos and "stride_b" not in recipe.objective_config:
-            raise ConfigError(
-                f"The recipe {recipe_name!r} has no stride to choose: omit --stride_b. "
-                f"Received: --stride_b {_AUTO}"
-            )
-        if "hole" in autos and "hole" not in recipe.whole_network_config:
-            raise ConfigError(
-                f"The recipe {recipe_name!r} has no hole to choose: omit --hole. "
-                f"Received: --hole {_AUTO}"
-            )
-        shape = changes.get("mask_shape")
-        if shape is not None and NETWORKS[recipe.network].blindness != "masked":
-            raise ConfigError(
-                f"The recipe {recipe_name!r} masks no pixels: omit --struct_mask. "
-                f"Received: --struct_mask {shape}"
-            )
     return {**changes, **dict.fromkeys(autos)}
 
 

@@ -32,8 +32,8 @@ SETTINGS = {
     "stride_b": ("stride_b", 1),
     "stride_i": ("stride_i", 1),
     "denoise_stride": ("denoise_stride", 1),
-    "hole": ("hole", 1),
-    "denoise_hole": ("denoise_hole", 0),
+    "hole": ("hole", None),
+    "denoise_hole": ("denoise_hole", None),
     "clip_norm": ("clip_norm", 0),
 }
 """The recipe's settings by flag, with minima; None for text. The recipe itself rejects values too
@@ -156,13 +156,19 @@ class RunOptions(DataOptions, ModelOptions, ComputeOptions, LoopOptions):
             )
         if self.teacher_holes and not self.teacher:
             raise ConfigError(
-                "--teacher_holes are those of a --teacher: name one, or omit them. "
+                "--teacher_holes are those of a --teacher, from which the recipes distill, photo "
+                "and photo-large learn: name one, or omit them. "
                 f"Received: --teacher_holes {' '.join(map(str, self.teacher_holes))}"
             )
         for hole in self.teacher_holes:
             check_hole("--teacher_holes", hole)
         if self.targets not in (MEAN, ONE):
             raise ConfigError(f"--targets is {MEAN} or {ONE}. Received: --targets {self.targets}")
+        if self.targets == ONE and len(self.teacher) * max(1, len(self.teacher_holes)) < 2:
+            raise ConfigError(
+                f"--targets {ONE} draws one of several pictures for each crop: give more than one "
+                f"--teacher or --teacher_holes, or omit it. Received: --targets {ONE}"
+            )
         if self.noise and self.second_shots:
             raise ConfigError(
                 "Clean pictures with added noise need no second shots: omit one of them. "
@@ -218,6 +224,9 @@ def parse_settings(values: Mapping[str, Any]) -> tuple[dict[str, Any], RunOption
         changes[setting] = value = values.get(flag)
         if least is not None and value not in (None, "auto"):
             check_number(f"--{flag}", value, least, above=flag == "learning_rate")
+    for flag, least in ("hole", 1), ("denoise_hole", 0):
+        if (value := values.get(flag)) not in (None, "auto"):
+            check_hole(f"--{flag}", value, least)
     given = {name: value for name, value in values.items() if name in fields}
     given["noise"] = Noise.parse(*(_text(values.get(name)) for name in noise_names))
     if (own_noise := _text(values.get("own_noise"))) is not None:

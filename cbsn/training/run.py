@@ -44,6 +44,7 @@ from cbsn.training.held_out import HeldOutLoss
 from cbsn.training.loop import TrainingLoop
 from cbsn.training.options import MEAN, ONE, RunOptions
 from cbsn.training.stacks import check_stacks, default_method, divide, stack_changes
+from cbsn.training.teachers import check_teachers
 from cbsn.training.trainer import Trainer
 
 Changes = Mapping[str, Any]
@@ -143,7 +144,7 @@ def _check(recipe: Recipe, changes: Changes, options: RunOptions, is_stack: bool
     objective = recipe.build_objective()
     takes, missing = [], ""
     if objective.SHOTS == 1:
-        what = "takes one shot of each picture"
+        what = "learns from one noisy shot of each picture"
     elif objective.TAUGHT:
         takes, what = ["--second_shots", "--teacher"], "learns from a teacher's results"
         missing = (
@@ -160,7 +161,8 @@ def _check(recipe: Recipe, changes: Changes, options: RunOptions, is_stack: bool
             missing = f"Take neighbouring frames, with --second_shots {NEXT}, or another recipe."
         if options.noise:
             missing = ""  # noise drawn twice makes two shots
-    for flag, value in ("--second_shots", options.second_shots), ("--teacher", options.teacher):
+    teachers = " ".join(map(str, options.teacher))
+    for flag, value in ("--second_shots", options.second_shots), ("--teacher", teachers):
         if value and flag not in takes:
             raise ConfigError(
                 f"The recipe {recipe.name!r} {what}: omit {flag}. Received: {flag} {value}"
@@ -225,9 +227,10 @@ def resolve(recipe_name: str, changes: Changes, options: RunOptions, workers: Wo
         if options.gray is not None:
             changes = {**changes, "channels": 1 if options.gray else 3}
         changes, initial = read_initial(options.init, recipe_name, changes)
-    # Reports settings that do not fit each other before the data are prepared.
+    # Reports settings that do not fit each other, or models, before the data are prepared.
     recipe = _without_data(recipe_name, changes, options)
     recipe.build_network()
+    check_teachers(options.teacher, options.teacher_holes)
     validation = None
     if options.val_clean is not None and workers.is_chief:
         noisy = options.val_noisy or options.noise
@@ -349,7 +352,8 @@ def _run(settings: Settings, workers: Workers) -> bool:
                     "noise": settings.noise_text,
                     "init": options.init,
                     "teacher": [*options.teacher],
-                    **_teaching(options),
+                    "teacher_holes": [*options.teacher_holes],
+                    "targets": options.targets,
                     **{name: getattr(options, name) for name in _HOW_READ},
                 }
                 open_run(folder, {**settings.recipe.to_dict(), **facts}, resume=options.resume)
@@ -375,16 +379,6 @@ def _run(settings: Settings, workers: Workers) -> bool:
         validation = settings.validation
         loop = TrainingLoop(folder, trainer, pipeline, validation, options, workers, held_out)
         return loop.run()
-
-
-def _teaching(options: RunOptions) -> dict[str, Any]:
-    """Returns how teachers teach, for the run's file; as in those of earlier versions if usual."""
-    facts: dict[str, Any] = {}
-    if options.teacher_holes:
-        facts["teacher_holes"] = [*options.teacher_holes]
-    if options.targets != MEAN:
-        facts["targets"] = options.targets
-    return facts
 
 
 def _print_settings(settings: Settings, trainer: Trainer, workers: Workers) -> None:

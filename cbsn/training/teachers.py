@@ -14,7 +14,10 @@ from cbsn.inference.engines.calls import Calls
 from cbsn.inference.options import DenoiseOptions
 from cbsn.inference.passes import AUTO_TILE, GPU_PIXELS
 from cbsn.inference.tiling import Tiling
+from cbsn.models.loading import load_model
+from cbsn.networks.denoising_network import DenoisingNetwork
 from cbsn.orientations import orient
+from cbsn.recipes import Recipe
 
 
 class Teacher:
@@ -35,17 +38,8 @@ class Teacher:
         self.holes = tuple(holes)
         if not holes:
             return
-        network, received = model.network, f"Received: --teacher_holes {' '.join(map(str, holes))}"
-        if not hasattr(network, "with_holes"):
-            raise ConfigError(
-                "Teachers of several holes are models of the recipes tmbsn and cbsn-hole: omit "
-                f"--teacher_holes. {received}, with a model of {model.recipe.name}"
-            )
-        if model.scaling:
-            raise ConfigError(
-                f"{model} was trained on stacks: omit --teacher_holes, which is for pictures. "
-                f"{received}"
-            )
+        network = model.network
+        _check_holes(model.recipe, network, holes)
         self._run = _make_run(network, self.holes)
         tiling = Tiling(model.recipe.border, None, network.halo, network.size_multiple)
         self._calls = Calls((tiling, tiling), GPU_PIXELS if has_gpu() else AUTO_TILE**2)
@@ -95,6 +89,29 @@ def _make_run(network: Any, holes: Sequence[int]) -> Any:
     return tf.function(
         lambda x: ops.concatenate(network.with_holes(x, holes), axis=-1), input_signature=[sizes]
     )
+
+
+def _check_holes(recipe: Recipe, network: DenoisingNetwork, holes: Sequence[int]) -> None:
+    """Raises a ConfigError if a model cannot teach with several holes."""
+    received = f"Received: --teacher_holes {' '.join(map(str, holes))}"
+    if not hasattr(network, "with_holes"):
+        raise ConfigError(
+            "Teachers of several holes are models of the recipes tmbsn and cbsn-hole: omit "
+            f"--teacher_holes. {received}, with a model of {recipe.name}"
+        )
+    if recipe.scaling:
+        raise ConfigError(
+            "The teacher was trained on stacks: omit --teacher_holes, which is for pictures. "
+            f"{received}"
+        )
+
+
+def check_teachers(paths: Sequence[str | Path], holes: Sequence[int] = ()) -> None:
+    """Raises the errors that `load_teachers` would, but prepares nothing to denoise with."""
+    for path in paths:
+        model = load_model(path)
+        if holes:
+            _check_holes(*model, holes)
 
 
 def load_teachers(

@@ -165,7 +165,7 @@ def test_clean_gray_pictures_with_noise(run_here, photos, tmp_path):
             ("--recipe", "magic"),
             "Choose from cbsn, apbsn, ssbsn, tmbsn, cbsn-hole, n2v-unet, n2v2-unet",
         ),
-        (("--recipe", "apbsn", "--lmbda", 2), "'apbsn' has no setting lmbda"),
+        (("--recipe", "apbsn", "--lmbda", 2), "'apbsn' has no --lmbda: omit it"),
         (("--name", "a/b"), "--name"),
         (("--name", "a", "--save_path", "b"), "--out b"),
         (("--noise_sigma", "50-5"), "--noise_sigma 50-5"),

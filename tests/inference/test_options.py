@@ -16,9 +16,9 @@ def test_what_is_no_share_is_refused(value):
         Strength(1, value)
 
 
-@pytest.mark.parametrize("hole", [-1, 4, 129])
+@pytest.mark.parametrize("hole", [-1, 4, 129, 3.0, "5"])
 def test_what_is_no_hole_is_refused(hole):
-    words = rf"^--hole must be odd and at most 127, .*or 0 for none\. Received: {hole}$"
+    words = rf"^--hole must be odd and at most 127, .*or 0 for none\. Received: --hole {hole}$"
     with pytest.raises(ConfigError, match=words):
         DenoiseOptions(hole=hole)
 

@@ -130,7 +130,7 @@ def test_moved(random, down, right):
 @pytest.mark.parametrize("hole", [-1, 2, 8, 129])
 @pytest.mark.parametrize("name", ["hole", "denoise_hole"])
 def test_holes_that_cannot_be(network, name, hole):
-    with pytest.raises(ValueError, match=f"{name} must be odd and at most 127.*: {hole}"):
+    with pytest.raises(ValueError, match=f"{name} must be odd and at most 127.*: {name} {hole}"):
         TriangularMaskedBlindSpotNetwork(filters=4, **{name: hole})
     with pytest.raises(ValueError, match="or 0 for none"):
         network(np.zeros((1, 8, 8, 3), "float32"), hole=hole)

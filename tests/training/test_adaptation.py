@@ -322,6 +322,12 @@ def test_crops_are_as_large_as_the_strides_ask_for():
     far = module._fit(recipe, {"stride_b": 12}, 64, None)
     assert (far.patch_size, far.objective_config["stride_b"]) == (12, 12)
     assert module._fit(recipe, {"stride_b": 24}, 64, None).patch_size == 24
+    recipe = customised("tmbsn", filters=4, depth=1, patch_size=20)
+    far = module._fit(recipe, {"hole": 23, "denoise_hole": 3}, 64, None)
+    assert (far.patch_size, far.network_config["hole"]) == (24, 23)
+    with pytest.raises(DataError, match="must have 24 px or more"):
+        module._fit(recipe, {"hole": 23, "denoise_hole": 3}, 23, None)
+    recipe = customised("apbsn", filters=4, num_modules=1, patch_size=20)
     with pytest.raises(DataError, match="must have 24 px or more"):
         module._fit(recipe, {"stride_b": 24}, 23, None)
 

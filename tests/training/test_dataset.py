@@ -214,8 +214,20 @@ def test_a_hole_that_hides_the_correlated_noise(blurred, clean):
 
 def test_only_some_recipes_have_a_hole():
     assert without_auto("tmbsn", {"hole": "auto"}) == {"hole": None}
-    with pytest.raises(ConfigError, match="'cbsn' has no hole to choose: omit --hole"):
-        without_auto("cbsn", {"hole": "auto"})
+    for hole in ("auto", 9):
+        with pytest.raises(ConfigError, match=f"'cbsn' has no --hole: .* --hole {hole}$"):
+            without_auto("cbsn", {"hole": hole})
+
+
+def test_a_hole_takes_the_place_of_strides():
+    assert without_auto("cbsn-hole", {"stride_b": 1}) == {"stride_b": 1}
+    with pytest.raises(ConfigError, match=r"use --hole auto.*Received: --stride_b 5$"):
+        without_auto("cbsn-hole", {"stride_b": 5})
+
+
+def test_settings_are_told_by_the_names_of_their_flags():
+    with pytest.raises(ConfigError, match=r"'n2v-unet' has no --modules: .*--modules 3$"):
+        without_auto("n2v-unet", {"num_modules": 3})
 
 
 def test_if_no_stride_will_do_the_first_one_is_named(blurred):
@@ -233,10 +245,10 @@ def test_patches_that_show_no_noise(tmp_path):
 
 def test_other_recipes_have_none():
     for name, recipe in RECIPES.items():
-        if "stride_b" in recipe.objective_config:
+        if "stride_b" in recipe.objective_config and name != "cbsn-hole":
             assert without_auto(name, AUTO) == {"stride_b": None}
         else:
-            with pytest.raises(ConfigError, match=f"{name}.*omit --stride_b"):
+            with pytest.raises(ConfigError, match=f"{name}.*omit.*Received: --stride_b auto$"):
                 without_auto(name, AUTO)
     assert without_auto("cbsn", {"stride_b": 3}) == {"stride_b": 3}
 
@@ -307,7 +319,7 @@ def test_recipes_that_mask_nothing_have_no_mask_to_choose():
     for name in ("n2v-unet", "dil-unet"):
         assert without_auto(name, MASK) == {"mask_shape": None}
     for name in ("cbsn", "n2n-resunet"):
-        with pytest.raises(ConfigError, match=f"{name}.*omit --struct_mask"):
+        with pytest.raises(ConfigError, match=f"{name}.* no --struct_mask"):
             without_auto(name, MASK)
         with pytest.raises(ConfigError, match=f"{name}.*Received: --struct_mask x:2$"):
             without_auto(name, {"mask_shape": "x:2"})

@@ -21,8 +21,15 @@ from cbsn.training.options import RunOptions
             "in place of any other noise. Received: --noise: gaussian noise, σ 5",
         ),
         ({"teacher_holes": [3, 5]}, "of a --teacher.*Received: --teacher_holes 3 5"),
-        ({"teacher": ["a"], "teacher_holes": [129]}, "holes must be odd and at most 127.*: 129"),
-        ({"teacher": ["a"], "teacher_holes": [3, 4]}, "^--teacher_holes must be odd.*none.*: 4"),
+        (
+            {"teacher": ["a"], "teacher_holes": [129]},
+            "holes must be odd and at most 127.*holes 129",
+        ),
+        (
+            {"teacher": ["a"], "teacher_holes": [3, 4]},
+            "^--teacher_holes must be odd.*none.*holes 4",
+        ),
+        ({"targets": "one", "teacher": ["a"], "teacher_holes": [3]}, "one draws one of several"),
         ({"targets": "all"}, "--targets is mean or one. Received: --targets all"),
         ({"rounds": 0}, "--rounds must be at least 1.*0"),
         ({"rounds": 101}, "--rounds must be at most 100.*101"),

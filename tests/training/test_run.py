@@ -11,7 +11,7 @@ from scipy.ndimage import uniform_filter
 
 from cbsn.data.pairs import PicturePairs
 from cbsn.data.records import RecordWriter
-from cbsn.errors import ConfigError, TrainingStopped
+from cbsn.errors import CbsnError, ConfigError, TrainingStopped
 from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.options import DenoiseOptions
 from cbsn.models.loading import load_model
@@ -183,8 +183,12 @@ def test_damaged_run_files_are_named(options):
     [
         ("n2n-resunet", {}, "two noisy shots.*--second_shots FOLDER.*--noise_sigma"),
         ("n2n-resunet", {"teacher": ["cbsn"]}, "two noisy shots.*omit --teacher"),
-        ("n2v-unet", {"second_shots": "b"}, "takes one shot.*omit --second_shots"),
-        ("n2v-unet", {"teacher": ["cbsn"]}, "takes one shot.*omit --teacher"),
+        ("n2v-unet", {"second_shots": "b"}, "one noisy shot.*omit --second_shots"),
+        (
+            "n2v-unet",
+            {"teacher": ["cbsn"]},
+            "one noisy shot.*omit --teacher.* cbsn$",
+        ),
         ("distill", {}, "--teacher photo.*--second_shots FOLDER"),
         ("distill", {"noise": Noise("gaussian", (5, 5))}, "--teacher photo.*--second_shots"),
     ],
@@ -205,7 +209,7 @@ def test_a_student_may_learn_from_many_holes(options, tmp_path, capsys):
         assert len([*(folder / "targets").glob("00000*")]) == count
         facts = json.loads((folder / "run.json").read_text())
         assert facts["teacher_holes"] == [1, 5]
-        assert facts.get("targets", "mean") == targets
+        assert facts["targets"] == targets
     output = capsys.readouterr().out
     assert "with holes of 1, 5 px; each crop learns from one of the pictures." in output
     assert "with holes of 1, 5 px.\n" in output
@@ -220,6 +224,18 @@ def test_a_hole_may_be_chosen_by_the_noise(options, tmp_path, random):
     folder = train("tmbsn", {**changes, "hole": "auto"}, RunOptions(name="auto", **given))
     network = Denoiser.load(folder).network
     assert (network.hole, network.denoise_hole) == (1, 1)  # as the noise is white
+
+
+@pytest.mark.usefixtures("model")
+def test_teachers_are_checked_before_any_work(options, tmp_path):
+    given = {**options, "dataset": str(tmp_path / "absent")}
+    for change, message in (
+        ({"teacher": [str(tmp_path / "none")]}, "none"),
+        ({"teacher": [str(tmp_path / "model")], "teacher_holes": [3]}, "omit --teacher_holes"),
+    ):
+        with pytest.raises(CbsnError, match=message):
+            train("distill", {"max_steps": 2}, RunOptions(name="a", **{**given, **change}))
+        assert not (options["checkpoints"] / "a").exists()
 
 
 @pytest.mark.slow

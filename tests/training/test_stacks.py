@@ -278,7 +278,7 @@ def test_strides_are_chosen_by_the_noise(random, settings, tmp_path):
         ("n2v-unet", {"val_noisy": "a", "val_clean": "b"}, "cbsn evaluate"),
         ("n2v-unet", {"white": 4095}, "--normalize 0,4095: omit --white"),
         ("n2n-resunet", {}, "--second_shots next"),
-        ("n2v-unet", {"second_shots": "next"}, "takes one shot"),
+        ("n2v-unet", {"second_shots": "next"}, "one noisy shot"),
         ("n2v-unet", {"gray": False, "patch_size": 16}, "omit --no-gray"),
         ("n2v-unet", {"select": "c=1"}, "prepared with another --select: None"),
         ("n2v-unet", {"normalize": "range"}, "prepared with another --normalize: deviation"),
