@@ -239,7 +239,8 @@ def parse_settings(values: Mapping[str, Any]) -> tuple[dict[str, Any], RunOption
         given[name] = _text(given.get(name))
     teacher = given.get("teacher", ())
     given["teacher"] = [teacher] if isinstance(teacher, str | Path) else [*teacher]
-    given["teacher_holes"] = [*(given.get("teacher_holes") or ())]
+    holes = given.get("teacher_holes", ())
+    given["teacher_holes"] = [holes] if isinstance(holes, int) else [*(holes or ())]
     return changes, RunOptions(**given)
 
 

@@ -2,7 +2,7 @@ import pytest
 
 from cbsn.errors import ConfigError
 from cbsn.noise.synthetic import Noise
-from cbsn.training.options import RunOptions
+from cbsn.training.options import RunOptions, parse_settings
 
 
 @pytest.mark.parametrize(
@@ -42,6 +42,19 @@ from cbsn.training.options import RunOptions
 def test_bad_options_name_the_flag(change, message):
     with pytest.raises(ConfigError, match=message):
         RunOptions(**{"name": "a", "dataset": "d", **change})
+
+
+@pytest.mark.parametrize(("given", "holes"), [(0, [0]), ((1, 3), [1, 3]), (None, []), ((), [])])
+def test_one_value_may_be_given_by_itself(given, holes):
+    values = {"name": "a", "dataset": "d", "teacher": "t", "teacher_holes": given}
+    _, options = parse_settings(values)
+    assert (options.teacher, options.teacher_holes) == (["t"], holes)
+
+
+def test_holes_are_told_by_the_names_of_their_flags():
+    for flag, value in (("hole", 0), ("hole", 4), ("denoise_hole", "3")):
+        with pytest.raises(ConfigError, match=f"^--{flag} must be odd.*Received: --{flag} {value}"):
+            parse_settings({"name": "a", "dataset": "d", flag: value})
 
 
 def test_intervals_are_the_authors_in_proportion():
