@@ -116,10 +116,10 @@ def make_parser() -> Parser:
         "--channel",
         type=int,
         metavar="N",
-        help="channels of the network (C-BSN, AP-BSN, SS-BSN: 128, tmbsn, cbsn-hole, distill: 24, "
-        "photo: 16, other U-Nets: 32)",
+        help="channels of the network (cbsn, apbsn, ssbsn: 128, photo: 16, tmbsn, cbsn-hole, "
+        "distill: 24, others: 32)",
     )
-    text = "dilated modules in each branch (C-BSN, AP-BSN, SS-BSN: 9)"
+    text = "dilated modules in each branch (cbsn, apbsn, ssbsn: 9)"
     add("--modules", "--block", "--num_block", type=int, metavar="N", help=text)
     text = "number of the last modules that have attention (ssbsn: 3)"
     add("--attention", type=int, metavar="N", help=text)
@@ -141,8 +141,7 @@ def make_parser() -> Parser:
         type=int,
         metavar="N",
         help="training steps (cbsn: 500000, tmbsn, cbsn-hole: 200000, photo: 26000, photo-large: "
-        "29000, other U-Nets: 100000); the schedules of the loss and the learning rate shrink in "
-        "proportion",
+        "29000, other U-Nets: 100000); schedules shrink in proportion",
     )
     text = "passes over the patches, instead of --steps; 0: as the recipe has it (apbsn, ssbsn: 20)"
     add("--epochs", type=int, default=0, metavar="N", help=text)
@@ -151,7 +150,7 @@ def make_parser() -> Parser:
         "--patchsize",
         type=int,
         metavar="N",
-        help="side of the training patches (C-BSN, AP-BSN, SS-BSN, tmbsn, cbsn-hole: 120, photo: "
+        help="side of the training patches (cbsn, apbsn, ssbsn, tmbsn, cbsn-hole: 120, photo: "
         "128, other U-Nets: 64)",
     )
     text = "planes of a training patch of volumes (n2v-unet-3d: 16)"
@@ -169,7 +168,7 @@ def make_parser() -> Parser:
         "--lr",
         type=float,
         metavar="R",
-        help="learning rate at the start (C-BSN, AP-BSN, SS-BSN: 1e-4, tmbsn, cbsn-hole: 3e-4, "
+        help="learning rate at the start (cbsn, apbsn, ssbsn: 1e-4, tmbsn, cbsn-hole: 3e-4, "
         "other U-Nets: 1e-3)",
     )
     add(
