@@ -184,11 +184,7 @@ def test_damaged_run_files_are_named(options):
         ("n2n-resunet", {}, "two noisy shots.*--second_shots FOLDER.*--noise_sigma"),
         ("n2n-resunet", {"teacher": ["cbsn"]}, "two noisy shots.*omit --teacher"),
         ("n2v-unet", {"second_shots": "b"}, "one noisy shot.*omit --second_shots"),
-        (
-            "n2v-unet",
-            {"teacher": ["cbsn"]},
-            "one noisy shot.*omit --teacher.* cbsn$",
-        ),
+        ("n2v-unet", {"teacher": ["cbsn"]}, "one noisy shot.*omit --teacher.* cbsn$"),
         ("distill", {}, "--teacher photo.*--second_shots FOLDER"),
         ("distill", {"noise": Noise("gaussian", (5, 5))}, "--teacher photo.*--second_shots"),
     ],
