@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops
 
 from cbsn.devices import has_gpu
-from cbsn.errors import ConfigError
+from cbsn.errors import ConfigError, check_hole
 from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.engines.calls import Calls
 from cbsn.inference.options import DenoiseOptions
@@ -30,7 +30,7 @@ class Teacher:
             none if it has no hole to choose.
 
     Raises:
-        ConfigError: if the network has no holes to choose from.
+        ConfigError: if the network has no holes to choose from, or not these.
     """
 
     def __init__(self, model: Denoiser, holes: Sequence[int] = ()):
@@ -92,7 +92,9 @@ def _make_run(network: Any, holes: Sequence[int]) -> Any:
 
 
 def _check_holes(recipe: Recipe, network: DenoisingNetwork, holes: Sequence[int]) -> None:
-    """Raises a ConfigError if a model cannot teach with several holes."""
+    """Raises a ConfigError if a model cannot teach with these holes."""
+    for hole in holes:
+        check_hole("--teacher_holes", hole)
     received = f"Received: --teacher_holes {' '.join(map(str, holes))}"
     if not hasattr(network, "with_holes"):
         raise ConfigError(

@@ -228,6 +228,8 @@ def test_a_model_may_denoise_with_another_hole(tmp_path, name, own):
     assert changed.dtype_policy.name == "mixed_bfloat16"
     for mine, theirs in zip(network.get_weights(), changed.get_weights(), strict=True):
         np.testing.assert_array_equal(mine, theirs)
+    with pytest.raises(ConfigError, match=r"hole must be odd.*or 0 for none\. Received: .*hole 4$"):
+        load_model(tmp_path / "model", hole=4)
 
 
 @pytest.mark.usefixtures("saved")

@@ -59,6 +59,8 @@ def test_only_some_models_have_holes():
         ConfigError, match=r"tmbsn and cbsn-hole: omit.*--teacher_holes 3 9.*of cbsn"
     ):
         Teacher(_model("cbsn", num_modules=1), (3, 9))
+    with pytest.raises(ConfigError, match=r"^--teacher_holes must be odd.*holes 4$"):
+        Teacher(_model(depth=1), (3, 4))
     scale = {"low": 0, "high": 1, "mean": 0, "deviation": 1}
     scaling = {"method": "deviation", "channels": [scale]}
     stacks = _model(depth=1)
