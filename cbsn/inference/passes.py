@@ -192,6 +192,7 @@ class Passes:
             network.size_multiple,
             grid=network.grid if self._one_shape and network.is_local else None,
             even=self._even,
+            fill=network.padding_mode,
         )
         return tiling, tiling
 

@@ -80,6 +80,9 @@ class Tiling:
     With the network's `grid`, all sources of a picture have one size; and unless they are `even`,
     all pictures that are not smaller have that size in common. This is for local networks, and for
     NumPy. Without it, pieces are of even size.
+
+    Sources on a grid may extend beyond the end of the axis. There they hold what the network itself
+    pads a picture with, a reflection or zeros, as `fill` says.
     """
 
     border: str
@@ -88,13 +91,14 @@ class Tiling:
     multiple: int  # the size of every piece but the last is a multiple of this
     grid: int | None = None
     even: bool = False  # with a grid: sources are no larger than their number requires
+    fill: str = "reflect"  # with a grid: the network's `padding_mode`
 
 
 class Span(NamedTuple):
     """One axis of a tile: its source is the places [first, stop), its piece is [start, end).
 
-    A source may extend beyond the axis, which is then reflected. `margin` is the number of places
-    of the network's result before the piece.
+    A source may extend beyond the axis. `margin` is the number of places of the network's result
+    before the piece.
     """
 
     first: Integer
@@ -109,6 +113,7 @@ class Spans:
 
     def __init__(self, axis: Axis, tiling: Tiling):
         self.axis = axis
+        self._fill = tiling.fill
         self._halo, self._zeros = tiling.halo, tiling.border == "zeros"
         # Near the ends of a source, the network omits its result if the border is reflected. With a
         # border of zeros, its result there differs from that of the whole picture.
@@ -150,8 +155,10 @@ class Spans:
 
     def reads(self, span: Span) -> Integers:
         """Returns the rows of the picture that a source holds; -1 for zeros."""
-        places = arange(span.first, span.stop, self.axis.xp)
-        return self.axis.rows(reflected(places, self.axis.length, self.axis.xp))
+        xp, length = self.axis.xp, self.axis.length
+        places = arange(span.first, span.stop, xp)
+        rows = self.axis.rows(reflected(places, length, xp))
+        return rows if self._fill == "reflect" else xp.where(places < length, rows, -1)
 
 
 def arange(first: Integer, stop: Integer, xp: ModuleType = np) -> Integers:

@@ -21,7 +21,7 @@ ROW[2] = 1 / 5
 class Filter:
     """Stands in for a network."""
 
-    size_multiple, grid = 1, 1
+    size_multiple, grid, padding_mode = 1, 1, "reflect"
     blindness = "none"
     is_local = True
     dimensions = 2

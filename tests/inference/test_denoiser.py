@@ -48,6 +48,7 @@ class Identity:
     dimensions = 2
     orientations = range(8)
     grid = 1
+    padding_mode = "reflect"
     channels = 3
     dtype_policy = keras.DTypePolicy("float32")
 
@@ -222,7 +223,7 @@ def gpu(monkeypatch):
     monkeypatch.setattr(passes, "GPU_PIXELS", 6_000_000)
 
 
-@pytest.mark.parametrize("name", ["cbsn", "apbsn", "n2n-resunet", "photo-large"])
+@pytest.mark.parametrize("name", OF_PICTURES)
 def test_a_gpu_is_given_one_shape(noisy, gpu, monkeypatch, name):
     """Each new one costs it a while; the pixels are those of the whole picture."""
     recipe, network = _small_model(name)

@@ -130,18 +130,22 @@ def test_tiles_of_volumes():
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("border", ["reflect", "zeros"])
+@pytest.mark.parametrize(
+    ("border", "fill"), [("reflect", "reflect"), ("zeros", "reflect"), ("zeros", "zeros")]
+)
 @pytest.mark.parametrize(("halo", "grid"), [(8, 1), (8, 4), (0, 1)])
 @pytest.mark.parametrize("side", [12, 20])
-def test_fixed_windows(layout, border, halo, grid, side):
+def test_fixed_windows(layout, border, fill, halo, grid, side):
     """Each is a piece of the picture as it is given; a row is filled from the middle of one."""
-    tiling = Tiling(border=border, side=side, halo=halo, multiple=4, grid=grid)
+    tiling = Tiling(border, side, halo, 4, grid=grid, fill=fill)
     length = side + 2 * halo
     sizes = set()
     for height in range(2, 150, 4):
         axis = LAYOUTS[layout](height)
-        size, rows = axis.length, axis.rows(np.arange(axis.length))
-        inside = np.pad(np.arange(size), 99, mode="reflect")
+        size, rows = axis.length, [*axis.rows(np.arange(axis.length)), -1]
+        rows = np.array(rows)  # beyond the axis, the last of these may be read
+        how = {"mode": "reflect"} if fill == "reflect" else {"constant_values": size}
+        inside = np.pad(np.arange(size), 99, **how)
         spans, covered = Spans(axis, tiling), np.zeros(height, int)
         for number, tile in enumerate(make_tiles([axis, Axis(4)], [tiling] * 2, (height, 4))):
             span, lines = spans.span(number), tile.lines[0]
