@@ -6,12 +6,20 @@ TensorFlow is imported late, so that models load without it on Keras' other back
 import contextlib
 import ctypes
 import os
+import re
 import sys
 from pathlib import Path
 
 import keras
 
 from cbsn.errors import ConfigError
+
+_MEMORY_RAN_OUT = re.compile(
+    r"RESOURCE_EXHAUSTED|out[ _]of[ _]memory|ALLOC_FAILED|bad_alloc"
+    r"|failed to allocate|scratch space",
+    re.IGNORECASE,
+)
+"""What errors say, whatever their type."""
 
 
 def peak_memory() -> float:
@@ -149,10 +157,14 @@ def has_gpu() -> bool:
 
 
 def is_out_of_memory(error: Exception) -> bool:
-    """Returns whether an error means that the device or the host ran out of memory."""
+    """Returns whether an error means that the device or the host ran out of memory.
+
+    TensorFlow has an error for that, but where a convolution's workspace does not fit, it raises
+    others, such as UnknownError or InternalError, and so do CUDA, cuDNN and ONNX Runtime.
+    """
     # By name: JAX has a separate error for it, and TensorFlow may not be imported.
-    is_named = type(error).__name__ == "ResourceExhaustedError"
-    return is_named or "RESOURCE_EXHAUSTED" in str(error) or isinstance(error, MemoryError)
+    is_named = type(error).__name__ == "ResourceExhaustedError" or isinstance(error, MemoryError)
+    return is_named or _MEMORY_RAN_OUT.search(str(error)) is not None
 
 
 def _no_gpu(flag: str, found: int) -> str:

@@ -8,7 +8,7 @@ import tensorflow as tf
 
 import cbsn
 from cbsn import devices
-from cbsn.devices import peak_memory, reset_peak_memory, select_gpus, set_up
+from cbsn.devices import is_out_of_memory, peak_memory, reset_peak_memory, select_gpus, set_up
 from cbsn.errors import ConfigError
 from cbsn.models.loading import load_model
 from cbsn.recipes import customised
@@ -226,3 +226,46 @@ def test_other_systems_tell_the_peak_in_units_of_their_own(pretend, monkeypatch,
     monkeypatch.setattr(resource, "getrusage", lambda who: used)
     pretend(platform)
     assert peak_memory() == 1.0
+
+
+# As TensorFlow 2.21, cuDNN and ONNX Runtime word them.
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor of shape [9]"),
+        tf.errors.UnknownError(
+            None, None, "CUDNN failed to allocate the scratch space for the runner"
+        ),
+        tf.errors.InternalError(
+            None, None, "No-scratch fallback runner requires nonzero scratch space"
+        ),
+        tf.errors.NotFoundError(
+            None,
+            None,
+            "No algorithm worked!  Error messages:\n  Profiling failure on CUDNN engine eng11{}: "
+            "RESOURCE_EXHAUSTED: Allocating 9 bytes exceeds the memory limit of 8 bytes.",
+        ),
+        tf.errors.InternalError(None, None, "CUBLAS_STATUS_ALLOC_FAILED"),
+        tf.errors.InternalError(None, None, "CUDA_ERROR_OUT_OF_MEMORY: out of memory"),
+        RuntimeError("Failed to allocate memory for requested buffer of size 9"),
+        RuntimeError("std::bad_alloc"),
+    ],
+)
+def test_a_lack_of_memory_is_known_by_whatever_error_it_comes(error):
+    assert is_out_of_memory(error)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        ValueError("shapes (3,) and (4,) do not match"),
+        tf.errors.NotFoundError(
+            None, None, "No algorithm worked!  Error messages:\n  NOT_SUPPORTED"
+        ),
+        tf.errors.InternalError(None, None, "CUDNN_STATUS_EXECUTION_FAILED"),
+        OSError(28, "No space left on device"),
+    ],
+)
+def test_other_errors_are_no_lack_of_memory(error):
+    assert not is_out_of_memory(error)
