@@ -1,5 +1,6 @@
 """The denoiser as a TensorFlow graph."""
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -98,7 +99,7 @@ class GraphDenoiser:
         self._tilings = self._make_tilings()
         # Inlined if there are no loops: when a function is called twice, tf2onnx converts the
         # loop of attention only once.
-        make = make_graph if loops else network_pass
+        make = functools.partial(make_graph if loops else network_pass, portable=True)
         always_blind = self._network.blindness == "always"
         self._first = self._refine = make(self._recipe, self._network, blind=always_blind)
         if denoiser.r3 and not always_blind:

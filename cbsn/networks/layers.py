@@ -4,11 +4,14 @@ A dilated convolution (dilation d) never mixes pixels whose rows or columns diff
 series of them can therefore run in *polyphase form*: the d² phases of the feature map move into
 the batch once, plain 3×3 convolutions process them, and the phases are put back once. The result
 equals the dilated form number for number. On a CPU this saves the round trip that TensorFlow would
-make in every dilated layer. On a GPU, whose library has dilated convolutions, these are faster.
+make in every dilated layer. On a GPU, whose library has dilated convolutions, these are faster;
+but what leaves this machine or this runtime is in polyphase form, which suits any.
 """
 
+import contextlib
+import contextvars
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import keras
@@ -19,6 +22,18 @@ from cbsn.devices import has_gpu
 from cbsn.sampling import batch_to_space, space_to_batch
 
 Tensor = Any
+
+_portable = contextvars.ContextVar("portable", default=False)
+
+
+@contextlib.contextmanager
+def portable_form() -> Iterator[None]:
+    """Networks called within compute in the same form whether or not this machine has a GPU."""
+    token = _portable.set(True)
+    try:
+        yield
+    finally:
+        _portable.reset(token)
 
 
 def crop(x: Tensor, margin: int) -> Tensor:
@@ -244,7 +259,8 @@ class DilatedBranch(keras.layers.Layer):
         x = self.masked(inputs, blind=blind, padding=padding)
         x = self.pointwise2(self.pointwise1(x))
         # Without polyphase form, a training step of C-BSN on an H200 is 1.27 times as fast.
-        if has_gpu() and all(isinstance(m, DilatedModule) for m in self.dilated_modules):
+        natively = has_gpu() and not _portable.get()
+        if natively and all(isinstance(m, DilatedModule) for m in self.dilated_modules):
             for module in self.dilated_modules:
                 x = module(x, padding=padding, dilation=self.dilation)
             return self.pointwise3(x)

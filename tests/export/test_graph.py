@@ -1,3 +1,6 @@
+import collections
+import itertools
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -6,7 +9,9 @@ from cbsn.errors import ConfigError
 from cbsn.export.graph import GraphDenoiser
 from cbsn.images.stacks.scaling import Scale, Scaling
 from cbsn.inference.denoiser import Denoiser
+from cbsn.inference.engines.engine import frozen_in_float32, make_graph
 from cbsn.inference.options import DenoiseOptions
+from cbsn.networks import layers
 from cbsn.value_range import value_range
 
 SMALL = {
@@ -47,6 +52,31 @@ def test_equals_the_denoiser(make_denoiser, random, name):
         expected = _assert_equal(graph, denoiser, pictures, 1e-4)
         if pictures[..., 0].size > 100:
             assert 0.01 < expected[..., 0].std() < 0.5  # so it is neither flat nor clipped
+
+
+def _operations(function):
+    """How many of each kind are in a concrete function and in what it calls."""
+    graph = function.graph.as_graph_def()
+    nodes = itertools.chain(graph.node, *(each.node_def for each in graph.library.function))
+    return collections.Counter(node.op for node in nodes)
+
+
+@pytest.mark.parametrize("loops", [True, False])
+def test_it_has_the_same_form_wherever_it_is_made(make_denoiser, monkeypatch, loops):
+    """Also for other engines: ONNX Runtime has no convolutions that are dilated and padded."""
+    denoiser = make_denoiser("apbsn", SMALL["apbsn"], tile=24, r3=False)
+    recipe, network = denoiser.recipe, denoiser.network
+    spec = tf.TensorSpec((1, 20, 20, 3), tf.float32)
+    exported, converted, own = [], [], []
+    for there in (False, True):
+        monkeypatch.setattr(layers, "has_gpu", lambda there=there: there)
+        graph = tf.function(GraphDenoiser(denoiser, loops=loops), input_signature=[spec])
+        exported.append(_operations(graph.get_concrete_function()))
+        converted.append(_operations(frozen_in_float32(recipe, network, blind=True)()))
+        own.append(_operations(make_graph(recipe, network, blind=True).get_concrete_function()))
+    assert exported[0] == exported[1]
+    assert converted[0] == converted[1]
+    assert own[0] != own[1]
 
 
 @pytest.mark.parametrize("dtype", [tf.uint8, tf.uint16])
@@ -211,6 +241,7 @@ def _planes(random, shape, scale, dtype=np.float32):
     return planes.astype(dtype)
 
 
+@pytest.mark.usefixtures("on_cpu")
 @pytest.mark.parametrize("normalization", ["0-1", "standardize"])
 @pytest.mark.parametrize("name", ["cbsn", "apbsn", "n2v-unet"])
 def test_planes_of_a_stack_are_denoised_as_by_scaled(

@@ -1,12 +1,14 @@
 """What an engine is, and what engines share."""
 
 import abc
+import contextlib
 import functools
 from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
 
+from cbsn.networks.layers import portable_form
 from cbsn.recipes import Recipe
 
 Run = Callable[[np.ndarray], Any]
@@ -145,20 +147,32 @@ def in_float32(recipe: Recipe, network: Any) -> Any:
     return single
 
 
-def network_pass(recipe: Recipe, network: Any, blind: bool) -> Callable[[Any], Any]:
-    """Returns a network as a function of tensors. For the border "reflect" it omits the halo."""
+def network_pass(
+    recipe: Recipe, network: Any, blind: bool, *, portable: bool = False
+) -> Callable[[Any], Any]:
+    """Returns a network as a function of tensors. For the border "reflect" it omits the halo.
+
+    What is `portable` may run in another runtime or on another machine, with a GPU or without.
+    """
     padding = "valid" if recipe.border == "reflect" else "same"
-    return lambda x: network(x, blind=blind, padding=padding)
+
+    def run(x: Any) -> Any:
+        with portable_form() if portable else contextlib.nullcontext():
+            return network(x, blind=blind, padding=padding)
+
+    return run
 
 
-def make_graph(recipe: Recipe, network: Any, *, blind: bool) -> Any:
+def make_graph(recipe: Recipe, network: Any, *, blind: bool, portable: bool = False) -> Any:
     """Returns `network_pass` as a `tf.function` of tiles, float32 [N, (z,) h, w, C] of any size."""
     import tensorflow as tf
 
     sizes = (None,) * (network.dimensions + 1)
     signature = tf.TensorSpec((*sizes, network.channels), tf.float32)
     return tf.function(
-        network_pass(recipe, network, blind), input_signature=[signature], autograph=False
+        network_pass(recipe, network, blind, portable=portable),
+        input_signature=[signature],
+        autograph=False,
     )
 
 
@@ -175,7 +189,8 @@ def frozen_in_float32(recipe: Recipe, network: Any, *, blind: bool) -> Frozen:
             convert_variables_to_constants_v2,
         )
 
-        graph = make_graph(recipe, in_float32(recipe, network), blind=blind)
+        single = in_float32(recipe, network)
+        graph = make_graph(recipe, single, blind=blind, portable=True)
         return convert_variables_to_constants_v2(graph.get_concrete_function())
 
     return frozen
