@@ -33,6 +33,7 @@ from cbsn.export.graph import stack_scale
 from cbsn.files import atomic_path, captured_stderr
 from cbsn.images.stacks.scaling import Scale
 from cbsn.inference.denoiser import Denoiser
+from cbsn.inference.engines.onnxruntime import load_onnxruntime
 
 LICENSE = "Apache-2.0"  # that of cbsn, and of the models that ship
 
@@ -254,9 +255,9 @@ def _check_model(
     sample: str | Path | None,
 ) -> None:
     """Raises an error unless the ONNX model does what the denoiser did."""
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(folder / MODEL, providers=["CPUExecutionProvider"])
+    session = load_onnxruntime().InferenceSession(
+        folder / MODEL, providers=["CPUExecutionProvider"]
+    )
     (given,) = session.get_inputs()
     found = session.run(None, {given.name: np.load(folder / TEST_INPUT)})[0]
     expected = np.load(folder / TEST_OUTPUT)

@@ -73,9 +73,7 @@ class OnnxRuntime(Engine):
             )
         if not self.is_checked:  # the CPU is always there
             return None
-        import onnxruntime
-
-        there = onnxruntime.get_available_providers()
+        there = load_onnxruntime().get_available_providers()
         if self._provider not in there:
             return (
                 f"This ONNX Runtime has no {self._provider}, but {', '.join(there)}: install the "
@@ -93,8 +91,7 @@ class OnnxRuntime(Engine):
     def compile(  # noqa: D102
         self, recipe: Recipe, network: Any, *, blind: bool, single: Frozen | None = None
     ) -> Run:
-        import onnxruntime
-
+        onnxruntime = load_onnxruntime()
         frozen = single or frozen_in_float32(recipe, network, blind=blind)
 
         @functools.cache
@@ -123,6 +120,15 @@ class OnnxRuntime(Engine):
                 ) from error
 
         return run
+
+
+@functools.cache
+def load_onnxruntime() -> Any:
+    """Returns the package, whose builds for Windows would report to their makers."""
+    import onnxruntime
+
+    onnxruntime.disable_telemetry_events()
+    return onnxruntime
 
 
 def _converted(recipe: Recipe, network: Any, blind: bool, frozen: Frozen) -> bytes:

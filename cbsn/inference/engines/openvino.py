@@ -2,6 +2,7 @@
 
 import functools
 import importlib.util
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -54,8 +55,7 @@ class OpenVINO(Engine):
     def compile(  # noqa: D102
         self, recipe: Recipe, network: Any, *, blind: bool, single: Frozen | None = None
     ) -> Run:
-        import openvino
-
+        openvino = _openvino()
         precision = network.dtype_policy.name
         # Without a hint, OpenVINO computes in bfloat16 wherever the processor has it.
         hint = {"INFERENCE_PRECISION_HINT": _PRECISIONS[precision]}
@@ -115,6 +115,20 @@ def _core() -> Any:
     one that it found. Of several that do not end in the reverse order of their beginning, one puts
     back a stack that is no longer there, and the next signal, such as Ctrl-C, is a crash.
     """
-    import openvino
+    return _openvino().Core()
 
-    return openvino.Core()
+
+def _openvino() -> Any:
+    """Returns the package, which would report its import to its makers over the network."""
+    if "openvino" in sys.modules:
+        return sys.modules["openvino"]
+    name = "openvino_telemetry"
+    reporter = sys.modules.pop(name, None)
+    # What is None cannot be imported, and then OpenVINO reports nothing.
+    sys.modules[name] = None  # type: ignore[assignment]
+    try:
+        return importlib.import_module("openvino")
+    finally:
+        del sys.modules[name]
+        if reporter:
+            sys.modules[name] = reporter

@@ -8,6 +8,7 @@ from cbsn.errors import ConfigError
 from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.engines import ENGINES, cache
 from cbsn.inference.engines.engine import RunsByShape, on_multiples
+from cbsn.inference.engines.onnxruntime import load_onnxruntime
 from cbsn.inference.options import DenoiseOptions
 from cbsn.models.loading import load_model
 from cbsn.recipes import customised
@@ -220,17 +221,42 @@ def test_a_converted_network_is_kept(models, needs_engine, monkeypatch, tmp_path
     assert len([*(tmp_path / "cache/converted").iterdir()]) == 2
 
 
-def test_nothing_is_reported_to_the_makers_of_openvino(models, needs_engine, monkeypatch, tmp_path):
-    """Its converter in Python does, over the network, unless the user has forbidden it."""
+def test_nothing_is_reported_to_the_makers_of_openvino(needs_engine, run_python, tmp_path):
+    """Its import does, and its converter, over the network, unless the user has forbidden it."""
     needs_engine("openvino", "float32")
-    telemetry = pytest.importorskip("openvino_telemetry")
-    monkeypatch.setenv("CBSN_CACHE", str(tmp_path))
-    sent = []
-    for name in ("send_event", "start_session"):
-        monkeypatch.setattr(telemetry.Telemetry, name, lambda *args, **_: sent.append(args))
-    recipe, network = models["n2v-unet"]
-    ENGINES["openvino"].compile(recipe, network, blind=False)(np.zeros((1, 8, 8, 3), np.float32))
-    assert [*(tmp_path / "converted").iterdir()] and not sent
+    pytest.importorskip("openvino_telemetry")
+    result = run_python(
+        f"""
+        import os, sys
+        os.environ["CBSN_CACHE"] = {str(tmp_path)!r}
+        import numpy as np
+        import openvino_telemetry
+        sent = []
+        for name in ("__init__", "send_event", "start_session"):
+            setattr(openvino_telemetry.Telemetry, name, lambda *args, **_: sent.append(args))
+        from cbsn.inference.engines import ENGINES
+        from cbsn.recipes import customised
+        recipe = customised("n2v-unet", filters=4, depth=1)
+        run = ENGINES["openvino"].compile(recipe, recipe.build_network(), blind=False)
+        run(np.zeros((1, 8, 8, 3), np.float32))
+        assert sys.modules["openvino_telemetry"] is openvino_telemetry
+        print("sent", sent)
+        """
+    )
+    assert result.stdout.splitlines()[-1:] == ["sent []"], result.stderr
+    assert [*(tmp_path / "converted").iterdir()]
+
+
+def test_onnxruntime_is_told_to_report_nothing(needs_engine, monkeypatch):
+    """On Windows it would."""
+    needs_engine("onnxruntime", "float32")
+    onnxruntime = load_onnxruntime()
+    told = []
+    monkeypatch.setattr(onnxruntime, "disable_telemetry_events", lambda: told.append(True))
+    load_onnxruntime.cache_clear()
+    for _ in range(2):
+        assert load_onnxruntime() is onnxruntime
+    assert told == [True]
 
 
 def test_only_the_newest_are_kept(monkeypatch, tmp_path):
