@@ -5,7 +5,7 @@ VENV := .venv
 PY := $(VENV)/bin/python
 DEMO := demo
 
-.PHONY: demo test test-slow test-gpu coverage lint docs clean
+.PHONY: demo test test-slow test-gpu test-as-gpu coverage lint docs clean
 
 # Noisy pictures in, denoised ones out: by the model that ships, and by the same after it has had
 # two minutes to get used to these pictures.
@@ -25,6 +25,10 @@ test-slow: $(VENV)/installed-dev
 # In one process, as some of these limit or fill the GPU's memory.
 test-gpu: $(VENV)/installed-dev
 	$(PY) -m pytest -m gpu -rs
+
+# On a CPU, what the fast tests would do on a GPU; see tests/as_gpu.py.
+test-as-gpu: $(VENV)/installed-dev
+	$(PY) -m pytest -n auto -p tests.as_gpu -m 'not slow and not gpu'
 
 # What the fast tests run of the package; what a process of its own runs is not seen.
 coverage: $(VENV)/installed-dev

@@ -165,9 +165,28 @@ def torch_model(golden):
     return make
 
 
+@pytest.fixture
+def on_cpu():
+    """Computes on the CPU, which adds products up: what has no influence is exactly 0.
+
+    GPUs may convolve by Winograd's algorithm or FFT, whose terms cancel each other but for
+    rounding. What depends on what is the same on both.
+    """
+    import tensorflow as tf
+
+    with tf.device("CPU:0"):
+        yield
+
+
+@pytest.fixture
+def volume_model(whole_numbers, on_cpu):
+    """A small model of volumes with exact results: a recipe, and a network of whole numbers."""
+    return whole_numbers
+
+
 @pytest.fixture(scope="session")
-def volume_model():
-    """A small model of volumes whose results are exact: a recipe, and a network of whole numbers.
+def whole_numbers():
+    """The recipe and the network of `volume_model`.
 
     Each output of a layer is the sum of at most three values and a bias up to 2. So thirteen layers
     make of values up to 7 none above 8·3¹³, which is less than 2²⁴: float32 adds them without

@@ -18,7 +18,7 @@ from cbsn.models.folder import save_model
 OPTIONS = DenoiseOptions(precision="float32", engine="tensorflow")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def denoiser(volume_model):
     return Denoiser(*volume_model, OPTIONS)
 

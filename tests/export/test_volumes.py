@@ -19,7 +19,7 @@ from cbsn.recipes import customised
 SIZES = [(43, 75, 70), (1, 1, 1), (5, 7, 9)]
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def make(volume_model):
     """Makes a denoiser whose results are whole numbers."""
 

@@ -8,6 +8,7 @@ from cbsn.inference.engines import ENGINES
 from cbsn.inference.passes import Passes, RandomReplacement
 from cbsn.inference.pixels import Frame, Units
 from cbsn.orientations import NUM_ORIENTATIONS, orient
+from tests import rounding
 
 AS_IT_IS = Units(np.zeros(3), np.ones(3), 1.0)
 
@@ -93,7 +94,8 @@ def test_refinement_does_not_depend_on_tiles_but_on_seed_and_orientation(torch_m
     model = torch_model("apbsn")
     x = random.uniform(0, 255, (25, 29, 3)).astype(np.float32)
     whole = _denoise(model, x, seed=5)
-    np.testing.assert_allclose(_denoise(model, x, tile=16, seed=5), whole, rtol=0, atol=1e-3)
+    bound = 2 * rounding.of_outputs(model[1]) * np.abs(whole).max()  # of two passes
+    np.testing.assert_allclose(_denoise(model, x, tile=16, seed=5), whole, rtol=0, atol=bound)
     for options in ({"seed": 6}, {"seed": 5, "orientation": 1}):
         assert np.abs(_denoise(model, x, **options) - whole).max() > 1
 

@@ -23,7 +23,7 @@ OPTIONS = DenoiseOptions(precision="float32", engine="tensorflow")
 FLOATS = StackOptions(dtype="float32")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def denoiser(volume_model):
     return Denoiser(*volume_model, OPTIONS)
 
@@ -203,4 +203,5 @@ def test_memory_does_not_grow_with_the_planes(denoiser, monkeypatch):
         return most
 
     _small_slabs(monkeypatch, 40 * 512 * 16)
+    peak(60)  # which makes the graph
     assert peak(120) <= 1.1 * peak(60)

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from cbsn.networks import NETWORKS, layers
 from cbsn.networks import ssbsn as attention
+from tests import rounding
 from tests.known_noise import know_noise
 
 SMALL = {
@@ -97,17 +98,6 @@ def local_network(network, make):
     return network
 
 
-@pytest.fixture
-def exact_zeros():
-    """What has no influence has a gradient of exactly 0.
-
-    This is the CPU's, which adds products up. GPUs may convolve by Winograd's algorithm or FFT,
-    whose terms cancel each other but for rounding. What depends on what is the same on both.
-    """
-    with tf.device("CPU:0"):
-        yield
-
-
 def _switches(network):
     return (True, False) if network.blindness in ("always", "switched") else (False,)
 
@@ -150,7 +140,7 @@ def _gradient_of_own_input(run, x):
     return np.stack([jacobian[i, :, i] for i in range(pixels)])
 
 
-@pytest.mark.usefixtures("exact_zeros")
+@pytest.mark.usefixtures("on_cpu")
 @pytest.mark.parametrize("size", [(9, 7), pytest.param((8, 8), marks=pytest.mark.slow)])
 def test_blind_by_gradient(network, random, size, monkeypatch):
     # SS-BSN's layer normalisation takes the mean and variance of all features, by which a trace of
@@ -227,7 +217,9 @@ def test_valid_padding_is_the_inside_of_same_padding(local_network, random, mult
         inside = network(x, blind=blind, padding="same")[..., radius:-radius, radius:-radius, :]
         if network.dimensions == 3:
             inside = inside[:, network.z_radius : -network.z_radius]
-        np.testing.assert_allclose(network(x, blind=blind, padding="valid"), inside, atol=1e-5)
+        valid = network(x, blind=blind, padding="valid")
+        bound = rounding.of_outputs(network) * np.abs(inside).max()
+        np.testing.assert_allclose(valid, inside, rtol=0, atol=bound)
 
 
 def test_valid_padding_refuses_sizes_that_do_not_fit(local_network, monkeypatch):
@@ -275,7 +267,7 @@ def test_valid_padding_is_refused_where_there_is_no_inside(network):
         assert tuple(shape) == _size(network, multiple, multiple, network.z_grid)
 
 
-@pytest.mark.usefixtures("exact_zeros")
+@pytest.mark.usefixtures("on_cpu")
 def test_what_is_not_local_is_seen_from_everywhere(network):
     side = max(60, 2 * network.receptive_field_radius + 8) if network.is_local else 60
     middle = side // 2
@@ -289,7 +281,7 @@ def test_what_is_not_local_is_seen_from_everywhere(network):
     assert seen[far].any() == seen[:, far].any() == (not network.is_local)
 
 
-@pytest.mark.usefixtures("exact_zeros")
+@pytest.mark.usefixtures("on_cpu")
 def test_receptive_field_radius_is_exact(local_network):
     network = local_network
     r, grid = network.receptive_field_radius, network.grid
@@ -297,7 +289,7 @@ def test_receptive_field_radius_is_exact(local_network):
     _check_reach(network, -2, _size(network, side, side, 1), r, grid)
 
 
-@pytest.mark.usefixtures("exact_zeros")
+@pytest.mark.usefixtures("on_cpu")
 def test_z_radius_is_exact(local_network):
     network = local_network
     r, grid = network.z_radius, network.z_grid

@@ -176,6 +176,7 @@ def test_parts_of_a_batch_give_the_step_of_the_whole(prepare_volume, volume, tmp
 
 def test_memory_counts_all_planes(monkeypatch):
     """A patch of N planes takes N times the memory of one, so as many parts are needed."""
+    monkeypatch.setattr("cbsn.training.trainer.has_gpu", lambda: False)
     recipe = customised(NAME, **{**SIZES, "batch_size": 16})
     for depth, expected in ((8, 4), (16, 8), (32, 16)):
         outputs = sum(

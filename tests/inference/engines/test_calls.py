@@ -121,6 +121,7 @@ def test_pixels_stay_the_same(limited, random, monkeypatch, name, options, on_gp
 
 
 def test_what_does_not_fit_is_said_once_and_not_tried_again(limited, random, monkeypatch):
+    monkeypatch.setattr(tensorflow_engine, "has_gpu", lambda: False)
     denoise, [device] = limited("cbsn", 3000, tile=24)
     picture = random.random((200, 200, 3))
     with pytest.warns(CbsnWarning) as caught:

@@ -27,6 +27,13 @@ def model():
     return recipe, recipe.build_network()
 
 
+@pytest.fixture(autouse=True)
+def no_gpu(monkeypatch):
+    """Where TensorFlow sees a GPU, no engine is compared with it."""
+    for module in (choice, tensorflow_engine):
+        monkeypatch.setattr(module, "has_gpu", lambda: False)
+
+
 class Pretended(Engine):
     """An engine that computes what TensorFlow does, and changes the result."""
 
