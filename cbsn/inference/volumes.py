@@ -130,7 +130,15 @@ def volume_tilings(
     """
     z, in_plane = (network.z_halo, network.z_grid), (network.halo, network.grid)
     return tuple(
-        Tiling("zeros", side, halo, grid, grid if windows else None, even=windows)
+        Tiling(
+            "zeros",
+            side,
+            halo,
+            multiple=grid,
+            grid=grid if windows else None,
+            even=windows,
+            fill=network.padding_mode,
+        )
         for side, (halo, grid) in zip(sides, (z, in_plane, in_plane), strict=True)
     )
 

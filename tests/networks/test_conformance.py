@@ -222,6 +222,21 @@ def test_valid_padding_is_the_inside_of_same_padding(local_network, random, mult
         np.testing.assert_allclose(valid, inside, rtol=0, atol=bound)
 
 
+def test_it_pads_as_it_says(network, random):
+    """So that tiles that end beyond a picture can be filled in the same way."""
+    multiples = _size(network, network.grid, network.grid, network.z_grid)
+    if max(multiples) == 1:
+        pytest.skip("every size fits")
+    size = [3 * multiple + (multiple > 1) for multiple in multiples]
+    x = random.normal(size=(2, *size, 3)).astype("float32")
+    margins = [(0, -length % multiple) for length, multiple in zip(size, multiples, strict=True)]
+    mode = {"reflect": "reflect", "zeros": "constant"}[network.padding_mode]
+    padded = np.pad(x, [(0, 0), *margins, (0, 0)], mode=mode)
+    inside = (slice(None), *map(slice, size))
+    for blind in _switches(network):
+        np.testing.assert_array_equal(network(x, blind=blind), network(padded, blind=blind)[inside])
+
+
 def test_valid_padding_refuses_sizes_that_do_not_fit(local_network, monkeypatch):
     network = local_network
     monkeypatch.setattr(layers, "has_gpu", lambda: False)  # whose dilated form fits every size
