@@ -19,7 +19,7 @@ _MEMORY_RAN_OUT = re.compile(
     r"|failed to allocate|scratch space",
     re.IGNORECASE,
 )
-"""What errors say, whatever their type."""
+"""What such errors say, whatever their type."""
 
 
 def peak_memory() -> float:
