@@ -92,15 +92,20 @@ def test_bfloat16_is_off_by_its_rounding_at_most(golden, random, needs_engine, e
 
 
 @pytest.mark.parametrize("engine", OTHERS)
-@pytest.mark.parametrize("options", [{}, {"r3": True}, {"self_ensemble": True, "strength": 0.5}])
-def test_pictures_are_the_same_to_a_level(models, random, needs_engine, engine, options):
+@pytest.mark.parametrize(
+    ("names", "options"),
+    [
+        (("cbsn", "photo", "tmbsn"), {}),
+        (("cbsn",), {"r3": True}),
+        (("cbsn", "photo"), {"self_ensemble": True, "strength": 0.5}),
+    ],
+)
+def test_pictures_are_the_same_to_a_level(models, random, needs_engine, engine, names, options):
     """Tile by tile, whatever is done with the results of the network."""
     needs_engine(engine, "float32")
     slope = np.linspace(60, 180, 71)[:, None, None]
     picture = np.clip(slope + random.normal(0, 15, (71, 90, 3)), 0, 255).astype("uint8")
-    for name in ("cbsn", "photo"):
-        if name == "photo" and "r3" in options:
-            continue
+    for name in names:
         ours, theirs = (
             Denoiser(*models[name], DenoiseOptions(engine=each, tile=32, **options))
             for each in ("tensorflow", engine)
