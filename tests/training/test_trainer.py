@@ -351,7 +351,7 @@ def test_a_worker_out_of_memory_does_not_go_on_alone(recipe, batch, monkeypatch)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("parts", [1, 2])
-def test_xla_makes_the_same_steps(random, parts):
+def test_xla_makes_the_same_steps(random, parts, on_cpu):
     """With other recipes, too, in tests/gpu."""
     recipe = customised("cbsn", filters=4, num_modules=2, patch_size=20, batch_size=4)
     recipe = dataclasses.replace(recipe, learning_rate=1e-3)
