@@ -81,6 +81,10 @@ def import_tensorflow(*, alone: bool = False) -> None:
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     # TensorFlow writes some lines straight to the descriptor, before any log level applies.
     with captured_stderr() if quiet else contextlib.nullcontext(), _imported_at_once(alone):
+        if alone and os.environ.get("KERAS_BACKEND", "tensorflow") == "tensorflow":
+            with _hidden("jax"), contextlib.suppress(ImportError):
+                # It would import JAX, if that is there, to convert its models to LiteRT.
+                import tensorflow as tf
         import keras
 
         if keras.backend.backend() == "tensorflow":
@@ -91,23 +95,31 @@ def import_tensorflow(*, alone: bool = False) -> None:
 
 @contextlib.contextmanager
 def _imported_at_once(alone: bool) -> Iterator[None]:
-    """Spares imports what takes a third of their time.
+    """Spares imports what takes up to half of their time.
 
     The garbage collector would search the hundreds of thousands of objects again and again, all of
-    which stay. And Keras imports Matplotlib if it is there, for plots of its own.
+    which stay. And Keras imports Matplotlib and pandas if they are there, for plots and tables.
     """
-    unused = "matplotlib"
-    is_hidden = alone and unused not in sys.modules
-    if is_hidden:
-        sys.modules[unused] = None  # type: ignore[assignment]  # as if it were not installed
     collects = gc.isenabled()
     gc.disable()
     try:
-        yield
+        with _hidden(*("matplotlib", "pandas") if alone else ()):
+            yield
     finally:
         if collects:
             gc.enable()
         if alone:
             gc.freeze()  # nor is it worth searching them later
-        if is_hidden:
-            del sys.modules[unused]
+
+
+@contextlib.contextmanager
+def _hidden(*names: str) -> Iterator[None]:
+    """Makes modules that are not imported yet look as if they were not installed."""
+    hidden = [name for name in names if name not in sys.modules]
+    for name in hidden:
+        sys.modules[name] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        for name in hidden:
+            del sys.modules[name]

@@ -3,7 +3,7 @@
 from typing import Any
 
 import numpy as np
-import scipy.fft
+import scipy
 from keras import ops
 
 from cbsn.colors import LUMA
@@ -29,8 +29,6 @@ _LUMA_TABLE = np.array(
 )
 _CHROMA_TABLE = np.full((_SIDE, _SIDE), 99, "float32")
 _CHROMA_TABLE[:4, :4] = [[17, 18, 24, 47], [18, 21, 26, 66], [24, 26, 56, 99], [47, 66, 99, 99]]
-
-_DCT = scipy.fft.dct(np.eye(_SIDE), axis=0, norm="ortho").astype("float32")
 
 
 def compress(pictures: Tensor, quality: Tensor, subsampled: Tensor) -> Tensor:
@@ -70,7 +68,8 @@ def _quantise(plane: Tensor, scale: Tensor, table: np.ndarray) -> Tensor:
     blocks = ops.reshape(plane, (-1, height // _SIDE, _SIDE, width // _SIDE, _SIDE))
     steps = ops.floor((table * ops.reshape(scale, (-1, 1, 1)) + 50) / 100)
     steps = ops.clip(steps, 1, 255)[:, None, :, None]
-    transformed = ops.einsum("ki,nyixj,lj->nykxl", _DCT, blocks, _DCT)
+    dct = scipy.fft.dct(np.eye(_SIDE), axis=0, norm="ortho").astype("float32")
+    transformed = ops.einsum("ki,nyixj,lj->nykxl", dct, blocks, dct)
     transformed = ops.round(transformed / steps) * steps
-    blocks = ops.einsum("ki,nykxl,lj->nyixj", _DCT, transformed, _DCT)
+    blocks = ops.einsum("ki,nykxl,lj->nyixj", dct, transformed, dct)
     return ops.reshape(blocks, (-1, height, width))

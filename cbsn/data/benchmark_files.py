@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 import h5py
 import numpy as np
-import scipy.io
+import scipy
 
 from cbsn.errors import DataError, ImageError, plain_reason
 from cbsn.files import atomic_path

@@ -8,8 +8,8 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+import scipy
 from numpy.lib.stride_tricks import sliding_window_view
-from scipy.ndimage import gaussian_filter, map_coordinates
 
 CELL = 8  # side in pixels of the cells whose means and roughness are taken
 TONES = 16  # bins of the denoised brightness, equally wide
@@ -36,10 +36,11 @@ def structure_sums(noisy: np.ndarray, denoised: np.ndarray) -> np.ndarray:
     Returns float64 [6], sums over the blocks with edges, where a block has a = Σ r·f and
     b = Σ n·f: the number of blocks, Σ a, Σ b, Σ a², Σ ab, Σ b².
     """
-    wide = gaussian_filter(denoised, 2)
-    shown = gaussian_filter(denoised, 1) - wide
+    wide = scipy.ndimage.gaussian_filter(denoised, 2)
+    shown = scipy.ndimage.gaussian_filter(denoised, 1) - wide
     residual = noisy - denoised
-    removed = gaussian_filter(residual, 1) - gaussian_filter(residual, 2)
+    fine, coarse = (scipy.ndimage.gaussian_filter(residual, sigma) for sigma in (1, 2))
+    removed = fine - coarse
     dy, dx = np.gradient(wide)
     steep = np.hypot(dy, dx)
     # Not "greater or equal": where nothing is steep, there is no edge.
@@ -47,7 +48,9 @@ def structure_sums(noisy: np.ndarray, denoised: np.ndarray) -> np.ndarray:
     length = steep[y, x]
     along_y, along_x = -dx[y, x] / length, dy[y, x] / length
     predicted = sum(
-        map_coordinates(shown, (y + far * along_y, x + far * along_x), order=1, mode="nearest")
+        scipy.ndimage.map_coordinates(
+            shown, (y + far * along_y, x + far * along_x), order=1, mode="nearest"
+        )
         for far in _ALONG
     )
     block = y // _BLOCK * (noisy.shape[1] // _BLOCK + 1) + x // _BLOCK

@@ -29,8 +29,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from scipy.ndimage import uniform_filter
-from scipy.optimize import nnls
+import scipy
 
 from cbsn.errors import ConfigError
 from cbsn.images.picture import Picture
@@ -349,7 +348,7 @@ def _line(first: _Terms, repeated: _Terms) -> tuple[float, float]:
     variance = np.maximum(variance, _TINY)
     weight = np.sqrt(count) / variance
     terms = np.stack([np.ones_like(spread), spread], axis=1)
-    line = nnls(terms * weight[:, None], variance * weight)[0]
+    line = scipy.optimize.nnls(terms * weight[:, None], variance * weight)[0]
     line *= (count @ variance) / (count @ (terms @ line))
     return float(line[0]), float(line[1])
 
@@ -390,5 +389,5 @@ def _planes(image: np.ndarray) -> np.ndarray:
 def _around(variance: np.ndarray) -> np.ndarray:
     """Returns the mean of a variance over small squares of each plane."""
     size = (1,) * (variance.ndim - 3) + (_AROUND, _AROUND, 1)
-    around = uniform_filter(variance, size, mode="nearest")
+    around = scipy.ndimage.uniform_filter(variance, size, mode="nearest")
     return np.maximum(around, 0, out=around)  # running sums may end a little below 0

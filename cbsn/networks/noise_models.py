@@ -5,9 +5,8 @@ from typing import Any
 
 import keras
 import numpy as np
+import scipy
 from keras import ops
-from scipy.ndimage import gaussian_filter1d
-from scipy.optimize import minimize
 
 Tensor = Any
 
@@ -179,7 +178,7 @@ class GaussianMixture(NoiseModel):
         start[2] = np.linspace(-1, 1, self.gaussians + 2)[1:-1, None] * math.log(10)
         ends = [(-_LARGEST, _LARGEST)] * 2 * start[0].size
         ends += [(math.log(_LEAST_SHARE), -math.log(_LEAST_SHARE))] * start[0].size
-        found = minimize(
+        found = scipy.optimize.minimize(
             _loss_and_gradient,
             start.ravel(),
             (start, noise / deviation, place),
@@ -295,7 +294,9 @@ class Histogram(NoiseModel):
             values = middle + (near - near.mean()) / math.sqrt(1 + smoothing**2)
             places = np.clip((values - low) / width, 0, bins - 1).astype(int)
             density = np.bincount(places, minlength=bins) / count
-            density = gaussian_filter1d(density, max(smoothing * near.std() / width, 0.5))
+            density = scipy.ndimage.gaussian_filter1d(
+                density, max(smoothing * near.std() / width, 0.5)
+            )
             table[row] = (1 - _OUTLIERS) * density / density.sum() + _OUTLIERS / bins
         return limits, table / width
 

@@ -9,7 +9,7 @@ import math
 from typing import Any
 
 import numpy as np
-from scipy.ndimage import median_filter
+import scipy
 
 from cbsn.noise.lines import LINES, REACH, is_lost, known_median, mean_step
 
@@ -133,7 +133,7 @@ class _Spectrum:
             return
         spectra = np.fft.rfft(window * steps)
         size = np.abs(spectra) ** 2
-        usual = median_filter(size, (1, _NEAR), mode="mirror") / math.log(2)
+        usual = scipy.ndimage.median_filter(size, (1, _NEAR), mode="mirror") / math.log(2)
         unit = spectra / np.sqrt(np.where(usual > 0, usual, np.inf))
         if not self._length:
             self._length = length
@@ -153,7 +153,7 @@ class _Spectrum:
     def result(self, lines: str) -> Bands | None:
         if not self._deviations:
             return None
-        usual = median_filter(self._power, _NEAR, mode="mirror") / math.log(2)
+        usual = scipy.ndimage.median_filter(self._power, _NEAR, mode="mirror") / math.log(2)
         power = np.divide(self._power, usual, out=np.zeros_like(usual), where=usual > 0)
         frequencies = np.arange(len(power)) / self._length
         power[frequencies < _FEWEST_PERIODS / self._length] = 0

@@ -10,8 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from scipy.ndimage import maximum_filter
-from scipy.special import gammainc, gammaincinv
+import scipy
 
 from cbsn.noise.neighbours import gathered, middle_of_four, shifted
 
@@ -325,9 +324,9 @@ class _Sums:
         kept = np.partition(values, count, axis=2)[:, :, :count].mean(axis=2)
         # What trimming takes from the mean of χ² values, as squares of normal ones are.
         freedom = max(1, self._count - 1)
-        end = gammaincinv(freedom / 2, _TRIMMED)
-        kept /= gammainc(freedom / 2 + 1, end) / _TRIMMED
-        strongest = maximum_filter(kept, (3, 3, 1), mode="nearest")
+        end = scipy.special.gammaincinv(freedom / 2, _TRIMMED)
+        kept /= scipy.special.gammainc(freedom / 2 + 1, end) / _TRIMMED
+        strongest = scipy.ndimage.maximum_filter(kept, (3, 3, 1), mode="nearest")
         whole = np.repeat(np.repeat(strongest, _BLOCK, axis=0), _BLOCK, axis=1)
         floor = max(self._floor, np.finfo(np.float64).tiny)
         return np.sqrt(np.maximum(whole[:height, :width], floor))

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-from scipy.ndimage import median_filter
+import scipy
 
 from cbsn.noise.estimate import middle_mean
 from cbsn.value_range import to_levels, to_unit, value_range
@@ -292,7 +292,7 @@ def line_offsets(plane: np.ndarray, counts: np.ndarray | None = None) -> np.ndar
         values[lost.swapaxes(1, 2)] = np.nan
         steps[rows] = mean_step(np.diff(values, axis=0))
     sums = np.concatenate([np.zeros((1, channels)), np.cumsum(steps, axis=0)])
-    return sums - median_filter(sums, (2 * REACH + 1, 1), mode="nearest")
+    return sums - scipy.ndimage.median_filter(sums, (2 * REACH + 1, 1), mode="nearest")
 
 
 def without_lines(picture: np.ndarray, lines: tuple[str, ...] = LINES) -> np.ndarray:

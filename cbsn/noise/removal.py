@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterable
 
 import numpy as np
-from scipy.ndimage import uniform_filter
+import scipy
 
 from cbsn.noise.survey import quietest
 from cbsn.value_range import to_levels, value_range
@@ -132,7 +132,9 @@ def _cells(noisy: np.ndarray, denoised: np.ndarray) -> tuple[np.ndarray, ...]:
     cells, after = (_cut(to_levels(each)) for each in (noisy, denoised))
     clipped = _cut((noisy == 0) | (noisy == white)).mean(-1).max(-1) > _MOST_CLIPPED
     constant = (np.ptp(cells, axis=-1) == 0).all(-1)
-    drawn = uniform_filter((constant & ~clipped).astype(np.float32), 3, mode="nearest")
+    drawn = scipy.ndimage.uniform_filter(
+        (constant & ~clipped).astype(np.float32), 3, mode="nearest"
+    )
     tell = ~(constant | clipped)
     cells = cells[tell]
     removed = _rest(cells - after[tell])

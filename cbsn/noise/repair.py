@@ -3,7 +3,7 @@
 import dataclasses
 
 import numpy as np
-from scipy.ndimage import distance_transform_edt, median_filter
+import scipy
 
 from cbsn.errors import ConfigError
 from cbsn.noise.defects import find_defects, repair
@@ -83,11 +83,13 @@ def _filled(colors: np.ndarray, hidden: np.ndarray) -> np.ndarray:
 
     A median, as copies of an outlier at the edge of what is visible would make it no outlier.
     """
-    rows, columns = distance_transform_edt(hidden, return_distances=False, return_indices=True)
+    rows, columns = scipy.ndimage.distance_transform_edt(
+        hidden, return_distances=False, return_indices=True
+    )
     nearest = rows[hidden], columns[hidden]
     filled = colors.copy()
     filled[hidden] = colors[nearest]
-    medians = median_filter(filled, (3, 3, 1), mode="nearest")
+    medians = scipy.ndimage.median_filter(filled, (3, 3, 1), mode="nearest")
     filled[hidden] = medians[nearest]
     return filled
 

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+import scipy
 from keras import ops
-from scipy.ndimage import uniform_filter
 
 from cbsn.errors import ConfigError, TrainingError
 from cbsn.objectives.objective import Objective, mean_where
@@ -127,7 +127,9 @@ def _pixels(
         predicted, noisy = predicted.astype("float64"), ops.convert_to_numpy(noisy)
         where = np.broadcast_to(mask, (*mask.shape[:-1], 1))[..., 0] > 0
         window = (*[1] * (predicted.ndim - 3), _WINDOW, _WINDOW, 1)
-        mean, square = (uniform_filter(each, window) for each in (predicted, predicted**2))
+        mean, square = (
+            scipy.ndimage.uniform_filter(each, window) for each in (predicted, predicted**2)
+        )
         part = [each[where] for each in (noisy, predicted, square - mean**2)]
         finite = np.isfinite(np.concatenate(part, axis=-1)).all(axis=-1)
         parts.append(tuple(each[finite] for each in part))

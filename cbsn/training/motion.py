@@ -4,7 +4,7 @@ import warnings
 from collections.abc import Sequence
 
 import numpy as np
-from scipy.ndimage import convolve, uniform_filter
+import scipy
 
 from cbsn.data.records import spread_patches
 from cbsn.data.stack_records import NextFrames
@@ -63,8 +63,8 @@ def _moving(pairs: Sequence[np.ndarray]) -> np.ndarray:
     if not side:
         return np.zeros(0, bool)
     difference = firsts - seconds
-    bright = uniform_filter((firsts + seconds) / 2, (0, 3, 3))
-    variance = _variance(convolve(difference, _ROUGH[None], mode="reflect"), bright)
+    bright = scipy.ndimage.uniform_filter((firsts + seconds) / 2, (0, 3, 3))
+    variance = _variance(scipy.ndimage.convolve(difference, _ROUGH[None], mode="reflect"), bright)
     means, shades, errors = (
         _blocks(each[:, :side, :side]) for each in (difference, bright, variance)
     )

@@ -8,8 +8,8 @@ import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import scipy
 from PIL import Image, ImageDraw, ImageFont, ImageOps
-from scipy.ndimage import uniform_filter
 
 from cbsn import value_range
 from cbsn.errors import in_one_line
@@ -81,11 +81,11 @@ def find_places(picture: ReportPicture, size: int, count: int) -> list[tuple[sli
         wrong = denoised - to_unit(picture.clean)
     else:
         removed = to_unit(picture.noisy) - denoised
-        wrong = uniform_filter(removed, (9, 9, 1))
+        wrong = scipy.ndimage.uniform_filter(removed, (9, 9, 1))
     badness = np.abs(wrong).mean(axis=-1)
     height, width = (min(size, side) for side in badness.shape)
     # `uniform_filter` centres its windows; shifted, each mean is of the window starting there.
-    means = uniform_filter(badness, (height, width))[height // 2 :, width // 2 :]
+    means = scipy.ndimage.uniform_filter(badness, (height, width))[height // 2 :, width // 2 :]
     means = means[: badness.shape[0] - height + 1, : badness.shape[1] - width + 1].copy()
     places: list[tuple[slice, slice]] = []
     while len(places) < count and np.isfinite(means).any():

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from scipy.ndimage import median_filter, uniform_filter
+import scipy
 
 from cbsn.errors import ConfigError, ImageError
 from cbsn.images.stacks.stack import Stack
@@ -265,8 +265,8 @@ def fill_missing(plane: np.ndarray) -> np.ndarray:
     result, left, side = filled.copy(), missing.copy(), 3
     while left.any() and side < 4 * max(plane.shape):
         size = (side, side) + (1,) * (plane.ndim - 2)
-        share = uniform_filter(weight, size, mode="nearest")
-        sums = uniform_filter(filled, size, mode="nearest")
+        share = scipy.ndimage.uniform_filter(weight, size, mode="nearest")
+        sums = scipy.ndimage.uniform_filter(filled, size, mode="nearest")
         # A single finite value has the share 1/side²; rounding leaves less.
         found = left & (share > 0.5 / side**2)
         result[found] = sums[found] / share[found]
@@ -331,7 +331,7 @@ def _medians(plane: np.ndarray) -> np.ndarray:
     """Returns the median of 3 × 3 pixels at each pixel of a plane [H, W] or [H, W, S]."""
     if plane.dtype == np.float16:  # which SciPy does not know
         plane = plane.astype(np.float32)
-    return median_filter(plane, (3, 3) + (1,) * (plane.ndim - 2))
+    return scipy.ndimage.median_filter(plane, (3, 3) + (1,) * (plane.ndim - 2))
 
 
 def _above(low: float, high: float) -> float:
