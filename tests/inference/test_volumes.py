@@ -254,7 +254,9 @@ def test_what_there_is_only_for_pictures(volume_model):
 @pytest.mark.parametrize("voxels", [1, 10**6, 10**7])
 @pytest.mark.parametrize("size", [(3, 2048, 2048), (40, 512, 700), (500, 2048, 2048), (9, 9, 9)])
 def test_tiles_take_the_least_work_that_fits(size, voxels):
-    network = types.SimpleNamespace(halo=32, grid=4, size_multiple=4, z_halo=16, z_grid=2)
+    network = types.SimpleNamespace(
+        halo=32, grid=4, size_multiple=4, z_halo=16, z_grid=2, padding_mode="reflect"
+    )
 
     def windows(sides):
         """Returns the number and the size of the windows along each axis, as tiles are made."""
