@@ -44,7 +44,7 @@ def test_the_import_of_tensorflow_leaves_python_as_it_was(run_python, alone, col
     """A command's own process may keep objects for good, and spares what only Keras may use."""
     result = run_python(
         f"""
-        import gc, importlib, sys
+        import gc, importlib.util, sys
         from cbsn.progress import import_tensorflow
 
         if not {collects}:
