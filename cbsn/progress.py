@@ -82,7 +82,7 @@ def import_tensorflow(*, alone: bool = False) -> None:
     # TensorFlow writes some lines straight to the descriptor, before any log level applies.
     with captured_stderr() if quiet else contextlib.nullcontext(), _imported_at_once(alone):
         if alone and os.environ.get("KERAS_BACKEND", "tensorflow") == "tensorflow":
-            with _hidden("jax"), contextlib.suppress(ImportError):
+            with hidden("jax"), contextlib.suppress(ImportError):
                 # It would import JAX, if that is there, to convert its models to LiteRT.
                 import tensorflow as tf
         import keras
@@ -103,7 +103,7 @@ def _imported_at_once(alone: bool) -> Iterator[None]:
     collects = gc.isenabled()
     gc.disable()
     try:
-        with _hidden(*("matplotlib", "pandas") if alone else ()):
+        with hidden(*("matplotlib", "pandas") if alone else ()):
             yield
     finally:
         if collects:
@@ -113,13 +113,14 @@ def _imported_at_once(alone: bool) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _hidden(*names: str) -> Iterator[None]:
-    """Makes modules that are not imported yet look as if they were not installed."""
-    hidden = [name for name in names if name not in sys.modules]
-    for name in hidden:
-        sys.modules[name] = None  # type: ignore[assignment]
+def hidden(*names: str) -> Iterator[None]:
+    """Makes modules look as if they were not installed, to what is imported meanwhile."""
+    before = {name: sys.modules.get(name) for name in names}
+    sys.modules.update(dict.fromkeys(names))  # type: ignore[arg-type]
     try:
         yield
     finally:
-        for name in hidden:
+        for name, module in before.items():
             del sys.modules[name]
+            if module:
+                sys.modules[name] = module

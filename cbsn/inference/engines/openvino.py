@@ -2,7 +2,6 @@
 
 import functools
 import importlib.util
-import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from cbsn.inference.engines.engine import (
     has_attention,
     on_multiples,
 )
+from cbsn.progress import hidden
 from cbsn.recipes import Recipe
 
 _PRECISIONS = {"float32": "f32", "mixed_bfloat16": "bf16"}
@@ -120,15 +120,6 @@ def _core() -> Any:
 
 def _openvino() -> Any:
     """Returns the package, which would report its import to its makers over the network."""
-    if "openvino" in sys.modules:
-        return sys.modules["openvino"]
-    name = "openvino_telemetry"
-    reporter = sys.modules.pop(name, None)
-    # What is None cannot be imported, and then OpenVINO reports nothing.
-    sys.modules[name] = None  # type: ignore[assignment]
-    try:
-        return importlib.import_module("openvino")
-    finally:
-        del sys.modules[name]
-        if reporter:
-            sys.modules[name] = reporter
+    with hidden("openvino_telemetry"):
+        import openvino
+    return openvino
