@@ -1,5 +1,6 @@
 """Recipes: a network, an objective, and all other settings of a training."""
 
+import contextlib
 import dataclasses
 import inspect
 import json
@@ -15,6 +16,7 @@ from cbsn.augmentation import jpeg
 from cbsn.errors import LARGEST, LARGEST_HOLE, ConfigError
 from cbsn.images.stacks.scaling import Scaling
 from cbsn.networks import NETWORKS
+from cbsn.networks.layers import without_initial_weights
 from cbsn.networks.masking import Masking
 from cbsn.normalization import NORMALIZATIONS, Normalization
 from cbsn.objectives import OBJECTIVES
@@ -270,10 +272,14 @@ class Recipe:
         modules = max(1, config.get("num_modules", 1))
         return (config.get("filters", 1) << config.get("depth", 0)) ** 2 * modules
 
-    def build_network(self, precision: str = "float32") -> Any:
-        """Builds the network with fresh weights. `precision` is a Keras dtype policy."""
+    def build_network(self, precision: str = "float32", *, fresh: bool = True) -> Any:
+        """Builds the network. `precision` is a Keras dtype policy.
+
+        If not `fresh`, its weights are not yet drawn and must be set: this takes less time.
+        """
         try:
-            return NETWORKS[self.network](**self.network_config, dtype=precision)
+            with contextlib.nullcontext() if fresh else without_initial_weights():
+                return NETWORKS[self.network](**self.network_config, dtype=precision)
         except (TypeError, ValueError) as error:
             raise ConfigError(f"The network of recipe {self.name!r}: {error}") from error
 

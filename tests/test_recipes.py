@@ -216,6 +216,20 @@ def test_the_whole_configuration_is_that_of_the_network():
         assert whole.items() >= dict(recipe.network_config).items()
 
 
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_a_network_that_is_not_fresh_is_one_to_fill(name):
+    """Its convolutions are not drawn; it takes the weights of another; the next is fresh again."""
+    small = {"filters": 8} if "filters" in RECIPES[name].whole_network_config else {}
+    recipe = customised(name, **small)
+    empty, fresh = recipe.build_network(fresh=False), recipe.build_network()
+    for network, is_drawn in ((empty, False), (fresh, True)):
+        kernels = [each.numpy() for each in network.weights if len(each.shape) > 3]
+        assert kernels and all(kernel.any() == is_drawn for kernel in kernels)
+    empty.set_weights(fresh.get_weights())
+    for value, expected in zip(empty.get_weights(), fresh.get_weights(), strict=True):
+        np.testing.assert_array_equal(value, expected)
+
+
 @pytest.mark.parametrize(
     ("step", "part"),
     [

@@ -48,7 +48,7 @@ def main(flags: argparse.Namespace) -> None:
         weights = [(1 - flags.share) * a + flags.share * b for a, b in ends]
         facts["share_of_change"] = flags.share
     # Layers that compute in float32 whatever the policy, such as the last one, keep float32.
-    network = recipe.build_network("float16")
+    network = recipe.build_network("float16", fresh=False)
     network.set_weights(weights)
     if not all(np.isfinite(value).all() for value in network.get_weights()):
         raise ModelError("The weights are too large for 16 bits, so they cannot be halved.")

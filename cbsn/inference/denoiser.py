@@ -614,7 +614,7 @@ def _rebuilt(
 ) -> Denoiser:
     """Returns a denoiser from what `Denoiser.__reduce__` has pickled."""
     set_up()
-    network = recipe.build_network(precision)
+    network = recipe.build_network(precision, fresh=False)
     network.set_weights(weights)
     return Denoiser(recipe, network, options)
 

@@ -96,7 +96,7 @@ def load_weights(recipe: Recipe, path: Path, precision: str, advice: str) -> Den
         held = path.stat().st_size // _BYTES
         if held < recipe.least_weights:
             raise ModelError(f"{path} is too small for {needed}. {advice}")
-        network = recipe.build_network(precision)
+        network = recipe.build_network(precision, fresh=False)
         network.load_weights(path)
     except (ModelError, MemoryError):
         raise

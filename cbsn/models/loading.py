@@ -115,7 +115,7 @@ def _with_hole(
         )
     config = {**recipe.network_config, "denoise_hole": hole}
     recipe = dataclasses.replace(recipe, network_config=config)
-    other = recipe.build_network(network.dtype_policy.name)
+    other = recipe.build_network(network.dtype_policy.name, fresh=False)
     other.set_weights(network.get_weights())
     return recipe, other
 
@@ -163,7 +163,7 @@ def _original_checkpoint(prefix: Path, precision: str) -> tuple[Recipe, Denoisin
     checkpoint = TF1Checkpoint(prefix)
     try:
         recipe = customised("cbsn", filters=checkpoint.filters, num_modules=checkpoint.num_modules)
-        network = recipe.build_network(precision)
+        network = recipe.build_network(precision, fresh=False)
     except ConfigError as error:
         text = f"{prefix}: damaged, or not a checkpoint of the original C-BSN code ({error})"
         raise ModelError(text) from error

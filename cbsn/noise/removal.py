@@ -132,9 +132,9 @@ def _cells(noisy: np.ndarray, denoised: np.ndarray) -> tuple[np.ndarray, ...]:
     cells, after = (_cut(to_levels(each)) for each in (noisy, denoised))
     clipped = _cut((noisy == 0) | (noisy == white)).mean(-1).max(-1) > _MOST_CLIPPED
     constant = (np.ptp(cells, axis=-1) == 0).all(-1)
-    drawn = scipy.ndimage.uniform_filter(
-        (constant & ~clipped).astype(np.float32), 3, mode="nearest"
-    )
+    drawn = (constant & ~clipped).astype(np.float32)
+    if drawn.any():  # else spared, as SciPy's filters take a while to load
+        drawn = scipy.ndimage.uniform_filter(drawn, 3, mode="nearest")
     tell = ~(constant | clipped)
     cells = cells[tell]
     removed = _rest(cells - after[tell])

@@ -229,7 +229,7 @@ def resolve(recipe_name: str, changes: Changes, options: RunOptions, workers: Wo
         changes, initial = read_initial(options.init, recipe_name, changes)
     # Reports settings that do not fit each other, or models, before the data are prepared.
     recipe = _without_data(recipe_name, changes, options)
-    recipe.build_network()
+    recipe.build_network(fresh=False)
     check_teachers(options.teacher, options.teacher_holes)
     validation = None
     if options.val_clean is not None and workers.is_chief:

@@ -142,7 +142,7 @@ def in_float32(recipe: Recipe, network: Any) -> Any:
     """Returns a network with the same weights whose layers compute in float32."""
     if network.dtype_policy.name == "float32":
         return network
-    single = recipe.build_network()
+    single = recipe.build_network(fresh=False)
     single.set_weights(network.get_weights())
     return single
 
