@@ -98,12 +98,13 @@ def _imported_at_once(alone: bool) -> Iterator[None]:
     """Spares imports what takes up to half of their time.
 
     The garbage collector would search the hundreds of thousands of objects again and again, all of
-    which stay. And Keras imports Matplotlib and pandas if they are there, for plots and tables.
+    which stay. And Keras imports Matplotlib, pandas and IPython if they are there, for plots, tables
+    and notebooks, and TensorFlow SciPy's sparse arrays.
     """
     collects = gc.isenabled()
     gc.disable()
     try:
-        with hidden(*("matplotlib", "pandas") if alone else ()):
+        with hidden(*("matplotlib", "pandas", "IPython", "scipy") if alone else ()):
             yield
     finally:
         if collects:

@@ -54,7 +54,7 @@ def test_the_import_of_tensorflow_leaves_python_as_it_was(run_python, alone, col
         assert gc.isenabled() == {collects}
         assert (gc.get_freeze_count() > before) == {alone}
         assert "tensorflow" in sys.modules
-        for name in ("matplotlib.pyplot", "pandas", "jax"):
+        for name in ("matplotlib.pyplot", "pandas", "jax", "IPython", "scipy.sparse"):
             assert not {alone} or name.partition(".")[0] not in sys.modules
             if importlib.util.find_spec(name):
                 importlib.import_module(name)
