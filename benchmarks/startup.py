@@ -56,8 +56,9 @@ def run(settings: Settings) -> Iterator[dict[str, Any]]:
             ),
         }
         for case, (now, before) in cases.items():
-            sides = [Side("now", _process(_ROOT, now, folder), "earlier" if earlier else None)]
-            if earlier:
+            comparable = earlier and _can_run(Path(earlier), before)
+            sides = [Side("now", _process(_ROOT, now, folder), "earlier" if comparable else None)]
+            if comparable:
                 sides.insert(0, Side("earlier", _process(Path(earlier), before, folder)))
             yield compare(case, sides, settings.repeats)
         if find_spec("starlette") and find_spec("uvicorn"):
@@ -107,6 +108,11 @@ def _ask(
 
 def _pictures(connection: http.client.HTTPConnection, cookie: str) -> list[dict[str, Any]]:
     return json.loads(_ask(connection, "GET", "/api/state", None, cookie).content)["pictures"]
+
+
+def _can_run(root: Path, arguments: Sequence[str]) -> bool:
+    """Returns whether a checkout has what is to be run: the first versions had only scripts."""
+    return "cbsn" not in arguments or (root / "cbsn" / "__main__.py").is_file()
 
 
 def _process(root: Path, arguments: Sequence[str], folder: str) -> Any:

@@ -98,8 +98,8 @@ def _imported_at_once(alone: bool) -> Iterator[None]:
     """Spares imports what takes up to half of their time.
 
     The garbage collector would search the hundreds of thousands of objects again and again, all of
-    which stay. And Keras imports Matplotlib, pandas and IPython if they are there, for plots, tables
-    and notebooks, and TensorFlow SciPy's sparse arrays.
+    which stay. And if they are there, Keras imports Matplotlib, pandas and IPython, for plots,
+    tables and notebooks, and TensorFlow SciPy, for sparse arrays.
     """
     collects = gc.isenabled()
     gc.disable()

@@ -21,7 +21,7 @@ def start(tmp_path_factory):
 
     Its arguments are a script or `-m` and a module, and flags. Those of a small training are
     added, of `cbsn` unless `small` holds others, and `--deterministic`; a flag given twice counts
-    as given last.
+    as given last. The process sees no GPU, on which several could not train.
     """
     folder = tmp_path_factory.mktemp("processes")
     random = np.random.default_rng(0)
@@ -42,7 +42,7 @@ def start(tmp_path_factory):
         process = subprocess.Popen(
             [sys.executable, *command, *map(str, (*small, "--deterministic", *flags))],
             cwd=folder,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env={**os.environ, "PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,

@@ -156,6 +156,7 @@ class Runner:
             "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
             "PYTHONPATH": str(ROOT),
             "MPLBACKEND": "agg",
+            "CUDA_VISIBLE_DEVICES": "",  # some are for machines without a GPU
         }
         self._python: subprocess.Popen | None = None
         self._count = 0
