@@ -33,6 +33,7 @@ def test_loss_and_gradients_golden(golden, torch_model, name):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("on_cpu")  # on a GPU: tests/gpu/test_golden.py
 @pytest.mark.parametrize("name", ["apbsn", "ssbsn"])
 def test_ten_steps_golden(golden, torch_model, name):
     """The trainer's own steps: normalisation, loss and Adam.

@@ -48,8 +48,7 @@ def test_minus_the_logarithm_of_the_mean_likelihood(network, noisy):
     assert float(terms["nll"]) == float(terms["total"]) == pytest.approx(expected, rel=1e-5)
     blind = np.mean((s.mean(axis=-1) - x[..., 0]) ** 2)
     assert float(terms["blind"]) == pytest.approx(blind, rel=1e-5)
-    of_noise2void = Noise2Void()(network, noisy, 0, _draws())["blind"]
-    assert float(terms["blind"]) == pytest.approx(float(of_noise2void), rel=1e-5)
+    assert terms["blind"] == Noise2Void()(network, noisy, 0, _draws())["blind"]
 
 
 @pytest.mark.parametrize(("known", "step"), [(False, 0), (False, STEPS), (True, STEPS - 1)])
