@@ -2,7 +2,8 @@
 
     cbsn launch --workers 2 -- photos --name NAME …
 
-runs `cbsn train` with the flags after `--` once for each worker, with `TF_CONFIG` set. On several
+runs `cbsn train` with the flags after `--` once for each worker, with `TF_CONFIG` set. Each worker
+gets its share of the GPUs; if there are fewer GPUs than workers, all compute on the CPU. On several
 machines, set `TF_CONFIG` on each and run `cbsn train` yourself.
 """
 
@@ -14,9 +15,12 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 
 from cbsn.cli.parser import new_parser
 from cbsn.errors import ConfigError
+
+_GPUS = "CUDA_VISIBLE_DEVICES"  # numbers or UUIDs; TensorFlow sees these in this order
 
 PATIENCE = 60.0  # seconds that the others have to end by themselves when one worker has failed
 
@@ -27,9 +31,13 @@ def launch(command: list[str], workers: int) -> int:
     SIGINT and SIGTERM stop all of them. If one fails, the others have `PATIENCE` seconds to end
     before they are killed. Returns 0 if all succeeded, else the status of the first that did not.
     """
+    from cbsn.inference.forecast import counted
     from cbsn.training.distribution import VARIABLE, Cluster  # with TensorFlow
 
-    addresses = _free_addresses(workers)
+    addresses, gpus = _free_addresses(workers), _count_gpus()
+    if 0 < gpus < workers:
+        there = counted(gpus, "GPU")
+        print(f"{workers} workers cannot share {there}, so they compute on the CPU.", flush=True)
     processes: list[subprocess.Popen] = []
 
     def pass_on(number: int, frame: object) -> None:
@@ -43,7 +51,11 @@ def launch(command: list[str], workers: int) -> int:
         for index, address in enumerate(addresses):
             process = subprocess.Popen(
                 command,
-                env={**os.environ, VARIABLE: Cluster(addresses, index).to_json()},
+                env={
+                    **os.environ,
+                    **_share_of_gpus(gpus, index, workers),
+                    VARIABLE: Cluster(addresses, index).to_json(),
+                },
                 # Otherwise Ctrl-C would reach them twice: from the terminal, and from here. Windows
                 # has no sessions.
                 start_new_session=True,
@@ -69,6 +81,27 @@ def _wait(processes: list[subprocess.Popen]) -> int:
             return status
         time.sleep(0.1)
     return status or next((process.returncode for process in processes if process.returncode), 0)
+
+
+def _count_gpus() -> int:
+    """Returns how many GPUs TensorFlow sees."""
+    import tensorflow as tf
+
+    return len(tf.config.list_physical_devices("GPU"))
+
+
+def _share_of_gpus(
+    gpus: int, index: int, workers: int, environment: Mapping[str, str] = os.environ
+) -> dict[str, str]:
+    """Returns what makes a worker see its share of the GPUs: none if there is not one for each.
+
+    Several processes cannot exchange gradients on one GPU.
+    """
+    if not gpus:
+        return {}
+    chosen = environment.get(_GPUS)
+    names = chosen.split(",")[:gpus] if chosen else [str(number) for number in range(gpus)]
+    return {_GPUS: ",".join(names[index::workers] if gpus >= workers else ())}
 
 
 def _free_addresses(count: int) -> tuple[str, ...]:

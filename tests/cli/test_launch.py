@@ -10,6 +10,7 @@ import types
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from cbsn.cli.launch import launch
 
@@ -75,6 +76,36 @@ def test_all_workers_and_devices_get_the_same_noise_model(start, read_state):
                 continue
             atol = 0.1 if value.shape == (3, 2) else 1e-5  # the range of what is predicted there
             np.testing.assert_allclose(value, other[key], atol=atol, err_msg=f"{name}: {key}")
+
+
+@pytest.mark.parametrize(
+    ("gpus", "visible", "workers", "seen"),
+    [
+        (0, None, 2, ["None", "None"]),
+        (0, "", 2, ["", ""]),
+        (2, None, 2, ["0", "1"]),
+        (4, None, 2, ["0,2", "1,3"]),
+        (2, "3,GPU-5e", 2, ["3", "GPU-5e"]),
+        (2, "1,0,-1,2", 2, ["1", "0"]),  # those after -1 do not count
+        (1, None, 2, ["", ""]),
+    ],
+)
+def test_each_worker_has_gpus_of_its_own_or_none(monkeypatch, capfd, gpus, visible, workers, seen):
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: [kind] * gpus)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    code = (
+        "import json, os;"
+        "index = json.loads(os.environ['TF_CONFIG'])['task']['index'];"
+        "print(f'worker {index} sees', os.environ.get('CUDA_VISIBLE_DEVICES'), 'alone')"
+    )
+    assert launch([sys.executable, "-c", code], workers) == 0
+    lines = capfd.readouterr().out.splitlines()
+    for index, value in enumerate(seen):
+        assert f"worker {index} sees {value} alone" in lines
+    line = "2 workers cannot share 1 GPU, so they compute on the CPU."
+    assert (line in lines) == (gpus == 1)
 
 
 @pytest.mark.slow
