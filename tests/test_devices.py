@@ -246,6 +246,9 @@ def test_other_systems_tell_the_peak_in_units_of_their_own(pretend, monkeypatch,
             "No algorithm worked!  Error messages:\n  Profiling failure on CUDNN engine eng11{}: "
             "RESOURCE_EXHAUSTED: Allocating 9 bytes exceeds the memory limit of 8 bytes.",
         ),
+        tf.errors.NotFoundError(
+            None, None, "Autotuning failed for HLO: %cudnn-conv.9 = …: No valid config found!"
+        ),
         tf.errors.InternalError(None, None, "CUBLAS_STATUS_ALLOC_FAILED"),
         tf.errors.InternalError(None, None, "CUDA_ERROR_OUT_OF_MEMORY: out of memory"),
         RuntimeError("Failed to allocate memory for requested buffer of size 9"),
