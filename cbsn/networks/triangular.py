@@ -45,7 +45,7 @@ class TriangularConvolution(Convolution):
     def call(self, inputs: Tensor, turns: int = 0) -> Tensor:
         """Convolves the input, with zeros around it; `turns` is a Python int."""
         kernel = self.kernel * ops.cast(self._MASK, self.kernel.dtype)
-        return self._convolve(inputs, ops.rot90(kernel, turns), "same")
+        return self._convolve(inputs, _rotated(kernel, turns), "same")
 
 
 @keras.saving.register_keras_serializable(package="cbsn")
@@ -203,6 +203,18 @@ def moved(x: Tensor, down: int, right: int) -> Tensor:
     x = ops.pad(x, ((0, 0), *margins, (0, 0)))
     top, left = max(down, 0), max(right, 0)
     return x[:, top : top + height, left : left + width]
+
+
+def _rotated(kernel: Tensor, turns: int) -> Tensor:
+    """Returns a kernel after 0 to 3 quarter turns counter-clockwise.
+
+    `ops.rot90` takes some dozen operations for this, in each of the convolutions.
+    """
+    if turns % 2:
+        kernel = ops.transpose(kernel, (1, 0, 2, 3))
+    for axis in ((), (0,), (0, 1), (1,))[turns]:
+        kernel = ops.flip(kernel, axis)  # one at a time, as OpenVINO converts no other
+    return kernel
 
 
 def _step(hole: int) -> tuple[int, int]:
