@@ -59,17 +59,17 @@ def test_denoise_is_what_the_denoiser_does(path, noisy):
     assert np.abs(half - middle).max() <= 1
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "uint16", ">u2", "float16", "float32", "float64"])
 @pytest.mark.parametrize("shape", [(24, 20), (24, 20, 1), (24, 20, 2), (24, 20, 3), (24, 20, 4)])
-def test_dtypes_and_shapes_stay(path, random, dtype, shape):
-    image = random.random(shape)
-    if np.dtype(dtype).kind == "u":
-        image = image * np.iinfo(dtype).max
-    image = image.astype(dtype)
-    before = image.copy()
-    denoised = cbsn.denoise(image, path, **OPTIONS)
-    assert (denoised.shape, denoised.dtype) == (shape, np.dtype(dtype))
-    np.testing.assert_array_equal(image, before)
+def test_dtypes_and_shapes_stay(path, random, shape):
+    for dtype in ("uint8", "uint16", ">u2", "float16", "float32", "float64"):
+        image = random.random(shape)
+        if np.dtype(dtype).kind == "u":
+            image = image * np.iinfo(dtype).max
+        image = image.astype(dtype)
+        before = image.copy()
+        denoised = cbsn.denoise(image, path, **OPTIONS)
+        assert (denoised.shape, denoised.dtype) == (shape, np.dtype(dtype))
+        np.testing.assert_array_equal(image, before)
 
 
 def test_lists_and_stacks(path, noisy):

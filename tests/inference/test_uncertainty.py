@@ -98,9 +98,16 @@ def test_the_spread_of_what_does_not_depend_on_the_orientation_is_0(noise):
     assert np.sqrt(np.mean(row**2)) == pytest.approx(expected, rel=0.1)
 
 
+@pytest.fixture(scope="module")
+def with_and_without_ensemble():
+    """Denoisers with one network."""
+    ensemble = small(self_ensemble=True)
+    return ensemble, Denoiser(ensemble.recipe, ensemble.network, OPTIONS)
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32, np.float64])
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
-def test_the_result_is_that_of_the_self_ensemble(photo, dtype, channels):
+def test_the_result_is_that_of_the_self_ensemble(photo, with_and_without_ensemble, dtype, channels):
     image = photo[..., : 1 if channels < 3 else 3]
     if channels % 2 == 0:
         image = np.concatenate([image, np.full((80, 96, 1), 200, np.uint8)], axis=-1)
@@ -109,8 +116,7 @@ def test_the_result_is_that_of_the_self_ensemble(photo, dtype, channels):
     image = np.ascontiguousarray(image.astype(dtype))
     if channels % 2 == 0:
         image[:10, ..., -1] = 0
-    expected = small(self_ensemble=True)
-    plain = Denoiser(expected.recipe, expected.network, OPTIONS)
+    expected, plain = with_and_without_ensemble
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", CbsnWarning)
         shares = []
