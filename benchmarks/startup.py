@@ -72,7 +72,7 @@ def run(settings: Settings) -> Iterator[dict[str, Any]]:
 def _until_shown(folder: str, picture: bytes | None) -> dict[str, float]:
     """Measures from the start of `cbsn app` until its page, or a denoised picture, is there."""
     command = [sys.executable, "-m", "cbsn", "app", "--port", "0", "--no-browser"]
-    environment = {**os.environ, "PYTHONPATH": str(_ROOT), "PYTHONUNBUFFERED": "1"}
+    environment = {**_environment(_ROOT), "PYTHONUNBUFFERED": "1"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
     start = time.perf_counter()
     with subprocess.Popen(command, cwd=folder, env=environment, **pipes) as process:
@@ -110,6 +110,15 @@ def _pictures(connection: http.client.HTTPConnection, cookie: str) -> list[dict[
     return json.loads(_ask(connection, "GET", "/api/state", None, cookie).content)["pictures"]
 
 
+def _environment(root: Path) -> dict[str, str]:
+    """Returns the variables for processes with the package of a checkout.
+
+    They may keep its bytecode, which an installed package has from the start.
+    """
+    kept = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    return {**kept, "PYTHONPATH": str(root)}
+
+
 def _can_run(root: Path, arguments: Sequence[str]) -> bool:
     """Returns whether a checkout has what is to be run: the first versions had only scripts."""
     return "cbsn" not in arguments or (root / "cbsn" / "__main__.py").is_file()
@@ -118,12 +127,11 @@ def _can_run(root: Path, arguments: Sequence[str]) -> bool:
 def _process(root: Path, arguments: Sequence[str], folder: str) -> Any:
     """Returns a measurement of Python with these arguments, with the package of a checkout."""
     command = [str(root / each) if each.endswith(".py") else each for each in arguments]
-    environment = {**os.environ, "PYTHONPATH": str(root)}
     run = partial(
         subprocess.run,
         [sys.executable, *command],
         cwd=folder,
-        env=environment,
+        env=_environment(root),
         check=True,
         capture_output=True,
     )
