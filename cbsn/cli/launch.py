@@ -15,7 +15,6 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 
 from cbsn.cli.parser import new_parser
 from cbsn.errors import ConfigError
@@ -90,16 +89,14 @@ def _count_gpus() -> int:
     return len(tf.config.list_physical_devices("GPU"))
 
 
-def _share_of_gpus(
-    gpus: int, index: int, workers: int, environment: Mapping[str, str] = os.environ
-) -> dict[str, str]:
+def _share_of_gpus(gpus: int, index: int, workers: int) -> dict[str, str]:
     """Returns what makes a worker see its share of the GPUs: none if there is not one for each.
 
     Several processes cannot exchange gradients on one GPU.
     """
     if not gpus:
         return {}
-    chosen = environment.get(_GPUS)
+    chosen = os.environ.get(_GPUS)
     names = chosen.split(",")[:gpus] if chosen else [str(number) for number in range(gpus)]
     return {_GPUS: ",".join(names[index::workers] if gpus >= workers else ())}
 
