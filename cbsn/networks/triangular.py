@@ -208,7 +208,7 @@ def moved(x: Tensor, down: int, right: int) -> Tensor:
 def _rotated(kernel: Tensor, turns: int) -> Tensor:
     """Returns a kernel after 0 to 3 quarter turns counter-clockwise.
 
-    `ops.rot90` takes some dozen operations for this, in each of the convolutions.
+    `ops.rot90` takes a dozen operations for this, in each of the convolutions.
     """
     if turns % 2:
         kernel = ops.transpose(kernel, (1, 0, 2, 3))

@@ -132,7 +132,7 @@ def _size(network, height, width, planes=5):
 def _gradient_of_own_input(run, x):
     """d output[i, j] / d input[i, j] for all pixels and channel pairs: [pixels, C, C]."""
     # A copy of the picture for each value of the result. `tape.jacobian` would make a graph first,
-    # which takes ten times as long.
+    # which takes longer.
     pixels, channels = math.prod(x.shape[1:-1]), x.shape[-1]
     copies = tf.constant(np.repeat(x, x.size, axis=0))
     with tf.GradientTape() as tape:
