@@ -3,6 +3,7 @@ import logging
 import pytest
 
 from cbsn import progress
+from tests.cases import slow_except
 
 
 def test_lines_are_printed_where_they_are_shown(capsys):
@@ -39,7 +40,7 @@ def test_lines_are_logged():
 
 
 @pytest.mark.parametrize("alone", [True, False])
-@pytest.mark.parametrize("collects", [True, False])
+@pytest.mark.parametrize("collects", slow_except((True, False), True))
 def test_the_import_of_tensorflow_leaves_python_as_it_was(run_python, alone, collects):
     """A command's own process may keep objects for good, and spares what only Keras may use."""
     result = run_python(

@@ -9,6 +9,7 @@ from benchmarks.graph import find_convolutions
 from benchmarks.step import OURS, StepSpec
 from cbsn.errors import ConfigError
 from cbsn.training.trainer import Trainer
+from tests.cases import slow_except
 
 IMAGE, KERNEL = tf.TensorSpec((2, 5, 4, 3)), tf.TensorSpec((3, 3, 3, 3))
 FLOP = 2 * (2 * 5 * 4 * 3) * (3 * 3 * 3)
@@ -18,7 +19,7 @@ def _found(function, *specs):
     return find_convolutions(tf.function(function).get_concrete_function(*specs))
 
 
-@pytest.mark.parametrize("precision", ["float32", "mixed_bfloat16"])
+@pytest.mark.parametrize("precision", slow_except(("float32", "mixed_bfloat16"), "float32"))
 def test_the_count_of_a_training_step_is_the_analytic_one(precision):
     spec = StepSpec(OURS, precision, filters=4, num_modules=1, batch_size=2, patch_size=60)
     trainer = spec.trainer()
@@ -40,6 +41,7 @@ def test_the_count_of_a_training_step_is_the_analytic_one(precision):
     assert {c.dtype for c in found if c.kernel == (1, 1, 64, 3)} == {"float32"}
 
 
+@pytest.mark.slow
 def test_accumulated_parts_count_one_by_one():
     spec = StepSpec(OURS, "float32", filters=4, num_modules=1, batch_size=3, patch_size=30)
     whole, parts = (

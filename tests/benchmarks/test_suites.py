@@ -180,6 +180,7 @@ def test_memory_is_of_a_process_of_its_own():
         measure_memory("step", {**fields, "batch_size": 1, "patch_size": 31})
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_the_parent_s_memory_is_not_inherited():
     ballast = np.ones(2**27)  # 1 GiB, more than TensorFlow takes

@@ -32,6 +32,7 @@ def test_the_adapted_model_is_kept_and_denoises(run_here, noisy, model, tmp_path
     assert not np.array_equal(before, after)
 
 
+@pytest.mark.slow
 def test_sub_folders(run_here, noisy, model):
     flags = ("photos", "--model", model, "--minutes", "0.01", "--recursive", *FAST)
     run = run_here("adapt", *flags)

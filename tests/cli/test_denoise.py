@@ -21,6 +21,7 @@ from cbsn.models.folder import save_model
 from cbsn.noise.synthetic import simulate_camera
 from cbsn.recipes import customised
 from cbsn.training import adaptation
+from tests.cases import slow_except
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -205,6 +206,7 @@ def test_white_and_what_was_taken_for_it(infer, tmp_path, random):
     assert "--white 1000" in run.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::cbsn.errors.CbsnWarning")
 def test_what_ships_can_be_adapted_and_kept(run_here, shipped, random, monkeypatch):
     """The model is read once, and nothing is written but the results."""
@@ -328,6 +330,7 @@ def test_pictures_may_stand_anywhere(infer, noisy, tmp_path):
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"a.png", "b.png"}
 
 
+@pytest.mark.slow
 def test_trees_of_folders_are_kept(infer, noisy, tmp_path):
     (tmp_path / "photos" / "2024").mkdir(parents=True)
     (tmp_path / "a.png").rename(tmp_path / "photos" / "2024" / "a.png")
@@ -517,18 +520,21 @@ def test_stacks_and_pictures_together(infer, noisy, stack, tmp_path):
 
 @pytest.mark.parametrize(
     "flags",
-    [
-        ("cells.tif", "--model", "nuclei", "membrane"),
-        ("--model", "nuclei", "membrane", "cells.tif"),
-        ("--model", "nuclei", "--model", "membrane", "cells.tif"),
-    ],
+    slow_except(
+        [
+            "cells.tif --model nuclei membrane",
+            "--model nuclei membrane cells.tif",
+            "--model nuclei --model membrane cells.tif",
+        ],
+        "--model nuclei membrane cells.tif",
+    ),
 )
 def test_each_channel_may_have_its_model(run_here, stack, tmp_path, flags):
     for filters, name in enumerate(("nuclei", "membrane"), 2):
         _small_model(tmp_path / name, filters)
         run = run_here("infer.py", "cells.tif", "--model", name, "--out", name + "-out", *FAST)
         assert run.returncode == 0, run.stderr
-    run = run_here("infer.py", *flags, "--out", "out", *FAST)
+    run = run_here("infer.py", *flags.split(), "--out", "out", *FAST)
     assert run.returncode == 0, run.stderr
     found = tifffile.imread(tmp_path / "out" / "cells.tif")
     for channel, name in enumerate(("nuclei", "membrane")):

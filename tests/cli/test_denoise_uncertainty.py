@@ -43,6 +43,7 @@ def test_it_lies_next_to_the_result_of_the_self_ensemble(denoise, noisy, tmp_pat
     assert "note: " not in run.stderr
 
 
+@pytest.mark.slow
 def test_pictures_of_all_kinds(denoise, noisy, tmp_path, random):
     gray = random.normal(2000, 150, (96, 100, 1)).clip(0, 4095).astype(np.uint16)
     alpha = np.dstack([noisy, np.full((96, 100), 255, np.uint8)])
@@ -73,6 +74,7 @@ def test_pictures_of_all_kinds(denoise, noisy, tmp_path, random):
     assert note.startswith("note: 1 picture, in/small.png: the noise cannot be measured")
 
 
+@pytest.mark.slow
 def test_stacks(denoise, tmp_path, random):
     values = random.poisson(300, (3, 64, 72)).astype(np.uint16)
     tifffile.imwrite(tmp_path / "a.tif", values, imagej=True, metadata={"axes": "TYX"})

@@ -116,6 +116,7 @@ def test_self_similarity_from_pictures_to_a_denoised_one(run_here, photos, brigh
     assert (pictures[0] != pictures[1]).any()
 
 
+@pytest.mark.slow
 def test_clean_gray_pictures_with_noise(run_here, photos, tmp_path):
     """By the names that other programs have for the flags; validation adds noise by itself."""
     for kind in ("train", "valid"):
@@ -256,6 +257,7 @@ def test_validation_pictures_are_checked_before_the_first_step(
     assert not Path("checkpoints").exists()
 
 
+@pytest.mark.slow
 def test_white_counts_for_patches_and_validation(run_here, tmp_path, random, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in ("deep", "vn", "vc"):

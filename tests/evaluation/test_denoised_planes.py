@@ -63,6 +63,7 @@ def test_planes_are_those_of_the_command(denoiser, files, select, monkeypatch):
     assert count == len(calls)
 
 
+@pytest.mark.slow
 def test_scores_are_those_of_the_denoised_stack(volume_model, files, tmp_path, random):
     save_model(tmp_path / "model", *volume_model, {})
     denoiser = Denoiser.load(tmp_path / "model", OPTIONS)

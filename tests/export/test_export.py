@@ -17,6 +17,7 @@ from cbsn.images.image_files import read_picture
 from cbsn.inference.denoiser import Denoiser
 from cbsn.networks.denoising_network import DenoisingNetwork
 from cbsn.recipes import customised
+from tests.cases import slow_except
 
 """LiteRT and ONNX, each run by its own runtime, against the `Denoiser`.
 
@@ -96,9 +97,7 @@ def _differences(denoiser, path, pictures):
 
 
 @pytest.mark.parametrize("format", FORMATS)
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n != "cbsn")) for n in SMALL]
-)
+@pytest.mark.parametrize("name", slow_except(SMALL, "cbsn"))
 def test_every_network_in_its_runtime(convert, random, capfd, name, format):
     """AP-BSN's with sub-images and R3, as its recipe has it."""
     converted = convert(name, format)
@@ -176,7 +175,7 @@ def _finite(scale):
     return {n: value for n, value in dataclasses.asdict(scale).items() if np.isfinite(value)}
 
 
-@pytest.mark.parametrize("channel", [None, 1])
+@pytest.mark.parametrize("channel", slow_except((None, 1), None))
 def test_a_saved_model_for_stacks(make_stack_denoiser, random, tmp_path, channel):
     denoiser = make_stack_denoiser()
     write_saved_model(tmp_path / "1", denoiser, channel=channel)
@@ -294,7 +293,7 @@ def test_attention_in_litert_is_refused(make_denoiser, tmp_path):
     assert not [*tmp_path.iterdir()]
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", slow_except(SMALL, "cbsn"))
 def test_strength_without_loops(make_denoiser, random, name):
     denoiser = make_denoiser(name, SMALL[name], strength=0.5)
     denoise = GraphDenoiser(denoiser, loops=False)
@@ -426,6 +425,7 @@ def test_what_cannot_be_written_leaves_nothing(denoiser, tmp_path, monkeypatch):
     assert [*tmp_path.iterdir()] == []
 
 
+@pytest.mark.slow
 def test_without_tensorflow_serving_s_api_there_are_no_warmup_requests(
     denoiser, tmp_path, monkeypatch
 ):

@@ -13,6 +13,7 @@ from cbsn.inference.engines.engine import frozen_in_float32, make_graph
 from cbsn.inference.options import DenoiseOptions
 from cbsn.networks import layers
 from cbsn.value_range import value_range
+from tests.cases import slow_except
 
 SMALL = {
     "cbsn": {"filters": 4, "num_modules": 1},
@@ -43,7 +44,7 @@ def _assert_equal(graph, denoiser, pictures, atol):
     return expected
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", slow_except(SMALL, "cbsn", "n2v-unet"))
 def test_equals_the_denoiser(make_denoiser, random, name):
     denoiser = make_denoiser(name, SMALL[name], tile=24, seed=3)
     graph = _graph(denoiser, tf.float32)
@@ -61,7 +62,7 @@ def _operations(function):
     return collections.Counter(node.op for node in nodes)
 
 
-@pytest.mark.parametrize("loops", [True, False])
+@pytest.mark.parametrize("loops", slow_except((True, False), False))
 def test_it_has_the_same_form_wherever_it_is_made(make_denoiser, monkeypatch, loops):
     """Also for other engines: ONNX Runtime has no convolutions that are dilated and padded."""
     denoiser = make_denoiser("apbsn", SMALL["apbsn"], tile=24, r3=False)
@@ -184,7 +185,10 @@ def test_memory_is_bounded_by_the_tile(run_python):
     assert tiled < 0.1 < 0.3 < whole
 
 
-@pytest.mark.parametrize(("name", "dtype"), [("cbsn", tf.uint8), ("n2v-unet", tf.float32)])
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    slow_except([("cbsn", tf.uint8), ("n2v-unet", tf.float32)], ("cbsn", tf.uint8)),
+)
 def test_strength_is_the_denoisers_or_an_input(make_denoiser, random, name, dtype):
     white = value_range(dtype.as_numpy_dtype)
     denoiser = make_denoiser(name, SMALL[name], tile=24)
@@ -243,7 +247,7 @@ def _planes(random, shape, scale, dtype=np.float32):
 
 @pytest.mark.usefixtures("on_cpu")
 @pytest.mark.parametrize("normalization", ["0-1", "standardize"])
-@pytest.mark.parametrize("name", ["cbsn", "apbsn", "n2v-unet"])
+@pytest.mark.parametrize("name", slow_except(("cbsn", "apbsn", "n2v-unet"), "cbsn"))
 def test_planes_of_a_stack_are_denoised_as_by_scaled(
     make_stack_denoiser, random, name, normalization
 ):

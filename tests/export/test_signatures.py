@@ -351,6 +351,7 @@ def test_arrays_are_denoised_by_their_strength(signatures, denoiser, random):
         assert off.max() <= (1e-4 if pictures is floats else 1)
 
 
+@pytest.mark.slow
 def test_files_are_denoised_by_their_strength(signatures, denoiser, random):
     weaker = Denoiser(
         denoiser.recipe, denoiser.network, DenoiseOptions(tile=24, strength=0.5, color_strength=0.9)
@@ -378,6 +379,7 @@ def planes_signatures(make_stack_denoiser):
     return denoiser, ServedDenoiser(denoiser, channel=1).functions
 
 
+@pytest.mark.slow
 def test_planes_of_a_stack_have_signatures_of_their_own(planes_signatures, random):
     denoiser, signatures = planes_signatures
     names = {"serving_default", "uint8", "uint16"}
@@ -416,6 +418,7 @@ def test_planes_that_are_refused(planes_signatures, planes, message):
         serve(tf.constant(planes, tf.float32))
 
 
+@pytest.mark.slow
 def test_no_files_of_no_strengths_give_none(signatures):
     serve = signatures["encoded_with_strength"]
     none = tf.constant([], tf.float32)

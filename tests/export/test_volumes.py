@@ -15,6 +15,7 @@ from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.options import DenoiseOptions
 from cbsn.orientations import orient
 from cbsn.recipes import customised
+from tests.cases import slow_except
 
 SIZES = [(43, 75, 70), (1, 1, 1), (5, 7, 9)]
 
@@ -87,6 +88,7 @@ def test_what_a_saved_model_refuses(make, random, tmp_path):
             serve(images=tf.constant(volumes))
 
 
+@pytest.mark.slow
 def test_the_self_ensemble_and_tiles_by_default(make, random):
     """In a graph with loops and in one without."""
     for options in ({"self_ensemble": True}, {"tile": "auto"}, {"tile": 0}):
@@ -101,7 +103,7 @@ def test_the_self_ensemble_and_tiles_by_default(make, random):
             np.testing.assert_array_equal(graph(volumes).numpy(), expected)
 
 
-@pytest.mark.parametrize("loops", [True, False])
+@pytest.mark.parametrize("loops", slow_except((True, False), False))
 def test_only_orientations_that_suit_the_mask_count(volume_model, random, loops):
     """Four with a mask along rows; the mean of whole numbers, turned back, is exact."""
     recipe, network = volume_model
@@ -154,6 +156,7 @@ def test_litert_equals_the_denoiser(make, random, tmp_path, self_ensemble):
         np.testing.assert_array_equal(result, _expected(denoiser, volumes))
 
 
+@pytest.mark.slow
 def test_networks_of_any_weights_and_scale(random, tmp_path):
     """Within rounding: with the statistics of all planes, of colours, and a network of colours."""
     scaling = Scaling("deviation", (Scale(1000.0, 1080.0, 1000.0, 80.0),)).to_dict()

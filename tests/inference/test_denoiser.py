@@ -20,6 +20,7 @@ from cbsn.inference.options import DenoiseOptions, Strength
 from cbsn.models.loading import load_model
 from cbsn.noise.synthetic import simulate_camera
 from cbsn.recipes import RECIPES, customised
+from tests.cases import slow_except
 from tests.known_noise import know_noise
 
 
@@ -131,7 +132,11 @@ def _small_model(name):
 
 
 @pytest.mark.parametrize(
-    ("name", "r3"), [(name, False) for name in OF_PICTURES] + [("cbsn", True), ("apbsn", True)]
+    ("name", "r3"),
+    slow_except(
+        [(name, False) for name in OF_PICTURES] + [("cbsn", True), ("apbsn", True)],
+        *[("cbsn", False), ("cbsn", True), ("distill", False), ("n2v-unet", False)],
+    ),
 )
 def test_every_recipe_denoises_by_tiles_and_in_place(noisy, name, r3):
     recipe, network = _small_model(name)
@@ -155,7 +160,7 @@ def test_networks_that_are_never_blind_cannot_refine(name):
         Denoiser(*_small_model(name), DenoiseOptions(r3=True))
 
 
-@pytest.mark.parametrize("name", CAN_REFINE)
+@pytest.mark.parametrize("name", slow_except(CAN_REFINE, "apbsn", "cbsn"))
 def test_refinement_is_the_recipes_choice_unless_told(noisy, name):
     model = _small_model(name)
     assert Denoiser(*model).r3 == (name in ("apbsn", "ssbsn"))
@@ -223,7 +228,7 @@ def gpu(monkeypatch):
     monkeypatch.setattr(passes, "GPU_PIXELS", 6_000_000)
 
 
-@pytest.mark.parametrize("name", OF_PICTURES)
+@pytest.mark.parametrize("name", slow_except(OF_PICTURES, "cbsn", "distill"))
 def test_a_gpu_is_given_one_shape(noisy, gpu, monkeypatch, name):
     """Each new one costs it a while; the pixels are those of the whole picture."""
     recipe, network = _small_model(name)

@@ -183,6 +183,7 @@ def test_a_large_volume_is_never_in_memory(monkeypatch):
     assert most <= 2**26 < 500 * 2048**2 / 30
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_planes(denoiser, monkeypatch):
     """What Python's arrays take, of a volume that is made as it is read."""
 

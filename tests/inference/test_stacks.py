@@ -16,6 +16,7 @@ from cbsn.inference.options import DenoiseOptions
 from cbsn.inference.stack_options import StackOptions, open_scaled
 from cbsn.inference.stacks import denoise_stack, denoise_stacks
 from cbsn.recipes import customised
+from tests.cases import slow_except
 
 OPTIONS = DenoiseOptions(precision="float32", engine="tensorflow")
 SCALING = Scaling("deviation", (Scale(400.0, 450.0, 400.0, 50.0), Scale(0.0, 9.0, 0.0, 9.0)))
@@ -119,7 +120,9 @@ def test_values_that_are_not_finite_are_refused(denoise):
         denoise.scaled(planes, SCALING.of(0))
 
 
-@pytest.mark.parametrize("name", ["distill", "n2v-unet", "cbsn", "apbsn"])
+@pytest.mark.parametrize(
+    "name", slow_except(("distill", "n2v-unet", "cbsn", "apbsn"), "distill", "cbsn")
+)
 def test_parts_of_a_large_plane_fit_together(random, monkeypatch, name):
     """They begin at multiples of what networks halve or downsample, with all that these see."""
     denoiser = small(name, patch_size=120) if name == "apbsn" else small(name)

@@ -24,6 +24,7 @@ from cbsn.inference.tiling import Axis, Spans
 from cbsn.inference.volumes import check_z, slabs, tile_sides, turned, volume_tilings
 from cbsn.orientations import NUM_ORIENTATIONS, orient
 from cbsn.recipes import customised
+from tests.cases import slow_except
 
 AS_IT_IS = Scale(0.0, 1.0, 0.0, 1.0)
 SIZES = [(43, 75, 70), (1, 90, 66), (70, 1, 3), (5, 7, 101)]
@@ -83,7 +84,7 @@ def test_tiles_of_other_grids_along_z(random, z_halvings):
     np.testing.assert_allclose(result, expected, rtol=0, atol=bound)
 
 
-@pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
+@pytest.mark.parametrize("engine", slow_except(("openvino", "onnxruntime"), "onnxruntime"))
 def test_engines_compute_the_same(volume_model, random, needs_engine, engine):
     """In a form for one shape, and in one for all; the check of their results accepts them."""
     needs_engine(engine, "float32")

@@ -180,6 +180,7 @@ def test_hidden_pixels_are_counted_by_sums_as_one_by_one(shape, dimensions):
         assert masking._worst(sums, reaches, sides) == _most_hidden(shape, sides)
 
 
+@pytest.mark.slow
 def test_the_largest_masks_have_cells():
     """Their pixels times the pixels of a cell would be 1.5 billion, more than memory holds."""
     found = Masking("square:64")

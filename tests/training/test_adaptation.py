@@ -53,6 +53,7 @@ def flat(tmp_path_factory):
     return _save(tmp_path_factory.mktemp("pictures") / "flat", pictures)
 
 
+@pytest.mark.slow
 def test_it_says_how_much_time_has_passed(noisy):
     shares = []
     adapt([noisy], _model("cbsn"), MINUTES, max_steps=3, on_share=shares.append)
@@ -60,6 +61,7 @@ def test_it_says_how_much_time_has_passed(noisy):
     assert all(0 < share <= 1 for share in shares)
 
 
+@pytest.mark.slow
 def test_it_can_be_ended_at_any_step(noisy):
     class EndedError(Exception):
         pass
@@ -210,6 +212,7 @@ def test_the_hole_is_that_of_the_noise(flat, not_tuned, capsys, name):
     assert given[0].objective_config.get("stride_b", 1) == 1
 
 
+@pytest.mark.slow
 def test_another_hole_takes_the_same_weights(flat):
     model = _model("tmbsn", depth=1)
     adapted = adapt([flat], model, MINUTES, max_steps=3, learning_rate=1e-2)

@@ -70,6 +70,7 @@ def many_holes(tmp_path):
     return tmp_path / "holes"
 
 
+@pytest.mark.slow
 def test_each_hole_is_a_teacher(records, tmp_path, many_holes):
     """Each patch comes once with the picture of each, or once with their mean."""
     holes = (1, 5, 9)
@@ -111,6 +112,7 @@ def test_one_target_alone_is_as_the_mean(records, tmp_path, model):
     ]
 
 
+@pytest.mark.slow
 def test_with_other_holes_targets_are_made_anew(records, tmp_path, many_holes):
     first = _teach(records, tmp_path, many_holes, holes=(1, 9), targets="one")[5]
     _teach(records, tmp_path, many_holes, holes=(1, 9), targets="one")

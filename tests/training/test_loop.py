@@ -70,7 +70,8 @@ def pairs(tmp_path, random):
     return {"val_noisy": str(tmp_path / "noisy"), "val_clean": str(tmp_path / "clean")}
 
 
-@pytest.mark.parametrize("step", [2, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("step", [2, 4])
 def test_a_validation_cut_short_is_made_up_for(options, pairs, step, monkeypatch):
     every = {"val_every": 2, "save_every": 1, **pairs, **options}
     whole = train("n2v-unet", UNET, RunOptions(name="whole", **every))

@@ -194,6 +194,7 @@ def test_shots_must_be_as_many_as_the_recipe_takes(options, recipe, change, mess
         train(recipe, {"max_steps": 2}, RunOptions(name="a", **{**options, **change}))
 
 
+@pytest.mark.slow
 def test_a_student_may_learn_from_many_holes(options, tmp_path, capsys):
     changes = {"patch_size": 32, "batch_size": 2, "max_steps": 2, "filters": 4, "depth": 1}
     options = {**options, "precision": "float32"}

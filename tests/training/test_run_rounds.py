@@ -78,6 +78,7 @@ def _facts(folder):
     return json.loads((folder / "run.json").read_text())
 
 
+@pytest.mark.slow
 def test_a_round_goes_on_from_the_one_before(finished):
     """From its weights, with its pictures, for 0.4 times the steps and the rate."""
     options, begun = finished

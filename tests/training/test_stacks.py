@@ -225,6 +225,7 @@ def test_at_most_64_patches_of_all_are_taken(prepare_stack, random, settings):
     assert HeldOutLoss(trainer, few, 0).patches == 4  # in parts of 2
 
 
+@pytest.mark.slow
 def test_a_stopped_run_ends_with_the_same_weights(prepare_stack, series, tmp_path, signal_at):
     dataset = prepare_stack(series)
     whole = _train("n2v-unet", dataset, tmp_path, "whole", precision="float32")
@@ -336,6 +337,7 @@ def test_settings_come_from_the_flags():
     assert (options.stacks.nan, options.hold_out) == ("fill", 0.2)
 
 
+@pytest.mark.slow
 def test_a_model_of_stacks_is_a_start_for_other_stacks(prepare_stack, series, tmp_path, random):
     first = _train("n2v-unet", prepare_stack(series), tmp_path)
     other = prepare_stack(2 * series, name="brighter")

@@ -8,6 +8,7 @@ from cbsn.inference.options import DenoiseOptions
 from cbsn.models.folder import save_model
 from cbsn.recipes import customised
 from cbsn.training.teachers import Teacher, load_teachers
+from tests.cases import slow_except
 
 OPTIONS = DenoiseOptions(self_ensemble=True, engine="tensorflow")
 
@@ -31,7 +32,7 @@ def _with_hole(model, hole):
     return Denoiser(recipe, network, OPTIONS)
 
 
-@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("channels", slow_except((1, 3), 3))
 @pytest.mark.parametrize("normalization", ["standardize", "0-1"])
 def test_each_hole_makes_the_picture_that_a_model_with_it_makes(random, channels, normalization):
     model = _model(depth=1, channels=channels, normalization=normalization)

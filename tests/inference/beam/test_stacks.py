@@ -140,6 +140,7 @@ def test_flags_are_those_of_denoise(sources, tiny_model, tmp_path):
         run(tmp_path, tiny_model, "other", **flags)
 
 
+@pytest.mark.slow
 def test_a_large_plane_is_one_groups(random, tiny_model, tmp_path, monkeypatch):
     """Its parts share chunks, so one process writes them, one after the other."""
     monkeypatch.setattr(stack_steps, "_BLOCK", 512)
@@ -153,6 +154,7 @@ def test_a_large_plane_is_one_groups(random, tiny_model, tmp_path, monkeypatch):
     assert contents(tmp_path / "out") == wanted
 
 
+@pytest.mark.slow
 def test_volumes_are_denoised_slab_by_slab(volume_model, tmp_path, random, monkeypatch):
     """A group for each slab, with the planes around it; into chunks of whole planes."""
     save_model(tmp_path / "volumes", *volume_model, {})

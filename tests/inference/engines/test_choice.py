@@ -100,6 +100,7 @@ def test_the_fastest_is_measured_once_there_is_enough_to_do(model, engines, caps
     assert choice.ENGINES["quick"].calls == 2  # the test picture, and this one
 
 
+@pytest.mark.slow
 def test_measured_anew(model, engines):
     engines(Pretended("quick"), seconds={"tensorflow": 2, "quick": 1})
     measure("auto", *model)

@@ -12,6 +12,7 @@ from cbsn.inference.engines.onnxruntime import load_onnxruntime
 from cbsn.inference.options import DenoiseOptions
 from cbsn.models.loading import load_model
 from cbsn.recipes import customised
+from tests.cases import slow_except
 from tests.known_noise import know_noise
 
 OTHERS = ("openvino", "onnxruntime")
@@ -42,7 +43,7 @@ def _rms(x):
 
 
 @pytest.mark.parametrize("engine", OTHERS)
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", slow_except(SMALL, "cbsn", "photo"))
 def test_results_are_those_of_tensorflow(models, random, needs_engine, name, engine):
     """In the form for one shape and in that for all others, whether or not sizes are multiples."""
     needs_engine(engine, "float32")
@@ -95,7 +96,8 @@ def test_bfloat16_is_off_by_its_rounding_at_most(golden, random, needs_engine, e
 @pytest.mark.parametrize(
     ("names", "options"),
     [
-        (("cbsn", "photo", "tmbsn"), {}),
+        (("cbsn", "photo"), {}),
+        pytest.param(("tmbsn",), {}, marks=pytest.mark.slow),
         (("cbsn",), {"r3": True}),
         (("cbsn", "photo"), {"self_ensemble": True, "strength": 0.5}),
     ],
@@ -114,6 +116,7 @@ def test_pictures_are_the_same_to_a_level(models, random, needs_engine, engine, 
         assert np.abs(ours(picture).astype(int) - theirs(picture)).max() <= 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", OTHERS)
 def test_signals_are_handled_after_networks_are_gone(run_python, needs_engine, engine):
     """Whichever ends first: an engine may handle signals on a stack that ends with it."""
@@ -226,6 +229,7 @@ def test_a_converted_network_is_kept(models, needs_engine, monkeypatch, tmp_path
     assert len([*(tmp_path / "cache/converted").iterdir()]) == 2
 
 
+@pytest.mark.slow
 def test_nothing_is_reported_to_the_makers_of_openvino(needs_engine, run_python, tmp_path):
     """Its import does, and its converter, over the network, unless the user has forbidden it."""
     needs_engine("openvino", "float32")
