@@ -193,6 +193,7 @@ def test_the_parent_s_memory_is_not_inherited():
 def test_gpu_suite_counts_steps_and_their_share_of_the_peak():
     settings = dataclasses.replace(
         SMALLEST,
+        sizes=(Size("tiny", 2, 1),),  # for which the suite also makes photo's networks small
         augmented_batch=2,
         augmented_patch_size=32,
         pictures=((24, 30),),
