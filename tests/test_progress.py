@@ -39,7 +39,7 @@ def test_lines_are_logged():
     assert found == [("INFO", "100 %s"), ("WARNING", "broken")]
 
 
-@pytest.mark.parametrize("alone", [True, False])
+@pytest.mark.parametrize("alone", slow_except((True, False), True))
 @pytest.mark.parametrize("collects", slow_except((True, False), True))
 def test_the_import_of_tensorflow_leaves_python_as_it_was(run_python, alone, collects):
     """A command's own process may keep objects for good, and spares what only Keras may use."""

@@ -60,7 +60,9 @@ PICTURES = {
 
 
 @pytest.mark.parametrize("name", PICTURES)
-@pytest.mark.parametrize("strength", [(1.0, ""), (0.6, ""), (0.3, 1.0), (0.0, "")])
+@pytest.mark.parametrize(
+    "strength", [(1.0, ""), pytest.param((0.6, ""), marks=pytest.mark.slow), (0.3, 1.0), (0.0, "")]
+)
 def test_a_download_is_the_commands_file(user, save, by_command, name, strength):
     path = save(name, **PICTURES[name])
     id = user.upload(path)

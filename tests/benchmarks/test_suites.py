@@ -219,6 +219,7 @@ def test_gpu_suite_counts_steps_and_their_share_of_the_peak():
             assert sample["megapixels_per_second"] == pytest.approx(720e-6 / sample["seconds"])
 
 
+@pytest.mark.slow
 def test_engines(monkeypatch):
     settings = dataclasses.replace(SMALLEST, pictures=((16, 24),), repeats=1)
     names = ["tensorflow float32", "tensorflow bfloat16 at its peak"]

@@ -15,7 +15,6 @@ from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.options import DenoiseOptions
 from cbsn.orientations import orient
 from cbsn.recipes import customised
-from tests.cases import slow_except
 
 SIZES = [(43, 75, 70), (1, 1, 1), (5, 7, 9)]
 
@@ -103,7 +102,8 @@ def test_the_self_ensemble_and_tiles_by_default(make, random):
             np.testing.assert_array_equal(graph(volumes).numpy(), expected)
 
 
-@pytest.mark.parametrize("loops", slow_except((True, False), False))
+@pytest.mark.slow
+@pytest.mark.parametrize("loops", [True, False])
 def test_only_orientations_that_suit_the_mask_count(volume_model, random, loops):
     """Four with a mask along rows; the mean of whole numbers, turned back, is exact."""
     recipe, network = volume_model
@@ -144,7 +144,8 @@ def test_onnx_equals_the_denoiser(make, random, tmp_path, self_ensemble):
         np.testing.assert_array_equal(result, _expected(denoiser, volumes))
 
 
-@pytest.mark.parametrize("self_ensemble", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("self_ensemble", [False, True])
 def test_litert_equals_the_denoiser(make, random, tmp_path, self_ensemble):
     interpreter = pytest.importorskip("ai_edge_litert.interpreter")
     denoiser = make(self_ensemble=self_ensemble)

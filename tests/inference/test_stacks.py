@@ -120,9 +120,7 @@ def test_values_that_are_not_finite_are_refused(denoise):
         denoise.scaled(planes, SCALING.of(0))
 
 
-@pytest.mark.parametrize(
-    "name", slow_except(("distill", "n2v-unet", "cbsn", "apbsn"), "distill", "cbsn")
-)
+@pytest.mark.parametrize("name", slow_except(("distill", "n2v-unet", "cbsn", "apbsn"), "distill"))
 def test_parts_of_a_large_plane_fit_together(random, monkeypatch, name):
     """They begin at multiples of what networks halve or downsample, with all that these see."""
     denoiser = small(name, patch_size=120) if name == "apbsn" else small(name)

@@ -199,7 +199,9 @@ def test_weights_round_trip(network, make, random, tmp_path):
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-@pytest.mark.parametrize("size", [(1, 1), (2, 5), (13, 12), (60, 24)])
+@pytest.mark.parametrize(
+    "size", [(1, 1), (2, 5), (13, 12), pytest.param((60, 24), marks=pytest.mark.slow)]
+)
 def test_any_size_keeps_its_shape(make, random, size, channels):
     network = make(channels=channels)
     assert network.channels == channels

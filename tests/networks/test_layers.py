@@ -14,6 +14,7 @@ from cbsn.networks.layers import (
     DilatedModule,
 )
 from cbsn.networks.ssbsn import SelfSimilarityAttention
+from tests.cases import slow_except
 
 
 def _dilated_form(branch, x, blind):
@@ -29,7 +30,7 @@ def _dilated_form(branch, x, blind):
 
 
 @pytest.mark.parametrize("natively", [False, True])
-@pytest.mark.parametrize("dilation", [2, 3])
+@pytest.mark.parametrize("dilation", slow_except((2, 3), 2))
 @pytest.mark.parametrize("size", [(n, 14 - n) for n in range(1, 14)] + [(24, 24), (60, 60)])
 def test_branch_equals_dilated_form(random, monkeypatch, natively, dilation, size):
     monkeypatch.setattr(layers, "has_gpu", lambda: natively)

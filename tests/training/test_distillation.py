@@ -123,6 +123,7 @@ def test_with_other_holes_targets_are_made_anew(records, tmp_path, many_holes):
     assert len([*(tmp_path / "targets").glob("*.tfrecords")]) == 2
 
 
+@pytest.mark.slow
 def test_a_bad_record_has_a_black_target_of_each_hole(records, tmp_path, many_holes):
     content = bytearray((tmp_path / "b.tfrecords").read_bytes())
     content[500] ^= 1

@@ -99,6 +99,7 @@ def test_a_validation_cut_short_is_made_up_for(options, pairs, step, monkeypatch
         assert facts[0]["training"] == facts[1]["training"]
 
 
+@pytest.mark.slow
 def test_metrics_go_on_as_if_the_run_had_never_stopped(options, pairs, signal_at):
     flags = {"print_every": 2, "val_every": 4, "save_every": 3, **pairs, **options}
     six = {**UNET, "max_steps": 6}

@@ -39,7 +39,6 @@ def _assert_same(a, b):
         np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.slow
 def test_the_noise_model_is_fitted_once_and_used(finished):
     lines = [json.loads(line) for line in (finished / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines] == [1, 2, 3, 4]

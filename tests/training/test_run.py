@@ -95,6 +95,7 @@ def test_what_does_not_fit_is_refused(options, changes, change, message):
     assert not options["checkpoints"].exists()
 
 
+@pytest.mark.slow
 def test_validation_with_noise_needs_clean_pictures_only(options, tmp_path, random, capsys):
     """The clean side of the pairs."""
     Image.fromarray(random.integers(0, 256, (30, 30, 3)).astype("uint8")).save(tmp_path / "a.png")
@@ -212,6 +213,7 @@ def test_a_student_may_learn_from_many_holes(options, tmp_path, capsys):
     assert "with holes of 1, 5 px.\n" in output
 
 
+@pytest.mark.slow
 def test_a_hole_may_be_chosen_by_the_noise(options, tmp_path, random):
     ramp = np.linspace(60, 180, 256)[:, None, None] + random.normal(0, 20, (256, 256, 3))
     (tmp_path / "flat").mkdir()
@@ -267,6 +269,7 @@ def test_a_student_learns_what_its_teacher_does(options, tmp_path, model, capsys
         np.testing.assert_allclose(ours, theirs, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_student_sees_its_teachers_pictures_with_their_own_noise(
     options, tmp_path, model, no_steps, capsys
 ):

@@ -107,6 +107,7 @@ def test_a_round_goes_on_from_the_one_before(finished):
     )
 
 
+@pytest.mark.slow
 def test_a_finished_run_of_two_rounds_is_left_alone(finished, capsys):
     options, _ = finished
     kept = {

@@ -163,6 +163,7 @@ def test_rgb_stacks_have_a_network_in_colour(prepare_stack, random, settings, tm
         assert resolved.recipe.network_config["channels"] == channels
 
 
+@pytest.mark.slow
 def test_neighbouring_frames_are_two_shots(prepare_stack, series, tmp_path, capsys):
     dataset = prepare_stack(series, normalize="range")
     folder = _train("n2n-resunet", dataset, tmp_path, second_shots="next")

@@ -279,6 +279,7 @@ def test_results_are_not_denoised(tiny_model, pictures, tmp_path, capsys):
     assert "1 denoised, 0 were already done, 0 failed" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_jpeg_of_a_quality_that_the_record_names(tiny_model, pictures, tmp_path):
     sizes = []
     for quality in (5, 95):

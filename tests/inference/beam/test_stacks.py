@@ -310,6 +310,7 @@ def test_stacks_at_urls_are_refused(tiny_model, memory, sources, tmp_path, array
     assert "all workers have mounted" in reason
 
 
+@pytest.mark.slow
 def test_a_model_that_was_trained_on_stacks(sources, tmp_path):
     scaling = Scaling("given", (Scale(300.0, 500.0, 400.0, 20.0),)).to_dict()
     recipe = customised("distill", filters=4, depth=1, channels=1)

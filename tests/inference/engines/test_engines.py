@@ -207,7 +207,7 @@ def test_what_cannot_be_computed_is_said(engine, needs_engine, models):
         run(np.zeros((1, 3, 3, 3), np.float32))  # smaller than the rim
 
 
-@pytest.mark.parametrize("engine", OTHERS)
+@pytest.mark.parametrize("engine", slow_except(OTHERS, "openvino"))
 def test_a_converted_network_is_kept(models, needs_engine, monkeypatch, tmp_path, engine):
     needs_engine(engine, "float32")
     monkeypatch.setenv("CBSN_CACHE", str(tmp_path / "cache"))
