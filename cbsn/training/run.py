@@ -346,6 +346,7 @@ def _run(settings: Settings, workers: Workers) -> bool:
                 lock.enter_context(lock_run(folder))
                 facts = {
                     "average": bool(settings.ema),
+                    "ema": settings.ema,  # by flag or by recipe
                     "seed": options.seed,
                     "dataset": options.dataset,
                     "second_shots": options.second_shots,

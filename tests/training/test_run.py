@@ -159,6 +159,17 @@ def test_runs_of_any_name_and_the_command_that_is_printed(options, no_steps, cap
     assert len([p for p in folder.parent.iterdir() if not p.name.startswith(".")]) == 2
 
 
+def test_the_run_says_how_its_weights_are_averaged(options, no_steps, capsys):
+    no_steps()
+    for ema in (0.5, 0.9):
+        folder = train("n2v-unet", UNET, RunOptions(name="a", ema=ema, **options))
+        facts = _facts(folder)
+        assert (facts["ema"], facts["average"]) == (ema, True)
+    assert "Continuing with other settings: ema=0.5 → ema=0.9\n" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match=r"average=True.*Received: average=False"):
+        train("n2v-unet", UNET, RunOptions(name="a", ema=0, **options))
+
+
 def test_pictures_of_any_name_are_trained_on(options, tmp_path, random, monkeypatch):
     name = os.fsdecode(b"\xff\xfe")
     monkeypatch.chdir(tmp_path)
