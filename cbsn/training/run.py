@@ -208,11 +208,6 @@ class Settings:
     why_strides: list[str]
 
     @property
-    def ema(self) -> float:
-        """The decay of the averaged weights."""
-        return self.recipe.ema if self.options.ema is None else self.options.ema
-
-    @property
     def noise_text(self) -> str | None:
         """A description of the noise added to the pictures; None without any."""
         added = self.augmentation or self.options.noise
@@ -263,7 +258,7 @@ def resolve(recipe_name: str, changes: Changes, options: RunOptions, workers: Wo
     if epochs:
         steps = epochs * math.ceil(len(records) / recipe.batch_size)
         changes = {**changes, "max_steps": steps}
-    recipe = customised(recipe_name, **changes)
+    recipe = customised(recipe_name, **changes, ema=options.ema)
     channels = recipe.network_config["channels"]
     augmentation: PhotoAugmentation | OwnNoiseAugmentation | None = None
     if recipe.augmentation != "none":
@@ -289,7 +284,7 @@ def _trainer(settings: Settings, workers: Workers) -> Trainer:
     recipe, options = settings.recipe, settings.options
     gpus = len(tf.config.get_visible_devices("GPU"))
     precision, _ = settings.precision
-    facts = [recipe.to_dict(), precision, settings.ema, options.seed]
+    facts = [recipe.to_dict(), precision, options.seed]
     facts += [settings.records.counts, gpus, settings.noise_text]
     workers.agree(zlib.crc32(json.dumps(facts).encode()), "flags, precision, data and GPUs")
     objective = recipe.build_objective()
@@ -299,7 +294,7 @@ def _trainer(settings: Settings, workers: Workers) -> Trainer:
         recipe,
         objective=objective,
         precision=precision,
-        ema=settings.ema,
+        ema=recipe.ema,
         seed=options.seed,
         accumulate=options.accumulate,
         xla=options.xla,
@@ -345,8 +340,7 @@ def _run(settings: Settings, workers: Workers) -> bool:
             if workers.is_chief:
                 lock.enter_context(lock_run(folder))
                 facts = {
-                    "average": bool(settings.ema),
-                    "ema": settings.ema,  # by flag or by recipe
+                    "average": bool(settings.recipe.ema),
                     "seed": options.seed,
                     "dataset": options.dataset,
                     "second_shots": options.second_shots,

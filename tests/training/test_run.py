@@ -159,7 +159,9 @@ def test_runs_of_any_name_and_the_command_that_is_printed(options, no_steps, cap
     assert len([p for p in folder.parent.iterdir() if not p.name.startswith(".")]) == 2
 
 
-def test_the_run_says_how_its_weights_are_averaged(options, no_steps, capsys):
+def test_run_and_model_say_how_weights_are_averaged(options, no_steps, capsys):
+    folder = train("n2v-unet", UNET, RunOptions(name="trained", ema=0.5, **options))
+    assert _facts(folder)["ema"] == Denoiser.load(folder).recipe.ema == 0.5
     no_steps()
     for ema in (0.5, 0.9):
         folder = train("n2v-unet", UNET, RunOptions(name="a", ema=ema, **options))
