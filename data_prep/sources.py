@@ -64,6 +64,7 @@ class RawData:
             yield patch
             count += 1
         height, width = image.shape[:2]
+        own_height, own_width = stored.shape[:2]
         return [
             Source(
                 path=self.name(path),
@@ -77,6 +78,8 @@ class RawData:
                 black=value_range.black,
                 white=value_range.white,
                 pixels=height * width,
+                height=own_height,
+                width=own_width,
                 uncovered=uncovered(height, width, *grid),
                 repaired=outliers,
             )

@@ -149,6 +149,8 @@ class RawStacks(RawData):
                     chunk=chunk,
                     first=first,
                     pixels=planes * height * width,
+                    height=layout.size("Y"),
+                    width=layout.size("X"),
                     uncovered=planes * uncovered(height, width, *grid, to_edge=True),
                     image=image,
                     stack=layout.describe(),

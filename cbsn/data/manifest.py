@@ -61,6 +61,8 @@ class Source:
     black: float = 0.0  # the value in the file that became 0 in the patches
     white: float = 1.0  # the value in the file that became the largest integer, or 1 in floats
     pixels: int = 0  # number of pixels, including padding
+    height: int = 0  # of the picture, or of a stack's planes, in pixels without padding
+    width: int = 0
     uncovered: int = 0  # number of pixels that lie in no patch
     image: int = 0  # of stacks: number of the image in its file
     stack: str = ""  # its sizes and dtype in words, as selected

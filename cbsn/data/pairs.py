@@ -122,8 +122,8 @@ def _find_partners(first: PatchRecords, second: PatchRecords) -> list[int]:
     if bad:
         raise DataError(
             f"Each picture needs a second shot of the same name and size. {len(bad)} of "
-            f"{len(here)} have none, such as {bad[0][0]}: the first shot has {here[bad[0]]} "
-            f"patches, the second {there[bad[0]]}."
+            f"{len(here)} have none, such as {bad[0][0]}: the first shot gives {here[bad[0]]} "
+            f"patch{'es' * (here[bad[0]] != 1)}, the second {there[bad[0]]}."
         )
     return [places[key] for key in keys]
 
@@ -147,10 +147,15 @@ def _find_ranges(
             with contextlib.suppress(OSError):  # the pictures may no longer exist
                 if first.picture_path(source).samefile(second.picture_path(other)):
                     raise _same(source.path)
-        if 0 < source.pixels != other.pixels > 0:
+        is_known = source.height and other.height  # not in data sets from earlier versions
+        here, there = (
+            f"{each.width} x {each.height}" if is_known else str(each.pixels)
+            for each in (source, other)
+        )
+        if here != there and source.pixels and other.pixels:
             raise DataError(
-                f"The two shots of {source.path} differ in size: {source.pixels} and "
-                f"{other.pixels} pixels. Crop both to the same area."
+                f"The two shots of {source.path} differ in size: {here} and {there} pixels. Crop "
+                "both to the same area."
             )
         a, b = source.value_range, other.value_range
         if a and b and a != b and source.dtype == other.dtype:

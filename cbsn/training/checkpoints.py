@@ -8,6 +8,7 @@ import re
 import socket
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import filelock
 import numpy as np
@@ -24,6 +25,8 @@ from cbsn.files import (
     write_json,
     write_text,
 )
+from cbsn.models.folder import is_model_folder
+from cbsn.models.loading import RUN_MODELS
 from cbsn.progress import say, say_fault
 from cbsn.training.trainer import Trainer
 
@@ -83,9 +86,8 @@ class Checkpoints:
                 self._read(path)
             except ModelError as error:
                 self._damaged.append(step)
-                say_fault(
-                    f"The checkpoint of step {step} is damaged; using the one before it: {error}",
-                )
+                instead = "; using the one before it" if step != steps[0] else ""
+                say_fault(f"The checkpoint of step {step} is damaged{instead}: {error}")
                 continue
             self._saved = self._now()
             return step
@@ -136,9 +138,14 @@ class Checkpoints:
                         "smaller --learning_rate, with --clip_norm, or with --precision float32."
                     )
 
+    @property
+    def exist(self) -> bool:
+        """Whether there is a checkpoint of this run."""
+        return self._saved is not None
+
     def newest(self) -> str:
         """Describes the newest checkpoint, for messages."""
-        if self._saved is None:
+        if not self.exist:
             return "There is no checkpoint yet"
         return f"The newest checkpoint is of step {self._saved[0]}"
 
@@ -148,11 +155,11 @@ class Checkpoints:
     def _read(self, path: Path) -> None:
         try:
             self._state.read(str(path / _STATE)).assert_consumed()
-        except AssertionError as error:
+        except (AssertionError, ValueError) as error:  # other variables, or others of their shapes
             raise ConfigError(
                 f"{path} was written by another version or for another training: its "
-                "contents differ. Use another --name, or start over with "
-                "--no-resume, which sets the earlier run aside."
+                "contents differ. Give the same flags and pictures, use another --name, or start "
+                "over with --no-resume, which sets the earlier run aside."
             ) from error
         except MemoryError:
             raise
@@ -163,17 +170,22 @@ class Checkpoints:
         return self._folder / f"step-{step}"
 
     def _steps(self) -> list[int]:
-        try:
-            # `glob` would find nothing in an unreadable folder, and the run would start over.
-            names = [path.name for path in self._folder.iterdir()]
-        except FileNotFoundError:
-            return []
-        except OSError as error:
-            raise ModelError(
-                f"{self._folder} cannot be read ({plain_reason(error)}). Make it readable, or "
-                "start over with --no-resume, which sets the run aside."
-            ) from error
-        return sorted(int(match[1]) for match in map(_STEP.fullmatch, names) if match)
+        return _steps(self._folder)
+
+
+def _steps(folder: Path) -> list[int]:
+    """Returns the steps of the checkpoints in a folder, which need not exist."""
+    try:
+        # `glob` would find nothing in an unreadable folder, and the run would start over.
+        names = [path.name for path in folder.iterdir()]
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise ModelError(
+            f"{folder} cannot be read ({plain_reason(error)}). Make it readable, or start over "
+            "with --no-resume, which sets the run aside."
+        ) from error
+    return sorted(int(match[1]) for match in map(_STEP.fullmatch, names) if match)
 
 
 @contextlib.contextmanager
@@ -215,16 +227,23 @@ def lock_run(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def open_run(folder: Path, facts: dict[str, object], *, resume: bool = True) -> None:
+def open_run(folder: Path, facts: dict[str, Any], *, resume: bool = True) -> None:
     """Creates the folder of a run, or checks that an earlier run in it can go on.
 
     Removes files that a killed process left half written. With `resume=False`, renames the folder
     of an earlier run to set it aside. `facts` go into `run.json` and say what is trained and how: a
     recipe's `to_dict` and more. An earlier run must have the same network and must agree on whether
-    its weights are averaged. Other differences are allowed, and printed.
+    its weights are averaged. Other differences are allowed, and printed, unless the run has all of
+    its steps already, when it stays as it is.
+
+    Raises:
+        ConfigError: if the folder holds something else, or models without the checkpoints to go on
+            from, or a run that cannot go on so; or if it cannot be written.
     """
     path = folder / _RUN_FILE
     try:
+        if folder.exists():
+            _check_is_run(folder)
         if folder.exists() and not resume:
             suffixes = (f".{number}" for number in itertools.count(1))
             paths = (folder.with_name(shortened(folder.name + s, s)) for s in suffixes)
@@ -235,9 +254,12 @@ def open_run(folder: Path, facts: dict[str, object], *, resume: bool = True) -> 
         for each in (folder, folder / _CHECKPOINTS):
             if each.exists():
                 tidy(each)
+        is_done = max(_steps(folder / _CHECKPOINTS), default=-1) >= facts["max_steps"]
+        _check_models(folder)
         if path.exists():
-            _check_earlier(path, facts)
-        write_json(path, facts)
+            _check_earlier(path, facts, tells=not is_done)
+        if not (is_done and path.exists()):
+            write_json(path, facts)
     except OSError as error:
         raise ConfigError(
             f"The folder of the run cannot be written: {error}. Free some space, or use another "
@@ -245,8 +267,30 @@ def open_run(folder: Path, facts: dict[str, object], *, resume: bool = True) -> 
         ) from error
 
 
-def _check_earlier(path: Path, now: dict[str, object]) -> None:
-    """Checks that the run that wrote this file can go on, and prints what has changed."""
+def _check_is_run(folder: Path) -> None:
+    """Raises a ConfigError if a folder holds something, but no run."""
+    names = [each.name for each in folder.iterdir() if not each.name.startswith(".")]
+    if names and not {_RUN_FILE, _CHECKPOINTS} & {*names}:
+        raise ConfigError(
+            f"The folder {folder} holds something else than a run, such as {min(names)}. Use "
+            "another --name, or another folder, with --out or --checkpoints."
+        )
+
+
+def _check_models(folder: Path) -> None:
+    """Raises a ConfigError if a run has models, but no checkpoint, so that it would start over."""
+    models = [name for name in RUN_MODELS if is_model_folder(folder / name)]
+    checkpoints = folder / _CHECKPOINTS
+    if models and not (checkpoints.exists() and any(checkpoints.iterdir())):
+        raise ConfigError(
+            f"The run {folder} has a trained model, {models[0]}, but no checkpoint to go on from. "
+            f"Use another --name, with --init {folder} to start with its weights; or start over "
+            "with --no-resume, which sets the run aside."
+        )
+
+
+def _check_earlier(path: Path, now: dict[str, object], *, tells: bool) -> None:
+    """Checks that the run that wrote this file can go on; prints what has changed if it `tells`."""
     try:
         before = dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, RecursionError) as error:
@@ -261,7 +305,7 @@ def _check_earlier(path: Path, now: dict[str, object]) -> None:
                 f"The run {path.parent} was started with {found}. Use another --name, give the "
                 f"same flags and pictures, or start over with --no-resume. Received: {received}"
             )
-    for key in now:
+    for key in now if tells else ():
         if key == "scaling" and key in before and before[key] != now[key]:
             say(
                 "The stacks' values, and so their scaling, have changed since the run began. "

@@ -197,12 +197,13 @@ class TrainingLoop:
         say(
             f"{recipe.name}: {self._trainer.network.count_params():,} parameters ({size}); "
             f"{patches} of {whole}, {records.dtype}{crops}; "
-            f"steps {start:,} to {self._max_steps:,}; {self._folder}"
+            f"steps {start:,} to {max(start, self._max_steps):,}; {self._folder}"
         )
         if start >= self._max_steps:
+            more = f", more than the {self._max_steps:,} asked for" if start > self._max_steps else ""
             say(
-                f"This run already has its {self._max_steps:,} steps, so nothing is left to train. "
-                "Give more --steps to go on, or another --name or --no-resume to start over."
+                f"This run already has {start:,} steps{more}, so nothing is left to train. Give "
+                "more --steps to go on, or another --name or --no-resume to start over."
             )
         elif self._trainer.xla:
             say("XLA compiles the step first, which takes a minute or two (--no-xla avoids this).")
@@ -286,7 +287,10 @@ class TrainingLoop:
         best = float(self._checkpoints.best_score)
         # A loss is no PSNR: the run may go on with other data.
         if score > best or (score <= 0 < best):
-            self._checkpoints.check_finite()
+            if self._checkpoints.exist:
+                self._checkpoints.check_finite()
+            else:  # a run with a model, but no checkpoint, would not go on
+                self._checkpoints.save()
             self._checkpoints.best_score.assign(score)
             self._save_model("best", step)
 

@@ -67,7 +67,7 @@ def test_scenes_without_a_second_shot_are_named(shot_folders):
 
 def test_shots_of_two_sizes_are_no_pair(shot_folders):
     Image.fromarray(np.zeros((50, 50, 3), "uint8")).save(shot_folders[1] / "2.tif")
-    with pytest.raises(DataError, match="such as 2: the first shot has 6 patches, the second 16"):
+    with pytest.raises(DataError, match="such as 2: the first shot gives 6 patches, the second 16"):
         PairedRecords(*(_open(folder) for folder in shot_folders))
 
 
@@ -88,8 +88,23 @@ def test_records_that_do_not_tell_their_pictures_are_refused(shot_folders, tmp_p
 def test_shots_of_unequal_size_are_refused_even_if_they_give_as_many_patches(shot_folders):
     with Image.open(shot_folders[1] / "0.tif") as image:
         image.crop((0, 0, image.width + 1, image.height)).save(shot_folders[1] / "0.tif")
-    with pytest.raises(DataError, match=r"0\.png differ in size: 1200 and 1240 pixels"):
+    with pytest.raises(DataError, match=r"0\.png differ in size: 30 x 40 and 31 x 40 pixels"):
         PairedRecords(*map(_open, shot_folders))
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [((12, 20), (15, 20)), ((50, 40), (40, 50))], ids=["padded", "turned"]
+)
+def test_shots_of_unequal_size_are_refused_even_if_padding_or_area_is_equal(
+    tmp_path, random, first, second
+):
+    for folder, (width, height) in (("a", first), ("b", second)):
+        (tmp_path / folder).mkdir()
+        pixels = random.integers(0, 256, (height, width, 3)).astype("uint8")
+        Image.fromarray(pixels).save(tmp_path / folder / "0.png")
+    told = " and ".join(f"{width} x {height}" for width, height in (first, second))
+    with pytest.raises(DataError, match=rf"0\.png differ in size: {told} pixels"):
+        PairedRecords(_open(tmp_path / "a"), _open(tmp_path / "b"))
 
 
 def test_shots_in_ranges_of_their_own_come_in_one(tmp_path, random):

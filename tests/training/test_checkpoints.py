@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from cbsn.errors import ConfigError, ModelError, TrainingError
 from cbsn.files import write_checksums
+from cbsn.models.folder import save_model
 from cbsn.training.checkpoints import KEEP, Checkpoints, lock_run, open_run
 from cbsn.training.trainer import Trainer
 
@@ -280,6 +281,47 @@ def test_starting_over_deletes_nothing(recipe, tmp_path, capsys):
         (tmp_path / "a" / "mark").write_text(str(number))
     assert [(tmp_path / name / "mark").read_text() for name in ("a.1", "a.2", "a")] == [*"012"]
     assert "kept as" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("resume", [True, False])
+def test_a_folder_that_is_no_run_is_left_alone(recipe, tmp_path, resume):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a/holiday.png").write_text("a picture")
+    with pytest.raises(ConfigError, match=r"something else than a run, such as holiday\.png"):
+        _open(tmp_path / "a", recipe, False, resume=resume)
+    assert [path.name for path in tmp_path.rglob("*")] == ["a", "holiday.png"]
+
+
+@pytest.mark.parametrize("name", ["last", "best"])
+def test_a_model_whose_checkpoints_are_gone_is_not_overwritten(recipe, tmp_path, name):
+    run = tmp_path / "a"
+    _open(run, recipe, False)
+    save_model(run / name, recipe, recipe.build_network(), {"step": 5})
+    with pytest.raises(ConfigError, match=rf"trained model, {name}, but no checkpoint.*--init"):
+        _open(run, recipe, False)
+    _open(run, recipe, False, resume=False)
+    assert (tmp_path / "a.1" / name / "recipe.json").exists()
+
+
+def test_a_run_that_has_its_steps_stays_as_it_is(recipe, tmp_path, capsys):
+    run = tmp_path / "a"
+    _open(run, recipe.lasting(9), False)
+    before = (run / "run.json").read_text()
+    (run / "checkpoints/step-9").mkdir(parents=True)
+    _open(run, recipe.lasting(5), False)
+    assert (run / "run.json").read_text() == before
+    assert capsys.readouterr().out == ""
+    _open(run, recipe.lasting(12), False)
+    assert "max_steps=9 → max_steps=12" in capsys.readouterr().out
+
+
+def test_a_checkpoint_of_another_network_is_not_called_damaged(recipe, tmp_path, capsys):
+    Checkpoints(tmp_path, Trainer(recipe)).save()
+    other = {**recipe.network_config, "filters": recipe.network_config["filters"] + 1}
+    trainer = Trainer(dataclasses.replace(recipe, network_config=other))
+    with pytest.raises(ConfigError, match=r"for another training.*the same flags"):
+        Checkpoints(tmp_path, trainer).restore()
+    assert "damaged" not in capsys.readouterr().err
 
 
 def test_a_damaged_run_file_is_named(recipe, tmp_path):

@@ -364,7 +364,7 @@ def test_a_finished_run_says_that_nothing_is_left_to_train(prepare_stack, series
     _train("n2v-unet", other, tmp_path)
     output = capsys.readouterr().out
     assert f"Continuing with other settings: dataset={dataset} → dataset={other}" in output
-    assert "already has its 4 steps, so nothing is left to train" in output
+    assert "already has 4 steps, so nothing is left to train" in output
 
 
 def test_what_is_read_otherwise_is_told(series, tmp_path, monkeypatch, capsys):
