@@ -8,7 +8,7 @@ from pathlib import Path
 
 from cbsn.errors import CbsnWarning, DataError, ImageError
 from cbsn.files import expanded
-from cbsn.images.stacks.ome_zarr import is_ome_zarr
+from cbsn.images.stacks.ome_zarr import ZARR_SUFFIX, is_ome_zarr
 
 # The formats that are read and written, with the suffix of each.
 SUFFIX_OF_FORMAT = {"PNG": ".png", "JPEG": ".jpg", "TIFF": ".tif", "WEBP": ".webp", "BMP": ".bmp"}
@@ -22,9 +22,8 @@ _ONLY_READ = {".avif", ".gif", ".heic", ".heif", ".hif", ".jp2", ".j2k", ".jpx",
 RESULTS = "denoised"  # name of the default folder for results
 # Lower-case suffixes of the picture files in a folder.
 IMAGE_SUFFIXES = frozenset({*_FORMAT_OF_SUFFIX, *_ONLY_READ})
-# Those of microscopes' files, which hold stacks, and of folders that are OME-Zarr images.
+# Those of microscopes' files, which hold stacks.
 _STACK_SUFFIXES = frozenset({".czi", ".nd2", ".lif"})
-_ZARR = ".zarr"
 _INCOMPLETE = "is no OME-Zarr image (it has no zarr.json, .zattrs or .zgroup): copy it again."
 
 _RAW = {".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dng", ".erf", ".iiq", ".mrw", ".nef", ".nrw"}
@@ -60,7 +59,7 @@ def find_images(
     try:
         if path.is_file() or is_ome_zarr(path):
             return [path]
-        if path.is_dir() and path.suffix.lower() == _ZARR:
+        if path.is_dir() and path.suffix.lower() == ZARR_SUFFIX:
             raise DataError(f"{path} {_INCOMPLETE}")
         if path.is_dir():
             found = _in_folder(path, recursive, outside)
@@ -108,7 +107,7 @@ def _in_folder(top: Path, recursive: bool, outside: str | Path | None) -> list[P
         if recursive:
             # A link may lead back to a folder above it.
             below = (each for each in inside if each.is_dir() and not each.is_symlink())
-            below = (each for each in below if each.suffix.lower() != _ZARR)
+            below = (each for each in below if each.suffix.lower() != ZARR_SUFFIX)
             wanted = [each for each in below if not (outside and _lies_in(each, outside))]
             folders += [each for each in wanted if each.name != RESULTS]
             for each in wanted:
@@ -126,14 +125,14 @@ def _in_folder(top: Path, recursive: bool, outside: str | Path | None) -> list[P
             stacklevel=3,
         )
     for each in visible:
-        if each.suffix.lower() == _ZARR and each.is_dir() and not is_ome_zarr(each):
+        if each.suffix.lower() == ZARR_SUFFIX and each.is_dir() and not is_ome_zarr(each):
             warnings.warn(f"skipped: {each} {_INCOMPLETE}", CbsnWarning, stacklevel=3)
     taken = IMAGE_SUFFIXES | _STACK_SUFFIXES
     return [
         each
         for each in visible
         if (each.suffix.lower() in taken and each.is_file())
-        or (each.suffix.lower() == _ZARR and is_ome_zarr(each))
+        or (each.suffix.lower() == ZARR_SUFFIX and is_ome_zarr(each))
     ]
 
 
@@ -147,7 +146,9 @@ def _matches(path: Path, outside: str | Path | None) -> list[Path]:
     matches = {base / each for each in glob.glob(str(rest), root_dir=base, recursive=True)}  # noqa: PTH207
     if outside and not _lies_in(base, outside):
         matches = {each for each in matches if not _lies_in(each.parent, outside)}
-    inside_zarr = {each for each in matches if _ZARR in (p.suffix.lower() for p in each.parents)}
+    inside_zarr = {
+        each for each in matches if ZARR_SUFFIX in (p.suffix.lower() for p in each.parents)
+    }
     return [each for each in matches - inside_zarr if each.is_file() or is_ome_zarr(each)]
 
 

@@ -200,7 +200,9 @@ class TrainingLoop:
             f"steps {start:,} to {max(start, self._max_steps):,}; {self._folder}"
         )
         if start >= self._max_steps:
-            more = f", more than the {self._max_steps:,} asked for" if start > self._max_steps else ""
+            more = (
+                f", more than the {self._max_steps:,} asked for" if start > self._max_steps else ""
+            )
             say(
                 f"This run already has {start:,} steps{more}, so nothing is left to train. Give "
                 "more --steps to go on, or another --name or --no-resume to start over."

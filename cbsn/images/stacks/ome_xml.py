@@ -14,17 +14,9 @@ import tifffile
 
 from cbsn.errors import ImageError
 from cbsn.images.stacks.stack import Channel, Layout, Spacing
+from cbsn.images.stacks.units import unit_symbol
 
 _CREATOR = "cbsn"
-
-# OME's symbols of units, with their names in UDUNITS-2.
-_UNITS = {
-    **{"m": "meter", "dm": "decimeter", "cm": "centimeter", "mm": "millimeter"},
-    **{"µm": "micrometer", "nm": "nanometer", "pm": "picometer", "Å": "angstrom"},
-    **{"s": "second", "ms": "millisecond", "µs": "microsecond", "ns": "nanosecond"},
-    **{"min": "minute", "h": "hour", "d": "day", "in": "inch", "pixel": "pixel"},
-}
-_SYMBOLS = {name: symbol for symbol, name in _UNITS.items()}
 
 _TYPES = {
     **{name: name for name in ("int8", "int16", "int32", "uint8", "uint16", "uint32")},
@@ -62,7 +54,7 @@ def _facts(image: Any) -> Facts:
                 size = float(pixels.attrib[name])
                 unit = pixels.attrib.get(f"{name}Unit", "s" if axis == "T" else "µm")
                 if 0 < size < np.inf:
-                    spacing[axis] = Spacing(size, _UNITS.get(unit, unit))
+                    spacing[axis] = Spacing(size, unit)
         channels = tuple(_channel(each.attrib) for each in _children(pixels, "Channel"))
     return Facts(image.attrib.get("Name", ""), spacing, channels)
 
@@ -121,9 +113,10 @@ def _length(layout: Layout, axis: str, name: str) -> dict[str, Any]:
     if axis not in layout.spacing:
         return {}
     size, unit = layout.spacing[axis].size, layout.spacing[axis].unit
-    if unit and unit not in _SYMBOLS:
+    symbol = unit_symbol(unit)
+    if unit and symbol is None:
         return {}
-    return {name: size, **({f"{name}Unit": _SYMBOLS[unit]} if unit else {})}
+    return {name: size, **({f"{name}Unit": symbol} if unit else {})}
 
 
 def _rgba(color: str) -> int:

@@ -21,6 +21,9 @@ from cbsn.images.stacks.stack import Channel, Layout, Spacing, Stack
 AXIS_TYPES = {"T": "time", "C": "channel", "Z": "space", "Y": "space", "X": "space"}
 """The axes that an image may have, in the order of their names in NGFF, and their types there."""
 
+ZARR_SUFFIX = ".zarr"
+"""The lower-case suffix of a folder that is a Zarr image."""
+
 _FILES = ("zarr.json", ".zgroup", ".zattrs", ".zarray")
 _JSON_BYTES = 2**28  # more than the metadata of a large plate
 _SLAB_BYTES = 2**28

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from cbsn.errors import CbsnError, ConfigError, DataError, ImageError, plain_reason
 from cbsn.images.stacks import microscopes, ome_zarr
+from cbsn.images.stacks.ome_zarr import ZARR_SUFFIX
 from cbsn.images.stacks.ome_zarr_writer import create_ome_zarr
 from cbsn.images.stacks.stack import Stack, check_axes
 from cbsn.images.stacks.tiff_stack_writer import create_tiff_stack
@@ -14,7 +15,6 @@ from cbsn.images.stacks.tiff_stacks import is_tiff_stack, open_tiff_stacks
 from cbsn.images.stacks.writing import Create
 from cbsn.images.tiff import TIFF_MAGICS
 
-ZARR_SUFFIX = ".zarr"
 # The names of the formats that are written, with the suffix of each.
 FORMATS = {"tiff": ".ome.tif", "zarr": ".ome.zarr"}
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from cbsn.errors import ConfigError, ImageError
+from cbsn.images.stacks.units import unit_name
 
 AXES = "TZCYXS"
 """Time, depth, channel, row, column, and sample (the red, green and blue of an RGB image)."""
@@ -25,12 +26,15 @@ class Spacing:
 
     Args:
         size: float > 0, the distance.
-        unit: the unit's name in UDUNITS-2, as OME-Zarr has it, such as `micrometer` or `second`;
-            empty if the file does not say.
+        unit: the unit's name in UDUNITS-2, as OME-Zarr has it, such as `micrometer` or `second`, or
+            its symbol, which becomes the name; empty if the file does not say.
     """
 
     size: float
     unit: str = ""
+
+    def __post_init__(self):
+        object.__setattr__(self, "unit", unit_name(self.unit))
 
 
 @dataclasses.dataclass(frozen=True)

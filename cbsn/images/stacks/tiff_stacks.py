@@ -22,7 +22,6 @@ _BUFFER_BYTES = 2**24
 _PICTURES = ("uint8", "uint16", "float32", "bool")  # dtypes of what `read_picture` reads
 _CUT_OFF = "ends before its pixels do: the file is cut off."
 _LACKS = "lacks some of its strips or tiles: it is damaged or incomplete."
-_MICRON = {"micron", "microns", "um", "µm", "μm", "\\u00b5m", "micrometer", "micrometre"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,10 +91,10 @@ def open_tiff_stacks(path: Path, axes: str | None) -> tuple[list[Stack], Callabl
         if not series:
             raise ImageError("has no readable page: the file is damaged or cut off.")
         if len(series) > 1 and not file.is_ome:
-            shapes = [" x ".join(map(str, each.shape)) for each in series]
+            kinds = [f"{' x '.join(map(str, each.shape))} {each.dtype}" for each in series]
             raise ImageError(
-                f"holds pages of different sizes ({', '.join(shapes[:3])}"
-                f"{', …' * (len(shapes) > 3)}): save those of one size as a file."
+                f"holds pages of different sizes or types ({', '.join(kinds[:3])}"
+                f"{', …' * (len(kinds) > 3)}): save those of one kind as a file."
             )
         text = file.ome_metadata if file.is_ome else None
         facts = read_facts(text) if text else []
@@ -311,7 +310,7 @@ def _imagej_facts(kept: TiffFacts) -> tuple[dict[str, Spacing], tuple[Channel, .
     """Returns the spacing and the channels that ImageJ's metadata state."""
     values = kept.imagej or {}
     unit = str(values.get("unit", ""))
-    unit = "micrometer" if unit.strip().lower() in _MICRON else "" if unit == "pixel" else unit
+    unit = "" if unit == "pixel" else unit
     spacing = {}
     if kept.resolution and unit:
         spacing = {

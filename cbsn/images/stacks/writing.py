@@ -13,6 +13,7 @@ import numpy as np
 
 from cbsn.errors import ImageError
 from cbsn.files import move, shortened, write_json
+from cbsn.images.stacks.ome_zarr import ZARR_SUFFIX, is_ome_zarr
 from cbsn.images.stacks.stack import Layout
 
 _SAVED_EVERY = 10  # seconds
@@ -54,12 +55,14 @@ class PartialStackFile:
         done: int, the number of steps that an interrupted run has done, with the same settings.
 
     Raises:
-        ImageError: if another process is writing it, or the format cannot hold a layout.
+        ImageError: if another process is writing it, the format cannot hold a layout, a folder or
+            file is there that the result must not replace, or something cannot be written.
     """
 
     def __init__(
         self, target: Path, create: Create, layouts: Sequence[Layout], settings: Mapping[str, Any]
     ):
+        check_replaceable(target)
         self._target = target
         name = f".{target.name}.partial"
         self._path = target.with_name(shortened(name, ".partial"))
@@ -79,8 +82,9 @@ class PartialStackFile:
         if self._file is None:
             self.done = 0
             try:
-                self._remove()
-                self._file = create(self._path, layouts, resume=False)
+                with _writing(target):
+                    self._remove()
+                    self._file = create(self._path, layouts, resume=False)
             except BaseException:
                 self._remove()
                 self._release()
@@ -99,7 +103,8 @@ class PartialStackFile:
     ) -> None:
         """See `StackFile.write`."""
         assert self._file is not None
-        self._file.write(stack, index, rows, columns, part)
+        with _writing(self._target):
+            self._file.write(stack, index, rows, columns, part)
 
     def count(self, done: int) -> None:
         """Remembers, now and then on the disk, that this many steps are done."""
@@ -110,28 +115,33 @@ class PartialStackFile:
     def save(self) -> None:
         """Makes sure that a later run can go on from here."""
         assert self._file is not None
-        self._file.flush()
-        write_json(self._state, {"settings": self._settings, "done": self.done})
+        with _writing(self._target):
+            self._file.flush()
+            write_json(self._state, {"settings": self._settings, "done": self.done})
         self._saved = time.monotonic()
 
     def finish(self) -> None:
         """Closes the file, and gives it its name in place of what is there."""
         assert self._file is not None
-        self._file.flush()
-        self._file.close()
-        self._file = None
-        if self._target.is_dir():
-            # A folder cannot be replaced in one step. The old one goes first, under a name that
-            # shows what it is, in case the process dies here.
-            aside = self._path.with_suffix(".old")
-            _remove(aside)
-            move(self._target, aside)
-            move(self._path, self._target)
-            _remove(aside)
-        else:
-            move(self._path, self._target)
-        self._state.unlink(missing_ok=True)
-        self._release()
+        try:
+            with _writing(self._target):
+                self._file.flush()
+                self._file.close()
+                self._file = None
+                check_replaceable(self._target)  # something may be there by now
+                if self._target.is_dir():
+                    # A folder cannot be replaced in one step. The old one goes first, under a name
+                    # that shows what it is, in case the process dies here.
+                    aside = self._path.with_suffix(".old")
+                    _remove(aside)
+                    move(self._target, aside)
+                    move(self._path, self._target)
+                    _remove(aside)
+                else:
+                    move(self._path, self._target)
+                self._state.unlink(missing_ok=True)
+        finally:
+            self._release()
 
     def stop(self) -> None:
         """Closes the file, incomplete as it is, for a later run to go on with."""
@@ -151,6 +161,26 @@ class PartialStackFile:
     def _remove(self) -> None:
         _remove(self._path)
         self._state.unlink(missing_ok=True)
+
+
+def check_replaceable(target: Path) -> None:
+    """Raises an ImageError if there is something that a result of this name must not replace."""
+    if target.suffix.lower() == ZARR_SUFFIX:
+        is_other = target.exists() and not is_ome_zarr(target)
+        what = "something else than a Zarr image"
+    else:
+        is_other, what = target.is_dir(), "a folder"
+    if is_other:
+        raise ImageError(f"{target}: {what} is there. Move it away, or give another --out.")
+
+
+@contextlib.contextmanager
+def _writing(target: Path) -> Iterator[None]:
+    """Turns errors of the system into an ImageError that names the file that was to be written."""
+    try:
+        yield
+    except OSError as error:
+        raise ImageError(f"{target}: cannot be written ({error.strerror or error}).") from error
 
 
 def _remove(path: Path) -> None:

@@ -13,7 +13,7 @@ from apache_beam.io.filesystems import FileSystems
 
 from cbsn.errors import CbsnError, ConfigError, DataError, plain_reason
 from cbsn.images.finding import IMAGE_SUFFIXES, find_images
-from cbsn.images.stacks.opening import ZARR_SUFFIX
+from cbsn.images.stacks.ome_zarr import ZARR_SUFFIX
 
 # Otherwise Beam would unpack files named *.gz on the way.
 _AS_IT_IS = {"compression_type": CompressionTypes.UNCOMPRESSED}

@@ -19,12 +19,13 @@ from typing import Any, NamedTuple
 from cbsn.errors import ConfigError, ImageError
 from cbsn.files import move, shortened, write_json
 from cbsn.images.stacks import microscopes
-from cbsn.images.stacks.ome_zarr import zarr_library
+from cbsn.images.stacks.ome_zarr import ZARR_SUFFIX, zarr_library
 from cbsn.images.stacks.ome_zarr_attributes import Windows
-from cbsn.images.stacks.opening import ZARR_SUFFIX, open_stacks, suffix_of, writer_of
+from cbsn.images.stacks.opening import open_stacks, suffix_of, writer_of
 from cbsn.images.stacks.scaling import Scaling
 from cbsn.images.stacks.stack import Layout
 from cbsn.images.stacks.tiff_stack_writer import TiffStackFile
+from cbsn.images.stacks.writing import check_replaceable
 from cbsn.inference.beam.locations import is_url
 from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.stack_options import StackOptions
@@ -83,6 +84,7 @@ def plan_stack(job: StackJob, denoiser: Denoiser, options: StackOptions) -> Stac
         CbsnError, OSError: if the file cannot be read, or its result not be written.
     """
     source, place = Path(job.source), _Place(job)
+    check_replaceable(place.target)
     with open_stacks(source, options.axes) as stacks:
         works = [StackWork(stack, [denoiser], options, source) for stack in stacks]
         count = len(_groups(works))

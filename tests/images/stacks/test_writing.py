@@ -1,5 +1,7 @@
 """Tests of `cbsn.images.stacks.writing`."""
 
+import errno
+
 import numpy as np
 import pytest
 import tifffile
@@ -9,7 +11,7 @@ from cbsn.images.stacks import writing
 from cbsn.images.stacks.ome_zarr_writer import create_ome_zarr
 from cbsn.images.stacks.opening import open_stacks
 from cbsn.images.stacks.stack import Layout
-from cbsn.images.stacks.tiff_stack_writer import create_tiff_stack
+from cbsn.images.stacks.tiff_stack_writer import TiffStackFile, create_tiff_stack
 from cbsn.images.stacks.writing import partial_stack_file
 
 LAYOUT = Layout("TYX", (4, 6, 8), np.dtype("uint16"), "TIFF")
@@ -133,3 +135,38 @@ def test_nothing_stays_of_a_file_that_cannot_be_made(tmp_path):
     ):
         pass
     assert not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_a_folder_of_something_else_is_not_replaced(tmp_path, name):
+    if name.endswith("zarr"):
+        pytest.importorskip("zarr")
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "thesis.txt").write_text("precious")
+    with pytest.raises(ImageError, match=rf"{name}: .* is there\. Move it away"):
+        write(tmp_path / name, range(4))
+    assert [path.name for path in tmp_path.rglob("*")] == [name, "thesis.txt"]
+
+
+def test_a_folder_that_comes_later_is_not_replaced_and_nothing_is_lost(tmp_path):
+    target = tmp_path / "a.tif"
+    file = writing.PartialStackFile(target, create_tiff_stack, [LAYOUT], {"a": 1})
+    for number in range(4):
+        file.write(0, (number,), *WHOLE, PLANES[number])
+        file.count(number + 1)
+    file.save()
+    target.mkdir()
+    with pytest.raises(ImageError, match="a folder is there"):
+        file.finish()
+    target.rmdir()
+    assert write(target, range(4)) == 4
+    np.testing.assert_array_equal(read(target), PLANES)
+
+
+def test_errors_of_the_system_name_the_file_that_is_written(tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(TiffStackFile, "write", fail)
+    with pytest.raises(ImageError, match=r"a\.tif: cannot be written \(No space left on device\)"):
+        write(tmp_path / "a.tif", range(4))
