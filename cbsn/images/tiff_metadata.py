@@ -7,6 +7,7 @@ an EXIF block become tags of the file, and the directories below (camera, GPS) f
 import contextlib
 import dataclasses
 import struct
+from collections.abc import Set
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,8 @@ from cbsn.images.exif import (
     write_tree,
 )
 from cbsn.images.picture import INCH, Picture
+
+DESCRIPTION = 270
 
 _XMP_TAG = 700
 _UNIT_TAG = 296
@@ -76,15 +79,12 @@ class Tags:
 def read_metadata(path: Path, page: tifffile.TiffPage) -> dict[str, Any]:
     """Returns `icc_profile`, `exif`, `xmp`, `resolution` and `extras` of a page's picture."""
     tags = page.tags
-    # tifffile's own description only says how the pixels are stored.
-    skipped = _SKIPPED | ({270} if page.parent.is_shaped else set())
-    entries: list[tuple[Any, ...]] = [tag.astuple() for tag in tags if tag.code not in skipped]
     byteorder = page.parent.byteorder
     if byteorder == ">" and _IMAGEJ_TAG not in tags:
-        # tifffile makes a second copy of the pixels to write a big-endian file.
-        byteorder = "<"
-        for place, (code, kind, count, value, once) in enumerate(entries):
-            entries[place] = code, kind, count, swapped(kind, value, ">"), once
+        byteorder = "<"  # tifffile makes a second copy of the pixels to write a big-endian file
+    # tifffile's own description only says how the pixels are stored.
+    skipped = _SKIPPED | ({DESCRIPTION} if page.parent.is_shaped else set())
+    entries = _entries(page, byteorder, skipped)
     x, y, unit = (tags.valueof(code) for code in (282, 283, _UNIT_TAG))
     resolution = _resolution(x, y, unit)
     per_metre = None
@@ -96,8 +96,35 @@ def read_metadata(path: Path, page: tifffile.TiffPage) -> dict[str, Any]:
         "exif": _read_exif(path, page, has_resolution=resolution is not None),
         "xmp": xmp if isinstance(xmp, bytes) and xmp else None,
         "resolution": per_metre,
-        "extras": Tags(byteorder, tuple(entries), resolution),
+        "extras": Tags(byteorder, entries, resolution),
     }
+
+
+def tags_of(page: tifffile.TiffPage) -> tuple[tuple[Any, ...], ...]:
+    """Returns the tags of a page that say nothing about how its pixels are stored.
+
+    They are `extratags` of `tifffile.TiffWriter.write` for a little-endian file, for the page that
+    is written first. tifffile's own description is not among them.
+    """
+    own = [tag.astuple() for tag in page.tags.getall(DESCRIPTION, ()) if not _is_shape(tag.value)]
+    entries = [*own, *_entries(page, "<", _SKIPPED - {ORIENTATION} | {DESCRIPTION})]
+    return tuple((code, _RATIONAL.get(kind, kind), *rest) for code, kind, *rest in entries)
+
+
+def _is_shape(text: Any) -> bool:
+    """Returns whether a description is tifffile's, which says how the pixels are stored."""
+    return isinstance(text, str) and text.startswith(('{"shape":', "shape=("))
+
+
+def _entries(
+    page: tifffile.TiffPage, byteorder: str, skipped: Set[int]
+) -> tuple[tuple[Any, ...], ...]:
+    """Returns a page's tags, as tifffile has them, for a file with this byte order."""
+    entries: list[tuple[Any, ...]] = [tag.astuple() for tag in page.tags if tag.code not in skipped]
+    own = page.parent.byteorder
+    if own != byteorder:
+        entries = [(c, kind, n, swapped(kind, value, own), o) for c, kind, n, value, o in entries]
+    return tuple(entries)
 
 
 def write_options(picture: Picture, *, big: bool) -> dict[str, Any]:

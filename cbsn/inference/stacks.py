@@ -325,6 +325,8 @@ class StackWork:
         if self.filled:
             yield f"{self.filled} values that were not finite are filled."
         layout = self.stack.layout
+        if getattr(layout.metadata, "has_exif", False):
+            yield "its EXIF data are dropped, as results that are stacks hold none."
         yield from self._repair.notes({layout.file_channel(index) for index in layout.indices()})
         if self._faulty:
             what = counted(self._faulty, "pixel")

@@ -121,6 +121,11 @@ class Layout:
         """The memory that all pixels would take."""
         return math.prod(self.shape) * self.dtype.itemsize
 
+    @property
+    def plane_bytes(self) -> int:
+        """The memory that a plane would take."""
+        return self.nbytes // self.planes
+
     def size(self, axis: str) -> int:
         """Returns the size of an axis; 1 if there is no such axis."""
         return self.shape[self.axes.index(axis)] if axis in self.axes else 1

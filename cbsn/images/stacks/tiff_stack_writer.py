@@ -14,6 +14,7 @@ from cbsn.images.stacks.ome_xml import make_xml
 from cbsn.images.stacks.stack import Layout
 from cbsn.images.stacks.tiff_stacks import TiffFacts
 from cbsn.images.tiff import CLASSIC_BYTES
+from cbsn.images.tiff_metadata import DESCRIPTION
 
 _IMAGEJ_AXES = "TZCYXS"
 _IMAGEJ_DTYPES = ("uint8", "uint16", "float32")
@@ -38,9 +39,13 @@ class TiffStackFile:
             # ImageJ's files above 4 GB list only their first page.
             pages: Any = file.pages
             self._offsets = [pages[int(first)].dataoffsets[0] for first in firsts[:-1]]
-        if path.stat().st_size < self._offsets[-1] + layouts[-1].nbytes:
+            # Only where each has tags of its own are there any between the planes.
+            own = [page.dataoffsets[0] for page in pages] if _page_tags(layouts[0]) else []
+            self._page_offsets = own
+        end = own[-1] + layouts[0].plane_bytes if own else self._offsets[-1] + layouts[-1].nbytes
+        if path.stat().st_size < end:
             with path.open("r+b") as file:
-                file.truncate(self._offsets[-1] + layouts[-1].nbytes)
+                file.truncate(end)
 
     def write(
         self, stack: int, index: Sequence[int], rows: slice, columns: slice, part: np.ndarray
@@ -49,7 +54,9 @@ class TiffStackFile:
         layout = self._layouts[stack]
         shape = layout.shape[len(layout.outer) :]
         number = int(np.ravel_multi_index(index, layout.outer_shape)) if layout.outer else 0
-        offset = self._offsets[stack] + number * math.prod(shape) * layout.dtype.itemsize
+        offset = self._offsets[stack] + number * layout.plane_bytes
+        if self._page_offsets:
+            offset = self._page_offsets[number]
         pixel, width = math.prod(shape[2:]) * layout.dtype.itemsize, shape[1]
         part = np.ascontiguousarray(part, layout.dtype)
         # Not a memory map: several machines may write planes that share a page of it.
@@ -92,7 +99,8 @@ def _create(path: Path, layouts: Sequence[Layout]) -> None:
         kind = "OME-TIFF"  # with axes that the user has told, in another order
     size = sum(layout.nbytes for layout in layouts)
     pages = sum(layout.planes for layout in layouts)
-    big = size + 1000 * pages > CLASSIC_BYTES
+    tags = sum(len(entry[3]) for each in _page_tags(layouts[0]) for entry in each)
+    big = size + tags + 1000 * pages > CLASSIC_BYTES
     if kind == "ImageJ" and str(layouts[0].dtype) in _IMAGEJ_DTYPES:
         _create_imagej(path, layouts[0], big)
     elif kind == "OME-TIFF":
@@ -107,6 +115,11 @@ def _options(layout: Layout) -> dict[str, Any]:
     photometric = "rgb" if layout.samples > 1 else "minisblack"
     if facts.photometric == "MINISWHITE":
         photometric = "miniswhite"
+    colors = facts.colors
+    if colors is not None and layout.dtype.kind == "u" and layout.dtype.itemsize < 4:
+        photometric = "palette"
+        lacking = 2 ** (8 * layout.dtype.itemsize) - colors.shape[1]
+        colors = np.pad(colors, ((0, 0), (0, max(lacking, 0))), "edge")
     options: dict[str, Any] = {
         "data": None,
         "dtype": layout.dtype,
@@ -114,6 +127,8 @@ def _options(layout: Layout) -> dict[str, Any]:
         "planarconfig": "contig" if layout.samples > 1 else None,
         "extrasamples": ["unassalpha"] if layout.samples == 4 else None,
         "software": False,
+        "iccprofile": facts.profile,
+        "colormap": colors if photometric == "palette" else None,
     }
     if facts.resolution:
         x, y, unit = facts.resolution
@@ -179,14 +194,33 @@ def _create_ome(path: Path, layouts: Sequence[Layout], big: bool) -> None:
             description = None
 
 
+def _page_tags(layout: Layout) -> list[tuple[Any, ...]]:
+    """Returns the tags of each plane, if a file is to be written page by page; else none."""
+    facts = layout.metadata
+    if not isinstance(facts, TiffFacts) or len(facts.pages) < 2 or len(layout.outer) != 1:
+        return []
+    if facts.has_axes or facts.has_shape:  # which the first page states for all
+        return []
+    return [facts.pages[n] for n in layout.taken.get(layout.outer, range(len(facts.pages)))]
+
+
 def _create_plain(path: Path, layout: Layout, big: bool) -> None:
     facts = layout.metadata if isinstance(layout.metadata, TiffFacts) else TiffFacts()
-    options: dict[str, Any] = {"metadata": {"axes": layout.axes}, "shape": layout.shape}
-    if isinstance(layout.metadata, TiffFacts) and not facts.has_axes:
-        shape = (layout.planes, *layout.shape[len(layout.outer) :])
-        options = {"metadata": {}} if facts.has_shape else {"metadata": None, "shape": shape}
-        options.setdefault("shape", layout.shape)
+    options = _options(layout)
+    plane = layout.shape[len(layout.outer) :]
     with tifffile.TiffWriter(path, bigtiff=big) as file:
-        # As bytes, which may be more than ASCII. A date is.
-        texts = {n: t if n == "datetime" else t.encode() for n, t in facts.tags.items()}
-        file.write(**{**_options(layout), **texts, **options})
+        if pages := _page_tags(layout):
+            for tags in pages:
+                file.write(**options, shape=plane, metadata=None, contiguous=False, extratags=tags)
+            return
+        tags = [*facts.pages[0]] if facts.pages else []
+        if isinstance(layout.metadata, TiffFacts) and not facts.has_axes and not facts.has_shape:
+            options |= {"metadata": None, "shape": (layout.planes, *plane)}
+        else:  # with the shape in a description of its own, after the file's
+            described = [tag for tag in tags if tag[0] == DESCRIPTION]
+            tags = [tag for tag in tags if tag[0] != DESCRIPTION]
+            metadata = {"axes": layout.axes} if facts.has_axes or not facts.has_shape else {}
+            options |= {"metadata": metadata, "shape": layout.shape}
+            if described:
+                options["description"] = described[0][3].rstrip(b"\0")
+        file.write(**options, extratags=tags)

@@ -12,10 +12,13 @@ from typing import Any
 import numpy as np
 import tifffile
 
+from cbsn.colors import luma
 from cbsn.errors import ImageError
+from cbsn.images.exif import EXIF, GPS
 from cbsn.images.stacks.ome_xml import Facts, read_facts
 from cbsn.images.stacks.stack import AXES, Channel, Layout, Spacing, Stack
 from cbsn.images.tiff import refuse_raw, whole_pages
+from cbsn.images.tiff_metadata import tags_of
 
 _WHOLE = 2**26  # bytes of a page; larger ones are decoded in parts, if they are stored in parts
 _BUFFER_BYTES = 2**24
@@ -36,7 +39,11 @@ class TiffFacts:
         photometric: how values are shown, such as `MINISBLACK` or `RGB`.
         has_axes: whether the file names its axes.
         has_shape: whether the file states its shape, in tifffile's own way.
-        tags: text of the tags ImageDescription, DateTime and Software of other files.
+        pages: of files that are neither, the tags of each page; of the first one only, if pages
+            and planes are not the same.
+        profile: the colour profile.
+        colors: the colour that each value has in viewers, uint16 [3, 2^bits].
+        has_exif: whether the file has EXIF data, which its results lack.
     """
 
     imagej: dict[str, Any] | None = None
@@ -46,7 +53,10 @@ class TiffFacts:
     photometric: str = "MINISBLACK"
     has_axes: bool = False
     has_shape: bool = False
-    tags: dict[str, str] = dataclasses.field(default_factory=dict)
+    pages: tuple[tuple[Any, ...], ...] = ()
+    profile: bytes | None = None
+    colors: np.ndarray | None = None
+    has_exif: bool = False
 
 
 def is_tiff_stack(path: Path) -> bool:
@@ -85,8 +95,7 @@ def open_tiff_stacks(path: Path, axes: str | None) -> tuple[list[Stack], Callabl
     file = tifffile.TiffFile(path)
     try:
         refuse_raw(file)
-        for _ in whole_pages(file):
-            pass  # raises an error for a list of pages that is damaged
+        pages = [*whole_pages(file)]  # raises an error for a list of pages that is damaged
         series = [each for each in file.series if not each.keyframe.is_reduced]
         if not series:
             raise ImageError("has no readable page: the file is damaged or cut off.")
@@ -99,8 +108,13 @@ def open_tiff_stacks(path: Path, axes: str | None) -> tuple[list[Stack], Callabl
         text = file.ome_metadata if file.is_ome else None
         facts = read_facts(text) if text else []
         many = len(series) > 1
+        if file.is_ome or file.is_imagej:
+            pages = []
         stacks = [
-            _stack(file, each, axes, number, facts[number] if number < len(facts) else None, many)
+            _stack(
+                *(file, each, axes, number),
+                *(facts[number] if number < len(facts) else None, many, pages),
+            )
             for number, each in enumerate(series)
         ]
     except BaseException:
@@ -110,7 +124,13 @@ def open_tiff_stacks(path: Path, axes: str | None) -> tuple[list[Stack], Callabl
 
 
 def _stack(
-    file: tifffile.TiffFile, series: Any, axes: str | None, number: int, facts: Any, many: bool
+    file: tifffile.TiffFile,
+    series: Any,
+    axes: str | None,
+    number: int,
+    facts: Any,
+    many: bool,
+    pages: list[Any],
 ) -> Stack:
     own, shape = series.axes, series.shape
     page = series.keyframe
@@ -133,6 +153,12 @@ def _stack(
             f"has {len(own)} axes, of the sizes {shape}: --axes takes a letter for each. "
             f"Received: --axes {axes}"
         )
+    planes = math.prod(n for axis, n in zip(axes, shape, strict=True) if axis not in "YXS")
+    colors = page.colormap if photometric == "PALETTE" else None
+    if colors is not None and not file.is_imagej and not _is_scale(colors):
+        raise ImageError(
+            "holds numbers of colours (a palette), not brightness: save it as gray or RGB."
+        )
     dtype = page.dtype
     source = _source(file, series, axes)
     kept = TiffFacts(
@@ -143,7 +169,10 @@ def _stack(
         photometric=photometric,
         has_axes=is_told or set(series.axes) <= {*AXES},
         has_shape=file.is_shaped,
-        tags={} if file.is_ome or file.is_imagej or file.is_shaped else _texts(page),
+        pages=_tags(pages, planes),
+        profile=page.iccprofile if isinstance(page.iccprofile, bytes) else None,
+        colors=colors,
+        has_exif=bool({EXIF, GPS} & {*page.tags.keys()}),
     )
     spacing: dict[str, Spacing] = {}
     channels: tuple[Channel, ...] = ()
@@ -300,10 +329,16 @@ def _resolution(page: Any) -> tuple[Fraction, Fraction, int] | None:
     return None
 
 
-def _texts(page: Any) -> dict[str, str]:
-    names = {270: "description", 305: "software", 306: "datetime"}
-    found = {names[code]: page.tags.valueof(code) for code in names}
-    return {name: text for name, text in found.items() if isinstance(text, str) and text}
+def _tags(pages: list[Any], planes: int) -> tuple[tuple[Any, ...], ...]:
+    """Returns the tags of each page, or of the first one, if pages and planes are not the same."""
+    kept = pages if len(pages) == planes else pages[:1]
+    return tuple(tags_of(page) if isinstance(page, tifffile.TiffPage) else () for page in kept)
+
+
+def _is_scale(colors: np.ndarray) -> bool:
+    """Returns whether a palette, [3, N], goes from dark to bright, or back."""
+    steps = np.diff(luma(colors.T.astype(np.float64))[:, 0])
+    return bool((steps >= 0).all() or (steps <= 0).all())
 
 
 def _imagej_facts(kept: TiffFacts) -> tuple[dict[str, Spacing], tuple[Channel, ...]]:

@@ -63,6 +63,92 @@ def test_plain_files_keep_their_description(write_sample, tmp_path):
         assert file.pages.first.description == "microscope A"
 
 
+_ARTIST, _PRIVATE, _XMP = 315, 65000, 700
+
+
+def _with_page_tags(path, byteorder="<"):
+    """Writes a file as cameras of microscopes do, whose pages have descriptions of their own."""
+    planes = np.arange(4 * 12 * 10, dtype=np.uint16).reshape(4, 12, 10)
+    with tifffile.TiffWriter(path, byteorder=byteorder) as file:
+        for number, plane in enumerate(planes):
+            tags = [(_ARTIST, "s", 0, "A. Nyone", True), (_PRIVATE, "H", 2, (number, 7), True)]
+            file.write(
+                plane,
+                metadata=None,
+                description=f"frame {number}",
+                software=False,
+                datetime=f"2020:01:01 00:00:0{number}",
+                contiguous=False,
+                extratags=[*tags, (_XMP, "B", 6, b"<xmp/>", True)],
+            )
+    return planes
+
+
+@pytest.mark.parametrize("byteorder", "<>")
+@pytest.mark.parametrize(
+    ("selection", "taken"), [({}, range(4)), ({"T": slice(1, 4)}, range(1, 4))]
+)
+def test_each_page_keeps_its_own_tags(tmp_path, byteorder, selection, taken):
+    planes = _with_page_tags(tmp_path / "a.tif", byteorder)
+    layouts = copied(tmp_path / "a.tif", tmp_path / "b.tif", selection)
+    again = create_tiff_stack(tmp_path / "b.tif", layouts, resume=True)
+    planes[taken[1], 3:5, 2:4] = 9
+    again.write(0, (1,), slice(3, 5), slice(2, 4), planes[taken[1], 3:5, 2:4])
+    with tifffile.TiffFile(tmp_path / "b.tif") as file:
+        np.testing.assert_array_equal(file.asarray(), planes[[*taken]])
+        for page, number in zip(file.pages, taken, strict=True):
+            assert page.description == f"frame {number}"
+            assert page.datetime.second == number
+            assert page.tags.valueof(_PRIVATE) == (number, 7)
+            assert page.tags.valueof(_ARTIST) == "A. Nyone"
+            assert page.tags.valueof(_XMP) == b"<xmp/>"
+            assert page.tags.valueof(305) is None
+
+
+def test_a_file_that_states_its_shape_keeps_its_description_too(tmp_path):
+    facts = {"description": "hello", "software": "me", "datetime": "2020:01:01 00:00:00"}
+    facts["photometric"] = "minisblack"
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((3, 8, 9), np.uint16), metadata={}, **facts)
+    copied(tmp_path / "a.tif", tmp_path / "b.tif")
+    with tifffile.TiffFile(tmp_path / "b.tif") as file:
+        assert file.is_shaped and file.series[0].shape == (3, 8, 9)
+        first = file.pages.first
+        assert [first.description, first.software] == ["hello", "me"]
+        assert first.tags.valueof(306) == facts["datetime"]
+
+
+def _palette(path, table, **options):
+    planes = np.arange(2 * 8 * 9, dtype=np.uint8).reshape(2, 8, 9)
+    colors = (table * 257).astype(np.uint16)
+    tifffile.imwrite(path, planes, photometric="palette", colormap=colors, **options)
+    return planes, colors
+
+
+_FALSE_COLORS = np.random.default_rng(1).integers(0, 256, (3, 256))
+
+
+@pytest.mark.parametrize(
+    ("table", "options"),
+    [
+        (np.stack([np.arange(256), np.zeros(256), np.arange(256)]), {"metadata": None}),
+        (_FALSE_COLORS, {"imagej": True}),
+    ],
+    ids=["from dark to bright", "ImageJ"],
+)
+def test_the_colours_of_values_stay(tmp_path, table, options):
+    planes, colors = _palette(tmp_path / "a.tif", table, **options)
+    copied(tmp_path / "a.tif", tmp_path / "b.tif")
+    with tifffile.TiffFile(tmp_path / "b.tif") as file:
+        np.testing.assert_array_equal(file.asarray(), planes)
+        np.testing.assert_array_equal(file.pages.first.colormap, colors)
+
+
+def test_numbers_of_colours_are_no_stack(tmp_path):
+    _palette(tmp_path / "a.tif", _FALSE_COLORS, metadata=None)
+    with pytest.raises(ImageError, match="numbers of colours"), open_stacks(tmp_path / "a.tif"):
+        pass
+
+
 def test_ome_xml_stays_and_is_valid(sample, tmp_path):
     if ".ome." not in sample.name:
         pytest.skip("no OME-TIFF")
