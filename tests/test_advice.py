@@ -49,6 +49,7 @@ PRINTED_BY = {
         "cbsn adapt",
     },
     "cbsn/images/stacks/ome_xml.py": {"cbsn denoise"},
+    "cbsn/images/stacks/writing.py": {"cbsn denoise", "cbsn beam"},
     "cbsn/inference/stack_options.py": {"cbsn denoise", "cbsn beam"},
     "cbsn/inference/stacks.py": {"cbsn denoise", "cbsn beam"},
     "cbsn/inference/uncertainty.py": {"cbsn denoise"},

@@ -11,6 +11,7 @@ from typing import Any
 
 from absl import app, flags, logging
 
+from cbsn.cli.signals import Ended, ending_like_ctrl_c
 from cbsn.errors import (
     LARGEST,
     LARGEST_HOLE,
@@ -285,17 +286,18 @@ def run(
 
     A `CbsnError` is printed without a traceback, most of them on one line, and exits with its
     status. So is an error of the system, such as a denied permission, with status 2. Ctrl-C exits
-    with 130. Each `CbsnWarning` is printed once, on a line that begins with `note:`. Characters
+    with 130, and other signals that end a process do so as Ctrl-C does. Each `CbsnWarning` is printed once, on a line that begins with `note:`. Characters
     that the output cannot encode are replaced. If `main` needs TensorFlow, it is imported after the
     flags are parsed, so that `--help` and mistakes are answered at once.
     """
 
     def guarded(arguments: argparse.Namespace) -> int:
         try:
-            if tensorflow:
-                import_tensorflow(alone=True)
-            with shown(), _shown_notes():
-                return main(arguments) or 0
+            with ending_like_ctrl_c():
+                if tensorflow:
+                    import_tensorflow(alone=True)
+                with shown(), _shown_notes():
+                    return main(arguments) or 0
         except TrainingStopped as stopped:
             print(stopped)
             return stopped.status
@@ -314,6 +316,9 @@ def run(
             reason = ": ".join([*names, error.strerror or str(error)])
             print(f"error: {in_one_line(reason)}", file=sys.stderr)
             return 2
+        except Ended as signal:
+            print(f"ended by {signal}", file=sys.stderr)
+            return signal.status
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             return 130

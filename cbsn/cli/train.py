@@ -7,7 +7,7 @@ from pathlib import Path
 
 from cbsn.cli.flags import MODEL, add_axes, add_gpu, add_noise, add_normalize, add_repair, add_white
 from cbsn.cli.parser import Parser, add_input, new_parser
-from cbsn.errors import ConfigError
+from cbsn.errors import ConfigError, TrainingStopped
 
 _RECIPES = (
     "cbsn, apbsn, ssbsn, tmbsn, cbsn-hole, n2v-unet, n2v2-unet, n2v-unet-3d, dil-unet, "
@@ -331,4 +331,9 @@ def main(flags: argparse.Namespace) -> None:
         values.update(checkpoints=out.parent, name=out.name)
     changes, options = parse_settings(values)
     select_gpus(gpu)
-    train(recipe, changes, options)
+    try:
+        train(recipe, changes, options)
+    except KeyboardInterrupt as error:  # before the first step, or a second time while saving
+        raise TrainingStopped(
+            "Stopped at once. Run the same command again to continue from what is saved."
+        ) from error

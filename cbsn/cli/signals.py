@@ -1,0 +1,42 @@
+"""Signals that end a command: as Ctrl-C does, so that it removes what it has half written."""
+
+import contextlib
+import signal
+import threading
+from collections.abc import Iterator
+from types import FrameType
+
+_ENDING = ("SIGTERM", "SIGHUP")  # of `kill` and schedulers, and of a terminal that is closed
+
+
+class Ended(KeyboardInterrupt):
+    """A signal that ends the command. Its `status` is what shells report of a process it ended."""
+
+    def __init__(self, number: int):
+        super().__init__(signal.Signals(number).name)
+        self.status = 128 + number
+
+
+@contextlib.contextmanager
+def ending_like_ctrl_c() -> Iterator[None]:
+    """Raises `Ended` in the block for a signal that would end the process; a second one ends it.
+
+    Signals that are ignored, as `nohup` has it, stay ignored. Outside the main thread this does
+    nothing, as other threads receive no signals.
+    """
+    before = {}
+    if threading.current_thread() is threading.main_thread():
+        for name in _ENDING:
+            number = getattr(signal, name, None)  # Windows has no SIGHUP
+            if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+                before[number] = signal.signal(number, _end)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    signal.signal(number, signal.SIG_DFL)
+    raise Ended(number)
