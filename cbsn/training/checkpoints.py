@@ -233,8 +233,8 @@ def open_run(folder: Path, facts: dict[str, Any], *, resume: bool = True) -> Non
     Removes files that a killed process left half written. With `resume=False`, renames the folder
     of an earlier run to set it aside. `facts` go into `run.json` and say what is trained and how: a
     recipe's `to_dict` and more. An earlier run must have the same network and must agree on whether
-    its weights are averaged. Other differences are allowed, and printed, unless the run has all of
-    its steps already, when it stays as it is.
+    its weights are averaged. Other differences are allowed, and printed, unless the run has more
+    steps already, so that nothing is left to do.
 
     Raises:
         ConfigError: if the folder holds something else, or models without the checkpoints to go on
@@ -254,11 +254,11 @@ def open_run(folder: Path, facts: dict[str, Any], *, resume: bool = True) -> Non
         for each in (folder, folder / _CHECKPOINTS):
             if each.exists():
                 tidy(each)
-        is_done = max(_steps(folder / _CHECKPOINTS), default=-1) >= facts["max_steps"]
+        is_longer = max(_steps(folder / _CHECKPOINTS), default=0) > facts["max_steps"]
         _check_models(folder)
         if path.exists():
-            _check_earlier(path, facts, tells=not is_done)
-        if not (is_done and path.exists()):
+            _check_earlier(path, facts, tells=not is_longer)
+        if not (is_longer and path.exists()):
             write_json(path, facts)
     except OSError as error:
         raise ConfigError(

@@ -177,13 +177,18 @@ class RunOptions(DataOptions, ModelOptions, ComputeOptions, LoopOptions):
         if self.own_noise and (self.noise or not self.teacher):
             given = f"--noise: {self.noise}" if self.noise else "no --teacher"
             raise ConfigError(
-                "--own_noise is added to the pictures of a --teacher, in place of any other noise. "
-                f"Received: {given}"
+                "--own_noise is added to the pictures of a --teacher (--recipe distill), in place "
+                f"of any other noise. Received: {given}"
             )
         if self.val_noisy is not None and self.val_clean is None:
             raise ConfigError("Validation needs pairs: give --val_clean along with --val_noisy.")
         if self.val_clean is not None and self.val_noisy is None and self.noise is None:
             raise ConfigError("Validation needs pairs: give --val_noisy along with --val_clean.")
+        if self.val_images and self.val_clean is None:
+            raise ConfigError(
+                "--val_images is the number of pairs of --val_clean to validate on: give that "
+                f"folder, too, or omit it. Received: --val_images {self.val_images}"
+            )
         check_white(self.white)
         _ = self.stacks  # raises an error for what is wrong with them
         if not 0 <= self.hold_out <= _MOST_HELD_OUT:

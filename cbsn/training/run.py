@@ -42,7 +42,7 @@ from cbsn.training.distillation import TARGETS, measure_own, teach
 from cbsn.training.distribution import Workers
 from cbsn.training.held_out import HeldOutLoss
 from cbsn.training.loop import TrainingLoop
-from cbsn.training.options import MEAN, ONE, RunOptions
+from cbsn.training.options import MEAN, ONE, DataOptions, RunOptions
 from cbsn.training.stacks import check_stacks, default_method, divide, stack_changes
 from cbsn.training.teachers import check_teachers
 from cbsn.training.trainer import Trainer
@@ -123,6 +123,12 @@ def _check(recipe: Recipe, changes: Changes, options: RunOptions, is_stack: bool
         raise ConfigError(
             f"--rounds is only for the recipes {' and '.join(fit)}. "
             f"Received: --recipe {recipe.name} --rounds {options.rounds}"
+        )
+    if not is_stack and options.hold_out != DataOptions.hold_out:
+        raise ConfigError(
+            "--hold_out is for stacks; on pictures, a training is validated with --val_noisy and "
+            f"--val_clean. Received: --hold_out {options.hold_out:g} with the pictures "
+            f"{options.dataset}"
         )
     if options.epochs and changes.get("max_steps"):
         raise ConfigError(

@@ -303,7 +303,7 @@ def test_a_model_whose_checkpoints_are_gone_is_not_overwritten(recipe, tmp_path,
     assert (tmp_path / "a.1" / name / "recipe.json").exists()
 
 
-def test_a_run_that_has_its_steps_stays_as_it_is(recipe, tmp_path, capsys):
+def test_a_run_that_has_more_steps_stays_as_it_is(recipe, tmp_path, capsys):
     run = tmp_path / "a"
     _open(run, recipe.lasting(9), False)
     before = (run / "run.json").read_text()

@@ -13,6 +13,7 @@ from cbsn.training.options import RunOptions, parse_settings
         ({"ema": 1.0}, "--ema"),
         ({"val_noisy": "n"}, "give --val_clean along with --val_noisy"),
         ({"val_clean": "n"}, "give --val_noisy along with --val_clean"),
+        ({"val_images": 2}, "pairs of --val_clean.*Received: --val_images 2"),
         ({"noise": Noise("gaussian", (5, 5)), "second_shots": "s"}, "--second_shots s"),
         ({"teacher": ["a", "b"], "second_shots": "s"}, "--teacher a b --second_shots s"),
         ({"own_noise": (1, 1)}, "of a --teacher.*Received: no --teacher"),

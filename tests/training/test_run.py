@@ -87,6 +87,7 @@ def test_a_bootstrap_may_be_longer_than_the_recipe_if_there_are_epochs_enough(se
             r"cbsn prepare .*--patch_size 300 --out",
         ),
         ({}, {"white": 255.0}, "omit --white"),
+        ({}, {"hold_out": 0.5}, "--hold_out is for stacks.*Received: --hold_out 0.5"),
     ],
 )
 def test_what_does_not_fit_is_refused(options, changes, change, message):
