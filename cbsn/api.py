@@ -17,6 +17,7 @@ import numpy as np
 from cbsn.errors import CbsnWarning, ConfigError, ImageError
 from cbsn.evaluation import evaluate as evaluation
 from cbsn.evaluation.scores import Scores
+from cbsn.files import expanded
 from cbsn.images.finding import find_images
 from cbsn.images.image_files import read_picture
 from cbsn.images.picture import picture_of, squeezed
@@ -59,6 +60,8 @@ def load(model: str | Path = DEFAULT_MODEL, **options: Any) -> Denoiser:
         >>> denoise = cbsn.load("checkpoints/holiday", strength=0.7)
         >>> clean = denoise(noisy)
     """
+    if not isinstance(model, str | Path):
+        raise ConfigError(f"A model is a name or a path. Received: {model!r}")
     return Denoiser.load(os.fspath(model), DenoiseOptions.from_names(options))
 
 
@@ -113,6 +116,9 @@ def denoise(
     options["axes"] = axes
     stack_options = StackOptions.pop(options)
     models: list[Any] = [*model] if isinstance(model, list | tuple) else [model]
+    if not models:
+        raise ConfigError(f"Denoising needs a model. Received: {model!r}")
+    check_white(white)
     denoisers = [_with_options(m, options) or _loaded(os.fspath(m), options) for m in models]
     if isinstance(image, list | tuple):
         return [_denoise(denoisers, each, white, stack_options, uncertainty) for each in image]
@@ -141,10 +147,11 @@ def _denoise(
 ) -> Any:
     """Denoises an image, or a stack; with `uncertainty`, returns a pair for each."""
     of_stack: Any = denoise_stack_with_uncertainty if uncertainty else denoise_stack
-    if isinstance(image, str | Path):
-        if is_stack(Path(image), options.axes):
+    path = expanded(image) if isinstance(image, str | Path) else None
+    if path is not None:
+        if is_stack(path, options.axes):
             refuse_white(white)
-            with open_stacks(image, options.axes) as stacks:
+            with open_stacks(path, options.axes) as stacks:
                 results = [of_stack(stack, denoisers, options) for stack in stacks]
             return results[0] if len(results) == 1 else results
     elif options.axes is not None:
@@ -164,12 +171,12 @@ def _denoise(
         raise ConfigError("Several models are for the channels of a stack: give one, or axes.")
     denoiser = denoisers[0]
     of_picture: Any = denoiser.with_uncertainty if uncertainty else denoiser
-    if isinstance(image, str | Path):
-        if Path(image).is_dir():
+    if path is not None:
+        if path.is_dir():
             raise ImageError(
                 f"{image} is a folder; give its files, such as [*Path({str(image)!r}).iterdir()]."
             )
-        picture = read_picture(os.fspath(image), white=white)
+        picture = read_picture(path, white=white)
         own = picture.range_in_file
         highest = value_range(picture.pixels.dtype)
         if denoiser.scaling:
@@ -249,7 +256,7 @@ def train(
     from cbsn.training.options import parse_settings
     from cbsn.training.run import train as run
 
-    out = Path(out)
+    out = expanded(out)
     changes, options = parse_settings(
         {"dataset": os.fspath(pictures), "checkpoints": out.parent, "name": out.name, **settings}
     )
@@ -297,7 +304,7 @@ def adapt(
     """
     from cbsn.training import adaptation
 
-    folder = None if out is None else Path(out).expanduser()
+    folder = None if out is None else expanded(out)
     adaptation.check_adaptation(minutes, seed, folder)
     check_white(white)
     denoiser = _with_options(model, options) or load(model, **options)  # type: ignore[arg-type]

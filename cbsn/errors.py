@@ -3,7 +3,8 @@
 import difflib
 import numbers
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
 
 LARGEST = 2**31 - 1  # default limit of a flag's number: every library accepts it
 LARGEST_SEED = 2**64 - 1  # for noise, and for the random choices of R3
@@ -103,6 +104,13 @@ def in_one_line(text: str) -> str:
     Other unprintable characters are escaped, too.
     """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def check_texts(options: Mapping[str, Any]) -> None:
+    """Raises a `ConfigError` for the first option that is neither a text nor None."""
+    for name, value in options.items():
+        if not isinstance(value, str | None):
+            raise ConfigError(f"{name} takes a text. Received: {name}={value!r}")
 
 
 def check_names(what: str, given: Iterable[str], known: Collection[str]) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import numbers
 from collections.abc import Iterator
 
 import numpy as np
@@ -56,10 +57,13 @@ def row_blocks(pixels: np.ndarray) -> Iterator[slice]:
 
 def check_white(white: float | None) -> None:
     """Raises a ConfigError if `--white` is neither None nor a finite number above 0."""
-    if white is not None and not 0 < white < math.inf:
+    if white is None:
+        return
+    if not isinstance(white, numbers.Real) or not 0 < white < math.inf:
+        given = f"{white:g}" if isinstance(white, numbers.Real) else repr(white)
         raise ConfigError(
-            "--white must be above 0: the value of white in the files, such as 4095. "
-            f"Received: --white {white:g}"
+            "--white must be a number above 0: the value of white in the files, such as 4095. "
+            f"Received: --white {given}"
         )
 
 
@@ -101,7 +105,9 @@ class ValueRange:
         """
         low, high = float(pixels.min()), float(pixels.max())
         if not np.isfinite([low, high]).all():
-            raise ImageError("holds values that are not finite (NaN or infinity).")
+            raise ImageError(
+                "holds values that are not finite (NaN or infinity): replace them first."
+            )
         if max(-low, high) > _MISSING:
             raise ImageError(
                 f"holds values from {low:g} to {high:g}, which mark pixels without data: crop "

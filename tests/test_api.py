@@ -137,6 +137,51 @@ def test_arguments_of_other_types(path, noisy, tmp_path):
         cbsn.denoise(noisy, path, strength="0.5")
     with pytest.raises(cbsn.ImageError, match="is a folder; give its files"):
         cbsn.denoise(tmp_path, path)
+    with pytest.raises(cbsn.ConfigError, match=r"needs a model\. Received: \[\]"):
+        cbsn.denoise(noisy, [])
+    with pytest.raises(cbsn.ConfigError, match=r"a name or a path\. Received: None"):
+        cbsn.load(None)
+    with pytest.raises(cbsn.ConfigError, match=r"--white must be a number above 0.*'a'"):
+        cbsn.denoise(noisy, path, white="a")
+    with pytest.raises(cbsn.ImageError, match="A batch holds pictures of one shape"):
+        cbsn.load(path, **OPTIONS).batch([noisy, noisy[1:]])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        *({"repair": ["pixels"]}, {"recipe": 5}, {"precision": np.float32}, {"engine": 1}),
+        *({"self_ensemble": "no"}, {"r3": 1}, {"seed": 1.5}, {"tile": [8]}, {"rounding": True}),
+    ],
+    ids=str,
+)
+def test_options_of_another_type_are_named(path, options):
+    with pytest.raises(cbsn.ConfigError, match=rf"{next(iter(options))} .*Received: .*"):
+        cbsn.load(path, **options)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        *({"normalize": (100, 4095)}, {"roi": (0, 5, 0, 5)}, {"axes": ["T", "Y", "X"]}),
+        *({"select": 1}, {"nan": True}, {"dtype": np.float32}),
+    ],
+    ids=str,
+)
+def test_options_of_stacks_of_another_type_are_named(path, options):
+    with pytest.raises(cbsn.ConfigError, match=rf"{next(iter(options))} takes a text\. Received"):
+        cbsn.denoise(np.zeros((3, 8, 8), np.uint8), path, **{"axes": "TYX", **options})
+
+
+def test_the_home_folder_is_found(path, noisy, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))  # Windows
+    Image.fromarray(noisy).save(tmp_path / "a.png")
+    clean = cbsn.denoise("~/a.png", path, **OPTIONS)
+    np.testing.assert_array_equal(clean, cbsn.denoise(tmp_path / "a.png", path, **OPTIONS))
+
+
+def test_representations(path):
     assert repr(cbsn.load(path, **OPTIONS)) == f"Denoiser('{path}', float32, tensorflow)"
 
 

@@ -286,9 +286,10 @@ def run(
 
     A `CbsnError` is printed without a traceback, most of them on one line, and exits with its
     status. So is an error of the system, such as a denied permission, with status 2. Ctrl-C exits
-    with 130, and other signals that end a process do so as Ctrl-C does. Each `CbsnWarning` is printed once, on a line that begins with `note:`. Characters
-    that the output cannot encode are replaced. If `main` needs TensorFlow, it is imported after the
-    flags are parsed, so that `--help` and mistakes are answered at once.
+    with 130, and other signals that end a process do so as Ctrl-C does. Each `CbsnWarning` is
+    printed once, on a line that begins with `note:`. Characters that the output cannot encode are
+    replaced. If `main` needs TensorFlow, it is imported after the flags are parsed, so that
+    `--help` and mistakes are answered at once.
     """
 
     def guarded(arguments: argparse.Namespace) -> int:

@@ -106,7 +106,7 @@ def tags_of(page: tifffile.TiffPage) -> tuple[tuple[Any, ...], ...]:
     They are `extratags` of `tifffile.TiffWriter.write` for a little-endian file, for the page that
     is written first. tifffile's own description is not among them.
     """
-    own = [tag.astuple() for tag in page.tags.getall(DESCRIPTION, ()) if not _is_shape(tag.value)]
+    own = [tag.astuple() for tag in page.tags.getall(DESCRIPTION) or () if not _is_shape(tag.value)]
     entries = [*own, *_entries(page, "<", _SKIPPED - {ORIENTATION} | {DESCRIPTION})]
     return tuple((code, _RATIONAL.get(kind, kind), *rest) for code, kind, *rest in entries)
 

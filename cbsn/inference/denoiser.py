@@ -388,7 +388,12 @@ class Denoiser:
         Example:
             >>> clean = denoise.batch(np.stack([picture[:128, :128], picture[128:256, :128]]))
         """
-        images = np.asarray(images)
+        try:
+            images = np.asarray(images)
+        except ValueError as error:  # a list of arrays
+            raise ImageError(
+                f"A batch holds pictures of one shape: pass others one by one ({error})."
+            ) from error
         self.check_takes_pictures("these are pictures")
         if images.ndim == 4 and not len(images):
             return images.copy()

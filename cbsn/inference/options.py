@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from cbsn.colors import LUMA
-from cbsn.errors import LARGEST_SEED, ConfigError, check_hole, check_names
+from cbsn.errors import LARGEST_SEED, ConfigError, check_hole, check_names, check_texts
 from cbsn.noise.repair import parse_repairs
 
 QUALITIES = {"fast": "photo", "default": "photo-large", "best": "photo-large"}
@@ -122,19 +122,29 @@ class DenoiseOptions:
     repair: str | None = None
 
     def __post_init__(self):
+        texts = ("recipe", "precision", "engine", "rounding", "repair")
+        check_texts({name: getattr(self, name) for name in texts})
         parse_repairs(self.repair)
+        if not isinstance(self.self_ensemble, bool | np.bool_):
+            raise ConfigError(
+                f"self_ensemble is True or False. Received: self_ensemble={self.self_ensemble!r}"
+            )
+        if not isinstance(self.r3, bool | np.bool_ | None):
+            raise ConfigError(f"r3 is True, False or None. Received: r3={self.r3!r}")
         if self.rounding not in ROUNDINGS:
             accepted = " or ".join(ROUNDINGS)
             raise ConfigError(f"rounding must be {accepted}. Received: {self.rounding!r}")
-        if not 0 <= self.seed <= LARGEST_SEED:
-            raise ConfigError(f"--seed must be 0 or above, and below 2^64. Received: {self.seed}")
+        if not isinstance(self.seed, numbers.Integral) or not 0 <= self.seed <= LARGEST_SEED:
+            raise ConfigError(
+                f"--seed must be an integer, 0 or above, and below 2^64. Received: {self.seed}"
+            )
         if self.hole is not None:
             check_hole("--hole", self.hole)
         Strength(self.strength, self.color_strength)
         if self.tile != "auto":
             try:
                 side = int(self.tile or 0)
-            except ValueError:
+            except (TypeError, ValueError):
                 side = -1
             if side < 0:
                 raise ConfigError(

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cbsn.data.stack_repair import StackRepair
-from cbsn.errors import CbsnWarning, ConfigError, ImageError
+from cbsn.errors import CbsnWarning, ConfigError, ImageError, check_texts
 from cbsn.images.stacks.opening import open_stacks
 from cbsn.images.stacks.scaling import Scale, Scaling, filled, measure_scaling, parse_scaling
 from cbsn.images.stacks.stack import Stack, check_axes, parse_selection
@@ -49,6 +49,7 @@ class StackOptions:
     dtype: str = "same"
 
     def __post_init__(self):
+        check_texts(dataclasses.asdict(self))
         parse_selection(self.select, self.roi)
         parse_scaling(self.normalize)
         if self.axes is not None:

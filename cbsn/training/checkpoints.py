@@ -145,7 +145,7 @@ class Checkpoints:
 
     def newest(self) -> str:
         """Describes the newest checkpoint, for messages."""
-        if not self.exist:
+        if self._saved is None:
             return "There is no checkpoint yet"
         return f"The newest checkpoint is of step {self._saved[0]}"
 
@@ -269,6 +269,11 @@ def open_run(folder: Path, facts: dict[str, Any], *, resume: bool = True) -> Non
 
 def _check_is_run(folder: Path) -> None:
     """Raises a ConfigError if a folder holds something, but no run."""
+    if not folder.is_dir():
+        raise ConfigError(
+            f"{folder} is a file. Use another --name, or another folder, with --out or "
+            "--checkpoints."
+        )
     names = [each.name for each in folder.iterdir() if not each.name.startswith(".")]
     if names and not {_RUN_FILE, _CHECKPOINTS} & {*names}:
         raise ConfigError(

@@ -292,6 +292,12 @@ def test_a_folder_that_is_no_run_is_left_alone(recipe, tmp_path, resume):
     assert [path.name for path in tmp_path.rglob("*")] == ["a", "holiday.png"]
 
 
+def test_a_file_is_no_folder(recipe, tmp_path):
+    (tmp_path / "a").write_text("notes")
+    with pytest.raises(ConfigError, match="a is a file"):
+        _open(tmp_path / "a", recipe, False)
+
+
 @pytest.mark.parametrize("name", ["last", "best"])
 def test_a_model_whose_checkpoints_are_gone_is_not_overwritten(recipe, tmp_path, name):
     run = tmp_path / "a"

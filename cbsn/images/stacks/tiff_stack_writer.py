@@ -210,8 +210,9 @@ def _create_plain(path: Path, layout: Layout, big: bool) -> None:
     plane = layout.shape[len(layout.outer) :]
     with tifffile.TiffWriter(path, bigtiff=big) as file:
         if pages := _page_tags(layout):
-            for tags in pages:
-                file.write(**options, shape=plane, metadata=None, contiguous=False, extratags=tags)
+            options |= {"shape": plane, "metadata": None, "contiguous": False}
+            for each in pages:
+                file.write(**options, extratags=each)
             return
         tags = [*facts.pages[0]] if facts.pages else []
         if isinstance(layout.metadata, TiffFacts) and not facts.has_axes and not facts.has_shape:
