@@ -245,6 +245,8 @@ def _fit(picture: Picture, format: str) -> tuple[Picture, list[str]]:
             "the camera's MakerNote was moved unchanged: programs may misread offsets in it"
         )
     losses += [f"{format} holds no {name}: dropped" for name in dropped.values() if name]
+    if picture.others:
+        losses.append(f"the file also held {picture.others}: dropped")
     emptied: dict[str, Any] = dict.fromkeys(dropped)
     return dataclasses.replace(picture, pixels=pixels, format=format, **emptied), losses
 

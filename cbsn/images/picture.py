@@ -56,6 +56,7 @@ class Picture:
             colours back; None for the whole range of the dtype.
         resolution: pixels per metre, horizontal and vertical.
         extras: what only some formats hold: `png.Chunks`, `tiff_metadata.Tags`, a comment (bytes).
+        others: what else the file holds besides this picture, in words; empty for nothing.
     """
 
     pixels: np.ndarray
@@ -66,6 +67,7 @@ class Picture:
     xmp: bytes | None = None
     resolution: tuple[float, float] | None = None
     extras: Any = None
+    others: str = ""
 
     @property
     def color(self) -> np.ndarray:

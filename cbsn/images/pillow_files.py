@@ -121,8 +121,11 @@ def _load(path: Path, png: PngFile | None) -> Picture:
     with _open(path, png.pixels_only if png else None) as image:
         is_jpeg = image.format in ("JPEG", "MPO")
         _header_of(image, 2 if is_deep else 1).check(path)
-        # Further frames of an MPO file are previews or the other eye's view.
-        frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+        frames, others = getattr(image, "n_frames", 1), ""
+        if image.format == "MPO" and frames > 1:
+            pictures = "another picture" if frames == 2 else f"{frames - 1} other pictures"
+            others = f"{pictures} (a preview, a map for HDR, or another view)"
+            frames = 1
         if frames > 1:
             raise ImageError(_ANIMATION.format(frames))
         image.load()
@@ -141,6 +144,7 @@ def _load(path: Path, png: PngFile | None) -> Picture:
             xmp=png.xmp if png else xmp if isinstance(xmp, bytes) and xmp else None,
             resolution=png.resolution if png else _resolution(info, is_jpeg),
             extras=png.chunks if png else info.get("comment") or None,
+            others=others,
         )
 
 

@@ -90,6 +90,7 @@ def _warn_of_sub_folders(image_paths: Iterable[str | Path], save_path: Path) -> 
     for folder in filter(Path.is_dir, map(expanded, image_paths)):
         for sub in folder.iterdir():
             is_other = sub.name.startswith(".") or sub.name == RESULTS or sub == save_path
+            is_other = is_other or sub.is_symlink()  # --recursive does not follow it
             with contextlib.suppress(OSError):  # a folder that may not be read, or no folder
                 inside = [] if is_other or not sub.is_dir() else [*sub.iterdir()]
                 count += sum(each.suffix.lower() in IMAGE_SUFFIXES for each in inside)

@@ -58,7 +58,9 @@ def tree(tmp_path, make):
 def test_sub_folders_are_searched_if_asked(tmp_path, tree):
     assert tree(".") == ["a.png", "link.png"]
     inside = ["2024/b.jpg", "2024/may/c.tif"]
-    assert tree(".", recursive=True) == [*inside, "a.png", "link.png"]
+    with pytest.warns(CbsnWarning, match=r"skipped: the folder .*up, which is a link") as notes:
+        assert tree(".", recursive=True) == [*inside, "a.png", "link.png"]
+    assert sum("is a link" in str(note.message) for note in notes) == 1
     (tmp_path / "other").symlink_to("2024")
     assert tree("other", recursive=True)[0] == "other/b.jpg"  # a link that is given
 

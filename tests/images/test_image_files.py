@@ -182,6 +182,16 @@ def test_which_pixels_and_tags_each_format_keeps(tmp_path, rgb, format):
     assert ({code for code, *_ in GEO} <= {code for code, *_ in own}) == (row["geo tags"] == "yes")
 
 
+def test_other_pictures_of_a_jpeg_are_told(tmp_path, rgb):
+    """As of phones, which add previews and maps for HDR."""
+    one = Image.fromarray(rgb)
+    for count, told in (1, "another picture"), (3, "3 other pictures"):
+        path = tmp_path / f"{count}.jpg"
+        one.save(path, "MPO", save_all=True, append_images=[one.rotate(180)] * count)
+        (loss,) = write_picture(tmp_path / "out.png", read_picture(path))
+        assert loss.startswith(f"the file also held {told} (") and loss.endswith("): dropped")
+
+
 @pytest.mark.parametrize("format", TABLE)
 @pytest.mark.parametrize("source", [".jpg", ".png", ".webp", ".tif"])
 def test_which_metadata_each_format_keeps(tmp_path, full, source, format):

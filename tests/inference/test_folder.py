@@ -482,6 +482,7 @@ def test_pictures_in_sub_folders_are_not_omitted_in_silence(tmp_path):
     for name in names:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
+    (tmp_path / "link").symlink_to("2024")  # which --recursive does not follow
     with pytest.warns(CbsnWarning, match="2 pictures in sub-folders omitted; --recursive"):
         plan_files([tmp_path], tmp_path / "denoised")
     with warnings.catch_warnings():
