@@ -117,9 +117,10 @@ class ValueRange:
         is_float = pixels.dtype.kind == "f"
         if white is not None:
             if not is_float and not high <= white <= full:
+                least = f"from {high:g} to " if high < full else ""
                 raise ImageError(
-                    f"has {pixels.dtype} values up to {high:g}, so white must be from {high:g} to "
-                    f"{full:g}. Received: --white {white:g}"
+                    f"has {pixels.dtype} values up to {high:g}, so white must be {least}{full:g}. "
+                    f"Received: --white {white:g}"
                 )
             return cls(0.0, float(white), "user")
         most = np.inf if is_float else full

@@ -57,6 +57,10 @@ def alone(out: Path) -> Iterator[None]:
         yield
 
 
+def _told(value: object) -> str:
+    return "not given" if value in (None, "") else str(value)
+
+
 def keep_done(wanted: Manifest, raw: RawData, out: Path, anew: str) -> Manifest:
     """Returns `wanted` with the chunks in `out` that are complete and whose files did not change.
 
@@ -66,7 +70,7 @@ def keep_done(wanted: Manifest, raw: RawData, out: Path, anew: str) -> Manifest:
         return wanted
     old = Manifest.read(out)
     differences = [
-        f"{name} {getattr(old, name)} (now {getattr(wanted, name)})"
+        f"{name} {_told(getattr(old, name))} (now {_told(getattr(wanted, name))})"
         for name in ("kind", *_SETTINGS)
         if getattr(old, name) != getattr(wanted, name)
     ]

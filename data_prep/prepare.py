@@ -166,7 +166,11 @@ def prepare(
                 raw, done = with_scaling(raw, done)
             manifest, notes = convert_rest(done, raw, out, workers)
     except OSError as error:
-        raise DataError(f"The data set cannot be prepared: {error}") from error
+        where = f" in {out}" if out else ""
+        raise DataError(
+            f"The data set cannot be prepared{where}: {error}. If the disk is full, free some "
+            "space; then run the same command again, which goes on."
+        ) from error
     sources = manifest.sources
     shape = "x".join(map(str, manifest.patch_shape[:-1]))
     summary = (

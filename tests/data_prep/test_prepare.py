@@ -213,7 +213,7 @@ def test_white_counts_for_all_pictures(tmp_path, out, content):
     assert [*content(out)] == [round(value * 65535 / 16383) for value in (1000, 4000)]
     (failure,) = prepare(tmp_path, out=out, white=2000.0, force=True, **SIZE).failed
     assert (failure.path, "--white 2000" in failure.reason) == ("a.tif", True)
-    with pytest.raises(ConfigError, match=r"white 2000.0 \(now None\).*--force"):
+    with pytest.raises(ConfigError, match=r"white 2000.0 \(now not given\).*--force"):
         prepare(tmp_path, out=out, **SIZE)
 
 

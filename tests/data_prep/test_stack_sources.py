@@ -324,14 +324,14 @@ def test_one_plane_at_a_time(save_stack, random, out, monkeypatch):
     assert events[-5:] == [(t,) for t in range(5)]
 
 
-def test_manifests_of_pictures_are_as_before(photos, out):
+def test_manifests_of_pictures_lack_what_is_of_stacks(photos, out):
     prepare(photos, out=out, **SIZE)
     fields = json.loads((out / MANIFEST_NAME).read_text())
     names = ("format", "version", "kind", "root", "patch_size", "stride", "offset", "dtype")
     assert [*fields] == [*names, "sources", "shards", "failed", "white"]
     assert [*fields["sources"][0]] == [
         *("path", "size", "mtime_ns", "patches", "padded", "chunk", "first", "dtype", "black"),
-        *("white", "pixels", "uncovered"),
+        *("white", "pixels", "height", "width", "uncovered"),
     ]
 
 
@@ -400,7 +400,7 @@ def test_defects_are_repaired_and_told(save_stack, hot, out):
 def test_data_sets_differ_by_what_is_repaired(save_stack, hot, out, tmp_path, monkeypatch):
     path = save_stack("a.tif", hot, "TYX")
     prepare(path, out=out, **SIZE)
-    with pytest.raises(ConfigError, match=r"repair  \(now pixels\).*--repair pixels"):
+    with pytest.raises(ConfigError, match=r"repair not given \(now pixels\).*--repair pixels"):
         prepare(path, out=out, repair="pixels", **SIZE)
     assert "repair" not in json.loads((out / MANIFEST_NAME).read_text())
     monkeypatch.chdir(tmp_path)

@@ -14,7 +14,7 @@ from cbsn.data.pairs import PicturePairs
 from cbsn.data.records import RecordWriter
 from cbsn.errors import DataError, TrainingError, TrainingStopped
 from cbsn.models.loading import load_model
-from cbsn.training.loop import StopSignals, validate
+from cbsn.training.loop import StopSignals, TrainingLoop, validate
 from cbsn.training.options import RunOptions
 from cbsn.training.run import train
 from cbsn.training.trainer import Trainer
@@ -97,6 +97,23 @@ def test_a_validation_cut_short_is_made_up_for(options, pairs, step, monkeypatch
     for name in ("best", "last"):
         facts = [json.loads((f / name / "recipe.json").read_text()) for f in (whole, parts)]
         assert facts[0]["training"] == facts[1]["training"]
+
+
+@pytest.mark.slow
+def test_a_run_that_is_killed_after_its_first_best_model_goes_on(
+    options, pairs, monkeypatch, capsys
+):
+    every = {"val_every": 2, "save_every": 100, **pairs, **options}
+
+    def die(*_):
+        raise RuntimeError("killed")
+
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="killed"):
+        patch.setattr(TrainingLoop, "_save", die)
+        train("n2v-unet", UNET, RunOptions(name="a", **every))
+    assert (options["checkpoints"] / "a/best/recipe.json").exists()
+    train("n2v-unet", UNET, RunOptions(name="a", **every))
+    assert f"steps 2 to {UNET['max_steps']};" in capsys.readouterr().out
 
 
 @pytest.mark.slow
