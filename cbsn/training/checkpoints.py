@@ -78,7 +78,7 @@ class Checkpoints:
 
     def restore(self) -> int:
         """Restores the newest intact checkpoint; returns its step, or 0 without any checkpoint."""
-        steps = self._steps()
+        steps = _steps(self._folder)
         for step in reversed(steps):
             path = self._path(step)
             try:
@@ -123,7 +123,7 @@ class Checkpoints:
         # Damaged ones would count among the newest; this intact one replaces them.
         useless = {each for each in self._damaged if each != step}
         self._damaged.clear()
-        whole = [each for each in self._steps() if each not in useless]
+        whole = [each for each in _steps(self._folder) if each not in useless]
         for old in useless.union(whole[:-KEEP]):
             remove_folder(self._path(old))
 
@@ -168,9 +168,6 @@ class Checkpoints:
 
     def _path(self, step: int) -> Path:
         return self._folder / f"step-{step}"
-
-    def _steps(self) -> list[int]:
-        return _steps(self._folder)
 
 
 def _steps(folder: Path) -> list[int]:

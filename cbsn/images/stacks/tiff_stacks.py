@@ -155,7 +155,9 @@ def _stack(
         )
     planes = math.prod(n for axis, n in zip(axes, shape, strict=True) if axis not in "YXS")
     colors = page.colormap if photometric == "PALETTE" else None
-    if colors is not None and not file.is_imagej and not _is_scale(colors):
+    # Those of ImageJ and OME are for display only.
+    is_plain = not (file.is_imagej or file.is_ome)
+    if colors is not None and is_plain and not _is_scale(colors):
         raise ImageError(
             "holds numbers of colours (a palette), not brightness: save it as gray or RGB."
         )
