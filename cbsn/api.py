@@ -247,7 +247,7 @@ def train(
         ConfigError: if a setting is unknown, out of range, or conflicts with another one.
         DataError: if there are no pictures, or a record is damaged.
         TrainingError: if the training cannot go on; its checkpoints are intact.
-        TrainingStopped: if SIGINT or SIGTERM stopped it, after it was saved.
+        TrainingStopped: if SIGINT, SIGTERM or SIGHUP stopped it, after it was saved.
 
     Example:
         >>> run = cbsn.train("photos", steps=4000, channels=16, out="checkpoints/holiday")

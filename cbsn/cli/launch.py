@@ -27,11 +27,13 @@ PATIENCE = 60.0  # seconds that the others have to end by themselves when one wo
 def launch(command: list[str], workers: int) -> int:
     """Runs a command in several processes that find each other through `TF_CONFIG`.
 
-    SIGINT and SIGTERM stop all of them. If one fails, the others have `PATIENCE` seconds to end
-    before they are killed. Returns 0 if all succeeded, else the status of the first that did not.
+    The signals that stop a training stop all of them. If one fails, the others have `PATIENCE`
+    seconds to end before they are killed. Returns 0 if all succeeded, else the status of the first
+    that did not.
     """
     from cbsn.inference.forecast import counted
     from cbsn.training.distribution import VARIABLE, Cluster  # with TensorFlow
+    from cbsn.training.loop import StopSignals
 
     addresses, gpus = _free_addresses(workers), _count_gpus()
     if 0 < gpus < workers:
@@ -45,7 +47,8 @@ def launch(command: list[str], workers: int) -> int:
         for process in processes:
             process.send_signal(number)
 
-    before = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM)}
+    handled = [each for each in StopSignals.SIGNALS if signal.getsignal(each) != signal.SIG_IGN]
+    before = {number: signal.signal(number, pass_on) for number in handled}
     try:
         for index, address in enumerate(addresses):
             process = subprocess.Popen(

@@ -327,13 +327,17 @@ class TrainingLoop:
 
 
 class StopSignals:
-    """Records SIGINT and SIGTERM during its `with` block, instead of acting on them.
+    """Records signals that stop a process during its `with` block, instead of acting on them.
 
-    A second signal has its usual effect, for users who cannot wait. Outside the main thread this
-    does nothing, as other threads receive no signals.
+    They are SIGINT (Ctrl-C), SIGTERM (`kill`) and SIGHUP (its terminal is closed). A second signal
+    has its usual effect, for users who cannot wait. Outside the main thread this does nothing, as
+    other threads receive no signals.
     """
 
-    SIGNALS = (signal.SIGINT, signal.SIGTERM)
+    SIGNALS = (
+        *(signal.SIGINT, signal.SIGTERM),
+        *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else ()),  # Windows has none
+    )
 
     def __init__(self):
         self.received = ""  # name of the signal, once there is one
@@ -356,7 +360,8 @@ class StopSignals:
         self.received = signal.Signals(number).name
         self.__exit__()
         # Not `print`: the signal may have interrupted one.
-        os.write(2, f"\n{self.received}: finishing the step, then saving.\n".encode())
+        with contextlib.suppress(OSError):  # the terminal may be gone
+            os.write(2, f"\n{self.received}: finishing the step, then saving.\n".encode())
 
 
 def validate(

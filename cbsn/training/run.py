@@ -78,7 +78,7 @@ def train(recipe_name: str, changes: Changes, options: RunOptions) -> Path:
             cannot be used, or do not fit each other.
         TrainingError: the training cannot go on: too many steps in a row are not finite, a
             checkpoint cannot be written, or a worker is gone. Earlier checkpoints are intact.
-        TrainingStopped: SIGINT or SIGTERM stopped the training, and it has been saved.
+        TrainingStopped: SIGINT, SIGTERM or SIGHUP stopped the training, and it has been saved.
     """
     recipe = _without_data(recipe_name, changes, options)
     is_stack = holds_stacks(options.dataset, options.stacks)

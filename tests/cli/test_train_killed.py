@@ -58,7 +58,7 @@ def test_killed_at_random_moments_it_ends_with_the_same_bits(start, read_state, 
     assert not list((start.runs / parts).rglob(".*"))
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_signals_save_and_exit_with_a_status_of_their_own(start, read_state, number):
     flags = ("--name", number.name, "--maxiter", 20_000, "--print_every", 1, "--save_every", 20_000)
     process = start(start.train, *flags)
