@@ -39,15 +39,18 @@ pytest_plugins = _qt_plugins()
 
 
 def _take_signals():
-    """Ctrl-C raises KeyboardInterrupt and SIGTERM ends, here and in the commands started from here.
+    """Ctrl-C raises KeyboardInterrupt and others end, here and in the commands started from here.
 
-    A shell starts what it puts into the background with Ctrl-C ignored, and all processes inherit
-    what their parents ignore or block; what a parent handles is the default again in a child.
+    A shell starts what it puts into the background with Ctrl-C ignored, as `nohup` does SIGHUP, and
+    all processes inherit what their parents ignore or block; what a parent handles is the default
+    again in a child.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    if hasattr(signal, "pthread_sigmask"):  # Windows has none
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT, signal.SIGTERM})
+    if hasattr(signal, "pthread_sigmask"):  # Windows has neither this nor SIGHUP
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+        ours = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, ours)
 
 
 # Fixtures of a wider scope start processes, too.
