@@ -333,8 +333,13 @@ def _resolution(page: Any) -> tuple[Fraction, Fraction, int] | None:
 
 def _tags(pages: list[Any], planes: int) -> tuple[tuple[Any, ...], ...]:
     """Returns the tags of each page, or of the first one, if pages and planes are not the same."""
-    kept = pages if len(pages) == planes else pages[:1]
-    return tuple(tags_of(page) if isinstance(page, tifffile.TiffPage) else () for page in kept)
+    found: list[tuple[Any, ...]] = []
+    for page in pages if len(pages) == planes else pages[:1]:
+        found.append(())
+        # Pages like the first one may have none; and damaged ones are no reason to lose the pixels.
+        with contextlib.suppress(Exception):
+            found[-1] = tags_of(page)
+    return tuple(found)
 
 
 def _is_scale(colors: np.ndarray) -> bool:

@@ -105,6 +105,23 @@ def test_each_page_keeps_its_own_tags(tmp_path, byteorder, selection, taken):
             assert page.tags.valueof(305) is None
 
 
+def test_tags_that_cannot_be_read_are_lost_alone(tmp_path, monkeypatch):
+    planes = _with_page_tags(tmp_path / "a.tif")
+    read = tifffile.TiffTag.astuple
+
+    def fail(tag):
+        if tag.code == _PRIVATE and tag.value[0] == 2:
+            raise ValueError("damaged")
+        return read(tag)
+
+    monkeypatch.setattr(tifffile.TiffTag, "astuple", fail)
+    copied(tmp_path / "a.tif", tmp_path / "b.tif")
+    with tifffile.TiffFile(tmp_path / "b.tif") as file:
+        np.testing.assert_array_equal(file.asarray(), planes)
+        found = [page.tags.valueof(_PRIVATE) for page in file.pages]
+    assert found == [(0, 7), (1, 7), None, (3, 7)]
+
+
 def test_a_file_that_states_its_shape_keeps_its_description_too(tmp_path):
     facts = {"description": "hello", "software": "me", "datetime": "2020:01:01 00:00:00"}
     facts["photometric"] = "minisblack"
