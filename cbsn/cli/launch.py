@@ -17,7 +17,7 @@ import sys
 import time
 
 from cbsn.cli.parser import new_parser
-from cbsn.errors import ConfigError
+from cbsn.errors import ConfigError, TrainingStopped
 
 _GPUS = "CUDA_VISIBLE_DEVICES"  # numbers or UUIDs; TensorFlow sees these in this order
 
@@ -73,16 +73,25 @@ def launch(command: list[str], workers: int) -> int:
 
 
 def _wait(processes: list[subprocess.Popen]) -> int:
-    status, deadline = 0, None
-    while any(process.poll() is None for process in processes):
-        failed = [process.returncode for process in processes if process.returncode]
-        if failed and deadline is None:
-            status, deadline = failed[0], time.monotonic() + PATIENCE
-        if deadline is not None and time.monotonic() > deadline:
+    """Waits for all processes; returns the status of the first that failed, or 0."""
+    failed, deadline = None, 0.0
+    while True:
+        codes = [process.poll() for process in processes]
+        if failed is None and any(codes):
+            failed = next(number for number, code in enumerate(codes) if code)
+            deadline = time.monotonic() + PATIENCE
+        if None not in codes:
+            break
+        if failed is not None and time.monotonic() > deadline:
             print("A worker failed, and the others do not end: killing them.", file=sys.stderr)
-            return status
+            break
         time.sleep(0.1)
-    return status or next((process.returncode for process in processes if process.returncode), 0)
+    if failed is None:
+        return 0
+    if (status := processes[failed].returncode) != TrainingStopped.status:
+        # The others say that a worker is gone, maybe below the reason.
+        print(f"Worker {failed} failed first; its lines above say why.", file=sys.stderr)
+    return status
 
 
 def _count_gpus() -> int:

@@ -187,13 +187,18 @@ def test_mistakes_end_all_workers(start, flags, message):
     assert not (start.runs / "mistake").exists()
 
 
-@pytest.mark.parametrize(("statuses", "expected"), [((0, 0), 0), ((0, 3), 3), ((75, 75), 75)])
-def test_the_status_is_that_of_the_first_failure(statuses, expected):
+@pytest.mark.parametrize(
+    ("statuses", "expected", "told"),
+    [((0, 0), 0, ""), ((0, 3), 3, "Worker 1 failed first; "), ((75, 75), 75, "")],
+)
+def test_the_status_is_that_of_the_first_failure(statuses, expected, told, capfd):
     code = (
         "import json, os, sys; config = json.loads(os.environ['TF_CONFIG']);"
         f"sys.exit({statuses}[config['task']['index']])"
     )
     assert launch([sys.executable, "-c", code], 2) == expected
+    output = capfd.readouterr().err
+    assert told in output and ("failed first" in output) == bool(told)
 
 
 def test_workers_that_do_not_end_are_killed(monkeypatch, capsys):
