@@ -11,7 +11,6 @@ from typing import Any
 
 from absl import app, flags, logging
 
-from cbsn.cli.signals import Ended, ending_like_ctrl_c
 from cbsn.errors import (
     LARGEST,
     LARGEST_HOLE,
@@ -23,6 +22,7 @@ from cbsn.errors import (
     in_one_line,
 )
 from cbsn.progress import import_tensorflow, say_fault, shown
+from cbsn.signals import Ended, ending_like_ctrl_c
 
 # What `--model` takes.
 MODEL = (

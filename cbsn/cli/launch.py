@@ -18,6 +18,7 @@ import time
 
 from cbsn.cli.parser import new_parser
 from cbsn.errors import ConfigError, TrainingStopped
+from cbsn.signals import STOPPING
 
 _GPUS = "CUDA_VISIBLE_DEVICES"  # numbers or UUIDs; TensorFlow sees these in this order
 
@@ -33,7 +34,6 @@ def launch(command: list[str], workers: int) -> int:
     """
     from cbsn.inference.forecast import counted
     from cbsn.training.distribution import VARIABLE, Cluster  # with TensorFlow
-    from cbsn.training.loop import StopSignals
 
     addresses, gpus = _free_addresses(workers), _count_gpus()
     if 0 < gpus < workers:
@@ -47,7 +47,7 @@ def launch(command: list[str], workers: int) -> int:
         for process in processes:
             process.send_signal(number)
 
-    handled = [each for each in StopSignals.SIGNALS if signal.getsignal(each) != signal.SIG_IGN]
+    handled = [each for each in STOPPING if signal.getsignal(each) != signal.SIG_IGN]
     before = {number: signal.signal(number, pass_on) for number in handled}
     try:
         for index, address in enumerate(addresses):

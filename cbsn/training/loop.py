@@ -26,6 +26,7 @@ from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.options import DenoiseOptions
 from cbsn.models.folder import save_model
 from cbsn.progress import progress_bar, say, say_fault
+from cbsn.signals import STOPPING
 from cbsn.training.checkpoints import Checkpoints
 from cbsn.training.distribution import Workers
 from cbsn.training.held_out import HeldOutLoss
@@ -329,15 +330,9 @@ class TrainingLoop:
 class StopSignals:
     """Records signals that stop a process during its `with` block, instead of acting on them.
 
-    They are SIGINT (Ctrl-C), SIGTERM (`kill`) and SIGHUP (its terminal is closed). A second signal
-    has its usual effect, for users who cannot wait. Outside the main thread this does nothing, as
-    other threads receive no signals.
+    They are `cbsn.signals.STOPPING`. A second signal has its usual effect, for users who cannot
+    wait. Outside the main thread this does nothing, as other threads receive no signals.
     """
-
-    SIGNALS = (
-        *(signal.SIGINT, signal.SIGTERM),
-        *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else ()),  # Windows has none
-    )
 
     def __init__(self):
         self.received = ""  # name of the signal, once there is one
@@ -345,7 +340,7 @@ class StopSignals:
 
     def __enter__(self) -> "StopSignals":
         if threading.current_thread() is threading.main_thread():
-            for number in self.SIGNALS:
+            for number in STOPPING:
                 # Ignored signals stay ignored, as some shells set for background processes.
                 if signal.getsignal(number) != signal.SIG_IGN:
                     self._before[number] = signal.signal(number, self._note)

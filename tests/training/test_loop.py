@@ -14,6 +14,7 @@ from cbsn.data.pairs import PicturePairs
 from cbsn.data.records import RecordWriter
 from cbsn.errors import DataError, TrainingError, TrainingStopped
 from cbsn.models.loading import load_model
+from cbsn.signals import STOPPING
 from cbsn.training.loop import StopSignals, TrainingLoop, validate
 from cbsn.training.options import RunOptions
 from cbsn.training.run import train
@@ -265,13 +266,13 @@ def before():
     def end(number, frame):
         raise Ended(signal.Signals(number).name)
 
-    found = {number: signal.signal(number, end) for number in StopSignals.SIGNALS}
+    found = {number: signal.signal(number, end) for number in STOPPING}
     yield end
     for number, handler in found.items():
         signal.signal(number, handler)
 
 
-@pytest.mark.parametrize("number", StopSignals.SIGNALS)
+@pytest.mark.parametrize("number", STOPPING)
 def test_a_signal_leaves_a_note(number, before, capfd):
     with StopSignals() as signals:
         assert signals.received == ""

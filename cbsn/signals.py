@@ -1,4 +1,7 @@
-"""Signals that end a command: as Ctrl-C does, so that it removes what it has half written."""
+"""Signals that stop a process: a command ends as by Ctrl-C, and removes what it has half written.
+
+A training records them and saves itself; see `cbsn.training.loop.StopSignals`.
+"""
 
 import contextlib
 import signal
@@ -6,7 +9,12 @@ import threading
 from collections.abc import Iterator
 from types import FrameType
 
-_ENDING = ("SIGTERM", "SIGHUP")  # of `kill` and schedulers, and of a terminal that is closed
+STOPPING = (
+    *(signal.SIGINT, signal.SIGTERM),  # Ctrl-C; `kill` and schedulers
+    # A terminal that is closed; Windows has no such signal.
+    *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else ()),
+)
+"""The signals that stop a process."""
 
 
 class Ended(KeyboardInterrupt):
@@ -26,9 +34,8 @@ def ending_like_ctrl_c() -> Iterator[None]:
     """
     before = {}
     if threading.current_thread() is threading.main_thread():
-        for name in _ENDING:
-            number = getattr(signal, name, None)  # Windows has no SIGHUP
-            if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+        for number in STOPPING:
+            if signal.getsignal(number) is signal.SIG_DFL:  # not Ctrl-C, which Python handles
                 before[number] = signal.signal(number, _end)
     try:
         yield

@@ -1,4 +1,4 @@
-"""Tests of `cbsn.cli.signals`."""
+"""Tests of `cbsn.signals`."""
 
 import signal
 import sys
@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from cbsn.cli.signals import Ended, ending_like_ctrl_c
+from cbsn.signals import Ended, ending_like_ctrl_c
 
 SCRIPT = """
     import os, signal, sys, time
