@@ -1,13 +1,18 @@
 """Denoises pictures in an Apache Beam pipeline. See `--help`."""
 
 import argparse
+import functools
 import importlib.util
 import logging
 import signal
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
 
 from cbsn.cli.flags import MODEL, add_denoiser, add_files, add_model, add_stacks
 from cbsn.cli.parser import Parser
 from cbsn.errors import ConfigError
+from cbsn.signals import STOPPING
 
 
 def main(flags: argparse.Namespace) -> int:
@@ -21,8 +26,9 @@ def main(flags: argparse.Namespace) -> int:
             "Received: --uncertainty"
         )
     _quieten()
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # it may be set to be ignored
-        signal.signal(signal.SIGINT, _stop)
+    for number in STOPPING:
+        if callable(handler := signal.getsignal(number)):  # it may be set to be ignored
+            signal.signal(number, functools.partial(_stop, handler))
     # These import TensorFlow; `--help` need not wait for it.
     from cbsn.inference.beam.job import denoise_with_beam
     from cbsn.inference.options import DenoiseOptions
@@ -46,10 +52,10 @@ def _quieten() -> None:
         logging.getLogger("apache_beam.io.filebasedsink").setLevel(logging.ERROR)
 
 
-def _stop(signum: int, frame: object) -> None:
-    """Handles Ctrl-C, which Beam would report in full as an error of the step then running."""
+def _stop(handler: Callable[[int, Any], Any], number: int, frame: FrameType | None) -> None:
+    """Handles Ctrl-C and the like, which Beam would report as an error of the step then running."""
     logging.disable()
-    raise KeyboardInterrupt
+    handler(number, frame)
 
 
 class _Parser(Parser):

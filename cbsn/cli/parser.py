@@ -52,9 +52,10 @@ class _OnePlace(argparse.Action):
     """Stores what stands at a position, unless a flag has given it already."""
 
     def __call__(self, parser, namespace, values, option_string=None):
-        if given := getattr(namespace, self.dest, None):
-            parser.error(f"takes one folder, or one glob in quotes. Received: {given} {values}")
-        setattr(namespace, self.dest, values)
+        if getattr(namespace, self.dest, None):
+            parser.surplus.append(values)
+        else:
+            setattr(namespace, self.dest, values)
 
 
 class Parser(argparse_flags.ArgumentParser):
@@ -74,6 +75,7 @@ class Parser(argparse_flags.ArgumentParser):
         self.examples = examples
         self.inputs: argparse.Action | None = None  # pictures, by position or by `--input`
         self.needs_inputs = False
+        self.surplus: list[str] = []  # what stands where pictures may, after a flag has named some
         text = "show the common flags and exit" if common else "show this help and exit"
         self.add_argument("-h", "--help", "--helpshort", action="help", help=text)
         names = ("--help-all", "--help_all", "--helpfull")
@@ -122,7 +124,9 @@ class Parser(argparse_flags.ArgumentParser):
     def parse_known_args(self, args=None, namespace=None):
         """Parses the flags; pictures may stand before, between and after them."""
         args = [*(sys.argv[1:] if args is None else args)]
+        self.surplus.clear()
         known, others = super().parse_known_args([*self._normalized(args)], namespace)
+        others += self.surplus
         if self.inputs:
             self._take_inputs(known, others, self.inputs)
         return known, others
@@ -133,11 +137,14 @@ class Parser(argparse_flags.ArgumentParser):
         """Adds pictures that stand after flags, which argparse does not recognize."""
         given = getattr(known, inputs.dest, None)
         found = [each for each in others if not each.startswith("-")]
+        is_clear = len(found) == len(others)  # else one may be the value of a flag that is unknown
         if found and inputs.nargs == "*":
             setattr(known, inputs.dest, [*(given or []), *found])
         elif found:
             every = " ".join(found if given is None else [given, *found])
             if given is not None or len(found) > 1:
+                if not is_clear:
+                    return  # which is reported
                 self.error(f"takes one folder, or one glob in quotes. Received: {every}")
             setattr(known, inputs.dest, found[0])
         elif given is None and self.needs_inputs:

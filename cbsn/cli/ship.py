@@ -20,11 +20,13 @@ from cbsn.files import expanded
 if TYPE_CHECKING:
     from cbsn.recipes import Recipe
 
+_ROUNDED = "weights"  # what such a model says of its weights, by this name
+
 
 def main(flags: argparse.Namespace) -> None:
     """Writes the model, replacing an earlier one in the same place."""
     # These import TensorFlow; `--help` need not wait for it.
-    from cbsn.models.folder import save_model
+    from cbsn.models.folder import may_replace, save_model
     from cbsn.models.loading import load_model
 
     if flags.start is None and flags.share != 1:
@@ -32,9 +34,15 @@ def main(flags: argparse.Namespace) -> None:
             f"A share of what training changed needs the model that it started from: --start MODEL."
             f" Received: --share {flags.share:g}"
         )
+    out = expanded(flags.out)
+    if not may_replace(out, _ROUNDED):
+        raise ConfigError(
+            "The model needs a new folder, or that of an earlier one of this command, which it "
+            f"replaces; something else is there. Received: --out {flags.out}"
+        )
     recipe, network = load_model(flags.model_path)
     weights = network.get_weights()
-    facts: dict[str, Any] = {"weights": "rounded to float16"}
+    facts: dict[str, Any] = {_ROUNDED: "rounded to float16"}
     if flags.start is not None:
         first_recipe, first = load_model(flags.start)
         kinds = [(each.network, each.network_config) for each in (first_recipe, recipe)]
@@ -52,7 +60,6 @@ def main(flags: argparse.Namespace) -> None:
     network.set_weights(weights)
     if not all(np.isfinite(value).all() for value in network.get_weights()):
         raise ModelError("The weights are too large for 16 bits, so they cannot be halved.")
-    out = expanded(flags.out)
     try:
         save_model(out, recipe, network, facts)
     except OSError as error:

@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import inspect
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,9 @@ from cbsn.inference.stack_options import StackOptions, refuse_white
 from cbsn.noise.synthetic import Noise
 from cbsn.progress import say
 from cbsn.value_range import check_white
+
+_JSON, _CSV, _MARKDOWN = "results.json", "results.csv", "results.md"
+_REPORT, _SHEET = "report.html", "contact_sheet.png"
 
 
 def evaluate(
@@ -148,6 +152,7 @@ def evaluate(
         methods = [comparison.denoised(folder) for folder in folders]
         if out is not None:
             out = expanded(out)
+            _check_out(out)
             try:
                 out.mkdir(parents=True, exist_ok=True)
             except OSError as error:
@@ -209,16 +214,16 @@ def evaluate(
             pictures=_report_pictures(comparison, shown, scores, kept),
             curves={method.name: method.log for method in methods if method.log},
         )
-        paths = [out / name for name in ("results.json", "results.csv", "results.md")]
+        paths = [out / name for name in (_JSON, _CSV, _MARKDOWN)]
         try:
             write_json(paths[0], record)
             write_text(paths[1], csv_table(scores))
             write_text(paths[2], markdown_table(table))
             if report_images:
-                paths.append(out / "report.html")
+                paths.append(out / _REPORT)
                 write_report(paths[-1], content)
                 if content.pictures:
-                    paths.append(out / "contact_sheet.png")
+                    paths.append(out / _SHEET)
                     write_contact_sheet(paths[-1], content.pictures)
         except OSError as error:
             raise ConfigError(
@@ -226,6 +231,21 @@ def evaluate(
             ) from error
         say(f"\nWritten: {', '.join(map(str, paths))}")
         return scores
+
+
+def _check_out(out: Path) -> None:
+    """Raises a ConfigError if results would overwrite files that are none of an evaluation."""
+    results = (_JSON, _CSV, _MARKDOWN, _REPORT, _SHEET)
+    there = [name for name in results if (out / name).exists()]
+    earlier: Any = None
+    with contextlib.suppress(OSError, ValueError):
+        earlier = json.loads((out / _JSON).read_text(encoding="utf-8"))
+    is_ours = isinstance(earlier, dict) and {"conventions", "methods"} <= earlier.keys()
+    if there and not is_ours:
+        raise ConfigError(
+            f"The folder {out} has a file {there[0]} that is not of an earlier evaluation there, "
+            f"as its {_JSON} would show. Use another folder. Received: --out {out}"
+        )
 
 
 def parse_settings(values: Mapping[str, Any]) -> dict[str, Any]:

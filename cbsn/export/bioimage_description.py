@@ -110,7 +110,12 @@ def parse_author(text: str) -> dict[str, str]:
     """
     name, *rest = (part.strip() for part in text.split(","))
     author, affiliation = {"name": name}, []
-    wrong = not name or name.startswith("@") or set("/\\") & {*name} or not all(rest)
+    if {"/", "\\"} & {*name}:
+        raise ConfigError(
+            "--author: the BioImage Model Zoo takes no names with / or \\. "
+            f"Received: --author {text}"
+        )
+    wrong = not name or name.startswith("@") or not all(rest)
     for part in rest:
         key = "github_user" if part.startswith("@") else "orcid" if _ORCID.fullmatch(part) else ""
         if not key:

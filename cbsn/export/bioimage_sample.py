@@ -13,6 +13,7 @@ from PIL import Image
 from cbsn.colors import luma
 from cbsn.errors import CbsnError, CbsnWarning, ConfigError, ImageError
 from cbsn.export.bioimage_description import Axis
+from cbsn.images.finding import IMAGE_SUFFIXES
 from cbsn.images.image_files import read_picture
 from cbsn.images.picture import squeezed
 from cbsn.images.stacks.opening import open_stacks
@@ -22,6 +23,9 @@ from cbsn.inference.denoiser import Denoiser
 from cbsn.noise.cells import simulate_cells
 from cbsn.noise.synthetic import simulate_camera
 from cbsn.value_range import to_unit
+
+# Suffixes of files that hold no stacks.
+_PICTURES_ONLY = IMAGE_SUFFIXES - {".tif", ".tiff"}
 
 _COVER = 256  # least side in pixels of each half of the cover
 _SHOWN = (0.5, 99.5)  # percentiles of the noisy values that the cover shows as black and white
@@ -106,7 +110,9 @@ def read_sample(
     except CbsnError as error:
         reason = str(error).rstrip(".")
         # Without --axes, advice on flags is on those of other commands.
-        if "--" in reason and letters is None:
+        if scale is not None and Path(path).suffix.lower() in _PICTURES_ONLY:
+            reason = "it is a picture, and the model was trained on stacks"
+        elif "--" in reason and letters is None:
             reason = "it does not say what its axes are; name them, such as --axes ZYX"
         raise ImageError(
             f"No test image can be read from {path}: {reason}. Received: --sample {path}"

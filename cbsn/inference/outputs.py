@@ -260,5 +260,6 @@ def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[
         changes.append(f"model {was} (now {this})")
     for key in sorted({*before, *now} - {"model"}):
         if before.get(key) != now.get(key):
-            changes.append(f"{key} {before.get(key)} (now {now.get(key)})")
+            was, this = (each.get(key, "not given") for each in (before, now))
+            changes.append(f"{key} {was} (now {this})")
     return changes

@@ -13,7 +13,14 @@ from typing import Any
 import numpy as np
 
 from cbsn.errors import ConfigError, ModelError, plain_reason
-from cbsn.files import atomic_folder, read_small, verify_checksums, write_checksums, write_json
+from cbsn.files import (
+    CHECKSUMS,
+    atomic_folder,
+    read_small,
+    verify_checksums,
+    write_checksums,
+    write_json,
+)
 from cbsn.networks.denoising_network import DenoisingNetwork
 from cbsn.recipes import Recipe
 
@@ -35,6 +42,21 @@ class _WeightsFile(io.BytesIO):
 def is_model_folder(folder: Path) -> bool:
     """Returns whether `folder` looks like a saved model."""
     return (folder / RECIPE).is_file()
+
+
+def may_replace(folder: Path, fact: str) -> bool:
+    """Returns whether nothing else would be lost if a model replaced what is there.
+
+    That is nothing, an empty folder, or one that holds nothing but a model, of whose training it
+    states `fact`.
+    """
+    if not folder.exists():
+        return True
+    try:
+        names = {path.name for path in folder.iterdir()}
+        return not names or (fact in read_facts(folder) and names <= {RECIPE, WEIGHTS, CHECKSUMS})
+    except (OSError, ValueError, AttributeError):  # of JSON that is no object
+        return False
 
 
 def save_model(

@@ -1,7 +1,6 @@
 """Adapts a trained model to the pictures that it will denoise."""
 
 import dataclasses
-import json
 import math
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -13,13 +12,12 @@ import numpy as np
 from cbsn.augmentation import NoiseFamily, PhotoAugmentation, jpeg
 from cbsn.colors import luma
 from cbsn.errors import LARGEST, ConfigError, DataError, TrainingError, check_number
-from cbsn.files import CHECKSUMS
 from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.engines.engine import in_float32
 from cbsn.inference.options import DenoiseOptions
 from cbsn.inference.outputs import check_writable
 from cbsn.inference.stack_options import StackOptions, open_scaled
-from cbsn.models.folder import RECIPE, WEIGHTS, save_model
+from cbsn.models.folder import may_replace, save_model
 from cbsn.networks.denoising_network import DenoisingNetwork
 from cbsn.noise.advice import advise
 from cbsn.noise.estimate import estimate_noise
@@ -182,7 +180,7 @@ def check_adaptation(minutes: float, seed: int, folder: Path | None = None) -> N
     if folder is None:
         return
     try:
-        is_other = folder.exists() and not _is_result(folder)
+        is_other = not may_replace(folder, _ADAPTED)
     except OSError as error:
         raise ConfigError(
             f"Nothing can be written to {folder}: {error.strerror}. Use another folder."
@@ -193,17 +191,6 @@ def check_adaptation(minutes: float, seed: int, folder: Path | None = None) -> N
             f"replaces; something else is there. Received: {folder}"
         )
     check_writable(folder.parent, str(folder))
-
-
-def _is_result(folder: Path) -> bool:
-    try:
-        names = {path.name for path in folder.iterdir()}
-        if not names:
-            return True
-        content = json.loads((folder / RECIPE).read_text(encoding="utf-8"))
-        return _ADAPTED in content["training"] and names <= {RECIPE, WEIGHTS, CHECKSUMS}
-    except (OSError, ValueError, KeyError, TypeError):
-        return False
 
 
 def save_adapted(model: Adapted, folder: Path) -> None:

@@ -37,7 +37,13 @@ def start(tmp_path):
 
 
 @pytest.mark.slow
-def test_ctrl_c_leaves_whole_files_and_the_same_command_goes_on(start, model, tmp_path):
+@pytest.mark.parametrize(
+    ("number", "status", "told"),
+    [(signal.SIGINT, 130, "interrupted\n"), (signal.SIGTERM, 143, "ended by SIGTERM\n")],
+)
+def test_ctrl_c_leaves_whole_files_and_the_same_command_goes_on(
+    start, model, tmp_path, number, status, told
+):
     pixels = np.random.default_rng(0).integers(256, size=(300, 400, 3), dtype=np.uint8)
     (tmp_path / "in").mkdir()
     for number in range(NUMBER):
@@ -48,9 +54,9 @@ def test_ctrl_c_leaves_whole_files_and_the_same_command_goes_on(start, model, tm
     process = start(*flags)
     while process.poll() is None and not list(tmp_path.glob("out/[0-9]*.tif")):
         time.sleep(0.005)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     _, errors = process.communicate(timeout=240)
-    assert (process.returncode, errors) == (130, "interrupted\n")
+    assert (process.returncode, errors) == (status, told)
     done = list(tmp_path.glob("out/*.tif"))
     assert 0 < len(done) < NUMBER
     for result in done:

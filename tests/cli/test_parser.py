@@ -32,6 +32,29 @@ def test_pictures_may_stand_anywhere(parser, flags):
     assert parser.parse_args(flags).pictures == ["a", "b"]
 
 
+@pytest.mark.parametrize(
+    "flags",
+    [["a", "--unknown", "8"], ["--unknown", "8", "a"], ["--input", "a", "--unknown", "8"]],
+    ids=" ".join,
+)
+@pytest.mark.parametrize("several", [True, False])
+def test_the_value_of_an_unknown_flag_is_not_blamed(several, flags, capsys):
+    made = new_parser("Does something.")
+    add_input(made, "pictures", "pictures to take", several=several)
+    with pytest.raises(SystemExit):
+        made.parse_args(flags)
+    assert "unrecognized arguments: --unknown" in capsys.readouterr().err
+
+
+def test_one_folder_is_one(capsys):
+    made = new_parser("Does something.")
+    add_input(made, "pictures", "pictures to take", several=False)
+    for flags in (["a", "b"], ["--input", "a", "b"]):
+        with pytest.raises(SystemExit):
+            made.parse_args(flags)
+        assert "takes one folder, or one glob in quotes. Received: a b" in capsys.readouterr().err
+
+
 def test_a_gpu_is_no_picture(parser):
     assert parser.parse_args(["--gpu", "photos"]).gpu == "all"
     assert parser.parse_args(["photos", "--gpu", "1"]).gpu == "1"

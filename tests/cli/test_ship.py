@@ -34,6 +34,20 @@ def test_part_of_a_change(tmp_path, model, run_here):
         np.testing.assert_allclose(a, b + 0.125, rtol=2**-11, atol=2**-24)
 
 
+def test_only_what_it_has_written_is_replaced(tmp_path, model, run_here):
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/a.png").write_text("a picture")
+    (tmp_path / "b.png").write_text("another one")
+    for out in "photos", "b.png", model:
+        process = run_here("ship", "--model", model, "--out", out)
+        assert process.returncode == 2
+        assert f"something else is there. Received: --out {out}" in process.stderr
+    assert (tmp_path / "photos/a.png").exists() and (tmp_path / "b.png").is_file()
+    for _ in range(2):
+        process = run_here("ship", "--model", model, "--out", "shipped")
+        assert process.returncode == 0, process.stderr
+
+
 def test_what_cannot_be_shipped_is_said(tmp_path, model, run_here):
     for flags, message in (
         (("--modelpath", "nothing", "--out", "b"), "No model at nothing"),

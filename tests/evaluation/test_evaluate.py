@@ -101,6 +101,19 @@ def test_real_pairs_stay_in_their_dtype(clean, noisy, fake_models, tmp_path):
     assert (content["noisy"], content["noise"], content["seed"]) == (str(noisy), None, None)
 
 
+@pytest.mark.parametrize("name", ["results.csv", "contact_sheet.png", "results.json"])
+def test_files_that_are_of_no_evaluation_are_not_overwritten(clean, noisy, tmp_path, name):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / name).write_text("[1, 2]")
+    with pytest.raises(ConfigError, match=rf"has a file {name} that is not of an earlier"):
+        evaluate(clean, noisy=noisy, out=out)
+    assert [(path.name, path.read_text()) for path in out.iterdir()] == [(name, "[1, 2]")]
+    (out / name).unlink()
+    for _ in range(2):  # its own are
+        evaluate(clean, noisy=noisy, out=out)
+
+
 def test_noisy_is_scored_unclipped(clean):
     wide = Noise("gaussian", sigma=(100, 100))
     (scores,) = evaluate(clean, noise=wide)

@@ -308,6 +308,7 @@ def test_nothing_is_asked_of_the_internet(core, make_denoiser, tmp_path, monkeyp
     [
         ("Ada", "Mine", r"takes an SPDX identifier.*Received: --license Mine"),
         ("Ada, 0000-0002-1825-0090", "MIT", r"ORCID.*Received: --author Ada, 0000-0002-1825-0090"),
+        ("Ada / Bob", "MIT", r"takes no names with / or .*Received: --author Ada / Bob"),
     ],
 )
 def test_what_the_description_does_not_allow_is_refused(core, author, license, message):
@@ -605,6 +606,7 @@ def test_a_sample_that_cannot_be_used_is_refused(random, tmp_path):
         ("small.png", None, None, r"at least 64 x 64 pixels.*Received: 40 x 90 pixels, --sample"),
         ("none.png", None, None, r"none\.png: no such file\. Received: --sample"),
         ("none.tif", scale, None, r"none\.tif: no such file\. Received: --sample"),
+        ("small.png", scale, None, r"is a picture, and the model was trained on stacks\. Received"),
         ("unnamed.tif", scale, None, r"name them, such as --axes ZYX\. Received: --sample"),
         ("unnamed.tif", scale, "ZYX", r"--axes takes a letter for each\..*Received: --sample"),
     ):

@@ -1,5 +1,6 @@
 """The pipeline, which denoises and writes pictures and stacks, and notes which failed."""
 
+import collections
 import contextlib
 import dataclasses
 import json
@@ -91,8 +92,8 @@ def run_pipeline(
             return None
         state = result.wait_until_finish()
     except Exception as error:
-        if _is_interrupt(error):
-            raise KeyboardInterrupt from error
+        if interrupt := _interrupt(error):
+            raise interrupt from None
         raise PipelineError(
             f"The pipeline failed: {_last_line(error)}. Finished pictures are kept: run the same "
             "command again to continue."
@@ -100,8 +101,11 @@ def run_pipeline(
     if state != PipelineState.DONE:
         raise PipelineError(f"The pipeline ended in the state {state}.")
     counters = result.metrics().query(MetricsFilter().with_namespace(_METRICS))["counters"]
-    counts = {counter.key.metric.name: counter.result for counter in counters}
-    return counts.get("denoised", 0), counts.get("failed", 0)
+    # Pictures and stacks have counters of their own.
+    counts: collections.Counter[str] = collections.Counter()
+    for counter in counters:
+        counts[counter.key.metric.name] += counter.result
+    return counts["denoised"], counts["failed"]
 
 
 def _denoise_stacks(
@@ -321,11 +325,11 @@ def _local_model(location: str) -> Iterator[str | Path]:
         raise ModelError(f"{location} cannot be read: {plain_reason(error)}") from error
 
 
-def _is_interrupt(error: BaseException | None) -> bool:
-    """Says whether Ctrl-C caused an error. Beam turns it into an error of a step."""
+def _interrupt(error: BaseException | None) -> KeyboardInterrupt | None:
+    """Returns the Ctrl-C, or the like, that caused an error. Beam makes it an error of a step."""
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__cause__ or error.__context__
-    return error is not None
+    return error
 
 
 def _last_line(error: Exception) -> str:

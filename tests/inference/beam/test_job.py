@@ -125,7 +125,8 @@ def test_results_of_another_kind_are_not_mixed(ran, tiny_model, tmp_path):
         denoise(folder, tmp_path / "model", rounding="round")
     with pytest.raises(ConfigError, match=r"self_ensemble False \(now True\)"):
         denoise(folder, tmp_path / "model", self_ensemble=True)
-    with pytest.raises(ConfigError, match=r"color_strength None \(now 0\.5\), strength None \(now"):
+    told = r"color_strength not given \(now 0\.5\), strength not given \(now"
+    with pytest.raises(ConfigError, match=told):
         denoise(folder, tmp_path / "model", strength=0.5)
     with pytest.raises(ConfigError, match=r"differently: input \[.*in/\*\*/.*\(now .*rgb\.png"):
         where = [str(folder / "in" / "rgb.png")], str(folder / "out")

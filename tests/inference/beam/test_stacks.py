@@ -111,7 +111,9 @@ def failures(folder):
 def test_results_are_those_of_denoise(sources, tiny_model, tmp_path, capsys):
     """All bytes, the ranges that viewers show among them; and a second run has nothing to do."""
     assert run(tmp_path, tiny_model) == 0
-    assert "1 picture and 2 stacks to denoise, 0 done before" in capsys.readouterr().out
+    output = capsys.readouterr().out
+    assert "1 picture and 2 stacks to denoise, 0 done before" in output
+    assert "3 denoised, 0 were already done, 0 failed" in output
     found = contents(tmp_path / "out")
     assert found.pop("photo.png")
     wanted = expected(tiny_model, tmp_path / "expected", [*sources.glob("cells*")])
