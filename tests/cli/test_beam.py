@@ -38,11 +38,11 @@ def start(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("number", "status", "told"),
+    ("sent", "status", "told"),
     [(signal.SIGINT, 130, "interrupted\n"), (signal.SIGTERM, 143, "ended by SIGTERM\n")],
 )
 def test_ctrl_c_leaves_whole_files_and_the_same_command_goes_on(
-    start, model, tmp_path, number, status, told
+    start, model, tmp_path, sent, status, told
 ):
     pixels = np.random.default_rng(0).integers(256, size=(300, 400, 3), dtype=np.uint8)
     (tmp_path / "in").mkdir()
@@ -54,7 +54,7 @@ def test_ctrl_c_leaves_whole_files_and_the_same_command_goes_on(
     process = start(*flags)
     while process.poll() is None and not list(tmp_path.glob("out/[0-9]*.tif")):
         time.sleep(0.005)
-    process.send_signal(number)
+    process.send_signal(sent)
     _, errors = process.communicate(timeout=240)
     assert (process.returncode, errors) == (status, told)
     done = list(tmp_path.glob("out/*.tif"))
