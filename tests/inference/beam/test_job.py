@@ -290,7 +290,7 @@ def test_jpeg_of_a_quality_that_the_record_names(tiny_model, pictures, tmp_path)
         assert denoise_with_beam(*where, **options) == 0
         sizes.append((out / "photo.jpg").stat().st_size)
     assert sizes[0] < sizes[1]
-    with pytest.raises(ConfigError, match=r"jpeg_quality None \(now 90\)"):
+    with pytest.raises(ConfigError, match=r"jpeg_quality not given \(now 90\)"):
         denoise_with_beam(*where, format="same", jpeg_quality=90, options=OPTIONS)
 
 
