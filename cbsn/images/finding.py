@@ -105,14 +105,14 @@ def _in_folder(top: Path, recursive: bool, outside: str | Path | None) -> list[P
             continue
         visible += inside
         if recursive:
-            below = [each for each in inside if each.is_dir()]
-            below = [each for each in below if each.suffix.lower() != ZARR_SUFFIX]
-            for each in below:
-                if each.is_symlink():  # it may lead back to a folder above it
-                    text = f"skipped: the folder {each}, which is a link. Give it by itself."
-                    warnings.warn(text, CbsnWarning, stacklevel=3)
-            below = [each for each in below if not each.is_symlink()]
-            wanted = [each for each in below if not (outside and _lies_in(each, outside))]
+            below = [
+                each for each in inside if each.is_dir() and each.suffix.lower() != ZARR_SUFFIX
+            ]
+            for each in filter(Path.is_symlink, below):  # which may lead to a folder above it
+                text = f"skipped: the folder {each}, which is a link. Give it by itself."
+                warnings.warn(text, CbsnWarning, stacklevel=3)
+            wanted = [each for each in below if not each.is_symlink()]
+            wanted = [each for each in wanted if not (outside and _lies_in(each, outside))]
             folders += [each for each in wanted if each.name != RESULTS]
             for each in wanted:
                 if each.name == RESULTS:

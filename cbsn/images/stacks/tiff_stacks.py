@@ -110,12 +110,10 @@ def open_tiff_stacks(path: Path, axes: str | None) -> tuple[list[Stack], Callabl
         many = len(series) > 1
         if file.is_ome or file.is_imagej:
             pages = []
+        of_each = zip(series, [*facts, *[None] * len(series)], strict=False)
         stacks = [
-            _stack(
-                *(file, each, axes, number),
-                *(facts[number] if number < len(facts) else None, many, pages),
-            )
-            for number, each in enumerate(series)
+            _stack(file, each, axes, number, known, many, pages)
+            for number, (each, known) in enumerate(of_each)
         ]
     except BaseException:
         file.close()
