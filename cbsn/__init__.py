@@ -64,7 +64,7 @@ def __getattr__(name: str) -> Any:
     for home, names in _HOMES.items():
         if wanted in names:
             if home not in ("cbsn.errors", "cbsn.inference.options"):
-                from cbsn.progress import import_tensorflow
+                from cbsn.importing import import_tensorflow
 
                 import_tensorflow()
             value = globals()[name] = getattr(importlib.import_module(home), wanted)

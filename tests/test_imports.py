@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LAYERS = [
     {"errors"},
     {"value_range", "files", "precision", "sampling", "colors", "orientations", "devices"},
-    {"machine", "progress", "signals"},
+    {"importing", "machine", "progress", "signals"},
     {"images", "noise", "networks", "objectives", "normalization"},
     {"augmentation", "data"},
     {"recipes", "data_prep"},

@@ -22,9 +22,10 @@ from cbsn.app.sessions import Adaptation, Session
 from cbsn.app.views import View, heat_of, orientation_of_picture
 from cbsn.errors import CbsnError, CbsnWarning, ConfigError
 from cbsn.images.image_files import read_picture, write_picture
+from cbsn.importing import import_tensorflow
 from cbsn.inference.options import QUALITIES, DenoiseOptions
 from cbsn.noise.removal import Sample
-from cbsn.progress import LOGGER, import_tensorflow
+from cbsn.progress import LOGGER
 from cbsn.value_range import value_range
 
 if TYPE_CHECKING:  # they load TensorFlow, which takes seconds, in which the page is there already

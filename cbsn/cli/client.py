@@ -7,7 +7,8 @@ from pathlib import Path
 from cbsn.cli.flags import add_files, add_out, add_strength
 from cbsn.cli.parser import Parser, add_input, new_parser
 from cbsn.errors import ConfigError, in_one_line
-from cbsn.progress import import_tensorflow, say_fault
+from cbsn.importing import import_tensorflow
+from cbsn.progress import say_fault
 
 
 def main(flags: argparse.Namespace) -> int:

@@ -21,7 +21,8 @@ from cbsn.errors import (
     check_hole,
     in_one_line,
 )
-from cbsn.progress import import_tensorflow, say_fault, shown
+from cbsn.importing import import_tensorflow
+from cbsn.progress import say_fault, shown
 from cbsn.signals import Ended, ending_like_ctrl_c
 
 # What `--model` takes.

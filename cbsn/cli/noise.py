@@ -5,8 +5,8 @@ from pathlib import Path
 
 from cbsn.cli.flags import MODEL, add_axes, add_denoising, add_model, add_normalize, add_white
 from cbsn.cli.parser import Parser, add_input, new_parser
+from cbsn.importing import import_tensorflow
 from cbsn.inference.options import DenoiseOptions
-from cbsn.progress import import_tensorflow
 
 
 def main(flags: argparse.Namespace) -> None:

@@ -86,7 +86,7 @@ def load_denoiser(model: str, tile: int) -> "Denoiser":
 
 @functools.lru_cache(maxsize=1)
 def _load(model: str, tile: int, stamps: tuple[int, ...]) -> "Denoiser":
-    from cbsn.progress import import_tensorflow
+    from cbsn.importing import import_tensorflow
 
     import_tensorflow()
     from cbsn.inference.denoiser import Denoiser

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from cbsn.errors import ConfigError, plain_reason
+from cbsn.importing import hidden
 from cbsn.inference.engines import cache
 from cbsn.inference.engines.engine import (
     Engine,
@@ -20,7 +21,6 @@ from cbsn.inference.engines.engine import (
     has_attention,
     on_multiples,
 )
-from cbsn.progress import hidden
 from cbsn.recipes import Recipe
 
 _PRECISIONS = {"float32": "f32", "mixed_bfloat16": "bf16"}
