@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import hashlib
 import hmac
 import re
 
@@ -15,7 +16,7 @@ from cbsn.app.options import AppOptions
 HEALTH = "/health"
 """Where monitors ask whether the server is well; it needs no token."""
 
-_LOCAL_NAMES = ("localhost", "127.0.0.1", "[::1]")
+_LOCAL_NAMES = {"localhost", "127.0.0.1", "[::1]"}
 
 # The page fetches nothing from other servers, whatever the names of files hold.
 _HEADERS = {
@@ -25,6 +26,11 @@ _HEADERS = {
     "Referrer-Policy": "no-referrer",
     "X-Content-Type-Options": "nosniff",
 }
+
+
+def in_address(host: str) -> str:
+    """Returns a host's name, or its number, as an address has it."""
+    return f"[{host}]" if ":" in host else host
 
 
 def cookie_name(what: str, port: int) -> str:
@@ -49,7 +55,10 @@ class Guard:
     def __init__(self, app: ASGIApp, options: AppOptions, port: int):
         self._app = app
         self._is_local = options.is_local
+        self._names = {*_LOCAL_NAMES, in_address(options.host)}
         self._token = options.token
+        # The cookie, which takes no other letters than those of ASCII, has the token's hash.
+        self._key = hashlib.sha256((options.token or "").encode()).hexdigest()
         self._cookie = cookie_name("token", port)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -74,28 +83,29 @@ class Guard:
         """Returns an answer in the place of the app's, or None if the request is allowed."""
         headers = request.headers
         host = headers.get("host", "")
-        if self._is_local and re.sub(r":\d+$", "", host) not in _LOCAL_NAMES:
+        if self._is_local and re.sub(r":\d+$", "", host) not in self._names:
             return _refused(400, "This server answers to localhost and 127.0.0.1 only.")
         origin = headers.get("origin")
         if request.method not in ("GET", "HEAD") and not _is_same(origin, host):
             return _refused(403, "Only the page itself may change something.")
         if request.url.path == HEALTH or self._token is None:
             return None
-        if self._is_right(request.query_params.get("token")):
+        if _is_same_secret(request.query_params.get("token"), self._token):
             answer = RedirectResponse("/", 303)
             # Sent also to who comes by a link; what changes something is checked above.
-            answer.set_cookie(self._cookie, self._token, httponly=True, samesite="lax")
+            answer.set_cookie(self._cookie, self._key, httponly=True, samesite="lax")
             return answer
-        if self._is_right(request.cookies.get(self._cookie)):
+        if _is_same_secret(request.cookies.get(self._cookie), self._key):
             return None
         text = "Open the page by the address with the token that the server printed at its start."
         if request.url.path.startswith("/api/"):
             return _refused(401, text)
         return PlainTextResponse(f"{text}\n", 401)
 
-    def _is_right(self, token: str | None) -> bool:
-        assert self._token is not None
-        return token is not None and hmac.compare_digest(token.encode(), self._token.encode())
+
+def _is_same_secret(given: str | None, secret: str) -> bool:
+    """Compares in a time that tells nothing of where they differ."""
+    return given is not None and hmac.compare_digest(given.encode(), secret.encode())
 
 
 def _is_same(origin: str | None, host: str) -> bool:

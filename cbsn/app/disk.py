@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from cbsn.errors import CbsnError
+from cbsn.errors import CbsnError, ConfigError
 from cbsn.files import is_folder_in_use, share_folder
 
 _PREFIX = "cbsn-app-"
@@ -25,10 +25,19 @@ class Disk:
         most: bytes.
         make_room: called with a number of bytes that are missing; deletes what can be made again,
             and releases it.
+
+    Raises:
+        ConfigError: if the disk is too full for anything.
     """
 
     def __init__(self, most: int, make_room: Callable[[int], None]):
         _remove_left_over()
+        free = shutil.disk_usage(tempfile.gettempdir()).free
+        if free <= _LEFT_FREE:
+            raise ConfigError(
+                f"The page needs a temporary folder with more than {_amount(_LEFT_FREE)} free: set "
+                f"TMPDIR to one. Received: {tempfile.gettempdir()}, with {_amount(free)} free"
+            )
         self.folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
         self._lock = share_folder(self.folder)  # until the process ends, however it does
         self._most = most
@@ -46,16 +55,21 @@ class Disk:
         for may_make_room in (True, False):
             with self._changing:
                 free = shutil.disk_usage(self.folder).free - _LEFT_FREE
-                missing = size - min(self._most - self._used, free)
+                allowed = self._most - self._used
+                missing = size - min(allowed, free)
                 if missing <= 0:
                     self._used += size
                     return
             if may_make_room:
                 self._make_room(missing)
+        if free < allowed:
+            but, how = f" besides {_amount(_LEFT_FREE)} for others", "TMPDIR set to a larger disk"
+        else:
+            but, how = "", "a larger --max_disk_gb"
         raise FullError(
             f"There is no room for this on the server's disk: {_amount(size)} are needed, and "
-            f"{_amount(max(0, size - missing))} are free. Download and remove pictures, or start "
-            "the server with a larger --max_disk_gb."
+            f"{_amount(max(0, size - missing))} are free{but}. Download and remove pictures, or "
+            f"start the server with {how}."
         )
 
     def release(self, size: int) -> None:

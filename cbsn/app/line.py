@@ -115,8 +115,11 @@ class Line:
             order = picture.order
             if order:
                 self._work.denoise(job, session, picture, order.settings)
+                job.report()  # so that it ends here if another order came meanwhile
                 self._work.write(picture, order)
-                picture.order = None
+                with session.changing:
+                    if picture.order is order:  # else the next job does the other one
+                        picture.order = None
 
         self._put(session, picture, run, LATER)
 

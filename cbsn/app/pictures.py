@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
-from unicodedata import normalize
+from unicodedata import category, normalize
 
 import numpy as np
 
@@ -22,6 +22,7 @@ from cbsn.inference.options import QUALITIES, Strength
 from cbsn.inference.outputs import FORMATS, plan_outputs
 
 _LONGEST_NAME = 200  # bytes; results get suffixes, and file systems allow 255
+_NO_TEXT = {"Cc", "Cs", "Zl", "Zp"}  # control characters, halves of pairs, line and paragraph ends
 
 
 @dataclasses.dataclass(frozen=True)
@@ -270,9 +271,10 @@ def named(path: Path, text: str) -> str:
 def check_name(name: str) -> None:
     """Raises an ImageError unless a text is the name of a file, rather than a path or worse."""
     is_path = any(kind(name).name != name for kind in (PurePosixPath, PureWindowsPath))
-    if is_path or name in ("", ".", "..") or not name.isprintable() or name.startswith("."):
+    is_text = all(category(sign) not in _NO_TEXT for sign in name)
+    if is_path or name in ("", ".", "..") or not is_text or name.startswith("."):
         raise ImageError(
-            "A picture's name is that of a file, without folders and without unprintable "
+            "A picture's name is that of a file, without folders, line breaks and control "
             f"characters. Received: {in_one_line(name)[:_LONGEST_NAME]!r}"
         )
     if len(name.encode(errors="surrogatepass")) > _LONGEST_NAME:

@@ -10,10 +10,11 @@ import socket
 import sys
 import threading
 import webbrowser
+from urllib.parse import quote
 
 import uvicorn
 
-from cbsn.app.access import Guard
+from cbsn.app.access import Guard, in_address
 from cbsn.app.options import PORT, AppOptions
 from cbsn.app.page import Page
 from cbsn.errors import ConfigError
@@ -82,9 +83,8 @@ class PageServer(uvicorn.Server):
         """The addresses of the page: for a browser on this computer, and for others if they can."""
         host = self.options.host
         hosts = ["127.0.0.1", socket.gethostname()] if host in ("0.0.0.0", "::", "") else [host]
-        query = f"?token={self.options.token}" if self.options.token else ""
-        hosts = [f"[{each}]" if ":" in each else each for each in hosts]
-        return [f"http://{each}:{self._port}/{query}" for each in hosts]
+        query = f"?token={quote(self.options.token, safe='')}" if self.options.token else ""
+        return [f"http://{in_address(each)}:{self._port}/{query}" for each in hosts]
 
 
 def listen(options: AppOptions) -> socket.socket:

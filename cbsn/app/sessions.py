@@ -33,8 +33,9 @@ class Adaptation:
         job: what does it, as long as it does.
         lines: what was said of it.
         error: why it failed, or empty.
-        has_changed: whether that helped, so that the model is another one.
-        number: counts the adapted models of the user from 1; 0 until it is done.
+        is_done: whether it came to its end.
+        has_changed: whether that helped, so that there is a model.
+        number: counts the adapted models of the user from 1; 0 as long as there is none.
     """
 
     minutes: float
@@ -43,13 +44,14 @@ class Adaptation:
     job: Job | None = None
     lines: list[str] = dataclasses.field(default_factory=list)
     error: str = ""
+    is_done: bool = False
     has_changed: bool = False
     number: int = 0
 
     def describe(self, order: Mapping[Job, int]) -> dict[str, Any]:
         """Returns what the page is told, for JSON."""
         job = self.job
-        state = "done" if self.number else "failed" if self.error else "cancelled"
+        state = "done" if self.is_done else "failed" if self.error else "cancelled"
         return {
             "state": ("working" if job.is_running else "waiting") if job else state,
             "share": round(job.share, 3) if job else None,

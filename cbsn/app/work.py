@@ -98,6 +98,8 @@ class Work:
         denoiser = self._denoiser(settings, session.adapted_model(settings.adapted))
         job.report()
         read = read_picture(picture.path)
+        if read.value_range:
+            _note(f"Read as {read.value_range}. If white is another value: cbsn denoise --white N.")
         size = needed_bytes(read.pixels, uncertainty=settings.uncertainty)
         folder = session.results / secrets.token_hex(8)
         with self._disk.taken(size), _made(folder):
@@ -169,9 +171,11 @@ class Work:
                     for path in paths:
                         text = text.replace(str(path), path.name)
                     adaptation.lines.append(text)
-        save_adapted(adapted, adaptation.folder)
         adaptation.has_changed = adapted.facts["adapted"]
-        session.use_adapted(adaptation)
+        if adaptation.has_changed:  # else the model in use stays, which may be one adapted before
+            save_adapted(adapted, adaptation.folder)
+            session.use_adapted(adaptation)
+        adaptation.is_done = True
 
     def report_noise(self, picture: UserPicture) -> None:
         """Reports the noise of a picture, with a figure if there is one to draw."""

@@ -1,8 +1,11 @@
 """Who is answered: this computer alone, or who has the token; and nobody from another page."""
 
+import sys
+import urllib.request
+
 import pytest
 
-from tests.app.conftest import User, running
+from tests.app.conftest import PATIENCE, User, running
 
 TOKEN = "a-token-of-many-characters"
 
@@ -76,6 +79,23 @@ def test_the_token_opens_the_page_and_leaves_the_address(guarded):
     assert user.state()["pictures"] == []
     # Other computers have other names for it.
     assert user.ask("GET", "/", Host="server.example")[0] == 200
+
+
+@pytest.mark.parametrize("token", ["abc+def/ghi==0123456789", "a token; & of #100 % läßt—"])
+def test_any_token_opens_the_page_by_the_printed_address(token):
+    with running(host="0.0.0.0", token=token) as (port, server):
+        address = server.addresses[0]
+        user = User(port, address.removeprefix(f"http://127.0.0.1:{port}"))
+        assert user.status == 303
+        assert user.ask("GET", "/")[0] == 200
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="macOS has 127.0.0.1 alone")
+def test_another_number_of_this_computer_is_answered_where_it_was_asked_for():
+    with running(host="127.0.0.2") as (port, server):
+        assert server.addresses == [f"http://127.0.0.2:{port}/"]
+        with urllib.request.urlopen(server.addresses[0], timeout=PATIENCE) as answer:
+            assert answer.status == 200
 
 
 def test_monitors_need_no_token(guarded):

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from cbsn.app.disk import Disk, FullError
+from cbsn.errors import ConfigError
 
 PLENTY = 2**50
 
@@ -44,8 +45,15 @@ def test_the_disk_itself_may_be_full(monkeypatch):
     disk = Disk(100, lambda size: None)
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=2**30 + 10))
     disk.take(10)
-    with pytest.raises(FullError):
+    with pytest.raises(FullError, match=r"besides 1\.07 GB for others.*TMPDIR"):
         disk.take(11)
+
+
+def test_a_disk_that_is_too_full_for_anything_is_told_at_the_start(monkeypatch, place):
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=2**30))
+    with pytest.raises(ConfigError, match=r"set TMPDIR to one\. Received: .*, with 1\.07 GB free"):
+        Disk(100, lambda size: None)
+    assert [*place.iterdir()] == []
 
 
 def test_what_an_error_ends_gives_its_bytes_back():

@@ -17,6 +17,8 @@ from cbsn.app.work import Work
 from cbsn.images.image_files import read_picture
 from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.folder import denoise_files, plan_files
+from cbsn.training import adaptation
+from cbsn.training.adaptation import Adapted
 from tests.app.conftest import EXACT, MODEL, PATIENCE, User, running
 
 
@@ -224,8 +226,8 @@ BAD = {
     ".hidden.png": (b"x", "without folders"),
     "..": (b"x", "without folders"),
     "": (b"x", "without folders"),
-    "line\nbreak.png": (b"x", "unprintable"),
-    "nul\0.png": (b"x", "unprintable"),
+    "line\nbreak.png": (b"x", "control characters"),
+    "nul\0.png": (b"x", "control characters"),
     "ä" * 120 + ".png": (b"x", "at most 200 bytes"),
 }
 
@@ -248,6 +250,9 @@ def test_names_that_only_look_odd_are_taken(user, save):
         "two words.png",
         "12:30.png",
         "ünï–cødé 名.png",
+        "Screenshot 2026-11-29 at 10.00.00\u202fAM.png",  # as macOS names them
+        "写真\u30001.png",
+        "no\u00a0break \U0001f469\u200d\U0001f52c.png",
         "%2e%2e.png",
         "<b>&amp;.png",
         "no_suffix",
@@ -563,6 +568,32 @@ def test_a_picture_of_a_batch_that_is_looked_at_stays_in_the_batch(user, save, m
     assert [each["final"] for each in state["pictures"]] == ["a.png", "b.png", "c.png"]
 
 
+def test_a_white_that_was_guessed_is_told(user, save):
+    pixels = np.random.default_rng(0).integers(0, 4096, (32, 32, 3), np.uint16)
+    notes = user.denoise(user.upload(save("dark.png", pixels)))["notes"]
+    assert any("12 bits, white is 4095" in note for note in notes), notes
+
+
+def test_a_batch_after_another_one_has_its_own_settings(user, save, monkeypatch):
+    """Also for a picture whose file of the first batch is being written at that moment."""
+    id = user.upload(save("a.png"))
+    write, is_writing, go_on = Work.write, threading.Event(), threading.Event()
+
+    def waiting(self, *rest):
+        is_writing.set()
+        assert go_on.wait(PATIENCE)
+        write(self, *rest)
+
+    monkeypatch.setattr(Work, "write", waiting)
+    user.json("POST", "/api/batch", {})
+    assert is_writing.wait(PATIENCE)
+    user.json("POST", "/api/batch", {"strength": 0, "format": "tiff"})
+    go_on.set()
+    user.wait()
+    assert user.picture(id)["final"] == "a.tif"
+    assert user.ask("GET", "/api/results.zip")[0] == 200
+
+
 def test_a_batch_is_cancelled_as_a_whole(user, save, slow):
     ids = [user.upload(save(name)) for name in ("a.png", "b.png")]
     user.json("POST", "/api/batch", {})
@@ -586,6 +617,23 @@ def test_a_name_is_free_only_when_its_file_is_gone(user, save, slow):
     assert user.json("POST", f"/api/pictures/{again}/noise", {})[0] == 200
     user.wait()
     assert "no such file" not in str(user.picture(again))
+
+
+def test_an_adaptation_that_does_not_help_leaves_the_model_before(user, save, monkeypatch):
+    user.upload(save())
+    outcomes = iter([False, True, False, True])
+
+    def adapt(paths, denoiser, minutes, **rest):
+        return Adapted(denoiser.recipe, denoiser.network, {"adapted": next(outcomes)})
+
+    monkeypatch.setattr(adaptation, "adapt", adapt)
+    numbers = []
+    for _ in range(4):
+        assert user.json("POST", "/api/adapt", {"minutes": 1})[0] == 200
+        state = user.wait(lambda state: state["adaptation"]["state"] == "done")
+        numbers.append((state["adaptation"]["has_changed"], (state["adapted"] or {}).get("number")))
+    assert numbers == [(False, None), (True, 1), (False, 1), (True, 2)]
+    assert user.denoise(state["pictures"][0]["id"], adapted=2)["state"] == "done"
 
 
 @pytest.mark.parametrize(
