@@ -291,15 +291,34 @@ def _check_models(folder: Path) -> None:
         )
 
 
-def _check_earlier(path: Path, now: dict[str, object], *, tells: bool) -> None:
-    """Checks that the run that wrote this file can go on; prints what has changed if it `tells`."""
+def check_rounds(folder: Path, rounds: int) -> None:
+    """Raises a ConfigError if the run in a folder, if any, has another number of rounds.
+
+    Its weights are those of the last round, whose teacher is the round before it.
+    """
+    path = folder / _RUN_FILE
+    before = _facts(path).get("rounds", rounds) if path.exists() else rounds
+    if before != rounds:
+        raise ConfigError(
+            f"The run {folder} was started with --rounds {before}. Use another --name, the same "
+            f"--rounds, or start over with --no-resume. Received: --rounds {rounds}"
+        )
+
+
+def _facts(path: Path) -> dict[str, Any]:
+    """Returns what `open_run` wrote."""
     try:
-        before = dict(json.loads(path.read_text(encoding="utf-8")))
+        return dict(json.loads(path.read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError, RecursionError) as error:
         raise ConfigError(
             f"{path} cannot be read ({error}). Delete it to continue from the run's checkpoints "
             "with these flags, or start over with --no-resume."
         ) from error
+
+
+def _check_earlier(path: Path, now: dict[str, object], *, tells: bool) -> None:
+    """Checks that the run that wrote this file can go on; prints what has changed if it `tells`."""
+    before = _facts(path)
     for key in ("network", "network_config", "average"):
         if before.get(key) != now[key]:
             found, received = _differences(key, before.get(key), now[key])

@@ -1,5 +1,7 @@
 """The loss on patches of stacks that are held out, as there are no clean ones to compare with."""
 
+import zlib
+
 import numpy as np
 import tensorflow as tf
 
@@ -46,6 +48,10 @@ class HeldOutLoss:
             orientations=trainer.network.orientations,
             flips_z=trainer.network.flips_z,
         )
+
+    def checksum(self) -> int:
+        """Returns a checksum of the patches. Raises DataError if a record is damaged."""
+        return zlib.crc32(self._pipeline.batch(0).tobytes())
 
     def __call__(self) -> float:
         """Returns the loss. Raises DataError if a record is damaged."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 import os
 import signal
@@ -24,7 +25,7 @@ from cbsn.evaluation.conventions import psnr
 from cbsn.images.stacks.scaling import Scale
 from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.options import DenoiseOptions
-from cbsn.models.folder import save_model
+from cbsn.models.folder import is_model_folder, read_facts, save_model
 from cbsn.progress import progress_bar, say, say_fault
 from cbsn.signals import STOPPING
 from cbsn.training.checkpoints import Checkpoints
@@ -71,6 +72,7 @@ class TrainingLoop:
             trainer.recipe, trainer.model, DenoiseOptions(r3=False, engine="tensorflow")
         )
         self._checkpoints = Checkpoints(folder, trainer)
+        self._starts_best_anew = False
         self._signals = StopSignals()
         self._bad_records_told = 0
         # Created once, as each new tensor is copied to the device.
@@ -86,6 +88,7 @@ class TrainingLoop:
         self._workers.agree(start, "newest checkpoint")
         if self._workers.is_chief:
             self._print_start(start)
+            self._check_best()
             with self._writing(start):
                 self._reporter = Reporter(self._folder, start, self._trainer.recipe.batch_size)
         self._saved_at = time.monotonic()
@@ -285,15 +288,44 @@ class TrainingLoop:
         span = max(high - low, np.finfo(np.float32).tiny)
         return (noisy - low) / span, (denoised - low) / span
 
+    @functools.cached_property
+    def _validated_on(self) -> int | None:
+        """A checksum of what models are validated on; None if they are not."""
+        if self._validation is not None:
+            return self._validation.checksum
+        return None if self._held_out is None else self._held_out.checksum()
+
+    def _check_best(self) -> None:
+        """Lets `best` start anew if it was chosen by its scores on other pictures."""
+        best = self._folder / "best"
+        if not is_model_folder(best):
+            return
+        facts = read_facts(best)
+        if self._validated_on is None:
+            say(
+                f"Nothing is validated on now: {best} stays the model of step {facts.get('step')}, "
+                f"and is what --model {self._folder} takes; the newest one is {self._folder}/last."
+            )
+        elif facts.get("validation_checksum", self._validated_on) != self._validated_on:
+            say(
+                "What is validated on has changed since the model of step "
+                f"{facts.get('step')} was the best, so {best} starts anew."
+            )
+            self._checkpoints.best_score.assign(-np.inf)
+            self._starts_best_anew = True
+
     def _keep_best(self, step: int, score: float) -> None:
         """Saves the model if no earlier one has a higher score."""
         best = float(self._checkpoints.best_score)
         # A loss is no PSNR: the run may go on with other data.
         if score > best or (score <= 0 < best):
-            if self._checkpoints.exist:
+            # A run with a model, but no checkpoint, would not go on; and one that starts anew with
+            # its best must not go on from a checkpoint that has the score of the one before.
+            if self._checkpoints.exist and not self._starts_best_anew:
                 self._checkpoints.check_finite()
-            else:  # a run with a model, but no checkpoint, would not go on
+            else:
                 self._checkpoints.save()
+            self._starts_best_anew = False
             self._checkpoints.best_score.assign(score)
             self._save_model("best", step)
 
@@ -306,12 +338,13 @@ class TrainingLoop:
                 self._reporter.flush()
 
     def _save_model(self, name: str, step: int) -> None:
-        facts: dict[str, float] = {"step": step}
+        facts: dict[str, float | None] = {"step": step}
         if np.isfinite(best := float(self._checkpoints.best_score)):
             if best > 0:
                 facts["best_validation_psnr"] = round(best, 4)
             else:
                 facts["best_held_out_loss"] = round(-best, 6)
+            facts["validation_checksum"] = self._validated_on
         save_model(self._folder / name, self._trainer.recipe, self._trainer.model, facts)
 
     @contextlib.contextmanager

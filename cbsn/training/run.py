@@ -28,7 +28,7 @@ from cbsn.objectives import Noise2Noise
 from cbsn.precision import choose_precision
 from cbsn.progress import say
 from cbsn.recipes import RECIPES, Recipe, customised
-from cbsn.training.checkpoints import lock_run, open_run
+from cbsn.training.checkpoints import check_rounds, lock_run, open_run
 from cbsn.training.dataset import (
     choose_hole,
     choose_mask_shape,
@@ -90,6 +90,8 @@ def train(recipe_name: str, changes: Changes, options: RunOptions) -> Path:
     workers = Workers.join(options.cpu_devices)
     if options.deterministic:
         tf.config.experimental.enable_op_determinism()
+    if workers.is_chief and options.resume:
+        check_rounds(options.folder, options.rounds)
     for number, each in enumerate(_rounds(recipe_name, changes, options), 1):
         stopped = _run(resolve(recipe_name, *each, workers), workers)
         if stopped and number < options.rounds:
@@ -347,6 +349,7 @@ def _run(settings: Settings, workers: Workers) -> bool:
                 lock.enter_context(lock_run(folder))
                 facts = {
                     "average": bool(settings.recipe.ema),
+                    "rounds": options.rounds,
                     "seed": options.seed,
                     "dataset": options.dataset,
                     "second_shots": options.second_shots,

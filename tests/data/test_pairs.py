@@ -1,4 +1,5 @@
 import os
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
@@ -141,6 +142,25 @@ def folders(tmp_path, random):
 def test_pairs_go_by_name_whatever_the_suffix(folders):
     pairs = list(PicturePairs(*folders))
     assert [int((noisy - clean).max()) for noisy, clean in pairs] == [1, 2, 3, 4, 5]
+
+
+def test_the_checksum_is_of_the_pictures_wherever_they_lie(folders, tmp_path):
+    def checksum(noisy, clean, **options):
+        pairs = PicturePairs(noisy, clean, **options)
+        pairs.check()
+        return pairs.checksum
+
+    noisy, clean = folders
+    first = checksum(noisy, clean)
+    shutil.copytree(noisy, tmp_path / "moved")
+    assert checksum(tmp_path / "moved", clean) == first
+    others = [
+        checksum(clean, noisy),
+        checksum(noisy, clean, limit=2),
+        checksum(Noise.parse(None, "25", None), clean),
+        checksum(Noise.parse(None, "15", None), clean),
+    ]
+    assert len({first, *others}) == 5
 
 
 def test_limit_is_spread_over_the_list(folders):

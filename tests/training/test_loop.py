@@ -75,6 +75,7 @@ def pairs(tmp_path, random):
 @pytest.mark.parametrize("step", [2, 4])
 def test_a_validation_cut_short_is_made_up_for(options, pairs, step, monkeypatch):
     every = {"val_every": 2, "save_every": 1, **pairs, **options}
+    monkeypatch.setattr(PicturePairs, "check", lambda self: None)  # reads them, too
     whole = train("n2v-unet", UNET, RunOptions(name="whole", **every))
 
     read = PicturePairs.__iter__
@@ -88,7 +89,6 @@ def test_a_validation_cut_short_is_made_up_for(options, pairs, step, monkeypatch
             yield pair
 
     monkeypatch.setattr(PicturePairs, "__iter__", read_until_told)
-    monkeypatch.setattr(PicturePairs, "check", lambda self: None)  # reads them, too
     with pytest.raises(TrainingStopped, match=f"at step {step}"):
         train("n2v-unet", UNET, RunOptions(name="parts", **every))
     parts = train("n2v-unet", UNET, RunOptions(name="parts", **every))
@@ -115,6 +115,24 @@ def test_a_run_that_is_killed_after_its_first_best_model_goes_on(
     assert (options["checkpoints"] / "a/best/recipe.json").exists()
     train("n2v-unet", UNET, RunOptions(name="a", **every))
     assert f"steps 2 to {UNET['max_steps']};" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_other_pictures_to_validate_on_start_with_a_best_model_of_their_own(
+    options, pairs, monkeypatch, capsys
+):
+    others = {"val_noisy": pairs["val_clean"], "val_clean": pairs["val_noisy"]}
+    at_step = {}
+    for step, (score, given) in enumerate([(30, pairs), (20, others), (10, others), (40, {})], 1):
+        monkeypatch.setattr("cbsn.training.loop.validate", lambda *_, score=score: (score, []))
+        chosen = RunOptions(name="a", val_every=1, **given, **options)
+        folder = train("n2v-unet", {**UNET, "max_steps": step}, chosen)
+        facts = json.loads((folder / "best/recipe.json").read_text())["training"]
+        at_step[step] = facts["step"], facts["best_validation_psnr"], capsys.readouterr().out
+    assert [each[:2] for each in at_step.values()] == [(1, 30), (2, 20), (2, 20), (2, 20)]
+    assert ["starts anew" in each[2] for each in at_step.values()] == [False, True, False, False]
+    told = f"{folder}/best stays the model of step 2, and is what --model {folder} takes"
+    assert told in at_step[4][2] and "stays" not in at_step[3][2]
 
 
 @pytest.mark.slow

@@ -125,6 +125,16 @@ def test_a_finished_run_of_two_rounds_is_left_alone(finished, capsys):
 
 
 @pytest.mark.slow
+def test_another_number_of_rounds_is_refused_before_any_work(finished):
+    options, _ = finished
+    for rounds in (1, 3):
+        given = dataclasses.replace(options, rounds=rounds)
+        with pytest.raises(ConfigError, match=rf"started with --rounds 2\..*--rounds {rounds}"):
+            train("photo", TINY, given)
+    assert not (options.checkpoints / "a-round2").exists()
+
+
+@pytest.mark.slow
 def test_stopped_in_each_round_it_ends_with_the_same_weights(finished, options, signal_at):
     whole, _ = finished
     given = RunOptions(name="a", rounds=2, seed=3, **options)
