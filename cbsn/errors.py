@@ -1,6 +1,7 @@
 """The errors a user can meet; each message says what was received and what to do."""
 
 import difflib
+import errno
 import numbers
 import re
 from collections.abc import Collection, Iterable, Mapping
@@ -96,6 +97,13 @@ def plain_reason(error: Exception) -> str:
     if len(text) > _LONGEST_REASON:
         text = text[:_LONGEST_REASON] + "…"
     return text or type(error).__name__
+
+
+def unreadable(error: Exception) -> str:
+    """Says of a file that an error keeps from being read whether the system or its content does."""
+    if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
+        return f"cannot be read ({error.strerror})."
+    return f"cannot be read, it may be damaged or cut off ({plain_reason(error)})."
 
 
 def in_one_line(text: str) -> str:

@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import dataclasses
+import errno
 import functools
 import hashlib
 import os
@@ -167,10 +168,11 @@ def prepare(
             manifest, notes = convert_rest(done, raw, out, workers)
     except OSError as error:
         where = f" in {out}" if out else ""
-        raise DataError(
-            f"The data set cannot be prepared{where}: {error}. If the disk is full, free some "
-            "space; then run the same command again, which goes on."
-        ) from error
+        if error.errno == errno.ENOSPC:
+            advice = "Free some space, then run the same command again, which goes on."
+        else:
+            advice = "To use another folder: cbsn prepare --out FOLDER, then cbsn train FOLDER."
+        raise DataError(f"The data set cannot be prepared{where}: {error}. {advice}") from error
     sources = manifest.sources
     shape = "x".join(map(str, manifest.patch_shape[:-1]))
     summary = (

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from cbsn.errors import CbsnWarning, ConfigError, ImageError
+from cbsn.errors import CbsnWarning, ConfigError, ImageError, unreadable
 from cbsn.files import atomic_path
 from cbsn.images.exif import points_elsewhere, read_block
 from cbsn.images.finding import format_of_suffix
@@ -81,9 +81,7 @@ def read_picture(path: str | Path, *, white: float | None = None) -> Picture:
             f"{path}: needs far more memory than its pixels do: it is damaged, or there is none."
         ) from error
     except Exception as error:  # damaged bytes make decoders raise almost anything
-        raise ImageError(
-            f"{path}: cannot be read, it may be damaged or cut off ({_reason(error)})."
-        ) from error
+        raise ImageError(f"{path}: {unreadable(error)}") from error
 
 
 def read_header(path: str | Path) -> Header:

@@ -304,7 +304,8 @@ class TrainingLoop:
         if self._validated_on is None:
             say(
                 f"Nothing is validated on now: {best} stays the model of step {facts.get('step')}, "
-                f"and is what --model {self._folder} takes; the newest one is {self._folder}/last."
+                f"which is the one that {self._folder} stands for; the newest is "
+                f"{self._folder / 'last'}."
             )
         elif facts.get("validation_checksum", self._validated_on) != self._validated_on:
             say(

@@ -1,4 +1,5 @@
 import collections
+import errno
 import hashlib
 import json
 import os
@@ -104,6 +105,19 @@ def test_what_cannot_be_read_or_written_is_an_error(photos, tmp_path, monkeypatc
             patch.setattr(target, name, unittest.mock.Mock(side_effect=error))
             with pytest.raises(DataError, match=r"cannot be prepared.*Permission denied.*photos"):
                 prepare(photos, out=tmp_path / "out", **SIZE)
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [(errno.ENOSPC, "Free some space"), (errno.EACCES, r"another folder: cbsn prepare --out")],
+)
+def test_where_nothing_can_be_written_it_says_what_to_do(
+    photos, tmp_path, monkeypatch, number, advice
+):
+    error = OSError(number, os.strerror(number))
+    monkeypatch.setattr(Path, "mkdir", unittest.mock.Mock(side_effect=error))
+    with pytest.raises(DataError, match=advice):
+        prepare(photos, out=tmp_path / "out", **SIZE)
 
 
 def test_the_pictures_own_folder_is_no_place_for_patches(photos):

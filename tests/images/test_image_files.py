@@ -1,5 +1,8 @@
+import errno
 import io
 import itertools
+import os
+import unittest.mock
 import warnings
 from concurrent.futures import CancelledError
 from pathlib import Path
@@ -417,3 +420,14 @@ def test_damaged_png_is_an_error(tmp_path, kind):
     (tmp_path / "p.png").write_bytes(content)
     with pytest.raises(ImageError, match="damaged"):
         read_picture(tmp_path / "p.png")
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EIO, errno.ESTALE])
+def test_a_file_that_the_system_does_not_give_is_not_called_damaged(monkeypatch, tmp_path, number):
+    path = tmp_path / "a.png"
+    path.write_bytes(encoded(smooth_rgb(), "PNG"))
+    error = OSError(number, os.strerror(number))
+    monkeypatch.setattr(Path, "open", unittest.mock.Mock(side_effect=error))
+    with pytest.raises(ImageError) as caught:
+        read_picture(path)
+    assert str(caught.value) == f"{path}: cannot be read ({os.strerror(number)})."
