@@ -93,7 +93,7 @@ def open_ome_zarr(path: Path) -> list[Stack]:
         ImageError: if the folder is no OME-Zarr, damaged or incomplete, or of another kind.
     """
     zarr_library()
-    attributes, zarr_format = _metadata(path)
+    attributes, zarr_format = read_group(path)
     ome = _ome(attributes, zarr_format)
     slabs = _Slabs()
     if "multiscales" in ome:
@@ -107,8 +107,23 @@ def open_ome_zarr(path: Path) -> list[Stack]:
     return stacks
 
 
-def _metadata(folder: Path) -> tuple[dict[str, Any], int]:
-    """Returns a group's attributes and the version of its Zarr format."""
+def read_group(folder: Path) -> tuple[dict[str, Any], int]:
+    """Returns a group's attributes and the version of its Zarr format.
+
+    Raises:
+        ImageError: if it is no group, or damaged.
+    """
+    attributes, zarr_format, is_array = read_node(folder)
+    if is_array:
+        raise ImageError(
+            "is a bare Zarr array, not an OME-Zarr image. Its axes are unknown: pass the folder "
+            "that holds it, if that is an OME-Zarr image."
+        )
+    return attributes, zarr_format
+
+
+def read_node(folder: Path) -> tuple[dict[str, Any], int, bool]:
+    """Returns the attributes of a group or array, its Zarr format, and whether it is an array."""
     if (folder / "zarr.json").is_file():
         node, zarr_format = _json(folder / "zarr.json"), 3
         attributes, is_array = node.get("attributes", {}), node.get("node_type") == "array"
@@ -118,14 +133,9 @@ def _metadata(folder: Path) -> tuple[dict[str, Any], int]:
         is_array = (folder / ".zarray").is_file()
     else:
         raise ImageError("has no Zarr metadata: it is missing or incomplete.")
-    if is_array:
-        raise ImageError(
-            "is a bare Zarr array, not an OME-Zarr image. Its axes are unknown: pass the folder "
-            "that holds it, if that is an OME-Zarr image."
-        )
     if not isinstance(attributes, dict):
         raise ImageError("has damaged metadata: its attributes are no JSON object.")
-    return attributes, zarr_format
+    return attributes, zarr_format, is_array
 
 
 def _json(file: Path) -> dict[str, Any]:
@@ -159,13 +169,15 @@ def _collection(path: Path, ome: Mapping[str, Any]) -> list[str]:
         names = []
         for well in _paths(_at(ome, "plate", "wells"), "wells"):
             try:
-                names += [f"{well}/{field}" for field in _fields(_ome(*_metadata(path / well)))]
+                names += [f"{well}/{field}" for field in _fields(_ome(*read_group(path / well)))]
             except ImageError as error:
                 raise ImageError(f"has a well {well}, which {error}") from None
     elif "well" in ome:
         names = _fields(ome)
     else:
-        series = _ome(*_metadata(path / "OME")).get("series") if is_ome_zarr(path / "OME") else None
+        series = (
+            _ome(*read_group(path / "OME")).get("series") if is_ome_zarr(path / "OME") else None
+        )
         if isinstance(series, list):
             names = _paths([{"path": each} for each in series], "series")
         elif "bioformats2raw.layout" in ome:
@@ -200,7 +212,7 @@ def _inner(name: Any) -> str:
 
 def _open_image(root: Path, name: str, slabs: "_Slabs") -> Stack:
     """Opens an image; `name` is its path in a collection."""
-    attributes, zarr_format = _metadata(root / name)
+    attributes, zarr_format = read_group(root / name)
     ome = _ome(attributes, zarr_format)
     multiscales = _at(ome, "multiscales", 0)
     if multiscales is None:

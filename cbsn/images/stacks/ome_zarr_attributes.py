@@ -1,18 +1,74 @@
-"""The attributes of OME-Zarr (NGFF) images that are written."""
+"""The attributes of OME-Zarr (NGFF) images that are written, and whether they are still as written.
+
+Each group that cbsn writes has a mark among its attributes: the names of what it holds, and the
+checksum of the other attributes. So a folder that holds something else is told from a result.
+"""
 
 import copy
+import hashlib
+import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from cbsn.images.stacks.ome_zarr import AXIS_TYPES, OmeZarrFacts
+from cbsn.errors import ImageError
+from cbsn.images.stacks.ome_zarr import AXIS_TYPES, OmeZarrFacts, read_node
 from cbsn.images.stacks.stack import Channel, Layout
 
 _RGB = tuple(
     map(Channel, ("Red", "Green", "Blue", "Alpha"), ("#FF0000", "#00FF00", "#0000FF", "#FFFFFF"))
 )
+_FILES = ("zarr.json", ".zgroup", ".zattrs", ".zmetadata")  # of a group
+_OF_ARRAY = re.compile(r"zarr\.json|c|\.zarray|\.zattrs|\d+")  # what it may hold
 _COLORS = ("#00FF00", "#FF00FF", "#00FFFF", "#FF0000", "#0000FF", "#FFFF00")
+
+
+MARK = "cbsn"
+"""The attribute that shows what cbsn has written in a group."""
+
+
+def marked(attributes: Mapping[str, Any], holds: Sequence[str]) -> dict[str, Any]:
+    """Returns a group's attributes with the mark of cbsn.
+
+    Args:
+        attributes: of the group.
+        holds: the names of the groups and arrays that it holds.
+    """
+    others = {name: value for name, value in attributes.items() if name != MARK}
+    return {**others, MARK: {"holds": [*holds], "sha256": _sha256(others)}}
+
+
+def _sha256(attributes: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(attributes, sort_keys=True).encode()).hexdigest()
+
+
+def find_foreign(folder: Path) -> Path | None:
+    """Returns something in a Zarr folder that cbsn has not written; None if there is nothing.
+
+    It is the folder itself, or a group in it, if its attributes are not those that were written.
+    The values of arrays do not count.
+    """
+    try:
+        attributes, _, is_array = read_node(folder)
+    except ImageError:
+        return folder
+    entries = sorted(folder.iterdir())
+    if is_array:
+        return next((each for each in entries if not _OF_ARRAY.fullmatch(each.name)), None)
+    mark = attributes.pop(MARK, None)
+    holds = mark.get("holds") if isinstance(mark, dict) else None
+    if not isinstance(holds, list) or mark.get("sha256") != _sha256(attributes):
+        return folder
+    for entry in entries:
+        if entry.name in holds:
+            if found := find_foreign(entry):
+                return found
+        elif entry.name not in _FILES:
+            return entry
+    return None
 
 
 def placed(ome: Mapping[str, Any], zarr_format: int) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from cbsn.errors import ImageError
 from cbsn.images.stacks.ome_zarr import AXIS_TYPES, OmeZarrFacts, zarr_library
-from cbsn.images.stacks.ome_zarr_attributes import Windows, image_attributes, placed
+from cbsn.images.stacks.ome_zarr_attributes import Windows, image_attributes, marked, placed
 from cbsn.images.stacks.stack import Layout
 from cbsn.images.stacks.writing import StackFile
 
@@ -45,11 +45,11 @@ def create_ome_zarr(path: Path, layouts: Sequence[Layout], *, resume: bool) -> S
         folders = [path / str(number) for number in range(len(layouts))]
         if not resume:
             series = [folder.name for folder in folders]
-            for folder, ome in (
-                (path, {"bioformats2raw.layout": 3}),
-                (path / "OME", {"series": series}),
+            for folder, ome, holds in (
+                (path, {"bioformats2raw.layout": 3}, ["OME", *series]),
+                (path / "OME", {"series": series}, []),
             ):
-                attributes = placed(ome, zarr_format)
+                attributes = marked(placed(ome, zarr_format), holds)
                 zarr.create_group(str(folder), zarr_format=zarr_format, attributes=attributes)
     return _OmeZarrFile(
         [
@@ -102,12 +102,13 @@ class _Image:
         )
         self._sides = _level_sides(layout.size("Y"), layout.size("X"))
         self._zarr_format = zarr_format
+        self._levels = [str(level) for level in range(len(self._sides))]
         self._attributes = image_attributes(layout, self._axes, len(self._sides), zarr_format)
         if resume:
             self._group, self._arrays = self._opened(zarr, folder)
         else:
             self._group = zarr.create_group(
-                str(folder), zarr_format=zarr_format, attributes=self._attributes
+                str(folder), zarr_format=zarr_format, attributes=self._marked()
             )
             self._arrays = [self._create_array(zarr, level) for level in range(len(self._sides))]
         self._windows = Windows(layout, self._ome.get("omero", {}).get("channels", []))
@@ -115,6 +116,9 @@ class _Image:
     @property
     def _ome(self) -> dict[str, Any]:
         return self._attributes["ome"] if self._zarr_format == 3 else self._attributes
+
+    def _marked(self) -> dict[str, Any]:
+        return marked(self._attributes, self._levels)
 
     def _shapes(self, level: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
         """Returns the shapes of a level and of its chunks."""
@@ -201,7 +205,7 @@ class _Image:
     def save_windows(self) -> None:
         """Stores the range of values that viewers should show."""
         if self._windows.store():
-            self._group.update_attributes(self._attributes)
+            self._group.update_attributes(self._marked())
 
 
 def _halved(part: np.ndarray) -> np.ndarray:

@@ -13,7 +13,8 @@ import numpy as np
 
 from cbsn.errors import ImageError
 from cbsn.files import move, shortened, write_json
-from cbsn.images.stacks.ome_zarr import ZARR_SUFFIX, is_ome_zarr
+from cbsn.images.stacks.ome_zarr import ZARR_SUFFIX
+from cbsn.images.stacks.ome_zarr_attributes import find_foreign
 from cbsn.images.stacks.stack import Layout
 
 _SAVED_EVERY = 10  # seconds
@@ -165,12 +166,15 @@ class PartialStackFile:
 
 def check_replaceable(target: Path) -> None:
     """Raises an ImageError if there is something that a result of this name must not replace."""
-    if target.suffix.lower() == ZARR_SUFFIX:
-        is_other = target.exists() and not is_ome_zarr(target)
-        what = "something else than a Zarr image"
-    else:
-        is_other, what = target.is_dir(), "a folder"
-    if is_other:
+    what = None
+    if target.suffix.lower() != ZARR_SUFFIX:
+        what = "a folder" if target.is_dir() else None
+    elif target.exists() and (foreign := find_foreign(target)):
+        what = "something that is no result of cbsn, or has been changed since,"
+        if foreign != target:
+            name = foreign.relative_to(target).as_posix()
+            what = f"a result of cbsn with something else in it, {name},"
+    if what:
         raise ImageError(f"{target}: {what} is there. Move it away, or give another --out.")
 
 

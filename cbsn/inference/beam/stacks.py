@@ -20,7 +20,7 @@ from cbsn.errors import ConfigError, ImageError
 from cbsn.files import move, shortened, write_json
 from cbsn.images.stacks import microscopes
 from cbsn.images.stacks.ome_zarr import ZARR_SUFFIX, zarr_library
-from cbsn.images.stacks.ome_zarr_attributes import Windows
+from cbsn.images.stacks.ome_zarr_attributes import Windows, marked
 from cbsn.images.stacks.opening import open_stacks, suffix_of, writer_of
 from cbsn.images.stacks.scaling import Scaling
 from cbsn.images.stacks.stack import Layout
@@ -226,6 +226,7 @@ class _Place:
 
     def finish(self) -> None:
         """Gives the result its name, in place of what is there, and removes the folder."""
+        check_replaceable(self.target)  # something may be there by now
         if self.target.is_dir():  # which cannot be replaced in one step
             old = self._folder / "old"
             shutil.rmtree(old, ignore_errors=True)
@@ -254,4 +255,5 @@ def _store_windows(folder: Path, layouts: Sequence[Layout]) -> None:
             plane = last[tuple(places.get(axis, slice(None)) for axis in axes)]
             windows.add(layout.channel(index), plane)
         if windows.store():
-            group.update_attributes(attributes)
+            levels = [each["path"] for each in multiscales["datasets"]]
+            group.update_attributes(marked(attributes, levels))

@@ -1,6 +1,9 @@
 """Tests of `cbsn.images.stacks.writing`."""
 
+import contextlib
+import dataclasses
 import errno
+import json
 
 import numpy as np
 import pytest
@@ -8,9 +11,10 @@ import tifffile
 
 from cbsn.errors import ImageError
 from cbsn.images.stacks import writing
+from cbsn.images.stacks.ome_zarr import OmeZarrFacts
 from cbsn.images.stacks.ome_zarr_writer import create_ome_zarr
 from cbsn.images.stacks.opening import open_stacks
-from cbsn.images.stacks.stack import Layout
+from cbsn.images.stacks.stack import Channel, Layout
 from cbsn.images.stacks.tiff_stack_writer import TiffStackFile, create_tiff_stack
 from cbsn.images.stacks.writing import partial_stack_file
 
@@ -146,6 +150,83 @@ def test_a_folder_of_something_else_is_not_replaced(tmp_path, name):
     with pytest.raises(ImageError, match=rf"{name}: .* is there\. Move it away"):
         write(tmp_path / name, range(4))
     assert [path.name for path in tmp_path.rglob("*")] == [name, "thesis.txt"]
+
+
+def _by_another_program(path):
+    """A Zarr image whose arrays have other names."""
+    zarr = pytest.importorskip("zarr")
+    group = zarr.open_group(str(path), mode="w")
+    group.create_array("mydata", shape=(5,), dtype="u1")[:] = 1
+
+
+def _with_labels(path):
+    write(path, range(4))
+    (path / "labels" / "cells").mkdir(parents=True)
+
+
+def _with_a_group(path):
+    write(path, range(4))
+    (path / "0" / "mine").mkdir()
+
+
+def _with_an_attribute(path):
+    write(path, range(4))
+    node = json.loads((path / "zarr.json").read_text())
+    node["attributes"]["reviewed"] = True
+    (path / "zarr.json").write_text(json.dumps(node))
+
+
+def _with_an_image(path):
+    """A collection, one image of which has been replaced."""
+    zarr = pytest.importorskip("zarr")
+    with partial_stack_file(path, create_ome_zarr, [LAYOUT, LAYOUT], {}):
+        pass
+    zarr.open_group(str(path / "1"), mode="w")
+
+
+@pytest.mark.parametrize(
+    ("make", "named"),
+    [
+        (_by_another_program, "something that is no result of cbsn, or has been changed since,"),
+        (_with_labels, "a result of cbsn with something else in it, labels,"),
+        (_with_a_group, "a result of cbsn with something else in it, 0/mine,"),
+        (_with_an_attribute, "something that is no result of cbsn, or has been changed since,"),
+        (_with_an_image, "a result of cbsn with something else in it, 1,"),
+    ],
+)
+def test_a_zarr_folder_is_replaced_only_if_cbsn_has_written_all_of_it(tmp_path, make, named):
+    pytest.importorskip("zarr")
+    target = tmp_path / "a.ome.zarr"
+    make(target)
+    before = {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")}
+    with pytest.raises(ImageError, match=rf"a\.ome\.zarr: {named} is there\. Move it away"):
+        write(target, range(4), {"another": "run"})
+    assert before == {path: path.is_file() and path.read_bytes() for path in tmp_path.rglob("*")}
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_whole_result_in_zarr_is_replaced(tmp_path, zarr_format, count):
+    """Also one that was resumed, and one with attributes of the source and of the viewer."""
+    pytest.importorskip("zarr")
+    attributes = {"mine": {"a": 0.1}}
+    facts = OmeZarrFacts(attributes, zarr_format, {}, {})
+    layout = dataclasses.replace(LAYOUT, channels=(Channel("GFP"),), metadata=facts)
+    target, layouts = tmp_path / "a.ome.zarr", [layout] * count
+    for strength in range(2):
+        settings = {"strength": strength}
+        for end in 2, 4:
+            with (
+                contextlib.suppress(KilledError),
+                partial_stack_file(target, create_ome_zarr, layouts, settings) as file,
+            ):
+                for number in range(file.done, end):
+                    file.write(count - 1, (number,), *WHOLE, PLANES[number] + strength)
+                    file.count(number + 1)
+                if end == 2:
+                    raise KilledError
+        with open_stacks(target) as stacks:
+            assert stacks[-1].read((3,))[0, 0] == PLANES[3, 0, 0] + strength
 
 
 def test_a_folder_that_comes_later_is_not_replaced_and_nothing_is_lost(tmp_path):

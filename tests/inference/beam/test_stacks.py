@@ -233,7 +233,11 @@ def test_a_retry_changes_nothing(sources, tiny_model, tmp_path, name):
     for part in parts[3:]:
         denoise_part(part, denoiser, HERE)
     if name.endswith("zarr"):
-        shutil.copytree(sources, tmp_path / name)  # it is replaced
+        shutil.copytree(sources, tmp_path / name)  # which must not be replaced
+        with pytest.raises(ImageError, match="is there"):
+            finish_stack(job, plan, HERE)
+        shutil.rmtree(tmp_path / name)
+        shutil.copytree(sources / name, tmp_path / name)  # a result, which is replaced
     finish_stack(job, plan, HERE)
     finish_stack(job, plan, HERE)
     wanted = expected(tiny_model, tmp_path / "expected", [sources / name])
