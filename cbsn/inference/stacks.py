@@ -2,7 +2,9 @@
 
 import contextlib
 import dataclasses
+import hashlib
 import math
+import os
 import traceback
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -91,9 +93,8 @@ def _denoise_file(
         steps = [(number, step) for number, work in enumerate(works) for step in work.steps()]
         for work in works:
             say(in_one_line(f"{source.name}: {work.describe()}"))
-        status = source.stat()
         settings = {
-            "source": [str(source.absolute()), status.st_size, status.st_mtime_ns],
+            "source": [str(source.absolute()), *source_state(source)],
             "models": [denoiser.sha256() for denoiser in denoisers],
             "options": [dataclasses.asdict(denoisers[0].options), dataclasses.asdict(options)],
             "scaling": [work.scaling.to_dict() for work in works],
@@ -129,6 +130,26 @@ def _denoise_file(
         noted = works if not sigma_target else [*works, *running]
         for note in dict.fromkeys(note for work in noted for note in work.notes()):
             say_fault(in_one_line(f"note: {source}: {note}"))
+
+
+def source_state(source: Path) -> list[int | str]:
+    """Returns numbers, or a checksum, that change when a stack's file or folder does; JSON values.
+
+    The time of a folder does not change when the files in it do, so all of them count.
+    """
+    if not source.is_dir():
+        status = source.stat()
+        return [status.st_size, status.st_mtime_ns]
+    digest = hashlib.sha256()
+    for folder, folders, names in os.walk(source):
+        folders.sort()  # the order in which they are entered
+        for name in sorted(names):
+            path = Path(folder, name)
+            with contextlib.suppress(FileNotFoundError):  # of a link that leads nowhere
+                status = path.stat()
+                entry = [path.relative_to(source).as_posix(), status.st_size, status.st_mtime_ns]
+                digest.update(repr(entry).encode())
+    return [digest.hexdigest()]
 
 
 def denoise_stack(

@@ -1,6 +1,7 @@
 """Tests of `cbsn.inference.stacks`, and of `Denoiser.scaled`."""
 
 import dataclasses
+import os
 
 import numpy as np
 import pytest
@@ -8,8 +9,9 @@ import tifffile
 
 from cbsn.errors import CbsnWarning, ConfigError, ImageError
 from cbsn.images.stacks import scaling
+from cbsn.images.stacks.ome_zarr_writer import create_ome_zarr
 from cbsn.images.stacks.scaling import Scale, Scaling, measure_scaling
-from cbsn.images.stacks.stack import array_stack
+from cbsn.images.stacks.stack import Layout, array_stack
 from cbsn.inference import stack_steps, stacks
 from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.options import DenoiseOptions
@@ -317,6 +319,52 @@ def test_an_interrupted_file_is_continued(tmp_path, array, monkeypatch, capsys):
     )
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "b.tif"), expected)
     assert sorted(each.name for each in tmp_path.iterdir()) == ["a.tif", "b.tif"]
+
+
+def _stop_early(monkeypatch, denoiser, outputs):
+    """Denoises a plane or two, and is interrupted."""
+    scaled, seen = denoiser.scaled, []
+
+    def stopping(planes, *rest, **options):
+        if len(seen) == 2:
+            raise KeyboardInterrupt
+        seen.append(planes)
+        return scaled(planes, *rest, **options)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(denoiser, "scaled", stopping)
+        denoise_stacks([denoiser], outputs, StackOptions(normalize="300,500"))
+
+
+@pytest.mark.parametrize("is_changed", [False, True])
+def test_a_folder_that_has_changed_is_begun_again(
+    tmp_path, array, monkeypatch, capsys, denoise, is_changed
+):
+    """Though the folder's own time is the same when a chunk in it is another one."""
+    zarr = pytest.importorskip("zarr")
+    monkeypatch.setattr(stack_steps, "_AT_ONCE", 1)
+    source, target = tmp_path / "a.ome.zarr", tmp_path / "out" / "a.ome.zarr"
+    layout = Layout("TYX", array[:, 0].shape, array.dtype, "array")
+    file = create_ome_zarr(source, [layout], resume=False)
+    for number, plane in enumerate(array[:, 0]):
+        file.write(0, (number,), slice(0, 24), slice(0, 40), plane)
+    file.close()
+    _stop_early(monkeypatch, denoise, {source: target})
+    capsys.readouterr()
+    if is_changed:
+        chunks = zarr.open_array(str(source / "0"), mode="r+")
+        chunks[0] = chunks[0][::-1]
+        # Whatever the file system's clock, this is later.
+        chunk = source / "0" / "c" / "0" / "0" / "0"
+        os.utime(chunk, ns=(0, chunk.stat().st_mtime_ns + 10**9))
+    options = StackOptions(normalize="300,500")
+    assert denoise_stacks([denoise], {source: target}, options) == 0
+    assert ("going on" in capsys.readouterr().out) is not is_changed
+    assert denoise_stacks([denoise], {source: tmp_path / "b.ome.zarr"}, options) == 0
+    found, expected = (
+        zarr.open_array(str(path / "0"), mode="r")[:] for path in (target, tmp_path / "b.ome.zarr")
+    )
+    np.testing.assert_array_equal(found, expected)
 
 
 def small_copy(denoiser):

@@ -29,7 +29,7 @@ from cbsn.images.stacks.writing import check_replaceable
 from cbsn.inference.beam.locations import is_url
 from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.stack_options import StackOptions
-from cbsn.inference.stacks import StackWork, Step
+from cbsn.inference.stacks import StackWork, Step, source_state
 
 _SUFFIX = ".planes"  # of the hidden folder
 
@@ -88,9 +88,8 @@ def plan_stack(job: StackJob, denoiser: Denoiser, options: StackOptions) -> Stac
     with open_stacks(source, options.axes) as stacks:
         works = [StackWork(stack, [denoiser], options, source) for stack in stacks]
         count = len(_groups(works))
-        status = source.stat()
         settings = {
-            "source": [str(source.absolute()), status.st_size, status.st_mtime_ns],
+            "source": [str(source.absolute()), *source_state(source)],
             "model": denoiser.sha256(),
             "options": [dataclasses.asdict(denoiser.options), dataclasses.asdict(options)],
             "scaling": [work.scaling.to_dict() for work in works],
