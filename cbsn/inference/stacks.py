@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from cbsn.data.stack_repair import StackRepair
 from cbsn.errors import CbsnError, CbsnWarning, ImageError, in_one_line, plain_reason
+from cbsn.images.stacks.dropped import dropped_metadata
 from cbsn.images.stacks.opening import open_stacks, writer_of
 from cbsn.images.stacks.scaling import Scaling, count_missing, fill_missing, without_alpha
 from cbsn.images.stacks.stack import Layout, Stack, parse_selection
@@ -128,7 +129,9 @@ def _denoise_file(
                     say_fault(f"{kept}; the same command goes on from there.")
                 raise
         noted = works if not sigma_target else [*works, *running]
-        for note in dict.fromkeys(note for work in noted for note in work.notes()):
+        notes = [note for work in noted for note in work.notes()]
+        notes += [note for layout in layouts for note in dropped_metadata(layout, target)]
+        for note in dict.fromkeys(notes):
             say_fault(in_one_line(f"note: {source}: {note}"))
 
 

@@ -321,6 +321,16 @@ def test_an_interrupted_file_is_continued(tmp_path, array, monkeypatch, capsys):
     assert sorted(each.name for each in tmp_path.iterdir()) == ["a.tif", "b.tif"]
 
 
+def test_dropped_metadata_are_told(tmp_path, array, denoise, capsys):
+    pytest.importorskip("zarr")
+    tifffile.imwrite(tmp_path / "a.tif", array, imagej=True, metadata={"Info": "objective 63x"})
+    for name, is_told in ("b.tif", False), ("b.ome.zarr", True):
+        outputs = {tmp_path / "a.tif": tmp_path / name}
+        assert denoise_stacks([denoise], outputs, StackOptions()) == 0
+        note = "a.tif: the result in OME-Zarr lacks some metadata of the source: Info."
+        assert (note in capsys.readouterr().err) is is_told
+
+
 def _stop_early(monkeypatch, denoiser, outputs):
     """Denoises a plane or two, and is interrupted."""
     scaled, seen = denoiser.scaled, []

@@ -8,7 +8,7 @@ import dataclasses
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
@@ -40,12 +40,14 @@ class OmeZarrFacts:
         zarr_format: 2 (NGFF up to 0.4) or 3 (NGFF 0.5).
         chunks: the sizes of a chunk by axis.
         origin: by axis, where the first pixel is, in the unit of the spacing.
+        left_out: what else the folder holds, in words, such as `labels (cells)`.
     """
 
     attributes: Mapping[str, Any]
     zarr_format: int
     chunks: Mapping[str, int]
     origin: Mapping[str, float]
+    left_out: tuple[str, ...] = ()
 
     @property
     def ome(self) -> Mapping[str, Any]:
@@ -230,6 +232,9 @@ def _open_image(root: Path, name: str, slabs: "_Slabs") -> Stack:
         if axis != "C" and size > 0 and (size != 1 or unit):
             spacing[axis] = Spacing(size, unit)
     chunks = dict(zip(axes, array.chunks, strict=True))
+    left_out = [*_labels(root / name), *_others(ome["multiscales"])]
+    if (root / "OME" / "METADATA.ome.xml").is_file():
+        left_out.append("OME/METADATA.ome.xml")
     title = _at(multiscales, "name") if name else ""
     order = sorted(axes, key="YX".find)  # the others first, in the file's order
     lengths = dict(zip(axes, array.shape, strict=True))
@@ -241,10 +246,32 @@ def _open_image(root: Path, name: str, slabs: "_Slabs") -> Stack:
         name=title if isinstance(title, str) and title and "/" not in name else name,
         spacing=spacing,
         channels=_channels(ome, lengths.get("C", 1)),
-        metadata=OmeZarrFacts(attributes, zarr_format, chunks, origin),
+        metadata=OmeZarrFacts(attributes, zarr_format, chunks, origin, tuple(left_out)),
     )
     place = f"{name}/{place}" if name else place
     return Stack(layout, _Reader(array, axes, layout, place, slabs))
+
+
+def _labels(image: Path) -> Iterator[str]:
+    """Yields what labels an image has, in words, if it has any."""
+    if (image / "labels").is_dir():
+        stated = None
+        with contextlib.suppress(ImageError):
+            stated = _ome(*read_group(image / "labels")).get("labels")
+        names = (
+            [each for each in stated if isinstance(each, str)] if isinstance(stated, list) else ()
+        )
+        yield f"labels ({', '.join(names)})" if names else "labels"
+
+
+def _others(multiscales: Sequence[Any]) -> Iterator[str]:
+    """Yields which multiscale images there are besides the first one, in words, if any."""
+    if count := len(multiscales) - 1:
+        names = [name for each in multiscales[1:] if isinstance(name := _at(each, "name"), str)]
+        yield (
+            f"{count} other multiscale {'images' if count > 1 else 'image'}"
+            f"{' (' * bool(names)}{', '.join(names)}{')' * bool(names)}"
+        )
 
 
 def _array(folder: Path, name: str, zarr_format: int) -> Any:

@@ -453,6 +453,29 @@ def test_other_attributes_survive(tmp_path, version):
     )
 
 
+@pytest.mark.parametrize("version", VERSIONS)
+def test_what_is_left_out_is_known(tmp_path, version):
+    array = random((8, 8))
+    path = tmp_path / "a.zarr"
+    write(path, [array], [layout_of(array, "YX", metadata=from_version(version))])
+    assert open_ome_zarr(path)[0].layout.metadata.left_out == ()
+    entry = dict(attributes_of(path)["multiscales"][0], name="second")
+    change(path, lambda ome: ome["multiscales"].append(entry))
+    labels = {"labels": ["cells", "nuclei"]}
+    attributes = labels if version == "0.4" else {"ome": labels}
+    options = {"zarr_format": VERSIONS[version], "overwrite": True}
+    zarr.create_group(str(path / "labels"), attributes=attributes, **options)
+    (path / "OME").mkdir()
+    (path / "OME" / "METADATA.ome.xml").touch()
+    assert open_ome_zarr(path)[0].layout.metadata.left_out == (
+        "labels (cells, nuclei)",
+        "1 other multiscale image (second)",
+        "OME/METADATA.ome.xml",
+    )
+    change(path / "labels", lambda ome: ome.update(labels=[7]))  # damaged
+    assert open_ome_zarr(path)[0].layout.metadata.left_out[0] == "labels"
+
+
 def image(path, array, axes, zarr_format=3, multiscales=None, ome=None, **options):
     """Writes an image with any metadata."""
     entry = {
