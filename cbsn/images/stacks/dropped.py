@@ -73,6 +73,8 @@ def dropped_metadata(layout: Layout, target: Path) -> Iterator[str]:
 
 
 def _of_zarr(facts: OmeZarrFacts, layout: Layout) -> Iterator[str]:
+    if facts.above:
+        yield "plate"
     if any(facts.origin.values()):
         yield "origin (translation)"
     for axis, each in layout.spacing.items():

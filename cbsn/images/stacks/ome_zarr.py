@@ -9,7 +9,7 @@ import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path, PureWindowsPath
+from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ ZARR_SUFFIX = ".zarr"
 
 _FILES = ("zarr.json", ".zgroup", ".zattrs", ".zarray")
 _JSON_BYTES = 2**28  # more than the metadata of a large plate
+_PLACE = re.compile(r"\w+(/\w+/\w+)?")  # of a well's field in the well, or in its plate
 _SLAB_BYTES = 2**28
 _LARGEST = 1e100  # of a distance: more, infinity or NaN is damaged
 _COLOR = re.compile(r"#?([0-9A-Fa-f]{6})(?:[0-9A-Fa-f]{2})?")
@@ -41,6 +42,8 @@ class OmeZarrFacts:
         chunks: the sizes of a chunk by axis.
         origin: by axis, where the first pixel is, in the unit of the spacing.
         left_out: what else the folder holds, in words, such as `labels (cells)`.
+        place: the image's path in a plate or a well.
+        above: by their paths, the attributes of the groups that such an image is in.
     """
 
     attributes: Mapping[str, Any]
@@ -48,6 +51,8 @@ class OmeZarrFacts:
     chunks: Mapping[str, int]
     origin: Mapping[str, float]
     left_out: tuple[str, ...] = ()
+    place: str = ""
+    above: Mapping[str, Mapping[str, Any]] = dataclasses.field(default_factory=dict)
 
     @property
     def ome(self) -> Mapping[str, Any]:
@@ -100,10 +105,11 @@ def open_ome_zarr(path: Path) -> list[Stack]:
     slabs = _Slabs()
     if "multiscales" in ome:
         return [_open_image(path, "", slabs)]
-    stacks = []
-    for name in _collection(path, ome):
+    stacks, names = [], _collection(path, ome)
+    above = _above(path, names) if {"plate", "well"} & ome.keys() else {}
+    for name in names:
         try:
-            stacks.append(_open_image(path, name, slabs))
+            stacks.append(_open_image(path, name, slabs, above))
         except ImageError as error:
             raise ImageError(f"has an image {name}, which {error}") from None
     return stacks
@@ -193,6 +199,24 @@ def _collection(path: Path, ome: Mapping[str, Any]) -> list[str]:
     return names
 
 
+def _above(root: Path, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Returns the attributes of the groups above the images of a plate or a well, by their paths.
+
+    None of them, if the images' paths are not those that the specification asks for, or the groups
+    have several Zarr formats.
+    """
+    if len({*names}) < len(names) or not all(map(_PLACE.fullmatch, names)):
+        return {}
+    above = {str(path) for name in names for path in PurePosixPath(name).parents}
+    try:
+        groups = {path: read_group(root / path) for path in sorted({*above, *names})}
+    except ImageError:  # of a row, from which nothing else is read; or of an image
+        return {}
+    if len({zarr_format for _, zarr_format in groups.values()}) > 1:
+        return {}
+    return {"" if path == "." else path: groups[path][0] for path in sorted(above)}
+
+
 def _fields(ome: Mapping[str, Any]) -> list[str]:
     return _paths(_at(ome, "well", "images"), "images")
 
@@ -212,8 +236,10 @@ def _inner(name: Any) -> str:
     return name
 
 
-def _open_image(root: Path, name: str, slabs: "_Slabs") -> Stack:
-    """Opens an image; `name` is its path in a collection."""
+def _open_image(
+    root: Path, name: str, slabs: "_Slabs", above: Mapping[str, Mapping[str, Any]] | None = None
+) -> Stack:
+    """Opens an image; `name` is its path in a collection, and `above` what `_above` returns."""
     attributes, zarr_format = read_group(root / name)
     ome = _ome(attributes, zarr_format)
     multiscales = _at(ome, "multiscales", 0)
@@ -246,7 +272,9 @@ def _open_image(root: Path, name: str, slabs: "_Slabs") -> Stack:
         name=title if isinstance(title, str) and title and "/" not in name else name,
         spacing=spacing,
         channels=_channels(ome, lengths.get("C", 1)),
-        metadata=OmeZarrFacts(attributes, zarr_format, chunks, origin, tuple(left_out)),
+        metadata=OmeZarrFacts(
+            attributes, zarr_format, chunks, origin, tuple(left_out), name, above or {}
+        ),
     )
     place = f"{name}/{place}" if name else place
     return Stack(layout, _Reader(array, axes, layout, place, slabs))

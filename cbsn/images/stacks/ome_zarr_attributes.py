@@ -95,7 +95,7 @@ def image_attributes(layout: Layout, axes: str, levels: int, zarr_format: int) -
         "type": "mean",
         "metadata": {"description": "Mean of 2 x 2 pixels in y and x, level by level."},
     }
-    if layout.name and not source.get("name"):
+    if layout.name:
         multiscales["name"] = layout.name
     if zarr_format == 2:
         multiscales["version"] = "0.4"

@@ -1,8 +1,9 @@
 """Writing OME-Zarr (NGFF) images of the versions 0.4 and 0.5, with the library zarr."""
 
+import dataclasses
 import json
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
@@ -22,8 +23,9 @@ _KEPT_SIDES = (256, 512, 1024, 2048)  # of a source's chunks; others do not fit 
 def create_ome_zarr(path: Path, layouts: Sequence[Layout], *, resume: bool) -> StackFile:
     """Creates an OME-Zarr folder; see `writing.Create`.
 
-    It becomes version 0.4 if the first layout comes from a Zarr folder of format 2, else 0.5. One
-    layout is an image at the root, and several are a collection in the layout of bioformats2raw.
+    It becomes version 0.4 if the first layout comes from a Zarr folder of format 2, else 0.5. The
+    images of a plate or a well are in one like it. Else, one layout is an image at the root, and
+    several are a collection in the layout of bioformats2raw.
 
     Args:
         path: the folder; it must not exist, except with `resume`.
@@ -40,23 +42,47 @@ def create_ome_zarr(path: Path, layouts: Sequence[Layout], *, resume: bool) -> S
             raise ImageError("has RGB colours in several channels, which OME-Zarr cannot hold.")
     facts = layouts[0].metadata
     zarr_format = facts.zarr_format if isinstance(facts, OmeZarrFacts) else 3
-    folders = [path]
-    if len(layouts) > 1:
-        folders = [path / str(number) for number in range(len(layouts))]
-        if not resume:
-            series = [folder.name for folder in folders]
-            for folder, ome, holds in (
-                (path, {"bioformats2raw.layout": 3}, ["OME", *series]),
-                (path / "OME", {"series": series}, []),
-            ):
-                attributes = marked(placed(ome, zarr_format), holds)
-                zarr.create_group(str(folder), zarr_format=zarr_format, attributes=attributes)
+    names = image_paths(layouts)
+    above: Mapping[str, Mapping[str, Any]] = {}
+    if _are_in_a_plate(layouts):
+        assert isinstance(facts, OmeZarrFacts)
+        above = facts.above
+        # Their places are not their names.
+        layouts = [dataclasses.replace(layout, name="") for layout in layouts]
+    elif len(layouts) > 1:
+        above = {
+            "": placed({"bioformats2raw.layout": 3}, zarr_format),
+            "OME": placed({"series": names}, zarr_format),
+        }
+    if not resume:
+        inside = [*names, *filter(None, above)]
+        for group, attributes in above.items():
+            holds = [PurePosixPath(each).name for each in inside if _parent(each) == group]
+            zarr.create_group(
+                str(path / group), zarr_format=zarr_format, attributes=marked(attributes, holds)
+            )
     return _OmeZarrFile(
         [
-            _Image(zarr, folder, layout, zarr_format, resume=resume)
-            for folder, layout in zip(folders, layouts, strict=True)
+            _Image(zarr, path / name, layout, zarr_format, resume=resume)
+            for name, layout in zip(names, layouts, strict=True)
         ]
     )
+
+
+def image_paths(layouts: Sequence[Layout]) -> list[str]:
+    """Returns the path of each image in the folder that `create_ome_zarr` creates."""
+    if _are_in_a_plate(layouts):
+        return [layout.metadata.place for layout in layouts]
+    return [str(number) for number in range(len(layouts))] if len(layouts) > 1 else [""]
+
+
+def _are_in_a_plate(layouts: Sequence[Layout]) -> bool:
+    """Returns whether images come from a plate or a well."""
+    return all(isinstance(each.metadata, OmeZarrFacts) and each.metadata.above for each in layouts)
+
+
+def _parent(path: str) -> str:
+    return path.rpartition("/")[0]
 
 
 class _OmeZarrFile:

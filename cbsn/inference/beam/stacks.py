@@ -21,6 +21,7 @@ from cbsn.files import move, shortened, write_json
 from cbsn.images.stacks import microscopes
 from cbsn.images.stacks.ome_zarr import ZARR_SUFFIX, zarr_library
 from cbsn.images.stacks.ome_zarr_attributes import Windows, marked
+from cbsn.images.stacks.ome_zarr_writer import image_paths
 from cbsn.images.stacks.opening import open_stacks, suffix_of, writer_of
 from cbsn.images.stacks.scaling import Scaling
 from cbsn.images.stacks.stack import Layout
@@ -240,9 +241,8 @@ def _store_windows(folder: Path, layouts: Sequence[Layout]) -> None:
     It knows only what it has written, which is a part of the result in each process.
     """
     zarr = zarr_library()
-    for number, layout in enumerate(layouts):
-        image = folder / str(number) if len(layouts) > 1 else folder
-        group = zarr.open_group(str(image), mode="r+", use_consolidated=False)
+    for path, layout in zip(image_paths(layouts), layouts, strict=True):
+        group = zarr.open_group(str(folder / path), mode="r+", use_consolidated=False)
         attributes = dict(group.attrs)
         ome = attributes.get("ome", attributes)
         windows = Windows(layout, ome.get("omero", {}).get("channels", []))

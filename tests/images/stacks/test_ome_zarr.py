@@ -10,6 +10,7 @@ import pytest
 from cbsn.errors import ConfigError, ImageError
 from cbsn.images.stacks import ome_zarr as module
 from cbsn.images.stacks.ome_zarr import is_ome_zarr, open_ome_zarr
+from cbsn.images.stacks.ome_zarr_attributes import find_foreign
 from cbsn.images.stacks.ome_zarr_writer import create_ome_zarr
 from cbsn.images.stacks.stack import Channel, Layout, Spacing, array_stack
 from cbsn.images.stacks.writing import partial_stack_file
@@ -712,7 +713,15 @@ def test_plates(tmp_path, version):
         np.testing.assert_array_equal(pixels(stack), array)
     assert len(open_ome_zarr(tmp_path / "a.zarr" / "A" / "1")) == 2
     write(tmp_path / "b.zarr", [*arrays.values()], [stack.layout for stack in stacks])
-    assert len(open_ome_zarr(tmp_path / "b.zarr")) == 4
+    back = open_ome_zarr(tmp_path / "b.zarr")
+    assert [stack.layout.name for stack in back] == [*arrays]
+    for stack, array in zip(back, arrays.values(), strict=True):
+        np.testing.assert_array_equal(pixels(stack), array)
+    for group in ("", "A/1", "B/2"):
+        assert _without_mark(tmp_path / "b.zarr" / group) == attributes_of(
+            tmp_path / "a.zarr" / group
+        )
+    assert find_foreign(tmp_path / "b.zarr") is None
     names = (".zattrs", "zarr.json")
     for name in names:
         (tmp_path / "a.zarr" / "B" / "2" / "1" / name).unlink(missing_ok=True)
@@ -721,6 +730,67 @@ def test_plates(tmp_path, version):
     change(tmp_path / "a.zarr" / "A" / "1", lambda ome: ome["well"].pop("images"))
     with pytest.raises(ImageError, match=r"^has a well A/1, which has damaged metadata: .* images"):
         open_ome_zarr(tmp_path / "a.zarr")
+
+
+def _without_mark(folder):
+    return {name: value for name, value in attributes_of(folder).items() if name != "cbsn"}
+
+
+def plate(path, wells, zarr_format=3):
+    """Writes a plate with an image in each of these wells, and no metadata of rows."""
+    placed = (lambda ome: {"ome": ome}) if zarr_format == 3 else dict
+    attributes = {"plate": {"name": "assay", "wells": [{"path": well} for well in wells]}}
+    zarr.create_group(str(path), zarr_format=zarr_format, attributes=placed(attributes))
+    for number, well in enumerate(wells):
+        attributes = placed({"well": {"images": [{"path": "0"}]}})
+        zarr.create_group(str(path / well), zarr_format=zarr_format, attributes=attributes)
+        array = random((4, 5), seed=number)
+        image(path / well / "0", array, "yx", zarr_format, {"name": "image"})
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_plate_fits_the_specification(tmp_path, version):
+    pytest.importorskip("ome_zarr_models")
+    import ome_zarr_models.v04
+    import ome_zarr_models.v05
+
+    models = ome_zarr_models.v04 if version == "0.4" else ome_zarr_models.v05
+    writer = pytest.importorskip("ome_zarr.writer")
+    from ome_zarr import format
+
+    kind = {"0.4": format.FormatV04, "0.5": format.FormatV05}[version]()
+    plate(tmp_path / "a.zarr", ["A/1"], VERSIONS[version])
+    root = zarr.open_group(str(tmp_path / "a.zarr"), mode="r+")
+    root.require_group("A")
+    writer.write_plate_metadata(root, ["A"], ["1"], ["A/1"], fmt=kind)
+    writer.write_well_metadata(root["A/1"], ["0"], fmt=kind)
+    (stack,) = open_ome_zarr(tmp_path / "a.zarr")
+    write(tmp_path / "b.zarr", [pixels(stack)], [stack.layout])
+    models.HCS.from_zarr(zarr.open_group(str(tmp_path / "b.zarr"), mode="r"))
+
+
+def test_a_well_stays_a_well(tmp_path):
+    plate(tmp_path / "a.zarr", ["A/1"])
+    (stack,) = open_ome_zarr(tmp_path / "a.zarr" / "A" / "1")
+    write(tmp_path / "b.zarr", [pixels(stack)], [stack.layout])
+    assert attributes_of(tmp_path / "b.zarr")["well"] == {"images": [{"path": "0"}]}
+    (back,) = open_ome_zarr(tmp_path / "b.zarr")
+    np.testing.assert_array_equal(pixels(back), pixels(stack))
+
+
+@pytest.mark.parametrize("wells", [["A/1", "B/2"], ["A/1/x", "A/1"], ["A/1", "A/1"]])
+def test_images_of_an_unusual_plate_keep_their_places_as_names(tmp_path, wells):
+    """Here, rows have no metadata, wells are in each other, or are named twice."""
+    path = tmp_path / "a.zarr"
+    plate(path, [*dict.fromkeys(wells)])
+    entries = [{"path": well} for well in wells]
+    change(path, lambda ome: ome["plate"].update(wells=entries))
+    stacks = open_ome_zarr(path)
+    write(tmp_path / "b.zarr", [*map(pixels, stacks)], [stack.layout for stack in stacks])
+    back = open_ome_zarr(tmp_path / "b.zarr")
+    assert [stack.layout.name for stack in back] == [f"{well}/0" for well in wells]
+    for one, other in zip(stacks, back, strict=True):
+        np.testing.assert_array_equal(pixels(one), pixels(other))
 
 
 # What cannot be read
