@@ -14,6 +14,7 @@ from cbsn.evaluation.stack_noise import ChannelNoise, stack_noise
 from cbsn.files import write_json
 from cbsn.images.finding import are_single, find_images
 from cbsn.images.image_files import read_picture
+from cbsn.images.stacks.ome_sets import without_repeats
 from cbsn.images.stacks.opening import are_stacks
 from cbsn.inference.options import DenoiseOptions
 from cbsn.inference.stack_options import StackOptions, refuse_white
@@ -78,7 +79,7 @@ def report_noise(
     check_number("--images", images, 0)
     pictures = [*pictures]
     found = (path for pattern in pictures for path in find_images(pattern))
-    paths = [*dict.fromkeys(found)]
+    paths = without_repeats([*dict.fromkeys(found)])
     stacks = stacks or StackOptions()
     if are_stacks(paths, stacks.axes):
         refuse_white(white)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from cbsn.errors import CbsnWarning, DataError, ImageError
 from cbsn.files import expanded
+from cbsn.images.stacks.ome_sets import without_repeats
 from cbsn.images.stacks.ome_zarr import ZARR_SUFFIX, is_ome_zarr
 
 # The formats that are read and written, with the suffix of each.
@@ -38,7 +39,8 @@ def find_images(
 ) -> list[Path]:
     """Returns the picture files that a folder, a glob or a single name stands for.
 
-    A folder that is an OME-Zarr image counts as a file.
+    A folder that is an OME-Zarr image counts as a file. Of an OME-TIFF set of several files, the
+    first one stands for all.
 
     Args:
         pattern: a folder (its files with one of `IMAGE_SUFFIXES`, or of stacks), a glob (`**`
@@ -50,7 +52,8 @@ def find_images(
             folder or glob above it. Default None.
 
     Returns:
-        At least one path, sorted. A `CbsnWarning` reports skipped pictures, such as raw files.
+        At least one path, sorted. A `CbsnWarning` reports skipped pictures, such as raw files, and
+        those that belong to another one.
 
     Raises:
         DataError: if nothing was found, or a folder cannot be read.
@@ -74,7 +77,7 @@ def find_images(
         ) from error
     if not found:
         raise DataError(f"{sought}. Give a folder of pictures, a glob in quotes, or one file.")
-    return sorted(found)
+    return without_repeats(sorted(found))
 
 
 def are_single(*patterns: str | Path | None) -> bool:

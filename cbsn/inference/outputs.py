@@ -18,6 +18,7 @@ from cbsn.images.finding import (
     format_of_suffix,
     literal_part,
 )
+from cbsn.images.stacks.ome_sets import without_repeats
 from cbsn.images.stacks.opening import is_stack, suffix_of, target_suffix
 
 # Values of `--format`. `same` keeps the source's, but writes PNG for those that are only read, and
@@ -43,7 +44,7 @@ def find_sources(
         for path in find_images(pattern, recursive, outside=outside):
             # A folder can be written in several ways. A file with several names counts each time.
             found.setdefault((os.path.realpath(path.parent), path.name), path)
-    return sorted(found.values())
+    return without_repeats(sorted(found.values()))
 
 
 def default_folder(image_paths: Iterable[str | Path]) -> Path:

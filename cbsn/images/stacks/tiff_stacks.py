@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import tifffile
 from cbsn.colors import luma
 from cbsn.errors import ImageError
 from cbsn.images.exif import EXIF, GPS
+from cbsn.images.stacks.ome_sets import open_tiff
 from cbsn.images.stacks.ome_xml import Facts, read_facts
 from cbsn.images.stacks.stack import AXES, Channel, Layout, Spacing, Stack
 from cbsn.images.tiff import refuse_raw, whole_pages
@@ -92,7 +93,7 @@ def open_tiff_stacks(path: Path, axes: str | None) -> tuple[list[Stack], Callabl
     Raises:
         ImageError: if the file is damaged, its pages differ in size, or the axes are unknown.
     """
-    file = tifffile.TiffFile(path)
+    file = open_tiff(path, axes)
     try:
         refuse_raw(file)
         pages = [*whole_pages(file)]  # raises an error for a list of pages that is damaged
@@ -105,16 +106,21 @@ def open_tiff_stacks(path: Path, axes: str | None) -> tuple[list[Stack], Callabl
                 f"holds pages of different sizes or types ({', '.join(kinds[:3])}"
                 f"{', …' * (len(kinds) > 3)}): save those of one kind as a file."
             )
+        # What OME-XML says is then not what tifffile has found.
+        if file.is_ome and axes is None and series[0].kind in ("generic", "uniform"):
+            raise ImageError(
+                "has OME-XML that does not fit its pages: name the axes, such as --axes TYX."
+            )
         text = file.ome_metadata if file.is_ome else None
         facts = read_facts(text) if text else []
         many = len(series) > 1
         if file.is_ome or file.is_imagej:
             pages = []
         of_each = zip(series, [*facts, *[None] * len(series)], strict=False)
-        stacks = [
-            _stack(file, each, axes, number, known, many, pages)
-            for number, (each, known) in enumerate(of_each)
-        ]
+        stacks = []
+        for number, (each, known) in enumerate(of_each):
+            with _opened(each.keyframe):
+                stacks.append(_stack(file, each, axes, number, known, many, pages))
     except BaseException:
         file.close()
         raise
@@ -160,7 +166,7 @@ def _stack(
             "holds numbers of colours (a palette), not brightness: save it as gray or RGB."
         )
     dtype = page.dtype
-    source = _source(file, series, axes)
+    source = _source(series, axes)
     kept = TiffFacts(
         imagej=file.imagej_metadata if file.is_imagej else None,
         ome=file.ome_metadata if file.is_ome else None,
@@ -212,7 +218,7 @@ def _known(axes: str, shape: tuple[int, ...]) -> str:
     )
 
 
-def _source(file: tifffile.TiffFile, series: Any, axes: str) -> Any:
+def _source(series: Any, axes: str) -> Any:
     """Returns a function that reads parts of planes; see `cbsn.images.stacks.stack.Read`."""
     shape, outer = series.shape, [axis for axis in axes if axis not in "YXS"]
 
@@ -224,9 +230,10 @@ def _source(file: tifffile.TiffFile, series: Any, axes: str) -> Any:
         left = [axis for axis in here if axis in "YXS"]
         return found.transpose([left.index(axis) for axis in "YXS" if axis in left])
 
-    if series.dataoffset is not None:
-        path, offset = Path(file.filehandle.path), series.dataoffset
-        dtype = series.dtype.newbyteorder(file.byteorder)
+    if series.dataoffset is not None and not series.is_multifile:
+        page = series.keyframe
+        path, offset = Path(page.parent.filehandle.path), series.dataoffset
+        dtype = series.dtype.newbyteorder(page.parent.byteorder)
         if offset + math.prod(shape) * dtype.itemsize > path.stat().st_size:
             raise ImageError(_CUT_OFF)
 
@@ -256,8 +263,8 @@ def _source(file: tifffile.TiffFile, series: Any, axes: str) -> Any:
         number = 0
         for axis, length in zip(axes[:inner], shape[:inner], strict=True):
             number = number * length + places.get(axis, 0)
-        with turn:  # the file has one position
-            page = pages[number]
+        page = pages[number]
+        with turn, _opened(page):  # the file has one position
             is_plane = set(axes[inner:]) <= {*"YXS"}  # and has no channels
             is_large = is_plane and page.nbytes > _WHOLE
             if is_large and (found := _segments(page, rows, columns)) is not None:
@@ -267,6 +274,20 @@ def _source(file: tifffile.TiffFile, series: Any, axes: str) -> Any:
             return part(last[1], axes[inner:], index, rows, columns).copy()
 
     return paged
+
+
+@contextlib.contextmanager
+def _opened(page: Any) -> Iterator[None]:
+    """Opens a page's file meanwhile, as tifffile keeps all but the first one of a set closed."""
+    handle = page.parent.filehandle
+    is_closed = handle.closed
+    if is_closed:
+        handle.open()
+    try:
+        yield
+    finally:
+        if is_closed:
+            handle.close()
 
 
 def _decoded(page: Any) -> np.ndarray:

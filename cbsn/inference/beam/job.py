@@ -15,6 +15,7 @@ from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions,
 from cbsn.errors import ConfigError, DataError, check_number
 from cbsn.files import expanded, write_json
 from cbsn.images.image_files import check_jpeg_quality
+from cbsn.images.stacks.ome_sets import without_repeats
 from cbsn.images.stacks.opening import is_stack
 from cbsn.inference.beam.locations import (
     find_pictures,
@@ -203,6 +204,9 @@ def _find_sources(inputs: Iterable[str], output: str) -> dict[str, float]:
     check_mounted(inputs)
     found = {file: time for pattern in inputs for file, time in find_pictures(pattern).items()}
     check_mounted([*found])
+    local = [Path(file) for file in found if not is_url(file)]
+    repeats = {*map(str, local)} - {*map(str, without_repeats(local))}
+    found = {file: time for file, time in found.items() if file not in repeats}
     sources = {file: time for file, time in found.items() if not _lies_in(file, output)}
     results = f"{len(found) - len(sources)} of {len(found)} pictures of --input lie in {output}"
     if not sources:
