@@ -322,6 +322,8 @@ def _channels(kind: tuple[int, int]) -> str:
 
 def _selected(path: Path, stack: Stack, options: ReadingOptions) -> Stack:
     try:
-        return stack.selected(parse_selection(options.select))
+        part = stack.selected(parse_selection(options.select))
+        part.layout.check_planes()
+        return part
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None

@@ -68,7 +68,7 @@ class StackRepair:
         self.defects: dict[int, Defects] = {}
         if "pixels" in self._repairs:
             for channel in range(stack.layout.size("C")):
-                if found := self.measure(channel):
+                if stack.layout.held(channel) and (found := self.measure(channel)):
                     self.defects[channel] = found
         self.stack = Stack(stack.layout, self._read) if self._repairs else stack
 
@@ -112,8 +112,7 @@ class StackRepair:
     ) -> Defects:
         """Returns the defects of a channel in a part of the planes."""
         layout = self._whole.layout
-        indices = [index for index in layout.indices() if layout.channel(index) == channel]
-        chosen = spread(indices, most)
+        chosen = spread(layout.held(channel), most)
         top, bottom, _ = rows.indices(layout.size("Y"))
         left, right, _ = columns.indices(layout.size("X"))
 

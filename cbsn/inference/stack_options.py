@@ -125,8 +125,10 @@ def choose_scaling(
     Raises:
         ConfigError: if there are too many models, or they have no scaling, or one for other
             channels.
-        ImageError: if the file is damaged, or has values that are not finite.
+        ImageError: if the file is damaged, lacks planes that are selected, or has values that are
+            not finite.
     """
+    stack.selected(parse_selection(options.select)).layout.check_planes()
     channels = stack.layout.size("C")
     if len(denoisers) not in (1, channels):
         raise ConfigError(

@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import functools
 import importlib
+import itertools
 import logging
 import math
 import re
@@ -187,6 +188,7 @@ def _open_czi(path: Path, library: Any) -> _Opened:
                 "spacing": {**fact.spacing, **_czi_spacing(xml)},
                 "channels": _czi_channels(xml, scene.spans.get("C", range(1))),
                 "metadata": text,
+                "lacks": scene.lacks,
             }
             plane = functools.partial(_read_czi, file, scene, turn)
             stacks.append(_stack(library, layout, scene.sizes, plane, is_bgr=True))
@@ -209,10 +211,14 @@ def _czi_ome(xml: str) -> Any:
 
 @dataclasses.dataclass
 class _Scene:
-    """A scene of a CZI file: its number, positions on the axes, area, and the pixels' type."""
+    """A scene of a CZI file: its number, positions on the axes, area, and the pixels' type.
+
+    `planes` are those that it has, by their positions on the axes of `spans`.
+    """
 
     number: int | None
     spans: dict[str, range]
+    planes: set[tuple[int, ...]]
     rows: range
     columns: range
     type: str
@@ -222,6 +228,14 @@ class _Scene:
         sizes = {axis: len(span) for axis, span in self.spans.items()}
         samples = {"S": 3} if self.type.startswith("Bgr") else {}
         return {**sizes, "Y": len(self.rows), "X": len(self.columns), **samples}
+
+    @property
+    def lacks(self) -> frozenset[tuple[int, ...]]:
+        """See `Layout.lacks`."""
+        every = itertools.product(*self.spans.values())
+        lacking = [each for each in every if each not in self.planes]
+        spans = [(n, span) for n, span in enumerate(self.spans.values()) if len(span) > 1]
+        return frozenset(tuple(each[n] - span.start for n, span in spans) for each in lacking)
 
 
 def _czi_scenes(file: Any, size: int) -> list[_Scene]:
@@ -241,8 +255,8 @@ def _czi_scenes(file: Any, size: int) -> list[_Scene]:
         places, lefts, tops, rights, bottoms, types = zip(*entries, strict=True)
         spans = {}
         for axis in sorted(places[0], key="TCZ".find):
-            found = {place[axis] for place in places}
-            spans[axis] = range(min(found), max(found) + 1)
+            numbers = {place[axis] for place in places}
+            spans[axis] = range(min(numbers), max(numbers) + 1)
         planes = math.prod(map(len, spans.values()))
         if planes * _LEAST_BYTES > size:
             raise ImageError(f"claims to have {planes} planes: the file is damaged.")
@@ -250,7 +264,8 @@ def _czi_scenes(file: Any, size: int) -> list[_Scene]:
             kinds = " and ".join(sorted(set(types)))
             raise ImageError(f"has pixels of the type {kinds}, which is not supported.")
         rows, columns = range(min(tops), max(bottoms)), range(min(lefts), max(rights))
-        scenes.append(_Scene(number, spans, rows, columns, types[0]))
+        found = {tuple(place[axis] for axis in spans) for place in places}
+        scenes.append(_Scene(number, spans, found, rows, columns, types[0]))
     return scenes
 
 

@@ -290,7 +290,10 @@ def _windows(stack: Stack, channel: int) -> Iterator[np.ndarray]:
     Alpha is omitted.
     """
     layout = stack.layout
-    indices = [each for each in layout.indices() if layout.channel(each) == channel]
+    indices = layout.held(channel)
+    if not indices:  # nothing of it can be denoised
+        yield np.zeros((1, 1), layout.dtype)
+        return
     count = min(_PLANES, len(indices))
     most = _VALUES // (count * layout.samples)
     height, width = layout.size("Y"), layout.size("X")

@@ -59,6 +59,7 @@ class Layout:
         channels: as many as the stack has, or none if the file says nothing about them.
         metadata: what only the format's own writer understands.
         taken: by axis, the positions in the file that a selection has taken.
+        lacks: the planes that the file lacks, by their positions on the outer axes in the file.
 
     Raises:
         ImageError: if the axes, the shape or the dtype are none that a stack can have.
@@ -73,6 +74,7 @@ class Layout:
     channels: tuple[Channel, ...] = ()
     metadata: Any = None
     taken: Mapping[str, range] = dataclasses.field(default_factory=dict)
+    lacks: frozenset[tuple[int, ...]] = frozenset()
 
     def __post_init__(self):
         check_axes(self.axes)
@@ -134,6 +136,30 @@ class Layout:
         """Yields the positions of each plane on the outer axes, the last one changing fastest."""
         yield from itertools.product(*map(range, self.outer_shape))
 
+    def in_file(self, index: Sequence[int]) -> tuple[int, ...]:
+        """Returns the position of a plane in the file, before any selection."""
+        pairs = zip(self.outer, index, strict=True)
+        return tuple(self.taken[axis][n] if axis in self.taken else n for axis, n in pairs)
+
+    def held(self, channel: int) -> list[tuple[int, ...]]:
+        """Returns the positions of a channel's planes, without those that the file lacks."""
+        indices = (each for each in self.indices() if self.channel(each) == channel)
+        return [each for each in indices if self.in_file(each) not in self.lacks]
+
+    def check_planes(self) -> None:
+        """Raises an ImageError if the file lacks planes that are selected."""
+        lacking = [each for each in self.indices() if self.in_file(each) in self.lacks]
+        if not lacking:
+            return
+        index, first = lacking[0], self.in_file([0] * len(self.outer))
+        axis, place = self.outer[0].lower(), self.in_file(index)
+        part = f", such as {axis}={first[0]}:{place[0]}" if index[0] else ""
+        text = ", ".join(f"{axis} {n}" for axis, n in zip(self.outer, place, strict=True))
+        raise ImageError(
+            f"lacks {len(lacking)} of {self.planes} planes, the first one at {text}: leave them "
+            f"out by --select{part}."
+        )
+
     def channel(self, index: Sequence[int]) -> int:
         """Returns the channel of the plane at this index; 0 if there is no such axis."""
         return index[self.outer.index("C")] if "C" in self.outer else 0
@@ -189,15 +215,13 @@ class Stack:
         spans = [
             range(*each.indices(layout.size(axis))) for axis, each in (("Y", rows), ("X", columns))
         ]
-        index = [*index]
-        for place, axis in enumerate(layout.outer):
-            if axis in layout.taken:
-                index[place] = layout.taken[axis][index[place]]
+        if layout.in_file(index) in layout.lacks:
+            layout.check_planes()
         slices = []
         for axis, span in zip("YX", spans, strict=True):
             first = layout.taken[axis].start if axis in layout.taken else 0
             slices.append(slice(first + span.start, first + span.stop))
-        part = np.asarray(self._read(tuple(index), *slices))
+        part = np.asarray(self._read(layout.in_file(index), *slices))
         expected = (*map(len, spans), *layout.shape[len(layout.axes.rstrip("S")) :])
         if part.shape != expected:
             raise ImageError(

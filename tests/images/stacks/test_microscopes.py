@@ -7,14 +7,19 @@ put files together by hand, of just what the readers need. No file of a microsco
 import struct
 import sys
 import threading
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from cbsn.data.stack_repair import StackRepair
 from cbsn.errors import ConfigError, ImageError
 from cbsn.images.stacks.microscopes import open_microscope_file
 from cbsn.images.stacks.ome_xml import read_facts
+from cbsn.images.stacks.scaling import measure_scaling
 from cbsn.images.stacks.stack import Channel, Spacing
+from cbsn.inference.stack_options import StackOptions, choose_scaling
 
 
 def numbers(*shape, dtype=np.uint16):
@@ -239,12 +244,34 @@ def test_czi_colours_may_be_damaged(write_czi):
     assert [each.color for each in stack.layout.channels] == ["", "#00FF5B"]
 
 
-def test_czi_without_a_plane_has_black_there(write_czi):
+def test_czi_without_a_plane_is_refused_there(write_czi):
     array = numbers(2, 2, 8, 10)
     parts = [*planes_of(array)]
     (stack,), _ = open_microscope_file(write_czi([*parts[:2], parts[3]]))
     assert np.array_equal(stack.read((1, 1)), array[1, 1])
-    assert not stack.read((1, 0)).any()
+    for refused in (lambda: stack.read((1, 0)), stack.layout.check_planes):
+        with pytest.raises(
+            ImageError, match=r"^lacks 1 of 4 planes, .* at C 1, Z 0.*--select, such as c=0:1\.$"
+        ):
+            refused()
+
+
+def test_a_selection_without_the_planes_that_a_czi_lacks(write_czi):
+    array = numbers(2, 3, 8, 10) + 500
+    array[1, 1:] += 2000
+    parts = [*planes_of(array)]
+    (stack,), _ = open_microscope_file(write_czi([*parts[:3], *parts[4:]]))
+    layout = stack.selected({"Z": slice(1, 3)}).layout
+    layout.check_planes()
+    with pytest.raises(ImageError, match=r"^lacks 1 of 2 planes, .* at C 1, Z 0.*--select\.$"):
+        stack.selected({"Z": slice(0, 1), "C": slice(None, None, -1)}).layout.check_planes()
+    # What is not there has no part in the scaling.
+    assert [each.low > 500 for each in measure_scaling(stack, "range").channels] == [True, True]
+    given = StackOptions(select="z=1:")
+    assert choose_scaling(stack, [SimpleNamespace(scaling=None)], given, Path("a.czi"))
+    with pytest.raises(ImageError, match="lacks 1 of 6 planes"):
+        choose_scaling(stack, [SimpleNamespace(scaling=None)], StackOptions(), Path("a.czi"))
+    assert not StackRepair(stack, "pixels").defects
 
 
 def test_czi_of_two_cameras_is_an_error(write_czi):
