@@ -4,8 +4,9 @@
 """
 
 import contextlib
+import copy
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 from xml.etree import ElementTree
 
@@ -168,29 +169,14 @@ def _update_image(image: Any, layout: Layout, page: int, namespace: str) -> None
     for axis, name in _LENGTHS:  # what a microscope's own format has told besides its OME-XML
         if name not in values:
             values.update({key: str(value) for key, value in _length(layout, axis, name).items()})
-    taken = layout.taken
-    channels = _children(pixels, "Channel")
-    if "C" in taken and len(channels) > 1:
-        kept = [channels[number] for number in taken["C"]]
-        for each in channels:
-            if each not in kept:
-                pixels.remove(each)
-        channels = kept
+    channels = _update_channels(pixels, layout, namespace)
     if len(channels) == len(layout.channels):
         for each, channel in zip(channels, layout.channels, strict=True):
             if channel.color:
                 each.attrib.setdefault("Color", str(_rgba(channel.color)))
             if channel.name:
                 each.attrib.setdefault("Name", channel.name)
-    planes = _children(pixels, "Plane")
-    for each in planes:
-        place = {axis: int(each.attrib.get(f"The{axis}", 0)) for axis in "ZCT"}
-        with contextlib.suppress(ValueError):
-            for axis in place:
-                if axis in taken:
-                    each.attrib[f"The{axis}"] = str(taken[axis].index(place[axis]))
-            continue
-        pixels.remove(each)  # not in the selection
+    _update_planes(pixels, layout)
     for name in ("TiffData", "BinData", "MetadataOnly"):
         for each in _children(pixels, name):
             pixels.remove(each)
@@ -198,3 +184,57 @@ def _update_image(image: Any, layout: Layout, page: int, namespace: str) -> None
     data = ElementTree.Element(f"{{{namespace}}}TiffData" if namespace else "TiffData", facts)
     # The schema wants channels first, then this, then planes.
     pixels.insert(len(_children(pixels, "Channel")), data)
+
+
+def _update_channels(pixels: Any, layout: Layout, namespace: str) -> list[Any]:
+    """Makes channels those of the layout, and returns them."""
+    own = _own_axes(layout)
+    before = _children(pixels, "Channel")
+    channels: list[Any] = []
+    if own.get("C", "C") in "CS" and own.get("S", "S") == "S":
+        for each in before:
+            channels.append(each)
+            if layout.samples == 1:  # samples that are no colours have become channels
+                count = int(each.attrib.get("SamplesPerPixel", 1))
+                channels += [copy.deepcopy(each) for _ in range(1, count)]
+                for number, more in enumerate(channels[len(channels) - count + 1 :], 1):
+                    more.attrib["ID"] = f"{each.attrib['ID']}:{number}"
+        if "C" in layout.taken and len(channels) > 1:
+            channels = [channels[number] for number in layout.taken["C"]]
+    if len(channels) != layout.size("C"):  # with axes that the user has told
+        tag = f"{{{namespace}}}Channel" if namespace else "Channel"
+        name = pixels.attrib["ID"].replace("Pixels:", "", 1)
+        channels = [
+            ElementTree.Element(tag, {"ID": f"Channel:{name}:{number}"})
+            for number in range(layout.size("C"))
+        ]
+    for each in before:
+        pixels.remove(each)
+    for place, each in enumerate(channels):  # which the schema wants first
+        each.attrib["SamplesPerPixel"] = str(layout.samples)
+        pixels.insert(place, each)
+    return channels
+
+
+def _update_planes(pixels: Any, layout: Layout) -> None:
+    """Gives what is said of single planes their new positions; removes what is said of others."""
+    own, outer = _own_axes(layout), layout.outer
+    for each in _children(pixels, "Plane"):
+        old = {axis: int(each.attrib.get(f"The{axis}", 0)) for axis in "ZCT"}
+        new = dict.fromkeys("ZCT", 0)
+        for axis in outer:
+            source = own.get(axis, axis)
+            source = source if source in "ZCTS" else axis  # one that OME lacks
+            new[axis] = 0 if source == "S" else old.pop(source)
+            if axis in layout.taken:
+                span = layout.taken[axis]
+                new[axis] = span.index(new[axis]) if new[axis] in span else -1
+        if any(old.values()) or not all(0 <= new[axis] < layout.size(axis) for axis in new):
+            pixels.remove(each)
+        for axis, number in new.items():
+            each.attrib[f"The{axis}"] = str(number)
+
+
+def _own_axes(layout: Layout) -> Mapping[str, str]:
+    """Returns by axis what the file itself calls it; others have their own names."""
+    return getattr(layout.metadata, "own_axes", {})

@@ -3,6 +3,7 @@
 import io
 import math
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import tifffile
 
+from cbsn.errors import CbsnWarning
 from cbsn.images.stacks.ome_xml import make_xml
 from cbsn.images.stacks.stack import Layout
 from cbsn.images.stacks.tiff_stacks import TiffFacts
@@ -95,18 +97,28 @@ def create_tiff_stack(path: Path, layouts: Sequence[Layout], *, resume: bool) ->
 
 def _create(path: Path, layouts: Sequence[Layout]) -> None:
     kind = _HOME.get(layouts[0].format, "OME-TIFF")
-    if kind == "ImageJ" and [*layouts[0].axes] != [a for a in _IMAGEJ_AXES if a in layouts[0].axes]:
-        kind = "OME-TIFF"  # with axes that the user has told, in another order
+    if kind == "ImageJ" and (reason := _no_imagej(layouts[0])):
+        kind = "OME-TIFF"
+        warnings.warn(f"ImageJ's files {reason}: written as OME-TIFF.", CbsnWarning, stacklevel=2)
     size = sum(layout.nbytes for layout in layouts)
     pages = sum(layout.planes for layout in layouts)
     tags = sum(len(entry[3]) for each in _page_tags(layouts[0]) for entry in each)
     big = size + tags + 1000 * pages > CLASSIC_BYTES
-    if kind == "ImageJ" and str(layouts[0].dtype) in _IMAGEJ_DTYPES:
+    if kind == "ImageJ":
         _create_imagej(path, layouts[0], big)
     elif kind == "OME-TIFF":
         _create_ome(path, layouts, big)
     else:
         _create_plain(path, layouts[0], big)
+
+
+def _no_imagej(layout: Layout) -> str:
+    """Returns why a stack cannot be an ImageJ hyperstack; empty if it can."""
+    if [*layout.axes] != [axis for axis in _IMAGEJ_AXES if axis in layout.axes]:
+        return f"have no axes in the order {layout.axes}"  # which the user has told
+    if layout.samples > 1 and layout.dtype != np.uint8:
+        return f"hold no RGB of {layout.dtype}"
+    return "" if str(layout.dtype) in _IMAGEJ_DTYPES else f"hold no {layout.dtype}"
 
 
 def _options(layout: Layout) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import math
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -36,6 +36,7 @@ class TiffFacts:
         imagej: ImageJ's metadata.
         ome: the OME-XML of the file.
         image: the number of the stack in the OME-XML.
+        own_axes: by axis, what the file itself calls it.
         resolution: pixels per unit, horizontal and vertical, and the unit's code.
         photometric: how values are shown, such as `MINISBLACK` or `RGB`.
         has_axes: whether the file names its axes.
@@ -50,6 +51,7 @@ class TiffFacts:
     imagej: dict[str, Any] | None = None
     ome: str | None = None
     image: int = 0
+    own_axes: Mapping[str, str] = dataclasses.field(default_factory=dict)
     resolution: tuple[Fraction, Fraction, int] | None = None
     photometric: str = "MINISBLACK"
     has_axes: bool = False
@@ -171,6 +173,7 @@ def _stack(
         imagej=file.imagej_metadata if file.is_imagej else None,
         ome=file.ome_metadata if file.is_ome else None,
         image=number,
+        own_axes=dict(zip(axes, series.axes, strict=True)),
         resolution=_resolution(page),
         photometric=photometric,
         has_axes=is_told or set(series.axes) <= {*AXES},

@@ -9,7 +9,7 @@ import pytest
 import skimage
 import tifffile
 
-from cbsn.errors import ImageError
+from cbsn.errors import CbsnWarning, ImageError
 from cbsn.images.stacks import tiff_stacks
 from cbsn.images.stacks.opening import is_stack, open_stacks
 from cbsn.images.stacks.stack import Channel, Layout, Spacing, array_stack
@@ -284,10 +284,110 @@ def test_told_axes_are_written(write_sample, tmp_path):
         create_tiff_stack(tmp_path / "a.tif", [stack.layout], resume=False)
     with tifffile.TiffFile(tmp_path / "a.tif") as file:
         assert file.series[0].axes == "ZYX"
-    with open_stacks(write_sample("imagej.tif"), "CTZYX") as (stack,):
+    warned = pytest.warns(CbsnWarning, match="no axes in the order CTZYX: written as OME-TIFF")
+    with open_stacks(write_sample("imagej.tif"), "CTZYX") as (stack,), warned:
         create_tiff_stack(tmp_path / "b.tif", [stack.layout], resume=False)
     with tifffile.TiffFile(tmp_path / "b.tif") as file:  # ImageJ has only one order
         assert file.is_ome and file.series[0].axes == "CTZYX"
+
+
+@pytest.mark.parametrize("dtype", ["uint16", "float32"])
+def test_imagej_has_colours_of_eight_bits_only(write_sample, tmp_path, dtype):
+    source = write_sample("imagej_rgb.tif")
+    with pytest.warns(CbsnWarning, match=f"ImageJ's files hold no RGB of {dtype}: written as OME"):
+        copied(source, tmp_path / "b.tif", dtype=dtype)
+    with tifffile.TiffFile(tmp_path / "b.tif") as file:
+        assert file.is_ome and file.series[0].axes == "TYXS" and file.series[0].dtype == dtype
+        np.testing.assert_array_equal(file.asarray(), tifffile.imread(source))
+
+
+def _samples(path, array, planarconfig, photometric="minisblack", channels=1):
+    """Writes an OME-TIFF of several samples for each pixel, [T, Y, X, S]."""
+    metadata = {"axes": "TYXS", "Channel": {"Name": ["a"] * channels}}
+    metadata |= {"Plane": {"DeltaT": [float(number) for number in range(len(array))]}}
+    if planarconfig == "separate":
+        array, metadata["axes"] = np.moveaxis(array, -1, 1), "TSYX"
+    options = {"planarconfig": planarconfig, "photometric": photometric}
+    tifffile.imwrite(path, array, metadata=metadata, **options)
+
+
+def _stated(path):
+    """Returns what the OME-XML of a file says of its only image, after checks that it is valid."""
+    ome_types = pytest.importorskip("ome_types")
+    with tifffile.TiffFile(path) as file:
+        pixels = ome_types.from_xml(file.ome_metadata, validate=True).images[0].pixels
+    identities = {channel.id for channel in pixels.channels}
+    assert len(identities) == len(pixels.channels)
+    assert pixels.size_c == sum(each.samples_per_pixel for each in pixels.channels)
+    return pixels
+
+
+@pytest.mark.parametrize("planarconfig", ["contig", "separate"])
+@pytest.mark.parametrize(
+    ("samples", "photometric", "axes", "selection"),
+    [
+        (2, "minisblack", None, {}),
+        (5, "minisblack", None, {"C": slice(3, 5)}),
+        (3, "rgb", "TYXC", {}),
+        (3, "rgb", None, {}),
+    ],
+)
+def test_samples_of_ome_tiff_stay_channels(
+    tmp_path, random, planarconfig, samples, photometric, axes, selection
+):
+    array = random.integers(0, 999, (3, 20, 26, samples)).astype(np.uint16)
+    _samples(tmp_path / "a.ome.tif", array, planarconfig, photometric)
+    if axes and planarconfig == "separate":
+        axes = "TCYX"
+    with open_stacks(tmp_path / "a.ome.tif", axes) as (stack,):
+        stack = stack.selected(selection)
+        layout = stack.layout
+        create_tiff_stack(tmp_path / "b.ome.tif", [layout], resume=False)
+        with open_stacks(tmp_path / "b.ome.tif") as (found,):
+            assert found.layout.axes == layout.axes and found.layout.shape == layout.shape
+    pixels = _stated(tmp_path / "b.ome.tif")
+    assert (pixels.size_t, pixels.size_c) == (3, layout.size("C") * layout.samples)
+    assert [channel.name for channel in pixels.channels] == ["a"] * layout.size("C")
+    if not selection:  # what is said of the planes of the only channel that there was
+        assert [each.delta_t for each in pixels.planes] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("axes", "expected"),
+    [
+        ("ZTCYX", {(t, z, c) for t in range(2) for z in range(3) for c in range(2)}),
+        ("TCZYX", {(t, z, c) for t in range(3) for z in range(2) for c in range(2)}),
+    ],
+)
+def test_planes_of_ome_xml_follow_told_axes(write_sample, tmp_path, axes, expected):
+    source = write_sample("ome.ome.tif")  # TZCYX, 3 x 2 x 2
+    with open_stacks(source) as (stack,):
+        text = stack.layout.metadata.ome
+    assert text.count("<Plane ") == 12
+    with open_stacks(source, axes) as (stack,):
+        create_tiff_stack(tmp_path / "a.ome.tif", [stack.layout], resume=False)
+        part = stack.selected({"Z": slice(1, 2)}).layout
+        create_tiff_stack(tmp_path / "b.ome.tif", [part], resume=False)
+    for name in "a.ome.tif", "b.ome.tif":
+        pixels = _stated(tmp_path / name)
+        places = {(each.the_t, each.the_z, each.the_c) for each in pixels.planes}
+        if name == "b.ome.tif":
+            expected = {(t, 0, c) for t, z, c in expected if z == 1}
+        assert places == expected
+        with open_stacks(tmp_path / name) as (found,):
+            assert [*found.layout.outer] == [a for a in axes[:3] if found.layout.size(a) > 1]
+
+
+def test_channels_of_ome_xml_follow_told_axes(tmp_path):
+    array = np.zeros((3, 2, 8, 9), np.uint16)
+    metadata = {"axes": "TCYX", "Channel": {"Name": ["a", "b"]}}
+    tifffile.imwrite(tmp_path / "a.ome.tif", array, metadata=metadata)
+    for axes, names in ("TZYX", [None]), ("CTYX", [None] * 3), ("ZCYX", ["a", "b"]):
+        with open_stacks(tmp_path / "a.ome.tif", axes) as (stack,):
+            create_tiff_stack(tmp_path / "b.ome.tif", [stack.layout], resume=False)
+        with open_stacks(tmp_path / "b.ome.tif") as (found,):
+            assert found.layout.axes == axes and found.layout.shape == array.shape
+        assert [channel.name for channel in _stated(tmp_path / "b.ome.tif").channels] == names
 
 
 def test_axes_can_be_told(write_sample):
