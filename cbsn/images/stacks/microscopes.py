@@ -8,7 +8,7 @@ a scene is larger than the first one.
 import contextlib
 import dataclasses
 import functools
-import importlib
+import importlib.util
 import itertools
 import logging
 import math
@@ -124,6 +124,14 @@ def _ome_xml(convert: Callable[[], Any], scenes: int) -> tuple[str | None, list[
     return None, [Facts("", {}, ())] * scenes
 
 
+def _lost(format: str) -> str:
+    """Returns a note for files whose metadata do not become OME-XML."""
+    text = f"its metadata other than voxel size and channels are dropped: {format}'s"
+    if format == "CZI" and importlib.util.find_spec("bioio_czi") is None:
+        return f"{text} are kept if bioio-czi is installed (pip install bioio-czi)."
+    return f"{text} could not be converted."
+
+
 def _spacing(sizes: Mapping[str, float | None], interval: float | None) -> dict[str, Spacing]:
     """Returns the spacing for those of the sizes, in micrometers and seconds, that are known."""
     spacing = {}
@@ -188,6 +196,7 @@ def _open_czi(path: Path, library: Any) -> _Opened:
                 "spacing": {**fact.spacing, **_czi_spacing(xml)},
                 "channels": _czi_channels(xml, scene.spans.get("C", range(1))),
                 "metadata": text,
+                "lost": "" if text else _lost("CZI"),
                 "lacks": scene.lacks,
             }
             plane = functools.partial(_read_czi, file, scene, turn)
@@ -338,6 +347,7 @@ def _open_other(path: Path, plugin: Any, format: str, is_bgr: bool) -> _Opened:
             "spacing": _other_spacing(format, reader, facts[number]),
             "channels": _channels(reader, sizes.get("C", 1), facts[number]),
             "metadata": text,
+            "lost": "" if text else _lost(format),
         }
         stacks.append(_stack(plugin, layout, sizes, _plane_of(format, reader), is_bgr))
     return stacks, lambda: None

@@ -59,6 +59,7 @@ class Layout:
         channels: as many as the stack has, or none if the file says nothing about them.
         metadata: what only the format's own writer understands.
         taken: by axis, the positions in the file that a selection has taken.
+        lost: what of the file's metadata is in no result, as a sentence for a note; or empty.
         lacks: the planes that the file lacks, by their positions on the outer axes in the file.
 
     Raises:
@@ -74,6 +75,7 @@ class Layout:
     channels: tuple[Channel, ...] = ()
     metadata: Any = None
     taken: Mapping[str, range] = dataclasses.field(default_factory=dict)
+    lost: str = ""
     lacks: frozenset[tuple[int, ...]] = frozenset()
 
     def __post_init__(self):

@@ -221,6 +221,7 @@ def test_czi_metadata_of_zen(write_czi):
     for stack in stacks:
         assert stack.layout.channels == (Channel("DAPI", "#0000FF"), Channel("GFP", "#00FF5B"))
     text = stacks[0].layout.metadata
+    assert not stacks[0].layout.lost
     assert text and stacks[1].layout.metadata == text
     assert [facts.name for facts in read_facts(text)] == ["P1", "P2"]
     assert read_facts(text)[1].spacing["Y"] == Spacing(0.2, "micrometer")
@@ -233,6 +234,8 @@ def test_czi_is_read_without_the_converter_of_its_metadata(write_czi, monkeypatc
     (stack,), _ = open_microscope_file(write_czi(parts, like_zen, **SCALES))
     assert stack.layout.spacing["T"] == Spacing(2.5, "second")
     assert stack.layout.metadata is None and np.array_equal(read_all(stack), array)
+    assert "pip install bioio-czi" in stack.layout.lost
+    assert stack.selected({"T": slice(1)}).layout.lost
 
 
 def test_czi_colours_may_be_damaged(write_czi):
@@ -535,7 +538,7 @@ def test_lif_has_all_planes_and_its_facts(lif):
     expected = {axis: Spacing(size, "micrometer") for axis, size in sizes.items()}
     assert layout.spacing == {"T": Spacing(3.0, "second"), **expected}
     assert layout.channels == (Channel("Blue"), Channel("Green"))
-    assert layout.metadata is None
+    assert layout.metadata is None and "dropped" in layout.lost
 
 
 def test_lif_images_are_stacks(lif):
