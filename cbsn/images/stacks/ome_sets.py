@@ -130,7 +130,7 @@ def _read(path: Path) -> _Metadata | None:
     return None
 
 
-@functools.lru_cache(64)
+@functools.lru_cache(8)  # of a large set, each may be megabytes
 def _read_once(path: Path, size: int, mtime_ns: int) -> _Metadata | None:
     text, is_tiff = None, False
     # What is no TIFF file, or a damaged one, is reported when it is opened.
