@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import math
 import os
+import stat
 import traceback
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +19,7 @@ from tqdm import tqdm
 from cbsn.data.stack_repair import StackRepair
 from cbsn.errors import CbsnError, CbsnWarning, ImageError, in_one_line, plain_reason
 from cbsn.images.stacks.dropped import dropped_metadata
+from cbsn.images.stacks.ome_sets import files_read_with
 from cbsn.images.stacks.opening import open_stacks, writer_of
 from cbsn.images.stacks.scaling import Scaling, count_missing, fill_missing, without_alpha
 from cbsn.images.stacks.stack import Layout, Stack, parse_selection
@@ -95,7 +97,7 @@ def _denoise_file(
         for work in works:
             say(in_one_line(f"{source.name}: {work.describe()}"))
         settings = {
-            "source": [str(source.absolute()), *source_state(source)],
+            "source": [str(source.absolute()), source_state(source)],
             "models": [denoiser.sha256() for denoiser in denoisers],
             "options": [dataclasses.asdict(denoisers[0].options), dataclasses.asdict(options)],
             "scaling": [work.scaling.to_dict() for work in works],
@@ -135,24 +137,20 @@ def _denoise_file(
             say_fault(in_one_line(f"note: {source}: {note}"))
 
 
-def source_state(source: Path) -> list[int | str]:
-    """Returns numbers, or a checksum, that change when a stack's file or folder does; JSON values.
+def source_state(source: Path) -> str:
+    """Returns a checksum that changes when a stack's file, files or folder do.
 
     The time of a folder does not change when the files in it do, so all of them count.
     """
-    if not source.is_dir():
-        status = source.stat()
-        return [status.st_size, status.st_mtime_ns]
+    paths = sorted(source.rglob("*")) if source.is_dir() else files_read_with(source)
     digest = hashlib.sha256()
-    for folder, folders, names in os.walk(source):
-        folders.sort()  # the order in which they are entered
-        for name in sorted(names):
-            path = Path(folder, name)
-            with contextlib.suppress(FileNotFoundError):  # of a link that leads nowhere
-                status = path.stat()
-                entry = [path.relative_to(source).as_posix(), status.st_size, status.st_mtime_ns]
+    for path in paths:
+        with contextlib.suppress(FileNotFoundError):  # of a link that leads nowhere
+            status = path.stat()
+            if not stat.S_ISDIR(status.st_mode):
+                entry = [os.path.relpath(path, source), status.st_size, status.st_mtime_ns]
                 digest.update(repr(entry).encode())
-    return [digest.hexdigest()]
+    return digest.hexdigest()
 
 
 def denoise_stack(
@@ -351,6 +349,8 @@ class StackWork:
         layout = self.stack.layout
         if getattr(layout.metadata, "has_exif", False):
             yield "its EXIF data are dropped, as results that are stacks hold none."
+        if layout.lost:
+            yield layout.lost
         yield from self._repair.notes({layout.file_channel(index) for index in layout.indices()})
         if self._faulty:
             what = counted(self._faulty, "pixel")

@@ -377,6 +377,16 @@ def test_a_folder_that_has_changed_is_begun_again(
     np.testing.assert_array_equal(found, expected)
 
 
+def test_each_file_of_a_set_counts_for_what_is_read(tmp_path):
+    text = '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06"><UUID FileName="b.tif"/>'
+    tifffile.imwrite(tmp_path / "a.tif", np.zeros((8, 8)), description=f"{text}</OME>")
+    (tmp_path / "b.tif").write_bytes(b"first")
+    before = stacks.source_state(tmp_path / "a.tif")
+    assert stacks.source_state(tmp_path / "a.tif") == before
+    (tmp_path / "b.tif").write_bytes(b"another")
+    assert stacks.source_state(tmp_path / "a.tif") != before
+
+
 def small_copy(denoiser):
     return Denoiser(denoiser.recipe, denoiser.network, OPTIONS)
 

@@ -87,6 +87,20 @@ def without_repeats(paths: Sequence[Path]) -> list[Path]:
     return [path for path in paths if path not in left_out]
 
 
+def files_read_with(path: Path) -> list[Path]:
+    """Returns a file, the others of its OME-TIFF set, and the one that has their metadata."""
+    if path.suffix.lower() not in _SUFFIXES:
+        return [path]
+    try:
+        place, found = _metadata_of(path)
+    except ImageError:  # it is read without them, if at all
+        return [path]
+    others = (
+        [path.parent / name for name in sorted({name for name, _ in found.names})] if found else []
+    )
+    return [*dict.fromkeys([path, place, *others])]
+
+
 def _place(path: Path) -> str:
     return os.path.join(os.path.realpath(path.parent), path.name)  # noqa: PTH118
 

@@ -90,7 +90,7 @@ def plan_stack(job: StackJob, denoiser: Denoiser, options: StackOptions) -> Stac
         works = [StackWork(stack, [denoiser], options, source) for stack in stacks]
         count = len(_groups(works))
         settings = {
-            "source": [str(source.absolute()), *source_state(source)],
+            "source": [str(source.absolute()), source_state(source)],
             "model": denoiser.sha256(),
             "options": [dataclasses.asdict(denoiser.options), dataclasses.asdict(options)],
             "scaling": [work.scaling.to_dict() for work in works],

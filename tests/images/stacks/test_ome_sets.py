@@ -9,7 +9,7 @@ import tifffile
 
 from cbsn.errors import CbsnWarning, ImageError
 from cbsn.images.finding import find_images
-from cbsn.images.stacks.ome_sets import without_repeats
+from cbsn.images.stacks.ome_sets import files_read_with, without_repeats
 from cbsn.images.stacks.opening import open_stacks
 from cbsn.inference.beam import job
 from cbsn.inference.outputs import find_sources
@@ -89,6 +89,14 @@ def test_a_set_is_found_once(files):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert find_images(files / "b.ome.tif") == [files / "b.ome.tif"]
+
+
+def test_all_files_of_a_set_are_named_by_any(files):
+    for name in NAMES:
+        assert sorted(files_read_with(files / name)) == sorted(files.iterdir())
+    assert files_read_with(files / "c.czi") == [files / "c.czi"]
+    tifffile.imwrite(files / "alone.tif", PLANES[0])
+    assert files_read_with(files / "alone.tif") == [files / "alone.tif"]
 
 
 def test_files_without_metadata_of_their_own_belong_to_the_one_that_names_them(tmp_path):
