@@ -17,7 +17,8 @@ import imagecodecs
 import numpy as np
 
 from cbsn.errors import ConfigError, ImageError, ModelError, check_number, plain_reason
-from cbsn.images.picture import Picture, squeezed
+from cbsn.images.picture import Picture
+from cbsn.images.png import encode_png
 from cbsn.inference.options import Strength
 from cbsn.value_range import from_unit, to_unit
 
@@ -276,7 +277,7 @@ def denoise_remotely(
     if pixels.dtype == np.float32:
         result = transport.predict(FLOATS, pixels)
     else:
-        png = transport.predict(FILES, bytes(imagecodecs.png_encode(squeezed(pixels))))
+        png = transport.predict(FILES, encode_png(pixels))
         try:
             result = np.atleast_3d(imagecodecs.png_decode(png))
         except Exception as error:  # damaged bytes make decoders raise almost anything

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 import imagecodecs
+import numpy as np
 from PIL.PngImagePlugin import putchunk
 
 from cbsn.errors import CbsnWarning, ImageError
@@ -31,6 +32,7 @@ _COMPRESSION = {
     "strategy": imagecodecs.PNG.STRATEGY.RLE,
     "filter": imagecodecs.PNG.FILTER.PAETH,
 }
+_PART = 8192  # bytes in an IDAT chunk, as libpng divides what it compresses
 _CUT_OFF = "is cut off: its IEND chunk is missing."
 
 
@@ -120,10 +122,20 @@ def inspect_png(path: Path) -> PngFile:
     return PngFile(start[24], Chunks(tuple(entries)), xmp, pixels_only)
 
 
+def encode_png(pixels: np.ndarray) -> bytes:
+    """Returns 8-bit or 16-bit pixels [H, W, C] as a PNG file without metadata."""
+    # The room that imagecodecs makes by itself is too little for narrow pictures: it does not count
+    # the byte that each row begins with, the number of its filter.
+    size = pixels.nbytes + len(pixels)
+    size += size // 8 + size // 64 + 16  # the most that zlib may add
+    size += 12 * (size // _PART + 1) + 256  # the frames of IDAT chunks; the other chunks
+    return imagecodecs.png_encode(squeezed(pixels), out=size, **_COMPRESSION)
+
+
 def write_png(file: BinaryIO, picture: Picture) -> None:
     """Writes an 8-bit or 16-bit picture."""
     # Pillow cannot write 16-bit colour, nor imagecodecs metadata: its chunks are inserted here.
-    png = memoryview(imagecodecs.png_encode(squeezed(picture.pixels), **_COMPRESSION))
+    png = memoryview(encode_png(picture.pixels))
     own = [*picture.extras.entries] if isinstance(picture.extras, Chunks) else []
     if picture.icc_profile:
         profile = b"ICC Profile\0\0" + zlib.compress(picture.icc_profile)

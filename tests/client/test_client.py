@@ -76,6 +76,7 @@ def test_pictures_of_all_kinds_come_back_with_all_they_hold(run, random, tmp_pat
         "grayfloat.tif": Picture(floats[..., :1], "TIFF"),
         "dot.bmp": Picture(integers(np.uint8, 1, 1, 3), "BMP"),
         "photo.jpg": Picture(integers(np.uint8, 20, 30, 3), "JPEG", b"profile", orientation()),
+        "narrow.tif": Picture(integers(np.uint8, 300, 1, 1), "TIFF"),
         "sub/rgb.png": Picture(integers(np.uint8, 3, 2, 1), "PNG"),
     }
     for name, picture in sources.items():
@@ -86,7 +87,7 @@ def test_pictures_of_all_kinds_come_back_with_all_they_hold(run, random, tmp_pat
     assert run("in/**/*.*", "in") == 1
 
     output, errors = capsys.readouterr()
-    assert "10 of 11 pictures denoised, in out" in output and "Traceback" not in errors
+    assert "11 of 12 pictures denoised, in out" in output and "Traceback" not in errors
     [failed] = [line for line in errors.splitlines() if line.startswith("failed: ")]
     assert failed.startswith("failed: in/broken.png: ")
     targets = {name: name.replace("jpg", "png") for name in sources}

@@ -9,6 +9,8 @@ from PIL import Image
 
 from cbsn.errors import CbsnWarning, ImageError
 from cbsn.images.image_files import read_picture, write_picture
+from cbsn.images.picture import Picture
+from cbsn.images.png import encode_png
 from tests.fuzz.mutate import png_chunks, png_of
 from tests.images.samples import PROFILE
 
@@ -77,3 +79,19 @@ def test_a_transparent_gray_of_few_bits_is_transparent(tmp_path, random, bits):
     picture = read_picture(tmp_path / "a.png")
     np.testing.assert_array_equal(picture.color[..., 0], levels * (255 // (2**bits - 1)))
     np.testing.assert_array_equal(picture.alpha[..., 0] == 0, levels == 1)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_narrow_pictures_are_encoded(random, dtype, channels):
+    """Noise, which cannot be compressed: a file is larger than its pixels."""
+    for height, width in ((1, 1), (1, 3000), (300, 1), (3000, 2), (9000, 1)):
+        pixels = random.integers(np.iinfo(dtype).max, size=(height, width, channels), dtype=dtype)
+        found = imagecodecs.png_decode(encode_png(pixels)).reshape(pixels.shape)
+        np.testing.assert_array_equal(found, pixels, strict=True)
+
+
+def test_a_narrow_picture_is_written(random, tmp_path):
+    pixels = random.integers(256, size=(300, 1, 1), dtype=np.uint8)
+    write_picture(tmp_path / "a.png", Picture(pixels, "PNG"))
+    np.testing.assert_array_equal(read_picture(tmp_path / "a.png").pixels, pixels)
