@@ -7,6 +7,8 @@ import dataclasses
 import http.client
 import json
 import re
+import socket
+import time
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -20,7 +22,7 @@ from cbsn.errors import ConfigError, ImageError, ModelError, check_number, plain
 from cbsn.images.picture import Picture
 from cbsn.images.png import encode_png
 from cbsn.inference.options import Strength
-from cbsn.value_range import from_unit, to_unit
+from cbsn.value_range import ROUNDING_ERROR, from_unit, to_unit
 
 FLOATS, BYTES, FILES = "serving_default", "uint8", "encoded"  # signatures
 WORDS = "uint16"  # in the place of `FILES`, of a model that was trained on stacks
@@ -73,7 +75,8 @@ class Transport(contextlib.AbstractContextManager):
         url: "HOST:PORT".
         model: name of the model there. Default "cbsn".
         version: version of the model. Default None, the newest.
-        timeout: seconds to wait for each picture, at most 86400. Default 600.
+        timeout: seconds to wait for each picture, until all of its answer is here, at most 86400.
+            Default 600.
         strength: float from 0 to 1, as for `Denoiser`. Default None: 1 if `color_strength` is
             given; otherwise both are those that the model was exported with.
         color_strength: float from 0 to 1, for colour. Default None, the same as `strength`.
@@ -225,7 +228,7 @@ class RestTransport(Transport):
         question = urllib.request.Request(self._model_url + path, body, headers)
         try:
             try:
-                response = urllib.request.urlopen(question, timeout=timeout)
+                response = _OPENER.open(question, timeout=timeout)
             except urllib.error.HTTPError as error:
                 response = error  # also an answer
             with response:
@@ -241,15 +244,52 @@ class RestTransport(Transport):
             raise ServerError(_CODES.get(status, f"HTTP status {status}"), _message(answer))
         try:
             return json.loads(answer)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise _unexpected(answer) from error
+
+
+class _Socket(socket.socket):
+    """A socket that receives until a time of `time.monotonic`, in however many pieces."""
+
+    deadline: float
+
+    def recv_into(self, *arguments: Any) -> int:
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("timed out")
+        self.settimeout(left)
+        return super().recv_into(*arguments)
+
+
+class _Connection(http.client.HTTPConnection):
+    """A connection whose timeout is that of the whole exchange, not of each operation in it."""
+
+    sock: socket.socket
+
+    def connect(self) -> None:
+        assert self.timeout
+        deadline = time.monotonic() + self.timeout
+        super().connect()
+        limited = _Socket(fileno=self.sock.detach())
+        limited.deadline = deadline
+        limited.settimeout(max(deadline - time.monotonic(), 1e-3))  # for sending
+        self.sock = limited
+
+
+class _Handler(urllib.request.HTTPHandler):
+    def http_open(self, request: urllib.request.Request) -> http.client.HTTPResponse:
+        return self.do_open(_Connection, request)
+
+
+_OPENER = urllib.request.build_opener(_Handler)
 
 
 def _message(body: bytes) -> str:
     """Returns the message in the body of an error, or else the whole body."""
     try:
         return str(json.loads(body)["error"])
-    except (KeyError, TypeError, ValueError):  # TensorFlow Serving escapes as C does, not as JSON
+    # TensorFlow Serving escapes as C does, not as JSON.
+    except (KeyError, TypeError, ValueError, RecursionError):
         return body.decode("utf-8", "replace")
 
 
@@ -268,7 +308,8 @@ def denoise_remotely(
     `on_share` is called with 1.0 when the answer arrives.
 
     Raises:
-        ImageError: see `Transport.predict`; or the answer is no picture of this shape and dtype.
+        ImageError: see `Transport.predict`; or the answer is no picture of this shape and dtype, or
+            has floats outside [0, 1].
     """
     pixels = picture.pixels
     is_dark = pixels.dtype == np.uint16 and picture.color.max() < _DARK
@@ -285,11 +326,23 @@ def denoise_remotely(
                 f"the server did not return a PNG file. Received: {len(png)} bytes, {png[:20]!r}"
             ) from error
     on_share(1.0)
+    _check_result(result, pixels)
+    if is_dark:
+        result = from_unit(result, np.uint16)
+    return picture.with_pixels(result)
+
+
+def _check_result(result: np.ndarray, pixels: np.ndarray) -> None:
+    """Raises an ImageError unless an answer is a picture like the one that was sent."""
     if (result.shape, result.dtype) != (pixels.shape, pixels.dtype):
         raise ImageError(
             f"the server did not return a picture of {pixels.dtype} {pixels.shape}. "
             f"Received: {result.dtype} {result.shape}"
         )
-    if is_dark:
-        result = from_unit(result, np.uint16)
-    return picture.with_pixels(result)
+    if result.dtype == np.float32:
+        low, high = result.min(), result.max()  # NaN if there is one
+        if not (low >= -ROUNDING_ERROR and high <= 1 + ROUNDING_ERROR):
+            raise ImageError(
+                "the server did not return values from 0 to 1. "
+                f"Received: values from {low:g} to {high:g}"
+            )

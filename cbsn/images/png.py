@@ -129,7 +129,7 @@ def encode_png(pixels: np.ndarray) -> bytes:
     size = pixels.nbytes + len(pixels)
     size += size // 8 + size // 64 + 16  # the most that zlib may add
     size += 12 * (size // _PART + 1) + 256  # the frames of IDAT chunks; the other chunks
-    return imagecodecs.png_encode(squeezed(pixels), out=size, **_COMPRESSION)
+    return bytes(imagecodecs.png_encode(squeezed(pixels), out=size, **_COMPRESSION))
 
 
 def write_png(file: BinaryIO, picture: Picture) -> None:

@@ -1,9 +1,11 @@
 import base64
+import contextlib
 import http.server
 import json
 import socket
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -226,6 +228,27 @@ def test_a_picture_that_takes_too_long(way):
             transport.predict("encoded", b"")
 
 
+@pytest.mark.parametrize("dripping", ["headers", "body"])
+def test_an_answer_in_pieces_takes_too_long(dripping):
+    """Each piece is there in time, and all of them are not."""
+    headers, body = b"HTTP/1.0 200 OK\r\n\r\n", b'{"predictions": [[[[0, 0, 0]]]]}'
+    whole, rest = (b"", headers + body) if dripping == "headers" else (headers, body)
+
+    def serve(listener):
+        connection, _ = listener.accept()
+        with connection, contextlib.suppress(OSError):
+            connection.sendall(whole)
+            for byte in rest:
+                connection.sendall(bytes([byte]))
+                time.sleep(0.1)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=serve, args=(listener,), daemon=True).start()
+        transport = RestTransport(f"127.0.0.1:{listener.getsockname()[1]}", timeout=0.5)
+        with pytest.raises(ImageError, match=r"no answer within 0\.5 seconds"):
+            transport.predict("serving_default", np.zeros((1, 1, 3), np.float32))
+
+
 @pytest.fixture
 def answering():
     """A server that gives one answer, whatever it is asked; and a way to it."""
@@ -274,6 +297,8 @@ def test_odd_answers(answering):
         (503, {"error": "too busy"}, "failed: UNAVAILABLE: too busy"),
         (504, b"", "no answer within 600 seconds"),
         (502, b"bad\ngateway", "failed: HTTP status 502: bad gateway"),
+        (200, b"[" * 200_000, r"UNIMPLEMENTED: an unexpected answer, b'\["),
+        (502, b"[" * 200_000, r"HTTP status 502: \["),
     ]
     picture = Picture(np.zeros((2, 3, 3), np.uint8), "PNG")
     for status, answer, words in cases:
@@ -281,8 +306,23 @@ def test_odd_answers(answering):
             denoise_remotely(answering(status, answer), picture, print)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.uint16])
+def test_floats_that_are_no_picture(answering, dtype):
+    """Of a dark picture of 16 bits, too, which travels as floats."""
+    picture = Picture(np.full((1, 2, 1), 100 if dtype == np.uint16 else 0.5, dtype), "TIFF")
+    for value in (np.nan, np.inf, -np.inf, 7.5, -0.01):
+        answer = {"predictions": [[[[0.5], [value]]]]}
+        words = rf"did not return values from 0 to 1\. Received: values from .*{value:g}"
+        with pytest.raises(ImageError, match=words):
+            denoise_remotely(answering(200, answer), picture, print)
+    exact = {"predictions": [[[[-5e-6], [1 + 5e-6]]]]}  # but for rounding
+    result = denoise_remotely(answering(200, exact), picture, print).pixels.ravel()
+    np.testing.assert_allclose(result, [0, 65535 if dtype == np.uint16 else 1], atol=1e-5)
+
+
 def test_a_server_of_another_kind(answering):
-    for status, answer in ((200, b"hello"), (200, {"metadata": 5}), (401, b"who are you?")):
+    cases = [(200, b"hello"), (200, {"metadata": 5}), (200, b"[" * 200_000), (401, b"who are you?")]
+    for status, answer in cases:
         with pytest.raises(ConfigError, match="does not describe its models as TensorFlow Serving"):
             answering(status, answer).check()
 
