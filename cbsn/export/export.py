@@ -332,6 +332,7 @@ FORMATS = {
     "onnx": ["model-{}.onnx"],
     "bioimage": ["model-{}.zip"],
 }
+_MEGAPIXELS = 134  # that the SavedModel accepts by default
 _VERSIONED = re.compile(r"(?:model-)?(\d+)(?:-float16)?(?:\.tflite|\.onnx|\.zip)?")
 
 
@@ -342,7 +343,7 @@ def export(
     formats: str = "saved_model",
     version: int | None = None,
     warmup: bool | None = None,
-    max_megapixels: float = 134,
+    max_megapixels: float = _MEGAPIXELS,
     stack_channel: int | None = None,
     authors: Sequence[str] = (),
     license: str | None = None,
@@ -369,13 +370,13 @@ def export(
         sample: for `"bioimage"`, the image that its test is taken from. Default None, simulated.
         axes: letters of the axes of a sample that does not say what they are, see
             `cbsn.images.stacks.opening.open_stacks`. Default None.
-        options: how to denoise. Default `DenoiseOptions(precision="float32")`. `precision`
-            applies to the SavedModel; the other formats are float32. The strengths are those of
-            requests that give none. `engine` is ignored.
+        options: how to denoise. Default `DenoiseOptions(precision="float32")`. `precision`, `tile`
+            and `rounding` apply to the SavedModel; the other formats are float32, and compute in
+            one piece. The strengths are those of requests that give none. `engine` is ignored.
 
     Raises:
-        ConfigError: if a format is unknown or does not support the model, the version already
-            exists, or a package is missing.
+        ConfigError: if a format is unknown or does not support the model, an argument is for other
+            formats, the version already exists, or a package is missing.
         ImageError: if the sample cannot be used.
         ModelError: if the model cannot be loaded or an export cannot be written.
 
@@ -396,12 +397,23 @@ def export(
     check_number("--stack_channel", stack_channel or 0, 0, 9999)
     # A SavedModel counts pixels in int32.
     check_number("--max_megapixels", max_megapixels, 0, 2147, above=True)
-    given = {
+    given: dict[str, tuple[str, Any]] = {
         "--author": ("bioimage", " --author ".join(authors)),
         "--license": ("bioimage", license),
         "--sample": ("bioimage", sample),
         "--axes": ("bioimage", axes),
         "--no-warmup" if warmup is False else "--warmup": ("saved_model", warmup),
+    }
+    defaults = {
+        "--max_megapixels": (max_megapixels, (_MEGAPIXELS,)),
+        "--tile": (options.tile, ("auto",)),
+        "--rounding": (options.rounding, ("round",)),
+        "--precision": (options.precision, ("auto", "float32")),
+    }
+    given |= {
+        flag: ("saved_model", value)
+        for flag, (value, usual) in defaults.items()
+        if value not in usual
     }
     for flag, (format, value) in given.items():
         if value not in (None, "") and format not in names:

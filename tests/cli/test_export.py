@@ -170,6 +170,13 @@ def test_an_export_that_fails_leaves_nothing(model, run_here, tmp_path, monkeypa
         assert sorted(tmp_path.rglob("*")) == before
 
 
+def test_defaults_are_for_all_formats(tmp_path):
+    """Of the command, of the function, and of `DenoiseOptions`, whose precision is auto."""
+    for options in (None, DenoiseOptions(precision="float32"), DenoiseOptions()):
+        with pytest.raises(ModelError, match="No model at"):
+            export.export(tmp_path / "none", tmp_path / "out", formats="onnx", options=options)
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -201,6 +208,14 @@ def test_an_export_that_fails_leaves_nothing(model, run_here, tmp_path, monkeypa
         (["--format", "onnx", "--warmup"], "--warmup is for --format saved_model: omit it"),
         (["--format", "onnx", "--no-warmup"], "Received: --no-warmup, --format onnx"),
         (["--format", "onnx", "--out", "a.zip"], "a.zip names a single package"),
+        (
+            ["--format", "onnx", "--max_megapixels", "5"],
+            "--max_megapixels is for --format saved_model: omit it. Received: --max_megapixels 5.0",
+        ),
+        (["--format", "litert", "--tile", "64"], "--tile is for --format saved_model: omit it"),
+        (["--format", "bioimage", "--tile", "0"], "Received: --tile 0, --format bioimage"),
+        (["--format", "onnx", "--rounding", "truncate"], "Received: --rounding truncate, --format"),
+        (["--format", "onnx,litert", "--precision", "mixed_bfloat16"], "--precision is for"),
         (["--license", "MIT"], "--license is for --format bioimage"),
         (["--sample", "file"], "--sample is for --format bioimage"),
         (["--format", "onnx,bioimage", "--out", "a.zip"], "a.zip names a single package"),
