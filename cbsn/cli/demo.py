@@ -5,7 +5,9 @@ simulated noisy camera. With `--stack` it writes a time series of a simulated mi
 """
 
 import argparse
+import contextlib
 import shlex
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ import numpy as np
 import skimage.data
 import tifffile
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from cbsn.cli.parser import Parser, new_parser
 from cbsn.errors import ConfigError, check_number
@@ -22,6 +25,11 @@ from cbsn.noise.synthetic import neighbour_correlation, simulate_camera
 from cbsn.progress import progress_bar
 
 _FRAMES, _SIZE = 200, 512  # of the time series
+_KINDS = ("noisy", "clean")
+# How the demo knows its own files. What other commands make of them does not have these.
+_MARK = "cbsn demo"
+_SOFTWARE = 305  # a tag of TIFF
+_CHUNK = b"cbSN"  # of PNG; a program that changes pixels must drop what ends in upper case
 PHOTOGRAPHS = ("astronaut", "chelsea", "coffee", "rocket")
 
 
@@ -32,21 +40,26 @@ def main(flags: argparse.Namespace) -> None:
     check_number("--frames", frames, 1, 100_000)
     check_number("--size", size, 32, 16_384)
     if flags.stack:
+        _check_targets(flags.folder, ["cells.tif"])
         _write_stack(flags.folder, frames, size)
         return
     for flag, value in ("--frames", flags.frames), ("--size", flags.size):
         if value is not None:
             raise ConfigError(f"{flag} is for the time series: give --stack, too, or omit it.")
+    _check_targets(flags.folder, [f"{name}.png" for name in PHOTOGRAPHS])
+    marked = PngInfo()
+    marked.add(_CHUNK, _MARK.encode())
     correlations = []
     for seed, name in enumerate(PHOTOGRAPHS):
         photograph = getattr(skimage.data, name)()
         clean = simulate_camera(photograph, shot=0, read=0)
         noisy = simulate_camera(photograph, seed=seed)
         correlations.append(neighbour_correlation(noisy.astype(float) - clean))
-        for kind, pixels in (("noisy", noisy), ("clean", clean)):
+        for kind, pixels in zip(_KINDS, (noisy, clean), strict=True):
             path = flags.folder / kind / f"{name}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(pixels).save(path)
+            with atomic_path(path) as temporary:
+                Image.fromarray(pixels).save(temporary, pnginfo=marked)
     lags = " ".join(f"{value:.2f}" for value in np.mean(correlations, axis=0))
     print(
         f"{len(PHOTOGRAPHS)} photographs in {flags.folder}; noise correlated at 1 to 5 px by {lags}"
@@ -54,12 +67,35 @@ def main(flags: argparse.Namespace) -> None:
     print(f"Denoise them with: cbsn denoise {shlex.quote(str(flags.folder / 'noisy'))}")
 
 
+def _check_targets(folder: Path, names: Iterable[str]) -> None:
+    """Raises a ConfigError, before any work, if files that the demo has not written are there."""
+    for path in (folder / kind / name for kind in _KINDS for name in names):
+        if path.exists() and not _is_own(path):
+            raise ConfigError(
+                f"{path} is there already, and not by cbsn demo: give another folder. "
+                f"Received: {folder}"
+            )
+
+
+def _is_own(path: Path) -> bool:
+    """Returns whether the demo has written a file."""
+    if not path.is_file():  # a pipe would block
+        return False
+    if path.suffix == ".png":
+        with path.open("rb") as png:
+            return _CHUNK + _MARK.encode() in png.read(100)
+    # Damaged bytes make decoders raise almost anything.
+    with contextlib.suppress(Exception), tifffile.TiffFile(path) as tiff:
+        return tiff.pages.first.tags.valueof(_SOFTWARE) == _MARK
+    return False
+
+
 def _write_stack(folder: Path, frames: int, size: int) -> None:
     """Writes a time series as ImageJ hyperstacks, frame by frame."""
-    options: dict[str, Any] = {"imagej": True, "resolution": (5.0, 5.0)}
+    options: dict[str, Any] = {"imagej": True, "resolution": (5.0, 5.0), "software": _MARK}
     metadata = {"axes": "TYX", "unit": "um", "finterval": 0.5, "fps": 2.0}
     shape = (frames, size, size)
-    for kind, dtype, part in ("noisy", np.uint16, 0), ("clean", np.float32, 1):
+    for part, (kind, dtype) in enumerate(zip(_KINDS, (np.uint16, np.float32), strict=True)):
         (folder / kind).mkdir(parents=True, exist_ok=True)
         series = (each[part] for each in simulate_cells(frames, size, size))
         with atomic_path(folder / kind / "cells.tif") as path:
