@@ -1,7 +1,7 @@
 """The report on the noise in pictures: what it is like, and how to train on them."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,10 @@ from cbsn.progress import say
 from cbsn.value_range import check_white, value_range
 
 Pairs = Iterator[tuple[np.ndarray, np.ndarray]]
+
+# The first entry of the JSON, and the start of a file with it, by which such a file is known.
+_MARK = {"command": "cbsn noise"}
+_START = b'{\n  "command": "cbsn noise",\n'
 
 _LOOKED_AT, _SIDE = 16, 1024  # pictures, and the side of their middle, that outliers are sought in
 
@@ -69,12 +73,24 @@ def report_noise(
             "Give --model or --denoised, not both. Received: "
             f"--model {model_path} --denoised {denoised}"
         )
+    if not model_path and options and (given := _given(options)):
+        raise ConfigError(
+            f"{given[0].split()[0]} is for --model, and says how it denoises: omit it. "
+            f"Received: {' '.join(given)}"
+        )
     if figure:
-        from cbsn.noise.report import check_figure, draw_noise  # with Matplotlib, which is slow
+        # With Matplotlib, which is slow.
+        from cbsn.noise.report import check_figure, draw_noise, is_figure
 
         check_figure(figure)
-    _check_output("--figure", figure)
-    _check_output("--json", json)
+        _check_output("--figure", figure, is_figure)
+    if json:
+        _check_output("--json", json, _is_json)
+    if figure and json and figure.resolve() == json.resolve():
+        raise ConfigError(
+            "--figure and --json need a file each: change one of them. "
+            f"Received: --figure {figure} --json {json}"
+        )
     check_white(white)
     check_number("--images", images, 0)
     pictures = [*pictures]
@@ -83,6 +99,11 @@ def report_noise(
     stacks = stacks or StackOptions()
     if are_stacks(paths, stacks.axes):
         refuse_white(white)
+        if not model_path and stacks.normalize != "auto":
+            raise ConfigError(
+                "--normalize says what a model sees in a stack: omit it, or add --model. "
+                f"Received: --normalize {stacks.normalize}"
+            )
         every = stack_noise(
             paths,
             stacks,
@@ -223,18 +244,18 @@ def _report_stacks(
     )
     drawn = [each for each in found if each.estimate] if figure else []
     for number, each in enumerate(drawn):
-        from cbsn.noise.report import draw_noise
+        from cbsn.noise.report import draw_noise, is_figure
 
         assert figure and each.estimate and each.advice
         path = figure if len(drawn) == 1 else figure.with_stem(f"{figure.stem}-{number}")
-        _check_output("--figure", path)
+        _check_output("--figure", path, is_figure)
         draw_noise(each.estimate, each.advice, path)
 
 
 def _write(json: Path | None, numbers: dict[str, Any]) -> None:
     if json:
         try:
-            write_json(json, numbers)
+            write_json(json, _MARK | numbers)
         except OSError as error:
             raise ConfigError(f"--json {json}: {error.strerror}.") from error
 
@@ -282,19 +303,31 @@ def _diagnosed(pairs: Pairs, diagnoses: list[Diagnosis]) -> Pairs:
             diagnoses.append(diagnose(noisy, denoised))
 
 
-def _check_output(flag: str, path: Path | None) -> None:
-    """Rejects output files that cannot be written, before the work rather than after it."""
-    if not path:
-        return
-    if path.is_dir() or not path.parent.is_dir():
-        raise ConfigError(f"{flag} must be a file in an existing folder. Received: {flag} {path}")
-    if not path.exists():
-        return
+def _given(options: DenoiseOptions) -> list[str]:
+    """Returns the flags, with their values, that differ from their defaults."""
+    given = []
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        if isinstance(value, bool) and value != field.default:
+            given.append(f"--{field.name}" if value else f"--no-{field.name}")
+        elif value != field.default:
+            given.append(f"--{field.name} {value}")
+    return given
+
+
+def _is_json(path: Path) -> bool:
+    """Returns whether this module has written a file of numbers."""
     with path.open("rb") as file:
-        start = file.read(4096)
-    # Only our JSON or a Matplotlib figure: a flag given no name would take the first picture.
-    if start and b"Matplotlib" not in start and b'"names"' not in start:
+        return file.read(len(_START)) == _START
+
+
+def _check_output(flag: str, path: Path, is_own: Callable[[Path], bool]) -> None:
+    """Rejects output files that cannot be written, before the work rather than after it."""
+    if not path.parent.is_dir() or (path.exists() and not path.is_file()):
+        raise ConfigError(f"{flag} must be a file in an existing folder. Received: {flag} {path}")
+    # A flag that is given no name would take the first picture.
+    if path.exists() and path.stat().st_size and not is_own(path):
         raise ConfigError(
-            f"{flag} replaces only files that cbsn noise wrote: give the name of a new file. "
-            f"Received: {flag} {path}"
+            f"{flag} replaces only files that cbsn noise {flag} wrote: give the name of a new "
+            f"file. Received: {flag} {path}"
         )

@@ -24,13 +24,29 @@ _STYLES = (
 _SMALL = 0.02  # correlations up to this are drawn linearly, larger ones logarithmically
 _TICKS = (-1, -0.1, -0.01, 0, 0.01, 0.1, 1)
 _NAMES = [f"{tick:g}".replace("-", "−") for tick in _TICKS]
-_FORMATS = (".png", ".pdf", ".svg")
+_WRITER = "cbsn noise"
+# By the suffix, the name that a format has for the program that wrote a file, and what is then in
+# the file, by which a figure of this module is known.
+_MARKS = {
+    ".png": ("Software", f"tEXtSoftware\0{_WRITER}"),
+    ".pdf": ("Creator", f"/Creator ({_WRITER})"),
+    ".svg": ("Creator", f"<dc:title>{_WRITER}</dc:title>"),
+}
+_ENDS = 4096  # bytes at the beginning and at the end of a file, one of which has the mark
 
 
 def check_figure(path: Path) -> None:
     """Raises a ConfigError, before any work is done, if the figure cannot be drawn."""
-    if path.suffix.lower() not in _FORMATS:
-        raise ConfigError(f"--figure must end in {', '.join(_FORMATS)}. Received: --figure {path}")
+    if path.suffix.lower() not in _MARKS:
+        raise ConfigError(f"--figure must end in {', '.join(_MARKS)}. Received: --figure {path}")
+
+
+def is_figure(path: Path) -> bool:
+    """Returns whether a file, of a suffix that `check_figure` accepts, is from `draw_noise`."""
+    with path.open("rb") as file:
+        start = file.read(_ENDS)
+        file.seek(max(0, path.stat().st_size - _ENDS))
+        return _MARKS[path.suffix.lower()][1].encode() in start + file.read()
 
 
 def draw_noise(estimate: NoiseEstimate, advice: Advice, path: Path) -> None:
@@ -53,9 +69,10 @@ def draw_noise(estimate: NoiseEstimate, advice: Advice, path: Path) -> None:
     for axes in (levels, correlation, values):
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(alpha=0.25, linewidth=0.6)
+    name, _ = _MARKS[path.suffix.lower()]
     try:
         with atomic_path(path) as temporary:
-            figure.savefig(temporary, dpi=130)
+            figure.savefig(temporary, dpi=130, metadata={name: _WRITER})
     except OSError as error:
         raise ConfigError(f"--figure {path} cannot be written: {error.strerror}.") from error
 

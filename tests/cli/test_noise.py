@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tifffile
+from matplotlib.figure import Figure
 from PIL import Image
 
 from cbsn.cli.noise import main, make_parser
-from cbsn.errors import CbsnError, ImageError
+from cbsn.errors import CbsnError, ConfigError, ImageError
 from cbsn.inference.denoiser import Denoiser
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -159,6 +160,18 @@ def test_too_few_flat_blocks(run_here, pictures, tmp_path):
             "--figure must be .* --figure no/file.png$",
         ),
         (["noisy", "--figure", "noise.doc"], "Received: --figure noise.doc$"),
+        (["noisy", "--json", os.devnull], f"--json must be a file .* {os.devnull}$"),
+        (
+            ["noisy", "--figure", "a.svg", "--json", "empty/../a.svg"],
+            "--figure and --json need a file each: .* --json empty/../a.svg$",
+        ),
+        (
+            ["noisy", "--strength", "0.5", "--tile", "64"],
+            "--tile is for --model, .*: omit it. Received: --tile 64 --strength 0.5$",
+        ),
+        (["noisy", "--denoised", "clean", "--self_ensemble"], "Received: --self_ensemble$"),
+        (["noisy", "--no-r3"], "--no-r3 is for --model"),
+        (["noisy", "--precision", "float32"], "--precision is for --model"),
     ],
 )
 def test_mistakes(flags, message, pictures, tmp_path, monkeypatch):
@@ -195,6 +208,40 @@ def test_a_picture_is_never_taken_for_the_file_to_write(run_here, pictures, flag
     assert first.read_bytes() == before
 
 
+@pytest.mark.parametrize("suffix", ["png", "pdf", "svg"])
+def test_figures_and_numbers_of_its_own_are_replaced(look, pictures, tmp_path, suffix):
+    name = f"noise.{suffix}"
+    for images in (0, 3):
+        found = look(pictures, "--figure", name, "--images", images)
+        assert len(found["names"]) == (images or 6)
+    before = (tmp_path / name).read_bytes()
+    with pytest.raises(ConfigError, match="--json replaces only files that cbsn noise --json"):
+        main(make_parser().parse_args(["noisy", "--json", name]))
+    assert (tmp_path / name).read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["mine.png", "mine.pdf", "mine.svg", "mine.json"])
+def test_files_of_others_are_kept(look, pictures, tmp_path, name):
+    """As they look most like its own: a figure by Matplotlib, and JSON with names."""
+    path = tmp_path / name
+    if path.suffix == ".json":
+        path.write_text(json.dumps({"names": ["my own list"]}))
+    else:
+        figure = Figure()
+        figure.suptitle("cbsn noise")
+        figure.savefig(path, metadata={"Title": "Noise"})
+    before = path.read_bytes()
+    flag = "--json" if path.suffix == ".json" else "--figure"
+    with pytest.raises(ConfigError, match=rf"{flag} replaces only .* Received: {flag} {name}$"):
+        main(make_parser().parse_args(["noisy", flag, name]))
+    assert path.read_bytes() == before
+
+
+def test_an_empty_file_is_written(look, pictures, tmp_path):
+    (tmp_path / "noise.json").touch()
+    assert len(look(pictures)["names"]) == 6
+
+
 @pytest.fixture
 def stack(tmp_path, walls, random):
     """Two channels of one wall over three frames, with white noise of σ 12."""
@@ -227,6 +274,8 @@ def test_stacks(look, stack, capsys):
         (["noisy", "--select", "t=1"], "--select is for stacks, and none of the pictures is one"),
         (["cells.tif", "--white", "4095"], "--normalize 0,4095: omit --white"),
         (["noisy", "cells.tif"], r"There are stacks, such as cells\.tif, and pictures, such as "),
+        (["cells.tif", "--normalize", "range"], "omit it, or add --model. Received: --normalize r"),
+        (["cells.tif", "--tile", "64"], "--tile is for --model"),
         (["cells.tif", "--axes", "YX"], "--axes takes a letter for each"),
     ],
 )
