@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from cbsn.errors import CbsnWarning, ConfigError, ImageError
+from cbsn.errors import CbsnWarning, ConfigError, ImageError, check_paths, check_texts
 from cbsn.evaluation import evaluate as evaluation
 from cbsn.evaluation.scores import Scores
 from cbsn.files import expanded
@@ -256,6 +256,8 @@ def train(
     from cbsn.training.options import parse_settings
     from cbsn.training.run import train as run
 
+    check_paths({"pictures": pictures, "out": out})
+    check_texts({"recipe": recipe})
     out = expanded(out)
     changes, options = parse_settings(
         {"dataset": os.fspath(pictures), "checkpoints": out.parent, "name": out.name, **settings}
@@ -304,6 +306,8 @@ def adapt(
     """
     from cbsn.training import adaptation
 
+    if out is not None:
+        check_paths({"out": out})
     folder = None if out is None else expanded(out)
     adaptation.check_adaptation(minutes, seed, folder)
     check_white(white)
@@ -377,7 +381,11 @@ def estimate_noise(images: Image | Iterable[Image], *, white: float | None = Non
 
 def _listed(given: Any) -> list[Any]:
     """Returns one or several paths or arrays as a list."""
-    return [given] if isinstance(given, str | Path | np.ndarray) else [*given]
+    if isinstance(given, str | Path | np.ndarray):
+        return [given]
+    if not isinstance(given, Iterable):
+        raise ConfigError(f"Give a path or an array, or several. Received: {given!r}")
+    return [*given]
 
 
 def _each(images: Iterable[Any]) -> Iterator[str | np.ndarray]:

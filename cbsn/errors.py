@@ -3,6 +3,7 @@
 import difflib
 import errno
 import numbers
+import os
 import re
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
@@ -61,18 +62,35 @@ class TrainingStopped(CbsnError):  # noqa: N818, as it is no error
     status = 75  # `EX_TEMPFAIL` of sysexits.h: try again
 
 
-def check_number(
-    flag: str, value: float, least: float, most: float = LARGEST, *, above: bool = False
-) -> None:
-    """Raises a ConfigError if the number given for a flag (with its dashes) is out of range.
+def is_number(value: Any) -> bool:
+    """Returns whether a value is a real number, of Python or NumPy; True and False are none."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
-    The range is `least` (excluded if `above`) to `most`; NaN and infinity are always outside.
+
+def check_number(
+    flag: str,
+    value: Any,
+    least: float,
+    most: float = LARGEST,
+    *,
+    above: bool = False,
+    whole: bool = False,
+) -> None:
+    """Raises a ConfigError unless a flag (with its dashes) is given a number, and one in range.
+
+    The range is `least` (excluded if `above`) to `most`; NaN and infinity are always outside. If
+    `whole`, the number must be an integer, so 2.0 is refused.
     """
+    if not is_number(value):
+        kind = "a whole number" if whole else "a number"
+        raise ConfigError(f"{flag} must be {kind}. Received: {flag} {value!r}")
     if value > most:
         raise ConfigError(f"{flag} must be at most {most}. Received: {flag} {value}")
     if not (value > least if above else value >= least):
         limit = f"above {least}" if above else f"at least {least}"
         raise ConfigError(f"{flag} must be {limit}. Received: {flag} {value}")
+    if whole and not isinstance(value, numbers.Integral):
+        raise ConfigError(f"{flag} must be a whole number. Received: {flag} {value}")
 
 
 def check_hole(flag: str, width: int, least: int = 0) -> None:
@@ -119,6 +137,13 @@ def check_texts(options: Mapping[str, Any]) -> None:
     for name, value in options.items():
         if not isinstance(value, str | None):
             raise ConfigError(f"{name} takes a text. Received: {name}={value!r}")
+
+
+def check_paths(options: Mapping[str, Any]) -> None:
+    """Raises a `ConfigError` for the first option that is no path, be it a text or an object."""
+    for name, value in options.items():
+        if not isinstance(value, str | os.PathLike):
+            raise ConfigError(f"{name} takes a path. Received: {name}={value!r}")
 
 
 def check_names(what: str, given: Iterable[str], known: Collection[str]) -> None:

@@ -143,6 +143,23 @@ def test_arguments_of_other_types(path, noisy, tmp_path):
         cbsn.load(None)
     with pytest.raises(cbsn.ConfigError, match=r"--white must be a number above 0.*'a'"):
         cbsn.denoise(noisy, path, white="a")
+    with pytest.raises(cbsn.ConfigError, match=r"--steps must be a number.*'a'"):
+        cbsn.train(tmp_path, steps="a")
+    with pytest.raises(cbsn.ConfigError, match=r"pictures takes a path\. Received: pictures=\["):
+        cbsn.train([tmp_path])
+    with pytest.raises(cbsn.ConfigError, match=r"out takes a path\. Received: out=5"):
+        cbsn.train(tmp_path, out=5)
+    with pytest.raises(cbsn.ConfigError, match=r"recipe takes a text\. Received: recipe=\["):
+        cbsn.train(tmp_path, ["cbsn"])
+    with pytest.raises(cbsn.ConfigError, match=r"--border must be a whole number.*'2'"):
+        cbsn.evaluate(path, noisy=tmp_path, clean=tmp_path, border="2")
+    for function in (cbsn.evaluate, cbsn.estimate_noise):
+        with pytest.raises(cbsn.ConfigError, match=r"a path or an array, or several.*: 5"):
+            function(5)
+    with pytest.raises(cbsn.ConfigError, match=r"minutes .* must be a number above 0.*'5'"):
+        cbsn.adapt(noisy, path, minutes="5")
+    with pytest.raises(cbsn.ConfigError, match=r"out takes a path\. Received: out=5"):
+        cbsn.adapt(noisy, path, out=5)
     with pytest.raises(cbsn.ImageError, match="A batch holds pictures of one shape"):
         cbsn.load(path, **OPTIONS).batch([noisy, noisy[1:]])
 

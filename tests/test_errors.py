@@ -1,6 +1,9 @@
+from pathlib import Path
+
+import numpy as np
 import pytest
 
-from cbsn.errors import ConfigError, check_number, plain_reason
+from cbsn.errors import ConfigError, check_number, check_paths, plain_reason
 
 
 class TensorFlowError(Exception):
@@ -40,3 +43,28 @@ def test_numbers_in_range_are_taken():
     for value in (1, 1.5, 10):
         check_number("--n", value, 1, 10)
     check_number("--n", 1e-9, 0, above=True)
+    for value in (np.float32(2), np.uint8(2)):
+        check_number("--n", value, 1, 10)
+    for value in (1, 10, np.uint8(2)):
+        check_number("--n", value, 1, 10, whole=True)
+
+
+@pytest.mark.parametrize("value", ["4", None, True, [1], (), b"4", 2j], ids=repr)
+def test_what_is_no_number_is_refused(value):
+    for whole, kind in ((False, "a number"), (True, "a whole number")):
+        with pytest.raises(ConfigError) as error:
+            check_number("--n", value, 1, 10, whole=whole)
+        assert str(error.value) == f"--n must be {kind}. Received: --n {value!r}"
+
+
+@pytest.mark.parametrize("value", [2.5, 2.0, np.float32(2)], ids=repr)
+def test_fractions_are_no_whole_numbers(value):
+    with pytest.raises(ConfigError, match=r"--n must be a whole number\. Received: --n 2\."):
+        check_number("--n", value, 1, 10, whole=True)
+
+
+def test_paths_are_texts_or_objects():
+    check_paths({"out": "a", "source": Path("a")})
+    for value in (5, None, ["a"], b"a"):
+        with pytest.raises(ConfigError, match=r"source takes a path\. Received: source="):
+            check_paths({"out": "a", "source": value})

@@ -7,7 +7,7 @@ import numpy as np
 import scipy  # scipy and skimage load their submodules on use: some take a second
 import skimage
 
-from cbsn.errors import ConfigError, check_number
+from cbsn.errors import ConfigError, check_number, check_texts
 from cbsn.value_range import ValueRange, to_unit, value_range
 
 _GAUSSIAN = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False}
@@ -113,6 +113,7 @@ class Conventions:
     border: int = 0
 
     def __post_init__(self):
+        check_texts({name: getattr(self, name) for name in ("rounding", "color", "ssim")})
         for field, known in (("rounding", _ROUNDINGS), ("color", ("rgb", "luma")), ("ssim", SSIMS)):
             value = getattr(self, field)
             if value not in known:
@@ -120,11 +121,11 @@ class Conventions:
                 raise ConfigError(
                     f"--{field} must be one of {accepted}. Received: --{field} {value}"
                 )
-        check_number("--border", self.border, 0)
+        check_number("--border", self.border, 0, whole=True)
         if self.data_range not in ("dtype", "clean", "stack"):
             try:
                 peak = float(self.data_range)
-            except ValueError:
+            except (TypeError, ValueError):
                 peak = np.nan
             if not 0 < peak <= _LARGEST_RANGE:
                 raise ConfigError(

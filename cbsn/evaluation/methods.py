@@ -190,7 +190,7 @@ def _parse_sigma(text: str | None) -> float | None:
         return None
     try:
         sigma = float(text)
-    except ValueError:
+    except (TypeError, ValueError):
         sigma = np.nan
     if not 0 < sigma <= 255:
         raise ConfigError(

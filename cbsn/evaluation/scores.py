@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from cbsn.devices import peak_memory, reset_peak_memory
-from cbsn.errors import CbsnError, ConfigError, DataError, ImageError
+from cbsn.errors import CbsnError, ConfigError, DataError, ImageError, check_texts
 from cbsn.evaluation.comparison import FITTED, Comparison
 from cbsn.evaluation.diagnosis import SMALLEST, Diagnosis, diagnose, rounded
 from cbsn.evaluation.methods import Method
@@ -40,6 +40,7 @@ _NONE = "–"
 
 def parse_metrics(names: str) -> tuple[str, ...]:
     """Returns the metrics in a list of names from `METRICS`, separated by commas."""
+    check_texts({"metrics": names})
     metrics = tuple(dict.fromkeys(name.strip() for name in names.split(",") if name.strip()))
     for name in metrics:
         if name not in METRICS:

@@ -11,7 +11,14 @@ import numpy as np
 
 from cbsn.augmentation import NoiseFamily, PhotoAugmentation, jpeg
 from cbsn.colors import luma
-from cbsn.errors import LARGEST, ConfigError, DataError, TrainingError, check_number
+from cbsn.errors import (
+    LARGEST,
+    ConfigError,
+    DataError,
+    TrainingError,
+    check_number,
+    is_number,
+)
 from cbsn.inference.denoiser import Denoiser
 from cbsn.inference.engines.engine import in_float32
 from cbsn.inference.options import DenoiseOptions
@@ -171,12 +178,13 @@ def check_adaptation(minutes: float, seed: int, folder: Path | None = None) -> N
 
     The folder may hold an earlier result, which will be replaced, but nothing else.
     """
-    if not 0 < minutes <= _A_WEEK:
+    if not (is_number(minutes) and 0 < minutes <= _A_WEEK):
+        given = f"{minutes:g}" if is_number(minutes) else repr(minutes)
         raise ConfigError(
-            f"The minutes of adaptation must be above 0 and at most {_A_WEEK} (a week). "
-            f"Received: {minutes:g}"
+            "The minutes of adaptation must be a number above 0 and at most "
+            f"{_A_WEEK} (a week). Received: {given}"
         )
-    check_number("--seed", seed, 0, LARGEST)
+    check_number("--seed", seed, 0, LARGEST, whole=True)
     if folder is None:
         return
     try:

@@ -1,11 +1,20 @@
 """The options of a run, besides its recipe."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cbsn.errors import ConfigError, check_hole, check_names, check_number
+from cbsn.errors import (
+    ConfigError,
+    check_hole,
+    check_names,
+    check_number,
+    check_paths,
+    check_texts,
+    is_number,
+)
 from cbsn.noise.synthetic import Noise, parse_range
 from cbsn.value_range import check_white
 from data_prep.stack_sources import ReadingOptions
@@ -135,6 +144,8 @@ class RunOptions(DataOptions, ModelOptions, ComputeOptions, LoopOptions):
     ema: float | None = None  # decay of the averaged weights; 0 for none, None for the recipe's
 
     def __post_init__(self):
+        texts = ("name", "precision", "axes", "select", "normalize", "nan", "repair")
+        check_texts({name: getattr(self, name) for name in texts})
         if not self.name or Path(self.name).name != self.name or self.name.startswith("."):
             raise ConfigError(
                 "--name must be a plain folder name; --checkpoints sets the folder above it. "
@@ -147,8 +158,10 @@ class RunOptions(DataOptions, ModelOptions, ComputeOptions, LoopOptions):
                 "TensorFlow cannot write to a path that is not UTF-8: use another --name or "
                 f"folder. Received: {self.folder}"
             ) from error
-        if self.ema is not None and not 0 <= self.ema < 1:
-            raise ConfigError(f"--ema must be 0 or above, and below 1. Received: {self.ema}")
+        if self.ema is not None and not (is_number(self.ema) and 0 <= self.ema < 1):
+            raise ConfigError(
+                f"--ema must be a number, 0 or above, and below 1. Received: --ema {self.ema!r}"
+            )
         if self.teacher and self.second_shots:
             raise ConfigError(
                 "The targets come from either --teacher or --second_shots: omit one of them. "
@@ -191,18 +204,18 @@ class RunOptions(DataOptions, ModelOptions, ComputeOptions, LoopOptions):
             )
         check_white(self.white)
         _ = self.stacks  # raises an error for what is wrong with them
-        if not 0 <= self.hold_out <= _MOST_HELD_OUT:
+        if not (is_number(self.hold_out) and 0 <= self.hold_out <= _MOST_HELD_OUT):
             raise ConfigError(
                 f"--hold_out is a share of the planes, from 0 (none) to {_MOST_HELD_OUT}. "
-                f"Received: --hold_out {self.hold_out:g}"
+                f"Received: --hold_out {self.hold_out!r}"
             )
-        check_number("--seed", self.seed, 0, 2**32 - 1)
-        check_number("--cpu_devices", self.cpu_devices, 1, 256)
-        check_number("--max_bad_steps", self.max_bad_steps, 1)
-        check_number("--rounds", self.rounds, 1, 100)
+        check_number("--seed", self.seed, 0, 2**32 - 1, whole=True)
+        check_number("--cpu_devices", self.cpu_devices, 1, 256, whole=True)
+        check_number("--max_bad_steps", self.max_bad_steps, 1, whole=True)
+        check_number("--rounds", self.rounds, 1, 100, whole=True)
         every = ("print_every", "val_every", "save_every")
         for flag in ("epochs", "accumulate", "val_images", *every):
-            check_number(f"--{flag}", getattr(self, flag), 0)
+            check_number(f"--{flag}", getattr(self, flag), 0, whole=True)
 
     @property
     def folder(self) -> Path:
@@ -237,16 +250,27 @@ def parse_settings(values: Mapping[str, Any]) -> tuple[dict[str, Any], RunOption
     if (own_noise := _text(values.get("own_noise"))) is not None:
         accepted = "a factor above 0, to 1e9, such as 1, or a range, such as 0.4-2.5"
         given["own_noise"] = parse_range("--own_noise", own_noise, accepted, positive=True)
+    if "dataset" in given:
+        check_paths({"dataset": given["dataset"]})
     for name in ("checkpoints", "source", "perceptual_weights"):
         if given.get(name) is not None:
+            check_paths({name: given[name]})
             given[name] = Path(given[name])
     for name in ("second_shots", "val_noisy", "val_clean", "init", "axes", "select"):
         given[name] = _text(given.get(name))
-    teacher = given.get("teacher", ())
-    given["teacher"] = [teacher] if isinstance(teacher, str | Path) else [*teacher]
-    holes = given.get("teacher_holes", ())
-    given["teacher_holes"] = [holes] if isinstance(holes, int) else [*(holes or ())]
+    for teacher in (teachers := _several(given.get("teacher"))):
+        check_paths({"teacher": teacher})
+    given["teacher"] = [os.fspath(teacher) for teacher in teachers]
+    given["teacher_holes"] = _several(given.get("teacher_holes"))
     return changes, RunOptions(**given)
+
+
+def _several(given: Any) -> list[Any]:
+    """Returns one value, several of them, or None, as a list."""
+    if given is None:
+        return []
+    is_one = isinstance(given, str) or not isinstance(given, Iterable)
+    return [given] if is_one else [*given]
 
 
 def _text(value: Any) -> str | None:

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 
 from cbsn.errors import ConfigError
@@ -38,6 +40,7 @@ from cbsn.training.options import RunOptions, parse_settings
         ({"seed": -1}, "--seed"),
         ({"max_bad_steps": 0}, "--max_bad_steps"),
         ({"save_every": -5}, "--save_every"),
+        ({"hold_out": 0.6}, "--hold_out is a share.*Received: --hold_out 0.6"),
     ],
 )
 def test_bad_options_name_the_flag(change, message):
@@ -45,11 +48,29 @@ def test_bad_options_name_the_flag(change, message):
         RunOptions(**{"name": "a", "dataset": "d", **change})
 
 
+@pytest.mark.parametrize(
+    ("flag", "value"),
+    [
+        *(("steps", "a"), ("learning_rate", "fast"), ("batch_size", "4"), ("lmbda", [1])),
+        *(("seed", "x"), ("seed", 1.5), ("rounds", "2"), ("epochs", None), ("val_every", 1.5)),
+        *(("ema", "x"), ("ema", True), ("hold_out", "x"), ("hole", "3"), ("white", "x")),
+        *(("precision", 3), ("repair", 3), ("normalize", (1, 2)), ("nan", 3), ("name", 3)),
+        *(("dataset", 3), ("checkpoints", 3), ("teacher", 3), ("teacher", [3])),
+        *(("teacher_holes", 2.5), ("noise", 3), ("noise_sigma", [1])),
+    ],
+)
+def test_values_of_another_type_are_named(flag, value):
+    with pytest.raises(ConfigError, match=rf"\b{flag}\b.*Received: .*"):
+        parse_settings({"name": "a", "dataset": "d", flag: value})
+
+
 @pytest.mark.parametrize(("given", "holes"), [(0, [0]), ((1, 3), [1, 3]), (None, []), ((), [])])
 def test_one_value_may_be_given_by_itself(given, holes):
     values = {"name": "a", "dataset": "d", "teacher": "t", "teacher_holes": given}
     _, options = parse_settings(values)
     assert (options.teacher, options.teacher_holes) == (["t"], holes)
+    _, options = parse_settings({**values, "teacher": [Path("t"), "u"]})
+    assert options.teacher == ["t", "u"]
 
 
 def test_holes_are_told_by_the_names_of_their_flags():
