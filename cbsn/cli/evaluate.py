@@ -72,7 +72,7 @@ def make_parser() -> Parser:
     add_input(parser, "noisy", noisy, "--noisy", several=False, required=False)
     add("--clean", metavar="PICTURES", help="clean pictures of the same names; or one for one")
     add_noise(on, "instead of noisy pictures, noise for the clean ones, the same on every run")
-    add("--seed", type=int, default=0, metavar="N", help="seed of that noise")
+    add("--seed", type=int, default=0, metavar="N", help="seed of that noise, and of --r3")
     add_white(on)
     images = "number of pictures to take, evenly spread; 0: all"
     add("--images", type=int, default=0, metavar="N", help=images)

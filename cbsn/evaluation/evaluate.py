@@ -270,7 +270,10 @@ def parse_settings(values: Mapping[str, Any]) -> dict[str, Any]:
     noise = Noise.parse(*(None if each is None else str(each) for each in found))
     chosen = {name: settings.pop(name, None) for name in names}
     stacks = StackOptions.pop(settings)
-    options = DenoiseOptions.pop(settings)
+    seed = settings.get("seed")
+    options = DenoiseOptions.pop(settings)  # with the seed, for R3
+    if noise is not None and seed is not None:
+        settings["seed"] = seed
     conventions = Conventions.choose(noise is not None, **chosen)
     return settings | {
         "noise": noise,

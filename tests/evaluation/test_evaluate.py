@@ -11,11 +11,12 @@ from PIL import Image
 from cbsn.errors import ConfigError, DataError, ImageError, ModelError
 from cbsn.evaluation import lpips
 from cbsn.evaluation.conventions import Conventions
-from cbsn.evaluation.evaluate import evaluate
+from cbsn.evaluation.evaluate import evaluate, parse_settings
 from cbsn.evaluation.lpips import SHAPES
 from cbsn.evaluation.microscopy import micro_ssim, si_psnr
 from cbsn.evaluation.scores import Scores, format_table
 from cbsn.inference.denoiser import Denoiser
+from cbsn.inference.options import DenoiseOptions
 from cbsn.noise.synthetic import Noise
 from cbsn.recipes import RECIPES
 
@@ -174,6 +175,14 @@ def test_refuses_options(clean, fake_bm3d, options, message, tmp_path):
         options = {**options, "out": tmp_path / "file"}
     with pytest.raises(ConfigError, match=message):
         evaluate(clean, **options)
+
+
+def test_the_seed_is_that_of_the_noise_and_of_r3(clean, monkeypatch):
+    settings = parse_settings({"clean": clean, "noise_sigma": 25, "seed": 7})
+    assert (settings["seed"], settings["options"]) == (7, DenoiseOptions(seed=7))
+    psnr = evaluate(**settings)[0].psnr
+    assert psnr == evaluate(clean, noise=GAUSSIAN, seed=7)[0].psnr
+    assert psnr != evaluate(clean, noise=GAUSSIAN)[0].psnr
 
 
 def test_needs_pictures(noisy):
