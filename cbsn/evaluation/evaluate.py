@@ -12,7 +12,14 @@ import numpy as np
 
 from cbsn.data.pairs import PicturePairs, spread
 from cbsn.data.stack_pairs import StackPairs, hold_stacks
-from cbsn.errors import LARGEST_SEED, ConfigError, check_names, check_number
+from cbsn.errors import (
+    LARGEST_SEED,
+    ConfigError,
+    check_names,
+    check_number,
+    check_paths,
+    check_texts,
+)
 from cbsn.evaluation.comparison import Comparison, PictureComparison
 from cbsn.evaluation.conventions import Conventions
 from cbsn.evaluation.lpips import LPIPS, cached_weights
@@ -39,16 +46,17 @@ from cbsn.value_range import check_white
 
 _JSON, _CSV, _MARKDOWN = "results.json", "results.csv", "results.md"
 _REPORT, _SHEET = "report.html", "contact_sheet.png"
+_SHOWN = 12  # pictures in the report, by default
 
 
 def evaluate(
     clean: str | Path | None = None,
-    model_paths: Iterable[str | Path] = (),
+    model_paths: str | Path | Iterable[str | Path] = (),
     *,
     noisy: str | Path | None = None,
     noise: Noise | None = None,
     seed: int = 0,
-    denoised: Iterable[str | Path] = (),
+    denoised: str | Path | Iterable[str | Path] = (),
     baselines: str | None = None,
     baseline_sigma: str | None = None,
     images: int = 0,
@@ -58,7 +66,7 @@ def evaluate(
     lpips_weights: Path | None = None,
     white: float | None = None,
     out: Path | None = None,
-    report_images: int = 12,
+    report_images: int = _SHOWN,
     options: DenoiseOptions | None = None,
     stacks: StackOptions | None = None,
 ) -> list[Scores]:
@@ -69,11 +77,12 @@ def evaluate(
 
     Args:
         clean: clean pictures, if there are any; see `PicturePairs`.
-        model_paths: the models; see `Denoiser.load`.
+        model_paths: one model or several; see `Denoiser.load`.
         noisy: noisy pictures with the same names.
         noise: instead of `noisy`, noise to add to the clean pictures, the same on every run.
         seed: int in [0, 2⁶⁴), the seed of that noise.
-        denoised: folders of already denoised pictures with the same names; these need no `noisy`.
+        denoised: one folder or several of already denoised pictures with the same names; these need
+            no `noisy`.
         baselines: names from `cbsn.evaluation.methods.BASELINES`, separated by commas. Default
             `"noisy"` if there are noisy and clean pictures, else none.
         baseline_sigma: σ in 8-bit levels for the baselines, or `"best"`; see `make_baselines`.
@@ -97,7 +106,8 @@ def evaluate(
         The scores of the baselines, the denoised folders and the models, in this order.
 
     Raises:
-        ConfigError: if the arguments do not fit each other, or bm3d is not installed.
+        ConfigError: if the arguments do not fit each other, one of them would have no effect, or
+            bm3d is not installed.
         DataError: if there are no pairs, or one of them is too small for a metric.
         ImageError: if a picture cannot be read or denoised.
         ModelError: if a model or the weights of LPIPS cannot be loaded.
@@ -107,12 +117,17 @@ def evaluate(
         >>> print(scores[-1].mean("psnr"))
     """
     # Resolve.
-    models, folders = ([*dict.fromkeys(map(str, each))] for each in (model_paths, denoised))
-    check_number("--images", images, 0)
-    check_number("--report_images", report_images, 0)
-    check_number("--seed", seed, 0, LARGEST_SEED)
+    models, folders = _paths("--model", model_paths), _paths("--denoised", denoised)
+    paths_given = {"noisy": noisy, "clean": clean, "lpips_weights": lpips_weights, "out": out}
+    check_paths({name: path for name, path in paths_given.items() if path is not None})
+    check_texts({"baselines": baselines})
+    check_number("--images", images, 0, whole=True)
+    check_number("--report_images", report_images, 0, whole=True)
+    check_number("--seed", seed, 0, LARGEST_SEED, whole=True)
+    options = options or DenoiseOptions()
     names = _resolve_baselines(clean, noisy, noise, models, baselines, baseline_sigma)
     classic = make_baselines(names, noise, baseline_sigma)
+    conventions = conventions or Conventions.choose(noise is not None)
     check_white(white)
     stacks = stacks or StackOptions()
     are_stacks = hold_stacks((each for each in (noisy, clean) if each is not None), stacks.axes)
@@ -122,8 +137,28 @@ def evaluate(
         raise ConfigError(
             "There is nothing to score: give --model, --denoised, or --baselines noisy."
         )
+    # Flags that would have no effect are refused, as something else was surely meant.
+    if baseline_sigma is not None and not any(method.computes for method in classic):
+        _refuse(["--baseline_sigma"], "is for bm3d and nlm: name one of them in --baselines")
+    if not models:
+        scaling = ["--normalize"] if stacks.normalize != StackOptions.normalize else []
+        how = [flag for flag in _changed(options) if flag != "--seed"] + scaling
+        _refuse(how, "is for models, of which there is none: give --model")
+    if noise is None and (seed or (options.seed and not models)):
+        _refuse(["--seed"], "is for synthetic noise: give --noise")
+    if clean is None:
+        measures = {
+            "--metrics": metrics is not None,
+            "--lpips": lpips,
+            "--lpips_weights": lpips_weights is not None,
+        }
+        compared = [flag for flag, is_given in measures.items() if is_given]
+        # How results are rounded matters without clean pictures, too.
+        compared += [flag for flag in _changed(conventions) if flag != "--rounding"]
+        _refuse(compared, "is for the comparison with clean pictures: give --clean")
+    if out is None and report_images not in (0, _SHOWN):
+        _refuse(["--report_images"], "is for the report in a folder: give --out")
     wanted = parse_metrics(metrics or (STACK_METRICS if are_stacks else "psnr,ssim"))
-    conventions = conventions or Conventions.choose(noise is not None)
 
     # Load everything before scoring anything, so that a wrong path is reported at once.
     source = noisy if noise is None else noise
@@ -159,7 +194,7 @@ def evaluate(
                 raise ConfigError(
                     f"The folder {out} cannot be created: {error.strerror}."
                 ) from error
-        methods += [comparison.model(path, options or DenoiseOptions()) for path in models]
+        methods += [comparison.model(path, options) for path in models]
 
         # Score.
         made = f"{noise}, seed {seed}" if noise else noisy or "none"
@@ -231,6 +266,27 @@ def evaluate(
             ) from error
         say(f"\nWritten: {', '.join(map(str, paths))}")
         return scores
+
+
+def _paths(flag: str, given: Any) -> list[str]:
+    """Returns one path or several as a list, each once."""
+    if isinstance(given, str | Path):
+        given = [given]
+    if not isinstance(given, Iterable):
+        raise ConfigError(f"{flag} takes a path, or several. Received: {given!r}")
+    return [*dict.fromkeys(map(str, given))]
+
+
+def _changed(options: DenoiseOptions | Conventions) -> list[str]:
+    """Returns the flags whose values are not the defaults."""
+    fields = dataclasses.fields(options)
+    return [f"--{f.name}" for f in fields if getattr(options, f.name) != f.default]
+
+
+def _refuse(flags: Sequence[str], reason: str) -> None:
+    """Raises a ConfigError for flags, if there are any, that would have no effect."""
+    if flags:
+        raise ConfigError(f"{flags[0]} {reason}, or omit it. Received: {' '.join(flags)}")
 
 
 def _check_out(out: Path) -> None:

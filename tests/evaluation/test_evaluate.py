@@ -177,12 +177,70 @@ def test_refuses_options(clean, fake_bm3d, options, message, tmp_path):
         evaluate(clean, **options)
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        *(({"images": "2"}, "--images"), ({"images": 1.5}, "--images"), ({"seed": "x"}, "--seed")),
+        *(({"report_images": None}, "--report_images"), ({"metrics": 3}, "metrics")),
+        *(({"baselines": 3}, "baselines"), ({"baseline_sigma": [1]}, "--baseline_sigma")),
+        *(({"border": "2"}, "--border"), ({"border": 1.5}, "--border"), ({"ssim": [1]}, "ssim")),
+        *(({"rounding": [1]}, "rounding"), ({"data_range": [1]}, "--data_range")),
+        *(({"out": 3}, "out"), ({"clean": 3}, "clean"), ({"lpips_weights": 3}, "lpips_weights")),
+        *(({"denoised": 3}, "--denoised"), ({"model_paths": None}, "--model")),
+    ],
+    ids=str,
+)
+def test_values_of_another_type_are_named(clean, options, message):
+    with pytest.raises(ConfigError, match=rf"^{message} .*Received: "):
+        evaluate(**parse_settings({"clean": clean, "noise_sigma": 25, **options}))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"baseline_sigma": "25"}, "--baseline_sigma is for bm3d and nlm: .*--baselines"),
+        ({"baseline_sigma": "25", "baselines": "noisy"}, "--baseline_sigma is for bm3d and nlm"),
+        ({"strength": 0.5}, "--strength is for models.* give --model.*Received: --strength$"),
+        ({"r3": True, "self_ensemble": True}, "Received: --r3 --self_ensemble$"),
+        ({"r3": False, "seed": 7}, "Received: --r3$"),
+        ({"precision": "float32"}, "--precision is for models"),
+        ({"seed": 7}, "--seed is for synthetic noise: give --noise"),
+        ({"clean": None, "metrics": "psnr"}, "--metrics is for the comparison with clean.*--clean"),
+        ({"clean": None, "lpips": True}, "Received: --lpips$"),
+        ({"clean": None, "lpips_weights": "w.npz"}, "Received: --lpips_weights$"),
+        ({"clean": None, "border": 2, "color": "luma"}, "Received: --color --border$"),
+        ({"report_images": 3}, "--report_images is for the report in a folder: give --out"),
+    ],
+    ids=str,
+)
+def test_flags_without_an_effect_are_refused(clean, noisy, options, message):
+    given = {"clean": clean, "noisy": noisy, "baselines": "noisy", **options}
+    with pytest.raises(ConfigError, match=message):
+        evaluate(**parse_settings(given))
+
+
+def test_flags_with_an_effect_are_taken(clean, noisy, fake_models, tmp_path):
+    for options in (
+        {"baseline_sigma": 25, "baselines": "nlm"},
+        {"model_paths": ["a"], "strength": 0.5, "seed": 7},  # of R3
+        {"clean": None, "model_paths": ["a"], "rounding": "none", "lpips": False},
+        {"report_images": 0},
+        {"report_images": 1, "out": tmp_path / "out"},
+    ):
+        evaluate(**parse_settings({"clean": clean, "noisy": noisy, **options}))
+
+
 def test_the_seed_is_that_of_the_noise_and_of_r3(clean, monkeypatch):
     settings = parse_settings({"clean": clean, "noise_sigma": 25, "seed": 7})
     assert (settings["seed"], settings["options"]) == (7, DenoiseOptions(seed=7))
     psnr = evaluate(**settings)[0].psnr
     assert psnr == evaluate(clean, noise=GAUSSIAN, seed=7)[0].psnr
     assert psnr != evaluate(clean, noise=GAUSSIAN)[0].psnr
+
+
+def test_one_path_may_be_given_by_itself(clean, noisy, fake_models):
+    scores = evaluate(clean, "a", noisy=noisy, denoised=noisy, baselines="")
+    assert [each.method for each in scores] == [f"denoised ({noisy})", "cbsn (a)"]
 
 
 def test_needs_pictures(noisy):

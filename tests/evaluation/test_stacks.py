@@ -244,11 +244,19 @@ def test_mistakes(folders, options, message, noisy, monkeypatch):
         evaluate("clean", **options)
 
 
+def test_the_scaling_of_models_needs_one(folders):
+    with pytest.raises(ConfigError, match=r"--normalize is for models.*Received: --normalize$"):
+        evaluate(
+            folders / "clean", noisy=folders / "noisy", stacks=StackOptions(normalize="percentile")
+        )
+
+
 def test_flags_of_stacks_are_for_stacks(folders):
     (folders / "pictures").mkdir()
     tifffile.imwrite(folders / "pictures/a.tif", np.zeros((20, 20), "uint8"))
     for flags in ({"select": "t=1"}, {"nan": "fill"}, {"data_range": "stack"}):
-        settings = parse_settings({"noisy": folders / "pictures", "baselines": "noisy", **flags})
+        pair = {"noisy": folders / "pictures", "clean": folders / "pictures"}
+        settings = parse_settings({**pair, "baselines": "noisy", **flags})
         (name,) = flags
         with pytest.raises(
             ConfigError, match=f"--{name}.* is for stacks, and none of the pictures"
