@@ -6,10 +6,13 @@ from typing import TYPE_CHECKING
 
 from cbsn.cli.flags import add_denoising, add_gpu, add_model
 from cbsn.cli.parser import Parser, add_input, new_parser
-from cbsn.errors import LARGEST_SEED, check_number
+from cbsn.errors import LARGEST_SEED, ConfigError, check_number
 
 if TYPE_CHECKING:
     from cbsn.evaluation.submit.submission import Submission
+
+
+_TEXTS = ("method_name", "authors", "paper_title", "venue", "machine_specs")  # of --layout kit
 
 
 def main(flags: argparse.Namespace) -> None:
@@ -20,7 +23,7 @@ def main(flags: argparse.Namespace) -> None:
     from cbsn.inference.options import DenoiseOptions
     from cbsn.value_range import value_range
 
-    check_number("--seed", flags.seed, 0, LARGEST_SEED)
+    check_number("--seed", flags.seed, 0, LARGEST_SEED, whole=True)
     select_gpus(flags.gpu, most=1)
     # Checks the benchmark's files before the model is loaded.
     submission = _submission(flags)
@@ -53,6 +56,12 @@ def _submission(flags: argparse.Namespace) -> "Submission":
     taken = {"source": flags.source, "out": flags.out, "resume": flags.resume}
     if flags.benchmark == "dnd":
         return DndSubmission(**taken, rounding=flags.rounding)
+    given = [f"--{name}" for name in _TEXTS if getattr(flags, name) is not None]
+    if given and "kit" not in [name.strip() for name in flags.layouts.split(",")]:
+        raise ConfigError(
+            f"{given[0]} is written by --layout kit only: give that, too, or omit the text. "
+            f"Received: {' '.join(given)} --layout {flags.layouts}"
+        )
     texts = {
         "MethodName": flags.method_name or flags.model_path,
         "Authors": flags.authors,
@@ -105,7 +114,7 @@ def make_parser() -> Parser:
     )
     kit = sidd.add_argument_group("texts of --layout kit (those not given are empty)")
     kit.add_argument("--method_name", metavar="TEXT", help="(default: what --model says)")
-    for name in ("authors", "paper_title", "venue", "machine_specs"):
+    for name in _TEXTS[1:]:
         kit.add_argument(f"--{name}", metavar="TEXT")
 
     dnd = add_benchmark(

@@ -126,6 +126,19 @@ def test_dnd_killed_and_resumed(run_here, model, dnd_source, tmp_path):
         (("sidd", "--source", "SIDD", "--out", "out"), "No model at nothing"),
         (("dnd", "--source", "SIDD", "--out", "out"), "There is no info.mat in SIDD or SIDD/dnd"),
         (("sidd", "--source", "SIDD", "--out", "old"), "old already holds a submission"),
+        (
+            ("sidd", "--source", "SIDD", "--out", "out", "--method_name", "Foo", "--authors", "Me"),
+            "^--method_name is written by --layout kit only.*"
+            "Received: --method_name --authors --layout blocks$",
+        ),
+        (
+            ("sidd", "--source", "SIDD", "--out", "out", "--layout", "csv", "--venue", "Here"),
+            "^--venue is .* --layout csv$",
+        ),
+        (
+            ("sidd", "--source", "SIDD", "--out", "out", "--layout", "csv, kit", "--venue", "Here"),
+            "No model at nothing",
+        ),
     ],
 )
 def test_mistakes_are_told_before_any_work(sidd_source, tmp_path, monkeypatch, flags, words):
