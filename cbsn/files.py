@@ -77,8 +77,13 @@ def atomic_path(path: str | os.PathLike) -> Iterator[Path]:
 
     The file is flushed to disk first, so even after a crash `path` holds the old content or the
     new, never a part. If the block raises, the temporary file is removed.
+
+    Raises:
+        FileExistsError: if `path` is a device or a pipe, which a file must not replace.
     """
     path = Path(path)
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise FileExistsError(errno.EEXIST, "There is a device or a pipe", str(path))
     temporary = _temporary(path, path.stem, path.suffix)
     try:
         yield temporary

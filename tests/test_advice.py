@@ -48,6 +48,7 @@ PRINTED_BY = {
         *("cbsn denoise", "cbsn train", "cbsn prepare", "cbsn evaluate", "cbsn noise", "cbsn beam"),
         "cbsn adapt",
     },
+    "cbsn/images/stacks/dropped.py": {"cbsn denoise"},
     "cbsn/images/stacks/ome_xml.py": {"cbsn denoise"},
     "cbsn/images/stacks/writing.py": {"cbsn denoise", "cbsn beam"},
     "cbsn/inference/stack_options.py": {"cbsn denoise", "cbsn beam"},

@@ -49,6 +49,15 @@ def _fill(path, text):
         (temporary / "file").write_text(text)
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_or_a_device_is_not_replaced(tmp_path):
+    """As root, a file could take the place of /dev/null."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(FileExistsError, match="There is a device or a pipe"):
+        write_text(tmp_path / "pipe", "new")
+    assert [*tmp_path.iterdir()] == [tmp_path / "pipe"] and (tmp_path / "pipe").is_fifo()
+
+
 def test_a_folder_appears_whole_and_replaces_the_old_one(tmp_path):
     for text in ("old", "new"):
         _fill(tmp_path / "a", text)

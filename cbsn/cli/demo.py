@@ -40,13 +40,13 @@ def main(flags: argparse.Namespace) -> None:
     check_number("--frames", frames, 1, 100_000)
     check_number("--size", size, 32, 16_384)
     if flags.stack:
-        _check_targets(flags.folder, ["cells.tif"])
+        _prepare(flags.folder, ["cells.tif"])
         _write_stack(flags.folder, frames, size)
         return
     for flag, value in ("--frames", flags.frames), ("--size", flags.size):
         if value is not None:
             raise ConfigError(f"{flag} is for the time series: give --stack, too, or omit it.")
-    _check_targets(flags.folder, [f"{name}.png" for name in PHOTOGRAPHS])
+    _prepare(flags.folder, [f"{name}.png" for name in PHOTOGRAPHS])
     marked = PngInfo()
     marked.add(_CHUNK, _MARK.encode())
     correlations = []
@@ -57,7 +57,6 @@ def main(flags: argparse.Namespace) -> None:
         correlations.append(neighbour_correlation(noisy.astype(float) - clean))
         for kind, pixels in zip(_KINDS, (noisy, clean), strict=True):
             path = flags.folder / kind / f"{name}.png"
-            path.parent.mkdir(parents=True, exist_ok=True)
             with atomic_path(path) as temporary:
                 Image.fromarray(pixels).save(temporary, pnginfo=marked)
     lags = " ".join(f"{value:.2f}" for value in np.mean(correlations, axis=0))
@@ -67,8 +66,16 @@ def main(flags: argparse.Namespace) -> None:
     print(f"Denoise them with: cbsn denoise {shlex.quote(str(flags.folder / 'noisy'))}")
 
 
-def _check_targets(folder: Path, names: Iterable[str]) -> None:
-    """Raises a ConfigError, before any work, if files that the demo has not written are there."""
+def _prepare(folder: Path, names: Iterable[str]) -> None:
+    """Makes the folders. Raises a ConfigError if they have files that the demo has not written."""
+    try:
+        for kind in _KINDS:
+            (folder / kind).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"The folders for the demo cannot be made ({error.strerror}): give another folder. "
+            f"Received: {folder}"
+        ) from error
     for path in (folder / kind / name for kind in _KINDS for name in names):
         if path.exists() and not _is_own(path):
             raise ConfigError(
@@ -96,7 +103,6 @@ def _write_stack(folder: Path, frames: int, size: int) -> None:
     metadata = {"axes": "TYX", "unit": "um", "finterval": 0.5, "fps": 2.0}
     shape = (frames, size, size)
     for part, (kind, dtype) in enumerate(zip(_KINDS, (np.uint16, np.float32), strict=True)):
-        (folder / kind).mkdir(parents=True, exist_ok=True)
         series = (each[part] for each in simulate_cells(frames, size, size))
         with atomic_path(folder / kind / "cells.tif") as path:
             options |= {"shape": shape, "dtype": dtype, "metadata": metadata}

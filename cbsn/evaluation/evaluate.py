@@ -38,7 +38,7 @@ from cbsn.evaluation.scores import (
 from cbsn.evaluation.stacks import METRICS as STACK_METRICS
 from cbsn.evaluation.stacks import StackComparison
 from cbsn.files import expanded, write_json, write_text
-from cbsn.inference.options import DenoiseOptions
+from cbsn.inference.options import DenoiseOptions, given_flags
 from cbsn.inference.stack_options import StackOptions, refuse_white
 from cbsn.noise.synthetic import Noise
 from cbsn.progress import say
@@ -141,8 +141,9 @@ def evaluate(
     if baseline_sigma is not None and not any(method.computes for method in classic):
         _refuse(["--baseline_sigma"], "is for bm3d and nlm: name one of them in --baselines")
     if not models:
-        scaling = ["--normalize"] if stacks.normalize != StackOptions.normalize else []
-        how = [flag for flag in _changed(options) if flag != "--seed"] + scaling
+        how = [each for each in given_flags(options) if not each.startswith("--seed ")]
+        if stacks.normalize != StackOptions.normalize:
+            how.append(f"--normalize {stacks.normalize}")
         _refuse(how, "is for models, of which there is none: give --model")
     if noise is None and (seed or (options.seed and not models)):
         _refuse(["--seed"], "is for synthetic noise: give --noise")
@@ -154,7 +155,8 @@ def evaluate(
         }
         compared = [flag for flag, is_given in measures.items() if is_given]
         # How results are rounded matters without clean pictures, too.
-        compared += [flag for flag in _changed(conventions) if flag != "--rounding"]
+        how = given_flags(conventions)
+        compared += [each for each in how if not each.startswith("--rounding ")]
         _refuse(compared, "is for the comparison with clean pictures: give --clean")
     if out is None and report_images not in (0, _SHOWN):
         _refuse(["--report_images"], "is for the report in a folder: give --out")
@@ -277,16 +279,11 @@ def _paths(flag: str, given: Any) -> list[str]:
     return [*dict.fromkeys(map(str, given))]
 
 
-def _changed(options: DenoiseOptions | Conventions) -> list[str]:
-    """Returns the flags whose values are not the defaults."""
-    fields = dataclasses.fields(options)
-    return [f"--{f.name}" for f in fields if getattr(options, f.name) != f.default]
-
-
 def _refuse(flags: Sequence[str], reason: str) -> None:
     """Raises a ConfigError for flags, if there are any, that would have no effect."""
     if flags:
-        raise ConfigError(f"{flags[0]} {reason}, or omit it. Received: {' '.join(flags)}")
+        flag, _, _ = flags[0].partition(" ")
+        raise ConfigError(f"{flag} {reason}, or omit it. Received: {' '.join(flags)}")
 
 
 def _check_out(out: Path) -> None:

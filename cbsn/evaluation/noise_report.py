@@ -1,6 +1,7 @@
 """The report on the noise in pictures: what it is like, and how to train on them."""
 
 import dataclasses
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from cbsn.images.finding import are_single, find_images
 from cbsn.images.image_files import read_picture
 from cbsn.images.stacks.ome_sets import without_repeats
 from cbsn.images.stacks.opening import are_stacks
-from cbsn.inference.options import DenoiseOptions
+from cbsn.inference.options import DenoiseOptions, given_flags
 from cbsn.inference.stack_options import StackOptions, refuse_white
 from cbsn.noise.advice import Advice, advise
 from cbsn.noise.defects import find_defects
@@ -73,7 +74,7 @@ def report_noise(
             "Give --model or --denoised, not both. Received: "
             f"--model {model_path} --denoised {denoised}"
         )
-    if not model_path and options and (given := _given(options)):
+    if not model_path and options and (given := given_flags(options)):
         raise ConfigError(
             f"{given[0].split()[0]} is for --model, and says how it denoises: omit it. "
             f"Received: {' '.join(given)}"
@@ -303,18 +304,6 @@ def _diagnosed(pairs: Pairs, diagnoses: list[Diagnosis]) -> Pairs:
             diagnoses.append(diagnose(noisy, denoised))
 
 
-def _given(options: DenoiseOptions) -> list[str]:
-    """Returns the flags, with their values, that differ from their defaults."""
-    given = []
-    for field in dataclasses.fields(options):
-        value = getattr(options, field.name)
-        if isinstance(value, bool) and value != field.default:
-            given.append(f"--{field.name}" if value else f"--no-{field.name}")
-        elif value != field.default:
-            given.append(f"--{field.name} {value}")
-    return given
-
-
 def _is_json(path: Path) -> bool:
     """Returns whether this module has written a file of numbers."""
     with path.open("rb") as file:
@@ -325,6 +314,14 @@ def _check_output(flag: str, path: Path, is_own: Callable[[Path], bool]) -> None
     """Rejects output files that cannot be written, before the work rather than after it."""
     if not path.parent.is_dir() or (path.exists() and not path.is_file()):
         raise ConfigError(f"{flag} must be a file in an existing folder. Received: {flag} {path}")
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise ConfigError(
+            f"{flag} must be in a folder that can be written to: {error.strerror}. "
+            f"Received: {flag} {path}"
+        ) from error
     # A flag that is given no name would take the first picture.
     if path.exists() and path.stat().st_size and not is_own(path):
         raise ConfigError(

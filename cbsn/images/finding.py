@@ -13,7 +13,7 @@ from cbsn.images.stacks.ome_zarr import ZARR_SUFFIX, is_ome_zarr
 
 # The formats that are read and written, with the suffix of each.
 SUFFIX_OF_FORMAT = {"PNG": ".png", "JPEG": ".jpg", "TIFF": ".tif", "WEBP": ".webp", "BMP": ".bmp"}
-JPEG_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".jfi")
+JPEG_SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".jif", ".jfi", ".mpo")
 _FORMAT_OF_SUFFIX = {
     **{suffix: format for format, suffix in SUFFIX_OF_FORMAT.items()},
     **dict.fromkeys(JPEG_SUFFIXES, "JPEG"),
@@ -27,9 +27,10 @@ IMAGE_SUFFIXES = frozenset({*_FORMAT_OF_SUFFIX, *_ONLY_READ})
 _STACK_SUFFIXES = frozenset({".czi", ".nd2", ".lif"})
 _INCOMPLETE = "is no OME-Zarr image (it has no zarr.json, .zattrs or .zgroup): copy it again."
 
-_RAW = {".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dng", ".erf", ".iiq", ".mrw", ".nef", ".nrw"}
-_RAW |= {".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".srw", ".x3f"}
-_OTHERS = {".exr", ".hdr", ".pbm", ".pgm", ".ppm", ".psb", ".psd", ".svg"}
+_RAW = {".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".fff", ".gpr", ".iiq"}
+_RAW |= {".kdc", ".mef", ".mos", ".mrw", ".nef", ".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2"}
+_RAW |= {".rwl", ".sr2", ".srf", ".srw", ".x3f"}
+_OTHERS = {".exr", ".hdr", ".pbm", ".pgm", ".pnm", ".ppm", ".psb", ".psd", ".svg", ".tga"}
 # Pictures that are not read; a warning names those that are skipped in a folder.
 _SKIPPED = dict.fromkeys(_RAW, "a raw file") | dict.fromkeys(_OTHERS, "an unsupported format")
 

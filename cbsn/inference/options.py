@@ -163,3 +163,19 @@ class DenoiseOptions:
         """Removes the options from a command's flags, which may lack some, and returns them."""
         names = [field.name for field in dataclasses.fields(cls)]
         return cls(**{name: flags.pop(name) for name in names if name in flags})
+
+
+def given_flags(options: Any) -> list[str]:
+    """Returns the flags, with their values, that make options differ from their defaults.
+
+    Args:
+        options: a dataclass whose fields have the names of flags.
+    """
+    given = []
+    for field in dataclasses.fields(options):
+        value = getattr(options, field.name)
+        if isinstance(value, bool) and value != field.default:
+            given.append(f"--{field.name}" if value else f"--no-{field.name}")
+        elif value != field.default:
+            given.append(f"--{field.name} {value}")
+    return given

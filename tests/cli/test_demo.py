@@ -56,6 +56,14 @@ def test_other_files_are_kept(demo, tmp_path, name, flags, content):
     assert [each for each in tmp_path.rglob("*") if each.is_file()] == [path]
 
 
+def test_a_folder_that_cannot_be_made_is_told(demo, tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(
+        ConfigError, match=r"cannot be made \(.*\): give another folder\. Received: "
+    ):
+        demo(tmp_path / "file" / "demo")
+
+
 @pytest.mark.parametrize("flags", [[], ["--stack", "--frames", "1", "--size", "32"]])
 def test_files_of_its_own_are_written_anew(demo, tmp_path, flags):
     demo(tmp_path, *flags)

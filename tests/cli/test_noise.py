@@ -4,6 +4,8 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
+import unittest.mock
 from pathlib import Path
 
 import numpy as np
@@ -206,6 +208,18 @@ def test_a_picture_is_never_taken_for_the_file_to_write(run_here, pictures, flag
     process = run_here("noise", flag, first, *others)
     assert process.returncode == 2 and f"{flag} replaces only files" in process.stderr
     assert first.read_bytes() == before
+
+
+@pytest.mark.parametrize("flag", ["--json", "--figure"])
+def test_a_folder_that_cannot_be_written_is_told_before_any_work(
+    pictures, monkeypatch, capsys, flag
+):
+    monkeypatch.chdir(pictures.parent)
+    error = PermissionError(13, "Permission denied")
+    monkeypatch.setattr(tempfile, "TemporaryFile", unittest.mock.Mock(side_effect=error))
+    with pytest.raises(ConfigError, match=rf"can be written to: Permission denied.* {flag} a\.png"):
+        main(make_parser().parse_args(["noisy", flag, "a.png"]))
+    assert capsys.readouterr().out == ""
 
 
 @pytest.mark.parametrize("suffix", ["png", "pdf", "svg"])

@@ -28,14 +28,14 @@ def test_find_images(tmp_path, monkeypatch, make):
 
 
 def test_a_folder_is_searched_for_pictures_by_any_name(tmp_path, make):
-    names = ["a.jpe", "b.jfif", "c.jif", "d.JPG", "e.heic", "f.avif"]
+    names = ["a.jpe", "b.jfif", "c.jif", "d.JPG", "e.heic", "f.avif", "g.mpo"]
     make(*names)
     assert [p.name for p in find_images(tmp_path)] == names
 
 
 def test_other_pictures_in_a_folder_are_named(tmp_path, make):
-    make("a.png", "b.CR2", "c.psd", "d.txt")
-    with pytest.warns(CbsnWarning, match=r"2 files that cannot be read, such as b\.CR2 \(a raw"):
+    make("a.png", "b.CR2", "c.psd", "d.txt", "e.gpr", "f.tga")
+    with pytest.warns(CbsnWarning, match=r"4 files that cannot be read, such as b\.CR2 \(a raw"):
         assert find_images(tmp_path) == [tmp_path / "a.png"]
 
 

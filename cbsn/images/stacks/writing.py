@@ -173,7 +173,7 @@ def check_replaceable(target: Path) -> None:
         what = "something that is no result of cbsn, or has been changed since,"
         if foreign != target:
             name = foreign.relative_to(target).as_posix()
-            what = f"a result of cbsn with something else in it, {name},"
+            what = f"an earlier result with something else in it, {name},"
     if what:
         raise ImageError(f"{target}: {what} is there. Move it away, or give another --out.")
 

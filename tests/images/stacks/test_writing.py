@@ -188,10 +188,10 @@ def _with_an_image(path):
     ("make", "named"),
     [
         (_by_another_program, "something that is no result of cbsn, or has been changed since,"),
-        (_with_labels, "a result of cbsn with something else in it, labels,"),
-        (_with_a_group, "a result of cbsn with something else in it, 0/mine,"),
+        (_with_labels, "an earlier result with something else in it, labels,"),
+        (_with_a_group, "an earlier result with something else in it, 0/mine,"),
         (_with_an_attribute, "something that is no result of cbsn, or has been changed since,"),
-        (_with_an_image, "a result of cbsn with something else in it, 1,"),
+        (_with_an_image, "an earlier result with something else in it, 1,"),
     ],
 )
 def test_a_zarr_folder_is_replaced_only_if_cbsn_has_written_all_of_it(tmp_path, make, named):
