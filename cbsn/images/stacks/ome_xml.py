@@ -192,10 +192,11 @@ def _update_channels(pixels: Any, layout: Layout, namespace: str) -> list[Any]:
     before = _children(pixels, "Channel")
     channels: list[Any] = []
     if own.get("C", "C") in "CS" and own.get("S", "S") == "S":
+        most = max(layout.taken.get("C", range(layout.size("C"))), default=0) + 1
         for each in before:
             channels.append(each)
             if layout.samples == 1:  # samples that are no colours have become channels
-                count = int(each.attrib.get("SamplesPerPixel", 1))
+                count = min(int(each.attrib.get("SamplesPerPixel", 1)), most)  # if it is damaged
                 channels += [copy.deepcopy(each) for _ in range(1, count)]
                 for number, more in enumerate(channels[len(channels) - count + 1 :], 1):
                     more.attrib["ID"] = f"{each.attrib['ID']}:{number}"
