@@ -23,6 +23,7 @@ _RGB = tuple(
 )
 _FILES = ("zarr.json", ".zgroup", ".zattrs", ".zmetadata")  # of a group
 _OF_ARRAY = re.compile(r"zarr\.json|c|\.zarray|\.zattrs|\d+")  # what it may hold
+_OF_SYSTEMS = re.compile(r"\.DS_Store|\._.*|Thumbs\.db|desktop\.ini")  # which nobody misses
 _COLORS = ("#00FF00", "#FF00FF", "#00FFFF", "#FF0000", "#0000FF", "#FFFF00")
 
 
@@ -55,7 +56,7 @@ def find_foreign(folder: Path) -> Path | None:
         attributes, _, is_array = read_node(folder)
     except ImageError:
         return folder
-    entries = sorted(folder.iterdir())
+    entries = sorted(each for each in folder.iterdir() if not _OF_SYSTEMS.fullmatch(each.name))
     if is_array:
         return next((each for each in entries if not _OF_ARRAY.fullmatch(each.name)), None)
     mark = attributes.pop(MARK, None)

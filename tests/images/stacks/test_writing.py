@@ -225,6 +225,7 @@ def test_a_whole_result_in_zarr_is_replaced(tmp_path, zarr_format, count):
                     file.count(number + 1)
                 if end == 2:
                     raise KilledError
+        (target / ".DS_Store").touch()  # as macOS does in any folder that it shows
         with open_stacks(target) as stacks:
             assert stacks[-1].read((3,))[0, 0] == PLANES[3, 0, 0] + strength
 
