@@ -300,7 +300,10 @@ class TrainingLoop:
         best = self._folder / "best"
         if not is_model_folder(best):
             return
-        facts = read_facts(best)
+        try:
+            facts = read_facts(best)
+        except (OSError, ValueError, AttributeError):  # damaged: the next best one replaces it
+            return
         if self._validated_on is None:
             say(
                 f"Nothing is validated on now: {best} stays the model of step {facts.get('step')}, "

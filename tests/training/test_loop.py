@@ -131,6 +131,8 @@ def test_other_pictures_to_validate_on_start_with_a_best_model_of_their_own(
         at_step[step] = facts["step"], facts["best_validation_psnr"], capsys.readouterr().out
     assert [each[:2] for each in at_step.values()] == [(1, 30), (2, 20), (2, 20), (2, 20)]
     assert ["starts anew" in each[2] for each in at_step.values()] == [False, True, False, False]
+    (folder / "best/recipe.json").write_text("[")  # damaged, and no reason to stop
+    train("n2v-unet", {**UNET, "max_steps": 4}, chosen)
     told = f"{folder}/best stays the model of step 2, which is the one that {folder} stands for"
     assert told in at_step[4][2] and "stays" not in at_step[3][2]
 
