@@ -245,7 +245,9 @@ def test_mistakes(folders, options, message, noisy, monkeypatch):
 
 
 def test_the_scaling_of_models_needs_one(folders):
-    with pytest.raises(ConfigError, match=r"--normalize is for models.*Received: --normalize$"):
+    with pytest.raises(
+        ConfigError, match=r"--normalize is for models.*Received: --normalize percentile$"
+    ):
         evaluate(
             folders / "clean", noisy=folders / "noisy", stacks=StackOptions(normalize="percentile")
         )
