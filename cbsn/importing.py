@@ -14,9 +14,13 @@ from typing import Any
 
 from cbsn.files import captured_stderr
 
-# The modules that tf.nn, … really are. Not tf.distribute and tf.lite: other packages of TensorFlow
-# have their names, and take their place if they are imported later.
-_PUBLIC = re.compile(r"tensorflow\._api\.v2\.(?!(distribute|lite)\b)|keras\.(?!src\b)")
+# The modules that tf.nn, … really are. Not tf.distribute, as a module of TensorFlow can be imported
+# only before it, when its name still stands for the package tensorflow.distribute.
+_PUBLIC = re.compile(r"tensorflow\._api\.v2\.(?!distribute\b)|keras\.(?!src\b)")
+# For tables of layers and remote monitors. TensorFlow and Keras import them, but need not use them.
+_SELDOM = re.compile(r"requests|rich\.(console|markup|table)")
+# Attributes that others look for in all modules, such as Python itself before it warns.
+_PROBED = {"__warningregistry__", "__wrapped__"}
 _ONLY_FOR_OTHERS = ("matplotlib", "pandas", "IPython", "scipy")
 
 
@@ -56,7 +60,7 @@ def _imported_at_once(alone: bool) -> Iterator[None]:
     try:
         with (
             hidden(*_ONLY_FOR_OTHERS if alone else ()),
-            _on_first_use(_PUBLIC) if alone else contextlib.nullcontext(),
+            _lazily() if alone else contextlib.nullcontext(),
         ):
             yield
     finally:
@@ -81,14 +85,18 @@ def hidden(*names: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _on_first_use(names: re.Pattern[str]) -> Iterator[None]:
-    """Lets modules that only gather names from others import each name when it is first used.
+def _lazily(public: re.Pattern[str] = _PUBLIC, seldom: re.Pattern[str] = _SELDOM) -> Iterator[None]:
+    """Lets modules that are imported meanwhile wait for their first use.
 
-    The public modules of TensorFlow and Keras are of this kind, and a command needs little of what
-    they name: with `tf.nn` alone comes the Keras of TensorFlow 1. `names` matches the beginnings of
-    the modules' names.
+    The public modules of TensorFlow and Keras gather names from others, and a command needs few of
+    them: with `tf.nn` alone comes the Keras of TensorFlow 1. So each name is imported by itself.
+    (Python's own `importlib.util.LazyLoader` executes the module once any attribute is looked at.)
+
+    Args:
+        public: matches the beginning of the names of modules that gather names from others.
+        seldom: matches the names of modules that are executed when one of their names is used.
     """
-    finder = _LazyFinder(names)
+    finder = _LazyFinder(public, seldom)
     sys.meta_path.insert(0, finder)
     try:
         yield
@@ -97,26 +105,50 @@ def _on_first_use(names: re.Pattern[str]) -> Iterator[None]:
 
 
 class _LazyFinder:
-    """Finds modules whose names begin with a pattern, and has `_LazyLoader` load them."""
+    """Finds modules that `_LazyLoader` loads; see `_lazily`."""
 
-    def __init__(self, names: re.Pattern[str]) -> None:
-        self._names = names
+    def __init__(self, public: re.Pattern[str], seldom: re.Pattern[str]) -> None:
+        self._public = public
+        self._seldom = seldom
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        if not self._names.match(name):
+        is_public = self._public.match(name)
+        if not (is_public or self._seldom.fullmatch(name)):
             return None
         spec = PathFinder.find_spec(name, path, target)
         if spec and type(spec.loader) is SourceFileLoader:
-            spec.loader = _LazyLoader(name, spec.loader.path)
+            loader = _NamesLoader if is_public else _LazyLoader
+            spec.loader = loader(name, spec.loader.path)
         return spec
 
 
 class _LazyLoader(SourceFileLoader):
-    """Loads a module that only gathers names as a `_LazyModule`, and any other as usual."""
+    """Loads a module as a `_LazyModule`."""
 
     def exec_module(self, module: ModuleType) -> None:
+        module.__class__ = _LazyModule
+
+
+class _LazyModule(ModuleType):
+    """A module that is executed when one of its names is first used."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _PROBED:
+            raise AttributeError(name)
+        self.__class__ = ModuleType  # type: ignore[assignment]
+        loader = self.__spec__ and self.__spec__.loader
+        assert isinstance(loader, _LazyLoader)
+        super(_LazyLoader, loader).exec_module(self)
+        return getattr(self, name)
+
+
+class _NamesLoader(SourceFileLoader):
+    """Loads a module that only gathers names as a `_NamesModule`, and any other as usual."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        _import_twin(self.name)
         lines = ast.parse(self.get_data(self.path)).body
         if not all(map(_only_gathers_names, lines)):
             super().exec_module(module)
@@ -127,7 +159,15 @@ class _LazyLoader(SourceFileLoader):
             if isinstance(line, ast.ImportFrom)
             for alias in line.names
         }
-        module.__class__ = _LazyModule
+        module.__class__ = _NamesModule
+
+
+def _import_twin(name: str) -> None:
+    """Imports `tensorflow.lite`, say, which would take the place of `tf.lite` if it came later."""
+    parent, _, child = name.rpartition("._api.v2.")
+    if parent and "." not in child:
+        with contextlib.suppress(ModuleNotFoundError):
+            importlib.import_module(f"{parent}.{child}")
 
 
 def _only_gathers_names(line: ast.stmt) -> bool:
@@ -140,7 +180,7 @@ def _only_gathers_names(line: ast.stmt) -> bool:
     return isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant)
 
 
-class _LazyModule(ModuleType):
+class _NamesModule(ModuleType):
     """A module that imports each of its names when it is first used."""
 
     _origins: dict[str, tuple[str, str]]

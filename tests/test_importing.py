@@ -51,7 +51,7 @@ def test_public_names_are_what_they_are_without_the_command(run_python):
         while lazy := {
             name: module
             for name, module in sys.modules.items()
-            if type(module).__name__ == "_LazyModule" and name not in seen
+            if type(module).__name__ == "_NamesModule" and name not in seen
         }:
             seen.update(lazy)
             for name, module in lazy.items():
@@ -111,7 +111,7 @@ def write(tmp_path, monkeypatch):
 
 
 def _load(name):
-    with importing._on_first_use(re.compile(r"gathered\.public\b")):
+    with importing._lazily(re.compile(r"gathered\.public\b"), re.compile(r"gathered\.seldom")):
         return importlib.import_module(name)
 
 
@@ -140,6 +140,25 @@ def test_a_name_is_imported_when_it_is_first_used(write):
         _ = public.two
     assert {"first", "inner", "one", "two", "__name__"} < set(dir(public))
     assert public.__all__ == ["inner", "first", "one", "two"]
+
+
+def test_a_module_is_executed_when_it_is_first_used(write):
+    write(
+        {
+            "__init__.py": "",
+            "seldom.py": "from gathered import private\ncount = private.one.append(2)\n",
+            "private.py": "one = [1]",
+        }
+    )
+    seldom = _load("gathered.seldom")
+    assert not hasattr(seldom, "__warningregistry__")
+    assert "gathered.private" not in sys.modules
+    assert seldom.__file__.endswith("seldom.py")
+    assert seldom.private.one == [1, 2] and "count" in vars(seldom)
+    with pytest.raises(AttributeError, match=r"'gathered\.seldom' has no attribute 'three'"):
+        _ = seldom.three
+    assert importlib.import_module("gathered.seldom") is seldom
+    assert seldom.private.one == [1, 2]  # it was executed once
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-import filelock
 import numpy as np
 
 from cbsn.errors import ImageError
@@ -63,6 +62,8 @@ class PartialStackFile:
     def __init__(
         self, target: Path, create: Create, layouts: Sequence[Layout], settings: Mapping[str, Any]
     ):
+        import filelock  # which takes a while, and pictures do not need
+
         check_replaceable(target)
         self._target = target
         name = f".{target.name}.partial"
