@@ -17,10 +17,6 @@ from cbsn.files import captured_stderr
 # The modules that tf.nn, … really are. Not tf.distribute, as a module of TensorFlow can be imported
 # only before it, when its name still stands for the package tensorflow.distribute.
 _PUBLIC = re.compile(r"tensorflow\._api\.v2\.(?!distribute\b)|keras\.(?!src\b)")
-# For tables of layers and remote monitors. TensorFlow and Keras import them, but need not use them.
-_SELDOM = re.compile(r"requests|rich\.(console|markup|table)")
-# Attributes that others look for in all modules, such as Python itself before it warns.
-_PROBED = {"__warningregistry__", "__wrapped__"}
 _ONLY_FOR_OTHERS = ("matplotlib", "pandas", "IPython", "scipy")
 
 
@@ -85,18 +81,17 @@ def hidden(*names: str) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _lazily(public: re.Pattern[str] = _PUBLIC, seldom: re.Pattern[str] = _SELDOM) -> Iterator[None]:
-    """Lets modules that are imported meanwhile wait for their first use.
+def _lazily(modules: re.Pattern[str] = _PUBLIC) -> Iterator[None]:
+    """Lets modules that only gather names from others import each name when it is first used.
 
-    The public modules of TensorFlow and Keras gather names from others, and a command needs few of
-    them: with `tf.nn` alone comes the Keras of TensorFlow 1. So each name is imported by itself.
-    (Python's own `importlib.util.LazyLoader` executes the module once any attribute is looked at.)
+    The public modules of TensorFlow and Keras are of this kind, and a command needs little of what
+    they name: with `tf.nn` alone comes the Keras of TensorFlow 1. (`importlib.util.LazyLoader`
+    would execute a whole module once anything looks at one of its attributes.)
 
     Args:
-        public: matches the beginning of the names of modules that gather names from others.
-        seldom: matches the names of modules that are executed when one of their names is used.
+        modules: matches the beginnings of the modules' names.
     """
-    finder = _LazyFinder(public, seldom)
+    finder = _Finder(modules)
     sys.meta_path.insert(0, finder)
     try:
         yield
@@ -104,48 +99,25 @@ def _lazily(public: re.Pattern[str] = _PUBLIC, seldom: re.Pattern[str] = _SELDOM
         sys.meta_path.remove(finder)
 
 
-class _LazyFinder:
-    """Finds modules that `_LazyLoader` loads; see `_lazily`."""
+class _Finder:
+    """Finds modules whose names begin as those of a pattern, and has `_Loader` load them."""
 
-    def __init__(self, public: re.Pattern[str], seldom: re.Pattern[str]) -> None:
-        self._public = public
-        self._seldom = seldom
+    def __init__(self, modules: re.Pattern[str]) -> None:
+        self._modules = modules
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        is_public = self._public.match(name)
-        if not (is_public or self._seldom.fullmatch(name)):
+        if not self._modules.match(name):
             return None
         spec = PathFinder.find_spec(name, path, target)
         if spec and type(spec.loader) is SourceFileLoader:
-            loader = _NamesLoader if is_public else _LazyLoader
-            spec.loader = loader(name, spec.loader.path)
+            spec.loader = _Loader(name, spec.loader.path)
         return spec
 
 
-class _LazyLoader(SourceFileLoader):
-    """Loads a module as a `_LazyModule`."""
-
-    def exec_module(self, module: ModuleType) -> None:
-        module.__class__ = _LazyModule
-
-
-class _LazyModule(ModuleType):
-    """A module that is executed when one of its names is first used."""
-
-    def __getattr__(self, name: str) -> Any:
-        if name in _PROBED:
-            raise AttributeError(name)
-        self.__class__ = ModuleType  # type: ignore[assignment]
-        loader = self.__spec__ and self.__spec__.loader
-        assert isinstance(loader, _LazyLoader)
-        super(_LazyLoader, loader).exec_module(self)
-        return getattr(self, name)
-
-
-class _NamesLoader(SourceFileLoader):
-    """Loads a module that only gathers names as a `_NamesModule`, and any other as usual."""
+class _Loader(SourceFileLoader):
+    """Loads a module that only gathers names as a `_LazyModule`, and any other as usual."""
 
     def exec_module(self, module: ModuleType) -> None:
         _import_twin(self.name)
@@ -159,7 +131,7 @@ class _NamesLoader(SourceFileLoader):
             if isinstance(line, ast.ImportFrom)
             for alias in line.names
         }
-        module.__class__ = _NamesModule
+        module.__class__ = _LazyModule
 
 
 def _import_twin(name: str) -> None:
@@ -180,7 +152,7 @@ def _only_gathers_names(line: ast.stmt) -> bool:
     return isinstance(line, ast.Expr) and isinstance(line.value, ast.Constant)
 
 
-class _NamesModule(ModuleType):
+class _LazyModule(ModuleType):
     """A module that imports each of its names when it is first used."""
 
     _origins: dict[str, tuple[str, str]]
