@@ -84,7 +84,9 @@ class Guard:
         headers = request.headers
         host = headers.get("host", "")
         if self._is_local and re.sub(r":\d+$", "", host) not in self._names:
-            return _refused(400, "This server answers to localhost and 127.0.0.1 only.")
+            return _refused(
+                400, "This server answers only to its names on this computer, such as localhost."
+            )
         origin = headers.get("origin")
         if request.method not in ("GET", "HEAD") and not _is_same(origin, host):
             return _refused(403, "Only the page itself may change something.")

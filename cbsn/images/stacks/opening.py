@@ -5,7 +5,7 @@ import functools
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from cbsn.errors import CbsnError, ConfigError, DataError, ImageError, plain_reason
+from cbsn.errors import CbsnError, ConfigError, DataError, ImageError, unreadable
 from cbsn.images.stacks import microscopes, ome_zarr
 from cbsn.images.stacks.ome_zarr import ZARR_SUFFIX
 from cbsn.images.stacks.ome_zarr_writer import create_ome_zarr
@@ -106,9 +106,7 @@ def _errors_of(path: Path) -> Iterator[None]:
     except FileNotFoundError:
         raise ImageError(f"{path}: no such file.") from None
     except Exception as error:
-        reason = plain_reason(error)
-        text = f"{path}: cannot be read, it may be damaged or cut off ({reason})."
-        raise ImageError(text) from error
+        raise ImageError(f"{path}: {unreadable(error)}") from error
 
 
 def are_stacks(paths: Sequence[Path], axes: str | None = None) -> bool:

@@ -1,6 +1,8 @@
 """Tests of `cbsn.images.stacks.opening`, and of finding stacks among pictures."""
 
+import errno
 import shutil
+import unittest.mock
 from pathlib import Path
 
 import numpy as np
@@ -103,3 +105,15 @@ def test_zarr_may_become_tiff(zarr_folder):
 def test_stacks_are_no_photographs():
     with pytest.raises(ConfigError, match="tiff or zarr"):
         target_suffix(Path("a.tif"), "jpeg")
+
+
+def test_a_stack_that_the_system_does_not_give_is_not_called_damaged(tmp_path, monkeypatch):
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, np.zeros((2, 8, 9), np.uint16))
+    error = PermissionError(errno.EACCES, "Permission denied")
+    monkeypatch.setattr(tifffile, "TiffFile", unittest.mock.Mock(side_effect=error))
+    with (
+        pytest.raises(ImageError, match=r"a\.tif: cannot be read \(Permission denied\)\.$"),
+        open_stacks(path),
+    ):
+        pass
