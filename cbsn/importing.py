@@ -2,11 +2,13 @@
 
 import ast
 import contextlib
+import functools
 import gc
 import importlib
 import os
 import re
 import sys
+import typing
 from collections.abc import Iterator, Sequence
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from types import ModuleType
@@ -14,10 +16,9 @@ from typing import Any
 
 from cbsn.files import captured_stderr
 
-# The modules that tf.nn, … really are. Not tf.distribute, as a module of TensorFlow can be imported
-# only before it, when its name still stands for the package tensorflow.distribute.
-_PUBLIC = re.compile(r"tensorflow\._api\.v2\.(?!distribute\b)|keras\.(?!src\b)")
-_ONLY_FOR_OTHERS = ("matplotlib", "pandas", "IPython", "scipy")
+# The modules that tf.nn, … really are.
+_PUBLIC = re.compile(r"tensorflow\._api\.v2\.|keras\.(?!src\b)")
+_ONLY_FOR_OTHERS = ("matplotlib", "pandas", "IPython", "scipy", "requests")
 
 
 def import_tensorflow(*, alone: bool = False) -> None:
@@ -48,14 +49,15 @@ def _imported_at_once(alone: bool) -> Iterator[None]:
     """Spares imports what takes up to half of their time.
 
     The garbage collector would search the hundreds of thousands of objects again and again, all of
-    which stay. And if they are there, Keras imports Matplotlib, pandas and IPython, for plots,
-    tables and notebooks, and TensorFlow SciPy, for sparse arrays.
+    which stay. And if they are there, Keras imports Matplotlib, pandas, IPython and requests, for
+    plots, tables, notebooks and reports to a server, and TensorFlow SciPy, for sparse arrays.
     """
     collects = gc.isenabled()
     gc.disable()
     try:
         with (
             hidden(*_ONLY_FOR_OTHERS if alone else ()),
+            _types_compiled_once(),
             _lazily() if alone else contextlib.nullcontext(),
         ):
             yield
@@ -64,6 +66,19 @@ def _imported_at_once(alone: bool) -> Iterator[None]:
             gc.enable()
         if alone:
             gc.freeze()  # nor is it worth searching them later
+
+
+@contextlib.contextmanager
+def _types_compiled_once() -> Iterator[None]:
+    """Lets `typing` compile each type that is named by a text once.
+
+    The signatures of TensorFlow's operations name a hundred types 18,000 times.
+    """
+    vars(typing)["compile"] = functools.cache(compile)  # where a module looks before the builtins
+    try:
+        yield
+    finally:
+        del vars(typing)["compile"]
 
 
 @contextlib.contextmanager
@@ -135,11 +150,16 @@ class _Loader(SourceFileLoader):
 
 
 def _import_twin(name: str) -> None:
-    """Imports `tensorflow.lite`, say, which would take the place of `tf.lite` if it came later."""
+    """Imports `tensorflow.lite`, say, which would take the place of `tf.lite` if it came later.
+
+    And what looks into `tensorflow.distribute`, whose place `tf.distribute` takes.
+    """
     parent, _, child = name.rpartition("._api.v2.")
     if parent and "." not in child:
         with contextlib.suppress(ModuleNotFoundError):
             importlib.import_module(f"{parent}.{child}")
+            if child == "distribute":
+                importlib.import_module(f"{parent}.python.distribute.experimental.rpc.rpc_ops")
 
 
 def _only_gathers_names(line: ast.stmt) -> bool:

@@ -14,7 +14,7 @@ def test_the_import_of_tensorflow_leaves_python_as_it_was(run_python, alone, col
     """A command's own process may keep objects for good, and spares what only Keras may use."""
     result = run_python(
         f"""
-        import gc, importlib.util, sys
+        import gc, importlib.util, sys, typing
         from cbsn.importing import import_tensorflow
 
         if not {collects}:
@@ -24,8 +24,9 @@ def test_the_import_of_tensorflow_leaves_python_as_it_was(run_python, alone, col
         assert gc.isenabled() == {collects}
         assert (gc.get_freeze_count() > before) == {alone}
         assert not any("cbsn" in type(each).__module__ for each in sys.meta_path)
+        assert not hasattr(typing, "compile")
         assert "tensorflow" in sys.modules
-        for name in ("matplotlib.pyplot", "pandas", "jax", "IPython", "scipy.sparse"):
+        for name in ("matplotlib.pyplot", "pandas", "jax", "IPython", "scipy.sparse", "requests"):
             assert not {alone} or name.partition(".")[0] not in sys.modules
             if importlib.util.find_spec(name):
                 importlib.import_module(name)
