@@ -12,6 +12,7 @@ LARGEST = 2**31 - 1  # default limit of a flag's number: every library accepts i
 LARGEST_SEED = 2**64 - 1  # for noise, and for the random choices of R3
 LARGEST_HOLE = 127  # width in pixels; noise that reaches further needs smaller pictures
 
+_NODES = re.compile(r"\{\{[^{}]*\}\}|\[Op:\w*\]|\[\[[^][]*\]\]")  # in TensorFlow's messages
 _LONGEST_REASON = 500  # characters: some reasons list all layers of a network, or all input
 
 
@@ -110,7 +111,7 @@ def plain_reason(error: Exception) -> str:
     A long message is cut off; an empty one is replaced by the name of the error's class.
     """
     text = getattr(error, "message", None) or str(error)
-    text = re.sub(r"\{\{.*?\}\}|\[Op:\w*\]|\[\[.*?\]\]", "", text)
+    text = _NODES.sub("", text)
     text = " ".join(text.split())
     if len(text) > _LONGEST_REASON:
         text = text[:_LONGEST_REASON] + "…"

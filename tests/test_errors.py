@@ -25,7 +25,8 @@ def test_a_reason_is_one_plain_line(error, text):
 
 
 def test_a_long_reason_is_cut_off():
-    for text in ("layer " * 1000, "x" * 1000):
+    # Of the last two, each beginning of a node's name must not be followed to the end.
+    for text in ("layer " * 1000, "x" * 1000, "[" * 200_000, "{{" * 100_000):
         assert plain_reason(ValueError(text)) == text[:500] + "…"
 
 
