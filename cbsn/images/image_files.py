@@ -235,7 +235,7 @@ def _fit(picture: Picture, format: str) -> tuple[Picture, list[str]]:
     extras = picture.extras
     home = "PNG" if isinstance(extras, Chunks) else "TIFF" if isinstance(extras, Tags) else "JPEG"
     if extras and home != format:
-        dropped["extras"] = ", ".join(["comment"] if home == "JPEG" else extras.names())
+        dropped["extras"] = ", ".join(extras.names())
         if isinstance(extras, Chunks) and COLOR_CHUNKS & {kind for kind, _ in extras.entries}:
             dropped["extras"] += " (what its colours mean: --format png keeps it)"
     if "TIFF" in (picture.format, format) and points_elsewhere(read_block(picture.exif)):

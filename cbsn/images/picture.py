@@ -55,7 +55,7 @@ class Picture:
         value_range: the values of black and white in the file, to which `write_picture` scales the
             colours back; None for the whole range of the dtype.
         resolution: pixels per metre, horizontal and vertical.
-        extras: what only some formats hold: `png.Chunks`, `tiff_metadata.Tags`, a comment (bytes).
+        extras: what only some formats hold: `png.Chunks`, `jpeg.Segments`, `tiff_metadata.Tags`.
         others: what else the file holds besides this picture, in words; empty for nothing.
     """
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import mmap
 import struct
 import threading
 from pathlib import Path
@@ -14,6 +13,7 @@ from PIL import Image
 
 from cbsn.errors import ImageError
 from cbsn.images.heif import to_16_bits
+from cbsn.images.jpeg import COMMENT, Segments, bytes_after_end, sort_segments
 from cbsn.images.picture import EXIF_PREFIX, INCH, Header, Picture, squeezed
 from cbsn.images.png import SIGNATURE, PngFile, inspect_png, png_header
 from cbsn.value_range import ValueRange, row_blocks
@@ -77,8 +77,8 @@ def write_with_pillow(file: BinaryIO, picture: Picture, *, jpeg_quality: int) ->
     options: dict[str, Any] = {"icc_profile": picture.icc_profile, "xmp": picture.xmp}
     options["exif"] = picture.exif and EXIF_PREFIX + picture.exif
     options["dpi"] = picture.resolution and tuple(each * INCH for each in picture.resolution)
-    options["comment"] = picture.extras if isinstance(picture.extras, bytes) else None
     if picture.format == "JPEG":
+        options["extra"] = picture.extras and picture.extras.encode()
         options |= {"quality": jpeg_quality, "subsampling": "4:4:4"}
     if picture.format == "WEBP":
         options |= {"lossless": True, "exact": True}
@@ -121,17 +121,25 @@ def _load(path: Path, png: PngFile | None) -> Picture:
     with _open(path, png.pixels_only if png else None) as image:
         is_jpeg = image.format in ("JPEG", "MPO")
         _header_of(image, 2 if is_deep else 1).check(path)
-        frames, others = getattr(image, "n_frames", 1), ""
+        frames, others = getattr(image, "n_frames", 1), []
         if image.format == "MPO" and frames > 1:
             pictures = "another picture" if frames == 2 else f"{frames - 1} other pictures"
-            others = f"{pictures} (a preview, a map for HDR, or another view)"
+            others.append(f"{pictures} (a preview, a map for HDR, or another view)")
             frames = 1
         if frames > 1:
             raise ImageError(_ANIMATION.format(frames))
         image.load()
-        if is_jpeg and not _has_end(path):
-            raise ImageError("is cut off: its end marker is missing.")
         info = image.info
+        extras: Any = png.chunks if png else None
+        if is_jpeg:
+            if (rest := bytes_after_end(path)) is None:
+                raise ImageError("is cut off: its end marker is missing.")
+            extras, names = sort_segments(getattr(image, "applist", ()))
+            others = [*names, *others]
+            if rest:
+                others.insert(0, f"{rest:,} bytes after its end (such as a video)")
+        elif not png and info.get("comment"):
+            extras = Segments(((COMMENT, info["comment"]),))
         if png and png.depth in (2, 4) and isinstance(info.get("transparency"), int):
             # Pillow scales the pixels to 8 bits, but not the transparent value.
             info["transparency"] *= 255 // (2**png.depth - 1)
@@ -143,22 +151,9 @@ def _load(path: Path, png: PngFile | None) -> Picture:
             exif=exif.removeprefix(EXIF_PREFIX) if exif else None,
             xmp=png.xmp if png else xmp if isinstance(xmp, bytes) and xmp else None,
             resolution=png.resolution if png else _resolution(info, is_jpeg),
-            extras=png.chunks if png else info.get("comment") or None,
-            others=others,
+            extras=extras,
+            others=", ".join(others),
         )
-
-
-def _has_end(path: Path) -> bool:
-    """Returns whether a JPEG file has an EOI marker after its headers; thumbnails there have one.
-
-    Pillow requires it only in larger files; in a small one, zeros in its place are read as pixels.
-    """
-    access = mmap.ACCESS_READ
-    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=access) as content:
-        place = 2
-        while content[place : place + 1] == b"\xff" and content[place + 1] != 0xDA:
-            place += 2 + int.from_bytes(content[place + 2 : place + 4], "big")
-        return content.rfind(b"\xff\xd9") > place
 
 
 def _resolution(info: dict[Any, Any], is_jpeg: bool) -> tuple[float, float] | None:

@@ -240,7 +240,7 @@ def test_a_comment_of_a_jpeg_goes_to_a_jpeg(tmp_path, rgb):
     Image.fromarray(rgb).save(tmp_path / "in.jpg", comment=b"hello")
     picture = read_picture(tmp_path / "in.jpg")
     assert write_picture(tmp_path / "out.jpg", picture) == []
-    assert read_picture(tmp_path / "out.jpg").extras == b"hello"
+    assert read_picture(tmp_path / "out.jpg").extras.entries == (("COM", b"hello"),)
     assert "comment" in write_picture(tmp_path / "out.png", picture)[0]
 
 
