@@ -82,9 +82,7 @@ def read_metadata(path: Path, page: tifffile.TiffPage) -> dict[str, Any]:
     byteorder = page.parent.byteorder
     if byteorder == ">" and _IMAGEJ_TAG not in tags:
         byteorder = "<"  # tifffile makes a second copy of the pixels to write a big-endian file
-    # tifffile's own description only says how the pixels are stored.
-    skipped = _SKIPPED | ({DESCRIPTION} if page.parent.is_shaped else set())
-    entries = _entries(page, byteorder, skipped)
+    entries = _entries(page, byteorder, _SKIPPED)
     x, y, unit = (tags.valueof(code) for code in (282, 283, _UNIT_TAG))
     resolution = _resolution(x, y, unit)
     per_metre = None
@@ -104,10 +102,9 @@ def tags_of(page: tifffile.TiffPage) -> tuple[tuple[Any, ...], ...]:
     """Returns the tags of a page that say nothing about how its pixels are stored.
 
     They are `extratags` of `tifffile.TiffWriter.write` for a little-endian file, for the page that
-    is written first. tifffile's own description is not among them.
+    is written first.
     """
-    own = [tag.astuple() for tag in page.tags.getall(DESCRIPTION) or () if not _is_shape(tag.value)]
-    entries = [*own, *_entries(page, "<", _SKIPPED - {ORIENTATION} | {DESCRIPTION})]
+    entries = _entries(page, "<", _SKIPPED - {ORIENTATION})
     return tuple((code, _RATIONAL.get(kind, kind), *rest) for code, kind, *rest in entries)
 
 
@@ -119,8 +116,15 @@ def _is_shape(text: Any) -> bool:
 def _entries(
     page: tifffile.TiffPage, byteorder: str, skipped: Set[int]
 ) -> tuple[tuple[Any, ...], ...]:
-    """Returns a page's tags, as tifffile has them, for a file with this byte order."""
-    entries: list[tuple[Any, ...]] = [tag.astuple() for tag in page.tags if tag.code not in skipped]
+    """Returns a page's tags, as tifffile has them, for a file with this byte order.
+
+    tifffile's own description is not among them; the file's may be next to it.
+    """
+    entries: list[tuple[Any, ...]] = [
+        tag.astuple()
+        for tag in page.tags
+        if tag.code not in skipped and not (tag.code == DESCRIPTION and _is_shape(tag.value))
+    ]
     own = page.parent.byteorder
     if own != byteorder:
         entries = [(c, kind, n, swapped(kind, value, own), o) for c, kind, n, value, o in entries]
@@ -204,7 +208,8 @@ def _read_exif(path: Path, page: tifffile.TiffPage, *, has_resolution: bool) -> 
     with path.open("rb") as file:
         tree = read_tree(file, page.offset, page.parent.byteorder, big=page.parent.is_bigtiff)
     found = {code: value for code, value in tree.items() if code in _EXIF_TAGS.union(_BRANCHES)}
-    unwanted = [270] if page.parent.is_shaped else []
+    text = found[DESCRIPTION].content if DESCRIPTION in found else b""
+    unwanted = [DESCRIPTION] if _is_shape(text.decode("latin-1")) else []
     unwanted += [ORIENTATION] if orientation_of(found) == 1 else []
     unwanted += [] if has_resolution else [282, 283, _UNIT_TAG]
     for code in unwanted:

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import tifffile
 
+from cbsn.images.exif import read_block
 from cbsn.images.image_files import read_picture, write_picture
 from tests.images.samples import GEO, XMP, ome
 
@@ -54,3 +55,18 @@ def test_tifffiles_own_description_does_not_outlive_the_layout(tmp_path, rgb):
     tifffile.imwrite(tmp_path / "in.tif", planes, photometric="rgb", planarconfig="separate")
     write_picture(tmp_path / "out.tif", read_picture(tmp_path / "in.tif"))
     np.testing.assert_array_equal(tifffile.imread(tmp_path / "out.tif"), rgb)
+
+
+@pytest.mark.parametrize("byteorder", ["<", ">"])
+def test_a_caption_next_to_tifffiles_own_description_stays(tmp_path, rgb, byteorder):
+    path = tmp_path / "in.tif"
+    options = {"photometric": "rgb", "byteorder": byteorder}
+    tifffile.imwrite(path, rgb, description="a caption", **options)
+    assert tifffile.TiffFile(path).is_shaped
+    picture = read_picture(path)
+    write_picture(tmp_path / "out.tif", picture)
+    with tifffile.TiffFile(tmp_path / "out.tif") as file:
+        assert [tag.value for tag in file.pages.first.tags.getall(270)] == ["a caption"]
+    assert read_block(picture.exif)[270].content == b"a caption\0"
+    tifffile.imwrite(path, rgb, **options)
+    assert read_picture(path).exif is None or 270 not in read_block(read_picture(path).exif)
