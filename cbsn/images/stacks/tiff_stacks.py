@@ -100,6 +100,13 @@ def open_tiff_stacks(path: Path, axes: str | None) -> tuple[list[Stack], Callabl
         refuse_raw(file)
         pages = [*whole_pages(file)]  # raises an error for a list of pages that is damaged
         series = [each for each in file.series if not each.keyframe.is_reduced]
+        if not file.is_ome:
+            # tifffile takes any page half as large for a smaller copy; real ones are marked so, or
+            # are of a format that it knows.
+            whole = {page.offset for page in pages}
+            guessed = [each for each in series if each.kind == "generic"]
+            halves = [half for each in guessed for half in each.levels[1:]]
+            series += [half for half in halves if half.keyframe.offset in whole]
         if not series:
             raise ImageError("has no readable page: the file is damaged or cut off.")
         if len(series) > 1 and not file.is_ome:

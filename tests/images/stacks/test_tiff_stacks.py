@@ -540,13 +540,31 @@ def test_large_imagej_files_are_read_by_their_first_page(tmp_path, monkeypatch):
 # Bad files.
 
 
-def test_pages_of_different_size_are_refused(tmp_path):
+@pytest.mark.parametrize("sides", [(20, 30), (40, 20), (40, 20, 10)])
+@pytest.mark.parametrize("count", [1, 2])
+def test_pages_of_different_size_are_refused(tmp_path, sides, count):
     with tifffile.TiffWriter(tmp_path / "a.tif") as file:
-        for side in 20, 30:
-            for _ in range(2):
+        for side in sides:
+            for _ in range(count):
                 file.write(np.zeros((side, side), np.uint16), metadata=None)
     with pytest.raises(ImageError, match="different sizes"), open_stacks(tmp_path / "a.tif"):
         pass
+
+
+@pytest.mark.parametrize("below", [False, True])
+def test_smaller_copies_are_no_pages(tmp_path, below):
+    """In the list of pages they are marked as copies; those below a page need no mark."""
+    planes = np.arange(2 * 40 * 40, dtype=np.uint16).reshape(2, 40, 40)
+    with tifffile.TiffWriter(tmp_path / "a.tif") as file:
+        for plane in planes:
+            file.write(plane, metadata=None, subifds=1 if below else 0)
+            if below:
+                file.write(plane[::2, ::2], metadata=None)
+        if not below:
+            for plane in planes:
+                file.write(plane[::2, ::2], metadata=None, subfiletype=1)
+    with open_stacks(tmp_path / "a.tif") as (stack,):
+        assert stack.layout.shape == (2, 40, 40)
 
 
 def test_files_that_are_cut_off_are_refused(sample, tmp_path):
