@@ -47,7 +47,8 @@ def read_heif(path: Path) -> Picture:
     is_deep = pixels.dtype == np.uint16
     if is_deep:
         to_16_bits(pixels, info["bit_depth"])
-    profile = info.get("icc_profile")
+    profile, stated = info.get("icc_profile"), info.get("nclx_profile") or {}
+    pair = stated.get("color_primaries", 2), stated.get("transfer_characteristics", 2)
     return Picture(
         pixels,
         "HEIF",
@@ -55,7 +56,7 @@ def read_heif(path: Path) -> Picture:
         exif=exif.removeprefix(EXIF_PREFIX) if exif else None,
         value_range=ValueRange(0.0, 65535.0) if is_deep else None,
         xmp=xmp.rstrip(b"\0") or None if xmp else None,
-        extras=None if profile else _colors(info),
+        extras=None if profile else stated_colors(*pair),
     )
 
 
@@ -100,10 +101,14 @@ def _header_of(image: Any) -> Header:
     return Header(width, height, width * height * len(mode) * size, dtype)
 
 
-def _colors(info: dict[str, Any]) -> Chunks | None:
-    """Returns what the colours mean without a profile, as PNG states it; None for sRGB."""
-    stated = info.get("nclx_profile") or {}
-    pair = stated.get("color_primaries", 2), stated.get("transfer_characteristics", 2)
-    if all(number in usual for number, usual in zip(pair, _ORDINARY, strict=True)):
+def stated_colors(primaries: int, transfer: int) -> Chunks | None:
+    """Returns what colours without a profile mean, as PNG states it; None for sRGB.
+
+    Args:
+        primaries: the number of the primaries in ITU-T H.273.
+        transfer: the number of the transfer function there.
+    """
+    pair = primaries, transfer
+    if max(pair) > 255 or all(n in usual for n, usual in zip(pair, _ORDINARY, strict=True)):
         return None
     return Chunks(((b"cICP", bytes([*pair, 0, 1])),))

@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from cbsn.images.boxes import JUMBF
+
 COMMENT, _EXTENDED_XMP, _PHOTOSHOP = "COM", "APP1", "APP13"
 _MARKERS = {COMMENT: b"\xff\xfe", _EXTENDED_XMP: b"\xff\xe1", _PHOTOSHOP: b"\xff\xed"}
 _KEPT = {
@@ -70,7 +72,7 @@ def sort_segments(segments: Iterable[tuple[str, bytes]]) -> tuple[Segments | Non
         if marker in _KEPT and content.startswith(_KEPT[marker]):
             kept.append((marker, content))
         elif marker == "APP11" and content.startswith(b"JP"):
-            rest.append("JUMBF data (such as content credentials)")
+            rest.append(JUMBF)
         else:
             rest.append(f"data in {marker}")
     found = Segments(tuple(kept)) if any(content for _, content in kept) else None

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 
 from cbsn.errors import ImageError
+from cbsn.images.boxes import avif_metadata, jpeg_2000_metadata
 from cbsn.images.heif import to_16_bits
 from cbsn.images.jpeg import COMMENT, Segments, bytes_after_end, sort_segments
 from cbsn.images.picture import EXIF_PREFIX, INCH, Header, Picture, squeezed
@@ -50,8 +51,12 @@ def read_with_pillow(path: Path, start: bytes) -> Picture:
         content = png.pixels_only.getvalue() if png.pixels_only else path.read_bytes()
         return picture.with_pixels(np.atleast_3d(imagecodecs.png_decode(content)))
     if picture.format in _DEEP_DECODERS:
+        content = path.read_bytes()
+        if picture.format == "JPEG2000":
+            picture = dataclasses.replace(picture, **jpeg_2000_metadata(content))
+        elif not picture.icc_profile:
+            picture = dataclasses.replace(picture, **avif_metadata(content))
         with contextlib.suppress(AttributeError, ValueError, RuntimeError):
-            content = path.read_bytes()
             pixels = getattr(imagecodecs, _DEEP_DECODERS[picture.format])(content)
             if pixels.dtype == np.uint16:  # of JPEG 2000, the values show how many bits they have
                 picture = picture.with_pixels(_checked(pixels))
