@@ -132,6 +132,19 @@ def orientation_of(tree: Tree) -> int:
     return found if 1 <= found <= 8 else 1
 
 
+def made_upright(block: bytes) -> bytes:
+    """Returns an EXIF block without its prefix, with the orientation 1; all else stays in place."""
+    order = "<" if block.startswith(b"II") else ">"
+    with contextlib.suppress(struct.error):
+        (start,) = struct.unpack_from(f"{order}I", block, 4)
+        (number,) = struct.unpack_from(f"{order}H", block, start)
+        for place in range(start + 2, start + 2 + 12 * number, 12):
+            if struct.unpack_from(f"{order}H10x", block, place)[0] == ORIENTATION:
+                upright = struct.pack(f"{order}HIHH", 3, 1, 1, 0)
+                return block[: place + 2] + upright + block[place + 12 :]
+    return block
+
+
 def points_elsewhere(tree: Tree) -> bool:
     """Returns whether the camera's own data (MakerNote) may hold offsets into the whole file."""
     camera = tree.get(EXIF)

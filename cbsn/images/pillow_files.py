@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import struct
 import threading
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -15,6 +14,7 @@ from cbsn.errors import ImageError
 from cbsn.images.boxes import avif_metadata, jpeg_2000_metadata
 from cbsn.images.heif import to_16_bits
 from cbsn.images.jpeg import COMMENT, Segments, bytes_after_end, sort_segments
+from cbsn.images.jpeg_xl import JPEG_XL_STARTS, jpeg_xl_header, jpeg_xl_metadata
 from cbsn.images.picture import EXIF_PREFIX, INCH, Header, Picture, squeezed
 from cbsn.images.png import SIGNATURE, PngFile, inspect_png, png_header
 from cbsn.value_range import ValueRange, row_blocks
@@ -26,10 +26,6 @@ _DEEP_DECODERS = {"AVIF": "avif_decode", "JPEG2000": "jpeg2k_decode"}
 _METRES = {1: INCH, 2: 0.01}  # of the units of JFIF
 _ANIMATION = "is an animation of {} frames; save them one by one."
 
-_CODESTREAM = b"\xff\x0a"
-_CONTAINER = b"\0\0\0\x0cJXL \r\n\x87\n"
-_JPEG_XL = (_CODESTREAM, _CONTAINER)
-
 _size_limit = threading.Lock()
 
 
@@ -38,9 +34,11 @@ def read_with_pillow(path: Path, start: bytes) -> Picture:
 
     Raises ImageError if it holds what a `Picture` cannot, or if no installed library reads it.
     """
-    if start.startswith(_JPEG_XL):
-        _jpeg_xl_header(path).check(path)
-        return Picture(_checked(imagecodecs.jpegxl_decode(path.read_bytes())), "JPEG XL")
+    if start.startswith(JPEG_XL_STARTS):
+        jpeg_xl_header(path).check(path)
+        content = path.read_bytes()
+        pixels = _checked(imagecodecs.jpegxl_decode(content))
+        return Picture(pixels, "JPEG XL", **jpeg_xl_metadata(content))
     png = inspect_png(path) if start.startswith(b"\x89PNG") else None
     if png is None:
         with _open(path) as image:
@@ -69,8 +67,8 @@ def read_with_pillow(path: Path, start: bytes) -> Picture:
 
 def pillow_header(path: Path, start: bytes) -> Header:
     """Returns the header of a file that starts with these 26 bytes."""
-    if start.startswith(_JPEG_XL):
-        return _jpeg_xl_header(path)
+    if start.startswith(JPEG_XL_STARTS):
+        return jpeg_xl_header(path)
     if start.startswith(SIGNATURE):  # Pillow reads all chunks, and may reject some
         return png_header(start)
     with _open(path) as image:
@@ -197,49 +195,3 @@ def _checked(pixels: np.ndarray) -> np.ndarray:
     if not 1 <= pixels.shape[-1] <= 4:
         raise ImageError(f"has {pixels.shape[-1]} channels; at most RGB and alpha are supported.")
     return np.ascontiguousarray(pixels)
-
-
-def _jpeg_xl_header(path: Path) -> Header:
-    """Reads the header without the decoder, which would allocate memory for any size."""
-    with path.open("rb") as file:
-        head = _codestream_start(file)
-    if len(head) < 12 or not head.startswith(_CODESTREAM):
-        raise ImageError("has no pixels: the file is damaged or cut off.")
-    bits = int.from_bytes(head[2:], "little")
-
-    def take(count: int) -> int:
-        nonlocal bits
-        value, bits = bits & (1 << count) - 1, bits >> count
-        return value
-
-    is_small = take(1)
-
-    def side() -> int:
-        return 8 * (1 + take(5)) if is_small else 1 + take((9, 13, 18, 30)[take(2)])
-
-    height = side()
-    if ratio := take(3):  # of width to height, by number
-        over, under = ((1, 1), (12, 10), (4, 3), (3, 2), (16, 9), (5, 4), (2, 1))[ratio - 1]
-        width = height * over // under
-    else:
-        width = side()
-    return Header(width, height, width * height * 4)
-
-
-def _codestream_start(file: BinaryIO) -> bytes:
-    start = file.read(len(_CONTAINER))
-    if start != _CONTAINER:
-        return start + file.read(12)
-    while len(head := file.read(8)) == 8:
-        size, kind = struct.unpack(">I4s", head)
-        rest = size - 8
-        if size == 1:
-            rest = int.from_bytes(file.read(8), "big") - 16
-        if kind == b"jxlp":  # a part of the codestream, after its number
-            file.seek(4, 1)
-        if kind in (b"jxlc", b"jxlp"):
-            return file.read(24)
-        if not 0 <= rest < 2**62:
-            break
-        file.seek(rest, 1)
-    return b""
