@@ -17,6 +17,7 @@ _KEPT = {
 }
 _IPTC = b"8BIM\x04\x04"
 _MOST = 65533  # bytes in a segment
+_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # markers of frame headers
 
 # Starts of what is read in another way, or says how the pixels are stored.
 _KNOWN = {
@@ -94,6 +95,16 @@ def bytes_after_end(path: Path) -> int | None:
                 break
             end = after
         return len(content[end:].strip(b"\0\xff\r\n "))
+
+
+def jpeg_bits(content: bytes) -> int | None:
+    """Returns the bits per sample that the frame header of a JPEG file states, or None."""
+    place = 2
+    while content[place : place + 1] == b"\xff" and len(content) > place + 4:
+        if content[place + 1] in _FRAMES:
+            return content[place + 4]
+        place += 2 + int.from_bytes(content[place + 2 : place + 4], "big")
+    return None
 
 
 def _end(content: mmap.mmap, start: int) -> int:

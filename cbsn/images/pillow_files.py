@@ -13,7 +13,7 @@ from PIL import Image
 from cbsn.errors import ImageError
 from cbsn.images.boxes import avif_metadata, jpeg_2000_metadata
 from cbsn.images.heif import to_16_bits
-from cbsn.images.jpeg import COMMENT, Segments, bytes_after_end, sort_segments
+from cbsn.images.jpeg import COMMENT, Segments, bytes_after_end, jpeg_bits, sort_segments
 from cbsn.images.jpeg_xl import JPEG_XL_STARTS, jpeg_xl_header, jpeg_xl_metadata
 from cbsn.images.picture import EXIF_PREFIX, INCH, Header, Picture, squeezed
 from cbsn.images.png import SIGNATURE, PngFile, inspect_png, png_header
@@ -23,6 +23,7 @@ from cbsn.value_range import ValueRange, row_blocks
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "GIF", "AVIF", "JPEG2000")
 # Formats that may have more than 8 bits, of which Pillow keeps 8.
 _DEEP_DECODERS = {"AVIF": "avif_decode", "JPEG2000": "jpeg2k_decode"}
+_JPEG_HEADERS = 2**20  # bytes that reach the frame header of most JPEG files
 _METRES = {1: INCH, 2: 0.01}  # of the units of JFIF
 _ANIMATION = "is an animation of {} frames; save them one by one."
 
@@ -106,7 +107,9 @@ def _open(path: Path, content: BinaryIO | None = None) -> Image.Image:
 def _unknown(path: Path) -> str:
     """Returns the reason why a file cannot be read."""
     with path.open("rb") as file:
-        start = file.read(12)
+        start = file.read(_JPEG_HEADERS)
+    if start.startswith(b"\xff\xd8") and (bits := jpeg_bits(start)) not in (None, 8):
+        return f"is a JPEG picture of {bits} bits: convert it to a PNG or TIFF file of 16 bits."
     if start[4:12] in (b"ftypavif", b"ftypavis") and "AVIF" not in Image.OPEN:
         return "is an AVIF picture. To read these: pip install 'pillow>=11.3'"
     what = "is not a PNG, JPEG, TIFF, WebP or BMP picture" if start else "is empty"

@@ -95,3 +95,16 @@ def test_long_comments_of_other_formats_are_divided(tmp_path, rgb):
     assert write_picture(tmp_path / "out.jpg", picture) == []
     back = read_picture(tmp_path / "out.jpg").extras
     assert b"".join(content for _, content in back.entries) == text
+
+
+@pytest.mark.parametrize("bits", [12, 16])
+def test_jpeg_files_of_more_than_8_bits_say_what_they_are(tmp_path, jpeg, bits):
+    content = bytearray(jpeg(segment(0xE1, b"Exif\0\0" + b"\xff\xc0\0\x11\x08")))
+    place = content.index(b"\xff\xc0\0\x11\x08\0")
+    content[place + 4] = bits
+    (tmp_path / "in.jpg").write_bytes(content)
+    with pytest.raises(ImageError, match=rf"in\.jpg: is a JPEG picture of {bits} bits: convert it"):
+        read_picture(tmp_path / "in.jpg")
+    (tmp_path / "in.jpg").write_bytes(content[:place])
+    with pytest.raises(ImageError, match=r"header is damaged|cut off"):
+        read_picture(tmp_path / "in.jpg")

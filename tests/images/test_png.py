@@ -95,3 +95,11 @@ def test_a_narrow_picture_is_written(random, tmp_path):
     pixels = random.integers(256, size=(300, 1, 1), dtype=np.uint8)
     write_picture(tmp_path / "a.png", Picture(pixels, "PNG"))
     np.testing.assert_array_equal(read_picture(tmp_path / "a.png").pixels, pixels)
+
+
+def test_a_text_that_is_called_comment_stays_a_text(tmp_path, rgb):
+    chunk = (b"tEXt", b"comment\0hello")
+    (tmp_path / "in.png").write_bytes(with_chunks(rgb, chunk))
+    picture = read_picture(tmp_path / "in.png")
+    assert write_picture(tmp_path / "out.png", picture) == []
+    assert read_picture(tmp_path / "out.png").extras.entries == (chunk,)
