@@ -143,9 +143,13 @@ def tidy(folder: Path) -> None:
 
 def shortened(name: str, suffix: str) -> str:
     """Shortens a file name that is too long; a checksum and the suffix then end it."""
-    if len(os.fsencode(name)) <= _LONGEST:
-        return name
+    return name if len(os.fsencode(name)) <= _LONGEST else with_checksum(name, suffix)
+
+
+def with_checksum(name: str, suffix: str) -> str:
+    """Ends a file name that has the suffix in its checksum and the suffix; cuts it to fit."""
     ending = f"~{hashlib.sha256(os.fsencode(name)).hexdigest()[:8]}{suffix}"
+    name = name.removesuffix(suffix)
     while len(os.fsencode(name + ending)) > _LONGEST:
         name = name[:-1]
     return name + ending

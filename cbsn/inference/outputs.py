@@ -10,7 +10,7 @@ from typing import Any
 from unicodedata import normalize
 
 from cbsn.errors import ConfigError, ImageError
-from cbsn.files import expanded, shortened
+from cbsn.files import expanded, shortened, with_checksum
 from cbsn.images.finding import (
     RESULTS,
     SUFFIX_OF_FORMAT,
@@ -129,8 +129,10 @@ def plan_outputs(
     would get the same name, those in another format keep their full name (`a.jpg.png`). If files
     of several folders would, their results go into sub-folders, named as their paths below the
     folder that all sources share. With `top`, all results go into sub-folders, named as the paths
-    below it. A name too long for a file is cut, and ends in eight characters of its checksum before
-    the suffix.
+    below it. Names that differ only in case or in the codes of accents count as the same, as they
+    are on some file systems; where two files of one folder still have such names, the second
+    ends in eight characters of its checksum before the suffix. So does a name too long for a file,
+    which is cut.
 
     Args:
         sources: picture files.
@@ -141,7 +143,8 @@ def plan_outputs(
 
     Raises:
         ConfigError: if a result would overwrite a source or, despite these rules, another result,
-            if the format is unknown, or if sub-folders are needed for sources on several drives.
+            or any file in a folder that holds sources; if the format is unknown, or if sub-folders
+            are needed for sources on several drives.
     """
     if format not in FORMATS:
         raise ConfigError(f"format must be one of {', '.join(FORMATS)}. Received: {format!r}")
@@ -159,16 +162,20 @@ def plan_outputs(
         else:
             suffixes[source], stem = _suffix(source, format), source.stem
         names[source] = stem + suffixes[source]
-    in_folder = collections.Counter((source.parent, name) for source, name in names.items())
+    in_folder = collections.Counter((each.parent, _folded(name)) for each, name in names.items())
     for source, suffix in suffixes.items():
-        if in_folder[source.parent, names[source]] > 1 and not source.name.endswith(suffix):
+        same = in_folder[source.parent, _folded(names[source])]
+        if same > 1 and not source.name.endswith(suffix):
             names[source] = source.name + suffix
         names[source] = shortened(names[source], suffix)
+    spellings: dict[tuple[Path, str], str] = {}
+    for source, suffix in suffixes.items():
+        name = names[source]
+        if name != spellings.setdefault((source.parent, _folded(name)), name):
+            names[source] = with_checksum(name, suffix)
 
-    # On some file systems, names that differ only in case or in accents' codes are the same.
-    folded = {source: normalize("NFC", name).casefold() for source, name in names.items()}
-    anywhere = collections.Counter(folded.values())
-    nested = {source for source in sources if top or anywhere[folded[source]] > 1}
+    anywhere = collections.Counter(map(_folded, names.values()))
+    nested = {source for source in sources if top or anywhere[_folded(names[source])] > 1}
     if nested:
         common = _shared([*(source.parent for source in sources), *([top] if top else [])])
     targets = {}
@@ -176,6 +183,7 @@ def plan_outputs(
         below = os.path.relpath(source.parent, common) if source in nested else ""
         targets[source] = save_path / below / name
     _check_overwriting(targets)
+    _check_new(targets.values(), targets, f"--out {save_path}")
     return targets
 
 
@@ -191,7 +199,8 @@ def plan_uncertainty(outputs: Mapping[Path, Path], axes: str | None = None) -> d
         axes: of TIFF files, see `is_stack`. Default None.
 
     Raises:
-        ConfigError: if one would overwrite a source, a result or another one.
+        ConfigError: if one would overwrite a source, a result or another one, or any file in a
+            folder that holds sources.
     """
     names = {}
     for source, target in outputs.items():
@@ -200,7 +209,7 @@ def plan_uncertainty(outputs: Mapping[Path, Path], axes: str | None = None) -> d
         names[source] = stem, f".uncertainty{suffix}"
 
     def place(source: Path, stem: str, suffix: str) -> tuple[Path, str]:
-        return outputs[source].parent, normalize("NFC", stem + suffix).casefold()
+        return outputs[source].parent, _folded(stem + suffix)
 
     count = collections.Counter(place(source, *name) for source, name in names.items())
     planned: dict[Path, Path] = {}
@@ -208,15 +217,16 @@ def plan_uncertainty(outputs: Mapping[Path, Path], axes: str | None = None) -> d
         if count[place(source, stem, suffix)] > 1:
             stem = outputs[source].name
         planned[source] = outputs[source].with_name(shortened(stem + suffix, suffix))
-    files = {os.path.realpath(path): path for path in (*outputs, *outputs.values())}
+    files = {_file(path): path for path in (*outputs, *outputs.values())}
     for source, path in planned.items():
-        file = os.path.realpath(path)
+        file = _file(path)
         if file in files:
             raise ConfigError(
                 f"{path}, for the uncertainty of {source}, would overwrite {files[file]}. Give "
                 "another --out, or rename one. Received: --uncertainty"
             )
         files[file] = path
+    _check_new(planned.values(), outputs, "--uncertainty")
     return planned
 
 
@@ -231,12 +241,26 @@ def _suffix(source: Path, format: str) -> str:
     return source.suffix if own == format.upper() else SUFFIX_OF_FORMAT[format.upper()]
 
 
-def _check_overwriting(targets: dict[Path, Path]) -> None:
+def _folded(name: str) -> str:
+    """Returns what is the same for names that are the same on some file system.
+
+    There, names may differ in case or in accents' codes.
+    """
+    return normalize("NFC", name).casefold()
+
+
+def _file(path: Path) -> tuple[str, str]:
+    """Returns the folder and the folded name of what a path leads to."""
     # Not Path.resolve, which fails on links that lead to themselves.
-    by_file = {os.path.realpath(source): source for source in targets}
-    writers: dict[str, Path] = {}
+    folder, name = os.path.split(os.path.realpath(path))
+    return folder, _folded(name)
+
+
+def _check_overwriting(targets: dict[Path, Path]) -> None:
+    by_file = {_file(source): source for source in targets}
+    writers: dict[tuple[str, str], Path] = {}
     for source, target in targets.items():
-        file = os.path.realpath(target)
+        file = _file(target)
         if file in by_file:
             raise ConfigError(
                 f"The result of {source} would overwrite {by_file[file]}. Give another --out."
@@ -247,6 +271,29 @@ def _check_overwriting(targets: dict[Path, Path]) -> None:
                 "Denoise them into two folders, or rename one."
             )
         writers[file] = source
+
+
+def _check_new(targets: Iterable[Path], sources: Iterable[Path], received: str) -> None:
+    """Raises a ConfigError if a target is already there, next to a source.
+
+    In a folder of results alone, it would be an earlier result, which is replaced. Next to the
+    sources, nobody knows whose it is.
+    """
+    sources = [*sources]
+    folders = {os.path.realpath(source.parent) for source in sources}
+    folders |= {os.path.dirname(os.path.realpath(source)) for source in sources}  # noqa: PTH120
+    there = [
+        target
+        for target in targets
+        if os.path.realpath(target.parent) in folders and os.path.lexists(target)
+    ]
+    if there:
+        more = f" (and {len(there) - 1} more)" if len(there) > 1 else ""
+        raise ConfigError(
+            f"{there[0]}{more} would be replaced, which is done only in a folder without any of "
+            "the pictures to denoise. Give another --out, or remove or rename what is there. "
+            f"Received: {received}"
+        )
 
 
 def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:

@@ -1,4 +1,5 @@
 import os
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -78,6 +79,33 @@ def test_names_that_some_file_systems_take_for_the_same():
     assert planned([composed, decomposed]) == [composed, decomposed]
 
 
+@pytest.mark.parametrize(
+    ("names", "format", "targets"),
+    [
+        (["IMG.JPG", "img.png"], "auto", ["IMG.JPG.png", "img.png"]),
+        (["IMG.JPG", "img.jpeg"], "auto", ["IMG.JPG.png", "img.jpeg.png"]),
+        (["nai\u0308ve.jpg", "na\u00efve.png"], "auto", ["nai\u0308ve.jpg.png", "na\u00efve.png"]),
+        (["A.png", "a.png"], "auto", ["A.png", "a~7f071235.png"]),
+        (["A.tif", "AA.tif", "a.tif", "aA.tif", "aa.tif"], "webp", None),
+    ],
+)
+def test_names_of_one_folder_that_some_file_systems_take_for_the_same(names, format, targets):
+    found = planned(names, format)
+    assert found == (targets or found)
+    assert len({unicodedata.normalize("NFC", name).casefold() for name in found}) == len(names)
+
+
+def test_an_original_whose_name_some_file_systems_take_for_that_of_a_result(tmp_path):
+    """On them, both are one file."""
+    (tmp_path / "link.png").symlink_to("x/b.png")
+    sources = [tmp_path / "link.png", tmp_path / "y" / "B.jpg"]
+    with pytest.raises(ConfigError, match=r"y/B\.jpg would overwrite .*/link\.png"):
+        plan_outputs(sources, tmp_path / "x")
+    outputs = {Path("/in/A.png"): Path("/out/A.png"), Path("/out/a.uncertainty.tif"): Path("/o/b")}
+    with pytest.raises(ConfigError, match=r"would overwrite /out/a\.uncertainty\.tif"):
+        plan_uncertainty(outputs)
+
+
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     """The current folder, of pictures."""
@@ -152,6 +180,38 @@ def test_a_folder_that_may_not_be_read_is_reported_later(here, monkeypatch):
 def test_overwriting_a_source_is_refused():
     with pytest.raises(ConfigError, match=r"/in/a\.png would overwrite /in/a\.png"):
         plan_outputs([Path("/in/a.png")], "/in")
+
+
+def test_files_next_to_the_sources_are_not_replaced(tmp_path):
+    """In a folder of results, they are earlier results."""
+    for name in ("in/a.jpg", "in/b.jpg", "in/a.png", "out/a.png", "out/a.uncertainty.tif"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "in" / "b.png").symlink_to("nowhere")
+    (tmp_path / "link").symlink_to("in")
+    sources = [tmp_path / "in" / "a.jpg", tmp_path / "in" / "b.jpg"]
+    for folder in (tmp_path / "in", tmp_path / "link"):
+        words = rf"{folder}/a\.png \(and 1 more\) would be replaced.* Received: --out {folder}$"
+        with pytest.raises(ConfigError, match=words):
+            plan_outputs(sources, folder)
+    with pytest.raises(ConfigError, match=r"b\.png would be replaced, .*another --out, or remove"):
+        plan_outputs(sources[1:], tmp_path / "in")
+    plan_uncertainty(plan_outputs(sources, tmp_path / "out"))  # those of an earlier run
+    outputs = plan_outputs(sources, tmp_path / "in", "webp")
+    plan_uncertainty(outputs)
+    (tmp_path / "in" / "b.uncertainty.tif").touch()
+    words = r"in/b\.uncertainty\.tif would be replaced.* Received: --uncertainty$"
+    with pytest.raises(ConfigError, match=words):
+        plan_uncertainty(outputs)
+
+
+def test_files_next_to_what_the_sources_lead_to_are_not_replaced(tmp_path):
+    for name in ("in/a.jpg", "in/a.png", "links/b.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "links" / "a.jpg").symlink_to("../in/a.jpg")
+    with pytest.raises(ConfigError, match=r"in/a\.png would be replaced"):
+        plan_outputs([tmp_path / "links" / "a.jpg"], tmp_path / "in")
 
 
 def test_results_that_cannot_be_told_apart_are_refused():
