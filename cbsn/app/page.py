@@ -324,7 +324,7 @@ class Page:
             raise GoneError("This picture is not there any more: it was removed.")
         name = names[picture]
         target = session.folder / f"{secrets.token_hex(8)}{Path(name).suffix}"
-        picture.write(target, output.strength)
+        picture.write(target, name, output.strength)
         done = BackgroundTask(target.unlink, missing_ok=True)
         return FileResponse(target, filename=name, background=done)
 

@@ -141,7 +141,8 @@ class UserPicture:
         self.width, self.height = header.width, header.height
         self.size = size
         self.error = ""
-        self.notes: list[str] = []
+        self.notes: list[str] = []  # of the result
+        self.losses: list[str] = []  # of the file of it that was written last
         self.job: Job | None = None
         self.order: Order | None = None  # of a batch, until its file is written
         self.is_measured = False  # whether the job is a report of its noise
@@ -190,6 +191,7 @@ class UserPicture:
     def drop_final(self) -> None:
         """Deletes the file that a batch has written."""
         final, self.final = self.final, None
+        self.losses = []
         if final:
             final.path.unlink(missing_ok=True)
             self._disk.release(final.size)
@@ -203,8 +205,13 @@ class UserPicture:
         self.path.unlink(missing_ok=True)
         self._disk.release(size)
 
-    def write(self, target: Path, strength: Strength) -> list[str]:
-        """Writes the result with a strength, as `cbsn denoise` does; returns what it has to say.
+    def write(self, target: Path, name: str, strength: Strength) -> None:
+        """Writes the result with a strength, as `cbsn denoise` does, and notes what is lost.
+
+        Args:
+            target: the file.
+            name: that the user gets it under.
+            strength: for luma and colour.
 
         Raises:
             ImageError: if the file cannot be written, or if there is no result any more.
@@ -217,11 +224,12 @@ class UserPicture:
         try:
             picture = read_picture(self.path)
             result.kept.blend(picture.pixels, strength)
-            return write_picture(target, picture)
+            losses = write_picture(target, picture)
         except FileNotFoundError:  # replaced or removed just now
             raise ImageError(gone) from None
         except CbsnError as error:
             raise type(error)(self.explain(error)) from error
+        self.losses = [f"{name}: {loss}." for loss in losses]
 
     def explain(self, error: Exception) -> str:
         """Returns an error in words for the user, without paths of the server."""
@@ -249,7 +257,7 @@ class UserPicture:
             "share": round(job.share, 3) if job else None,
             "place": order.get(job, 0) if job else None,
             "error": self.error,
-            "notes": self.notes,
+            "notes": [*self.notes, *self.losses],
             "number": self.number,
             "views": [*views],
             "size": shown.size if shown else None,

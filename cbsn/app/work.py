@@ -147,8 +147,7 @@ class Work:
         picture.drop_final()
         target.parent.mkdir(parents=True, exist_ok=True)
         with noticed():  # which were told when it was denoised
-            losses = picture.write(target, order.output.strength)
-        picture.notes += [f"{target.name}: {loss}." for loss in losses]
+            picture.write(target, target.name, order.output.strength)
         size = target.stat().st_size
         try:
             self._disk.take(size)

@@ -303,6 +303,32 @@ def test_a_batch_of_three_with_one_broken(user, save, by_command):
     assert files == by_command(*good, strength=0.7)
 
 
+def test_what_a_format_cannot_hold_is_told_of_the_last_file(user, save, noisy):
+    """Apart from what is said of the result itself."""
+    alpha = np.full((*noisy.shape[:2], 1), 4095, np.uint16)
+    pixels = np.concatenate([noisy.astype(np.uint16) * 16, alpha], axis=2)
+    id = user.upload(save("deep.png", pixels))
+    of_the_result = user.denoise(id)["notes"]
+    assert any("white is 4095" in note for note in of_the_result)
+
+    def losses():
+        notes = user.picture(id)["notes"]
+        assert notes[: len(of_the_result)] == of_the_result
+        return notes[len(of_the_result) :]
+
+    _download(user, id, format="jpeg")
+    told = losses()
+    assert len(told) == 2 and all(note.startswith("deep.jpg: JPEG holds ") for note in told)
+    for format, expected in (("jpeg", told), ("jpeg", told), ("png", [])):
+        user.json("POST", "/api/batch", {"format": format})
+        user.wait()
+        assert losses() == expected
+    _download(user, id, format="jpeg")
+    assert losses() == told
+    _download(user, id, format="tiff")
+    assert losses() == []
+
+
 def test_an_archive_needs_results(user, save):
     user.upload(save())
     status, answer = user.json("GET", "/api/results.zip")
