@@ -540,6 +540,11 @@ ID("denoise").addEventListener("click", () => want(selected));
 ID("cancel").addEventListener("click", () =>
   attempt(() => ask("POST", `/api/pictures/${selected}/cancel`)),
 );
+// What the file could not hold is known once it is written.
+ID("result").addEventListener("click", () => {
+  clearTimeout(timer);
+  timer = setTimeout(refresh, 1000);
+});
 ID("denoise-all").addEventListener("click", () =>
   attempt(async () => {
     await ask("POST", "/api/batch", { ...how(), ...output() });
