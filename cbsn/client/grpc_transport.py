@@ -3,7 +3,9 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
+from google.protobuf.message import DecodeError
 
 from cbsn.client.transport import SIGNATURES, ServerError, Transport
 from cbsn.errors import ConfigError, ImageError
@@ -44,7 +46,10 @@ class GrpcTransport(Transport):
         request = get_model_metadata_pb2.GetModelMetadataRequest(metadata_field=["signature_def"])
         response = self._ask(self._service.GetModelMetadata, request, timeout)
         signatures = get_model_metadata_pb2.SignatureDefMap()
-        response.metadata["signature_def"].Unpack(signatures)
+        try:
+            response.metadata["signature_def"].Unpack(signatures)
+        except DecodeError as error:
+            raise ServerError("UNIMPLEMENTED", "an answer without signatures") from error
         return {
             name: ({*signature.inputs}, {*signature.outputs})
             for name, signature in signatures.signature_def.items()
@@ -68,6 +73,9 @@ class GrpcTransport(Transport):
             (result,) = tf.make_ndarray(response.outputs[returned])
         except (TypeError, ValueError) as error:
             raise ServerError("UNIMPLEMENTED", "an answer without a picture") from error
+        if not isinstance(result, bytes if isinstance(value, bytes) else np.ndarray):
+            kind = type(result).__name__
+            raise ServerError("UNIMPLEMENTED", f"an answer of another type, {kind}")
         return result
 
     def _ask(self, method: Callable, request: Any, timeout: float) -> Any:

@@ -219,7 +219,7 @@ class RestTransport(Transport):
             if is_file:
                 return base64.b64decode(result["b64"], validate=True)
             return np.array(result, np.float32)
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, OverflowError, TypeError, ValueError) as error:
             raise _unexpected(answer) from error
 
     def _ask(self, path: str, timeout: float, request: dict[str, Any] | None = None) -> Any:

@@ -6,12 +6,19 @@ import socket
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
+import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
 import tifffile
 from PIL import Image
+from tensorflow_serving.apis import (
+    get_model_metadata_pb2,
+    predict_pb2,
+    prediction_service_pb2_grpc,
+)
 
 from cbsn.cli import client
 from cbsn.client.grpc_transport import GrpcTransport
@@ -285,6 +292,7 @@ def test_odd_answers(answering):
         (200, b"<html>", "UNIMPLEMENTED: an unexpected answer, b'<html>'"),
         (200, {"predictions": []}, "UNIMPLEMENTED"),
         (200, {"predictions": [{"b64": "?"}]}, "UNIMPLEMENTED"),
+        (200, {"predictions": [{"b64": 5}]}, "UNIMPLEMENTED"),
         (200, {"predictions": [{"b64": "AAAA"}]}, r"not return a PNG file\. Received: 3 bytes"),
         (
             200,
@@ -306,6 +314,67 @@ def test_odd_answers(answering):
             denoise_remotely(answering(status, answer), picture, print)
 
 
+@pytest.fixture
+def answering_by_grpc():
+    """A gRPC server that gives one answer to each question; and a way to it."""
+    answers = []
+
+    class Service(prediction_service_pb2_grpc.PredictionServiceServicer):
+        def Predict(self, request, context):
+            return answers[-1]
+
+        GetModelMetadata = Predict
+
+    server = grpc.server(ThreadPoolExecutor(1))
+    prediction_service_pb2_grpc.add_PredictionServiceServicer_to_server(Service(), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+
+    def answering(answer):
+        answers.append(answer)
+        return GrpcTransport(f"127.0.0.1:{port}")
+
+    yield answering
+    server.stop(None).wait()
+
+
+@pytest.mark.parametrize(
+    ("dtype", "values", "words"),
+    [
+        (np.uint8, np.ones(1, np.float32), "an answer of another type, float32"),
+        (np.uint8, np.ones((1, 2, 3, 3), np.float32), "an answer of another type, ndarray"),
+        (np.uint8, [[b"abc"]], "an answer of another type, ndarray"),
+        (np.uint8, b"abc", "an answer without a picture"),
+        (np.uint8, None, "an answer without a picture"),
+        (np.float32, [b"abc"], "an answer of another type, bytes"),
+        (np.float32, np.ones(1, np.float32), "an answer of another type, float32"),
+        (np.float32, np.ones((), np.float32), "an answer without a picture"),
+    ],
+)
+def test_odd_answers_by_grpc(answering_by_grpc, dtype, values, words):
+    """To a picture that is sent as a file, and to one that is sent as floats."""
+    answer = predict_pb2.PredictResponse()
+    if values is not None:
+        name = "denoised_bytes" if dtype == np.uint8 else "denoised"
+        answer.outputs[name].CopyFrom(tf.make_tensor_proto(values))
+    picture = Picture(np.zeros((2, 3, 3), dtype), "TIFF")
+    with (
+        answering_by_grpc(answer) as transport,
+        pytest.raises(ImageError, match=f"UNIMPLEMENTED: {words}"),
+    ):
+        denoise_remotely(transport, picture, print)
+
+
+def test_damaged_signatures_by_grpc(answering_by_grpc):
+    answer = get_model_metadata_pb2.GetModelMetadataResponse()
+    signatures = answer.metadata["signature_def"]
+    signatures.Pack(get_model_metadata_pb2.SignatureDefMap())
+    signatures.value = b"\xff\xff\xff"
+    words = "does not describe its models as TensorFlow Serving .*an answer without signatures"
+    with answering_by_grpc(answer) as transport, pytest.raises(ConfigError, match=words):
+        transport.check()
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.uint16])
 def test_floats_that_are_no_picture(answering, dtype):
     """Of a dark picture of 16 bits, too, which travels as floats."""
@@ -315,6 +384,9 @@ def test_floats_that_are_no_picture(answering, dtype):
         words = rf"did not return values from 0 to 1\. Received: values from .*{value:g}"
         with pytest.raises(ImageError, match=words):
             denoise_remotely(answering(200, answer), picture, print)
+    answer = {"predictions": [[[[0.5], [10**400]]]]}  # more than a float holds
+    with pytest.raises(ImageError, match="UNIMPLEMENTED: an unexpected answer"):
+        denoise_remotely(answering(200, answer), picture, print)
     exact = {"predictions": [[[[-5e-6], [1 + 5e-6]]]]}  # but for rounding
     result = denoise_remotely(answering(200, exact), picture, print).pixels.ravel()
     np.testing.assert_allclose(result, [0, 65535 if dtype == np.uint16 else 1], atol=1e-5)
