@@ -105,14 +105,19 @@ def check_writable(folder: Path, received: str) -> None:
     """
     there = folder
     try:
-        while not there.exists() and there != there.parent:
+        while not (there.is_symlink() or there.exists()) and there != there.parent:
             there = there.parent
         with tempfile.TemporaryDirectory(prefix=".cbsn-", dir=there):
             pass
     except OSError as error:
         what = "written to" if there == folder else "created"
-        text = f"The folder {folder} cannot be {what}: {error.strerror}. Received: {received}"
-        raise ConfigError(text) from error
+        reason = error.strerror
+        # Unlike those of Path, these do not raise the same error again.
+        if os.path.islink(there) and not os.path.exists(there):  # noqa: PTH110, PTH114
+            reason = f"{there} is a link that leads nowhere"
+        raise ConfigError(
+            f"The folder {folder} cannot be {what}: {reason}. Use another one. Received: {received}"
+        ) from error
 
 
 def plan_outputs(

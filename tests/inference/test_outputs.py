@@ -289,6 +289,15 @@ def test_what_is_no_folder_is_refused(tmp_path, name, words):
         check_writable(tmp_path / name, "--savepath DIR")
 
 
+@pytest.mark.parametrize(("name", "what"), [("link", "written to"), ("link/new", "created")])
+def test_a_link_that_leads_nowhere_is_named(tmp_path, name, what):
+    """No folder can be made in its place."""
+    (tmp_path / "link").symlink_to("nowhere")
+    words = rf"cannot be {what}: .*/link is a link that leads nowhere\. Use another.*--out DIR$"
+    with pytest.raises(ConfigError, match=words):
+        check_writable(tmp_path / name, "--out DIR")
+
+
 def test_a_folder_that_the_system_refuses_is_named(tmp_path, monkeypatch):
     def refuse(*_, **__):
         raise PermissionError(13, "Permission denied")
