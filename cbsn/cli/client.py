@@ -29,7 +29,9 @@ def main(flags: argparse.Namespace) -> int:
         transport_class = GrpcTransport
     names = ("model", "version", "timeout", "strength", "color_strength")
     options = {name: getattr(flags, name) for name in names}
-    out = flags.save_path or default_folder(flags.image_paths)
+    out = flags.save_path
+    if out is None:
+        out = default_folder(flags.image_paths)
     files = {"white": flags.white, "jpeg_quality": flags.jpeg_quality}
     with transport_class(flags.url, **options) as transport:
         outputs = plan_files(

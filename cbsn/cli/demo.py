@@ -19,7 +19,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from cbsn.cli.parser import Parser, new_parser
 from cbsn.errors import ConfigError, check_number
-from cbsn.files import atomic_path
+from cbsn.files import atomic_path, expanded
 from cbsn.noise.cells import simulate_cells
 from cbsn.noise.synthetic import neighbour_correlation, simulate_camera
 from cbsn.progress import progress_bar
@@ -39,14 +39,15 @@ def main(flags: argparse.Namespace) -> None:
     size = _SIZE if flags.size is None else flags.size
     check_number("--frames", frames, 1, 100_000)
     check_number("--size", size, 32, 16_384)
+    folder = expanded(flags.folder)
     if flags.stack:
-        _prepare(flags.folder, ["cells.tif"])
-        _write_stack(flags.folder, frames, size)
+        _prepare(folder, ["cells.tif"])
+        _write_stack(folder, frames, size)
         return
     for flag, value in ("--frames", flags.frames), ("--size", flags.size):
         if value is not None:
             raise ConfigError(f"{flag} is for the time series: give --stack, too, or omit it.")
-    _prepare(flags.folder, [f"{name}.png" for name in PHOTOGRAPHS])
+    _prepare(folder, [f"{name}.png" for name in PHOTOGRAPHS])
     marked = PngInfo()
     marked.add(_CHUNK, _MARK.encode())
     correlations = []
@@ -56,14 +57,14 @@ def main(flags: argparse.Namespace) -> None:
         noisy = simulate_camera(photograph, seed=seed)
         correlations.append(neighbour_correlation(noisy.astype(float) - clean))
         for kind, pixels in zip(_KINDS, (noisy, clean), strict=True):
-            path = flags.folder / kind / f"{name}.png"
+            path = folder / kind / f"{name}.png"
             with atomic_path(path) as temporary:
                 Image.fromarray(pixels).save(temporary, pnginfo=marked)
     lags = " ".join(f"{value:.2f}" for value in np.mean(correlations, axis=0))
     print(
-        f"{len(PHOTOGRAPHS)} photographs in {flags.folder}; noise correlated at 1 to 5 px by {lags}"
+        f"{len(PHOTOGRAPHS)} photographs in {folder}; noise correlated at 1 to 5 px by {lags}"
     )
-    print(f"Denoise them with: cbsn denoise {shlex.quote(str(flags.folder / 'noisy'))}")
+    print(f"Denoise them with: cbsn denoise {shlex.quote(str(folder / 'noisy'))}")
 
 
 def _prepare(folder: Path, names: Iterable[str]) -> None:
@@ -120,7 +121,7 @@ def make_parser() -> Parser:
         "a time series of a microscope."
     )
     what = "where to write the folders noisy and clean"
-    parser.add_argument("folder", nargs="?", type=Path, default="demo", metavar="DIR", help=what)
+    parser.add_argument("folder", nargs="?", default="demo", metavar="DIR", help=what)
     add = parser.add_argument
     what = "cells.tif, a simulated time series of moving cells, in place of photographs"
     add("--stack", action="store_true", help=what)

@@ -66,7 +66,9 @@ def main(flags: argparse.Namespace) -> int:
         from cbsn.training.adaptation import adapt, check_adaptation, save_adapted
 
         check_adaptation(minutes, options.seed, keep)
-    out = flags.save_path or default_folder(flags.image_paths)
+    out = flags.save_path
+    if out is None:
+        out = default_folder(flags.image_paths)
     files = {"white": flags.white, "jpeg_quality": flags.jpeg_quality}
     axes = stack_options.axes
     outputs = plan_files(

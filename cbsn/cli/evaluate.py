@@ -131,7 +131,6 @@ def make_parser() -> Parser:
     add = parser.add_argument_group("results").add_argument
     add(
         "--out",
-        type=Path,
         metavar="DIR",
         help="folder for results.json, results.csv, results.md, report.html (to open in a browser) "
         "and contact_sheet.png",

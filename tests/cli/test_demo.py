@@ -64,6 +64,14 @@ def test_a_folder_that_cannot_be_made_is_told(demo, tmp_path):
         demo(tmp_path / "file" / "demo")
 
 
+def test_an_empty_name_is_no_folder(demo, tmp_path, monkeypatch):
+    """Rather than the current one."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=r"A path is empty\. Write \. for the current folder"):
+        demo("")
+    assert not [*tmp_path.iterdir()]
+
+
 @pytest.mark.parametrize("flags", [[], ["--stack", "--frames", "1", "--size", "32"]])
 def test_files_of_its_own_are_written_anew(demo, tmp_path, flags):
     demo(tmp_path, *flags)

@@ -279,6 +279,7 @@ def test_ctrl_c_writes_nothing(infer, noisy, tmp_path, adapted_at_once, monkeypa
         (("--imagepath", "a.png", "--savepath", "."), "would overwrite"),
         (("--savepath", "a.png"), "a.png"),
         (("--savepath", "x" * 256), "File name too long"),
+        (("--savepath", ""), "A path is empty. Write . for the current folder."),
         (("--savepath", "~nobody-of-that-name/out"), "no such user's home folder"),
         (("--modelpath", "nowhere"), "No model at nowhere"),
         (("--tile", "wide"), "tile is auto"),

@@ -203,6 +203,14 @@ def test_pictures_that_are_not_finite_are_refused(run_here, tmp_path, flag, valu
         assert "nan" not in run.stdout.lower()
 
 
+def test_an_empty_name_is_no_folder(run_here, clean, tmp_path):
+    """Rather than the current one."""
+    run = run_here("evaluate.py", "--denoised", clean, "--clean", clean, "--no-lpips", "--out", "")
+    assert run.returncode == 2
+    assert "A path is empty. Write . for the current folder." in run.stderr
+    assert [path.name for path in tmp_path.iterdir()] == [clean]
+
+
 @pytest.mark.parametrize("command", ["evaluate.py", "noise", "sidd", "dnd"])
 @pytest.mark.parametrize("call", ["iterdir", "is_file", "stat"])
 def test_folders_without_permission_are_one_line(run_here, tmp_path, monkeypatch, command, call):

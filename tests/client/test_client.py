@@ -161,6 +161,8 @@ def test_nothing_is_written_where_there_is_nothing_to_ask(run, way, server, tmp_
                 run("a.png", *flags)
     with pytest.raises(DataError, match="no file matches"):
         run("b.png")
+    with pytest.raises(ConfigError, match="A path is empty"):
+        run("a.png", "--savepath", "")
     with pytest.raises(ConfigError, match="would overwrite"):
         run("a.png", "--savepath", ".")
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
