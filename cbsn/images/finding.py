@@ -71,6 +71,8 @@ def find_images(
         else:
             found = _matches(path, outside)
             sought = f"no file matches {path}"
+            if path.exists() and not found:
+                sought = f"{path} is a pipe or a device, and no file"
     except OSError as error:
         raise DataError(
             f"{error.filename or path} cannot be read ({error.strerror}). Give a folder of "

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -113,6 +114,15 @@ def test_a_name_with_brackets_is_a_name_first(tmp_path, make):
 def test_nothing_found_says_where(tmp_path, pattern):
     with pytest.raises(DataError, match=str(tmp_path)):
         find_images(tmp_path / pattern)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no named pipes")
+def test_a_pipe_is_no_picture_though_it_is_there(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    with pytest.raises(DataError, match=r"/a\.png is a pipe or a device, and no file\. Give a"):
+        find_images(tmp_path / "a.png")
+    with pytest.raises(DataError, match="no file matches"):
+        find_images(tmp_path / "*.png")
 
 
 @pytest.mark.parametrize("method", ["iterdir", "is_file"])
