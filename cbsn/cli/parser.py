@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from absl.flags import argparse_flags
 
-_UNKNOWN = re.compile(r"unrecognized arguments: (--[^\s=]+)")
+_UNKNOWN = re.compile(r"unrecognized arguments: (--?[^\s=]*)")
 _NUMBERS = re.compile(r"all|-?\d+(,-?\d+)*")  # values of `--gpu`
 
 
@@ -113,11 +113,13 @@ class Parser(argparse_flags.ArgumentParser):
         return f"{text}\nexamples:\n{self.examples.strip(chr(10))}\n" if self.examples else text
 
     def error(self, message: str) -> NoReturn:
-        """Prints the message, and a similar flag for an unknown one, and ends the command."""
+        """Prints the message, with advice for what is unknown, and ends the command."""
         if unknown := _UNKNOWN.match(message):
             names = [name for action in self._actions for name in action.option_strings[:1]]
             if near := difflib.get_close_matches(unknown[1], names, 1):
                 message += f"; did you mean {near[0]}?"
+            elif self.inputs and not unknown[1].startswith("--"):
+                message += "; write ./ before the name of a file that begins with -"
         sentence = message if message.endswith("?") else f"{message.rstrip('.')}."
         self.exit(2, f"error: {sentence} See {self.prog} --help\n")
 
@@ -147,7 +149,7 @@ class Parser(argparse_flags.ArgumentParser):
                     return  # which is reported
                 self.error(f"takes one folder, or one glob in quotes. Received: {every}")
             setattr(known, inputs.dest, found[0])
-        elif given is None and self.needs_inputs:
+        elif given is None and self.needs_inputs and is_clear:  # else the others are reported
             self.error("there are no pictures: give a folder, a glob in quotes, or files")
         others[:] = [each for each in others if each not in found]
 

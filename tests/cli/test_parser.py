@@ -99,6 +99,14 @@ def test_mistakes_are_one_line(parser, capsys):
     assert _error(parser, ["--rare"], capsys) == no_pictures + advice
 
 
+def test_what_is_unknown_is_named_before_pictures_are_missed(parser, capsys):
+    assert "unrecognized arguments: --batch_sise; did you" in _error(
+        parser, ["--batch_sise"], capsys
+    )
+    text = "error: unrecognized arguments: -o.png; write ./ before the name of a file that begins"
+    assert _error(parser, ["-o.png"], capsys).startswith(text)
+
+
 def test_one_picture_where_one_is_taken(capsys):
     parser = new_parser("Does something.")
     add_input(parser, "noisy", "the picture", "--noisy", several=False, required=False)
