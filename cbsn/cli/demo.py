@@ -61,9 +61,7 @@ def main(flags: argparse.Namespace) -> None:
             with atomic_path(path) as temporary:
                 Image.fromarray(pixels).save(temporary, pnginfo=marked)
     lags = " ".join(f"{value:.2f}" for value in np.mean(correlations, axis=0))
-    print(
-        f"{len(PHOTOGRAPHS)} photographs in {folder}; noise correlated at 1 to 5 px by {lags}"
-    )
+    print(f"{len(PHOTOGRAPHS)} photographs in {folder}; noise correlated at 1 to 5 px by {lags}")
     print(f"Denoise them with: cbsn denoise {shlex.quote(str(folder / 'noisy'))}")
 
 

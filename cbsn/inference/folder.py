@@ -68,8 +68,9 @@ def plan_files(
 
     Raises:
         DataError: if there is no picture.
-        ConfigError: if a result would overwrite a source or another result, the folder for the
-            results cannot be made or written to, or `white` or `jpeg_quality` is out of range.
+        ConfigError: if a result would overwrite a source, another result or any file next to a
+            source, the folder for the results cannot be made or written to, or `white` or
+            `jpeg_quality` is out of range.
     """
     check_white(white)
     check_jpeg_quality(jpeg_quality)

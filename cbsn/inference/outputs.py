@@ -295,8 +295,8 @@ def _check_new(targets: Iterable[Path], sources: Iterable[Path], received: str) 
     if there:
         more = f" (and {len(there) - 1} more)" if len(there) > 1 else ""
         raise ConfigError(
-            f"{there[0]}{more} would be replaced, which is done only in a folder without any of "
-            "the pictures to denoise. Give another --out, or remove or rename what is there. "
+            f"{there[0]}{more} is there already, and next to the pictures to denoise no file is "
+            "replaced. Give another --out, or remove or rename what is there. "
             f"Received: {received}"
         )
 

@@ -322,7 +322,7 @@ def answering_by_grpc():
     answers = []
 
     class Service(prediction_service_pb2_grpc.PredictionServiceServicer):
-        def Predict(self, request, context):
+        def Predict(self, request, context):  # noqa: N802
             return answers[-1]
 
         GetModelMetadata = Predict

@@ -167,6 +167,10 @@ def test_nothing_is_done_without_pictures_or_a_folder(tmp_path):
         plan_files([tmp_path / "a.png"], tmp_path / "a.png" / "out")
     with pytest.raises(ConfigError, match="overwrite"):
         plan_files([tmp_path], tmp_path)
+    (tmp_path / "a.webp").touch()
+    with pytest.raises(ConfigError, match=r"a\.webp is there already"):
+        plan_files([tmp_path / "a.png"], tmp_path, format="webp")
+    (tmp_path / "a.webp").unlink()
     with pytest.raises(ConfigError, match="--white 0"):
         plan_files([tmp_path], tmp_path / "out", white=0)
     assert [*tmp_path.iterdir()] == [tmp_path / "a.png"]

@@ -191,16 +191,16 @@ def test_files_next_to_the_sources_are_not_replaced(tmp_path):
     (tmp_path / "link").symlink_to("in")
     sources = [tmp_path / "in" / "a.jpg", tmp_path / "in" / "b.jpg"]
     for folder in (tmp_path / "in", tmp_path / "link"):
-        words = rf"{folder}/a\.png \(and 1 more\) would be replaced.* Received: --out {folder}$"
+        words = rf"{folder}/a\.png \(and 1 more\) is there already.* Received: --out {folder}$"
         with pytest.raises(ConfigError, match=words):
             plan_outputs(sources, folder)
-    with pytest.raises(ConfigError, match=r"b\.png would be replaced, .*another --out, or remove"):
+    with pytest.raises(ConfigError, match=r"b\.png is there already.*another --out, or remove"):
         plan_outputs(sources[1:], tmp_path / "in")
     plan_uncertainty(plan_outputs(sources, tmp_path / "out"))  # those of an earlier run
     outputs = plan_outputs(sources, tmp_path / "in", "webp")
     plan_uncertainty(outputs)
     (tmp_path / "in" / "b.uncertainty.tif").touch()
-    words = r"in/b\.uncertainty\.tif would be replaced.* Received: --uncertainty$"
+    words = r"in/b\.uncertainty\.tif is there already.* Received: --uncertainty$"
     with pytest.raises(ConfigError, match=words):
         plan_uncertainty(outputs)
 
@@ -210,7 +210,7 @@ def test_files_next_to_what_the_sources_lead_to_are_not_replaced(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     (tmp_path / "links" / "a.jpg").symlink_to("../in/a.jpg")
-    with pytest.raises(ConfigError, match=r"in/a\.png would be replaced"):
+    with pytest.raises(ConfigError, match=r"in/a\.png is there already"):
         plan_outputs([tmp_path / "links" / "a.jpg"], tmp_path / "in")
 
 
