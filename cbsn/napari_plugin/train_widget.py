@@ -79,13 +79,13 @@ class TrainWidget(QWidget):
         self._name = QLineEdit()
         self._name.setToolTip("The model's name. A run of the same name is continued.")
         self._name.textEdited.connect(lambda text: self._name.setProperty("edited", bool(text)))
-        self._parent = QLineEdit(str(Path.home() / "cbsn-models"))
-        self._parent.setToolTip("The folder that gets a folder of that name.")
+        self._models_folder = QLineEdit(str(Path.home() / "cbsn-models"))
+        self._models_folder.setToolTip("The folder that gets a folder of that name.")
         browse = QPushButton("…")
         browse.setFixedWidth(28)
         browse.clicked.connect(self._browse)
         where = QHBoxLayout()
-        where.addWidget(self._parent)
+        where.addWidget(self._models_folder)
         where.addWidget(browse)
         self._limit = QDoubleSpinBox()
         self._unit = QComboBox()
@@ -153,7 +153,7 @@ class TrainWidget(QWidget):
 
     def _browse(self) -> None:
         if folder := QFileDialog.getExistingDirectory(self, "Folder of models"):
-            self._parent.setText(folder)
+            self._models_folder.setText(folder)
 
     def train(self) -> None:
         """Writes the layer's planes to a temporary file, and starts the training."""
@@ -170,7 +170,7 @@ class TrainWidget(QWidget):
             return
         try:
             planes = layer_planes(layer)
-            self._folder = Path(self._parent.text()).expanduser().absolute() / name
+            self._folder = Path(self._models_folder.text()).expanduser().absolute() / name
             self._folder.parent.mkdir(parents=True, exist_ok=True)
             self._files = tempfile.TemporaryDirectory(prefix="cbsn-", ignore_cleanup_errors=True)
         except Exception as error:
@@ -300,7 +300,8 @@ class TrainWidget(QWidget):
 
     def _set_running(self, running: bool) -> None:
         self._unit_run = self._unit.currentText()
-        for each in (self._run, self._limit, self._unit, self._layer, self._name, self._parent):
+        fields = (self._layer, self._name, self._models_folder, self._limit, self._unit)
+        for each in (self._run, *fields):
             each.setEnabled(not running)
         self._stop.setEnabled(running)
         self._bar.setRange(0, 0 if running else 100)

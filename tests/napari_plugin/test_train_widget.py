@@ -33,8 +33,9 @@ sys.exit(75)
 @pytest.fixture
 def widget(viewer, qtbot, told, tmp_path):
     made = TrainWidget(viewer)
+    made._parent = object()  # which napari's dock sets to itself
     qtbot.addWidget(made)
-    made._parent.setText(str(tmp_path / "models"))
+    made._models_folder.setText(str(tmp_path / "models"))
     yield made
     made._quit()
     qtbot.waitUntil(lambda: not made.is_running, timeout=60_000)
@@ -149,7 +150,7 @@ def test_what_cannot_be_trained(viewer, widget, commands, told, qtbot, tmp_path,
     assert "not finite" in told.pop()[1]
     layer.data = NOISY
     (tmp_path / "file").touch()
-    widget._parent.setText(str(tmp_path / "file"))
+    widget._models_folder.setText(str(tmp_path / "file"))
     widget.train()
     assert told.pop()[0] == "error" and not widget.is_running
     assert commands.asked == []
