@@ -7,6 +7,7 @@ and saves. Unlike a signal, this also works on Windows, and if the parent has cr
 """
 
 import _thread
+import os
 import runpy
 import signal
 import sys
@@ -14,7 +15,10 @@ import threading
 
 
 def _watch() -> None:
-    sys.stdin.buffer.read()  # until the parent closes it
+    # Until the parent closes it. Not by `sys.stdin`, whose lock this thread would still hold when
+    # the command has ended, which makes Python abort.
+    while os.read(sys.stdin.fileno(), 4096):
+        pass
     if hasattr(signal, "pthread_kill"):
         # A real signal also ends waiting, such as for a file.
         main_thread = threading.main_thread().ident

@@ -1,5 +1,6 @@
 """Tests of `cbsn.napari_plugin.training` and `train_process`."""
 
+import subprocess
 import sys
 import threading
 
@@ -10,7 +11,7 @@ from napari.layers import Image
 
 from cbsn.errors import ImageError
 from cbsn.images.stacks.opening import is_stack, open_stacks
-from cbsn.napari_plugin import training
+from cbsn.napari_plugin import processes, training
 from cbsn.napari_plugin.denoising import Cancelled
 from cbsn.napari_plugin.layers import layer_planes
 from cbsn.napari_plugin.training import TrainingProcess, training_command, write_planes
@@ -140,6 +141,13 @@ def test_the_end_of_the_input_interrupts(tmp_path):
     listener.process.stop()  # nothing more
     assert listener.ended.wait(60)
     assert (listener.lines, listener.status) == (["begun", "saved"], 75)
+
+
+@pytest.mark.parametrize(("arguments", "status"), [(["--version"], 0), (["no-such-command"], 2)])
+def test_a_command_ends_while_its_input_is_open(arguments, status):
+    command = processes.module_command("train_process", *arguments)
+    with processes.start(command, stderr=subprocess.STDOUT) as process:
+        assert (process.wait(60), process.stdin.closed) == (status, False)
 
 
 def test_a_process_that_does_not_end_is_killed(tmp_path):
