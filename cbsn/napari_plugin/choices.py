@@ -159,6 +159,15 @@ def is_model_folder(folder: Path) -> bool:
     return any((each / "recipe.json").is_file() for each in folders)
 
 
+def is_deleted(widget: QWidget) -> bool:
+    """Returns whether Qt has deleted a widget of which Python still has an object."""
+    try:
+        widget.objectName()
+    except RuntimeError:
+        return True
+    return False
+
+
 def timer(parent: QObject, milliseconds: int, then: Callable[[], Any]) -> QTimer:
     """Returns a timer that calls something again and again, once it is started."""
     made = QTimer(parent)

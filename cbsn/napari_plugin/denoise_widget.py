@@ -21,7 +21,14 @@ from qtpy.QtWidgets import (
 )
 from superqt import QCollapsible, QLabeledDoubleSlider
 
-from cbsn.napari_plugin.choices import LayerChoice, ModelChoice, form, timer, unwrapped
+from cbsn.napari_plugin.choices import (
+    LayerChoice,
+    ModelChoice,
+    form,
+    is_deleted,
+    timer,
+    unwrapped,
+)
 from cbsn.napari_plugin.denoise_process import DenoiseProcess
 from cbsn.napari_plugin.denoising import (
     Cancelled,
@@ -177,6 +184,7 @@ class DenoiseWidget(QWidget):
             _start_thread=False,
         )
         self._worker = worker
+        self.destroyed.connect(worker.quit)
         worker.returned.connect(
             functools.partial(self._take, layer, model, planes, numbers, outer_shape, start)
         )
@@ -216,6 +224,8 @@ class DenoiseWidget(QWidget):
         outcome: Any,
     ) -> None:
         """Shows what the worker has returned: a result, or what went wrong."""
+        if is_deleted(self):
+            return
         if isinstance(outcome, str):
             self._fail(outcome)
             return
@@ -237,6 +247,8 @@ class DenoiseWidget(QWidget):
     def _finish(self) -> None:
         stopped = self._worker is not None and self._worker.abort_requested
         self._worker = None
+        if is_deleted(self):
+            return
         self._set_running(False)
         if stopped:
             self._status.setText("Cancelled.")

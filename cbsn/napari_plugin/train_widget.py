@@ -1,6 +1,7 @@
 """The widget that trains Noise2Void on a layer."""
 
 import contextlib
+import queue
 import re
 import tempfile
 import time
@@ -8,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from napari.viewer import Viewer
-from qtpy.QtCore import Signal
+from qtpy.QtCore import QEvent
 from qtpy.QtGui import QFontDatabase
 from qtpy.QtWidgets import (
     QApplication,
@@ -27,7 +28,15 @@ from qtpy.QtWidgets import (
 
 from cbsn.errors import TrainingStopped
 from cbsn.napari_plugin import training
-from cbsn.napari_plugin.choices import LayerChoice, form, is_model_folder, models, timer, unwrapped
+from cbsn.napari_plugin.choices import (
+    LayerChoice,
+    form,
+    is_deleted,
+    is_model_folder,
+    models,
+    timer,
+    unwrapped,
+)
 from cbsn.napari_plugin.denoising import explain, own_warnings, results
 from cbsn.napari_plugin.layers import layer_planes
 from cbsn.napari_plugin.training import TrainingProcess
@@ -35,22 +44,19 @@ from cbsn.napari_plugin.training import TrainingProcess
 _MINUTES, _STEPS = "minutes", "steps"
 _LINES = 5000  # of the log that are kept
 _SHOW_MS = 500  # between updates of the progress bar
+_LISTEN_MS = 50  # between looks at what the process has said
 
 
 class TrainWidget(QWidget):
     """Trains Noise2Void on the planes of a layer, in a process of its own.
 
     So napari stays responsive, and the training's memory is given back at its end. The run is
-    saved when it is stopped, and another one of the same name goes on from there.
+    saved when it is stopped, and another one of the same name goes on from there. It is also
+    stopped when the widget's dock is closed, or Qt deletes the widget.
 
     Args:
         viewer: napari's.
     """
-
-    # From the thread that reads what the process prints.
-    line_came = Signal(str)
-    progressed = Signal(int, int)
-    ended = Signal(int)
 
     def __init__(self, viewer: Viewer):
         super().__init__()
@@ -63,9 +69,10 @@ class TrainWidget(QWidget):
         self._began = 0.0
         self._last_error = ""
         self._build()
-        self.line_came.connect(self._log_line)
-        self.progressed.connect(self._show_steps)
-        self.ended.connect(self._end)
+        # What the process says, from the thread that reads it. No signals: that thread may outlive
+        # what Qt has of the widget.
+        self._said: queue.SimpleQueue[tuple[Any, ...]] = queue.SimpleQueue()
+        self._listening = timer(self, _LISTEN_MS, self._listen)
         self._clock = timer(self, 0, self._time_is_up)
         self._clock.setSingleShot(True)
         self._ticking = timer(self, _SHOW_MS, self._show_minutes)
@@ -182,8 +189,13 @@ class TrainWidget(QWidget):
         self._set_running(True)
         self._status.setText("Writing the planes…")
         self._worker = worker = create_worker(
-            self._prepare, planes, file, lambda: bool(self._stops), _start_thread=False
+            self._prepare,
+            planes,
+            file,
+            lambda: bool(self._stops) or worker.abort_requested,
+            _start_thread=False,
         )
+        self.destroyed.connect(worker.quit)
         worker.returned.connect(lambda outcome: self._start(file, outcome))
         worker.start()
 
@@ -198,6 +210,10 @@ class TrainWidget(QWidget):
 
     def _start(self, file: Path, outcome: Any) -> None:
         self._worker = None
+        assert self._files is not None
+        if is_deleted(self):
+            self._files.cleanup()
+            return
         if self._stops or isinstance(outcome, str):
             self._clean_up()
             if self._stops:
@@ -205,6 +221,14 @@ class TrainWidget(QWidget):
             else:
                 self._fail(outcome)
             return
+        said, files = self._said, self._files
+
+        def end(status: int) -> None:
+            # Here, as the widget may be gone.
+            with contextlib.suppress(OSError):
+                files.cleanup()
+            said.put(("end", status))
+
         is_timed = self._unit.currentText() == _MINUTES
         steps = None if is_timed else int(self._limit.value())
         command = training.training_command(file, self._folder, steps)
@@ -215,14 +239,16 @@ class TrainWidget(QWidget):
             self._process = TrainingProcess(
                 command,
                 file.parent,
-                self.line_came.emit,
-                self.progressed.emit,
-                self.ended.emit,
+                lambda line: said.put(("line", line)),
+                lambda *steps: said.put(("steps", *steps)),
+                end,
             )
         except OSError as error:
             self._clean_up()
             self._fail(explain(error))
             return
+        self.destroyed.connect(self._process.stop)
+        self._listening.start()
         self._status.setText("Starting, which takes some seconds…")
         self._began = time.monotonic()
         if is_timed:
@@ -251,6 +277,20 @@ class TrainWidget(QWidget):
         """Stops the training when napari ends; the run is saved."""
         if self._process is not None:
             self._process.stop()
+
+    def event(self, event: Any) -> bool:
+        """Stops the training when napari takes the widget out of a dock that is closed."""
+        is_taken_out = event.type() == QEvent.Type.ParentChange and self.parent() is None
+        if is_taken_out and self.is_running and not self._stops:
+            self.stop()
+        return super().event(event)
+
+    def _listen(self) -> None:
+        """Shows what the process has said since the last time."""
+        shows = {"line": self._log_line, "steps": self._show_steps, "end": self._end}
+        while not self._said.empty():
+            kind, *values = self._said.get()
+            shows[kind](*values)
 
     def _log_line(self, line: str) -> None:
         if line.startswith("error: "):
@@ -292,6 +332,7 @@ class TrainWidget(QWidget):
     def _clean_up(self) -> None:
         self._clock.stop()
         self._ticking.stop()
+        self._listening.stop()
         if self._files is not None:
             with contextlib.suppress(OSError):
                 self._files.cleanup()

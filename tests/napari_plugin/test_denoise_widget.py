@@ -295,3 +295,22 @@ def test_in_a_window_with_opengl():
     if "OpenGL" in done.stderr and done.returncode:
         pytest.skip("OpenGL is missing")
     assert done.stdout.strip() == "done", done.stderr
+
+
+def test_deleting_the_widget_ends_the_work(viewer, process, qtbot, told):
+    viewer.add_image(NOISY)
+    process.go_on.clear()
+    widget = DenoiseWidget(viewer)
+    widget.denoise()
+    assert process.started.wait(60)
+    worker, finished = widget._worker, []
+    worker.finished.connect(lambda: finished.append(True))
+    widget.deleteLater()
+    qtbot.waitUntil(lambda: choices.is_deleted(widget))
+    process.go_on.set()
+    qtbot.waitUntil(lambda: bool(finished), timeout=60_000)
+    assert worker.abort_requested
+    # If it had just ended.
+    widget._take(viewer.layers[0], "photo", None, [0], (), None, "an error")
+    widget._finish()
+    assert len(viewer.layers) == 1 and told == []

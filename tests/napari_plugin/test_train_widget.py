@@ -1,12 +1,16 @@
 """Tests of `cbsn.napari_plugin.train_widget`."""
 
 import sys
+import threading
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import cbsn
 from cbsn.napari_plugin import choices, train_widget, training
+from cbsn.napari_plugin.denoising import Cancelled
 from cbsn.napari_plugin.sample_data import noisy_and_clean
 from cbsn.napari_plugin.train_widget import TrainWidget
 
@@ -125,6 +129,61 @@ def test_stopping_twice_ends_at_once(viewer, widget, commands, qtbot):
     widget.stop()
     wait_for(qtbot, lambda: not widget.is_running)
     assert "stopped" not in log(widget)
+
+
+def test_closing_the_dock_saves_and_stops(viewer, widget, commands, told, qtbot):
+    from qtpy.QtWidgets import QDockWidget
+
+    viewer.add_image(NOISY)
+    dock = QDockWidget()
+    dock.setWidget(widget)
+    widget.train()
+    wait_for(qtbot, lambda: "precision" in log(widget))
+    widget.setParent(None)  # as napari does
+    wait_for(qtbot, lambda: not widget.is_running)
+    assert "stopped" in log(widget)
+    assert [kind for kind, _ in told] == ["info"] and len(choices.models().folders) == 1
+
+
+def test_deleting_the_widget_saves_and_stops(viewer, commands, qtbot, tmp_path):
+    from qtpy.QtWidgets import QWidget
+
+    viewer.add_image(NOISY)
+    parent = QWidget()
+    widget = TrainWidget(viewer)
+    widget.setParent(parent)
+    widget._models_folder.setText(str(tmp_path / "models"))
+    widget.train()
+    wait_for(qtbot, lambda: "precision" in log(widget))
+    process, folder, files = widget._process._process, widget._folder, Path(widget._files.name)
+    parent.deleteLater()
+    wait_for(qtbot, lambda: choices.is_deleted(widget))
+    wait_for(qtbot, lambda: process.poll() == 75 and not files.exists())
+    assert choices.is_model_folder(folder)
+
+
+def test_deleting_the_widget_while_the_planes_are_written(
+    viewer, commands, qtbot, tmp_path, monkeypatch
+):
+    begun, outcomes = threading.Event(), []
+
+    def write(planes, file, is_stopped):
+        begun.set()
+        while not is_stopped():
+            time.sleep(0.01)
+        outcomes.append("stopped")
+        raise Cancelled
+
+    monkeypatch.setattr(training, "write_planes", write)
+    viewer.add_image(NOISY)
+    widget = TrainWidget(viewer)
+    widget._models_folder.setText(str(tmp_path / "models"))
+    widget.train()
+    assert begun.wait(60)
+    widget.deleteLater()
+    wait_for(qtbot, lambda: bool(outcomes))
+    widget._start(tmp_path / "a.tif", 6)  # if it had just ended
+    assert not commands.asked
 
 
 def test_a_training_that_fails(viewer, widget, commands, told, qtbot):
