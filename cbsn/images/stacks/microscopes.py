@@ -222,7 +222,7 @@ def _czi_ome(xml: str) -> Any:
 class _Scene:
     """A scene of a CZI file: its number, positions on the axes, area, and the pixels' type.
 
-    `planes` are those that it has, by their positions on the axes of `spans`.
+    `planes` are those that it has as a whole, by their positions on the axes of `spans`.
     """
 
     number: int | None
@@ -273,9 +273,32 @@ def _czi_scenes(file: Any, size: int) -> list[_Scene]:
             kinds = " and ".join(sorted(set(types)))
             raise ImageError(f"has pixels of the type {kinds}, which is not supported.")
         rows, columns = range(min(tops), max(bottoms)), range(min(lefts), max(rights))
-        found = {tuple(place[axis] for axis in spans) for place in places}
-        scenes.append(_Scene(number, spans, found, rows, columns, types[0]))
+        boxes: dict[tuple[int, ...], set[tuple[int, ...]]] = {}
+        for place, *box in zip(places, lefts, tops, rights, bottoms, strict=True):
+            boxes.setdefault(tuple(place[axis] for axis in spans), set()).add(tuple(box))
+        scenes.append(_Scene(number, spans, _whole_planes(boxes), rows, columns, types[0]))
     return scenes
+
+
+def _whole_planes(
+    boxes: Mapping[tuple[int, ...], set[tuple[int, ...]]],
+) -> set[tuple[int, ...]]:
+    """Returns the planes that have all tiles that others have.
+
+    Args:
+        boxes: by plane, the left, top, right and bottom of its tiles.
+    """
+    layouts = {frozenset(each) for each in boxes.values()}
+    every = np.array(sorted(set().union(*layouts)))
+    # A stage does not come back to the very same pixel, so the middle of a tile decides.
+    x, y = (every[:, 0] + every[:, 2]) // 2, (every[:, 1] + every[:, 3]) // 2
+    whole = set()
+    for layout in layouts:
+        left, top, right, bottom = np.array([*layout]).T[:, :, None]
+        covers = (left <= x) & (x < right) & (top <= y) & (y < bottom)
+        if covers.any(axis=0).all():
+            whole.add(layout)
+    return {plane for plane, each in boxes.items() if frozenset(each) in whole}
 
 
 def _read_czi(

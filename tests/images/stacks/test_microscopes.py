@@ -277,6 +277,31 @@ def test_a_selection_without_the_planes_that_a_czi_lacks(write_czi):
     assert not StackRepair(stack, "pixels").defects
 
 
+def tiles_of(array):
+    """Places of the two tiles of each plane of an array [Z, Y, X]; later ones lie 1 px lower."""
+    half = array.shape[2] // 2
+    for depth, plane in enumerate(array):
+        for left in (0, half):
+            place = {"plane": {"C": 0, "Z": depth, "T": 0}, "location": (left, depth)}
+            yield plane[:, left : left + half], place
+
+
+def test_czi_mosaics_may_move(write_czi):
+    array = numbers(3, 8, 20) + 500
+    (stack,), _ = open_microscope_file(write_czi(tiles_of(array)))
+    stack.layout.check_planes()
+    plane = stack.read((1,))
+    assert np.array_equal(plane[1:9], array[1]) and not plane[[0, 9]].any()
+
+
+def test_a_plane_that_lacks_a_tile_is_refused(write_czi):
+    array = numbers(3, 8, 20) + 500
+    (stack,), _ = open_microscope_file(write_czi([*tiles_of(array)][:-1]))
+    with pytest.raises(ImageError, match=r"^lacks 1 of 3 planes, the first one at Z 2: leave"):
+        stack.layout.check_planes()
+    stack.selected({"Z": slice(0, 2)}).layout.check_planes()
+
+
 def test_czi_of_two_cameras_is_an_error(write_czi):
     array = numbers(8, 10)
     parts = [(array.astype(np.uint8), {}), (array, {"plane": {"C": 1, "Z": 0, "T": 0}})]
