@@ -66,7 +66,8 @@ def is_tiff_stack(path: Path) -> bool:
     """Returns whether a TIFF file is more than a picture.
 
     That is a file of several planes or channels, any of ImageJ or OME, and one with a dtype that
-    pictures do not have. False for a file that cannot be read.
+    pictures do not have. Three or four planes without a name, which the file says are colours, are
+    a picture. False for a file that cannot be read.
     """
     with contextlib.suppress(Exception), tifffile.TiffFile(path) as file:
         if file.is_ome or file.is_imagej:
@@ -75,6 +76,7 @@ def is_tiff_stack(path: Path) -> bool:
         pages = (page for page in every if not page.is_reduced)
         first = next(pages).aspage()
         several = next(pages, None) is not None or file.series[0].size > first.size
+        several = several or _names_planes(file)
         kind = first.photometric.name
         if not several and kind in ("MINISBLACK", "MINISWHITE"):
             extra = [sample.name for sample in first.extrasamples]
@@ -82,6 +84,17 @@ def is_tiff_stack(path: Path) -> bool:
         is_photo = kind not in ("MINISBLACK", "MINISWHITE", "RGB")
         return several or not (is_photo or str(first.dtype) in _PICTURES)
     return False
+
+
+def _names_planes(file: tifffile.TiffFile) -> bool:
+    """Returns whether a file of tifffile names an axis of its planes as time, depth or channel.
+
+    Of three or four planes, tifffile also says that they are colours.
+    """
+    series = file.series[0]
+    is_named = series.kind == "shaped" and "axes" in (file.shaped_metadata or ({},))[0]
+    # A last axis C is that of a pixel's colours, by another name.
+    return is_named and "S" not in series.axes and bool({*"TZC"} & {*series.axes[:-1]})
 
 
 def open_tiff_stacks(path: Path, axes: str | None) -> tuple[list[Stack], Callable[[], None]]:

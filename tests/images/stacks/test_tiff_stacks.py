@@ -636,3 +636,30 @@ def test_pictures_are_no_stacks(tmp_path):
     assert is_stack(tmp_path / "two.tif")
     with open_stacks(tmp_path / "two.tif") as (stack,):
         assert stack.layout.axes == "CYX"
+
+
+@pytest.mark.parametrize(("axes", "planes"), [("ZYX", 4), ("TYX", 3), ("CYX", 3)])
+def test_three_or_four_planes_with_a_name_are_a_stack(tmp_path, axes, planes):
+    array = np.arange(planes * 320, dtype=np.uint16).reshape(planes, 16, 20)
+    path = tmp_path / "a.tif"
+    tifffile.imwrite(path, array, metadata={"axes": axes})
+    with tifffile.TiffFile(path) as file:  # which is how programs write them
+        assert file.pages.first.photometric.name == "RGB"
+    assert is_stack(path)
+    with open_stacks(path) as (stack,):
+        assert stack.layout.axes == axes
+        for number, plane in enumerate(array):
+            assert np.array_equal(stack.read((number,)), plane)
+
+
+@pytest.mark.parametrize("axes", [None, "SYX", "QYX"])
+def test_three_planes_without_a_name_are_colours(tmp_path, axes):
+    array = np.arange(960, dtype=np.uint16).reshape(3, 16, 20)
+    tifffile.imwrite(tmp_path / "a.tif", array, metadata={"axes": axes} if axes else {})
+    assert not is_stack(tmp_path / "a.tif")
+
+
+def test_a_pixels_colours_may_be_called_channels(tmp_path):
+    array = np.arange(960, dtype=np.uint16).reshape(16, 20, 3)
+    tifffile.imwrite(tmp_path / "a.tif", array, metadata={"axes": "YXC"})
+    assert not is_stack(tmp_path / "a.tif")
