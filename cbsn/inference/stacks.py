@@ -301,8 +301,9 @@ class StackWork:
             if not count_missing(plane):  # in the margin, too
                 continue
             if not self._fills:
+                index = layout.in_file(step.seen[number])
                 place = ", ".join(
-                    f"{axis} {n}" for axis, n in zip(layout.outer, step.seen[number], strict=True)
+                    f"{axis} {n}" for axis, n in zip(layout.outer, index, strict=True)
                 )
                 raise ImageError(
                     f"holds values that are not finite (NaN or infinity){place and ', at '}"

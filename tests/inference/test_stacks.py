@@ -258,6 +258,9 @@ def test_a_missing_value_is_named_where_it_is(array, denoise, monkeypatch):
     values[3, 1, 5, 6] = np.inf
     with pytest.raises(ImageError, match="at T 3, C 1"):
         denoise_stack(array_stack(values, "TCYX"), [denoise], StackOptions())
+    # In a selection, too, it is its place in the file.
+    with pytest.raises(ImageError, match="at T 3, C 1"):
+        denoise_stack(array_stack(values, "TCYX"), [denoise], StackOptions(select="t=2:,c=1"))
 
 
 def test_a_missing_value_around_a_part_is_refused_or_filled(random, monkeypatch):
