@@ -213,3 +213,12 @@ class ValueRange:
         if self.black == 0 and self.source == "values" and self.white in _BITS:
             return f"{_BITS[self.white]} bits, white is {self.white:g}"
         return f"black is {self.black:g}, white is {self.white:g}"
+
+
+def magnitude(values: np.ndarray) -> float:
+    """Returns a power of two near the largest absolute value, 0.5 if all are 0.
+
+    In units of it, squares neither overflow nor vanish, and dividing by it rounds nothing.
+    """
+    largest = max(abs(float(values.min())), abs(float(values.max())))
+    return 2.0 ** (math.frexp(largest)[1] - 1)

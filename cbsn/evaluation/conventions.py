@@ -22,6 +22,7 @@ SSIMS: dict[str, tuple[dict[str, Any], int]] = {
 }
 """By name: scikit-image's keyword arguments, and the side of the window in pixels."""
 
+_SQUARABLE = 1e100  # numbers between its inverse and itself have squares in float64
 _LARGEST_RANGE = 1e9  # beyond any value in a file
 _FLOAT_STEPS = 255.0  # float pictures are rounded to these steps, as if saved in 8 bits
 _ROUNDINGS = {"round": np.rint, "floor": np.floor, "none": None}
@@ -35,8 +36,18 @@ def psnr(clean: np.ndarray, denoised: np.ndarray, data_range: float | None = Non
     """
     check_comparable("PSNR", clean, denoised)
     peak = data_range or value_range(clean.dtype)
+    clean, denoised, peak = _squarable(clean, denoised, peak)
     with np.errstate(divide="ignore"):
         return float(skimage.metrics.peak_signal_noise_ratio(clean, denoised, data_range=peak))
+
+
+def _squarable(
+    clean: np.ndarray, denoised: np.ndarray, peak: float
+) -> tuple[np.ndarray, np.ndarray, float]:
+    """Returns pictures and their peak, in units of the peak if its square is beyond float64."""
+    if 1 / _SQUARABLE < peak < _SQUARABLE:
+        return clean, denoised, peak
+    return clean / peak, denoised / peak, 1.0
 
 
 def ssim(
@@ -55,6 +66,7 @@ def ssim(
         raise ValueError(
             f"SSIM needs pictures of at least {window} px a side. Received: {clean.shape}"
         )
+    clean, denoised, data_range = _squarable(clean, denoised, data_range)
     similarity = skimage.metrics.structural_similarity
     return float(similarity(clean, denoised, data_range=data_range, channel_axis=-1, **settings))
 

@@ -8,6 +8,7 @@ import numpy as np
 import scipy  # loads its submodules on use
 
 from cbsn.evaluation.conventions import check_comparable
+from cbsn.value_range import magnitude
 
 _BACKGROUND = 3.0  # percentile of the values that is taken for the background
 _K1, _K2 = 0.01, 0.03  # of the constants of SSIM
@@ -64,6 +65,8 @@ def _si_psnr(clean: np.ndarray, denoised: np.ndarray) -> float:
     span = np.ptp(clean)
     if span == 0:
         return math.nan
+    clean, denoised = (each / magnitude(each) for each in (clean, denoised))
+    span = np.ptp(clean)
     wanted, given = clean - clean.mean(), denoised - denoised.mean()
     scale = float(np.vdot(wanted, given) / np.vdot(given, given)) if np.ptp(denoised) else 0.0
     error = float(np.sqrt(np.mean((wanted - scale * given) ** 2)))

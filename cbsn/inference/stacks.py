@@ -319,7 +319,10 @@ class StackWork:
         planes, rows, columns, _ = seen
         scale = self.scaling.of(self.channel(step))
         dtype = self.layout.dtype
-        is_changed = dtype.kind in "iu" and dtype != planes.dtype
+        # What the result may not hold.
+        is_changed = dtype != planes.dtype and (
+            dtype.kind in "iu" or not np.can_cast(planes.dtype, dtype)
+        )
         denoiser = self._denoiser(step.indices[0])
         faults = [scale.faulty(without_alpha(plane)) for plane in planes]
         result = denoiser.scaled(
@@ -337,10 +340,12 @@ class StackWork:
             sums = [each.sum(dtype=np.float64) for each in (before, np.square(before), made)]
             self._sums += sums
         if is_changed:
-            limits = np.iinfo(dtype)
-            beyond = (result < limits.min - 0.5) | (result > limits.max + 0.5)
+            is_whole = dtype.kind in "iu"
+            limits = np.iinfo(dtype) if is_whole else np.finfo(dtype)
+            least, most = float(limits.min), float(limits.max)
+            beyond = (result < least - 0.5 * is_whole) | (result > most + 0.5 * is_whole)
             self._clipped += int(np.count_nonzero(beyond))
-            result = cast(result, dtype, denoiser.options.rounding)
+            result = cast(np.clip(result, least, most), dtype, denoiser.options.rounding)
         return result
 
     def notes(self) -> Iterator[str]:

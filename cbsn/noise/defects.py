@@ -13,6 +13,7 @@ import numpy as np
 import scipy
 
 from cbsn.noise.neighbours import gathered, middle_of_four, shifted
+from cbsn.value_range import magnitude
 
 KINDS = ("hot", "dead", "stuck")
 
@@ -192,11 +193,12 @@ class _Sums:
             self._sum, self._squares = np.zeros((2, *values.shape))
             self._above, self._below, self._repeats = np.zeros((3, *values.shape), np.uint16)
             self._missing = np.zeros(values.shape, np.uint16)
+            self._unit = magnitude(values) if values.dtype.kind == "f" else 1.0
         else:
             self._repeats += values == self._last
         self._count += 1
         self._last = values
-        values = values.astype(np.float64)
+        values = values.astype(np.float64) / self._unit
         rough = values - middle_of_four(values)
         self._sum += values
         self._squares += rough**2

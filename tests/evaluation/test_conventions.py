@@ -264,3 +264,12 @@ def test_ssim_compares_only_equals():
         ssim(np.ones((8, 8, 3), "uint8"), np.ones((8, 8, 3), "uint16"), 255)
     with pytest.raises(ValueError, match="SSIM needs finite values"):
         ssim(np.ones((8, 8, 3)), np.full((8, 8, 3), np.nan), 1)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("factor", [2.0**600, 2.0**-600])
+def test_values_whose_squares_float64_does_not_hold(random, factor):
+    clean, noisy = random.uniform(0, 100, (2, 24, 24, 1))
+    for score in psnr, ssim:
+        found = score(clean * factor, noisy * factor, 100 * factor)
+        assert found == pytest.approx(score(clean, noisy, 100.0), rel=1e-9)

@@ -253,3 +253,11 @@ def test_fits_are_of_the_same_channels(pair):
         fit_micro_ssim([(clean, denoised), (color, color)])
     with pytest.raises(ValueError, match=r"fitted to 1 channels\. Received: 3 channels"):
         micro_ssim(color, color, fit_micro_ssim([(clean, denoised)]))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("factor", [2.0**600, 2.0**-600])
+def test_values_whose_squares_float64_does_not_hold(random, factor):
+    clean, noisy = random.uniform(0, 100, (2, 24, 24))
+    found = si_psnr(clean * factor, noisy * factor)
+    assert found == pytest.approx(si_psnr(clean, noisy), rel=1e-9)

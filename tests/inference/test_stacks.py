@@ -461,3 +461,11 @@ def test_adaptation_reads_repaired_stacks(defective, denoise, tmp_path):
         with open_scaled(tmp_path / "a.tif", denoisers, StackOptions()) as stacks:
             ((stack, _),) = stacks
             assert stack.read((2,))[20, 30] == pytest.approx(value, abs=100)
+
+
+def test_values_beyond_a_narrower_float_are_clipped(denoise, random):
+    values = random.poisson(100, (2, 24, 40)) * 1e200
+    options = StackOptions(dtype="float32")
+    with pytest.warns(CbsnWarning, match=r"^.*100\.0% of the values are clipped to what float32"):
+        result = denoise_stack(array_stack(values, "TYX"), [denoise], options)
+    assert result.dtype == np.float32 and np.isfinite(result).all()

@@ -363,3 +363,13 @@ def test_words_and_json():
     assert found.counts() == {"hot": 2, "dead": 1, "stuck": 1}
     assert found.to_dict()["kinds"] == ["hot", "hot", "dead", "stuck"]
     assert found.to_dict()["planes"] == 5
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("factor", [2.0**600, 2.0**-600])
+def test_values_whose_squares_float64_does_not_hold(random, factor):
+    planes = random.poisson(100, (6, 40, 40)).astype(np.float64)
+    planes[:, 20, 30] = 4000
+    expected = find_defects(planes)
+    assert expected.places.tolist() == [[20, 30, 0]]
+    assert find_defects(planes * factor).to_dict() == expected.to_dict()

@@ -15,6 +15,7 @@ import scipy
 
 from cbsn.errors import ConfigError, ImageError
 from cbsn.images.stacks.stack import Stack
+from cbsn.value_range import magnitude
 
 METHODS = ("deviation", "percentile", "range", "dtype")
 """How 0 and 1 are chosen: mean and mean + standard deviation; the `_PERCENTILES`; the lowest and
@@ -195,7 +196,8 @@ def measure_scaling(
         else:  # more than a few: they are what there is to see
             least, most = -math.inf, math.inf
         mean = float(values.mean(dtype=np.float64))
-        deviation = float(values.astype(np.float64).std())
+        unit = magnitude(values)
+        deviation = float((values.astype(np.float64) / unit).std()) * unit
         if isinstance(method, tuple):
             low, high = method
         elif method == "dtype":

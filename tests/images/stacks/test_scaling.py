@@ -213,3 +213,11 @@ def test_flags_are_parsed():
 def test_other_flags_are_refused(text):
     with pytest.raises(ConfigError, match="--normalize"):
         parse_scaling(text)
+
+
+@pytest.mark.filterwarnings("error")
+def test_the_deviation_of_values_whose_squares_float64_does_not_hold(random):
+    values = random.poisson(100, (2, 16, 20)).astype(np.float64)
+    expected = measure_scaling(array_stack(values, "TYX"), "deviation").of(0)
+    found = measure_scaling(array_stack(values * 2.0**600, "TYX"), "deviation").of(0)
+    assert found.deviation == expected.deviation * 2.0**600
