@@ -13,18 +13,36 @@ PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 # Linux's names for the features of processors that multiply bfloat16 natively.
 CPU_FEATURES = ("amx_bf16", "avx512_bf16")
 
+# Planes of a volume from which oneDNN's gradients of convolutions are right in bfloat16.
+_LEAST_DEPTH = 3
+
 # Lowest compute capability of NVIDIA GPUs whose matrix units multiply these; the best comes first.
 _OF_GPUS = {"mixed_bfloat16": (8, 0), "mixed_float16": (7, 0)}
 
 
-def choose_precision(wanted: str) -> tuple[str, str]:
+def choose_precision(wanted: str, depth: int | None = None) -> tuple[str, str]:
     """Returns the one of `PRECISIONS` that `--precision` selects, and the reason in words.
 
     `auto` selects mixed_bfloat16 where the hardware multiplies bfloat16 natively, mixed_float16 on
     NVIDIA GPUs of compute capability 7, and float32 everywhere else. With several GPUs, the lowest
-    capability decides. Any value other than `auto` and `PRECISIONS` raises a ConfigError.
+    capability decides.
+
+    Args:
+        wanted: the value of `--precision`.
+        depth: planes of the thinnest volumes that a network is trained on, or halves them to.
+            Default None, for networks of planes, and to denoise.
+
+    Raises:
+        ConfigError: if `wanted` is neither `auto` nor one of `PRECISIONS`, or is mixed_bfloat16
+            where gradients would be wrong: on CPUs, in volumes of one or two planes.
     """
     if wanted in PRECISIONS:
+        if wanted == "mixed_bfloat16" and _is_too_thin(depth):
+            raise ConfigError(
+                "--precision mixed_bfloat16 gives wrong gradients on CPUs where a network in three "
+                f"dimensions halves its patches to fewer than {_LEAST_DEPTH} planes: use a larger "
+                f"--patch_depth or --precision float32. Received: {depth} after the halvings"
+            )
         return wanted, "as requested"
     if wanted != "auto":
         raise ConfigError(
@@ -42,9 +60,21 @@ def choose_precision(wanted: str) -> tuple[str, str]:
     if os.environ.get("TF_ENABLE_ONEDNN_OPTS") == "0":
         return "float32", "bfloat16 needs oneDNN, which TF_ENABLE_ONEDNN_OPTS=0 switches off"
     native = [feature for feature in CPU_FEATURES if feature in cpu_flags()]
+    if native and _is_too_thin(depth):
+        return "float32", f"gradients in bfloat16 need {_LEAST_DEPTH} planes after the halvings"
     if native:
         return "mixed_bfloat16", f"the processor multiplies it natively ({', '.join(native)})"
     return "float32", f"the processor has none of {', '.join(CPU_FEATURES)}"
+
+
+def _is_too_thin(depth: int | None) -> bool:
+    """Returns whether gradients in volumes of so few planes would be wrong in bfloat16 here."""
+    if depth is None or depth >= _LEAST_DEPTH or keras.backend.backend() != "tensorflow":
+        return False
+    import tensorflow as tf
+
+    uses_onednn = os.environ.get("TF_ENABLE_ONEDNN_OPTS") != "0"
+    return uses_onednn and not tf.config.get_visible_devices("GPU")
 
 
 def cpu_flags() -> frozenset[str]:

@@ -48,6 +48,21 @@ def test_auto_takes_bfloat16_where_the_processor_has_it(cpu, feature):
     assert "none of amx_bf16, avx512_bf16" in why
 
 
+def test_thin_volumes_need_float32_on_a_processor(cpu, gpus, monkeypatch):
+    cpu("avx512_bf16")
+    for depth, expected in (None, "mixed_bfloat16"), (3, "mixed_bfloat16"), (2, "float32"):
+        assert choose_precision("auto", depth)[0] == expected
+    assert "need 3 planes" in choose_precision("auto", 1)[1]
+    advice = r"a larger --patch_depth or --precision float32\. Received: 2 after the halvings$"
+    with pytest.raises(ConfigError, match=advice):
+        choose_precision("mixed_bfloat16", 2)
+    for wanted in "float32", "mixed_float16":
+        assert choose_precision(wanted, 2) == (wanted, "as requested")
+    gpus((9, 0))
+    assert choose_precision("auto", 1)[0] == "mixed_bfloat16"
+    assert choose_precision("mixed_bfloat16", 1)[0] == "mixed_bfloat16"
+
+
 def test_auto_needs_onednn_on_a_processor(cpu, monkeypatch):
     cpu("amx_bf16")
     monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
