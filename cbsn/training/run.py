@@ -224,7 +224,6 @@ class Settings:
 
 def resolve(recipe_name: str, changes: Changes, options: RunOptions, workers: Workers) -> Settings:
     """Completes the settings from the models and the data that the flags name."""
-    precision = choose_precision(options.precision)
     initial = None
     if options.init:
         if options.gray is not None:
@@ -232,7 +231,9 @@ def resolve(recipe_name: str, changes: Changes, options: RunOptions, workers: Wo
         changes, initial = read_initial(options.init, recipe_name, changes)
     # Reports settings that do not fit each other, or models, before the data are prepared.
     recipe = _without_data(recipe_name, changes, options)
-    recipe.build_network(fresh=False)
+    network = recipe.build_network(fresh=False)
+    thinnest = recipe.patch_depth // network.z_grid if network.dimensions == 3 else None
+    precision = choose_precision(options.precision, thinnest)
     check_teachers(options.teacher, options.teacher_holes)
     validation = None
     if options.val_clean is not None and workers.is_chief:

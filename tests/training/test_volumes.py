@@ -9,6 +9,7 @@ import tensorflow as tf
 import tifffile
 
 import cbsn
+from cbsn import precision
 from cbsn.data.pipeline import PatchPipeline
 from cbsn.errors import ConfigError, TrainingError
 from cbsn.inference.denoiser import Denoiser
@@ -283,3 +284,15 @@ def test_the_command_trains_from_a_file(volume, tmp_path, monkeypatch):
     )
     assert (again / "last").is_dir()
     assert RECIPES[NAME].patch_depth == 16
+
+
+def test_patches_that_are_halved_to_two_planes_are_trained_on_in_float32(
+    prepare_volume, volume, tmp_path, monkeypatch
+):
+    monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS", raising=False)
+    monkeypatch.setattr(tf.config, "get_visible_devices", lambda kind: [])
+    monkeypatch.setattr(precision, "cpu_flags", lambda: frozenset({"avx512_bf16"}))
+    dataset = prepare_volume(volume)
+    for depth, expected in (6, "mixed_bfloat16"), (4, "float32"):
+        settings = _settings(dataset, tmp_path, {**SIZES, "patch_depth": depth})
+        assert settings.precision[0] == expected
