@@ -86,6 +86,9 @@ def layer_planes(layer: Any, *, fill: bool = False) -> LayerPlanes:
     axes = "TYXS" if layer.rgb else "TYX"
     try:
         shape = (math.prod(outer_shape), *map(int, data.shape[-inner:]))
+        if not all(shape):
+            sizes = " × ".join(map(str, data.shape))
+            raise ImageError(f"is empty, as it is of {sizes} values: choose another one.")
         layout = Layout(axes, shape, dtype, "napari")
     except ImageError as error:
         raise ImageError(f"The layer {error}") from None

@@ -38,7 +38,7 @@ from cbsn.napari_plugin.choices import (
     unwrapped,
 )
 from cbsn.napari_plugin.denoising import explain, own_warnings, results
-from cbsn.napari_plugin.layers import layer_planes
+from cbsn.napari_plugin.layers import NotFiniteError, layer_planes
 from cbsn.napari_plugin.training import TrainingProcess
 
 _MINUTES, _STEPS = "minutes", "steps"
@@ -205,6 +205,8 @@ class TrainWidget(QWidget):
         try:
             with own_warnings():
                 return training.write_planes(planes, file, is_stopped)
+        except NotFiniteError as error:
+            return f"{error} Fill them first, or train on the file: cbsn train FILE --nan fill."
         except Exception as error:
             return explain(error)
 
@@ -325,6 +327,11 @@ class TrainWidget(QWidget):
             show_info(f"The model {name} is trained, and chosen under “Denoise”.")
         elif self._stops:
             self._status.setText("Stopped before there was anything to save.")
+        elif "--no-resume" in self._last_error:  # advice for a terminal
+            self._fail(
+                f"The training failed: {self._folder} has a run that cannot go on with this layer. "
+                "Give another name or folder. What does not fit is in the log."
+            )
         else:
             reason = self._last_error or f"it ended with status {status}; see its log."
             self._fail(f"The training failed: {reason}")

@@ -137,3 +137,12 @@ def test_a_result_lies_where_its_source_lies():
     assert result.metadata is not layer.metadata
     one = Image(VALUES[1:2, 3:], **settings_of_result(layer, "denoised", (1, 3)))
     np.testing.assert_allclose(one.translate, (6, 8, 3, 4))
+
+
+@pytest.mark.parametrize("shape", [(0, 20, 20), (3, 0, 20, 20)])
+def test_a_layer_without_values_is_refused(shape):
+    sizes = " × ".join(map(str, shape))
+    with pytest.raises(
+        ImageError, match=f"^The layer is empty, as it is of {sizes} values: choose"
+    ):
+        layer_planes(Image(np.zeros(shape, np.uint8)))

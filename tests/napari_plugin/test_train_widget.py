@@ -23,6 +23,8 @@ folder = pathlib.Path(sys.argv[2])
 assert pathlib.Path(sys.argv[1]).is_file()
 print("precision float32")
 print(" 50%|#####     | 2/4 [00:01<00:01,  2.00step/s, loss=0.1]", file=sys.stderr)
+if sys.argv[3] == "other":
+    sys.exit("error: The run a was started with b. Use another --name, or --no-resume.")
 if sys.argv[3] == "fail":
     sys.exit("error: it cannot be learned")
 sys.stdin.read()
@@ -195,6 +197,16 @@ def test_a_training_that_fails(viewer, widget, commands, told, qtbot):
     assert widget._run.isEnabled()
 
 
+def test_a_name_of_another_run(viewer, widget, commands, told, qtbot, tmp_path):
+    viewer.add_image(NOISY, name="cells")
+    commands.how = "other"
+    widget.train()
+    wait_for(qtbot, lambda: not widget.is_running)
+    (text,) = [text for _, text in told]
+    assert str(tmp_path / "models" / "n2v-cells") in text and "another name or folder" in text
+    assert "--" not in text.replace(str(tmp_path), "") and "--no-resume" in log(widget)
+
+
 def test_what_cannot_be_trained(viewer, widget, commands, told, qtbot, tmp_path, monkeypatch):
     widget.train()
     assert told.pop()[1].startswith("Open an image first")
@@ -206,7 +218,9 @@ def test_what_cannot_be_trained(viewer, widget, commands, told, qtbot, tmp_path,
     widget._name.setText("a")
     widget.train()
     wait_for(qtbot, lambda: not widget.is_running)
-    assert "not finite" in told.pop()[1]
+    assert told.pop()[1].endswith(
+        "infinity). Fill them first, or train on the file: cbsn train FILE --nan fill."
+    )
     layer.data = NOISY
     (tmp_path / "file").touch()
     widget._models_folder.setText(str(tmp_path / "file"))
