@@ -188,13 +188,14 @@ class TrainWidget(QWidget):
         self._log.clear()
         self._set_running(True)
         self._status.setText("Writing the planes…")
-        self._worker = worker = create_worker(
+        worker: Any = create_worker(
             self._prepare,
             planes,
             file,
             lambda: bool(self._stops) or worker.abort_requested,
             _start_thread=False,
         )
+        self._worker = worker
         self.destroyed.connect(worker.quit)
         worker.returned.connect(lambda outcome: self._start(file, outcome))
         worker.start()
@@ -289,7 +290,11 @@ class TrainWidget(QWidget):
 
     def _listen(self) -> None:
         """Shows what the process has said since the last time."""
-        shows = {"line": self._log_line, "steps": self._show_steps, "end": self._end}
+        shows: dict[str, Any] = {
+            "line": self._log_line,
+            "steps": self._show_steps,
+            "end": self._end,
+        }
         while not self._said.empty():
             kind, *values = self._said.get()
             shows[kind](*values)
