@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from cbsn.errors import CbsnWarning, ConfigError, ImageError, check_paths, check_texts
+from cbsn.errors import CbsnWarning, ConfigError, ImageError, brief, check_paths, check_texts
 from cbsn.evaluation import evaluate as evaluation
 from cbsn.evaluation.scores import Scores
 from cbsn.files import expanded
@@ -61,7 +61,7 @@ def load(model: str | Path = DEFAULT_MODEL, **options: Any) -> Denoiser:
         >>> clean = denoise(noisy)
     """
     if not isinstance(model, str | Path):
-        raise ConfigError(f"A model is a name or a path. Received: {model!r}")
+        raise ConfigError(f"A model is a name or a path. Received: {brief(model)}")
     return Denoiser.load(os.fspath(model), DenoiseOptions.from_names(options))
 
 
@@ -130,7 +130,7 @@ def _with_options(model: Any, options: Mapping[str, Any]) -> Denoiser | None:
     if isinstance(model, str | Path):
         return None
     if not isinstance(model, Denoiser):
-        raise ConfigError(f"A model is a name, a path or a Denoiser. Received: {model!r}")
+        raise ConfigError(f"A model is a name, a path or a Denoiser. Received: {brief(model)}")
     if options:
         raise ConfigError(
             f"A Denoiser has its options already; give them to load. Received: {sorted(options)}"
@@ -384,7 +384,7 @@ def _listed(given: Any) -> list[Any]:
     if isinstance(given, str | Path | np.ndarray):
         return [given]
     if not isinstance(given, Iterable):
-        raise ConfigError(f"Give a path or an array, or several. Received: {given!r}")
+        raise ConfigError(f"Give a path or an array, or several. Received: {brief(given)}")
     return [*given]
 
 

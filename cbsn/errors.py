@@ -13,6 +13,7 @@ LARGEST_SEED = 2**64 - 1  # for noise, and for the random choices of R3
 LARGEST_HOLE = 127  # width in pixels; noise that reaches further needs smaller pictures
 
 _NODES = re.compile(r"\{\{[^{}]*\}\}|\[Op:\w*\]|\[\[[^][]*\]\]")  # in TensorFlow's messages
+_LONGEST_VALUE = 100  # characters
 _LONGEST_REASON = 500  # characters: some reasons list all layers of a network, or all input
 
 
@@ -63,6 +64,18 @@ class TrainingStopped(CbsnError):  # noqa: N818, as it is no error
     status = 75  # `EX_TEMPFAIL` of sysexits.h: try again
 
 
+def brief(value: Any) -> str:
+    """Returns what a message shows of a value of any kind: at most about 100 characters.
+
+    Of an array, that is its class, its dtype and its shape.
+    """
+    shape, dtype = getattr(value, "shape", ()), getattr(value, "dtype", None)
+    if dtype is not None and isinstance(shape, tuple) and shape:
+        return f"{type(value).__name__} of {' x '.join(map(str, shape))}, {dtype}"
+    text = repr(value) if isinstance(value, str) else " ".join(repr(value).split())
+    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}…"
+
+
 def is_number(value: Any) -> bool:
     """Returns whether a value is a real number, of Python or NumPy; True and False are none."""
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
@@ -84,7 +97,7 @@ def check_number(
     """
     if not is_number(value):
         kind = "a whole number" if whole else "a number"
-        raise ConfigError(f"{flag} must be {kind}. Received: {flag} {value!r}")
+        raise ConfigError(f"{flag} must be {kind}. Received: {flag} {brief(value)}")
     if value > most:
         raise ConfigError(f"{flag} must be at most {most}. Received: {flag} {value}")
     if not (value > least if above else value >= least):
@@ -137,14 +150,14 @@ def check_texts(options: Mapping[str, Any]) -> None:
     """Raises a `ConfigError` for the first option that is neither a text nor None."""
     for name, value in options.items():
         if not isinstance(value, str | None):
-            raise ConfigError(f"{name} takes a text. Received: {name}={value!r}")
+            raise ConfigError(f"{name} takes a text. Received: {name}={brief(value)}")
 
 
 def check_paths(options: Mapping[str, Any]) -> None:
     """Raises a `ConfigError` for the first option that is no path, be it a text or an object."""
     for name, value in options.items():
         if not isinstance(value, str | os.PathLike):
-            raise ConfigError(f"{name} takes a path. Received: {name}={value!r}")
+            raise ConfigError(f"{name} takes a path. Received: {name}={brief(value)}")
 
 
 def check_names(what: str, given: Iterable[str], known: Collection[str]) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import keras
 
-from cbsn.errors import ConfigError
+from cbsn.errors import ConfigError, brief
 
 PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 """Keras dtype policies; in all of them, weights, last layer, loss and metrics are float32."""
@@ -46,7 +46,7 @@ def choose_precision(wanted: str, depth: int | None = None) -> tuple[str, str]:
         return wanted, "as requested"
     if wanted != "auto":
         raise ConfigError(
-            f"--precision must be auto or one of {', '.join(PRECISIONS)}. Received: {wanted!r}"
+            f"--precision must be auto or one of {', '.join(PRECISIONS)}. Received: {brief(wanted)}"
         )
     if keras.backend.backend() != "tensorflow":
         return "float32", f"auto cannot see the hardware of the {keras.backend.backend()} backend"

@@ -400,3 +400,17 @@ def test_uncertainty(path, denoise, noisy, random, tmp_path):
     tifffile.imwrite(tmp_path / "s.tif", stack, imagej=True, metadata={"axes": "TYX"})
     from_file = cbsn.denoise(tmp_path / "s.tif", denoise, uncertainty=True)
     np.testing.assert_array_equal(from_file[1], sigma)
+
+
+def test_errors_of_arguments_show_no_whole_arrays():
+    array = np.ones((40, 40, 3), np.uint8)
+    for call in (
+        lambda: cbsn.train(array, "n2v-unet"),
+        lambda: cbsn.evaluate("photo", noisy=array, clean=array),
+        lambda: cbsn.denoise(array, array),
+        lambda: cbsn.load(array),
+        lambda: cbsn.load(precision=array),
+        lambda: cbsn.load(self_ensemble=array),
+    ):
+        with pytest.raises(cbsn.ConfigError, match=r"ndarray of 40 x 40 x 3, uint8$"):
+            call()

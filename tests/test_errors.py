@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from cbsn.errors import ConfigError, check_number, check_paths, plain_reason
+from cbsn.errors import ConfigError, brief, check_number, check_paths, check_texts, plain_reason
 
 
 class TensorFlowError(Exception):
@@ -69,3 +69,27 @@ def test_paths_are_texts_or_objects():
     for value in (5, None, ["a"], b"a"):
         with pytest.raises(ConfigError, match=r"source takes a path\. Received: source="):
             check_paths({"out": "a", "source": value})
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (np.zeros((9, 8, 3), np.uint8), "ndarray of 9 x 8 x 3, uint8"),
+        (np.float32(2), repr(np.float32(2))),
+        (None, "None"),
+        ("two  words", "'two  words'"),
+        ([np.zeros((2, 2))], "[array([[0., 0.], [0., 0.]])]"),
+        (b"x" * 1000, f"b'{'x' * 98}…"),
+    ],
+)
+def test_a_value_is_shown_shortly(value, text):
+    assert brief(value) == text
+
+
+def test_errors_show_no_whole_arrays():
+    array = np.ones((40, 40, 3), np.uint8)
+    for check in check_paths, check_texts:
+        with pytest.raises(ConfigError, match=r"Received: pictures=ndarray of 40 x 40 x 3, uint8$"):
+            check({"pictures": array})
+    with pytest.raises(ConfigError, match=r"Received: --n ndarray of 40 x 40 x 3, uint8$"):
+        check_number("--n", array, 1)

@@ -15,6 +15,7 @@ from cbsn.data.stack_pairs import StackPairs, hold_stacks
 from cbsn.errors import (
     LARGEST_SEED,
     ConfigError,
+    brief,
     check_names,
     check_number,
     check_paths,
@@ -275,7 +276,7 @@ def _paths(flag: str, given: Any) -> list[str]:
     if isinstance(given, str | Path):
         given = [given]
     if not isinstance(given, Iterable):
-        raise ConfigError(f"{flag} takes a path, or several. Received: {given!r}")
+        raise ConfigError(f"{flag} takes a path, or several. Received: {brief(given)}")
     return [*dict.fromkeys(map(str, given))]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from cbsn.colors import LUMA
-from cbsn.errors import LARGEST_SEED, ConfigError, check_hole, check_names, check_texts
+from cbsn.errors import LARGEST_SEED, ConfigError, brief, check_hole, check_names, check_texts
 from cbsn.noise.repair import parse_repairs
 
 QUALITIES = {"fast": "photo", "default": "photo-large", "best": "photo-large"}
@@ -126,17 +126,17 @@ class DenoiseOptions:
         check_texts({name: getattr(self, name) for name in texts})
         parse_repairs(self.repair)
         if not isinstance(self.self_ensemble, bool | np.bool_):
-            raise ConfigError(
-                f"self_ensemble is True or False. Received: self_ensemble={self.self_ensemble!r}"
-            )
+            received = brief(self.self_ensemble)
+            raise ConfigError(f"self_ensemble is True or False. Received: self_ensemble={received}")
         if not isinstance(self.r3, bool | np.bool_ | None):
-            raise ConfigError(f"r3 is True, False or None. Received: r3={self.r3!r}")
+            raise ConfigError(f"r3 is True, False or None. Received: r3={brief(self.r3)}")
         if self.rounding not in ROUNDINGS:
             accepted = " or ".join(ROUNDINGS)
             raise ConfigError(f"rounding must be {accepted}. Received: {self.rounding!r}")
         if not isinstance(self.seed, numbers.Integral) or not 0 <= self.seed <= LARGEST_SEED:
+            received = brief(self.seed)
             raise ConfigError(
-                f"--seed must be an integer, 0 or above, and below 2^64. Received: {self.seed}"
+                f"--seed must be an integer, 0 or above, and below 2^64. Received: {received}"
             )
         if self.hole is not None:
             check_hole("--hole", self.hole)
@@ -149,7 +149,7 @@ class DenoiseOptions:
             if side < 0:
                 raise ConfigError(
                     "tile must be auto, the side of the tiles in pixels, or 0 for the whole "
-                    f"picture at once. Received: {self.tile!r}"
+                    f"picture at once. Received: {brief(self.tile)}"
                 )
 
     @classmethod
