@@ -1,6 +1,7 @@
 """Finds the pictures of raw data sets, and writes SIDD's validation blocks as PNG pairs."""
 
 import dataclasses
+import fnmatch
 import glob
 import itertools
 import json
@@ -13,7 +14,7 @@ from PIL import Image
 
 from cbsn.data.benchmark_files import DND_FOLDERS, block_places, open_dnd, read_blocks
 from cbsn.data.manifest import Source
-from cbsn.errors import DataError, ImageError
+from cbsn.errors import ConfigError, DataError, ImageError
 from cbsn.files import atomic_path, write_json
 from cbsn.images.finding import find_images
 from cbsn.images.image_files import read_header, read_picture, to_rgb
@@ -208,7 +209,7 @@ _SIDES = {
     "noisy": ("ValidationNoisyBlocksSrgb.mat",),
     "clean": ("ValidationGtBlocksSrgb.mat", "ValidationGTBlocksSrgb.mat"),
 }
-_PAIRS_NAME = "pairs.json"  # what the pairs were made from; written last
+_PAIRS_NAME = "pairs.json"  # what the pairs were made from, and the names of our files
 _BLOCK_NAME = "[0-9][0-9][0-9][0-9]_[0-9][0-9].png"
 
 
@@ -216,15 +217,20 @@ def write_pairs(source: str | Path, out: str | Path, *, force: bool = False) -> 
     """Writes block m of picture n as `OUT/noisy/NNNN_MM.png` and `OUT/clean/NNNN_MM.png`.
 
     `source` is the folder with the two `.mat` files of SIDD's validation data. Raises DataError if
-    they cannot be used. Without `force`, does nothing if the pairs in `out` are complete and made
-    from these two files. Returns a sentence that says what was done.
+    they cannot be used, and ConfigError if other files are where the pairs belong. With `force`,
+    those of the same names are replaced. Without it, does nothing if the pairs in `out` are
+    complete and made from these two files. Returns a sentence that says what was done.
     """
     source, out = Path(source), Path(out)
     paths = {side: _find(source, names) for side, names in _SIDES.items()}
     stats = {path.name: path.stat() for path in paths.values()}
     made_of = {n: {"size": s.st_size, "mtime_ns": s.st_mtime_ns} for n, s in stats.items()}
-    if not force and (pairs := _pairs_before(out, made_of)):
-        return f"{out}: {pairs} pairs were already done."
+    before = _pairs_before(out)
+    if not force:
+        if before is None:
+            _refuse_others(out)
+        elif before.complete and before.sources == made_of and before.are_there(out):
+            return f"{out}: {len(before.names)} pairs were already done."
     blocks = {side: read_blocks(path) for side, path in paths.items()}
     noisy, clean = blocks.values()
     if noisy.shape != clean.shape:
@@ -233,12 +239,57 @@ def write_pairs(source: str | Path, out: str | Path, *, force: bool = False) -> 
             f"the shapes {noisy.shape} and {clean.shape}. Download both again."
         )
     out.mkdir(parents=True, exist_ok=True)
-    (out / _PAIRS_NAME).unlink(missing_ok=True)
+    names = [f"{name}.png" for name in block_places(noisy)]
+    ours = {*names, *(before.names if before else ())}
+    # So that an interrupted run leaves nothing that the next one takes for others' files.
+    _Pairs(made_of, sorted(ours), complete=False).write(out)
     for side, values in blocks.items():
         _write_side(out / side, values)
-    pairs = len(block_places(noisy))
-    write_json(out / _PAIRS_NAME, {"pairs": pairs, "sources": made_of})
-    return f"{out}: {pairs} pairs of blocks, in the folders noisy and clean."
+        for name in ours.difference(names):  # a block of an earlier, larger set
+            (out / side / name).unlink(missing_ok=True)
+    _Pairs(made_of, names).write(out)
+    return f"{out}: {len(names)} pairs of blocks, in the folders noisy and clean."
+
+
+@dataclasses.dataclass(frozen=True)
+class _Pairs:
+    """The pairs in a folder, as `pairs.json` there describes them."""
+
+    sources: dict  # size and last change of each source file, by its name
+    names: list[str]  # of the files that are ours in each of the two folders
+    complete: bool = True
+
+    def write(self, out: Path) -> None:
+        facts = {"pairs": len(self.names), "complete": self.complete, "sources": self.sources}
+        write_json(out / _PAIRS_NAME, {**facts, "names": self.names})
+
+    def are_there(self, out: Path) -> bool:
+        return all((out / side / name).is_file() for side in _SIDES for name in self.names)
+
+
+def _pairs_before(out: Path) -> _Pairs | None:
+    """Returns what `pairs.json` says; None if there is none, or another program's."""
+    try:
+        state = json.loads((out / _PAIRS_NAME).read_text(encoding="utf-8"))
+        # Earlier versions stored neither; their pairs are made again, and none is deleted.
+        names, complete = state.get("names", []), state.get("complete", False)
+        _ = state["pairs"]
+        blocks = [name for name in names if fnmatch.fnmatchcase(name, _BLOCK_NAME)]
+        return _Pairs(state["sources"], blocks, complete is True)
+    except (OSError, ValueError, RecursionError, AttributeError, KeyError, TypeError):
+        return None
+
+
+def _refuse_others(out: Path) -> None:
+    """Raises a ConfigError if there is anything that the pairs would replace or mix with."""
+    state = [out / _PAIRS_NAME] if os.path.lexists(out / _PAIRS_NAME) else []
+    others = [*state, *(path for side in _SIDES for path in sorted((out / side).glob("[!.]*")))]
+    if others:
+        raise ConfigError(
+            f"{others[0]} is no file of cbsn prepare, which writes pairs there. Choose another "
+            "folder with --out, or replace files of the same names with --force. "
+            f"Received: --out {out}"
+        )
 
 
 def _find(source: Path, names: tuple[str, ...]) -> Path:
@@ -252,22 +303,9 @@ def _find(source: Path, names: tuple[str, ...]) -> Path:
     )
 
 
-def _pairs_before(out: Path, made_of: dict) -> int:
-    """Returns the number of pairs in `out` if complete and made from these files, else 0."""
-    noisy, clean = (len(list((out / side).glob(_BLOCK_NAME))) for side in _SIDES)
-    try:
-        state = json.loads((out / _PAIRS_NAME).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return 0
-    return noisy if state == {"pairs": noisy, "sources": made_of} and noisy == clean else 0
-
-
 def _write_side(folder: Path, blocks: np.ndarray) -> None:
     folder.mkdir(exist_ok=True)
     places = {f"{name}.png": place for name, place in block_places(blocks).items()}
     for name, place in progress_bar(places.items(), desc=f"Writing {folder.name}", unit="block"):
         with atomic_path(folder / name) as temporary:
             Image.fromarray(blocks[place]).save(temporary)
-    for path in folder.glob(_BLOCK_NAME):
-        if path.name not in places:  # a block of an earlier, larger set
-            path.unlink()

@@ -7,7 +7,7 @@ import scipy.io
 import tifffile
 from PIL import Image
 
-from cbsn.errors import DataError, ImageError
+from cbsn.errors import ConfigError, DataError, ImageError
 from data_prep.sources import find_raw, write_pairs
 
 GRAY8 = np.arange(6, dtype=np.uint8).reshape(2, 3)
@@ -195,18 +195,70 @@ def test_second_run_writes_nothing(tmp_path):
     assert marked.read_bytes() != b"marked"
 
 
-@pytest.mark.parametrize("state", [None, "", "[]", "{}", "[" * 10**5])
-def test_incomplete_pairs_are_made_again(tmp_path, state):
+def test_a_missing_pair_is_made_again(tmp_path):
     write_mats(tmp_path)
     write_pairs(tmp_path, tmp_path / "out")
     missing = tmp_path / "out" / "clean" / "0001_01.png"
-    if state is None:
-        missing.unlink()
-    else:
-        missing.write_bytes(b"")
-        (tmp_path / "out" / "pairs.json").write_text(state)
+    missing.unlink()
     write_pairs(tmp_path, tmp_path / "out")
     assert missing.stat().st_size > 0
+
+
+@pytest.mark.parametrize("state", ["", "[]", "{}", "[" * 10**5, '{"pairs": 6}'])
+def test_pairs_whose_state_is_unknown_are_replaced_only_by_force(tmp_path, state):
+    write_mats(tmp_path)
+    write_pairs(tmp_path, tmp_path / "out")
+    block = tmp_path / "out" / "clean" / "0001_01.png"
+    block.write_bytes(b"mine")
+    (tmp_path / "out" / "pairs.json").write_text(state)
+    with pytest.raises(ConfigError, match=r"pairs\.json is no file of cbsn prepare.*--out"):
+        write_pairs(tmp_path, tmp_path / "out")
+    assert block.read_bytes() == b"mine"
+    write_pairs(tmp_path, tmp_path / "out", force=True)
+    assert block.stat().st_size > 4
+
+
+def test_pairs_of_earlier_versions_are_made_again(tmp_path):
+    write_mats(tmp_path)
+    write_pairs(tmp_path, tmp_path / "out")
+    path = tmp_path / "out" / "pairs.json"
+    state = json.loads(path.read_text())
+    path.write_text(json.dumps({key: state[key] for key in ("pairs", "sources")}))
+    assert "6 pairs of blocks" in write_pairs(tmp_path, tmp_path / "out")
+    assert "already done" in write_pairs(tmp_path, tmp_path / "out")
+
+
+@pytest.mark.parametrize("name", ["noisy/0000_00.png", "clean/9999_99.png", "clean/holiday.jpg"])
+def test_files_of_others_are_neither_replaced_nor_deleted(tmp_path, name):
+    write_mats(tmp_path)
+    mine = tmp_path / "out" / name
+    mine.parent.mkdir(parents=True)
+    mine.write_bytes(b"mine")
+    with pytest.raises(ConfigError, match=rf"{name} is no file of cbsn prepare.*--out .*out"):
+        write_pairs(tmp_path, tmp_path / "out")
+    assert [path for path in (tmp_path / "out").rglob("*") if path.is_file()] == [mine]
+    assert mine.read_bytes() == b"mine"
+    write_pairs(tmp_path, tmp_path / "out", force=True)
+    assert (mine.read_bytes() == b"mine") == (name != "noisy/0000_00.png")
+
+
+def _interrupt(*args):
+    raise KeyboardInterrupt
+
+
+def test_an_interrupted_run_goes_on_and_removes_blocks_of_an_earlier_set(tmp_path, monkeypatch):
+    write_mats(tmp_path)
+    write_pairs(tmp_path, tmp_path / "out")
+    mine = tmp_path / "out" / "noisy" / "9999_99.png"
+    mine.write_bytes(b"mine")
+    write_mats(tmp_path, shape=(1, 2, 8, 8, 3))
+    with monkeypatch.context() as patch:
+        patch.setattr(Image, "fromarray", _interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            write_pairs(tmp_path, tmp_path / "out")
+    assert "2 pairs" in write_pairs(tmp_path, tmp_path / "out")
+    assert names(tmp_path / "out" / "clean") == ["0000_00.png", "0000_01.png"]
+    assert names(tmp_path / "out" / "noisy") == ["0000_00.png", "0000_01.png", mine.name]
 
 
 def test_changed_source_replaces_all_pairs(tmp_path):
