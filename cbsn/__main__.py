@@ -11,7 +11,7 @@ from cbsn.cli.flags import run
 # These do not need TensorFlow, which takes seconds to start, or import it themselves if needed.
 _WITHOUT_TENSORFLOW = (
     *("prepare", "noise", "client", "launch", "demo"),
-    *("models", "completion", "app"),
+    *("models", "completion", "app", "train"),
 )
 
 

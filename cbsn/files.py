@@ -53,7 +53,8 @@ def expanded(path: str | os.PathLike) -> Path:
 def captured_stderr(*, shown: bool = True) -> Iterator[None]:
     """Captures what is written to descriptor 2; shows it if the block raises, unless not `shown`.
 
-    C++ code writes to the descriptor itself, past `sys.stderr`.
+    It is not shown if a signal stops the block, which explains itself. C++ code writes to the
+    descriptor itself, past `sys.stderr`.
     """
     sys.stderr.flush()
     saved = os.dup(2)
@@ -61,9 +62,10 @@ def captured_stderr(*, shown: bool = True) -> Iterator[None]:
         os.dup2(captured.fileno(), 2)
         try:
             yield
-        except BaseException:
+        except BaseException as error:
             captured.seek(0)
-            os.write(saved, captured.read() if shown else b"")
+            is_shown = shown and not isinstance(error, KeyboardInterrupt)
+            os.write(saved, captured.read() if is_shown else b"")
             raise
         finally:
             sys.stderr.flush()

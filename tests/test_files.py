@@ -14,6 +14,7 @@ from cbsn.errors import ConfigError, ModelError
 from cbsn.files import (
     atomic_folder,
     atomic_path,
+    captured_stderr,
     expanded,
     is_folder_in_use,
     remove_folder,
@@ -50,6 +51,17 @@ def _fill(path, text):
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+@pytest.mark.parametrize(
+    ("error", "shown"), [(None, ""), (ValueError, "chatter"), (KeyboardInterrupt, "")]
+)
+def test_captured_output_is_shown_of_failures_alone(capfd, error, shown):
+    with contextlib.suppress(ValueError, KeyboardInterrupt), captured_stderr():
+        os.write(2, b"chatter")
+        if error:
+            raise error
+    assert capfd.readouterr().err == shown
+
+
 def test_a_pipe_or_a_device_is_not_replaced(tmp_path):
     """As root, a file could take the place of /dev/null."""
     os.mkfifo(tmp_path / "pipe")

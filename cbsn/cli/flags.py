@@ -20,6 +20,7 @@ from cbsn.errors import (
     TrainingStopped,
     check_hole,
     in_one_line,
+    plain_reason,
 )
 from cbsn.importing import import_tensorflow
 from cbsn.progress import say_fault, shown
@@ -277,6 +278,17 @@ def _tile(text: str) -> str:
     )
 
 
+def start_tensorflow() -> None:
+    """Imports TensorFlow for a command. Raises a `CbsnError` if it cannot be imported."""
+    try:
+        import_tensorflow(alone=True)
+    except (ImportError, MemoryError) as error:
+        raise CbsnError(
+            f"TensorFlow cannot be imported ({plain_reason(error)}). It needs 1 GB of memory or "
+            "more; if there is enough, install it again: pip install --force-reinstall tensorflow"
+        ) from error
+
+
 def run(
     main: Callable[[argparse.Namespace], int | None],
     parser: argparse.ArgumentParser,
@@ -297,7 +309,7 @@ def run(
         try:
             with ending_like_ctrl_c():
                 if tensorflow:
-                    import_tensorflow(alone=True)
+                    start_tensorflow()
                 with shown(), _shown_notes():
                     return main(arguments) or 0
         except TrainingStopped as stopped:

@@ -3,16 +3,23 @@
 import argparse
 from pathlib import Path
 
-from cbsn.cli.flags import MODEL, add_axes, add_denoising, add_model, add_normalize, add_white
+from cbsn.cli.flags import (
+    MODEL,
+    add_axes,
+    add_denoising,
+    add_model,
+    add_normalize,
+    add_white,
+    start_tensorflow,
+)
 from cbsn.cli.parser import Parser, add_input, new_parser
-from cbsn.importing import import_tensorflow
 from cbsn.inference.options import DenoiseOptions
 
 
 def main(flags: argparse.Namespace) -> None:
     """Reports the noise of the pictures."""
     if flags.model_path is not None:
-        import_tensorflow(alone=True)  # needed only then
+        start_tensorflow()  # needed only then
     from cbsn.evaluation.noise_report import report_noise
     from cbsn.inference.stack_options import StackOptions
 

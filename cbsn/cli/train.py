@@ -5,7 +5,16 @@ import contextlib
 import functools
 from pathlib import Path
 
-from cbsn.cli.flags import MODEL, add_axes, add_gpu, add_noise, add_normalize, add_repair, add_white
+from cbsn.cli.flags import (
+    MODEL,
+    add_axes,
+    add_gpu,
+    add_noise,
+    add_normalize,
+    add_repair,
+    add_white,
+    start_tensorflow,
+)
 from cbsn.cli.parser import Parser, add_input, new_parser
 from cbsn.errors import ConfigError, TrainingStopped
 
@@ -317,6 +326,16 @@ _hole = functools.partial(_number_or_auto, "a hole")
 
 def main(flags: argparse.Namespace) -> None:
     """Trains as the flags say."""
+    try:
+        _train(flags)
+    except KeyboardInterrupt as error:  # before the first step, or a second time while saving
+        raise TrainingStopped(
+            "Stopped at once. Run the same command again to continue from what is saved."
+        ) from error
+
+
+def _train(flags: argparse.Namespace) -> None:
+    start_tensorflow()
     from cbsn.devices import select_gpus
     from cbsn.training.options import parse_settings
     from cbsn.training.run import train
@@ -331,9 +350,4 @@ def main(flags: argparse.Namespace) -> None:
         values.update(checkpoints=out.parent, name=out.name)
     changes, options = parse_settings(values)
     select_gpus(gpu)
-    try:
-        train(recipe, changes, options)
-    except KeyboardInterrupt as error:  # before the first step, or a second time while saving
-        raise TrainingStopped(
-            "Stopped at once. Run the same command again to continue from what is saved."
-        ) from error
+    train(recipe, changes, options)

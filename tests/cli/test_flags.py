@@ -169,3 +169,25 @@ def test_tensorflow_starts_silently(run_python, monkeypatch):
 def test_information_is_logged_on_request(command, arguments, shown):
     result = command("from absl import logging; logging.info('a detail')", arguments)
     assert ("a detail" in result.stderr) == shown, result.stderr
+
+
+@pytest.mark.parametrize("tensorflow", [True, False])
+def test_a_tensorflow_that_cannot_be_imported_gives_one_line(run_python, tensorflow):
+    """As with too little memory to map its libraries."""
+    script = SCRIPT.format(body="cli.start_tensorflow()", arguments="", tensorflow=tensorflow)
+    result = run_python(
+        """
+    import sys
+    class Failing:
+        def find_spec(name, path=None, target=None):
+            if name == "tensorflow":
+                raise ImportError("libtensorflow_cc.so.2: failed to map segment")
+    sys.meta_path.insert(0, Failing)
+    """
+        + script
+    )
+    assert result.returncode == 2
+    assert result.stderr.startswith(
+        "error: TensorFlow cannot be imported (libtensorflow_cc.so.2: failed to map segment). "
+    )
+    assert result.stderr.count("\n") == 1

@@ -15,6 +15,7 @@ from cbsn.data.manifest import Manifest
 from cbsn.models.folder import save_model
 from cbsn.noise.synthetic import simulate_camera
 from cbsn.recipes import customised
+from cbsn.signals import STOPPING
 from cbsn.training import dataset as dataset_module
 
 TINY = ("--channel", 4, "--block", 1, "--patchsize", 20, "--batchsize", 2, "--lr", "1e-3")
@@ -344,3 +345,23 @@ def test_help_needs_no_tensorflow(run_python):
         """
     )
     assert result.stdout.splitlines()[-1] == "False", result.stderr
+
+
+@pytest.mark.parametrize("number", STOPPING)
+def test_a_signal_while_tensorflow_is_imported_has_the_status_of_a_stop(run_python, number):
+    done = run_python(f"""
+        import os, signal, sys
+        class Stopping:
+            def find_spec(name, path=None, target=None):
+                if name == "tensorflow":
+                    os.write(2, b"chatter")
+                    signal.raise_signal({int(number)})
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in the background
+        os.environ.pop("TF_CPP_MIN_LOG_LEVEL", None)  # set by the tests
+        sys.meta_path.insert(0, Stopping)
+        sys.argv = ["cbsn", "train", "photos"]
+        from cbsn.__main__ import main
+        main()
+    """)
+    assert (done.returncode, done.stderr) == (75, "")
+    assert done.stdout.startswith("Stopped at once.")
