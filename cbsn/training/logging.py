@@ -9,6 +9,8 @@ from pathlib import Path
 
 import numpy as np
 import tensorflow as tf
+from tensorboard.plugins.image import metadata as image
+from tensorboard.plugins.scalar import metadata as scalar
 
 from cbsn.devices import peak_memory
 from cbsn.files import write_text
@@ -92,7 +94,7 @@ class Reporter:
         """Writes pictures of the same size, [H, W, C], side by side to TensorBoard."""
         unit = [np.clip(to_unit(p), 0, 1) for p in pictures]
         with self._events.as_default(step):
-            tf.summary.image(name, np.concatenate(unit, axis=1)[None])
+            _write_image(name, np.concatenate(unit, axis=1))
 
     @contextlib.contextmanager
     def pause(self) -> Iterator[None]:
@@ -114,7 +116,24 @@ class Reporter:
     def _write_scalars(self, step: int, values: Mapping[str, float]) -> None:
         with self._events.as_default(step):
             for name, value in values.items():
-                tf.summary.scalar(name, value)
+                _write_scalar(name, value)
+
+
+# As `tf.summary.scalar` and `tf.summary.image` do, which would first import all of TensorFlow's
+# public modules. That takes a second or more, and some of them write lines into the progress bar.
+
+
+def _write_scalar(name: str, value: float) -> None:
+    metadata = scalar.create_summary_metadata(display_name=None, description=None)
+    tf.summary.write(name, tf.constant(value, tf.float32), metadata=metadata)
+
+
+def _write_image(name: str, picture: np.ndarray) -> None:
+    height, width = picture.shape[:2]
+    levels = tf.image.convert_image_dtype(picture, tf.uint8, saturate=True)
+    content = tf.stack([str(width), str(height), tf.image.encode_png(levels)])
+    metadata = image.create_summary_metadata(display_name=None, description=None)
+    tf.summary.write(name, content, metadata=metadata)
 
 
 def _step(line: str) -> float:

@@ -75,3 +75,43 @@ def test_half_a_line_is_no_line(tmp_path):
     (tmp_path / "metrics.jsonl").write_bytes(b'{"step": 10}\n\xff\xfe{"st\n3\n')
     _report(tmp_path, 100, 120)
     assert [line["step"] for line in _lines(tmp_path)] == [10, 120]
+
+
+def test_events_are_those_of_tensorboards_own_functions(tmp_path):
+    picture = np.arange(8 * 8 * 3, dtype=np.uint8).reshape(8, 8, 3)
+    reporter = Reporter(tmp_path, 0, batch_size=4)
+    reporter.validation(10, 31.5, [(picture, picture)])
+    reporter.close()
+    with tf.summary.create_file_writer(str(tmp_path / "own")).as_default(10):
+        tf.summary.scalar("validation/psnr", 31.5)
+        unit = np.concatenate([picture, picture], axis=1)[None] / np.float32(255)
+        tf.summary.image("validation/0", unit)
+        tf.summary.flush()
+    written, expected = (
+        [
+            (event.step, value.tag, value.metadata, value.tensor)
+            for path in sorted((tmp_path / folder).iterdir())
+            for event in tf.compat.v1.train.summary_iterator(str(path))
+            for value in event.summary.value
+        ]
+        for folder in ("events", "own")
+    )
+    assert written == expected
+    assert len(written) == 2
+
+
+def test_writing_events_imports_nothing_that_chatters(run_python):
+    done = run_python("""
+        import sys
+        import numpy as np
+        from cbsn.importing import import_tensorflow
+        import_tensorflow(alone=True)
+        from pathlib import Path
+        from cbsn.training.logging import Reporter
+        reporter = Reporter(Path("."), 0, batch_size=1)
+        picture = np.zeros((8, 8, 3), np.uint8)
+        reporter.validation(1, 31.5, [(picture, picture)])
+        reporter.close()
+        print("tensorflow._api.v2.compat.v2" in sys.modules)
+    """)
+    assert done.stdout.splitlines()[-1] == "False", done.stderr
