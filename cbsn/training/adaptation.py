@@ -139,11 +139,9 @@ def adapt(
     recipe = _fit(model.recipe, suited, patches.patch_size, learning_rate)
     augmentation, harm = None, 0.0
     if is_student:
-        noise = _measured(patches, model.network.channels)
+        noise, reason = _measured(patches, model.network.channels)
         if not noise:
-            say(
-                "No noise was found in these pictures: the weights stay as they were.",
-            )
+            say(f"The weights stay as they were. {reason}")
             return Adapted(model.recipe, model.network, {**facts, "step": 0})
         augmentation = PhotoAugmentation(noise, recipe.patch_size, _FAMILY)
         weakest = min(np.median(curve[:, 1]) for each in noise for curve in each.levels)
@@ -226,9 +224,9 @@ def _suited(recipe: Recipe, patches: PicturePatches) -> dict[str, int]:
         return {}
     try:
         advice = advise(estimate_noise(some_patches(patches, gray=is_gray(patches))))
-    except DataError:
+    except DataError as error:
         kept = "hole is" if has_hole else "strides are"
-        say(f"No noise was found in these pictures: the model's {kept} kept.")
+        say(f"The model's {kept} kept. {error}")
         return {}
     say(advice.reasons[0])
     if has_hole:
@@ -262,14 +260,16 @@ def _fit(
     return dataclasses.replace(recipe, **changed)
 
 
-def _measured(patches: PicturePatches, channels: int) -> list[CorrelatedNoise]:
-    """Measures the noise of the patches in 1 or 3 channels; returns [] if none is seen."""
+def _measured(patches: PicturePatches, channels: int) -> tuple[list[CorrelatedNoise], str]:
+    """Measures the noise of the patches in 1 or 3 channels; returns [] and why if none is seen."""
     try:
         models = measure_noise(map(luma, patches) if channels == 1 else patches)
-    except DataError:
-        return []
+    except DataError as error:
+        return [], str(error)
     strongest = max(curve[:, 1].max() for model in models for curve in model.levels)
-    return models if strongest >= _LEAST_NOISE else []
+    if strongest < _LEAST_NOISE:
+        return [], "No noise was found in these pictures."
+    return models, ""
 
 
 def _announce(recipe: Recipe, patches: PicturePatches, minutes: float) -> None:
