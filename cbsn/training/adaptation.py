@@ -46,6 +46,7 @@ _TAUGHT_RATE = 2e-4
 # and because parts of them, or pictures that come later, have almost no noise.
 _FAMILY = NoiseFamily(gain=(0.6, 1.6), processed_gain=(0.04, 1.6), none=0.15)
 
+_NOT_MEASURED = "No noise was measured in these pictures"
 _LEAST_NOISE = 0.5  # σ in 8-bit levels; below this no noise is seen. Rounding alone causes 0.29
 
 # Error that noise-free pictures may gain, relative to the noise of the pictures adapted to. Such an
@@ -139,9 +140,9 @@ def adapt(
     recipe = _fit(model.recipe, suited, patches.patch_size, learning_rate)
     augmentation, harm = None, 0.0
     if is_student:
-        noise, reason = _measured(patches, model.network.channels)
+        noise, reason, advice = _measured(patches, model.network.channels)
         if not noise:
-            say(f"The weights stay as they were. {reason}")
+            say(f"{reason}: the weights stay as they were. {advice}".rstrip())
             return Adapted(model.recipe, model.network, {**facts, "step": 0})
         augmentation = PhotoAugmentation(noise, recipe.patch_size, _FAMILY)
         weakest = min(np.median(curve[:, 1]) for each in noise for curve in each.levels)
@@ -226,7 +227,7 @@ def _suited(recipe: Recipe, patches: PicturePatches) -> dict[str, int]:
         advice = advise(estimate_noise(some_patches(patches, gray=is_gray(patches))))
     except DataError as error:
         kept = "hole is" if has_hole else "strides are"
-        say(f"The model's {kept} kept. {error}")
+        say(f"{_NOT_MEASURED}: the model's {kept} kept. {error}")
         return {}
     say(advice.reasons[0])
     if has_hole:
@@ -260,16 +261,19 @@ def _fit(
     return dataclasses.replace(recipe, **changed)
 
 
-def _measured(patches: PicturePatches, channels: int) -> tuple[list[CorrelatedNoise], str]:
-    """Measures the noise of the patches in 1 or 3 channels; returns [] and why if none is seen."""
+def _measured(patches: PicturePatches, channels: int) -> tuple[list[CorrelatedNoise], str, str]:
+    """Measures the noise of the patches in 1 or 3 channels.
+
+    Returns [] if there is none to learn with, and then the reason, and how it could be measured.
+    """
     try:
         models = measure_noise(map(luma, patches) if channels == 1 else patches)
     except DataError as error:
-        return [], str(error)
+        return [], _NOT_MEASURED, str(error)
     strongest = max(curve[:, 1].max() for model in models for curve in model.levels)
     if strongest < _LEAST_NOISE:
-        return [], "No noise was found in these pictures."
-    return models, ""
+        return [], "No noise was found in these pictures", ""
+    return models, "", ""
 
 
 def _announce(recipe: Recipe, patches: PicturePatches, minutes: float) -> None:
