@@ -210,6 +210,8 @@ class Recipe:
         """Returns whether `customised` can change this, here or in the network or objective."""
         fields = {field.name for field in dataclasses.fields(self)}
         known = fields - {"network_config", "objective_config"}
+        if self.schedule == "cosine":
+            known -= {"lr_decay", "lr_decay_steps"}
         return name in {*known, *self.whole_network_config, *self.objective_config}
 
     def _check_patch(self, objective: Objective) -> None:

@@ -77,12 +77,12 @@ def prepare(
 
     Running it again, also after an interruption, converts only new, changed or failed files, and
     those in one chunk with changed or removed ones. Files that a training run is reading stay until
-    it ends. `SIDD_VAL` gives folders of PNG pairs; only `source`, `out` and `force` apply to it.
+    it ends. `SIDD_VAL` gives folders of PNG pairs, for which only `source`, `out` and `force` are.
 
     Args:
         dataset: `SIDD`, `DND` or `SIDD_VAL`, in upper or lower case, or a folder, glob or picture;
             or the same of stacks.
-        source: folder that holds SIDD or DND.
+        source: folder that holds SIDD or DND; only for these, and for SIDD_VAL.
         out: folder to write to, created with its parents. Default: the data set's name and patch
             size, such as `dataset/SIDD256` (`dataset/SIDD_VAL` for pairs); if that holds other
             pictures, with a hash of the pictures' path appended.
@@ -119,13 +119,27 @@ def prepare(
     check_white(white)
     stacks = ReadingOptions(axes, select, normalize, nan, repair)
     kind = str(dataset).upper()
-    if white is not None and kind in ("SIDD", "DND", "SIDD_VAL"):
+    is_benchmark = kind in ("SIDD", "DND", "SIDD_VAL")
+    if Path(source) != DATASET_FOLDER and not is_benchmark:
+        raise ConfigError(
+            "--source is the folder of SIDD, DND or SIDD_VAL, and other pictures are named by "
+            f"themselves: omit it. Received: --source {source} with the pictures {dataset}"
+        )
+    if white is not None and is_benchmark:
         raise ConfigError(
             f"The white of {kind} is known: omit --white. Received: --white {white:g}"
         )
     try:
         if kind == "SIDD_VAL":
             _refuse_depth(dataset, patch_depth)
+            sizes = {"--patch_size": patch_size, "--stride": stride, "--offset": offset}
+            sizes |= {"--repair": repair, **stacks.given}
+            if given := [f"{flag} {value}" for flag, value in sizes.items() if value is not None]:
+                flags = ", ".join(flag for flag, value in sizes.items() if value is not None)
+                raise ConfigError(
+                    "The blocks of SIDD_VAL are written as they are, as PNG pairs: omit "
+                    f"{flags}. Received: {' '.join(given)}"
+                )
             out = Path(out or DATASET_FOLDER / "SIDD_VAL")
             return Report(out, write_pairs(source, out, force=force))
         raw = _find(dataset, source, stacks, patch_depth, white)
@@ -209,20 +223,25 @@ def depth_for(dataset: str | Path, depth: int, stacks: ReadingOptions) -> int:
     twice as much, so that crops begin at any plane without much else being read.
 
     Raises:
-        ConfigError: if there are no stacks, or all are too thin.
+        ConfigError: if these are pictures, or all stacks are too thin.
     """
-    raw = _find(dataset, DATASET_FOLDER, stacks, depth)
-    assert isinstance(raw, RawStacks)  # as pictures are refused
+    raw = _find(dataset, DATASET_FOLDER, stacks)
+    if not isinstance(raw, RawStacks):
+        raise ConfigError(_no_depth(dataset, f"crops of {depth} planes"))
+    raw = dataclasses.replace(raw, patch_depth=depth)
     return max(depth, min([2 * depth, *check_depths(raw)]))
 
 
 def _refuse_depth(dataset: str | Path, patch_depth: int) -> None:
     if patch_depth > 1:
-        raise ConfigError(
-            f"{dataset} holds pictures, which have no depth: use a recipe in two dimensions, "
-            "and omit --patch_depth, or give stacks with the axis Z. "
-            f"Received: --patch_depth {patch_depth}"
-        )
+        raise ConfigError(_no_depth(dataset, f"--patch_depth {patch_depth}"))
+
+
+def _no_depth(dataset: str | Path, received: str) -> str:
+    return (
+        f"{dataset} holds pictures, which have no depth: use a recipe in two dimensions, and omit "
+        f"--patch_depth, or give stacks with the axis Z. Received: {received}"
+    )
 
 
 def _find(

@@ -273,3 +273,13 @@ def test_recipes_of_before_there_were_cosines_still_load(recipe):
         read = Recipe.from_dict(values)
         assert read == each
         assert (read.schedule, read.ema, read.augmentation) == ("steps", 0.0, "none")
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_only_rates_that_fall_in_steps_have_the_settings_of_these(name):
+    recipe = RECIPES[name]
+    for setting in ("lr_decay", "lr_decay_steps"):
+        assert recipe.has_setting(setting) == (recipe.schedule == "steps")
+    if recipe.schedule == "cosine":
+        with pytest.raises(ConfigError, match="has no setting lr_decay_steps"):
+            customised(name, lr_decay_steps=100)

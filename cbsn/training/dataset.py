@@ -28,6 +28,8 @@ from cbsn.training.options import SETTINGS, DataOptions
 from data_prep.prepare import depth_for, prepare, prepared_folder
 from data_prep.stack_sources import ReadingOptions, find_stacks
 
+BENCHMARKS = ("SIDD", "DND")  # data sets that are named so, and lie in a folder of their own
+
 _AUTO = "auto"  # as `stride_b` or `mask_shape`: choose it by the noise in the patches
 _RANGE, _ROOM = (0.1, 99.9), 0.25  # percentiles of a stack's values, and the share added to them
 _LOOKED_AT_FOR_GRAY, _LOOKED_AT_FOR_NOISE = 64, 256  # patches, spread evenly
@@ -65,7 +67,7 @@ def open_records(
 def holds_stacks(dataset: str, stacks: ReadingOptions) -> bool:
     """Returns whether a data set is one of stacks; False if nothing can be read there."""
     path = Path(dataset).expanduser()
-    if dataset.upper() in ("SIDD", "DND") or path.suffix == RECORD_SUFFIX:
+    if dataset.upper() in BENCHMARKS or path.suffix == RECORD_SUFFIX:
         return False
     with contextlib.suppress(CbsnError, OSError), warnings.catch_warnings():
         warnings.simplefilter("ignore", CbsnWarning)  # they come again when the files are read
@@ -81,10 +83,16 @@ def _open(
 ) -> PatchRecords:
     path, source, white = Path(dataset).expanduser(), options.source, options.white
     stacks = options.stacks
-    if (name := dataset.upper()) in ("SIDD", "DND"):
+    if (name := dataset.upper()) in BENCHMARKS:
         candidates = (source / f"{name}256", source / f"{name}256{RECORD_SUFFIX}")
         found = next((candidate for candidate in candidates if candidate.exists()), None)
         if found is None:
+            if others := sorted(source.glob(f"{name}*/{MANIFEST_NAME}")):  # with other patches
+                folders = " or ".join(str(each.parent) for each in others)
+                raise DataError(
+                    f"There is no {candidates[0]}, which {name} stands for, but there is {folders}: "
+                    f"give that folder. Received: {dataset}"
+                )
             raise DataError(
                 f"{name} is not prepared: neither {candidates[0]} nor {candidates[1]} exists. "
                 f"Run `cbsn prepare {name} --source FOLDER_OF_{name}`, or "

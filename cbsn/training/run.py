@@ -30,6 +30,7 @@ from cbsn.progress import say
 from cbsn.recipes import RECIPES, Recipe, customised
 from cbsn.training.checkpoints import check_rounds, lock_run, open_run
 from cbsn.training.dataset import (
+    BENCHMARKS,
     choose_hole,
     choose_mask_shape,
     choose_strides,
@@ -132,6 +133,13 @@ def _check(recipe: Recipe, changes: Changes, options: RunOptions, is_stack: bool
             f"--val_clean. Received: --hold_out {options.hold_out:g} with the pictures "
             f"{options.dataset}"
         )
+    benchmarks = {str(each).upper() for each in (options.dataset, options.second_shots)}
+    if options.source != DataOptions.source and not benchmarks & {*BENCHMARKS}:
+        raise ConfigError(
+            "--source is the folder of the prepared SIDD or DND, and other pictures are named by "
+            "themselves: omit it. "
+            f"Received: --source {options.source} with the pictures {options.dataset}"
+        )
     if options.epochs and changes.get("max_steps"):
         raise ConfigError(
             "--epochs and --steps both set how long to train: omit one of them. "
@@ -150,6 +158,13 @@ def _check(recipe: Recipe, changes: Changes, options: RunOptions, is_stack: bool
             f"Received: {options.noise or f'--own_noise {options.own_noise}'}"
         )
     objective = recipe.build_objective()
+    has_perceptual = isinstance(objective, Noise2Noise) and objective.lmbda > 0
+    if options.perceptual_weights is not None and not has_perceptual:
+        raise ConfigError(
+            "--perceptual_weights are for the perceptual term of the recipe 'n2n-resunet' with a "
+            "--lmbda above 0: give these, too, or omit it. Received: --recipe "
+            f"{recipe.name} --perceptual_weights {options.perceptual_weights}"
+        )
     takes, missing = [], ""
     if objective.SHOTS == 1:
         what = "learns from one noisy shot of each picture"

@@ -268,3 +268,31 @@ def test_names_of_any_bytes_and_length(tmp_path, monkeypatch, save, content, nam
     assert content(report.out) == dict.fromkeys(range(3), 2)
     assert "already done: 3" in prepare(folder, **SIZE).summary
     assert len(PatchRecords.open(report.out).describe(0)) > 20
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"patch_size": 256},
+        {"stride": 200},
+        {"offset": 0},
+        {"axes": "ZYX"},
+        {"select": "z=0"},
+        {"normalize": "range"},
+        {"nan": "fill"},
+        {"repair": "pixels"},
+    ],
+)
+def test_what_has_no_effect_on_pairs_is_refused(tmp_path, out, given):
+    ((flag, value),) = given.items()
+    with pytest.raises(
+        ConfigError, match=rf"SIDD_VAL.* omit --{flag}\. Received: --{flag} {value}"
+    ):
+        prepare("SIDD_VAL", source=tmp_path, out=out, **given)
+    assert not out.exists()
+
+
+def test_a_source_of_what_is_no_benchmark_is_refused(tmp_path, out):
+    with pytest.raises(ConfigError, match=r"--source is .* omit it\. Received: --source nowhere"):
+        prepare(tmp_path, source="nowhere", out=out)
+    assert not out.exists()

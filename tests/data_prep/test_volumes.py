@@ -209,7 +209,7 @@ def test_stacks_that_are_too_thin_are_reported(save_stack, random, out):
 def test_pictures_have_no_depth(photos, out, dataset):
     dataset = photos if dataset == "photos" else dataset
     with pytest.raises(ConfigError, match=r"pictures, which have no depth.*--patch_depth 4"):
-        prepare(dataset, source=photos, out=out, **SIZE)
+        prepare(dataset, out=out, **SIZE)
     assert not out.exists()
 
 

@@ -76,6 +76,12 @@ def test_an_unprepared_benchmark_says_how(tmp_path):
         _open("SIDD", source=tmp_path)
 
 
+def test_a_benchmark_with_other_patches_is_named(tmp_path, photos):
+    prepare(photos, out=tmp_path / "SIDD512")
+    with pytest.raises(DataError, match=r"SIDD256, which SIDD .*SIDD512: give that folder"):
+        _open("SIDD", source=tmp_path)
+
+
 def test_nothing_there_is_an_error(tmp_path):
     with pytest.raises(DataError, match="nowhere"):
         _open(str(tmp_path / "nowhere"))

@@ -88,11 +88,16 @@ def test_a_bootstrap_may_be_longer_than_the_recipe_if_there_are_epochs_enough(se
         ),
         ({}, {"white": 255.0}, "omit --white"),
         ({}, {"hold_out": 0.5}, "--hold_out is for stacks.*Received: --hold_out 0.5"),
+        ({}, {"source": Path("there")}, "--source is .*omit it. Received: --source there"),
+        ({}, {"perceptual_weights": Path("no.h5")}, "Received: --recipe n2v-unet --perceptual_w"),
+        ({"lr_decay_steps": 1}, {"recipe": "photo"}, "'photo' has no --lr_steps: omit it"),
     ],
 )
 def test_what_does_not_fit_is_refused(options, changes, change, message):
+    options = {**options, **change}
+    recipe = options.pop("recipe", "n2v-unet")
     with pytest.raises(ConfigError, match=message):
-        train("n2v-unet", {**UNET, **changes}, RunOptions(name="a", **{**options, **change}))
+        train(recipe, {**UNET, **changes}, RunOptions(name="a", **options))
     assert not options["checkpoints"].exists()
 
 
@@ -198,6 +203,7 @@ def test_damaged_run_files_are_named(options):
     [
         ("n2n-resunet", {}, "two noisy shots.*--second_shots FOLDER.*--noise_sigma"),
         ("n2n-resunet", {"teacher": ["cbsn"]}, "two noisy shots.*omit --teacher"),
+        ("n2n-resunet", {"perceptual_weights": Path("no.h5")}, "--lmbda above 0"),
         ("n2v-unet", {"second_shots": "b"}, "one noisy shot.*omit --second_shots"),
         ("n2v-unet", {"teacher": ["cbsn"]}, "one noisy shot.*omit --teacher.* cbsn$"),
         ("distill", {}, "--teacher photo.*--second_shots FOLDER"),

@@ -251,7 +251,7 @@ def test_what_does_not_fit_three_dimensions_is_refused(
         (NAME, volumes, {"patch_depth": 16}, r"use --patch_depth 8 or less"),
         ("n2v-unet", volumes, {}, r"train one in three, such as --recipe n2v-unet-3d"),
         (NAME, "series.tif", {}, r"series.tif: has no axis Z.*--axes ZYX"),
-        (NAME, "picture.tif", {}, "pictures, which have no depth"),
+        (NAME, "picture.tif", {}, "pictures, which have no depth.*Received: crops of"),
     ]
     for recipe, dataset, changes, message in cases:
         changes = {**SIZES, **changes}
