@@ -25,6 +25,7 @@ RESULTS = "denoised"  # name of the default folder for results
 IMAGE_SUFFIXES = frozenset({*_FORMAT_OF_SUFFIX, *_ONLY_READ})
 # Those of microscopes' files, which hold stacks.
 _STACK_SUFFIXES = frozenset({".czi", ".nd2", ".lif"})
+_TAKEN = IMAGE_SUFFIXES | _STACK_SUFFIXES
 _INCOMPLETE = "is no OME-Zarr image (it has no zarr.json, .zattrs or .zgroup): copy it again."
 
 _RAW = {".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".fff", ".gpr", ".iiq"}
@@ -53,8 +54,8 @@ def find_images(
             folder or glob above it. Default None.
 
     Returns:
-        At least one path, sorted. A `CbsnWarning` reports skipped pictures, such as raw files, and
-        those that belong to another one.
+        At least one path, sorted. Links that lead nowhere are among them. A `CbsnWarning` reports
+        skipped pictures, such as raw files, and those that belong to another one.
 
     Raises:
         DataError: if nothing was found, or a folder cannot be read.
@@ -137,12 +138,12 @@ def _in_folder(top: Path, recursive: bool, outside: str | Path | None) -> list[P
     for each in visible:
         if each.suffix.lower() == ZARR_SUFFIX and each.is_dir() and not is_ome_zarr(each):
             warnings.warn(f"skipped: {each} {_INCOMPLETE}", CbsnWarning, stacklevel=3)
-    taken = IMAGE_SUFFIXES | _STACK_SUFFIXES
     return [
         each
         for each in visible
-        if (each.suffix.lower() in taken and each.is_file())
+        if (each.suffix.lower() in _TAKEN and each.is_file())
         or (each.suffix.lower() == ZARR_SUFFIX and is_ome_zarr(each))
+        or _is_broken_link(each)
     ]
 
 
@@ -159,7 +160,16 @@ def _matches(path: Path, outside: str | Path | None) -> list[Path]:
     inside_zarr = {
         each for each in matches if ZARR_SUFFIX in (p.suffix.lower() for p in each.parents)
     }
-    return [each for each in matches - inside_zarr if each.is_file() or is_ome_zarr(each)]
+    return [
+        each
+        for each in matches - inside_zarr
+        if each.is_file() or is_ome_zarr(each) or _is_broken_link(each)
+    ]
+
+
+def _is_broken_link(path: Path) -> bool:
+    """Returns whether this would be a picture if it led somewhere; reading it then says so."""
+    return path.suffix.lower() in _TAKEN and path.is_symlink() and not path.exists()
 
 
 def _lies_in(path: Path, folder: str | Path) -> bool:

@@ -66,6 +66,16 @@ def test_sub_folders_are_searched_if_asked(tmp_path, tree):
     assert tree("other", recursive=True)[0] == "other/b.jpg"  # a link that is given
 
 
+def test_links_that_lead_nowhere_are_found(tmp_path, tree):
+    """So that reading them says so."""
+    for name in ("gone.png", "gone.txt", "gone.png.bak", "2024/gone.tif"):
+        (tmp_path / name).symlink_to("nowhere")
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    assert tree(".") == ["a.png", "gone.png", "link.png", "loop.png"]
+    assert tree("g*") == tree("gone.png") == ["gone.png"]
+    assert tree("2024") == ["2024/b.jpg", "2024/gone.tif"]
+
+
 def test_results_among_the_pictures_are_not_found(tmp_path, tree):
     out = tmp_path / "denoised"
     may = tmp_path / "2024" / "may"
