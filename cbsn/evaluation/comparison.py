@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from cbsn.data.pairs import PicturePairs
-from cbsn.errors import DataError
+from cbsn.errors import ConfigError, DataError
 from cbsn.evaluation.conventions import Conventions, psnr, ssim
 from cbsn.evaluation.lpips import LPIPS
 from cbsn.evaluation.methods import Method, find_denoised, load_model_method
@@ -155,6 +155,8 @@ class PictureComparison(Comparison):
                 pair = (clean, np.clip(conventions.levels(denoised, clean.dtype), 0, white))
                 units = (conventions.cut(each / white).astype(np.float32) for each in pair)
                 figures["lpips"] = lpips(*units)
+        except ConfigError as error:  # which says what to do
+            raise ConfigError(f"{name}: {error}") from error
         except ValueError as error:
             raise DataError(f"{name}: {error}. Remove this picture{advice}.") from error
         return figures

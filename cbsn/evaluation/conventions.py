@@ -221,14 +221,17 @@ class Conventions:
 
         The units are those of the clean picture. The denoised one is rounded and clipped, the
         border of both is cut off, and luma is [H, W, 1]. Raises ValueError if they differ in shape,
-        hold values that are not finite, or nothing is left.
+        hold values that are not finite; of these a ConfigError if the border leaves nothing.
         """
         denoised, reference = self.levels(denoised, clean.dtype), clean.astype(np.float64)
         check_comparable("PSNR", reference, denoised)
         white = value_range(clean.dtype)
         reference, denoised = self.cut(reference), self.cut(denoised)
         if reference.size == 0:
-            raise ValueError(f"--border {self.border} leaves nothing of a picture of {clean.shape}")
+            raise ConfigError(
+                f"--border {self.border} leaves nothing of a picture of {clean.shape}: use a "
+                f"smaller one. Received: --border {self.border}"
+            )
         if self.color == "luma" and clean.shape[-1] == 3:
             reference, denoised = (
                 skimage.color.rgb2ycbcr(each / white)[..., :1] * (white / 255)

@@ -8,7 +8,7 @@ import numpy as np
 
 from cbsn.data.pairs import spread
 from cbsn.data.stack_pairs import Plane, StackFiles, StackPairs
-from cbsn.errors import DataError, ImageError, in_one_line
+from cbsn.errors import ConfigError, DataError, ImageError, in_one_line
 from cbsn.evaluation.comparison import Comparison, Pair, figure
 from cbsn.evaluation.conventions import Conventions
 from cbsn.evaluation.denoised_planes import DenoisedPlanes
@@ -81,7 +81,10 @@ class StackComparison(Comparison):
         wanted, got = (cut(each.astype(np.float64)) for each in (clean, denoised))
         if not wanted.size:
             border = self.conventions.border
-            raise DataError(f"{name}: --border {border} leaves nothing of {clean.shape[:2]} px.")
+            raise ConfigError(
+                f"{name}: --border {border} leaves nothing of {clean.shape[:2]} px: use a smaller "
+                f"one. Received: --border {border}"
+            )
         try:
             return {"lpips": None} | {
                 each: figure(

@@ -262,6 +262,8 @@ def test_pictures_too_small_are_named(tmp_path, weights, fake_bm3d):
         DataError, match=r"^dot: SSIM needs .* 7 px.*\(30, 6, 3\)\. Remove this picture\.$"
     ):
         evaluate(path, noise=GAUSSIAN)
+    with pytest.raises(ConfigError, match=r"^dot: --border 3 leaves nothing .*use a smaller one\."):
+        evaluate(path, noise=GAUSSIAN, conventions=Conventions(border=3))
     with pytest.raises(ImageError, match=r"^dot, by bm3d: bm3d needs .* 9 px"):
         evaluate(path, noise=GAUSSIAN, baselines="bm3d")
     _write(path, np.full((30, 40, 3), 99, "uint8"))

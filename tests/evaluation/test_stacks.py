@@ -231,7 +231,10 @@ def test_missing_values(folders, noisy, fake_models):
         ({"noisy": True, "conventions": Conventions(color="luma")}, "--color luma is for pictures"),
         ({"noisy": True, "stacks": StackOptions(select="z=1")}, "no axis Z to select"),
         ({"noisy": True, "denoised": ["other"]}, "other has no denoised stack for 1 of 1 names"),
-        ({"noisy": True, "conventions": Conventions(border=16)}, "--border 16 leaves nothing"),
+        (
+            {"noisy": True, "conventions": Conventions(border=16)},
+            "--border 16 leaves nothing.*use a smaller one",
+        ),
     ],
 )
 def test_mistakes(folders, options, message, noisy, monkeypatch):
