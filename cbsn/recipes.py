@@ -34,7 +34,7 @@ _KINDS: dict[Any, tuple[Any, str]] = {
 }
 """For each annotation: the type of its values, and the words for it."""
 
-_RANGES = {
+RANGES = {
     name: limits
     for limits, names in {
         (0, 1): ("lr_decay", "ema"),
@@ -370,7 +370,7 @@ def _check_kinds(values: Mapping[str, Any], kinds: Mapping[str, Any]) -> None:
         number = kinds[name] in (int, float)
         if not isinstance(value, kind) or (number and isinstance(value, bool)):
             raise ConfigError(f"{name} must be {words}. Received: {name}={reprlib.repr(value)}")
-        least, most = _RANGES.get(name, (0, LARGEST))
+        least, most = RANGES.get(name, (0, LARGEST))
         if number and not least <= value <= most:
             limit = f"at most {most}" if value > most else f"at least {least}"
             raise ConfigError(f"{name} must be {limit}. Received: {name}={reprlib.repr(value)}")

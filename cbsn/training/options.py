@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from cbsn.errors import (
+    LARGEST,
     ConfigError,
     check_hole,
     check_names,
@@ -16,6 +17,7 @@ from cbsn.errors import (
     is_number,
 )
 from cbsn.noise.synthetic import Noise, parse_range
+from cbsn.recipes import RANGES
 from cbsn.value_range import check_white
 from data_prep.stack_sources import ReadingOptions
 
@@ -45,8 +47,8 @@ SETTINGS = {
     "denoise_hole": ("denoise_hole", None),
     "clip_norm": ("clip_norm", 0),
 }
-"""The recipe's settings by flag, with minima; None for text. The recipe itself rejects values too
-large, and unknown text."""
+"""The recipe's settings by flag, with minima; None for text. `RANGES` has the maxima, and the
+recipe itself rejects unknown text."""
 
 
 _MOST_HELD_OUT = 0.5
@@ -241,7 +243,8 @@ def parse_settings(values: Mapping[str, Any]) -> tuple[dict[str, Any], RunOption
     for flag, (setting, least) in SETTINGS.items():
         changes[setting] = value = values.get(flag)
         if least is not None and value not in (None, "auto"):
-            check_number(f"--{flag}", value, least, above=flag == "learning_rate")
+            most = RANGES.get(setting, (0, LARGEST))[1]
+            check_number(f"--{flag}", value, least, most, above=flag == "learning_rate")
     for flag, least in ("hole", 1), ("denoise_hole", 0):
         if (value := values.get(flag)) not in (None, "auto"):
             check_hole(f"--{flag}", value, least)

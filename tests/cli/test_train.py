@@ -179,6 +179,8 @@ def test_clean_gray_pictures_with_noise(run_here, photos, tmp_path):
         (("--recipe", "photo", "--noise_sigma", 25), "gaussian noise, σ 25"),
         (("--recipe", "photo-large", "--own_noise", 1), "--own_noise"),
         (("--batchsize", 0), "--batch_size 0"),
+        (("--channels", 5000), "--channels must be at most 4096. Received: --channels 5000"),
+        (("--modules", 5000), "--modules must be at most 256. Received: --modules 5000"),
         (("--dataset", "nowhere/*.png"), "nowhere/*.png"),
         ((), "cbsn prepare SIDD"),
     ],

@@ -2,9 +2,10 @@ from pathlib import Path
 
 import pytest
 
-from cbsn.errors import ConfigError
+from cbsn.errors import LARGEST, ConfigError
 from cbsn.noise.synthetic import Noise
-from cbsn.training.options import RunOptions, parse_settings
+from cbsn.recipes import RANGES
+from cbsn.training.options import SETTINGS, RunOptions, parse_settings
 
 
 @pytest.mark.parametrize(
@@ -86,3 +87,15 @@ def test_intervals_are_the_authors_in_proportion():
     assert options.intervals(100) == (20, 200, 200)
     given = RunOptions(name="a", dataset="d", print_every=1, val_every=2, save_every=3)
     assert given.intervals(100) == (1, 2, 3)
+
+
+@pytest.mark.parametrize(
+    "flag", [flag for flag, (_, least) in SETTINGS.items() if least is not None]
+)
+def test_too_large_numbers_name_the_flag(flag):
+    setting, _ = SETTINGS[flag]
+    most = RANGES.get(setting, (0, LARGEST))[1]
+    with pytest.raises(
+        ConfigError, match=rf"^--{flag} must be at most {most}\. Received: --{flag} "
+    ):
+        parse_settings({"name": "a", "dataset": "b", flag: most + 1})
