@@ -90,8 +90,8 @@ def _open(
             if others := sorted(source.glob(f"{name}*/{MANIFEST_NAME}")):  # with other patches
                 folders = " or ".join(str(each.parent) for each in others)
                 raise DataError(
-                    f"There is no {candidates[0]}, which {name} stands for, but there is {folders}: "
-                    f"give that folder. Received: {dataset}"
+                    f"There is no {candidates[0]}, which {name} stands for, but there is "
+                    f"{folders}: give that folder. Received: {dataset}"
                 )
             raise DataError(
                 f"{name} is not prepared: neither {candidates[0]} nor {candidates[1]} exists. "

@@ -285,9 +285,7 @@ def test_names_of_any_bytes_and_length(tmp_path, monkeypatch, save, content, nam
 )
 def test_what_has_no_effect_on_pairs_is_refused(tmp_path, out, given):
     ((flag, value),) = given.items()
-    with pytest.raises(
-        ConfigError, match=rf"SIDD_VAL.* omit --{flag}\. Received: --{flag} {value}"
-    ):
+    with pytest.raises(ConfigError, match=rf"SIDD_VAL.* omit --{flag}\. .*: --{flag} {value}$"):
         prepare("SIDD_VAL", source=tmp_path, out=out, **given)
     assert not out.exists()
 
