@@ -132,13 +132,13 @@ def prepare(
     try:
         if kind == "SIDD_VAL":
             _refuse_depth(dataset, patch_depth)
-            sizes = {"--patch_size": patch_size, "--stride": stride, "--offset": offset}
-            sizes |= {"--repair": repair, **stacks.given}
-            if given := [f"{flag} {value}" for flag, value in sizes.items() if value is not None]:
-                flags = ", ".join(flag for flag, value in sizes.items() if value is not None)
+            cutting = {"--patch_size": patch_size, "--stride": stride, "--offset": offset}
+            others = {**cutting, "--repair": repair, **stacks.given}
+            if unused := {flag: value for flag, value in others.items() if value is not None}:
+                received = " ".join(f"{flag} {value}" for flag, value in unused.items())
                 raise ConfigError(
                     "The blocks of SIDD_VAL are written as they are, as PNG pairs: omit "
-                    f"{flags}. Received: {' '.join(given)}"
+                    f"{', '.join(unused)}. Received: {received}"
                 )
             out = Path(out or DATASET_FOLDER / "SIDD_VAL")
             return Report(out, write_pairs(source, out, force=force))
