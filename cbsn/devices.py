@@ -16,7 +16,8 @@ from cbsn.errors import ConfigError
 
 _MEMORY_RAN_OUT = re.compile(
     r"RESOURCE_EXHAUSTED|out[ _]of[ _]memory|ALLOC_FAILED|bad_alloc"
-    r"|failed to allocate|scratch space|No valid config found",
+    r"|failed to allocate|scratch space|No valid config found"
+    r"|received an exception: ?Status: 1\b",
     re.IGNORECASE,
 )
 """What such errors say, whatever their type."""
@@ -161,7 +162,8 @@ def is_out_of_memory(error: Exception) -> bool:
 
     TensorFlow has an error for that, but where a convolution's workspace does not fit, it raises
     others, such as UnknownError or InternalError, and so do CUDA, cuDNN and ONNX Runtime. XLA, when
-    it tries out algorithms and has no memory for any, says only that it found none.
+    it tries out algorithms and has no memory for any, says only that it found none. Of oneDNN's
+    errors TensorFlow gives the number, of which 1 is a lack of memory.
     """
     # By name: JAX has a separate error for it, and TensorFlow may not be imported.
     is_named = type(error).__name__ == "ResourceExhaustedError" or isinstance(error, MemoryError)

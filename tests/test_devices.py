@@ -251,6 +251,12 @@ def test_other_systems_tell_the_peak_in_units_of_their_own(pretend, monkeypatch,
         ),
         tf.errors.InternalError(None, None, "CUBLAS_STATUS_ALLOC_FAILED"),
         tf.errors.InternalError(None, None, "CUDA_ERROR_OUT_OF_MEMORY: out of memory"),
+        tf.errors.AbortedError(
+            None,
+            None,
+            "Operation received an exception:Status: 1, message: could not create a primitive, in "
+            "file tensorflow/core/kernels/mkl/mkl_transpose_op.cc:96",
+        ),
         RuntimeError("Failed to allocate memory for requested buffer of size 9"),
         RuntimeError("std::bad_alloc"),
     ],
@@ -267,6 +273,12 @@ def test_a_lack_of_memory_is_known_by_whatever_error_it_comes(error):
             None, None, "No algorithm worked!  Error messages:\n  NOT_SUPPORTED"
         ),
         tf.errors.InternalError(None, None, "CUDNN_STATUS_EXECUTION_FAILED"),
+        tf.errors.AbortedError(
+            None,
+            None,
+            "Operation received an exception:Status: 3, message: could not create a primitive "
+            "descriptor, in file tensorflow/core/kernels/mkl/mkl_transpose_op.cc:96",
+        ),
         OSError(28, "No space left on device"),
     ],
 )
