@@ -40,8 +40,8 @@ def choose_precision(wanted: str, depth: int | None = None) -> tuple[str, str]:
         if wanted == "mixed_bfloat16" and _is_too_thin(depth):
             raise ConfigError(
                 "--precision mixed_bfloat16 gives wrong gradients on CPUs where a network in three "
-                f"dimensions halves its patches to fewer than {_LEAST_DEPTH} planes: use a larger "
-                f"--patch_depth or --precision float32. Received: {depth} after the halvings"
+                f"dimensions halves its patches to fewer than {_LEAST_DEPTH} planes: use patches "
+                f"of more planes, or --precision float32. Received: {depth} after the halvings"
             )
         return wanted, "as requested"
     if wanted != "auto":

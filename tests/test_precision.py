@@ -53,7 +53,7 @@ def test_thin_volumes_need_float32_on_a_processor(cpu, gpus, monkeypatch):
     for depth, expected in (None, "mixed_bfloat16"), (3, "mixed_bfloat16"), (2, "float32"):
         assert choose_precision("auto", depth)[0] == expected
     assert "need 3 planes" in choose_precision("auto", 1)[1]
-    advice = r"a larger --patch_depth or --precision float32\. Received: 2 after the halvings$"
+    advice = r"patches of more planes, or --precision float32\. Received: 2 after the halvings$"
     with pytest.raises(ConfigError, match=advice):
         choose_precision("mixed_bfloat16", 2)
     for wanted in "float32", "mixed_float16":

@@ -285,7 +285,7 @@ def start_tensorflow() -> None:
     except (ImportError, MemoryError) as error:
         raise CbsnError(
             f"TensorFlow cannot be imported ({plain_reason(error)}). It needs 1 GB of memory or "
-            "more; if there is enough, install it again: pip install --force-reinstall tensorflow"
+            "more; if there is enough, install it again in a new virtual environment."
         ) from error
 
 
