@@ -366,7 +366,7 @@ def test_all_other_sizes_will_do(tmp_path, random, name, changes, size, monkeypa
     """Also to a student, if there were enough pictures to see the noise in."""
     curves = [np.array([[128.0, 10.0]])] * 3
     models = [CorrelatedNoise(curves, np.eye(3)[:, :, None, None])]
-    monkeypatch.setattr(module, "_measured", lambda patches, channels: models)
+    monkeypatch.setattr(module, "_measured", lambda patches, channels: (models, "", ""))
     pixels = random.integers(0, 256, (*size, 3)).astype("uint8")
     adapted = adapt(
         [_save(tmp_path / "one", [pixels])], _model(name, **changes), MINUTES, max_steps=1
