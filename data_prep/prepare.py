@@ -15,6 +15,7 @@ from typing import Any
 from cbsn.data.manifest import MANIFEST_NAME, MOST_DEPTH, STACK, Failure, Manifest, Source
 from cbsn.data.stack_records import describe_stacks
 from cbsn.errors import ConfigError, DataError, check_number, in_one_line
+from cbsn.files import expanded
 from cbsn.noise.repair import parse_repairs
 from cbsn.value_range import check_white
 from data_prep.convert import alone, convert_rest, is_of, keep_done
@@ -111,6 +112,7 @@ def prepare(
         ConfigError: an argument is out of range, or `out` holds another data set.
         DataError: there are no pictures, or `out` cannot be written.
     """
+    out = None if out is None else expanded(out)
     check_number("--patch_size", 1 if patch_size is None else patch_size, 1)
     check_number("--patch_depth", patch_depth, 1, MOST_DEPTH)
     check_number("--stride", 1 if stride is None else stride, 1)
@@ -140,7 +142,7 @@ def prepare(
                     "The blocks of SIDD_VAL are written as they are, as PNG pairs: omit "
                     f"{', '.join(unused)}. Received: {received}"
                 )
-            out = Path(out or DATASET_FOLDER / "SIDD_VAL")
+            out = out or DATASET_FOLDER / "SIDD_VAL"
             return Report(out, write_pairs(source, out, force=force))
         raw = _find(dataset, source, stacks, patch_depth, white)
         given_size, given_stride = patch_size, stride
@@ -168,7 +170,7 @@ def prepare(
         }
         given = [f"{flag} {shlex.quote(str(v))}" for flag, v in flags.items() if v is not None]
         anew = " ".join(["cbsn prepare", *given, "--force"])
-        out = Path(out or _default_out(dataset, raw, patch_size))
+        out = out or _default_out(dataset, raw, patch_size)
         out.mkdir(parents=True, exist_ok=True)
         grid = patch_size, stride, raw.offset if offset is None else offset
         wanted = Manifest(raw.kind, str(raw.root), *grid, raw.dtype, white=white, repair=raw.repair)

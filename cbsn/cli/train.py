@@ -17,6 +17,7 @@ from cbsn.cli.flags import (
 )
 from cbsn.cli.parser import Parser, add_input, new_parser
 from cbsn.errors import ConfigError, TrainingStopped
+from cbsn.files import expanded
 
 _RECIPES = (
     "cbsn, apbsn, ssbsn, tmbsn, cbsn-hole, n2v-unet, n2v2-unet, n2v-unet-3d, dil-unet, "
@@ -292,7 +293,7 @@ def make_parser() -> Parser:
     text = "folder of runs"
     add("--checkpoints", default="checkpoints", type=Path, metavar="DIR", help=text)
     text = "folder of the run, instead of --checkpoints and --name"
-    add("--out", "--save_path", dest="save_path", type=Path, metavar="DIR", help=text)
+    add("--out", "--save_path", dest="save_path", metavar="DIR", help=text)
     text = "continue the run of that name, or start over; an earlier run is set aside, not deleted"
     add("--resume", action=argparse.BooleanOptionalAction, default=True, help=text)
     add("--val_noisy", metavar="DIR", help="noisy pictures to validate on: a folder or a glob")
@@ -342,7 +343,8 @@ def _train(flags: argparse.Namespace) -> None:
 
     values = {"dataset": "SIDD", **vars(flags)}
     recipe, gpu, out = (values.pop(name) for name in ("recipe", "gpu", "save_path"))
-    if out:
+    if out is not None:
+        out = expanded(out)
         if (flags.checkpoints, flags.name) != (Path("checkpoints"), "temp"):
             raise ConfigError(
                 f"--out says what --checkpoints and --name say: omit them. Received: --out {out}"

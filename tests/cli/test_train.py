@@ -170,6 +170,7 @@ def test_clean_gray_pictures_with_noise(run_here, photos, tmp_path):
         (("--recipe", "apbsn", "--lmbda", 2), "'apbsn' has no --lmbda: omit it"),
         (("--name", "a/b"), "--name"),
         (("--name", "a", "--save_path", "b"), "--out b"),
+        (("--out", ""), "A path is empty. Write . for the current folder."),
         (("--noise_sigma", "50-5"), "--noise_sigma 50-5"),
         (("--recipe", "n2n-resunet"), "--second_shots FOLDER"),
         (("--precision", "float8"), "float8"),

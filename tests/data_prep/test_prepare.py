@@ -120,6 +120,14 @@ def test_where_nothing_can_be_written_it_says_what_to_do(
         prepare(photos, out=tmp_path / "out", **SIZE)
 
 
+@pytest.mark.parametrize("dataset", ["photos", "SIDD_VAL"])
+def test_an_empty_path_is_no_folder_to_write_to(photos, tmp_path, monkeypatch, dataset):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="A path is empty"):
+        prepare(photos if dataset == "photos" else dataset, out="")
+    assert not (tmp_path / "dataset").exists()
+
+
 def test_the_pictures_own_folder_is_no_place_for_patches(photos):
     before = sorted(photos.iterdir())
     with pytest.raises(ConfigError, match="folder of the pictures"):
