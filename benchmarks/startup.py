@@ -152,7 +152,7 @@ def _until_written(root: Path, arguments: Sequence[str], folder: str) -> Any:
             _command(root, arguments), cwd=folder, env=_environment(root), **quiet
         ) as process:
             while not result.exists():
-                assert process.poll() in (None, 0), "the command failed"
+                assert process.poll() is None or result.exists(), "the command failed"
                 time.sleep(0.002)
             return {"seconds": time.perf_counter() - start}
 

@@ -4,8 +4,8 @@ import struct
 from collections.abc import Iterator
 from typing import Any
 
-from cbsn.images.heif import stated_colors
 from cbsn.images.picture import EXIF_PREFIX
+from cbsn.images.png import stated_colors
 
 JUMBF = "JUMBF data (such as content credentials)"
 _XMP_ID = bytes.fromhex("be7acfcb97a942e89c71999491e3afac")

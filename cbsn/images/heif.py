@@ -8,12 +8,10 @@ import numpy as np
 
 from cbsn.errors import ImageError
 from cbsn.images.picture import EXIF_PREFIX, Header, Picture
-from cbsn.images.png import Chunks
+from cbsn.images.png import stated_colors
 from cbsn.value_range import ValueRange
 
 _BRANDS = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"mif1", b"msf1"}
-# Numbers of the primaries and the transfer function of sRGB, BT.709 and BT.601, and "unspecified".
-_ORDINARY = {1, 2, 5, 6}, {1, 2, 6, 13}
 
 
 def is_heif(path: Path, start: bytes) -> bool:
@@ -99,16 +97,3 @@ def _header_of(image: Any) -> Header:
     mode, _, bits = image.mode.partition(";")
     size, dtype = (2, "uint16") if bits else (1, "uint8")
     return Header(width, height, width * height * len(mode) * size, dtype)
-
-
-def stated_colors(primaries: int, transfer: int) -> Chunks | None:
-    """Returns what colours without a profile mean, as PNG states it; None for sRGB.
-
-    Args:
-        primaries: the number of the primaries in ITU-T H.273.
-        transfer: the number of the transfer function there.
-    """
-    pair = primaries, transfer
-    if max(pair) > 255 or all(n in usual for n, usual in zip(pair, _ORDINARY, strict=True)):
-        return None
-    return Chunks(((b"cICP", bytes([*pair, 0, 1])),))

@@ -10,8 +10,8 @@ import imagecodecs
 from cbsn.errors import ImageError
 from cbsn.images.boxes import JUMBF, read_boxes
 from cbsn.images.exif import made_upright
-from cbsn.images.heif import stated_colors
 from cbsn.images.picture import Header
+from cbsn.images.png import stated_colors
 
 _CODESTREAM = b"\xff\x0a"
 _CONTAINER = b"\0\0\0\x0cJXL \r\n\x87\n"

@@ -19,6 +19,8 @@ SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 # Chunks that define what the colours mean, besides the profile.
 COLOR_CHUNKS = frozenset({b"gAMA", b"cHRM", b"sRGB", b"cICP", b"mDCV", b"cLLI", b"mDCv", b"cLLi"})
+# Numbers of the primaries and the transfer function of sRGB, BT.709 and BT.601, and "unspecified".
+_ORDINARY = {1, 2, 5, 6}, {1, 2, 6, 13}
 _TEXT_CHUNKS = frozenset({b"tEXt", b"zTXt", b"iTXt"})
 _KEPT = COLOR_CHUNKS | _TEXT_CHUNKS | {b"pHYs", b"sCAL", b"pCAL", b"oFFs"}
 _ANIMATION = frozenset({b"acTL", b"fcTL", b"fdAT"})
@@ -47,6 +49,19 @@ class Chunks:
         kinds = dict.fromkeys(kind for kind, _ in self.entries if kind != b"pHYs")
         others = [kind.decode() for kind in kinds if kind not in _TEXT_CHUNKS]
         return [*others, *(["texts"] if kinds.keys() & _TEXT_CHUNKS else [])]
+
+
+def stated_colors(primaries: int, transfer: int) -> Chunks | None:
+    """Returns what colours without a profile mean, as PNG states it; None for sRGB.
+
+    Args:
+        primaries: the number of the primaries in ITU-T H.273.
+        transfer: the number of the transfer function there.
+    """
+    pair = primaries, transfer
+    if max(pair) > 255 or all(n in usual for n, usual in zip(pair, _ORDINARY, strict=True)):
+        return None
+    return Chunks(((b"cICP", bytes([*pair, 0, 1])),))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -290,7 +290,7 @@ def _check_new(targets: Iterable[Path], sources: Iterable[Path], received: str) 
     there = [
         target
         for target in targets
-        if os.path.realpath(target.parent) in folders and os.path.lexists(target)
+        if os.path.lexists(target) and os.path.realpath(target.parent) in folders
     ]
     if there:
         more = f" (and {len(there) - 1} more)" if len(there) > 1 else ""

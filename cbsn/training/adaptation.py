@@ -140,9 +140,10 @@ def adapt(
     recipe = _fit(model.recipe, suited, patches.patch_size, learning_rate)
     augmentation, harm = None, 0.0
     if is_student:
-        noise, reason, advice = _measured(patches, model.network.channels)
-        if not noise:
-            say(f"{reason}: the weights stay as they were. {advice}".rstrip())
+        try:
+            noise = _measured(patches, model.network.channels)
+        except DataError as error:
+            say(f"{_NOT_MEASURED}: the weights stay as they were. {error}")
             return Adapted(model.recipe, model.network, {**facts, "step": 0})
         augmentation = PhotoAugmentation(noise, recipe.patch_size, _FAMILY)
         weakest = min(np.median(curve[:, 1]) for each in noise for curve in each.levels)
@@ -261,19 +262,17 @@ def _fit(
     return dataclasses.replace(recipe, **changed)
 
 
-def _measured(patches: PicturePatches, channels: int) -> tuple[list[CorrelatedNoise], str, str]:
+def _measured(patches: PicturePatches, channels: int) -> list[CorrelatedNoise]:
     """Measures the noise of the patches in 1 or 3 channels.
 
-    Returns [] if there is none to learn with, and then the reason, and how it could be measured.
+    Raises:
+        DataError: if it cannot be measured, or there is none to learn with.
     """
-    try:
-        models = measure_noise(map(luma, patches) if channels == 1 else patches)
-    except DataError as error:
-        return [], _NOT_MEASURED, str(error)
+    models = measure_noise(map(luma, patches) if channels == 1 else patches)
     strongest = max(curve[:, 1].max() for model in models for curve in model.levels)
     if strongest < _LEAST_NOISE:
-        return [], "No noise was found in these pictures", ""
-    return models, "", ""
+        raise DataError(f"It is nowhere stronger than {_LEAST_NOISE:g} of 255 levels.")
+    return models
 
 
 def _announce(recipe: Recipe, patches: PicturePatches, minutes: float) -> None:

@@ -282,7 +282,17 @@ def test_noise_that_cannot_be_measured_is_not_called_none(tmp_path, random, caps
     assert adapted.network is student.network
     output = capsys.readouterr().out
     assert "the weights stay as they were. There are too few flat blocks" in output
-    assert "No noise was found" not in output
+
+
+def test_noise_weaker_than_that_of_rounding_is_none(tmp_path, random, monkeypatch, capsys):
+    curves = [np.array([[128.0, 0.3]])] * 3
+    models = [CorrelatedNoise(curves, np.eye(3)[:, :, None, None])]
+    monkeypatch.setattr(module, "measure_noise", lambda patches: models)
+    student = _model("distill", depth=1)
+    pixels = random.integers(0, 256, (64, 64, 3)).astype("uint8")
+    adapted = adapt([_save(tmp_path / "one", [pixels])], student, MINUTES, max_steps=1)
+    assert adapted.network is student.network
+    assert "It is nowhere stronger than 0.5 of 255 levels." in capsys.readouterr().out
 
 
 @pytest.mark.slow
@@ -366,7 +376,7 @@ def test_all_other_sizes_will_do(tmp_path, random, name, changes, size, monkeypa
     """Also to a student, if there were enough pictures to see the noise in."""
     curves = [np.array([[128.0, 10.0]])] * 3
     models = [CorrelatedNoise(curves, np.eye(3)[:, :, None, None])]
-    monkeypatch.setattr(module, "_measured", lambda patches, channels: (models, "", ""))
+    monkeypatch.setattr(module, "_measured", lambda patches, channels: models)
     pixels = random.integers(0, 256, (*size, 3)).astype("uint8")
     adapted = adapt(
         [_save(tmp_path / "one", [pixels])], _model(name, **changes), MINUTES, max_steps=1
